@@ -1,0 +1,57 @@
+# The two commands a newcomer types are `make demo` and `make test`. Everything else is for the people who build.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+ONCE ?=
+CARRIER ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/runtime ## everything on this machine: six sample calls, shown live; ONCE=1 ends by itself, CARRIER=refuse must fail
+	@$(PY) -m scheduler.cli demo $(if $(ONCE),--once) $(if $(CARRIER),--carrier $(CARRIER))
+
+up: $(VENV)/runtime ## the whole system until Ctrl-C
+	@$(PY) -m scheduler.cli up $(ARGS)
+
+test: $(VENV)/dev ## all tests; needs nothing beforehand
+	@$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/dev ## format, lint, types, import contracts, migration drift: word for word what CI runs
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+	@$(PY) -m scheduler.cli db check
+
+format: $(VENV)/dev ## put the code in the house's form
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+lock: ## resolve the dependencies anew (needs uv); the lock files name no index host
+	uv pip compile pyproject.toml --extra embedded --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -q -o requirements.lock --custom-compile-command "make lock"
+	uv pip compile pyproject.toml --extra embedded --group build --group dev -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -q -o requirements-dev.lock --custom-compile-command "make lock"
+
+clean: ## forget the environment and all local data
+	rm -rf $(VENV) .duecall
+
+# An environment is made beside its final marker: interrupted half way, it is finished the next time.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit("Duecall needs Python 3.11 or newer; %s is %s. Try: make demo PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime: requirements.lock pyproject.toml | $(PY)
+	@echo "installing what Duecall needs (once; about a minute) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+$(VENV)/dev: requirements-dev.lock $(VENV)/runtime
+	@echo "installing what the tests need (once) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: help demo up test check format lock clean

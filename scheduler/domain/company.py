@@ -1,0 +1,69 @@
+"""A company: whose settings say when its candidates may be called, and how much may be called at once."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+from uuid import UUID
+
+
+class Weekday(IntEnum):
+    """Numbered as `date.weekday()` numbers them."""
+
+    MON = 0
+    TUE = 1
+    WED = 2
+    THU = 3
+    FRI = 4
+    SAT = 5
+    SUN = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallTimeInterval:
+    """Wall-clock hours, half-open, on each of `days`; the day is the one on which the interval starts.
+
+    `start` and `end` are spans from that day's midnight: `end` lies after `start`, and beyond 24 hours when the
+    interval crosses midnight (22:00 to 02:00 is 22 h to 26 h). `24:00` is 24 h.
+    """
+
+    days: frozenset[Weekday]
+    start: timedelta
+    end: timedelta
+
+
+EVERY_DAY = frozenset(Weekday)
+DEFAULT_INTERVALS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=8), end=timedelta(hours=20)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallLimits:
+    """How much of the carrier one company may use."""
+
+    concurrent_calls: int = 10
+    calls_per_second: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanySettings:
+    """What a company has decided; what it left open is the default here."""
+
+    timezone: str | None = None
+    locale: str | None = None
+    intervals: tuple[CallTimeInterval, ...] = DEFAULT_INTERVALS
+    limits: CallLimits = field(default_factory=CallLimits)
+    machine_detection: bool = True
+    offset_must_match_number: bool = False
+    allowed_countries: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Company:
+    id: UUID
+    name: str
+    settings: CompanySettings
+    created_at: datetime
+    updated_at: datetime
+    ats_principal_id: UUID | None = None
+    """The ATS key's principal that made this company; None for one made by an operator."""
+    paused_at: datetime | None = None
+    deleted_at: datetime | None = None

@@ -1,0 +1,131 @@
+"""Why a request is not done: one family a kind of answer, one class a reason.
+
+    Refused
+    ├── InvalidRequest      what was asked is wrong and must be changed
+    ├── NotFound            it is not there, or not within the caller's reach
+    ├── AccessDenied        a company that the key does not reach
+    └── Conflict            what was asked does not fit the present state
+
+A class's docstring is its default message. `details` never holds more than the caller sent or may read.
+"""
+
+from typing import Any, ClassVar
+
+
+class Refused(Exception):  # noqa: N818 - the name is the sentence: the request is refused
+    """The request was refused."""
+
+    code: ClassVar[str] = "REFUSED"
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:  # noqa: ANN401 - JSON values
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.details: dict[str, Any] = details
+        super().__init__(self.message)
+
+
+class InvalidRequest(Refused):
+    """The request is wrong and must be changed."""
+
+    code = "VALIDATION_ERROR"
+
+
+class NotFound(Refused):
+    """There is no such resource."""
+
+    code = "RESOURCE_NOT_FOUND"
+
+
+class AccessDenied(Refused):
+    """This key does not reach that company."""
+
+    code = "RESOURCE_ACCESS_DENIED"
+
+
+class Conflict(Refused):
+    """The request does not fit the present state."""
+
+    code = "CONFLICT"
+
+
+class InvalidFields(InvalidRequest):
+    """Some fields are not as they must be; see details.fields."""
+
+    code = "VALIDATION_ERROR"
+
+
+class InvalidDateFormat(InvalidRequest):
+    """The text is not a date-time that can be read; details: field, value, reason, position."""
+
+    code = "INVALID_DATE_FORMAT"
+
+
+class ScheduleInPast(InvalidRequest):
+    """The time lies in the past."""
+
+    code = "SCHEDULE_IN_PAST"
+
+
+class ScheduleTooFar(InvalidRequest):
+    """The time lies more than 30 days ahead."""
+
+    code = "SCHEDULE_TOO_FAR"
+
+
+class OutsideCallTimeInterval(InvalidRequest):
+    """At that time this person may not be called; details.nextAllowedAt says when next."""
+
+    code = "OUTSIDE_CALL_TIME_INTERVAL"
+
+
+class NoOpeningBeforeExpiry(InvalidRequest):
+    """Until the interview expires there is no time at which this person may be called."""
+
+    code = "NO_OPENING_BEFORE_EXPIRY"
+
+
+class NoCommonOpening(InvalidRequest):
+    """The number's time zones have no common opening hours; set the candidate's timezone."""
+
+    code = "NO_COMMON_OPENING"
+
+
+class TimezoneAmbiguous(InvalidRequest):
+    """The number's time zones disagree on that local time; send an offset, or set the candidate's timezone."""
+
+    code = "TIMEZONE_AMBIGUOUS"
+
+
+class TimezoneUnknown(InvalidRequest):
+    """Nothing says whose clock decides; send an offset, or set the candidate's or the company's timezone."""
+
+    code = "TIMEZONE_UNKNOWN"
+
+
+class OffsetMustMatchNumber(InvalidRequest):
+    """No time zone of the phone number has that offset at that time."""
+
+    code = "OFFSET_DIFFERS_FROM_PHONE_NUMBER"
+
+
+class PhoneNumberRequired(InvalidRequest):
+    """A phone interview needs a candidate with a phone number and an agent with a caller id."""
+
+    code = "PHONE_NUMBER_REQUIRED"
+
+
+class PhoneNumberInvalid(InvalidRequest):
+    """The phone number is not one that exists; write it as +421915123456."""
+
+    code = "PHONE_NUMBER_INVALID"
+
+
+class NumberNotAllowed(InvalidRequest):
+    """Premium, shared-cost and satellite numbers, and countries that the company does not allow, are not called."""
+
+    code = "NUMBER_NOT_ALLOWED"
+
+
+class ConsentExpired(InvalidRequest):
+    """The candidate's consent (gdprExpiryDate) ends before the call."""
+
+    code = "CONSENT_EXPIRED"
