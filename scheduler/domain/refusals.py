@@ -101,6 +101,24 @@ class TimezoneUnknown(InvalidRequest):
     code = "TIMEZONE_UNKNOWN"
 
 
+class InvalidTimezone(InvalidRequest):
+    """That is not the IANA name of a time zone; write it as Europe/Bratislava."""
+
+    code = "TIMEZONE_INVALID"
+
+
+class InvalidInterval(InvalidRequest):
+    """The call time intervals cannot be used; details.reason says why, details.field where."""
+
+    code = "CALL_TIME_INTERVALS_INVALID"
+
+
+class NeverOpen(InvalidRequest):
+    """Without any call time interval nobody could ever be called."""
+
+    code = "NEVER_OPEN"
+
+
 class OffsetMustMatchNumber(InvalidRequest):
     """No time zone of the phone number has that offset at that time."""
 
@@ -129,3 +147,63 @@ class ConsentExpired(InvalidRequest):
     """The candidate's consent (gdprExpiryDate) ends before the call."""
 
     code = "CONSENT_EXPIRED"
+
+
+class CompanyIdRequired(InvalidRequest):
+    """An ATS key reaches many companies; name one with ?companyId=."""
+
+    code = "COMPANY_ID_REQUIRED"
+
+
+class JobRequired(InvalidRequest):
+    """This agent's focus needs a job; use an agent with focus GENERIC."""
+
+    code = "JOB_REQUIRED"
+
+
+class AgentNotSupported(InvalidRequest):
+    """This agent does not call by phone; use an agent of type PHONE."""
+
+    code = "AGENT_TYPE_NOT_SUPPORTED"
+
+
+class Unprocessable(Refused):
+    """The request contradicts an earlier one."""
+
+    code = "UNPROCESSABLE"
+
+
+class IdempotencyKeyReused(Unprocessable):
+    """This Idempotency-Key was sent before with another request; use a new key for a new request."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class NotAuthenticated(Refused):
+    """The request names no key that is valid."""
+
+    code = "INVALID_API_KEY"
+
+
+class InvalidApiKey(NotAuthenticated):
+    """The API key is missing, unknown, revoked or expired. Send: Authorization: Bearer sk_live_..."""
+
+    code = "INVALID_API_KEY"
+
+
+class ApiKeySuspended(NotAuthenticated):
+    """The API key is suspended; ask whoever runs this installation."""
+
+    code = "API_KEY_SUSPENDED"
+
+
+class Forbidden(Refused):
+    """The key may not do this."""
+
+    code = "INSUFFICIENT_PERMISSIONS"
+
+
+class InsufficientPermissions(Forbidden):
+    """The API key lacks the scope that this request needs."""
+
+    code = "INSUFFICIENT_PERMISSIONS"

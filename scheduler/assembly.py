@@ -1,0 +1,105 @@
+"""Settings in, use cases out: the one place where a process is put together, once."""
+
+from dataclasses import dataclass
+
+from scheduler import failpoints
+from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioDesk, TwilioLine
+from scheduler.clock import Now, clock
+from scheduler.hashing import Hasher
+from scheduler.persistence.database import Database
+from scheduler.settings import Settings
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.dial import Dial, Dialler
+from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.submit import Submit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    """What the API opens onto."""
+
+    database: Database
+    now: Now
+    keys: Keys
+    submit: Submit
+    hear: Hear
+    explain: Explain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What the workers and the clock do. Dialling is apart: only a dial worker has a dialler."""
+
+    database: Database
+    now: Now
+    apply: Apply
+    hear: Hear
+    settle: Settle
+    release: Release
+
+
+def doors(settings: Settings, bell: Bell) -> Doors:
+    """The use cases of an API process. Raises MissingSetting."""
+    now = clock(settings.duecall_clock_offset_s)
+    database = Database(settings.database("api"), now=now)
+    policy = settings.policy
+    hasher = Hasher(settings.key_pepper.get_secret_value())
+    return Doors(
+        database=database,
+        now=now,
+        keys=Keys(database, hasher, now),
+        submit=Submit(database, bell, now),
+        hear=Hear(database, bell, TwilioCallbacks(carrier(settings)), policy, now),
+        explain=Explain(database, policy, now),
+    )
+
+
+def workshop(settings: Settings, bell: Bell) -> Workshop:
+    """The use cases of a worker process or the clock. Raises MissingSetting, DatabaseAway."""
+    now = clock(settings.duecall_clock_offset_s)
+    database = Database(settings.database("worker"), now=now)
+    policy = settings.policy
+    hasher = Hasher(settings.key_pepper.get_secret_value())
+    account = carrier(settings)
+    return Workshop(
+        database=database,
+        now=now,
+        apply=Apply(database, bell, hasher, policy, now),
+        hear=Hear(database, bell, TwilioCallbacks(account), policy, now),
+        settle=Settle(database, TwilioDesk(account, policy), policy, now),
+        release=Release(database, bell, account_id(settings, database, now), policy, now),
+    )
+
+
+def dialler(settings: Settings) -> Dialler:
+    """The one that dials, for a dial worker. Raises MissingSetting, DatabaseAway."""
+    now = clock(settings.duecall_clock_offset_s)
+    database = Database(settings.database("worker"), now=now)
+    policy = settings.policy
+    failpoints.arm(settings.duecall_failpoint)
+    hasher = Hasher(settings.key_pepper.get_secret_value())
+    dial = Dial(database, hasher, account_id(settings, database, now), policy, now)
+    return Dialler(dial, TwilioLine(carrier(settings), policy), policy, now)
+
+
+def carrier(settings: Settings) -> TwilioAccount:
+    return TwilioAccount(
+        api_url=settings.twilio_api_url,
+        account_sid=settings.twilio_account_sid,
+        auth_tokens=settings.auth_tokens,
+        public_url=settings.public_url,
+        voice_url=settings.twilio_voice_url,
+    )
+
+
+def account_id(settings: Settings, database: Database, now: Now) -> int:
+    """The row of the carrier account that the settings name; what it may do is set from them."""
+    with database.transaction() as stores:
+        return stores.carrier_accounts.ensure(
+            settings.twilio_account_sid, settings.twilio_cps, settings.twilio_max_calls, now()
+        )

@@ -1,0 +1,51 @@
+"""What Duecall wants of a carrier. An adapter speaks the vendor's words; nobody else does."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from scheduler.domain.call import CallNews, CallOrder, CarrierAnswer, ListedCall
+
+
+class CarrierUnavailable(Exception):
+    """The carrier could not be asked, or did not answer as documented."""
+
+
+class NotACallback(Exception):
+    """The request is not one that this carrier sends."""
+
+
+class CarrierLine(Protocol):
+    """Places calls, on an event loop."""
+
+    async def place(self, order: CallOrder) -> CarrierAnswer:
+        """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class CarrierDesk(Protocol):
+    """Answers questions about calls; asked from threads. Each may raise CarrierUnavailable."""
+
+    def listed(
+        self, *, to: str, caller: str, created_from: datetime, created_until: datetime
+    ) -> Sequence[ListedCall]:
+        """The calls between two numbers that were created in the half-open span."""
+        ...
+
+    def fetch(self, call_sid: str) -> CallNews:
+        """How a call stands."""
+        ...
+
+
+class CarrierCallbacks(Protocol):
+    """Reads what a carrier tells us unasked."""
+
+    def is_genuine(self, path: str, form: Sequence[tuple[str, str]], signature: str) -> bool:
+        """Does the signature cover our public URL, with this path and query, and this form? Never raises."""
+        ...
+
+    def read(self, token: str, form: Mapping[str, str]) -> CallNews:
+        """The news in a form. Raises NotACallback when a known field is not what it must be."""
+        ...

@@ -1,0 +1,85 @@
+"""A carrier on loopback that Twilio's own SDK cannot tell from Twilio."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from scheduler.carriers.simulator import control, twilio_api
+from scheduler.carriers.simulator.callbacks import Postman
+from scheduler.carriers.simulator.desk import Desk
+from scheduler.carriers.simulator.exchange import Exchange
+from scheduler.carriers.simulator.journal import Journal
+from scheduler.carriers.simulator.ledger import Arrivals
+from scheduler.carriers.simulator.plans import Plans
+from scheduler.carriers.simulator.refusals import RefusedByTwilio
+from scheduler.carriers.simulator.silence import CanHangUp
+
+_CODE_OF_STATUS = {404: 20404, 405: 20405}
+
+
+def create_app(
+    *,
+    account_sid: str,
+    auth_tokens: Sequence[str],
+    now: Callable[[], datetime],
+    calls_per_second: float = 50.0,
+    state_file: Path | None = None,
+    speed: float = 1.0,
+    callback_retry_after_s: float = 0.5,
+) -> FastAPI:
+    """The carrier, ready for uvicorn.
+
+    `auth_tokens`: each opens the door, the first signs the callbacks. `now`: aware UTC. `state_file`: what is
+    known survives the process; two processes never share one. `speed`: how many seconds of a call pass in a
+    real one; pacing, delays of answers and deadlines stay real.
+    """
+    journal = Journal(state_file)
+    postman = Postman(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s)
+    exchange = Exchange(
+        account_sid=account_sid,
+        now=now,
+        calls_per_second=calls_per_second,
+        speed=speed,
+        journal=journal,
+        postman=postman,
+    )
+    plans = Plans(journal)
+    arrivals = Arrivals(journal, now=now)
+    desk = Desk(exchange=exchange, plans=plans, arrivals=arrivals)
+    door = twilio_api.Door(account_sid=account_sid, auth_tokens=auth_tokens)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await postman.open()
+        exchange.resume()
+        yield
+        await exchange.stop()
+        await postman.close()
+        journal.close()
+
+    app = CanHangUp(
+        title="A carrier on loopback", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    app.include_router(twilio_api.routes(door=door, desk=desk, exchange=exchange))
+    app.include_router(control.routes(exchange=exchange, plans=plans, arrivals=arrivals))
+    app.add_exception_handler(RefusedByTwilio, _refused)
+    app.add_exception_handler(HTTPException, _not_ours)
+    return app
+
+
+async def _refused(_: Request, refusal: Exception) -> JSONResponse:
+    assert isinstance(refusal, RefusedByTwilio)
+    asks = {"WWW-Authenticate": 'Basic realm="Twilio API"'} if refusal.code == 20003 else None  # noqa: PLR2004 - Twilio's code
+    return JSONResponse(refusal.body(), status_code=refusal.status, headers=asks)
+
+
+async def _not_ours(request: Request, error: Exception) -> JSONResponse:
+    """A path or method that is not served is answered as Twilio answers it."""
+    assert isinstance(error, HTTPException)
+    code = _CODE_OF_STATUS.get(error.status_code, error.status_code)
+    return await _refused(request, RefusedByTwilio(code, status=error.status_code))

@@ -1,0 +1,159 @@
+"""What a call is to the carrier, and how Twilio's API shows it."""
+
+from datetime import datetime
+from email.utils import format_datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
+
+from pydantic import BaseModel, ConfigDict
+
+from scheduler.carriers.simulator.order import Order
+from scheduler.carriers.simulator.plans import CallbackFault, Outcome
+
+API_VERSION = "2010-04-01"
+
+_SUBRESOURCES = {
+    "events": "Events",
+    "notifications": "Notifications",
+    "payments": "Payments",
+    "recordings": "Recordings",
+    "siprec": "Siprec",
+    "streams": "Streams",
+    "transcriptions": "Transcriptions",
+    "user_defined_message_subscriptions": "UserDefinedMessageSubscriptions",
+    "user_defined_messages": "UserDefinedMessages",
+}
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    """Accepted; it waits for its turn under the account's calls per second."""
+    INITIATED = "initiated"
+    """Dialled; the phone does not ring yet."""
+    RINGING = "ringing"
+    IN_PROGRESS = "in-progress"
+    COMPLETED = "completed"
+    BUSY = "busy"
+    NO_ANSWER = "no-answer"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+UNANSWERED = frozenset({Status.QUEUED, Status.INITIATED, Status.RINGING})
+ALIVE = UNANSWERED | {Status.IN_PROGRESS}
+
+
+class End(NamedTuple):
+    """How an outcome looks from the carrier's side."""
+
+    status: Status
+    sip_code: int
+    rings: bool = True
+    answered_by: dict[str, str] | None = None
+    """By kind of machine detection; None when nobody answers."""
+
+
+PERSON = {"Enable": "human", "DetectMessageEnd": "human"}
+VOICEMAIL = {"Enable": "machine_start", "DetectMessageEnd": "machine_end_beep"}
+FAX = {"Enable": "fax", "DetectMessageEnd": "fax"}
+
+ENDS = {
+    Outcome.ANSWERED: End(Status.COMPLETED, 200, answered_by=PERSON),
+    Outcome.VOICEMAIL: End(Status.COMPLETED, 200, answered_by=VOICEMAIL),
+    Outcome.FAX: End(Status.COMPLETED, 200, answered_by=FAX),
+    Outcome.BUSY: End(Status.BUSY, 486),
+    Outcome.NO_ANSWER: End(Status.NO_ANSWER, 487),
+    Outcome.DECLINED: End(Status.FAILED, 603),
+    Outcome.INVALID_NUMBER: End(Status.FAILED, 404, rings=False),
+    Outcome.FAILED: End(Status.FAILED, 503, rings=False),
+}
+RANG_OUT = End(Status.NO_ANSWER, 487)
+CANCELED = End(Status.CANCELED, 487)
+HUNG_UP = End(Status.COMPLETED, 200)
+
+
+class Call(BaseModel):
+    """One leg to one phone: what was ordered, what is planned for it, and what has happened so far."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sid: str
+    account_sid: str
+    ordinal: int
+    """The nth call that this carrier accepted."""
+    token: str | None
+    attempt_of_number: int
+    order: Order
+    outcome: Outcome
+    ring_s: float
+    talk_s: float
+    callbacks: CallbackFault | None
+
+    status: Status = Status.QUEUED
+    queue_time_ms: int
+    accepted_at: datetime
+    dial_at: datetime
+    """When its turn comes."""
+    started_at: datetime | None = None
+    rang_at: datetime | None = None
+    answered_at: datetime | None = None
+    ended_at: datetime | None = None
+    updated_at: datetime
+    duration_s: int | None = None
+    """Of a call that was answered and is over."""
+    answered_by: str | None = None
+    sip_code: int | None = None
+    events_sent: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.status not in ALIVE
+
+
+def rfc2822(at: datetime | None) -> str | None:
+    """Whole seconds, as all of Twilio's times."""
+    return None if at is None else format_datetime(at.replace(microsecond=0))
+
+
+def as_resource(call: Call) -> dict[str, Any]:
+    """The call in Twilio's fields, all of them and no other: least of all the token."""
+    account = f"/{API_VERSION}/Accounts/{call.account_sid}"
+    return {
+        "sid": call.sid,
+        "date_created": rfc2822(call.accepted_at),
+        "date_updated": rfc2822(call.updated_at),
+        "parent_call_sid": None,
+        "account_sid": call.account_sid,
+        "to": call.order.to,
+        "to_formatted": _formatted(call.order.to),
+        "from": call.order.from_,
+        "from_formatted": _formatted(call.order.from_),
+        "phone_number_sid": f"PN{uuid5(NAMESPACE_URL, 'tel:' + call.order.from_).hex}",
+        "status": call.status,
+        "start_time": rfc2822(call.started_at),
+        "end_time": rfc2822(call.ended_at),
+        "duration": None if call.duration_s is None else str(call.duration_s),
+        "price": None,
+        "price_unit": "USD",
+        "direction": "outbound-api",
+        "answered_by": call.answered_by,
+        "api_version": API_VERSION,
+        "forwarded_from": None,
+        "group_sid": None,
+        "caller_name": None,
+        "queue_time": str(call.queue_time_ms),
+        "stir_verstat": None,
+        "trunk_sid": None,
+        "uri": f"{account}/Calls/{call.sid}.json",
+        "subresource_uris": {
+            name: f"{account}/Calls/{call.sid}/{folder}.json" for name, folder in _SUBRESOURCES.items()
+        },
+    }
+
+
+def _formatted(number: str) -> str:
+    """North American numbers in their own way of writing, others in E.164."""
+    if len(number) == len("+12125550100") and number.startswith("+1"):
+        return f"({number[2:5]}) {number[5:8]}-{number[8:]}"
+    return number

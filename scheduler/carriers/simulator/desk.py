@@ -1,0 +1,70 @@
+"""How a request to place a call is taken: noted, judged by the plans, accepted or not, answered or not."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from scheduler.carriers.simulator.calls import Call, as_resource
+from scheduler.carriers.simulator.exchange import Exchange
+from scheduler.carriers.simulator.ledger import Arrival, Arrivals
+from scheduler.carriers.simulator.order import Form, Order, field, read_order, token_of
+from scheduler.carriers.simulator.plans import CONDUCTS, Acceptance, Conduct, Plan, Plans, Reply
+from scheduler.carriers.simulator.refusals import RefusedByTwilio
+from scheduler.carriers.simulator.silence import NoAnswer
+
+LONGEST_SILENCE_S = 60.0
+"""A client that has not given up by then is hung up on."""
+
+
+class Desk:
+    def __init__(self, *, exchange: Exchange, plans: Plans, arrivals: Arrivals) -> None:
+        self._exchange = exchange
+        self._plans = plans
+        self._arrivals = arrivals
+
+    @contextmanager
+    def recorded(self, form: Form) -> Iterator[Arrival]:
+        """Notes the request before anything is checked, and a refusal when it comes to one."""
+        arrival = self._arrivals.arrived(
+            to=field(form, "To"), from_=field(form, "From"), token=token_of(field(form, "StatusCallback"))
+        )
+        try:
+            yield arrival
+        except RefusedByTwilio as refusal:
+            self._arrivals.was_answered(arrival, refusal.status)
+            raise
+
+    async def take(self, form: Form, arrival: Arrival) -> Response:
+        order = read_order(form)
+        attempt = self._arrivals.was_in_order(arrival, order.to)
+        plan = self._plans.follow(order.to, attempt)
+        conduct = CONDUCTS[plan.fault]
+        call = self._accept(conduct, order, plan, attempt)
+        answer = await _answer(conduct, plan, call)
+        if not isinstance(answer, NoAnswer):
+            self._arrivals.was_answered(arrival, answer.status_code)
+        return answer
+
+    def _accept(self, conduct: Conduct, order: Order, plan: Plan, attempt: int) -> Call | None:
+        if conduct.accepts is Acceptance.AT_ONCE:
+            return self._exchange.accept(order, plan, attempt)
+        if conduct.accepts is Acceptance.LATE:
+            self._exchange.accept_later(order, plan, attempt)
+        return None
+
+
+async def _answer(conduct: Conduct, plan: Plan, call: Call | None) -> Response:
+    if conduct.replies is Reply.REFUSED:
+        planned_status = plan.status if conduct.code is None else None
+        raise RefusedByTwilio(conduct.code or plan.code, status=planned_status)
+    if conduct.replies is Reply.SILENCE:
+        return NoAnswer(hold_s=LONGEST_SILENCE_S)
+    if conduct.replies is Reply.HANG_UP:
+        return NoAnswer(hold_s=0)
+    assert call is not None
+    if conduct.replies is Reply.CREATED_LATE:
+        await asyncio.sleep(plan.delay_s)
+    return JSONResponse(as_resource(call), status_code=201)

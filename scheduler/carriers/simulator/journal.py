@@ -1,0 +1,55 @@
+"""What the carrier still knows after it was killed: a file with a line for every change."""
+
+import json
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Journal:
+    """The last state of each thing by kind and key; without a file it forgets with the process.
+
+    Each line goes to the system in one write before anything is rung or answered, so that a killed process
+    loses no ring. A line cut short by a kill is left out: what it would have said has not happened yet.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._file: FileIO | None = None
+        if path is not None:
+            whole = self._read(path)
+            self._file = FileIO(path, "a")
+            self._file.truncate(whole)
+
+    def kept(self, kind: str) -> list[Any]:
+        """What was restored of this kind, in the order in which each was first kept."""
+        return list(self._kept.get(kind, {}).values())
+
+    def keep(self, kind: str, key: str, thing: BaseModel) -> None:
+        self._write(kind, key, thing.model_dump(mode="json"))
+
+    def forget(self, kind: str, key: str) -> None:
+        self._write(kind, key, None)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, kind: str, key: str, thing: Any) -> None:  # noqa: ANN401 - any JSON
+        if self._file is not None:
+            line = json.dumps({"kind": kind, "key": key, "is": thing}, separators=(",", ":"))
+            self._file.write(line.encode() + b"\n")
+
+    def _read(self, path: Path) -> int:
+        """Restores what the file says; returns the length of its whole lines."""
+        text = path.read_bytes() if path.exists() else b""
+        whole = text.rpartition(b"\n")[0]
+        for line in whole.splitlines():
+            entry = json.loads(line)
+            things = self._kept.setdefault(entry["kind"], {})
+            things[entry["key"]] = entry["is"]
+            if entry["is"] is None:
+                del things[entry["key"]]
+        return len(whole) + 1 if whole else 0

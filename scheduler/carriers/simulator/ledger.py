@@ -1,0 +1,97 @@
+"""What really happened: every ring and every request, for whoever judges the caller."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from scheduler.carriers.simulator.calls import Call
+from scheduler.carriers.simulator.journal import Journal
+
+
+class Arrival(BaseModel):
+    """A request to place a call, as it arrived, in order or not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    at: datetime
+    to: str | None
+    from_: str | None
+    token: str | None
+    attempt_of_number: int | None = None
+    """Set when the request was in order: the nth such for this number."""
+    answered: int | None = None
+    """The HTTP status of the answer; None while there is none, or never was."""
+
+
+class Arrivals:
+    """Every request to place a call; none is ever forgotten."""
+
+    def __init__(self, journal: Journal, *, now: Callable[[], datetime]) -> None:
+        self._journal = journal
+        self._now = now
+        restored = (Arrival.model_validate(kept) for kept in journal.kept("arrival"))
+        self._arrivals = {arrival.number: arrival for arrival in restored}
+        self._attempts = Counter(
+            arrival.to for arrival in self._arrivals.values() if arrival.attempt_of_number is not None
+        )
+
+    def all(self) -> list[Arrival]:
+        return list(self._arrivals.values())
+
+    def arrived(self, *, to: str | None, from_: str | None, token: str | None) -> Arrival:
+        number = len(self._arrivals) + 1
+        return self._keep(Arrival(number=number, at=self._now(), to=to, from_=from_, token=token))
+
+    def was_in_order(self, arrival: Arrival, to: str) -> int:
+        """Counts it among the requests for `to`; returns which of them it is."""
+        self._attempts[to] += 1
+        self._keep(arrival.model_copy(update={"to": to, "attempt_of_number": self._attempts[to]}))
+        return self._attempts[to]
+
+    def was_answered(self, arrival: Arrival, status: int) -> None:
+        self._keep(self._arrivals[arrival.number].model_copy(update={"answered": status}))
+
+    def _keep(self, arrival: Arrival) -> Arrival:
+        self._arrivals[arrival.number] = arrival
+        self._journal.keep("arrival", str(arrival.number), arrival)
+        return arrival
+
+
+def rings(calls: Iterable[Call]) -> list[dict[str, Any]]:
+    """Every accepted call with what only the carrier knows; `rang_at` is None until its phone rang."""
+    return [
+        {
+            "sid": call.sid,
+            "token": call.token,
+            "to": call.order.to,
+            "from": call.order.from_,
+            "accepted_at": _iso(call.accepted_at),
+            "rang_at": _iso(call.rang_at),
+            "answered_at": _iso(call.answered_at),
+            "ended_at": _iso(call.ended_at),
+            "status": call.status,
+            "attempt_of_number": call.attempt_of_number,
+        }
+        for call in calls
+    ]
+
+
+def requests(arrivals: Iterable[Arrival]) -> list[dict[str, Any]]:
+    return [
+        {
+            "at": _iso(arrival.at),
+            "to": arrival.to,
+            "from": arrival.from_,
+            "token": arrival.token,
+            "answered": arrival.answered,
+        }
+        for arrival in arrivals
+    ]
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="microseconds")

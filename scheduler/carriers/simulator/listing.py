@@ -1,0 +1,112 @@
+"""Which calls a list shows, and on which page."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from itertools import islice
+from typing import Any
+from urllib.parse import urlencode
+
+from scheduler.carriers.simulator.calls import Call, as_resource
+from scheduler.carriers.simulator.refusals import RefusedByTwilio
+
+DEFAULT_PAGE_SIZE = 50
+LARGEST_PAGE_SIZE = 1000
+
+_AFTER = "PA"
+_BEFORE = "PB"
+_DAY = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(T.*)?")
+
+Matches = Callable[[Call, str], bool]
+
+
+def _day_of(text: str) -> date:
+    """Twilio's time filters compare UTC dates; the time of day in a date-time is not looked at."""
+    written = _DAY.fullmatch(text)
+    if written is None:
+        raise RefusedByTwilio(20001, message="Invalid parameter: a time filter is a date, YYYY-MM-DD")
+    try:
+        return date.fromisoformat(written[1])
+    except ValueError as error:
+        raise RefusedByTwilio(20001, message="Invalid parameter: no such date") from error
+
+
+def _on(day: date, at: datetime | None) -> int | None:
+    """Whether the instant lies before (-1), on (0) or after (1) that day; None when there is none yet."""
+    if at is None:
+        return None
+    own = at.astimezone(UTC).date()
+    return (own > day) - (own < day)
+
+
+FILTERS: dict[str, Matches] = {
+    "To": lambda call, value: call.order.to == value,
+    "From": lambda call, value: call.order.from_ == value,
+    "Status": lambda call, value: call.status == value,
+    # Every call here was made by the API: none is the leg of another.
+    "ParentCallSid": lambda _call, _value: False,
+    "StartTime": lambda call, value: _on(_day_of(value), call.started_at) == 0,
+    "StartTime<": lambda call, value: _on(_day_of(value), call.started_at) == -1,
+    "StartTime>": lambda call, value: _on(_day_of(value), call.started_at) in {0, 1},
+    "EndTime": lambda call, value: _on(_day_of(value), call.ended_at) == 0,
+    "EndTime<": lambda call, value: _on(_day_of(value), call.ended_at) == -1,
+    "EndTime>": lambda call, value: _on(_day_of(value), call.ended_at) in {0, 1},
+}
+"""By query parameter. A queued call has no start time, so every StartTime filter misses it, as at Twilio."""
+
+
+def page(calls: Mapping[str, Call], path: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """Twilio's paging envelope around the matching calls, newest first.
+
+    `calls` by sid, oldest first. A page token names the call at the page's edge, so calls that are accepted
+    while somebody turns pages neither repeat one nor hide one.
+    """
+    wanted = {name: query[name] for name in FILTERS if query.get(name)}
+    for name, value in wanted.items():
+        if name.startswith(("StartTime", "EndTime")):
+            _day_of(value)
+    size = min(max(_whole(query, "PageSize", DEFAULT_PAGE_SIZE), 1), LARGEST_PAGE_SIZE)
+    number = _whole(query, "Page", 0)
+    newest_first = reversed(list(calls.values()))
+    matching = [call for call in newest_first if all(FILTERS[name](call, v) for name, v in wanted.items())]
+    shown = _shown(matching, calls, query.get("PageToken"), number=number, size=size)
+
+    def uri(to_page: int, token: str | None) -> str:
+        place = {"PageSize": size, "Page": to_page} | ({"PageToken": token} if token else {})
+        return f"{path}?{urlencode(wanted | place)}"
+
+    has_next = bool(shown) and matching[-1].ordinal < shown[-1].ordinal
+    has_previous = bool(shown) and matching[0].ordinal > shown[0].ordinal
+    start = number * size
+    return {
+        "first_page_uri": uri(0, None),
+        "next_page_uri": uri(number + 1, _AFTER + shown[-1].sid) if has_next else None,
+        "previous_page_uri": uri(max(number - 1, 0), _BEFORE + shown[0].sid) if has_previous else None,
+        "page": number,
+        "page_size": size,
+        "uri": uri(number, query.get("PageToken")),
+        "start": start,
+        "end": start + max(len(shown) - 1, 0),
+        "calls": [as_resource(call) for call in shown],
+    }
+
+
+def _shown(
+    matching: Sequence[Call], calls: Mapping[str, Call], token: str | None, *, number: int, size: int
+) -> Sequence[Call]:
+    if not token:
+        return matching[number * size : (number + 1) * size]
+    direction, sid = token[:2], token[2:]
+    if direction not in {_AFTER, _BEFORE} or sid not in calls:
+        raise RefusedByTwilio(20001, message="Invalid parameter: PageToken")
+    edge = calls[sid].ordinal
+    if direction == _AFTER:
+        return list(islice((call for call in matching if call.ordinal < edge), size))
+    return [call for call in matching if call.ordinal > edge][-size:]
+
+
+def _whole(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal()):
+        raise RefusedByTwilio(20001, message=f"Invalid parameter: {name}")
+    return int(text)

@@ -1,0 +1,168 @@
+"""What shall happen to a call: how the callee takes it, and how the carrier misbehaves over it."""
+
+from enum import Enum, StrEnum, auto
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scheduler.carriers.simulator.journal import Journal
+
+
+class Outcome(StrEnum):
+    """How the callee takes a call."""
+
+    ANSWERED = "answered"
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    VOICEMAIL = "voicemail"
+    FAX = "fax"
+    DECLINED = "declined"
+    INVALID_NUMBER = "invalid_number"
+    FAILED = "failed"
+
+
+class Fault(StrEnum):
+    """How the carrier misbehaves over a request to place a call."""
+
+    ACCEPT_AND_SILENCE = "accept_and_silence"
+    """It rings, and the request is never answered."""
+    ACCEPT_THEN_500 = "accept_then_500"
+    """It rings, and the answer is that it failed."""
+    REFUSE_500 = "refuse_500"
+    REFUSE = "refuse"
+    """The plan's `code` and `status`."""
+    DROP = "drop"
+    """The connection is closed without an answer, and it does not ring."""
+    SLOW = "slow"
+    """It rings at once; the answer comes after `delay_s`."""
+    LATE_ACCEPT = "late_accept"
+    """It rings `delay_s` after the request arrived, answered or given up; the request is never answered."""
+    TOO_MANY_REQUESTS = "429"
+    BAD_CREDENTIALS = "401"
+
+
+class Acceptance(Enum):
+    AT_ONCE = auto()
+    LATE = auto()
+    NEVER = auto()
+
+
+class Reply(Enum):
+    CREATED = auto()
+    CREATED_LATE = auto()
+    REFUSED = auto()
+    SILENCE = auto()
+    HANG_UP = auto()
+
+
+class Conduct(NamedTuple):
+    """The two halves of the truth: whether it will ring, and what the caller is told."""
+
+    accepts: Acceptance
+    replies: Reply
+    code: int | None = None
+    """Twilio's error code; None takes the plan's."""
+
+
+CONDUCTS: dict[Fault | None, Conduct] = {
+    None: Conduct(Acceptance.AT_ONCE, Reply.CREATED),
+    Fault.ACCEPT_AND_SILENCE: Conduct(Acceptance.AT_ONCE, Reply.SILENCE),
+    Fault.ACCEPT_THEN_500: Conduct(Acceptance.AT_ONCE, Reply.REFUSED, 20500),
+    Fault.REFUSE_500: Conduct(Acceptance.NEVER, Reply.REFUSED, 20500),
+    Fault.REFUSE: Conduct(Acceptance.NEVER, Reply.REFUSED),
+    Fault.DROP: Conduct(Acceptance.NEVER, Reply.HANG_UP),
+    Fault.SLOW: Conduct(Acceptance.AT_ONCE, Reply.CREATED_LATE),
+    Fault.LATE_ACCEPT: Conduct(Acceptance.LATE, Reply.SILENCE),
+    Fault.TOO_MANY_REQUESTS: Conduct(Acceptance.NEVER, Reply.REFUSED, 20429),
+    Fault.BAD_CREDENTIALS: Conduct(Acceptance.NEVER, Reply.REFUSED, 20003),
+}
+
+
+class CallbackFault(StrEnum):
+    """How the carrier misbehaves over its status callbacks."""
+
+    NONE = "none"
+    """They are lost."""
+    DOUBLED = "doubled"
+    """Each comes twice, the same in every field."""
+    REORDERED = "reordered"
+    """All come when the call is over, the last first."""
+
+
+class Plan(BaseModel):
+    """A rule: which calls it is about, how they go, and what goes wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: str | None = None
+    """The number called; None is every number."""
+    attempt: int | None = Field(default=None, ge=1)
+    """The nth request for that number that was in order; None is each of them."""
+    outcome: Outcome = Outcome.ANSWERED
+    fault: Fault | None = None
+    code: int = 21215
+    status: int = Field(default=400, ge=400, le=599)
+    delay_s: float = Field(default=1.0, ge=0)
+    ring_s: float = Field(default=1.0, ge=0)
+    talk_s: float = Field(default=2.0, ge=0)
+    callbacks: CallbackFault | None = None
+    times: int | None = Field(default=None, ge=1)
+    """How many calls it is good for; None is any number."""
+
+    def is_about(self, to: str, attempt: int) -> bool:
+        return self.to in {None, to} and self.attempt in {None, attempt}
+
+    @property
+    def exactness(self) -> tuple[bool, bool]:
+        """A number and an attempt before a number before an attempt before all."""
+        return self.to is not None, self.attempt is not None
+
+
+class PostedPlan(Plan):
+    """A plan in the order of posting, and how often it has been followed."""
+
+    number: int
+    used: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.times is None or self.used < self.times
+
+
+class Plans:
+    """The plans that were posted; the most exact one that is open decides, of equals the latest."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        restored = (PostedPlan.model_validate(kept) for kept in journal.kept("plan"))
+        self._posted = {posted.number: posted for posted in restored}
+        self._next_number = max(self._posted, default=0) + 1
+
+    def post(self, plan: Plan) -> PostedPlan:
+        posted = PostedPlan(**dict(plan), number=self._next_number)
+        self._next_number += 1
+        self._keep(posted)
+        return posted
+
+    def all(self) -> list[PostedPlan]:
+        return list(self._posted.values())
+
+    def clear(self) -> None:
+        for number in self._posted:
+            self._journal.forget("plan", str(number))
+        self._posted.clear()
+
+    def follow(self, to: str, attempt: int) -> Plan:
+        """The plan for this call, counted as used; the ordinary one when none was posted for it."""
+        fitting = [
+            posted for posted in self._posted.values() if posted.is_open and posted.is_about(to, attempt)
+        ]
+        if not fitting:
+            return Plan()
+        chosen = max(fitting, key=lambda posted: (posted.exactness, posted.number))
+        self._keep(chosen.model_copy(update={"used": chosen.used + 1}))
+        return chosen
+
+    def _keep(self, posted: PostedPlan) -> None:
+        self._posted[posted.number] = posted
+        self._journal.keep("plan", str(posted.number), posted)

@@ -1,0 +1,40 @@
+"""How Twilio says no: an HTTP status, an error code and a sentence."""
+
+from typing import Any
+
+REASONS = {
+    20001: (400, "Invalid parameter"),
+    20003: (401, "Authenticate"),
+    20404: (404, "The requested resource was not found"),
+    20405: (405, "Method not allowed"),
+    20429: (429, "Too Many Requests"),
+    20500: (500, "An internal server error has occurred"),
+    21205: (400, "Url is not a valid URL"),
+    21208: (400, "Timeout must be a whole number of seconds between 1 and 600"),
+    21211: (400, "The 'To' number is missing or is not a valid phone number"),
+    21212: (400, "The 'From' number is not a valid phone number, or is not a caller id of this account"),
+    21213: (400, "The 'From' number is missing"),
+    21215: (400, "Account not authorized to call this number; check its geographic permissions"),
+    21220: (400, "Call is not in-progress. Cannot redirect."),
+    21609: (400, "The 'StatusCallback' URL is not a valid URL"),
+    22005: (400, "The queue of calls to be placed would take more than 24 hours"),
+}
+
+
+class RefusedByTwilio(Exception):  # noqa: N818 - the name is the sentence: Twilio refused
+    """The request was refused with one of Twilio's error codes."""
+
+    def __init__(self, code: int, *, message: str | None = None, status: int | None = None) -> None:
+        usual_status, usual_message = REASONS.get(code, (400, f"Error {code}"))
+        self.code = code
+        self.status = status or usual_status
+        self.message = message or usual_message
+        super().__init__(self.message)
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "message": self.message,
+            "more_info": f"https://www.twilio.com/docs/errors/{self.code}",
+            "status": self.status,
+        }

@@ -1,0 +1,332 @@
+"""Twilio's Calls API, or any server that speaks it: its words into ours, and back."""
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+from requests.exceptions import RequestException
+from twilio.base.exceptions import TwilioException
+from twilio.http.http_client import TwilioHttpClient
+from twilio.http.response import Response
+from twilio.request_validator import RequestValidator
+from twilio.rest import Client
+from twilio.rest.api.v2010.account.call import CallInstance
+
+from scheduler.carriers.interface import CarrierUnavailable, NotACallback
+from scheduler.domain.call import (
+    Accepted,
+    AnsweredBy,
+    AnswerUnknown,
+    CallNews,
+    CallOrder,
+    CallStatus,
+    CarrierAnswer,
+    ListedCall,
+    NeverTaken,
+    NumberRefused,
+)
+from scheduler.failpoints import failpoint
+from scheduler.lifecycle.policy import Policy
+
+_CALL_SID = re.compile(r"CA[0-9a-f]{32}")
+_KEEP_IDLE = 10.0
+_MAX_ANSWER = 64 * 1024
+_CALLBACK_EVENTS = ("initiated", "ringing", "answered", "completed")
+_CREATED = 201
+
+_STATUSES = {
+    "queued": CallStatus.QUEUED,
+    "initiated": CallStatus.DIALLED,
+    "ringing": CallStatus.RINGING,
+    "in-progress": CallStatus.ANSWERED,
+    "completed": CallStatus.COMPLETED,
+    "busy": CallStatus.BUSY,
+    "no-answer": CallStatus.NO_ANSWER,
+    "failed": CallStatus.FAILED,
+    "canceled": CallStatus.CANCELLED,
+}
+_ANSWERED_BY = {
+    "human": AnsweredBy.PERSON,
+    "machine_start": AnsweredBy.MACHINE,
+    "machine_end_beep": AnsweredBy.MACHINE,
+    "machine_end_silence": AnsweredBy.MACHINE,
+    "machine_end_other": AnsweredBy.MACHINE,
+    "fax": AnsweredBy.FAX,
+    "unknown": AnsweredBy.UNKNOWN,
+}
+
+_NUMBER_CODES = frozenset({13223, 13224, 13225, 21211, 21214, 21216, 21217})
+"""Twilio's error codes that speak of the called number: invalid, unreachable, blocked."""
+_ACCOUNT_CODES = {
+    20003: "CREDENTIALS",
+    20005: "ACCOUNT_NOT_ACTIVE",
+    20008: "CREDENTIALS",
+    10001: "ACCOUNT_NOT_ACTIVE",
+}
+_NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 403: "CREDENTIALS", 429: "THROTTLED"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwilioAccount:
+    """Where the API is, who we are there, and where it reaches us."""
+
+    api_url: str
+    account_sid: str
+    auth_tokens: tuple[str, ...]
+    """The first one signs our requests; callbacks may be signed with any."""
+    public_url: str
+    voice_url: str
+
+    def __repr__(self) -> str:
+        """Without the secrets."""
+        return f"TwilioAccount({self.account_sid})"
+
+
+class TwilioLine:
+    """Places calls: one kept-alive client, one deadline over each POST, nothing ever sent again.
+
+    Not the SDK's own client: that one may follow redirects, take a proxy from the environment and has no deadline
+    over the whole request.
+    """
+
+    def __init__(self, account: TwilioAccount, policy: Policy) -> None:
+        self._account = account
+        self._deadline = policy.total_timeout.total_seconds()
+        self._connect = policy.connect_timeout.total_seconds()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def place(self, order: CallOrder) -> CarrierAnswer:
+        """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown."""
+        session = self._session or self._open()
+        try:
+            async with (
+                asyncio.timeout(self._deadline),
+                session.post(self._url(), data=self._form(order), allow_redirects=False) as response,
+            ):
+                body = await response.content.read(_MAX_ANSWER)
+                failpoint("dial.answered")
+                return classify(response.status, body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            return NeverTaken(cause="NEVER_CONNECTED")
+        except TimeoutError:
+            return AnswerUnknown(cause="NO_ANSWER_IN_TIME")
+        except (aiohttp.ClientError, OSError, ValueError):
+            return AnswerUnknown(cause="ANSWER_BROKE_OFF")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=_KEEP_IDLE,
+            socket_factory=_socket_that_gives_up,
+        )
+        sent = aiohttp.TraceConfig()
+        sent.on_request_chunk_sent.append(_sent)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auth=aiohttp.BasicAuth(self._account.account_sid, self._account.auth_tokens[0]),
+            timeout=aiohttp.ClientTimeout(total=self._deadline, sock_connect=self._connect),
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[sent],
+        )
+        return self._session
+
+    def _url(self) -> str:
+        return f"{self._account.api_url}/2010-04-01/Accounts/{self._account.account_sid}/Calls.json"
+
+    def _form(self, order: CallOrder) -> aiohttp.FormData:
+        fields = [
+            ("To", order.to),
+            ("From", order.caller),
+            ("Url", f"{self._account.voice_url}?attempt={order.token}"),
+            ("Timeout", str(int(order.ring_timeout.total_seconds()))),
+            ("TimeLimit", str(int(order.time_limit.total_seconds()))),
+            ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}"),
+            ("StatusCallbackMethod", "POST"),
+            # Repeated fields: one with blanks between the names is taken for a single, unknown event.
+            *(("StatusCallbackEvent", event) for event in _CALLBACK_EVENTS),
+        ]
+        if order.machine_detection:
+            fields.append(("MachineDetection", "Enable"))
+        return aiohttp.FormData(fields)
+
+
+async def _sent(_session: object, _context: object, _params: object) -> None:
+    # aiohttp says so right before it writes; one turn of the loop later the bytes are with the kernel.
+    asyncio.get_running_loop().call_soon(failpoint, "dial.sent")
+
+
+def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:
+    """A socket whose unacknowledged bytes the kernel drops after 10 s, so that none arrives minutes later."""
+    family, kind, protocol = address[:3]
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
+    return made
+
+
+def callback_path(token: str) -> str:
+    """Where the carrier reports on the call of one claim."""
+    return f"/carrier/twilio/{token}"
+
+
+def classify(status: int, body: bytes) -> CarrierAnswer:
+    """What an HTTP answer to the one POST says. Only what surely is an answer counts as one."""
+    answer = _json_object(body)
+    if status == _CREATED:
+        sid = answer.get("sid")
+        if isinstance(sid, str) and _CALL_SID.fullmatch(sid):
+            return Accepted(call_sid=sid, queue_time=_queue_time(answer.get("queue_time")))
+        return AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")
+    if status in _NOT_TAKEN_STATUSES:
+        return NeverTaken(cause=_NOT_TAKEN_STATUSES[status])
+    code = answer.get("code")
+    if 400 <= status < 500 and isinstance(code, int):  # noqa: PLR2004 - HTTP's own classes
+        if code in _NUMBER_CODES:
+            return NumberRefused(cause=f"TWILIO_{code}")
+        if code in _ACCOUNT_CODES:
+            return NeverTaken(cause=_ACCOUNT_CODES[code])
+    return AnswerUnknown(cause=f"HTTP_{status}")
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _queue_time(text: object) -> timedelta:
+    """Twilio gives milliseconds, as a string."""
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10:  # noqa: PLR2004 - 11 days
+        return timedelta(milliseconds=int(text))
+    return timedelta(0)
+
+
+class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
+    """The SDK's client, pointed at `api_url`, without a proxy from the environment."""
+
+    def __init__(self, api_url: str, timeout: float) -> None:
+        super().__init__(pool_connections=True, timeout=timeout)
+        self._there = urlsplit(api_url)
+        if self.session is not None:
+            self.session.trust_env = False
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the SDK's own
+        parts = urlsplit(url)
+        here = urlunsplit((self._there.scheme, self._there.netloc, parts.path, parts.query, ""))
+        return super().request(method, here, *args, **kwargs)
+
+
+class TwilioDesk:
+    """Asks about calls, with Twilio's own SDK: asking twice does no harm."""
+
+    def __init__(self, account: TwilioAccount, policy: Policy) -> None:
+        self._client = Client(
+            account.account_sid,
+            account.auth_tokens[0],
+            http_client=_HttpClient(account.api_url, policy.total_timeout.total_seconds()),
+        )
+
+    def listed(
+        self, *, to: str, caller: str, created_from: datetime, created_until: datetime
+    ) -> Sequence[ListedCall]:
+        """The calls between two numbers that were created in the half-open span.
+
+        No StartTime filter: a queued call has none yet and would be missed. Newest first, so reading ends at the
+        first older one. Raises CarrierUnavailable.
+        """
+        found = []
+        try:
+            for call in self._client.calls.stream(to=to, from_=caller, page_size=50):
+                listed = _listed(call)
+                if listed.created_at < created_from:
+                    break
+                if listed.created_at < created_until:
+                    found.append(listed)
+        except (TwilioException, RequestException, NotACallback) as error:
+            raise CarrierUnavailable from error
+        return found
+
+    def fetch(self, call_sid: str) -> CallNews:
+        """How a call stands. Raises CarrierUnavailable."""
+        try:
+            return _listed(self._client.calls(call_sid).fetch()).news
+        except (TwilioException, RequestException, NotACallback) as error:
+            raise CarrierUnavailable from error
+
+
+def _listed(call: CallInstance) -> ListedCall:
+    created = call.date_created
+    if call.sid is None or not isinstance(created, datetime):
+        raise NotACallback
+    news = CallNews(
+        call_sid=call.sid,
+        status=_status(str(call.status)),
+        answered_by=None if call.answered_by is None else _ANSWERED_BY.get(call.answered_by),
+        duration=None if not call.duration else _seconds(str(call.duration)),
+    )
+    return ListedCall(news=news, created_at=created.astimezone(UTC))
+
+
+class TwilioCallbacks:
+    """Reads status callbacks: signed over our public URL, never over what a request says its host is."""
+
+    def __init__(self, account: TwilioAccount) -> None:
+        self._account = account
+        self._validators = [RequestValidator(token) for token in account.auth_tokens]
+
+    def is_genuine(self, path: str, form: Sequence[tuple[str, str]], signature: str) -> bool:
+        """Does the signature cover our public URL, with this path and query, and this form? Never raises."""
+        params: dict[str, Any] = {}
+        for name, value in form:
+            params.setdefault(name, []).append(value)
+        url = f"{self._account.public_url}{path}"
+        # All tokens are tried, so that the time taken does not tell which one matched.
+        return any([validator.validate(url, params, signature) for validator in self._validators])
+
+    def read(self, token: str, form: Mapping[str, str]) -> CallNews:
+        """The news in a form. Raises NotACallback when a known field is not what it must be.
+
+        Twilio adds parameters without notice, so what is unknown is let through, here unread.
+        """
+        sid = form.get("CallSid", "")
+        if not _CALL_SID.fullmatch(sid) or form.get("AccountSid") != self._account.account_sid:
+            raise NotACallback
+        answered_by = form.get("AnsweredBy")
+        sip = form.get("SipResponseCode", "")
+        duration = form.get("CallDuration")
+        return CallNews(
+            call_sid=sid,
+            token=token,
+            status=_status(form.get("CallStatus", "")),
+            answered_by=None if not answered_by else _ANSWERED_BY.get(answered_by, AnsweredBy.UNKNOWN),
+            sip_code=int(sip) if re.fullmatch(r"[1-6][0-9]{2}", sip) else None,
+            duration=None if not duration else _seconds(duration),
+        )
+
+
+def _status(word: str) -> CallStatus:
+    status = _STATUSES.get(word)
+    if status is None:
+        raise NotACallback
+    return status
+
+
+def _seconds(text: str) -> timedelta:
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise NotACallback
+    return timedelta(seconds=int(text))

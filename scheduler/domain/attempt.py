@@ -1,0 +1,216 @@
+"""An attempt: one try to reach one person by phone. Its states, what can happen to it, and how it may end."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import ClassVar
+from uuid import UUID
+
+from scheduler.domain.call import AnsweredBy, Rank
+from scheduler.domain.schedule import Schedule, ScheduleWarning
+
+
+class AttemptState(StrEnum):
+    PENDING = "PENDING"
+    """Waits for its time; nobody may have rung yet."""
+    IN_PROGRESS = "IN_PROGRESS"
+    """Claimed: the phone may be ringing, and somebody owes us news of it."""
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class Phase(StrEnum):
+    """What `IN_PROGRESS` means just now; an attempt in any other state has none."""
+
+    DIALLING = "DIALLING"
+    """A dialler holds it until `lease_until` and may send its one POST."""
+    PLACED = "PLACED"
+    """The carrier named the call; it owes us how it ended."""
+    UNKNOWN = "UNKNOWN"
+    """The POST's answer was lost; the carrier is asked. It is never dialled again by itself."""
+
+
+class Reason(StrEnum):
+    """Why an attempt is in the end that it is in."""
+
+    ANSWERED = "ANSWERED"
+    TEST = "TEST"
+    CANCELLED_BY_USER = "CANCELLED_BY_USER"
+    REPLACED = "REPLACED"
+    INTERVIEW_DELETED = "INTERVIEW_DELETED"
+    CANDIDATE_DELETED = "CANDIDATE_DELETED"
+    COMPANY_DELETED = "COMPANY_DELETED"
+    EXPIRED = "EXPIRED"
+    CONSENT_EXPIRED = "CONSENT_EXPIRED"
+    BUSY = "BUSY"
+    NO_ANSWER = "NO_ANSWER"
+    VOICEMAIL = "VOICEMAIL"
+    """A machine or a fax took the call."""
+    DECLINED = "DECLINED"
+    INVALID_NUMBER = "INVALID_NUMBER"
+    CARRIER_ERROR = "CARRIER_ERROR"
+    CANCELLED_AT_CARRIER = "CANCELLED_AT_CARRIER"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+    """Nothing proves whether it rang. Only a person may decide to call again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One row of the schedule. Instants are aware UTC.
+
+    `epoch` rises with each event. Whoever claimed it, or asked the carrier about it, names the epoch that it knew;
+    when something else has happened since, it writes nothing.
+    """
+
+    id: UUID
+    interview_id: UUID
+    company_id: UUID
+    chain_id: UUID
+    """The first attempt of its chain of retries, itself included."""
+    retry_number: int
+    manual: bool
+    """Asked for by somebody, not made by a retry; goes first among those that are due."""
+    state: AttemptState
+    schedule: Schedule
+    due_at: datetime
+    expires_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    number_hash: bytes | None = field(default=None, repr=False)
+    """Keyed hash of the number whose line it takes; None for a test, which takes none."""
+    warnings: tuple[ScheduleWarning, ...] = ()
+    phase: Phase | None = None
+    reason: Reason | None = None
+    released_until: datetime | None = None
+    epoch: int = 0
+    token: str | None = field(default=None, repr=False)
+    claimed_at: datetime | None = None
+    lease_until: datetime | None = None
+    call_sid: str | None = None
+    heard_rank: Rank = Rank.NOTHING
+    unknown_at: datetime | None = None
+    look_at: datetime | None = None
+    """When the carrier is asked next for what it owes us."""
+    looks: int = 0
+    not_placed: int = 0
+    """How often in a row the carrier never took it; spends no retry."""
+    answered_by: AnsweredBy | None = None
+    duration: timedelta | None = None
+    ended_at: datetime | None = None
+
+
+class Event:
+    """Something that happened to an attempt. `name` is its word in the history and in `lifecycle.state_machine`."""
+
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created(Event):
+    name: ClassVar[str] = "created"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreatedAsTest(Event):
+    name: ClassVar[str] = "created_as_test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed(Event):
+    """A dialler holds it: the line is taken, and its one POST may be sent until `lease_until`."""
+
+    name: ClassVar[str] = "claimed"
+    token: str = field(repr=False)
+    lease_until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deferred(Event):
+    """The last look said no; nothing was sent."""
+
+    name: ClassVar[str] = "deferred"
+    due_at: datetime
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotPlaced(Event):
+    """The carrier never took it: nobody rang, nothing is spent."""
+
+    name: ClassVar[str] = "not_placed"
+    due_at: datetime
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed(Event):
+    """The carrier has named the call."""
+
+    name: ClassVar[str] = "placed"
+    call_sid: str
+    look_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerLost(Event):
+    """Nobody knows whether the carrier took it."""
+
+    name: ClassVar[str] = "answer_lost"
+    look_at: datetime
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressed(Event):
+    """The carrier says that the call has come further, not that it is over."""
+
+    name: ClassVar[str] = "progressed"
+    rank: Rank
+    answered_by: AnsweredBy | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended(Event):
+    """The call is over, and the carrier has said how."""
+
+    name: ClassVar[str] = "ended"
+    reason: Reason
+    ended_at: datetime
+    answered_by: AnsweredBy | None = None
+    duration: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofMissing(Event):
+    """The carrier was asked long enough and proved nothing."""
+
+    name: ClassVar[str] = "proof_missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proven(Event):
+    """Late proof of how an attempt of unknown outcome had ended."""
+
+    name: ClassVar[str] = "proven"
+    reason: Reason
+    call_sid: str
+    ended_at: datetime
+    answered_by: AnsweredBy | None = None
+    duration: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expired(Event):
+    name: ClassVar[str] = "expired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsentEnded(Event):
+    name: ClassVar[str] = "consent_ended"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled(Event):
+    name: ClassVar[str] = "cancelled"
+    reason: Reason

@@ -1,0 +1,68 @@
+"""How many calls may start now, and when each: the account's pace and room, and each company's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Calls started a second, and calls at once, of an account or a company."""
+
+    next_slot_at: datetime
+    per_second: float
+    room: int
+    """How many more calls may be in progress."""
+
+    def taken(self, send_at: datetime) -> "Pace":
+        """What is left after a call that starts at `send_at`."""
+        step = timedelta(seconds=1 / self.per_second)
+        return replace(self, next_slot_at=send_at + step, room=self.room - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One attempt may start at `send_at`."""
+
+    attempt_id: UUID
+    send_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allotment:
+    places: tuple[Place, ...]
+    account: Pace
+    companies: Mapping[UUID, Pace]
+    try_again_at: datetime | None
+    """When the first attempt without a place may have one; None when all have one, or only an end makes room."""
+
+
+def allot(
+    attempts: Sequence[tuple[UUID, UUID]],
+    account: Pace,
+    companies: Mapping[UUID, Pace],
+    now: datetime,
+    within: timedelta,
+) -> Allotment:
+    """Give (attempt, company) pairs their places, in their order; none later than `now + within`.
+
+    A company without room or pace does not hold up the others behind it.
+    """
+    places: list[Place] = []
+    paces = dict(companies)
+    later: list[datetime] = []
+    for attempt_id, company_id in attempts:
+        company = paces.get(company_id)
+        if company is None or company.room <= 0 or account.room <= 0:
+            continue
+        send_at = max(now, account.next_slot_at, company.next_slot_at)
+        if send_at > now + within:
+            later.append(send_at - within)
+            continue
+        places.append(Place(attempt_id=attempt_id, send_at=send_at))
+        account = account.taken(send_at)
+        paces[company_id] = company.taken(send_at)
+    return Allotment(
+        places=tuple(places), account=account, companies=paces, try_again_at=min(later) if later else None
+    )

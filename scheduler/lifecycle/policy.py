@@ -1,0 +1,64 @@
+"""The times of the dial protocol, and the order among them without which it would not be safe."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+RELEASE_SPAN = timedelta(seconds=15)
+"""How long a release stands before the attempt is released again."""
+SEND_SPAN = timedelta(seconds=1)
+"""No more is claimed at once than can be sent within this span."""
+LOOK_TO_SEND = timedelta(milliseconds=200)
+"""A last look is good for so long."""
+NOT_PLACED_DELAY = timedelta(seconds=5)
+DEFERRED_DELAY = timedelta(seconds=5)
+MAX_AHEAD = timedelta(days=30)
+PAST_ALLOWANCE = timedelta(seconds=60)
+DEFAULT_LIFE = timedelta(days=7)
+"""How long after its first due time an interview expires."""
+MAX_CLOCK_SKEW = timedelta(seconds=2)
+RING_MARGIN = timedelta(seconds=5)
+"""A carrier may ring so much longer than it was told."""
+ASK_EVERY = timedelta(seconds=10)
+"""How often the carrier is asked about an attempt whose answer was lost."""
+POLL_AFTER_RING = timedelta(seconds=15)
+POLLS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10))
+"""A placed call without an end is asked for at ring time + 15 s, then after these; the last repeats."""
+LIST_MARGIN = timedelta(seconds=5)
+"""How far around claim and lease the carrier's list is searched: its times are whole seconds, and clocks differ."""
+
+
+class UnsafeTimes(Exception):
+    """The times of the dial protocol contradict each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The times that an operator may set. All are spans."""
+
+    lease: timedelta = timedelta(seconds=60)
+    settle: timedelta = timedelta(seconds=300)
+    sweep: timedelta = timedelta(seconds=10)
+    ring_timeout: timedelta = timedelta(seconds=30)
+    line_gap: timedelta = timedelta(seconds=600)
+    connect_timeout: timedelta = timedelta(seconds=3)
+    total_timeout: timedelta = timedelta(seconds=13)
+    max_call: timedelta = timedelta(seconds=11400)
+
+    def __post_init__(self) -> None:
+        """Raise UnsafeTimes, naming both settings, when the order among them would break the protocol."""
+        for shorter, longer, why in (
+            ("connect_timeout", "total_timeout", "connecting is a part of the whole request"),
+            ("total_timeout", "lease", "a POST must be over before its lease is"),
+            ("lease", "settle", "a call must have had time to appear before its outcome is given up"),
+        ):
+            if getattr(self, shorter) >= getattr(self, longer):
+                raise UnsafeTimes(f"{shorter} must be shorter than {longer}: {why}.")
+        if self.total_timeout + SEND_SPAN > self.lease:
+            raise UnsafeTimes(
+                "lease must be longer than total_timeout by the second within which a claim is sent."
+            )
+
+    @property
+    def room(self) -> timedelta:
+        """How long before closing a phone must start to ring at the latest."""
+        return self.ring_timeout + RING_MARGIN

@@ -1,0 +1,230 @@
+"""How an attempt moves: every arrow there is, and what one does to the attempt. Nobody else sets a state."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from scheduler.domain.attempt import (
+    AnswerLost,
+    Attempt,
+    AttemptState,
+    Cancelled,
+    Claimed,
+    ConsentEnded,
+    Created,
+    CreatedAsTest,
+    Deferred,
+    Ended,
+    Event,
+    Expired,
+    NotPlaced,
+    Phase,
+    Placed,
+    Progressed,
+    ProofMissing,
+    Proven,
+    Reason,
+)
+from scheduler.domain.call import Rank
+
+_PENDING, _IN_PROGRESS = AttemptState.PENDING, AttemptState.IN_PROGRESS
+_COMPLETED, _FAILED, _CANCELLED = AttemptState.COMPLETED, AttemptState.FAILED, AttemptState.CANCELLED
+
+CALL_ENDS: dict[Reason, AttemptState] = {
+    Reason.ANSWERED: _COMPLETED,
+    Reason.BUSY: _FAILED,
+    Reason.NO_ANSWER: _FAILED,
+    Reason.VOICEMAIL: _FAILED,
+    Reason.DECLINED: _FAILED,
+    Reason.INVALID_NUMBER: _FAILED,
+    Reason.CARRIER_ERROR: _FAILED,
+    Reason.CANCELLED_AT_CARRIER: _FAILED,
+}
+"""How a call can be proven to have ended, and where that leads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrow:
+    """One way an attempt can go. `source` is None for its making; `reason` is what it has afterwards."""
+
+    event: str
+    source: AttemptState | None
+    target: AttemptState
+    reason: Reason | None = None
+
+
+def _arrow(
+    event: type[Event], source: AttemptState | None, target: AttemptState, reason: Reason | None = None
+) -> Arrow:
+    return Arrow(event=event.name, source=source, target=target, reason=reason)
+
+
+ARROWS: tuple[Arrow, ...] = (
+    _arrow(Created, None, _PENDING),
+    _arrow(CreatedAsTest, None, _COMPLETED, Reason.TEST),
+    _arrow(Claimed, _PENDING, _IN_PROGRESS),
+    _arrow(Deferred, _IN_PROGRESS, _PENDING),
+    _arrow(NotPlaced, _IN_PROGRESS, _PENDING),
+    _arrow(Placed, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(AnswerLost, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(Progressed, _IN_PROGRESS, _IN_PROGRESS),
+    *(_arrow(Ended, _IN_PROGRESS, target, reason) for reason, target in CALL_ENDS.items()),
+    _arrow(ProofMissing, _IN_PROGRESS, _FAILED, Reason.OUTCOME_UNKNOWN),
+    *(_arrow(Proven, _FAILED, target, reason) for reason, target in CALL_ENDS.items()),
+    _arrow(Expired, _PENDING, _FAILED, Reason.EXPIRED),
+    _arrow(ConsentEnded, _PENDING, _FAILED, Reason.CONSENT_EXPIRED),
+    *(
+        _arrow(Cancelled, _PENDING, _CANCELLED, reason)
+        for reason in (
+            Reason.CANCELLED_BY_USER,
+            Reason.REPLACED,
+            Reason.INTERVIEW_DELETED,
+            Reason.CANDIDATE_DELETED,
+            Reason.COMPANY_DELETED,
+        )
+    ),
+    _arrow(Cancelled, _IN_PROGRESS, _CANCELLED, Reason.COMPANY_DELETED),
+)
+"""Every arrow. The database has the same table, and each row of the history points into it."""
+
+_BY_CAUSE = {(arrow.event, arrow.source, arrow.reason): arrow for arrow in ARROWS}
+
+
+class NoSuchArrow(Exception):
+    """The event cannot happen to an attempt in that state."""
+
+    def __init__(self, event: Event, state: AttemptState | None, reason: Reason | None) -> None:
+        super().__init__(f"{event.name} cannot happen to an attempt that is {state} {reason or ''}".rstrip())
+
+
+def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
+    """The arrow that `event` takes from where the attempt stands; None stands for its making.
+
+    Raises NoSuchArrow. The one arrow out of an end is late proof, and it leaves only an unknown outcome.
+    """
+    state = attempt.state if attempt else None
+    arrow = _BY_CAUSE.get((event.name, state, _reason_after(event)))
+    late = attempt is not None and isinstance(event, Proven)
+    if arrow is None or (late and attempt is not None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
+        raise NoSuchArrow(event, state, attempt.reason if attempt else None)
+    return arrow
+
+
+def _reason_after(event: Event) -> Reason | None:
+    match event:
+        case Ended() | Proven() | Cancelled():
+            return event.reason
+        case CreatedAsTest():
+            return Reason.TEST
+        case ProofMissing():
+            return Reason.OUTCOME_UNKNOWN
+        case Expired():
+            return Reason.EXPIRED
+        case ConsentEnded():
+            return Reason.CONSENT_EXPIRED
+        case _:
+            return None
+
+
+def evolve(attempt: Attempt, event: Event, now: datetime) -> Attempt:
+    """The attempt after `event`. Raises NoSuchArrow when it cannot happen to it."""
+    arrow = arrow_of(attempt, event)
+    return replace(
+        attempt,
+        state=arrow.target,
+        reason=arrow.reason,
+        epoch=attempt.epoch + 1,
+        updated_at=now,
+        **_changes(attempt, event, now),
+    )
+
+
+_NOT_CALLED: dict[str, Any] = {
+    "phase": None,
+    "claimed_at": None,
+    "lease_until": None,
+    "unknown_at": None,
+    "look_at": None,
+    "looks": 0,
+    "released_until": None,
+    "call_sid": None,
+    "heard_rank": Rank.NOTHING,
+    "answered_by": None,
+}
+"""Back to PENDING: nothing of the try is left but its old token, which goes on leading here."""
+
+
+def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:
+    """What else an event changes, beside state and reason."""
+    match event:
+        case Claimed():
+            return {
+                "phase": Phase.DIALLING,
+                "token": event.token,
+                "claimed_at": now,
+                "lease_until": event.lease_until,
+                "released_until": None,
+            }
+        case Deferred():
+            return {**_NOT_CALLED, "due_at": event.due_at}
+        case NotPlaced():
+            return {**_NOT_CALLED, "due_at": event.due_at, "not_placed": attempt.not_placed + 1}
+        case Placed():
+            return {
+                "phase": Phase.PLACED,
+                "call_sid": event.call_sid,
+                "lease_until": None,
+                "look_at": event.look_at,
+                "looks": 0,
+                "not_placed": 0,
+            }
+        case AnswerLost():
+            return {
+                "phase": Phase.UNKNOWN,
+                "lease_until": None,
+                "unknown_at": now,
+                "look_at": event.look_at,
+            }
+        case Progressed():
+            return {"heard_rank": event.rank, "answered_by": event.answered_by or attempt.answered_by}
+        case Proven():
+            return {
+                "call_sid": event.call_sid,
+                "heard_rank": Rank.OVER,
+                "answered_by": event.answered_by,
+                "duration": event.duration,
+                "ended_at": event.ended_at,
+            }
+        case Ended():
+            return {
+                "phase": None,
+                "lease_until": None,
+                "look_at": None,
+                "heard_rank": Rank.OVER,
+                "ended_at": event.ended_at,
+                "answered_by": event.answered_by or attempt.answered_by,
+                "duration": event.duration,
+            }
+        case ProofMissing() | Expired() | ConsentEnded() | Cancelled():
+            return {
+                "phase": None,
+                "lease_until": None,
+                "look_at": None,
+                "released_until": None,
+                "ended_at": now,
+            }
+        case _:
+            return {}
+
+
+def is_over(attempt: Attempt) -> bool:
+    """Nothing more is expected of it, save late proof of an unknown outcome."""
+    return attempt.state not in {_PENDING, _IN_PROGRESS}
+
+
+def is_busy(attempt: Attempt) -> bool:
+    """It holds its line: a phone may be ringing."""
+    return attempt.state is _IN_PROGRESS
+
+
+__all__ = ["ARROWS", "CALL_ENDS", "Arrow", "NoSuchArrow", "arrow_of", "evolve", "is_busy", "is_over"]

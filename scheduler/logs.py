@@ -1,0 +1,117 @@
+"""How a process tells what it does: one JSON object a line, ids and words of the glossary, never personal data.
+
+A field that is not on the list below is not written, whatever a caller passes: a name or number cannot slip in.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+ALLOWED = frozenset(
+    {
+        "event",
+        "level",
+        "logger",
+        "at",
+        "process",
+        "alarm",
+        "attempt_id",
+        "interview_id",
+        "company_id",
+        "command_id",
+        "event_id",
+        "key_id",
+        "trace_id",
+        "epoch",
+        "phase",
+        "state",
+        "reason",
+        "cause",
+        "error",
+        "count",
+        "ids",
+        "task",
+        "queue",
+        "status",
+        "method",
+        "route",
+        "seconds",
+        "name",
+        "pid",
+        "url",
+        "call_sid",
+        "kind",
+        "signal",
+        "port",
+        "due_at",
+    }
+)
+
+
+def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {key: value for key, value in event.items() if key in ALLOWED}
+
+
+def _error_by_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    # An exception's text may quote a value (a number in a driver's message); its type and place may not.
+    info = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if info is True else info
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["error"] = _place(error)
+    return event
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else ""
+    return f"{type(error).__module__}.{type(error).__qualname__}{where}"
+
+
+_CHAIN: list[Any] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    _error_by_kind,
+    _only_allowed,
+]
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Send this process's logs, and those of its libraries, to stderr as JSON lines. Call once, at its start."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_CHAIN,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(default=str),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for talkative in ("aiohttp.access", "uvicorn.access", "twilio.http_client", "httpx", "tornado.access"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_CHAIN,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def log(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger for a module; its fields must be on the list."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger

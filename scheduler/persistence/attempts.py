@@ -1,0 +1,445 @@
+"""Attempts: released, locked for the claim, looked at a last time, saved together with their history."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, insert, select, text, update
+
+from scheduler.domain.attempt import Attempt, AttemptState, Claimed, Event, Phase, Reason
+from scheduler.domain.call import AnsweredBy, Rank
+from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.schedule import ScheduleWarning
+from scheduler.lifecycle.state_machine import arrow_of, evolve
+from scheduler.persistence.json_forms import schedule_as_json, schedule_from_json, settings_from_json
+from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimable:
+    """An attempt that is due and whose line is free, both locked by us."""
+
+    attempt: Attempt
+    calls_in_progress: int
+    """How many calls its company has in progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookRow:
+    """What the last look reads, in one query. `phone_number` is personal data."""
+
+    attempt: Attempt
+    phone_number: str | None
+    timezone: str | None
+    gdpr_expiry_date: date
+    caller_number: str
+    interview_duration: timedelta
+    settings: CompanySettings
+    line_number_hash: bytes | None
+    """Of the line that this attempt holds; None when it holds none."""
+    command_waiting: bool
+    paused: bool
+    company_deleted: bool
+    database_clock: datetime
+
+
+class Attempts:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    # ---- making and reading
+
+    def add(self, attempt: Attempt, event: Event, actor: str) -> None:
+        """A new attempt with the first row of its history."""
+        self._connection.execute(insert(attempts).values(**_columns(attempt)))
+        arrow = arrow_of(None, event)
+        self._write_history(attempt, event.name, None, arrow.target, arrow.reason, actor, {})
+
+    def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
+        """All attempts of one interview, oldest first."""
+        rows = self._connection.execute(
+            select(attempts)
+            .where(attempts.c.company_id == company_id, attempts.c.interview_id == interview_id)
+            .order_by(attempts.c.created_at, attempts.c.id)
+        )
+        return tuple(_attempt(row) for row in rows)
+
+    def interview_of(self, attempt_id: UUID) -> UUID | None:
+        """Which interview to lock before the attempt."""
+        found: UUID | None = self._connection.execute(
+            select(attempts.c.interview_id).where(attempts.c.id == attempt_id)
+        ).scalar_one_or_none()
+        return found
+
+    def lock(self, attempt_id: UUID) -> Attempt:
+        """The attempt; nobody else may move it until we commit."""
+        row = self._connection.execute(
+            select(attempts).where(attempts.c.id == attempt_id).with_for_update(key_share=True)
+        ).one()
+        return _attempt(row)
+
+    def lock_pending_of_interview(self, interview_id: UUID) -> None:
+        """No claim of this interview's attempt is under way until we commit."""
+        self._connection.execute(
+            select(attempts.c.id)
+            .where(attempts.c.interview_id == interview_id, attempts.c.state == AttemptState.PENDING.value)
+            .with_for_update(key_share=True)
+        ).all()
+
+    def lock_as_of(self, attempt_id: UUID, epoch: int) -> Attempt | None:
+        """The attempt, if nothing has happened to it since the caller knew it. None: the caller writes nothing."""
+        row = self._connection.execute(
+            select(attempts)
+            .where(
+                attempts.c.id == attempt_id,
+                attempts.c.epoch == epoch,  # guard: epoch
+            )
+            .with_for_update(key_share=True)
+        ).one_or_none()
+        return _attempt(row) if row else None
+
+    # ---- moving
+
+    def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
+        """The attempt after `event`, written with its history row. Only for one that the caller has locked.
+
+        Raises NoSuchArrow when the event cannot happen to it.
+        """
+        arrow = arrow_of(attempt, event)
+        moved = evolve(attempt, event, now)
+        self._connection.execute(
+            update(attempts).where(attempts.c.id == attempt.id).values(**_columns(moved))
+        )
+        self._write_history(
+            moved, event.name, attempt.state, arrow.target, arrow.reason, actor, _detail(event)
+        )
+        return moved
+
+    def claim(self, attempt: Attempt, event: Claimed, account_id: int, actor: str, now: datetime) -> Attempt:
+        """Like `save`; the new token leads to the attempt for ever."""
+        self._connection.execute(
+            update(attempts).where(attempts.c.id == attempt.id).values(account_id=account_id)
+        )
+        moved = self.save(attempt, event, actor, now)
+        self._connection.execute(
+            insert(attempt_tokens).values(token=event.token, attempt_id=attempt.id, claimed_at=now)
+        )
+        return moved
+
+    def _write_history(
+        self,
+        attempt: Attempt,
+        event: str,
+        source: AttemptState | None,
+        target: AttemptState,
+        reason: Reason | None,
+        actor: str,
+        detail: dict[str, Any],
+    ) -> None:
+        self._connection.execute(
+            insert(attempt_history).values(
+                attempt_id=attempt.id,
+                at=attempt.updated_at,
+                event=event,
+                from_state=source.value if source else "",
+                to_state=target.value,
+                reason=reason.value if reason else "",
+                epoch=attempt.epoch,
+                actor=actor,
+                detail=detail,
+            )
+        )
+
+    # ---- release
+
+    def release(self, now: datetime, until: datetime, limit: int) -> list[UUID]:
+        """Up to `limit` attempts that are due and may be claimed as far as can be told without locks.
+
+        They count as released until then. Those asked for by hand go first, then the earliest due.
+        """
+        rows = self._connection.execute(_RELEASE, {"now": now, "until": until, "limit": limit}).all()
+        order = {row.id: (not row.manual, row.due_at) for row in rows}
+        return sorted(order, key=lambda attempt_id: order[attempt_id])
+
+    def released(self, now: datetime) -> int:
+        """How many attempts are released and not yet claimed."""
+        count: int = self._connection.execute(_COUNT_RELEASED, {"now": now}).scalar_one()
+        return count
+
+    def next_due(self, after: datetime) -> datetime | None:
+        """When the next pending attempt becomes due."""
+        found: datetime | None = self._connection.execute(_NEXT_DUE, {"after": after}).scalar_one_or_none()
+        return found
+
+    # ---- claim and last look
+
+    def companies_of(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Whose attempts these are."""
+        rows = self._connection.execute(
+            select(attempts.c.company_id).where(attempts.c.id.in_(ids)).distinct()
+        )
+        return [row.company_id for row in rows]
+
+    def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Claimable]:
+        """Those of `ids` that may be claimed now, one a number, earliest due first; they and their lines are ours
+        until we commit. What somebody else has locked is passed over."""
+        rows = self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}).all()
+        busy = {row.company_id: row.calls for row in self._connection.execute(_CALLS_BY_COMPANY)}
+        taken: set[bytes] = set()
+        claimable = []
+        for row in rows:
+            if row.number_hash not in taken:
+                taken.add(row.number_hash)
+                claimable.append(
+                    Claimable(attempt=_attempt(row), calls_in_progress=busy.get(row.company_id, 0))
+                )
+        return claimable
+
+    def look(self, attempt_id: UUID) -> LookRow | None:
+        """Everything that the last look asks, with the database's own clock."""
+        row = self._connection.execute(_LAST_LOOK, {"id": attempt_id}).one_or_none()
+        if row is None:
+            return None
+        limits = CallLimits(
+            concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second)
+        )
+        return LookRow(
+            attempt=_attempt(row),
+            phone_number=row.phone_number,
+            timezone=row.candidate_timezone,
+            gdpr_expiry_date=row.gdpr_expiry_date,
+            caller_number=row.caller_number,
+            interview_duration=row.interview_duration,
+            settings=settings_from_json(row.settings, limits),
+            line_number_hash=row.line_number_hash,
+            command_waiting=row.command_waiting,
+            paused=row.paused,
+            company_deleted=row.company_deleted,
+            database_clock=row.database_clock,
+        )
+
+    # ---- settle
+
+    def silent(self, now: datetime, limit: int) -> list[Attempt]:
+        """Attempts whose lease is over without a record."""
+        rows = self._connection.execute(
+            select(attempts)
+            .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.lease_until <= now)
+            .order_by(attempts.c.lease_until)
+            .limit(limit)
+        )
+        return [_attempt(row) for row in rows]
+
+    def to_expire(self, now: datetime, limit: int) -> list[Attempt]:
+        """Pending attempts whose interview has expired."""
+        rows = self._connection.execute(
+            select(attempts)
+            .where(attempts.c.state == AttemptState.PENDING.value, attempts.c.expires_at <= now)
+            .order_by(attempts.c.expires_at)
+            .limit(limit)
+        )
+        return [_attempt(row) for row in rows]
+
+    def take_looks(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
+        """Attempts about which the carrier is to be asked now; nobody else asks about them until `hold_until`."""
+        rows = self._connection.execute(_TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
+        return [_attempt(row) for row in rows]
+
+    def look_again(self, attempt_id: UUID, epoch: int, look_at: datetime) -> None:
+        """Nothing new was heard of it; ask again then."""
+        self._connection.execute(
+            update(attempts)
+            .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, attempts.c.look_at.is_not(None))
+            .values(look_at=look_at, looks=attempts.c.looks + 1)
+        )
+
+    def numbers_of(self, attempt_id: UUID) -> tuple[str | None, str | None]:
+        """The two ends of its call: the candidate's number and the caller id. Personal data."""
+        row = self._connection.execute(_NUMBERS, {"id": attempt_id}).one()
+        return row.phone_number, row.caller_number
+
+    def bound_sids(self, call_sids: Iterable[str]) -> frozenset[str]:
+        """Those of the carrier's calls that an attempt has already."""
+        rows = self._connection.execute(
+            select(attempts.c.call_sid).where(attempts.c.call_sid.in_(list(call_sids)))
+        )
+        return frozenset(row.call_sid for row in rows)
+
+    def counts(self, now: datetime) -> list[Row[Any]]:
+        """Per company: what is due, late, waiting, in progress, unknown."""
+        return list(self._connection.execute(_COUNTS, {"now": now}))
+
+
+_RELEASE = text("""
+    UPDATE attempts SET released_until = :until
+    WHERE id = ANY (ARRAY (
+        SELECT a.id
+        FROM attempts a
+        JOIN companies c ON c.id = a.company_id
+        JOIN lines l ON l.number_hash = a.number_hash
+        WHERE a.state = 'PENDING'
+          AND a.due_at <= :now
+          AND a.expires_at > :now
+          AND (a.released_until IS NULL OR a.released_until <= :now)
+          AND c.paused_at IS NULL
+          AND c.deleted_at IS NULL
+          AND l.attempt_id IS NULL
+          AND (l.free_at <= :now OR l.interview_id = a.interview_id)
+        ORDER BY a.manual DESC, a.due_at
+        LIMIT :limit
+        FOR UPDATE OF a SKIP LOCKED
+    ))
+    RETURNING id, manual, due_at
+""")
+
+_COUNT_RELEASED = text("SELECT count(*) FROM attempts WHERE state = 'PENDING' AND released_until > :now")
+
+_NEXT_DUE = text("SELECT min(due_at) FROM attempts WHERE state = 'PENDING' AND due_at > :after")
+
+# Each guard stands here once, in the one statement that locks what will be claimed: a hint is never a reason to dial.
+_LOCK_CLAIMABLE = text("""
+    SELECT a.*
+    FROM attempts a
+    JOIN lines l ON l.number_hash = a.number_hash
+    WHERE a.id = ANY (:ids)
+      AND a.state = 'PENDING'  -- guard: state
+      AND a.due_at <= :now  -- guard: due_at
+      AND a.expires_at > :now  -- guard: expires_at
+      AND l.attempt_id IS NULL  -- guard: line
+      AND (l.free_at <= :now OR l.interview_id = a.interview_id)  -- guard: line_gap
+    ORDER BY a.manual DESC, a.due_at, a.id
+    FOR NO KEY UPDATE OF l, a SKIP LOCKED
+""")
+
+_CALLS_BY_COMPANY = text(
+    "SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id"
+)
+
+# The one statement that may ask the database what time it is: it compares two clocks, and decides nothing by either.
+_LAST_LOOK = text("""
+    SELECT a.*,
+           p.phone_number,
+           p.timezone AS candidate_timezone,
+           p.gdpr_expiry_date,
+           i.caller_number,
+           i.duration AS interview_duration,
+           c.settings,
+           c.calls_per_second,
+           c.concurrent_calls,
+           l.number_hash AS line_number_hash,
+           c.paused_at IS NOT NULL OR k.paused_at IS NOT NULL AS paused,
+           c.deleted_at IS NOT NULL AS company_deleted,
+           EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+               AS command_waiting,
+           clock_timestamp() AS database_clock
+    FROM attempts a
+    JOIN interviews i ON i.id = a.interview_id
+    JOIN candidates p ON p.id = i.candidate_id
+    JOIN companies c ON c.id = a.company_id
+    JOIN carrier_accounts k ON k.id = a.account_id
+    LEFT JOIN lines l ON l.attempt_id = a.id
+    WHERE a.id = :id
+""")
+
+_TAKE_LOOKS = text("""
+    UPDATE attempts SET look_at = :hold_until
+    WHERE id = ANY (ARRAY (
+        SELECT id FROM attempts
+        WHERE look_at <= :now
+        ORDER BY look_at
+        LIMIT :limit
+        FOR NO KEY UPDATE SKIP LOCKED
+    ))
+    RETURNING *
+""")
+
+_NUMBERS = text("""
+    SELECT p.phone_number, i.caller_number
+    FROM attempts a
+    JOIN interviews i ON i.id = a.interview_id
+    JOIN candidates p ON p.id = i.candidate_id
+    WHERE a.id = :id
+""")
+
+_COUNTS = text("""
+    SELECT c.id AS company_id,
+           c.paused_at IS NOT NULL AS paused,
+           count(a.id) FILTER (WHERE a.state = 'PENDING' AND a.due_at > :now) AS waiting,
+           count(a.id) FILTER (WHERE a.state = 'PENDING' AND a.due_at <= :now) AS due,
+           max(:now - a.due_at) FILTER (WHERE a.state = 'PENDING' AND a.due_at <= :now) AS late,
+           count(a.id) FILTER (WHERE a.state = 'IN_PROGRESS') AS in_progress,
+           count(a.id) FILTER (WHERE a.phase = 'UNKNOWN') AS asked_for,
+           count(a.id) FILTER (WHERE a.reason = 'OUTCOME_UNKNOWN') AS unknown
+    FROM companies c
+    LEFT JOIN attempts a ON a.company_id = c.id
+    WHERE c.deleted_at IS NULL
+    GROUP BY c.id
+    ORDER BY c.id
+""")
+
+_SECRET = frozenset({"token"})
+
+
+def _detail(event: Event) -> dict[str, Any]:
+    """What an event adds to the history, without the token: who reads a history may not speak for the carrier."""
+    assert hasattr(event, "__dataclass_fields__")
+    return {
+        field.name: _plain(getattr(event, field.name))
+        for field in fields(event)  # type: ignore[arg-type]
+        if field.name not in _SECRET and getattr(event, field.name) is not None
+    }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value
+
+
+def _columns(attempt: Attempt) -> dict[str, Any]:
+    values = {field.name: getattr(attempt, field.name) for field in fields(attempt)}
+    values["schedule"] = schedule_as_json(attempt.schedule)
+    values["warnings"] = [warning.value for warning in attempt.warnings]
+    values["heard_rank"] = int(attempt.heard_rank)
+    for name in ("state", "phase", "reason", "answered_by"):
+        values[name] = None if values[name] is None else values[name].value
+    return values
+
+
+def _attempt(row: Row[Any]) -> Attempt:
+    return Attempt(
+        id=row.id,
+        interview_id=row.interview_id,
+        company_id=row.company_id,
+        chain_id=row.chain_id,
+        retry_number=row.retry_number,
+        manual=row.manual,
+        state=AttemptState(row.state),
+        schedule=schedule_from_json(row.schedule),
+        due_at=row.due_at,
+        expires_at=row.expires_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        number_hash=row.number_hash,
+        warnings=tuple(ScheduleWarning(warning) for warning in row.warnings),
+        phase=None if row.phase is None else Phase(row.phase),
+        reason=None if row.reason is None else Reason(row.reason),
+        released_until=row.released_until,
+        epoch=row.epoch,
+        token=row.token,
+        claimed_at=row.claimed_at,
+        lease_until=row.lease_until,
+        call_sid=row.call_sid,
+        heard_rank=Rank(row.heard_rank),
+        unknown_at=row.unknown_at,
+        look_at=row.look_at,
+        looks=row.looks,
+        not_placed=row.not_placed,
+        answered_by=None if row.answered_by is None else AnsweredBy(row.answered_by),
+        duration=row.duration,
+        ended_at=row.ended_at,
+    )

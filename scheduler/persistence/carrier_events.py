@@ -1,0 +1,85 @@
+"""Carrier events: callbacks as they came, stored before they are believed, each once."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, any_, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarrierEvent:
+    id: UUID
+    token: str = field(repr=False)
+    raw: dict[str, Any] = field(repr=False)
+    received_at: datetime
+
+
+class CarrierEvents:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, event: CarrierEvent, fingerprint: bytes) -> bool:
+        """Store it. False when the very same one is there already."""
+        return (
+            self._connection.execute(
+                insert(carrier_events)
+                .values(
+                    id=event.id,
+                    token=event.token,
+                    fingerprint=fingerprint,
+                    raw=event.raw,
+                    received_at=event.received_at,
+                    rung_at=event.received_at,
+                )
+                .on_conflict_do_nothing(index_elements=["fingerprint"])
+                .returning(carrier_events.c.id)
+            ).one_or_none()
+            is not None
+        )
+
+    def attempt_of(self, token: str) -> tuple[UUID, UUID] | None:
+        """The attempt, and its interview, that a token was made for, be it the last token or an old one."""
+        row = self._connection.execute(
+            select(attempts.c.id, attempts.c.interview_id)
+            .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
+            .where(attempt_tokens.c.token == token)
+        ).one_or_none()
+        return (row.id, row.interview_id) if row else None
+
+    def lock_unheard(self, event_id: UUID) -> CarrierEvent | None:
+        """The event, if nobody has heard it and nobody else is about to."""
+        row = self._connection.execute(
+            select(carrier_events)
+            .where(carrier_events.c.id == event_id, carrier_events.c.heard_at.is_(None))
+            .with_for_update(skip_locked=True)
+        ).one_or_none()
+        if row is None:
+            return None
+        return CarrierEvent(id=row.id, token=row.token, raw=row.raw, received_at=row.received_at)
+
+    def heard(self, event_id: UUID, now: datetime) -> None:
+        self._connection.execute(
+            update(carrier_events).where(carrier_events.c.id == event_id).values(heard_at=now)
+        )
+
+    def ring_unheard(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
+        """Events that nobody has heard since they were last rung for; they count as rung now."""
+        unheard = (
+            select(carrier_events.c.id)
+            .where(carrier_events.c.heard_at.is_(None), carrier_events.c.rung_at <= rung_before)
+            .order_by(carrier_events.c.rung_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = self._connection.execute(
+            update(carrier_events)
+            .where(carrier_events.c.id == any_(func.array(unheard.scalar_subquery())))
+            .values(rung_at=now)
+            .returning(carrier_events.c.id)
+        )
+        return [row.id for row in rows]

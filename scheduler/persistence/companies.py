@@ -1,0 +1,91 @@
+"""Companies: what the claim locks and asks, and what decides when their candidates may be called."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from scheduler.domain.company import CallLimits, Company
+from scheduler.persistence.json_forms import settings_as_json, settings_from_json
+from scheduler.persistence.tables import companies
+
+
+class Companies:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, company: Company) -> None:
+        self._connection.execute(
+            insert(companies).values(
+                id=company.id,
+                name=company.name,
+                settings=settings_as_json(company.settings),
+                ats_principal_id=company.ats_principal_id,
+                calls_per_second=company.settings.limits.calls_per_second,
+                concurrent_calls=company.settings.limits.concurrent_calls,
+                next_slot_at=company.created_at,
+                created_at=company.created_at,
+                updated_at=company.updated_at,
+            )
+        )
+
+    def get(self, company_id: UUID) -> Company | None:
+        """The company, unless it was deleted."""
+        row = self._connection.execute(
+            select(companies).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+        ).one_or_none()
+        return _company(row) if row else None
+
+    def first(self) -> Company | None:
+        """The oldest company there is; the one that a development installation was seeded with."""
+        row = self._connection.execute(
+            select(companies)
+            .where(companies.c.deleted_at.is_(None))
+            .order_by(companies.c.created_at)
+            .limit(1)
+        ).one_or_none()
+        return _company(row) if row else None
+
+    def lock_for_claim(self, company_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Company, datetime]]:
+        """Those that may be called for, with their next slot, in the order of their ids; nobody else may pause,
+        delete or claim for them until we commit."""
+        rows = self._connection.execute(
+            select(companies)
+            .where(
+                companies.c.id.in_(company_ids),
+                companies.c.deleted_at.is_(None),
+                companies.c.paused_at.is_(None),
+            )
+            .order_by(companies.c.id)
+            .with_for_update(key_share=True)
+        ).all()
+        return {row.id: (_company(row), row.next_slot_at) for row in rows}
+
+    def take_slots(self, next_slots: Mapping[UUID, datetime]) -> None:
+        for company_id, next_slot_at in next_slots.items():
+            self._connection.execute(
+                update(companies).where(companies.c.id == company_id).values(next_slot_at=next_slot_at)
+            )
+
+    def pause(self, company_id: UUID, reason: str, now: datetime) -> None:
+        """From the commit on no call of it is claimed. A pause that stands keeps its first reason."""
+        self._connection.execute(
+            update(companies)
+            .where(companies.c.id == company_id, companies.c.paused_at.is_(None))
+            .values(paused_at=now, pause_reason=reason, updated_at=now)
+        )
+
+
+def _company(row: Row[tuple[object, ...]]) -> Company:
+    limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
+    return Company(
+        id=row.id,
+        name=row.name,
+        settings=settings_from_json(row.settings, limits),
+        ats_principal_id=row.ats_principal_id,
+        paused_at=row.paused_at,
+        deleted_at=row.deleted_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

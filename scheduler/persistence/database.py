@@ -1,0 +1,149 @@
+"""How a transaction is opened, and the stores that it carries. Nobody else opens one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from scheduler.clock import Now, machine_now
+from scheduler.persistence.attempts import Attempts
+from scheduler.persistence.carrier_accounts import CarrierAccounts
+from scheduler.persistence.carrier_events import CarrierEvents
+from scheduler.persistence.companies import Companies
+from scheduler.persistence.inbox import Inbox
+from scheduler.persistence.interviews import Interviews
+from scheduler.persistence.keys import Keys
+from scheduler.persistence.lines import Lines
+from scheduler.persistence.people import Agents, Candidates, PhoneNumbers
+
+DUE_CHANNEL = "duecall_due"
+"""Notified when something became due at once, so that nobody waits for the clock's next look."""
+
+
+class DatabaseAway(Exception):
+    """The database cannot be reached, or the connection broke; nothing was accepted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """The stores of one transaction, one a noun."""
+
+    connection: Connection
+    agents: Agents
+    attempts: Attempts
+    candidates: Candidates
+    carrier_accounts: CarrierAccounts
+    carrier_events: CarrierEvents
+    companies: Companies
+    inbox: Inbox
+    interviews: Interviews
+    keys: Keys
+    lines: Lines
+    phone_numbers: PhoneNumbers
+
+    @classmethod
+    def of(cls, connection: Connection) -> "Stores":
+        return cls(
+            connection=connection,
+            agents=Agents(connection),
+            attempts=Attempts(connection),
+            candidates=Candidates(connection),
+            carrier_accounts=CarrierAccounts(connection),
+            carrier_events=CarrierEvents(connection),
+            companies=Companies(connection),
+            inbox=Inbox(connection),
+            interviews=Interviews(connection),
+            keys=Keys(connection),
+            lines=Lines(connection),
+            phone_numbers=PhoneNumbers(connection),
+        )
+
+    def notify_due(self) -> None:
+        """Wake the clock when this commits."""
+        self.connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": DUE_CHANNEL})
+
+
+class Database:
+    """A pool of connections for one role.
+
+    Statements end after 5 s, waits for a lock after 2 s, an idle transaction after 10 s: nothing here may hold a row
+    for longer than a caller waits. Values are never quoted in an error.
+    """
+
+    def __init__(self, url: str, *, now: Now, pool_size: int = 8) -> None:
+        self._now = now
+        self._engine = create_engine(
+            with_driver(url),
+            pool_size=pool_size,
+            max_overflow=4,
+            pool_timeout=3,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": 3,
+                "tcp_user_timeout": 10_000,
+                "keepalives_idle": 10,
+                "application_name": "duecall",
+                "options": "-c statement_timeout=5000 -c lock_timeout=2000"
+                " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC",
+            },
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Stores]:
+        """One transaction; leaving by an error rolls it back. Raises DatabaseAway when the connection fails.
+
+        A commit whose answer was lost raises DatabaseAway too: whoever needs to know re-reads its own token.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield Stores.of(connection)
+        except (OperationalError, PoolTimeoutError) as error:
+            raise DatabaseAway(_kind(error)) from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseAway(_kind(error)) from error
+            raise
+
+    def skew(self) -> timedelta:
+        """The database's clock less this machine's, offset left out on both sides."""
+        with self._engine.connect() as connection:
+            before = machine_now()
+            theirs: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            after = machine_now()
+        return theirs - (before + (after - before) / 2)
+
+    def schema_revision(self) -> str | None:
+        """The migration that the database stands at; None for an empty one. Raises DatabaseAway."""
+        try:
+            with self._engine.connect() as connection:
+                there = connection.execute(
+                    text("SELECT to_regclass('alembic_version') IS NOT NULL")
+                ).scalar_one()
+                if not there:
+                    return None
+                revision: str | None = connection.execute(
+                    text("SELECT version_num FROM alembic_version")
+                ).scalar_one_or_none()
+                return revision
+        except OperationalError as error:
+            raise DatabaseAway(_kind(error)) from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def with_driver(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if scheme in {"postgresql", "postgres"}:
+        return f"postgresql+psycopg{separator}{rest}"
+    return url
+
+
+def _kind(error: Exception) -> str:
+    original = getattr(error, "orig", None)
+    return type(original or error).__name__

@@ -1,0 +1,153 @@
+"""The inbox: commands that were accepted, in the order of their acceptance, and what became of them."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, any_, func, null, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from scheduler.domain.command import Answer, Command, CommandKind
+from scheduler.persistence.json_forms import ANSWER
+from scheduler.persistence.tables import inbox
+
+_MAX_FAILURES = 5
+
+
+class Inbox:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, command: Command) -> bool:
+        """Accept the command. False when its principal has sent one with that idempotency key before."""
+        row = self._connection.execute(
+            insert(inbox)
+            .values(
+                id=command.id,
+                principal_id=command.principal_id,
+                company_id=command.company_id,
+                idempotency_key=command.idempotency_key,
+                request_hash=command.request_hash,
+                kind=command.kind.value,
+                body=command.body,
+                interview_id=command.interview_id,
+                received_at=command.received_at,
+                rung_at=command.received_at,
+                failures=0,
+            )
+            .on_conflict_do_nothing(
+                index_elements=["principal_id", "idempotency_key"],
+                index_where=inbox.c.idempotency_key.is_not(None),
+            )
+            .returning(inbox.c.id)
+        ).one_or_none()
+        return row is not None
+
+    def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
+        row = self._connection.execute(
+            select(inbox).where(
+                inbox.c.principal_id == principal_id, inbox.c.idempotency_key == idempotency_key
+            )
+        ).one_or_none()
+        return _command(row) if row else None
+
+    def get(self, principal_id: UUID, command_id: UUID) -> Command | None:
+        row = self._connection.execute(
+            select(inbox).where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
+        ).one_or_none()
+        return _command(row) if row else None
+
+    def lock_next(self, command_id: UUID) -> Command | None:
+        """The command, if it still waits, nobody else has it, and none older of its interview waits."""
+        older = inbox.alias("older")
+        row = self._connection.execute(
+            select(inbox)
+            .where(
+                inbox.c.id == command_id,
+                inbox.c.applied_at.is_(None),
+                inbox.c.quarantined_at.is_(None),
+                ~select(older.c.id)
+                .where(
+                    older.c.interview_id == inbox.c.interview_id,
+                    older.c.seq < inbox.c.seq,
+                    older.c.applied_at.is_(None),
+                )
+                .exists(),
+            )
+            .with_for_update(skip_locked=True)
+        ).one_or_none()
+        return _command(row) if row else None
+
+    def answer(self, command_id: UUID, answer: Answer, interview_id: UUID | None, now: datetime) -> None:
+        """The command is applied: its answer is kept, its body goes."""
+        self._connection.execute(
+            update(inbox)
+            .where(inbox.c.id == command_id)
+            .values(
+                applied_at=now,
+                answer=ANSWER.dump_python(answer, mode="json"),
+                body=null(),
+                interview_id=interview_id,
+            )
+        )
+
+    def count_failure(self, command_id: UUID, now: datetime) -> bool:
+        """One more failure for no known reason. True when it is now in quarantine."""
+        row = self._connection.execute(
+            update(inbox)
+            .where(inbox.c.id == command_id, inbox.c.applied_at.is_(None))
+            .values(failures=inbox.c.failures + 1)
+            .returning(inbox.c.failures)
+        ).one_or_none()
+        if row is None or row.failures < _MAX_FAILURES:
+            return False
+        self._connection.execute(update(inbox).where(inbox.c.id == command_id).values(quarantined_at=now))
+        return True
+
+    def ring_waiting(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
+        """Commands that nobody has answered since they were last rung for; they count as rung now."""
+        waiting = (
+            select(inbox.c.id)
+            .where(
+                inbox.c.applied_at.is_(None),
+                inbox.c.quarantined_at.is_(None),
+                inbox.c.rung_at <= rung_before,
+            )
+            .order_by(inbox.c.rung_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = self._connection.execute(
+            update(inbox)
+            .where(inbox.c.id == any_(func.array(waiting.scalar_subquery())))
+            .values(rung_at=now)
+            .returning(inbox.c.id, inbox.c.seq)
+        )
+        return [row.id for row in sorted(rows, key=lambda row: row.seq)]
+
+    def interviews_with_waiting(self, interview_ids: list[UUID]) -> frozenset[UUID]:
+        """Those of the interviews for which a command was accepted and not yet applied."""
+        rows = self._connection.execute(
+            select(inbox.c.interview_id)
+            .where(inbox.c.interview_id.in_(interview_ids), inbox.c.applied_at.is_(None))
+            .distinct()
+        )
+        return frozenset(row.interview_id for row in rows)
+
+
+def _command(row: Row[tuple[Any, ...]]) -> Command:
+    return Command(
+        id=row.id,
+        kind=CommandKind(row.kind),
+        principal_id=row.principal_id,
+        company_id=row.company_id,
+        idempotency_key=row.idempotency_key,
+        request_hash=row.request_hash,
+        received_at=row.received_at,
+        body=row.body,
+        interview_id=row.interview_id,
+        applied_at=row.applied_at,
+        answer=None if row.answer is None else ANSWER.validate_python(row.answer),
+        failures=row.failures,
+        quarantined_at=row.quarantined_at,
+    )

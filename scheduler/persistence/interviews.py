@@ -1,0 +1,97 @@
+"""Interviews: asked for by a company, locked by whoever moves one of their attempts."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from scheduler.domain.agent import AgentFocus, AgentType
+from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.persistence.tables import interviews
+
+
+class Interviews:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, interview: Interview) -> None:
+        self._connection.execute(
+            insert(interviews).values(
+                id=interview.id,
+                company_id=interview.company_id,
+                candidate_id=interview.candidate_id,
+                agent_id=interview.agent_id,
+                type=interview.type.value,
+                focus=interview.focus.value,
+                duration=interview.duration,
+                caller_number=interview.caller_number,
+                status=interview.status.value,
+                is_test=interview.is_test,
+                metadata=interview.metadata,
+                expires_at=interview.expires_at,
+                finished_at=interview.finished_at,
+                created_at=interview.created_at,
+                updated_at=interview.updated_at,
+            )
+        )
+
+    def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
+        """The interview, if it is this company's and not deleted."""
+        row = self._connection.execute(
+            select(interviews).where(
+                interviews.c.id == interview_id,
+                interviews.c.company_id == company_id,
+                interviews.c.deleted_at.is_(None),
+            )
+        ).one_or_none()
+        return _interview(row) if row else None
+
+    def lock(self, interview_id: UUID) -> Interview:
+        """The interview, deleted or not; nobody else may change it or its attempts' ends until we commit."""
+        row = self._connection.execute(
+            select(interviews).where(interviews.c.id == interview_id).with_for_update(key_share=True)
+        ).one()
+        return _interview(row)
+
+    def set_status(self, interview_id: UUID, status: InterviewStatus, now: datetime) -> None:
+        over = status is not InterviewStatus.SCHEDULED
+        self._connection.execute(
+            update(interviews)
+            .where(interviews.c.id == interview_id)
+            .values(status=status.value, finished_at=now if over else None, updated_at=now)
+        )
+
+    def open_of_candidate(self, candidate_id: UUID) -> bool:
+        """Has this candidate an interview that may still be called?"""
+        return (
+            self._connection.execute(
+                select(interviews.c.id)
+                .where(
+                    interviews.c.candidate_id == candidate_id,
+                    interviews.c.status == InterviewStatus.SCHEDULED.value,
+                    interviews.c.deleted_at.is_(None),
+                )
+                .limit(1)
+            ).one_or_none()
+            is not None
+        )
+
+
+def _interview(row: Row[tuple[object, ...]]) -> Interview:
+    return Interview(
+        id=row.id,
+        company_id=row.company_id,
+        candidate_id=row.candidate_id,
+        agent_id=row.agent_id,
+        type=AgentType(row.type),
+        focus=AgentFocus(row.focus),
+        duration=row.duration,
+        caller_number=row.caller_number,
+        status=InterviewStatus(row.status),
+        is_test=row.is_test,
+        metadata=row.metadata,
+        expires_at=row.expires_at,
+        finished_at=row.finished_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,69 @@
+"""How our frozen values stand in a JSON column, and how they come back."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from scheduler.domain.command import Answer, CreateInterview
+from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.interview import InterviewStory
+from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.timing.call_windows import intervals_as_json, read_intervals
+
+ANSWER = TypeAdapter(Answer)
+CREATE_INTERVIEW = TypeAdapter(CreateInterview)
+STORY = TypeAdapter(InterviewStory)
+
+
+def schedule_as_json(schedule: Schedule) -> dict[str, Any]:
+    clock = schedule.clock
+    return {
+        "requested": schedule.requested,
+        "source": clock.source.value,
+        "offset_s": None if clock.offset is None else clock.offset.total_seconds(),
+        "zones": list(clock.zones),
+        "due_at": schedule.due_at.isoformat(),
+        "tzdata_version": schedule.tzdata_version,
+    }
+
+
+def schedule_from_json(form: dict[str, Any]) -> Schedule:
+    offset = form["offset_s"]
+    return Schedule(
+        requested=form["requested"],
+        clock=CalleeClock(
+            source=TimezoneSource(form["source"]),
+            offset=None if offset is None else timedelta(seconds=offset),
+            zones=tuple(form["zones"]),
+        ),
+        due_at=datetime.fromisoformat(form["due_at"]),
+        tzdata_version=form["tzdata_version"],
+    )
+
+
+def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
+    """The wire form of a company's settings, limits left out: those have columns of their own."""
+    return {
+        "timezone": settings.timezone,
+        "locale": settings.locale,
+        "callTimeIntervals": intervals_as_json(settings.intervals),
+        "machineDetection": settings.machine_detection,
+        "offsetMustMatchNumber": settings.offset_must_match_number,
+        "allowedCountries": (
+            None if settings.allowed_countries is None else sorted(settings.allowed_countries)
+        ),
+    }
+
+
+def settings_from_json(form: dict[str, Any], limits: CallLimits) -> CompanySettings:
+    allowed = form["allowedCountries"]
+    return CompanySettings(
+        timezone=form["timezone"],
+        locale=form["locale"],
+        intervals=read_intervals(form["callTimeIntervals"]),
+        limits=limits,
+        machine_detection=form["machineDetection"],
+        offset_must_match_number=form["offsetMustMatchNumber"],
+        allowed_countries=None if allowed is None else frozenset(allowed),
+    )

@@ -1,0 +1,24 @@
+"""How a migration runs: on the connection that `persistence.schema` hands over, one runner at a time."""
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from scheduler.persistence.tables import metadata
+
+_LOCK = 0x64_75_65
+"""Of advisory locks, the one that says: somebody migrates."""
+
+
+def _run(connection: Connection) -> None:
+    connection.execute(text("SET lock_timeout = '10s'"))
+    connection.execute(text("SET statement_timeout = '300s'"))
+    connection.execute(text(f"SELECT pg_advisory_lock({_LOCK})"))
+    connection.commit()
+    context.configure(connection=connection, target_metadata=metadata, compare_type=True)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK})"))
+    connection.commit()
+
+
+_run(context.config.attributes["connection"])

@@ -1,0 +1,62 @@
+"""Which schema the database has, which it should have, and how it gets there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, create_engine
+
+from scheduler.persistence.database import with_driver
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class SchemaDrift(Exception):
+    """The tables in the code and the migrations say different things."""
+
+
+def head() -> str | None:
+    """The newest migration that this release knows."""
+    return ScriptDirectory.from_config(_config(None)).get_current_head()
+
+
+def upgrade(url: str) -> None:
+    """Bring the database to this release's schema. Safe to run twice, and from several processes at once."""
+    with _connection(url) as connection:
+        command.upgrade(_config(connection), "head")
+
+
+def check(url: str) -> None:
+    """Raises SchemaDrift when the tables in the code are not what the migrations make."""
+    with _connection(url) as connection:
+        try:
+            command.check(_config(connection))
+        except CommandError as error:
+            raise SchemaDrift(str(error)) from error
+
+
+def draft(url: str, message: str) -> None:
+    """Write a new migration with what `check` found; a draft, to be read and mended by hand."""
+    with _connection(url) as connection:
+        command.revision(_config(connection), message=message, autogenerate=True)
+
+
+@contextmanager
+def _connection(url: str) -> Iterator[Connection]:
+    engine = create_engine(with_driver(url), hide_parameters=True, connect_args={"connect_timeout": 5})
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _config(connection: Connection | None) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    return config

@@ -1,0 +1,401 @@
+"""What PostgreSQL keeps: every table, and our invariants as constraints. The database repeats rules; it decides none."""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_INSTANT = DateTime(timezone=True)
+
+
+def _made_and_changed() -> tuple[Column[object], Column[object]]:
+    return (Column("created_at", _INSTANT, nullable=False), Column("updated_at", _INSTANT, nullable=False))
+
+
+companies = Table(
+    "companies",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("settings", JSONB, nullable=False),
+    Column("ats_principal_id", Uuid),
+    # What the claim locks and asks; pause and DELETE write the same row, so neither slips in between.
+    Column("calls_per_second", Numeric(8, 3), nullable=False),
+    Column("concurrent_calls", Integer, nullable=False),
+    Column("next_slot_at", _INSTANT, nullable=False),
+    Column("paused_at", _INSTANT),
+    Column("pause_reason", Text),
+    Column("deleted_at", _INSTANT),
+    *_made_and_changed(),
+    CheckConstraint("calls_per_second > 0 AND concurrent_calls >= 0", name="limits_are_positive"),
+    CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),
+    Index(None, "ats_principal_id"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("principal_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("company_id", Uuid, ForeignKey("companies.id")),
+    Column("name", Text, nullable=False),
+    Column("key_hash", LargeBinary, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("per_minute", Integer, nullable=False),
+    Column("per_hour", Integer, nullable=False),
+    Column("expires_at", _INSTANT),
+    Column("suspended_at", _INSTANT),
+    Column("revoked_at", _INSTANT),
+    *_made_and_changed(),
+    CheckConstraint("kind IN ('REGULAR', 'ATS')", name="kind"),
+    CheckConstraint("(kind = 'REGULAR') = (company_id IS NOT NULL)", name="a_regular_key_has_one_company"),
+    Index(None, "principal_id"),
+    Index(None, "company_id"),
+)
+
+phone_numbers = Table(
+    "phone_numbers",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("number", Text, nullable=False),
+    Column("number_type", Text, nullable=False, server_default="LOCAL"),
+    Column("provider", Text, nullable=False, server_default="TWILIO"),
+    Column("status", Text, nullable=False, server_default="AVAILABLE"),
+    *_made_and_changed(),
+    CheckConstraint(r"number ~ '^\+[1-9][0-9]{6,14}$'", name="e164"),
+    UniqueConstraint("company_id", "number"),
+    UniqueConstraint("company_id", "id"),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("focus", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("duration", Interval, nullable=False),
+    Column("phone_number_id", Uuid),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("deleted_at", _INSTANT),
+    *_made_and_changed(),
+    CheckConstraint("type IN ('PHONE', 'ONLINE')", name="type"),
+    CheckConstraint("focus IN ('GENERIC', 'SCREENING', 'OUTREACH', 'LANGUAGE_TEST')", name="focus"),
+    CheckConstraint("type <> 'PHONE' OR phone_number_id IS NOT NULL", name="a_phone_agent_has_a_caller_id"),
+    UniqueConstraint("company_id", "id"),
+    ForeignKeyConstraint(["company_id", "phone_number_id"], ["phone_numbers.company_id", "phone_numbers.id"]),
+)
+
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("first_name", Text),
+    Column("last_name", Text),
+    Column("email", Text),
+    Column("phone_number", Text),
+    Column("timezone", Text),
+    Column("gdpr_expiry_date", Date, nullable=False),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("erased_at", _INSTANT),
+    *_made_and_changed(),
+    CheckConstraint(r"phone_number ~ '^\+[1-9][0-9]{6,14}$'", name="e164"),
+    CheckConstraint(
+        "CASE WHEN erased_at IS NULL THEN first_name IS NOT NULL AND last_name IS NOT NULL"
+        " AND (email IS NOT NULL OR phone_number IS NOT NULL)"
+        " ELSE num_nonnulls(first_name, last_name, email, phone_number) = 0 END",
+        name="somebody_or_nobody",
+    ),
+    UniqueConstraint("company_id", "id"),
+)
+
+interviews = Table(
+    "interviews",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("candidate_id", Uuid, nullable=False),
+    Column("agent_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("focus", Text, nullable=False),
+    Column("duration", Interval, nullable=False),
+    Column("caller_number", Text),
+    Column("status", Text, nullable=False),
+    Column("is_test", Boolean, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("expires_at", _INSTANT, nullable=False),
+    Column("finished_at", _INSTANT),
+    Column("deleted_at", _INSTANT),
+    *_made_and_changed(),
+    CheckConstraint("type IN ('PHONE', 'ONLINE')", name="type"),
+    CheckConstraint("status IN ('SCHEDULED', 'COMPLETED', 'FAILED', 'CANCELLED')", name="status"),
+    CheckConstraint("(status = 'SCHEDULED') = (finished_at IS NULL)", name="finished_when_over"),
+    CheckConstraint("type <> 'PHONE' OR caller_number IS NOT NULL", name="a_phone_interview_has_a_caller_id"),
+    UniqueConstraint("company_id", "id"),
+    ForeignKeyConstraint(["company_id", "candidate_id"], ["candidates.company_id", "candidates.id"]),
+    ForeignKeyConstraint(["company_id", "agent_id"], ["agents.company_id", "agents.id"]),
+    Index(None, "company_id", "created_at", "id"),
+    Index(None, "candidate_id"),
+    Index(None, "agent_id"),
+)
+
+carrier_accounts = Table(
+    "carrier_accounts",
+    metadata,
+    Column("id", SmallInteger, primary_key=True),
+    Column("account_sid", Text, nullable=False, unique=True),
+    Column("calls_per_second", Numeric(8, 3), nullable=False),
+    Column("max_calls", Integer, nullable=False),
+    Column("next_slot_at", _INSTANT, nullable=False),
+    Column("paused_at", _INSTANT),
+    Column("pause_reason", Text),
+    *_made_and_changed(),
+    CheckConstraint("calls_per_second > 0 AND max_calls >= 0", name="limits_are_positive"),
+)
+
+arrows = Table(
+    "arrows",
+    metadata,
+    # '' stands for "none", because a foreign key with a NULL in it checks nothing.
+    Column("event", Text, primary_key=True),
+    Column("from_state", Text, primary_key=True),
+    Column("to_state", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+)
+
+_ENDS = {
+    "COMPLETED": ("ANSWERED", "TEST"),
+    "FAILED": (
+        "BUSY",
+        "NO_ANSWER",
+        "VOICEMAIL",
+        "DECLINED",
+        "INVALID_NUMBER",
+        "CARRIER_ERROR",
+        "CANCELLED_AT_CARRIER",
+        "OUTCOME_UNKNOWN",
+        "EXPIRED",
+        "CONSENT_EXPIRED",
+    ),
+    "CANCELLED": (
+        "CANCELLED_BY_USER",
+        "REPLACED",
+        "INTERVIEW_DELETED",
+        "CANDIDATE_DELETED",
+        "COMPANY_DELETED",
+    ),
+}
+
+
+def _state_and_reason() -> str:
+    pairs = [
+        f"(state = '{state}' AND reason IN ({', '.join(repr(reason) for reason in reasons)}))"
+        for state, reasons in _ENDS.items()
+    ]
+    allowed = " OR ".join(["(state IN ('PENDING', 'IN_PROGRESS') AND reason IS NULL)", *pairs])
+    # A CHECK lets NULL pass, and a comparison with a missing reason is NULL.
+    return f"({allowed}) IS TRUE"
+
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("interview_id", Uuid, nullable=False),
+    Column("company_id", Uuid, nullable=False),
+    Column("chain_id", Uuid, nullable=False),
+    Column("retry_number", Integer, nullable=False),
+    Column("manual", Boolean, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("phase", Text),
+    Column("reason", Text),
+    Column("due_at", _INSTANT, nullable=False),
+    Column("expires_at", _INSTANT, nullable=False),
+    Column("released_until", _INSTANT),
+    Column("schedule", JSONB, nullable=False),
+    Column("warnings", ARRAY(Text), nullable=False),
+    Column("number_hash", LargeBinary),
+    Column("epoch", Integer, nullable=False),
+    Column("token", Text),
+    Column("account_id", SmallInteger, ForeignKey("carrier_accounts.id")),
+    Column("claimed_at", _INSTANT),
+    Column("lease_until", _INSTANT),
+    Column("call_sid", Text),
+    Column("heard_rank", SmallInteger, nullable=False),
+    Column("unknown_at", _INSTANT),
+    Column("look_at", _INSTANT),
+    Column("looks", Integer, nullable=False),
+    Column("not_placed", Integer, nullable=False),
+    Column("answered_by", Text),
+    Column("duration", Interval),
+    Column("ended_at", _INSTANT),
+    *_made_and_changed(),
+    UniqueConstraint("company_id", "id"),
+    ForeignKeyConstraint(["company_id", "interview_id"], ["interviews.company_id", "interviews.id"]),
+    CheckConstraint(_state_and_reason(), name="state_and_reason"),
+    CheckConstraint("(state = 'IN_PROGRESS') = (phase IS NOT NULL)", name="a_phase_in_progress_only"),
+    CheckConstraint("phase IN ('DIALLING', 'PLACED', 'UNKNOWN')", name="phase"),
+    CheckConstraint(
+        "state <> 'IN_PROGRESS' OR num_nulls(token, claimed_at, account_id, number_hash) = 0",
+        name="in_progress_is_claimed",
+    ),
+    CheckConstraint(
+        "(phase IS NOT DISTINCT FROM 'DIALLING') = (lease_until IS NOT NULL)", name="dialling_has_a_lease"
+    ),
+    CheckConstraint("phase <> 'PLACED' OR call_sid IS NOT NULL", name="placed_is_named"),
+    CheckConstraint("phase <> 'UNKNOWN' OR unknown_at IS NOT NULL", name="unknown_since"),
+    CheckConstraint(
+        "phase IS NULL OR phase = 'DIALLING' OR look_at IS NOT NULL", name="somebody_looks_for_its_end"
+    ),
+    CheckConstraint(
+        "state <> 'PENDING' OR num_nonnulls(claimed_at, lease_until, call_sid, unknown_at, look_at) = 0",
+        name="pending_is_not_called",
+    ),
+    CheckConstraint("(state IN ('PENDING', 'IN_PROGRESS')) = (ended_at IS NULL)", name="ended_when_over"),
+    CheckConstraint("reason IS NOT DISTINCT FROM 'TEST' OR number_hash IS NOT NULL", name="a_call_has_a_line"),
+    # F4-6, and what a carrier's name of a call stands for.
+    Index(
+        "uq_attempts_one_open_per_interview",
+        "interview_id",
+        unique=True,
+        postgresql_where=text("state IN ('PENDING', 'IN_PROGRESS')"),
+    ),
+    Index(
+        "uq_attempts_one_call_per_number",
+        "number_hash",
+        unique=True,
+        postgresql_where=text("state = 'IN_PROGRESS'"),
+    ),
+    Index("uq_attempts_call_sid", "call_sid", unique=True, postgresql_where=text("call_sid IS NOT NULL")),
+    Index("ix_attempts_due", "due_at", postgresql_where=text("state = 'PENDING'")),
+    Index("ix_attempts_due_by_company", "company_id", "due_at", postgresql_where=text("state = 'PENDING'")),
+    Index("ix_attempts_expiry", "expires_at", postgresql_where=text("state = 'PENDING'")),
+    Index("ix_attempts_in_progress", "company_id", postgresql_where=text("state = 'IN_PROGRESS'")),
+    Index("ix_attempts_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
+    Index("ix_attempts_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
+    Index(None, "interview_id", "created_at"),
+)
+
+attempt_tokens = Table(
+    "attempt_tokens",
+    metadata,
+    # Each claim's token stays and leads to its attempt, so that late news are never news for nobody.
+    Column("token", Text, primary_key=True),
+    Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
+    Column("claimed_at", _INSTANT, nullable=False),
+    Index(None, "attempt_id"),
+)
+
+attempt_history = Table(
+    "attempt_history",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
+    Column("at", _INSTANT, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("from_state", Text, nullable=False),
+    Column("to_state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("detail", JSONB, nullable=False),
+    ForeignKeyConstraint(
+        ["event", "from_state", "to_state", "reason"],
+        ["arrows.event", "arrows.from_state", "arrows.to_state", "arrows.reason"],
+    ),
+    Index(None, "attempt_id", "id"),
+)
+
+lines = Table(
+    "lines",
+    metadata,
+    Column("number_hash", LargeBinary, primary_key=True),
+    Column("attempt_id", Uuid, ForeignKey("attempts.id"), unique=True),
+    # Whose call was the last: a retry of the same interview need not wait for `free_at`. NULL after an unknown
+    # outcome: then all wait.
+    Column("interview_id", Uuid),
+    Column("free_at", _INSTANT, nullable=False),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("seq", BigInteger, Identity(always=True), nullable=False),
+    Column("principal_id", Uuid, nullable=False),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("idempotency_key", Text),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", JSONB),
+    Column("interview_id", Uuid),
+    Column("received_at", _INSTANT, nullable=False),
+    Column("rung_at", _INSTANT, nullable=False),
+    Column("applied_at", _INSTANT),
+    Column("answer", JSONB),
+    Column("failures", Integer, nullable=False),
+    Column("quarantined_at", _INSTANT),
+    CheckConstraint("(applied_at IS NULL) = (answer IS NULL)", name="applied_is_answered"),
+    CheckConstraint("(applied_at IS NULL) = (body IS NOT NULL)", name="a_body_until_applied"),
+    Index(
+        "uq_inbox_idempotency_key",
+        "principal_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index("ix_inbox_waiting", "rung_at", postgresql_where=text("applied_at IS NULL")),
+    Index(
+        "ix_inbox_waiting_by_interview", "interview_id", "seq", postgresql_where=text("applied_at IS NULL")
+    ),
+)
+
+carrier_events = Table(
+    "carrier_events",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("token", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False, unique=True),
+    Column("raw", JSONB, nullable=False),
+    Column("received_at", _INSTANT, nullable=False),
+    Column("rung_at", _INSTANT, nullable=False),
+    Column("heard_at", _INSTANT),
+    Index("ix_carrier_events_unheard", "rung_at", postgresql_where=text("heard_at IS NULL")),
+    Index(None, "token"),
+)

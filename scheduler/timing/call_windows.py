@@ -1,0 +1,264 @@
+"""When a person may be rung."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache, reduce
+from itertools import pairwise
+from operator import itemgetter
+
+from scheduler.domain.company import CallTimeInterval
+from scheduler.domain.refusals import TimezoneAmbiguous, TimezoneUnknown
+from scheduler.domain.schedule import CalleeClock
+from scheduler.timing import zone_names
+from scheduler.timing.interval_texts import intervals_as_json, read_intervals
+from scheduler.timing.requested_time import RequestedTime
+
+__all__ = [
+    "SEARCHED",
+    "common_minutes",
+    "instant_of",
+    "intervals_as_json",
+    "is_open",
+    "local_times",
+    "next_open",
+    "read_intervals",
+    "resolve",
+    "utc_offsets",
+]
+
+SEARCHED = timedelta(days=35)
+"""How far ahead the next opening is looked for.
+
+Nothing is scheduled more than 30 days ahead. Intervals are weekly, so that an opening fails to come round
+only where a clock changes: even three zones that spoil three weeks in a row leave two to be found. Zones
+whose hours meet only in another season have no opening.
+"""
+
+
+def is_open(
+    clock: CalleeClock,
+    intervals: Sequence[CallTimeInterval],
+    instant: datetime,
+    *,
+    room: timedelta = timedelta(0),
+) -> bool:
+    """Whether this person may be rung from `instant` (aware UTC) until `room` later, both ends included.
+
+    Every zone of the clock must be open all that time. An unknown zone is never open.
+    """
+    span = _span_at_or_after(_openings_for(clock, intervals, instant), instant, room)
+    return span is not None and span[0] <= instant
+
+
+def next_open(
+    clock: CalleeClock,
+    intervals: Sequence[CallTimeInterval],
+    instant: datetime,
+    *,
+    room: timedelta,
+) -> datetime | None:
+    """The least instant from `instant` (aware UTC) on at which `is_open` holds; None: none within SEARCHED.
+
+    Openings not longer than `room` (at most a week) are passed over.
+    """
+    span = _span_at_or_after(_openings_for(clock, intervals, instant), instant, room)
+    if span is None:
+        return None
+    opening = max(span[0], instant)
+    return opening if opening - instant <= SEARCHED else None
+
+
+def common_minutes(
+    clock: CalleeClock,
+    intervals: Sequence[CallTimeInterval],
+    instant: datetime,
+    *,
+    days: int = 7,
+) -> timedelta:
+    """How long all zones are open at once in the `days` (at most 35) from `instant` (aware UTC) on."""
+    spans = _openings_for(clock, intervals, instant)
+    return sum(
+        (
+            min(closes - instant, timedelta(days=days)) - max(opens - instant, timedelta())
+            for opens, closes in spans
+            if closes > instant and opens - instant < timedelta(days=days)
+        ),
+        timedelta(),
+    )
+
+
+def local_times(clock: CalleeClock, instant: datetime) -> tuple[datetime, ...]:
+    """What the clocks show at that instant: naive, one for each zone in order, or one for the offset."""
+    return tuple(instant.astimezone(kept).replace(tzinfo=None) for kept in _clocks(clock))
+
+
+def utc_offsets(clock: CalleeClock, instant: datetime) -> tuple[timedelta, ...]:
+    """How far ahead of UTC the clocks are at that instant, in the order of `local_times`."""
+    utc = instant.astimezone(UTC).replace(tzinfo=None)
+    return tuple(local - utc for local in local_times(clock, instant))
+
+
+def instant_of(clock: CalleeClock, wall: datetime) -> datetime:
+    """The instant (aware UTC) at which the clock shows `wall` (naive).
+
+    A time that the clock skips moves forward by the length of the gap (02:30 becomes 03:30); one that it
+    shows twice means the first (F2-10). TimezoneAmbiguous when the clock's zones name different instants,
+    TimezoneUnknown when it has no zone.
+    """
+    instants = {wall.replace(tzinfo=kept, fold=0).astimezone(UTC) for kept in _clocks(clock)}
+    if len(instants) > 1:
+        raise TimezoneAmbiguous(zones=list(clock.zones), localTime=wall.isoformat())
+    return instants.pop()
+
+
+def resolve(requested: RequestedTime, clock: CalleeClock) -> datetime:
+    """The instant (aware UTC) that was asked for; a text without offset means wall time on `clock`."""
+    if requested.is_instant:
+        return requested.wall.replace(tzinfo=UTC)
+    if requested.offset is not None:
+        return requested.wall.replace(tzinfo=UTC) - requested.offset
+    return instant_of(clock, requested.wall)
+
+
+# Below here time is counted in whole seconds since 1970, as spans (opens, closes) that are half-open.
+
+_Span = tuple[int, int]
+_Step = tuple[int, int, int]
+"""From, until, and the UTC offset that a clock keeps between the two."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+_LAST = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+_DAY = 86_400
+_WEEK = 7 * _DAY
+_MONDAY = -3 * _DAY
+"""The first of January 1970 was a Thursday."""
+
+_STEP = 2 * _DAY
+"""No clock has changed twice within 167 hours since 1970; a test looks at all that the zone data know of."""
+
+_COVERED = 7 * _WEEK
+"""What is computed at once: the week that holds the instant, five that are searched, one for `room`."""
+
+
+def _clocks(clock: CalleeClock) -> tuple[tzinfo, ...]:
+    if clock.offset is not None:
+        return (timezone(clock.offset),)
+    if not clock.zones:  # not "open in all of none"
+        raise TimezoneUnknown
+    return tuple(zone_names.zone(name) for name in clock.zones)
+
+
+def _openings_for(
+    clock: CalleeClock, intervals: Sequence[CallTimeInterval], instant: datetime
+) -> tuple[tuple[datetime, datetime], ...]:
+    """The openings from the week of `instant` on; none where a zone is unknown."""
+    try:
+        clocks = _clocks(clock)
+    except TimezoneUnknown:
+        return ()
+    return _common_openings(clocks, tuple(intervals), (instant - _EPOCH) // timedelta(seconds=_WEEK))
+
+
+def _span_at_or_after(
+    spans: tuple[tuple[datetime, datetime], ...], instant: datetime, room: timedelta
+) -> tuple[datetime, datetime] | None:
+    for index in range(bisect_right(spans, instant, key=itemgetter(1)), len(spans)):
+        opens, closes = spans[index]
+        if closes - max(opens, instant) > room:
+            return opens, closes
+    return None
+
+
+# The caches make 42 zones cheap: a decision is a search in a list. Zones that keep the same time have equal
+# steps and are computed once, whatever they are called.
+
+
+@lru_cache(maxsize=2048)
+def _common_openings(
+    clocks: tuple[tzinfo, ...], intervals: tuple[CallTimeInterval, ...], week: int
+) -> tuple[tuple[datetime, datetime], ...]:
+    steps = {_steps(clock, week) for clock in clocks}
+    common = reduce(_in_both, (_openings(kept, intervals) for kept in steps))
+    return tuple(
+        (_EPOCH + timedelta(seconds=opens), _EPOCH + timedelta(seconds=closes)) for opens, closes in common
+    )
+
+
+@lru_cache(maxsize=2048)
+def _openings(steps: tuple[_Step, ...], intervals: tuple[CallTimeInterval, ...]) -> tuple[_Span, ...]:
+    """When one clock shows a time within the intervals.
+
+    Where a clock goes back, an hour is on the wall twice and open twice; where it jumps, what it skips never
+    comes. Both follow from taking each step by itself.
+    """
+    second = timedelta(seconds=1)
+    weekly = [
+        (day * _DAY + interval.start // second, day * _DAY + interval.end // second)
+        for interval in intervals
+        for day in interval.days
+    ]
+    return tuple(_merged(span for step in steps for span in _within(step, weekly)))
+
+
+def _within(step: _Step, weekly: Sequence[_Span]) -> Iterator[_Span]:
+    begins, ends, offset = step
+    # Monday's midnights on the wall, from the week before on: its Sunday night may reach into this one.
+    first = (begins + offset - _MONDAY) // _WEEK - 1
+    last = (ends + offset - _MONDAY) // _WEEK
+    for week in range(first, last + 1):
+        monday = _MONDAY + week * _WEEK - offset
+        for starts, stops in weekly:
+            opens, closes = max(monday + starts, begins), min(monday + stops, ends)
+            if opens < closes:
+                yield opens, closes
+
+
+def _merged(spans: Iterable[_Span]) -> list[_Span]:
+    """Sorted, and those that touch or overlap made one."""
+    merged: list[_Span] = []
+    for opens, closes in sorted(spans):
+        if merged and opens <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], closes))
+        else:
+            merged.append((opens, closes))
+    return merged
+
+
+def _in_both(these: tuple[_Span, ...], those: tuple[_Span, ...]) -> tuple[_Span, ...]:
+    common = []
+    left = right = 0
+    while left < len(these) and right < len(those):
+        opens = max(these[left][0], those[right][0])
+        closes = min(these[left][1], those[right][1])
+        if opens < closes:
+            common.append((opens, closes))
+        if these[left][1] < those[right][1]:
+            left += 1
+        else:
+            right += 1
+    return tuple(common)
+
+
+@lru_cache(maxsize=2048)
+def _steps(clock: tzinfo, week: int) -> tuple[_Step, ...]:
+    """The stretches of constant offset of a clock in the time that is covered from that week on."""
+    begins, ends = max(week * _WEEK, _FIRST), min(week * _WEEK + _COVERED, _LAST)
+    marks = [(second, _offset(clock, second)) for second in (*range(begins, ends, _STEP), ends)]
+    bounds = [begins, *(_change(clock, *pair) for pair in pairwise(marks) if pair[0][1] != pair[1][1]), ends]
+    return tuple((early, late, _offset(clock, early)) for early, late in pairwise(bounds))
+
+
+def _change(clock: tzinfo, early: tuple[int, int], late: tuple[int, int]) -> int:
+    """The first second with the offset that is kept at `late` (second, offset) and was not at `early`."""
+    seconds = range(early[0] + 1, late[0] + 1)
+    return seconds[bisect_left(seconds, True, key=lambda second: _offset(clock, second) != early[1])]
+
+
+def _offset(clock: tzinfo, second: int) -> int:
+    # Within a day of either end of the calendar no wall time can be told.
+    told = min(max(second, _FIRST + _DAY), _LAST - _DAY)
+    offset = (_EPOCH + timedelta(seconds=told)).astimezone(clock).utcoffset()
+    assert offset is not None
+    return offset // timedelta(seconds=1)

@@ -1,0 +1,241 @@
+"""In which zones a phone may be, and whose clock decides. The only door to `phonenumbers`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
+
+import phonenumbers
+from phonenumbers import PhoneNumberType
+from phonenumbers.timezone import time_zones_for_number
+
+from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.timing.requested_time import RequestedTime
+from scheduler.timing.zone_names import TZDATA_VERSION, canonical_or_none, check_zone
+
+__all__ = [
+    "TZDATA_VERSION",
+    "CalleeNumber",
+    "NumberKind",
+    "check_allowed",
+    "check_zone",
+    "deciding_clock",
+    "read_number",
+]
+
+
+class NumberKind(StrEnum):
+    FIXED_LINE = "FIXED_LINE"
+    MOBILE = "MOBILE"
+    FIXED_OR_MOBILE = "FIXED_OR_MOBILE"
+    """North America: the number does not tell the two apart."""
+    TOLL_FREE = "TOLL_FREE"
+    PREMIUM = "PREMIUM"
+    SHARED_COST = "SHARED_COST"
+    SATELLITE = "SATELLITE"
+    PERSONAL = "PERSONAL"
+    VOIP = "VOIP"
+    OTHER = "OTHER"
+    """Pagers, voicemail access, company-wide numbers."""
+
+
+_KINDS: Mapping[int, NumberKind] = MappingProxyType(
+    {
+        PhoneNumberType.FIXED_LINE: NumberKind.FIXED_LINE,
+        PhoneNumberType.MOBILE: NumberKind.MOBILE,
+        PhoneNumberType.FIXED_LINE_OR_MOBILE: NumberKind.FIXED_OR_MOBILE,
+        PhoneNumberType.TOLL_FREE: NumberKind.TOLL_FREE,
+        PhoneNumberType.PREMIUM_RATE: NumberKind.PREMIUM,
+        PhoneNumberType.SHARED_COST: NumberKind.SHARED_COST,
+        PhoneNumberType.PERSONAL_NUMBER: NumberKind.PERSONAL,
+        PhoneNumberType.VOIP: NumberKind.VOIP,
+    }
+)
+
+_SATELLITE_CODES = frozenset({870, 881, 882, 883})
+"""Inmarsat, the global satellite systems, and both codes of international networks (Thuraya is within 882).
+libphonenumber calls them mobile or VoIP; the bill does not."""
+
+_NEVER_CALLED: Mapping[NumberKind, str] = MappingProxyType(
+    {
+        NumberKind.PREMIUM: "premium-rate",
+        NumberKind.SHARED_COST: "shared-cost",
+        NumberKind.SATELLITE: "satellite",
+    }
+)
+
+_INHABITANTS: Mapping[str, int] = MappingProxyType(
+    {
+        # As of November 2026: the last counts or estimates, rounded. Only what libphonenumber can give.
+        "America/Adak": 300,
+        "America/North_Dakota/Center": 1_900,
+        "America/Scoresbysund": 350,
+        "America/Thule": 600,
+        "Arctic/Longyearbyen": 2_900,
+        "Australia/Eucla": 300,
+        "Australia/Lord_Howe": 450,
+        "Europe/Vatican": 900,
+        "Indian/Chagos": 0,
+        "Indian/Christmas": 1_700,
+        "Indian/Cocos": 600,
+        "Pacific/Chatham": 700,
+        "Pacific/Fakaofo": 1_600,
+        "Pacific/Gambier": 1_600,
+        "Pacific/Kanton": 50,
+        "Pacific/Niue": 1_700,
+        "Pacific/Norfolk": 2_200,
+    }
+)
+"""Zones with fewer than 3,000 inhabitants. A nationwide mobile number is not held to be there while it may be
+somewhere else: Lord Howe and Cocos would close half of each Australian working day."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalleeNumber:
+    """A number that exists. Its text is personal data and shows in no repr."""
+
+    e164: str = field(repr=False)
+    """Canonical: two spellings of one line are one text here."""
+    kind: NumberKind
+    region: str | None
+    """ISO 3166 alpha-2; None for numbers of no country (+800)."""
+    zones: tuple[str, ...]
+    """Canonical IANA names, sorted; the phone may be in any of them. Empty when nothing is known."""
+
+
+@lru_cache(maxsize=4096)
+def read_number(text: str) -> CalleeNumber:
+    """Read an E.164 number; PhoneNumberInvalid says what is wrong and never repeats the number.
+
+    Zones and kinds are those of Google's libphonenumber. It gives the dominant zone of a number's prefix, and
+    mobiles roam: a set of one is likely, not certain.
+    """
+    _check_e164(text)
+    try:
+        parsed = phonenumbers.parse(text)
+    except phonenumbers.NumberParseException as unread:
+        # Not chained: the library's own words might repeat the number.
+        raise _invalid(_PARSE_FAULTS.get(unread.error_type, "it cannot be read")) from None
+    if not phonenumbers.is_valid_number(parsed):
+        raise _invalid(_validity_fault(parsed))
+    kind = _kind(parsed)
+    region = phonenumbers.region_code_for_number(parsed)
+    return CalleeNumber(
+        e164=phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164),
+        kind=kind,
+        region=None if region == _NO_COUNTRY else region,
+        zones=_zones(parsed, kind),
+    )
+
+
+def check_allowed(number: CalleeNumber, allowed_countries: frozenset[str] | None) -> None:
+    """Raise NumberNotAllowed for what nobody calls, and for what this company does not (None allows all).
+
+    `allowed_countries` are ISO 3166 alpha-2; a number of no country is in none of them.
+    """
+    if number.kind in _NEVER_CALLED:
+        kind = _NEVER_CALLED[number.kind]
+        raise NumberNotAllowed(f"This is a {kind} number; these are not called.", reason=number.kind.value)
+    if allowed_countries is not None and number.region not in allowed_countries:
+        place = f"in {number.region}" if number.region else "of no country"
+        raise NumberNotAllowed(
+            f"The number is {place}; the company's allowedCountries leave it out.",
+            reason="COUNTRY",
+            country=number.region,
+        )
+
+
+def deciding_clock(
+    requested: RequestedTime | None,
+    *,
+    candidate_zone: str | None,
+    number: CalleeNumber | None,
+    company_zone: str | None,
+) -> CalleeClock:
+    """Say whose clock decides: the text's own, else the candidate's, the number's, the company's (F2-2).
+
+    TimezoneUnknown when none of them says it, and when a stored zone is known no more: going on to the next
+    would be a guess about somebody who had been more exact.
+    """
+    if requested is not None and requested.zone is not None:
+        return CalleeClock(source=TimezoneSource.ZONE, zones=(requested.zone,))
+    if requested is not None and requested.offset is not None:
+        return CalleeClock(source=TimezoneSource.OFFSET, offset=requested.offset)
+    if candidate_zone is not None:
+        return CalleeClock(source=TimezoneSource.CANDIDATE, zones=(_stored(candidate_zone),))
+    if number is not None and number.zones:
+        return CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=number.zones)
+    if company_zone is not None:
+        return CalleeClock(source=TimezoneSource.COMPANY, zones=(_stored(company_zone),))
+    raise TimezoneUnknown
+
+
+_NO_COUNTRY = phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY
+
+_PARSE_FAULTS: Mapping[int, str] = MappingProxyType(
+    {
+        phonenumbers.NumberParseException.NOT_A_NUMBER: "it is too short",
+        phonenumbers.NumberParseException.INVALID_COUNTRY_CODE: "no country has that calling code",
+        phonenumbers.NumberParseException.TOO_SHORT_AFTER_IDD: "it is too short",
+        phonenumbers.NumberParseException.TOO_SHORT_NSN: "it is too short",
+        phonenumbers.NumberParseException.TOO_LONG: "it is too long",
+    }
+)
+
+_E164_DIGITS = 15
+
+
+def _check_e164(text: str) -> None:
+    digits = text[1:]
+    if not text.startswith("+"):
+        raise _invalid("it is not E.164, which begins with + and the country's calling code")
+    if not (digits.isascii() and digits.isdigit()):
+        raise _invalid("it is not E.164, which has nothing but the digits 0 to 9 after the +")
+    if digits.startswith("0"):
+        raise _invalid("it is not E.164: no country's calling code begins with 0")
+    if len(digits) > _E164_DIGITS:
+        raise _invalid(f"it is too long: E.164 has at most {_E164_DIGITS} digits")
+
+
+def _validity_fault(parsed: phonenumbers.PhoneNumber) -> str:
+    reason = phonenumbers.is_possible_number_with_reason(parsed)
+    region = phonenumbers.region_code_for_country_code(parsed.country_code or 0)
+    place = f"+{parsed.country_code}" if region == _NO_COUNTRY else region
+    if reason in {
+        phonenumbers.ValidationResult.TOO_SHORT,
+        phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY,  # as long as one without its area code
+    }:
+        return f"it is too short for {place}"
+    if reason == phonenumbers.ValidationResult.TOO_LONG:
+        return f"it is too long for {place}"
+    return f"no such number exists in {place}"
+
+
+def _invalid(reason: str) -> PhoneNumberInvalid:
+    return PhoneNumberInvalid(f"The phone number is invalid: {reason}.", reason=reason)
+
+
+def _kind(parsed: phonenumbers.PhoneNumber) -> NumberKind:
+    if parsed.country_code in _SATELLITE_CODES:
+        return NumberKind.SATELLITE
+    return _KINDS.get(phonenumbers.number_type(parsed), NumberKind.OTHER)
+
+
+def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind) -> tuple[str, ...]:
+    # time_zones_for_geographical_number would give all of Russia to Moscow, and answer for invalid numbers.
+    named = {canonical_or_none(name) for name in time_zones_for_number(parsed)}
+    if None in named:  # Etc/Unknown, or a name that our zone data do not have: one place we cannot see
+        return ()
+    possible = {name for name in named if name is not None}
+    if kind is NumberKind.MOBILE:
+        possible = {name for name in possible if name not in _INHABITANTS} or possible
+    return tuple(sorted(possible))
+
+
+def _stored(name: str) -> str:
+    try:
+        return check_zone(name)
+    except InvalidTimezone:
+        raise TimezoneUnknown from None

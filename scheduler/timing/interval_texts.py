@@ -1,0 +1,118 @@
+"""Which hours a company's `callTimeIntervals` name, and what is wrong with those that name none."""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+from scheduler.domain.company import CallTimeInterval, Weekday
+from scheduler.domain.refusals import InvalidInterval, NeverOpen
+
+MAX_INTERVALS = 50
+"""More than any week of opening hours needs, and few enough to compute with."""
+
+_FIELDS = ("days", "start", "end")
+_TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
+_DAY = timedelta(days=1)
+_WEEK = timedelta(days=7)
+
+
+def read_intervals(value: object) -> tuple[CallTimeInterval, ...]:
+    """Read `[{"days": ["MON"], "start": "09:00", "end": "12:30"}, ...]` as it came from JSON.
+
+    An end before the start lies on the next day; 24:00 is an end. NeverOpen for an empty list;
+    InvalidInterval, with details field and reason, for overlaps and nonsense.
+    """
+    if not isinstance(value, list):
+        raise _invalid("", "must be a list of intervals")
+    if not value:
+        raise NeverOpen
+    if len(value) > MAX_INTERVALS:
+        raise _invalid("", f"must have at most {MAX_INTERVALS} intervals, got {len(value)}")
+    intervals = tuple(_interval(item, f"[{index}]") for index, item in enumerate(value))
+    _check_apart(intervals)
+    return intervals
+
+
+def intervals_as_json(intervals: Sequence[CallTimeInterval]) -> list[dict[str, Any]]:
+    """The JSON that `read_intervals` reads back to the same; days from Monday on."""
+    return [
+        {
+            "days": [day.name for day in sorted(interval.days)],
+            "start": _text(interval.start),
+            "end": _text(interval.end if interval.end <= _DAY else interval.end - _DAY),
+        }
+        for interval in intervals
+    ]
+
+
+def _interval(item: object, where: str) -> CallTimeInterval:
+    if not isinstance(item, dict):
+        raise _invalid(where, "must be an object with days, start and end")
+    for name in item:
+        if name not in _FIELDS:
+            raise _invalid(where, "has a field that is not one of days, start, end")
+    for name in _FIELDS:
+        if name not in item:
+            raise _invalid(f"{where}.{name}", "is missing")
+    start = _span(item["start"], f"{where}.start")
+    end = _span(item["end"], f"{where}.end")
+    if start == _DAY:
+        raise _invalid(f"{where}.start", "must be before 24:00; a day begins at 00:00")
+    if start == end:
+        raise _invalid(where, "start and end are equal; a whole day is 00:00 to 24:00")
+    return CallTimeInterval(
+        days=_days(item["days"], f"{where}.days"), start=start, end=end if end > start else end + _DAY
+    )
+
+
+def _days(value: object, where: str) -> frozenset[Weekday]:
+    if not isinstance(value, list) or not value:
+        raise _invalid(where, "must be a list of at least one day")
+    names = ", ".join(day.name for day in Weekday)
+    for name in value:
+        if not isinstance(name, str) or name not in Weekday.__members__:
+            raise _invalid(where, f"must be days out of {names}")
+    days = frozenset(Weekday[name] for name in value)
+    if len(days) < len(value):
+        raise _invalid(where, "names a day twice")
+    return days
+
+
+def _span(value: object, where: str) -> timedelta:
+    read = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if read is None:
+        raise _invalid(where, "must be a time from 00:00 to 24:00, written HH:MM")
+    span = timedelta(hours=int(read[1]), minutes=int(read[2]))
+    if span > _DAY:
+        raise _invalid(where, "must not be later than 24:00")
+    return span
+
+
+def _check_apart(intervals: Sequence[CallTimeInterval]) -> None:
+    """No two may share a minute of the week; that one ends where the next begins is well."""
+    spans = sorted(_on_each_day(intervals))
+    opens, closes, index = spans[0]
+    for (_, former_closes, former), (later_opens, _, later) in pairwise(
+        [*spans, (opens + _WEEK, closes + _WEEK, index)]
+    ):
+        if later_opens < former_closes:
+            day = Weekday(later_opens // _DAY % 7).name
+            raise _invalid(f"[{later}]", f"overlaps [{former}] on {day}")
+
+
+def _on_each_day(intervals: Sequence[CallTimeInterval]) -> Iterable[tuple[timedelta, timedelta, int]]:
+    for index, interval in enumerate(intervals):
+        for day in interval.days:
+            yield day * _DAY + interval.start, day * _DAY + interval.end, index
+
+
+def _text(span: timedelta) -> str:
+    hours, rest = divmod(span, timedelta(hours=1))
+    return f"{hours:02}:{rest // timedelta(minutes=1):02}"
+
+
+def _invalid(where: str, reason: str) -> InvalidInterval:
+    field = f"callTimeIntervals{where}"
+    return InvalidInterval(f"{field} {reason}.", field=field, reason=reason)

@@ -1,0 +1,25 @@
+"""The doorbell: how a worker is told to look. A ring is never a reason to act; losing every one costs seconds."""
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+APPLY = "commands.apply"
+DIAL = "attempts.dial"
+SETTLE = "attempts.settle"
+HEAR = "carrier.hear"
+
+QUEUES = {APPLY: "intake", DIAL: "dial", HEAR: "callbacks", SETTLE: "maintenance"}
+"""Every task and the queue that it waits in; a queue's name says who waits there."""
+
+
+class Bell(Protocol):
+    """Rings after the commit, never before it. Neither method raises, and neither keeps its caller waiting."""
+
+    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+        """Tell a worker to look at these."""
+        ...
+
+    def answered(self, command_id: UUID) -> None:
+        """Tell whoever waits for this command that its answer is there."""
+        ...

@@ -1,0 +1,405 @@
+"""Dial: claim, look a last time, send one POST, record what it brought. The only place from which a phone rings.
+
+    take ─► claim ─► last look ─► POST ─► record
+            commit    ≤ 200 ms    once    fenced by the epoch
+
+Whatever fails on the way, nothing is sent again: before the POST the attempt is given back, after it the lease lapses
+and `settle` asks the carrier.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import token_urlsafe
+from typing import TypeVar
+from uuid import UUID
+
+from scheduler.carriers.interface import CarrierLine
+from scheduler.clock import Now, machine_now, monotonic
+from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event
+from scheduler.domain.call import CallOrder, CarrierAnswer, NeverTaken
+from scheduler.failpoints import failpoint
+from scheduler.hashing import Hasher
+from scheduler.lifecycle import decisions
+from scheduler.lifecycle.capacity import Allotment, Pace, allot
+from scheduler.lifecycle.decisions import Callee, GoAhead, LastLook, NotMine
+from scheduler.lifecycle.policy import DEFERRED_DELAY, LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
+from scheduler.logs import log
+from scheduler.persistence.attempts import Claimable, LookRow
+from scheduler.persistence.database import Database, DatabaseAway, Stores
+from scheduler.timing import callee_zones
+from scheduler.use_cases.hear import take_in
+
+_log = log(__name__)
+_ACTOR = "dial"
+_FLUSH_EVERY = 0.02
+_RETRY_CLAIM = 0.25
+_RETRY_RECORD = 0.5
+_LOOKS_PER_CALL = 3
+_DRAIN_S = 15.0
+_TALK_MARGIN = timedelta(minutes=2)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToSend:
+    """A claimed attempt. Only who made the claim has its epoch, and only that epoch may send and record."""
+
+    attempt: Attempt
+    send_at: datetime
+    lease_ends: float
+    """On the monotonic clock, counted from before the claim: never later than the row's `lease_until`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    claimed: tuple[ToSend, ...] = ()
+    waiting: frozenset[UUID] = frozenset()
+    """Without a place yet; they wait in the worker's hand, never in a claim."""
+    try_again_at: datetime | None = None
+
+
+class Dial:
+    """The steps of one dial against the database; each is one short transaction."""
+
+    def __init__(self, database: Database, hasher: Hasher, account_id: int, policy: Policy, now: Now) -> None:
+        self._database = database
+        self._hasher = hasher
+        self._account_id = account_id
+        self._policy = policy
+        self._now = now
+
+    def claim(self, ids: Sequence[UUID]) -> Claims:
+        """Claim those of `ids` that are due, free and have a place within the next second.
+
+        Raises DatabaseAway: then, whatever was committed, nobody dials; a lapsed lease is settled.
+        """
+        started, now = monotonic(), self._now()
+        with self._database.transaction() as stores:
+            account = stores.carrier_accounts.lock(self._account_id)
+            companies = stores.companies.lock_for_claim(stores.attempts.companies_of(ids))
+            if account.paused or not companies:
+                return Claims()
+            claimable = self._without_waiting_commands(stores, stores.attempts.lock_claimable(ids, now))
+            claimable = [each for each in claimable if each.attempt.company_id in companies]
+            calls = {each.attempt.company_id: each.calls_in_progress for each in claimable}
+            allotment = allot(
+                [(each.attempt.id, each.attempt.company_id) for each in claimable],
+                Pace(
+                    next_slot_at=account.next_slot_at,
+                    per_second=account.calls_per_second,
+                    room=account.max_calls - stores.carrier_accounts.calls_at_once(account.id),
+                ),
+                {
+                    company_id: Pace(
+                        next_slot_at=next_slot_at,
+                        per_second=company.settings.limits.calls_per_second,
+                        room=company.settings.limits.concurrent_calls - calls.get(company_id, 0),
+                    )
+                    for company_id, (company, next_slot_at) in companies.items()
+                },
+                now,
+                SEND_SPAN,
+            )
+            claimed = self._claim(stores, claimable, allotment, now, started)
+        waiting = {each.attempt.id for each in claimable} - {each.attempt.id for each in claimed}
+        return Claims(claimed=tuple(claimed), waiting=frozenset(waiting), try_again_at=allotment.try_again_at)
+
+    def _without_waiting_commands(self, stores: Stores, claimable: list[Claimable]) -> list[Claimable]:
+        # A second statement, after the locks: whoever accepts a command for one of these interviews either committed
+        # before, and is seen here, or waits for our locks and is accepted after the claim.
+        waiting = stores.inbox.interviews_with_waiting([each.attempt.interview_id for each in claimable])
+        return [each for each in claimable if each.attempt.interview_id not in waiting]
+
+    def _claim(
+        self, stores: Stores, claimable: list[Claimable], allotment: Allotment, now: datetime, started: float
+    ) -> list[ToSend]:
+        by_id = {each.attempt.id: each.attempt for each in claimable}
+        claimed = []
+        for place in allotment.places:
+            attempt = by_id[place.attempt_id]
+            assert attempt.number_hash is not None
+            event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
+            stores.lines.take(attempt.number_hash, attempt.id)
+            moved = stores.attempts.claim(attempt, event, self._account_id, _ACTOR, now)
+            claimed.append(
+                ToSend(
+                    attempt=moved,
+                    send_at=place.send_at,
+                    lease_ends=started + self._policy.lease.total_seconds(),
+                )
+            )
+        if claimed:
+            stores.carrier_accounts.take_slots(self._account_id, allotment.account.next_slot_at)
+            stores.companies.take_slots(
+                {company_id: pace.next_slot_at for company_id, pace in allotment.companies.items()}
+            )
+        return claimed
+
+    def last_look(self, attempt: Attempt) -> CallOrder | None:
+        """The order to send now; None when it may not ring, and then it has been given back.
+
+        Raises DatabaseAway: then nothing is sent.
+        """
+        with self._database.transaction() as stores:
+            before = machine_now()
+            row = stores.attempts.look(attempt.id)
+            after = machine_now()
+        if row is None:
+            return None
+        now = self._now()
+        skew = row.database_clock - (before + (after - before) / 2)
+        verdict = decisions.on_last_look(self._as_seen(row, skew), attempt.epoch, now, self._policy)
+        if isinstance(verdict, NotMine):
+            return None
+        if isinstance(verdict, GoAhead):
+            return self._order(row)
+        self._give_back(attempt, verdict, now)
+        return None
+
+    def _as_seen(self, row: LookRow, skew: timedelta) -> LastLook:
+        number = None if row.phone_number is None else callee_zones.read_number(row.phone_number)
+        held = row.line_number_hash
+        return LastLook(
+            attempt=row.attempt,
+            callee=Callee(
+                number=number,
+                timezone=row.timezone,
+                consent_until=row.gdpr_expiry_date,
+                settings=row.settings,
+            ),
+            line_is_mine=number is not None and held is not None and self._hasher.number(number.e164) == held,
+            command_waiting=row.command_waiting,
+            paused=row.paused,
+            company_deleted=row.company_deleted,
+            database_skew=skew,
+        )
+
+    def _order(self, row: LookRow) -> CallOrder:
+        assert row.phone_number is not None
+        assert row.attempt.token is not None
+        return CallOrder(
+            to=row.phone_number,
+            caller=row.caller_number,
+            token=row.attempt.token,
+            ring_timeout=self._policy.ring_timeout,
+            time_limit=min(row.interview_duration + _TALK_MARGIN, self._policy.max_call),
+            machine_detection=row.settings.machine_detection,
+        )
+
+    def give_back(self, attempt: Attempt, cause: str) -> None:
+        """Nothing was sent for it: it is pending again, in 5 s. Raises DatabaseAway."""
+        now = self._now()
+        self._give_back(attempt, (Deferred(due_at=now + DEFERRED_DELAY, cause=cause),), now)
+
+    def _give_back(self, attempt: Attempt, events: Sequence[Event], now: datetime) -> None:
+        with self._database.transaction() as stores:
+            self._write(stores, attempt, events, now)
+
+    def record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
+        """Write what the POSTs brought, each where its claim still stands. Raises DatabaseAway: nothing is written."""
+        now = self._now()
+        with self._database.transaction() as stores:
+            for attempt, answer in sorted(answers, key=lambda pair: (pair[0].interview_id, pair[0].id)):
+                self._write(stores, attempt, [decisions.on_answer(answer, now, self._policy)], now)
+
+    def _write(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> None:
+        interview = stores.interviews.lock(attempt.interview_id)
+        mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
+        if mine is None:
+            # The lease was settled, or the carrier called back first: that story goes on without us.
+            _log.info("a record came too late", attempt_id=str(attempt.id), epoch=attempt.epoch)
+            return
+        take_in(stores, interview, mine, events, _ACTOR, now, self._policy)
+
+
+class Dialler:
+    """Holds the hints that a worker was handed and dials what may be dialled: one event loop, in a thread of its own.
+
+    `take` returns at once, so a hanging POST does not hold up the next hint. `stop` claims nothing more and waits for
+    what was sent.
+    """
+
+    def __init__(self, dial: Dial, line: CarrierLine, policy: Policy, now: Now) -> None:
+        self._dial = dial
+        self._line = line
+        self._policy = policy
+        self._now = now
+        self._hand: dict[UUID, float] = {}
+        self._unsent: dict[UUID, float] = {}
+        self._answers: list[tuple[Attempt, CarrierAnswer]] = []
+        self._stopping = False
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dial")
+        self._loop = asyncio.new_event_loop()
+        self._wake = asyncio.Event()
+        self._flush = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="dial-loop", daemon=True)
+
+    def start(self) -> None:
+        """Call from the main thread: the alarm that ends a frozen process must have its default action."""
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        self._thread.start()
+
+    def take(self, ids: Sequence[UUID]) -> None:
+        """Look at these, for as long as their release stands."""
+        failpoint("dial.taken")
+        self._loop.call_soon_threadsafe(self._take, tuple(ids))
+
+    def stop_claiming(self) -> None:
+        """Claim nothing more."""
+        self._stopping = True
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+    def stop(self) -> None:
+        """Claim nothing more; wait up to 15 s for the POSTs under way and their records."""
+        self.stop_claiming()
+        self._thread.join(_DRAIN_S)
+        if self._thread.is_alive():
+            _log.error("stopped with calls unrecorded; they will be settled", count=len(self._unsent))
+
+    # ---- all below runs on the loop
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._main())
+
+    def _take(self, ids: tuple[UUID, ...]) -> None:
+        until = monotonic() + RELEASE_SPAN.total_seconds()
+        self._hand.update(dict.fromkeys(ids, until))
+        self._wake.set()
+
+    async def _main(self) -> None:
+        recorder = asyncio.create_task(self._record_answers())
+        calls: set[asyncio.Task[None]] = set()
+        while not self._stopping:
+            pause = await self._claim_from_hand(calls)
+            await _wait(self._wake, pause)
+        if calls:
+            await asyncio.wait(calls)
+        self._flush.set()
+        await recorder
+        await self._line.close()
+
+    async def _claim_from_hand(self, calls: set[asyncio.Task[None]]) -> float | None:
+        """Claim what has a place. Returns how many seconds to wait before trying again; None: until woken."""
+        self._wake.clear()
+        instant = monotonic()
+        self._hand = {each: until for each, until in self._hand.items() if until > instant}
+        if not self._hand:
+            return None
+        ids = list(self._hand)
+        try:
+            claims = await self._in_thread(lambda: self._dial.claim(ids))
+        except DatabaseAway:
+            _log.warning("nothing is claimed: the database is away")
+            return _RETRY_CLAIM
+        except Exception:
+            # The rows are released again; this hint is dropped rather than tried in a circle.
+            _log.exception("a claim failed")
+            self._hand.clear()
+            return None
+        for each in ids:
+            if each not in claims.waiting:
+                self._hand.pop(each, None)
+        for claim in claims.claimed:
+            self._unsent[claim.attempt.id] = claim.lease_ends
+            self._set_alarm()
+            task = asyncio.create_task(self._call(claim))
+            calls.add(task)
+            task.add_done_callback(calls.discard)
+        if claims.claimed:
+            failpoint("dial.claimed")
+        if not self._hand:
+            return None
+        if claims.try_again_at is not None:
+            return max(0.01, (claims.try_again_at - self._now()).total_seconds())
+        return _RETRY_CLAIM
+
+    async def _call(self, claim: ToSend) -> None:
+        attempt = claim.attempt
+        try:
+            answer = await self._dial_once(claim)
+            if answer is not None:
+                self._answers.append((attempt, answer))
+                self._flush.set()
+        except Exception:
+            _log.exception("a dial broke off; it will be settled", attempt_id=str(attempt.id))
+        finally:
+            self._unsent.pop(attempt.id, None)
+            self._set_alarm()
+
+    async def _dial_once(self, claim: ToSend) -> CarrierAnswer | None:
+        """What the one POST brought; None when there was none because the attempt was given back, or is not ours."""
+        try:
+            order = await self._may_ring(claim)
+        except DatabaseAway:
+            return NeverTaken(cause="NOT_SENT")  # the recorder goes on trying to write that
+        if order is None:
+            return None
+        failpoint("dial.looked")
+        return await self._line.place(order)
+
+    async def _may_ring(self, claim: ToSend) -> CallOrder | None:
+        """The order, from a last look that is no older than 200 ms."""
+        await asyncio.sleep(max(0.0, (claim.send_at - self._now()).total_seconds()))
+        for _ in range(_LOOKS_PER_CALL):
+            looked = monotonic()
+            order = await self._in_thread(lambda: self._dial.last_look(claim.attempt))
+            if order is None or monotonic() - looked <= LOOK_TO_SEND.total_seconds():
+                return order
+        await self._in_thread(lambda: self._dial.give_back(claim.attempt, "SLOW_LOOK"))
+        return None
+
+    def _set_alarm(self) -> None:
+        """Let the kernel end this process at the earliest lease that still has an unsent call.
+
+        A process that was frozen cannot tell that it was; the kernel's timer goes on meanwhile and ends it before it
+        sends anything late.
+        """
+        if not self._unsent:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return
+        signal.setitimer(signal.ITIMER_REAL, max(0.001, min(self._unsent.values()) - monotonic()))
+
+    async def _record_answers(self) -> None:
+        """Write answers as they come, gathered for 20 ms; until all are written when stopping."""
+        while True:
+            await self._flush.wait()
+            self._flush.clear()
+            await asyncio.sleep(_FLUSH_EVERY)
+            answers, self._answers = self._answers, []
+            await self._record(answers)
+            if self._stopping and not self._unsent and not self._answers:
+                return
+
+    async def _record(self, answers: list[tuple[Attempt, CarrierAnswer]]) -> None:
+        """Write them together; what fails together is written one by one, so that none waits for another's trouble."""
+        groups = [answers] if answers else []
+        while groups:
+            group = groups.pop(0)
+            try:
+                await self._in_thread(lambda group=group: self._dial.record(group))  # type: ignore[misc]
+                failpoint("dial.recorded")
+            except DatabaseAway:
+                _log.warning("not recorded yet: the database is away", count=len(group))
+                await asyncio.sleep(_RETRY_RECORD)
+                groups.append(group)
+            except Exception:
+                if len(group) > 1:
+                    groups.extend([each] for each in group)
+                else:
+                    _log.exception("not recorded; it will be settled", attempt_id=str(group[0][0].id))
+
+    async def _in_thread(self, step: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._threads, step)
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

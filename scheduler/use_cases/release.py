@@ -1,0 +1,63 @@
+"""Release: what is due is rung for, and rung for again until somebody has looked.
+
+Any number of clocks may do this at once: each row is released by one of them, and a ring too many costs a look.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from scheduler.clock import Now
+from scheduler.lifecycle.policy import RELEASE_SPAN, Policy
+from scheduler.persistence.database import Database
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.bell import Bell
+
+_IDS_A_RING = 50
+_AT_MOST = 500
+_UNANSWERED_FOR = timedelta(seconds=2)
+"""How long a command or a callback is left to the ring of whoever took it in."""
+
+
+class Release:
+    def __init__(self, database: Database, bell: Bell, account_id: int, policy: Policy, now: Now) -> None:
+        self._database = database
+        self._bell = bell
+        self._account_id = account_id
+        self._policy = policy
+        self.now = now
+
+    def due(self) -> int:
+        """Ring for what is due, as much as the account can start while a release stands. Returns how many."""
+        now = self.now()
+        with self._database.transaction() as stores:
+            account = stores.carrier_accounts.get(self._account_id)
+            startable = int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
+            room = min(_AT_MOST, startable - stores.attempts.released(now))
+            if room <= 0 or account.paused:
+                return 0
+            ids = stores.attempts.release(now, now + RELEASE_SPAN, room)
+        self._ring(tasks.DIAL, ids)
+        return len(ids)
+
+    def next_due(self) -> datetime | None:
+        """When the next pending attempt becomes due; the clock need not look for due ones before."""
+        with self._database.transaction() as stores:
+            return stores.attempts.next_due(self.now())
+
+    def unanswered(self) -> None:
+        """Ring again for commands and callbacks that nobody has looked at since they were last rung for."""
+        now = self.now()
+        with self._database.transaction() as stores:
+            commands = stores.inbox.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
+            events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _AT_MOST)
+        self._ring(tasks.APPLY, commands)
+        self._ring(tasks.HEAR, events)
+
+    def silent(self) -> None:
+        """Ring for whoever settles what nobody has spoken of."""
+        self._bell.ring(tasks.SETTLE)
+
+    def _ring(self, task: str, ids: Sequence[UUID]) -> None:
+        for start in range(0, len(ids), _IDS_A_RING):
+            self._bell.ring(task, ids[start : start + _IDS_A_RING])

@@ -1,0 +1,126 @@
+"""Settle: what nobody has spoken of is asked for, until it is proven or given up. Nothing here ever dials."""
+
+from datetime import datetime
+from uuid import UUID
+
+from scheduler.carriers.interface import CarrierDesk, CarrierUnavailable
+from scheduler.clock import Now
+from scheduler.domain.attempt import Attempt, AttemptState, Expired, Phase, ProofMissing
+from scheduler.domain.call import CallNews, ListedCall
+from scheduler.lifecycle import decisions
+from scheduler.lifecycle.decisions import Alarm
+from scheduler.lifecycle.policy import ASK_EVERY, Policy
+from scheduler.logs import log
+from scheduler.persistence.database import Database
+from scheduler.use_cases.hear import raise_alarm, take_in, take_in_news
+
+_log = log(__name__)
+_A_ROUND = 100
+
+
+class Settle:
+    def __init__(self, database: Database, desk: CarrierDesk, policy: Policy, now: Now) -> None:
+        self._database = database
+        self._desk = desk
+        self._policy = policy
+        self._now = now
+
+    def round(self) -> None:
+        """Expire, notice lapsed leases, ask the carrier. Any number may run at once. Raises DatabaseAway."""
+        self._expire()
+        self._notice_silence()
+        for attempt in self._take_looks():
+            self._look(attempt)
+
+    def _expire(self) -> None:
+        now = self._now()
+        with self._database.transaction() as stores:
+            expired = stores.attempts.to_expire(now, _A_ROUND)
+        for attempt in expired:
+            with self._database.transaction() as stores:
+                interview = stores.interviews.lock(attempt.interview_id)
+                locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
+                if locked is not None and locked.state is AttemptState.PENDING:
+                    take_in(stores, interview, locked, [Expired()], "settle", now, self._policy)
+
+    def _notice_silence(self) -> None:
+        now = self._now()
+        with self._database.transaction() as stores:
+            silent = stores.attempts.silent(now, _A_ROUND)
+        for attempt in silent:
+            with self._database.transaction() as stores:
+                interview = stores.interviews.lock(attempt.interview_id)
+                locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
+                event = decisions.on_silence(locked, now) if locked is not None else None
+                if locked is not None and event is not None:
+                    take_in(stores, interview, locked, [event], "settle", now, self._policy)
+                    _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
+
+    def _take_looks(self) -> list[Attempt]:
+        now = self._now()
+        with self._database.transaction() as stores:
+            return stores.attempts.take_looks(now, now + ASK_EVERY, _A_ROUND)
+
+    def _look(self, attempt: Attempt) -> None:
+        """Ask the carrier, outside any transaction, and take in what it says if nothing else has happened since."""
+        try:
+            heard = self._ask(attempt)
+        except CarrierUnavailable:
+            _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
+            # Not being able to ask proves nothing either: the time for a proof runs on.
+            heard = self._without_an_answer(attempt, self._now())
+        self._take_in(attempt.id, attempt.epoch, heard)
+
+    def _ask(self, attempt: Attempt) -> CallNews | ProofMissing | Alarm | None:
+        if attempt.phase is Phase.PLACED:
+            assert attempt.call_sid is not None
+            return self._desk.fetch(attempt.call_sid)
+        return decisions.on_listing(attempt, self._unbound(attempt), self._now(), self._policy)
+
+    def _without_an_answer(self, attempt: Attempt, now: datetime) -> ProofMissing | None:
+        if attempt.phase is Phase.PLACED:
+            return None
+        verdict = decisions.on_listing(attempt, (), now, self._policy)
+        return verdict if isinstance(verdict, ProofMissing) else None
+
+    def _unbound(self, attempt: Attempt) -> list[ListedCall]:
+        """The carrier's calls that may be this attempt's: between its two numbers, around its claim, nobody else's."""
+        with self._database.transaction() as stores:
+            to, caller = stores.attempts.numbers_of(attempt.id)
+        if to is None or caller is None:
+            return []
+        created_from, created_until = decisions.listing_span(attempt, self._policy)
+        listed = self._desk.listed(
+            to=to, caller=caller, created_from=created_from, created_until=created_until
+        )
+        with self._database.transaction() as stores:
+            bound = stores.attempts.bound_sids(call.news.call_sid for call in listed)
+        return [call for call in listed if call.news.call_sid not in bound]
+
+    def _take_in(self, attempt_id: UUID, epoch: int, heard: CallNews | ProofMissing | Alarm | None) -> None:
+        now = self._now()
+        with self._database.transaction() as stores:
+            interview_id = stores.attempts.interview_of(attempt_id)
+            assert interview_id is not None
+            interview = stores.interviews.lock(interview_id)
+            attempt = stores.attempts.lock_as_of(attempt_id, epoch)
+            if attempt is None:
+                return  # somebody heard something since we asked
+            look_at = decisions.next_look(attempt, now)
+            match heard:
+                case None:
+                    stores.attempts.look_again(attempt_id, epoch, look_at)
+                case Alarm():
+                    raise_alarm(stores, attempt, heard, now)
+                    stores.attempts.look_again(attempt_id, epoch, look_at)
+                case ProofMissing():
+                    take_in(stores, interview, attempt, [heard], "settle", now, self._policy)
+                    _log.error(
+                        "nothing proves whether it rang; a person decides",
+                        alarm="OUTCOME_UNKNOWN",
+                        attempt_id=str(attempt_id),
+                    )
+                case CallNews():
+                    stores.attempts.look_again(attempt_id, epoch, look_at)
+                    attempt = stores.attempts.lock(attempt_id)
+                    take_in_news(stores, interview, attempt, heard, "settle", now, self._policy)

@@ -1,0 +1,990 @@
+"""Is the simulated carrier Twilio to Twilio's own SDK, and does its ledger tell what really happened?"""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import pytest
+import requests
+import uvicorn
+from twilio.base.exceptions import TwilioRestException
+from twilio.http.http_client import TwilioHttpClient
+from twilio.request_validator import RequestValidator
+from twilio.rest import Client
+from twilio.rest.api.v2010.account.call import CallInstance
+
+from scheduler.carriers.simulator.app import create_app
+
+ACCOUNT = "AC" + "0123456789abcdef" * 2
+PRIMARY, SECONDARY = "the-primary-token", "the-secondary-token"
+CALLS = f"/2010-04-01/Accounts/{ACCOUNT}/Calls.json"
+OURS, THEIRS, ANOTHER = "+421233000000", "+421915123456", "+420601123456"
+INSTRUCTIONS = "https://example.com/voice"
+ALL_EVENTS = ["initiated", "ringing", "answered", "completed"]
+SPEED = 20
+FOR_HOURS = 7200.0
+PATIENCE_S = 0.3
+
+T = TypeVar("T")
+
+
+def until(fact: Callable[[], T | None], *, within_s: float = 10.0) -> T:
+    """What `fact` gives, as soon as that is something."""
+    deadline = time.monotonic() + within_s
+    while not (found := fact()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
+    return found
+
+
+class ToCarrier(TwilioHttpClient):  # type: ignore[misc] # its base ships no type information
+    """Twilio's own transport, led to another host."""
+
+    def __init__(self, url: str, *, timeout: float) -> None:
+        super().__init__(timeout=timeout)
+        self._url = urlsplit(url)
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        there = urlsplit(url)._replace(scheme=self._url.scheme, netloc=self._url.netloc)
+        return super().request(method, urlunsplit(there), *args, **kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carrier:
+    """A carrier that is up, its customer's SDK and its operator's door."""
+
+    url: str
+    sdk: Any
+
+    def plan(self, **rule: Any) -> None:
+        assert requests.post(f"{self.url}/plans", json=rule, timeout=5).status_code == 201
+
+    def ring(self, to: str = THEIRS, **order: Any) -> Any:
+        return self.sdk.calls.create(**({"to": to, "from_": OURS, "url": INSTRUCTIONS} | order))
+
+    def post(self, form: Any, **kwargs: Any) -> requests.Response:
+        return requests.post(self.url + CALLS, data=form, auth=(ACCOUNT, PRIMARY), timeout=5, **kwargs)
+
+    def get(self, path: str, **query: Any) -> Any:
+        return requests.get(self.url + path, params=query, auth=(ACCOUNT, PRIMARY), timeout=5).json()
+
+    def rings(self, to: str | None = None) -> Any:
+        return self.get("/ledger", **({"to": to} if to else {}))["rings"]
+
+    def requests(self) -> Any:
+        return self.get("/requests")["requests"]
+
+    def status_of(self, call: Any) -> Any:
+        return self.sdk.calls(call.sid).fetch().status
+
+    def is_in(self, call: Any, status: str) -> bool:
+        return bool(self.status_of(call) == status)
+
+    def ended(self, call: Any) -> Any:
+        """The call as soon as it is over."""
+
+        def over() -> Any:
+            now = self.sdk.calls(call.sid).fetch()
+            return now if now.end_time else None
+
+        return until(over)
+
+
+@contextmanager
+def sdk_for(url: str, *, sid: str = ACCOUNT, token: str = PRIMARY, timeout: float = 5.0) -> Iterator[Any]:
+    transport = ToCarrier(url, timeout=timeout)
+    with closing(transport.session):
+        yield Client(sid, token, http_client=transport)
+
+
+def a_door() -> tuple[socket.socket, str]:
+    """A listening socket and its address."""
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
+    door = socket.socket(proto=socket.IPPROTO_TCP)
+    door.bind(("127.0.0.1", 0))
+    door.listen()
+    return door, f"http://127.0.0.1:{door.getsockname()[1]}"
+
+
+@contextmanager
+def carrier_in_thread(leaving: list[threading.Thread], **settings: Any) -> Iterator[Carrier]:
+    usual: dict[str, Any] = {
+        "account_sid": ACCOUNT,
+        "auth_tokens": [PRIMARY, SECONDARY],
+        "now": lambda: datetime.now(UTC),
+        "calls_per_second": 10_000,
+        "speed": SPEED,
+        "callback_retry_after_s": 0.05,
+    }
+    app = create_app(**(usual | settings))
+    config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    door, url = a_door()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+    thread.start()
+    try:
+        until(lambda: server.started)
+        with sdk_for(url) as sdk:
+            yield Carrier(url=url, sdk=sdk)
+    finally:
+        server.should_exit = True
+        leaving.append(thread)
+
+
+@pytest.fixture(scope="module")
+def leaving() -> Iterator[list[threading.Thread]]:
+    """Carriers on their way out, awaited together: uvicorn takes its time, and no test need wait for it."""
+    threads: list[threading.Thread] = []
+    yield threads
+    for thread in threads:
+        thread.join()
+
+
+@pytest.fixture
+def start_carrier(leaving: list[threading.Thread]) -> Iterator[Callable[..., Carrier]]:
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(carrier_in_thread(leaving, **settings))
+
+
+@pytest.fixture
+def carrier(start_carrier: Callable[..., Carrier]) -> Carrier:
+    return start_carrier()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callback:
+    method: str
+    path: str
+    headers: dict[str, str]
+    pairs: list[tuple[str, str]]
+
+    def __getitem__(self, name: str) -> str:
+        return dict(self.pairs)[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in dict(self.pairs)
+
+
+@dataclass
+class Inbox:
+    """Whoever subscribed to callbacks: keeps each, answers with the next of `answers`, then with 204."""
+
+    url: str = ""
+    got: list[Callback] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+
+    def events(self) -> list[tuple[str, str]]:
+        return [(callback["SequenceNumber"], callback["CallStatus"]) for callback in self.got]
+
+    def the_end(self) -> Callback | None:
+        return next((callback for callback in self.got if "CallDuration" in callback), None)
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    inbox = Inbox()
+
+    class Hears(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+            self._hear(body)
+
+        def do_GET(self) -> None:
+            self._hear(urlsplit(self.path).query)
+
+        def _hear(self, form: str) -> None:
+            pairs = parse_qsl(form, keep_blank_values=True, strict_parsing=True)
+            inbox.got.append(
+                Callback(method=self.command, path=self.path, headers=dict(self.headers), pairs=pairs)
+            )
+            self.send_response(inbox.answers.pop(0) if inbox.answers else 204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hears) as server:
+        inbox.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield inbox
+        server.shutdown()
+        thread.join()
+
+
+def told(inbox: Inbox, events: Sequence[str] = ALL_EVENTS, token: str = "a-token") -> dict[str, Any]:
+    return {"status_callback": f"{inbox.url}/carrier/{token}?a=b", "status_callback_event": list(events)}
+
+
+# --- the resource
+
+
+def test_a_resource_has_exactly_the_fields_that_the_sdk_reads(carrier: Carrier) -> None:
+    empty = vars(CallInstance(version=None, payload={}, account_sid=ACCOUNT))
+    fields = {name for name in empty if not name.startswith("_")} | {"from"}
+    created = carrier.post({"To": THEIRS, "From": OURS, "Url": INSTRUCTIONS}).json()
+    assert set(created) == fields
+    assert set(carrier.get(created["uri"])) == fields
+    assert set(carrier.get(CALLS)["calls"][0]) == fields
+
+
+def test_no_resource_tells_the_token(carrier: Carrier, inbox: Inbox) -> None:
+    call = carrier.ring(**told(inbox, token="a-secret"))
+    assert "a-secret" not in str(carrier.get(call.uri))
+    assert carrier.rings()[0]["token"] == "a-secret"
+
+
+def test_a_new_call_is_queued_and_nothing_has_happened_to_it(carrier: Carrier) -> None:
+    call = carrier.ring()
+    assert (call.status, call.direction, call.to, call._from) == ("queued", "outbound-api", THEIRS, OURS)
+    assert (call.start_time, call.end_time, call.duration, call.answered_by) == (None, None, None, None)
+    assert isinstance(call.date_created, datetime)
+    assert call.sid.startswith("CA")
+    assert len(call.sid) == 34
+
+
+def test_an_answered_call_has_a_duration(carrier: Carrier) -> None:
+    carrier.plan(talk_s=4)
+    ended = carrier.ended(carrier.ring())
+    assert ended.status == "completed"
+    assert int(ended.duration) >= 4
+    assert ended.start_time <= ended.end_time
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        pytest.param("busy", "busy", id="busy"),
+        pytest.param("no_answer", "no-answer", id="nobody answers"),
+        pytest.param("declined", "failed", id="declined"),
+        pytest.param("invalid_number", "failed", id="no such number"),
+        pytest.param("failed", "failed", id="the carrier fails"),
+    ],
+)
+def test_an_unanswered_call_has_no_duration(carrier: Carrier, outcome: str, status: str) -> None:
+    carrier.plan(outcome=outcome)
+    ended = carrier.ended(carrier.ring())
+    assert (ended.status, ended.duration) == (status, None)
+
+
+def test_a_phone_rings_no_longer_than_the_timeout(carrier: Carrier) -> None:
+    carrier.plan(ring_s=FOR_HOURS)
+    assert carrier.ended(carrier.ring(timeout=2)).status == "no-answer"
+
+
+def test_a_call_lasts_no_longer_than_its_time_limit(carrier: Carrier) -> None:
+    carrier.plan(talk_s=FOR_HOURS)
+    assert 3 <= int(carrier.ended(carrier.ring(time_limit=3)).duration) < FOR_HOURS
+
+
+@pytest.mark.parametrize(
+    ("outcome", "detection", "answered_by"),
+    [
+        pytest.param("answered", "Enable", "human", id="a person"),
+        pytest.param("voicemail", "Enable", "machine_start", id="a machine"),
+        pytest.param("voicemail", "DetectMessageEnd", "machine_end_beep", id="a machine, waited for"),
+        pytest.param("fax", "Enable", "fax", id="a fax"),
+        pytest.param("voicemail", None, None, id="nobody asked"),
+        pytest.param("busy", "Enable", None, id="nobody answered"),
+    ],
+)
+def test_machine_detection_says_who_answered(
+    carrier: Carrier, inbox: Inbox, outcome: str, detection: str | None, answered_by: str | None
+) -> None:
+    carrier.plan(outcome=outcome)
+    asked = {"machine_detection": detection} if detection else {}
+    assert carrier.ended(carrier.ring(**asked, **told(inbox))).answered_by == answered_by
+    end = until(inbox.the_end)
+    assert dict(end.pairs).get("AnsweredBy") == answered_by
+
+
+def test_every_documented_parameter_is_accepted(carrier: Carrier) -> None:
+    call = carrier.ring(
+        method="GET",
+        fallback_url=INSTRUCTIONS,
+        fallback_method="POST",
+        send_digits="12",
+        record=True,
+        recording_channels="dual",
+        recording_status_callback=INSTRUCTIONS,
+        recording_status_callback_method="POST",
+        recording_status_callback_event=["in-progress", "completed"],
+        sip_auth_username="u",
+        sip_auth_password="p",
+        machine_detection_timeout=30,
+        machine_detection_speech_threshold=2400,
+        machine_detection_speech_end_threshold=1200,
+        machine_detection_silence_timeout=5000,
+        trim="do-not-trim",
+        caller_id=OURS,
+        async_amd="true",
+        async_amd_status_callback=INSTRUCTIONS,
+        async_amd_status_callback_method="POST",
+        byoc="BY" + "0" * 32,
+        call_reason="an interview",
+        call_token="t",
+        recording_track="both",
+        client_notification_url=INSTRUCTIONS,
+    )
+    assert call.status == "queued"
+
+
+# --- who may, and what is refused
+
+
+def test_either_token_opens_the_door(carrier: Carrier) -> None:
+    with sdk_for(carrier.url, token=SECONDARY) as sdk:
+        assert sdk.calls.list() == []
+
+
+@pytest.mark.parametrize(
+    ("sid", "token"),
+    [
+        pytest.param(ACCOUNT, "wrong", id="a wrong token"),
+        pytest.param("AC" + "f" * 32, PRIMARY, id="another account"),
+    ],
+)
+def test_a_stranger_is_refused_and_rings_nobody(carrier: Carrier, sid: str, token: str) -> None:
+    with sdk_for(carrier.url, sid=sid, token=token) as sdk, pytest.raises(TwilioRestException) as refusal:
+        sdk.calls.create(to=THEIRS, from_=OURS, url=INSTRUCTIONS)
+    assert (refusal.value.status, refusal.value.code) == (401, 20003)
+    assert carrier.rings() == []
+    assert [arrival["answered"] for arrival in carrier.requests()] == [401]
+
+
+def test_a_request_without_credentials_is_refused_in_twilios_words(carrier: Carrier) -> None:
+    answer = requests.get(carrier.url + CALLS, timeout=5)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="Twilio API"'
+    assert set(answer.json()) == {"code", "message", "more_info", "status"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(CALLS.replace(ACCOUNT, "AC" + "f" * 32), id="another account"),
+        pytest.param(CALLS.replace(".json", "/CA" + "0" * 32 + ".json"), id="an unknown call"),
+        pytest.param("/2010-04-01/nothing.json", id="an unknown path"),
+    ],
+)
+def test_what_is_not_there_is_20404(carrier: Carrier, path: str) -> None:
+    assert (carrier.get(path)["status"], carrier.get(path)["code"]) == (404, 20404)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        pytest.param({"To": None}, 21211, id="no number"),
+        pytest.param({"To": "0915 123 456"}, 21211, id="a national number"),
+        pytest.param({"To": "+421x"}, 21211, id="letters"),
+        pytest.param({"From": None}, 21213, id="no caller id"),
+        pytest.param({"From": "Acme"}, 21212, id="a name as caller id"),
+        pytest.param({"Url": None}, 21205, id="no instructions"),
+        pytest.param({"Url": "ftp://x/y"}, 21205, id="instructions elsewhere"),
+        pytest.param({"Timeout": "abc"}, 21208, id="a timeout in words"),
+        pytest.param({"Timeout": "0"}, 21208, id="no time to ring"),
+        pytest.param({"Timeout": "601"}, 21208, id="too long to ring"),
+        pytest.param({"Timeout": "12.5"}, 21208, id="half a second"),
+        pytest.param({"StatusCallback": "nowhere"}, 21609, id="a callback to nowhere"),
+    ],
+)
+def test_a_wrong_order_is_refused_and_rings_nobody(
+    carrier: Carrier, wrong: dict[str, str | None], code: int
+) -> None:
+    form = {"To": THEIRS, "From": OURS, "Url": INSTRUCTIONS} | wrong
+    answer = carrier.post({name: value for name, value in form.items() if value is not None})
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    assert carrier.rings() == []
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        pytest.param({"Timeout": "1"}, id="the shortest timeout"),
+        pytest.param({"Timeout": "600"}, id="the longest timeout"),
+        pytest.param({"To": "+421 915 123-456"}, id="a number as people write it"),
+        pytest.param({"Url": "", "Twiml": "<Response/>"}, id="instructions in the order"),
+        pytest.param({"Something": "new"}, id="an unknown parameter"),
+    ],
+)
+def test_a_right_order_rings(carrier: Carrier, right: dict[str, str]) -> None:
+    answer = carrier.post({"To": THEIRS, "From": OURS, "Url": INSTRUCTIONS} | right)
+    assert (answer.status_code, answer.json()["to"]) == (201, THEIRS)
+
+
+def test_json_is_not_a_form(carrier: Carrier) -> None:
+    order = {"To": THEIRS, "From": OURS, "Url": INSTRUCTIONS}
+    answer = requests.post(carrier.url + CALLS, json=order, auth=(ACCOUNT, PRIMARY), timeout=5)
+    assert answer.json()["code"] == 21211
+
+
+# --- the list
+
+
+def test_a_list_is_newest_first_over_several_pages(carrier: Carrier) -> None:
+    placed = [carrier.ring().sid for _ in range(7)]
+    assert [call.sid for call in carrier.sdk.calls.list(page_size=3)] == placed[::-1]
+    assert [call.sid for call in carrier.sdk.calls.stream(page_size=2, limit=5)] == placed[:1:-1]
+
+
+def test_pages_can_be_turned_back(carrier: Carrier) -> None:
+    placed = [carrier.ring().sid for _ in range(5)]
+    first = carrier.sdk.calls.page(page_size=2)
+    second = first.next_page()
+    third = second.next_page()
+    assert [call.sid for call in third] == placed[:1]
+    assert third.next_page() is None
+    assert [call.sid for call in third.previous_page()] == [call.sid for call in second]
+    assert first.previous_page() is None
+
+
+def test_a_call_placed_while_pages_are_turned_is_neither_repeated_nor_hides_one(carrier: Carrier) -> None:
+    placed = [carrier.ring().sid for _ in range(4)]
+    first = carrier.sdk.calls.page(page_size=2)
+    carrier.ring()
+    assert [call.sid for call in first.next_page()] == placed[1::-1]
+
+
+def test_the_envelope_of_a_page_is_twilios(carrier: Carrier) -> None:
+    for _ in range(3):
+        carrier.ring()
+    envelope = carrier.get(CALLS, PageSize=2, To=THEIRS)
+    assert set(envelope) == {
+        "first_page_uri",
+        "next_page_uri",
+        "previous_page_uri",
+        "page",
+        "page_size",
+        "uri",
+        "start",
+        "end",
+        "calls",
+    }
+    assert (envelope["page"], envelope["page_size"], envelope["start"], envelope["end"]) == (0, 2, 0, 1)
+    assert envelope["next_page_uri"].startswith(f"{CALLS}?To=%2B421915123456&PageSize=2&Page=1&PageToken=PA")
+
+
+def test_a_page_has_fifty_calls_and_never_more_than_a_thousand(carrier: Carrier) -> None:
+    assert carrier.get(CALLS)["page_size"] == 50
+    assert carrier.get(CALLS, PageSize=5000)["page_size"] == 1000
+
+
+def test_a_list_can_be_filtered(carrier: Carrier) -> None:
+    carrier.plan(to=ANOTHER, outcome="busy")
+    one, other = carrier.ring(THEIRS), carrier.ring(ANOTHER, from_=OURS[:-1] + "1")
+    carrier.ended(one)
+    carrier.ended(other)
+
+    def found(**query: Any) -> list[str]:
+        return [call.sid for call in carrier.sdk.calls.list(**query)]
+
+    assert found(to=THEIRS) == [one.sid]
+    assert found(from_=OURS) == [one.sid]
+    assert found(status="busy") == [other.sid]
+    assert found(status="completed", to=ANOTHER) == []
+    assert found(parent_call_sid=one.sid) == []
+    assert found(to="+421900000000") == []
+
+
+def test_a_start_time_filter_compares_days(carrier: Carrier) -> None:
+    call = carrier.ring()
+    started = carrier.ended(call).start_time
+    day = timedelta(days=1)
+
+    def found(**query: Any) -> bool:
+        return [one.sid for one in carrier.sdk.calls.list(**query)] == [call.sid]
+
+    assert found(start_time=started)
+    assert found(start_time_after=started)
+    assert found(start_time_before=started + day)
+    assert found(end_time=started.date())
+    assert not found(start_time=started - day)
+    assert not found(start_time_after=started + day)
+    assert not found(start_time_before=started)
+    assert not found(end_time_after=started + day)
+
+
+def test_a_start_time_filter_misses_queued_calls(start_carrier: Callable[..., Carrier]) -> None:
+    carrier = start_carrier(calls_per_second=0.001)
+    carrier.ring()
+    queued = carrier.ring()
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    assert queued.sid not in {call.sid for call in carrier.sdk.calls.list(start_time_after=yesterday)}
+    assert queued.sid in {call.sid for call in carrier.sdk.calls.list(status="queued")}
+    assert carrier.sdk.calls(queued.sid).fetch().start_time is None
+
+
+def test_a_filter_that_cannot_be_read_is_refused(carrier: Carrier) -> None:
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.sdk.calls.create(to=THEIRS, from_=OURS, url=INSTRUCTIONS, time_limit="soon")
+    assert refusal.value.code == 20001
+    assert carrier.get(CALLS, StartTime="yesterday")["code"] == 20001
+    assert carrier.get(CALLS, PageToken="PAnonsense")["code"] == 20001
+
+
+# --- pacing
+
+
+def test_calls_above_the_rate_wait_their_turn(start_carrier: Callable[..., Carrier]) -> None:
+    carrier = start_carrier(calls_per_second=10)
+    placed = [carrier.ring() for _ in range(4)]
+    for call in placed:
+        carrier.ended(call)
+    expected = [timedelta(milliseconds=int(call.queue_time)) for call in placed]
+    assert expected[0] == timedelta(0)
+    assert expected == sorted(set(expected))
+    waited = [
+        datetime.fromisoformat(ring["rang_at"]) - datetime.fromisoformat(ring["accepted_at"])
+        for ring in carrier.rings()
+    ]
+    assert all(real >= promised for real, promised in zip(waited, expected, strict=True))
+
+
+def test_a_queue_of_more_than_a_day_is_refused(start_carrier: Callable[..., Carrier]) -> None:
+    carrier = start_carrier(calls_per_second=1 / 100_000)
+    carrier.ring()
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.ring()
+    assert refusal.value.code == 22005
+    assert len(carrier.rings()) == 1
+
+
+# --- cancel and hang up
+
+
+def test_a_ringing_call_can_be_canceled(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(ring_s=FOR_HOURS)
+    call = carrier.ring(timeout=600, **told(inbox))
+    until(lambda: carrier.is_in(call, "ringing"))
+    assert carrier.sdk.calls(call.sid).update(status="canceled").status == "canceled"
+    assert until(inbox.the_end)["CallStatus"] == "canceled"
+    assert carrier.rings()[0]["answered_at"] is None
+
+
+def test_a_queued_call_that_is_canceled_never_rings(start_carrier: Callable[..., Carrier]) -> None:
+    carrier = start_carrier(calls_per_second=2)
+    carrier.ring()
+    queued = carrier.ring(ANOTHER)
+    assert carrier.sdk.calls(queued.sid).update(status="canceled").start_time is None
+    carrier.ended(carrier.ring())
+    assert carrier.rings(ANOTHER)[0]["rang_at"] is None
+
+
+def test_an_answered_call_cannot_be_canceled(carrier: Carrier) -> None:
+    carrier.plan(talk_s=FOR_HOURS)
+    call = carrier.ring()
+    until(lambda: carrier.is_in(call, "in-progress"))
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.sdk.calls(call.sid).update(status="canceled")
+    assert (refusal.value.status, refusal.value.code) == (400, 21220)
+    assert carrier.is_in(call, "in-progress")
+
+
+def test_an_answered_call_can_be_hung_up(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(talk_s=FOR_HOURS)
+    call = carrier.ring(**told(inbox))
+    until(lambda: carrier.is_in(call, "in-progress"))
+    assert carrier.sdk.calls(call.sid).update(status="completed").status == "completed"
+    assert until(inbox.the_end)["CallStatus"] == "completed"
+
+
+@pytest.mark.parametrize("status", ["canceled", "completed"])
+def test_a_call_that_is_over_can_be_neither_canceled_nor_hung_up(carrier: Carrier, status: str) -> None:
+    call = carrier.ended(carrier.ring())
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.sdk.calls(call.sid).update(status=status)
+    assert refusal.value.code == 21220
+    assert carrier.sdk.calls(call.sid).fetch().end_time == call.end_time
+
+
+def test_a_call_cannot_be_put_into_any_other_state(carrier: Carrier) -> None:
+    call = carrier.ring()
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.sdk.calls(call.sid).update(status="busy")
+    assert refusal.value.code == 20001
+
+
+def test_a_living_call_can_be_given_another_callback(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(ring_s=FOR_HOURS)
+    call = carrier.ring(timeout=600)
+    carrier.sdk.calls(call.sid).update(status_callback=f"{inbox.url}/later", status="canceled")
+    assert until(inbox.the_end).path == "/later"
+
+
+# --- status callbacks
+
+
+def test_callbacks_tell_a_call_in_order(carrier: Carrier, inbox: Inbox) -> None:
+    call = carrier.ring(**told(inbox))
+    end = until(inbox.the_end)
+    assert inbox.events() == [("0", "initiated"), ("1", "ringing"), ("2", "in-progress"), ("3", "completed")]
+    expected = {
+        "CallSid": call.sid,
+        "AccountSid": ACCOUNT,
+        "ApiVersion": "2010-04-01",
+        "Direction": "outbound-api",
+        "From": OURS,
+        "To": THEIRS,
+        "Caller": OURS,
+        "Called": THEIRS,
+        "CallbackSource": "call-progress-events",
+    }
+    for callback in inbox.got:
+        assert {name: callback[name] for name in expected} == expected
+        assert callback.path == "/carrier/a-token?a=b"
+        assert parsedate_to_datetime(callback["Timestamp"]).tzinfo is not None
+    assert (end["Duration"], end["SipResponseCode"]) == ("1", "200")
+    assert end["CallDuration"] == carrier.ended(call).duration
+    assert all("CallDuration" not in callback for callback in inbox.got[:-1])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told_of_it"),
+    [
+        pytest.param("busy", ("busy", "486", "2"), id="busy"),
+        pytest.param("no_answer", ("no-answer", "487", "2"), id="nobody answers"),
+        pytest.param("declined", ("failed", "603", "2"), id="declined"),
+        pytest.param("invalid_number", ("failed", "404", "1"), id="no such number"),
+        pytest.param("failed", ("failed", "503", "1"), id="the carrier fails"),
+    ],
+)
+def test_the_completed_event_carries_every_final_status(
+    carrier: Carrier, inbox: Inbox, outcome: str, told_of_it: tuple[str, str, str]
+) -> None:
+    carrier.plan(outcome=outcome)
+    carrier.ring(**told(inbox))
+    end = until(inbox.the_end)
+    assert (end["CallStatus"], end["SipResponseCode"], end["SequenceNumber"]) == told_of_it
+    assert (end["CallDuration"], end["Duration"]) == ("0", "0")
+
+
+@pytest.mark.parametrize(
+    ("events", "heard"),
+    [
+        pytest.param([], [("0", "completed")], id="by default the end alone"),
+        pytest.param(["ringing", "completed"], [("0", "ringing"), ("1", "completed")], id="two"),
+        pytest.param(["completed", "ringing"], [("0", "ringing"), ("1", "completed")], id="two, otherwise"),
+    ],
+)
+def test_only_subscribed_events_are_told_and_counted(
+    carrier: Carrier, inbox: Inbox, events: list[str], heard: list[tuple[str, str]]
+) -> None:
+    carrier.ring(**told(inbox, events))
+    until(inbox.the_end)
+    assert inbox.events() == heard
+
+
+def test_events_joined_by_spaces_leave_a_caller_at_initiated(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.ended(carrier.ring(**told(inbox, [" ".join(ALL_EVENTS)])))
+    carrier.ring(**told(inbox, ["completed"], token="another"))
+    until(inbox.the_end)
+    assert [callback["CallStatus"] for callback in inbox.got if "a-token" in callback.path] == ["initiated"]
+
+
+def test_a_callback_is_signed_with_the_primary_token_over_its_exact_url(
+    carrier: Carrier, inbox: Inbox
+) -> None:
+    url = f"{inbox.url}/carrier/a%2Fb~c?x=%20y&z='(1)'"
+    carrier.ring(status_callback=url)
+    callback = until(inbox.the_end)
+    assert inbox.url + callback.path == url
+    signature, fields = callback.headers["X-Twilio-Signature"], dict(callback.pairs)
+    assert RequestValidator(PRIMARY).validate(url, fields, signature)
+    assert not RequestValidator(SECONDARY).validate(url, fields, signature)
+    assert not RequestValidator(PRIMARY).validate(url + "x", fields, signature)
+    assert not RequestValidator(PRIMARY).validate(url, fields | {"CallStatus": "busy"}, signature)
+
+
+def test_a_callback_by_get_carries_its_fields_in_the_query(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.ring(status_callback=f"{inbox.url}/carrier/a-token", status_callback_method="GET")
+    callback = until(inbox.the_end)
+    assert callback.method == "GET"
+    signature = callback.headers["X-Twilio-Signature"]
+    assert RequestValidator(PRIMARY).validate(inbox.url + callback.path, {}, signature)
+
+
+@pytest.mark.parametrize(
+    ("answers", "initiated"),
+    [
+        pytest.param([204], 1, id="once when it is taken"),
+        pytest.param([404], 1, id="once when it is refused"),
+        pytest.param([500], 2, id="twice when the first one fails"),
+        pytest.param([503, 500], 2, id="and then it is lost"),
+    ],
+)
+def test_a_callback_is_tried_at_most_twice(
+    carrier: Carrier, inbox: Inbox, answers: list[int], initiated: int
+) -> None:
+    inbox.answers = answers
+    carrier.ring(**told(inbox))
+    until(inbox.the_end)
+    tries = [callback for callback in inbox.got if callback["CallStatus"] == "initiated"]
+    assert len(tries) == initiated
+    assert len({callback.headers["I-Twilio-Idempotency-Token"] for callback in tries}) == 1
+
+
+def test_lost_callbacks_change_nothing_about_the_call(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(to=THEIRS, callbacks="none")
+    carrier.ended(carrier.ring(**told(inbox)))
+    carrier.ring(ANOTHER, **told(inbox))
+    until(inbox.the_end)
+    assert {callback["To"] for callback in inbox.got} == {ANOTHER}
+
+
+def test_doubled_callbacks_come_twice_the_same(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(callbacks="doubled")
+    carrier.ring(**told(inbox, ["ringing", "completed"]))
+    until(lambda: len(inbox.got) == 4)
+    assert inbox.got[0].pairs == inbox.got[1].pairs
+    assert inbox.events() == [("0", "ringing")] * 2 + [("1", "completed")] * 2
+
+
+def test_reordered_callbacks_come_last_first(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(callbacks="reordered")
+    carrier.ring(**told(inbox))
+    until(lambda: len(inbox.got) == 4)
+    assert [number for number, _ in inbox.events()] == ["3", "2", "1", "0"]
+
+
+# --- plans
+
+
+def test_the_most_exact_plan_decides(carrier: Carrier) -> None:
+    carrier.plan(to=THEIRS, attempt=2, outcome="declined")
+    carrier.plan(to=THEIRS, outcome="busy")
+    carrier.plan(outcome="no_answer")
+    placed = [carrier.ring(), carrier.ring(), carrier.ring(ANOTHER)]
+    assert [carrier.ended(call).status for call in placed] == ["busy", "failed", "no-answer"]
+
+
+def test_of_equal_plans_the_latest_decides_until_it_is_used_up(carrier: Carrier) -> None:
+    carrier.plan(outcome="busy")
+    carrier.plan(outcome="no_answer", times=2)
+    placed = [carrier.ring() for _ in range(3)]
+    assert [carrier.ended(call).status for call in placed] == ["no-answer", "no-answer", "busy"]
+
+
+def test_plans_are_listed_and_cleared(carrier: Carrier) -> None:
+    carrier.plan(to=THEIRS, outcome="busy")
+    assert [(plan["to"], plan["outcome"]) for plan in carrier.get("/plans")["plans"]] == [(THEIRS, "busy")]
+    assert requests.delete(f"{carrier.url}/plans", timeout=5).status_code == 204
+    assert carrier.get("/plans")["plans"] == []
+    assert carrier.ended(carrier.ring()).status == "completed"
+
+
+@pytest.mark.parametrize("rule", [{"outcome": "asleep"}, {"fault": "fire"}, {"till": THEIRS}, {"times": 0}])
+def test_a_plan_that_says_nothing_known_is_refused(carrier: Carrier, rule: dict[str, Any]) -> None:
+    assert requests.post(f"{carrier.url}/plans", json=rule, timeout=5).status_code == 422
+    assert carrier.get("/plans")["plans"] == []
+
+
+# --- faults: what the caller is told, and what is true
+
+
+def gives_up(carrier: Carrier, **order: Any) -> None:
+    with sdk_for(carrier.url, timeout=PATIENCE_S) as impatient, pytest.raises(requests.Timeout):
+        impatient.calls.create(to=THEIRS, from_=OURS, url=INSTRUCTIONS, **order)
+
+
+def test_a_silent_acceptance_rings_and_can_be_proven_by_the_list_alone(
+    carrier: Carrier, inbox: Inbox
+) -> None:
+    carrier.plan(fault="accept_and_silence", callbacks="none")
+    gives_up(carrier, **told(inbox))
+    [found] = carrier.sdk.calls.list(to=THEIRS)
+    assert carrier.ended(found).status == "completed"
+    assert [ring["token"] for ring in carrier.rings()] == ["a-token"]
+    assert inbox.got == []
+    assert [arrival["answered"] for arrival in carrier.requests()] == [None]
+
+
+def test_a_silent_acceptance_is_told_by_callbacks(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(fault="accept_and_silence")
+    gives_up(carrier, **told(inbox))
+    assert until(inbox.the_end)["CallSid"] == carrier.rings()[0]["sid"]
+
+
+def test_an_error_after_acceptance_rings(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(fault="accept_then_500")
+    with pytest.raises(TwilioRestException) as failure:
+        carrier.ring(**told(inbox))
+    assert (failure.value.status, failure.value.code) == (500, 20500)
+    assert until(inbox.the_end)["CallStatus"] == "completed"
+    assert len(carrier.sdk.calls.list(to=THEIRS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "code"),
+    [
+        pytest.param({"fault": "refuse_500"}, 500, 20500, id="an error"),
+        pytest.param({"fault": "refuse"}, 400, 21215, id="a country that may not be called"),
+        pytest.param({"fault": "refuse", "code": 20005, "status": 403}, 403, 20005, id="account closed"),
+        pytest.param({"fault": "429"}, 429, 20429, id="too many requests"),
+        pytest.param({"fault": "401"}, 401, 20003, id="credentials refused"),
+    ],
+)
+def test_a_refusal_rings_nobody(carrier: Carrier, rule: dict[str, Any], status: int, code: int) -> None:
+    carrier.plan(**rule, times=1)
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.ring()
+    assert (refusal.value.status, refusal.value.code) == (status, code)
+    assert carrier.rings() == []
+    assert carrier.sdk.calls.list() == []
+    assert [arrival["answered"] for arrival in carrier.requests()] == [status]
+    assert carrier.ring().status == "queued"
+
+
+def test_a_dropped_connection_gives_no_answer_and_rings_nobody(carrier: Carrier) -> None:
+    carrier.plan(fault="drop")
+    with pytest.raises(requests.ConnectionError, match="without response"):
+        carrier.ring()
+    assert carrier.rings() == []
+    assert [arrival["answered"] for arrival in carrier.requests()] == [None]
+
+
+def test_a_slow_answer_comes_after_the_phone_rang(carrier: Carrier) -> None:
+    carrier.plan(fault="slow", delay_s=0.3, ring_s=FOR_HOURS)
+    asked_at = time.monotonic()
+    call = carrier.ring()
+    assert time.monotonic() - asked_at >= 0.3
+    assert call.status == "queued"
+    assert carrier.is_in(call, "ringing")
+
+
+def test_a_late_acceptance_rings_after_the_caller_gave_up(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(fault="late_accept", delay_s=2 * PATIENCE_S)
+    gives_up(carrier, **told(inbox))
+    assert carrier.sdk.calls.list() == []
+    assert until(inbox.the_end)["CallStatus"] == "completed"
+    [ring], [arrival] = carrier.rings(), carrier.requests()
+    late = datetime.fromisoformat(ring["accepted_at"]) - datetime.fromisoformat(arrival["at"])
+    assert late >= timedelta(seconds=2 * PATIENCE_S)
+
+
+# --- the ledger
+
+
+def test_the_ledger_has_every_ring_with_its_times(carrier: Carrier, inbox: Inbox) -> None:
+    call = carrier.ring(**told(inbox))
+    carrier.ended(call)
+    carrier.ring(ANOTHER)
+    again = carrier.ring()
+    carrier.ended(again)
+    first, second = carrier.rings(THEIRS)
+    assert (first["sid"], first["token"], first["to"], first["from"]) == (call.sid, "a-token", THEIRS, OURS)
+    assert (first["attempt_of_number"], second["attempt_of_number"]) == (1, 2)
+    assert second["token"] is None
+    times = [first["accepted_at"], first["rang_at"], first["answered_at"], first["ended_at"]]
+    assert times == sorted(times)
+    assert all(datetime.fromisoformat(at).utcoffset() == timedelta(0) for at in times)
+    assert len(carrier.rings()) == 3
+
+
+@pytest.mark.parametrize("outcome", ["invalid_number", "failed"])
+def test_a_phone_that_did_not_ring_has_no_ring_time(carrier: Carrier, outcome: str) -> None:
+    carrier.plan(outcome=outcome)
+    carrier.ended(carrier.ring())
+    assert carrier.rings()[0]["rang_at"] is None
+
+
+def test_a_ledger_cannot_be_emptied(carrier: Carrier) -> None:
+    carrier.ring()
+    assert requests.delete(f"{carrier.url}/ledger", timeout=5).status_code == 405
+    assert len(carrier.rings()) == 1
+
+
+def test_all_times_are_on_the_clock_that_was_given(start_carrier: Callable[..., Carrier]) -> None:
+    years = timedelta(days=1000)
+    carrier = start_carrier(now=lambda: datetime.now(UTC) + years)
+    call = carrier.ended(carrier.ring())
+    near = datetime.now(UTC) + years - timedelta(minutes=1)
+    assert min(call.date_created, call.start_time, call.end_time) > near
+    assert datetime.fromisoformat(carrier.rings()[0]["rang_at"]) > near
+    assert datetime.fromisoformat(carrier.requests()[0]["at"]) > near
+
+
+# --- a carrier that is killed
+
+PROCESS = """
+import socket, sys
+from datetime import UTC, datetime
+from pathlib import Path
+import uvicorn
+from scheduler.carriers.simulator.app import create_app
+door, state, sid, token = sys.argv[1:]
+app = create_app(
+    account_sid=sid, auth_tokens=[token], now=lambda: datetime.now(UTC), state_file=Path(state), speed=20
+)
+uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[socket.socket(fileno=int(door))])
+"""
+
+
+@contextmanager
+def carrier_process(door: socket.socket, url: str, state: Path) -> Iterator[Carrier]:
+    """A carrier in its own process, on a door that stays; killed when left."""
+    number = str(door.fileno())
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROCESS, number, str(state), ACCOUNT, PRIMARY],
+        pass_fds=[door.fileno()],
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        with sdk_for(url, timeout=20) as sdk:
+            carrier = Carrier(url=url, sdk=sdk)
+            assert requests.get(f"{url}/healthz", timeout=20).json() == {"status": "ok"}
+            yield carrier
+    finally:
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_carrier_forgets_no_call_and_no_request(tmp_path: Path) -> None:
+    state = tmp_path / "carrier.jsonl"
+    door, url = a_door()
+    with door:
+        with carrier_process(door, url, state) as carrier:
+            carrier.plan(ring_s=FOR_HOURS, times=5)
+            call = carrier.ring(timeout=600)
+            until(lambda: carrier.is_in(call, "ringing"))
+            before = carrier.rings(), carrier.requests(), carrier.get("/plans")
+        with state.open("a") as file:
+            file.write('{"kind":"call","key":"a line that was cut sho')
+        with carrier_process(door, url, state) as carrier:
+            assert (carrier.rings(), carrier.requests(), carrier.get("/plans")) == before
+            assert [found.sid for found in carrier.sdk.calls.list(to=THEIRS)] == [call.sid]
+            assert carrier.sdk.calls(call.sid).update(status="canceled").status == "canceled"
+            carrier.ring()
+        with carrier_process(door, url, state) as carrier:
+            assert [ring["attempt_of_number"] for ring in carrier.rings()] == [1, 2]
+            assert carrier.is_in(call, "canceled")
+
+
+def test_a_call_goes_on_after_its_carrier_was_killed_and_rings_once(tmp_path: Path) -> None:
+    door, url = a_door()
+    with door:
+        with carrier_process(door, url, tmp_path / "carrier.jsonl") as carrier:
+            carrier.plan(ring_s=10)
+            call = carrier.ring()
+            until(lambda: carrier.is_in(call, "ringing"))
+            [before] = carrier.rings()
+        with carrier_process(door, url, tmp_path / "carrier.jsonl") as carrier:
+            assert carrier.ended(call).status == "completed"
+            [after] = carrier.rings()
+            assert after["rang_at"] == before["rang_at"]
+
+
+def test_a_carrier_without_a_file_forgets_with_its_process(start_carrier: Callable[..., Carrier]) -> None:
+    start_carrier().ring()
+    assert start_carrier().rings() == []

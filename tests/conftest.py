@@ -1,0 +1,179 @@
+"""What every test may ask for: real servers, an empty database at this release's schema, a seeded company.
+
+The servers are private ones, started once for all tests and stopped at their end. `DATABASE_URL` and `REDIS_URL` are
+not looked at: a test must never empty somebody's database.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from scheduler.clock import clock
+from scheduler.domain.agent import Agent, AgentFocus, AgentType
+from scheduler.domain.company import CallLimits, Company, CompanySettings
+from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey
+from scheduler.hashing import Hasher
+from scheduler.persistence import schema
+from scheduler.persistence.database import Database
+
+T = TypeVar("T")
+CALLER = "+421221020001"
+
+
+def wait_until(what: Callable[[], T], *, seconds: float = 20.0, says: str = "it came true") -> T:
+    """What `what` gives, as soon as that is truthy. Fails when it never is."""
+    deadline = time.monotonic() + seconds
+    pause = time.monotonic
+    while True:
+        value = what()
+        if value:
+            return value
+        if pause() > deadline:
+            pytest.fail(f"waited {seconds} s and never: {says}; last seen: {value!r}")
+        time_to_look_again()
+
+
+def time_to_look_again() -> None:
+    """Let others run for a moment; a wait ends by what it waits for, never by this."""
+    os.sched_yield() if hasattr(os, "sched_yield") else None
+    _PAUSE.wait(0.02)
+
+
+class _Pause:
+    def __init__(self) -> None:
+        import threading  # noqa: PLC0415 - only here
+
+        self._never = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        self._never.wait(seconds)
+
+
+_PAUSE = _Pause()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
+    url = server.start()
+    schema.upgrade(url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: EmbeddedPostgres) -> str:
+    """A database at this release's schema, without a row but those of the table of arrows."""
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        tables = [
+            name
+            for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            if name not in {"arrows", "alembic_version"}
+        ]
+        connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE".encode())
+    return postgres.url
+
+
+@pytest.fixture
+def redis_url(valkey: EmbeddedValkey) -> str:
+    return valkey.url
+
+
+@pytest.fixture
+def hasher() -> Hasher:
+    return Hasher("a pepper for tests")
+
+
+class TestClock:
+    """A clock that stands at `instant` until a test moves it."""
+
+    __test__ = False
+
+    def __init__(self, instant: datetime) -> None:
+        self.instant = instant
+
+    def __call__(self) -> datetime:
+        return self.instant
+
+    def move(self, span: timedelta) -> None:
+        self.instant += span
+
+
+NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+"""A Thursday; noon in London and 14:00 in Bratislava, where summer time has begun."""
+
+
+@pytest.fixture
+def now() -> TestClock:
+    return TestClock(NOON)
+
+
+@pytest.fixture
+def database(postgres_url: str, now: TestClock) -> Iterator[Database]:
+    database = Database(postgres_url, now=now)
+    yield database
+    database.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded:
+    company_id: UUID
+    agent_id: UUID
+    phone_number_id: UUID
+
+
+def seed(database: Database, instant: datetime, **settings: object) -> Seeded:
+    """A company with a phone agent; limits wide enough not to be what a test is about."""
+    defaults: dict[str, object] = {"limits": CallLimits(concurrent_calls=1000, calls_per_second=1000.0)}
+    company = Company(
+        id=uuid4(),
+        name="Acme",
+        settings=CompanySettings(**{**defaults, **settings}),  # type: ignore[arg-type]
+        created_at=instant,
+        updated_at=instant,
+    )
+    agent = Agent(
+        id=uuid4(),
+        company_id=company.id,
+        name="Generic",
+        type=AgentType.PHONE,
+        focus=AgentFocus.GENERIC,
+        language="EN",
+        duration=timedelta(minutes=10),
+        created_at=instant,
+        updated_at=instant,
+    )
+    with database.transaction() as stores:
+        stores.companies.add(company)
+        number_id = stores.phone_numbers.add(uuid4(), company.id, CALLER, instant)
+        stores.agents.add(agent, number_id)
+    return Seeded(company_id=company.id, agent_id=agent.id, phone_number_id=number_id)
+
+
+@pytest.fixture
+def seeded(database: Database, now: TestClock) -> Seeded:
+    return seed(database, now())
+
+
+real_now = clock(0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path

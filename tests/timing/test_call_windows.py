@@ -1,0 +1,619 @@
+"""A window is open exactly while the wall clock says so, on every night and in every zone."""
+
+import struct
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from importlib import resources
+from itertools import pairwise
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval, Weekday
+from scheduler.domain.refusals import InvalidInterval, NeverOpen, TimezoneAmbiguous, TimezoneUnknown
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
+
+MINUTE = timedelta(minutes=1)
+GRAIN = 5 * MINUTE
+"""In the walks all offsets, hours and rooms are whole multiples of it."""
+RINGING = timedelta(seconds=35)
+NO_ROOM = timedelta(0)
+AROUND_THE_CLOCK = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
+
+
+def in_zones(*names: str) -> CalleeClock:
+    return CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=tuple(sorted(names)))
+
+
+def at_offset(hours: float) -> CalleeClock:
+    return CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=hours))
+
+
+def hours(days: str, start: str, end: str) -> tuple[CallTimeInterval, ...]:
+    names = days.split() if days != "daily" else [day.name for day in Weekday]
+    return call_windows.read_intervals([{"days": names, "start": start, "end": end}])
+
+
+def utc(text: str) -> datetime:
+    return wall(text).replace(tzinfo=UTC)
+
+
+def wall(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+# --- an independent answer: look at the wall clock, every five minutes
+
+
+def wall_is_open(clock: CalleeClock, intervals: Sequence[CallTimeInterval], instant: datetime) -> bool:
+    kept = [timezone(clock.offset)] if clock.offset is not None else [ZoneInfo(name) for name in clock.zones]
+    return all(_shows_open(instant.astimezone(each), intervals) for each in kept)
+
+
+def _shows_open(local: datetime, intervals: Sequence[CallTimeInterval]) -> bool:
+    since_midnight = timedelta(hours=local.hour, minutes=local.minute)
+    today, yesterday = Weekday(local.weekday()), Weekday((local.weekday() + 6) % 7)
+    return any(
+        (today in interval.days and interval.start <= since_midnight < interval.end)
+        or (
+            yesterday in interval.days and interval.start <= since_midnight + timedelta(days=1) < interval.end
+        )
+        for interval in intervals
+    )
+
+
+def first_open_by_walking(
+    clock: CalleeClock, intervals: Sequence[CallTimeInterval], instant: datetime, room: timedelta
+) -> datetime | None:
+    """The first instant from which each grain that the ringing touches is open."""
+    opened_at: datetime | None = None
+    at = instant
+    while True:
+        if not wall_is_open(clock, intervals, at):
+            opened_at = None
+        elif opened_at is None:
+            opened_at = at
+        if opened_at is None and at - instant > call_windows.SEARCHED:
+            return None
+        if opened_at is not None and at >= _grain(opened_at + room):
+            return opened_at if opened_at - instant <= call_windows.SEARCHED else None
+        at = _grain(at) + GRAIN
+
+
+def _grain(at: datetime) -> datetime:
+    return at.replace(minute=at.minute // 5 * 5, second=0, microsecond=0)
+
+
+def changes(name: str, begins: datetime, days: int) -> list[datetime]:
+    """The instants at which a zone changes its offset; found by walking."""
+    marks = [begins + step * GRAIN for step in range(days * 288)]
+    offsets = [mark.astimezone(ZoneInfo(name)).utcoffset() for mark in marks]
+    return [
+        mark for mark, (before, after) in zip(marks[1:], pairwise(offsets), strict=True) if before != after
+    ]
+
+
+EVERY_ZONE = sorted(zone_names.PLACES)
+TIMES = st.integers(0, 24 * 12 - 1)
+INTERVALS = st.lists(
+    st.builds(
+        lambda days, start, length: CallTimeInterval(
+            days=frozenset(days), start=start * GRAIN, end=(start + length) * GRAIN
+        ),
+        st.sets(st.sampled_from(Weekday), min_size=1),
+        TIMES,
+        st.integers(1, 24 * 12),
+    ),
+    min_size=1,
+    max_size=4,
+).map(tuple)
+INSTANTS = st.datetimes(wall("2024-01-01"), wall("2037-01-01"), timezones=st.just(UTC))
+ROOMS = st.integers(0, 18).map(lambda grains: grains * GRAIN)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sets(st.sampled_from(EVERY_ZONE), min_size=1, max_size=3), INTERVALS, INSTANTS, ROOMS)
+def test_the_next_opening_is_the_first_that_a_walk_finds(
+    zones: set[str], intervals: tuple[CallTimeInterval, ...], instant: datetime, room: timedelta
+) -> None:
+    clock = in_zones(*zones)
+    opening = call_windows.next_open(clock, intervals, instant, room=room)
+    assert opening == first_open_by_walking(clock, intervals, instant, room)
+    assert call_windows.is_open(clock, intervals, instant, room=room) == (opening == instant)
+    assert opening is None or call_windows.is_open(clock, intervals, opening, room=room)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(-18 * 12, 18 * 12), INTERVALS, INSTANTS, ROOMS)
+def test_the_next_opening_at_an_offset_is_the_first_that_a_walk_finds(
+    grains: int, intervals: tuple[CallTimeInterval, ...], instant: datetime, room: timedelta
+) -> None:
+    clock = at_offset(grains / 12)
+    opening = call_windows.next_open(clock, intervals, instant, room=room)
+    assert opening == first_open_by_walking(clock, intervals, instant, room)
+
+
+HARD_NIGHTS = [
+    pytest.param("Australia/Lord_Howe", 30, id="Lord Howe shifts by half an hour"),
+    pytest.param("Antarctica/Troll", 120, id="Troll shifts by two hours"),
+    pytest.param("America/Santiago", 60, id="Santiago shifts at midnight"),
+    pytest.param("Pacific/Chatham", 60, id="the Chathams stand at quarter hours"),
+    pytest.param("Asia/Gaza", 60, id="Gaza shifts by the moon"),
+    pytest.param("Africa/Cairo", 60, id="Cairo shifts at midnight"),
+    pytest.param("America/Scoresbysund", 60, id="east Greenland shifts on the evening before"),
+    pytest.param("Europe/Dublin", 60, id="Dublin's winter time is the exception"),
+]
+HARD_HOURS = [
+    pytest.param(hours("daily", "00:00", "00:30"), id="after midnight"),
+    pytest.param(hours("daily", "01:45", "03:15"), id="in the small hours"),
+    pytest.param(hours("daily", "22:00", "02:15"), id="across midnight"),
+    pytest.param(hours("SUN", "23:00", "03:00") + hours("SAT", "23:30", "01:00"), id="at the week's end"),
+]
+
+
+@pytest.mark.parametrize("intervals", HARD_HOURS)
+@pytest.mark.parametrize(("name", "shift"), HARD_NIGHTS)
+def test_each_minute_around_a_change_is_open_as_the_wall_clock_says(
+    name: str, shift: int, intervals: tuple[CallTimeInterval, ...]
+) -> None:
+    clock, nights = in_zones(name), changes(name, utc("2026-01-01"), 365)
+    assert len(nights) == 2
+    for night in nights:
+        before, after = (call_windows.utc_offsets(clock, night + step)[0] for step in (-MINUTE, NO_ROOM))
+        assert abs(after - before) == shift * MINUTE
+        minutes = [night + step * MINUTE for step in range(-300, 300)]
+        is_open = [wall_is_open(clock, intervals, minute) for minute in minutes]
+        assert [call_windows.is_open(clock, intervals, minute) for minute in minutes] == is_open
+        for minute, here in zip(minutes[:-1], is_open[:-1], strict=True):
+            opening = call_windows.next_open(clock, intervals, minute, room=NO_ROOM)
+            assert opening is not None
+            assert (opening == minute) == here
+            if opening <= minutes[-1]:
+                assert is_open[minutes.index(opening)]
+                assert not any(is_open[minutes.index(minute) : minutes.index(opening)])
+
+
+@pytest.mark.parametrize("year", [2024, 2025, 2026])
+def test_casablanca_is_open_as_its_wall_clock_says_around_ramadan(year: int) -> None:
+    clock, intervals = in_zones("Africa/Casablanca"), hours("daily", "02:10", "02:50")
+    for night in changes("Africa/Casablanca", utc(f"{year}-01-01"), 365):
+        for step in range(-180, 180):
+            minute = night + step * MINUTE
+            assert call_windows.is_open(clock, intervals, minute) == wall_is_open(clock, intervals, minute)
+
+
+def test_apia_had_no_friday_and_nobody_could_be_called_on_it() -> None:
+    friday = hours("FRI", "09:00", "17:00")
+    opening = call_windows.next_open(in_zones("Pacific/Apia"), friday, utc("2011-12-29T12:00"), room=NO_ROOM)
+    assert opening == utc("2012-01-05T19:00")  # 09:00 of Friday the 6th, then 14 hours ahead of UTC
+
+
+def test_a_skipped_hour_never_opens_and_the_next_week_does() -> None:
+    skipped = hours("SUN", "02:00", "03:00")
+    opening = call_windows.next_open(
+        in_zones("Europe/Bratislava"), skipped, utc("2026-03-23T00:00"), room=RINGING
+    )
+    assert opening == utc("2026-04-05T00:00")
+
+
+def test_a_repeated_hour_is_open_both_times() -> None:
+    repeated, bratislava = hours("SUN", "02:00", "02:30"), in_zones("Europe/Bratislava")
+    first, second = utc("2026-10-25T00:00"), utc("2026-10-25T01:00")
+    assert call_windows.next_open(bratislava, repeated, utc("2026-10-24T12:00"), room=RINGING) == first
+    assert call_windows.next_open(bratislava, repeated, utc("2026-10-25T00:30"), room=RINGING) == second
+    assert not call_windows.is_open(bratislava, repeated, utc("2026-10-25T00:45"))
+
+
+def test_no_zone_has_ever_changed_twice_within_the_step_that_changes_are_looked_for_in() -> None:
+    times = [_change_times(name) for name in EVERY_ZONE]
+    gaps = [late - early for each in times for early, late in pairwise(each)]
+    assert len(gaps) > 1_000
+    assert min(gaps) > 2 * call_windows._STEP
+
+
+def _change_times(name: str) -> list[int]:
+    """Seconds since 1970 of all changes of offset that a zone's own file lists (RFC 8536, version 2)."""
+    content = resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).read_bytes()
+    utc_marks, standard_marks, leaps, count, kinds, letters = struct.unpack(">6l", content[20:44])
+    second = 44 + count * 5 + kinds * 6 + letters + leaps * 8 + standard_marks + utc_marks
+    count, kinds = struct.unpack(">2l", content[second + 32 : second + 40])
+    body = content[second + 44 :]
+    times = struct.unpack(f">{count}q", body[: 8 * count])
+    offsets = [
+        struct.unpack(">l", body[9 * count + 6 * kind :][:4])[0] for kind in body[8 * count : 9 * count]
+    ]
+    return [
+        at
+        for at, (before, after) in zip(times[1:], pairwise(offsets), strict=True)
+        if before != after and at > 0
+    ]
+
+
+# --- the contract's own examples
+
+
+@pytest.mark.parametrize(
+    ("text", "is_open"),
+    [
+        pytest.param("2026-04-02T07:59:59+10:30", False, id="a second before opening"),
+        pytest.param("2026-04-02T08:00:00+10:30", True, id="at opening"),
+        pytest.param("2026-04-02T08:00:00+10:00", True, id="the offset is used as it is"),
+        pytest.param("2026-04-02T19:59:24+10:30", True, id="with just enough room to ring"),
+        pytest.param("2026-04-02T19:59:25+10:30", False, id="35 seconds before closing"),
+        pytest.param("2026-04-02T20:00:00+10:30", False, id="at closing"),
+    ],
+)
+def test_an_offset_is_judged_on_its_own_clock(text: str, is_open: bool) -> None:
+    requested = requested_time.read(text)
+    number = callee_zones.read_number("+61412345678")
+    clock = callee_zones.deciding_clock(requested, candidate_zone=None, number=number, company_zone=None)
+    instant = call_windows.resolve(requested, clock)
+    assert call_windows.is_open(clock, DEFAULT_INTERVALS, instant, room=RINGING) is is_open
+
+
+def test_too_early_a_time_has_its_next_opening_on_the_callees_clock() -> None:
+    requested = requested_time.read("2026-04-02T07:00:00+10:30")
+    clock = at_offset(10.5)
+    instant = call_windows.resolve(requested, clock)
+    opening = call_windows.next_open(clock, DEFAULT_INTERVALS, instant, room=RINGING)
+    assert opening == utc("2026-04-01T21:30")
+    assert call_windows.local_times(clock, opening) == (wall("2026-04-02T08:00"),)
+    assert call_windows.utc_offsets(clock, opening) == (timedelta(hours=10, minutes=30),)
+
+
+def test_an_opening_too_short_to_ring_is_passed_over() -> None:
+    intervals = hours("MON", "09:00", "09:01") + hours("MON", "10:00", "10:02")
+    clock, monday = in_zones("Europe/London"), utc("2026-01-05T00:00")
+    assert call_windows.next_open(clock, intervals, monday, room=RINGING) == utc("2026-01-05T09:00")
+    assert call_windows.next_open(clock, intervals, monday, room=MINUTE) == utc("2026-01-05T10:00")
+    assert call_windows.next_open(clock, intervals, monday, room=2 * MINUTE) is None
+
+
+def test_abutting_intervals_are_one_opening() -> None:
+    intervals = hours("MON", "09:00", "12:00") + hours("MON", "12:00", "15:00")
+    noon = utc("2026-01-05T11:59:59")
+    assert call_windows.is_open(in_zones("Europe/London"), intervals, noon, room=RINGING)
+    assert not call_windows.is_open(in_zones("Europe/London"), intervals[:1], noon, room=RINGING)
+
+
+def test_an_interval_across_midnight_belongs_to_the_day_on_which_it_starts() -> None:
+    friday_night, london = hours("FRI", "22:00", "02:00"), in_zones("Europe/London")
+    assert call_windows.is_open(london, friday_night, utc("2026-01-10T01:59"))  # Saturday
+    assert not call_windows.is_open(london, friday_night, utc("2026-01-09T01:59"))  # Friday
+    assert not call_windows.is_open(london, friday_night, utc("2026-01-10T02:00"))
+
+
+@given(INSTANTS, st.sampled_from(EVERY_ZONE), ROOMS)
+def test_around_the_clock_is_always_open(instant: datetime, name: str, room: timedelta) -> None:
+    assert call_windows.is_open(in_zones(name), AROUND_THE_CLOCK, instant, room=room)
+    assert call_windows.next_open(in_zones(name), AROUND_THE_CLOCK, instant, room=room) == instant
+
+
+@pytest.mark.parametrize(
+    "instant",
+    [datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 9, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)],
+)
+@pytest.mark.parametrize("clock", [in_zones("Asia/Tokyo", "America/Adak"), at_offset(18), at_offset(-18)])
+def test_the_ends_of_the_calendar_do_no_harm(clock: CalleeClock, instant: datetime) -> None:
+    opening = call_windows.next_open(clock, DEFAULT_INTERVALS, instant, room=RINGING)
+    assert opening is None or timedelta(0) <= opening - instant < timedelta(days=2)
+
+
+@pytest.mark.parametrize(
+    ("clock", "intervals"),
+    [
+        pytest.param(in_zones("Europe/Atlantis"), AROUND_THE_CLOCK, id="a zone that nobody knows"),
+        pytest.param(
+            in_zones("Europe/Prague", "Europe/Atlantis"), AROUND_THE_CLOCK, id="one of two that nobody knows"
+        ),
+        pytest.param(in_zones(), AROUND_THE_CLOCK, id="no zone at all"),
+        pytest.param(in_zones("Europe/Prague"), (), id="no interval"),
+        pytest.param(
+            in_zones("Asia/Tokyo", "America/New_York"), hours("daily", "09:00", "17:00"), id="no common hours"
+        ),
+    ],
+)
+def test_in_doubt_it_is_never_open(clock: CalleeClock, intervals: tuple[CallTimeInterval, ...]) -> None:
+    instant = utc("2026-04-02T12:00")
+    assert not call_windows.is_open(clock, intervals, instant)
+    assert call_windows.next_open(clock, intervals, instant, room=RINGING) is None
+    assert call_windows.common_minutes(clock, intervals, instant) == timedelta(0)
+
+
+def test_several_zones_are_open_only_together() -> None:
+    australia = in_zones(*callee_zones.read_number("+61412345678").zones)
+    day = utc("2026-01-05T12:00")  # Sydney, the first to close, is 11 hours ahead; Perth, the last to open, 8
+    assert call_windows.next_open(australia, DEFAULT_INTERVALS, day, room=RINGING) == utc("2026-01-06T00:00")
+    assert call_windows.is_open(australia, DEFAULT_INTERVALS, utc("2026-01-06T08:59"))
+    assert not call_windows.is_open(australia, DEFAULT_INTERVALS, utc("2026-01-06T09:00"))
+
+
+@pytest.mark.parametrize(
+    ("clock", "instant", "wanted"),
+    [
+        pytest.param(
+            in_zones("Europe/London"), "2026-01-05T00:00", timedelta(hours=84), id="one zone, a week"
+        ),
+        pytest.param(
+            in_zones("Europe/London", "Europe/Bratislava"),
+            "2026-01-05T00:00",
+            timedelta(hours=77),
+            id="two zones",
+        ),
+        pytest.param(
+            in_zones("Europe/London"), "2026-01-05T12:00", timedelta(hours=84), id="from noon to noon"
+        ),
+        pytest.param(
+            in_zones("Asia/Tokyo", "America/Los_Angeles"),
+            "2026-01-05T00:00",
+            timedelta(hours=35),
+            id="far apart",
+        ),
+        pytest.param(
+            in_zones(*callee_zones.read_number("+18005551234").zones),
+            "2026-07-01T00:00",
+            7 * timedelta(minutes=30),
+            id="42 zones in summer: from 08:00 in Guam to 20:00 in St John's",
+        ),
+    ],
+)
+def test_common_minutes_are_those_in_which_all_are_open(
+    clock: CalleeClock, instant: str, wanted: timedelta
+) -> None:
+    assert call_windows.common_minutes(clock, DEFAULT_INTERVALS, utc(instant)) == wanted
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sets(st.sampled_from(EVERY_ZONE), min_size=1, max_size=3), INTERVALS, INSTANTS.map(_grain))
+def test_common_minutes_are_as_many_as_a_walk_counts(
+    zones: set[str], intervals: tuple[CallTimeInterval, ...], instant: datetime
+) -> None:
+    clock = in_zones(*zones)
+    walked = sum(wall_is_open(clock, intervals, instant + step * GRAIN) for step in range(2 * 288))
+    assert call_windows.common_minutes(clock, intervals, instant, days=2) == walked * GRAIN
+
+
+# --- from a wall time to an instant
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "instant"),
+    [
+        pytest.param(
+            "Europe/Bratislava", "2026-03-29T02:30", "2026-03-29T01:30", id="a gap: 02:30 becomes 03:30"
+        ),
+        pytest.param(
+            "Europe/Bratislava", "2026-10-25T02:30", "2026-10-25T00:30", id="a fold: the first time"
+        ),
+        pytest.param("Europe/Bratislava", "2026-07-01T02:30", "2026-07-01T00:30", id="an ordinary night"),
+        pytest.param("Australia/Lord_Howe", "2026-10-04T02:15", "2026-10-03T15:45", id="half an hour's gap"),
+        pytest.param("Australia/Lord_Howe", "2026-04-05T01:45", "2026-04-04T14:45", id="half an hour's fold"),
+        pytest.param("Antarctica/Troll", "2026-03-29T02:30", "2026-03-29T02:30", id="two hours' gap"),
+        pytest.param("America/Santiago", "2026-09-06T00:30", "2026-09-06T04:30", id="a gap at midnight"),
+        pytest.param("Africa/Cairo", "2026-04-24T00:00", "2026-04-23T22:00", id="midnight itself in a gap"),
+        pytest.param("Pacific/Apia", "2011-12-30T12:00", "2011-12-30T22:00", id="a day that never was"),
+        pytest.param(
+            "Asia/Kathmandu", "2026-04-02T07:00", "2026-04-02T01:15", id="three quarters of an hour"
+        ),
+        pytest.param("Pacific/Chatham", "2026-04-02T07:00", "2026-04-01T17:15", id="the Chathams in summer"),
+    ],
+)
+def test_a_wall_time_names_this_instant(name: str, text: str, instant: str) -> None:
+    assert call_windows.instant_of(in_zones(name), wall(text)) == utc(instant)
+
+
+@given(st.sampled_from(EVERY_ZONE), INSTANTS)
+def test_a_wall_time_that_a_clock_shows_names_the_first_instant_at_which_it_does(
+    name: str, instant: datetime
+) -> None:
+    clock = in_zones(name)
+    (shown,) = call_windows.local_times(clock, instant)
+    named = call_windows.instant_of(clock, shown)
+    assert named <= instant
+    assert call_windows.local_times(clock, named) == (shown,)
+
+
+def test_zones_that_disagree_make_a_wall_time_ambiguous() -> None:
+    clock = in_zones("Australia/Perth", "Australia/Sydney")
+    with pytest.raises(TimezoneAmbiguous) as refused:
+        call_windows.instant_of(clock, wall("2026-04-02T09:00"))
+    assert refused.value.details == {
+        "zones": ["Australia/Perth", "Australia/Sydney"],
+        "localTime": "2026-04-02T09:00:00",
+    }
+
+
+def test_zones_that_agree_then_do_not() -> None:
+    clock = in_zones("Africa/Lagos", "Europe/Bratislava")
+    assert call_windows.instant_of(clock, wall("2026-01-05T09:00")) == utc("2026-01-05T08:00")
+
+
+@pytest.mark.parametrize(
+    "clock", [in_zones(), in_zones("Europe/Atlantis"), in_zones("Europe/Prague", "Europe/Atlantis")]
+)
+def test_a_wall_time_on_no_known_clock_names_nothing(clock: CalleeClock) -> None:
+    with pytest.raises(TimezoneUnknown):
+        call_windows.instant_of(clock, wall("2026-04-02T09:00"))
+    with pytest.raises(TimezoneUnknown):
+        call_windows.local_times(clock, utc("2026-04-02T09:00"))
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        pytest.param("2026-04-02T07:00Z", "2026-04-02T07:00", id="an instant, whoever's clock decides"),
+        pytest.param(
+            "2026-04-02T07:00Z[Asia/Tokyo]", "2026-04-02T07:00", id="an instant keeps beside a zone"
+        ),
+        pytest.param("2026-04-02T07:00-00:00", "2026-04-02T07:00", id="-00:00"),
+        pytest.param("2026-04-02T07:00+10:30", "2026-04-01T20:30", id="an offset"),
+        pytest.param("2026-04-02T07:00", "2026-04-02T05:00", id="a wall time on the clock that decides"),
+        pytest.param("2026-04-02T07:00[Asia/Tokyo]", "2026-04-01T22:00", id="a wall time in a zone"),
+        pytest.param(
+            "2026-10-25T02:30[Europe/Prague]", "2026-10-25T00:30", id="a repeated one, the first time"
+        ),
+        pytest.param(
+            "2026-10-25T02:30+01:00[Europe/Prague]", "2026-10-25T01:30", id="the second time, by offset"
+        ),
+        pytest.param("2026-03-29T02:30[Europe/Prague]", "2026-03-29T01:30", id="a skipped one moves forward"),
+    ],
+)
+def test_a_request_means_this_instant(text: str, instant: str) -> None:
+    requested = requested_time.read(text)
+    clock = callee_zones.deciding_clock(
+        requested, candidate_zone="Europe/Bratislava", number=None, company_zone=None
+    )
+    assert call_windows.resolve(requested, clock) == utc(instant)
+
+
+# --- intervals as JSON
+
+
+def an_interval(**changed: Any) -> dict[str, Any]:
+    return {"days": ["MON", "TUE"], "start": "09:00", "end": "12:30"} | changed
+
+
+def test_intervals_are_read_from_json() -> None:
+    read = call_windows.read_intervals(
+        [
+            an_interval(),
+            {"days": ["SUN"], "start": "22:00", "end": "02:00"},
+            an_interval(start="12:30", end="24:00"),
+        ]
+    )
+    assert read == (
+        CallTimeInterval(
+            days=frozenset({Weekday.MON, Weekday.TUE}), start=timedelta(hours=9), end=timedelta(hours=12.5)
+        ),
+        CallTimeInterval(days=frozenset({Weekday.SUN}), start=timedelta(hours=22), end=timedelta(hours=26)),
+        CallTimeInterval(
+            days=frozenset({Weekday.MON, Weekday.TUE}), start=timedelta(hours=12.5), end=timedelta(hours=24)
+        ),
+    )
+
+
+@given(st.sets(st.sampled_from(Weekday), min_size=1), TIMES, st.integers(1, 24 * 12 - 1))
+def test_an_interval_survives_json(days: set[Weekday], start: int, length: int) -> None:
+    interval = CallTimeInterval(days=frozenset(days), start=start * GRAIN, end=(start + length) * GRAIN)
+    assert call_windows.read_intervals(call_windows.intervals_as_json([interval])) == (interval,)
+
+
+def test_the_default_hours_as_json() -> None:
+    assert call_windows.intervals_as_json(DEFAULT_INTERVALS) == [
+        {"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "08:00", "end": "20:00"}
+    ]
+    assert call_windows.intervals_as_json(AROUND_THE_CLOCK)[0]["end"] == "24:00"
+
+
+def test_without_any_interval_nobody_could_be_called() -> None:
+    with pytest.raises(NeverOpen) as refused:
+        call_windows.read_intervals([])
+    assert refused.value.code == "NEVER_OPEN"
+
+
+TIME_RULE = "must be a time from 00:00 to 24:00, written HH:MM"
+DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "reason"),
+    [
+        pytest.param(None, "", "must be a list of intervals", id="null"),
+        pytest.param({"days": []}, "", "must be a list of intervals", id="an object"),
+        pytest.param([an_interval()] * 51, "", "must have at most 50 intervals, got 51", id="too many"),
+        pytest.param(
+            ["MON"], "[0]", "must be an object with days, start and end", id="a text for an interval"
+        ),
+        pytest.param(
+            [an_interval(zone="CET")],
+            "[0]",
+            "has a field that is not one of days, start, end",
+            id="another field",
+        ),
+        pytest.param([{"days": ["MON"], "start": "09:00"}], "[0].end", "is missing", id="no end"),
+        pytest.param([an_interval(days=[])], "[0].days", "must be a list of at least one day", id="no day"),
+        pytest.param(
+            [an_interval(days="MON")], "[0].days", "must be a list of at least one day", id="a text for days"
+        ),
+        pytest.param([an_interval(days=["Monday"])], "[0].days", DAY_RULE, id="a day written out"),
+        pytest.param([an_interval(days=[0])], "[0].days", DAY_RULE, id="a day by number"),
+        pytest.param([an_interval(days=[["MON"]])], "[0].days", DAY_RULE, id="a list for a day"),
+        pytest.param([an_interval(days=["MON", "MON"])], "[0].days", "names a day twice", id="a day twice"),
+        pytest.param([an_interval(), an_interval(start="9:00")], "[1].start", TIME_RULE, id="a short hour"),
+        pytest.param([an_interval(start="09:00:00")], "[0].start", TIME_RULE, id="seconds"),
+        pytest.param([an_interval(start="09:60")], "[0].start", TIME_RULE, id="minute 60"),
+        pytest.param([an_interval(start="25:00")], "[0].start", TIME_RULE, id="hour 25"),
+        pytest.param(
+            [an_interval(start="0\u0669:00")], "[0].start", TIME_RULE, id="digits of another script"
+        ),
+        pytest.param([an_interval(end="12:30\n")], "[0].end", TIME_RULE, id="a line end"),
+        pytest.param([an_interval(end=1230)], "[0].end", TIME_RULE, id="a number for a time"),
+        pytest.param(
+            [an_interval(end="24:01")], "[0].end", "must not be later than 24:00", id="past midnight"
+        ),
+        pytest.param(
+            [an_interval(start="24:00")],
+            "[0].start",
+            "must be before 24:00; a day begins at 00:00",
+            id="from 24:00",
+        ),
+        pytest.param(
+            [an_interval(end="09:00")],
+            "[0]",
+            "start and end are equal; a whole day is 00:00 to 24:00",
+            id="an interval without length",
+        ),
+        pytest.param(
+            [an_interval(), an_interval(days=["TUE"], start="12:29", end="13:00")],
+            "[1]",
+            "overlaps [0] on TUE",
+            id="a minute in common",
+        ),
+        pytest.param(
+            [an_interval(days=["TUE"], start="01:00", end="03:00"), an_interval(start="22:00", end="02:00")],
+            "[0]",
+            "overlaps [1] on TUE",
+            id="one reaches over midnight into the next",
+        ),
+        pytest.param(
+            [
+                an_interval(days=["MON"], start="01:00", end="03:00"),
+                an_interval(days=["SUN"], start="22:00", end="02:00"),
+            ],
+            "[0]",
+            "overlaps [1] on MON",
+            id="one reaches into the next week",
+        ),
+        pytest.param([an_interval(), an_interval()], "[1]", "overlaps [0] on MON", id="the same twice"),
+    ],
+)
+def test_nonsense_is_refused_with_the_place_and_the_reason(value: object, field: str, reason: str) -> None:
+    with pytest.raises(InvalidInterval) as refused:
+        call_windows.read_intervals(value)
+    assert refused.value.details == {"field": f"callTimeIntervals{field}", "reason": reason}
+    assert refused.value.code == "CALL_TIME_INTERVALS_INVALID"
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=6)
+    | st.sampled_from(["MON", "09:00", "24:00"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["days", "start", "end", "x"]), inner, max_size=4)
+    ),
+)
+
+
+@given(JSON)
+def test_any_json_is_read_or_refused(value: object) -> None:
+    try:
+        assert call_windows.read_intervals(value)
+    except (InvalidInterval, NeverOpen) as refused:
+        assert refused.message  # noqa: PT017 - most JSON is refused, some is not

@@ -1,0 +1,392 @@
+"""A number's zones are all that it may be in; the clock that decides is the most exact that anybody named."""
+
+import ast
+import zoneinfo
+from importlib import metadata
+from pathlib import Path
+
+import phonenumbers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from phonenumbers.tzdata import TIMEZONE_DATA
+
+import scheduler.timing
+from scheduler.domain.refusals import (
+    InvalidTimezone,
+    NumberNotAllowed,
+    PhoneNumberInvalid,
+    TimezoneUnknown,
+)
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.timing import callee_zones, requested_time, zone_names
+from scheduler.timing.callee_zones import NumberKind
+
+SLOVAK_MOBILE = "+421915123456"
+AUSTRALIAN_MOBILE = "+61412345678"
+AMERICAN_TOLL_FREE = "+18005551234"
+UNIVERSAL_TOLL_FREE = "+80012345678"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "region", "zones"),
+    [
+        pytest.param(SLOVAK_MOBILE, NumberKind.MOBILE, "SK", ("Europe/Bratislava",), id="one zone"),
+        pytest.param(
+            AUSTRALIAN_MOBILE,
+            NumberKind.MOBILE,
+            "AU",
+            ("Australia/Adelaide", "Australia/Brisbane", "Australia/Perth", "Australia/Sydney"),
+            id="a nationwide mobile is in each zone where more than a few people live",
+        ),
+        pytest.param(
+            "+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",), id="not on the Chathams"
+        ),
+        pytest.param(
+            "+59322345678",
+            NumberKind.FIXED_LINE,
+            "EC",
+            ("America/Guayaquil",),
+            id="a fixed line is where its area code is",
+        ),
+        pytest.param(
+            "+672322123", NumberKind.FIXED_LINE, "NF", ("Pacific/Norfolk",), id="a fixed line on Norfolk"
+        ),
+        pytest.param(
+            "+672381234",
+            NumberKind.MOBILE,
+            "NF",
+            ("Pacific/Norfolk",),
+            id="a mobile that can only be where few people live is there",
+        ),
+        pytest.param(
+            "+919876543210", NumberKind.MOBILE, "IN", ("Asia/Kolkata",), id="an old zone name is replaced"
+        ),
+        pytest.param(
+            "+12125551234",
+            NumberKind.FIXED_OR_MOBILE,
+            "US",
+            ("America/New_York",),
+            id="an American area code",
+        ),
+        pytest.param(
+            "+16135550123", NumberKind.FIXED_OR_MOBILE, "CA", ("America/Toronto",), id="a Canadian one"
+        ),
+        pytest.param(
+            UNIVERSAL_TOLL_FREE, NumberKind.TOLL_FREE, None, (), id="a number of no country has no zone"
+        ),
+        pytest.param("+442071234567", NumberKind.FIXED_LINE, "GB", ("Europe/London",), id="London"),
+    ],
+)
+def test_a_number_has_these_zones(
+    text: str, kind: NumberKind, region: str | None, zones: tuple[str, ...]
+) -> None:
+    number = callee_zones.read_number(text)
+    assert (number.e164, number.kind, number.region, number.zones) == (text, kind, region, zones)
+
+
+def test_a_toll_free_number_may_be_anywhere_few_people_or_not() -> None:
+    zones = callee_zones.read_number(AMERICAN_TOLL_FREE).zones
+    assert len(zones) == 42
+    assert "America/Adak" in zones
+    assert list(zones) == sorted(zones)
+
+
+def test_a_mobile_is_not_held_to_be_where_few_people_live() -> None:
+    every_mobile = (
+        phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE)
+        for region in sorted(phonenumbers.SUPPORTED_REGIONS)
+    )
+    sets = {
+        callee_zones.read_number(
+            phonenumbers.format_number(mobile, phonenumbers.PhoneNumberFormat.E164)
+        ).zones
+        for mobile in every_mobile
+        if mobile is not None
+    }
+    several = {zone for zones in sets if len(zones) > 1 for zone in zones}
+    assert several.isdisjoint({"Australia/Lord_Howe", "Indian/Cocos", "Indian/Christmas", "Pacific/Chatham"})
+    assert {"Pacific/Galapagos", "Atlantic/Azores", "Pacific/Marquesas"} <= several
+    assert () not in sets
+
+
+def test_two_spellings_of_one_line_are_one_number() -> None:
+    assert callee_zones.read_number("+4402071234567").e164 == callee_zones.read_number("+442071234567").e164
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(
+            "0915123456",
+            "it is not E.164, which begins with + and the country's calling code",
+            id="a national number",
+        ),
+        pytest.param("", "it is not E.164, which begins with + and the country's calling code", id="nothing"),
+        pytest.param(
+            "+", "it is not E.164, which has nothing but the digits 0 to 9 after the +", id="only a plus"
+        ),
+        pytest.param(
+            "+421 915 123 456",
+            "it is not E.164, which has nothing but the digits 0 to 9 after the +",
+            id="spaces",
+        ),
+        pytest.param(
+            "+42191512345\u0666",
+            "it is not E.164, which has nothing but the digits 0 to 9 after the +",
+            id="digits of another script",
+        ),
+        pytest.param(
+            "+0421915123456", "it is not E.164: no country's calling code begins with 0", id="a leading 0"
+        ),
+        pytest.param("+4219151234567890", "it is too long: E.164 has at most 15 digits", id="16 digits"),
+        pytest.param("+999123456789", "no country has that calling code", id="no such country"),
+        pytest.param("+1", "it is too short", id="a calling code only"),
+        pytest.param("+421915", "it is too short for SK", id="too short for Slovakia"),
+        pytest.param("+4219151234567", "it is too long for SK", id="too long for Slovakia"),
+        pytest.param("+12025550", "it is too short for US", id="too short for the United States"),
+        pytest.param("+11234567890", "no such number exists in US", id="an area code that nobody has"),
+        pytest.param("+8701234", "it is too short for +870", id="too short for Inmarsat"),
+    ],
+)
+def test_a_number_that_does_not_exist_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(PhoneNumberInvalid) as refused:
+        callee_zones.read_number(text)
+    assert refused.value.details == {"reason": reason}
+
+
+@given(st.from_regex(r"\+?[0-9]{4,16}", fullmatch=True))
+def test_neither_a_refusal_nor_a_repr_repeats_the_number(text: str) -> None:
+    try:
+        shown = repr(callee_zones.read_number(text))
+    except PhoneNumberInvalid as refused:
+        shown = refused.message + repr(refused.details) + repr(refused.__cause__)
+    assert text.removeprefix("+") not in shown
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_number_or_refused(text: str) -> None:
+    try:
+        assert callee_zones.read_number(text).e164.startswith("+")
+    except PhoneNumberInvalid as refused:
+        assert refused.details["reason"]  # noqa: PT017 - most texts are refused, some are not
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        pytest.param("+19002345678", NumberKind.PREMIUM, id="premium"),
+        pytest.param("+9118603451234", NumberKind.SHARED_COST, id="shared cost"),
+        pytest.param("+870773111632", NumberKind.SATELLITE, id="Inmarsat"),
+        pytest.param("+881612345678", NumberKind.SATELLITE, id="a global satellite system"),
+        pytest.param("+8823421234", NumberKind.SATELLITE, id="an international network, 882"),
+        pytest.param("+883510012345", NumberKind.SATELLITE, id="an international network, 883"),
+        pytest.param("+979123456789", NumberKind.PREMIUM, id="international premium"),
+        pytest.param("+80812345678", NumberKind.SHARED_COST, id="international shared cost"),
+    ],
+)
+def test_what_nobody_calls_is_refused(text: str, kind: NumberKind) -> None:
+    number = callee_zones.read_number(text)
+    assert number.kind is kind
+    with pytest.raises(NumberNotAllowed) as refused:
+        callee_zones.check_allowed(number, None)
+    assert refused.value.details["reason"] == kind.value
+
+
+@pytest.mark.parametrize("text", [SLOVAK_MOBILE, AMERICAN_TOLL_FREE, UNIVERSAL_TOLL_FREE, "+442071234567"])
+def test_other_numbers_are_allowed_where_no_country_is_left_out(text: str) -> None:
+    callee_zones.check_allowed(callee_zones.read_number(text), None)
+
+
+def test_a_number_in_an_allowed_country_is_allowed() -> None:
+    callee_zones.check_allowed(callee_zones.read_number(SLOVAK_MOBILE), frozenset({"SK", "CZ"}))
+
+
+@pytest.mark.parametrize(("text", "country"), [(AUSTRALIAN_MOBILE, "AU"), (UNIVERSAL_TOLL_FREE, None)])
+def test_a_number_outside_the_allowed_countries_is_refused(text: str, country: str | None) -> None:
+    with pytest.raises(NumberNotAllowed) as refused:
+        callee_zones.check_allowed(callee_zones.read_number(text), frozenset({"SK", "CZ"}))
+    assert refused.value.details == {"reason": "COUNTRY", "country": country}
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        pytest.param(
+            "Europe/Bratislava", "Europe/Bratislava", id="a city whose clock the data link to another's"
+        ),
+        pytest.param("America/Argentina/Buenos_Aires", "America/Argentina/Buenos_Aires", id="three parts"),
+        pytest.param("America/Buenos_Aires", "America/Argentina/Buenos_Aires", id="an old name"),
+        pytest.param("Asia/Katmandu", "Asia/Kathmandu", id="an old spelling"),
+        pytest.param("Europe/Kiev", "Europe/Kyiv", id="a name that was canonical until 2022"),
+        pytest.param("US/Eastern", "America/New_York", id="an old name by country"),
+        pytest.param("Antarctica/Troll", "Antarctica/Troll", id="a station"),
+    ],
+)
+def test_a_zone_has_one_canonical_name(name: str, canonical: str) -> None:
+    assert callee_zones.check_zone(name) == canonical
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CET", "EET", "MET", "WET", "EST", "EST5EDT", "UTC", "GMT", "Japan", "GB", "Etc/UTC", "Etc/GMT+5"),
+        *("Etc/Unknown", "Factory", "", "Europe", "Europe/", "Europe/Atlantis", "europe/bratislava"),
+        *("../etc/passwd", "/etc/localtime", "Europe/Prague\x00", "posix/Europe/Prague", "+01:00", "Z"),
+    ],
+)
+def test_what_names_no_place_is_no_time_zone(name: str) -> None:
+    with pytest.raises(InvalidTimezone) as refused:
+        callee_zones.check_zone(name)
+    assert refused.value.code == "TIMEZONE_INVALID"
+    assert refused.value.details["reason"] in refused.value.message
+
+
+def test_every_zone_that_a_number_can_have_is_known_by_a_canonical_name() -> None:
+    named = {name for zones in TIMEZONE_DATA.values() for name in zones}
+    canonical = {callee_zones.check_zone(name) for name in named}
+    assert len(named - canonical) == 11
+    assert canonical <= zoneinfo.available_timezones()
+
+
+def test_every_zone_thought_nearly_empty_is_one_that_a_number_can_have() -> None:
+    named = {callee_zones.check_zone(name) for zones in TIMEZONE_DATA.values() for name in zones}
+    assert set(callee_zones._INHABITANTS) <= named
+    assert max(callee_zones._INHABITANTS.values()) < 3_000
+
+
+def test_the_zone_data_are_the_wheels_and_their_version_is_told() -> None:
+    assert zoneinfo.TZPATH == ()
+    year, release = metadata.version("tzdata").split(".")
+    assert f"{year}{'abcdefghij'[int(release) - 1]}" == callee_zones.TZDATA_VERSION
+
+
+def test_every_place_has_a_clock() -> None:
+    assert {zone_names.zone(name).key for name in zone_names.PLACES} == zone_names.PLACES
+
+
+NUMBER = callee_zones.read_number(SLOVAK_MOBILE)
+NOWHERE = callee_zones.read_number(UNIVERSAL_TOLL_FREE)
+OFFSET = "2026-04-02T07:00+10:30"
+
+
+@pytest.mark.parametrize(
+    ("text", "candidate", "number", "company", "source", "zones"),
+    [
+        pytest.param(
+            OFFSET + "[Australia/Adelaide]",
+            "Asia/Tokyo",
+            NUMBER,
+            "Asia/Seoul",
+            TimezoneSource.ZONE,
+            ("Australia/Adelaide",),
+            id="a zone in the text, also beside an offset",
+        ),
+        pytest.param(
+            "2026-04-02T07:00Z[Australia/Adelaide]",
+            "Asia/Tokyo",
+            NUMBER,
+            "Asia/Seoul",
+            TimezoneSource.ZONE,
+            ("Australia/Adelaide",),
+            id="a zone beside an instant",
+        ),
+        pytest.param(OFFSET, "Asia/Tokyo", NUMBER, "Asia/Seoul", TimezoneSource.OFFSET, (), id="an offset"),
+        pytest.param(
+            "2026-04-02T07:00+00:00",
+            "Asia/Tokyo",
+            NUMBER,
+            "Asia/Seoul",
+            TimezoneSource.OFFSET,
+            (),
+            id="+00:00",
+        ),
+        pytest.param(
+            "2026-04-02T07:00Z",
+            "Asia/Tokyo",
+            NUMBER,
+            "Asia/Seoul",
+            TimezoneSource.CANDIDATE,
+            ("Asia/Tokyo",),
+            id="Z names no clock, so the candidate's",
+        ),
+        pytest.param(
+            "2026-04-02T07:00-00:00",
+            None,
+            NUMBER,
+            "Asia/Seoul",
+            TimezoneSource.PHONE_NUMBER,
+            ("Europe/Bratislava",),
+            id="nor does -00:00, so the number's",
+        ),
+        pytest.param(
+            "2026-04-02T07:00",
+            None,
+            NOWHERE,
+            "Asia/Seoul",
+            TimezoneSource.COMPANY,
+            ("Asia/Seoul",),
+            id="a number without zones leaves it to the company",
+        ),
+        pytest.param(
+            None,
+            "Asia/Calcutta",
+            None,
+            None,
+            TimezoneSource.CANDIDATE,
+            ("Asia/Kolkata",),
+            id="no time was asked for",
+        ),
+        pytest.param(None, None, None, "Asia/Seoul", TimezoneSource.COMPANY, ("Asia/Seoul",), id="no number"),
+    ],
+)
+def test_the_most_exact_clock_decides(
+    *,
+    text: str | None,
+    candidate: str | None,
+    number: callee_zones.CalleeNumber | None,
+    company: str | None,
+    source: TimezoneSource,
+    zones: tuple[str, ...],
+) -> None:
+    requested = None if text is None else requested_time.read(text)
+    offset = requested.offset if requested is not None and source is TimezoneSource.OFFSET else None
+    assert callee_zones.deciding_clock(
+        requested, candidate_zone=candidate, number=number, company_zone=company
+    ) == CalleeClock(source=source, offset=offset, zones=zones)
+
+
+@pytest.mark.parametrize(
+    ("text", "candidate", "number", "company"),
+    [
+        pytest.param("2026-04-02T07:00Z", None, None, None, id="an instant and nothing else"),
+        pytest.param("2026-04-02T07:00", None, NOWHERE, None, id="a number without zones"),
+        pytest.param(None, None, None, None, id="nothing at all"),
+        pytest.param(
+            None, "Europe/Atlantis", NUMBER, "Asia/Seoul", id="a candidate's zone that is known no more"
+        ),
+        pytest.param(None, None, NOWHERE, "CET", id="a company's zone that is known no more"),
+    ],
+)
+def test_where_nobody_knows_whose_clock_decides_nobody_is_called(
+    text: str | None, candidate: str | None, number: callee_zones.CalleeNumber | None, company: str | None
+) -> None:
+    requested = None if text is None else requested_time.read(text)
+    with pytest.raises(TimezoneUnknown):
+        callee_zones.deciding_clock(requested, candidate_zone=candidate, number=number, company_zone=company)
+
+
+def test_the_large_parts_of_phonenumbers_stay_on_disk() -> None:
+    imported = {
+        name
+        for path in Path(scheduler.timing.__path__[0]).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for name in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        )
+    }
+    assert {name for name in imported if name.startswith("phonenumbers")} == {
+        "phonenumbers",
+        "phonenumbers.timezone",
+    }

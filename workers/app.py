@@ -1,0 +1,60 @@
+"""The Celery application: broker, queues, routes, and each setting's reason. It declares no task."""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+from kombu import Queue
+
+from scheduler.logs import configure
+from scheduler.settings import Settings, settings
+from scheduler.use_cases.bell import QUEUES
+
+KEY_PREFIX = "duecall:"
+ANSWERED_CHANNEL = "duecall:answered"
+"""On this Redis channel a worker says which command it has answered."""
+
+
+def make_app(chosen: Settings) -> Celery:
+    """The application for these settings. Raises MissingSetting without REDIS_URL."""
+    app = Celery("duecall", broker=chosen.redis, backend=None, include=["workers.tasks"])
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        # A message is a hint: nobody waits for its result, and a lost or doubled one costs a look.
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_publish_retry=False,
+        task_queues=[Queue(name) for name in sorted(set(QUEUES.values()))],
+        task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
+        task_default_queue="maintenance",
+        worker_prefetch_multiplier=1,
+        # A broker that went away is waited for; what was taken in goes on meanwhile.
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_transport_options={
+            "visibility_timeout": 300,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+            "global_keyprefix": KEY_PREFIX,
+        },
+        # Flower shows tasks by these events; arguments are ids.
+        worker_send_task_events=True,
+        task_send_sent_event=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        beat_scheduler="workers.clock:Clock",
+        beat_max_loop_interval=1,
+    )
+    return app
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _our_logs(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    configure()
+
+
+app = make_app(settings())

@@ -1,0 +1,120 @@
+"""The doorbell over Redis: a background publisher that never keeps a caller waiting, and knows when Redis is away."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Sequence
+from uuid import UUID
+
+import redis
+from celery import Celery
+from kombu import Connection
+
+from scheduler.logs import log
+from scheduler.use_cases.bell import QUEUES
+from workers.app import ANSWERED_CHANNEL, KEY_PREFIX
+
+_log = log(__name__)
+_SOCKET_TIMEOUT = 0.5
+_TRY_AGAIN_AFTER = 1.0
+_MAX_WAITING = 10_000
+_ERRORS = (OSError, redis.RedisError)
+
+
+class RedisBell:
+    """Rings in the background, in order, without retries: what is lost, the clock rings for again.
+
+    Start it in the process that uses it, after any fork.
+    """
+
+    def __init__(self, app: Celery, redis_url: str) -> None:
+        self._app = app
+        self._redis = redis.Redis.from_url(
+            redis_url, socket_timeout=_SOCKET_TIMEOUT, socket_connect_timeout=_SOCKET_TIMEOUT
+        )
+        self._connection = Connection(
+            redis_url,
+            connect_timeout=_SOCKET_TIMEOUT,
+            transport_options={
+                "socket_timeout": _SOCKET_TIMEOUT,
+                "socket_connect_timeout": _SOCKET_TIMEOUT,
+                "global_keyprefix": KEY_PREFIX,
+            },
+        )
+        self._waiting: queue.Queue[tuple[str, tuple[UUID, ...]] | UUID | None] = queue.Queue(_MAX_WAITING)
+        self._away = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
+        self._stopped = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish what waits, then end; at most 2 s."""
+        self._stopped = True
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        self._thread.join(2)
+
+    @property
+    def is_away(self) -> bool:
+        """Redis did not take the last ring; nobody should wait for an answer over it."""
+        return self._away.is_set()
+
+    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+        """Tell a worker to look at these. Never raises."""
+        self._put((task, tuple(ids)))
+
+    def answered(self, command_id: UUID) -> None:
+        """Tell whoever waits for this command that its answer is there. Never raises."""
+        self._put(command_id)
+
+    def _put(self, ring: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        # While Redis is away rings are dropped, not piled up: the rows know what waits.
+        if self._away.is_set():
+            return
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(ring)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                ring = self._waiting.get(timeout=_TRY_AGAIN_AFTER if self._away.is_set() else None)
+            except queue.Empty:
+                self._look_whether_it_is_back()
+                continue
+            if ring is None:
+                return
+            try:
+                self._publish(ring)
+            except Exception as error:  # noqa: BLE001 - kombu wraps what went wrong in many kinds
+                if not isinstance(error, _ERRORS):
+                    _log.warning("a ring was lost", exc_info=error)
+                self._went_away()
+
+    def _publish(self, ring: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        if isinstance(ring, UUID):
+            self._redis.publish(ANSWERED_CHANNEL, str(ring))
+            return
+        task, ids = ring
+        self._app.send_task(
+            task,
+            args=[[str(each) for each in ids]],
+            queue=QUEUES[task],
+            connection=self._connection,
+            retry=False,
+            ignore_result=True,
+        )
+
+    def _went_away(self) -> None:
+        if not self._away.is_set():
+            _log.warning("Redis is away; the clock will ring again for what waits")
+        self._away.set()
+        with contextlib.suppress(Exception):
+            self._connection.close()
+
+    def _look_whether_it_is_back(self) -> None:
+        with contextlib.suppress(*_ERRORS):
+            self._redis.ping()
+            self._away.clear()
+            _log.info("Redis is back")

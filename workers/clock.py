@@ -1,0 +1,92 @@
+"""The clock: Celery's Beat with a scheduler that looks into PostgreSQL. Two may run; each row is released by one."""
+
+from typing import Any
+
+import psycopg
+from celery.beat import Scheduler
+
+from scheduler import assembly
+from scheduler.clock import monotonic
+from scheduler.logs import log
+from scheduler.persistence.database import DUE_CHANNEL, DatabaseAway
+from scheduler.settings import settings
+from workers.app import app
+from workers.bell import RedisBell
+
+_log = log(__name__)
+_LOOK_EVERY = 1.0
+_SHORTEST_WAIT = 0.005
+
+
+class Clock(Scheduler):  # type: ignore[misc]
+    """Releases what is due, and rings again for what nobody has looked at.
+
+    It waits inside `tick`, on LISTEN: Beat sleeps between ticks, and nothing can wake that sleep. No error leaves
+    `tick`, because one that did would end Beat. Nothing is kept in Beat's own schedule.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Beat's own
+        self._listening: psycopg.Connection[Any] | None = None
+        self._next_sweep = 0.0
+        super().__init__(*args, **kwargs)
+        if kwargs.get("lazy"):
+            return
+        chosen = settings()
+        bell = RedisBell(app, chosen.redis)
+        bell.start()
+        self._release = assembly.workshop(chosen, bell).release
+        self._sweep_every = chosen.policy.sweep.total_seconds()
+
+    def setup_schedule(self) -> None:
+        """Beat's own schedule stays empty."""
+
+    def tick(self, *_: Any, **__: Any) -> float:  # noqa: ANN401 - Beat's own
+        """Look once, then wait for the next due time, a notification, or a second. Beat need not sleep after it."""
+        try:
+            self._look()
+            self._wait(self._until_next())
+        except (DatabaseAway, psycopg.Error):
+            _log.warning("the clock does not see the database; it looks again in a second")
+            self._forget_connection()
+            return _LOOK_EVERY
+        except Exception:
+            _log.exception("the clock stumbled; it looks again in a second")
+            self._forget_connection()
+            return _LOOK_EVERY
+        return 0
+
+    def _look(self) -> None:
+        while self._release.due():
+            pass
+        self._release.unanswered()
+        instant = monotonic()
+        if instant >= self._next_sweep:
+            self._next_sweep = instant + self._sweep_every
+            self._release.silent()
+
+    def _until_next(self) -> float:
+        next_due = self._release.next_due()
+        wait = min(_LOOK_EVERY, max(0.0, self._next_sweep - monotonic()))
+        if next_due is None:
+            return wait
+        return min(wait, max(_SHORTEST_WAIT, (next_due - self._release.now()).total_seconds()))
+
+    def _wait(self, seconds: float) -> None:
+        if self._listening is None:
+            self._listening = psycopg.connect(
+                settings().database("listen"),
+                autocommit=True,
+                connect_timeout=3,
+                application_name="duecall clock",
+            )
+            self._listening.execute(f"LISTEN {DUE_CHANNEL}")
+        for _ in self._listening.notifies(timeout=seconds, stop_after=1):
+            return
+
+    def _forget_connection(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    def close(self) -> None:
+        self._forget_connection()

@@ -1,0 +1,110 @@
+"""Every task: it reads its message, calls one verb, and is done. Ids travel, state does not."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from celery import Task
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+
+from scheduler import assembly
+from scheduler.assembly import Workshop
+from scheduler.logs import log
+from scheduler.persistence.database import DatabaseAway
+from scheduler.settings import settings
+from scheduler.use_cases import bell as names
+from scheduler.use_cases.dial import Dialler
+from workers.app import app
+from workers.bell import RedisBell
+
+_log = log(__name__)
+
+
+@lru_cache(maxsize=1)
+def _bell() -> RedisBell:
+    bell = RedisBell(app, settings().redis)
+    bell.start()
+    return bell
+
+
+@lru_cache(maxsize=1)
+def workshop() -> Workshop:
+    """This process's use cases, put together at the first task."""
+    return assembly.workshop(settings(), _bell())
+
+
+class _Dialler:
+    """The one dialler of a dial worker, started with the worker and drained with it."""
+
+    one: Dialler | None = None
+
+
+class QuietTask(Task):  # type: ignore[misc]
+    """A task whose failure is logged by its kind and place alone: an error's text may quote a number."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the message holds
+        try:
+            super().__call__(*args, **kwargs)
+        except DatabaseAway:
+            _log.warning("the database is away; the clock rings again", task=self.name)
+        except Exception:
+            _log.exception("a task failed; the clock rings again", task=self.name)
+
+
+def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
+    """One that fails does not keep the verb from the others; the clock rings again for it."""
+    for each in ids:
+        try:
+            verb(UUID(each))
+        except DatabaseAway:
+            raise
+        except Exception:
+            _log.exception("one failed; the clock rings again for it", ids=each)
+
+
+@app.task(name=names.APPLY, base=QuietTask)  # type: ignore[untyped-decorator]
+def apply(command_ids: list[str]) -> None:
+    _each(command_ids, workshop().apply.command)
+
+
+@app.task(name=names.DIAL, base=QuietTask)  # type: ignore[untyped-decorator]
+def dial(attempt_ids: list[str]) -> None:
+    if _Dialler.one is None:
+        raise RuntimeError("this worker has no dialler: start it with -Q dial --pool solo")
+    _Dialler.one.take([UUID(each) for each in attempt_ids])
+
+
+@app.task(name=names.HEAR, base=QuietTask)  # type: ignore[untyped-decorator]
+def hear(event_ids: list[str]) -> None:
+    _each(event_ids, workshop().hear.event)
+
+
+@app.task(name=names.SETTLE, base=QuietTask)  # type: ignore[untyped-decorator]
+def settle(_: list[str]) -> None:
+    workshop().settle.round()
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    queues = set(sender.app.amqp.queues.consume_from)
+    if "dial" not in queues:
+        return
+    if queues != {"dial"} or "solo" not in str(sender.pool_cls):
+        raise SystemExit(
+            "a dial worker takes no other queue and has pool solo: celery ... -Q dial --pool solo"
+        )
+    _Dialler.one = assembly.dialler(settings())
+    _Dialler.one.start()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop_claiming(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    if _Dialler.one is not None:
+        _Dialler.one.stop_claiming()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    if _Dialler.one is not None:
+        _Dialler.one.stop()
