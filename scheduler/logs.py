@@ -50,9 +50,11 @@ ALLOWED = frozenset(
     }
 )
 
+_STRUCTLOG_OWN = frozenset({"_record", "_from_structlog"})
+
 
 def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: value for key, value in event.items() if key in ALLOWED}
+    return {key: value for key, value in event.items() if key in ALLOWED or key in _STRUCTLOG_OWN}
 
 
 def _error_by_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -98,6 +100,8 @@ def configure(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # A record that cannot be written must not be printed raw: its arguments are not on the list.
+    logging.raiseExceptions = False
     for talkative in ("aiohttp.access", "uvicorn.access", "twilio.http_client", "httpx", "tornado.access"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     structlog.configure(

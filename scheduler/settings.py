@@ -1,5 +1,6 @@
 """Every environment variable, read once. Nothing else in the product reads the environment."""
 
+import os
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +18,7 @@ DEVELOPMENT_FLOWER_AUTH = "operator:operator"
 class Settings(BaseSettings):
     """What may be set. A variable is the field's name in capitals; times are seconds, decimals allowed."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="", case_sensitive=False, extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="", case_sensitive=False, extra="ignore", hide_input_in_errors=True)
 
     duecall_env: Literal["development", "production"] = "development"
     duecall_home: Path = Path(".duecall")
@@ -100,9 +99,7 @@ class Settings(BaseSettings):
 
     @property
     def auth_tokens(self) -> tuple[str, ...]:
-        return tuple(
-            token.strip() for token in self.twilio_auth_token.get_secret_value().split(",") if token.strip()
-        )
+        return tuple(token.strip() for token in self.twilio_auth_token.get_secret_value().split(",") if token.strip())
 
     def database(self, role: Literal["api", "worker", "owner", "listen"]) -> str:
         """The URL for a role. Raises MissingSetting when there is no database at all."""
@@ -123,13 +120,16 @@ class Settings(BaseSettings):
         return self.redis_url.get_secret_value()
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment with `variables` set; for a child process."""
+    return {**os.environ, **variables}
+
+
 class MissingSetting(Exception):
     """A setting without a default is not set."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name} is not set. Set it, or run `duecall up`, which brings a private server of its own."
-        )
+        super().__init__(f"{name} is not set. Set it, or run `duecall up`, which brings a private server of its own.")
 
 
 @lru_cache(maxsize=1)

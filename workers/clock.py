@@ -49,7 +49,7 @@ class Clock(Scheduler):  # type: ignore[misc]
             _log.warning("the clock does not see the database; it looks again in a second")
             self._forget_connection()
             return _LOOK_EVERY
-        except Exception:
+        except Exception:  # noqa: BLE001 - an error out of tick ends Beat
             _log.exception("the clock stumbled; it looks again in a second")
             self._forget_connection()
             return _LOOK_EVERY

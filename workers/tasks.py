@@ -48,7 +48,7 @@ class QuietTask(Task):  # type: ignore[misc]
             super().__call__(*args, **kwargs)
         except DatabaseAway:
             _log.warning("the database is away; the clock rings again", task=self.name)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged by kind and place; its text stays here
             _log.exception("a task failed; the clock rings again", task=self.name)
 
 
@@ -59,7 +59,7 @@ def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
             verb(UUID(each))
         except DatabaseAway:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - the others get their turn
             _log.exception("one failed; the clock rings again for it", ids=each)
 
 
@@ -91,9 +91,7 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
     if "dial" not in queues:
         return
     if queues != {"dial"} or "solo" not in str(sender.pool_cls):
-        raise SystemExit(
-            "a dial worker takes no other queue and has pool solo: celery ... -Q dial --pool solo"
-        )
+        raise SystemExit("a dial worker takes no other queue and has pool solo: celery ... -Q dial --pool solo")
     _Dialler.one = assembly.dialler(settings())
     _Dialler.one.start()
 

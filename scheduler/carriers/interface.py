@@ -28,9 +28,7 @@ class CarrierLine(Protocol):
 class CarrierDesk(Protocol):
     """Answers questions about calls; asked from threads. Each may raise CarrierUnavailable."""
 
-    def listed(
-        self, *, to: str, caller: str, created_from: datetime, created_until: datetime
-    ) -> Sequence[ListedCall]:
+    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
         """The calls between two numbers that were created in the half-open span."""
         ...
 

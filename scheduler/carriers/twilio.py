@@ -62,8 +62,8 @@ _ANSWERED_BY = {
     "unknown": AnsweredBy.UNKNOWN,
 }
 
-_NUMBER_CODES = frozenset({13223, 13224, 13225, 21211, 21214, 21216, 21217})
-"""Twilio's error codes that speak of the called number: invalid, unreachable, blocked."""
+_NUMBER_CODES = frozenset({13223, 13224, 13225, 21211, 21214, 21215, 21216, 21217})
+"""Twilio's error codes that speak of the called number: invalid, unreachable, blocked, not permitted."""
 _ACCOUNT_CODES = {
     20003: "CREDENTIALS",
     20005: "ACCOUNT_NOT_ACTIVE",
@@ -241,9 +241,7 @@ class TwilioDesk:
             http_client=_HttpClient(account.api_url, policy.total_timeout.total_seconds()),
         )
 
-    def listed(
-        self, *, to: str, caller: str, created_from: datetime, created_until: datetime
-    ) -> Sequence[ListedCall]:
+    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
         """The calls between two numbers that were created in the half-open span.
 
         No StartTime filter: a queued call has none yet and would be missed. Newest first, so reading ends at the
@@ -296,7 +294,8 @@ class TwilioCallbacks:
             params.setdefault(name, []).append(value)
         url = f"{self._account.public_url}{path}"
         # All tokens are tried, so that the time taken does not tell which one matched.
-        return any([validator.validate(url, params, signature) for validator in self._validators])
+        genuine = [validator.validate(url, params, signature) for validator in self._validators]
+        return any(genuine)
 
     def read(self, token: str, form: Mapping[str, str]) -> CallNews:
         """The news in a form. Raises NotACallback when a known field is not what it must be.

@@ -12,7 +12,7 @@ A class's docstring is its default message. `details` never holds more than the 
 from typing import Any, ClassVar
 
 
-class Refused(Exception):  # noqa: N818 - the name is the sentence: the request is refused
+class Refused(Exception):
     """The request was refused."""
 
     code: ClassVar[str] = "REFUSED"

@@ -63,6 +63,4 @@ def allot(
         places.append(Place(attempt_id=attempt_id, send_at=send_at))
         account = account.taken(send_at)
         paces[company_id] = company.taken(send_at)
-    return Allotment(
-        places=tuple(places), account=account, companies=paces, try_again_at=min(later) if later else None
-    )
+    return Allotment(places=tuple(places), account=account, companies=paces, try_again_at=min(later) if later else None)

@@ -84,18 +84,12 @@ def on_request(
     if requested is None:
         due_at = call_windows.next_open(clock, callee.settings.intervals, received_at, room=policy.room)
         if due_at is None:
-            raise NoOpeningBeforeExpiry(
-                _NO_LONG_ENOUGH_OPENING.format(seconds=int(policy.room.total_seconds()))
-            )
+            raise NoOpeningBeforeExpiry(_NO_LONG_ENOUGH_OPENING.format(seconds=int(policy.room.total_seconds())))
     else:
-        due_at = _explicit(
-            call_windows.resolve(requested, clock), clock, callee.settings, received_at, policy
-        )
+        due_at = _explicit(call_windows.resolve(requested, clock), clock, callee.settings, received_at, policy)
     _must_consent(clock, callee.consent_until, due_at)
     warnings = _offset_warning(clock, callee, due_at)
-    schedule = Schedule(
-        requested=text, clock=clock, due_at=due_at, tzdata_version=callee_zones.TZDATA_VERSION
-    )
+    schedule = Schedule(requested=text, clock=clock, due_at=due_at, tzdata_version=callee_zones.TZDATA_VERSION)
     return schedule, warnings
 
 
@@ -138,9 +132,7 @@ def _explicit(
     closing = call_windows.is_open(clock, settings.intervals, due_at)
     local = call_windows.local_times(clock, due_at)[0]
     where = _clock_text(clock)
-    why = (
-        "too close to closing to ring" if closing else "outside the hours in which this person may be called"
-    )
+    why = "too close to closing to ring" if closing else "outside the hours in which this person may be called"
     raise OutsideCallTimeInterval(
         f"{local:%Y-%m-%d %H:%M} on the callee's clock ({where}) is {why}."
         + (f" The next allowed time is {_utc_text(next_at)}." if next_at else ""),
@@ -227,9 +219,7 @@ class LastLook:
     """The database's clock less ours, offset left out."""
 
 
-def on_last_look(
-    look: LastLook, epoch: int, now: datetime, policy: Policy
-) -> GoAhead | NotMine | tuple[Event, ...]:
+def on_last_look(look: LastLook, epoch: int, now: datetime, policy: Policy) -> GoAhead | NotMine | tuple[Event, ...]:
     """May it ring, this instant? Everything that the claim asked is asked again, and the window above all.
 
     Events instead of a yes put it back, or end it.
@@ -283,9 +273,7 @@ def next_opening(
     instant = now
     horizon = now + timedelta(days=14)
     while instant < horizon:
-        openings = [
-            call_windows.next_open(clock, settings.intervals, instant, room=policy.room) for clock in clocks
-        ]
+        openings = [call_windows.next_open(clock, settings.intervals, instant, room=policy.room) for clock in clocks]
         if any(opening is None for opening in openings):
             return None
         latest = max(opening for opening in openings if opening is not None)
@@ -369,12 +357,8 @@ def on_news(attempt: Attempt, news: CallNews, now: datetime, policy: Policy) -> 
         events.append(Placed(call_sid=news.call_sid, look_at=look_at))
     answered_by = news.answered_by or attempt.answered_by
     if news.rank is Rank.OVER:
-        known = CallNews(
-            call_sid=news.call_sid, status=news.status, answered_by=answered_by, sip_code=news.sip_code
-        )
-        events.append(
-            Ended(reason=reason_of(known), ended_at=now, answered_by=answered_by, duration=news.duration)
-        )
+        known = CallNews(call_sid=news.call_sid, status=news.status, answered_by=answered_by, sip_code=news.sip_code)
+        events.append(Ended(reason=reason_of(known), ended_at=now, answered_by=answered_by, duration=news.duration))
     elif news.rank > attempt.heard_rank:
         events.append(Progressed(rank=news.rank, answered_by=news.answered_by))
     return tuple(events)

@@ -54,9 +54,7 @@ class Policy:
             if getattr(self, shorter) >= getattr(self, longer):
                 raise UnsafeTimes(f"{shorter} must be shorter than {longer}: {why}.")
         if self.total_timeout + SEND_SPAN > self.lease:
-            raise UnsafeTimes(
-                "lease must be longer than total_timeout by the second within which a claim is sent."
-            )
+            raise UnsafeTimes("lease must be longer than total_timeout by the second within which a claim is sent.")
 
     @property
     def room(self) -> timedelta:

@@ -109,19 +109,13 @@ class Attempts:
         """
         arrow = arrow_of(attempt, event)
         moved = evolve(attempt, event, now)
-        self._connection.execute(
-            update(attempts).where(attempts.c.id == attempt.id).values(**_columns(moved))
-        )
-        self._write_history(
-            moved, event.name, attempt.state, arrow.target, arrow.reason, actor, _detail(event)
-        )
+        self._connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(**_columns(moved)))
+        self._write_history(moved, event.name, attempt.state, arrow.target, arrow.reason, actor, _detail(event))
         return moved
 
     def claim(self, attempt: Attempt, event: Claimed, account_id: int, actor: str, now: datetime) -> Attempt:
         """Like `save`; the new token leads to the attempt for ever."""
-        self._connection.execute(
-            update(attempts).where(attempts.c.id == attempt.id).values(account_id=account_id)
-        )
+        self._connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(account_id=account_id))
         moved = self.save(attempt, event, actor, now)
         self._connection.execute(
             insert(attempt_tokens).values(token=event.token, attempt_id=attempt.id, claimed_at=now)
@@ -177,14 +171,14 @@ class Attempts:
 
     def companies_of(self, ids: Sequence[UUID]) -> list[UUID]:
         """Whose attempts these are."""
-        rows = self._connection.execute(
-            select(attempts.c.company_id).where(attempts.c.id.in_(ids)).distinct()
-        )
+        rows = self._connection.execute(select(attempts.c.company_id).where(attempts.c.id.in_(ids)).distinct())
         return [row.company_id for row in rows]
 
     def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Claimable]:
-        """Those of `ids` that may be claimed now, one a number, earliest due first; they and their lines are ours
-        until we commit. What somebody else has locked is passed over."""
+        """Those of `ids` that may be claimed now, one a number, earliest due first.
+
+        They and their lines are ours until we commit. What somebody else has locked is passed over.
+        """
         rows = self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}).all()
         busy = {row.company_id: row.calls for row in self._connection.execute(_CALLS_BY_COMPANY)}
         taken: set[bytes] = set()
@@ -192,9 +186,7 @@ class Attempts:
         for row in rows:
             if row.number_hash not in taken:
                 taken.add(row.number_hash)
-                claimable.append(
-                    Claimable(attempt=_attempt(row), calls_in_progress=busy.get(row.company_id, 0))
-                )
+                claimable.append(Claimable(attempt=_attempt(row), calls_in_progress=busy.get(row.company_id, 0)))
         return claimable
 
     def look(self, attempt_id: UUID) -> LookRow | None:
@@ -202,9 +194,7 @@ class Attempts:
         row = self._connection.execute(_LAST_LOOK, {"id": attempt_id}).one_or_none()
         if row is None:
             return None
-        limits = CallLimits(
-            concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second)
-        )
+        limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
         return LookRow(
             attempt=_attempt(row),
             phone_number=row.phone_number,
@@ -262,9 +252,7 @@ class Attempts:
 
     def bound_sids(self, call_sids: Iterable[str]) -> frozenset[str]:
         """Those of the carrier's calls that an attempt has already."""
-        rows = self._connection.execute(
-            select(attempts.c.call_sid).where(attempts.c.call_sid.in_(list(call_sids)))
-        )
+        rows = self._connection.execute(select(attempts.c.call_sid).where(attempts.c.call_sid.in_(list(call_sids))))
         return frozenset(row.call_sid for row in rows)
 
     def counts(self, now: datetime) -> list[Row[Any]]:

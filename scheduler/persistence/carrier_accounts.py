@@ -98,7 +98,5 @@ class CarrierAccounts:
 
     def take_slots(self, account_id: int, next_slot_at: datetime) -> None:
         self._connection.execute(
-            update(carrier_accounts)
-            .where(carrier_accounts.c.id == account_id)
-            .values(next_slot_at=next_slot_at)
+            update(carrier_accounts).where(carrier_accounts.c.id == account_id).values(next_slot_at=next_slot_at)
         )

@@ -63,9 +63,7 @@ class CarrierEvents:
         return CarrierEvent(id=row.id, token=row.token, raw=row.raw, received_at=row.received_at)
 
     def heard(self, event_id: UUID, now: datetime) -> None:
-        self._connection.execute(
-            update(carrier_events).where(carrier_events.c.id == event_id).values(heard_at=now)
-        )
+        self._connection.execute(update(carrier_events).where(carrier_events.c.id == event_id).values(heard_at=now))
 
     def ring_unheard(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Events that nobody has heard since they were last rung for; they count as rung now."""

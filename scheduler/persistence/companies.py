@@ -40,16 +40,15 @@ class Companies:
     def first(self) -> Company | None:
         """The oldest company there is; the one that a development installation was seeded with."""
         row = self._connection.execute(
-            select(companies)
-            .where(companies.c.deleted_at.is_(None))
-            .order_by(companies.c.created_at)
-            .limit(1)
+            select(companies).where(companies.c.deleted_at.is_(None)).order_by(companies.c.created_at).limit(1)
         ).one_or_none()
         return _company(row) if row else None
 
     def lock_for_claim(self, company_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Company, datetime]]:
-        """Those that may be called for, with their next slot, in the order of their ids; nobody else may pause,
-        delete or claim for them until we commit."""
+        """Those that may be called for, with their next slot, in the order of their ids.
+
+        Nobody else may pause, delete or claim for them until we commit.
+        """
         rows = self._connection.execute(
             select(companies)
             .where(

@@ -121,9 +121,7 @@ class Database:
         """The migration that the database stands at; None for an empty one. Raises DatabaseAway."""
         try:
             with self._engine.connect() as connection:
-                there = connection.execute(
-                    text("SELECT to_regclass('alembic_version') IS NOT NULL")
-                ).scalar_one()
+                there = connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
                 if not there:
                     return None
                 revision: str | None = connection.execute(

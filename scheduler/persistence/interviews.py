@@ -62,7 +62,7 @@ class Interviews:
         )
 
     def open_of_candidate(self, candidate_id: UUID) -> bool:
-        """Has this candidate an interview that may still be called?"""
+        """Whether this candidate has an interview that may still be called."""
         return (
             self._connection.execute(
                 select(interviews.c.id)

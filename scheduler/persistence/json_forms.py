@@ -50,9 +50,7 @@ def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
         "callTimeIntervals": intervals_as_json(settings.intervals),
         "machineDetection": settings.machine_detection,
         "offsetMustMatchNumber": settings.offset_must_match_number,
-        "allowedCountries": (
-            None if settings.allowed_countries is None else sorted(settings.allowed_countries)
-        ),
+        "allowedCountries": (None if settings.allowed_countries is None else sorted(settings.allowed_countries)),
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.tables import api_keys, companies
@@ -45,6 +45,14 @@ class Keys:
             )
         )
 
+    def revoke_named(self, name: str, now: datetime) -> None:
+        """No key of that name is good any more."""
+        self._connection.execute(
+            update(api_keys)
+            .where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
+            .values(revoked_at=now, updated_at=now)
+        )
+
     def by_hash(self, key_hash: bytes) -> Key | None:
         row = self._connection.execute(
             select(api_keys, companies.c.deleted_at.label("company_deleted_at"))
@@ -75,8 +83,6 @@ class Keys:
             else companies.c.ats_principal_id == principal.id
         )
         rows = self._connection.execute(
-            select(companies.c.id).where(
-                companies.c.id.in_(list(company_ids)), companies.c.deleted_at.is_(None), mine
-            )
+            select(companies.c.id).where(companies.c.id.in_(list(company_ids)), companies.c.deleted_at.is_(None), mine)
         )
         return frozenset(row.id for row in rows)

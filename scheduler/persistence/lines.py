@@ -15,21 +15,15 @@ class Lines:
 
     def ensure(self, number_hash: bytes, now: datetime) -> None:
         """There is a line for this number; a new one is free."""
-        self._connection.execute(
-            insert(lines).values(number_hash=number_hash, free_at=now).on_conflict_do_nothing()
-        )
+        self._connection.execute(insert(lines).values(number_hash=number_hash, free_at=now).on_conflict_do_nothing())
 
     def take(self, number_hash: bytes, attempt_id: UUID) -> None:
         """The line is this attempt's. Only for a line that `Attempts.lock_claimable` has locked."""
-        self._connection.execute(
-            update(lines).where(lines.c.number_hash == number_hash).values(attempt_id=attempt_id)
-        )
+        self._connection.execute(update(lines).where(lines.c.number_hash == number_hash).values(attempt_id=attempt_id))
 
     def give_back(self, attempt_id: UUID) -> None:
         """Nobody rang: the line is as free as it was."""
-        self._connection.execute(
-            update(lines).where(lines.c.attempt_id == attempt_id).values(attempt_id=None)
-        )
+        self._connection.execute(update(lines).where(lines.c.attempt_id == attempt_id).values(attempt_id=None))
 
     def rest(self, attempt_id: UUID, interview_id: UUID | None, free_at: datetime) -> None:
         """The call is over: others wait until `free_at`; a retry of `interview_id` need not, None: all wait."""

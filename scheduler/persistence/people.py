@@ -94,9 +94,7 @@ class PhoneNumbers:
             .on_conflict_do_nothing(index_elements=["company_id", "number"])
         )
         found: UUID = self._connection.execute(
-            select(phone_numbers.c.id).where(
-                phone_numbers.c.company_id == company_id, phone_numbers.c.number == number
-            )
+            select(phone_numbers.c.id).where(phone_numbers.c.company_id == company_id, phone_numbers.c.number == number)
         ).scalar_one()
         return found
 

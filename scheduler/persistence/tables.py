@@ -1,4 +1,4 @@
-"""What PostgreSQL keeps: every table, and our invariants as constraints. The database repeats rules; it decides none."""
+"""What PostgreSQL keeps: every table, and our invariants as constraints. It repeats our rules; it decides none."""
 
 from sqlalchemy import (
     ARRAY,
@@ -275,14 +275,10 @@ attempts = Table(
         "state <> 'IN_PROGRESS' OR num_nulls(token, claimed_at, account_id, number_hash) = 0",
         name="in_progress_is_claimed",
     ),
-    CheckConstraint(
-        "(phase IS NOT DISTINCT FROM 'DIALLING') = (lease_until IS NOT NULL)", name="dialling_has_a_lease"
-    ),
+    CheckConstraint("(phase IS NOT DISTINCT FROM 'DIALLING') = (lease_until IS NOT NULL)", name="dialling_has_a_lease"),
     CheckConstraint("phase <> 'PLACED' OR call_sid IS NOT NULL", name="placed_is_named"),
     CheckConstraint("phase <> 'UNKNOWN' OR unknown_at IS NOT NULL", name="unknown_since"),
-    CheckConstraint(
-        "phase IS NULL OR phase = 'DIALLING' OR look_at IS NOT NULL", name="somebody_looks_for_its_end"
-    ),
+    CheckConstraint("phase IS NULL OR phase = 'DIALLING' OR look_at IS NOT NULL", name="somebody_looks_for_its_end"),
     CheckConstraint(
         "state <> 'PENDING' OR num_nonnulls(claimed_at, lease_until, call_sid, unknown_at, look_at) = 0",
         name="pending_is_not_called",
@@ -381,9 +377,7 @@ inbox = Table(
         postgresql_where=text("idempotency_key IS NOT NULL"),
     ),
     Index("ix_inbox_waiting", "rung_at", postgresql_where=text("applied_at IS NULL")),
-    Index(
-        "ix_inbox_waiting_by_interview", "interview_id", "seq", postgresql_where=text("applied_at IS NULL")
-    ),
+    Index("ix_inbox_waiting_by_interview", "interview_id", "seq", postgresql_where=text("applied_at IS NULL")),
 )
 
 carrier_events = Table(

@@ -181,9 +181,7 @@ def _common_openings(
 ) -> tuple[tuple[datetime, datetime], ...]:
     steps = {_steps(clock, week) for clock in clocks}
     common = reduce(_in_both, (_openings(kept, intervals) for kept in steps))
-    return tuple(
-        (_EPOCH + timedelta(seconds=opens), _EPOCH + timedelta(seconds=closes)) for opens, closes in common
-    )
+    return tuple((_EPOCH + timedelta(seconds=opens), _EPOCH + timedelta(seconds=closes)) for opens, closes in common)
 
 
 @lru_cache(maxsize=2048)

@@ -297,7 +297,7 @@ class Dialler:
         except DatabaseAway:
             _log.warning("nothing is claimed: the database is away")
             return _RETRY_CLAIM
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it was, the loop must live for the other calls
             # The rows are released again; this hint is dropped rather than tried in a circle.
             _log.exception("a claim failed")
             self._hand.clear()
@@ -326,7 +326,7 @@ class Dialler:
             if answer is not None:
                 self._answers.append((attempt, answer))
                 self._flush.set()
-        except Exception:
+        except Exception:  # noqa: BLE001 - the same
             _log.exception("a dial broke off; it will be settled", attempt_id=str(attempt.id))
         finally:
             self._unsent.pop(attempt.id, None)
@@ -388,7 +388,7 @@ class Dialler:
                 _log.warning("not recorded yet: the database is away", count=len(group))
                 await asyncio.sleep(_RETRY_RECORD)
                 groups.append(group)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the same
                 if len(group) > 1:
                     groups.extend([each] for each in group)
                 else:

@@ -44,12 +44,8 @@ class Explain:
             company = reached_company(stores, principal, company_id)
             interview = stores.interviews.get(company, interview_id)
             if interview is None:
-                raise NotFound(
-                    "There is no such interview.", resourceType="interview", resourceId=str(interview_id)
-                )
-            return InterviewStory(
-                interview=interview, attempts=stores.attempts.of_interview(company, interview_id)
-            )
+                raise NotFound("There is no such interview.", resourceType="interview", resourceId=str(interview_id))
+            return InterviewStory(interview=interview, attempts=stores.attempts.of_interview(company, interview_id))
 
     def waiting(self) -> Sequence[Waiting]:
         """Every company's attempts, counted. Raises DatabaseAway."""

@@ -25,9 +25,7 @@ _log = log(__name__)
 
 
 class Hear:
-    def __init__(
-        self, database: Database, bell: Bell, callbacks: CarrierCallbacks, policy: Policy, now: Now
-    ) -> None:
+    def __init__(self, database: Database, bell: Bell, callbacks: CarrierCallbacks, policy: Policy, now: Now) -> None:
         self._database = database
         self._bell = bell
         self._callbacks = callbacks
@@ -64,9 +62,7 @@ class Hear:
                 attempt_id, interview_id = attempt
                 interview = stores.interviews.lock(interview_id)
                 news = self._callbacks.read(event.token, event.raw)
-                take_in_news(
-                    stores, interview, stores.attempts.lock(attempt_id), news, "carrier", now, self._policy
-                )
+                take_in_news(stores, interview, stores.attempts.lock(attempt_id), news, "carrier", now, self._policy)
             stores.carrier_events.heard(event_id, now)
 
 
@@ -113,7 +109,7 @@ def take_in(
 
 
 def _free_line(stores: Stores, attempt: Attempt, now: datetime, policy: Policy) -> None:
-    if not is_over(attempt) or attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN:
+    if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
         stores.lines.give_back(attempt.id)
         return
     # After an unknown outcome the same interview waits too: nobody knows whether that phone is ringing.

@@ -51,9 +51,7 @@ class Keys:
             raise ApiKeySuspended(suspendedAt=key.suspended_at.isoformat())
         missing = sorted(frozenset(scopes) - key.principal.scopes)
         if missing:
-            raise InsufficientPermissions(
-                f"The API key lacks the scope {', '.join(missing)}.", missingScopes=missing
-            )
+            raise InsufficientPermissions(f"The API key lacks the scope {', '.join(missing)}.", missingScopes=missing)
         return key.principal
 
     def create(
@@ -69,9 +67,7 @@ class Keys:
     ) -> tuple[Principal, str]:
         """A new key and its secret, which nothing can show again. `principal_id` makes it a rotation of that one."""
         key_id = uuid4()
-        principal = Principal(
-            id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id
-        )
+        principal = Principal(id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id)
         secret = new_secret()
         with self._database.transaction() as stores:
             stores.keys.add(principal, self._hasher.key(secret), name, per_minute, per_hour, self._now())

@@ -90,9 +90,7 @@ class Settle:
         if to is None or caller is None:
             return []
         created_from, created_until = decisions.listing_span(attempt, self._policy)
-        listed = self._desk.listed(
-            to=to, caller=caller, created_from=created_from, created_until=created_until
-        )
+        listed = self._desk.listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
         with self._database.transaction() as stores:
             bound = stores.attempts.bound_sids(call.news.call_sid for call in listed)
         return [call for call in listed if call.news.call_sid not in bound]

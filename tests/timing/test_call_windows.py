@@ -287,6 +287,13 @@ def test_an_interval_across_midnight_belongs_to_the_day_on_which_it_starts() -> 
     assert not call_windows.is_open(london, friday_night, utc("2026-01-10T02:00"))
 
 
+def test_sundays_night_stays_open_when_the_clock_changes_early_on_monday() -> None:
+    sunday_night, tehran = hours("SUN", "22:00", "03:00"), in_zones("Asia/Tehran")
+    change = utc("2021-03-21T20:30")  # Monday, from 00:00 to 01:00
+    assert call_windows.is_open(tehran, sunday_night, change, room=119 * MINUTE)
+    assert not call_windows.is_open(tehran, sunday_night, change + 120 * MINUTE)
+
+
 @given(INSTANTS, st.sampled_from(EVERY_ZONE), ROOMS)
 def test_around_the_clock_is_always_open(instant: datetime, name: str, room: timedelta) -> None:
     assert call_windows.is_open(in_zones(name), AROUND_THE_CLOCK, instant, room=room)

@@ -110,6 +110,12 @@ def test_a_mobile_is_not_held_to_be_where_few_people_live() -> None:
     assert () not in sets
 
 
+def test_a_number_that_may_be_where_no_known_clock_is_has_no_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callee_zones, "time_zones_for_number", lambda _: ("Europe/Prague", "Europe/Atlantis"))
+    assert callee_zones.read_number("+421915000001").zones == ()
+    callee_zones.read_number.cache_clear()
+
+
 def test_two_spellings_of_one_line_are_one_number() -> None:
     assert callee_zones.read_number("+4402071234567").e164 == callee_zones.read_number("+442071234567").e164
 

@@ -62,9 +62,7 @@ def create_app(
         await postman.close()
         journal.close()
 
-    app = CanHangUp(
-        title="A carrier on loopback", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
-    )
+    app = CanHangUp(title="A carrier on loopback", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(twilio_api.routes(door=door, desk=desk, exchange=exchange))
     app.include_router(control.routes(exchange=exchange, plans=plans, arrivals=arrivals))
     app.add_exception_handler(RefusedByTwilio, _refused)

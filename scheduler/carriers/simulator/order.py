@@ -68,12 +68,8 @@ def read_order(form: Form) -> Order:
     return Order(
         to=to,
         from_=from_,
-        timeout_s=_seconds(
-            form, "Timeout", default=DEFAULT_TIMEOUT_S, longest=LONGEST_TIMEOUT_S, invalid=21208
-        ),
-        time_limit_s=_seconds(
-            form, "TimeLimit", default=DEFAULT_TIME_LIMIT_S, longest=24 * 60 * 60, invalid=20001
-        ),
+        timeout_s=_seconds(form, "Timeout", default=DEFAULT_TIMEOUT_S, longest=LONGEST_TIMEOUT_S, invalid=21208),
+        time_limit_s=_seconds(form, "TimeLimit", default=DEFAULT_TIME_LIMIT_S, longest=24 * 60 * 60, invalid=20001),
         status_callback=_url(callbacks, "StatusCallback", invalid=21609),
         status_callback_method=_method(callbacks, "StatusCallbackMethod"),
         events=_events(callbacks),

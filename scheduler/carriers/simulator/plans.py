@@ -154,9 +154,7 @@ class Plans:
 
     def follow(self, to: str, attempt: int) -> Plan:
         """The plan for this call, counted as used; the ordinary one when none was posted for it."""
-        fitting = [
-            posted for posted in self._posted.values() if posted.is_open and posted.is_about(to, attempt)
-        ]
+        fitting = [posted for posted in self._posted.values() if posted.is_open and posted.is_about(to, attempt)]
         if not fitting:
             return Plan()
         chosen = max(fitting, key=lambda posted: (posted.exactness, posted.number))

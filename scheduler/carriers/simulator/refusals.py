@@ -21,7 +21,7 @@ REASONS = {
 }
 
 
-class RefusedByTwilio(Exception):  # noqa: N818 - the name is the sentence: Twilio refused
+class RefusedByTwilio(Exception):
     """The request was refused with one of Twilio's error codes."""
 
     def __init__(self, code: int, *, message: str | None = None, status: int | None = None) -> None:

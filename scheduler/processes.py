@@ -1,0 +1,49 @@
+"""Which processes Duecall is made of, and how each is run: the Procfile's lines, for `duecall up`."""
+
+import sys
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def commands(*, api_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
+    """Each process's command by its name, in the order in which they start. A test compares them with the Procfile."""
+    python = (sys.executable, "-m")
+    worker = (*python, "celery", "-A", "workers.app", "worker")
+    quiet = ("--without-gossip", "--without-mingle", "--loglevel", "INFO")
+    threads = ("--pool", "threads", "--concurrency")
+    return {
+        "api": (
+            *python,
+            *("uvicorn", "api_shim.app:app", "--host", "127.0.0.1", "--port", str(api_port)),
+            *("--no-access-log", "--timeout-graceful-shutdown", "15"),
+        ),
+        "clock": (
+            *python,
+            *("celery", "-A", "workers.app", "beat", "--scheduler", "workers.clock:Clock"),
+            *("--pidfile=", "--loglevel", "INFO"),
+        ),
+        "dial": (*worker, "-Q", "dial", "--pool", "solo", "--hostname", "dial@%h", *quiet),
+        "intake": (*worker, "-Q", "intake", *threads, "4", "--hostname", "intake@%h", *quiet),
+        "callbacks": (*worker, "-Q", "callbacks", *threads, "4", "--hostname", "callbacks@%h", *quiet),
+        "maintenance": (*worker, "-Q", "maintenance", *threads, "2", "--hostname", "maintenance@%h", *quiet),
+        "flower": (
+            *python,
+            *("celery", "-A", "workers.app", "flower"),
+            *(f"--conf={_PACKAGE / 'workers' / 'flowerconfig.py'}", f"--port={flower_port}"),
+        ),
+    }
+
+
+def simulator_command(*, port: int, journal: Path) -> tuple[str, ...]:
+    """The simulated carrier, for machines without a real one; it keeps its calls in `journal` over a restart."""
+    return (
+        sys.executable,
+        "-m",
+        "scheduler.cli",
+        "simulator",
+        "--port",
+        str(port),
+        "--journal",
+        str(journal),
+    )

@@ -1,0 +1,271 @@
+"""The whole system on one machine: servers, schema, first company, every process, and run.json that names them."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import requests
+
+from scheduler.clock import clock, monotonic
+from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port, is_free
+from scheduler.hashing import Hasher
+from scheduler.persistence import schema
+from scheduler.persistence.database import Database
+from scheduler.processes import commands, simulator_command
+from scheduler.settings import Settings, environment
+from scheduler.supervisor import Program, Supervisor
+from scheduler.use_cases.installation import Installation, Seeded
+from scheduler.use_cases.keys import Keys
+
+SIMULATOR_CALLER_ID = "+421221020001"
+_SIMULATOR_ACCOUNT = "AC" + "5" * 32
+_SIMULATOR_CPS = 20
+_USUAL_PORTS = {"api": 8000, "flower": 5555}
+_READY_WITHIN_S = 90.0
+
+
+class Stopped(Exception):
+    """It was told to stop before it was ready."""
+
+
+class NotReady(Exception):
+    """The system did not become ready; its logs say why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to run it. `variables` are set for every process, beside what the environment says."""
+
+    home: Path
+    ephemeral: bool = False
+    port: int | None = None
+    clock_offset_s: float = 0.0
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """What run.json says. Keys are secrets; the file is readable by its owner alone."""
+
+    apiUrl: str  # noqa: N815 - the names of run.json
+    simulatorUrl: str | None  # noqa: N815
+    flowerUrl: str  # noqa: N815
+    databaseUrl: str  # noqa: N815
+    redisUrl: str  # noqa: N815
+    atsKey: str  # noqa: N815
+    companyKey: str  # noqa: N815
+    companyId: str  # noqa: N815
+    agentId: str  # noqa: N815
+    phoneNumberId: str  # noqa: N815
+
+
+class System:
+    """Use as a context: inside, it runs; afterwards everything has ended, however the inside was left.
+
+    Run everything on the main thread. `say` hears a line a step; when `stopped` becomes true before it is ready,
+    entering raises Stopped.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        settings: Settings,
+        say: Callable[[str], None],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._stopped = stopped
+        self._options = options
+        self._settings = settings
+        self._say = say
+        self._home = options.home.absolute()
+        self._servers: list[EmbeddedPostgres | EmbeddedValkey] = []
+        self.supervisor = Supervisor(say)
+        self.postgres: EmbeddedPostgres | None = None
+        self.valkey: EmbeddedValkey | None = None
+        self.running: Running | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def look(self) -> None:
+        """Look after every process and server once: what has ended is started again."""
+        for server in self._servers:
+            if not server.is_running():
+                self._say(f"{type(server).__name__} ended and is started again")
+                server.restart()
+        self.supervisor.look()
+
+    def stop(self) -> None:
+        """End every process, then the servers, and remove run.json."""
+        with contextlib.suppress(FileNotFoundError):
+            self._run_file.unlink()
+        self.supervisor.stop()
+        for server in reversed(self._servers):
+            server.stop()
+        self._servers.clear()
+        if self._options.ephemeral:
+            shutil.rmtree(self._data, ignore_errors=True)
+
+    def log_of(self, name: str) -> Path:
+        return self._home / "logs" / f"{name}.log"
+
+    # ---- starting
+
+    @property
+    def _run_file(self) -> Path:
+        return self._home / "run.json"
+
+    @property
+    def _data(self) -> Path:
+        return self._home / ("ephemeral" if self._options.ephemeral else "data")
+
+    def _start(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        if self._options.ephemeral:
+            shutil.rmtree(self._data, ignore_errors=True)
+        database_url, redis_url = self._database_url(), self._redis_url()
+        self._say("bringing the database to this release's schema")
+        schema.upgrade(self._owner_url(database_url))
+        ports = {name: self._port(name) for name in ("api", "flower")}
+        if self._options.port is not None:
+            ports["api"] = self._options.port
+        simulator_port = None if self._settings.twilio_account_sid else free_port()
+        variables = self._variables(database_url, redis_url, ports["api"], simulator_port)
+        chosen = self._settings.model_copy(update={"duecall_clock_offset_s": self._options.clock_offset_s})
+        seeded = _seed(chosen, database_url, variables["DEFAULT_CALLER_ID"])
+        self._start_processes(variables, ports, simulator_port)
+        self.running = Running(
+            apiUrl=f"http://127.0.0.1:{ports['api']}",
+            simulatorUrl=None if simulator_port is None else f"http://127.0.0.1:{simulator_port}",
+            flowerUrl=f"http://127.0.0.1:{ports['flower']}",
+            databaseUrl=database_url,
+            redisUrl=redis_url,
+            atsKey=seeded.ats_key,
+            companyKey=seeded.company_key,
+            companyId=str(seeded.company_id),
+            agentId=str(seeded.agent_id),
+            phoneNumberId=str(seeded.phone_number_id),
+        )
+        self._wait_until_ready(self.running)
+        self._write_run_file(self.running)
+
+    def _database_url(self) -> str:
+        if self._settings.database_url is not None:
+            return self._settings.database_url.get_secret_value()
+        self._say("starting a private PostgreSQL")
+        self.postgres = EmbeddedPostgres(self._data)
+        self._servers.append(self.postgres)
+        return self.postgres.start()
+
+    def _redis_url(self) -> str:
+        if self._settings.redis_url is not None:
+            return self._settings.redis_url.get_secret_value()
+        self._say("starting a private Valkey")
+        self.valkey = EmbeddedValkey(self._data)
+        self._servers.append(self.valkey)
+        return self.valkey.start()
+
+    def _owner_url(self, database_url: str) -> str:
+        owner = self._settings.database_owner_url
+        return owner.get_secret_value() if owner is not None else database_url
+
+    def _port(self, name: str) -> int:
+        usual = _USUAL_PORTS[name]
+        return usual if is_free(usual) else free_port()
+
+    def _variables(
+        self, database_url: str, redis_url: str, api_port: int, simulator_port: int | None
+    ) -> dict[str, str]:
+        """What every process is told, beside what the environment says already."""
+        variables = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "DUECALL_HOME": str(self._home),
+            "DUECALL_CLOCK_OFFSET_S": repr(self._options.clock_offset_s),
+            "DEFAULT_CALLER_ID": self._settings.default_caller_id or SIMULATOR_CALLER_ID,
+        }
+        if simulator_port is not None:
+            api_url = f"http://127.0.0.1:{api_port}"
+            variables |= {
+                "PUBLIC_URL": api_url,
+                "TWILIO_API_URL": f"http://127.0.0.1:{simulator_port}",
+                "TWILIO_ACCOUNT_SID": _SIMULATOR_ACCOUNT,
+                "TWILIO_AUTH_TOKEN": secrets.token_hex(16),
+                "TWILIO_VOICE_URL": f"{api_url}/voice",
+                "TWILIO_CPS": str(_SIMULATOR_CPS),
+            }
+        return variables | dict(self._options.variables)
+
+    def _start_processes(
+        self, variables: Mapping[str, str], ports: Mapping[str, int], simulator_port: int | None
+    ) -> None:
+        self._say("starting the processes")
+        wanted = commands(api_port=ports["api"], flower_port=ports["flower"])
+        if simulator_port is not None:
+            journal = self._data / "simulator.jsonl"
+            wanted = {"simulator": simulator_command(port=simulator_port, journal=journal)} | wanted
+        for name, argv in wanted.items():
+            self.supervisor.start(
+                Program(name=name, argv=argv, environment=environment(**variables), log=self.log_of(name))
+            )
+
+    def _wait_until_ready(self, running: Running) -> None:
+        """Until the API answers, the workers have joined and the simulator listens."""
+        deadline = monotonic() + _READY_WITHIN_S
+        waited_for = {f"{running.apiUrl}/readyz", f"{running.flowerUrl}/healthcheck"}
+        if running.simulatorUrl is not None:
+            waited_for.add(f"{running.simulatorUrl}/healthz")
+
+        def all_ready() -> bool:
+            if self._stopped():
+                raise Stopped
+            waited_for.difference_update([url for url in waited_for if _answers(url)])
+            if monotonic() > deadline:
+                raise NotReady(
+                    f"not ready after {_READY_WITHIN_S:.0f} s: {', '.join(sorted(waited_for))};"
+                    f" the logs in {self._home / 'logs'} say why"
+                )
+            return not waited_for
+
+        self.supervisor.run(all_ready)
+
+    def _write_run_file(self, running: Running) -> None:
+        partial = self._run_file.with_suffix(".partial")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(running), file, indent=2)
+        partial.replace(self._run_file)
+
+
+def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
+    now = clock(settings.duecall_clock_offset_s)
+    database = Database(database_url, now=now, pool_size=1)
+    try:
+        keys = Keys(database, Hasher(settings.key_pepper.get_secret_value()), now)
+        return Installation(database, keys, now).seed(caller_id)
+    finally:
+        database.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=1).ok
+    except requests.RequestException:
+        return False

@@ -1,0 +1,32 @@
+"""A dial worker without a broker: it takes the attempts that it is given, and dials until SIGTERM.
+
+    python tests/crash/dial_process.py ATTEMPT_ID ...
+
+Its settings come from the environment, as any worker's.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from scheduler import assembly
+from scheduler.logs import configure
+from scheduler.settings import Settings
+
+
+def run(environment: Mapping[str, str], ids: Sequence[UUID]) -> None:
+    os.environ.update(environment)
+    configure()
+    # Blocked in every thread, so that it waits here until it is asked for.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    dialler = assembly.dialler(Settings())
+    dialler.start()
+    dialler.take(ids)
+    signal.sigwait({signal.SIGTERM})
+    dialler.stop()
+
+
+if __name__ == "__main__":
+    run({}, [UUID(each) for each in sys.argv[1:]])

@@ -1,0 +1,109 @@
+"""Real servers in a thread of the test process: the simulated carrier, and whoever else speaks HTTP."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import requests
+import uvicorn
+
+from scheduler.carriers.simulator.app import create_app
+from scheduler.carriers.twilio import TwilioAccount
+from tests.conftest import real_now, wait_until
+
+ACCOUNT_SID = "AC" + "0123456789abcdef" * 2
+PRIMARY, SECONDARY = "the-primary-token", "the-secondary-token"
+
+
+@contextmanager
+def serving(app: Any, door: socket.socket | None = None) -> Iterator[str]:
+    """The address of `app`, served until the end."""
+    door = door or a_door()
+    config = uvicorn.Config(
+        app, log_level="warning", ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=75
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, says="the server has started")
+    try:
+        yield address_of(door)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def a_door() -> socket.socket:
+    """A listening socket on loopback. Named as TCP, or asyncio leaves Nagle's algorithm on."""
+    door = socket.socket(proto=socket.IPPROTO_TCP)
+    door.bind(("127.0.0.1", 0))
+    door.listen()
+    return door
+
+
+def address_of(door: socket.socket) -> str:
+    return f"http://127.0.0.1:{door.getsockname()[1]}"
+
+
+def a_closed_port() -> str:
+    """An address where nobody listens."""
+    with a_door() as door:
+        return address_of(door)
+
+
+@dataclass
+class SimulatedCarrier:
+    """A carrier that is up, and its operator's door. Its clock may be set from test to test."""
+
+    url: str = ""
+    clock: Callable[[], datetime] = field(default=real_now)
+
+    def now(self) -> datetime:
+        return self.clock()
+
+    def account(self, *, url: str | None = None, public_url: str = "http://127.0.0.1:9") -> TwilioAccount:
+        """Who we are there."""
+        return TwilioAccount(
+            api_url=url or self.url,
+            account_sid=ACCOUNT_SID,
+            auth_tokens=(PRIMARY, SECONDARY),
+            public_url=public_url,
+            voice_url="https://example.com/voice",
+        )
+
+    def plan(self, **rule: Any) -> None:
+        answer = requests.post(f"{self.url}/plans", json=rule, timeout=5)
+        assert answer.status_code == requests.codes.created, answer.text
+
+    def clear(self) -> None:
+        requests.delete(f"{self.url}/plans", timeout=5)
+
+    def rings(self, to: str | None = None) -> list[dict[str, Any]]:
+        """Every call that it accepted, with the token and when it rang."""
+        return list(self._get("/ledger", to)["rings"])
+
+    def requests(self, to: str | None = None) -> list[dict[str, Any]]:
+        """Every request to place a call, in order or not."""
+        return list(self._get("/requests", to)["requests"])
+
+    def _get(self, path: str, to: str | None) -> Any:
+        return requests.get(f"{self.url}{path}", params={"to": to} if to else {}, timeout=5).json()
+
+
+@contextmanager
+def a_carrier(**settings: Any) -> Iterator[SimulatedCarrier]:
+    carrier = SimulatedCarrier()
+    usual: dict[str, Any] = {
+        "account_sid": ACCOUNT_SID,
+        "auth_tokens": [PRIMARY, SECONDARY],
+        "now": carrier.now,
+        "calls_per_second": 10_000,
+        "callback_retry_after_s": 0.2,
+    }
+    with serving(create_app(**(usual | settings))) as url:
+        carrier.url = url
+        yield carrier
