@@ -15,7 +15,7 @@ FAILPOINTS = (
     "dial.recorded",
 )
 """The durable steps of the dial, in their order: the hint is in the worker's hand; the claim is committed; the last
-look said yes; the POST is out; its answer is in; the answer is committed."""
+look said yes; the POST is out; its answer is in, or surely late; what it brought is committed."""
 
 _armed = ""
 

@@ -139,7 +139,8 @@ class System:
     def _start(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
         if self._options.ephemeral:
-            shutil.rmtree(self._data, ignore_errors=True)
+            for of_before in (self._data, self._home / "logs"):
+                shutil.rmtree(of_before, ignore_errors=True)
         database_url, redis_url = self._database_url(), self._redis_url()
         self._say("bringing the database to this release's schema")
         schema.upgrade(self._owner_url(database_url))

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from scheduler.logs import configure
 from scheduler.settings import Settings, settings
@@ -25,7 +25,8 @@ def make_app(chosen: Settings) -> Celery:
         task_ignore_result=True,
         task_acks_late=False,
         task_publish_retry=False,
-        task_queues=[Queue(name) for name in sorted(set(QUEUES.values()))],
+        # The default exchange leads to the queue of that name and to no other, and costs no look-up a message.
+        task_queues=[Queue(name, Exchange(""), routing_key=name) for name in sorted(set(QUEUES.values()))],
         task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
         task_default_queue="maintenance",
         worker_prefetch_multiplier=1,

@@ -110,9 +110,7 @@ class TwilioLine:
                 asyncio.timeout(self._deadline),
                 session.post(self._url(), data=self._form(order), allow_redirects=False) as response,
             ):
-                body = await response.content.read(_MAX_ANSWER)
-                failpoint("dial.answered")
-                return classify(response.status, body)
+                return classify(response.status, await _body(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return NeverTaken(cause="NEVER_CONNECTED")
         except TimeoutError:
@@ -161,6 +159,16 @@ class TwilioLine:
         if order.machine_detection:
             fields.append(("MachineDetection", "Enable"))
         return aiohttp.FormData(fields)
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """All of the answer, in however many pieces it comes; of one that is too long, enough to be no JSON."""
+    body = b""
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > _MAX_ANSWER:
+            break
+    return body
 
 
 async def _sent(_session: object, _context: object, _params: object) -> None:
@@ -289,12 +297,15 @@ class TwilioCallbacks:
 
     def is_genuine(self, path: str, form: Sequence[tuple[str, str]], signature: str) -> bool:
         """Does the signature cover our public URL, with this path and query, and this form? Never raises."""
-        params: dict[str, Any] = {}
-        for name, value in form:
-            params.setdefault(name, []).append(value)
+        params = dict(form)
+        if len(params) != len(form):
+            return False  # Twilio names no parameter twice
         url = f"{self._account.public_url}{path}"
-        # All tokens are tried, so that the time taken does not tell which one matched.
-        genuine = [validator.validate(url, params, signature) for validator in self._validators]
+        try:
+            # All tokens are tried, so that the time taken does not tell which one matched.
+            genuine = [validator.validate(url, params, signature) for validator in self._validators]
+        except (TypeError, ValueError):  # what cannot be encoded was not signed either
+            return False
         return any(genuine)
 
     def read(self, token: str, form: Mapping[str, str]) -> CallNews:

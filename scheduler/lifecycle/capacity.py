@@ -45,7 +45,7 @@ def allot(
     now: datetime,
     within: timedelta,
 ) -> Allotment:
-    """Give (attempt, company) pairs their places, in their order; none later than `now + within`.
+    """Give (attempt, company) pairs their places, in their order; each starts before `now + within`.
 
     A company without room or pace does not hold up the others behind it.
     """
@@ -57,7 +57,7 @@ def allot(
         if company is None or company.room <= 0 or account.room <= 0:
             continue
         send_at = max(now, account.next_slot_at, company.next_slot_at)
-        if send_at > now + within:
+        if send_at >= now + within:
             later.append(send_at - within)
             continue
         places.append(Place(attempt_id=attempt_id, send_at=send_at))

@@ -42,6 +42,7 @@ from scheduler.domain.refusals import (
     OutsideCallTimeInterval,
     ScheduleInPast,
     ScheduleTooFar,
+    TimezoneUnknown,
 )
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle import policy as times
@@ -50,6 +51,7 @@ from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.timing.callee_zones import CalleeNumber
 
 _SHORTEST_COMMON_OPENING = timedelta(minutes=60)
+_NO_OPENING_DELAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,14 +244,18 @@ def on_last_look(look: LastLook, epoch: int, now: datetime, policy: Policy) -> G
     if attempt.expires_at <= now:
         return (Deferred(due_at=soon, cause="EXPIRED"), Expired())
     clocks = deciding_clocks(attempt, look.callee)
-    if any(consent_is_over(clock, look.callee.consent_until, now) for clock in clocks):
+    try:
+        consent_over = any(consent_is_over(clock, look.callee.consent_until, now) for clock in clocks)
+    except TimezoneUnknown:  # since it was scheduled; held, never placed
+        return (Deferred(due_at=now + _NO_OPENING_DELAY, cause="TIMEZONE_UNKNOWN"),)
+    if consent_over:
         return (Deferred(due_at=soon, cause="CONSENT_EXPIRED"), ConsentEnded())
     if attempt.due_at > now:
         return (Deferred(due_at=attempt.due_at, cause="NOT_DUE"),)
     opening = next_opening(clocks, look.callee.settings, now, policy)
     if opening == now:
         return GoAhead()
-    due_at = max(opening, soon) if opening else now + timedelta(days=1)
+    due_at = max(opening, soon) if opening else now + _NO_OPENING_DELAY
     return (Deferred(due_at=due_at, cause="WINDOW_CLOSED"),)
 
 

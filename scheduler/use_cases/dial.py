@@ -22,6 +22,7 @@ from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event
 from scheduler.domain.call import CallOrder, CarrierAnswer, NeverTaken
+from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import decisions
@@ -32,6 +33,7 @@ from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.timing import callee_zones
+from scheduler.timing.callee_zones import CalleeNumber
 from scheduler.use_cases.hear import take_in
 
 _log = log(__name__)
@@ -162,7 +164,7 @@ class Dial:
         return None
 
     def _as_seen(self, row: LookRow, skew: timedelta) -> LastLook:
-        number = None if row.phone_number is None else callee_zones.read_number(row.phone_number)
+        number = _number(row.phone_number)
         held = row.line_number_hash
         return LastLook(
             attempt=row.attempt,
@@ -338,10 +340,16 @@ class Dialler:
             order = await self._may_ring(claim)
         except DatabaseAway:
             return NeverTaken(cause="NOT_SENT")  # the recorder goes on trying to write that
+        except Exception:
+            # Nothing was sent for it, and nobody shall have to ask the carrier whether it was.
+            _log.exception("a last look broke off", attempt_id=str(claim.attempt.id))
+            return NeverTaken(cause="NOT_SENT")
         if order is None:
             return None
         failpoint("dial.looked")
-        return await self._line.place(order)
+        answer = await self._line.place(order)
+        failpoint("dial.answered")
+        return answer
 
     async def _may_ring(self, claim: ToSend) -> CallOrder | None:
         """The order, from a last look that is no older than 200 ms."""
@@ -396,6 +404,14 @@ class Dialler:
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._threads, step)
+
+
+def _number(text: str | None) -> CalleeNumber | None:
+    """The candidate's present number; None also when it is one no more, so that its line is nobody's."""
+    try:
+        return None if text is None else callee_zones.read_number(text)
+    except PhoneNumberInvalid:
+        return None
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

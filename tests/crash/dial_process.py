@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.synchronize import Event
 from uuid import UUID
 
 from scheduler import assembly
@@ -16,11 +17,14 @@ from scheduler.logs import configure
 from scheduler.settings import Settings
 
 
-def run(environment: Mapping[str, str], ids: Sequence[UUID]) -> None:
+def run(environment: Mapping[str, str], ids: Sequence[UUID], can_be_told: Event | None = None) -> None:
+    """`can_be_told` is set as soon as SIGTERM no longer ends the process by itself."""
+    # Blocked in every thread, so that it waits until it is asked for.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if can_be_told is not None:
+        can_be_told.set()
     os.environ.update(environment)
     configure()
-    # Blocked in every thread, so that it waits here until it is asked for.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     dialler = assembly.dialler(Settings())
     dialler.start()
     dialler.take(ids)

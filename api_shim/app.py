@@ -1,0 +1,81 @@
+"""The thin HTTP intake: `uvicorn api_shim.app:app`. JSON becomes a command, what became of it becomes JSON."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from api_shim import errors
+from api_shim.front_door import FrontDoor
+from api_shim.house import House, places
+from api_shim.routes import carrier, commands, health, interviews
+from api_shim.waiting import Waiter
+from scheduler import assembly
+from scheduler.logs import configure
+from scheduler.persistence import schema
+from scheduler.settings import Settings
+from scheduler.settings import settings as of_this_process
+
+_DESCRIPTION = """
+Places every scheduled phone call when it is due, inside the hours in which that person may be called, and never twice.
+
+Every path also works under `/v1`. Every JSON answer has the same envelope; `traceId` is in the header `X-Trace-Id` too.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Without settings, those of the process are read when it starts to serve, not before."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _open(settings or of_this_process()) as app.state.house:
+            yield
+
+    app = FastAPI(
+        title="Duecall",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+        # Its records would quote what failed validation, and that is somebody's name or number.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.add_middleware(FrontDoor)
+    errors.handle_in(app)
+    for resource in (interviews, commands, carrier, health):
+        app.include_router(resource.router)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _open(settings: Settings) -> AsyncIterator[House]:
+    # Read when it is needed: this module names its broker as soon as it is imported.
+    from workers import bell as doorbell  # noqa: PLC0415 - the line above
+    from workers.app import ANSWERED_CHANNEL  # noqa: PLC0415 - the same
+    from workers.app import app as celery  # noqa: PLC0415 - the same
+
+    configure()
+    _uvicorn_logs_as_we_do()
+    bell = doorbell.RedisBell(celery, settings.redis)
+    doors = assembly.doors(settings, bell)
+    waiter = Waiter(settings.redis, ANSWERED_CHANNEL, lambda: bell.is_away)
+    bell.start()
+    try:
+        async with waiter.listening():
+            yield House(doors=doors, waiter=waiter, schema_head=schema.head(), places=places())
+    finally:
+        bell.stop()
+        doors.database.close()
+
+
+def _uvicorn_logs_as_we_do() -> None:
+    """Its own handlers would write an error with its text, and that may quote what somebody sent."""
+    for name in ("uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = []
+        logger.propagate = True
+
+
+app = create_app()

@@ -1,0 +1,74 @@
+"""How the client wants its command answered: as what it was before, and after waiting how long."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from api_shim.errors import invalid_fields
+from api_shim.schemas.fields import FieldError
+
+DEFAULT_WAIT_S = 5.0
+LONGEST_WAIT_S = 30.0
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?', re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    idempotency_key: str | None
+    wait_s: float
+    respond_async: bool
+    if_match: bytes
+
+
+def asked(
+    request: Request,
+    _idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="1 to 255 printable ASCII characters. The same key and request get the stored answer for"
+            " 30 days; the same key with another request is refused.",
+        ),
+    ] = None,
+    _prefer: Annotated[
+        str | None,
+        Header(
+            alias="Prefer",
+            description="`wait=N` waits up to N (at most 30) seconds for the result; `respond-async` does not wait.",
+            examples=["wait=10"],
+        ),
+    ] = None,
+) -> Asked:
+    """Raises InvalidFields for an Idempotency-Key that cannot be one.
+
+    A preference that is not understood is none (RFC 7240 section 2).
+    """
+    preferences = [each.strip() for header in request.headers.getlist("prefer") for each in re.split("[,;]", header)]
+    respond_async = any(each.lower() == "respond-async" for each in preferences)
+    waits = [float(found[1]) for each in preferences if (found := _WAIT.fullmatch(each))]
+    wait_s = min(waits[0], LONGEST_WAIT_S) if waits else DEFAULT_WAIT_S
+    return Asked(
+        idempotency_key=_the_one_key(request.headers.getlist("idempotency-key")),
+        wait_s=0.0 if respond_async else wait_s,
+        respond_async=respond_async,
+        if_match=request.headers.get("if-match", "").encode("latin-1"),
+    )
+
+
+HowAsked = Annotated[Asked, Depends(asked)]
+
+
+def _the_one_key(sent: list[str]) -> str | None:
+    if not sent:
+        return None
+    if len(sent) == 1 and _IDEMPOTENCY_KEY.fullmatch(sent[0]):
+        return sent[0]
+    error = FieldError(
+        field="Idempotency-Key",
+        code="INVALID_IDEMPOTENCY_KEY",
+        message="Send one Idempotency-Key of 1 to 255 printable ASCII characters, or none.",
+    )
+    raise invalid_fields([error])

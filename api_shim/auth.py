@@ -1,0 +1,69 @@
+"""Who asks, and may they? The key is looked at before anything else of a request."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Query, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+
+from api_shim.errors import invalid_fields
+from api_shim.house import house
+from api_shim.schemas.fields import FieldError
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.refusals import InvalidApiKey
+
+READ_INTERVIEWS = "read:interviews"
+WRITE_INTERVIEWS = "write:interviews"
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="apiKey",
+    bearerFormat="sk_live_...",
+    description="`Authorization: Bearer sk_live_...`; made by `duecall keys create`, shown once.",
+)
+
+
+async def principal(
+    request: Request,
+    scopes: SecurityScopes,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> Principal:
+    """Whose key this is. Raises InvalidApiKey, ApiKeySuspended, InsufficientPermissions, DatabaseAway."""
+    if credentials is None:
+        raise InvalidApiKey
+    here = house(request)
+    return await here.ask(here.doors.keys.authenticate, credentials.credentials, frozenset(scopes.scopes))
+
+
+Reader = Annotated[Principal, Security(principal, scopes=[READ_INTERVIEWS])]
+Writer = Annotated[Principal, Security(principal, scopes=[WRITE_INTERVIEWS])]
+
+
+_COMPANY_ID = Query(
+    alias="companyId",
+    description="Which company; required with an ATS key, ignored with a regular one.",
+    json_schema_extra={"format": "uuid"},
+)
+
+
+def company_read(principal: Reader, company_id: Annotated[str | None, _COMPANY_ID] = None) -> UUID | None:
+    return _company(principal, company_id)
+
+
+def company_written(principal: Writer, company_id: Annotated[str | None, _COMPANY_ID] = None) -> UUID | None:
+    return _company(principal, company_id)
+
+
+CompanyRead = Annotated[UUID | None, Depends(company_read)]
+CompanyWritten = Annotated[UUID | None, Depends(company_written)]
+
+
+def _company(asking: Principal, company_id: str | None) -> UUID | None:
+    """The company that was named. A regular key has one, so what it names is not even read."""
+    if company_id is None or asking.kind is KeyKind.REGULAR:
+        return None
+    try:
+        return UUID(company_id)
+    except ValueError:
+        error = FieldError(field="companyId", code="INVALID_UUID", message="This must be a company's UUID.")
+        raise invalid_fields([error]) from None

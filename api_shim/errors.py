@@ -1,0 +1,150 @@
+"""Which status and which words an error becomes. The one place that knows."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from api_shim.house import house
+from api_shim.schemas.envelope import ErrorAnswer, ErrorView
+from api_shim.schemas.fields import FieldError, field_errors
+from scheduler.carriers.interface import NotACallback
+from scheduler.domain import refusals
+from scheduler.domain.command import Refusal
+from scheduler.domain.refusals import Refused
+from scheduler.persistence.database import DatabaseAway
+
+STATUS_OF: Mapping[str, HTTPStatus] = {
+    refusals.InvalidRequest.__name__: HTTPStatus.BAD_REQUEST,
+    refusals.NotAuthenticated.__name__: HTTPStatus.UNAUTHORIZED,
+    refusals.AccessDenied.__name__: HTTPStatus.FORBIDDEN,
+    refusals.Forbidden.__name__: HTTPStatus.FORBIDDEN,
+    refusals.NotFound.__name__: HTTPStatus.NOT_FOUND,
+    refusals.Conflict.__name__: HTTPStatus.CONFLICT,
+    refusals.Unprocessable.__name__: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+"""A family of refusals and its status. A stored refusal names its family, so it is told as a fresh one is."""
+
+_NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
+_FRAMEWORK = {
+    HTTPStatus.NOT_FOUND: ("ROUTE_NOT_FOUND", "There is nothing at this address; /docs lists what there is."),
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "METHOD_NOT_ALLOWED",
+        "This address does not take that method; the Allow header names those that it takes.",
+    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        "BODY_TOO_LARGE",
+        "The body is larger than 64 KiB; send less in one request.",
+    ),
+}
+
+
+class BodyTooLarge(HTTPException):
+    """The body has more bytes than anybody needs; raised from wherever it is read."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+class MalformedJson(refusals.InvalidRequest):
+    """The body is not JSON."""
+
+    code = "MALFORMED_JSON"
+
+
+class WrongContentType(refusals.InvalidRequest):
+    """The body must be JSON; send it with the header Content-Type: application/json."""
+
+    code = "CONTENT_TYPE_NOT_JSON"
+
+
+class IdempotencyInProgress(refusals.Conflict):
+    """The first request with this Idempotency-Key is still running; ask again in a moment."""
+
+    code = "IDEMPOTENCY_IN_PROGRESS"
+
+
+class SchemaNotReady(Exception):
+    """The database is not at the schema that this release was made for."""
+
+
+def handle_in(app: FastAPI) -> None:
+    """Every error of a route, foreseen or the framework's own, becomes our envelope."""
+    for kind in (Refused, HTTPException, RequestValidationError, DatabaseAway, NotACallback, SchemaNotReady):
+        app.add_exception_handler(kind, _handler)
+
+
+async def _handler(request: Request, error: Exception) -> JSONResponse:
+    return answer_to(request, error)
+
+
+def answer_to(request: Request, error: Exception) -> JSONResponse:
+    """The answer that tells of `error`. What nobody foresaw is told without any of its words."""
+    match error:
+        case Refused():
+            return refused(request, refusal_of(error), _challenge(error))
+        case RequestValidationError():
+            return refused(request, refusal_of(invalid_fields(field_errors(error.errors()))))
+        case DatabaseAway():
+            message = "The database is away. Nothing was changed; send the request again."
+            return _answer(request, _NOT_READY, "DATABASE_AWAY", message, headers={"Retry-After": "1"})
+        case SchemaNotReady():
+            message = "The database is not at this release's schema: run `duecall db upgrade`."
+            return _answer(request, _NOT_READY, "SCHEMA_NOT_READY", message, headers={"Retry-After": "1"})
+        case NotACallback():
+            message = "This is not a callback that the carrier signed for this address."
+            return _answer(request, HTTPStatus.FORBIDDEN, "NOT_A_CALLBACK", message)
+        case HTTPException():
+            status = HTTPStatus(error.status_code)
+            code, message = _FRAMEWORK.get(status, (status.name, f"{status.phrase}."))
+            return _answer(request, status, code, message, headers=error.headers)
+    message = "Something failed here that should not have; it is logged under this traceId."
+    return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", message)
+
+
+def invalid_fields(fields: Sequence[FieldError]) -> refusals.InvalidFields:
+    """The refusal that names each field, what is wrong with it, and what to change."""
+    shown = ", ".join(dict.fromkeys(each.field for each in fields if each.field))
+    return refusals.InvalidFields(
+        f"Some fields are not as they must be: {shown}." if shown else None,
+        fields=[each.model_dump() for each in fields],
+    )
+
+
+def refusal_of(error: Refused) -> Refusal:
+    family = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in STATUS_OF)
+    return Refusal(family=family, code=error.code, message=error.message, details=error.details)
+
+
+def refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer that tells of a refusal, fresh or stored."""
+    return _answer(request, STATUS_OF[refusal.family], refusal.code, refusal.message, refusal.details, headers)
+
+
+def _challenge(error: Refused) -> Mapping[str, str] | None:
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, refusals.NotAuthenticated) else None
+
+
+def _answer(
+    request: Request,
+    status: HTTPStatus,
+    code: str,
+    message: str,
+    details: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    content = ErrorAnswer(
+        error=ErrorView(code=code, message=message, details=dict(details) if details else None),
+        timestamp=house(request).doors.now(),
+        trace_id=request.state.trace_id,
+    )
+    return JSONResponse(
+        content.model_dump(mode="json", by_alias=True),
+        status,
+        headers=None if headers is None else dict(headers),
+    )

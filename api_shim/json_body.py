@@ -1,0 +1,126 @@
+"""Is the body JSON that can be kept as it is? Read more strictly than the library does, and once."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_shim.errors import MalformedJson, WrongContentType, invalid_fields
+from api_shim.schemas.fields import FieldError
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""PostgreSQL keeps neither, in any text."""
+_JSON = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
+
+
+class JsonRequest(Request):
+    """A request whose JSON is read by our rules. What cannot be read is told by `read`, after authentication."""
+
+    async def json(self) -> Any:  # noqa: ANN401 - JSON
+        body = await self.body()
+        try:
+            return parse(body)
+        except MalformedJson:
+            return None
+
+
+class JsonRoute(APIRoute):
+    """A route that takes JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await answer(JsonRequest(request.scope, request.receive))
+
+        return strictly
+
+
+async def read(request: Request) -> dict[str, Any]:
+    """The body, an object; a dependency that stands after the key's.
+
+    Raises WrongContentType, MalformedJson, InvalidFields.
+    """
+    body = await request.body()
+    if not body:
+        raise MalformedJson("This request needs a body: a JSON object.", position=0, reason="the body is empty")
+    if not _JSON.fullmatch(request.headers.get("content-type", "")):
+        raise WrongContentType
+    value = parse(body)
+    if not isinstance(value, dict):
+        raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
+    unstorable = list(_unstorable(value, ""))
+    if unstorable:
+        raise invalid_fields(unstorable)
+    return value
+
+
+def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
+    """JSON by RFC 8259 in UTF-8, no name twice in an object. Raises MalformedJson with the position."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _malformed("the text is not UTF-8", error.start) from None
+    try:
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise _malformed(error.msg, error.pos, line=error.lineno, column=error.colno) from None
+    except RecursionError:
+        raise _malformed("it is nested too deeply", 0) from None
+    except _OnlyOurs as error:
+        raise _malformed(str(error), 0) from None
+    except ValueError:  # more digits than Python reads
+        raise _malformed("a number has too many digits", 0) from None
+
+
+def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
+    """The same bytes for the same JSON, however it was spaced and ordered."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+class _OnlyOurs(Exception):
+    """What JSON allows or Python reads, and we do not."""
+
+
+def _malformed(reason: str, position: int, **more: int) -> MalformedJson:
+    return MalformedJson(
+        f"The body is not JSON that can be read: {reason} (position {position}).",
+        reason=reason,
+        position=position,
+        **more,
+    )
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _OnlyOurs(f"{name} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        raise _OnlyOurs("a name stands twice in one object")
+    return read
+
+
+def _unstorable(value: Any, place: str) -> list[FieldError]:  # noqa: ANN401 - JSON
+    match value:
+        case str() if _UNSTORABLE.search(value):
+            return [_error(place, "INVALID_CHARACTER", "Remove the NUL character or the half of a surrogate pair.")]
+        case float() if not math.isfinite(value):
+            return [_error(place, "INVALID_VALUE", "This number is too large.")]
+        case list():
+            return [error for index, each in enumerate(value) for error in _unstorable(each, f"{place}.{index}")]
+        case dict():
+            names = [error for name in value for error in _unstorable(name, place)]
+            return names + [error for name, each in value.items() for error in _unstorable(each, f"{place}.{name}")]
+    return []
+
+
+def _error(place: str, code: str, message: str) -> FieldError:
+    field = place.removeprefix(".").encode("ascii", "backslashreplace").decode()
+    return FieldError(field=field, code=code, message=message)

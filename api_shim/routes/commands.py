@@ -1,0 +1,26 @@
+"""What became of a command that was accepted."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from api_shim import answers
+from api_shim.auth import Reader
+from api_shim.house import house
+from api_shim.openapi import error_answers
+from api_shim.schemas.command import CommandAnswer
+
+router = APIRouter(tags=["commands"])
+
+
+# An idempotency key may hold a slash.
+@router.get(
+    "/commands/{reference:path}",
+    operation_id="getCommand",
+    summary="A command, by its id or its idempotency key",
+    responses={200: {"model": CommandAnswer}, **error_answers(401, 403, 404, 500, 503)},
+)
+async def get_command(request: Request, principal: Reader, reference: str) -> JSONResponse:
+    here = house(request)
+    command = await here.ask(here.doors.submit.find, principal, reference)
+    metadata = await answers.live_metadata(request, principal, command)
+    return answers.answered(request, answers.command_view(request, command, metadata))

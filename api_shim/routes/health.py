@@ -1,0 +1,92 @@
+"""Whether this process lives and can work, and what waits."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import Field
+
+from api_shim import answers
+from api_shim.errors import SchemaNotReady
+from api_shim.house import house
+from api_shim.openapi import error_answers
+from api_shim.schemas.envelope import Answer, Wire
+from scheduler.use_cases.explain import Waiting
+
+router = APIRouter(tags=["health"])
+
+
+class HealthView(Wire):
+    status: Literal["ok"] = "ok"
+    degraded: list[str] = Field(default_factory=list)
+    """What is away without which everything is still accepted."""
+
+
+class HealthAnswer(Answer[HealthView]):
+    """It works."""
+
+
+@router.get(
+    "/healthz",
+    operation_id="isAlive",
+    summary="This process answers",
+    responses={200: {"model": HealthAnswer}},
+)
+async def is_alive(request: Request) -> JSONResponse:
+    return answers.answered(request, HealthView())
+
+
+@router.get(
+    "/readyz",
+    operation_id="isReady",
+    summary="The database is there and at this release's schema",
+    responses={200: {"model": HealthAnswer}, **error_answers(503)},
+)
+async def is_ready(request: Request) -> JSONResponse:
+    here = house(request)
+    revision = await here.ask(here.doors.database.schema_revision)
+    if revision is None or revision != here.schema_head:
+        raise SchemaNotReady
+    return answers.answered(request, HealthView(degraded=["redis"] if here.waiter.is_away else []))
+
+
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="What waits, per company, for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **error_answers(503)},
+)
+async def get_metrics(request: Request) -> Response:
+    here = house(request)
+    counted = await here.ask(here.doors.explain.waiting)
+    return Response(_metrics(counted, redis_is_away=here.waiter.is_away), media_type=CONTENT_TYPE_LATEST)
+
+
+_GAUGES: tuple[tuple[str, str, Callable[[Waiting], int]], ...] = (
+    ("waiting", "Pending attempts whose time has not come.", lambda row: row.waiting),
+    ("due", "Pending attempts whose time has come.", lambda row: row.due),
+    ("in_progress", "Attempts whose phone may be ringing.", lambda row: row.in_progress),
+    ("asked_for", "Attempts whose answer was lost; the carrier is being asked.", lambda row: row.asked_for),
+    ("unknown", "Attempts that ended with an unknown outcome; a person decides.", lambda row: row.unknown),
+)
+
+
+def _metrics(counted: Sequence[Waiting], *, redis_is_away: bool) -> bytes:
+    """Numbers by company id, and nothing about a person."""
+    registry = CollectorRegistry()
+    for name, says, number in _GAUGES:
+        gauge = Gauge(f"duecall_attempts_{name}", says, ["company_id"], registry=registry)
+        for row in counted:
+            gauge.labels(str(row.company_id)).set(number(row))
+    late = Gauge(
+        "duecall_late_seconds", "How long the longest due attempt has been due.", ["company_id"], registry=registry
+    )
+    paused = Gauge("duecall_paused", "1 while no call of it is claimed.", ["company_id"], registry=registry)
+    for row in counted:
+        late.labels(str(row.company_id)).set(0 if row.late is None else row.late.total_seconds())
+        paused.labels(str(row.company_id)).set(row.paused)
+    Gauge("duecall_redis_away", "1 while nobody waits for answers over Redis.", registry=registry).set(redis_is_away)
+    return generate_latest(registry)

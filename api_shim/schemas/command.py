@@ -1,0 +1,35 @@
+"""How a command that was accepted is shown."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from api_shim.schemas.envelope import Answer, Wire
+from scheduler.domain.command import CommandKind, CommandState
+
+
+class WaitingView(Wire):
+    """Accepted, and not applied yet; it will be."""
+
+    id: UUID
+    status: CommandState
+
+
+class WaitingAnswer(Answer[WaitingView]):
+    """What became of it stands at the address in the header Location."""
+
+
+class CommandView(Wire):
+    id: UUID
+    kind: CommandKind
+    status: CommandState
+    received_at: datetime
+    applied_at: datetime | None
+    status_code: int | None = Field(description="Which status it was, or would have been, answered with.")
+    result: dict[str, Any] | None = Field(description="The `data` of that answer, or its `error`.")
+
+
+class CommandAnswer(Answer[CommandView]):
+    """A command."""

@@ -1,0 +1,59 @@
+"""What is wrong with which field, and what to change; never with the value that was sent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+_LONGEST_NAME = 128
+_WHERE = frozenset({"body", "path", "query", "header"})
+
+_WORDS: Mapping[str, tuple[str, str]] = {
+    "missing": ("MISSING_FIELD", "This field is required; add it."),
+    "extra_forbidden": ("UNKNOWN_FIELD", "There is no such field; check its spelling, or remove it."),
+    "string_type": ("WRONG_TYPE", "This must be a string."),
+    "bool_type": ("WRONG_TYPE", "This must be true or false."),
+    "dict_type": ("WRONG_TYPE", "This must be an object."),
+    "model_type": ("WRONG_TYPE", "This must be an object."),
+    "model_attributes_type": ("WRONG_TYPE", "This must be an object."),
+    "int_type": ("WRONG_TYPE", "This must be a whole number."),
+    "int_parsing": ("WRONG_TYPE", "This must be a whole number."),
+    "uuid_type": ("WRONG_TYPE", "This must be a string with a UUID."),
+    "uuid_parsing": ("INVALID_UUID", "This must be a UUID, such as 3f0c0f3e-8f1e-4b59-9d0b-3a8f0a4c1d11."),
+}
+_LIMITS = {
+    "string_too_short": ("TOO_SHORT", "This must have at least {min_length} characters."),
+    "string_too_long": ("TOO_LONG", "This must have at most {max_length} characters."),
+    "greater_than_equal": ("OUT_OF_RANGE", "This must be at least {ge}."),
+    "less_than_equal": ("OUT_OF_RANGE", "This must be at most {le}."),
+}
+OURS = "duecall_"
+"""What our own checks call their errors begins so; the rest of it is the code, and the message is ours."""
+
+
+class FieldError(BaseModel):
+    field: str
+    code: str
+    message: str
+
+
+def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
+    """What pydantic found, in our words."""
+    return [_field_error(error) for error in errors]
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    kind: str = error["type"]
+    if kind.startswith(OURS):
+        code, message = kind.removeprefix(OURS).upper(), str(error["msg"])
+    elif kind in _LIMITS:
+        code, message = _LIMITS[kind]
+        message = message.format_map(error.get("ctx", {}))
+    else:
+        code, message = _WORDS.get(kind, ("INVALID_VALUE", "This value cannot be used here; see /docs."))
+    return FieldError(field=_name(error["loc"]), code=code, message=message)
+
+
+def _name(place: Sequence[str | int]) -> str:
+    parts = place[1:] if place and place[0] in _WHERE else place
+    return ".".join(str(part) for part in parts)[:_LONGEST_NAME]

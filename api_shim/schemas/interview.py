@@ -1,0 +1,169 @@
+"""How an interview and its attempts are shown."""
+
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from pydantic import Field
+
+from api_shim.schemas.envelope import Answer, Page, Pagination, Wire
+from scheduler.domain.agent import AgentType
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.interview import InterviewStatus, InterviewStory
+from scheduler.domain.refusals import TimezoneUnknown
+from scheduler.domain.schedule import ScheduleWarning, TimezoneSource
+from scheduler.lifecycle.decisions import offset_text
+from scheduler.timing import call_windows
+from scheduler.use_cases.explain import waits_for
+
+
+class ScheduleView(Wire):
+    """Whose clock decides, and what it shows when the attempt is due."""
+
+    requested: str | None = Field(description="The time as it was sent; null when none was.")
+    timezone: str | None = Field(
+        description="IANA names, several with commas between them; null for an offset.",
+        examples=["Europe/Bratislava"],
+    )
+    timezone_source: TimezoneSource
+    utc_offset: str | None = Field(examples=["+10:30"])
+    local_time: str | None = Field(
+        description="On that clock; several, with commas between them, where the zones differ.",
+        examples=["2026-04-02T07:00:00"],
+    )
+    tzdata_version: str
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> Self:
+        clock = attempt.schedule.clock
+        try:
+            local = [each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, attempt.due_at)]
+            offsets = [offset_text(each) for each in call_windows.utc_offsets(clock, attempt.due_at)]
+        except TimezoneUnknown:  # known when it was scheduled, no longer: held, and shown
+            local = offsets = []
+        return cls(
+            requested=attempt.schedule.requested,
+            timezone=", ".join(clock.zones) or None,
+            timezone_source=clock.source,
+            utc_offset=_together(offsets),
+            local_time=_together(local),
+            tzdata_version=attempt.schedule.tzdata_version,
+        )
+
+
+class AttemptView(Wire):
+    id: UUID
+    interview_id: UUID
+    direction: Literal["OUTBOUND"] = "OUTBOUND"
+    status: AttemptState
+    reason_code: Reason | None
+    retry_number: int
+    scheduled_at: datetime = Field(description="From this instant on it may be called.")
+    called_at: datetime | None
+    duration: float | None = Field(description="Seconds.")
+    ended_at: datetime | None
+    schedule: ScheduleView
+    warnings: list[ScheduleWarning]
+    waiting_for: str | None = Field(examples=["its time"])
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, attempt: Attempt, now: datetime) -> Self:
+        return cls(
+            id=attempt.id,
+            interview_id=attempt.interview_id,
+            status=attempt.state,
+            reason_code=attempt.reason,
+            retry_number=attempt.retry_number,
+            scheduled_at=attempt.due_at,
+            called_at=attempt.claimed_at,
+            duration=None if attempt.duration is None else attempt.duration.total_seconds(),
+            ended_at=attempt.ended_at,
+            schedule=ScheduleView.of(attempt),
+            warnings=list(attempt.warnings),
+            waiting_for=waits_for(attempt, now) or None,
+            created_at=attempt.created_at,
+            updated_at=attempt.updated_at,
+        )
+
+
+class InterviewView(Wire):
+    id: UUID
+    company_id: UUID
+    candidate_id: UUID
+    agent_id: UUID
+    type: AgentType
+    status: InterviewStatus
+    scheduled_at: datetime | None = Field(description="When its newest attempt is due.")
+    expires_at: datetime
+    is_test: bool
+    metadata: dict[str, Any]
+    duration_minutes: float | None = Field(description="Of the completed call, to one decimal.")
+    finished_date: datetime | None
+    call_attempts: list[AttemptView] = Field(description="Oldest first.")
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, story: InterviewStory, metadata: dict[str, Any], now: datetime) -> Self:
+        interview = story.interview
+        return cls(
+            id=interview.id,
+            company_id=interview.company_id,
+            candidate_id=interview.candidate_id,
+            agent_id=interview.agent_id,
+            type=interview.type,
+            status=story.status,
+            scheduled_at=story.attempts[-1].due_at if story.attempts else None,
+            expires_at=interview.expires_at,
+            is_test=interview.is_test,
+            metadata=metadata,
+            duration_minutes=_minutes_talked(story),
+            finished_date=interview.finished_at,
+            call_attempts=[AttemptView.of(attempt, now) for attempt in story.attempts],
+            created_at=interview.created_at,
+            updated_at=interview.updated_at,
+        )
+
+
+class InterviewAnswer(Answer[InterviewView]):
+    """An interview."""
+
+
+class AttemptPage(Page[AttemptView]):
+    """Attempts of one interview, newest first."""
+
+
+class AttemptsAnswer(Answer[AttemptPage]):
+    """A page of attempts."""
+
+
+def attempt_page(story: InterviewStory, page: int, limit: int, now: datetime) -> AttemptPage:
+    newest_first = story.attempts[::-1]
+    total_pages = -(-len(newest_first) // limit)
+    shown = newest_first[(page - 1) * limit : page * limit]
+    return AttemptPage(
+        items=[AttemptView.of(attempt, now) for attempt in shown],
+        pagination=Pagination(
+            page=page,
+            limit=limit,
+            total=len(newest_first),
+            total_pages=total_pages,
+            has_next_page=page < total_pages,
+            has_previous_page=page > 1,
+        ),
+    )
+
+
+def _together(shown: list[str]) -> str | None:
+    return ", ".join(dict.fromkeys(shown)) or None
+
+
+def _minutes_talked(story: InterviewStory) -> float | None:
+    spans = [
+        attempt.duration
+        for attempt in story.attempts
+        if attempt.state is AttemptState.COMPLETED and attempt.duration is not None
+    ]
+    return round(sum(spans, timedelta()) / timedelta(minutes=1), 1) if spans else None

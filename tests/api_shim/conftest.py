@@ -1,0 +1,33 @@
+"""The intake on the servers of all tests; a worker only where a test asks for one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from scheduler.embedded import EmbeddedValkey
+from scheduler.persistence.database import Database
+from scheduler.settings import settings as of_this_process
+from tests.api_shim.intake import Intake, Worker, a_worker, an_intake, settings_for
+from tests.conftest import Seeded
+
+
+@pytest.fixture(scope="session")
+def broker(valkey: EmbeddedValkey) -> None:
+    """The Celery application names its broker when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", valkey.url)
+        of_this_process.cache_clear()
+        import workers.app  # noqa: F401, PLC0415 - the line above
+    of_this_process.cache_clear()
+
+
+@pytest.fixture
+def intake(broker: None, postgres_url: str, redis_url: str, database: Database, seeded: Seeded) -> Iterator[Intake]:
+    with an_intake(settings_for(postgres_url, redis_url), database, seeded) as intake:
+        yield intake
+
+
+@pytest.fixture
+def worker(intake: Intake) -> Iterator[Worker]:
+    with a_worker(intake.settings) as worker:
+        yield worker

@@ -1,0 +1,199 @@
+"""The real intake, spoken to over HTTP; and who applies what it accepted, when a test wants that."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from api_shim.app import create_app
+from scheduler.clock import clock, machine_now
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.hashing import Hasher
+from scheduler.lifecycle.policy import Policy
+from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.settings import Settings
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.keys import ALL_SCOPES, Keys
+from tests.conftest import NOON, Seeded, wait_until
+from tests.servers import ACCOUNT_SID, PRIMARY, serving
+
+PUBLIC_URL = "https://duecall.example"
+PEPPER = "a pepper for tests"
+FIRST_NAME, LAST_NAME, EMAIL, NUMBER = "Zuzana", "Tajomná", "zuzana@example.com", "+421915123456"
+ASYNC = {"Prefer": "respond-async"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """Someone with a key, in front of the door."""
+
+    client: httpx.Client
+    database: Database
+    seeded: Seeded
+    settings: Settings
+    key: str
+
+    @property
+    def now(self) -> Callable[[], datetime]:
+        return clock(self.settings.duecall_clock_offset_s)
+
+    def with_key(self, key: str) -> "Intake":
+        return replace(self, key=key)
+
+    def with_new_key(self, *scopes: str, kind: KeyKind = KeyKind.REGULAR) -> "Intake":
+        return self.with_key(self.new_key(*scopes, kind=kind)[1])
+
+    def new_key(self, *scopes: str, kind: KeyKind = KeyKind.REGULAR) -> tuple[Principal, str]:
+        company_id = self.seeded.company_id if kind is KeyKind.REGULAR else None
+        keys = Keys(self.database, Hasher(PEPPER), self.now)
+        return keys.create(kind=kind, name="a test", company_id=company_id, scopes=frozenset(scopes) or ALL_SCOPES)
+
+    def send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
+        return self.client.request(method, path, headers=headers, **more)
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        return self.send("GET", path, params=params)
+
+    def create(
+        self,
+        body: Mapping[str, Any] | None = None,
+        *,
+        path: str = "/interviews",
+        headers: Mapping[str, str] | None = None,
+        **params: Any,
+    ) -> httpx.Response:
+        return self.send("POST", path, json=body or self.body(), headers=headers or {}, params=params)
+
+    def body(self, **changes: Any) -> dict[str, Any]:
+        """A request that is right in every point; `changes` replace a field, or remove it with `...`."""
+        usual = {"agentId": str(self.seeded.agent_id), "candidate": candidate()}
+        return {name: value for name, value in (usual | changes).items() if value is not ...}
+
+    def count(self, table: str) -> int:
+        return int(self.ask(f"SELECT count(*) FROM {table}")[0][0])
+
+    def is_untouched(self) -> bool:
+        """No row outside the inbox."""
+        return not any(self.count(table) for table in ("candidates", "interviews", "attempts", "lines"))
+
+    def ask(self, query: str, **parameters: Any) -> list[Any]:
+        with self.database.transaction() as stores:
+            return list(stores.connection.execute(text(query), parameters))
+
+    def change(self, statement: str, **parameters: Any) -> None:
+        with self.database.transaction() as stores:
+            stores.connection.execute(text(statement), parameters)
+
+
+def candidate(**changes: Any) -> dict[str, Any]:
+    usual = {
+        "firstName": FIRST_NAME,
+        "lastName": LAST_NAME,
+        "gdprExpiryDate": "2030-12-31",
+        "email": EMAIL,
+        "phoneNumber": NUMBER,
+    }
+    return {name: value for name, value in (usual | changes).items() if value is not ...}
+
+
+def settings_for(database_url: str, redis_url: str) -> Settings:
+    """It is noon of a Thursday, and time passes."""
+    return Settings(
+        database_url=SecretStr(database_url),
+        redis_url=SecretStr(redis_url),
+        key_pepper=SecretStr(PEPPER),
+        public_url=PUBLIC_URL,
+        twilio_account_sid=ACCOUNT_SID,
+        twilio_auth_token=SecretStr(PRIMARY),
+        duecall_clock_offset_s=(NOON - machine_now()).total_seconds(),
+    )
+
+
+@contextmanager
+def an_intake(settings: Settings, database: Database, seeded: Seeded) -> Iterator[Intake]:
+    with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        without = Intake(client=client, database=database, seeded=seeded, settings=settings, key="")
+        yield without.with_new_key()
+
+
+@dataclass
+class Worker:
+    """Applies what is accepted, with the product's own use case, and says so over Redis."""
+
+    apply: Apply
+    database: Database
+    over: threading.Event = field(default_factory=threading.Event)
+    errors: list[BaseException] = field(default_factory=list)
+
+    def run(self) -> None:
+        while not self.over.wait(0.01):
+            with suppress(DatabaseAway):
+                for command_id in self._waiting():
+                    self._apply(command_id)
+
+    def _apply(self, command_id: UUID) -> None:
+        try:
+            self.apply.command(command_id)
+        except DatabaseAway:
+            raise
+        except Exception as error:  # noqa: BLE001 - told at the end
+            self.errors.append(error)
+
+    def _waiting(self) -> list[UUID]:
+        with self.database.transaction() as stores:
+            rows = stores.connection.execute(
+                text("SELECT id FROM inbox WHERE applied_at IS NULL AND quarantined_at IS NULL ORDER BY seq")
+            )
+            return [row[0] for row in rows]
+
+
+@contextmanager
+def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worker]:
+    # Names its broker when it is imported.
+    from workers.app import app as celery  # noqa: PLC0415 - the line above
+    from workers.bell import RedisBell  # noqa: PLC0415 - the same
+
+    now = clock(settings.duecall_clock_offset_s)
+    database = Database(settings.database("worker"), now=now)
+    bell = RedisBell(celery, redis_url or settings.redis)
+    bell.start()
+    worker = Worker(Apply(database, bell, Hasher(PEPPER), Policy(), now), database)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.over.set()
+        thread.join()
+        bell.stop()
+        database.close()
+    assert not worker.errors
+
+
+@contextmanager
+def meanwhile(act: Callable[[], httpx.Response]) -> Iterator[Callable[[], httpx.Response]]:
+    """`act` in the background; what is yielded waits for its answer."""
+    answers: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: answers.append(act()), daemon=True)
+    thread.start()
+    yield lambda: wait_until(lambda: answers, says="the answer has come")[0]
+    thread.join(30)
+
+
+@contextmanager
+def taking_less_than(seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    if took >= seconds:
+        pytest.fail(f"took {took:.2f} s, and {seconds} s are too long")

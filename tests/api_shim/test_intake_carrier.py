@@ -1,0 +1,130 @@
+"""What the carrier says is stored once, when it is the carrier who says it."""
+
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from twilio.request_validator import RequestValidator
+
+from scheduler.hashing import Hasher
+from tests.api_shim.intake import PUBLIC_URL, Intake
+from tests.builders import a_claimed_attempt, a_house, a_sid
+from tests.conftest import TestClock
+from tests.servers import ACCOUNT_SID, PRIMARY
+
+FORM = [
+    ("CallSid", a_sid()),
+    ("AccountSid", ACCOUNT_SID),
+    ("CallStatus", "ringing"),
+    ("To", "+421915123456"),
+    ("FromCity", ""),
+    ("SequenceNumber", "1"),
+]
+
+
+@pytest.fixture
+def token(intake: Intake, hasher: Hasher, now: TestClock) -> str:
+    """What names an attempt to the carrier."""
+    claimed = a_claimed_attempt(a_house(intake.database, intake.seeded, hasher, now))
+    assert claimed.token is not None
+    return claimed.token
+
+
+def test_a_genuine_callback_is_stored_once(intake: Intake, token: str) -> None:
+    assert call_back(intake, token).status_code == 204
+    assert call_back(intake, token).status_code == 204
+    [[stored, raw]] = intake.ask("SELECT token, raw FROM carrier_events")
+    assert stored == token
+    assert raw == dict(FORM)
+
+
+def test_another_callback_for_the_same_call_is_another_row(intake: Intake, token: str) -> None:
+    call_back(intake, token)
+    call_back(intake, token, changed(CallStatus="in-progress"))
+    assert intake.count("carrier_events") == 2
+
+
+def test_what_was_signed_is_the_path_with_its_query_as_it_came(intake: Intake, token: str) -> None:
+    path = f"/carrier/twilio/{token}?b=%2Fx&a=1"
+    assert call_back(intake, token, path=path).status_code == 204
+    assert call_back(intake, token, changed(SequenceNumber="2"), path=f"/v1{path}", signed=path).status_code == 204
+    assert call_back(intake, token, path=path, signed=f"/carrier/twilio/{token}").status_code == 403
+
+
+@pytest.mark.parametrize("signature", [None, "", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="])
+def test_a_callback_that_is_not_signed_is_not_heard(intake: Intake, token: str, signature: str | None) -> None:
+    answer = call_back(intake, token, signature=signature)
+    assert answer.status_code == 403
+    assert answer.json()["error"]["code"] == "NOT_A_CALLBACK"
+    assert intake.count("carrier_events") == 0
+
+
+def test_a_signature_over_something_else_is_none(intake: Intake, token: str) -> None:
+    lied = call_back(intake, token, changed(CallStatus="completed"), signature=sign(f"/carrier/twilio/{token}", FORM))
+    moved = call_back(intake, token, signature=sign("/carrier/twilio/another", FORM))
+    doubled = call_back(intake, token, [*FORM, ("CallStatus", "completed")], signature=sign(path_of(token), FORM))
+    assert [lied.status_code, moved.status_code, doubled.status_code] == [403, 403, 403]
+    assert intake.count("carrier_events") == 0
+
+
+def test_a_form_that_says_one_thing_twice_is_not_heard(intake: Intake, token: str) -> None:
+    assert call_back(intake, token, [*FORM, ("CallStatus", "completed")]).status_code == 403
+    assert intake.count("carrier_events") == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"CallSid": "CA"}, {"AccountSid": "AC"}, {"CallStatus": "sleeping"}, {"CallDuration": "-1"}]
+)
+def test_a_known_field_that_cannot_be_so_is_not_heard(intake: Intake, token: str, wrong: dict[str, str]) -> None:
+    assert call_back(intake, token, changed(**wrong)).status_code == 403
+    assert intake.count("carrier_events") == 0
+
+
+def test_an_unknown_field_is_kept(intake: Intake, token: str) -> None:
+    assert call_back(intake, token, changed(NewThing="è x")).status_code == 204
+    assert intake.ask("SELECT raw->>'NewThing' FROM carrier_events") == [("è x",)]
+
+
+def test_nobodys_token_is_answered_and_kept_nowhere(intake: Intake) -> None:
+    assert call_back(intake, "nobodys-token").status_code == 204
+    assert intake.count("carrier_events") == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"&" * 500, b'{"CallSid": "x"}'])
+def test_what_is_no_form_is_not_heard(intake: Intake, token: str, content: bytes) -> None:
+    answer = intake.client.post(path_of(token), content=content, headers={"X-Twilio-Signature": "x"})
+    assert answer.status_code == 403
+
+
+def call_back(
+    intake: Intake,
+    token: str,
+    form: list[tuple[str, str]] = FORM,
+    *,
+    path: str | None = None,
+    signed: str | None = None,
+    signature: str | None = "right",
+) -> httpx.Response:
+    """As Twilio does it; `signed` is the path that the signature covers, when it is not the one that is used."""
+    path = path or path_of(token)
+    if signature == "right":
+        signature = sign(signed or path, form)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    if signature is not None:
+        headers["X-Twilio-Signature"] = signature
+    return intake.client.post(path, content=urlencode(form), headers=headers)
+
+
+def path_of(token: str) -> str:
+    return f"/carrier/twilio/{token}"
+
+
+def sign(path: str, form: list[tuple[str, str]]) -> str:
+    params: dict[str, list[str]] = {}
+    for name, value in form:
+        params.setdefault(name, []).append(value)
+    return str(RequestValidator(PRIMARY).compute_signature(PUBLIC_URL + path, params))
+
+
+def changed(**fields: str) -> list[tuple[str, str]]:
+    return list({**dict(FORM), **fields}.items())

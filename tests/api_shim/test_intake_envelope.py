@@ -1,0 +1,224 @@
+"""Every JSON answer has one shape, the framework's own errors too; and what is logged names nobody."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from api_shim.app import create_app
+from scheduler.hashing import Hasher
+from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, NUMBER, Intake, Worker
+from tests.builders import a_house, a_pending_attempt, an_attempt_of_unknown_outcome
+from tests.conftest import TestClock, wait_until
+
+ERRORS_OF_A_COMMAND = {"400", "401", "403", "404", "409", "413", "422", "500", "503"}
+
+
+def test_every_answer_has_the_envelope_and_a_trace_id_of_its_own(intake: Intake, worker: Worker) -> None:
+    made = intake.create()
+    answers = [
+        made,
+        intake.create(headers={"Prefer": "respond-async"}),
+        intake.create(intake.body(agentId="7")),
+        intake.get(f"/interviews/{made.json()['data']['id']}"),
+        intake.get("/nothing/here"),
+        intake.send("DELETE", "/interviews"),
+        intake.send("POST", "/interviews", content=b"x" * 70_000),
+        intake.client.get("/healthz"),
+        intake.client.get("/readyz"),
+    ]
+    for answer in answers:
+        told = answer.json()
+        assert set(told) == {"success", "data", "error", "timestamp", "traceId"}
+        assert told["success"] is (answer.status_code < 400)
+        assert (told["data"] is None) is (answer.status_code >= 400)
+        assert (told["error"] is None) is (answer.status_code < 400)
+        assert told["timestamp"].startswith("2026-04-02T12:")
+        assert told["timestamp"].endswith("Z")
+        assert answer.headers["X-Trace-Id"] == told["traceId"] == UUID(told["traceId"]).hex
+    assert len({answer.headers["X-Trace-Id"] for answer in answers}) == len(answers)
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/interviews/", "/v1", "/v1/nothing", "/openapi.yaml"])
+def test_where_nothing_is_404_says_so(intake: Intake, path: str) -> None:
+    answer = intake.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "ROUTE_NOT_FOUND"
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), [("PUT", "/interviews", "POST"), ("POST", "/healthz", "GET")])
+def test_a_method_that_is_not_taken_is_405_and_names_those_that_are(
+    intake: Intake, method: str, path: str, allowed: str
+) -> None:
+    answer = intake.send(method, path)
+    assert answer.status_code == 405
+    assert answer.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
+    assert answer.headers["Allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/interviews", "/carrier/twilio/t", "/nothing"])
+def test_a_body_over_64_kib_is_refused_by_its_announced_length(intake: Intake, path: str) -> None:
+    answer = intake.send("POST", path, content=b" " * (64 * 1024 + 1))
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "BODY_TOO_LARGE"
+
+
+@pytest.mark.parametrize("path", ["/interviews", "/carrier/twilio/t"])
+def test_a_body_over_64_kib_is_refused_by_its_bytes(intake: Intake, path: str) -> None:
+    answer = intake.send("POST", path, content=chunks(65))
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "BODY_TOO_LARGE"
+
+
+def test_a_large_body_is_heard_out_before_it_is_refused(intake: Intake) -> None:
+    assert intake.send("POST", "/interviews", content=b" " * 900_000).status_code == 413
+    assert intake.send("POST", "/interviews", content=chunks(800)).status_code == 413
+
+
+def test_a_body_of_64_kib_is_read(intake: Intake, worker: Worker) -> None:
+    content = json.dumps(intake.body()).encode()
+    padded = content + b" " * (64 * 1024 - len(content))
+    answer = intake.send("POST", "/interviews", content=padded, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
+
+
+def test_an_error_that_nobody_foresaw_is_told_without_its_words(intake: Intake, worker: Worker) -> None:
+    made = intake.create().json()["data"]["id"]
+    intake.change("UPDATE attempts SET schedule = '{}'")
+    answer = intake.get(f"/interviews/{made}")
+    assert answer.status_code == 500
+    assert answer.json()["error"] == {
+        "code": "INTERNAL_ERROR",
+        "message": "Something failed here that should not have; it is logged under this traceId.",
+        "details": None,
+    }
+    assert intake.client.get("/healthz").status_code == 200
+
+
+def test_one_line_is_logged_for_a_request_and_names_nobody(
+    intake: Intake, worker: Worker, lines: list[dict[str, Any]]
+) -> None:
+    intake.create(headers={"Idempotency-Key": EMAIL})
+    intake.create(intake.body(scheduledAt=FIRST_NAME))
+    intake.create(intake.body(extra=NUMBER, agentId=EMAIL))
+    intake.send("POST", "/interviews", content=f'{{"candidate": "{LAST_NAME}'.encode())
+    made = intake.get(f"/commands/{EMAIL}").json()["data"]["result"]["id"]
+    intake.get(f"/interviews/{made}", name=NUMBER)
+    intake.get(f"/nothing/{NUMBER}")
+    intake.change("UPDATE attempts SET schedule = '{}'")
+    last = intake.get(f"/interviews/{made}").headers["X-Trace-Id"]
+    wait_until(lambda: any(each.get("trace_id") == last for each in answered(lines)))
+    assert [(each["method"], each["route"], each["status"]) for each in answered(lines)] == [
+        ("POST", "/interviews", 201),
+        ("POST", "/interviews", 400),
+        ("POST", "/interviews", 400),
+        ("POST", "/interviews", 400),
+        ("GET", "/commands/{reference}", 200),
+        ("GET", "/interviews/{interviewId}", 200),
+        ("GET", "-", 404),
+        ("GET", "/interviews/{interviewId}", 500),
+    ]
+    assert all(each["seconds"] >= 0 and each["trace_id"] for each in answered(lines))
+    assert [each for each in lines if each["event"] == "a request failed" and each["trace_id"] == last]
+    told = json.dumps(lines, ensure_ascii=False)
+    assert not [each for each in (FIRST_NAME, LAST_NAME, EMAIL, NUMBER[1:], intake.key) if each in told]
+
+
+def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestClock) -> None:
+    house = a_house(intake.database, intake.seeded, hasher, now)
+    a_pending_attempt(house)
+    an_attempt_of_unknown_outcome(house)
+    metrics = intake.client.get("/metrics")
+    assert metrics.headers["Content-Type"].startswith("text/plain")
+    company = f'{{company_id="{intake.seeded.company_id}"}}'
+    assert f"duecall_attempts_due{company} 1.0" in metrics.text
+    assert f"duecall_attempts_unknown{company} 1.0" in metrics.text
+    assert f"duecall_attempts_in_progress{company} 0.0" in metrics.text
+    assert f"duecall_paused{company} 0.0" in metrics.text
+    assert "duecall_redis_away 0.0" in metrics.text
+
+
+def test_it_is_ready_at_this_releases_schema_and_not_at_another(intake: Intake) -> None:
+    assert intake.client.get("/readyz").json()["data"] == {"status": "ok", "degraded": []}
+    [[revision]] = intake.ask("SELECT version_num FROM alembic_version")
+    intake.change("UPDATE alembic_version SET version_num = 'another'")
+    try:
+        answer = intake.client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "SCHEMA_NOT_READY"
+        assert intake.client.get("/healthz").status_code == 200
+    finally:
+        intake.change("UPDATE alembic_version SET version_num = :revision", revision=revision)
+
+
+def test_the_document_tells_every_operation_and_error(intake: Intake) -> None:
+    document = intake.client.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/interviews",
+        "/interviews/{interviewId}",
+        "/interviews/{interviewId}/call-attempts",
+        "/commands/{reference}",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
+    create = document["paths"]["/interviews"]["post"]
+    assert create["operationId"] == "createInterview"
+    assert set(create["responses"]) == {"201", "202", "default"} | ERRORS_OF_A_COMMAND
+    assert create["security"] == [{"apiKey": ["write:interviews"]}]
+    assert create["requestBody"]["content"]["application/json"]["examples"]
+    for status in ERRORS_OF_A_COMMAND:
+        content = create["responses"][status]["content"]["application/json"]
+        assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
+        assert content["example"]["error"]["code"]
+    assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+
+
+def test_the_document_does_not_offer_what_is_refused(intake: Intake) -> None:
+    document = intake.client.get("/openapi.json").json()
+    request = document["components"]["schemas"]["InterviewRequest"]
+    assert request["additionalProperties"] is False
+    assert not {"job", "jobId", "agent", "agent_id"} & set(request["properties"])
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_the_application_can_be_made_without_any_setting() -> None:
+    assert create_app().title == "Duecall"
+
+
+@pytest.fixture
+def lines(intake: Intake) -> Iterator[list[dict[str, Any]]]:
+    """What is written to the log, as it is written."""
+    root = logging.getLogger()
+    [ours] = [each for each in root.handlers if "structlog" in type(each.formatter).__module__]
+    written: list[dict[str, Any]] = []
+    kept = _Keeper(written)
+    kept.setFormatter(ours.formatter)
+    root.addHandler(kept)
+    yield written
+    root.removeHandler(kept)
+
+
+class _Keeper(logging.Handler):
+    def __init__(self, written: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self._written = written
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._written.append(json.loads(self.format(record)))
+
+
+def answered(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in lines if each["event"] == "answered"]
+
+
+def chunks(count: int) -> Iterator[bytes]:
+    """A body that does not say how long it will be."""
+    for _ in range(count):
+        yield b" " * 1024
+    yield b" "

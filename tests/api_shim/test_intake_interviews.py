@@ -1,0 +1,255 @@
+"""Interviews over HTTP: made once, shown as they are, to those who may see them."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from scheduler.domain.attempt import Cancelled, Reason
+from scheduler.domain.principal import KeyKind
+from scheduler.hashing import Hasher
+from tests.api_shim.intake import ASYNC, NUMBER, Intake, Worker, candidate
+from tests.builders import a_house, a_pending_attempt
+from tests.conftest import NOON, TestClock, seed
+
+
+def test_an_interview_is_answered_with_its_first_attempt(intake: Intake, worker: Worker) -> None:
+    answer = intake.create(intake.body(scheduledAt="2026-04-03T07:00:00Z", metadata={"ref": "A-17"}))
+    assert answer.status_code == 201
+    interview = answer.json()["data"]
+    assert interview["status"] == "SCHEDULED"
+    assert interview["type"] == "PHONE"
+    assert interview["companyId"] == str(intake.seeded.company_id)
+    assert interview["agentId"] == str(intake.seeded.agent_id)
+    assert interview["scheduledAt"] == "2026-04-03T07:00:00Z"
+    assert interview["expiresAt"] == "2026-04-10T07:00:00Z"
+    assert interview["metadata"] == {"ref": "A-17"}
+    assert interview["isTest"] is False
+    assert interview["durationMinutes"] is None
+    assert interview["finishedDate"] is None
+    [attempt] = interview["callAttempts"]
+    assert attempt["interviewId"] == interview["id"]
+    assert attempt["status"] == "PENDING"
+    assert attempt["direction"] == "OUTBOUND"
+    assert attempt["reasonCode"] is None
+    assert attempt["retryNumber"] == 0
+    assert attempt["calledAt"] is None
+    assert attempt["waitingFor"] == "its time"
+    assert attempt["schedule"] == {
+        "requested": "2026-04-03T07:00:00Z",
+        "timezone": "Europe/Bratislava",
+        "timezoneSource": "PHONE_NUMBER",
+        "utcOffset": "+02:00",
+        "localTime": "2026-04-03T09:00:00",
+        "tzdataVersion": attempt["schedule"]["tzdataVersion"],
+    }
+
+
+def test_an_offset_decides_and_has_no_zone(intake: Intake, worker: Worker) -> None:
+    answer = intake.create(intake.body(scheduledAt="2026-04-03T09:00:00+10:30"))
+    [attempt] = answer.json()["data"]["callAttempts"]
+    assert attempt["scheduledAt"] == "2026-04-02T22:30:00Z"
+    assert attempt["schedule"]["timezone"] is None
+    assert attempt["schedule"]["timezoneSource"] == "OFFSET"
+    assert attempt["schedule"]["utcOffset"] == "+10:30"
+    assert attempt["schedule"]["localTime"] == "2026-04-03T09:00:00"
+    assert attempt["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
+
+
+def test_without_a_time_it_is_due_now(intake: Intake, worker: Worker) -> None:
+    [attempt] = intake.create().json()["data"]["callAttempts"]
+    assert attempt["schedule"]["requested"] is None
+    assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
+
+
+def test_a_test_interview_is_completed_and_nobody_is_rung(intake: Intake, worker: Worker) -> None:
+    interview = intake.create(intake.body(isTest=True)).json()["data"]
+    assert interview["status"] == "COMPLETED"
+    assert interview["finishedDate"] is not None
+    [attempt] = interview["callAttempts"]
+    assert (attempt["status"], attempt["reasonCode"]) == ("COMPLETED", "TEST")
+    assert attempt["waitingFor"] is None
+    assert intake.count("lines") == 0
+
+
+def test_schedule_time_is_another_name_of_scheduled_at(intake: Intake, worker: Worker) -> None:
+    same = "2026-04-03T07:00:00Z"
+    assert intake.create(intake.body(scheduleTime=same)).json()["data"]["scheduledAt"] == same
+    both = intake.create(intake.body(scheduleTime=same, scheduledAt=same))
+    assert both.json()["data"]["scheduledAt"] == same
+
+
+def test_a_candidate_who_is_known_is_named_by_id(intake: Intake, worker: Worker) -> None:
+    first = intake.create().json()["data"]
+    answer = intake.create(intake.body(candidate=..., candidateId=first["candidateId"]))
+    assert answer.status_code == 201
+    assert answer.json()["data"]["candidateId"] == first["candidateId"]
+    [attempt] = answer.json()["data"]["callAttempts"]
+    assert attempt["warnings"] == ["CANDIDATE_HAS_OPEN_INTERVIEW"]
+    assert intake.count("candidates") == 1
+
+
+def test_get_shows_what_was_made(intake: Intake, worker: Worker) -> None:
+    made = intake.create(intake.body(metadata={"a": [1, {"b": None}]})).json()["data"]
+    shown = intake.get(f"/interviews/{made['id']}")
+    assert shown.status_code == 200
+    assert without_now(shown.json()["data"]) == without_now(made)
+
+
+def test_get_tells_no_name_number_or_address(intake: Intake, worker: Worker) -> None:
+    made = intake.create().json()["data"]
+    shown = intake.get(f"/interviews/{made['id']}").text
+    assert not [each for each in ("Zuzana", "Tajomn", "zuzana@", NUMBER[1:]) if each in shown]
+
+
+def test_attempts_are_listed_newest_first(intake: Intake, hasher: Hasher, now: TestClock) -> None:
+    house = a_house(intake.database, intake.seeded, hasher, now)
+    first = a_pending_attempt(house)
+    house.take(first, Cancelled(reason=Reason.REPLACED))
+    now.move(timedelta(hours=1))
+    a_pending_attempt(house, interview_id=first.interview_id)
+    path = f"/interviews/{first.interview_id}/call-attempts"
+    both = intake.get(path).json()["data"]
+    assert [each["status"] for each in both["items"]] == ["PENDING", "CANCELLED"]
+    assert both["pagination"] == {
+        "page": 1,
+        "limit": 20,
+        "total": 2,
+        "totalPages": 1,
+        "hasNextPage": False,
+        "hasPreviousPage": False,
+    }
+    second = intake.get(path, page=2, limit=1).json()["data"]
+    assert [each["status"] for each in second["items"]] == ["CANCELLED"]
+    assert second["pagination"]["hasPreviousPage"] is True
+    assert second["pagination"]["hasNextPage"] is False
+
+
+@pytest.mark.parametrize("query", [{"page": 0}, {"page": 10_001}, {"limit": 0}, {"limit": 101}, {"page": "x"}])
+def test_a_page_that_cannot_be_is_refused(intake: Intake, query: dict[str, Any]) -> None:
+    answer = intake.get(f"/interviews/{uuid4()}/call-attempts", **query)
+    assert answer.status_code == 400
+    [field] = answer.json()["error"]["details"]["fields"]
+    assert field["field"] == next(iter(query))
+
+
+def test_an_unknown_interview_and_anothers_are_the_same_404(intake: Intake, worker: Worker) -> None:
+    made = intake.create().json()["data"]
+    other = seed(intake.database, NOON)
+    stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    for path in ("/interviews/{}", "/interviews/{}/call-attempts"):
+        theirs = stranger.get(path.format(made["id"]))
+        nobodys = stranger.get(path.format(uuid4()))
+        assert theirs.status_code == nobodys.status_code == 404
+        assert anonymous(theirs.json()) == anonymous(nobodys.json())
+    assert intake.get(f"/interviews/{made['id']}").status_code == 200
+
+
+def test_anothers_agent_and_candidate_are_not_there(intake: Intake, worker: Worker) -> None:
+    made = intake.create().json()["data"]
+    other = seed(intake.database, NOON)
+    stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    foreign = stranger.create(stranger.body(agentId=str(intake.seeded.agent_id)))
+    nobodys = stranger.create(stranger.body(agentId=str(uuid4())))
+    assert foreign.status_code == nobodys.status_code == 404
+    assert anonymous(foreign.json()) == anonymous(nobodys.json())
+    candidates = stranger.create(stranger.body(candidate=..., candidateId=made["candidateId"]))
+    assert candidates.status_code == 404
+    assert candidates.json()["error"]["details"]["resourceType"] == "candidate"
+    assert intake.count("interviews") == 1
+
+
+def test_an_ats_key_names_the_company(intake: Intake, worker: Worker) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats = intake.with_key(key)
+    mine = str(intake.seeded.company_id)
+    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    answer = ats.create(companyId=mine)
+    assert answer.status_code == 201
+    made = answer.json()["data"]["id"]
+    assert ats.get(f"/interviews/{made}", companyId=mine).status_code == 200
+    for unnamed in (ats.create(), ats.get(f"/interviews/{made}")):
+        assert unnamed.status_code == 400
+        assert unnamed.json()["error"]["code"] == "COMPANY_ID_REQUIRED"
+    misspelt = ats.create(companyId="acme")
+    assert misspelt.status_code == 400
+    assert misspelt.json()["error"]["details"]["fields"][0]["field"] == "companyId"
+    assert intake.count("inbox") == 1
+
+
+def test_a_company_out_of_reach_is_the_same_403_whether_or_not_it_exists(intake: Intake) -> None:
+    ats = intake.with_new_key(kind=KeyKind.ATS)
+    foreign = ats.create(companyId=str(intake.seeded.company_id))
+    nobodys = ats.create(companyId=str(uuid4()))
+    assert foreign.status_code == nobodys.status_code == 403
+    assert foreign.json()["error"] == nobodys.json()["error"]
+    assert foreign.json()["error"]["code"] == "RESOURCE_ACCESS_DENIED"
+    assert intake.count("inbox") == 0
+
+
+def test_what_a_regular_key_names_as_company_is_ignored(intake: Intake, worker: Worker) -> None:
+    for company_id in (str(uuid4()), "not even an id"):
+        answer = intake.create(companyId=company_id)
+        assert answer.status_code == 201
+        assert answer.json()["data"]["companyId"] == str(intake.seeded.company_id)
+
+
+def test_every_path_works_under_v1(intake: Intake, worker: Worker) -> None:
+    answer = intake.create(path="/v1/interviews")
+    assert answer.status_code == 201
+    assert intake.get(f"/v1/interviews/{answer.json()['data']['id']}").status_code == 200
+    assert intake.get("/v1/v1/healthz").status_code == 404
+    assert intake.get("/v1healthz").status_code == 404
+
+
+def test_a_command_is_found_by_its_id_and_by_its_key(intake: Intake, worker: Worker) -> None:
+    accepted = intake.create(intake.body(metadata={"ref": 1}), headers={**ASYNC, "Idempotency-Key": "order/17 a"})
+    assert accepted.status_code == 202
+    command_id = accepted.json()["data"]["id"]
+    replayed = intake.create(intake.body(metadata={"ref": 1}), headers={"Idempotency-Key": "order/17 a"})
+    for reference in (command_id, "order/17%20a", "order%2F17%20a"):
+        command = intake.get(f"/commands/{reference}").json()["data"]
+        assert command["id"] == command_id
+        assert command["kind"] == "create_interview"
+        assert command["status"] == "APPLIED"
+        assert command["statusCode"] == 201
+        assert without_now(command["result"]) == without_now(replayed.json()["data"])
+        assert command["receivedAt"] <= command["appliedAt"]
+
+
+def test_a_refused_command_tells_why(intake: Intake, worker: Worker) -> None:
+    refused = intake.create(intake.body(scheduledAt="tomorrow"), headers={"Idempotency-Key": "k"})
+    assert refused.status_code == 400
+    command = intake.get("/commands/k").json()["data"]
+    assert command["status"] == "APPLIED"
+    assert command["statusCode"] == 400
+    assert command["result"] == refused.json()["error"]
+
+
+def test_anothers_command_is_not_there(intake: Intake) -> None:
+    command_id = intake.create(headers={**ASYNC, "Idempotency-Key": "k"}).json()["data"]["id"]
+    stranger = intake.with_new_key()
+    for reference in (command_id, "k", str(uuid4())):
+        answer = stranger.get(f"/commands/{reference}")
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "RESOURCE_NOT_FOUND"
+
+
+def test_a_candidate_without_a_number_cannot_be_rung(intake: Intake, worker: Worker) -> None:
+    answer = intake.create(intake.body(candidate=candidate(phoneNumber=...)))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "PHONE_NUMBER_REQUIRED"
+    assert intake.is_untouched()
+
+
+def without_now(shown: dict[str, Any]) -> dict[str, Any]:
+    """What it waits for depends on when it is looked at."""
+    attempts = [{**each, "waitingFor": None} for each in shown["callAttempts"]]
+    return {**shown, "callAttempts": attempts}
+
+
+def anonymous(answer: dict[str, Any]) -> dict[str, Any]:
+    """An error without what tells one request from another."""
+    details = {name: value for name, value in answer["error"]["details"].items() if name != "resourceId"}
+    return {**answer, "timestamp": "", "traceId": "", "error": {**answer["error"], "details": details}}

@@ -1,0 +1,165 @@
+"""When Redis is away everything is accepted; when PostgreSQL is away nothing is, and both are said at once."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scheduler.clock import clock
+from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey
+from scheduler.persistence import schema
+from scheduler.persistence.database import Database
+from tests.api_shim.intake import (
+    Intake,
+    a_worker,
+    an_intake,
+    meanwhile,
+    settings_for,
+    taking_less_than,
+)
+from tests.conftest import NOON, Seeded, seed, wait_until
+
+PATIENT = {"Prefer": "wait=30"}
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(tmp_path) as valkey:
+        yield valkey
+
+
+@pytest.fixture
+def on_own_valkey(
+    broker: None, postgres_url: str, own_valkey: EmbeddedValkey, database: Database, seeded: Seeded
+) -> Iterator[Intake]:
+    with an_intake(settings_for(postgres_url, own_valkey.url), database, seeded) as intake:
+        yield intake
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(tmp_path, durable=False) as postgres:
+        schema.upgrade(postgres.url)
+        yield postgres
+
+
+@pytest.fixture
+def on_own_postgres(broker: None, own_postgres: EmbeddedPostgres, redis_url: str) -> Iterator[Intake]:
+    settings = settings_for(own_postgres.url, redis_url)
+    database = Database(own_postgres.url, now=clock(settings.duecall_clock_offset_s))
+    with an_intake(settings, database, seed(database, NOON)) as intake:
+        yield intake
+    database.close()
+
+
+def test_while_redis_is_away_a_command_is_accepted_at_once(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
+    own_valkey.stop()
+    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
+    with taking_less_than(5):
+        answer = on_own_valkey.create(headers=PATIENT)
+    assert answer.status_code == 202
+    assert on_own_valkey.count("inbox") == 1
+    assert "duecall_redis_away 1.0" in on_own_valkey.client.get("/metrics").text
+
+
+def test_who_waits_when_redis_goes_away_is_let_go(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
+    with meanwhile(lambda: on_own_valkey.create(headers=PATIENT)) as answer:
+        wait_until(lambda: on_own_valkey.count("inbox") == 1)
+        with taking_less_than(15):
+            own_valkey.stop()
+            assert answer().status_code == 202
+
+
+def test_when_redis_is_back_commands_are_waited_for_again(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
+    own_valkey.stop()
+    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
+    own_valkey.start()
+    wait_until(lambda: degraded(on_own_valkey) == [])
+    with a_worker(on_own_valkey.settings):
+        assert on_own_valkey.create(headers=PATIENT).status_code == 201
+
+
+def test_a_repeat_while_redis_is_away_is_accepted_as_the_first_was(
+    on_own_valkey: Intake, own_valkey: EmbeddedValkey
+) -> None:
+    own_valkey.stop()
+    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
+    first, second = (on_own_valkey.create(headers={"Idempotency-Key": "k"}) for _ in range(2))
+    assert second.status_code == 202
+    assert second.headers["Location"] == first.headers["Location"]
+    assert on_own_valkey.count("inbox") == 1
+
+
+def test_while_postgres_is_away_nothing_is_accepted_and_that_is_said_at_once(
+    on_own_postgres: Intake, own_postgres: EmbeddedPostgres
+) -> None:
+    assert on_own_postgres.client.get("/readyz").status_code == 200
+    own_postgres.stop()
+    for answer in map(
+        on_own_postgres.client.get, ("/readyz", "/metrics", "/readyz")
+    ):  # the pool's old connections are found broken by whoever uses them
+        assert answer.status_code == 503
+    with taking_less_than(3):
+        answer = on_own_postgres.create()
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "DATABASE_AWAY"
+    assert answer.headers["Retry-After"] == "1"
+    assert on_own_postgres.client.get("/healthz").status_code == 200
+    own_postgres.start()
+    assert on_own_postgres.count("inbox") == 0
+    with a_worker(on_own_postgres.settings):
+        assert on_own_postgres.create(headers=PATIENT).status_code == 201
+
+
+def test_a_callback_while_postgres_is_away_is_asked_for_again(
+    on_own_postgres: Intake, own_postgres: EmbeddedPostgres
+) -> None:
+    from tests.api_shim.test_intake_carrier import call_back  # noqa: PLC0415 - one caller
+
+    own_postgres.stop()
+    assert call_back(on_own_postgres, "a-token").status_code == 503
+
+
+def test_a_frozen_postgres_holds_nobody_for_long(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
+    backends = [pid for (pid,) in on_own_postgres.ask("SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL")]
+    postmaster = int((next(own_postgres.folder.glob("pg*")) / "postmaster.pid").read_text().split()[0])
+    frozen = [postmaster, *backends]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with taking_less_than(15):
+            assert on_own_postgres.create().status_code == 503
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_real_worker_applies_what_was_accepted(intake: Intake, tmp_path: Path) -> None:
+    command = "-m celery -A workers.app worker -Q intake --pool threads --concurrency 2 --without-gossip"
+    environment = {
+        **os.environ,
+        "DATABASE_URL": intake.settings.database("api"),
+        "REDIS_URL": intake.settings.redis,
+        "KEY_PEPPER": intake.settings.key_pepper.get_secret_value(),
+        "DUECALL_CLOCK_OFFSET_S": str(intake.settings.duecall_clock_offset_s),
+        "TWILIO_ACCOUNT_SID": intake.settings.twilio_account_sid,
+    }
+    with (tmp_path / "log").open("w") as log:
+        worker = subprocess.Popen([sys.executable, *command.split()], env=environment, stdout=log, stderr=log)
+        try:
+            first = intake.create(headers=PATIENT)
+            assert first.status_code == 201, (tmp_path / "log").read_text()
+            with taking_less_than(2):
+                assert intake.create(headers=PATIENT).status_code == 201
+        finally:
+            worker.terminate()
+            worker.wait(30)
+
+
+def degraded(intake: Intake) -> list[str]:
+    found: list[str] = intake.client.get("/readyz").json()["data"]["degraded"]
+    return found

@@ -1,0 +1,217 @@
+"""What is wrong with a request is said by field and code, never with the value; and nothing of it is kept."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, Intake, Worker, candidate
+
+
+def person(**changes: Any) -> dict[str, Any]:
+    return {"candidate": candidate(**changes)}
+
+
+DEEP = {"a": {"b": {"c": {"d": {"e": {}}}}}}
+BAD_FIELDS = [
+    pytest.param(person(firstName=...), "candidate.firstName", "MISSING_FIELD", id="no first name"),
+    pytest.param(person(firstName=""), "candidate.firstName", "TOO_SHORT", id="an empty first name"),
+    pytest.param(person(firstName="   "), "candidate.firstName", "TOO_SHORT", id="a blank first name"),
+    pytest.param(person(firstName="x" * 101), "candidate.firstName", "TOO_LONG", id="a long first name"),
+    pytest.param(person(firstName=7), "candidate.firstName", "WRONG_TYPE", id="a number for a first name"),
+    pytest.param(person(lastName=...), "candidate.lastName", "MISSING_FIELD", id="no last name"),
+    pytest.param(person(lastName="x" * 101), "candidate.lastName", "TOO_LONG", id="a long last name"),
+    pytest.param(person(firstName="a\x00b"), "candidate.firstName", "INVALID_CHARACTER", id="a NUL in a name"),
+    pytest.param(person(gdprExpiryDate=...), "candidate.gdprExpiryDate", "MISSING_FIELD", id="no consent date"),
+    pytest.param(
+        person(gdprExpiryDate="2026-04-02"), "candidate.gdprExpiryDate", "NOT_IN_FUTURE", id="consent ends today"
+    ),
+    pytest.param(
+        person(gdprExpiryDate="2020-01-01"), "candidate.gdprExpiryDate", "NOT_IN_FUTURE", id="consent is over"
+    ),
+    pytest.param(person(gdprExpiryDate="31.12.2030"), "candidate.gdprExpiryDate", "INVALID_DATE", id="no ISO date"),
+    pytest.param(
+        person(gdprExpiryDate="2030-02-30"), "candidate.gdprExpiryDate", "INVALID_DATE", id="no day of a calendar"
+    ),
+    pytest.param(person(gdprExpiryDate=1924905600), "candidate.gdprExpiryDate", "INVALID_DATE", id="seconds"),
+    pytest.param(person(phoneNumber="0915 123 456"), "candidate.phoneNumber", "NOT_E164", id="a local number"),
+    pytest.param(person(phoneNumber="+0915123456"), "candidate.phoneNumber", "NOT_E164", id="country code 0"),
+    pytest.param(person(phoneNumber="+421 915123456"), "candidate.phoneNumber", "NOT_E164", id="a space in it"),
+    pytest.param(person(phoneNumber="+421915123456\n"), "candidate.phoneNumber", "NOT_E164", id="a line end in it"),
+    pytest.param(person(phoneNumber=421915123456), "candidate.phoneNumber", "WRONG_TYPE", id="a number as number"),
+    pytest.param(person(email="nobody"), "candidate.email", "INVALID_EMAIL", id="no address"),
+    pytest.param(person(email="a@b\r\n.sk"), "candidate.email", "INVALID_EMAIL", id="a line end in an address"),
+    pytest.param(person(email="x" * 250 + "@b.sk"), "candidate.email", "TOO_LONG", id="a long address"),
+    pytest.param(person(email=..., phoneNumber=...), "candidate", "CONTACT_REQUIRED", id="neither address nor number"),
+    pytest.param(person(jobId=str(uuid4())), "candidate.jobId", "UNKNOWN_FIELD", id="a field of a later feature"),
+    pytest.param({"candidate": "Jana"}, "candidate", "WRONG_TYPE", id="a candidate that is text"),
+    pytest.param({"candidate": ...}, "candidate", "MISSING_FIELD", id="no candidate"),
+    pytest.param({"candidateId": str(uuid4())}, "candidateId", "CONFLICTING_FIELDS", id="two candidates"),
+    pytest.param({"candidate": ..., "candidateId": "7"}, "candidateId", "INVALID_UUID", id="a candidate id of 7"),
+    pytest.param({"agentId": ...}, "agentId", "MISSING_FIELD", id="no agent"),
+    pytest.param({"agentId": "7"}, "agentId", "INVALID_UUID", id="an agent id of 7"),
+    pytest.param({"agentId": 7}, "agentId", "WRONG_TYPE", id="an agent id that is a number"),
+    pytest.param({"agent": {}}, "agent", "UNKNOWN_FIELD", id="an inline agent"),
+    pytest.param({"job": {}}, "job", "UNKNOWN_FIELD", id="an inline job"),
+    pytest.param({"jobId": str(uuid4())}, "jobId", "UNKNOWN_FIELD", id="a job"),
+    pytest.param({"scheduledat": "2026-04-03T07:00:00Z"}, "scheduledat", "UNKNOWN_FIELD", id="a typing error"),
+    pytest.param({"agent_id": str(uuid4())}, "agent_id", "UNKNOWN_FIELD", id="a field in snake case"),
+    pytest.param({"scheduledAt": 1775200000}, "scheduledAt", "WRONG_TYPE", id="seconds for a time"),
+    pytest.param({"expiresAt": 1775200000}, "expiresAt", "WRONG_TYPE", id="seconds for an end"),
+    pytest.param(
+        {"scheduledAt": "2026-04-03T07:00:00Z", "scheduleTime": "2026-04-03T08:00:00Z"},
+        "scheduleTime",
+        "CONFLICTING_FIELDS",
+        id="two times",
+    ),
+    pytest.param({"isTest": "true"}, "isTest", "WRONG_TYPE", id="a truth that is text"),
+    pytest.param({"isTest": 1}, "isTest", "WRONG_TYPE", id="a truth that is a number"),
+    pytest.param({"metadata": []}, "metadata", "WRONG_TYPE", id="metadata that is a list"),
+    pytest.param({"metadata": DEEP}, "metadata", "METADATA_TOO_DEEP", id="metadata of six levels"),
+    pytest.param(
+        {"metadata": {str(number): 0 for number in range(51)}}, "metadata", "METADATA_TOO_MANY_KEYS", id="51 keys"
+    ),
+    pytest.param({"metadata": {"a": "x" * 10_240}}, "metadata", "METADATA_TOO_LARGE", id="metadata over 10 KB"),
+    pytest.param({"metadata": {"a": ["\x00"]}}, "metadata.a.0", "INVALID_CHARACTER", id="a NUL in metadata"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "code"), BAD_FIELDS)
+def test_a_field_that_is_wrong_is_named(intake: Intake, changes: dict[str, Any], field: str, code: str) -> None:
+    answer = intake.create(intake.body(**changes))
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    told = [(each["field"], each["code"]) for each in error["details"]["fields"]]
+    assert told == [(field, code)]
+    assert all(each["message"] for each in error["details"]["fields"])
+    assert intake.count("inbox") == 0
+    assert intake.is_untouched()
+
+
+def test_all_that_is_wrong_is_told_at_once(intake: Intake) -> None:
+    answer = intake.create(intake.body(agentId="7", extra=1, **person(firstName="", phoneNumber="0915")))
+    fields = {each["field"] for each in answer.json()["error"]["details"]["fields"]}
+    assert fields == {"agentId", "extra", "candidate.firstName", "candidate.phoneNumber"}
+
+
+def test_a_refusal_never_repeats_what_it_refuses(intake: Intake) -> None:
+    wrong = person(firstName=FIRST_NAME * 20, lastName=[LAST_NAME], email=EMAIL + " ", phoneNumber="+421905777888x")
+    said = intake.create(intake.body(**wrong)).text
+    assert not [each for each in (FIRST_NAME, LAST_NAME, EMAIL, "905777888") if each in said]
+
+
+ACCEPTED = [
+    pytest.param({"metadata": {"a": {"b": {"c": {"d": {}}}}}}, id="metadata of five levels"),
+    pytest.param({"metadata": {str(number): 0 for number in range(50)}}, id="50 keys"),
+    pytest.param({"metadata": {"a": "x" * (10_240 - 8)}}, id="metadata of 10 KB"),
+    pytest.param({"scheduledAt": None, "expiresAt": None, "candidateId": None}, id="nulls for what is left out"),
+    pytest.param(person(email=...), id="a number and no address"),
+    pytest.param(person(firstName="x" * 100), id="a first name of 100"),
+    pytest.param(person(gdprExpiryDate="2026-04-03"), id="consent until tomorrow"),
+    pytest.param(person(timezone="Europe/Bratislava"), id="a time zone"),
+]
+
+
+@pytest.mark.parametrize("changes", ACCEPTED)
+def test_what_is_just_right_is_accepted(intake: Intake, worker: Worker, changes: dict[str, Any]) -> None:
+    assert intake.create(intake.body(**changes)).status_code == 201
+
+
+REFUSED_WHEN_APPLIED = [
+    pytest.param({"scheduledAt": "2026-13-01T00:00:00Z"}, "INVALID_DATE_FORMAT", id="month 13"),
+    pytest.param({"scheduledAt": ""}, "INVALID_DATE_FORMAT", id="an empty time"),
+    pytest.param({"scheduledAt": "2026-04-02T11:00:00Z"}, "SCHEDULE_IN_PAST", id="an hour ago"),
+    pytest.param({"scheduledAt": "2026-06-01T09:00:00Z"}, "SCHEDULE_TOO_FAR", id="in two months"),
+    pytest.param({"scheduledAt": "2026-04-03T02:00:00Z"}, "OUTSIDE_CALL_TIME_INTERVAL", id="at four in the morning"),
+    pytest.param({"expiresAt": "2026-04-02T12:00:01Z"}, "NO_OPENING_BEFORE_EXPIRY", id="expires at once"),
+    pytest.param(person(phoneNumber="+421000000000"), "PHONE_NUMBER_INVALID", id="no such number"),
+    pytest.param(person(timezone="Mars/Olympus"), "TIMEZONE_INVALID", id="no such zone"),
+    pytest.param(
+        {"scheduledAt": "2026-04-06T09:00:00Z", **person(gdprExpiryDate="2026-04-04")},
+        "CONSENT_EXPIRED",
+        id="consent ends before the call",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "code"), REFUSED_WHEN_APPLIED)
+def test_what_a_rule_refuses_leaves_no_row_outside_the_inbox(
+    intake: Intake, worker: Worker, changes: dict[str, Any], code: str
+) -> None:
+    answer = intake.create(intake.body(**changes))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == code
+    assert intake.count("inbox") == 1
+    assert intake.is_untouched()
+
+
+MALFORMED = [
+    pytest.param(b"", 0, id="nothing"),
+    pytest.param(b'{"agentId": }', 12, id="no value"),
+    pytest.param(b'{"agentId": "a"', 15, id="cut off"),
+    pytest.param(b'{"agentId": "a", "agentId": "b"}', 0, id="a name twice"),
+    pytest.param(b'{"metadata": {"x": NaN}}', 0, id="not a number"),
+    pytest.param(b'{"agentId": "\xff"}', 13, id="not UTF-8"),
+    pytest.param(b"\xef\xbb\xbf{}", 0, id="a byte order mark"),
+    pytest.param(b"[" * 30_000, 0, id="nested without end"),
+    pytest.param(b'{"metadata": {"x": ' + b"9" * 5_000 + b"}}", 0, id="a number without end"),
+]
+
+
+@pytest.mark.parametrize(("content", "position"), MALFORMED)
+def test_json_that_cannot_be_read_is_refused_with_the_position(intake: Intake, content: bytes, position: int) -> None:
+    answer = send(intake, content)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "MALFORMED_JSON"
+    assert error["details"]["position"] == position
+    assert error["details"]["reason"]
+    assert intake.count("inbox") == 0
+
+
+@pytest.mark.parametrize("content", [b"[]", b'"text"', b"null", b"7"])
+def test_a_body_that_is_no_object_is_refused(intake: Intake, content: bytes) -> None:
+    answer = send(intake, content)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "VALIDATION_ERROR"
+
+
+def test_a_number_beyond_every_number_is_refused(intake: Intake) -> None:
+    answer = send(intake, json.dumps(intake.body(metadata={"x": 7})).replace("7}", "1e999}").encode())
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"]["fields"][0]["field"] == "metadata.x"
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_does_not_call_itself_json_is_refused(intake: Intake, content_type: str) -> None:
+    answer = send(intake, json.dumps(intake.body()).encode(), content_type)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "CONTENT_TYPE_NOT_JSON"
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.acme+json"])
+def test_a_body_that_calls_itself_some_json_is_read(intake: Intake, worker: Worker, content_type: str) -> None:
+    assert send(intake, json.dumps(intake.body()).encode(), content_type).status_code == 201
+
+
+@pytest.mark.parametrize("key", [b"", b"x" * 256, "po\u0159ad\u00ed".encode(), b"a\tb"])
+def test_an_idempotency_key_that_cannot_be_one_is_refused(intake: Intake, key: bytes) -> None:
+    headers = [(b"Idempotency-Key", key), (b"Authorization", b"Bearer " + intake.key.encode())]
+    answer = intake.client.post("/interviews", json=intake.body(), headers=headers)
+    assert answer.status_code == 400
+    [field] = answer.json()["error"]["details"]["fields"]
+    assert (field["field"], field["code"]) == ("Idempotency-Key", "INVALID_IDEMPOTENCY_KEY")
+    assert intake.count("inbox") == 0
+
+
+def test_two_idempotency_keys_are_refused(intake: Intake) -> None:
+    both = [("Idempotency-Key", "a"), ("Idempotency-Key", "b"), ("Authorization", f"Bearer {intake.key}")]
+    answer = intake.client.post("/interviews", json=intake.body(), headers=both)
+    assert answer.status_code == 400
+
+
+def send(intake: Intake, content: bytes, content_type: str = "application/json") -> Any:
+    headers = {"Content-Type": content_type} if content_type else {}
+    return intake.send("POST", "/interviews", content=content, headers=headers)

@@ -1,0 +1,245 @@
+"""A command is answered when it is applied, or accepted when the wait is over; sent twice, it is done once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from api_shim.waiting import Waiter
+from scheduler.domain.command import Answer, Command, CommandKind
+from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, candidate, meanwhile, taking_less_than
+from tests.conftest import NOON, wait_until
+
+CHANNEL = "a test:answered"
+
+
+@pytest.fixture
+def waiting() -> Command:
+    return Command(
+        id=uuid4(),
+        kind=CommandKind.CREATE_INTERVIEW,
+        principal_id=uuid4(),
+        company_id=uuid4(),
+        idempotency_key=None,
+        request_hash=b"hash",
+        received_at=NOON,
+    )
+
+
+def test_who_does_not_want_to_wait_is_told_where_to_ask(intake: Intake) -> None:
+    with taking_less_than(3):
+        answer = intake.create(headers=ASYNC)
+    assert answer.status_code == 202
+    command_id = answer.json()["data"]["id"]
+    assert answer.json()["data"] == {"id": command_id, "status": "WAITING"}
+    assert answer.headers["Location"] == f"/commands/{command_id}"
+    waiting = intake.get(answer.headers["Location"]).json()["data"]
+    assert waiting["status"] == "WAITING"
+    assert waiting["result"] is waiting["statusCode"] is waiting["appliedAt"] is None
+    with a_worker(intake.settings):
+        wait_until(lambda: intake.get(answer.headers["Location"]).json()["data"]["status"] == "APPLIED")
+    applied = intake.get(answer.headers["Location"]).json()["data"]
+    assert applied["statusCode"] == 201
+    assert applied["result"]["callAttempts"][0]["status"] == "PENDING"
+
+
+@pytest.mark.parametrize("prefer", ["wait=0", "WAIT=0", 'handling=lenient, wait="0"', "wait=10, respond-async"])
+def test_a_wait_of_nothing_is_no_wait(intake: Intake, prefer: str) -> None:
+    with taking_less_than(3):
+        answer = intake.create(headers={"Prefer": prefer})
+    assert answer.status_code == 202
+
+
+def test_when_the_wait_ends_first_it_is_accepted_all_the_same(intake: Intake) -> None:
+    answer = intake.create(headers={"Prefer": "wait=1"})
+    assert answer.status_code == 202
+    assert intake.count("inbox") == 1
+
+
+def test_a_preference_that_is_not_understood_is_none(intake: Intake, worker: Worker) -> None:
+    for prefer in ("wait=-1", "wait=soon", "return=minimal", ""):
+        assert intake.create(headers={"Prefer": prefer}).status_code == 201
+
+
+def test_who_waits_hears_of_it_when_it_is_applied(intake: Intake) -> None:
+    with meanwhile(lambda: intake.create(headers={"Prefer": "wait=30"})) as answer:
+        wait_until(lambda: intake.count("inbox") == 1)
+        with taking_less_than(10), a_worker(intake.settings):
+            assert answer().status_code == 201
+
+
+def test_nothing_is_accepted_twice_for_one_key(intake: Intake, worker: Worker) -> None:
+    key = {"Idempotency-Key": "k"}
+    first, second = intake.create(headers=key), intake.create(headers=key)
+    assert first.status_code == second.status_code == 201
+    assert "Idempotent-Replayed" not in first.headers
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert second.json()["data"]["id"] == first.json()["data"]["id"]
+    assert intake.count("inbox") == intake.count("interviews") == 1
+
+
+def test_without_a_key_each_request_is_one_of_its_own(intake: Intake, worker: Worker) -> None:
+    first, second = intake.create(), intake.create()
+    assert second.json()["data"]["id"] != first.json()["data"]["id"]
+    assert intake.count("interviews") == 2
+
+
+def test_a_replay_shows_the_answer_of_then_with_the_metadata_of_now(intake: Intake, worker: Worker) -> None:
+    key = {"Idempotency-Key": "k"}
+    body = intake.body(scheduledAt="2026-04-03T07:00:00Z", metadata={"ref": 1})
+    first = intake.create(body, headers=key).json()["data"]
+    intake.change(
+        """UPDATE interviews SET status = 'CANCELLED', finished_at = :now, metadata = '{"ref": 2}'""", now=NOON
+    )
+    assert intake.create(body, headers=key).json()["data"] == {**first, "metadata": {"ref": 2}}
+
+
+def test_a_refusal_is_replayed_as_it_was(intake: Intake, worker: Worker) -> None:
+    key = {"Idempotency-Key": "k"}
+    body = intake.body(scheduledAt="2026-04-02T11:00:00Z")
+    first, second = intake.create(body, headers=key), intake.create(body, headers=key)
+    assert first.status_code == second.status_code == 400
+    assert second.json()["error"] == first.json()["error"]
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert intake.count("inbox") == 1
+
+
+def test_the_order_of_fields_and_the_v1_of_the_path_make_no_other_request(intake: Intake, worker: Worker) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = intake.create(headers=key)
+    turned = dict(reversed(intake.body().items()))
+    second = intake.create(turned, path="/v1/interviews", headers=key)
+    assert second.json()["data"]["id"] == first.json()["data"]["id"]
+
+
+def test_another_request_with_the_same_key_is_refused(intake: Intake, worker: Worker) -> None:
+    key = {"Idempotency-Key": "k"}
+    assert intake.create(headers=key).status_code == 201
+    for other in (
+        intake.create(intake.body(isTest=True), headers=key),
+        intake.create(headers=key, companyId=str(uuid4())),
+        intake.create(headers={**key, "If-Match": '"1"'}),
+    ):
+        assert other.status_code == 422
+        assert other.json()["error"]["code"] == "IDEMPOTENCY_KEY_REUSED"
+    assert intake.count("interviews") == 1
+
+
+def test_a_key_is_its_principals_own(intake: Intake, worker: Worker) -> None:
+    key = {"Idempotency-Key": "k"}
+    first, theirs = intake.create(headers=key), intake.with_new_key().create(headers=key)
+    assert theirs.status_code == 201
+    assert theirs.json()["data"]["id"] != first.json()["data"]["id"]
+
+
+def test_a_repeat_waits_for_the_one_that_still_runs(intake: Intake) -> None:
+    key = {"Idempotency-Key": "k"}
+    accepted = intake.create(headers={**key, **ASYNC})
+    with meanwhile(lambda: intake.create(headers={**key, "Prefer": "wait=30"})) as answer:
+        with a_worker(intake.settings):
+            assert answer().status_code == 201
+    assert intake.get(accepted.headers["Location"]).json()["data"]["result"]["id"] == answer().json()["data"]["id"]
+    assert intake.count("inbox") == 1
+
+
+def test_a_repeat_whose_wait_ends_first_is_told_that_it_runs(intake: Intake) -> None:
+    key = {"Idempotency-Key": "k"}
+    accepted = intake.create(headers={**key, **ASYNC})
+    answer = intake.create(headers={**key, "Prefer": "wait=0"})
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "IDEMPOTENCY_IN_PROGRESS"
+    assert answer.json()["error"]["details"] == {"commandId": accepted.json()["data"]["id"]}
+
+
+def test_a_repeat_that_does_not_want_to_wait_is_accepted_as_the_first_was(intake: Intake) -> None:
+    headers = {"Idempotency-Key": "k", **ASYNC}
+    first, second = intake.create(headers=headers), intake.create(headers=headers)
+    assert second.status_code == 202
+    assert second.headers["Location"] == first.headers["Location"]
+    assert second.headers["Idempotent-Replayed"] == "true"
+
+
+def test_what_was_accepted_in_time_is_replayed_when_the_consent_is_over(intake: Intake, worker: Worker) -> None:
+    body = intake.body(candidate=candidate(gdprExpiryDate="2026-04-03"))
+    key = {"Idempotency-Key": "k"}
+    first = intake.create(body, headers=key)
+    assert first.status_code == 201
+    with a_day_later(intake) as later:
+        assert later.create(body, headers=key).json()["data"]["id"] == first.json()["data"]["id"]
+        assert later.create(body, headers={"Idempotency-Key": "other"}).status_code == 400
+        assert later.create({**body, "isTest": True}, headers=key).status_code == 400
+
+
+async def test_news_is_not_missed_however_early_it_comes(redis_url: str, waiting: Command) -> None:
+    waiter = Waiter(redis_url, CHANNEL, lambda: False)
+    applied, looks = done(waiting), 0
+
+    async def look() -> Command:
+        nonlocal looks
+        looks += 1
+        return applied
+
+    async with waiter.listening():
+        await tell(redis_url, str(waiting.id))
+        assert await waiter.answer_to(waiting, look, 20) is applied
+        assert looks == 1
+
+
+async def test_news_of_another_command_wakes_nobody(redis_url: str, waiting: Command) -> None:
+    waiter = Waiter(redis_url, CHANNEL, lambda: False)
+    looks = 0
+
+    async def look() -> Command:
+        nonlocal looks
+        looks += 1
+        return waiting
+
+    async with waiter.listening():
+        await tell(redis_url, "no id at all", str(uuid4()))
+        assert await waiter.answer_to(waiting, look, 0.1) is waiting
+    assert looks == 1  # at the end of the wait
+
+
+async def test_an_answer_that_nobody_told_of_is_found_in_the_row(redis_url: str, waiting: Command) -> None:
+    waiter = Waiter(redis_url, CHANNEL, lambda: False)
+    rows = iter([waiting, waiting, done(waiting)])
+
+    async def look() -> Command:
+        return next(rows)
+
+    async with waiter.listening():
+        answered = await waiter.answer_to(waiting, look, 20)
+    assert answered.applied_at == NOON
+
+
+async def test_nobody_waits_while_the_bell_finds_redis_away(redis_url: str, waiting: Command) -> None:
+    waiter = Waiter(redis_url, CHANNEL, lambda: True)
+    async with waiter.listening():
+        assert await waiter.answer_to(waiting, never, 20) is waiting
+
+
+def done(command: Command) -> Command:
+    return replace(command, applied_at=NOON, answer=Answer())
+
+
+async def never() -> Command:
+    raise AssertionError("nobody has a reason to look")
+
+
+async def tell(redis_url: str, *words: str) -> None:
+    """Published, and delivered: nobody is subscribed before they have heard the words before."""
+    async with Redis.from_url(redis_url) as redis:
+        for word in words:
+            assert await redis.publish(CHANNEL, word) == 1
+
+
+@contextmanager
+def a_day_later(intake: Intake) -> Iterator[Intake]:
+    """The same installation on its next day, seen by the same key."""
+    offset = intake.settings.duecall_clock_offset_s + 86_400
+    settings = intake.settings.model_copy(update={"duecall_clock_offset_s": offset})
+    with an_intake(settings, intake.database, intake.seeded) as later:
+        yield later.with_key(intake.key)

@@ -1,0 +1,89 @@
+"""A dial process that stood still for longer than its lease never sends late."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from scheduler.domain.attempt import AttemptState, Reason
+from tests.builders import a_number, a_pending_attempt
+from tests.conftest import wait_until
+from tests.crash.works import Works, ended, frozen, stopped, working
+
+pytestmark = pytest.mark.crash
+
+
+@contextmanager
+def no_last_look(url: str) -> Iterator[None]:
+    """Until the end nobody can read a candidate: a claim goes through, the look that follows it waits."""
+    with psycopg.connect(url) as connection:
+        connection.execute("LOCK TABLE candidates IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def claimed_and_frozen(works: Works, url: str, number: str) -> tuple[UUID, ForkServerProcess]:
+    attempt_id = a_pending_attempt(works.house, number).id
+    with no_last_look(url):
+        process = works.dialling([attempt_id])
+        wait_until(
+            lambda: works.house.attempt(attempt_id).state is AttemptState.IN_PROGRESS, says="it is claimed"
+        )
+        frozen(process)
+    return attempt_id, process
+
+
+def thawed(process: ForkServerProcess) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGCONT)
+
+
+def test_a_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: str) -> None:
+    with working(postgres_url) as works:
+        number = a_number()
+        attempt_id, process = claimed_and_frozen(works, postgres_url, number)
+        wait_until(lambda: "answer_lost" in works.house.history(attempt_id), says="the lease was settled")
+        thawed(process)
+        assert ended(process) == -signal.SIGALRM
+        assert works.requests(number) == []
+        assert works.house.history(attempt_id) == ["created", "claimed", "answer_lost"]
+
+
+def test_a_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="30", SETTLE_S="60") as works:
+        number = a_number()
+        works.carrier.plan(to=number, ring_s=0.1, talk_s=0.1)
+        attempt_id, process = claimed_and_frozen(works, postgres_url, number)
+        thawed(process)
+        wait_until(lambda: works.house.attempt(attempt_id).reason is Reason.ANSWERED, says="it rang")
+        assert stopped(process) == [0]
+        assert len(works.requests(number)) == 1
+
+
+def test_a_last_look_that_breaks_off_gives_the_attempt_back(postgres_url: str) -> None:
+    with working(postgres_url) as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        with no_last_look(postgres_url):
+            process = works.dialling([attempt_id])
+            wait_until(lambda: works.house.attempt(attempt_id).token, says="it is claimed")
+            works.house.change("UPDATE companies SET settings = '{}'")
+        wait_until(lambda: "not_placed" in works.house.history(attempt_id), says="it is given back")
+        assert stopped(process) == [0]
+        assert works.house.attempt(attempt_id).state is AttemptState.PENDING
+        assert works.requests(number) == []
+
+
+def test_a_last_look_that_the_database_keeps_waiting_gives_the_attempt_back(postgres_url: str) -> None:
+    with working(postgres_url) as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        with no_last_look(postgres_url):
+            process = works.dialling([attempt_id], DIAL_LEASE_S="10", SETTLE_S="20")
+            wait_until(lambda: "not_placed" in works.house.history(attempt_id), says="it is given back")
+        assert stopped(process) == [0]
+        assert works.requests(number) == []

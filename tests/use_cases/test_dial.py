@@ -1,0 +1,589 @@
+"""Who may be claimed, what the last look gives back, and whose record counts."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from threading import Barrier
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelled, Ended, Phase, Reason
+from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
+from scheduler.domain.company import CallLimits
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
+from scheduler.persistence.database import Database
+from scheduler.use_cases.dial import Dial
+from tests.builders import (
+    House,
+    a_claimed_attempt,
+    a_house,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    a_waiting_command,
+    an_attempt_of_unknown_outcome,
+    of_company,
+)
+from tests.conftest import Seeded, TestClock, seed
+
+A_MOMENT = timedelta(microseconds=1)
+A_DAY = timedelta(days=1)
+
+
+def claimed(house: House, *attempts: Attempt) -> list[Attempt]:
+    """What one claim brings of these, in the order of their sending."""
+    claims = house.dial.claim([attempt.id for attempt in attempts])
+    return [each.attempt for each in claims.claimed]
+
+
+def is_claimed(house: House, attempt: Attempt) -> bool:
+    return [each.id for each in claimed(house, attempt)] == [attempt.id]
+
+
+def ended(house: House, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:
+    return house.take(attempt, Ended(reason=reason, ended_at=house.now()))
+
+
+# ---- the claim: what it does
+
+
+def test_what_is_claimed_is_in_progress_with_a_lease_a_token_and_its_line(house: House) -> None:
+    pending = a_pending_attempt(house)
+    [mine] = claimed(house, pending)
+    assert house.attempt(pending.id) == mine
+    assert (mine.state, mine.phase, mine.epoch) == (AttemptState.IN_PROGRESS, Phase.DIALLING, 1)
+    assert (mine.claimed_at, mine.lease_until) == (house.now(), house.now() + house.policy.lease)
+    assert house.line(pending)[0] == pending.id
+    assert house.history(pending.id) == ["created", "claimed"]
+
+
+def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(
+    house: House, now: TestClock
+) -> None:
+    first = a_claimed_attempt(house)
+    house.dial.record([(first, NeverTaken(cause="A_TEST"))])
+    now.move(NOT_PLACED_DELAY)
+    [second] = claimed(house, first)
+    assert first.token != second.token
+    with house.database.transaction() as stores:
+        for token in (first.token, second.token):
+            assert token is not None
+            assert stores.carrier_events.attempt_of(token) == (first.id, first.interview_id)
+
+
+def test_ids_of_nothing_are_claimed_by_nobody(house: House) -> None:
+    assert house.dial.claim([]).claimed == ()
+    assert house.dial.claim([uuid4()]).claimed == ()
+
+
+# ---- the claim: its guards
+
+
+def test_guard_state_a_pending_attempt_is_claimed(house: House) -> None:
+    assert is_claimed(house, a_pending_attempt(house))
+
+
+def test_guard_state_one_that_is_over_is_not_claimed_though_its_line_is_free(house: House) -> None:
+    over = ended(house, a_placed_attempt(house))
+    assert house.line(over)[0] is None
+    assert not is_claimed(house, over)
+    assert house.attempt(over.id) == over
+
+
+def test_guard_state_one_that_was_cancelled_is_not_claimed(house: House) -> None:
+    cancelled = house.take(a_pending_attempt(house), Cancelled(reason=Reason.CANCELLED_BY_USER))
+    assert not is_claimed(house, cancelled)
+
+
+def test_guard_state_one_that_is_in_progress_is_not_claimed_again(house: House) -> None:
+    mine = a_claimed_attempt(house)
+    assert not is_claimed(house, mine)
+    assert house.attempt(mine.id) == mine
+
+
+def test_guard_due_at_one_that_is_due_this_instant_is_claimed(house: House) -> None:
+    assert is_claimed(house, a_pending_attempt(house, due_at=house.now()))
+
+
+def test_guard_due_at_one_that_is_due_a_moment_later_is_not_claimed_whatever_the_hint(house: House) -> None:
+    early = a_pending_attempt(house, due_at=house.now() + A_MOMENT)
+    assert not is_claimed(house, early)
+    assert house.attempt(early.id) == early
+
+
+def test_guard_due_at_one_that_was_released_and_then_moved_to_tomorrow_is_not_claimed(house: House) -> None:
+    moved = a_pending_attempt(house)
+    house.change("UPDATE attempts SET due_at = :at", at=house.now() + A_DAY)
+    assert not is_claimed(house, moved)
+
+
+def test_guard_expires_at_one_that_expires_a_moment_later_is_claimed(house: House) -> None:
+    assert is_claimed(house, a_pending_attempt(house, expires_at=house.now() + A_MOMENT))
+
+
+def test_guard_expires_at_one_that_expires_this_instant_is_not_claimed(house: House) -> None:
+    assert not is_claimed(house, a_pending_attempt(house, expires_at=house.now()))
+
+
+def test_guard_line_one_whose_number_is_being_called_is_not_claimed(house: House) -> None:
+    number = a_number()
+    a_claimed_attempt(house, number)
+    assert not is_claimed(house, a_pending_attempt(house, number))
+
+
+def test_guard_line_one_whose_number_another_company_is_calling_is_not_claimed(
+    house: House, database: Database
+) -> None:
+    number = a_number()
+    a_claimed_attempt(of_company(house, seed(database, house.now())), number)
+    assert not is_claimed(house, a_pending_attempt(house, number))
+
+
+def test_guard_line_one_whose_number_was_given_back_is_claimed_at_once(house: House) -> None:
+    number = a_number()
+    house.dial.give_back(a_claimed_attempt(house, number), "A_TEST")
+    assert is_claimed(house, a_pending_attempt(house, number))
+
+
+def test_guard_line_gap_another_interview_waits_after_a_call_and_then_does_not(
+    house: House, now: TestClock
+) -> None:
+    number = a_number()
+    ended(house, a_placed_attempt(house, number))
+    waiting = a_pending_attempt(house, number)
+    now.move(house.policy.line_gap - A_MOMENT)
+    assert not is_claimed(house, waiting)
+    now.move(A_MOMENT)
+    assert is_claimed(house, waiting)
+
+
+def test_guard_line_gap_the_same_interview_need_not_wait(house: House) -> None:
+    number = a_number()
+    over = ended(house, a_placed_attempt(house, number))
+    assert is_claimed(house, a_pending_attempt(house, number, interview_id=over.interview_id))
+
+
+def test_guard_line_gap_after_an_unknown_outcome_the_same_interview_waits_too(
+    house: House, now: TestClock
+) -> None:
+    number = a_number()
+    over = an_attempt_of_unknown_outcome(house, number)
+    again = a_pending_attempt(house, number, interview_id=over.interview_id)
+    assert not is_claimed(house, again)
+    now.move(house.policy.line_gap)
+    assert is_claimed(house, again)
+
+
+def test_of_one_number_only_the_earliest_due_is_claimed(house: House) -> None:
+    number = a_number()
+    later = a_pending_attempt(house, number, due_at=house.now())
+    earlier = a_pending_attempt(house, number, due_at=house.now() - A_MOMENT)
+    assert [each.id for each in claimed(house, later, earlier)] == [earlier.id]
+    assert house.attempt(later.id).state is AttemptState.PENDING
+
+
+def test_of_two_numbers_both_are_claimed(house: House) -> None:
+    both = [a_pending_attempt(house), a_pending_attempt(house)]
+    assert {each.id for each in claimed(house, *both)} == {each.id for each in both}
+
+
+def test_what_somebody_asked_for_goes_before_a_retry(house: House) -> None:
+    retry = a_pending_attempt(house, manual=False, due_at=house.now() - timedelta(hours=1))
+    asked = a_pending_attempt(house, manual=True)
+    assert [each.id for each in claimed(house, retry, asked)] == [asked.id, retry.id]
+
+
+def test_a_waiting_command_holds_its_interview_and_no_other(house: House, now: TestClock) -> None:
+    held, free = a_pending_attempt(house), a_pending_attempt(house)
+    command = a_waiting_command(house, held.interview_id)
+    assert [each.id for each in claimed(house, held, free)] == [free.id]
+    house.change("UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id", at=now(), id=command.id)
+    assert is_claimed(house, held)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", id="the company is paused"),
+        pytest.param("UPDATE companies SET deleted_at = :at", id="the company is deleted"),
+        pytest.param("UPDATE carrier_accounts SET paused_at = :at", id="the account is paused"),
+    ],
+)
+def test_nothing_is_claimed_while(house: House, stop: str) -> None:
+    attempt = a_pending_attempt(house)
+    house.change(stop, at=house.now())
+    assert not is_claimed(house, attempt)
+    assert house.attempt(attempt.id) == attempt
+
+
+def test_a_paused_company_does_not_hold_up_another(house: House, database: Database) -> None:
+    other = of_company(house, seed(database, house.now()))
+    paused, alive = a_pending_attempt(house), a_pending_attempt(other)
+    with database.transaction() as stores:
+        stores.companies.pause(house.company_id, "a test", house.now())
+    assert [each.id for each in claimed(house, paused, alive)] == [alive.id]
+
+
+# ---- the claim: pace and room
+
+
+def a_house_with(
+    database: Database, seeded: Seeded, house: House, *, per_second: float = 1000.0, max_calls: int = 1000
+) -> House:
+    return a_house(
+        database,
+        seeded,
+        house.hasher,
+        house.now,
+        account_sid="AC" + "1" * 32,
+        calls_per_second=per_second,
+        max_calls=max_calls,
+    )
+
+
+@pytest.mark.parametrize("per_second", [1, 5])
+def test_no_more_are_claimed_than_can_be_sent_within_a_second(
+    database: Database, seeded: Seeded, house: House, now: TestClock, per_second: int
+) -> None:
+    slow = a_house_with(database, seeded, house, per_second=per_second)
+    ids = {a_pending_attempt(slow).id for _ in range(2 * per_second + 1)}
+    sent = []
+    for batch in (per_second, per_second, 1):
+        claims = slow.dial.claim(list(ids))
+        assert len(claims.claimed) == batch
+        assert all(now() <= each.send_at < now() + SEND_SPAN for each in claims.claimed)
+        ids -= {each.attempt.id for each in claims.claimed}
+        assert claims.waiting == ids, "who has no place waits in the hand"
+        sent += [each.send_at for each in claims.claimed]
+        assert slow.dial.claim(list(ids)).claimed == (), "nor are they by asking again"
+        now.move(SEND_SPAN)
+    assert all(later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in zip(sent, sent[1:], strict=False))
+
+
+def test_who_waits_is_told_when_to_try_again(
+    database: Database, seeded: Seeded, house: House, now: TestClock
+) -> None:
+    slow = a_house_with(database, seeded, house, per_second=0.5)
+    ids = [a_pending_attempt(slow).id for _ in range(2)]
+    first = slow.dial.claim(ids)
+    assert first.try_again_at == now() + timedelta(seconds=1)
+    now.move(timedelta(seconds=1) + A_MOMENT)
+    assert len(slow.dial.claim(list(first.waiting)).claimed) == 1
+
+
+def test_an_account_has_no_more_calls_at_once_than_it_may(
+    database: Database, seeded: Seeded, house: House
+) -> None:
+    small = a_house_with(database, seeded, house, max_calls=2)
+    attempts = [a_pending_attempt(small) for _ in range(3)]
+    mine = claimed(small, *attempts)
+    assert len(mine) == 2
+    [left] = [each for each in attempts if each.id not in {one.id for one in mine}]
+    assert not is_claimed(small, left)
+    small.dial.record([(mine[0], NumberRefused(cause="A_TEST"))])
+    assert is_claimed(small, left)
+
+
+def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(
+    database: Database, house: House
+) -> None:
+    limits = CallLimits(concurrent_calls=1, calls_per_second=1000.0)
+    small = of_company(house, seed(database, house.now(), limits=limits))
+    of_small = [a_pending_attempt(small) for _ in range(2)]
+    of_other = [a_pending_attempt(house) for _ in range(2)]
+    mine = claimed(house, *of_small, *of_other)
+    assert sorted(each.company_id == small.company_id for each in mine) == [False, False, True]
+
+
+def test_many_diallers_at_once_claim_each_attempt_once(house: House) -> None:
+    attempts = [a_pending_attempt(house).id for _ in range(40)]
+    at_once = Barrier(6)
+
+    def claim_all(_: int) -> list[Attempt]:
+        at_once.wait()
+        return [each.attempt for each in house.dial.claim(attempts).claimed]
+
+    with ThreadPoolExecutor(6) as pool:
+        mine = [each for batch in pool.map(claim_all, range(6)) for each in batch]
+    assert sorted(each.id for each in mine) == sorted(attempts)
+    assert {each.epoch for each in mine} == {1}
+
+
+# ---- the last look
+
+
+def test_a_last_look_that_finds_nothing_wrong_gives_the_order(house: House) -> None:
+    number = a_number()
+    mine = a_claimed_attempt(house, number)
+    order = house.dial.last_look(mine)
+    assert order is not None
+    assert (order.to, order.caller, order.token) == (number, house.caller, mine.token)
+    assert order.ring_timeout == house.policy.ring_timeout
+    assert order.time_limit == timedelta(minutes=12), "the agent's duration and two minutes"
+    assert order.machine_detection
+    assert house.attempt(mine.id) == mine, "and writes nothing"
+
+
+def given_back(house: House, mine: Attempt) -> Attempt:
+    """The attempt after a last look that says no."""
+    assert house.dial.last_look(mine) is None
+    back = house.attempt(mine.id)
+    assert (back.state, back.phase, back.lease_until, back.claimed_at) == (AttemptState.PENDING, None, None, None)
+    assert house.line(mine)[0] is None, "its line is free"
+    assert house.line(mine)[2] <= house.now(), "as free as it was"
+    return back
+
+
+def cause(house: House, attempt: Attempt) -> str:
+    """Why it was deferred."""
+    rows = house.ask(
+        "SELECT detail ->> 'cause' FROM attempt_history WHERE attempt_id = :id AND event = 'deferred'",
+        id=attempt.id,
+    )
+    return str(rows[-1][0])
+
+
+def test_a_window_that_has_closed_since_defers_to_the_next_opening(house: House, now: TestClock) -> None:
+    # 19:59:10 in Bratislava: room for 35 s of ringing and 15 s more.
+    now.instant = now().replace(hour=17, minute=59, second=10)
+    mine = a_claimed_attempt(house)
+    assert house.dial.last_look(mine) is not None
+    now.move(timedelta(seconds=15))
+    back = given_back(house, mine)
+    assert (cause(house, back), back.due_at) == ("WINDOW_CLOSED", now().replace(hour=6, minute=0, second=0) + A_DAY)
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "why"),
+    [
+        pytest.param("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", "PAUSED", id="company paused"),
+        pytest.param("UPDATE carrier_accounts SET paused_at = :at", "PAUSED", id="account paused"),
+        pytest.param("UPDATE companies SET deleted_at = :at", "COMPANY_DELETED", id="company deleted"),
+        pytest.param(
+            "UPDATE candidates SET phone_number = '+421915999999', updated_at = :at",
+            "NUMBER_CHANGED",
+            id="another number",
+        ),
+        pytest.param(
+            "UPDATE candidates SET phone_number = '+99912345678', updated_at = :at",
+            "NUMBER_CHANGED",
+            id="a number that is none any more",
+        ),
+        pytest.param(
+            "UPDATE candidates SET phone_number = NULL, email = 'a@example.com', updated_at = :at",
+            "NUMBER_CHANGED",
+            id="no number any more",
+        ),
+    ],
+)
+def test_the_last_look_gives_back_in_five_seconds_after(house: House, meanwhile: str, why: str) -> None:
+    mine = a_claimed_attempt(house)
+    house.change(meanwhile, at=house.now())
+    back = given_back(house, mine)
+    assert (cause(house, back), back.due_at) == (why, house.now() + DEFERRED_DELAY)
+
+
+def test_a_command_accepted_since_the_claim_gives_back(house: House) -> None:
+    mine = a_claimed_attempt(house)
+    a_waiting_command(house, mine.interview_id)
+    assert cause(house, given_back(house, mine)) == "COMMAND_WAITING"
+
+
+def test_an_attempt_moved_to_tomorrow_since_the_claim_does_not_ring(house: House) -> None:
+    mine = a_claimed_attempt(house)
+    tomorrow = house.now() + A_DAY
+    house.change("UPDATE attempts SET due_at = :at", at=tomorrow)
+    back = given_back(house, mine)
+    assert (cause(house, back), back.due_at) == ("NOT_DUE", tomorrow)
+
+
+def test_a_zone_that_is_known_no_more_holds_the_attempt(house: House) -> None:
+    lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
+    mine = a_claimed_attempt(house, clock=lost)
+    back = given_back(house, mine)
+    assert (cause(house, back), back.due_at) == ("TIMEZONE_UNKNOWN", house.now() + A_DAY)
+
+
+def test_an_attempt_that_expires_between_claim_and_look_ends(house: House, now: TestClock) -> None:
+    mine = a_claimed_attempt(house, expires_at=now() + timedelta(seconds=1))
+    now.move(timedelta(seconds=1))
+    assert house.dial.last_look(mine) is None
+    assert house.attempt(mine.id).reason is Reason.EXPIRED
+    assert house.line(mine)[0] is None
+    assert house.interview_status(mine) is InterviewStatus.FAILED
+
+
+def test_nobody_is_rung_after_the_last_day_of_consent(house: House) -> None:
+    mine = a_claimed_attempt(house, consent_until=date(2026, 4, 1))
+    assert house.dial.last_look(mine) is None
+    assert house.attempt(mine.id).reason is Reason.CONSENT_EXPIRED
+
+
+def test_on_the_last_day_of_consent_the_phone_may_ring(house: House) -> None:
+    assert house.dial.last_look(a_claimed_attempt(house, consent_until=date(2026, 4, 2))) is not None
+
+
+@pytest.fixture
+def wrong_clock(postgres_url: str) -> Iterator[Callable[[str], Database]]:
+    """A database whose clock is that much ahead of this machine's."""
+    made = []
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+
+        def ahead(interval: str) -> Database:
+            connection.execute(
+                "CREATE OR REPLACE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS"
+                f" 'SELECT pg_catalog.clock_timestamp() + interval ''{interval}'''".encode()
+            )
+            connection.execute("ALTER ROLE CURRENT_USER SET search_path = public, pg_catalog")
+            made.append(Database(postgres_url, now=lambda: pytest.fail("nobody asks")))
+            return made[-1]
+
+        yield ahead
+        for database in made:
+            database.close()
+        connection.execute("ALTER ROLE CURRENT_USER RESET search_path")
+        connection.execute("DROP FUNCTION IF EXISTS public.clock_timestamp()")
+
+
+@pytest.mark.parametrize("ahead", ["3 seconds", "-3 seconds"])
+def test_a_database_whose_clock_is_wrong_lets_nobody_ring(
+    house: House, wrong_clock: Callable[[str], Database], ahead: str
+) -> None:
+    mine = a_claimed_attempt(house)
+    dial = Dial(wrong_clock(ahead), house.hasher, house.account_id, house.policy, house.now)
+    assert dial.last_look(mine) is None
+    assert cause(house, mine) == "CLOCK_SKEW"
+
+
+@pytest.mark.parametrize("ahead", ["1 second", "-1 second"])
+def test_a_database_whose_clock_is_a_little_off_does(
+    house: House, wrong_clock: Callable[[str], Database], ahead: str
+) -> None:
+    mine = a_claimed_attempt(house)
+    dial = Dial(wrong_clock(ahead), house.hasher, house.account_id, house.policy, house.now)
+    assert dial.last_look(mine) is not None
+
+
+def test_a_look_after_the_lease_sends_nothing_and_writes_nothing(house: House, now: TestClock) -> None:
+    mine = a_claimed_attempt(house)
+    now.move(house.policy.lease)
+    assert house.dial.last_look(mine) is None
+    assert house.attempt(mine.id) == mine
+
+
+def test_guard_epoch_a_look_for_a_claim_that_was_settled_writes_nothing(house: House) -> None:
+    mine = a_claimed_attempt(house)
+    settled = house.take(mine, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
+    assert house.dial.last_look(mine) is None
+    assert house.attempt(mine.id) == settled
+
+
+def test_guard_epoch_a_claim_made_anew_is_not_the_old_dialler_s_to_send(house: House, now: TestClock) -> None:
+    old = a_claimed_attempt(house)
+    house.dial.give_back(old, "A_TEST")
+    now.move(DEFERRED_DELAY)
+    [new] = claimed(house, old)
+    assert house.dial.last_look(old) is None
+    assert house.dial.last_look(new) is not None
+
+
+# ---- the record
+
+
+def test_an_accepted_call_is_placed_and_keeps_its_line(house: House) -> None:
+    mine, sid = a_claimed_attempt(house), a_sid()
+    house.dial.record([(mine, Accepted(call_sid=sid))])
+    placed = house.attempt(mine.id)
+    assert (placed.phase, placed.call_sid, placed.lease_until) == (Phase.PLACED, sid, None)
+    assert placed.look_at == house.now() + house.policy.ring_timeout + timedelta(seconds=15)
+    assert house.line(mine)[0] == mine.id
+
+
+def test_a_call_that_was_never_taken_is_pending_again_with_nothing_spent(house: House, now: TestClock) -> None:
+    mine = a_claimed_attempt(house)
+    house.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
+    back = house.attempt(mine.id)
+    assert (back.state, back.due_at) == (AttemptState.PENDING, now() + NOT_PLACED_DELAY)
+    assert (back.not_placed, back.retry_number) == (1, 0)
+    assert house.line(mine)[0] is None
+    assert not is_claimed(house, back)
+    now.move(NOT_PLACED_DELAY)
+    assert is_claimed(house, back)
+
+
+def test_a_refused_number_ends_attempt_and_interview_and_needs_no_gap(house: House) -> None:
+    number = a_number()
+    mine = a_claimed_attempt(house, number)
+    house.dial.record([(mine, NumberRefused(cause="TWILIO_21211"))])
+    assert house.attempt(mine.id).reason is Reason.INVALID_NUMBER
+    assert house.interview_status(mine) is InterviewStatus.FAILED
+    assert is_claimed(house, a_pending_attempt(house, number)), "nobody was rung"
+
+
+def test_a_lost_answer_is_unknown_keeps_its_line_and_is_never_dialled_again(house: House, now: TestClock) -> None:
+    mine = a_claimed_attempt(house)
+    house.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
+    unknown = house.attempt(mine.id)
+    assert (unknown.phase, unknown.unknown_at, unknown.look_at) == (Phase.UNKNOWN, now(), now())
+    assert house.line(mine)[0] == mine.id
+    now.move(A_DAY)
+    assert not is_claimed(house, unknown)
+
+
+ANSWERS = [
+    pytest.param(Accepted(call_sid=a_sid()), id="accepted"),
+    pytest.param(NeverTaken(cause="A_TEST"), id="never taken"),
+    pytest.param(NumberRefused(cause="A_TEST"), id="number refused"),
+    pytest.param(AnswerUnknown(cause="A_TEST"), id="unknown"),
+]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_guard_epoch_a_record_after_the_lease_was_settled_writes_nothing(
+    house: House, answer: CarrierAnswer
+) -> None:
+    mine = a_claimed_attempt(house)
+    settled = house.take(mine, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
+    house.dial.record([(mine, answer)])
+    assert house.attempt(mine.id) == settled
+    assert house.history(mine.id) == ["created", "claimed", "answer_lost"]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_guard_epoch_a_record_of_an_older_claim_does_not_touch_the_newer_one(
+    house: House, now: TestClock, answer: CarrierAnswer
+) -> None:
+    old = a_claimed_attempt(house)
+    house.dial.give_back(old, "A_TEST")
+    now.move(DEFERRED_DELAY)
+    [new] = claimed(house, old)
+    house.dial.record([(old, answer)])
+    assert house.attempt(new.id) == new
+    assert house.line(new)[0] == new.id
+
+
+def test_guard_epoch_a_record_of_the_claim_that_stands_is_written(house: House) -> None:
+    mine = a_claimed_attempt(house)
+    house.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
+    assert house.attempt(mine.id).epoch == mine.epoch + 1
+
+
+def test_records_are_written_together_and_one_that_is_stale_does_not_spoil_the_others(house: House) -> None:
+    stale, fresh = a_claimed_attempt(house), a_claimed_attempt(house)
+    house.take(stale, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
+    house.dial.record([(stale, Accepted(call_sid=a_sid())), (fresh, Accepted(call_sid=a_sid()))])
+    assert house.attempt(stale.id).phase is Phase.UNKNOWN
+    assert house.attempt(fresh.id).phase is Phase.PLACED
+
+
+def test_a_record_that_fails_writes_nothing_of_its_batch(house: House) -> None:
+    first, second, sid = a_claimed_attempt(house), a_claimed_attempt(house), a_sid()
+    with pytest.raises(Exception, match="uq_attempts_call_sid"):
+        house.dial.record([(first, Accepted(call_sid=sid)), (second, Accepted(call_sid=sid))])
+    assert house.attempt(first.id) == first
+    assert house.attempt(second.id) == second

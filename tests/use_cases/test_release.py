@@ -1,0 +1,174 @@
+"""What the clock rings for: what is due and could be claimed, once in fifteen seconds, never too much."""
+
+from datetime import timedelta
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, Cancelled, Ended, Reason
+from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.persistence.database import Database
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.release import Release
+from tests.builders import (
+    House,
+    KeptBell,
+    a_claimed_attempt,
+    a_house,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_waiting_command,
+)
+from tests.conftest import Seeded, TestClock
+
+A_MOMENT = timedelta(microseconds=1)
+
+
+def is_released(release: Release, bell: KeptBell, attempt: Attempt) -> bool:
+    bell.rung.clear()
+    release.due()
+    return bell.ids(tasks.DIAL) == [attempt.id]
+
+
+def test_what_is_due_is_rung_for(house: House, release: Release, bell: KeptBell, now: TestClock) -> None:
+    due = a_pending_attempt(house)
+    assert release.due() == 1
+    assert bell.ids(tasks.DIAL) == [due.id]
+    assert house.attempt(due.id).released_until == now() + RELEASE_SPAN
+    assert house.attempt(due.id).epoch == due.epoch, "a release is no event"
+
+
+def test_what_is_due_a_moment_later_is_not(house: House, release: Release, bell: KeptBell) -> None:
+    a_pending_attempt(house, due_at=house.now() + A_MOMENT)
+    assert release.due() == 0
+    assert bell.rings == []
+
+
+def test_a_release_stands_for_fifteen_seconds_and_then_it_is_rung_for_again(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    due = a_pending_attempt(house)
+    assert is_released(release, bell, due)
+    now.move(RELEASE_SPAN - A_MOMENT)
+    assert not is_released(release, bell, due)
+    now.move(A_MOMENT)
+    assert is_released(release, bell, due)
+
+
+def test_two_clocks_release_each_attempt_once(house: House, bell: KeptBell, release: Release) -> None:
+    due = {a_pending_attempt(house).id for _ in range(5)}
+    other = Release(house.database, bell, house.account_id, house.policy, house.now)
+    assert release.due() + other.due() == len(due)
+    assert set(bell.ids(tasks.DIAL)) == due
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        pytest.param("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", id="the company is paused"),
+        pytest.param("UPDATE companies SET deleted_at = :at", id="the company is deleted"),
+        pytest.param("UPDATE carrier_accounts SET paused_at = :at", id="the account is paused"),
+        pytest.param("UPDATE attempts SET expires_at = :at", id="it has expired"),
+        pytest.param("UPDATE lines SET free_at = :at + interval '1 second'", id="its line rests"),
+    ],
+)
+def test_nothing_is_released_when(house: House, release: Release, bell: KeptBell, meanwhile: str) -> None:
+    a_pending_attempt(house)
+    house.change(meanwhile, at=house.now())
+    assert release.due() == 0
+    assert bell.rings == []
+
+
+def test_while_its_line_is_busy_it_is_not_released_and_afterwards_it_is(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    number = a_number()
+    first = a_claimed_attempt(house, number)
+    waiting = a_pending_attempt(house, number)
+    assert not is_released(release, bell, waiting)
+    house.dial.give_back(first, "A_TEST")
+    house.take(first, Cancelled(reason=Reason.REPLACED))
+    assert is_released(release, bell, waiting)
+
+
+def test_the_same_interview_is_released_within_the_gap_and_another_is_not(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    number = a_number()
+    over = house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    a_pending_attempt(house, number)
+    retry = a_pending_attempt(house, number, interview_id=over.interview_id)
+    assert is_released(release, bell, retry)
+
+
+def test_what_is_in_progress_or_over_is_not_released(house: House, release: Release) -> None:
+    a_claimed_attempt(house)
+    house.take(a_pending_attempt(house), Cancelled(reason=Reason.CANCELLED_BY_USER))
+    assert release.due() == 0
+
+
+def test_what_somebody_asked_for_goes_first_then_the_earliest_due(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    late = a_pending_attempt(house, manual=False, due_at=now() - timedelta(hours=2))
+    asked = a_pending_attempt(house, manual=True, due_at=now())
+    earlier = a_pending_attempt(house, manual=True, due_at=now() - timedelta(minutes=1))
+    release.due()
+    assert bell.ids(tasks.DIAL) == [earlier.id, asked.id, late.id]
+
+
+def test_never_more_is_outstanding_than_the_account_can_start_while_a_release_stands(
+    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
+) -> None:
+    slow = a_house(
+        database, seeded, house.hasher, now, account_sid="AC" + "2" * 32, calls_per_second=0.2
+    )  # three in fifteen seconds
+    release = Release(database, bell, slow.account_id, slow.policy, now)
+    due = [a_pending_attempt(slow) for _ in range(5)]
+    assert release.due() == 3
+    assert release.due() == 0
+    claimed = slow.dial.claim([due[0].id, due[1].id, due[2].id]).claimed
+    assert release.due() == len(claimed), "what was claimed makes room"
+
+
+def test_a_very_slow_account_still_releases_one(
+    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
+) -> None:
+    slow = a_house(database, seeded, house.hasher, now, account_sid="AC" + "3" * 32, calls_per_second=0.01)
+    for _ in range(2):
+        a_pending_attempt(slow)
+    assert Release(database, bell, slow.account_id, slow.policy, now).due() == 1
+
+
+def test_a_ring_names_at_most_fifty(house: House, release: Release, bell: KeptBell) -> None:
+    for _ in range(51):
+        a_pending_attempt(house)
+    assert release.due() == 51
+    assert [len(ids) for task, ids in bell.rings if task == tasks.DIAL] == [50, 1]
+
+
+def test_the_next_due_time_is_told(house: House, release: Release, now: TestClock) -> None:
+    assert release.next_due() is None
+    a_pending_attempt(house, due_at=now() + timedelta(hours=2))
+    a_pending_attempt(house, due_at=now() + timedelta(hours=1))
+    a_pending_attempt(house, due_at=now())
+    assert release.next_due() == now() + timedelta(hours=1)
+
+
+def test_commands_that_nobody_answered_are_rung_for_again_after_two_seconds(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    command = a_waiting_command(house, None)
+    release.unanswered()
+    assert bell.ids(tasks.APPLY) == [], "they are left to the ring of whoever took them in"
+    for _ in range(2):
+        now.move(timedelta(seconds=2))
+        bell.rung.clear()
+        release.unanswered()
+        release.unanswered()
+        assert bell.ids(tasks.APPLY) == [command.id]
+
+
+def test_whoever_settles_is_rung_for(release: Release, bell: KeptBell) -> None:
+    release.silent()
+    assert bell.rings == [(tasks.SETTLE, ())]

@@ -1,0 +1,420 @@
+"""What nobody has spoken of: asked for, proven or given up, and never dialled again."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+import pytest
+import requests
+
+from scheduler.carriers.interface import CarrierUnavailable
+from scheduler.carriers.twilio import TwilioDesk, TwilioLine
+from scheduler.domain.attempt import Attempt, AttemptState, Ended, Phase, Reason
+from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall
+from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.policy import ASK_EVERY, POLL_AFTER_RING
+from scheduler.use_cases.settle import Settle
+from tests.builders import (
+    House,
+    a_claimed_attempt,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    an_attempt_of_unknown_outcome,
+    an_unknown_attempt,
+)
+from tests.conftest import TestClock, wait_until
+from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
+
+A_MOMENT = timedelta(microseconds=1)
+FOR_HOURS = 7200.0
+
+
+def ring(carrier: SimulatedCarrier, house: House, attempt: Attempt, **plan: Any) -> str:
+    """Send the attempt's one POST; the sid of its call, as only the carrier's ledger tells it."""
+    order = house.dial.last_look(attempt)
+    assert order is not None
+    carrier.plan(to=order.to, **({"callbacks": "none", "ring_s": FOR_HOURS} | plan))
+
+    async def place() -> None:
+        line = TwilioLine(carrier.account(), house.policy)
+        assert isinstance(await line.place(order), Accepted)
+        await line.close()
+
+    asyncio.run(place())
+    [leg] = carrier.rings(order.to)
+    return str(leg["sid"])
+
+
+def end(carrier: SimulatedCarrier, sid: str) -> None:
+    """Hang up, wherever the call is."""
+    url = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls/{sid}.json"
+    answer = requests.post(url, data={"Status": "completed"}, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
+    assert answer.status_code == requests.codes.ok
+
+
+def has_status(carrier: SimulatedCarrier, sid: str, status: str) -> Callable[[], bool]:
+    return lambda: any(leg["status"] == status for leg in carrier.rings() if leg["sid"] == sid)
+
+
+# ---- a lapsed lease
+
+
+def test_a_lapsed_lease_is_unknown_then_found_on_the_list_then_ended_by_asking(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    mine = a_claimed_attempt(house)
+    sid = ring(carrier, house, mine, ring_s=0.0, talk_s=FOR_HOURS)
+    wait_until(has_status(carrier, sid, "in-progress"), says="somebody answered")
+    now.move(house.policy.lease)
+    settle.round()
+    placed = house.attempt(mine.id)
+    assert (placed.phase, placed.call_sid) == (Phase.PLACED, sid)
+    end(carrier, sid)
+    assert placed.look_at is not None
+    now.instant = placed.look_at
+    settle.round()
+    assert house.attempt(mine.id).reason is Reason.ANSWERED
+    assert house.history(mine.id) == ["created", "claimed", "answer_lost", "placed", "progressed", "ended"]
+    assert house.interview_status(mine) is InterviewStatus.COMPLETED
+    assert house.line(mine) == (None, mine.interview_id, now() + house.policy.line_gap)
+
+
+def test_a_lease_that_is_not_over_is_left_alone(house: House, settle: Settle, now: TestClock) -> None:
+    mine = a_claimed_attempt(house)
+    now.move(house.policy.lease - A_MOMENT)
+    settle.round()
+    assert house.attempt(mine.id) == mine
+
+
+def test_two_rounds_at_once_settle_a_lapsed_lease_once(house: House, settle: Settle, now: TestClock) -> None:
+    mine = a_claimed_attempt(house)
+    now.move(house.policy.lease)
+    settlers = [Thread(target=settle._notice_silence) for _ in range(4)]
+    for settler in settlers:
+        settler.start()
+    for settler in settlers:
+        settler.join()
+    assert house.history(mine.id) == ["created", "claimed", "answer_lost"]
+
+
+def test_nothing_found_is_given_up_after_the_time_for_a_proof_and_not_before(
+    house: House, settle: Settle, now: TestClock
+) -> None:
+    unknown = an_unknown_attempt(house)
+    assert unknown.unknown_at is not None
+    now.instant = unknown.unknown_at + house.policy.settle - A_MOMENT
+    settle.round()
+    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+    now.move(ASK_EVERY)
+    settle.round()
+    given_up = house.attempt(unknown.id)
+    assert (given_up.state, given_up.reason) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
+    assert house.interview_status(unknown) is InterviewStatus.FAILED
+    assert house.line(unknown) == (None, None, now() + house.policy.line_gap), "all wait"
+
+
+def test_an_unknown_outcome_is_never_dialled_again_by_itself(house: House, settle: Settle, now: TestClock) -> None:
+    given_up = an_attempt_of_unknown_outcome(house)
+    for _ in range(3):
+        now.move(timedelta(days=1))
+        settle.round()
+        assert house.dial.claim([given_up.id]).claimed == ()
+    rows = house.ask("SELECT count(*) FROM attempts WHERE interview_id = :id", id=given_up.interview_id)
+    assert rows[0][0] == 1
+    assert house.attempt(given_up.id) == given_up
+
+
+def test_an_unknown_attempt_is_asked_for_at_once_and_then_every_ten_seconds(
+    house: House, settle: Settle, now: TestClock
+) -> None:
+    unknown = an_unknown_attempt(house)
+    assert unknown.look_at == now()
+    for looks in (1, 2, 3):
+        settle.round()
+        asked = house.attempt(unknown.id)
+        assert (asked.looks, asked.look_at) == (looks, now() + ASK_EVERY)
+        now.move(ASK_EVERY - A_MOMENT)
+        settle.round()
+        assert house.attempt(unknown.id) == asked, "not before"
+        now.move(A_MOMENT)
+
+
+def test_a_late_call_is_found_as_long_as_it_is_asked_for(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    mine = a_claimed_attempt(house)
+    order = house.dial.last_look(mine)
+    assert order is not None
+    now.move(house.policy.lease)
+    settle.round()
+    assert house.attempt(mine.id).phase is Phase.UNKNOWN
+    # The carrier says when it took it: within the lease.
+    carrier.clock = lambda: now() - timedelta(seconds=1)
+    carrier.plan(to=order.to, callbacks="none", ring_s=FOR_HOURS)
+    answer = requests.post(
+        f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
+        data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
+        auth=(ACCOUNT_SID, PRIMARY),
+        timeout=5,
+    )
+    now.move(ASK_EVERY)
+    settle.round()
+    assert house.attempt(mine.id).call_sid == answer.json()["sid"]
+
+
+# ---- what is not a proof
+
+
+def test_the_call_of_another_number_is_not_taken_for_it(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    ring(carrier, house, a_claimed_attempt(house))
+    unknown = an_unknown_attempt(house)
+    settle.round()
+    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+
+
+def test_a_call_from_before_the_claim_is_not_taken_for_it(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    number = a_number()
+    earlier = a_claimed_attempt(house, number)
+    sid = ring(carrier, house, earlier)
+    house.take(earlier, Ended(reason=Reason.INVALID_NUMBER, ended_at=now()))  # its sid was never learnt
+    now.move(timedelta(seconds=6))
+    unknown = an_unknown_attempt(house, number)
+    settle.round()
+    assert house.attempt(unknown.id).call_sid != sid
+
+
+def test_a_call_that_another_attempt_has_is_not_taken_for_it(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    number = a_number()
+    earlier = a_claimed_attempt(house, number)
+    sid = ring(carrier, house, earlier, outcome="busy", ring_s=0.0)
+    house.dial.record([(earlier, Accepted(call_sid=sid))])
+    house.take(house.attempt(earlier.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    unknown = an_unknown_attempt(house, number, interview_id=earlier.interview_id)
+    settle.round()
+    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+
+
+def test_two_calls_that_fit_bind_neither_and_pause_the_company(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    unknown = a_claimed_attempt(house)
+    order = house.dial.last_look(unknown)
+    assert order is not None
+    ring(carrier, house, unknown)
+    requests.post(
+        f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
+        data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
+        auth=(ACCOUNT_SID, PRIMARY),
+        timeout=5,
+    )
+    now.move(house.policy.lease)
+    settle.round()
+    still = house.attempt(unknown.id)
+    assert (still.phase, still.call_sid) == (Phase.UNKNOWN, None)
+    assert paused(house) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
+    assert house.line(unknown)[0] == unknown.id
+
+
+def paused(house: House) -> str | None:
+    reason = house.ask("SELECT pause_reason FROM companies WHERE id = :id", id=house.company_id)[0][0]
+    return None if reason is None else str(reason)
+
+
+# ---- a carrier that cannot be asked
+
+
+def settle_at(house: House, carrier: SimulatedCarrier, url: str) -> Settle:
+    return Settle(house.database, TwilioDesk(carrier.account(url=url), house.policy), house.policy, house.now)
+
+
+@contextmanager
+def babbling(status: int, body: bytes) -> Iterator[str]:
+    """A server that gives every question the same answer."""
+
+    class Babbles(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Babbles) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+NONSENSE = [
+    pytest.param(200, b"<html>Bad gateway</html>", id="no JSON"),
+    pytest.param(200, b"[]", id="a list"),
+    pytest.param(200, b"null", id="null"),
+    pytest.param(200, b"{}", id="an empty object"),
+    pytest.param(200, b'{"calls": [{"sid": "CA1", "status": "queued", "date_created": "today"}]}', id="no date"),
+    pytest.param(200, b'{"calls": [{}]}', id="an empty call"),
+    pytest.param(500, b"{}", id="500"),
+    pytest.param(404, b"not found", id="404"),
+    pytest.param(302, b"", id="a redirect"),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), NONSENSE)
+def test_an_answer_that_is_not_as_documented_proves_nothing_and_stops_nobody(
+    house: House, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+) -> None:
+    attempts = [an_unknown_attempt(house), a_placed_attempt(house), an_unknown_attempt(house)]
+    now.move(timedelta(minutes=2))
+    with babbling(status, body) as url:
+        settle_at(house, carrier, url).round()
+    for before in attempts:
+        after = house.attempt(before.id)
+        assert (after.phase, after.looks) == (before.phase, 1)
+
+
+def test_a_carrier_that_cannot_be_asked_does_not_stop_the_time_for_a_proof(
+    house: House, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    unknown, placed = an_unknown_attempt(house), a_placed_attempt(house)
+    settle = settle_at(house, carrier, a_closed_port())
+    settle.round()
+    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+    now.move(house.policy.settle)
+    settle.round()
+    assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
+    assert house.attempt(placed.id).phase is Phase.PLACED, "this one is known to have been taken"
+
+
+# ---- a placed call without an end
+
+
+def test_a_placed_call_is_asked_for_after_its_ring_time_and_then_ever_more_rarely(
+    house: House, carrier: SimulatedCarrier, settle: Settle, now: TestClock
+) -> None:
+    mine = a_claimed_attempt(house)
+    sid = ring(carrier, house, mine)
+    wait_until(has_status(carrier, sid, "ringing"), says="it rings")
+    house.dial.record([(mine, Accepted(call_sid=sid))])
+    assert house.attempt(mine.id).look_at == now() + house.policy.ring_timeout + POLL_AFTER_RING
+    now.move(house.policy.ring_timeout + POLL_AFTER_RING)
+    for minutes in (1, 2, 5, 10, 10):
+        settle.round()
+        assert house.attempt(mine.id).look_at == now() + timedelta(minutes=minutes)
+        now.move(timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        pytest.param("busy", Reason.BUSY, id="busy"),
+        pytest.param("no_answer", Reason.NO_ANSWER, id="nobody answered"),
+        pytest.param("voicemail", Reason.VOICEMAIL, id="a machine"),
+        pytest.param("answered", Reason.ANSWERED, id="a person"),
+    ],
+)
+def test_an_end_that_is_asked_for_says_how(
+    house: House, carrier: SimulatedCarrier, settle: Settle, now: TestClock, outcome: str, reason: Reason
+) -> None:
+    mine = a_claimed_attempt(house)
+    sid = ring(carrier, house, mine, outcome=outcome, ring_s=0.0, talk_s=0.0)
+    house.dial.record([(mine, Accepted(call_sid=sid))])
+    wait_until(lambda: carrier.rings()[-1]["ended_at"], says="it is over")
+    now.move(house.policy.ring_timeout + POLL_AFTER_RING)
+    settle.round()
+    assert house.attempt(mine.id).reason is reason
+
+
+class Interrupted:
+    """A desk during whose answer something else happens."""
+
+    def __init__(self, meanwhile: Callable[[], object], news: CallNews | None) -> None:
+        self._meanwhile = meanwhile
+        self._news = news
+
+    def listed(
+        self, *, to: str, caller: str, created_from: datetime, created_until: datetime
+    ) -> Sequence[ListedCall]:
+        self._meanwhile()
+        return [] if self._news is None else [ListedCall(news=self._news, created_at=created_from)]
+
+    def fetch(self, call_sid: str) -> CallNews:
+        self._meanwhile()
+        if self._news is None:
+            raise CarrierUnavailable
+        return self._news
+
+
+@pytest.mark.parametrize("news", [None, CallNews(call_sid=a_sid(), status=CallStatus.BUSY)], ids=["nothing", "busy"])
+def test_guard_epoch_what_was_asked_before_something_else_was_heard_writes_nothing(
+    house: House, now: TestClock, news: CallNews | None
+) -> None:
+    unknown = an_unknown_attempt(house)
+    now.move(house.policy.settle)
+    sid = a_sid()
+
+    def called_back() -> None:
+        with house.database.transaction() as stores:
+            attempt = stores.attempts.lock(unknown.id)
+        from scheduler.lifecycle import decisions  # noqa: PLC0415 - only here
+
+        events = decisions.on_news(attempt, CallNews(call_sid=sid, status=CallStatus.RINGING), now(), house.policy)
+        assert isinstance(events, tuple)
+        house.take(attempt, *events)
+
+    Settle(house.database, Interrupted(called_back, news), house.policy, now).round()
+    heard = house.attempt(unknown.id)
+    assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
+
+
+# ---- expiry
+
+
+def test_a_pending_attempt_past_its_expiry_fails_also_of_a_paused_company(
+    house: House, settle: Settle, now: TestClock
+) -> None:
+    expiring = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
+    with house.database.transaction() as stores:
+        stores.companies.pause(house.company_id, "a test", now())
+    now.move(timedelta(hours=1))
+    settle.round()
+    assert (house.attempt(expiring.id).state, house.attempt(expiring.id).reason) == (
+        AttemptState.FAILED,
+        Reason.EXPIRED,
+    )
+    assert house.interview_status(expiring) is InterviewStatus.FAILED
+
+
+def test_one_that_expires_a_moment_later_does_not(house: House, settle: Settle, now: TestClock) -> None:
+    pending = a_pending_attempt(house, expires_at=now() + A_MOMENT)
+    settle.round()
+    assert house.attempt(pending.id) == pending
+
+
+def test_one_in_progress_does_not_expire(house: House, settle: Settle, now: TestClock) -> None:
+    placed = a_placed_attempt(house, expires_at=now() + timedelta(seconds=1))
+    now.move(timedelta(seconds=1))
+    settle.round()
+    assert house.attempt(placed.id) == placed
+
+
+def test_a_round_with_nothing_to_settle_does_nothing(house: House, settle: Settle) -> None:
+    ids: list[UUID] = [a_pending_attempt(house).id, a_claimed_attempt(house).id]
+    before = [house.attempt(each) for each in ids]
+    settle.round()
+    assert [house.attempt(each) for each in ids] == before
