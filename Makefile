@@ -27,6 +27,9 @@ check: $(VENV)/dev ## format, lint, types, import contracts, migration drift: wo
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m scheduler.cli db check
 
+guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
+	@$(PY) -m tests.crash.guards
+
 format: $(VENV)/dev ## put the code in the house's form
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
@@ -54,4 +57,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check format lock clean
+.PHONY: help demo up test check guards format lock clean

@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 from uuid import UUID
@@ -297,7 +296,7 @@ def _pause() -> None:
 
 
 def _say(line: str) -> None:
-    _console.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {line}", highlight=False)
+    _console.print(f"[dim]{machine_now():%H:%M:%S}[/dim] {line}", highlight=False)
 
 
 def _fail(line: str) -> NoReturn:

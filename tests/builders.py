@@ -191,9 +191,7 @@ def a_pending_attempt(
         retry_number=0,
         manual=manual,
         state=AttemptState.PENDING,
-        schedule=Schedule(
-            requested=None, clock=clock, due_at=due_at, tzdata_version=callee_zones.TZDATA_VERSION
-        ),
+        schedule=Schedule(requested=None, clock=clock, due_at=due_at, tzdata_version=callee_zones.TZDATA_VERSION),
         due_at=due_at,
         expires_at=expires_at,
         number_hash=number_hash,
@@ -238,9 +236,7 @@ def a_claimed_attempt(house: House, number: str | None = None, **wishes: Any) ->
     return claims.claimed[0].attempt
 
 
-def a_placed_attempt(
-    house: House, number: str | None = None, *, call_sid: str | None = None, **wishes: Any
-) -> Attempt:
+def a_placed_attempt(house: House, number: str | None = None, *, call_sid: str | None = None, **wishes: Any) -> Attempt:
     """The carrier has named its call, and owes us how it ends."""
     claimed = a_claimed_attempt(house, number, **wishes)
     house.dial.record([(claimed, Accepted(call_sid=call_sid or a_sid()))])

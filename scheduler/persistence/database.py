@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from scheduler.clock import Now, machine_now
+from scheduler.clock import Now
 from scheduler.persistence.attempts import Attempts
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
@@ -108,14 +107,6 @@ class Database:
             if error.connection_invalidated:
                 raise DatabaseAway(_kind(error)) from error
             raise
-
-    def skew(self) -> timedelta:
-        """The database's clock less this machine's, offset left out on both sides."""
-        with self._engine.connect() as connection:
-            before = machine_now()
-            theirs: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-            after = machine_now()
-        return theirs - (before + (after - before) / 2)
 
     def schema_revision(self) -> str | None:
         """The migration that the database stands at; None for an empty one. Raises DatabaseAway."""

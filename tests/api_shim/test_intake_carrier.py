@@ -120,10 +120,7 @@ def path_of(token: str) -> str:
 
 
 def sign(path: str, form: list[tuple[str, str]]) -> str:
-    params: dict[str, list[str]] = {}
-    for name, value in form:
-        params.setdefault(name, []).append(value)
-    return str(RequestValidator(PRIMARY).compute_signature(PUBLIC_URL + path, params))
+    return str(RequestValidator(PRIMARY).compute_signature(PUBLIC_URL + path, dict(form)))
 
 
 def changed(**fields: str) -> list[tuple[str, str]]:

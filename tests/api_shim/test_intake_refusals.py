@@ -13,7 +13,7 @@ def person(**changes: Any) -> dict[str, Any]:
     return {"candidate": candidate(**changes)}
 
 
-DEEP = {"a": {"b": {"c": {"d": {"e": {}}}}}}
+DEEP: dict[str, Any] = {"a": {"b": {"c": {"d": {"e": {}}}}}}
 BAD_FIELDS = [
     pytest.param(person(firstName=...), "candidate.firstName", "MISSING_FIELD", id="no first name"),
     pytest.param(person(firstName=""), "candidate.firstName", "TOO_SHORT", id="an empty first name"),

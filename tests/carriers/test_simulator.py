@@ -206,9 +206,7 @@ def inbox() -> Iterator[Inbox]:
 
         def _hear(self, form: str) -> None:
             pairs = parse_qsl(form, keep_blank_values=True, strict_parsing=True)
-            inbox.got.append(
-                Callback(method=self.command, path=self.path, headers=dict(self.headers), pairs=pairs)
-            )
+            inbox.got.append(Callback(method=self.command, path=self.path, headers=dict(self.headers), pairs=pairs))
             self.send_response(inbox.answers.pop(0) if inbox.answers else 204)
             self.end_headers()
 
@@ -400,9 +398,7 @@ def test_what_is_not_there_is_20404(carrier: Carrier, path: str) -> None:
         pytest.param({"StatusCallback": "nowhere"}, 21609, id="a callback to nowhere"),
     ],
 )
-def test_a_wrong_order_is_refused_and_rings_nobody(
-    carrier: Carrier, wrong: dict[str, str | None], code: int
-) -> None:
+def test_a_wrong_order_is_refused_and_rings_nobody(carrier: Carrier, wrong: dict[str, str | None], code: int) -> None:
     form = {"To": THEIRS, "From": OURS, "Url": INSTRUCTIONS} | wrong
     answer = carrier.post({name: value for name, value in form.items() if value is not None})
     assert (answer.status_code, answer.json()["code"]) == (400, code)
@@ -693,9 +689,7 @@ def test_events_joined_by_spaces_leave_a_caller_at_initiated(carrier: Carrier, i
     assert [callback["CallStatus"] for callback in inbox.got if "a-token" in callback.path] == ["initiated"]
 
 
-def test_a_callback_is_signed_with_the_primary_token_over_its_exact_url(
-    carrier: Carrier, inbox: Inbox
-) -> None:
+def test_a_callback_is_signed_with_the_primary_token_over_its_exact_url(carrier: Carrier, inbox: Inbox) -> None:
     url = f"{inbox.url}/carrier/a%2Fb~c?x=%20y&z='(1)'"
     carrier.ring(status_callback=url)
     callback = until(inbox.the_end)
@@ -724,9 +718,7 @@ def test_a_callback_by_get_carries_its_fields_in_the_query(carrier: Carrier, inb
         pytest.param([503, 500], 2, id="and then it is lost"),
     ],
 )
-def test_a_callback_is_tried_at_most_twice(
-    carrier: Carrier, inbox: Inbox, answers: list[int], initiated: int
-) -> None:
+def test_a_callback_is_tried_at_most_twice(carrier: Carrier, inbox: Inbox, answers: list[int], initiated: int) -> None:
     inbox.answers = answers
     carrier.ring(**told(inbox))
     until(inbox.the_end)
@@ -798,9 +790,7 @@ def gives_up(carrier: Carrier, **order: Any) -> None:
         impatient.calls.create(to=THEIRS, from_=OURS, url=INSTRUCTIONS, **order)
 
 
-def test_a_silent_acceptance_rings_and_can_be_proven_by_the_list_alone(
-    carrier: Carrier, inbox: Inbox
-) -> None:
+def test_a_silent_acceptance_rings_and_can_be_proven_by_the_list_alone(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(fault="accept_and_silence", callbacks="none")
     gives_up(carrier, **told(inbox))
     [found] = carrier.sdk.calls.list(to=THEIRS)

@@ -60,9 +60,7 @@ def play(works: Works, failpoint: str, behaviour: str) -> Cell:
     attempt_id = a_pending_attempt(works.house, number).id
     first = ended(works.dialling([attempt_id], DUECALL_FAILPOINT=failpoint))
     others = [works.dialling([attempt_id]) for _ in range(2)]
-    wait_until(
-        lambda: is_over(works.house.attempt(attempt_id)), seconds=40, says=f"{failpoint} x {behaviour} ended"
-    )
+    wait_until(lambda: is_over(works.house.attempt(attempt_id)), seconds=40, says=f"{failpoint} x {behaviour} ended")
     return Cell(
         failpoint=failpoint,
         behaviour=behaviour,
@@ -80,10 +78,7 @@ def problems(cell: Cell, works: Works, rings: list[dict[str, Any]]) -> Iterator[
     legs = [ring for ring in rings if ring["to"] == cell.number]
     sends = [request for request in works.carrier.requests(cell.number)]
     of_attempt = {
-        row[0]
-        for row in works.house.ask(
-            "SELECT token FROM attempt_tokens WHERE attempt_id = :id", id=cell.attempt.id
-        )
+        row[0] for row in works.house.ask("SELECT token FROM attempt_tokens WHERE attempt_id = :id", id=cell.attempt.id)
     }
     never_rang = cell.failpoint in BETWEEN_CLAIM_AND_SEND
     if cell.first_exit != -signal.SIGKILL:

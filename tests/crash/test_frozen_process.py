@@ -30,9 +30,7 @@ def claimed_and_frozen(works: Works, url: str, number: str) -> tuple[UUID, ForkS
     attempt_id = a_pending_attempt(works.house, number).id
     with no_last_look(url):
         process = works.dialling([attempt_id])
-        wait_until(
-            lambda: works.house.attempt(attempt_id).state is AttemptState.IN_PROGRESS, says="it is claimed"
-        )
+        wait_until(lambda: works.house.attempt(attempt_id).state is AttemptState.IN_PROGRESS, says="it is claimed")
         frozen(process)
     return attempt_id, process
 

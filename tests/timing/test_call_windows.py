@@ -59,9 +59,7 @@ def _shows_open(local: datetime, intervals: Sequence[CallTimeInterval]) -> bool:
     today, yesterday = Weekday(local.weekday()), Weekday((local.weekday() + 6) % 7)
     return any(
         (today in interval.days and interval.start <= since_midnight < interval.end)
-        or (
-            yesterday in interval.days and interval.start <= since_midnight + timedelta(days=1) < interval.end
-        )
+        or (yesterday in interval.days and interval.start <= since_midnight + timedelta(days=1) < interval.end)
         for interval in intervals
     )
 
@@ -92,9 +90,7 @@ def changes(name: str, begins: datetime, days: int) -> list[datetime]:
     """The instants at which a zone changes its offset; found by walking."""
     marks = [begins + step * GRAIN for step in range(days * 288)]
     offsets = [mark.astimezone(ZoneInfo(name)).utcoffset() for mark in marks]
-    return [
-        mark for mark, (before, after) in zip(marks[1:], pairwise(offsets), strict=True) if before != after
-    ]
+    return [mark for mark, (before, after) in zip(marks[1:], pairwise(offsets), strict=True) if before != after]
 
 
 EVERY_ZONE = sorted(zone_names.PLACES)
@@ -194,9 +190,7 @@ def test_apia_had_no_friday_and_nobody_could_be_called_on_it() -> None:
 
 def test_a_skipped_hour_never_opens_and_the_next_week_does() -> None:
     skipped = hours("SUN", "02:00", "03:00")
-    opening = call_windows.next_open(
-        in_zones("Europe/Bratislava"), skipped, utc("2026-03-23T00:00"), room=RINGING
-    )
+    opening = call_windows.next_open(in_zones("Europe/Bratislava"), skipped, utc("2026-03-23T00:00"), room=RINGING)
     assert opening == utc("2026-04-05T00:00")
 
 
@@ -223,14 +217,8 @@ def _change_times(name: str) -> list[int]:
     count, kinds = struct.unpack(">2l", content[second + 32 : second + 40])
     body = content[second + 44 :]
     times = struct.unpack(f">{count}q", body[: 8 * count])
-    offsets = [
-        struct.unpack(">l", body[9 * count + 6 * kind :][:4])[0] for kind in body[8 * count : 9 * count]
-    ]
-    return [
-        at
-        for at, (before, after) in zip(times[1:], pairwise(offsets), strict=True)
-        if before != after and at > 0
-    ]
+    offsets = [struct.unpack(">l", body[9 * count + 6 * kind :][:4])[0] for kind in body[8 * count : 9 * count]]
+    return [at for at, (before, after) in zip(times[1:], pairwise(offsets), strict=True) if before != after and at > 0]
 
 
 # --- the contract's own examples
@@ -314,9 +302,7 @@ def test_the_ends_of_the_calendar_do_no_harm(clock: CalleeClock, instant: dateti
     ("clock", "intervals"),
     [
         pytest.param(in_zones("Europe/Atlantis"), AROUND_THE_CLOCK, id="a zone that nobody knows"),
-        pytest.param(
-            in_zones("Europe/Prague", "Europe/Atlantis"), AROUND_THE_CLOCK, id="one of two that nobody knows"
-        ),
+        pytest.param(in_zones("Europe/Prague", "Europe/Atlantis"), AROUND_THE_CLOCK, id="one of two that nobody knows"),
         pytest.param(in_zones(), AROUND_THE_CLOCK, id="no zone at all"),
         pytest.param(in_zones("Europe/Prague"), (), id="no interval"),
         pytest.param(
@@ -342,18 +328,14 @@ def test_several_zones_are_open_only_together() -> None:
 @pytest.mark.parametrize(
     ("clock", "instant", "wanted"),
     [
-        pytest.param(
-            in_zones("Europe/London"), "2026-01-05T00:00", timedelta(hours=84), id="one zone, a week"
-        ),
+        pytest.param(in_zones("Europe/London"), "2026-01-05T00:00", timedelta(hours=84), id="one zone, a week"),
         pytest.param(
             in_zones("Europe/London", "Europe/Bratislava"),
             "2026-01-05T00:00",
             timedelta(hours=77),
             id="two zones",
         ),
-        pytest.param(
-            in_zones("Europe/London"), "2026-01-05T12:00", timedelta(hours=84), id="from noon to noon"
-        ),
+        pytest.param(in_zones("Europe/London"), "2026-01-05T12:00", timedelta(hours=84), id="from noon to noon"),
         pytest.param(
             in_zones("Asia/Tokyo", "America/Los_Angeles"),
             "2026-01-05T00:00",
@@ -368,9 +350,7 @@ def test_several_zones_are_open_only_together() -> None:
         ),
     ],
 )
-def test_common_minutes_are_those_in_which_all_are_open(
-    clock: CalleeClock, instant: str, wanted: timedelta
-) -> None:
+def test_common_minutes_are_those_in_which_all_are_open(clock: CalleeClock, instant: str, wanted: timedelta) -> None:
     assert call_windows.common_minutes(clock, DEFAULT_INTERVALS, utc(instant)) == wanted
 
 
@@ -390,12 +370,8 @@ def test_common_minutes_are_as_many_as_a_walk_counts(
 @pytest.mark.parametrize(
     ("name", "text", "instant"),
     [
-        pytest.param(
-            "Europe/Bratislava", "2026-03-29T02:30", "2026-03-29T01:30", id="a gap: 02:30 becomes 03:30"
-        ),
-        pytest.param(
-            "Europe/Bratislava", "2026-10-25T02:30", "2026-10-25T00:30", id="a fold: the first time"
-        ),
+        pytest.param("Europe/Bratislava", "2026-03-29T02:30", "2026-03-29T01:30", id="a gap: 02:30 becomes 03:30"),
+        pytest.param("Europe/Bratislava", "2026-10-25T02:30", "2026-10-25T00:30", id="a fold: the first time"),
         pytest.param("Europe/Bratislava", "2026-07-01T02:30", "2026-07-01T00:30", id="an ordinary night"),
         pytest.param("Australia/Lord_Howe", "2026-10-04T02:15", "2026-10-03T15:45", id="half an hour's gap"),
         pytest.param("Australia/Lord_Howe", "2026-04-05T01:45", "2026-04-04T14:45", id="half an hour's fold"),
@@ -403,9 +379,7 @@ def test_common_minutes_are_as_many_as_a_walk_counts(
         pytest.param("America/Santiago", "2026-09-06T00:30", "2026-09-06T04:30", id="a gap at midnight"),
         pytest.param("Africa/Cairo", "2026-04-24T00:00", "2026-04-23T22:00", id="midnight itself in a gap"),
         pytest.param("Pacific/Apia", "2011-12-30T12:00", "2011-12-30T22:00", id="a day that never was"),
-        pytest.param(
-            "Asia/Kathmandu", "2026-04-02T07:00", "2026-04-02T01:15", id="three quarters of an hour"
-        ),
+        pytest.param("Asia/Kathmandu", "2026-04-02T07:00", "2026-04-02T01:15", id="three quarters of an hour"),
         pytest.param("Pacific/Chatham", "2026-04-02T07:00", "2026-04-01T17:15", id="the Chathams in summer"),
     ],
 )
@@ -414,9 +388,7 @@ def test_a_wall_time_names_this_instant(name: str, text: str, instant: str) -> N
 
 
 @given(st.sampled_from(EVERY_ZONE), INSTANTS)
-def test_a_wall_time_that_a_clock_shows_names_the_first_instant_at_which_it_does(
-    name: str, instant: datetime
-) -> None:
+def test_a_wall_time_that_a_clock_shows_names_the_first_instant_at_which_it_does(name: str, instant: datetime) -> None:
     clock = in_zones(name)
     (shown,) = call_windows.local_times(clock, instant)
     named = call_windows.instant_of(clock, shown)
@@ -453,27 +425,19 @@ def test_a_wall_time_on_no_known_clock_names_nothing(clock: CalleeClock) -> None
     ("text", "instant"),
     [
         pytest.param("2026-04-02T07:00Z", "2026-04-02T07:00", id="an instant, whoever's clock decides"),
-        pytest.param(
-            "2026-04-02T07:00Z[Asia/Tokyo]", "2026-04-02T07:00", id="an instant keeps beside a zone"
-        ),
+        pytest.param("2026-04-02T07:00Z[Asia/Tokyo]", "2026-04-02T07:00", id="an instant keeps beside a zone"),
         pytest.param("2026-04-02T07:00-00:00", "2026-04-02T07:00", id="-00:00"),
         pytest.param("2026-04-02T07:00+10:30", "2026-04-01T20:30", id="an offset"),
         pytest.param("2026-04-02T07:00", "2026-04-02T05:00", id="a wall time on the clock that decides"),
         pytest.param("2026-04-02T07:00[Asia/Tokyo]", "2026-04-01T22:00", id="a wall time in a zone"),
-        pytest.param(
-            "2026-10-25T02:30[Europe/Prague]", "2026-10-25T00:30", id="a repeated one, the first time"
-        ),
-        pytest.param(
-            "2026-10-25T02:30+01:00[Europe/Prague]", "2026-10-25T01:30", id="the second time, by offset"
-        ),
+        pytest.param("2026-10-25T02:30[Europe/Prague]", "2026-10-25T00:30", id="a repeated one, the first time"),
+        pytest.param("2026-10-25T02:30+01:00[Europe/Prague]", "2026-10-25T01:30", id="the second time, by offset"),
         pytest.param("2026-03-29T02:30[Europe/Prague]", "2026-03-29T01:30", id="a skipped one moves forward"),
     ],
 )
 def test_a_request_means_this_instant(text: str, instant: str) -> None:
     requested = requested_time.read(text)
-    clock = callee_zones.deciding_clock(
-        requested, candidate_zone="Europe/Bratislava", number=None, company_zone=None
-    )
+    clock = callee_zones.deciding_clock(requested, candidate_zone="Europe/Bratislava", number=None, company_zone=None)
     assert call_windows.resolve(requested, clock) == utc(instant)
 
 
@@ -532,9 +496,7 @@ DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
         pytest.param(None, "", "must be a list of intervals", id="null"),
         pytest.param({"days": []}, "", "must be a list of intervals", id="an object"),
         pytest.param([an_interval()] * 51, "", "must have at most 50 intervals, got 51", id="too many"),
-        pytest.param(
-            ["MON"], "[0]", "must be an object with days, start and end", id="a text for an interval"
-        ),
+        pytest.param(["MON"], "[0]", "must be an object with days, start and end", id="a text for an interval"),
         pytest.param(
             [an_interval(zone="CET")],
             "[0]",
@@ -543,9 +505,7 @@ DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
         ),
         pytest.param([{"days": ["MON"], "start": "09:00"}], "[0].end", "is missing", id="no end"),
         pytest.param([an_interval(days=[])], "[0].days", "must be a list of at least one day", id="no day"),
-        pytest.param(
-            [an_interval(days="MON")], "[0].days", "must be a list of at least one day", id="a text for days"
-        ),
+        pytest.param([an_interval(days="MON")], "[0].days", "must be a list of at least one day", id="a text for days"),
         pytest.param([an_interval(days=["Monday"])], "[0].days", DAY_RULE, id="a day written out"),
         pytest.param([an_interval(days=[0])], "[0].days", DAY_RULE, id="a day by number"),
         pytest.param([an_interval(days=[["MON"]])], "[0].days", DAY_RULE, id="a list for a day"),
@@ -554,14 +514,10 @@ DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
         pytest.param([an_interval(start="09:00:00")], "[0].start", TIME_RULE, id="seconds"),
         pytest.param([an_interval(start="09:60")], "[0].start", TIME_RULE, id="minute 60"),
         pytest.param([an_interval(start="25:00")], "[0].start", TIME_RULE, id="hour 25"),
-        pytest.param(
-            [an_interval(start="0\u0669:00")], "[0].start", TIME_RULE, id="digits of another script"
-        ),
+        pytest.param([an_interval(start="0\u0669:00")], "[0].start", TIME_RULE, id="digits of another script"),
         pytest.param([an_interval(end="12:30\n")], "[0].end", TIME_RULE, id="a line end"),
         pytest.param([an_interval(end=1230)], "[0].end", TIME_RULE, id="a number for a time"),
-        pytest.param(
-            [an_interval(end="24:01")], "[0].end", "must not be later than 24:00", id="past midnight"
-        ),
+        pytest.param([an_interval(end="24:01")], "[0].end", "must not be later than 24:00", id="past midnight"),
         pytest.param(
             [an_interval(start="24:00")],
             "[0].start",
@@ -606,14 +562,9 @@ def test_nonsense_is_refused_with_the_place_and_the_reason(value: object, field:
 
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text(max_size=6)
-    | st.sampled_from(["MON", "09:00", "24:00"]),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(["MON", "09:00", "24:00"]),
     lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(["days", "start", "end", "x"]), inner, max_size=4)
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["days", "start", "end", "x"]), inner, max_size=4)
     ),
 )
 

@@ -39,9 +39,7 @@ UNIVERSAL_TOLL_FREE = "+80012345678"
             ("Australia/Adelaide", "Australia/Brisbane", "Australia/Perth", "Australia/Sydney"),
             id="a nationwide mobile is in each zone where more than a few people live",
         ),
-        pytest.param(
-            "+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",), id="not on the Chathams"
-        ),
+        pytest.param("+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",), id="not on the Chathams"),
         pytest.param(
             "+59322345678",
             NumberKind.FIXED_LINE,
@@ -49,9 +47,7 @@ UNIVERSAL_TOLL_FREE = "+80012345678"
             ("America/Guayaquil",),
             id="a fixed line is where its area code is",
         ),
-        pytest.param(
-            "+672322123", NumberKind.FIXED_LINE, "NF", ("Pacific/Norfolk",), id="a fixed line on Norfolk"
-        ),
+        pytest.param("+672322123", NumberKind.FIXED_LINE, "NF", ("Pacific/Norfolk",), id="a fixed line on Norfolk"),
         pytest.param(
             "+672381234",
             NumberKind.MOBILE,
@@ -59,9 +55,7 @@ UNIVERSAL_TOLL_FREE = "+80012345678"
             ("Pacific/Norfolk",),
             id="a mobile that can only be where few people live is there",
         ),
-        pytest.param(
-            "+919876543210", NumberKind.MOBILE, "IN", ("Asia/Kolkata",), id="an old zone name is replaced"
-        ),
+        pytest.param("+919876543210", NumberKind.MOBILE, "IN", ("Asia/Kolkata",), id="an old zone name is replaced"),
         pytest.param(
             "+12125551234",
             NumberKind.FIXED_OR_MOBILE,
@@ -69,18 +63,12 @@ UNIVERSAL_TOLL_FREE = "+80012345678"
             ("America/New_York",),
             id="an American area code",
         ),
-        pytest.param(
-            "+16135550123", NumberKind.FIXED_OR_MOBILE, "CA", ("America/Toronto",), id="a Canadian one"
-        ),
-        pytest.param(
-            UNIVERSAL_TOLL_FREE, NumberKind.TOLL_FREE, None, (), id="a number of no country has no zone"
-        ),
+        pytest.param("+16135550123", NumberKind.FIXED_OR_MOBILE, "CA", ("America/Toronto",), id="a Canadian one"),
+        pytest.param(UNIVERSAL_TOLL_FREE, NumberKind.TOLL_FREE, None, (), id="a number of no country has no zone"),
         pytest.param("+442071234567", NumberKind.FIXED_LINE, "GB", ("Europe/London",), id="London"),
     ],
 )
-def test_a_number_has_these_zones(
-    text: str, kind: NumberKind, region: str | None, zones: tuple[str, ...]
-) -> None:
+def test_a_number_has_these_zones(text: str, kind: NumberKind, region: str | None, zones: tuple[str, ...]) -> None:
     number = callee_zones.read_number(text)
     assert (number.e164, number.kind, number.region, number.zones) == (text, kind, region, zones)
 
@@ -98,9 +86,7 @@ def test_a_mobile_is_not_held_to_be_where_few_people_live() -> None:
         for region in sorted(phonenumbers.SUPPORTED_REGIONS)
     )
     sets = {
-        callee_zones.read_number(
-            phonenumbers.format_number(mobile, phonenumbers.PhoneNumberFormat.E164)
-        ).zones
+        callee_zones.read_number(phonenumbers.format_number(mobile, phonenumbers.PhoneNumberFormat.E164)).zones
         for mobile in every_mobile
         if mobile is not None
     }
@@ -129,9 +115,7 @@ def test_two_spellings_of_one_line_are_one_number() -> None:
             id="a national number",
         ),
         pytest.param("", "it is not E.164, which begins with + and the country's calling code", id="nothing"),
-        pytest.param(
-            "+", "it is not E.164, which has nothing but the digits 0 to 9 after the +", id="only a plus"
-        ),
+        pytest.param("+", "it is not E.164, which has nothing but the digits 0 to 9 after the +", id="only a plus"),
         pytest.param(
             "+421 915 123 456",
             "it is not E.164, which has nothing but the digits 0 to 9 after the +",
@@ -142,9 +126,7 @@ def test_two_spellings_of_one_line_are_one_number() -> None:
             "it is not E.164, which has nothing but the digits 0 to 9 after the +",
             id="digits of another script",
         ),
-        pytest.param(
-            "+0421915123456", "it is not E.164: no country's calling code begins with 0", id="a leading 0"
-        ),
+        pytest.param("+0421915123456", "it is not E.164: no country's calling code begins with 0", id="a leading 0"),
         pytest.param("+4219151234567890", "it is too long: E.164 has at most 15 digits", id="16 digits"),
         pytest.param("+999123456789", "no country has that calling code", id="no such country"),
         pytest.param("+1", "it is too short", id="a calling code only"),
@@ -218,9 +200,7 @@ def test_a_number_outside_the_allowed_countries_is_refused(text: str, country: s
 @pytest.mark.parametrize(
     ("name", "canonical"),
     [
-        pytest.param(
-            "Europe/Bratislava", "Europe/Bratislava", id="a city whose clock the data link to another's"
-        ),
+        pytest.param("Europe/Bratislava", "Europe/Bratislava", id="a city whose clock the data link to another's"),
         pytest.param("America/Argentina/Buenos_Aires", "America/Argentina/Buenos_Aires", id="three parts"),
         pytest.param("America/Buenos_Aires", "America/Argentina/Buenos_Aires", id="an old name"),
         pytest.param("Asia/Katmandu", "Asia/Kathmandu", id="an old spelling"),
@@ -368,9 +348,7 @@ def test_the_most_exact_clock_decides(
         pytest.param("2026-04-02T07:00Z", None, None, None, id="an instant and nothing else"),
         pytest.param("2026-04-02T07:00", None, NOWHERE, None, id="a number without zones"),
         pytest.param(None, None, None, None, id="nothing at all"),
-        pytest.param(
-            None, "Europe/Atlantis", NUMBER, "Asia/Seoul", id="a candidate's zone that is known no more"
-        ),
+        pytest.param(None, "Europe/Atlantis", NUMBER, "Asia/Seoul", id="a candidate's zone that is known no more"),
         pytest.param(None, None, NOWHERE, "CET", id="a company's zone that is known no more"),
     ],
 )
@@ -388,9 +366,7 @@ def test_the_large_parts_of_phonenumbers_stay_on_disk() -> None:
         for path in Path(scheduler.timing.__path__[0]).glob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom | ast.Import)
-        for name in (
-            [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-        )
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
     }
     assert {name for name in imported if name.startswith("phonenumbers")} == {
         "phonenumbers",

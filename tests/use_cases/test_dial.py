@@ -62,9 +62,7 @@ def test_what_is_claimed_is_in_progress_with_a_lease_a_token_and_its_line(house:
     assert house.history(pending.id) == ["created", "claimed"]
 
 
-def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(
-    house: House, now: TestClock
-) -> None:
+def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(house: House, now: TestClock) -> None:
     first = a_claimed_attempt(house)
     house.dial.record([(first, NeverTaken(cause="A_TEST"))])
     now.move(NOT_PLACED_DELAY)
@@ -150,9 +148,7 @@ def test_guard_line_one_whose_number_was_given_back_is_claimed_at_once(house: Ho
     assert is_claimed(house, a_pending_attempt(house, number))
 
 
-def test_guard_line_gap_another_interview_waits_after_a_call_and_then_does_not(
-    house: House, now: TestClock
-) -> None:
+def test_guard_line_gap_another_interview_waits_after_a_call_and_then_does_not(house: House, now: TestClock) -> None:
     number = a_number()
     ended(house, a_placed_attempt(house, number))
     waiting = a_pending_attempt(house, number)
@@ -168,9 +164,7 @@ def test_guard_line_gap_the_same_interview_need_not_wait(house: House) -> None:
     assert is_claimed(house, a_pending_attempt(house, number, interview_id=over.interview_id))
 
 
-def test_guard_line_gap_after_an_unknown_outcome_the_same_interview_waits_too(
-    house: House, now: TestClock
-) -> None:
+def test_guard_line_gap_after_an_unknown_outcome_the_same_interview_waits_too(house: House, now: TestClock) -> None:
     number = a_number()
     over = an_attempt_of_unknown_outcome(house, number)
     again = a_pending_attempt(house, number, interview_id=over.interview_id)
@@ -202,7 +196,9 @@ def test_a_waiting_command_holds_its_interview_and_no_other(house: House, now: T
     held, free = a_pending_attempt(house), a_pending_attempt(house)
     command = a_waiting_command(house, held.interview_id)
     assert [each.id for each in claimed(house, held, free)] == [free.id]
-    house.change("UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id", at=now(), id=command.id)
+    house.change(
+        "UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id", at=now(), id=command.id
+    )
     assert is_claimed(house, held)
 
 
@@ -262,12 +258,12 @@ def test_no_more_are_claimed_than_can_be_sent_within_a_second(
         sent += [each.send_at for each in claims.claimed]
         assert slow.dial.claim(list(ids)).claimed == (), "nor are they by asking again"
         now.move(SEND_SPAN)
-    assert all(later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in zip(sent, sent[1:], strict=False))
+    assert all(
+        later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in zip(sent, sent[1:], strict=False)
+    )
 
 
-def test_who_waits_is_told_when_to_try_again(
-    database: Database, seeded: Seeded, house: House, now: TestClock
-) -> None:
+def test_who_waits_is_told_when_to_try_again(database: Database, seeded: Seeded, house: House, now: TestClock) -> None:
     slow = a_house_with(database, seeded, house, per_second=0.5)
     ids = [a_pending_attempt(slow).id for _ in range(2)]
     first = slow.dial.claim(ids)
@@ -276,9 +272,7 @@ def test_who_waits_is_told_when_to_try_again(
     assert len(slow.dial.claim(list(first.waiting)).claimed) == 1
 
 
-def test_an_account_has_no_more_calls_at_once_than_it_may(
-    database: Database, seeded: Seeded, house: House
-) -> None:
+def test_an_account_has_no_more_calls_at_once_than_it_may(database: Database, seeded: Seeded, house: House) -> None:
     small = a_house_with(database, seeded, house, max_calls=2)
     attempts = [a_pending_attempt(small) for _ in range(3)]
     mine = claimed(small, *attempts)
@@ -289,9 +283,7 @@ def test_an_account_has_no_more_calls_at_once_than_it_may(
     assert is_claimed(small, left)
 
 
-def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(
-    database: Database, house: House
-) -> None:
+def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(database: Database, house: House) -> None:
     limits = CallLimits(concurrent_calls=1, calls_per_second=1000.0)
     small = of_company(house, seed(database, house.now(), limits=limits))
     of_small = [a_pending_attempt(small) for _ in range(2)]
@@ -544,9 +536,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_guard_epoch_a_record_after_the_lease_was_settled_writes_nothing(
-    house: House, answer: CarrierAnswer
-) -> None:
+def test_guard_epoch_a_record_after_the_lease_was_settled_writes_nothing(house: House, answer: CarrierAnswer) -> None:
     mine = a_claimed_attempt(house)
     settled = house.take(mine, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
     house.dial.record([(mine, answer)])

@@ -347,9 +347,7 @@ class Interrupted:
         self._meanwhile = meanwhile
         self._news = news
 
-    def listed(
-        self, *, to: str, caller: str, created_from: datetime, created_until: datetime
-    ) -> Sequence[ListedCall]:
+    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
         self._meanwhile()
         return [] if self._news is None else [ListedCall(news=self._news, created_at=created_from)]
 

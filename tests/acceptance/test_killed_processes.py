@@ -1,0 +1,137 @@
+"""Every process is killed once during a run, and everything still finishes; nobody is rung twice."""
+
+import os
+import signal
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+import requests
+
+from tests.acceptance.conftest import WholeSystem, running_system
+
+PROCESSES = ("simulator", "api", "clock", "dial", "intake", "callbacks", "maintenance", "flower")
+
+
+@pytest.fixture
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
+    with running_system(tmp_path_factory.mktemp("killed")) as whole:
+        whole.raise_limits()
+        yield whole
+
+
+class Platform:
+    """Posts interviews one after the other, each until it was accepted, and remembers them."""
+
+    def __init__(self, whole: WholeSystem) -> None:
+        self._whole = whole
+        self.accepted: dict[str, str] = {}
+        """Number to where its answer is."""
+
+    def post_one(self) -> None:
+        number = f"+4219151{len(self.accepted):05d}"
+        key = str(uuid4())
+
+        def is_accepted() -> bool:
+            try:
+                answer = self._whole.client.post(
+                    self._whole.client.interview(number), **{"Idempotency-Key": key, "Prefer": "wait=1"}
+                )
+            except requests.RequestException:
+                return False
+            return answer.status_code in {201, 202}
+
+        self._whole.wait_until(is_accepted, seconds=60, says="the interview is accepted")
+        self.accepted[number] = key
+
+
+def test_each_process_may_be_killed_once_and_everything_finishes(whole: WholeSystem) -> None:
+    platform = Platform(whole)
+    for name in PROCESSES:
+        for _ in range(3):
+            platform.post_one()
+        victim = whole.system.supervisor.pid(name)
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+        for _ in range(2):
+            platform.post_one()
+    for server in (whole.system.valkey, whole.system.postgres):
+        assert server is not None
+        assert server.pid is not None
+        platform.post_one()
+        os.kill(server.pid, signal.SIGKILL)
+        platform.post_one()
+
+    def all_over() -> bool:
+        try:
+            ((waiting,),) = whole.rows("SELECT count(*) FROM inbox WHERE applied_at IS NULL")
+            ((open_,),) = whole.rows("SELECT count(*) FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS')")
+            ((made,),) = whole.rows("SELECT count(*) FROM attempts")
+        except Exception:  # noqa: BLE001 - the database is being started again
+            return False
+        return (waiting, open_, made) == (0, 0, len(platform.accepted))
+
+    whole.wait_until(all_over, seconds=120, says="every accepted interview has one attempt, and all have ended")
+
+    rung = [ring["to"] for ring in whole.client.rings()]
+    assert len(rung) == len(set(rung)), "somebody was rung twice"
+    ends = dict(whole.rows("SELECT reason, count(*) FROM attempts GROUP BY reason"))
+    # A dialler that was killed between its claim and its record leaves what nobody can know; the rest was rung.
+    assert set(ends) <= {"ANSWERED", "OUTCOME_UNKNOWN"}, ends
+    assert ends["ANSWERED"] >= len(platform.accepted) - 3, ends
+    assert len(rung) >= ends["ANSWERED"]
+    print(f"{len(platform.accepted)} interviews, {len(rung)} rings, {ends}")
+
+
+def test_a_dial_worker_that_is_told_to_stop_leaves_no_unknown(whole: WholeSystem) -> None:
+    whole.client.plan(to=None, outcome="answered", fault="slow", delay_s=0.8, ring_s=0.5, talk_s=0.5)
+    platform = Platform(whole)
+    for _ in range(5):
+        platform.post_one()
+    whole.wait_until(
+        lambda: whole.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING'"), seconds=20, says="a POST is under way"
+    )
+    victim = whole.system.supervisor.pid("dial")
+    assert victim is not None
+    os.kill(victim, signal.SIGTERM)
+    for _ in range(3):
+        platform.post_one()
+    whole.wait_until(
+        lambda: not whole.rows("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS')"),
+        seconds=60,
+        says="all have ended",
+    )
+    assert whole.rows("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
+    assert not whole.rows("SELECT 1 FROM attempt_history WHERE event = 'answer_lost'")
+    rung = [ring["to"] for ring in whole.client.rings()]
+    assert sorted(rung) == sorted(platform.accepted)
+
+
+def test_without_redis_a_command_is_accepted_at_once_and_the_call_rings_when_it_is_back(whole: WholeSystem) -> None:
+    valkey = whole.system.valkey
+    assert valkey is not None
+    assert valkey.pid is not None
+    os.kill(valkey.pid, signal.SIGKILL)  # nobody looks after it until `wait_until` does
+    number = "+421915200001"
+    answer = whole.client.post(whole.client.interview(number))
+    assert answer.status_code == 202
+    assert answer.elapsed.total_seconds() < 1.5
+    whole.wait_until(
+        lambda: number in [ring["to"] for ring in whole.client.rings()], seconds=40, says="the accepted call rings"
+    )
+    command = whole.client.get(answer.headers["Location"]).json()["data"]
+    assert command["status"] == "APPLIED"
+
+
+def test_without_postgresql_the_answer_is_503_at_once_and_nothing_was_accepted(whole: WholeSystem) -> None:
+    postgres = whole.system.postgres
+    assert postgres is not None
+    assert postgres.pid is not None
+    os.kill(postgres.pid, signal.SIGKILL)
+    answer = whole.client.post(whole.client.interview("+421915200002"))
+    assert answer.status_code == 503
+    assert answer.elapsed.total_seconds() < 1.5
+    assert answer.json()["error"]["code"] == "DATABASE_AWAY"
+    assert "Retry-After" in answer.headers
+    postgres.restart()
+    assert whole.rows("SELECT count(*) FROM inbox") == [(0,)]

@@ -1,0 +1,127 @@
+"""One call, end to end, through every process; and what must not happen on the way."""
+
+import json
+from pathlib import Path
+
+import redis
+import requests
+from celery import Celery
+from kombu import Exchange, Queue
+
+from tests.acceptance.conftest import WholeSystem
+
+ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
+
+
+def _attempt(whole: WholeSystem, interview_id: str) -> dict[str, object]:
+    attempts = whole.client.get(f"/interviews/{interview_id}").json()["data"]["callAttempts"]
+    last: dict[str, object] = attempts[-1]
+    return last
+
+
+def _ended(whole: WholeSystem, interview_id: str) -> dict[str, object]:
+    whole.wait_until(lambda: _attempt(whole, interview_id)["status"] in ENDED, seconds=40, says="the attempt has ended")
+    return _attempt(whole, interview_id)
+
+
+def _ring_dial(whole: WholeSystem, attempt_id: str) -> None:
+    """A late, a doubled, or a forged hint: anybody who can write to Redis can send one."""
+    sender = Celery(broker=whole.running.redisUrl)
+    sender.conf.broker_transport_options = {"global_keyprefix": "duecall:"}
+    sender.conf.task_queues = [Queue("dial", Exchange(""), routing_key="dial")]
+    sender.send_task("attempts.dial", args=[[attempt_id]], queue="dial", ignore_result=True)
+
+
+def test_an_interview_without_a_time_is_called_at_once_and_completed(whole: WholeSystem) -> None:
+    number = "+421915000001"
+    answer = whole.client.post(whole.client.interview(number))
+    assert answer.status_code == 201
+    interview = answer.json()["data"]
+    assert interview["callAttempts"][0]["schedule"]["timezoneSource"] == "PHONE_NUMBER"
+    ended = _ended(whole, interview["id"])
+    assert (ended["status"], ended["reasonCode"]) == ("COMPLETED", "ANSWERED")
+    assert whole.client.get(f"/interviews/{interview['id']}").json()["data"]["status"] == "COMPLETED"
+    assert [ring["to"] for ring in whole.client.rings()].count(number) == 1
+
+
+def test_an_unanswered_call_fails_and_is_not_rung_again(whole: WholeSystem) -> None:
+    number = "+421915000002"
+    whole.client.plan(to=number, outcome="no_answer", ring_s=1)
+    interview_id = whole.client.post(whole.client.interview(number)).json()["data"]["id"]
+    ended = _ended(whole, interview_id)
+    assert (ended["status"], ended["reasonCode"]) == ("FAILED", "NO_ANSWER")
+    assert [ring["to"] for ring in whole.client.rings()].count(number) == 1
+
+
+def test_a_lost_answer_is_found_by_asking_and_never_dialled_again(whole: WholeSystem) -> None:
+    number = "+421915000003"
+    whole.client.plan(
+        to=number, outcome="answered", fault="accept_and_silence", callbacks="none", ring_s=0.3, talk_s=0.3
+    )
+    interview_id = whole.client.post(whole.client.interview(number)).json()["data"]["id"]
+    assert _ended(whole, interview_id)["status"] == "COMPLETED"
+    assert [ring["to"] for ring in whole.client.rings()].count(number) == 1
+
+
+def test_a_call_that_the_carrier_never_took_and_denies_is_not_rung_again_by_itself(whole: WholeSystem) -> None:
+    number = "+421915000004"
+    whole.client.plan(to=number, outcome="answered", fault="refuse_500")
+    interview_id = whole.client.post(whole.client.interview(number)).json()["data"]["id"]
+    ended = _ended(whole, interview_id)
+    assert (ended["status"], ended["reasonCode"]) == ("FAILED", "OUTCOME_UNKNOWN")
+    assert number not in [ring["to"] for ring in whole.client.rings()]
+
+
+def test_an_attempt_moved_in_the_database_between_release_and_dial_does_not_ring(whole: WholeSystem) -> None:
+    number = "+421915000005"
+    # Pausing the company holds it between release and claim; then it is moved to tomorrow and released by hand.
+    whole.change("UPDATE companies SET paused_at = now(), pause_reason = 'test'")
+    interview_id = whole.client.post(whole.client.interview(number)).json()["data"]["id"]
+    whole.change(f"UPDATE attempts SET due_at = due_at + interval '1 day' WHERE interview_id = '{interview_id}'")
+    whole.change("UPDATE companies SET paused_at = NULL, pause_reason = NULL")
+    attempt_id = str(_attempt(whole, interview_id)["id"])
+    _ring_dial(whole, attempt_id)
+    other = whole.client.post(whole.client.interview("+421915000006")).json()["data"]["id"]
+    _ended(whole, other)
+    assert _attempt(whole, interview_id)["status"] == "PENDING"
+    assert number not in [ring["to"] for ring in whole.client.rings()]
+
+
+def test_flower_wants_a_password_and_shows_tasks_by_name_and_nobody(whole: WholeSystem) -> None:
+    url = f"{whole.running.flowerUrl}/api/tasks"
+    assert requests.get(url, timeout=5).status_code == 401
+    shown = requests.get(url, auth=("operator", "operator"), timeout=5)
+    names = {task["name"] for task in shown.json().values()}
+    assert {"commands.apply", "attempts.dial", "carrier.hear"} <= names
+    assert "+421915" not in shown.text
+    assert "421915" not in shown.text
+    assert "Canary" not in shown.text
+
+
+def test_no_number_and_no_name_is_in_redis_or_in_any_log(whole: WholeSystem) -> None:
+    broker = redis.Redis.from_url(whole.running.redisUrl)
+    dumped = b"".join(bytes(key) + bytes(broker.dump(key) or b"") for key in broker.scan_iter("*"))
+    home = Path(whole.system.log_of("api")).parent.parent
+    logs = [*home.rglob("*.log"), *home.rglob("appendonlydir/*")]
+    assert len(logs) >= 9
+    for canary in (b"421915", b"Canary", b"Ferdinand"):
+        assert canary not in dumped
+        for log in logs:
+            assert canary not in log.read_bytes(), log.name
+
+
+def test_the_run_file_names_everything_and_is_its_owners_alone(whole: WholeSystem) -> None:
+    file = Path(whole.system.log_of("api")).parent.parent / "run.json"
+    assert set(json.loads(file.read_text())) == {
+        "apiUrl",
+        "simulatorUrl",
+        "flowerUrl",
+        "databaseUrl",
+        "redisUrl",
+        "atsKey",
+        "companyKey",
+        "companyId",
+        "agentId",
+        "phoneNumberId",
+    }
+    assert file.stat().st_mode & 0o077 == 0

@@ -1,0 +1,170 @@
+"""The laws of the house: a handful of powers have exactly one home, and what the map says is true."""
+
+import ast
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scheduler
+from scheduler.processes import commands
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = sorted(
+    path
+    for room in ("scheduler", "workers", "api_shim")
+    for path in (ROOT / room).rglob("*.py")
+    if "versions" not in path.parts
+)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _calls(path: Path) -> Iterator[str]:
+    """Every dotted name that a module calls or reads an attribute of, as written."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute | ast.Name):
+            yield ast.unparse(node)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+CLOCK = re.compile(r"(datetime|date)\.(now|utcnow|today)|time\.(time|time_ns|monotonic|monotonic_ns|perf_counter)")
+POWERS = [
+    pytest.param(CLOCK, {"scheduler/clock.py"}, id="reading the clock"),
+    pytest.param(re.compile(r"os\.(environ|getenv)"), {"scheduler/settings.py"}, id="reading the environment"),
+    pytest.param(re.compile(r"app\.task|shared_task"), {"workers/tasks.py"}, id="declaring a task"),
+    pytest.param(re.compile(r"Celery"), {"workers/app.py", "workers/bell.py"}, id="making a Celery application"),
+    pytest.param(
+        re.compile(r"HTTPException"),
+        {"api_shim/errors.py", "scheduler/carriers/simulator/app.py"},
+        id="mapping errors to HTTP",
+    ),
+    pytest.param(
+        re.compile(r"create_engine"),
+        {"scheduler/persistence/database.py", "scheduler/persistence/schema.py"},
+        id="opening a transaction",
+    ),
+    pytest.param(
+        re.compile(r"psycopg\.connect"),
+        {"scheduler/embedded.py", "workers/clock.py"},
+        id="a connection of one's own: to see whether a server is up, and to listen",
+    ),
+    pytest.param(
+        re.compile(r"aiohttp\.ClientSession"),
+        {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
+        id="the async client",
+    ),
+    pytest.param(
+        re.compile(r"(zoneinfo\.)?reset_tzpath"), {"scheduler/timing/__init__.py"}, id="choosing time zone data"
+    ),
+]
+
+
+@pytest.mark.parametrize(("power", "homes"), POWERS)
+def test_a_power_has_its_home_and_no_other(power: re.Pattern[str], homes: set[str]) -> None:
+    found = {_name(path) for path in PRODUCT if any(power.fullmatch(call) for call in _calls(path))}
+    assert found <= homes
+    assert found, "nobody uses it: the rule guards nothing"
+
+
+@pytest.mark.parametrize(
+    ("package", "home"),
+    [
+        pytest.param("sqlalchemy", "scheduler/persistence/", id="writing SQL"),
+        pytest.param("phonenumbers", "scheduler/timing/callee_zones.py", id="asking phonenumbers"),
+        pytest.param("twilio", "scheduler/carriers/", id="a vendor's words"),
+    ],
+)
+def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
+    users = {_name(path) for path in PRODUCT if any(name.split(".")[0] == package for name in _imports(path))}
+    assert users
+    assert all(user.startswith(home) for user in users), users
+
+
+def _texts(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def test_sql_takes_the_time_as_a_parameter() -> None:
+    its_own = re.compile(r"\bnow\(\)|current_timestamp|localtimestamp|statement_timestamp", re.IGNORECASE)
+    assert not [(_name(path), text) for path in PRODUCT for text in _texts(path) if its_own.search(text)]
+
+
+def test_one_statement_compares_the_databases_clock() -> None:
+    saying = [_name(path) for path in PRODUCT for text in _texts(path) if "clock_timestamp()" in text]
+    assert saying == ["scheduler/persistence/attempts.py"]
+
+
+def test_no_message_carries_a_time_and_nothing_is_retried_by_the_broker() -> None:
+    forbidden = {"countdown", "eta", "task_always_eager", "expires"}
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in forbidden and path.parts[-2] == "workers":
+                pytest.fail(f"{_name(path)} says {node.arg}=")
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".retry", ".apply_async", ".delay")):
+                pytest.fail(f"{_name(path)} calls {ast.unparse(node.func)}")
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=_name)
+def test_a_module_says_what_it_is_about(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if not text.strip():
+        return  # a package whose map stands in its modules
+    first = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+    assert first
+    assert first[0].endswith((".", "?", ":")), f"{_name(path)}: {first[0]!r} is no sentence"
+
+
+def test_the_seven_stops_are_where_the_map_says() -> None:
+    stops = re.findall(r"^    (\w+) +(scheduler\.\S+) +(\w+)\.(\w+) ", scheduler.__doc__ or "", re.MULTILINE)
+    assert [stop for stop, *_ in stops] == ["submit", "apply", "release", "dial", "hear", "settle", "explain"]
+    for stop, module, kind, function in stops:
+        assert module == f"scheduler.use_cases.{stop}"
+        assert callable(getattr(getattr(importlib.import_module(module), kind), function))
+
+
+def test_the_procfile_runs_what_duecall_up_runs() -> None:
+    ours = commands(api_port=8000, flower_port=5555)
+    lines = dict(
+        line.split(": ", 1) for line in (ROOT / "Procfile").read_text(encoding="utf-8").splitlines() if line.strip()
+    )
+    assert list(lines) == list(ours)
+    for name, line in lines.items():
+        said = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", line)
+        assert [part.replace(f"{ROOT}/", "") for part in ours[name][1:]] == shlex.split(said)[1:], name
+
+
+def test_nothing_names_an_index_host_or_a_machine() -> None:
+    hosts = re.compile(
+        "|".join(("python" + "hosted", "pypi" + r"\.org", "registry" + r"\.npm", "/wo" + "rk/", "/ro" + "ot/"))
+    )
+    kept = [*ROOT.glob("*"), *(ROOT / "docs").rglob("*"), *PRODUCT, *(ROOT / "tests").rglob("*.py")]
+    found = [
+        _name(path)
+        for path in kept
+        if path.is_file() and hosts.search(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert not found
