@@ -10,6 +10,7 @@ from api_shim import errors
 from api_shim.front_door import FrontDoor
 from api_shim.house import House, places
 from api_shim.routes import carrier, commands, health, interviews
+from api_shim.stopping import told_to_stop
 from api_shim.waiting import Waiter
 from scheduler import assembly
 from scheduler.logs import configure
@@ -64,7 +65,8 @@ async def _open(settings: Settings) -> AsyncIterator[House]:
     bell.start()
     try:
         async with waiter.listening():
-            yield House(doors=doors, waiter=waiter, schema_head=schema.head(), places=places())
+            with told_to_stop(waiter.let_go):
+                yield House(doors=doors, waiter=waiter, schema_head=schema.head(), places=places())
     finally:
         bell.stop()
         doors.database.close()

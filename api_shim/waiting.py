@@ -40,11 +40,22 @@ class Waiter:
         self._subscribed = asyncio.Event()
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._answered: dict[UUID, None] = {}
+        self._stops = False
 
     @property
     def is_away(self) -> bool:
         """Redis would not tell us of an answer, or was not told of the command: nobody should wait."""
         return self._bell_is_away() or not self._subscribed.is_set()
+
+    @property
+    def keeps_nobody(self) -> bool:
+        """Who asks now is let go at once."""
+        return self._stops or self.is_away
+
+    def let_go(self) -> None:
+        """The process is about to stop: whoever waits looks at the row once more and goes."""
+        self._stops = True
+        self._wake_all()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -60,7 +71,7 @@ class Waiter:
                 await listener
 
     async def answer_to(self, command: Command, look: Callable[[], Awaitable[Command]], seconds: float) -> Command:
-        """The command once it is no longer waiting; as it was, when `seconds` are over or Redis goes away.
+        """The command once it is no longer waiting; as it was, when `seconds` are over or nobody is kept.
 
         Nothing that is published is missed: news that came before anybody asked is remembered. `look` gives the
         command as its row says; that the database is away then takes nothing back, so it is no error here.
@@ -70,7 +81,7 @@ class Waiter:
         with self._told_of(command.id) as told:
             while command.state is CommandState.WAITING:
                 remaining = ends - monotonic()
-                if remaining <= 0 or self.is_away:
+                if remaining <= 0 or self.keeps_nobody:
                     break
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(told.wait(), min(pause, remaining))
@@ -146,6 +157,9 @@ class Waiter:
         if self._subscribed.is_set():
             _log.warning("Redis is away; commands are accepted and not waited for", exc_info=error)
         self._subscribed.clear()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         for waiting in self._waiting.values():
             for told in waiting:
                 told.set()

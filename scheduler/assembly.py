@@ -7,7 +7,7 @@ from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioDesk
 from scheduler.clock import Now, clock
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.settings import Settings
+from scheduler.settings import MissingSetting, Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.dial import Dial, Dialler
@@ -61,6 +61,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
 
 def workshop(settings: Settings, bell: Bell) -> Workshop:
     """The use cases of a worker process or the clock. Raises MissingSetting, DatabaseAway."""
+    must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"), now=now)
     policy = settings.policy
@@ -78,6 +79,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
 
 def dialler(settings: Settings) -> Dialler:
     """The one that dials, for a dial worker. Raises MissingSetting, DatabaseAway."""
+    must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"), now=now)
     policy = settings.policy
@@ -85,6 +87,12 @@ def dialler(settings: Settings) -> Dialler:
     hasher = Hasher(settings.key_pepper.get_secret_value())
     dial = Dial(database, hasher, account_id(settings, database, now), policy, now)
     return Dialler(dial, TwilioLine(carrier(settings), policy), policy, now)
+
+
+def must_name_a_carrier(settings: Settings) -> None:
+    """Raise MissingSetting where calls could not be placed or asked for."""
+    if not settings.twilio_account_sid or not settings.auth_tokens:
+        raise MissingSetting("TWILIO_ACCOUNT_SID" if settings.auth_tokens else "TWILIO_AUTH_TOKEN")
 
 
 def carrier(settings: Settings) -> TwilioAccount:

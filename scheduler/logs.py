@@ -77,6 +77,7 @@ def _place(error: BaseException) -> str:
 
 
 _CHAIN: list[Any] = [
+    structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),

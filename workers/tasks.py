@@ -10,9 +10,10 @@ from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from scheduler import assembly
 from scheduler.assembly import Workshop
+from scheduler.lifecycle.policy import UnsafeTimes
 from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway
-from scheduler.settings import settings
+from scheduler.settings import MissingSetting, settings
 from scheduler.use_cases import bell as names
 from scheduler.use_cases.dial import Dialler
 from workers.app import app
@@ -87,6 +88,7 @@ def settle(_: list[str]) -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    _refuse_bad_settings()
     queues = set(sender.app.amqp.queues.consume_from)
     if "dial" not in queues:
         return
@@ -94,6 +96,15 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
         raise SystemExit("a dial worker takes no other queue and has pool solo: celery ... -Q dial --pool solo")
     _Dialler.one = assembly.dialler(settings())
     _Dialler.one.start()
+
+
+def _refuse_bad_settings() -> None:
+    """End now, in one line, rather than at every task."""
+    try:
+        assembly.must_name_a_carrier(settings())
+        _ = settings().policy
+    except (MissingSetting, UnsafeTimes) as error:
+        raise SystemExit(str(error)) from None
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

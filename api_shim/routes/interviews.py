@@ -139,7 +139,7 @@ async def _answer(
         # The metadata of a first answer is what was sent; asking for it could only fail.
         metadata = await answers.live_metadata(request, principal, command) if accepted.replayed else body.metadata
         return answers.applied(request, command, metadata, headers)
-    if accepted.replayed and not asked.respond_async and not here.waiter.is_away:
+    if accepted.replayed and not asked.respond_async and not here.waiter.keeps_nobody:
         raise IdempotencyInProgress(commandId=reference)
     return answers.still_waiting(request, command, headers)
 

@@ -70,6 +70,16 @@ _ACCOUNT_CODES = {
     20008: "CREDENTIALS",
     10001: "ACCOUNT_NOT_ACTIVE",
 }
+_NO_ANSWER = (
+    TwilioException,
+    RequestException,
+    NotACallback,
+    # What the SDK stumbles over when an answer is not as documented: no JSON, no object, no field.
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)
 _NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 403: "CREDENTIALS", 429: "THROTTLED"}
 
 
@@ -133,7 +143,9 @@ class TwilioLine:
         sent.on_request_chunk_sent.append(_sent)
         self._session = aiohttp.ClientSession(
             connector=connector,
-            auth=aiohttp.BasicAuth(self._account.account_sid, self._account.auth_tokens[0]),
+            headers={
+                "Authorization": aiohttp.encode_basic_auth(self._account.account_sid, self._account.auth_tokens[0])
+            },
             timeout=aiohttp.ClientTimeout(total=self._deadline, sock_connect=self._connect),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -263,7 +275,7 @@ class TwilioDesk:
                     break
                 if listed.created_at < created_until:
                     found.append(listed)
-        except (TwilioException, RequestException, NotACallback) as error:
+        except _NO_ANSWER as error:
             raise CarrierUnavailable from error
         return found
 
@@ -271,7 +283,7 @@ class TwilioDesk:
         """How a call stands. Raises CarrierUnavailable."""
         try:
             return _listed(self._client.calls(call_sid).fetch()).news
-        except (TwilioException, RequestException, NotACallback) as error:
+        except _NO_ANSWER as error:
             raise CarrierUnavailable from error
 
 

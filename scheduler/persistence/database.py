@@ -119,7 +119,7 @@ class Database:
                     text("SELECT version_num FROM alembic_version")
                 ).scalar_one_or_none()
                 return revision
-        except OperationalError as error:
+        except (OperationalError, PoolTimeoutError) as error:
             raise DatabaseAway(_kind(error)) from error
 
     def close(self) -> None:

@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from scheduler.clock import clock
@@ -138,8 +141,30 @@ def test_a_frozen_postgres_holds_nobody_for_long(on_own_postgres: Intake, own_po
             os.kill(pid, signal.SIGCONT)
 
 
-def test_a_real_worker_applies_what_was_accepted(intake: Intake, tmp_path: Path) -> None:
-    command = "-m celery -A workers.app worker -Q intake --pool threads --concurrency 2 --without-gossip"
+def test_who_waits_when_the_process_is_told_to_stop_is_let_go(intake: Intake) -> None:
+    port = free_port()
+    command = f"-m uvicorn api_shim.app:app --port {port} --no-access-log --timeout-graceful-shutdown 15"
+    with a_process(intake, command) as api, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        theirs = replace(intake, client=client)
+        wait_until(lambda: answers(client), says="the process serves")
+        with meanwhile(lambda: theirs.create(headers=PATIENT)) as answer:
+            wait_until(lambda: intake.count("inbox") == 1)
+            with taking_less_than(14):
+                api.terminate()
+                assert answer().status_code == 202
+                assert api.wait(30) in {0, -signal.SIGTERM}
+
+
+def test_a_real_worker_applies_what_was_accepted(intake: Intake) -> None:
+    with a_process(intake, "-m celery -A workers.app worker -Q intake --pool threads --concurrency 2"):
+        assert intake.create(headers=PATIENT).status_code == 201
+        with taking_less_than(20):
+            assert intake.create(headers=PATIENT).status_code == 201
+
+
+@contextmanager
+def a_process(intake: Intake, command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One of the product's own, on the same servers, at the same time of day."""
     environment = {
         **os.environ,
         "DATABASE_URL": intake.settings.database("api"),
@@ -149,16 +174,19 @@ def test_a_real_worker_applies_what_was_accepted(intake: Intake, tmp_path: Path)
         "TWILIO_ACCOUNT_SID": intake.settings.twilio_account_sid,
         "TWILIO_AUTH_TOKEN": intake.settings.twilio_auth_token.get_secret_value(),
     }
-    with (tmp_path / "log").open("w") as log:
-        worker = subprocess.Popen([sys.executable, *command.split()], env=environment, stdout=log, stderr=log)
-        try:
-            first = intake.create(headers=PATIENT)
-            assert first.status_code == 201, (tmp_path / "log").read_text()
-            with taking_less_than(20):
-                assert intake.create(headers=PATIENT).status_code == 201
-        finally:
-            worker.terminate()
-            worker.wait(30)
+    process = subprocess.Popen([sys.executable, *command.split()], env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def degraded(intake: Intake) -> list[str]:

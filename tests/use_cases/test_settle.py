@@ -17,6 +17,7 @@ from scheduler.carriers.twilio import TwilioDesk, TwilioLine
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, Phase, Reason
 from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall
 from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY, POLL_AFTER_RING
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
@@ -257,9 +258,11 @@ def babbling(status: int, body: bytes) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Babbles) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 NONSENSE = [
@@ -369,8 +372,6 @@ def test_guard_epoch_what_was_asked_before_something_else_was_heard_writes_nothi
     def called_back() -> None:
         with house.database.transaction() as stores:
             attempt = stores.attempts.lock(unknown.id)
-        from scheduler.lifecycle import decisions  # noqa: PLC0415 - only here
-
         events = decisions.on_news(attempt, CallNews(call_sid=sid, status=CallStatus.RINGING), now(), house.policy)
         assert isinstance(events, tuple)
         house.take(attempt, *events)

@@ -1,0 +1,121 @@
+"""Who may start now: by pace, by room, and nobody waits behind somebody else's full company."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.lifecycle.capacity import Allotment, Pace, allot
+
+NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+A_SECOND = timedelta(seconds=1)
+A, B = UUID(int=1), UUID(int=2)
+
+
+def a_pace(per_second: float = 1000.0, room: int = 1000, next_slot_at: datetime = NOW) -> Pace:
+    return Pace(next_slot_at=next_slot_at, per_second=per_second, room=room)
+
+
+def attempts(*companies: UUID) -> list[tuple[UUID, UUID]]:
+    return [(UUID(int=100 + number), company) for number, company in enumerate(companies)]
+
+
+def given_places(
+    wanted: list[tuple[UUID, UUID]],
+    *,
+    account: Pace | None = None,
+    companies: dict[UUID, Pace] | None = None,
+) -> Allotment:
+    return allot(wanted, account or a_pace(), companies or {A: a_pace(), B: a_pace()}, NOW, A_SECOND)
+
+
+def starts(allotment: Allotment) -> list[float]:
+    return [(place.send_at - NOW).total_seconds() for place in allotment.places]
+
+
+def placed(allotment: Allotment) -> list[int]:
+    return [place.attempt_id.int - 100 for place in allotment.places]
+
+
+def test_all_get_a_place_where_there_is_room() -> None:
+    allotment = given_places(attempts(A, B, A))
+    assert placed(allotment) == [0, 1, 2]
+    assert allotment.try_again_at is None
+
+
+def test_places_keep_the_account_s_pace_and_end_before_the_second_does() -> None:
+    allotment = given_places(attempts(A, A, A, A, A), account=a_pace(per_second=4))
+    assert starts(allotment) == [0, 0.25, 0.5, 0.75]
+    assert allotment.account.next_slot_at == NOW + A_SECOND
+    assert allotment.try_again_at == NOW
+
+
+def test_one_a_second_is_one() -> None:
+    assert starts(given_places(attempts(A, A), account=a_pace(per_second=1))) == [0]
+
+
+def test_a_slot_that_lies_behind_is_not_made_up_for() -> None:
+    long_idle = a_pace(per_second=1, next_slot_at=NOW - timedelta(hours=1))
+    assert starts(given_places(attempts(A, A), account=long_idle)) == [0]
+
+
+def test_a_slot_that_lies_ahead_is_waited_for() -> None:
+    assert starts(given_places(attempts(A), account=a_pace(next_slot_at=NOW + A_SECOND / 2))) == [0.5]
+    ahead = given_places(attempts(A), account=a_pace(next_slot_at=NOW + 5 * A_SECOND))
+    assert (ahead.places, ahead.try_again_at) == ((), NOW + 4 * A_SECOND)
+
+
+def test_room_is_not_overdrawn() -> None:
+    assert placed(given_places(attempts(A, B, A), account=a_pace(room=2))) == [0, 1]
+    assert placed(given_places(attempts(A, B), account=a_pace(room=0))) == []
+    assert placed(given_places(attempts(A, B), account=a_pace(room=-1))) == []
+
+
+def test_only_an_end_makes_room() -> None:
+    assert given_places(attempts(A, A), account=a_pace(room=1)).try_again_at is None
+
+
+def test_nobody_waits_behind_a_company_without_room() -> None:
+    full = given_places(attempts(A, A, B, A, B), companies={A: a_pace(room=1), B: a_pace()})
+    assert placed(full) == [0, 2, 4]
+
+
+def test_nobody_waits_behind_a_company_without_pace() -> None:
+    slow = given_places(attempts(A, A, B, B), companies={A: a_pace(per_second=1), B: a_pace()})
+    assert placed(slow) == [0, 2, 3]
+    assert all(start < 0.01 for start in starts(slow)), "and no slot of the account is lost on it"
+
+
+def test_a_company_that_nobody_locked_gets_no_place() -> None:
+    assert placed(given_places(attempts(A, B), companies={B: a_pace()})) == [1]
+
+
+@given(
+    companies=st.lists(st.sampled_from([A, B]), max_size=30),
+    account=st.builds(
+        a_pace, st.sampled_from([0.5, 1.0, 3.0, 50.0]), st.integers(-1, 20), st.just(NOW + A_SECOND / 4)
+    ),
+    paces=st.tuples(*[st.builds(a_pace, st.sampled_from([1.0, 7.0]), st.integers(0, 10))] * 2),
+)
+def test_no_allotment_exceeds_any_pace_or_room(
+    companies: list[UUID], account: Pace, paces: tuple[Pace, Pace]
+) -> None:
+    wanted = attempts(*companies)
+    by_company = dict(zip((A, B), paces, strict=True))
+    allotment = allot(wanted, account, by_company, NOW, A_SECOND)
+    owner = dict(wanted)
+    for pace, own in [
+        (account, allotment.places),
+        *(
+            (pace, [place for place in allotment.places if owner[place.attempt_id] == company])
+            for company, pace in by_company.items()
+        ),
+    ]:
+        assert len(own) <= max(pace.room, 0)
+        sends = [place.send_at for place in own]
+        step = timedelta(seconds=1 / pace.per_second)
+        assert all(later - earlier >= step for earlier, later in pairwise(sends))
+        assert all(max(NOW, pace.next_slot_at) <= send_at < NOW + A_SECOND for send_at in sends)
+    assert len({place.attempt_id for place in allotment.places}) == len(allotment.places)

@@ -1,0 +1,554 @@
+"""What follows from what is: when a call that is asked for is due, whether it may ring, what news make of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.domain.attempt import (
+    AnswerLost,
+    Attempt,
+    AttemptState,
+    ConsentEnded,
+    Deferred,
+    Ended,
+    Event,
+    Expired,
+    NotPlaced,
+    Phase,
+    Placed,
+    ProofMissing,
+    Reason,
+)
+from scheduler.domain.call import (
+    Accepted,
+    AnsweredBy,
+    AnswerUnknown,
+    CallNews,
+    CallStatus,
+    CarrierAnswer,
+    ListedCall,
+    NeverTaken,
+    NumberRefused,
+    Rank,
+)
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
+from scheduler.domain.refusals import Refused
+from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
+from scheduler.lifecycle import decisions
+from scheduler.lifecycle.decisions import Alarm, Callee, GoAhead, LastLook, NotMine
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.state_machine import evolve, is_over
+from scheduler.timing import callee_zones
+
+NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+"""14:00 in Bratislava, a Thursday."""
+POLICY = Policy()
+A_SECOND = timedelta(seconds=1)
+A_DAY = timedelta(days=1)
+SLOVAK = callee_zones.read_number("+421915123456")
+TOLL_FREE = callee_zones.read_number("+18004633339")
+BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
+
+
+def hours(start: str, end: str) -> tuple[CallTimeInterval, ...]:
+    """Every day between these wall times."""
+    opens, closes = (
+        datetime.combine(date.min, time.fromisoformat(text)) - datetime.min for text in (start, end)
+    )
+    return (CallTimeInterval(days=EVERY_DAY, start=opens, end=closes),)
+
+
+def a_callee(**fields: Any) -> Callee:
+    settings = CompanySettings(
+        **{
+            name: fields.pop(name)
+            for name in ("intervals", "offset_must_match_number")
+            if name in fields
+        },
+        timezone=fields.pop("company_zone", None),
+    )
+    usual = {"number": SLOVAK, "timezone": None, "consent_until": date(2027, 1, 1), "settings": settings}
+    return Callee(**(usual | fields))
+
+
+def asked(text: str | None, *, now: datetime = NOON, **fields: Any) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
+    return decisions.on_request(text, a_callee(**fields), now, POLICY)
+
+
+def refusal(text: str | None, *, now: datetime = NOON, **fields: Any) -> Refused:
+    with pytest.raises(Refused) as refused:
+        asked(text, now=now, **fields)
+    return refused.value
+
+
+# ---- what somebody asked for
+
+
+def test_no_time_within_the_window_is_now() -> None:
+    assert asked(None)[0].due_at == NOON
+
+
+def test_no_time_outside_the_window_is_the_next_opening() -> None:
+    assert asked(None, now=NOON.replace(hour=19))[0].due_at == NOON.replace(day=3, hour=6)
+
+
+def test_no_time_in_the_last_seconds_of_the_window_is_the_next_opening() -> None:
+    closing = NOON.replace(hour=18) - POLICY.room
+    assert asked(None, now=closing - A_SECOND)[0].due_at == closing - A_SECOND
+    assert asked(None, now=closing)[0].due_at == NOON.replace(day=3, hour=6)
+
+
+@pytest.mark.parametrize(
+    ("text", "due_at"),
+    [
+        pytest.param("2026-04-02T15:00:00", NOON.replace(hour=13), id="on the callee's clock"),
+        pytest.param("2026-04-02T13:00:00Z", NOON.replace(hour=13), id="as an instant"),
+        pytest.param("2026-04-02T15:00:00+02:00", NOON.replace(hour=13), id="with its offset"),
+        pytest.param("2026-04-02T11:59:01Z", NOON, id="less than a minute ago means now"),
+        pytest.param("2026-04-02T11:59:00Z", NOON, id="a minute ago means now"),
+        pytest.param("2026-05-02T12:00:00Z", NOON + timedelta(days=30), id="in thirty days"),
+    ],
+)
+def test_a_time_that_is_allowed_is_when_it_is_due(text: str, due_at: datetime) -> None:
+    schedule, warnings = asked(text)
+    assert (schedule.due_at, schedule.requested, warnings) == (due_at, text, ())
+
+
+CLOSES = "2026-04-02T20:00:00"
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "code"),
+    [
+        pytest.param("soon", {}, "INVALID_DATE_FORMAT", id="no date"),
+        pytest.param("2026-04-02T11:58:59Z", {}, "SCHEDULE_IN_PAST", id="more than a minute ago"),
+        pytest.param("2026-05-02T12:00:01Z", {}, "SCHEDULE_TOO_FAR", id="more than thirty days ahead"),
+        pytest.param("2026-04-03T07:59:59", {}, "OUTSIDE_CALL_TIME_INTERVAL", id="before opening"),
+        pytest.param(CLOSES, {}, "OUTSIDE_CALL_TIME_INTERVAL", id="at closing"),
+        pytest.param("2026-04-02T15:00:00", {"number": None}, "TIMEZONE_UNKNOWN", id="no clock at all"),
+        pytest.param("2026-04-02T15:00:00", {"number": TOLL_FREE}, "NO_COMMON_OPENING", id="never open together"),
+        pytest.param(
+            None, {"intervals": hours("09:00", "09:00:35")}, "NO_OPENING_BEFORE_EXPIRY", id="too short to ring"
+        ),
+        pytest.param(
+            "2026-04-02T15:00:00", {"consent_until": date(2026, 4, 1)}, "CONSENT_EXPIRED", id="consent is over"
+        ),
+        pytest.param(
+            "2026-04-02T15:00:00+10:30",
+            {"offset_must_match_number": True},
+            "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
+            id="an offset that the number has not",
+        ),
+    ],
+)
+def test_a_time_that_is_not_allowed_is_refused_as(text: str | None, fields: dict[str, Any], code: str) -> None:
+    assert refusal(text, **fields).code == code
+
+
+def test_outside_says_when_it_is_allowed_next_and_on_whose_clock() -> None:
+    details = refusal("2026-04-03T03:00:00").details
+    assert details["nextAllowedAt"] == "2026-04-03T06:00:00Z"
+    assert (details["timezone"], details["timezoneSource"]) == ("Europe/Bratislava", "PHONE_NUMBER")
+    assert (details["localTime"], details["reason"]) == ("2026-04-03T03:00:00", "CLOSED")
+
+
+def test_the_last_seconds_before_closing_count_as_outside() -> None:
+    assert asked("2026-04-02T19:59:24")[0].due_at == NOON.replace(hour=17, minute=59, second=24)
+    assert refusal("2026-04-02T19:59:25").details["reason"] == "CLOSING"
+
+
+def test_the_company_s_clock_decides_where_nothing_else_does() -> None:
+    schedule, _ = asked("2026-04-02T15:00:00", number=None, company_zone="Europe/London")
+    assert (schedule.due_at, schedule.clock.source) == (NOON.replace(hour=14), TimezoneSource.COMPANY)
+
+
+def test_an_offset_is_used_as_it_is_and_warned_of() -> None:
+    schedule, warnings = asked("2026-04-02T19:00:00+00:00")
+    assert schedule.due_at == NOON.replace(hour=19), "21:00 in Bratislava"
+    assert warnings == (ScheduleWarning.OFFSET_DIFFERS_FROM_PHONE_NUMBER,)
+
+
+def test_the_last_day_of_consent_ends_at_midnight_on_the_callee_s_clock() -> None:
+    always = hours("00:00", "23:59:59.999999")
+    last_day = date(2026, 4, 2)
+    assert asked("2026-04-02T23:00:00", intervals=always, consent_until=last_day)
+    assert refusal("2026-04-03T00:00:00", intervals=always, consent_until=last_day).code == "CONSENT_EXPIRED"
+
+
+def test_with_several_zones_consent_ends_with_the_earliest() -> None:
+    both = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Asia/Tokyo", "Europe/London"))
+    midnight_in_tokyo = datetime(2026, 4, 2, 15, 0, tzinfo=UTC)
+    assert decisions.consent_is_over(both, date(2026, 4, 2), midnight_in_tokyo)
+    assert not decisions.consent_is_over(both, date(2026, 4, 2), midnight_in_tokyo - A_SECOND)
+
+
+# ---- the last look
+
+
+def an_attempt(**fields: Any) -> Attempt:
+    """Claimed at noon."""
+    usual: dict[str, Any] = {
+        "id": UUID(int=1),
+        "interview_id": UUID(int=2),
+        "company_id": UUID(int=3),
+        "chain_id": UUID(int=1),
+        "retry_number": 0,
+        "manual": True,
+        "state": AttemptState.IN_PROGRESS,
+        "phase": Phase.DIALLING,
+        "schedule": Schedule(requested=None, clock=BRATISLAVA, due_at=NOON, tzdata_version="2026f"),
+        "due_at": NOON,
+        "expires_at": NOON + 7 * A_DAY,
+        "created_at": NOON,
+        "updated_at": NOON,
+        "claimed_at": NOON,
+        "lease_until": NOON + POLICY.lease,
+        "token": "mine",
+        "epoch": 1,
+        "number_hash": b"hash",
+    }
+    return Attempt(**(usual | fields))
+
+
+def unknown() -> Attempt:
+    return an_attempt(phase=Phase.UNKNOWN, lease_until=None, unknown_at=NOON, look_at=NOON)
+
+
+def looked(attempt: Attempt | None = None, *, epoch: int = 1, now: datetime = NOON, **seen: Any) -> Any:
+    usual: dict[str, Any] = {
+        "attempt": attempt or an_attempt(),
+        "callee": a_callee(),
+        "line_is_mine": True,
+        "command_waiting": False,
+        "paused": False,
+        "company_deleted": False,
+        "database_skew": timedelta(0),
+    }
+    return decisions.on_last_look(LastLook(**(usual | seen)), epoch, now, POLICY)
+
+
+def test_when_nothing_is_wrong_it_may_ring() -> None:
+    assert isinstance(looked(), GoAhead)
+
+
+@pytest.mark.parametrize(
+    ("seen", "cause"),
+    [
+        pytest.param({"database_skew": timedelta(seconds=2, microseconds=1)}, "CLOCK_SKEW", id="clocks differ"),
+        pytest.param({"database_skew": -timedelta(seconds=3)}, "CLOCK_SKEW", id="the other way"),
+        pytest.param({"command_waiting": True}, "COMMAND_WAITING", id="a command waits"),
+        pytest.param({"paused": True}, "PAUSED", id="paused"),
+        pytest.param({"company_deleted": True}, "COMPANY_DELETED", id="company deleted"),
+        pytest.param({"line_is_mine": False}, "NUMBER_CHANGED", id="another number's line"),
+    ],
+)
+def test_it_is_given_back_for_five_seconds_when(seen: dict[str, Any], cause: str) -> None:
+    assert looked(**seen) == (Deferred(due_at=NOON + timedelta(seconds=5), cause=cause),)
+
+
+@pytest.mark.parametrize("skew", [timedelta(seconds=2), -timedelta(seconds=2)])
+def test_clocks_may_differ_by_two_seconds(skew: timedelta) -> None:
+    assert isinstance(looked(database_skew=skew), GoAhead)
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        pytest.param(an_attempt(epoch=2), id="something has happened since"),
+        pytest.param(an_attempt(state=AttemptState.PENDING, phase=None, lease_until=None), id="given back"),
+        pytest.param(an_attempt(lease_until=NOON), id="the lease is over"),
+        pytest.param(an_attempt(phase=Phase.PLACED, lease_until=None), id="placed already"),
+    ],
+)
+def test_it_is_not_mine_any_more_when(attempt: Attempt) -> None:
+    assert isinstance(looked(attempt), NotMine)
+
+
+def test_one_that_has_expired_meanwhile_ends() -> None:
+    events = looked(an_attempt(expires_at=NOON))
+    assert [type(event) for event in events] == [Deferred, Expired]
+
+
+def test_one_whose_consent_is_over_ends() -> None:
+    events = looked(callee=a_callee(consent_until=date(2026, 4, 1)))
+    assert [type(event) for event in events] == [Deferred, ConsentEnded]
+
+
+def test_one_that_was_moved_waits_for_its_new_time() -> None:
+    assert looked(an_attempt(due_at=NOON + A_DAY)) == (Deferred(due_at=NOON + A_DAY, cause="NOT_DUE"),)
+
+
+def test_a_shut_window_defers_to_the_next_opening_never_to_now() -> None:
+    assert looked(callee=a_callee(intervals=hours("15:00", "16:00"))) == (
+        Deferred(due_at=NOON.replace(hour=13), cause="WINDOW_CLOSED"),
+    )
+    opens_in_a_second = a_callee(intervals=hours("14:00:01", "16:00"))
+    assert looked(callee=opens_in_a_second) == (
+        Deferred(due_at=NOON + timedelta(seconds=5), cause="WINDOW_CLOSED"),
+    )
+
+
+def test_a_window_that_closes_before_the_ringing_ends_is_shut() -> None:
+    assert isinstance(looked(callee=a_callee(intervals=hours("13:00", "14:00:36"))), GoAhead)
+    assert looked(callee=a_callee(intervals=hours("13:00", "14:00:35")))[0].cause == "WINDOW_CLOSED"
+
+
+def test_a_window_that_never_opens_is_looked_at_again_tomorrow() -> None:
+    assert looked(callee=a_callee(intervals=()))[0].due_at == NOON + A_DAY
+
+
+def test_a_zone_that_is_known_no_more_holds_it() -> None:
+    lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
+    schedule = Schedule(requested=None, clock=lost, due_at=NOON, tzdata_version="2026f")
+    assert looked(an_attempt(schedule=schedule)) == (
+        Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),
+    )
+
+
+OFFSET = Schedule(
+    requested="2026-04-02T21:00:00+09:00",
+    clock=CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9)),
+    due_at=NOON,
+    tzdata_version="2026f",
+)
+
+
+def test_an_offset_alone_decides_the_first_attempt_and_a_retry_must_suit_the_number_too() -> None:
+    morning_there = a_callee(intervals=hours("20:00", "22:00"))
+    first = an_attempt(schedule=OFFSET)
+    assert isinstance(looked(first, callee=morning_there), GoAhead)
+    assert looked(replace(first, retry_number=1), callee=morning_there)[0].cause == "WINDOW_CLOSED"
+
+
+def test_a_retry_after_an_offset_rings_where_both_clocks_are_open() -> None:
+    retry = an_attempt(schedule=OFFSET, retry_number=1)
+    assert isinstance(looked(retry, callee=a_callee(intervals=hours("13:00", "22:00"))), GoAhead)
+
+
+# ---- what the one POST brought
+
+
+@pytest.mark.parametrize(
+    ("answer", "event"),
+    [
+        pytest.param(
+            Accepted(call_sid="CA1", queue_time=timedelta(seconds=3)),
+            Placed(call_sid="CA1", look_at=NOON + timedelta(seconds=3 + 30 + 15)),
+            id="accepted",
+        ),
+        pytest.param(
+            NeverTaken(cause="THROTTLED"),
+            NotPlaced(due_at=NOON + timedelta(seconds=5), cause="THROTTLED"),
+            id="never taken",
+        ),
+        pytest.param(
+            NumberRefused(cause="X"), Ended(reason=Reason.INVALID_NUMBER, ended_at=NOON), id="number refused"
+        ),
+        pytest.param(AnswerUnknown(cause="X"), AnswerLost(look_at=NOON, cause="X"), id="unknown"),
+    ],
+)
+def test_an_answer_becomes(answer: CarrierAnswer, event: Event) -> None:
+    assert decisions.on_answer(answer, NOON, POLICY) == event
+
+
+def test_an_answer_without_a_rule_is_an_error() -> None:
+    with pytest.raises(TypeError, match="no rule"):
+        decisions.on_answer(CarrierAnswer(), NOON, POLICY)
+
+
+# ---- news
+
+
+def news(status: CallStatus, sid: str = "CA1", **fields: Any) -> CallNews:
+    return CallNews(call_sid=sid, status=status, **({"token": "mine"} | fields))
+
+
+def heard(attempt: Attempt, *told: CallNews) -> Attempt:
+    """The attempt after these news."""
+    for each in told:
+        events = decisions.on_news(attempt, each, NOON, POLICY)
+        assert not isinstance(events, Alarm), events
+        for event in events:
+            attempt = evolve(attempt, event, NOON)
+    return attempt
+
+
+BEGINNINGS = [CallStatus.QUEUED, CallStatus.DIALLED, CallStatus.RINGING, CallStatus.ANSWERED]
+ENDINGS: list[tuple[CallStatus, dict[str, Any], Reason]] = [
+    (CallStatus.COMPLETED, {"answered_by": AnsweredBy.PERSON, "duration": A_SECOND}, Reason.ANSWERED),
+    (CallStatus.COMPLETED, {"answered_by": AnsweredBy.UNKNOWN, "duration": A_SECOND}, Reason.ANSWERED),
+    (CallStatus.COMPLETED, {"duration": A_SECOND}, Reason.ANSWERED),
+    (CallStatus.COMPLETED, {"answered_by": AnsweredBy.MACHINE}, Reason.VOICEMAIL),
+    (CallStatus.COMPLETED, {"answered_by": AnsweredBy.FAX}, Reason.VOICEMAIL),
+    (CallStatus.BUSY, {}, Reason.BUSY),
+    (CallStatus.NO_ANSWER, {}, Reason.NO_ANSWER),
+    (CallStatus.CANCELLED, {}, Reason.CANCELLED_AT_CARRIER),
+    (CallStatus.FAILED, {}, Reason.CARRIER_ERROR),
+    (CallStatus.FAILED, {"sip_code": 503}, Reason.CARRIER_ERROR),
+    (CallStatus.FAILED, {"sip_code": 404}, Reason.INVALID_NUMBER),
+    (CallStatus.FAILED, {"sip_code": 410}, Reason.INVALID_NUMBER),
+    (CallStatus.FAILED, {"sip_code": 484}, Reason.INVALID_NUMBER),
+    (CallStatus.FAILED, {"sip_code": 604}, Reason.INVALID_NUMBER),
+    (CallStatus.FAILED, {"sip_code": 486}, Reason.BUSY),
+    (CallStatus.FAILED, {"sip_code": 600}, Reason.BUSY),
+    (CallStatus.FAILED, {"sip_code": 603}, Reason.DECLINED),
+    (CallStatus.FAILED, {"sip_code": 607}, Reason.DECLINED),
+]
+
+
+@pytest.mark.parametrize(("status", "fields", "reason"), ENDINGS)
+def test_a_call_ends_as(status: CallStatus, fields: dict[str, Any], reason: Reason) -> None:
+    assert heard(an_attempt(), news(status, **fields)).reason is reason
+
+
+@st.composite
+def tellings(draw: st.DrawFn) -> tuple[list[CallNews], list[CallNews]]:
+    """The news of one legal call, and the same told in some other order, some of them again."""
+    status, fields, _ = draw(st.sampled_from(ENDINGS))
+    lived = BEGINNINGS if status is CallStatus.COMPLETED else BEGINNINGS[:3]
+    trace = [news(each) for each in lived if draw(st.booleans())] + [news(status, **fields)]
+    again = trace + draw(st.lists(st.sampled_from(trace), max_size=4))
+    return trace, draw(st.permutations(again))
+
+
+STARTS = [
+    pytest.param(an_attempt(), id="not yet recorded"),
+    pytest.param(evolve(an_attempt(), Placed(call_sid="CA1", look_at=NOON), NOON), id="placed"),
+    pytest.param(unknown(), id="unknown"),
+    pytest.param(evolve(unknown(), ProofMissing(), NOON), id="given up"),
+]
+
+
+@pytest.mark.parametrize("start", STARTS)
+@given(telling=tellings())
+def test_in_whatever_order_and_however_often_they_are_told_the_end_is_one(
+    start: Attempt, telling: tuple[list[CallNews], list[CallNews]]
+) -> None:
+    in_order, otherwise = (heard(start, *told) for told in telling)
+    assert is_over(in_order)
+    assert replace(in_order, epoch=0) == replace(otherwise, epoch=0)
+    assert in_order.call_sid == "CA1"
+    assert in_order.heard_rank is Rank.OVER
+
+
+@given(told=st.lists(st.sampled_from([news(status) for status in BEGINNINGS])))
+def test_before_the_end_the_furthest_news_count(told: list[CallNews]) -> None:
+    after = heard(an_attempt(), *told)
+    assert after.state is AttemptState.IN_PROGRESS
+    assert after.heard_rank == max((each.rank for each in told), default=Rank.NOTHING)
+
+
+def test_old_news_change_nothing() -> None:
+    ringing = heard(an_attempt(), news(CallStatus.RINGING))
+    assert decisions.on_news(ringing, news(CallStatus.DIALLED), NOON, POLICY) == ()
+    assert decisions.on_news(ringing, news(CallStatus.RINGING), NOON, POLICY) == ()
+
+
+def test_of_two_ends_the_first_counts() -> None:
+    assert heard(an_attempt(), news(CallStatus.BUSY), news(CallStatus.COMPLETED)).reason is Reason.BUSY
+
+
+def test_who_answered_is_remembered_until_the_end() -> None:
+    told = [news(CallStatus.ANSWERED, answered_by=AnsweredBy.MACHINE), news(CallStatus.COMPLETED)]
+    assert heard(an_attempt(), *told).reason is Reason.VOICEMAIL
+
+
+def test_an_unknown_outcome_is_proven_by_an_end_alone() -> None:
+    given_up = evolve(unknown(), ProofMissing(), NOON)
+    assert heard(given_up, *(news(each) for each in BEGINNINGS)) == given_up
+    assert heard(given_up, news(CallStatus.COMPLETED)).state is AttemptState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("attempt", "told", "cause"),
+    [
+        pytest.param(
+            an_attempt(), news(CallStatus.RINGING, token="an old one"), "NEWS_FOR_AN_OLD_TOKEN", id="an old token"
+        ),
+        pytest.param(
+            heard(an_attempt(), news(CallStatus.RINGING)),
+            news(CallStatus.RINGING, sid="CA2"),
+            "TWO_CALLS_FOR_ONE_TOKEN",
+            id="a second call",
+        ),
+        pytest.param(
+            heard(an_attempt(), news(CallStatus.BUSY)),
+            news(CallStatus.RINGING, sid="CA2"),
+            "TWO_CALLS_FOR_ONE_TOKEN",
+            id="a second call after the end",
+        ),
+        pytest.param(
+            evolve(an_attempt(), NotPlaced(due_at=NOON, cause="X"), NOON),
+            news(CallStatus.RINGING),
+            "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
+            id="one that was never taken",
+        ),
+    ],
+)
+def test_it_is_an_alarm(attempt: Attempt, told: CallNews, cause: str) -> None:
+    assert decisions.on_news(attempt, told, NOON, POLICY) == Alarm(cause=cause)
+
+
+def test_what_we_asked_for_ourselves_carries_no_token_and_is_no_alarm() -> None:
+    assert heard(an_attempt(), news(CallStatus.RINGING, token=None)).phase is Phase.PLACED
+
+
+# ---- silence
+
+
+def test_a_lapsed_lease_is_an_answer_lost() -> None:
+    assert decisions.on_silence(an_attempt(lease_until=NOON), NOON) == AnswerLost(look_at=NOON, cause="LEASE_OVER")
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        pytest.param(an_attempt(lease_until=NOON + A_SECOND), id="a lease that stands"),
+        pytest.param(an_attempt(phase=Phase.PLACED, lease_until=None), id="placed"),
+        pytest.param(unknown(), id="unknown already"),
+    ],
+)
+def test_no_answer_is_lost_of(attempt: Attempt) -> None:
+    assert decisions.on_silence(attempt, NOON) is None
+
+
+def listed(*sids: str) -> Sequence[ListedCall]:
+    return [ListedCall(news=news(CallStatus.RINGING, sid=sid, token=None), created_at=NOON) for sid in sids]
+
+
+@pytest.mark.parametrize("late", [timedelta(0), POLICY.settle, A_DAY], ids=["at once", "at the last", "late"])
+def test_one_call_on_the_list_is_the_proof_and_two_are_an_alarm(late: timedelta) -> None:
+    assert decisions.on_listing(unknown(), listed("CA1"), NOON + late, POLICY) == listed("CA1")[0].news
+    assert decisions.on_listing(unknown(), listed("CA1", "CA2"), NOON + late, POLICY) == Alarm(
+        cause="TWO_CALLS_TO_ONE_NUMBER"
+    )
+
+
+def test_an_empty_list_proves_nothing_until_the_time_for_a_proof_is_over() -> None:
+    too_soon = NOON + POLICY.settle - timedelta(microseconds=1)
+    assert decisions.on_listing(unknown(), (), NOON, POLICY) is None
+    assert decisions.on_listing(unknown(), (), too_soon, POLICY) is None
+    assert decisions.on_listing(unknown(), (), NOON + POLICY.settle, POLICY) == ProofMissing()
+
+
+def test_the_list_is_searched_from_the_claim_to_the_lease_s_end_and_five_seconds_around() -> None:
+    assert decisions.listing_span(unknown(), POLICY) == (
+        NOON - timedelta(seconds=5),
+        NOON + POLICY.lease + timedelta(seconds=5),
+    )
+
+
+def test_polls_grow_rarer_and_the_last_repeats() -> None:
+    placed = an_attempt(phase=Phase.PLACED, lease_until=None, look_at=NOON)
+    minutes = [
+        (decisions.next_look(replace(placed, looks=looks), NOON) - NOON) / timedelta(minutes=1)
+        for looks in range(6)
+    ]
+    assert minutes == [1, 2, 5, 10, 10, 10]
+    assert decisions.next_look(unknown(), NOON) == NOON + timedelta(seconds=10)

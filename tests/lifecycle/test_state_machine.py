@@ -1,0 +1,400 @@
+"""Every arrow there is can be taken, and no other."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from scheduler.domain.attempt import (
+    AnswerLost,
+    Attempt,
+    AttemptState,
+    Cancelled,
+    Claimed,
+    ConsentEnded,
+    Created,
+    CreatedAsTest,
+    Deferred,
+    Ended,
+    Event,
+    Expired,
+    NotPlaced,
+    Phase,
+    Placed,
+    Progressed,
+    ProofMissing,
+    Proven,
+    Reason,
+)
+from scheduler.domain.call import Rank
+from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.lifecycle.state_machine import (
+    ARROWS,
+    CALL_ENDS,
+    Arrow,
+    NoSuchArrow,
+    arrow_of,
+    evolve,
+    is_busy,
+    is_over,
+)
+
+NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+OVER = (AttemptState.COMPLETED, AttemptState.FAILED, AttemptState.CANCELLED)
+
+
+def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None = None) -> Attempt:
+    """In that state, with what the state says must be there."""
+    attempt_id = UUID(int=1)
+    plain = Attempt(
+        id=attempt_id,
+        interview_id=UUID(int=2),
+        company_id=UUID(int=3),
+        chain_id=attempt_id,
+        retry_number=0,
+        manual=True,
+        state=state,
+        reason=reason,
+        schedule=Schedule(
+            requested=None,
+            clock=CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(0)),
+            due_at=NOW,
+            tzdata_version="2026f",
+        ),
+        due_at=NOW,
+        expires_at=NOW + timedelta(days=7),
+        created_at=NOW,
+        updated_at=NOW,
+        number_hash=b"hash",
+    )
+    if state is AttemptState.IN_PROGRESS:
+        return replace(
+            plain, phase=Phase.DIALLING, token="token", claimed_at=NOW, lease_until=LATER, epoch=1
+        )
+    return replace(plain, ended_at=NOW if state in OVER else None)
+
+
+def events() -> Iterator[Event]:
+    """One of each kind, and of those with a reason one for each reason there is."""
+    yield from (
+        Created(),
+        CreatedAsTest(),
+        Claimed(token="new", lease_until=LATER),
+        Deferred(due_at=LATER, cause="A_TEST"),
+        NotPlaced(due_at=LATER, cause="A_TEST"),
+        Placed(call_sid="CA1", look_at=LATER),
+        AnswerLost(look_at=LATER, cause="A_TEST"),
+        Progressed(rank=Rank.RINGING),
+        ProofMissing(),
+        Expired(),
+        ConsentEnded(),
+    )
+    for reason in Reason:
+        yield Ended(reason=reason, ended_at=LATER)
+        yield Proven(reason=reason, call_sid="CA1", ended_at=LATER)
+        yield Cancelled(reason=reason)
+
+
+def standings() -> Iterator[tuple[AttemptState | None, Reason | None]]:
+    """Where an attempt may stand: not made yet, waiting, in progress, or over for a reason."""
+    yield None, None
+    yield AttemptState.PENDING, None
+    yield AttemptState.IN_PROGRESS, None
+    yield AttemptState.COMPLETED, Reason.ANSWERED
+    yield AttemptState.COMPLETED, Reason.TEST
+    yield from ((AttemptState.FAILED, reason) for reason in CALL_ENDS if CALL_ENDS[reason] is AttemptState.FAILED)
+    yield AttemptState.FAILED, Reason.OUTCOME_UNKNOWN
+    yield AttemptState.FAILED, Reason.EXPIRED
+    yield AttemptState.FAILED, Reason.CONSENT_EXPIRED
+    yield AttemptState.CANCELLED, Reason.CANCELLED_BY_USER
+    yield AttemptState.CANCELLED, Reason.COMPANY_DELETED
+
+
+CONTRACT = {
+    ("created", None): {("PENDING", None)},
+    ("created_as_test", None): {("COMPLETED", "TEST")},
+    ("claimed", "PENDING"): {("IN_PROGRESS", None)},
+    ("cancelled", "PENDING"): {
+        ("CANCELLED", reason)
+        for reason in (
+            "CANCELLED_BY_USER",
+            "REPLACED",
+            "INTERVIEW_DELETED",
+            "CANDIDATE_DELETED",
+            "COMPANY_DELETED",
+        )
+    },
+    ("expired", "PENDING"): {("FAILED", "EXPIRED")},
+    ("consent_ended", "PENDING"): {("FAILED", "CONSENT_EXPIRED")},
+    ("deferred", "IN_PROGRESS"): {("PENDING", None)},
+    ("not_placed", "IN_PROGRESS"): {("PENDING", None)},
+    ("placed", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("answer_lost", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("progressed", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("cancelled", "IN_PROGRESS"): {("CANCELLED", "COMPANY_DELETED")},
+    ("proof_missing", "IN_PROGRESS"): {("FAILED", "OUTCOME_UNKNOWN")},
+}
+HOW_CALLS_END = {
+    ("COMPLETED", "ANSWERED"),
+    *(
+        ("FAILED", reason)
+        for reason in (
+            "BUSY",
+            "NO_ANSWER",
+            "VOICEMAIL",
+            "DECLINED",
+            "INVALID_NUMBER",
+            "CARRIER_ERROR",
+            "CANCELLED_AT_CARRIER",
+        )
+    ),
+}
+CONTRACT |= {("ended", "IN_PROGRESS"): HOW_CALLS_END, ("proven", "FAILED"): HOW_CALLS_END}
+"""The contract's table of states, written down once more and by hand."""
+
+
+def test_the_arrows_are_those_of_the_contract() -> None:
+    drawn: dict[tuple[str, str | None], set[tuple[str, str | None]]] = {}
+    for arrow in ARROWS:
+        source = arrow.source.value if arrow.source else None
+        drawn.setdefault((arrow.event, source), set()).add(
+            (arrow.target.value, arrow.reason.value if arrow.reason else None)
+        )
+    assert drawn == CONTRACT
+    assert len(ARROWS) == len(set(ARROWS)), "none is drawn twice"
+
+
+def test_the_database_has_the_same_arrows(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        rows = set(connection.execute("SELECT event, from_state, to_state, reason FROM arrows").fetchall())
+    assert rows == {
+        (arrow.event, arrow.source or "", arrow.target.value, arrow.reason or "") for arrow in ARROWS
+    }
+
+
+def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> Arrow | None:
+    """The one arrow that leads from there by that event, looked up in the list itself."""
+    if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN:
+        return None
+    wanted = getattr(event, "reason", None)
+    found = [
+        arrow
+        for arrow in ARROWS
+        if (arrow.event, arrow.source) == (event.name, state) and (wanted is None or arrow.reason is wanted)
+    ]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+PAIRS = list(product(standings(), events()))
+
+
+def test_every_arrow_is_taken_and_every_other_pair_is_refused() -> None:
+    taken = set()
+    for (state, reason), event in PAIRS:
+        attempt = None if state is None else an_attempt(state, reason)
+        arrow = allowed(state, reason, event)
+        if arrow is None:
+            with pytest.raises(NoSuchArrow):
+                arrow_of(attempt, event)
+            continue
+        taken.add(arrow)
+        assert arrow_of(attempt, event) == arrow
+        if attempt is not None:
+            moved = evolve(attempt, event, LATER)
+            assert (moved.state, moved.reason) == (arrow.target, arrow.reason)
+            assert (moved.epoch, moved.updated_at) == (attempt.epoch + 1, LATER)
+    assert taken == set(ARROWS)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [pair for pair in standings() if pair[0] in OVER], ids=lambda each: str(each)
+)
+def test_an_end_is_left_by_late_proof_of_an_unknown_outcome_alone(state: AttemptState, reason: Reason) -> None:
+    over = an_attempt(state, reason)
+    ways_out = set()
+    for event in events():
+        try:
+            evolve(over, event, LATER)
+        except NoSuchArrow:
+            continue
+        ways_out.add(type(event))
+    assert ways_out == ({Proven} if reason is Reason.OUTCOME_UNKNOWN else set())
+
+
+def test_proof_is_final() -> None:
+    proven = evolve(
+        an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN),
+        Proven(reason=Reason.BUSY, call_sid="CA1", ended_at=LATER),
+        LATER,
+    )
+    with pytest.raises(NoSuchArrow):
+        evolve(proven, Proven(reason=Reason.ANSWERED, call_sid="CA1", ended_at=LATER), LATER)
+
+
+def test_an_error_names_event_and_state() -> None:
+    with pytest.raises(NoSuchArrow, match="claimed cannot happen to an attempt that is FAILED BUSY"):
+        evolve(
+            an_attempt(AttemptState.FAILED, Reason.BUSY), Claimed(token="t", lease_until=LATER), LATER
+        )
+
+
+@pytest.mark.parametrize(
+    "event", [Deferred(due_at=LATER, cause="A_TEST"), NotPlaced(due_at=LATER, cause="A_TEST")]
+)
+def test_back_to_pending_nothing_of_the_try_is_left_but_its_token(event: Event) -> None:
+    busy = replace(
+        an_attempt(AttemptState.IN_PROGRESS), released_until=LATER, looks=3, look_at=LATER, unknown_at=NOW
+    )
+    back = evolve(busy, event, LATER)
+    assert back == replace(
+        an_attempt(),
+        token="token",
+        epoch=2,
+        updated_at=LATER,
+        due_at=LATER,
+        not_placed=1 if isinstance(event, NotPlaced) else 0,
+    )
+
+
+def test_being_placed_forgets_how_often_the_carrier_had_not_taken_it() -> None:
+    refused_twice = replace(an_attempt(AttemptState.IN_PROGRESS), not_placed=2)
+    assert evolve(refused_twice, Placed(call_sid="CA1", look_at=LATER), LATER).not_placed == 0
+
+
+def test_only_an_attempt_in_progress_is_busy_and_only_an_end_is_over() -> None:
+    for state in AttemptState:
+        attempt = an_attempt(state)
+        assert is_busy(attempt) is (state is AttemptState.IN_PROGRESS)
+        assert is_over(attempt) is (state in OVER)
+
+
+# ---- the database repeats it
+
+
+def insert_history(connection: psycopg.Connection[object], **row: object) -> None:
+    columns = {"attempt_id": uuid4(), "at": NOW, "epoch": 0, "actor": "a test", "detail": "{}"} | row
+    connection.execute(
+        f"INSERT INTO attempt_history ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})".encode(),
+        list(columns.values()),
+    )
+
+
+def test_no_history_row_tells_of_an_arrow_that_is_none(postgres_url: str) -> None:
+    with (
+        psycopg.connect(postgres_url) as connection,
+        pytest.raises(psycopg.errors.ForeignKeyViolation),
+    ):
+        insert_history(connection, event="claimed", from_state="FAILED", to_state="IN_PROGRESS", reason="")
+
+
+ROW = {
+    "id": UUID(int=9),
+    "company_id": None,
+    "interview_id": None,
+    "chain_id": UUID(int=9),
+    "retry_number": 0,
+    "manual": True,
+    "state": "PENDING",
+    "due_at": NOW,
+    "expires_at": NOW,
+    "schedule": "{}",
+    "warnings": "{}",
+    "number_hash": b"hash",
+    "epoch": 0,
+    "heard_rank": -1,
+    "looks": 0,
+    "not_placed": 0,
+    "created_at": NOW,
+    "updated_at": NOW,
+}
+CLAIMED = {"state": "IN_PROGRESS", "token": "t", "claimed_at": NOW, "account_id": 1}
+DIALLING = {**CLAIMED, "phase": "DIALLING", "lease_until": LATER}
+GOOD = {
+    "pending": {},
+    "dialling": DIALLING,
+    "placed": {**CLAIMED, "phase": "PLACED", "call_sid": "CA1", "look_at": LATER},
+    "unknown": {**CLAIMED, "phase": "UNKNOWN", "unknown_at": NOW, "look_at": LATER},
+    "completed": {"state": "COMPLETED", "reason": "ANSWERED", "ended_at": NOW},
+    "a test": {"state": "COMPLETED", "reason": "TEST", "ended_at": NOW, "number_hash": None},
+    "failed": {"state": "FAILED", "reason": "OUTCOME_UNKNOWN", "ended_at": NOW},
+    "cancelled": {"state": "CANCELLED", "reason": "REPLACED", "ended_at": NOW},
+}
+WRONG = {
+    "a state that is none": ({"state": "RINGING", "ended_at": NOW}, "state_and_reason"),
+    "pending with a reason": ({"reason": "BUSY"}, "state_and_reason"),
+    "in progress with a reason": ({**DIALLING, "reason": "BUSY"}, "state_and_reason"),
+    "completed without one": ({"state": "COMPLETED", "ended_at": NOW}, "state_and_reason"),
+    "completed as busy": ({"state": "COMPLETED", "reason": "BUSY", "ended_at": NOW}, "state_and_reason"),
+    "failed as answered": ({"state": "FAILED", "reason": "ANSWERED", "ended_at": NOW}, "state_and_reason"),
+    "cancelled as expired": ({"state": "CANCELLED", "reason": "EXPIRED", "ended_at": NOW}, "state_and_reason"),
+    "over without an end": ({"state": "FAILED", "reason": "BUSY"}, "ended_when_over"),
+    "pending with an end": ({"ended_at": NOW}, "ended_when_over"),
+    "pending with a phase": ({"phase": "PLACED"}, "phase"),
+    "in progress without a phase": (CLAIMED, "a_phase_in_progress_only"),
+    "a phase that is none": ({**CLAIMED, "phase": "RINGING", "look_at": LATER}, "ck_attempts_phase"),
+    "dialling without a lease": ({**CLAIMED, "phase": "DIALLING"}, "dialling_has_a_lease"),
+    "placed with a lease": ({**GOOD["placed"], "lease_until": LATER}, "dialling_has_a_lease"),
+    "placed without a name": ({**GOOD["placed"], "call_sid": None}, "placed_is_named"),
+    "unknown since never": ({**GOOD["unknown"], "unknown_at": None}, "unknown_since"),
+    "unknown and nobody looks": ({**GOOD["unknown"], "look_at": None}, "somebody_looks_for_its_end"),
+    "claimed without a token": ({**DIALLING, "token": None}, "in_progress_is_claimed"),
+    "claimed by no account": ({**DIALLING, "account_id": None}, "in_progress_is_claimed"),
+    "pending with a call": ({"call_sid": "CA1"}, "pending_is_not_called"),
+    "pending with a lease": ({"lease_until": LATER}, "dialling_has_a_lease|pending_is_not_called"),
+    "a call without a line": ({"number_hash": None}, "a_call_has_a_line"),
+}
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[psycopg.Connection[object]]:
+    """Where a row needs nothing but to be true in itself: references are not looked at."""
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("SET session_replication_role = replica")
+        yield connection
+        connection.rollback()
+
+
+def insert_attempt(connection: psycopg.Connection[object], row: dict[str, object]) -> None:
+    columns = {**ROW, "company_id": uuid4(), "interview_id": uuid4(), **row}
+    connection.execute(
+        f"INSERT INTO attempts ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})".encode(),
+        list(columns.values()),
+    )
+
+
+@pytest.mark.parametrize("row", GOOD.values(), ids=GOOD.keys())
+def test_the_database_takes_a_row_that_is(
+    connection: psycopg.Connection[object], row: dict[str, object]
+) -> None:
+    insert_attempt(connection, row)
+
+
+@pytest.mark.parametrize(("row", "constraint"), WRONG.values(), ids=WRONG.keys())
+def test_the_database_refuses_a_row_that_is(
+    connection: psycopg.Connection[object], row: dict[str, object], constraint: str
+) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation, match=constraint):
+        insert_attempt(connection, row)
+
+
+@pytest.mark.parametrize(
+    ("second", "index"),
+    [
+        pytest.param({"interview_id": UUID(int=5)}, "one_open_per_interview", id="two open ones of an interview"),
+        pytest.param({**DIALLING, "number_hash": b"same"}, "one_call_per_number", id="two calls to a number"),
+        pytest.param({**GOOD["placed"], "call_sid": "CA7"}, "call_sid", id="two attempts with one call"),
+    ],
+)
+def test_the_database_refuses(
+    connection: psycopg.Connection[object], second: dict[str, object], index: str
+) -> None:
+    first = {"interview_id": UUID(int=5), **GOOD["placed"], "number_hash": b"same", "call_sid": "CA7"}
+    insert_attempt(connection, {**first, "id": UUID(int=8)})
+    with pytest.raises(psycopg.errors.UniqueViolation, match=index):
+        insert_attempt(connection, second)

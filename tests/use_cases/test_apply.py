@@ -1,0 +1,272 @@
+"""What a worker makes of a command: an interview with its first attempt, or a refusal that leaves nothing."""
+
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.domain.candidate import NewCandidate
+from scheduler.domain.command import Command, CommandState, CreateInterview
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.schedule import TimezoneSource
+from scheduler.persistence.database import Database
+from scheduler.persistence.json_forms import CREATE_INTERVIEW, STORY
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.release import Release
+from tests.builders import House, KeptBell, a_candidate, a_number, a_waiting_command, of_company
+from tests.conftest import TestClock, seed
+
+
+def somebody(number: str | None = None, **fields: Any) -> NewCandidate:
+    usual: dict[str, Any] = {
+        "first_name": "Ada",
+        "last_name": "Byron",
+        "email": "ada@example.com",
+        "gdpr_expiry_date": date(2027, 1, 1),
+        "phone_number": number or a_number(),
+    }
+    return NewCandidate(**(usual | fields))
+
+
+def a_wish(house: House, **fields: Any) -> CreateInterview:
+    """For an interview with somebody new, as soon as allowed."""
+    if "candidate_id" not in fields:
+        fields.setdefault("candidate", somebody())
+    return CreateInterview(**({"agent_id": house.agent_id} | fields))
+
+
+def sent(house: House, wish: CreateInterview) -> Command:
+    return a_waiting_command(house, None, CREATE_INTERVIEW.dump_python(wish, mode="json"))
+
+
+def command(house: House, given: Command) -> Command:
+    with house.database.transaction() as stores:
+        found = stores.inbox.get(given.principal_id, given.id)
+    assert found is not None
+    return found
+
+
+def applied(house: House, apply: Apply, wish: CreateInterview) -> Any:
+    """The story that the command's answer tells."""
+    given = sent(house, wish)
+    apply.command(given.id)
+    answer = command(house, given).answer
+    assert answer is not None
+    assert answer.refusal is None, answer.refusal
+    return STORY.validate_python(answer.snapshot)
+
+
+def refused(house: House, apply: Apply, wish: CreateInterview) -> str:
+    given = sent(house, wish)
+    apply.command(given.id)
+    done = command(house, given)
+    assert done.state is CommandState.APPLIED
+    assert done.answer is not None
+    assert done.answer.refusal is not None
+    return done.answer.refusal.code
+
+
+def rows(house: House) -> dict[str, int]:
+    tables = ("candidates", "interviews", "attempts", "attempt_history", "lines")
+    return {table: house.ask(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+
+
+# ---- what is made
+
+
+def test_an_interview_comes_with_its_first_attempt_due_at_once(
+    house: House, apply: Apply, bell: KeptBell, now: TestClock
+) -> None:
+    number = a_number()
+    story = applied(house, apply, a_wish(house, candidate=somebody(number), metadata={"a": 1}))
+    [told] = story.attempts
+    attempt = house.attempt(told.id)
+    assert (story.interview.status, attempt.state) == (InterviewStatus.SCHEDULED, AttemptState.PENDING)
+    assert (attempt.due_at, attempt.expires_at) == (now(), now() + timedelta(days=7))
+    assert (attempt.retry_number, attempt.manual, attempt.chain_id) == (0, True, attempt.id)
+    assert attempt.schedule.clock.source is TimezoneSource.PHONE_NUMBER
+    assert attempt.number_hash == house.hasher.number(number)
+    assert house.line(attempt)[0] is None
+    assert house.history(attempt.id) == ["created"]
+    assert len(bell.answers) == 1
+
+
+def test_in_the_evening_the_attempt_waits_for_the_morning(house: House, apply: Apply, now: TestClock) -> None:
+    now.instant = now().replace(hour=20)  # 22:00 in Bratislava
+    [attempt] = applied(house, apply, a_wish(house)).attempts
+    assert attempt.due_at == now().replace(hour=6) + timedelta(days=1)
+
+
+def test_an_explicit_time_is_when_it_is_due(house: House, apply: Apply, now: TestClock) -> None:
+    [attempt] = applied(house, apply, a_wish(house, scheduled_at="2026-04-03T09:30:00")).attempts
+    assert attempt.due_at == now().replace(day=3, hour=7, minute=30), "on the callee's clock"
+
+
+def test_times_are_judged_as_of_the_receipt(house: House, apply: Apply, now: TestClock) -> None:
+    given = sent(house, a_wish(house, scheduled_at=f"{now():%Y-%m-%dT%H:%M:%S}Z"))
+    now.move(timedelta(minutes=10))
+    apply.command(given.id)
+    answer = command(house, given).answer
+    assert answer is not None
+    assert answer.refusal is None, "it lay ten minutes in the past only when it was applied"
+
+
+def test_the_answer_holds_no_name_number_or_token(house: House, apply: Apply) -> None:
+    number = a_number()
+    given = sent(house, a_wish(house, candidate=somebody(number), metadata={"note": "a secret"}))
+    apply.command(given.id)
+    kept = str(house.ask("SELECT answer, body FROM inbox WHERE id = :id", id=given.id))
+    for secret in (number, "Ada", "Byron", "ada@example.com", "a secret", house.caller):
+        assert secret not in kept
+
+
+def test_a_test_is_over_at_once_and_takes_no_line(house: House, apply: Apply, release: Release) -> None:
+    story = applied(house, apply, a_wish(house, is_test=True))
+    [attempt] = story.attempts
+    assert (attempt.state, attempt.reason) == (AttemptState.COMPLETED, Reason.TEST)
+    assert story.interview.status is InterviewStatus.COMPLETED
+    assert rows(house)["lines"] == 0
+    assert release.due() == 0
+
+
+def test_a_test_is_checked_like_any_other(house: House, apply: Apply) -> None:
+    assert refused(house, apply, a_wish(house, is_test=True, scheduled_at="2020-01-01T09:00:00")) == "SCHEDULE_IN_PAST"
+
+
+def test_two_people_with_one_number_share_its_line(house: House, apply: Apply) -> None:
+    number = a_number()
+    stories = [applied(house, apply, a_wish(house, candidate=somebody(number))) for _ in range(2)]
+    assert rows(house) | {"attempt_history": 2} == {
+        "candidates": 2,
+        "interviews": 2,
+        "attempts": 2,
+        "attempt_history": 2,
+        "lines": 1,
+    }
+    ids = [story.attempts[0].id for story in stories]
+    assert len(house.dial.claim(ids).claimed) == 1
+
+
+def test_a_second_interview_of_one_candidate_says_so_and_a_first_does_not(house: House, apply: Apply) -> None:
+    candidate = a_candidate(house)
+    first, second = (applied(house, apply, a_wish(house, candidate_id=candidate.id)) for _ in range(2))
+    assert first.attempts[0].warnings == ()
+    assert second.attempts[0].warnings == ("CANDIDATE_HAS_OPEN_INTERVIEW",)
+
+
+def test_an_offset_that_the_number_does_not_have_warns(house: House, apply: Apply) -> None:
+    [attempt] = applied(house, apply, a_wish(house, scheduled_at="2026-04-03T09:30:00+10:30")).attempts
+    assert attempt.warnings == ("OFFSET_DIFFERS_FROM_PHONE_NUMBER",)
+
+
+def test_an_offset_that_the_number_has_does_not_warn(house: House, apply: Apply) -> None:
+    [attempt] = applied(house, apply, a_wish(house, scheduled_at="2026-04-03T09:30:00+02:00")).attempts
+    assert attempt.warnings == ()
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        pytest.param({"scheduled_at": "tomorrow"}, "INVALID_DATE_FORMAT", id="no date"),
+        pytest.param({"scheduled_at": "2026-04-02T11:58:59Z"}, "SCHEDULE_IN_PAST", id="the past"),
+        pytest.param({"scheduled_at": "2026-05-02T12:00:01Z"}, "SCHEDULE_TOO_FAR", id="too far ahead"),
+        pytest.param({"scheduled_at": "2026-04-03T03:00:00"}, "OUTSIDE_CALL_TIME_INTERVAL", id="at night"),
+        pytest.param({"expires_at": "2026-04-02T12:00:10Z"}, "NO_OPENING_BEFORE_EXPIRY", id="expires before it rings"),
+        pytest.param({"agent_id": uuid4()}, "RESOURCE_NOT_FOUND", id="no such agent"),
+        pytest.param({"candidate_id": uuid4()}, "RESOURCE_NOT_FOUND", id="no such candidate"),
+        pytest.param({"candidate": somebody("+421")}, "PHONE_NUMBER_INVALID", id="no number"),
+        pytest.param({"candidate": somebody("+421900000000000")}, "PHONE_NUMBER_INVALID", id="too long a number"),
+        pytest.param(
+            {"candidate": somebody(gdpr_expiry_date=date(2026, 4, 1))}, "CONSENT_EXPIRED", id="consent is over"
+        ),
+        pytest.param({"candidate": somebody(timezone="Mars/Olympus")}, "TIMEZONE_INVALID", id="no such zone"),
+    ],
+)
+def test_a_refusal_leaves_no_row_outside_the_inbox(
+    house: House, apply: Apply, bell: KeptBell, fields: dict[str, Any], code: str
+) -> None:
+    before = rows(house)
+    assert refused(house, apply, a_wish(house, **fields)) == code
+    assert rows(house) == before
+    assert len(bell.answers) == 1
+
+
+def test_somebody_without_a_number_cannot_be_called(house: House, apply: Apply) -> None:
+    nobody = NewCandidate(
+        first_name="Ada", last_name="Byron", gdpr_expiry_date=date(2027, 1, 1), email="ada@example.com"
+    )
+    assert refused(house, apply, a_wish(house, candidate=nobody)) == "PHONE_NUMBER_REQUIRED"
+
+
+def test_a_country_that_the_company_does_not_allow_is_not_called(
+    house: House, database: Database, apply: Apply
+) -> None:
+    strict = of_company(house, seed(database, house.now(), allowed_countries=frozenset({"GB"})))
+    assert refused(strict, apply, a_wish(strict)) == "NUMBER_NOT_ALLOWED"
+
+
+def test_agents_and_candidates_of_another_company_are_not_there(
+    house: House, database: Database, apply: Apply
+) -> None:
+    other = of_company(house, seed(database, house.now()))
+    assert refused(house, apply, a_wish(house, agent_id=other.agent_id)) == "RESOURCE_NOT_FOUND"
+    assert refused(house, apply, a_wish(house, candidate_id=a_candidate(other).id)) == "RESOURCE_NOT_FOUND"
+
+
+def test_a_deleted_company_gets_no_interview(house: House, apply: Apply) -> None:
+    house.change("UPDATE companies SET deleted_at = :at", at=house.now())
+    assert refused(house, apply, a_wish(house)) == "RESOURCE_NOT_FOUND"
+
+
+# ---- once
+
+
+def test_a_command_is_applied_once_however_often_it_is_rung_for(house: House, apply: Apply, bell: KeptBell) -> None:
+    given = sent(house, a_wish(house))
+    for _ in range(3):
+        apply.command(given.id)
+    assert rows(house)["interviews"] == 1
+    done = command(house, given)
+    assert (done.state, done.body) == (CommandState.APPLIED, None)
+
+
+def test_an_id_of_no_command_does_nothing(house: House, apply: Apply) -> None:
+    apply.command(uuid4())
+    assert rows(house)["interviews"] == 0
+
+
+def fail(apply: Apply, command_id: UUID, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(ValueError, match="validation error"):
+            apply.command(command_id)
+
+
+def test_a_command_that_fails_five_times_for_no_known_reason_is_put_aside(
+    house: House, apply: Apply, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    poison = a_waiting_command(house, None, {"no": "sense"})
+    fail(apply, poison.id, 4)
+    assert command(house, poison).state is CommandState.WAITING
+    fail(apply, poison.id, 1)
+    assert command(house, poison).state is CommandState.QUARANTINED
+    apply.command(poison.id)
+    now.move(timedelta(seconds=2))
+    release.unanswered()
+    assert bell.rung == []
+    assert rows(house)["interviews"] == 0
+
+
+def test_a_quarantined_command_holds_no_other(house: House, apply: Apply) -> None:
+    fail(apply, a_waiting_command(house, None, {"no": "sense"}).id, 5)
+    applied(house, apply, a_wish(house))
+
+
+def test_a_refusal_is_no_failure(house: House, apply: Apply) -> None:
+    given = sent(house, a_wish(house, scheduled_at="tomorrow"))
+    apply.command(given.id)
+    assert command(house, given).failures == 0
