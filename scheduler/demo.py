@@ -35,6 +35,8 @@ CARRIERS: dict[str, dict[str, Any] | None] = {
 _DUE_IN = timedelta(seconds=6)
 _ENDS_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.3
+_WIDTH = 110
+"""Of the table where there is no terminal to fit into."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +146,19 @@ class _Row:
     def is_as_expected(self) -> bool:
         return self.ended == self.call.expected
 
+    @property
+    def is_over(self) -> bool:
+        """Nothing more will become of it."""
+        return self.refusal is not None or self.attempt.get("status") in {"COMPLETED", "FAILED", "CANCELLED"}
+
 
 def run(system: System, *, carrier: str, stopped: Callable[[], bool]) -> bool:
     """Send the sample calls, show them until all stand as expected or a minute is over. True: all do."""
     assert system.running is not None
     http = _Http(system.running)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     rows = [_Row(call=call) for call in CALLS]
     http.plan(rows, CARRIERS[carrier])
     for row in rows:
@@ -166,15 +175,15 @@ def run(system: System, *, carrier: str, stopped: Callable[[], bool]) -> bool:
                     http.look(row)
                 live.update(_table(rows))
                 system.look()
-            return stopped() or monotonic() > deadline or all(row.is_as_expected for row in rows)
+            return stopped() or monotonic() > deadline or all(row.is_as_expected or row.is_over for row in rows)
 
         system.supervisor.run(over)
         rung_twice = http.numbers_rung_twice()
         live.update(_table(rows, over=True))
+    console.print()
     for row in rows:
         if row.refusal is not None:
-            details = row.refusal["details"]
-            console.print(f"refused: {row.refusal['message']}  [dim]nextAllowedAt {details['nextAllowedAt']}[/dim]")
+            console.print(f"{row.call.who}: {row.refusal['message']}")
     if rung_twice:
         console.print(f"[red]rung twice: {rung_twice} numbers[/red]")
     return not rung_twice and all(row.is_as_expected for row in rows)
@@ -255,6 +264,13 @@ class _Http:
         return datetime.fromisoformat(stamp).astimezone(UTC)
 
 
+_SOURCES = {
+    "OFFSET": "the offset in the request",
+    "ZONE": "the zone in the request",
+    "CANDIDATE": "the candidate's own",
+    "PHONE_NUMBER": "the phone number's",
+    "COMPANY": "the company's",
+}
 _STYLES = {
     "COMPLETED": "green",
     "FAILED": "yellow",
@@ -265,36 +281,31 @@ _STYLES = {
 
 
 def _table(rows: list[_Row], *, over: bool = False) -> Table:
-    table = Table(title="Duecall: six calls, each on its own clock", title_justify="left", expand=False)
-    for heading in (
-        "who",
-        "asked for",
-        "whose clock",
-        "due, on that clock",
-        "state",
-        "waits for",
-        "as expected",
-    ):
+    table = Table(title="Duecall: six calls, each on its own clock", title_justify="left", show_lines=True)
+    for heading in ("call, and when it was asked for", "whose clock", "due there", "stands", ""):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        attempt = row.attempt
-        schedule = attempt.get("schedule") or {}
-        details = (row.refusal or {}).get("details") or {}
-        state = row.ended.split(maxsplit=1)[0]
-        zone = schedule.get("timezone") or schedule.get("utcOffset") or details.get("timezone") or ""
-        source = schedule.get("timezoneSource") or details.get("timezoneSource") or ""
-        local = (schedule.get("localTime") or details.get("localTime") or "")[:19].replace("T", " ")
-        waits = attempt.get("waitingFor") or (f"next allowed {details.get('nextAllowedAt')}" if row.refusal else "")
-        if state == "PENDING" and local:
-            waits = f"{local[11:16]} {zone}"
-        mark = "yes" if row.is_as_expected else (f"no: {row.call.expected}" if over else "")
+        mark = "[green]as expected[/]" if row.is_as_expected else (f"[red]not: {row.call.expected}[/]" if over else "")
         table.add_row(
-            row.call.who,
-            row.asked or "as soon as allowed",
-            f"{zone} ({source})" if zone else "",
-            local,
-            f"[{_STYLES.get(state, 'white')}]{row.ended}[/]",
-            waits,
-            mark,
+            f"{row.call.who}\n[dim]{row.asked or 'as soon as allowed'}[/]", *_clock_and_time(row), _standing(row), mark
         )
     return table
+
+
+def _clock_and_time(row: _Row) -> tuple[str, str]:
+    """Whose clock decided, and what it shows when the call is due; of a refused one, what it would have shown."""
+    decided: dict[str, Any] = row.attempt.get("schedule") or (row.refusal or {}).get("details") or {}
+    zone = decided.get("timezone") or decided.get("utcOffset") or ""
+    source = _SOURCES.get(decided.get("timezoneSource", ""), "")
+    local = (decided.get("localTime") or "")[:19].replace("T", "\n")
+    return f"{zone}\n[dim]{source}[/]", local
+
+
+def _standing(row: _Row) -> str:
+    """Its state, and what it waits for or how it ended."""
+    state, _, rest = row.ended.partition(" ")
+    if row.refusal is not None:
+        rest = f"{rest.lower().replace('_', ' ')}\nnext allowed {row.refusal['details'].get('nextAllowedAt')}"
+    elif row.attempt and state in {"PENDING", "IN_PROGRESS"}:
+        rest = f"waits for {row.attempt['waitingFor']}" if state == "IN_PROGRESS" else f"waits {rest}"
+    return f"[{_STYLES.get(state, 'white')}]{state}[/]\n{rest}"

@@ -340,7 +340,7 @@ class Dialler:
             order = await self._may_ring(claim)
         except DatabaseAway:
             return NeverTaken(cause="NOT_SENT")  # the recorder goes on trying to write that
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; the loop goes on for the others
             # Nothing was sent for it, and nobody shall have to ask the carrier whether it was.
             _log.exception("a last look broke off", attempt_id=str(claim.attempt.id))
             return NeverTaken(cause="NOT_SENT")

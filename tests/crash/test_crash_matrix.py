@@ -76,7 +76,7 @@ def play(works: Works, failpoint: str, behaviour: str) -> Cell:
 def problems(cell: Cell, works: Works, rings: list[dict[str, Any]]) -> Iterator[str]:
     """What is wrong with a cell, by the carrier's own ledger."""
     legs = [ring for ring in rings if ring["to"] == cell.number]
-    sends = [request for request in works.carrier.requests(cell.number)]
+    sends = works.carrier.requests(cell.number)
     of_attempt = {
         row[0] for row in works.house.ask("SELECT token FROM attempt_tokens WHERE attempt_id = :id", id=cell.attempt.id)
     }

@@ -94,14 +94,10 @@ def test_a_company_that_nobody_locked_gets_no_place() -> None:
 
 @given(
     companies=st.lists(st.sampled_from([A, B]), max_size=30),
-    account=st.builds(
-        a_pace, st.sampled_from([0.5, 1.0, 3.0, 50.0]), st.integers(-1, 20), st.just(NOW + A_SECOND / 4)
-    ),
+    account=st.builds(a_pace, st.sampled_from([0.5, 1.0, 3.0, 50.0]), st.integers(-1, 20), st.just(NOW + A_SECOND / 4)),
     paces=st.tuples(*[st.builds(a_pace, st.sampled_from([1.0, 7.0]), st.integers(0, 10))] * 2),
 )
-def test_no_allotment_exceeds_any_pace_or_room(
-    companies: list[UUID], account: Pace, paces: tuple[Pace, Pace]
-) -> None:
+def test_no_allotment_exceeds_any_pace_or_room(companies: list[UUID], account: Pace, paces: tuple[Pace, Pace]) -> None:
     wanted = attempts(*companies)
     by_company = dict(zip((A, B), paces, strict=True))
     allotment = allot(wanted, account, by_company, NOW, A_SECOND)

@@ -73,9 +73,7 @@ def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None
         number_hash=b"hash",
     )
     if state is AttemptState.IN_PROGRESS:
-        return replace(
-            plain, phase=Phase.DIALLING, token="token", claimed_at=NOW, lease_until=LATER, epoch=1
-        )
+        return replace(plain, phase=Phase.DIALLING, token="token", claimed_at=NOW, lease_until=LATER, epoch=1)
     return replace(plain, ended_at=NOW if state in OVER else None)
 
 
@@ -172,9 +170,7 @@ def test_the_arrows_are_those_of_the_contract() -> None:
 def test_the_database_has_the_same_arrows(postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         rows = set(connection.execute("SELECT event, from_state, to_state, reason FROM arrows").fetchall())
-    assert rows == {
-        (arrow.event, arrow.source or "", arrow.target.value, arrow.reason or "") for arrow in ARROWS
-    }
+    assert rows == {(arrow.event, arrow.source or "", arrow.target.value, arrow.reason or "") for arrow in ARROWS}
 
 
 def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> Arrow | None:
@@ -212,9 +208,7 @@ def test_every_arrow_is_taken_and_every_other_pair_is_refused() -> None:
     assert taken == set(ARROWS)
 
 
-@pytest.mark.parametrize(
-    ("state", "reason"), [pair for pair in standings() if pair[0] in OVER], ids=lambda each: str(each)
-)
+@pytest.mark.parametrize(("state", "reason"), [pair for pair in standings() if pair[0] in OVER], ids=str)
 def test_an_end_is_left_by_late_proof_of_an_unknown_outcome_alone(state: AttemptState, reason: Reason) -> None:
     over = an_attempt(state, reason)
     ways_out = set()
@@ -239,18 +233,12 @@ def test_proof_is_final() -> None:
 
 def test_an_error_names_event_and_state() -> None:
     with pytest.raises(NoSuchArrow, match="claimed cannot happen to an attempt that is FAILED BUSY"):
-        evolve(
-            an_attempt(AttemptState.FAILED, Reason.BUSY), Claimed(token="t", lease_until=LATER), LATER
-        )
+        evolve(an_attempt(AttemptState.FAILED, Reason.BUSY), Claimed(token="t", lease_until=LATER), LATER)
 
 
-@pytest.mark.parametrize(
-    "event", [Deferred(due_at=LATER, cause="A_TEST"), NotPlaced(due_at=LATER, cause="A_TEST")]
-)
+@pytest.mark.parametrize("event", [Deferred(due_at=LATER, cause="A_TEST"), NotPlaced(due_at=LATER, cause="A_TEST")])
 def test_back_to_pending_nothing_of_the_try_is_left_but_its_token(event: Event) -> None:
-    busy = replace(
-        an_attempt(AttemptState.IN_PROGRESS), released_until=LATER, looks=3, look_at=LATER, unknown_at=NOW
-    )
+    busy = replace(an_attempt(AttemptState.IN_PROGRESS), released_until=LATER, looks=3, look_at=LATER, unknown_at=NOW)
     back = evolve(busy, event, LATER)
     assert back == replace(
         an_attempt(),
@@ -369,9 +357,7 @@ def insert_attempt(connection: psycopg.Connection[object], row: dict[str, object
 
 
 @pytest.mark.parametrize("row", GOOD.values(), ids=GOOD.keys())
-def test_the_database_takes_a_row_that_is(
-    connection: psycopg.Connection[object], row: dict[str, object]
-) -> None:
+def test_the_database_takes_a_row_that_is(connection: psycopg.Connection[object], row: dict[str, object]) -> None:
     insert_attempt(connection, row)
 
 
@@ -391,9 +377,7 @@ def test_the_database_refuses_a_row_that_is(
         pytest.param({**GOOD["placed"], "call_sid": "CA7"}, "call_sid", id="two attempts with one call"),
     ],
 )
-def test_the_database_refuses(
-    connection: psycopg.Connection[object], second: dict[str, object], index: str
-) -> None:
+def test_the_database_refuses(connection: psycopg.Connection[object], second: dict[str, object], index: str) -> None:
     first = {"interview_id": UUID(int=5), **GOOD["placed"], "number_hash": b"same", "call_sid": "CA7"}
     insert_attempt(connection, {**first, "id": UUID(int=8)})
     with pytest.raises(psycopg.errors.UniqueViolation, match=index):

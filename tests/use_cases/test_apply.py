@@ -210,9 +210,7 @@ def test_a_country_that_the_company_does_not_allow_is_not_called(
     assert refused(strict, apply, a_wish(strict)) == "NUMBER_NOT_ALLOWED"
 
 
-def test_agents_and_candidates_of_another_company_are_not_there(
-    house: House, database: Database, apply: Apply
-) -> None:
+def test_agents_and_candidates_of_another_company_are_not_there(house: House, database: Database, apply: Apply) -> None:
     other = of_company(house, seed(database, house.now()))
     assert refused(house, apply, a_wish(house, agent_id=other.agent_id)) == "RESOURCE_NOT_FOUND"
     assert refused(house, apply, a_wish(house, candidate_id=a_candidate(other).id)) == "RESOURCE_NOT_FOUND"

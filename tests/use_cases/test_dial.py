@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from itertools import pairwise
 from threading import Barrier
 from uuid import uuid4
 
@@ -258,9 +259,7 @@ def test_no_more_are_claimed_than_can_be_sent_within_a_second(
         sent += [each.send_at for each in claims.claimed]
         assert slow.dial.claim(list(ids)).claimed == (), "nor are they by asking again"
         now.move(SEND_SPAN)
-    assert all(
-        later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in zip(sent, sent[1:], strict=False)
-    )
+    assert all(later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in pairwise(sent))
 
 
 def test_who_waits_is_told_when_to_try_again(database: Database, seeded: Seeded, house: House, now: TestClock) -> None:

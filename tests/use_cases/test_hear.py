@@ -141,7 +141,9 @@ def test_a_forged_callback_stores_nothing(house: House, hear: Hear, bell: KeptBe
         pytest.param(a_form("CA1", "ringing"), id="a sid that is none"),
         pytest.param(a_form(a_sid(), "singing"), id="a status that is none"),
         pytest.param(a_form(a_sid(), "completed", CallDuration="-1"), id="a duration that is none"),
-        pytest.param([("CallSid", a_sid()), ("AccountSid", "AC" + "9" * 32), ("CallStatus", "busy")], id="another account"),
+        pytest.param(
+            [("CallSid", a_sid()), ("AccountSid", "AC" + "9" * 32), ("CallStatus", "busy")], id="another account"
+        ),
         pytest.param([], id="nothing"),
     ],
 )
@@ -208,7 +210,9 @@ def test_an_event_is_heard_once(house: House, hear: Hear, bell: KeptBell) -> Non
     assert house.history(mine.id) == ["created", "claimed", "placed", "progressed"]
 
 
-def test_one_that_nobody_heard_is_rung_for_again(house: House, hear: Hear, bell: KeptBell, release: Release, now: TestClock) -> None:
+def test_one_that_nobody_heard_is_rung_for_again(
+    house: House, hear: Hear, bell: KeptBell, release: Release, now: TestClock
+) -> None:
     mine = a_placed_attempt(house)
     assert mine.call_sid is not None
     tell(hear, mine, a_form(mine.call_sid, "busy"))

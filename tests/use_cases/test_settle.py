@@ -350,14 +350,14 @@ class Interrupted:
         self._meanwhile = meanwhile
         self._news = news
 
-    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
+    def listed(self, *, created_from: datetime, **_: object) -> Sequence[ListedCall]:
         self._meanwhile()
         return [] if self._news is None else [ListedCall(news=self._news, created_at=created_from)]
 
     def fetch(self, call_sid: str) -> CallNews:
         self._meanwhile()
         if self._news is None:
-            raise CarrierUnavailable
+            raise CarrierUnavailable(call_sid)
         return self._news
 
 

@@ -1,0 +1,572 @@
+"""Our side of Twilio: one request a call, every answer read for what it surely says, forgeries turned away."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twilio.request_validator import RequestValidator
+
+from scheduler.carriers.interface import CarrierUnavailable, NotACallback
+from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk, TwilioLine, callback_path, classify
+from scheduler.domain.call import (
+    Accepted,
+    AnsweredBy,
+    AnswerUnknown,
+    CallOrder,
+    CallStatus,
+    CarrierAnswer,
+    NeverTaken,
+    NumberRefused,
+)
+from scheduler.lifecycle.policy import Policy
+from tests.builders import a_number
+from tests.conftest import real_now, wait_until
+from tests.servers import (
+    ACCOUNT_SID,
+    PRIMARY,
+    SECONDARY,
+    SimulatedCarrier,
+    a_carrier,
+    a_closed_port,
+)
+
+OURS = "+421221020001"
+SID = f"CA{1:032x}"
+DEADLINE = timedelta(seconds=0.6)
+POLICY = Policy(
+    connect_timeout=timedelta(seconds=0.3),
+    total_timeout=DEADLINE,
+    lease=timedelta(seconds=3),
+    settle=timedelta(seconds=5),
+)
+
+
+@pytest.fixture(scope="module")
+def carrier() -> Iterator[SimulatedCarrier]:
+    with a_carrier() as carrier:
+        yield carrier
+
+
+def an_order(number: str, **fields: Any) -> CallOrder:
+    usual: dict[str, Any] = {
+        "to": number,
+        "caller": OURS,
+        "token": f"a-token-for-{number[1:]}",
+        "ring_timeout": timedelta(seconds=30),
+        "time_limit": timedelta(seconds=720),
+        "machine_detection": True,
+    }
+    return CallOrder(**(usual | fields))
+
+
+async def placed(
+    carrier: SimulatedCarrier, order: CallOrder, *, url: str | None = None, **account: Any
+) -> CarrierAnswer:
+    """What the one POST brings."""
+    line = TwilioLine(replace(carrier.account(url=url), **account), POLICY)
+    try:
+        return await line.place(order)
+    finally:
+        await line.close()
+
+
+# ---- what an answer says
+
+CLASSIFIED: list[tuple[int, object, CarrierAnswer]] = [
+    (201, {"sid": SID, "queue_time": "0"}, Accepted(call_sid=SID)),
+    (201, {"sid": SID, "queue_time": "2500"}, Accepted(call_sid=SID, queue_time=timedelta(seconds=2.5))),
+    (201, {"sid": SID}, Accepted(call_sid=SID)),
+    (201, {"sid": SID, "queue_time": "soon"}, Accepted(call_sid=SID)),
+    (201, {"sid": "CA1"}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
+    (201, {"sid": f"CA{'A' * 32}"}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
+    (201, {"sid": 7}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
+    (201, {}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
+    (201, [SID], AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
+    (201, None, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
+    (200, {"sid": SID}, AnswerUnknown(cause="HTTP_200")),
+    (302, {}, AnswerUnknown(cause="HTTP_302")),
+    (400, {"code": 21211}, NumberRefused(cause="TWILIO_21211")),
+    (400, {"code": 21214}, NumberRefused(cause="TWILIO_21214")),
+    (400, {"code": 21217}, NumberRefused(cause="TWILIO_21217")),
+    (400, {"code": 13224}, NumberRefused(cause="TWILIO_13224")),
+    (400, {"code": 20003}, NeverTaken(cause="CREDENTIALS")),
+    (400, {"code": 20005}, NeverTaken(cause="ACCOUNT_NOT_ACTIVE")),
+    (400, {"code": "21211"}, AnswerUnknown(cause="HTTP_400")),
+    (400, {"code": 99999}, AnswerUnknown(cause="HTTP_400")),
+    (400, {}, AnswerUnknown(cause="HTTP_400")),
+    (401, {"code": 20003}, NeverTaken(cause="CREDENTIALS")),
+    (401, None, NeverTaken(cause="CREDENTIALS")),
+    (403, {}, NeverTaken(cause="CREDENTIALS")),
+    (404, {"code": 20404}, AnswerUnknown(cause="HTTP_404")),
+    (408, {}, AnswerUnknown(cause="HTTP_408")),
+    (409, {}, AnswerUnknown(cause="HTTP_409")),
+    (429, {"code": 20429}, NeverTaken(cause="THROTTLED")),
+    (500, {"code": 21211}, AnswerUnknown(cause="HTTP_500")),
+    (502, None, AnswerUnknown(cause="HTTP_502")),
+    (503, {}, AnswerUnknown(cause="HTTP_503")),
+]
+
+
+@pytest.mark.parametrize(("status", "answer", "meaning"), CLASSIFIED, ids=lambda each: str(each)[:40])
+def test_an_answer_means(status: int, answer: object, meaning: CarrierAnswer) -> None:
+    assert classify(status, json.dumps(answer).encode()) == meaning
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b'{"sid": "CA', b"[" * 9], ids=repr)
+def test_a_body_that_is_no_json_names_no_call(body: bytes) -> None:
+    assert classify(201, body) == AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")
+
+
+@given(status=st.integers(200, 599), body=st.binary(max_size=80))
+def test_only_a_named_call_is_accepted_and_only_a_client_error_refuses_a_number(status: int, body: bytes) -> None:
+    answer = classify(status, body)
+    assert not isinstance(answer, Accepted) or status == 201
+    assert not isinstance(answer, NumberRefused) or 400 <= status < 500
+    assert not isinstance(answer, NeverTaken) or status in {401, 403, 429} or 400 <= status < 500
+
+
+# ---- the one POST
+
+
+async def test_an_accepted_call_is_named_and_says_all_that_was_ordered(carrier: SimulatedCarrier) -> None:
+    number = a_number()
+    answer = await placed(carrier, an_order(number))
+    [ring] = carrier.rings(number)
+    [request] = carrier.requests(number)
+    assert answer == Accepted(call_sid=ring["sid"])
+    assert (ring["to"], ring["from"], ring["token"]) == (number, OURS, an_order(number).token)
+    assert request["answered"] == 201
+
+
+async def test_a_busy_callee_is_accepted_all_the_same(carrier: SimulatedCarrier) -> None:
+    number = a_number()
+    carrier.plan(to=number, outcome="busy")
+    assert isinstance(await placed(carrier, an_order(number)), Accepted)
+
+
+ANSWERS: list[tuple[dict[str, Any], CarrierAnswer, int]] = [
+    ({"fault": "429"}, NeverTaken(cause="THROTTLED"), 0),
+    ({"fault": "401"}, NeverTaken(cause="CREDENTIALS"), 0),
+    ({"fault": "refuse", "code": 21211}, NumberRefused(cause="TWILIO_21211"), 0),
+    ({"fault": "refuse", "code": 12345}, AnswerUnknown(cause="HTTP_400"), 0),
+    ({"fault": "refuse_500"}, AnswerUnknown(cause="HTTP_500"), 0),
+    ({"fault": "accept_then_500"}, AnswerUnknown(cause="HTTP_500"), 1),
+    ({"fault": "drop"}, AnswerUnknown(cause="ANSWER_BROKE_OFF"), 0),
+    ({"fault": "accept_and_silence"}, AnswerUnknown(cause="NO_ANSWER_IN_TIME"), 1),
+    ({"fault": "slow", "delay_s": 30}, AnswerUnknown(cause="NO_ANSWER_IN_TIME"), 1),
+    ({"fault": "late_accept", "delay_s": 30}, AnswerUnknown(cause="NO_ANSWER_IN_TIME"), 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("plan", "meaning", "rings"), ANSWERS, ids=[plan["fault"] + str(plan.get("code", "")) for plan, *_ in ANSWERS]
+)
+async def test_one_request_arrives_and_its_answer_within_the_deadline_is(
+    carrier: SimulatedCarrier, plan: dict[str, Any], meaning: CarrierAnswer, rings: int
+) -> None:
+    number = a_number()
+    carrier.plan(to=number, **plan)
+    started = time.monotonic()
+    assert await placed(carrier, an_order(number)) == meaning
+    assert time.monotonic() - started < DEADLINE.total_seconds() + 0.5
+    assert len(carrier.requests(number)) == 1
+    assert len(carrier.rings(number)) == rings
+
+
+async def test_nobody_there_is_never_taken(carrier: SimulatedCarrier) -> None:
+    answer = await placed(carrier, an_order(a_number()), url=a_closed_port())
+    assert answer == NeverTaken(cause="NEVER_CONNECTED")
+
+
+async def test_nobody_who_takes_the_connection_in_time_is_never_taken(carrier: SimulatedCarrier) -> None:
+    full = socket.socket()
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    address = full.getsockname()
+    waiting = []
+    for _ in range(3):  # the queue of connections that nobody takes is full
+        other = socket.socket()
+        other.setblocking(False)
+        other.connect_ex(address)
+        waiting.append(other)
+    answer = await placed(carrier, an_order(a_number()), url=f"http://127.0.0.1:{address[1]}")
+    for each in (*waiting, full):
+        each.close()
+    assert answer == NeverTaken(cause="NEVER_CONNECTED")
+
+
+async def test_our_own_wrong_token_is_never_taken(carrier: SimulatedCarrier) -> None:
+    number = a_number()
+    assert await placed(carrier, an_order(number), auth_tokens=("a wrong one",)) == NeverTaken(cause="CREDENTIALS")
+    assert carrier.rings(number) == []
+
+
+async def test_one_line_places_many_calls_over_the_connections_that_it_keeps(carrier: SimulatedCarrier) -> None:
+    numbers = [a_number() for _ in range(20)]
+    line = TwilioLine(carrier.account(), POLICY)
+    for batch in (numbers[:10], numbers[10:]):
+        answers = await asyncio.gather(*(line.place(an_order(number)) for number in batch))
+        assert all(isinstance(answer, Accepted) for answer in answers)
+    await line.close()
+    assert [len(carrier.requests(number)) for number in numbers] == [1] * 20
+
+
+Talks = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def a_server_that(talks: Talks) -> AsyncIterator[str]:
+    """Raw bytes on loopback, for answers that no honest server gives."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talks(reader, writer)
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def request_read(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+BODY = json.dumps({"sid": SID, "queue_time": "0"}).encode()
+HEAD = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+
+async def test_an_answer_that_comes_in_pieces_is_read_whole(carrier: SimulatedCarrier) -> None:
+    async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_read(reader)
+        for piece in (HEAD, BODY[:10], BODY[10:]):
+            writer.write(piece)
+            await writer.drain()
+            with suppress(TimeoutError):  # the client says nothing more: these are pieces of their own
+                await asyncio.wait_for(reader.read(1), 0.02)
+
+    async with a_server_that(in_pieces) as url:
+        assert await placed(carrier, an_order(a_number()), url=url) == Accepted(call_sid=SID)
+
+
+async def test_an_answer_that_ends_in_the_middle_is_unknown(carrier: SimulatedCarrier) -> None:
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_read(reader)
+        writer.write(HEAD + BODY[:10])
+        await writer.drain()
+
+    async with a_server_that(half) as url:
+        assert isinstance(await placed(carrier, an_order(a_number()), url=url), AnswerUnknown)
+
+
+async def test_an_answer_without_end_is_unknown_within_the_deadline(carrier: SimulatedCarrier) -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_read(reader)
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 999999999\r\n\r\n")
+        while True:
+            writer.write(b"x" * 4096)
+            await writer.drain()
+
+    async with a_server_that(endless) as url:
+        assert isinstance(await placed(carrier, an_order(a_number()), url=url), AnswerUnknown)
+
+
+async def test_nonsense_is_unknown(carrier: SimulatedCarrier) -> None:
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_read(reader)
+        writer.write(b"\x00\x01\x02 not HTTP\r\n\r\n")
+        await writer.drain()
+
+    async with a_server_that(nonsense) as url:
+        assert isinstance(await placed(carrier, an_order(a_number()), url=url), AnswerUnknown)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed(carrier: SimulatedCarrier, status: int) -> None:
+    number, asked = a_number(), []
+
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await request_read(reader))
+        there = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json"
+        writer.write(f"HTTP/1.1 {status} Go\r\nLocation: {there}\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+
+    async with a_server_that(elsewhere) as url:
+        assert await placed(carrier, an_order(number), url=url) == AnswerUnknown(cause=f"HTTP_{status}")
+    assert len(asked) == 1
+    assert carrier.requests(number) == []
+
+
+async def test_no_proxy_from_the_environment_is_used(
+    carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, a_closed_port())
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_read(reader)
+        writer.write(HEAD + BODY)
+        await writer.drain()
+
+    async with a_server_that(answers) as url:
+        assert await placed(carrier, an_order(a_number()), url=url) == Accepted(call_sid=SID)
+
+
+async def test_a_kept_connection_that_the_carrier_has_closed_sends_nothing_twice(carrier: SimulatedCarrier) -> None:
+    asked = []
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await request_read(reader))
+        writer.write(HEAD + BODY)
+        await writer.drain()
+        asked.append(await request_read(reader))  # taken in, and hung up on without an answer
+
+    line = TwilioLine(carrier.account(), POLICY)
+    async with a_server_that(once) as url:
+        line = TwilioLine(carrier.account(url=url), POLICY)
+        assert isinstance(await line.place(an_order(a_number())), Accepted)
+        assert isinstance(await line.place(an_order(a_number())), AnswerUnknown)
+        assert len(asked) == 2
+        await line.close()
+
+
+# ---- asking about calls
+
+
+@pytest.fixture
+def desk(carrier: SimulatedCarrier) -> Iterator[TwilioDesk]:
+    yield from a_desk(carrier.account())
+
+
+def a_desk(account: Any) -> Iterator[TwilioDesk]:
+    desk = TwilioDesk(account, POLICY)
+    yield desk
+    desk._client.http_client.session.close()
+
+
+def listed(desk: TwilioDesk, number: str, *, caller: str = OURS, around: datetime | None = None) -> Sequence[str]:
+    now = around or real_now()
+    span = timedelta(seconds=30)
+    calls = desk.listed(to=number, caller=caller, created_from=now - span, created_until=now + span)
+    return [call.news.call_sid for call in calls]
+
+
+async def test_the_list_finds_a_call_that_was_accepted_in_silence(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+    number = a_number()
+    carrier.plan(to=number, fault="accept_and_silence")
+    await placed(carrier, an_order(number))
+    [ring] = carrier.rings(number)
+    assert listed(desk, number) == [ring["sid"]]
+
+
+async def test_the_list_shows_no_other_numbers_callers_or_times(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+    number = a_number()
+    await placed(carrier, an_order(number))
+    assert len(listed(desk, number)) == 1
+    assert listed(desk, a_number()) == []
+    assert listed(desk, number, caller="+421221020002") == []
+    assert listed(desk, number, around=real_now() - timedelta(minutes=5)) == []
+    assert listed(desk, number, around=real_now() + timedelta(minutes=5)) == []
+
+
+async def test_the_span_is_half_open_in_whole_seconds(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+    number, noon = a_number(), datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+    carrier.clock = lambda: noon + timedelta(seconds=0.9)
+    try:
+        await placed(carrier, an_order(number))
+    finally:
+        carrier.clock = real_now
+    second = timedelta(seconds=1)
+    assert len(desk.listed(to=number, caller=OURS, created_from=noon, created_until=noon + second)) == 1
+    assert desk.listed(to=number, caller=OURS, created_from=noon - second, created_until=noon) == []
+    assert desk.listed(to=number, caller=OURS, created_from=noon + second, created_until=noon + 2 * second) == []
+
+
+async def test_the_list_is_read_past_its_first_page(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+    number = a_number()
+    line = TwilioLine(carrier.account(), replace(POLICY, total_timeout=timedelta(seconds=2)))
+    for _ in range(53):
+        await line.place(an_order(number))
+    await line.close()
+    assert len(listed(desk, number)) == 53
+
+
+async def test_a_call_is_asked_for_by_its_name(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+    number = a_number()
+    carrier.plan(to=number, outcome="voicemail", ring_s=0, talk_s=0)
+    answer = await placed(carrier, an_order(number))
+    assert isinstance(answer, Accepted)
+    wait_until(lambda: carrier.rings(number)[0]["ended_at"], says="it is over")
+    news = desk.fetch(answer.call_sid)
+    assert (news.status, news.answered_by, news.token) == (CallStatus.COMPLETED, AnsweredBy.MACHINE, None)
+
+
+def test_a_call_that_is_not_there_cannot_be_asked_for(desk: TwilioDesk) -> None:
+    with pytest.raises(CarrierUnavailable):
+        desk.fetch(SID)
+
+
+def test_a_carrier_that_is_away_is_unavailable(carrier: SimulatedCarrier) -> None:
+    for desk in a_desk(carrier.account(url=a_closed_port())):
+        with pytest.raises(CarrierUnavailable):
+            listed(desk, a_number())
+        with pytest.raises(CarrierUnavailable):
+            desk.fetch(SID)
+
+
+# ---- what the carrier tells us
+
+PUBLIC_URL = "https://calls.example.com"
+TOKEN, OTHER_TOKEN = "a-token", "another-token"
+PATH = callback_path(TOKEN)
+FORM = [("CallSid", SID), ("AccountSid", ACCOUNT_SID), ("CallStatus", "completed"), ("CallDuration", "60")]
+Form = list[tuple[str, str]]
+
+
+@pytest.fixture
+def callbacks(carrier: SimulatedCarrier) -> TwilioCallbacks:
+    return TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
+
+
+def signed(form: Form = FORM, *, url: str = PUBLIC_URL + PATH, key: str = PRIMARY) -> str:
+    return str(RequestValidator(key).compute_signature(url, dict(form)))
+
+
+GENUINE = [
+    pytest.param(PATH, FORM, signed(), id="signed with our token"),
+    pytest.param(PATH, FORM, signed(key=SECONDARY), id="signed with the other token of a rotation"),
+    pytest.param(PATH, FORM[::-1], signed(), id="in another order"),
+    pytest.param(PATH, [], signed([]), id="empty"),
+    pytest.param(f"{PATH}?a=b", FORM, signed(url=f"{PUBLIC_URL}{PATH}?a=b"), id="with a query"),
+    pytest.param(PATH, FORM, signed(url=f"{PUBLIC_URL}:443{PATH}"), id="signed with the port"),
+    pytest.param(PATH, [*FORM, ("Né", "Ž")], signed([*FORM, ("Né", "Ž")]), id="beyond ASCII"),
+]
+FORGED = [
+    pytest.param(PATH, FORM, "", id="no signature"),
+    pytest.param(PATH, FORM, "x" * 28, id="no signature of anything"),
+    pytest.param(PATH, FORM, signed()[:-2], id="a part of one"),
+    pytest.param(PATH, FORM, signed().swapcase(), id="another spelling"),
+    pytest.param(PATH, FORM, "\N{SNOWMAN}" * 28, id="beyond ASCII"),
+    pytest.param(PATH, FORM, signed(key="another account's token"), id="another account's token"),
+    pytest.param(PATH, FORM, signed(key=""), id="no token"),
+    pytest.param(callback_path(OTHER_TOKEN), FORM, signed(), id="another attempt's address"),
+    pytest.param(PATH, FORM, signed(url=f"http://calls.example.com{PATH}"), id="another scheme"),
+    pytest.param(PATH, FORM, signed(url=f"https://evil.example.com{PATH}"), id="another host"),
+    pytest.param(f"{PATH}?a=b", FORM, signed(), id="a query added"),
+    pytest.param(PATH.upper(), FORM, signed(), id="another case"),
+    pytest.param(PATH, [*FORM[:-1], ("CallDuration", "6000")], signed(), id="a value changed"),
+    pytest.param(PATH, FORM[:-1], signed(), id="a field taken away"),
+    pytest.param(PATH, [*FORM, ("AnsweredBy", "human")], signed(), id="a field added"),
+    pytest.param(PATH, [*FORM, FORM[0]], signed(), id="a field twice"),
+    pytest.param(PATH, [*FORM, ("CallSid", "CA2")], signed(), id="a field twice, with another value"),
+    pytest.param(PATH, [("\udc80", "\udc80")], signed(), id="what cannot be encoded"),
+]
+
+
+@pytest.mark.parametrize(("path", "form", "signature"), GENUINE)
+def test_genuine_is(callbacks: TwilioCallbacks, path: str, form: Form, signature: str) -> None:
+    assert callbacks.is_genuine(path, form, signature)
+
+
+@pytest.mark.parametrize(("path", "form", "signature"), FORGED)
+def test_not_genuine_is(callbacks: TwilioCallbacks, path: str, form: Form, signature: str) -> None:
+    assert not callbacks.is_genuine(path, form, signature)
+
+
+def test_a_token_that_was_rotated_away_is_not_genuine(carrier: SimulatedCarrier) -> None:
+    account = replace(carrier.account(public_url=PUBLIC_URL), auth_tokens=(SECONDARY,))
+    assert not TwilioCallbacks(account).is_genuine(PATH, FORM, signed())
+
+
+@given(
+    path=st.text(max_size=20),
+    form=st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=4),
+    signature=st.text(max_size=30),
+)
+def test_whatever_comes_is_judged_without_an_error(path: str, form: Form, signature: str) -> None:
+    account = SimulatedCarrier(url="http://127.0.0.1:9").account(public_url=PUBLIC_URL)
+    assert not TwilioCallbacks(account).is_genuine(f"/{path}", form, signature)
+
+
+def read(callbacks: TwilioCallbacks, **fields: str | None) -> Any:
+    form = {**dict(FORM), **fields}
+    return callbacks.read(TOKEN, {name: value for name, value in form.items() if value is not None})
+
+
+def test_the_news_are_read(callbacks: TwilioCallbacks) -> None:
+    news = read(callbacks, AnsweredBy="machine_end_beep", SipResponseCode="200", Novelty="x")
+    assert (news.call_sid, news.token, news.status) == (SID, TOKEN, CallStatus.COMPLETED)
+    assert (news.answered_by, news.sip_code) == (AnsweredBy.MACHINE, 200)
+    assert news.duration == timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("queued", CallStatus.QUEUED),
+        ("initiated", CallStatus.DIALLED),
+        ("ringing", CallStatus.RINGING),
+        ("in-progress", CallStatus.ANSWERED),
+        ("completed", CallStatus.COMPLETED),
+        ("busy", CallStatus.BUSY),
+        ("no-answer", CallStatus.NO_ANSWER),
+        ("failed", CallStatus.FAILED),
+        ("canceled", CallStatus.CANCELLED),
+    ],
+)
+def test_twilio_s_word_is_ours(callbacks: TwilioCallbacks, word: str, status: CallStatus) -> None:
+    assert read(callbacks, CallStatus=word).status is status
+
+
+def test_an_answerer_of_a_new_kind_counts_as_a_person(callbacks: TwilioCallbacks) -> None:
+    assert read(callbacks, AnsweredBy="android").answered_by is AnsweredBy.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"CallSid": None}, id="no sid"),
+        pytest.param({"CallSid": "CA1"}, id="a short sid"),
+        pytest.param({"CallSid": f"{SID}\n"}, id="a sid and a line"),
+        pytest.param({"CallSid": f"CA{'g' * 32}"}, id="a sid of other letters"),
+        pytest.param({"AccountSid": None}, id="no account"),
+        pytest.param({"AccountSid": "AC" + "9" * 32}, id="another account"),
+        pytest.param({"CallStatus": None}, id="no status"),
+        pytest.param({"CallStatus": "Completed"}, id="a status in another case"),
+        pytest.param({"CallStatus": "answered"}, id="a status that is none"),
+        pytest.param({"CallDuration": "-1"}, id="a duration below zero"),
+        pytest.param({"CallDuration": "1e3"}, id="a duration in another form"),
+        pytest.param({"CallDuration": "\N{ARABIC-INDIC DIGIT ONE}"}, id="a duration in other digits"),
+        pytest.param({"CallDuration": "1" * 7}, id="a duration of months"),
+    ],
+)
+def test_a_field_that_is_not_what_it_must_be_is_no_callback(
+    callbacks: TwilioCallbacks, fields: dict[str, str | None]
+) -> None:
+    with pytest.raises(NotACallback):
+        read(callbacks, **fields)
+
+
+def test_no_secret_shows_in_a_repr(carrier: SimulatedCarrier) -> None:
+    assert PRIMARY not in repr(carrier.account())
+    assert an_order("+421915123456").token not in repr(an_order("+421915123456"))
+    assert "+421915123456" not in repr(an_order("+421915123456"))
