@@ -20,21 +20,21 @@ from uuid import UUID
 
 from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, machine_now, monotonic
-from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event
-from scheduler.domain.call import CallOrder, CarrierAnswer, NeverTaken
+from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, Placed
+from scheduler.domain.call import CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
-from scheduler.lifecycle.decisions import Callee, GoAhead, LastLook, NotMine
+from scheduler.lifecycle.decisions import Alarm, Callee, GoAhead, LastLook, NotMine
 from scheduler.lifecycle.policy import DEFERRED_DELAY, LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.timing import callee_zones
 from scheduler.timing.callee_zones import CalleeNumber
-from scheduler.use_cases.hear import take_in
+from scheduler.use_cases.hear import raise_alarm, take_in
 
 _log = log(__name__)
 _ACTOR = "dial"
@@ -215,8 +215,19 @@ class Dial:
         if mine is None:
             # The lease was settled, or the carrier called back first: that story goes on without us.
             _log.info("a record came too late", attempt_id=str(attempt.id), epoch=attempt.epoch)
+            self._compare(stores, attempt, events, now)
             return
         take_in(stores, interview, mine, events, _ACTOR, now, self._policy)
+
+    def _compare(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> None:
+        """A late record writes nothing; but a call that it names must be the one that the attempt has, or may have."""
+        present = stores.attempts.lock(attempt.id)
+        for event in events:
+            if isinstance(event, Placed):
+                news = CallNews(call_sid=event.call_sid, status=CallStatus.QUEUED, token=attempt.token)
+                heard = decisions.on_news(present, news, now, self._policy)
+                if isinstance(heard, Alarm):
+                    raise_alarm(stores, present, heard, now)
 
 
 class Dialler:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelled, Ended, Phase, Reason
+from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelled, Ended, Phase, Placed, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
@@ -568,6 +568,33 @@ def test_records_are_written_together_and_one_that_is_stale_does_not_spoil_the_o
     house.dial.record([(stale, Accepted(call_sid=a_sid())), (fresh, Accepted(call_sid=a_sid()))])
     assert house.attempt(stale.id).phase is Phase.UNKNOWN
     assert house.attempt(fresh.id).phase is Phase.PLACED
+
+
+def pause_reason(house: House) -> object:
+    return house.ask("SELECT pause_reason FROM companies WHERE id = :id", id=house.company_id)[0][0]
+
+
+def test_a_late_record_that_names_another_call_than_the_carrier_did_pauses_the_company(house: House) -> None:
+    mine = a_claimed_attempt(house)
+    heard = house.take(mine, Placed(call_sid=a_sid(), look_at=house.now()))
+    house.dial.record([(mine, Accepted(call_sid=a_sid()))])
+    assert house.attempt(mine.id) == heard
+    assert pause_reason(house) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
+
+
+def test_a_late_record_of_a_call_for_a_claim_that_was_given_back_pauses_the_company(house: House) -> None:
+    old = a_claimed_attempt(house)
+    house.dial.give_back(old, "A_TEST")
+    house.dial.record([(old, Accepted(call_sid=a_sid()))])
+    assert pause_reason(house) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
+
+
+def test_a_late_record_that_names_the_same_call_pauses_nobody(house: House) -> None:
+    mine, sid = a_claimed_attempt(house), a_sid()
+    heard = house.take(mine, Placed(call_sid=sid, look_at=house.now()))
+    house.dial.record([(mine, Accepted(call_sid=sid))])
+    assert house.attempt(mine.id) == heard
+    assert pause_reason(house) is None
 
 
 def test_a_record_that_fails_writes_nothing_of_its_batch(house: House) -> None:
