@@ -46,7 +46,7 @@ class Workshop:
 def doors(settings: Settings, bell: Bell) -> Doors:
     """The use cases of an API process. Raises MissingSetting."""
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("api"), now=now)
+    database = Database(settings.database("api"))
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
     return Doors(
@@ -63,7 +63,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
     """The use cases of a worker process or the clock. Raises MissingSetting, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("worker"), now=now)
+    database = Database(settings.database("worker"))
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
     account = carrier(settings)
@@ -81,7 +81,7 @@ def dialler(settings: Settings) -> Dialler:
     """The one that dials, for a dial worker. Raises MissingSetting, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("worker"), now=now)
+    database = Database(settings.database("worker"))
     policy = settings.policy
     failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())

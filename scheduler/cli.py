@@ -257,7 +257,7 @@ def _offset(at: str | None, chosen: Settings) -> float:
 
 
 def _database(chosen: Settings) -> Database:
-    return Database(chosen.database("worker"), now=clock(chosen.duecall_clock_offset_s), pool_size=1)
+    return Database(chosen.database("worker"), pool_size=1)
 
 
 def _with_run_file(chosen: Settings) -> Settings:

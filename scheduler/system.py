@@ -257,7 +257,7 @@ class System:
 
 def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(database_url, now=now, pool_size=1)
+    database = Database(database_url, pool_size=1)
     try:
         keys = Keys(database, Hasher(settings.key_pepper.get_secret_value()), now)
         return Installation(database, keys, now).seed(caller_id)

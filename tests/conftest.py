@@ -111,7 +111,7 @@ def now() -> TestClock:
 
 @pytest.fixture
 def database(postgres_url: str, now: TestClock) -> Iterator[Database]:
-    database = Database(postgres_url, now=now)
+    database = Database(postgres_url)
     yield database
     database.close()
 

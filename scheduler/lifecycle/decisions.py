@@ -400,15 +400,14 @@ def on_listing(
     """What the carrier's list says of an attempt whose answer was lost. None: go on asking.
 
     `listed` are the calls between its two numbers around its claim that no attempt has yet. One is the proof; that
-    it is unique rests on one call per number. Two bind neither. An empty list is no proof of anything.
+    it is unique rests on one call per number. Two bind neither, and an empty list is no proof of anything: both end
+    as an unknown outcome when the time for a proof is over.
     """
-    if len(listed) > 1:
-        return Alarm(cause="TWO_CALLS_TO_ONE_NUMBER")
-    if listed:
+    if len(listed) == 1:
         return listed[0].news
     if attempt.unknown_at is not None and now >= attempt.unknown_at + policy.settle:
         return ProofMissing()
-    return None
+    return Alarm(cause="TWO_CALLS_TO_ONE_NUMBER") if listed else None
 
 
 def next_look(attempt: Attempt, now: datetime) -> datetime:

@@ -8,7 +8,6 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from scheduler.clock import Now
 from scheduler.persistence.attempts import Attempts
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
@@ -73,8 +72,7 @@ class Database:
     for longer than a caller waits. Values are never quoted in an error.
     """
 
-    def __init__(self, url: str, *, now: Now, pool_size: int = 8) -> None:
-        self._now = now
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
         self._engine = create_engine(
             with_driver(url),
             pool_size=pool_size,

@@ -164,7 +164,7 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
     from workers.bell import RedisBell  # noqa: PLC0415 - the same
 
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("worker"), now=now)
+    database = Database(settings.database("worker"))
     bell = RedisBell(celery, redis_url or settings.redis)
     bell.start()
     worker = Worker(Apply(database, bell, Hasher(PEPPER), Policy(), now), database)

@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scheduler.clock import clock
 from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
@@ -53,7 +52,7 @@ def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def on_own_postgres(broker: None, own_postgres: EmbeddedPostgres, redis_url: str) -> Iterator[Intake]:
     settings = settings_for(own_postgres.url, redis_url)
-    database = Database(own_postgres.url, now=clock(settings.duecall_clock_offset_s))
+    database = Database(own_postgres.url)
     with an_intake(settings, database, seed(database, NOON)) as intake:
         yield intake
     database.close()

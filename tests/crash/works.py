@@ -123,7 +123,7 @@ def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Ite
             **settings,
         }
         policy = Settings(**{name.lower(): value for name, value in environment.items()}).policy  # type: ignore[arg-type]
-        database = Database(postgres_url, now=real_now, pool_size=16)
+        database = Database(postgres_url, pool_size=16)
         stack.callback(database.close)
         account = carrier.account(public_url=address_of(door))
         bell = QueueBell()

@@ -519,11 +519,14 @@ def listed(*sids: str) -> Sequence[ListedCall]:
 
 
 @pytest.mark.parametrize("late", [timedelta(0), POLICY.settle, A_DAY], ids=["at once", "at the last", "late"])
-def test_one_call_on_the_list_is_the_proof_and_two_are_an_alarm(late: timedelta) -> None:
+def test_one_call_on_the_list_is_the_proof(late: timedelta) -> None:
     assert decisions.on_listing(unknown(), listed("CA1"), NOON + late, POLICY) == listed("CA1")[0].news
-    assert decisions.on_listing(unknown(), listed("CA1", "CA2"), NOON + late, POLICY) == Alarm(
-        cause="TWO_CALLS_TO_ONE_NUMBER"
-    )
+
+
+def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
+    two = listed("CA1", "CA2")
+    assert decisions.on_listing(unknown(), two, NOON, POLICY) == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER")
+    assert decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY) == ProofMissing()
 
 
 def test_an_empty_list_proves_nothing_until_the_time_for_a_proof_is_over() -> None:
