@@ -3,8 +3,10 @@
 import json
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -175,19 +177,17 @@ def db_upgrade() -> None:
 @db.command("check")
 def db_check() -> None:
     """Say whether the tables in the code are what the migrations make; on a private database of its own."""
-    home = settings().duecall_home / "check"
-    with EmbeddedPostgres(home, durable=False) as server:
-        schema.upgrade(server.url)
-        schema.check(server.url)
+    with _empty_database() as url:
+        schema.upgrade(url)
+        schema.check(url)
 
 
 @db.command("draft")
 def db_draft(message: str) -> None:
     """Draft a migration from what `db check` finds; for developers, to be read and mended by hand."""
-    home = settings().duecall_home / "check"
-    with EmbeddedPostgres(home, durable=False) as server:
-        schema.upgrade(server.url)
-        schema.draft(server.url, message)
+    with _empty_database() as url:
+        schema.upgrade(url)
+        schema.draft(url, message)
 
 
 @keys.command("create")
@@ -254,6 +254,13 @@ def _offset(at: str | None, chosen: Settings) -> float:
         _fail("--at needs an offset, Z or a zone, e.g. 2026-04-02T07:59+10:30")
     clock_of_text = callee_zones.deciding_clock(requested, candidate_zone=None, number=None, company_zone=_ANY_ZONE)
     return (call_windows.resolve(requested, clock_of_text) - machine_now()).total_seconds()
+
+
+@contextmanager
+def _empty_database() -> Iterator[str]:
+    """The URL of a database without a table, which is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as server:
+        yield server.url
 
 
 def _database(chosen: Settings) -> Database:

@@ -1,5 +1,6 @@
 """Attempts: released, locked for the claim, looked at a last time, saved together with their history."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
@@ -151,11 +152,18 @@ class Attempts:
     def release(self, now: datetime, until: datetime, limit: int) -> list[UUID]:
         """Up to `limit` attempts that are due and may be claimed as far as can be told without locks.
 
-        They count as released until then. Those asked for by hand go first, then the earliest due.
+        They count as released until then. Companies take turns, each with no more than it has room and pace for, so
+        that one company's thousands do not stand before another's one; those asked for by hand go first.
         """
-        rows = self._connection.execute(_RELEASE, {"now": now, "until": until, "limit": limit}).all()
-        order = {row.id: (not row.manual, row.due_at) for row in rows}
-        return sorted(order, key=lambda attempt_id: order[attempt_id])
+        rows = self._connection.execute(
+            _RELEASE, {"now": now, "until": until, "limit": limit, "span_s": (until - now).total_seconds()}
+        ).all()
+        turns: Counter[UUID] = Counter()
+        order = []
+        for row in sorted(rows, key=lambda row: (not row.manual, row.due_at)):
+            order.append((not row.manual, turns[row.company_id], row.due_at, row.id))
+            turns[row.company_id] += 1
+        return [attempt_id for *_, attempt_id in sorted(order)]
 
     def released(self, now: datetime) -> int:
         """How many attempts are released and not yet claimed."""
@@ -261,28 +269,54 @@ class Attempts:
 
 
 _RELEASE = text("""
+    WITH calling AS (
+        SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
+    ), released AS (
+        SELECT company_id, count(*) AS calls FROM attempts
+        WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
+        GROUP BY company_id
+    ), turns AS (
+        SELECT due.id, due.manual, due.due_at, row_number() OVER (
+            PARTITION BY c.id ORDER BY due.manual DESC, due.due_at
+        ) AS turn
+        FROM companies c
+        LEFT JOIN calling ON calling.company_id = c.id
+        LEFT JOIN released ON released.company_id = c.id
+        CROSS JOIN LATERAL (
+            SELECT a.id, a.manual, a.due_at
+            FROM attempts a
+            JOIN lines l ON l.number_hash = a.number_hash
+            WHERE a.company_id = c.id
+              AND a.state = 'PENDING'
+              AND a.due_at <= :now
+              AND a.expires_at > :now
+              AND (a.released_until IS NULL OR a.released_until <= :now)
+              AND l.attempt_id IS NULL
+              AND (l.free_at <= :now OR l.interview_id = a.interview_id)
+            ORDER BY a.manual DESC, a.due_at
+            LIMIT greatest(0, least(
+                :limit,
+                c.concurrent_calls - coalesce(calling.calls, 0) - coalesce(released.calls, 0),
+                ceil(c.calls_per_second * :span_s) - coalesce(released.calls, 0)
+            ))
+        ) due
+        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+    )
     UPDATE attempts SET released_until = :until
     WHERE id = ANY (ARRAY (
         SELECT a.id
         FROM attempts a
-        JOIN companies c ON c.id = a.company_id
-        JOIN lines l ON l.number_hash = a.number_hash
-        WHERE a.state = 'PENDING'
-          AND a.due_at <= :now
-          AND a.expires_at > :now
-          AND (a.released_until IS NULL OR a.released_until <= :now)
-          AND c.paused_at IS NULL
-          AND c.deleted_at IS NULL
-          AND l.attempt_id IS NULL
-          AND (l.free_at <= :now OR l.interview_id = a.interview_id)
-        ORDER BY a.manual DESC, a.due_at
-        LIMIT :limit
-        FOR UPDATE OF a SKIP LOCKED
+        JOIN (SELECT * FROM turns ORDER BY manual DESC, turn, due_at LIMIT :limit) mine ON mine.id = a.id
+        WHERE a.state = 'PENDING' AND (a.released_until IS NULL OR a.released_until <= :now)
+        FOR NO KEY UPDATE OF a SKIP LOCKED
     ))
-    RETURNING id, manual, due_at
+    RETURNING id, company_id, manual, due_at
 """)
 
-_COUNT_RELEASED = text("SELECT count(*) FROM attempts WHERE state = 'PENDING' AND released_until > :now")
+_COUNT_RELEASED = text("""
+    SELECT count(*) FROM attempts
+    WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
+""")
 
 _NEXT_DUE = text("SELECT min(due_at) FROM attempts WHERE state = 'PENDING' AND due_at > :after")
 

@@ -301,6 +301,12 @@ attempts = Table(
     Index("uq_attempts_call_sid", "call_sid", unique=True, postgresql_where=text("call_sid IS NOT NULL")),
     Index("ix_attempts_due", "due_at", postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_due_by_company", "company_id", "due_at", postgresql_where=text("state = 'PENDING'")),
+    Index(
+        "ix_attempts_released",
+        "company_id",
+        "released_until",
+        postgresql_where=text("state = 'PENDING' AND released_until IS NOT NULL"),
+    ),
     Index("ix_attempts_expiry", "expires_at", postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_in_progress", "company_id", postgresql_where=text("state = 'IN_PROGRESS'")),
     Index("ix_attempts_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),

@@ -19,7 +19,7 @@ from tests.builders import (
     a_placed_attempt,
     a_waiting_command,
 )
-from tests.conftest import Seeded, TestClock
+from tests.conftest import Seeded, TestClock, seed
 
 A_MOMENT = timedelta(microseconds=1)
 
@@ -129,6 +129,33 @@ def test_never_more_is_outstanding_than_the_account_can_start_while_a_release_st
     assert release.due() == 0
     claimed = slow.dial.claim([due[0].id, due[1].id, due[2].id]).claimed
     assert release.due() == len(claimed), "what was claimed makes room"
+
+
+def test_one_company_s_hundreds_do_not_stand_before_another_s_one(
+    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
+) -> None:
+    slow = a_house(database, seeded, house.hasher, now, account_sid="AC" + "4" * 32, calls_per_second=1.0)
+    release = Release(database, bell, slow.account_id, slow.policy, now)
+    for _ in range(30):
+        a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
+    others = [
+        a_pending_attempt(a_house(database, seed(database, now()), house.hasher, now, account_sid="AC" + "4" * 32))
+        for _ in range(3)
+    ]
+    slow.change("UPDATE carrier_accounts SET calls_per_second = 1")
+    assert release.due() == 15, "what the account can start in fifteen seconds"
+    assert {other.id for other in others} <= set(bell.ids(tasks.DIAL)[:6])
+
+
+def test_a_company_without_room_keeps_no_place_from_others(
+    house: House, release: Release, bell: KeptBell, database: Database, now: TestClock
+) -> None:
+    house.change("UPDATE companies SET concurrent_calls = 2")
+    a_claimed_attempt(house)
+    for _ in range(3):
+        a_pending_attempt(house)
+    assert release.due() == 1, "one place is left"
+    assert release.due() == 0
 
 
 def test_a_very_slow_account_still_releases_one(

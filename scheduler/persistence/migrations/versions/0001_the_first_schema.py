@@ -287,6 +287,7 @@ def upgrade() -> None:
     op.create_index('ix_attempts_in_progress', 'attempts', ['company_id'], unique=False, postgresql_where=sa.text("state = 'IN_PROGRESS'"))
     op.create_index(op.f('ix_attempts_interview_id_created_at'), 'attempts', ['interview_id', 'created_at'], unique=False)
     op.create_index('ix_attempts_lease', 'attempts', ['lease_until'], unique=False, postgresql_where=sa.text('lease_until IS NOT NULL'))
+    op.create_index('ix_attempts_released', 'attempts', ['company_id', 'released_until'], unique=False, postgresql_where=sa.text("state = 'PENDING' AND released_until IS NOT NULL"))
     op.create_index('ix_attempts_look', 'attempts', ['look_at'], unique=False, postgresql_where=sa.text('look_at IS NOT NULL'))
     op.create_index('uq_attempts_call_sid', 'attempts', ['call_sid'], unique=True, postgresql_where=sa.text('call_sid IS NOT NULL'))
     op.create_index('uq_attempts_one_call_per_number', 'attempts', ['number_hash'], unique=True, postgresql_where=sa.text("state = 'IN_PROGRESS'"))
