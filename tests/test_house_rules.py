@@ -113,9 +113,9 @@ def test_sql_takes_the_time_as_a_parameter() -> None:
     assert not [(_name(path), text) for path in PRODUCT for text in _texts(path) if its_own.search(text)]
 
 
-def test_one_statement_compares_the_databases_clock() -> None:
+def test_two_statements_compare_the_databases_clock_the_last_look_and_each_minutes() -> None:
     saying = [_name(path) for path in PRODUCT for text in _texts(path) if "clock_timestamp()" in text]
-    assert saying == ["scheduler/persistence/attempts.py"]
+    assert saying == ["scheduler/persistence/attempts.py", "scheduler/persistence/database.py"]
 
 
 def test_no_message_carries_a_time_and_nothing_is_retried_by_the_broker() -> None:

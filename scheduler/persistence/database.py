@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from scheduler.clock import machine_now, monotonic
+from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
+from scheduler.logs import log
 from scheduler.persistence.attempts import Attempts
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
@@ -17,6 +21,10 @@ from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.keys import Keys
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.people import Agents, Candidates, PhoneNumbers
+
+_log = log(__name__)
+_ASK_FOR_THE_TIME_EVERY_S = 60.0
+_ASK_AGAIN_AFTER_S = 1.0
 
 DUE_CHANNEL = "duecall_due"
 """Notified when something became due at once, so that nobody waits for the clock's next look."""
@@ -73,6 +81,8 @@ class Database:
     """
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self._asked_at: float | None = None
+        self._is_right = False
         self._engine = create_engine(
             with_driver(url),
             pool_size=pool_size,
@@ -105,6 +115,25 @@ class Database:
             if error.connection_invalidated:
                 raise DatabaseAway(_kind(error)) from error
             raise
+
+    def clock_is_right(self) -> bool:
+        """Whether this machine's clock and the database's differ by no more than 2 s. Raises DatabaseAway.
+
+        Asked anew each minute, and each second while it is wrong. Whoever's clock is wrong releases, claims and settles nothing: its `now` would be in
+        every row that it writes. Offsets are left out on both sides.
+        """
+        good_for = _ASK_FOR_THE_TIME_EVERY_S if self._is_right else _ASK_AGAIN_AFTER_S
+        if self._asked_at is None or monotonic() - self._asked_at >= good_for:
+            with self.transaction() as stores:
+                before = machine_now()
+                theirs: datetime = stores.connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+                after = machine_now()
+            # Wrong only when no delay between the two looks at our clock could explain it.
+            self._is_right = before - MAX_CLOCK_SKEW <= theirs <= after + MAX_CLOCK_SKEW
+            self._asked_at = monotonic()
+            if not self._is_right:
+                _log.error("this machine's clock is wrong; nothing is dialled here", alarm="CLOCK_SKEW")
+        return self._is_right
 
     def schema_revision(self) -> str | None:
         """The migration that the database stands at; None for an empty one. Raises DatabaseAway."""

@@ -27,6 +27,8 @@ class Settle:
 
     def round(self) -> None:
         """Expire, notice lapsed leases, ask the carrier. Any number may run at once. Raises DatabaseAway."""
+        if not self._database.clock_is_right():
+            return
         self._expire()
         self._notice_silence()
         for attempt in self._take_looks():
