@@ -15,7 +15,7 @@ from uuid import UUID
 import typer
 import uvicorn
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from scheduler import demo as sample_calls
 from scheduler.carriers.simulator.app import create_app as create_simulator
@@ -30,7 +30,7 @@ from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.persistence.schema import SchemaDrift
 from scheduler.settings import MissingSetting, Settings, settings
-from scheduler.system import NotReady, Options, Running, Stopped, System
+from scheduler.system import OFFSET_FILE, AlreadyRunning, NotReady, Options, Running, Stopped, System
 from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.installation import Installation
@@ -58,7 +58,10 @@ _ANY_ZONE = "Europe/London"
 Port = Annotated[int | None, typer.Option(help="The API's port; else 8000, or a free one when that is taken.")]
 At = Annotated[
     str | None,
-    typer.Option(help="Start the clock at this instant, e.g. 2026-04-02T07:59+10:30. Not in production."),
+    typer.Option(
+        help="Start the clock at this instant, e.g. 2026-04-02T07:59+10:30, on a database of its own that is forgotten"
+        " at the end: rows of another time would all be late, or early. Not in production."
+    ),
 ]
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Begin with no data, and forget all data at the end.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
@@ -71,7 +74,10 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
     Each process that ends is started again. Addresses, ids and keys stand in .duecall/run.json while it runs.
     """
     chosen = settings()
-    options = Options(home=chosen.duecall_home, ephemeral=ephemeral, port=port, clock_offset_s=_offset(at, chosen))
+    offset = _offset(at, chosen)
+    if at is not None and chosen.database_url is not None:
+        _say("--at on a database that is kept: what waits there is judged by the moved clock, late or expired")
+    options = Options(home=chosen.duecall_home, ephemeral=ephemeral or at is not None, port=port, clock_offset_s=offset)
     with _until_stopped() as stopped, System(options, chosen, _say, stopped) as system:
         assert system.running is not None
         _print_running(system.running, chosen)
@@ -123,7 +129,7 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([asdict(row) for row in rows], default=str))  # noqa: T201 - the answer itself
         return
-    table = Table("company", "waiting", "due", "late", "in progress", "asked for", "unknown", "")
+    table = Table(Column("company", no_wrap=True), "waiting", "due", "late", "calling", "asked for", "unknown", "state")
     for row in rows:
         late = "" if row.late is None else f"{row.late.total_seconds():.1f} s"
         table.add_row(
@@ -131,9 +137,9 @@ def status(as_json: AsJson = False) -> None:
             *(str(number) for number in (row.waiting, row.due)),
             late,
             *(str(number) for number in (row.in_progress, row.asked_for, row.unknown)),
-            "paused" if row.paused else "",
+            "paused" if row.paused else "runs",
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 @app.command()
@@ -231,6 +237,7 @@ def main() -> NoReturn:
         MissingSetting,
         ServerUnavailable,
         NotReady,
+        AlreadyRunning,
         SchemaDrift,
         UnsafeTimes,
         DatabaseAway,
@@ -272,7 +279,9 @@ def _with_run_file(chosen: Settings) -> Settings:
     run_file = chosen.duecall_home / "run.json"
     if chosen.database_url is not None or not run_file.exists():
         return chosen
-    return Settings(database_url=json.loads(run_file.read_text(encoding="utf-8"))["databaseUrl"])
+    offset = (chosen.duecall_home / OFFSET_FILE).read_text(encoding="ascii")
+    running = json.loads(run_file.read_text(encoding="utf-8"))
+    return Settings(database_url=running["databaseUrl"], duecall_clock_offset_s=float(offset))
 
 
 class _until_stopped:  # noqa: N801 - reads as what it does
@@ -317,7 +326,6 @@ def _complain(line: str) -> None:
 
 def _print_running(running: Running, chosen: Settings) -> None:
     user = chosen.flower_basic_auth.get_secret_value()
-    table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in (
         ("API", running.apiUrl),
         ("its documentation", f"{running.apiUrl}/docs"),
@@ -326,8 +334,8 @@ def _print_running(running: Running, chosen: Settings) -> None:
         ("key", running.companyKey),
         ("agent", running.agentId),
     ):
-        table.add_row(name, value)
-    _console.print(table)
+        # Never in a table: a key that was cut off cannot be pasted.
+        _console.print(f"  {name:18} {value}", highlight=False, markup=False, soft_wrap=True)
     _console.print("[dim]Ctrl-C stops everything.[/dim]")
 
 

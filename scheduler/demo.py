@@ -35,7 +35,7 @@ CARRIERS: dict[str, dict[str, Any] | None] = {
 _DUE_IN = timedelta(seconds=6)
 _ENDS_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.3
-_WIDTH = 110
+_WIDTH = 124
 """Of the table where there is no terminal to fit into."""
 
 
@@ -136,7 +136,7 @@ class _Row:
         if self.refusal is not None:
             return f"REFUSED {self.refusal['code']}"
         if not self.attempt:
-            return "NOT ACCEPTED"
+            return "NOT SENT YET"
         if self.attempt["status"] == "PENDING":
             schedule = self.attempt["schedule"]
             return f"PENDING until {schedule['localTime'][11:16]} {schedule['timezone']}"
@@ -183,10 +183,18 @@ def run(system: System, *, carrier: str, stopped: Callable[[], bool]) -> bool:
     console.print()
     for row in rows:
         if row.refusal is not None:
-            console.print(f"{row.call.who}: {row.refusal['message']}")
+            console.print(f"{row.call.who}: {row.refusal['message']}", highlight=False)
     if rung_twice:
-        console.print(f"[red]rung twice: {rung_twice} numbers[/red]")
-    return not rung_twice and all(row.is_as_expected for row in rows)
+        console.print(f"rung twice: {rung_twice} numbers", style="red")
+    well = sum(row.is_as_expected for row in rows)
+    as_expected = well == len(rows) and not rung_twice
+    console.print(
+        f"{well} of {len(rows)} calls stand as expected."
+        + ("" if as_expected else f" The logs in {system.log_of('api').parent} say more."),
+        style="green" if as_expected else "red",
+        highlight=False,
+    )
+    return as_expected
 
 
 def print_what_to_try(running: Running) -> None:
@@ -282,8 +290,14 @@ _STYLES = {
 
 def _table(rows: list[_Row], *, over: bool = False) -> Table:
     table = Table(title="Duecall: six calls, each on its own clock", title_justify="left", show_lines=True)
-    for heading in ("call, and when it was asked for", "whose clock", "due there", "stands", ""):
-        table.add_column(heading, overflow="fold")
+    for heading, narrowest in (
+        ("call, and when it was asked for", 26),
+        ("whose clock", 17),
+        ("due there", 10),
+        ("stands", 20),
+        ("", None),
+    ):
+        table.add_column(heading, overflow="fold", min_width=narrowest)
     for row in rows:
         mark = "[green]as expected[/]" if row.is_as_expected else (f"[red]not: {row.call.expected}[/]" if over else "")
         table.add_row(

@@ -1,6 +1,7 @@
 """The whole system on one machine: servers, schema, first company, every process, and run.json that names them."""
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import requests
 
@@ -29,10 +30,15 @@ _SIMULATOR_ACCOUNT = "AC" + "5" * 32
 _SIMULATOR_CPS = 20
 _USUAL_PORTS = {"api": 8000, "flower": 5555}
 _READY_WITHIN_S = 90.0
+OFFSET_FILE = "clock_offset_s"
 
 
 class Stopped(Exception):
     """It was told to stop before it was ready."""
+
+
+class AlreadyRunning(Exception):
+    """Another one runs in this folder."""
 
 
 class NotReady(Exception):
@@ -85,6 +91,7 @@ class System:
         self._settings = settings
         self._say = say
         self._home = options.home.absolute()
+        self._lock: IO[str] | None = None
         self._servers: list[EmbeddedPostgres | EmbeddedValkey] = []
         self.supervisor = Supervisor(say)
         self.postgres: EmbeddedPostgres | None = None
@@ -113,15 +120,20 @@ class System:
         self.supervisor.look()
 
     def stop(self) -> None:
-        """End every process, then the servers, and remove run.json."""
-        with contextlib.suppress(FileNotFoundError):
-            self._run_file.unlink()
+        """End every process, then the servers, and remove run.json. Touches nothing of another one in this folder."""
+        if self._lock is None:
+            return
+        for file in (self._run_file, self._offset_file):
+            with contextlib.suppress(FileNotFoundError):
+                file.unlink()
         self.supervisor.stop()
         for server in reversed(self._servers):
             server.stop()
         self._servers.clear()
         if self._options.ephemeral:
             shutil.rmtree(self._data, ignore_errors=True)
+        self._lock.close()
+        self._lock = None
 
     def log_of(self, name: str) -> Path:
         return self._home / "logs" / f"{name}.log"
@@ -133,11 +145,17 @@ class System:
         return self._home / "run.json"
 
     @property
+    def _offset_file(self) -> Path:
+        """How far this run's clock is ahead, for the commands that look into its database."""
+        return self._home / OFFSET_FILE
+
+    @property
     def _data(self) -> Path:
         return self._home / ("ephemeral" if self._options.ephemeral else "data")
 
     def _start(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
         if self._options.ephemeral:
             for of_before in (self._data, self._home / "logs"):
                 shutil.rmtree(of_before, ignore_errors=True)
@@ -166,6 +184,24 @@ class System:
         )
         self._wait_until_ready(self.running)
         self._write_run_file(self.running)
+
+    def _take_lock(self) -> None:
+        """Before anything in the folder is touched: one system a folder."""
+        lock = (self._home / "up.lock").open("a+", encoding="ascii")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise AlreadyRunning(
+                f"Duecall runs already in {self._home} (process {holder}). Stop that one with Ctrl-C, or give this one"
+                " a folder of its own: DUECALL_HOME=/some/folder."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
 
     def _database_url(self) -> str:
         if self._settings.database_url is not None:
@@ -253,6 +289,7 @@ class System:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(running), file, indent=2)
         partial.replace(self._run_file)
+        self._offset_file.write_text(repr(self._options.clock_offset_s), encoding="ascii")
 
 
 def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:

@@ -15,6 +15,15 @@ class Pace:
     room: int
     """How many more calls may be in progress."""
 
+    def of_this_clock(self, now: datetime) -> "Pace":
+        """The same, unless its slot was taken on a clock that has been set back since: then it is free now.
+
+        No claim takes one further ahead than a step and a second, and clocks that differ by more than two seconds claim
+        nothing, so that a minute is beyond doubt.
+        """
+        latest = now + timedelta(minutes=1) + timedelta(seconds=1 / self.per_second)
+        return self if self.next_slot_at <= latest else replace(self, next_slot_at=now)
+
     def taken(self, send_at: datetime) -> "Pace":
         """What is left after a call that starts at `send_at`."""
         step = timedelta(seconds=1 / self.per_second)
@@ -50,7 +59,8 @@ def allot(
     A company without room or pace does not hold up the others behind it.
     """
     places: list[Place] = []
-    paces = dict(companies)
+    account = account.of_this_clock(now)
+    paces = {company_id: pace.of_this_clock(now) for company_id, pace in companies.items()}
     later: list[datetime] = []
     for attempt_id, company_id in attempts:
         company = paces.get(company_id)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from scheduler.clock import machine_now, monotonic
+from scheduler.clock import Now, machine_now, monotonic
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
 from scheduler.logs import log
 from scheduler.persistence.attempts import Attempts
@@ -80,7 +80,8 @@ class Database:
     for longer than a caller waits. Values are never quoted in an error.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+    def __init__(self, url: str, *, pool_size: int = 8, machine: Now = machine_now) -> None:
+        self._machine = machine
         self._asked_at: float | None = None
         self._is_right = False
         self._engine = create_engine(
@@ -119,15 +120,15 @@ class Database:
     def clock_is_right(self) -> bool:
         """Whether this machine's clock and the database's differ by no more than 2 s. Raises DatabaseAway.
 
-        Asked anew each minute, and each second while it is wrong. Whoever's clock is wrong releases, claims and settles nothing: its `now` would be in
-        every row that it writes. Offsets are left out on both sides.
+        Asked anew each minute, and each second while it is wrong. Whoever's clock is wrong releases, claims and settles
+        nothing: its `now` would be in every row that it writes. Offsets are left out on both sides.
         """
         good_for = _ASK_FOR_THE_TIME_EVERY_S if self._is_right else _ASK_AGAIN_AFTER_S
         if self._asked_at is None or monotonic() - self._asked_at >= good_for:
             with self.transaction() as stores:
-                before = machine_now()
+                before = self._machine()
                 theirs: datetime = stores.connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-                after = machine_now()
+                after = self._machine()
             # Wrong only when no delay between the two looks at our clock could explain it.
             self._is_right = before - MAX_CLOCK_SKEW <= theirs <= after + MAX_CLOCK_SKEW
             self._asked_at = monotonic()

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from scheduler.clock import Now
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.refusals import ApiKeySuspended, InsufficientPermissions, InvalidApiKey
+from scheduler.domain.refusals import ApiKeySuspended, InsufficientPermissions, InvalidApiKey, NotFound
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 
@@ -70,6 +70,8 @@ class Keys:
         principal = Principal(id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id)
         secret = new_secret()
         with self._database.transaction() as stores:
+            if company_id is not None and stores.companies.get(company_id) is None:
+                raise NotFound("There is no such company.", resourceType="company", resourceId=str(company_id))
             stores.keys.add(principal, self._hasher.key(secret), name, per_minute, per_hour, self._now())
         return principal, secret
 

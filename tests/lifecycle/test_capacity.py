@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +115,20 @@ def test_no_allotment_exceeds_any_pace_or_room(companies: list[UUID], account: P
         assert all(later - earlier >= step for earlier, later in pairwise(sends))
         assert all(max(NOW, pace.next_slot_at) <= send_at < NOW + A_SECOND for send_at in sends)
     assert len({place.attempt_id for place in allotment.places}) == len(allotment.places)
+
+
+def test_a_slot_of_a_clock_that_was_set_back_is_free_now() -> None:
+    far = NOW + timedelta(days=200)
+    company = uuid4()
+    pace = Pace(next_slot_at=far, per_second=1.0, room=5)
+    allotment = allot([(uuid4(), company)], pace, {company: pace}, NOW, timedelta(seconds=1))
+    assert [place.send_at for place in allotment.places] == [NOW]
+
+
+def test_a_slot_that_a_claim_can_have_taken_is_kept() -> None:
+    ahead = NOW + timedelta(seconds=30)
+    company = uuid4()
+    pace = Pace(next_slot_at=ahead, per_second=1.0, room=5)
+    allotment = allot([(uuid4(), company)], pace, {company: pace}, NOW, timedelta(seconds=1))
+    assert allotment.places == ()
+    assert allotment.try_again_at == ahead - timedelta(seconds=1)

@@ -1,22 +1,31 @@
 """A process whose clock is not the database's releases, claims and settles nothing."""
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from freezegun import freeze_time
 
-from scheduler.domain.attempt import AttemptState, Phase
+from scheduler.carriers.twilio import TwilioDesk
+from scheduler.clock import machine_now
+from scheduler.domain.attempt import Phase
 from scheduler.persistence.database import Database
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
-from tests.builders import House, a_claimed_attempt, a_pending_attempt
+from tests.builders import House, KeptBell, a_claimed_attempt, a_pending_attempt
 from tests.conftest import TestClock
+from tests.servers import SimulatedCarrier
 
 SPANS = [timedelta(seconds=10), -timedelta(seconds=10), timedelta(hours=1)]
 
 
-def elsewhere(span: timedelta) -> datetime:
-    return datetime.now(UTC) + span
+@contextmanager
+def seen_from_a_machine(url: str, span: timedelta) -> Iterator[Database]:
+    """The database, from a machine whose clock is `span` ahead."""
+    database = Database(url, machine=lambda: machine_now() + span)
+    yield database
+    database.close()
 
 
 def test_a_clock_that_agrees_is_right(database: Database) -> None:
@@ -24,24 +33,40 @@ def test_a_clock_that_agrees_is_right(database: Database) -> None:
 
 
 @pytest.mark.parametrize("span", SPANS, ids=str)
-def test_a_clock_that_is_seconds_off_is_wrong(database: Database, span: timedelta) -> None:
-    with freeze_time(elsewhere(span)):
+def test_a_clock_that_is_seconds_off_is_wrong(postgres_url: str, span: timedelta) -> None:
+    with seen_from_a_machine(postgres_url, span) as database:
         assert not database.clock_is_right()
 
 
 @pytest.mark.parametrize("span", SPANS, ids=str)
-def test_on_a_wrong_clock_nothing_is_released_or_claimed(house: House, release: Release, span: timedelta) -> None:
+def test_on_a_wrong_clock_nothing_is_released_or_claimed(
+    postgres_url: str, house: House, bell: KeptBell, span: timedelta
+) -> None:
     due = a_pending_attempt(house)
-    with freeze_time(elsewhere(span)):
-        assert release.due() == 0
-        assert house.dial.claim([due.id]).claimed == ()
+    with seen_from_a_machine(postgres_url, span) as database:
+        there = replace(house, database=database)
+        assert Release(database, bell, house.account_id, house.policy, house.now).due() == 0
+        claims = there.dial.claim([due.id])
+        assert claims.claimed == ()
+        assert claims.waiting == {due.id}, "the hint is kept until its release has lapsed"
+    assert bell.rings == []
     assert house.attempt(due.id) == due
 
 
-def test_on_a_wrong_clock_no_lease_lapses_and_nothing_is_given_up(house: House, settle: Settle, now: TestClock) -> None:
+def test_on_a_wrong_clock_no_lease_lapses(
+    postgres_url: str, house: House, carrier: SimulatedCarrier, now: TestClock
+) -> None:
     claimed = a_claimed_attempt(house)
-    now.move(house.policy.lease + house.policy.settle)
-    with freeze_time(elsewhere(timedelta(hours=1))):
-        settle.round()
+    now.move(house.policy.lease)
+    with seen_from_a_machine(postgres_url, timedelta(hours=1)) as database, a_desk(carrier, house) as desk:
+        Settle(database, desk, house.policy, house.now).round()
         assert house.attempt(claimed.id).phase is Phase.DIALLING
-    assert house.attempt(claimed.id).state is AttemptState.IN_PROGRESS
+        Settle(house.database, desk, house.policy, house.now).round()
+    assert house.attempt(claimed.id).phase is Phase.UNKNOWN
+
+
+@contextmanager
+def a_desk(carrier: SimulatedCarrier, house: House) -> Iterator[TwilioDesk]:
+    desk = TwilioDesk(carrier.account(), house.policy)
+    yield desk
+    desk._client.http_client.session.close()

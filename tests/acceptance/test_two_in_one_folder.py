@@ -1,0 +1,25 @@
+"""A second system in the same folder is refused, and the first one notices nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scheduler.settings import Settings
+from scheduler.system import AlreadyRunning, Options, System
+from tests.acceptance.conftest import WholeSystem
+
+
+@pytest.mark.parametrize("ephemeral", [False, True], ids=["keeping its data", "ephemeral"])
+def test_a_second_one_is_refused_and_takes_nothing_from_the_first(whole: WholeSystem, ephemeral: bool) -> None:
+    home = Path(whole.system.log_of("api")).parent.parent
+    before = json.loads((home / "run.json").read_text())
+    settings = Settings(database_url=None, redis_url=None, twilio_account_sid="")
+    with (
+        pytest.raises(AlreadyRunning, match="DUECALL_HOME"),
+        System(Options(home=home, ephemeral=ephemeral), settings, print),
+    ):
+        pytest.fail("two run in one folder")
+    assert json.loads((home / "run.json").read_text()) == before
+    assert whole.client.get("/readyz").status_code == 200
+    assert whole.client.post(whole.client.interview("+421915300001")).status_code == 201
