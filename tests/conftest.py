@@ -45,6 +45,11 @@ _BETWEEN_LOOKS_S = 0.02
 """How long others run before the next look; a wait ends by what it waits for, never by this."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts whole systems comes last: whoever waits sees the quick tests first."""
+    items.sort(key=lambda item: "acceptance" in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
