@@ -7,10 +7,16 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.domain.candidate import NewCandidate
+from scheduler.domain.interview import InterviewStatus
 
 
 class CommandKind(StrEnum):
     CREATE_INTERVIEW = "create_interview"
+    UPDATE_INTERVIEW = "update_interview"
+    DELETE_INTERVIEW = "delete_interview"
+    INVOKE_ATTEMPT = "invoke_attempt"
+    RESCHEDULE_ATTEMPT = "reschedule_attempt"
+    DELETE_ATTEMPT = "delete_attempt"
 
 
 class CommandState(StrEnum):
@@ -35,6 +41,68 @@ class CreateInterview:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpdateInterview:
+    """Change what is named; None leaves a thing as it is."""
+
+    interview_id: UUID
+    scheduled_at: str | None = None
+    """The text as it was sent; moves an ONLINE interview, or the pending attempt of a PHONE one."""
+    expires_at: str | None = None
+    metadata: dict[str, Any] | None = field(default=None, repr=False)
+    """Merged into what is there; a value of None removes its key."""
+    status: InterviewStatus | None = None
+    """COMPLETED or CANCELLED, and only of an ONLINE interview."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteInterview:
+    """Call no more for it, and forget it; a live call runs to its end."""
+
+    interview_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvokeAttempt:
+    """Call once more: a new attempt, and a new chain of retries. A pending one is replaced."""
+
+    interview_id: UUID
+    scheduled_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescheduleAttempt:
+    """Move a pending attempt; its id stays."""
+
+    interview_id: UUID
+    attempt_id: UUID
+    scheduled_at: str
+    if_match: str | None = None
+    """The header as it was sent; judged when the command is applied."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteAttempt:
+    """Cancel it when it is pending; it is listed no more."""
+
+    interview_id: UUID
+    attempt_id: UUID
+    if_match: str | None = None
+
+
+Request = CreateInterview | UpdateInterview | DeleteInterview | InvokeAttempt | RescheduleAttempt | DeleteAttempt
+"""What a command may ask for; its kind says which of them."""
+
+KIND_OF: dict[type[Request], CommandKind] = {
+    CreateInterview: CommandKind.CREATE_INTERVIEW,
+    UpdateInterview: CommandKind.UPDATE_INTERVIEW,
+    DeleteInterview: CommandKind.DELETE_INTERVIEW,
+    InvokeAttempt: CommandKind.INVOKE_ATTEMPT,
+    RescheduleAttempt: CommandKind.RESCHEDULE_ATTEMPT,
+    DeleteAttempt: CommandKind.DELETE_ATTEMPT,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
     """Why a command was not done; what `domain.refusals` says, in a form that can be stored."""
 
@@ -48,11 +116,13 @@ class Refusal:
 class Answer:
     """What became of a command: a refusal, or the interview as it stood when the command was applied.
 
-    `snapshot` is an `InterviewStory` as JSON, without metadata; it holds no name, number or address.
+    `snapshot` is an `InterviewStory` as JSON, without metadata; it holds no name, number or address. It is None where
+    the answer says no more than that it was done. `attempt_id` is the attempt that the command was about.
     """
 
     refusal: Refusal | None = None
     snapshot: dict[str, Any] | None = None
+    attempt_id: UUID | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

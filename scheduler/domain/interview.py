@@ -36,15 +36,20 @@ class Interview:
     status: InterviewStatus
     is_test: bool = False
     expires_at: datetime
+    expires_by_default: bool = True
+    """Nobody named `expires_at`: it is a span after the chain's first due time, and moves with that."""
+    scheduled_at: datetime | None = None
+    """When an ONLINE interview shall be; a PHONE interview's time is its attempt's."""
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
+    deleted_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterviewStory:
-    """An interview with its attempts, oldest first."""
+    """An interview with its attempts, oldest first; those that were deleted are not among them."""
 
     interview: Interview
     attempts: tuple[Attempt, ...]

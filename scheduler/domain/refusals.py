@@ -4,7 +4,11 @@
     ├── InvalidRequest      what was asked is wrong and must be changed
     ├── NotFound            it is not there, or not within the caller's reach
     ├── AccessDenied        a company that the key does not reach
-    └── Conflict            what was asked does not fit the present state
+    ├── Conflict            what was asked does not fit the present state
+    ├── PreconditionFailed  it is not as the caller last saw it
+    ├── Unprocessable       it contradicts an earlier request
+    ├── NotAuthenticated    no key, or none that is valid
+    └── Forbidden           a key that may not do this
 
 A class's docstring is its default message. `details` never holds more than the caller sent or may read.
 """
@@ -161,10 +165,46 @@ class JobRequired(InvalidRequest):
     code = "JOB_REQUIRED"
 
 
-class AgentNotSupported(InvalidRequest):
-    """This agent does not call by phone; use an agent of type PHONE."""
+class CallAttemptsNotSupported(InvalidRequest):
+    """An ONLINE interview is not called; it has no call attempts."""
 
-    code = "AGENT_TYPE_NOT_SUPPORTED"
+    code = "CALL_ATTEMPTS_NOT_SUPPORTED"
+
+
+class StatusNotSettable(InvalidRequest):
+    """The status of a PHONE interview follows from its calls; only an ONLINE one takes COMPLETED or CANCELLED."""
+
+    code = "STATUS_NOT_SETTABLE"
+
+
+class CallAttemptInProgress(Conflict):
+    """The phone may be ringing; wait until this call is over."""
+
+    code = "CALL_ATTEMPT_IN_PROGRESS"
+
+
+class CallAttemptNotPending(Conflict):
+    """Only a pending call attempt can be moved; invoke a new one instead."""
+
+    code = "CALL_ATTEMPT_NOT_PENDING"
+
+
+class InterviewFinished(Conflict):
+    """The interview is completed or cancelled; make a new one to call again."""
+
+    code = "INTERVIEW_FINISHED"
+
+
+class PreconditionFailed(Refused):
+    """It is not as the If-Match header says; read it again and decide anew."""
+
+    code = "PRECONDITION_FAILED"
+
+
+class EtagDiffers(PreconditionFailed):
+    """The call attempt has changed since that ETag was given; read it again and decide anew."""
+
+    code = "PRECONDITION_FAILED"
 
 
 class Unprocessable(Refused):
