@@ -117,6 +117,12 @@ class InvalidInterval(InvalidRequest):
     code = "CALL_TIME_INTERVALS_INVALID"
 
 
+class InvalidRetryPolicy(InvalidRequest):
+    """The retry policy cannot be used; details.reason says why, details.field where."""
+
+    code = "RETRY_POLICY_INVALID"
+
+
 class NeverOpen(InvalidRequest):
     """Without any call time interval nobody could ever be called."""
 
