@@ -360,6 +360,10 @@ class Interrupted:
             raise CarrierUnavailable(call_sid)
         return self._news
 
+    def cancel(self, call_sid: str) -> None: ...
+
+    def hang_up(self, call_sid: str) -> None: ...
+
 
 @pytest.mark.parametrize("news", [None, CallNews(call_sid=a_sid(), status=CallStatus.BUSY)], ids=["nothing", "busy"])
 def test_guard_epoch_what_was_asked_before_something_else_was_heard_writes_nothing(
