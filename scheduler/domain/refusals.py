@@ -177,6 +177,12 @@ class CallAttemptsNotSupported(InvalidRequest):
     code = "CALL_ATTEMPTS_NOT_SUPPORTED"
 
 
+class MetadataTooLarge(InvalidRequest):
+    """With this change the metadata would be more than a resource may carry: 10 KB, 5 levels, 50 keys."""
+
+    code = "METADATA_TOO_LARGE"
+
+
 class StatusNotSettable(InvalidRequest):
     """The status of a PHONE interview follows from its calls; only an ONLINE one takes COMPLETED or CANCELLED."""
 

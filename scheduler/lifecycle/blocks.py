@@ -111,7 +111,9 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
         consent_over = _consent_over(clocks, callee, now)
         opening = next_opening(clocks, callee.settings, now, policy)
     except TimezoneUnknown:
-        yield Block(rule=Rule.TIMEZONE_UNKNOWN, detail="Nothing says whose clock decides; set the candidate's timezone.")
+        yield Block(
+            rule=Rule.TIMEZONE_UNKNOWN, detail="Nothing says whose clock decides; set the candidate's timezone."
+        )
         return
     if consent_over:
         yield Block(
@@ -155,5 +157,5 @@ def _places(situation: Situation, now: datetime) -> Iterator[Block]:
     if load is not None and load.account_calls >= load.account_limit:
         yield Block(
             rule=Rule.ACCOUNT_LIMIT,
-            detail=f"The carrier account has {load.account_calls} calls in progress, and may have {load.account_limit}.",
+            detail=f"The account has {load.account_calls} calls in progress, and may have {load.account_limit}.",
         )

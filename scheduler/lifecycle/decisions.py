@@ -63,11 +63,12 @@ def on_acceptance(request: Request, busy: Attempt | None) -> None:
         return
     match request:
         case RescheduleAttempt() | DeleteAttempt():
+            # One that was given up and then seen to be live is over: it is not moved, and may be deleted.
             forbidden = request.attempt_id == busy.id and busy.state is AttemptState.IN_PROGRESS
         case InvokeAttempt():
             forbidden = True
         case UpdateInterview():
-            forbidden = request.scheduled_at is not None
+            forbidden = request.scheduled_at is not None or request.expires_at is not None
         case _:
             forbidden = False
     if forbidden:
@@ -115,7 +116,9 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
             return (Deferred(due_at=soon, cause=cause), ConsentEnded())
         case Rule.NOT_DUE | Rule.WINDOW_CLOSED | Rule.CARRIER_DOWN if block.until is not None:
             # A time that was asked for stands as it is; an opening is never taken for now by a rounding.
-            return (Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),)
+            return (
+                Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),
+            )
         case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING:
             return (Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
         case _:
@@ -146,7 +149,7 @@ def on_answer(
 
 
 def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, policy: Policy) -> bool:
-    """Would its turn in the carrier's queue come when this person may not be rung, or not for as long as it rings?"""
+    """Whether its turn in the carrier's queue comes when this person may not be rung, or not for long enough."""
     if callee is None:
         return False
     try:
@@ -219,6 +222,12 @@ def on_news(
         return ()
     if news.status is CallStatus.CANCELLED and attempt.hang_up is not None:
         return _on_our_cancel(attempt, news, callee, now, policy)
+    return _on_news_of_a_call_in_progress(attempt, news, callee, now, policy)
+
+
+def _on_news_of_a_call_in_progress(
+    attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
+) -> tuple[Event, ...]:
     events: list[Event] = []
     if attempt.phase is not Phase.PLACED:
         look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
@@ -280,9 +289,7 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
         if attempt.call_sid is not None and news.rank <= attempt.heard_rank:
             return ()
         look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
-        return (
-            LegSeen(call_sid=news.call_sid, rank=news.rank, look_at=look_at, answered_by=news.answered_by),
-        )
+        return (LegSeen(call_sid=news.call_sid, rank=news.rank, look_at=look_at, answered_by=news.answered_by),)
     answered_by = news.answered_by or attempt.answered_by
     known = CallNews(call_sid=news.call_sid, status=news.status, answered_by=answered_by, sip_code=news.sip_code)
     return (

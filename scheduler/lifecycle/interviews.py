@@ -1,5 +1,8 @@
 """What an interview is after something happened to its attempt."""
 
+from dataclasses import replace
+from datetime import datetime
+
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.interview import Interview, InterviewStatus
 
@@ -26,3 +29,9 @@ def status_after(status: InterviewStatus, attempt: Attempt, *, goes_on: bool) ->
 def may_go_on(interview: Interview) -> bool:
     """Whether another attempt may follow by itself."""
     return interview.status is InterviewStatus.SCHEDULED and interview.deleted_at is None
+
+
+def with_status(interview: Interview, status: InterviewStatus, now: datetime) -> Interview:
+    """The interview with this status; finished, unless it may still be called."""
+    over = status is not InterviewStatus.SCHEDULED
+    return replace(interview, status=status, finished_at=(interview.finished_at or now) if over else None)

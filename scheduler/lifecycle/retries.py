@@ -1,4 +1,4 @@
-"""Does another attempt follow by itself, and when? By the reason why the last one failed, and by the part of the day."""
+"""Does another attempt follow by itself, and when? By why the last one failed, and by the part of the day."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -73,7 +73,9 @@ def _as_retry(ended: Attempt) -> Attempt:
     return replace(ended, retry_number=ended.retry_number + 1)
 
 
-def _from(following: Attempt, callee: Callee, earliest_at: datetime, policy: Policy) -> tuple[datetime, datetime] | None:
+def _from(
+    following: Attempt, callee: Callee, earliest_at: datetime, policy: Policy
+) -> tuple[datetime, datetime] | None:
     """The earliest instant, and the first opening from then on."""
     due_at = next_opening(deciding_clocks(following, callee, earliest_at), callee.settings, earliest_at, policy)
     return None if due_at is None else (earliest_at, due_at)

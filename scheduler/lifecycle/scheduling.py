@@ -92,6 +92,14 @@ _ANY_CLOCK = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta())
 """For a text that says all by itself."""
 
 
+def clock_or_none(callee: Callee) -> CalleeClock | None:
+    """Whose clock a wall time is on that names none; None when nothing says it."""
+    try:
+        return _clock(None, callee)
+    except TimezoneUnknown:
+        return None
+
+
 def default_expiry(due_at: datetime) -> datetime:
     return due_at + times.DEFAULT_LIFE
 

@@ -300,4 +300,15 @@ def is_busy(attempt: Attempt) -> bool:
     return attempt.state is _IN_PROGRESS or has_live_leg(attempt)
 
 
-__all__ = ["ARROWS", "CALL_ENDS", "ENDS", "Arrow", "NoSuchArrow", "arrow_of", "evolve", "has_live_leg", "is_busy", "is_over"]
+__all__ = [
+    "ARROWS",
+    "CALL_ENDS",
+    "ENDS",
+    "Arrow",
+    "NoSuchArrow",
+    "arrow_of",
+    "evolve",
+    "has_live_leg",
+    "is_busy",
+    "is_over",
+]

@@ -174,6 +174,15 @@ class Attempts:
         ).one_or_none()
         return _attempt(row) if row else None
 
+    def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
+        """Whether the interview has that attempt, and nobody deleted it."""
+        query = select(attempts.c.id).where(
+            attempts.c.id == attempt_id,
+            attempts.c.interview_id == interview_id,
+            attempts.c.deleted_at.is_(None),
+        )
+        return self._connection.execute(query).first() is not None
+
     def has_open(self, interview_id: UUID) -> bool:
         """Whether the interview has an attempt that is pending or in progress."""
         query = select(attempts.c.id).where(
@@ -235,9 +244,7 @@ class Attempts:
         self._write_history(moved, event.name, attempt.state, arrow.target, arrow.reason, actor, _detail(event))
         if isinstance(event, NeverDialled):
             self._connection.execute(
-                update(attempt_tokens)
-                .where(attempt_tokens.c.token == attempt.token)
-                .values(closed_sid=event.call_sid)
+                update(attempt_tokens).where(attempt_tokens.c.token == attempt.token).values(closed_sid=event.call_sid)
             )
         return moved
 
@@ -557,7 +564,8 @@ _NUMBERS = text("""
 _COUNTS = text("""
     WITH pending AS (
         SELECT a.company_id, a.due_at, a.due_at <= :now AS due,
-               l.attempt_id IS NOT NULL OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
+               l.attempt_id IS NOT NULL
+               OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
                EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL) AS held
         FROM attempts a
         JOIN lines l ON l.number_hash = a.number_hash

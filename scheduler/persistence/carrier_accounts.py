@@ -117,9 +117,7 @@ class CarrierAccounts:
         self._connection.execute(
             update(carrier_accounts)
             .where(carrier_accounts.c.id == account_id)
-            .values(
-                failures=breaker.failures, down_until=breaker.down_until, down_cause=breaker.cause, updated_at=now
-            )
+            .values(failures=breaker.failures, down_until=breaker.down_until, down_cause=breaker.cause, updated_at=now)
         )
 
     def close_breaker(self, account_id: int, now: datetime) -> bool:

@@ -19,7 +19,10 @@ class Inbox:
         self._connection = connection
 
     def add(self, command: Command) -> bool:
-        """Accept the command, or keep one that was refused at once. False when its principal has sent one with that idempotency key before."""
+        """Accept the command, or keep one that was refused at once.
+
+        False when its principal has sent one with that idempotency key before.
+        """
         row = self._connection.execute(
             insert(inbox)
             .values(

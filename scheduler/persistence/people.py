@@ -42,9 +42,11 @@ class Candidates:
         ).one_or_none()
         return _candidate(row) if row else None
 
+    def lock(self, company_id: UUID, candidate_id: UUID, *, shared: bool = False) -> Candidate | None:
+        """The candidate, if it is this company's and not erased; nobody else may change it until we commit.
 
-    def lock(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
-        """The candidate, if it is this company's and not erased; nobody else may change it until we commit."""
+        `shared`: others may lock it so too, as those do who make an interview with this person.
+        """
         row = self._connection.execute(
             select(candidates)
             .where(
@@ -52,7 +54,7 @@ class Candidates:
                 candidates.c.company_id == company_id,
                 candidates.c.erased_at.is_(None),
             )
-            .with_for_update(key_share=True)
+            .with_for_update(read=shared, key_share=not shared)
         ).one_or_none()
         return _candidate(row) if row else None
 

@@ -366,6 +366,9 @@ reresolutions = Table(
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("candidate_id", Uuid),
     Column("after_id", Uuid),
+    # Two passes: the second one, a little later, sees what was being made under the old settings meanwhile.
+    Column("is_last_pass", Boolean, nullable=False),
+    Column("not_before", _INSTANT, nullable=False),
     Column("asked_at", _INSTANT, nullable=False),
     Column("rung_at", _INSTANT, nullable=False),
     Index(None, "company_id"),

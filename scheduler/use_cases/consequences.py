@@ -1,7 +1,6 @@
 """What follows when something happens to an attempt: its line, its interview, a retry; in the caller's transaction."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from uuid import uuid4
 
@@ -17,7 +16,7 @@ from scheduler.domain.attempt import (
     Reason,
 )
 from scheduler.domain.call import CallNews, Rank
-from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.domain.interview import Interview
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.domain.schedule import Schedule
 from scheduler.hashing import Hasher
@@ -231,9 +230,3 @@ def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview:
         created_at=now,
         updated_at=now,
     )
-
-
-def finished(interview: Interview, status: InterviewStatus, now: datetime) -> Interview:
-    """The interview with this status; over, unless it may still be called."""
-    over = status is not InterviewStatus.SCHEDULED
-    return replace(interview, status=status, finished_at=(interview.finished_at or now) if over else None)

@@ -253,9 +253,13 @@ class Dial:
     def _compare(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> list[Alarmed]:
         """A late record writes nothing; but a call that it names must be the one that the attempt has, or may have."""
         present = stores.attempts.lock(attempt.id)
+        assert attempt.token is not None
+        claim = stores.carrier_events.claim_of(attempt.token)
         for event in events:
             if isinstance(event, Placed):
                 news = CallNews(call_sid=event.call_sid, status=CallStatus.QUEUED, token=attempt.token)
+                if claim is not None and decisions.is_old_news(claim.closed_sid, news):
+                    continue
                 heard = decisions.on_news(present, news, None, now, self._policy)
                 if isinstance(heard, Alarm):
                     return [Alarmed(heard, present)]
@@ -269,9 +273,7 @@ def situation_from(row: LookRow, hasher: Hasher, skew: timedelta = timedelta()) 
     is_its_line = number is not None and hasher.number(number.e164) == attempt.number_hash
     return Situation(
         attempt=attempt,
-        callee=Callee(
-            number=number, timezone=row.timezone, consent_until=row.gdpr_expiry_date, settings=row.settings
-        ),
+        callee=Callee(number=number, timezone=row.timezone, consent_until=row.gdpr_expiry_date, settings=row.settings),
         line=Line(
             mine=is_its_line and row.line_holder == attempt.id,
             held_by_another=row.line_holder not in {None, attempt.id},
