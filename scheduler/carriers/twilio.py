@@ -66,6 +66,10 @@ _ANSWERED_BY = {
     "unknown": AnsweredBy.UNKNOWN,
 }
 
+_RETRIES = "#rc=5&rp=5xx,ct,rt"
+"""Twilio's connection overrides: of itself it sends a callback again only when it could not connect. The fragment is
+neither sent nor signed."""
+
 _NUMBER_CODES = frozenset({13223, 13224, 13225, 21202, 21203, 21211, 21214, 21215, 21216, 21217})
 """Twilio's error codes that speak of the called number: invalid, unreachable, blocked, not permitted."""
 _NOT_TAKEN_CODES = {
@@ -206,7 +210,7 @@ class TwilioLine:
             ("Url", f"{self._account.voice_url}?attempt={order.token}"),
             ("Timeout", str(int(order.ring_timeout.total_seconds()))),
             ("TimeLimit", str(int(order.time_limit.total_seconds()))),
-            ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}"),
+            ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}"),
             ("StatusCallbackMethod", "POST"),
             # Repeated fields: one with blanks between the names is taken for a single, unknown event.
             *(("StatusCallbackEvent", event) for event in _CALLBACK_EVENTS),
