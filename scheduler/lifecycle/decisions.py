@@ -276,17 +276,7 @@ def next_opening(
     clocks: Sequence[CalleeClock], settings: CompanySettings, now: datetime, policy: Policy
 ) -> datetime | None:
     """The first instant from `now` on at which all `clocks` are open with room to ring; None when there is none."""
-    instant = now
-    horizon = now + timedelta(days=14)
-    while instant < horizon:
-        openings = [call_windows.next_open(clock, settings.intervals, instant, room=policy.room) for clock in clocks]
-        if any(opening is None for opening in openings):
-            return None
-        latest = max(opening for opening in openings if opening is not None)
-        if latest == instant:
-            return instant
-        instant = latest
-    return None
+    return call_windows.next_open(clocks, settings.intervals, now, room=policy.room)
 
 
 def on_answer(answer: CarrierAnswer, now: datetime, policy: Policy) -> Event:

@@ -1,11 +1,10 @@
 """When a person may be rung."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache, reduce
-from itertools import pairwise
-from operator import itemgetter
+from itertools import pairwise, takewhile
 
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.refusals import TimezoneAmbiguous, TimezoneUnknown
@@ -16,6 +15,7 @@ from scheduler.timing.requested_time import RequestedTime
 
 __all__ = [
     "SEARCHED",
+    "Clocks",
     "common_minutes",
     "instant_of",
     "intervals_as_json",
@@ -27,6 +27,9 @@ __all__ = [
     "utc_offsets",
 ]
 
+Clocks = CalleeClock | Sequence[CalleeClock]
+"""One clock, or several that must all be open: the intervals hold on each."""
+
 SEARCHED = timedelta(days=35)
 """How far ahead the next opening is looked for.
 
@@ -37,7 +40,7 @@ whose hours meet only in another season have no opening.
 
 
 def is_open(
-    clock: CalleeClock,
+    clocks: Clocks,
     intervals: Sequence[CallTimeInterval],
     instant: datetime,
     *,
@@ -45,14 +48,13 @@ def is_open(
 ) -> bool:
     """Whether this person may be rung from `instant` (aware UTC) until `room` later, both ends included.
 
-    Every zone of the clock must be open all that time. An unknown zone is never open.
+    Every zone of every clock must be open all that time. An unknown zone is never open, nor is no clock at all.
     """
-    span = _span_at_or_after(_openings_for(clock, intervals, instant), instant, room)
-    return span is not None and span[0] <= instant
+    return next_open(clocks, intervals, instant, room=room) == instant
 
 
 def next_open(
-    clock: CalleeClock,
+    clocks: Clocks,
     intervals: Sequence[CallTimeInterval],
     instant: datetime,
     *,
@@ -62,30 +64,32 @@ def next_open(
 
     Openings not longer than `room` (at most a week) are passed over.
     """
-    span = _span_at_or_after(_openings_for(clock, intervals, instant), instant, room)
-    if span is None:
-        return None
-    opening = max(span[0], instant)
-    return opening if opening - instant <= SEARCHED else None
+    opens = closes = instant
+    for span_opens, span_closes in _openings_after(clocks, intervals, instant):
+        if span_opens > closes:  # does not touch the one before, as two do where a week ends
+            opens = span_opens
+        closes = span_closes
+        if opens - instant > SEARCHED:
+            return None
+        if closes - opens > room:
+            return opens
+    return None
 
 
 def common_minutes(
-    clock: CalleeClock,
+    clocks: Clocks,
     intervals: Sequence[CallTimeInterval],
     instant: datetime,
     *,
     days: int = 7,
 ) -> timedelta:
-    """How long all zones are open at once in the `days` (at most 35) from `instant` (aware UTC) on."""
-    spans = _openings_for(clock, intervals, instant)
-    return sum(
-        (
-            min(closes - instant, timedelta(days=days)) - max(opens - instant, timedelta())
-            for opens, closes in spans
-            if closes > instant and opens - instant < timedelta(days=days)
-        ),
-        timedelta(),
+    """How long all are open at once in the `days` (at most 35) from `instant` (aware UTC) on."""
+    looked_at = timedelta(days=days)
+    spans = (
+        (max(opens - instant, timedelta()), min(closes - instant, looked_at))
+        for opens, closes in _openings_after(clocks, intervals, instant)
     )
+    return sum((closes - opens for opens, closes in takewhile(lambda span: span[0] < looked_at, spans)), timedelta())
 
 
 def local_times(clock: CalleeClock, instant: datetime) -> tuple[datetime, ...]:
@@ -135,11 +139,11 @@ _WEEK = 7 * _DAY
 _MONDAY = -3 * _DAY
 """The first of January 1970 was a Thursday."""
 
-_STEP = 2 * _DAY
+_STEP = _WEEK // 2
 """No clock has changed twice within 167 hours since 1970; a test looks at all that the zone data know of."""
 
-_COVERED = 7 * _WEEK
-"""What is computed at once: the week that holds the instant, five that are searched, one for `room`."""
+_WEEKS = 7
+"""The week that holds the instant, five that are searched, one for `room`."""
 
 
 def _clocks(clock: CalleeClock) -> tuple[tzinfo, ...]:
@@ -150,29 +154,28 @@ def _clocks(clock: CalleeClock) -> tuple[tzinfo, ...]:
     return tuple(zone_names.zone(name) for name in clock.zones)
 
 
-def _openings_for(
-    clock: CalleeClock, intervals: Sequence[CallTimeInterval], instant: datetime
-) -> tuple[tuple[datetime, datetime], ...]:
-    """The openings from the week of `instant` on; none where a zone is unknown."""
+def _openings_after(
+    clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    """The openings that close after `instant`, cut where weeks begin; none where a zone is unknown.
+
+    A week is computed when it is asked for: the next opening is mostly in the first one.
+    """
+    together = (clocks,) if isinstance(clocks, CalleeClock) else clocks
     try:
-        clocks = _clocks(clock)
+        kept = tuple(each for clock in together for each in _clocks(clock))
     except TimezoneUnknown:
-        return ()
-    return _common_openings(clocks, tuple(intervals), (instant - _EPOCH) // timedelta(seconds=_WEEK))
+        return
+    if not kept:
+        return
+    hours = tuple(intervals)
+    first = (instant - _EPOCH) // timedelta(seconds=_WEEK)
+    for week in range(first, first + _WEEKS):
+        yield from (span for span in _common_openings(kept, hours, week) if span[1] > instant)
 
 
-def _span_at_or_after(
-    spans: tuple[tuple[datetime, datetime], ...], instant: datetime, room: timedelta
-) -> tuple[datetime, datetime] | None:
-    for index in range(bisect_right(spans, instant, key=itemgetter(1)), len(spans)):
-        opens, closes = spans[index]
-        if closes - max(opens, instant) > room:
-            return opens, closes
-    return None
-
-
-# The caches make 42 zones cheap: a decision is a search in a list. Zones that keep the same time have equal
-# steps and are computed once, whatever they are called.
+# Zones that keep the same time have equal steps and are computed once, whatever they are called; what was computed
+# for a week holds for everybody with these clocks and hours.
 
 
 @lru_cache(maxsize=2048)
@@ -241,8 +244,8 @@ def _in_both(these: tuple[_Span, ...], those: tuple[_Span, ...]) -> tuple[_Span,
 
 @lru_cache(maxsize=2048)
 def _steps(clock: tzinfo, week: int) -> tuple[_Step, ...]:
-    """The stretches of constant offset of a clock in the time that is covered from that week on."""
-    begins, ends = max(week * _WEEK, _FIRST), min(week * _WEEK + _COVERED, _LAST)
+    """The stretches of constant offset of a clock in one week."""
+    begins, ends = max(week * _WEEK, _FIRST), min((week + 1) * _WEEK, _LAST)
     marks = [(second, _offset(clock, second)) for second in (*range(begins, ends, _STEP), ends)]
     bounds = [begins, *(_change(clock, *pair) for pair in pairwise(marks) if pair[0][1] != pair[1][1]), ends]
     return tuple((early, late, _offset(clock, early)) for early, late in pairwise(bounds))
