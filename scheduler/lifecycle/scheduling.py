@@ -25,7 +25,6 @@ from scheduler.timing.callee_zones import CalleeNumber
 from scheduler.timing.requested_time import RequestedTime
 
 _SHORTEST_COMMON_OPENING = timedelta(minutes=60)
-_SEARCHED = timedelta(days=35)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,16 +267,7 @@ def next_opening(
     clocks: Sequence[CalleeClock], settings: CompanySettings, now: datetime, policy: Policy
 ) -> datetime | None:
     """The first instant from `now` on at which all `clocks` are open with room to ring; None when there is none."""
-    instant = now
-    while instant <= now + _SEARCHED:
-        openings = [call_windows.next_open(clock, settings.intervals, instant, room=policy.room) for clock in clocks]
-        if any(opening is None for opening in openings):
-            return None
-        latest = max(opening for opening in openings if opening is not None)
-        if latest == instant:
-            return instant
-        instant = latest
-    return None
+    return call_windows.next_open(clocks, settings.intervals, now, room=policy.room)
 
 
 # ---- after hours, zones or the number changed
