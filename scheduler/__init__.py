@@ -2,7 +2,7 @@
 
 An attempt's story has seven stops, one module each:
 
-    submit   scheduler.use_cases.submit   Submit.interview    a command becomes durable and is accepted
+    submit   scheduler.use_cases.submit   Submit.command      a command becomes durable and is accepted
     apply    scheduler.use_cases.apply    Apply.command       a worker does what it asks, once
     release  scheduler.use_cases.release  Release.due         what is due is rung for
     dial     scheduler.use_cases.dial     Dial.claim          claim, last look, one POST, record

@@ -107,7 +107,7 @@ async def _submit(
             raise invalid_fields(stale)
         return Accepted(command=earlier, replayed=True)
     return await here.ask(
-        here.doors.submit.interview,
+        here.doors.submit.command,
         principal,
         company_id,
         body.to_command(),

@@ -11,7 +11,7 @@ from scheduler.domain.command import Answer, Command, CreateInterview, Refusal
 from scheduler.domain.company import Company
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import (
-    AgentNotSupported,
+    CallAttemptsNotSupported,
     JobRequired,
     NoOpeningBeforeExpiry,
     NotFound,
@@ -200,7 +200,7 @@ def _agent(stores: Stores, company: Company, agent_id: UUID) -> Agent:
     if agent is None:
         raise NotFound("There is no such agent.", resourceType="agent", resourceId=str(agent_id))
     if agent.type is not AgentType.PHONE:
-        raise AgentNotSupported
+        raise CallAttemptsNotSupported
     if agent.focus is not AgentFocus.GENERIC:
         raise JobRequired
     if agent.caller_number is None:

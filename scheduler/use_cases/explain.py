@@ -7,6 +7,7 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
+from scheduler.domain.explanation import CallTimeAnswer, CallTimeQuestion, Explanation
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import NotFound
@@ -47,6 +48,20 @@ class Explain:
                 raise NotFound("There is no such interview.", resourceType="interview", resourceId=str(interview_id))
             return InterviewStory(interview=interview, attempts=stores.attempts.of_interview(company, interview_id))
 
+    def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
+        """The attempt. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        raise NotImplementedError
+
+    def explanation(
+        self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
+    ) -> Explanation:
+        """Why it stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        raise NotImplementedError
+
+    def preview(self, principal: Principal, company_id: UUID | None, question: CallTimeQuestion) -> CallTimeAnswer:
+        """What an interview would be answered. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        raise NotImplementedError
+
     def waiting(self) -> Sequence[Waiting]:
         """Every company's attempts, counted. Raises DatabaseAway."""
         now = self._now()
@@ -64,6 +79,11 @@ class Explain:
                 )
                 for row in stores.attempts.counts(now)
             ]
+
+
+def etag_of(attempt: Attempt) -> str:
+    """The strong ETag of the attempt as it stands, in its quotes."""
+    return f'"{attempt.epoch}"'
 
 
 def waits_for(attempt: Attempt, now: datetime) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now, monotonic
-from scheduler.domain.command import Command, CommandKind, CreateInterview
+from scheduler.domain.command import KIND_OF, Command, CreateInterview, Request
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, IdempotencyKeyReused, NotFound
 from scheduler.persistence.database import Database, DatabaseAway, Stores
@@ -31,26 +31,28 @@ class Submit:
         self._bell = bell
         self._now = now
 
-    def interview(
+    def command(
         self,
         principal: Principal,
         company_id: UUID | None,
-        request: CreateInterview,
+        request: Request,
         *,
         idempotency_key: str | None,
         request_hash: bytes,
     ) -> Accepted:
-        """Accept the wish for an interview.
+        """Accept what is asked for.
 
         Raises CompanyIdRequired, AccessDenied, IdempotencyKeyReused, DatabaseAway; after any of them nothing was
         accepted.
         """
+        if not isinstance(request, CreateInterview):
+            raise NotImplementedError
         started = monotonic()
         with self._database.transaction() as stores:
             company = reached_company(stores, principal, company_id)
             command = Command(
                 id=uuid4(),
-                kind=CommandKind.CREATE_INTERVIEW,
+                kind=KIND_OF[type(request)],
                 principal_id=principal.id,
                 company_id=company,
                 idempotency_key=idempotency_key,
