@@ -173,7 +173,9 @@ def test_the_document_tells_every_operation_and_error(intake: Intake) -> None:
     for status in ERRORS_OF_A_COMMAND:
         content = create["responses"][status]["content"]["application/json"]
         assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
-        assert content["example"]["error"]["code"]
+        assert content["examples"]
+        for code, example in content["examples"].items():
+            assert example["value"]["error"]["code"] == code
     assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
 
 
