@@ -1,26 +1,26 @@
-"""Interviews over HTTP: asked for, and looked at."""
+"""Interviews over HTTP: asked for, looked at, changed, deleted."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import answers, json_body
 from api_shim.auth import CompanyRead, Reader
-from api_shim.commanding import FromWriter
+from api_shim.commanding import FromDeleter, FromWriter
 from api_shim.errors import refuse_any
 from api_shim.house import house
 from api_shim.openapi import command_answers, error_answers
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
-from api_shim.schemas.interview import AttemptsAnswer, InterviewAnswer, InterviewView, attempt_page
+from api_shim.schemas.envelope import DoneAnswer
+from api_shim.schemas.interview import InterviewAnswer, InterviewView
+from api_shim.schemas.update_interview import CHANGES, InterviewChange
 from scheduler.domain import refusals
+from scheduler.domain.command import DeleteInterview
 
 router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
-
-_PAGE = Query(ge=1, le=10_000)
-_LIMIT = Query(ge=1, le=100)
 
 
 @router.post(
@@ -64,20 +64,40 @@ async def get_interview(
     return answers.answered(request, InterviewView.of(story, story.interview.metadata, here.doors.now()))
 
 
-@router.get(
-    "/interviews/{interviewId}/call-attempts",
-    operation_id="listCallAttempts",
-    summary="The call attempts of an interview, newest first",
-    responses={200: {"model": AttemptsAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+@router.patch(
+    "/interviews/{interviewId}",
+    operation_id="updateInterview",
+    summary="Change an interview: its time, its end, its metadata; the status of an ONLINE one",
+    responses=command_answers(
+        HTTPStatus.OK,
+        InterviewAnswer,
+        "Applied: the interview as it is now.",
+        refusals.OutsideCallTimeInterval,
+        refusals.StatusNotSettable,
+        refusals.CallAttemptNotPending,
+        refusals.CallAttemptInProgress,
+        refusals.InterviewFinished,
+    ),
 )
-async def list_call_attempts(
-    request: Request,
-    principal: Reader,
-    company_id: CompanyRead,
+async def update_interview(
+    sender: FromWriter,
     interviewId: UUID,  # noqa: N803 - as on the wire
-    page: Annotated[int, _PAGE] = 1,
-    limit: Annotated[int, _LIMIT] = 20,
-) -> JSONResponse:
-    here = house(request)
-    story = await here.ask(here.doors.explain.interview, principal, company_id, interviewId)
-    return answers.answered(request, attempt_page(story, page, limit, here.doors.now()))
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[InterviewChange, Body(openapi_examples=CHANGES)],
+) -> Response:
+    refuse_any(body.contradictions())
+    return await sender.command(body.to_command(interviewId), raw)
+
+
+@router.delete(
+    "/interviews/{interviewId}",
+    operation_id="deleteInterview",
+    summary="Call no more for an interview, and forget it; a live call runs to its end",
+    responses=command_answers(HTTPStatus.OK, DoneAnswer, "Applied: it is gone."),
+)
+async def delete_interview(
+    sender: FromDeleter,
+    interviewId: UUID,  # noqa: N803 - as on the wire
+    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
+) -> Response:
+    return await sender.command(DeleteInterview(interview_id=interviewId), raw)
