@@ -2,12 +2,12 @@
 
 from http import HTTPStatus
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import answers, json_body
+from api_shim.addresses import AttemptId, InterviewId
 from api_shim.asked import IfMatch
 from api_shim.auth import CompanyRead, Reader
 from api_shim.commanding import FromWriter
@@ -46,12 +46,12 @@ async def list_call_attempts(
     request: Request,
     principal: Reader,
     company_id: CompanyRead,
-    interviewId: UUID,  # noqa: N803 - as on the wire
+    interview_id: InterviewId,
     page: Annotated[int, _PAGE] = 1,
     limit: Annotated[int, _LIMIT] = 20,
 ) -> JSONResponse:
     here = house(request)
-    story = await here.ask(here.doors.explain.interview, principal, company_id, interviewId)
+    story = await here.ask(here.doors.explain.interview, principal, company_id, interview_id)
     return answers.answered(request, attempt_page(story, page, limit, here.doors.now()))
 
 
@@ -72,12 +72,12 @@ async def list_call_attempts(
 )
 async def create_call_attempt(
     sender: FromWriter,
-    interviewId: UUID,  # noqa: N803 - as on the wire
+    interview_id: InterviewId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_if_any)],
     body: Annotated[CallRequest, Body(openapi_examples=CALLS)] = _AS_SOON_AS_ALLOWED,
 ) -> Response:
     refuse_any(body.contradictions())
-    return await sender.command(body.to_command(interviewId), raw)
+    return await sender.command(body.to_command(interview_id), raw)
 
 
 @router.get(
@@ -90,11 +90,11 @@ async def get_call_attempt(
     request: Request,
     principal: Reader,
     company_id: CompanyRead,
-    interviewId: UUID,  # noqa: N803 - as on the wire
-    attemptId: UUID,  # noqa: N803 - the same
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
 ) -> JSONResponse:
     here = house(request)
-    attempt = await here.ask(here.doors.explain.attempt, principal, company_id, interviewId, attemptId)
+    attempt = await here.ask(here.doors.explain.attempt, principal, company_id, interview_id, attempt_id)
     # No 304: what it waits for changes with the clock, and the ETag does not.
     return answers.answered(request, AttemptView.of(attempt, here.doors.now()), headers={"ETag": etag_of(attempt)})
 
@@ -116,13 +116,13 @@ async def get_call_attempt(
 )
 async def reschedule_call_attempt(
     sender: FromWriter,
-    interviewId: UUID,  # noqa: N803 - as on the wire
-    attemptId: UUID,  # noqa: N803 - the same
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
     if_match: IfMatch,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CallMove, Body(openapi_examples=MOVES)],
 ) -> Response:
-    return await sender.command(body.to_command(interviewId, attemptId, if_match), raw)
+    return await sender.command(body.to_command(interview_id, attempt_id, if_match), raw)
 
 
 @router.delete(
@@ -140,12 +140,12 @@ async def reschedule_call_attempt(
 )
 async def delete_call_attempt(
     sender: FromWriter,
-    interviewId: UUID,  # noqa: N803 - as on the wire
-    attemptId: UUID,  # noqa: N803 - the same
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
     if_match: IfMatch,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
-    return await sender.command(DeleteAttempt(interview_id=interviewId, attempt_id=attemptId, if_match=if_match), raw)
+    return await sender.command(DeleteAttempt(interview_id=interview_id, attempt_id=attempt_id, if_match=if_match), raw)
 
 
 @router.get(
@@ -158,9 +158,9 @@ async def explain_call_attempt(
     request: Request,
     principal: Reader,
     company_id: CompanyRead,
-    interviewId: UUID,  # noqa: N803 - as on the wire
-    attemptId: UUID,  # noqa: N803 - the same
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
 ) -> JSONResponse:
     here = house(request)
-    explanation = await here.ask(here.doors.explain.explanation, principal, company_id, interviewId, attemptId)
+    explanation = await here.ask(here.doors.explain.explanation, principal, company_id, interview_id, attempt_id)
     return answers.answered(request, ExplanationView.of(explanation))

@@ -2,12 +2,12 @@
 
 from http import HTTPStatus
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import answers, json_body
+from api_shim.addresses import InterviewId
 from api_shim.auth import CompanyRead, Reader
 from api_shim.commanding import FromDeleter, FromWriter
 from api_shim.errors import refuse_any
@@ -20,11 +20,13 @@ from api_shim.schemas.update_interview import CHANGES, InterviewChange
 from scheduler.domain import refusals
 from scheduler.domain.command import DeleteInterview
 
+_ALL = "/interviews"
+_ONE = _ALL + "/{interviewId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
 
 
 @router.post(
-    "/interviews",
+    _ALL,
     operation_id="createInterview",
     summary="Schedule an interview, and its first call",
     status_code=HTTPStatus.CREATED,
@@ -48,7 +50,7 @@ async def create_interview(
 
 
 @router.get(
-    "/interviews/{interviewId}",
+    _ONE,
     operation_id="getInterview",
     summary="An interview with its call attempts",
     responses={200: {"model": InterviewAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
@@ -57,15 +59,15 @@ async def get_interview(
     request: Request,
     principal: Reader,
     company_id: CompanyRead,
-    interviewId: UUID,  # noqa: N803 - as on the wire
+    interview_id: InterviewId,
 ) -> JSONResponse:
     here = house(request)
-    story = await here.ask(here.doors.explain.interview, principal, company_id, interviewId)
+    story = await here.ask(here.doors.explain.interview, principal, company_id, interview_id)
     return answers.answered(request, InterviewView.of(story, story.interview.metadata, here.doors.now()))
 
 
 @router.patch(
-    "/interviews/{interviewId}",
+    _ONE,
     operation_id="updateInterview",
     summary="Change an interview: its time, its end, its metadata; the status of an ONLINE one",
     responses=command_answers(
@@ -81,23 +83,23 @@ async def get_interview(
 )
 async def update_interview(
     sender: FromWriter,
-    interviewId: UUID,  # noqa: N803 - as on the wire
+    interview_id: InterviewId,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[InterviewChange, Body(openapi_examples=CHANGES)],
 ) -> Response:
     refuse_any(body.contradictions())
-    return await sender.command(body.to_command(interviewId), raw)
+    return await sender.command(body.to_command(interview_id), raw)
 
 
 @router.delete(
-    "/interviews/{interviewId}",
+    _ONE,
     operation_id="deleteInterview",
     summary="Call no more for an interview, and forget it; a live call runs to its end",
     responses=command_answers(HTTPStatus.OK, DoneAnswer, "Applied: it is gone."),
 )
 async def delete_interview(
     sender: FromDeleter,
-    interviewId: UUID,  # noqa: N803 - as on the wire
+    interview_id: InterviewId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
-    return await sender.command(DeleteInterview(interview_id=interviewId), raw)
+    return await sender.command(DeleteInterview(interview_id=interview_id), raw)
