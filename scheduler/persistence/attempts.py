@@ -105,6 +105,15 @@ class Attempts:
         row = self._connection.execute(select(attempts).where(attempts.c.id == attempt_id)).one_or_none()
         return _attempt(row) if row else None
 
+    def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
+        """All attempts of an interview, whosever it is, deleted ones too, oldest first; for operators."""
+        rows = self._connection.execute(
+            select(attempts)
+            .where(attempts.c.interview_id == interview_id)
+            .order_by(attempts.c.created_at, attempts.c.id)
+        )
+        return tuple(_attempt(row) for row in rows)
+
     def history(self, attempt_id: UUID) -> tuple[Happening, ...]:
         """What happened to it, in its order."""
         rows = self._connection.execute(

@@ -108,6 +108,14 @@ class Explain:
                 raise no_such("callAttempt", attempt_id)
             return self._explanation(stores, attempt)
 
+    def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
+        """An interview's attempts for whoever runs the installation, deleted ones included, oldest first.
+
+        None where there is no such interview. Raises DatabaseAway.
+        """
+        with self._database.transaction() as stores:
+            return stores.attempts.find_of_interview(interview_id)
+
     def _explanation(self, stores: Stores, attempt: Attempt) -> Explanation:
         now = self._now()
         happenings = stores.attempts.history(attempt.id)
