@@ -1,4 +1,4 @@
-"""What people type: `duecall up`, `duecall demo`, `duecall status`, and the rest."""
+"""What people type: `duecall up`, `duecall demo`, `duecall explain`, `duecall status`, and the rest."""
 
 import json
 import signal
@@ -7,21 +7,25 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
 from uuid import UUID
 
 import typer
 import uvicorn
+from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Column, Table
+from typer.exceptions import TyperException
 
+from api_shim.schemas.explanation import ExplanationView
 from scheduler import demo as sample_calls
+from scheduler import pages
 from scheduler.carriers.simulator.app import create_app as create_simulator
-from scheduler.clock import clock, machine_now
+from scheduler.clock import Now, clock, machine_now
+from scheduler.domain.explanation import Explanation
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.refusals import Refused
+from scheduler.domain.refusals import NotFound, Refused
 from scheduler.embedded import EmbeddedPostgres, ServerUnavailable
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import UnsafeTimes
@@ -35,6 +39,13 @@ from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import ALL_SCOPES, Keys
+from scheduler.use_cases.pauses import Pauses
+
+
+def _examples(*lines: str) -> str:
+    """The end of a --help: commands that can be pasted."""
+    return "\n".join(("Examples:", "", *(f"$ {line}" for line in lines)))
+
 
 app = typer.Typer(
     name="duecall",
@@ -65,9 +76,13 @@ At = Annotated[
 ]
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Begin with no data, and forget all data at the end.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+WhichCompany = Annotated[UUID | None, typer.Argument(metavar="COMPANY_ID", show_default=False)]
+Everything = Annotated[bool, typer.Option("--all", help="Everything, for every company.")]
 
 
-@app.command()
+@app.command(
+    epilog=_examples("duecall up", "duecall up --at 2026-04-02T07:59+10:30", "duecall up --ephemeral --port 8080")
+)
 def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
     """Run the whole system until Ctrl-C, on private servers or on DATABASE_URL and REDIS_URL.
 
@@ -86,7 +101,7 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
             _pause()
 
 
-@app.command()
+@app.command(epilog=_examples("duecall demo", "duecall demo --once", "duecall demo --once --carrier refuse"))
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End by itself; exit 0 if each call ended as expected.")] = False,
     carrier: Annotated[
@@ -99,7 +114,7 @@ def demo(
         _fail(f"--carrier is one of: {', '.join(sample_calls.CARRIERS)}; got {carrier!r}")
     chosen = settings()
     options = Options(
-        home=chosen.duecall_home / "demo",
+        home=_demo_home(chosen),
         ephemeral=True,
         clock_offset_s=_offset(sample_calls.STARTS_AT, chosen),
         variables=sample_calls.VARIABLES,
@@ -119,30 +134,159 @@ def demo(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=_examples("duecall explain 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11", "duecall explain ID --json | jq .blocks")
+)
+def explain(
+    attempt_id: Annotated[UUID, typer.Argument(metavar="ATTEMPT_ID", help="Or an interview's: then its newest one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Why an attempt stands as it does: when it may ring, on whose clock, what keeps it, and what has happened.
+
+    It asks the very rules that dial. Deleted attempts are explained too.
+    """
+    with _desk() as desk:
+        explanation = _explanation(desk, attempt_id)
+        if as_json:
+            print(ExplanationView.of(explanation).model_dump_json(by_alias=True))  # noqa: T201 - the answer itself
+        else:
+            pages.terminal().print(pages.explanation_page(explanation, desk.now()))
+
+
+def _explanation(desk: "_Desk", attempt_or_interview: UUID) -> Explanation:
+    """Whoever has an interview's id at hand is helped: its newest attempt is the one that is asked about."""
+    try:
+        return desk.explain.explanation_of(attempt_or_interview)
+    except NotFound:
+        attempts = desk.explain.attempts_of(attempt_or_interview)
+        if not attempts:
+            raise NotFound("There is no call attempt of this id, and no interview of it that has any.") from None
+    _say_plainly(f"This is an interview; its newest attempt of {len(attempts)} is explained:")
+    for each in attempts:
+        _say_plainly(pages.attempt_line(each))
+    return desk.explain.explanation_of(attempts[-1].id)
+
+
+@app.command(epilog=_examples("duecall status", "duecall status --json | jq .carriers", "watch -n 1 duecall status"))
 def status(as_json: AsJson = False) -> None:
-    """What is due, late, waiting, in progress and unknown, per company."""
-    chosen = _with_run_file(settings())
-    database = _database(chosen)
-    now = clock(chosen.duecall_clock_offset_s)
-    rows = Explain(database, Hasher(chosen.key_pepper.get_secret_value()), chosen.policy, now).waiting()
+    """What waits and for what, what is late, calling and unknown, per company; and how the carrier stands."""
+    with _desk() as desk:
+        carriers, companies = desk.explain.carriers(), desk.explain.waiting()
     if as_json:
-        print(json.dumps([asdict(row) for row in rows], default=str))  # noqa: T201 - the answer itself
+        print(json.dumps(pages.status_as_json(carriers, companies)))  # noqa: T201 - the answer itself
+    else:
+        pages.terminal().print(pages.status_page(carriers, companies, desk.now()))
+
+
+@app.command(
+    epilog=_examples(
+        "duecall pause 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 --reason 'they asked for silence until Monday'",
+        "duecall pause --all --reason 'the voice server is down'",
+    )
+)
+def pause(
+    reason: Annotated[
+        str, typer.Option(help="Why, for whoever asks later; the company can read it. No name, no number.")
+    ],
+    company_id: WhichCompany = None,
+    everything: Everything = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop the dialling, of one company or of everything. Calls in progress go on; what is due waits.
+
+    Doing it again changes nothing: a pause that stands keeps its first reason.
+    """
+    if not reason.strip():
+        _fail("say why: --reason TEXT; whoever finds the calls waiting will ask")
+    whose = _whose(company_id, everything=everything)
+    with _desk() as desk:
+        before = _paused_because(desk, company_id)
+        desk.pauses.pause(company_id, reason.strip())
+        stands = _paused_because(desk, company_id)
+    if as_json:
+        _print_pause(company_id, stands, changed=before is None)
+    elif before is None:
+        _say_plainly(f"{whose} is paused: {stands}")
+    else:
+        _say_plainly(f"{whose} was paused already, {_by_whom(before)}, and stays so")
+
+
+@app.command(
+    epilog=_examples("duecall resume 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55", "duecall resume --all"),
+)
+def resume(company_id: WhichCompany = None, everything: Everything = False, as_json: AsJson = False) -> None:
+    """Let the dialling go on, of one company or of everything; what is due meanwhile is rung at once, in its hours.
+
+    --all ends the pause of everything; a company that is paused by itself stays paused.
+    """
+    whose = _whose(company_id, everything=everything)
+    with _desk() as desk:
+        before = _paused_because(desk, company_id)
+        desk.pauses.resume(company_id)
+        still_waits = list(_what_still_waits(desk, company_id))
+    if as_json:
+        _print_pause(company_id, None, changed=before is not None)
         return
-    table = Table(Column("company", no_wrap=True), "waiting", "due", "late", "calling", "asked for", "unknown", "state")
-    for row in rows:
-        late = "" if row.late is None else f"{row.late.total_seconds():.1f} s"
-        table.add_row(
-            str(row.company_id),
-            *(str(number) for number in (row.waiting, row.due)),
-            late,
-            *(str(number) for number in (row.in_progress, row.asked_for, row.unknown)),
-            "paused" if row.paused else "runs",
-        )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if before is None:
+        _say_plainly(f"{whose} was not paused")
+    else:
+        _say_plainly(f"{whose} goes on; it had been paused {_by_whom(before)}")
+    for still in still_waits:
+        _say_plainly(still)
 
 
-@app.command()
+def _whose(company_id: UUID | None, *, everything: bool) -> str:
+    """Who is meant, as a sentence begins. One of the two must be said, so that nobody stops all by leaving one out."""
+    if (company_id is None) != everything:
+        _fail("say either COMPANY_ID or --all; `duecall status` lists the companies", code=2)
+    return "Everything" if everything else f"Company {company_id}"
+
+
+def _paused_because(desk: "_Desk", company_id: UUID | None) -> str | None:
+    """Raises NotFound for a company that is not there."""
+    if company_id is None:
+        carriers = desk.explain.carriers()
+        if not carriers:
+            _fail("no worker has started on this database yet: there is nothing that could be paused")
+        return next((each.pause_reason for each in carriers if each.pause_reason is not None), None)
+    for company in desk.explain.waiting():
+        if company.company_id == company_id:
+            return company.pause_reason
+    raise NotFound("There is no such company; `duecall status` lists them.")
+
+
+def _by_whom(reason: str) -> str:
+    if reason.startswith(pages.ALARM):
+        return f"by an alarm ({reason.removeprefix(pages.ALARM)}): something happened that never must, see the logs"
+    return f"because: {reason}"
+
+
+def _what_still_waits(desk: "_Desk", company_id: UUID | None) -> Iterator[str]:
+    """What a resume did not end."""
+    companies = desk.explain.waiting()
+    if company_id is None:
+        paused = [str(each.company_id) for each in companies if each.paused]
+        if paused:
+            yield f"Paused by themselves, and still so: {', '.join(paused)}"
+    elif (reason := _paused_because(desk, None)) is not None:
+        yield f"Everything is paused still: {reason}. End that with: duecall resume --all"
+
+
+def _print_pause(company_id: UUID | None, reason: str | None, *, changed: bool) -> None:
+    by_alarm = reason is not None and reason.startswith(pages.ALARM)
+    told = {
+        "companyId": None if company_id is None else str(company_id),
+        "paused": reason is not None,
+        "reason": reason,
+        "byAlarm": by_alarm,
+        "changed": changed,
+    }
+    print(json.dumps(told))  # noqa: T201 - the answer itself
+
+
+@app.command(
+    epilog=_examples("TWILIO_ACCOUNT_SID=ACx TWILIO_AUTH_TOKEN=secret duecall simulator --journal calls.jsonl")
+)
 def simulator(
     port: Annotated[int, typer.Option(help="Where it listens, on 127.0.0.1.")] = 8100,
     journal: Annotated[Path | None, typer.Option(help="Keep its calls here over a restart.")] = None,
@@ -173,14 +317,14 @@ def simulator(
     )
 
 
-@db.command("upgrade")
+@db.command("upgrade", epilog=_examples("DATABASE_URL=postgresql://... duecall db upgrade"))
 def db_upgrade() -> None:
     """Bring the database (DATABASE_OWNER_URL, else DATABASE_URL) to this release's schema."""
     schema.upgrade(settings().database("owner"))
     _say("the database is at this release's schema")
 
 
-@db.command("check")
+@db.command("check", epilog=_examples("duecall db check"))
 def db_check() -> None:
     """Say whether the tables in the code are what the migrations make; on a private database of its own."""
     with _empty_database() as url:
@@ -188,7 +332,7 @@ def db_check() -> None:
         schema.check(url)
 
 
-@db.command("draft")
+@db.command("draft", epilog=_examples("duecall db draft 'jobs'"))
 def db_draft(message: str) -> None:
     """Draft a migration from what `db check` finds; for developers, to be read and mended by hand."""
     with _empty_database() as url:
@@ -196,7 +340,13 @@ def db_draft(message: str) -> None:
         schema.draft(url, message)
 
 
-@keys.command("create")
+@keys.command(
+    "create",
+    epilog=_examples(
+        "duecall keys create --company 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55",
+        "duecall keys create --ats 'Acme ATS' --json",
+    ),
+)
 def keys_create(
     company: Annotated[UUID | None, typer.Option(help="A regular key for this company.")] = None,
     ats: Annotated[str | None, typer.Option(help="An ATS key of this name, for the companies that it makes.")] = None,
@@ -204,50 +354,52 @@ def keys_create(
 ) -> None:
     """Make an API key. It is shown now and never again."""
     if (company is None) == (ats is None):
-        _fail("say either --company ID or --ats NAME")
-    chosen = _with_run_file(settings())
-    maker = Keys(_database(chosen), Hasher(chosen.key_pepper.get_secret_value()), clock(chosen.duecall_clock_offset_s))
-    if company is not None:
-        principal, secret = maker.create(
-            kind=KeyKind.REGULAR, name="regular", company_id=company, principal_id=company, scopes=ALL_SCOPES
-        )
-    else:
-        principal, secret = maker.create(kind=KeyKind.ATS, name=str(ats), scopes=ALL_SCOPES)
+        _fail("say either --company ID or --ats NAME", code=2)
+    with _desk() as desk:
+        if company is not None:
+            principal, secret = desk.keys.create(
+                kind=KeyKind.REGULAR, name="regular", company_id=company, principal_id=company, scopes=ALL_SCOPES
+            )
+        else:
+            principal, secret = desk.keys.create(kind=KeyKind.ATS, name=str(ats), scopes=ALL_SCOPES)
     shown = {"keyId": str(principal.key_id), "key": secret}
     print(json.dumps(shown) if as_json else secret)  # noqa: T201 - the answer itself
 
 
-@numbers.command("add")
+@numbers.command("add", epilog=_examples("duecall numbers add 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 +421221020002"))
 def numbers_add(company: UUID, number: str) -> None:
     """Let a company call from this number, which your carrier account must own."""
-    chosen = _with_run_file(settings())
-    now = clock(chosen.duecall_clock_offset_s)
-    database = _database(chosen)
-    maker = Keys(database, Hasher(chosen.key_pepper.get_secret_value()), now)
-    print(Installation(database, maker, now).add_number(company, number))  # noqa: T201 - the answer itself
+    with _desk() as desk:
+        installation = Installation(desk.database, desk.keys, desk.now)
+        print(installation.add_number(company, number))  # noqa: T201 - the answer itself
 
 
 def main() -> NoReturn:
-    """The command `duecall`: what goes wrong for a known reason is one line, and the exit status 1."""
+    """The command `duecall`: what goes wrong for a known reason is one line; exit status 1, or 2 for wrong words."""
     try:
-        app(standalone_mode=True)
+        code = app(prog_name="duecall", standalone_mode=False)
     except Stopped:
         sys.exit(130)
-    except (
-        MissingSetting,
-        ServerUnavailable,
-        NotReady,
-        AlreadyRunning,
-        SchemaDrift,
-        UnsafeTimes,
-        DatabaseAway,
-    ) as error:
+    except TyperException as error:
+        where = getattr(error, "ctx", None)
+        _complain(error.format_message() + (f" See: {where.command_path} --help" if where and error.message else ""))
+        sys.exit(error.exit_code)
+    except DatabaseAway as error:
+        _complain(f"the database cannot be reached ({error}); does the one that is meant run?")
+        sys.exit(1)
+    except ValidationError as error:
+        # Raised by Settings, which hides what it was given.
+        _complain(
+            "; ".join(f"{'.'.join(map(str, each['loc'])).upper()} {each['msg']}".strip() for each in error.errors())
+        )
+        sys.exit(1)
+    except (MissingSetting, ServerUnavailable, NotReady, AlreadyRunning, SchemaDrift, UnsafeTimes) as error:
         _complain(str(error))
         sys.exit(1)
     except Refused as refused:
         _complain(refused.message)
         sys.exit(1)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _offset(at: str | None, chosen: Settings) -> float:
@@ -270,18 +422,52 @@ def _empty_database() -> Iterator[str]:
         yield server.url
 
 
-def _database(chosen: Settings) -> Database:
-    return Database(chosen.database("worker"), pool_size=1)
+@dataclass(frozen=True, kw_only=True)
+class _Desk:
+    """What an operator works with: the installation that the environment names, or that runs in this folder."""
+
+    database: Database
+    keys: Keys
+    explain: Explain
+    pauses: Pauses
+    now: Now
+
+
+@contextmanager
+def _desk() -> Iterator[_Desk]:
+    chosen = _with_run_file(settings())
+    database = Database(chosen.database("worker"), pool_size=1)
+    now = clock(chosen.duecall_clock_offset_s)
+    hasher = Hasher(chosen.key_pepper.get_secret_value())
+    try:
+        if database.schema_revision() is None:
+            _fail("the database has no schema yet; `duecall db upgrade` makes it")
+        yield _Desk(
+            database=database,
+            keys=Keys(database, hasher, now),
+            explain=Explain(database, hasher, chosen.policy, now),
+            pauses=Pauses(database, now),
+            now=now,
+        )
+    finally:
+        database.close()
 
 
 def _with_run_file(chosen: Settings) -> Settings:
-    """The settings, or those of the `duecall up` that runs in this folder when no database is named."""
-    run_file = chosen.duecall_home / "run.json"
-    if chosen.database_url is not None or not run_file.exists():
+    """The settings; with no database named, those of the `duecall up` that runs in this folder, else of the demo."""
+    if chosen.database_url is not None:
         return chosen
-    offset = (chosen.duecall_home / OFFSET_FILE).read_text(encoding="ascii")
-    running = json.loads(run_file.read_text(encoding="utf-8"))
-    return Settings(database_url=running["databaseUrl"], duecall_clock_offset_s=float(offset))
+    for home in (chosen.duecall_home, _demo_home(chosen)):
+        run_file = home / "run.json"
+        if run_file.exists():
+            offset = (home / OFFSET_FILE).read_text(encoding="ascii")
+            running = json.loads(run_file.read_text(encoding="utf-8"))
+            return Settings(database_url=running["databaseUrl"], duecall_clock_offset_s=float(offset))
+    return chosen
+
+
+def _demo_home(chosen: Settings) -> Path:
+    return chosen.duecall_home / "demo"
 
 
 class _until_stopped:  # noqa: N801 - reads as what it does
@@ -315,13 +501,17 @@ def _say(line: str) -> None:
     _console.print(f"[dim]{machine_now():%H:%M:%S}[/dim] {line}", highlight=False)
 
 
-def _fail(line: str) -> NoReturn:
+def _say_plainly(line: str) -> None:
+    _console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _fail(line: str, *, code: int = 1) -> NoReturn:
     _complain(line)
-    raise typer.Exit(1)
+    raise typer.Exit(code)
 
 
 def _complain(line: str) -> None:
-    _console.print(line, style="red", highlight=False, markup=False)
+    _console.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_running(running: Running, chosen: Settings) -> None:

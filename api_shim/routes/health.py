@@ -1,6 +1,7 @@
 """Whether this process lives and can work, and what waits."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -13,7 +14,7 @@ from api_shim.errors import SchemaNotReady
 from api_shim.house import house
 from api_shim.openapi import error_answers
 from api_shim.schemas.envelope import Answer, Wire
-from scheduler.use_cases.explain import Waiting
+from scheduler.use_cases.explain import Carrier, Waiting
 
 router = APIRouter(tags=["health"])
 
@@ -55,27 +56,50 @@ async def is_ready(request: Request) -> JSONResponse:
 @router.get(
     "/metrics",
     operation_id="getMetrics",
-    summary="What waits, per company, for Prometheus",
+    summary="What waits and for what, per company, and how the carrier stands; for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **error_answers(503)},
 )
 async def get_metrics(request: Request) -> Response:
     here = house(request)
     counted = await here.ask(here.doors.explain.waiting)
-    return Response(_metrics(counted, redis_is_away=here.waiter.is_away), media_type=CONTENT_TYPE_LATEST)
+    carriers = await here.ask(here.doors.explain.carriers)
+    told = _metrics(counted, carriers, here.doors.now(), redis_is_away=here.waiter.is_away)
+    return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
 _GAUGES: tuple[tuple[str, str, Callable[[Waiting], int]], ...] = (
     ("waiting", "Pending attempts whose time has not come.", lambda row: row.waiting),
     ("due", "Pending attempts whose time has come.", lambda row: row.due),
+    ("due_for_commands", "Of the due ones: a command is not applied yet.", lambda row: row.for_commands),
+    ("due_for_numbers", "Of the due ones: another call holds their number.", lambda row: row.for_numbers),
+    ("due_for_places", "Of the due ones: they wait for a turn, or for a pause to end.", lambda row: row.for_places),
     ("in_progress", "Attempts whose phone may be ringing.", lambda row: row.in_progress),
+    ("in_progress_limit", "How many may be in progress at once.", lambda row: row.concurrent_calls),
     ("asked_for", "Attempts whose answer was lost; the carrier is being asked.", lambda row: row.asked_for),
     ("unknown", "Attempts that ended with an unknown outcome; a person decides.", lambda row: row.unknown),
 )
 
 
-def _metrics(counted: Sequence[Waiting], *, redis_is_away: bool) -> bytes:
-    """Numbers by company id, and nothing about a person."""
+_CARRIER_GAUGES: tuple[tuple[str, str, Callable[[Carrier, datetime], int]], ...] = (
+    ("paused", "1 while an operator has stopped everything.", lambda each, _: each.pause_reason is not None),
+    (
+        "down",
+        "1 while the carrier takes no calls and none is tried.",
+        lambda each, now: each.down_until is not None and each.down_until > now,
+    ),
+    (
+        "on_trial",
+        "1 while it is tried with one call at a time.",
+        lambda each, now: each.down_until is not None and each.down_until <= now,
+    ),
+    ("calls_in_progress", "Calls in progress on the account.", lambda each, _: each.in_progress),
+    ("calls_limit", "How many the account may have at once.", lambda each, _: each.max_calls),
+)
+
+
+def _metrics(counted: Sequence[Waiting], carriers: Sequence[Carrier], now: datetime, *, redis_is_away: bool) -> bytes:
+    """Numbers by company id and by the place of a carrier account, and nothing about a person."""
     registry = CollectorRegistry()
     for name, says, number in _GAUGES:
         gauge = Gauge(f"duecall_attempts_{name}", says, ["company_id"], registry=registry)
@@ -88,5 +112,9 @@ def _metrics(counted: Sequence[Waiting], *, redis_is_away: bool) -> bytes:
     for row in counted:
         late.labels(str(row.company_id)).set(0 if row.late is None else row.late.total_seconds())
         paused.labels(str(row.company_id)).set(row.paused)
+    for name, says, stands in _CARRIER_GAUGES:
+        gauge = Gauge(f"duecall_carrier_{name}", says, ["account"], registry=registry)
+        for place, carrier in enumerate(carriers, start=1):
+            gauge.labels(str(place)).set(stands(carrier, now))
     Gauge("duecall_redis_away", "1 while nobody waits for answers over Redis.", registry=registry).set(redis_is_away)
     return generate_latest(registry)

@@ -1,0 +1,304 @@
+"""How an explanation and the state of an installation read at a terminal, and the JSON that scripts get of the latter.
+
+No number and no name is on any page: what is shown is what an explanation holds, and counts.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic.alias_generators import to_camel
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.explanation import Block, Explanation, Happening
+from scheduler.domain.refusals import TimezoneUnknown
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.lifecycle.scheduling import offset_text
+from scheduler.timing import call_windows
+from scheduler.use_cases.explain import Carrier, Waiting
+
+ALARM = "ALARM: "
+"""How the reason begins when no person paused the company."""
+
+STYLES = {
+    AttemptState.PENDING: "blue",
+    AttemptState.IN_PROGRESS: "cyan",
+    AttemptState.COMPLETED: "green",
+    AttemptState.FAILED: "yellow",
+    AttemptState.CANCELLED: "magenta",
+}
+_LIST_AT_MOST = 3
+"""So many zones are named; of more their number is told, and the ends of the day that they span."""
+
+
+# ---- an explanation
+
+
+def explanation_page(explanation: Explanation, now: datetime) -> RenderableType:
+    """Why an attempt stands as it does, in this order: what it is, when it may ring, what keeps it, what happened."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(explanation, now):
+        facts.add_row(name, value)
+    parts: list[RenderableType] = [_headline(explanation), "", Padding(facts, (0, 0, 0, 2)), ""]
+    if explanation.attempt.state is AttemptState.PENDING:
+        parts += [_blocks(explanation.blocks, now), ""]
+    return Group(*parts, Text("What has happened, oldest first (UTC):"), _history(explanation.happenings))
+
+
+def _headline(explanation: Explanation) -> Text:
+    attempt = explanation.attempt
+    line = Text.assemble(f"Attempt {attempt.id}\n", (attempt.state.value, f"bold {STYLES[attempt.state]}"))
+    if attempt.reason is not None:
+        line.append(f", {attempt.reason.value}")
+    if explanation.waits_for:
+        line.append(f", waits for {explanation.waits_for}")
+    if attempt.deleted_at is not None:
+        line.append(", deleted: it is listed no more, and goes on counting")
+    return line
+
+
+def _facts(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
+    attempt = explanation.attempt
+    clock = attempt.schedule.clock
+    yield "interview", str(attempt.interview_id)
+    yield "company", str(attempt.company_id)
+    yield "chain", "its first call" if attempt.retry_number == 0 else f"retry {attempt.retry_number}"
+    if attempt.state is AttemptState.PENDING:
+        yield from _when_it_may_ring(explanation, now)
+    else:
+        yield "was due", f"{_utc(attempt.due_at)}, {_there(clock, attempt.due_at)}"
+    yield "whose clock", f"{_clock(clock)}: {_why(attempt)}"
+    yield "asked for", attempt.schedule.requested or "as soon as allowed"
+    if attempt.warnings:
+        yield "warnings", ", ".join(attempt.warnings)
+    if attempt.state is AttemptState.PENDING:
+        yield "expires", f"{_utc(attempt.expires_at)}, {_from_now(attempt.expires_at, now)}"
+    if attempt.call_sid is not None:
+        yield "carrier's call", attempt.call_sid
+    if attempt.duration is not None:
+        yield "talked", _span(attempt.duration)
+    if attempt.reason is Reason.OUTCOME_UNKNOWN:
+        yield "what now", "nothing proves whether it rang; a person decides: POST .../call-attempts calls again"
+
+
+def _when_it_may_ring(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
+    possible = explanation.next_possible_at
+    if possible is None:
+        yield "may ring", "never, as things stand: no opening before it expires, or nobody knows whose clock decides"
+        return
+    open_ended = any(block.until is None for block in explanation.blocks)
+    condition = ", if by then nothing below keeps it" if open_ended else ""
+    yield "may ring", f"{_utc(possible)}, {_from_now(possible, now)}{condition}"
+    yield "", _there(explanation.attempt.schedule.clock, possible)
+
+
+_WHY = {
+    TimezoneSource.OFFSET: "the request named this offset, and it is used as it is",
+    TimezoneSource.ZONE: "the request named this zone",
+    TimezoneSource.CANDIDATE: "the candidate's own zone; {silence}",
+    TimezoneSource.PHONE_NUMBER: "from the phone number; {silence}, and the candidate has no zone set",
+    TimezoneSource.COMPANY: "the company's zone; {silence}, the candidate has none set, and the number tells none",
+}
+
+
+def _why(attempt: Attempt) -> str:
+    schedule = attempt.schedule
+    silence = "no time was asked for" if schedule.requested is None else "the request names nobody's clock"
+    why = _WHY[schedule.clock.source].format(silence=silence)
+    if schedule.clock.offset is not None and attempt.retry_number > 0:
+        why += "; nobody asked for the retry by it, so the number's zones must be open too"
+    if len(schedule.clock.zones) > 1:
+        why += "; all of them must be open"
+    return why
+
+
+def _blocks(blocks: Sequence[Block], now: datetime) -> RenderableType:
+    if not blocks:
+        return Text("Nothing keeps it from ringing now: it waits for its turn.")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for block in blocks:
+        until = "open-ended" if block.until is None else f"until {_utc(block.until)}, {_from_now(block.until, now)}"
+        table.add_row(block.rule.value, until, block.detail)
+    return Group(
+        Text("What keeps it from ringing now, in the order in which the dialler asks:"), Padding(table, (0, 0, 0, 2))
+    )
+
+
+def _history(happenings: Sequence[Happening]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for heading, keeps_whole in (("when", True), ("event", True), ("from → to", True), ("reason", False), ("by", True)):
+        table.add_column(heading, no_wrap=keeps_whole, overflow="fold")
+    for each in happenings:
+        moved = each.to_state if each.from_state in {None, each.to_state} else f"{each.from_state} → {each.to_state}"
+        table.add_row(f"{each.at:%m-%d %H:%M:%S}", each.event.replace("_", " "), moved, _reason(each), _by(each.actor))
+    return table
+
+
+def _reason(happening: Happening) -> str:
+    told = [happening.reason, happening.detail.get("cause")]
+    if (due_at := happening.detail.get("due_at")) is not None:
+        told.append(f"due {_utc(datetime.fromisoformat(due_at))[11:19]}")
+    return ", ".join(each for each in told if each)
+
+
+def _by(actor: str) -> str:
+    kind, _, principal = actor.partition(":")
+    return f"{kind} {principal[:8]}" if principal else kind
+
+
+# ---- several attempts of one interview
+
+
+def attempt_line(attempt: Attempt) -> str:
+    """One of an interview's attempts, for whoever knows only the interview."""
+    reason = "" if attempt.reason is None else f", {attempt.reason.value}"
+    return f"  {attempt.id}  due {_utc(attempt.due_at)}  {attempt.state.value}{reason}"
+
+
+# ---- the state of an installation
+
+
+def status_page(carriers: Sequence[Carrier], companies: Sequence[Waiting], now: datetime) -> RenderableType:
+    """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown."""
+    lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
+    if not carriers:
+        lines.append(Text("Carrier   none yet: the first worker that starts makes it known"))
+    for company in companies:
+        lines += ["", _company(company, carriers, now)]
+    return Group(*lines)
+
+
+def _carrier(carrier: Carrier, now: datetime) -> Text:
+    line = Text("Carrier   ")
+    if carrier.pause_reason is not None:
+        line.append("PAUSED", "bold red").append(f", everything waits: {carrier.pause_reason}; ")
+    if carrier.down_until is not None and carrier.down_until > now:
+        line.append("DOWN", "bold red")
+        line.append(f" until {_utc(carrier.down_until)}, {_from_now(carrier.down_until, now)} ({carrier.down_cause}); ")
+    elif carrier.down_until is not None:
+        line.append("ON TRIAL", "bold yellow").append(f", one call at a time (it was down: {carrier.down_cause}); ")
+    elif carrier.pause_reason is None:
+        line.append("takes calls", "green").append("; ")
+    return line.append(f"{carrier.in_progress} of {carrier.max_calls} calls in progress")
+
+
+def _company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Text:
+    text = Text(f"Company   {company.company_id}  ")
+    if company.pause_reason is None:
+        text.append("runs", "green")
+    else:
+        text.append("PAUSED", "bold red").append(f": {company.pause_reason}")
+    for name, told in _of_company(company, carriers, now):
+        text.append(f"\n  {name:<13} ", "dim").append(told)
+    return text
+
+
+def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iterator[tuple[str, str]]:
+    waits = {name: count for name, count in waits_for(company, carriers, now).items() if count}
+    yield "waiting", ", ".join(f"{count} for {name}" for name, count in waits.items()) or "nothing"
+    if company.next_due_at is not None:
+        yield "next is due", f"{_utc(company.next_due_at)}, {_from_now(company.next_due_at, now)}"
+    late = "" if company.late is None else f", the longest for {_span(company.late)}"
+    yield "due", f"{company.due}{late}"
+    yield "in progress", f"{company.in_progress} of {company.concurrent_calls}"
+    if company.asked_for:
+        yield "asked for", f"{company.asked_for}: their answer was lost, and the carrier is asked"
+    if company.unknown:
+        yield "unknown", f"{company.unknown}: nothing proved whether they rang; a person decides"
+
+
+def waits_for(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> dict[str, int]:
+    """How many pending attempts wait for what. Each is counted once, by the first thing that it waits for."""
+    paused = company.paused or any(carrier.pause_reason is not None for carrier in carriers)
+    down = any(carrier.down_until is not None and carrier.down_until > now for carrier in carriers)
+    place = "an end of the pause" if paused else "the carrier" if down else "their turn"
+    return {
+        "their time": company.waiting,
+        "a command": company.for_commands,
+        "their number": company.for_numbers,
+        place: company.for_places,
+    }
+
+
+def status_as_json(carriers: Sequence[Carrier], companies: Sequence[Waiting]) -> dict[str, Any]:
+    """Names as on the wire; instants in UTC, spans in seconds."""
+    return {
+        "carriers": [_as_json(asdict(each)) for each in carriers],
+        "companies": [_as_json(asdict(each)) for each in companies],
+    }
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    told = {}
+    for name, value in values.items():
+        if name == "late":
+            told["lateSeconds"] = None if value is None else value.total_seconds()
+        elif isinstance(value, datetime):
+            told[to_camel(name)] = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        else:
+            told[to_camel(name)] = str(value) if isinstance(value, UUID) else value
+    return told
+
+
+# ---- words for times and clocks
+
+
+def _utc(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _there(clock: CalleeClock, instant: datetime) -> str:
+    """What the callee's clock shows at that instant; of many zones the earliest and the latest."""
+    try:
+        local = call_windows.local_times(clock, instant)
+    except TimezoneUnknown:
+        return "at an hour there that nobody knows"
+    if clock.offset is not None:
+        return f"{local[0]:%a %d %b %H:%M:%S} at {offset_text(clock.offset)}"
+    shown = sorted(zip(local, clock.zones, strict=True))
+    if len({each for each, _ in shown}) == 1:
+        return f"{shown[0][0]:%a %d %b %H:%M:%S} in {_clock(clock)}"
+    (first, where_first), (last, where_last) = shown[0], shown[-1]
+    return f"{first:%a %d %b %H:%M:%S} in {where_first} to {last:%a %d %b %H:%M:%S} in {where_last}"
+
+
+def _clock(clock: CalleeClock) -> str:
+    if clock.offset is not None:
+        return offset_text(clock.offset)
+    return ", ".join(clock.zones) if len(clock.zones) <= _LIST_AT_MOST else f"{len(clock.zones)} time zones"
+
+
+def _from_now(instant: datetime, now: datetime) -> str:
+    if instant <= now:
+        return "now" if now - instant < timedelta(seconds=1) else f"since {_span(now - instant)}"
+    return f"in {_span(instant - now)}"
+
+
+def _span(span: timedelta) -> str:
+    """Its two greatest units, as people say it."""
+    seconds = span.total_seconds()
+    if seconds < 10:  # noqa: PLR2004 - below this a tenth of a second tells something
+        return f"{seconds:.1f} s"
+    days, rest = divmod(int(seconds), 86_400)
+    hours, rest = divmod(rest, 3_600)
+    minutes, seconds_left = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds_left, "s")]
+    first = next(index for index, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
+
+
+def terminal() -> Console:
+    """Where a page is printed: as wide as the terminal, and wide enough for a page where there is none."""
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=120)

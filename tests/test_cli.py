@@ -1,0 +1,493 @@
+"""What an operator types: explained, counted, paused, resumed; and what is said to wrong words."""
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+import typer.main
+
+from api_shim.routes import health
+from scheduler import cli
+from scheduler.domain.attempt import Deferred
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.hashing import Hasher
+from scheduler.lifecycle.breaker import Breaker
+from scheduler.persistence.database import Database
+from scheduler.settings import settings
+from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.pauses import Pauses
+from tests.builders import (
+    House,
+    a_claimed_attempt,
+    a_house,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_waiting_command,
+    an_attempt_of_unknown_outcome,
+    an_unknown_attempt,
+    of_company,
+)
+from tests.conftest import NOON, Seeded, TestClock, seed
+
+NUMBER = "+421915777888"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a command printed, and how it ended."""
+
+    out: str
+    err: str
+    code: int
+
+    @property
+    def told(self) -> str:
+        """All of it, its lines joined as if the terminal were wide enough."""
+        return " ".join((self.out + self.err).split())
+
+
+Duecall = Callable[[str], Said]
+
+
+@pytest.fixture
+def duecall(
+    postgres_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Duecall]:
+    """The command, on the test's database and with its clock at noon."""
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    monkeypatch.setenv("DUECALL_HOME", str(folder))
+    monkeypatch.setenv("KEY_PEPPER", "a pepper for tests")
+    monkeypatch.setenv("DUECALL_CLOCK_OFFSET_S", str((NOON - datetime.now(UTC)).total_seconds()))
+
+    def run(line: str) -> Said:
+        settings.cache_clear()
+        monkeypatch.setattr("sys.argv", ["duecall", *shlex.split(line)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Said(out=said.out, err=said.err, code=ended.value.code)
+
+    yield run
+    settings.cache_clear()
+
+
+@pytest.fixture
+def house(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> House:
+    return a_house(database, seeded, hasher, now)
+
+
+@pytest.fixture
+def explain(house: House, hasher: Hasher) -> Explain:
+    return Explain(house.database, hasher, house.policy, house.now)
+
+
+@pytest.fixture
+def pauses(house: House) -> Pauses:
+    return Pauses(house.database, house.now)
+
+
+# ---- explain
+
+
+def test_a_waiting_attempt_is_explained_with_its_next_instant_on_both_clocks(duecall: Duecall, house: House) -> None:
+    attempt = a_pending_attempt(house, due_at=NOON + timedelta(hours=3))
+    said = duecall(f"explain {attempt.id}")
+    assert said.code == 0
+    assert "PENDING, waits for its time" in said.told
+    assert "may ring 2026-04-02 15:00:00 UTC, in 2 h 59 min" in said.told
+    assert "Thu 02 Apr 17:00:00 in Europe/Bratislava" in said.told
+    assert "Europe/Bratislava: from the phone number" in said.told
+    assert "NOT_DUE until 2026-04-02 15:00:00 UTC, in 2 h 59 min Its time has not come." in said.told
+
+
+def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(duecall: Duecall, house: House, pauses: Pauses) -> None:
+    attempt = a_pending_attempt(house, due_at=NOON + timedelta(hours=9))
+    pauses.pause(house.company_id, "their lines are being moved")
+    pauses.pause(None, "a drill")
+    told = duecall(f"explain {attempt.id}").told
+    order = [told.index(rule) for rule in ("ACCOUNT_PAUSED", "COMPANY_PAUSED", "NOT_DUE")]
+    assert order == sorted(order)
+    assert "COMPANY_PAUSED open-ended The company is paused: their lines are being moved" in told
+    assert "if by then nothing below keeps it" in told
+
+
+def test_an_attempt_that_nothing_keeps_waits_for_its_turn(duecall: Duecall, house: House) -> None:
+    told = duecall(f"explain {a_pending_attempt(house).id}").told
+    assert "Nothing keeps it from ringing now: it waits for its turn." in told
+    assert "What keeps it" not in told
+
+
+def test_its_history_is_a_table_of_when_what_and_who(duecall: Duecall, house: House) -> None:
+    attempt = a_claimed_attempt(house)
+    house.take(attempt, Deferred(due_at=NOON + timedelta(hours=20), cause="WINDOW_CLOSED"), actor="dial")
+    told = duecall(f"explain {attempt.id}").told
+    assert "04-02 12:00:00 created PENDING a test" in told
+    assert "04-02 12:00:00 claimed PENDING → IN_PROGRESS dial" in told
+    assert "04-02 12:00:00 deferred IN_PROGRESS → PENDING WINDOW_CLOSED, due 08:00:00 dial" in told
+
+
+def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall: Duecall, house: House) -> None:
+    told = duecall(f"explain {an_attempt_of_unknown_outcome(house).id}").told
+    assert "FAILED, OUTCOME_UNKNOWN" in told
+    assert "a person decides" in told
+    assert "may ring" not in told
+    assert "keeps it from ringing" not in told
+
+
+@pytest.mark.parametrize(
+    ("clock", "told"),
+    [
+        pytest.param(
+            CalleeClock(source=TimezoneSource.OFFSET, offset=-timedelta(hours=2)),
+            ["Thu 02 Apr 10:00:00 at -02:00", "the request named this offset"],
+            id="an offset",
+        ),
+        pytest.param(
+            CalleeClock(
+                source=TimezoneSource.PHONE_NUMBER,
+                zones=("America/New_York", "America/St_Johns", "Pacific/Guam", "Pacific/Honolulu"),
+            ),
+            [
+                "4 time zones",
+                "all of them must be open",
+                "Thu 02 Apr 12:00:00 in Pacific/Honolulu to Fri 03 Apr 08:00:00 in Pacific/Guam",
+            ],
+            id="many zones: their number, and the ends of the day that they span",
+        ),
+        pytest.param(
+            CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/Lisbon",)),
+            ["Thu 02 Apr 13:00:00 in Europe/Lisbon", "the candidate's own zone"],
+            id="the candidate's",
+        ),
+    ],
+)
+def test_it_is_told_whose_clock_decided_and_why(
+    duecall: Duecall, house: House, clock: CalleeClock, told: Sequence[str]
+) -> None:
+    attempt = a_pending_attempt(house, clock=clock)
+    page = duecall(f"explain {attempt.id}").told
+    for each in told:
+        assert each in page
+
+
+def test_an_interviews_id_is_helped_to_its_newest_attempt(duecall: Duecall, house: House, now: TestClock) -> None:
+    older = an_attempt_of_unknown_outcome(house)
+    now.move(timedelta(seconds=1))
+    newest = a_pending_attempt(house, interview_id=older.interview_id, due_at=NOON + timedelta(hours=1))
+    said = duecall(f"explain {older.interview_id}")
+    assert said.code == 0
+    assert f"Attempt {newest.id}" in said.out
+    assert "its newest attempt of 2" in said.err
+    assert str(older.id) in said.err
+
+
+def test_an_id_of_nothing_is_one_line(duecall: Duecall, house: House) -> None:
+    said = duecall(f"explain {uuid4()}")
+    assert (said.out, said.code) == ("", 1)
+    assert said.err.count("\n") == 1
+
+
+def test_scripts_get_the_same_json_as_over_http(duecall: Duecall, house: House) -> None:
+    attempt = a_pending_attempt(house, due_at=NOON + timedelta(hours=3))
+    told = json.loads(duecall(f"explain {attempt.id} --json").out)
+    assert told["attemptId"] == str(attempt.id)
+    assert told["nextPossibleAt"] == "2026-04-02T15:00:00Z"
+    assert [block["rule"] for block in told["blocks"]] == ["NOT_DUE"]
+    assert [each["event"] for each in told["history"]] == ["created"]
+
+
+def test_no_number_and_no_name_is_on_any_page(duecall: Duecall, house: House) -> None:
+    attempt = a_placed_attempt(house, NUMBER)
+    for line in (f"explain {attempt.id}", f"explain {attempt.id} --json", f"explain {attempt.interview_id}", "status"):
+        said = duecall(line)
+        assert said.code == 0
+        for personal in (NUMBER.removeprefix("+"), "Ada", "Byron"):
+            assert personal not in said.out + said.err
+
+
+# ---- status
+
+
+def _in_every_way(house: House) -> None:
+    """One attempt of each that a status tells apart; two calls to one number, so that the second waits for it."""
+    a_pending_attempt(house, due_at=NOON + timedelta(hours=1))
+    a_pending_attempt(house)
+    a_waiting_command(house, a_pending_attempt(house).interview_id)
+    a_placed_attempt(house, NUMBER)
+    a_pending_attempt(house, NUMBER)
+    an_unknown_attempt(house)
+    an_attempt_of_unknown_outcome(house)
+
+
+def test_status_says_what_waits_and_for_what(duecall: Duecall, house: House) -> None:
+    _in_every_way(house)
+    told = duecall("status").told
+    assert "Carrier takes calls; 2 of 1000 calls in progress" in told
+    assert f"Company {house.company_id} runs" in told
+    assert "waiting 1 for their time, 1 for a command, 1 for their number, 1 for their turn" in told
+    assert "next is due 2026-04-02 13:00:00 UTC, in 59 min" in told
+    assert "due 3, the longest for" in told
+    assert "in progress 2 of 1000" in told
+    assert "asked for 1" in told
+    assert "unknown 1" in told
+
+
+def test_status_of_a_quiet_company_names_nothing_that_is_not_there(duecall: Duecall, house: House) -> None:
+    told = duecall("status").told
+    assert "waiting nothing" in told
+    for absent in ("asked for", "unknown", "next is due", "the longest"):
+        assert absent not in told
+
+
+def test_while_a_company_is_paused_its_due_ones_wait_for_the_end_of_the_pause(
+    duecall: Duecall, house: House, pauses: Pauses
+) -> None:
+    a_pending_attempt(house)
+    pauses.pause(house.company_id, "they asked for silence")
+    told = duecall("status").told
+    assert "PAUSED: they asked for silence" in told
+    assert "waiting 1 for an end of the pause" in told
+    assert "for their turn" not in told
+
+
+def _set_breaker(house: House, breaker: Breaker) -> None:
+    with house.database.transaction() as stores:
+        stores.carrier_accounts.set_breaker(house.account_id, breaker, NOON)
+
+
+def test_a_carrier_that_is_down_stands_on_top_with_its_cause(duecall: Duecall, house: House) -> None:
+    _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    a_pending_attempt(house)
+    told = duecall("status").told
+    assert told.startswith("Carrier DOWN until 2026-04-02 12:05:00 UTC, in 4 min")
+    assert "(NOT_CONNECTED)" in told
+    assert "waiting 1 for the carrier" in told
+
+
+def test_a_carrier_whose_time_to_be_down_is_over_is_on_trial_not_down(duecall: Duecall, house: House) -> None:
+    _set_breaker(house, Breaker(failures=5, down_until=NOON - timedelta(minutes=5), cause="NOT_CONNECTED"))
+    told = duecall("status").told
+    assert "ON TRIAL, one call at a time" in told
+    assert "DOWN" not in told
+
+
+def test_status_tells_scripts_the_same(duecall: Duecall, house: House) -> None:
+    _in_every_way(house)
+    told = json.loads(duecall("status --json").out)
+    (company,) = told["companies"]
+    assert company["companyId"] == str(house.company_id)
+    counted = ("waiting", "due", "forCommands", "forNumbers", "forPlaces", "inProgress", "askedFor", "unknown")
+    assert [company[name] for name in counted] == [1, 3, 1, 1, 1, 2, 1, 1]
+    assert company["nextDueAt"] == "2026-04-02T13:00:00Z"
+    assert 0 <= company["lateSeconds"] < 60
+    assert told["carriers"] == [
+        {"pauseReason": None, "downUntil": None, "downCause": None, "inProgress": 2, "maxCalls": 1000}
+    ]
+
+
+def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pauses, now: TestClock) -> None:
+    _in_every_way(house)
+    pauses.pause(None, "a drill")
+    _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    told = health._metrics(explain.waiting(), explain.carriers(), now(), redis_is_away=False).decode()
+    company = f'{{company_id="{house.company_id}"}}'
+    for line in (
+        f"duecall_attempts_waiting{company} 1.0",
+        f"duecall_attempts_due{company} 3.0",
+        f"duecall_attempts_due_for_commands{company} 1.0",
+        f"duecall_attempts_due_for_numbers{company} 1.0",
+        f"duecall_attempts_due_for_places{company} 1.0",
+        f"duecall_attempts_in_progress{company} 2.0",
+        f"duecall_attempts_in_progress_limit{company} 1000.0",
+        'duecall_carrier_paused{account="1"} 1.0',
+        'duecall_carrier_down{account="1"} 1.0',
+        'duecall_carrier_on_trial{account="1"} 0.0',
+        'duecall_carrier_calls_in_progress{account="1"} 2.0',
+        'duecall_carrier_calls_limit{account="1"} 1000.0',
+    ):
+        assert line in told
+    assert "drill" not in told
+
+
+# ---- pause and resume
+
+
+def _reasons(house: House) -> list[str | None]:
+    """Why the account is paused, and why the company is."""
+    return [
+        house.ask("SELECT pause_reason FROM carrier_accounts")[0][0],
+        house.ask("SELECT pause_reason FROM companies WHERE id = :id", id=house.company_id)[0][0],
+    ]
+
+
+def test_a_company_is_paused_and_resumed_and_the_others_are_not(duecall: Duecall, house: House, now: TestClock) -> None:
+    other = of_company(house, seed(house.database, now()))
+    said = duecall(f"pause {house.company_id} --reason 'silence until Monday'")
+    assert (said.code, said.told) == (0, f"Company {house.company_id} is paused: silence until Monday")
+    assert _reasons(house) == [None, "silence until Monday"]
+    assert _reasons(other) == [None, None]
+    said = duecall(f"resume {house.company_id}")
+    assert said.told == f"Company {house.company_id} goes on; it had been paused because: silence until Monday"
+    assert _reasons(house) == [None, None]
+
+
+def test_everything_is_paused_and_resumed(duecall: Duecall, house: House) -> None:
+    assert duecall("pause --all --reason 'a drill'").told == "Everything is paused: a drill"
+    assert _reasons(house) == ["a drill", None]
+    assert duecall("resume --all").told == "Everything goes on; it had been paused because: a drill"
+    assert _reasons(house) == [None, None]
+
+
+def test_a_second_pause_keeps_the_first_reason_and_says_so(duecall: Duecall, house: House) -> None:
+    duecall(f"pause {house.company_id} --reason first")
+    said = duecall(f"pause {house.company_id} --reason second")
+    assert said.code == 0
+    assert "was paused already, because: first, and stays so" in said.told
+    assert _reasons(house) == [None, "first"]
+
+
+def test_resuming_what_is_not_paused_does_nothing_and_says_so(duecall: Duecall, house: House) -> None:
+    said = duecall(f"resume {house.company_id}")
+    assert (said.code, said.told) == (0, f"Company {house.company_id} was not paused")
+
+
+def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, house: House, pauses: Pauses) -> None:
+    pauses.pause(house.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER")
+    assert "PAUSED: ALARM: TWO_CALLS_TO_ONE_NUMBER" in duecall("status").told
+    assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"pause {house.company_id} --reason x").told
+    assert json.loads(duecall(f"pause {house.company_id} --reason x --json").out)["byAlarm"] is True
+    assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"resume {house.company_id}").told
+
+
+def test_resuming_a_company_while_everything_is_paused_says_that_it_still_waits(
+    duecall: Duecall, house: House, pauses: Pauses
+) -> None:
+    pauses.pause(None, "a drill")
+    pauses.pause(house.company_id, "silence")
+    assert "Everything is paused still: a drill." in duecall(f"resume {house.company_id}").told
+
+
+def test_resuming_everything_leaves_a_company_paused_and_names_it(
+    duecall: Duecall, house: House, pauses: Pauses
+) -> None:
+    pauses.pause(None, "a drill")
+    pauses.pause(house.company_id, "silence")
+    assert f"Paused by themselves, and still so: {house.company_id}" in duecall("resume --all").told
+    assert _reasons(house) == [None, "silence"]
+
+
+def test_a_pause_tells_scripts_what_stands_and_whether_it_changed(duecall: Duecall, house: House) -> None:
+    first = json.loads(duecall(f"pause {house.company_id} --reason one --json").out)
+    assert first == {
+        "companyId": str(house.company_id),
+        "paused": True,
+        "reason": "one",
+        "byAlarm": False,
+        "changed": True,
+    }
+    assert json.loads(duecall(f"pause {house.company_id} --reason two --json").out) == {**first, "changed": False}
+    assert json.loads(duecall(f"resume {house.company_id} --json").out)["paused"] is False
+
+
+def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(duecall: Duecall, seeded: Seeded) -> None:
+    said = duecall("pause --all --reason 'a drill'")
+    assert said.code == 1
+    assert "no worker has started" in said.told
+
+
+# ---- wrong words
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        pytest.param("explain", 2, id="explain what"),
+        pytest.param("explain not-an-id", 2, id="an id that is none"),
+        pytest.param("pause --reason x", 2, id="pause whom"),
+        pytest.param("resume", 2, id="resume whom"),
+        pytest.param(f"pause {UUID(int=1)} --all --reason x", 2, id="one company and everything"),
+        pytest.param(f"resume {UUID(int=1)} --all", 2, id="resume one company and everything"),
+        pytest.param("pause --all", 2, id="without a reason"),
+        pytest.param("pause --all --reason ' '", 1, id="with an empty reason"),
+        pytest.param(f"pause {UUID(int=1)} --reason x", 1, id="pause a company that is not there"),
+        pytest.param(f"resume {UUID(int=1)}", 1, id="resume a company that is not there"),
+        pytest.param("keys create", 2, id="a key for whom"),
+        pytest.param("status --nonsense", 2, id="an option that is none"),
+        pytest.param("nonsense", 2, id="a command that is none"),
+    ],
+)
+def test_wrong_words_are_one_line_and_change_nothing(duecall: Duecall, house: House, line: str, code: int) -> None:
+    said = duecall(line)
+    assert (said.out, said.code) == ("", code)
+    assert said.err.count("\n") == 1
+    assert _reasons(house) == [None, None]
+
+
+def test_a_database_that_is_away_is_one_line(
+    duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    said = duecall("status")
+    assert said.code == 1
+    assert said.err.count("\n") == 1
+    assert "the database cannot be reached" in said.err
+
+
+def test_a_database_without_tables_is_one_line(
+    duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS an_empty_one")
+        connection.execute("CREATE DATABASE an_empty_one")
+    monkeypatch.setenv("DATABASE_URL", postgres_url.rpartition("/")[0] + "/an_empty_one")
+    said = duecall("status")
+    assert said.code == 1
+    assert "duecall db upgrade" in said.told
+
+
+def test_settings_that_are_wrong_are_one_line(duecall: Duecall, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_CPS", "none")
+    said = duecall("status")
+    assert said.code == 1
+    assert said.err.startswith("TWILIO_CPS ")
+    assert said.err.count("\n") == 1
+
+
+def _commands() -> list[str]:
+    root = typer.main.get_command(cli.app)
+    found = []
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        found += [f"{name} {each}" for each in command.commands] if hasattr(command, "commands") else [name]
+    return found
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_help_has_an_example_of_its_command(duecall: Duecall, command: str) -> None:
+    said = duecall(f"{command} --help")
+    assert said.code == 0
+    assert f"duecall {command}" in said.told.partition("Examples:")[2]
+
+
+# ---- which installation is meant
+
+
+def test_without_a_named_database_the_run_file_of_this_folder_names_it_and_else_the_demos(
+    duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    said = duecall("status")
+    assert said.code == 1
+    assert "DATABASE_URL is not set" in said.told
+    for home in (folder / "demo", folder):
+        home.mkdir(exist_ok=True)
+        (home / "run.json").write_text(json.dumps({"databaseUrl": postgres_url}))
+        (home / "clock_offset_s").write_text("0.0")
+        assert str(house.company_id) in duecall("status").told
+        (home / "run.json").unlink()
