@@ -11,7 +11,7 @@ ARGS ?=
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: $(VENV)/runtime ## everything on this machine: six sample calls, shown live; ONCE=1 ends by itself, CARRIER=refuse must fail
+demo: $(VENV)/runtime ## everything on this machine: sample calls in eight countries, shown live; ONCE=1 ends by itself, CARRIER=refuse must fail
 	@$(PY) -m scheduler.cli demo $(if $(ONCE),--once) $(if $(CARRIER),--carrier $(CARRIER))
 
 up: $(VENV)/runtime ## the whole system until Ctrl-C

@@ -19,10 +19,11 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from api_shim.schemas.explanation import ExplanationView
-from scheduler import demo as sample_calls
 from scheduler import pages
 from scheduler.carriers.simulator.app import create_app as create_simulator
 from scheduler.clock import Now, clock, machine_now
+from scheduler.demo import calls as sample_calls
+from scheduler.demo import play
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import NotFound, Refused
@@ -109,24 +110,31 @@ def demo(
         typer.Option(help="How the simulated carrier behaves: usual, or refuse (then the demo must fail)."),
     ] = "usual",
 ) -> None:
-    """Run six sample calls on private servers and a simulated carrier, and show them live."""
+    """Run sample calls in eight countries on private servers and a simulated carrier, and show them live.
+
+    One is moved, one is cancelled, one waits for a pause to end, one is busy at first; the carrier's own ledger judges.
+    """
     if carrier not in sample_calls.CARRIERS:
         _fail(f"--carrier is one of: {', '.join(sample_calls.CARRIERS)}; got {carrier!r}")
     chosen = settings()
-    options = Options(
-        home=_demo_home(chosen),
-        ephemeral=True,
-        clock_offset_s=_offset(sample_calls.STARTS_AT, chosen),
-        variables=sample_calls.VARIABLES,
-    )
+    offset = _offset(sample_calls.STARTS_AT, chosen)
+    options = Options(home=_demo_home(chosen), ephemeral=True, clock_offset_s=offset, variables=sample_calls.VARIABLES)
     # A demo has its own servers and carrier, whatever the environment names: it must ring nobody.
-    own = chosen.model_copy(update={"database_url": None, "redis_url": None, "twilio_account_sid": ""})
+    own = chosen.model_copy(
+        update={
+            "database_url": None,
+            "redis_url": None,
+            "twilio_account_sid": "",
+            "duecall_clock_offset_s": offset,
+        }
+    )
     with _until_stopped() as stopped, System(options, own, _say, stopped) as system:
         assert system.running is not None
-        as_expected = sample_calls.run(system, carrier=carrier, stopped=stopped)
+        as_expected = play.run(system, own, carrier=carrier, stopped=stopped)
+        if not stopped() and (as_expected or not once):
+            play.print_what_to_try(system.running, own, stays_up=not once)
         if not once and not stopped():
             _print_running(system.running, own)
-            sample_calls.print_what_to_try(system.running)
             while not stopped():
                 system.look()
                 _pause()

@@ -125,11 +125,10 @@ def _blocks(blocks: Sequence[Block], now: datetime) -> RenderableType:
         return Text("Nothing keeps it from ringing now: it waits for its turn.")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="bold")
-    table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for block in blocks:
         until = "open-ended" if block.until is None else f"until {_utc(block.until)}, {_from_now(block.until, now)}"
-        table.add_row(block.rule.value, until, block.detail)
+        table.add_row(block.rule.value, Text.assemble(f"{until}\n", (block.detail, "dim")))
     return Group(
         Text("What keeps it from ringing now, in the order in which the dialler asks:"), Padding(table, (0, 0, 0, 2))
     )
