@@ -1128,17 +1128,31 @@ def test_a_call_that_takes_no_time_ends_at_once_on_any_clock(start_carrier: Call
     assert carrier.ended(carrier.ring()).status == "completed"
 
 
-def test_a_clock_that_is_moved_ahead_ends_what_would_have_ended_and_nothing_else(
+def test_calls_that_follow_a_clock_end_when_it_is_moved_past_their_end_and_no_sooner(
     start_carrier: Callable[..., Carrier],
 ) -> None:
     clock = Clock()
-    carrier = start_carrier(now=clock, speed=1)
+    carrier = start_carrier(now=clock, speed=1, follows_clock=True)
     carrier.plan(to=THEIRS, ring_s=0, talk_s=60)
     carrier.plan(to=ANOTHER, ring_s=600)
     short, long = carrier.ring(), carrier.ring(ANOTHER, timeout=600)
     until(lambda: carrier.is_in(short, "in-progress") and carrier.is_in(long, "ringing"))
     clock.at += timedelta(minutes=2)
     assert carrier.ended(short).duration == "120"
+    assert carrier.is_in(long, "ringing")
+
+
+def test_calls_that_do_not_follow_a_clock_go_on_in_real_time_when_it_is_moved(
+    start_carrier: Callable[..., Carrier],
+) -> None:
+    clock = Clock()
+    carrier = start_carrier(now=clock, speed=1)
+    carrier.plan(to=THEIRS, ring_s=60)
+    long = carrier.ring()
+    until(lambda: carrier.is_in(long, "ringing"))
+    clock.at += timedelta(hours=1)
+    carrier.plan(to=ANOTHER, ring_s=0.1, talk_s=0)
+    carrier.ended(carrier.ring(ANOTHER))
     assert carrier.is_in(long, "ringing")
 
 
