@@ -207,7 +207,7 @@ class TwilioLine:
         fields = [
             ("To", order.to),
             ("From", order.caller),
-            ("Url", f"{self._account.voice_url}?attempt={order.token}"),
+            ("Url", _with_attempt(self._account.voice_url, order.token)),
             ("Timeout", str(int(order.ring_timeout.total_seconds()))),
             ("TimeLimit", str(int(order.time_limit.total_seconds()))),
             ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}"),
@@ -243,6 +243,10 @@ def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
     return made
+
+
+def _with_attempt(voice_url: str, token: str) -> str:
+    return f"{voice_url}{'&' if '?' in voice_url else '?'}attempt={token}"
 
 
 def callback_path(token: str) -> str:

@@ -922,6 +922,26 @@ def test_plans_are_listed_and_cleared(carrier: Carrier) -> None:
     assert carrier.ended(carrier.ring()).status == "completed"
 
 
+def test_many_plans_can_be_posted_at_once_in_their_order(carrier: Carrier) -> None:
+    rules = [
+        {"to": THEIRS, "outcome": "busy"},
+        {"to": ANOTHER, "outcome": "declined"},
+        {"to": THEIRS, "outcome": "fax"},
+    ]
+    assert requests.post(f"{carrier.url}/plans", json=rules, timeout=5).status_code == 201
+    assert [(plan["to"], plan["outcome"]) for plan in carrier.get("/plans")["plans"]] == [
+        (rule["to"], rule["outcome"]) for rule in rules
+    ]
+    placed = [carrier.ring(), carrier.ring(ANOTHER)]
+    assert [carrier.ended(call).status for call in placed] == ["completed", "failed"]
+
+
+def test_of_many_plans_none_is_posted_when_one_says_nothing_known(carrier: Carrier) -> None:
+    rules = [{"outcome": "busy"}, {"outcome": "asleep"}]
+    assert requests.post(f"{carrier.url}/plans", json=rules, timeout=5).status_code == 422
+    assert carrier.get("/plans")["plans"] == []
+
+
 @pytest.mark.parametrize("rule", [{"outcome": "asleep"}, {"fault": "fire"}, {"till": THEIRS}, {"times": 0}])
 def test_a_plan_that_says_nothing_known_is_refused(carrier: Carrier, rule: dict[str, Any]) -> None:
     assert requests.post(f"{carrier.url}/plans", json=rule, timeout=5).status_code == 422
