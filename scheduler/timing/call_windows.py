@@ -190,7 +190,7 @@ def _openings_after(
 # the same time in a week have equal steps and are looked at once, whatever they are called.
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _common_openings(
     clocks: tuple[tzinfo, ...], intervals: tuple[CallTimeInterval, ...], week: int
 ) -> tuple[tuple[datetime, datetime], ...]:
