@@ -30,6 +30,9 @@ check: $(VENV)/dev ## format, lint, types, import contracts, migration drift: wo
 guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
 	@$(PY) -m tests.crash.guards
 
+bench: $(VENV)/dev ## what a decision costs, beside what phonenumbers alone costs in the same run
+	@$(PY) -m tests.benchmarks.decisions
+
 format: $(VENV)/dev ## put the code in the house's form
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
@@ -57,4 +60,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check guards format lock clean
+.PHONY: help demo up test check guards bench format lock clean

@@ -10,10 +10,12 @@ from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial, Dialler
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
@@ -29,6 +31,7 @@ class Doors:
     submit: Submit
     hear: Hear
     explain: Explain
+    records: Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,7 @@ class Workshop:
     hear: Hear
     settle: Settle
     release: Release
+    records: Records
 
 
 def doors(settings: Settings, bell: Bell) -> Doors:
@@ -49,13 +53,15 @@ def doors(settings: Settings, bell: Bell) -> Doors:
     database = Database(settings.database("api"))
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
+    consequences = Consequences(database, hasher, policy, now)
     return Doors(
         database=database,
         now=now,
         keys=Keys(database, hasher, now),
         submit=Submit(database, bell, now),
-        hear=Hear(database, bell, TwilioCallbacks(carrier(settings)), policy, now),
-        explain=Explain(database, policy, now),
+        hear=Hear(database, bell, TwilioCallbacks(carrier(settings)), consequences, now),
+        explain=Explain(database, hasher, policy, now),
+        records=Records(database, bell, hasher, consequences, policy, now),
     )
 
 
@@ -66,14 +72,16 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
     database = Database(settings.database("worker"))
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
+    consequences = Consequences(database, hasher, policy, now)
     account = carrier(settings)
     return Workshop(
         database=database,
         now=now,
-        apply=Apply(database, bell, hasher, policy, now),
-        hear=Hear(database, bell, TwilioCallbacks(account), policy, now),
-        settle=Settle(database, TwilioDesk(account, policy), policy, now),
+        apply=Apply(database, bell, hasher, consequences, policy, now),
+        hear=Hear(database, bell, TwilioCallbacks(account), consequences, now),
+        settle=Settle(database, TwilioDesk(account, policy), consequences, policy, now),
         release=Release(database, bell, account_id(settings, database, now), policy, now),
+        records=Records(database, bell, hasher, consequences, policy, now),
     )
 
 
@@ -85,7 +93,8 @@ def dialler(settings: Settings) -> Dialler:
     policy = settings.policy
     failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    dial = Dial(database, hasher, account_id(settings, database, now), policy, now)
+    consequences = Consequences(database, hasher, policy, now)
+    dial = Dial(database, hasher, account_id(settings, database, now), consequences, policy, now)
     return Dialler(dial, TwilioLine(carrier(settings), policy), policy, now)
 
 

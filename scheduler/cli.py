@@ -125,7 +125,7 @@ def status(as_json: AsJson = False) -> None:
     chosen = _with_run_file(settings())
     database = _database(chosen)
     now = clock(chosen.duecall_clock_offset_s)
-    rows = Explain(database, chosen.policy, now).waiting()
+    rows = Explain(database, Hasher(chosen.key_pepper.get_secret_value()), chosen.policy, now).waiting()
     if as_json:
         print(json.dumps([asdict(row) for row in rows], default=str))  # noqa: T201 - the answer itself
         return

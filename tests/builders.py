@@ -20,8 +20,8 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.timing import callee_zones
+from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial
-from scheduler.use_cases.hear import take_in
 
 ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
 """For tests that run on the machine's clock, at whatever hour."""
@@ -76,7 +76,11 @@ class House:
 
     @property
     def dial(self) -> Dial:
-        return Dial(self.database, self.hasher, self.account_id, self.policy, self.now)
+        return Dial(self.database, self.hasher, self.account_id, self.consequences, self.policy, self.now)
+
+    @property
+    def consequences(self) -> Consequences:
+        return Consequences(self.database, self.hasher, self.policy, self.now)
 
     def attempt(self, attempt_id: UUID) -> Attempt:
         """The attempt as it stands in the database."""
@@ -114,7 +118,7 @@ class House:
         with self.database.transaction() as stores:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock(attempt.id)
-            return take_in(stores, interview, locked, events, actor, self.now(), self.policy)
+            return self.consequences.take_in(stores, interview, locked, events, actor, self.now())
 
 
 def a_house(
@@ -191,7 +195,13 @@ def a_pending_attempt(
         retry_number=0,
         manual=manual,
         state=AttemptState.PENDING,
-        schedule=Schedule(requested=None, clock=clock, due_at=due_at, tzdata_version=callee_zones.TZDATA_VERSION),
+        schedule=Schedule(
+            requested=None,
+            clock=clock,
+            due_at=due_at,
+            earliest_at=due_at,
+            tzdata_version=callee_zones.TZDATA_VERSION,
+        ),
         due_at=due_at,
         expires_at=expires_at,
         number_hash=number_hash,

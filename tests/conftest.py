@@ -18,7 +18,7 @@ import pytest
 
 from scheduler.clock import clock
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.company import CallLimits, Company, CompanySettings
+from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey
 from scheduler.hashing import Hasher
 from scheduler.persistence import schema
@@ -129,8 +129,11 @@ class Seeded:
 
 
 def seed(database: Database, instant: datetime, **settings: object) -> Seeded:
-    """A company with a phone agent; limits wide enough not to be what a test is about."""
-    defaults: dict[str, object] = {"limits": CallLimits(concurrent_calls=1000, calls_per_second=1000.0)}
+    """A company with a phone agent; limits and retries are not what a test is about unless it says so."""
+    defaults: dict[str, object] = {
+        "limits": CallLimits(concurrent_calls=1000, calls_per_second=1000.0),
+        "retry_policy": RetryPolicy(max_retries=0),
+    }
     company = Company(
         id=uuid4(),
         name="Acme",

@@ -38,6 +38,7 @@ def serving(app: Any, door: socket.socket | None = None) -> Iterator[str]:
 def a_door() -> socket.socket:
     """A listening socket on loopback. Named as TCP, or asyncio leaves Nagle's algorithm on."""
     door = socket.socket(proto=socket.IPPROTO_TCP)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     door.bind(("127.0.0.1", 0))
     door.listen()
     return door
@@ -79,6 +80,18 @@ class SimulatedCarrier:
 
     def clear(self) -> None:
         requests.delete(f"{self.url}/plans", timeout=5)
+
+    def down(self, kind: str, *, for_s: float | None = None) -> None:
+        """Answer its customers `503`, `429` or `401`, `drop` their requests, or `refuse` connections for `for_s`."""
+        answer = requests.post(f"{self.url}/outage", json={"kind": kind, "for_s": for_s}, timeout=5)
+        assert answer.status_code == requests.codes.created, answer.text
+
+    def up(self) -> None:
+        requests.delete(f"{self.url}/outage", timeout=5)
+
+    def verdict(self) -> dict[str, Any]:
+        """What we did that we never may, found by the carrier; all its lists must be empty."""
+        return dict(self._get("/verdict", None))
 
     def rings(self, to: str | None = None) -> list[dict[str, Any]]:
         """Every call that it accepted, with the token and when it rang."""

@@ -86,6 +86,11 @@ def settle(_: list[str]) -> None:
     workshop().settle.round()
 
 
+@app.task(name=names.RERESOLVE, base=QuietTask)  # type: ignore[untyped-decorator]
+def reresolve(_: list[str]) -> None:
+    workshop().records.reresolve()
+
+
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     _refuse_bad_settings()

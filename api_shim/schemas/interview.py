@@ -12,7 +12,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus, InterviewStory
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
-from scheduler.lifecycle.decisions import offset_text
+from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 from scheduler.use_cases.explain import waits_for
 

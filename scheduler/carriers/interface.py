@@ -22,11 +22,18 @@ class CarrierLine(Protocol):
         """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown."""
         ...
 
+    async def cancel(self, call_sid: str) -> bool:
+        """Stop a call that nobody has answered; one that was answered is left alone. May be sent twice. Never raises.
+
+        True: the carrier took it, or the call is answered or over. False: unknown, so somebody asks again later.
+        """
+        ...
+
     async def close(self) -> None: ...
 
 
 class CarrierDesk(Protocol):
-    """Answers questions about calls; asked from threads. Each may raise CarrierUnavailable."""
+    """Answers questions about calls, and ends them; asked from threads. Each may raise CarrierUnavailable."""
 
     def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
         """The calls between two numbers that were created in the half-open span."""
@@ -34,6 +41,14 @@ class CarrierDesk(Protocol):
 
     def fetch(self, call_sid: str) -> CallNews:
         """How a call stands."""
+        ...
+
+    def cancel(self, call_sid: str) -> None:
+        """Stop a call that nobody has answered; one that was answered is left alone. May be sent twice."""
+        ...
+
+    def hang_up(self, call_sid: str) -> None:
+        """End a call wherever it is; one that is over stays so. May be sent twice."""
         ...
 
 

@@ -7,12 +7,13 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from requests.exceptions import RequestException
-from twilio.base.exceptions import TwilioException
+from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.request_validator import RequestValidator
@@ -39,7 +40,9 @@ _CALL_SID = re.compile(r"CA[0-9a-f]{32}")
 _KEEP_IDLE = 10.0
 _MAX_ANSWER = 64 * 1024
 _CALLBACK_EVENTS = ("initiated", "ringing", "answered", "completed")
+_OK = 200
 _CREATED = 201
+_FORBIDDEN = 403
 
 _STATUSES = {
     "queued": CallStatus.QUEUED,
@@ -54,6 +57,7 @@ _STATUSES = {
 }
 _ANSWERED_BY = {
     "human": AnsweredBy.PERSON,
+    "machine": AnsweredBy.MACHINE,
     "machine_start": AnsweredBy.MACHINE,
     "machine_end_beep": AnsweredBy.MACHINE,
     "machine_end_silence": AnsweredBy.MACHINE,
@@ -62,14 +66,42 @@ _ANSWERED_BY = {
     "unknown": AnsweredBy.UNKNOWN,
 }
 
-_NUMBER_CODES = frozenset({13223, 13224, 13225, 21211, 21214, 21215, 21216, 21217})
+_RETRIES = "#rc=5&rp=5xx,ct,rt"
+"""Twilio's connection overrides: of itself it sends a callback again only when it could not connect. The fragment is
+neither sent nor signed."""
+
+_NUMBER_CODES = frozenset({13223, 13224, 13225, 21202, 21203, 21211, 21214, 21215, 21216, 21217})
 """Twilio's error codes that speak of the called number: invalid, unreachable, blocked, not permitted."""
-_ACCOUNT_CODES = {
+_NOT_TAKEN_CODES = {
+    10001: "ACCOUNT_NOT_ACTIVE",
+    10004: "THROTTLED",
+    10005: "ACCOUNT_NOT_ACTIVE",
+    20001: "ORDER_REFUSED",
     20003: "CREDENTIALS",
     20005: "ACCOUNT_NOT_ACTIVE",
+    20006: "CREDENTIALS",
     20008: "CREDENTIALS",
-    10001: "ACCOUNT_NOT_ACTIVE",
+    20403: "CREDENTIALS",
+    20429: "THROTTLED",
+    21201: "ORDER_REFUSED",
+    21205: "ORDER_REFUSED",
+    21206: "ORDER_REFUSED",
+    21207: "ORDER_REFUSED",
+    21208: "ORDER_REFUSED",
+    21209: "ORDER_REFUSED",
+    21210: "CALLER_REFUSED",
+    21212: "CALLER_REFUSED",
+    21213: "CALLER_REFUSED",
+    21218: "ORDER_REFUSED",
+    21219: "ACCOUNT_LIMITED",
+    21609: "ORDER_REFUSED",
+    22005: "QUEUE_FULL",
 }
+"""Twilio's error codes that speak of the account, of our own form, or of its queue: it looked and took nothing."""
+_CALL_IS_NOT_THERE = 20404
+_CALL_IS_OVER = 21220
+"""Or answered, when it was to be cancelled."""
+_NOTHING_LEFT_TO_STOP = {(400, _CALL_IS_OVER), (404, _CALL_IS_NOT_THERE)}
 _NO_ANSWER = (
     TwilioException,
     RequestException,
@@ -80,7 +112,9 @@ _NO_ANSWER = (
     LookupError,
     AttributeError,
 )
-_NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 403: "CREDENTIALS", 429: "THROTTLED"}
+_NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 429: "THROTTLED"}
+"""Whoever says these, we or a server between, nothing was taken. A 403 without Twilio's code is not among them: also a
+filter on the way back may say it, after the carrier took the call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,19 +148,22 @@ class TwilioLine:
 
     async def place(self, order: CallOrder) -> CarrierAnswer:
         """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown."""
-        session = self._session or self._open()
         try:
-            async with (
-                asyncio.timeout(self._deadline),
-                session.post(self._url(), data=self._form(order), allow_redirects=False) as response,
-            ):
-                return classify(response.status, await _body(response))
+            return classify(*await self._post(self._url("Calls"), self._form(order), sent="dial.sent"))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return NeverTaken(cause="NEVER_CONNECTED")
         except TimeoutError:
             return AnswerUnknown(cause="NO_ANSWER_IN_TIME")
         except (aiohttp.ClientError, OSError, ValueError):
             return AnswerUnknown(cause="ANSWER_BROKE_OFF")
+
+    async def cancel(self, call_sid: str) -> bool:
+        """Stop a call that nobody has answered. Never raises; False when nobody knows whether it was stopped."""
+        form = aiohttp.FormData([("Status", "canceled")])
+        try:
+            return is_stopped(*await self._post(self._url(f"Calls/{call_sid}"), form))
+        except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
+            return False
 
     async def close(self) -> None:
         if self._session is not None:
@@ -146,15 +183,25 @@ class TwilioLine:
             headers={
                 "Authorization": aiohttp.encode_basic_auth(self._account.account_sid, self._account.auth_tokens[0])
             },
-            timeout=aiohttp.ClientTimeout(total=self._deadline, sock_connect=self._connect),
+            # `connect` also counts looking up the name: a lookup that hangs is a connection that never was.
+            timeout=aiohttp.ClientTimeout(total=self._deadline, connect=self._connect, sock_connect=self._connect),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[sent],
         )
         return self._session
 
-    def _url(self) -> str:
-        return f"{self._account.api_url}/2010-04-01/Accounts/{self._account.account_sid}/Calls.json"
+    async def _post(self, url: str, form: aiohttp.FormData, *, sent: str | None = None) -> tuple[int, bytes]:
+        """Status and body of one POST; `sent` is the failpoint right after it is out."""
+        session = self._session or self._open()
+        async with (
+            asyncio.timeout(self._deadline),
+            session.post(url, data=form, allow_redirects=False, trace_request_ctx=sent) as response,
+        ):
+            return response.status, await _body(response)
+
+    def _url(self, what: str) -> str:
+        return f"{self._account.api_url}/2010-04-01/Accounts/{self._account.account_sid}/{what}.json"
 
     def _form(self, order: CallOrder) -> aiohttp.FormData:
         fields = [
@@ -163,7 +210,7 @@ class TwilioLine:
             ("Url", f"{self._account.voice_url}?attempt={order.token}"),
             ("Timeout", str(int(order.ring_timeout.total_seconds()))),
             ("TimeLimit", str(int(order.time_limit.total_seconds()))),
-            ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}"),
+            ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}"),
             ("StatusCallbackMethod", "POST"),
             # Repeated fields: one with blanks between the names is taken for a single, unknown event.
             *(("StatusCallbackEvent", event) for event in _CALLBACK_EVENTS),
@@ -183,9 +230,10 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-async def _sent(_session: object, _context: object, _params: object) -> None:
+async def _sent(_session: object, context: SimpleNamespace, _params: object) -> None:
     # aiohttp says so right before it writes; one turn of the loop later the bytes are with the kernel.
-    asyncio.get_running_loop().call_soon(failpoint, "dial.sent")
+    if context.trace_request_ctx is not None:
+        asyncio.get_running_loop().call_soon(failpoint, context.trace_request_ctx)
 
 
 def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:
@@ -210,15 +258,25 @@ def classify(status: int, body: bytes) -> CarrierAnswer:
         if isinstance(sid, str) and _CALL_SID.fullmatch(sid):
             return Accepted(call_sid=sid, queue_time=_queue_time(answer.get("queue_time")))
         return AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")
-    if status in _NOT_TAKEN_STATUSES:
-        return NeverTaken(cause=_NOT_TAKEN_STATUSES[status])
     code = answer.get("code")
     if 400 <= status < 500 and isinstance(code, int):  # noqa: PLR2004 - HTTP's own classes
         if code in _NUMBER_CODES:
             return NumberRefused(cause=f"TWILIO_{code}")
-        if code in _ACCOUNT_CODES:
-            return NeverTaken(cause=_ACCOUNT_CODES[code])
+        if code in _NOT_TAKEN_CODES:
+            return NeverTaken(cause=_NOT_TAKEN_CODES[code])
+        if status == _FORBIDDEN:
+            return NeverTaken(cause="CREDENTIALS")
+    if status in _NOT_TAKEN_STATUSES:
+        return NeverTaken(cause=_NOT_TAKEN_STATUSES[status])
     return AnswerUnknown(cause=f"HTTP_{status}")
+
+
+def is_stopped(status: int, body: bytes) -> bool:
+    """Whether an HTTP answer to a cancellation says that no unanswered call is left of it."""
+    answer = _json_object(body)
+    if status == _OK:
+        return isinstance(answer.get("sid"), str)
+    return (status, answer.get("code")) in _NOTHING_LEFT_TO_STOP
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -252,7 +310,7 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
 
 
 class TwilioDesk:
-    """Asks about calls, with Twilio's own SDK: asking twice does no harm."""
+    """Asks about calls and ends them, with Twilio's own SDK: doing either twice does no harm."""
 
     def __init__(self, account: TwilioAccount, policy: Policy) -> None:
         self._client = Client(
@@ -286,6 +344,23 @@ class TwilioDesk:
         except _NO_ANSWER as error:
             raise CarrierUnavailable from error
 
+    def cancel(self, call_sid: str) -> None:
+        """Stop a call that nobody has answered; one that was answered is left alone. Raises CarrierUnavailable."""
+        self._stop(call_sid, CallInstance.UpdateStatus.CANCELED)
+
+    def hang_up(self, call_sid: str) -> None:
+        """End a call wherever it is; one that is over stays so. Raises CarrierUnavailable."""
+        self._stop(call_sid, CallInstance.UpdateStatus.COMPLETED)
+
+    def _stop(self, call_sid: str, status: str) -> None:
+        try:
+            _listed(self._client.calls(call_sid).update(status=status))
+        except TwilioRestException as refusal:
+            if (refusal.status, refusal.code) not in _NOTHING_LEFT_TO_STOP:
+                raise CarrierUnavailable from refusal
+        except _NO_ANSWER as error:
+            raise CarrierUnavailable from error
+
 
 def _listed(call: CallInstance) -> ListedCall:
     created = call.date_created
@@ -294,8 +369,11 @@ def _listed(call: CallInstance) -> ListedCall:
     news = CallNews(
         call_sid=call.sid,
         status=_status(str(call.status)),
-        answered_by=None if call.answered_by is None else _ANSWERED_BY.get(call.answered_by),
+        answered_by=_answered_by(call.answered_by),
         duration=None if not call.duration else _seconds(str(call.duration)),
+        # Documented: empty if the call has not yet been dialled.
+        started=call.start_time is not None,
+        to=call.to or None,
     )
     return ListedCall(news=news, created_at=created.astimezone(UTC))
 
@@ -328,16 +406,16 @@ class TwilioCallbacks:
         sid = form.get("CallSid", "")
         if not _CALL_SID.fullmatch(sid) or form.get("AccountSid") != self._account.account_sid:
             raise NotACallback
-        answered_by = form.get("AnsweredBy")
         sip = form.get("SipResponseCode", "")
         duration = form.get("CallDuration")
         return CallNews(
             call_sid=sid,
             token=token,
             status=_status(form.get("CallStatus", "")),
-            answered_by=None if not answered_by else _ANSWERED_BY.get(answered_by, AnsweredBy.UNKNOWN),
+            answered_by=_answered_by(form.get("AnsweredBy")),
             sip_code=int(sip) if re.fullmatch(r"[1-6][0-9]{2}", sip) else None,
             duration=None if not duration else _seconds(duration),
+            to=form.get("To") or None,
         )
 
 
@@ -346,6 +424,11 @@ def _status(word: str) -> CallStatus:
     if status is None:
         raise NotACallback
     return status
+
+
+def _answered_by(word: str | None) -> AnsweredBy | None:
+    """None when nobody looked who answered."""
+    return _ANSWERED_BY.get(word, AnsweredBy.UNKNOWN) if word else None
 
 
 def _seconds(text: str) -> timedelta:

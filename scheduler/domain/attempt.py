@@ -55,6 +55,14 @@ class Reason(StrEnum):
     """Nothing proves whether it rang. Only a person may decide to call again."""
 
 
+class HangUpCause(StrEnum):
+    """Why a call that the carrier has taken is to be ended there."""
+
+    QUEUED_PAST_CLOSING = "QUEUED_PAST_CLOSING"
+    """Its turn in the carrier's queue comes when this person may be rung no more."""
+    COMPANY_DELETED = "COMPANY_DELETED"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One row of the schedule. Instants are aware UTC.
@@ -79,6 +87,8 @@ class Attempt:
     updated_at: datetime
     number_hash: bytes | None = field(default=None, repr=False)
     """Keyed hash of the number whose line it takes; None for a test, which takes none."""
+    called_number: str | None = field(default=None, repr=False)
+    """E.164, from the claim until the call is over: the carrier is asked by it, whatever becomes of the candidate."""
     warnings: tuple[ScheduleWarning, ...] = ()
     phase: Phase | None = None
     reason: Reason | None = None
@@ -98,6 +108,10 @@ class Attempt:
     answered_by: AnsweredBy | None = None
     duration: timedelta | None = None
     ended_at: datetime | None = None
+    hang_up: HangUpCause | None = None
+    """The carrier is asked to end its call, until it has."""
+    deleted_at: datetime | None = None
+    """Listed no more; it goes on counting."""
 
 
 class Event:
@@ -214,3 +228,65 @@ class ConsentEnded(Event):
 class Cancelled(Event):
     name: ClassVar[str] = "cancelled"
     reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescheduled(Event):
+    """Somebody moved it to another time; it is still the same attempt."""
+
+    name: ClassVar[str] = "rescheduled"
+    schedule: Schedule
+    expires_at: datetime
+    warnings: tuple[ScheduleWarning, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovedBySettings(Event):
+    """Hours, zones or the number changed, and with them the time at which it may ring."""
+
+    name: ClassVar[str] = "moved_by_settings"
+    schedule: Schedule
+    number_hash: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiryMoved(Event):
+    """Somebody gave its interview another end."""
+
+    name: ClassVar[str] = "expiry_moved"
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class HangUpWanted(Event):
+    """The carrier is to end its call; what becomes of it the carrier will say."""
+
+    name: ClassVar[str] = "hang_up_wanted"
+    cause: HangUpCause
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeverDialled(Event):
+    """The carrier took it and has proven that it never began to dial: nobody rang, nothing is spent."""
+
+    name: ClassVar[str] = "never_dialled"
+    due_at: datetime
+    call_sid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegSeen(Event):
+    """An attempt of unknown outcome has a call after all, and it is not over: its line is held until it is."""
+
+    name: ClassVar[str] = "leg_seen"
+    call_sid: str
+    rank: Rank
+    look_at: datetime
+    answered_by: AnsweredBy | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deleted(Event):
+    """Somebody wants to see it no more. It is over, and stays what it is."""
+
+    name: ClassVar[str] = "deleted"

@@ -65,6 +65,10 @@ class CallNews:
     answered_by: AnsweredBy | None = None
     sip_code: int | None = None
     duration: timedelta | None = None
+    started: bool | None = None
+    """Whether the carrier has begun to dial it; None: this news does not say."""
+    to: str | None = field(default=None, repr=False)
+    """The number called; None: this news does not say."""
 
     @property
     def rank(self) -> Rank:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.refusals import Refused
 
 
 class CommandKind(StrEnum):
@@ -150,3 +151,9 @@ class Command:
         if self.applied_at is not None:
             return CommandState.APPLIED
         return CommandState.QUARANTINED if self.quarantined_at is not None else CommandState.WAITING
+
+
+def refusal_of(refused: Refused) -> Refusal:
+    """The refusal in a form that can be stored: its family decides the status when it is told."""
+    family = next(parent.__name__ for parent in type(refused).__mro__ if Refused in parent.__bases__)
+    return Refusal(family=family, code=refused.code, message=refused.message, details=refused.details)

@@ -1,8 +1,10 @@
 """A company: whose settings say when its candidates may be called, and how much may be called at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum
+from enum import Enum, IntEnum
+from types import MappingProxyType
 from uuid import UUID
 
 
@@ -35,6 +37,34 @@ EVERY_DAY = frozenset(Weekday)
 DEFAULT_INTERVALS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=8), end=timedelta(hours=20)),)
 
 
+class NextDay(Enum):
+    """Instead of a span: tomorrow on the callee's clock, in the part of the day that was tried least."""
+
+    NEXT_DAY = "NEXT_DAY"
+
+
+Delay = timedelta | NextDay
+
+DEFAULT_DELAYS: Mapping[str, tuple[Delay, ...]] = MappingProxyType(
+    {
+        "BUSY": (timedelta(seconds=900),),
+        "NO_ANSWER": (timedelta(seconds=7200), NextDay.NEXT_DAY),
+        "VOICEMAIL": (timedelta(seconds=14_400),),
+        "CARRIER_ERROR": (timedelta(seconds=300),),
+    }
+)
+"""By the reason why an attempt failed; the last one repeats. A reason that is not here is never retried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """What follows by itself when a call was not answered by a person."""
+
+    max_retries: int = 3
+    """In one chain, 0 to 10."""
+    delays: Mapping[str, tuple[Delay, ...]] = field(default_factory=lambda: DEFAULT_DELAYS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CallLimits:
     """How much of the carrier one company may use."""
@@ -50,6 +80,7 @@ class CompanySettings:
     timezone: str | None = None
     locale: str | None = None
     intervals: tuple[CallTimeInterval, ...] = DEFAULT_INTERVALS
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     limits: CallLimits = field(default_factory=CallLimits)
     machine_detection: bool = True
     offset_must_match_number: bool = False

@@ -20,6 +20,8 @@ class Rule(StrEnum):
     """The carrier takes no calls; it is tried again from time to time."""
     COMPANY_PAUSED = "COMPANY_PAUSED"
     COMPANY_DELETED = "COMPANY_DELETED"
+    INTERVIEW_OVER = "INTERVIEW_OVER"
+    """The interview was deleted or cancelled while the attempt was on its way."""
     COMMAND_WAITING = "COMMAND_WAITING"
     """A command was accepted for the interview and is not applied yet."""
     EXPIRED = "EXPIRED"

@@ -117,6 +117,12 @@ class InvalidInterval(InvalidRequest):
     code = "CALL_TIME_INTERVALS_INVALID"
 
 
+class InvalidRetryPolicy(InvalidRequest):
+    """The retry policy cannot be used; details.reason says why, details.field where."""
+
+    code = "RETRY_POLICY_INVALID"
+
+
 class NeverOpen(InvalidRequest):
     """Without any call time interval nobody could ever be called."""
 
@@ -169,6 +175,12 @@ class CallAttemptsNotSupported(InvalidRequest):
     """An ONLINE interview is not called; it has no call attempts."""
 
     code = "CALL_ATTEMPTS_NOT_SUPPORTED"
+
+
+class MetadataTooLarge(InvalidRequest):
+    """With this change the metadata would be more than a resource may carry: 10 KB, 5 levels, 50 keys."""
+
+    code = "METADATA_TOO_LARGE"
 
 
 class StatusNotSettable(InvalidRequest):

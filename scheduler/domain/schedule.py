@@ -42,4 +42,6 @@ class Schedule:
     clock: CalleeClock
     due_at: datetime
     """Aware UTC: the first instant at which this attempt may be dialled."""
+    earliest_at: datetime
+    """Aware UTC: from when on an opening was looked for; `due_at` where that instant itself was asked for."""
     tzdata_version: str

@@ -1,9 +1,13 @@
 """How many calls may start now, and when each: the account's pace and room, and each company's."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 from uuid import UUID
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +78,19 @@ def allot(
         account = account.taken(send_at)
         paces[company_id] = company.taken(send_at)
     return Allotment(places=tuple(places), account=account, companies=paces, try_again_at=min(later) if later else None)
+
+
+def in_turns(due: Iterable[T], attempt_of: Callable[[T], Any] = lambda each: each) -> list[T]:
+    """What is due, in the order of its dialling: those asked for by hand first, then each company's first, second ...
+
+    One company's thousands do not stand before another's one. `attempt_of` gives what has `manual`, `company_id`,
+    `due_at` and `id`.
+    """
+    turns: Counter[tuple[bool, UUID]] = Counter()
+    order = []
+    for each in sorted(due, key=lambda each: (attempt_of(each).due_at, attempt_of(each).id)):
+        attempt = attempt_of(each)
+        turn = turns[attempt.manual, attempt.company_id]
+        turns[attempt.manual, attempt.company_id] += 1
+        order.append(((not attempt.manual, turn, attempt.due_at, attempt.id), each))
+    return [each for _, each in sorted(order, key=lambda pair: pair[0])]

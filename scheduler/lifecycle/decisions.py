@@ -1,18 +1,23 @@
-"""What follows from what is: pure functions from a state of affairs and `now` to an event, a schedule or a refusal."""
+"""What follows from what is: pure functions from a state of affairs and `now` to an event, or to nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime, timedelta
 
 from scheduler.domain.attempt import (
     AnswerLost,
     Attempt,
     AttemptState,
+    Cancelled,
     ConsentEnded,
     Deferred,
     Ended,
     Event,
     Expired,
+    HangUpCause,
+    HangUpWanted,
+    LegSeen,
+    NeverDialled,
     NotPlaced,
     Phase,
     Placed,
@@ -33,166 +38,41 @@ from scheduler.domain.call import (
     NumberRefused,
     Rank,
 )
-from scheduler.domain.company import CompanySettings
-from scheduler.domain.refusals import (
-    ConsentExpired,
-    NoCommonOpening,
-    NoOpeningBeforeExpiry,
-    OffsetMustMatchNumber,
-    OutsideCallTimeInterval,
-    ScheduleInPast,
-    ScheduleTooFar,
-    TimezoneUnknown,
-)
-from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
+from scheduler.domain.command import DeleteAttempt, InvokeAttempt, Request, RescheduleAttempt, UpdateInterview
+from scheduler.domain.explanation import Block, Rule
+from scheduler.domain.refusals import CallAttemptInProgress, TimezoneUnknown
 from scheduler.lifecycle import policy as times
+from scheduler.lifecycle.blocks import Situation, blocks
+from scheduler.lifecycle.breaker import not_placed_delay
 from scheduler.lifecycle.policy import Policy
-from scheduler.timing import call_windows, callee_zones, requested_time
-from scheduler.timing.callee_zones import CalleeNumber
+from scheduler.lifecycle.scheduling import Callee, deciding_clocks, next_opening
 
-_SHORTEST_COMMON_OPENING = timedelta(minutes=60)
 _NO_OPENING_DELAY = timedelta(days=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Callee:
-    """All that decides when one person may be called."""
-
-    number: CalleeNumber | None
-    timezone: str | None
-    consent_until: date
-    settings: CompanySettings
+# ---- submit: what cannot be done is said at once
 
 
-# ---- submit: what somebody asked for
+def on_acceptance(request: Request, busy: Attempt | None) -> None:
+    """Raise CallAttemptInProgress for what a call in progress forbids; `busy` is the interview's attempt with one.
 
-
-def on_request(
-    text: str | None, callee: Callee, received_at: datetime, policy: Policy
-) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
-    """When the call that was asked for is due, judged as of `received_at`.
-
-    Raises the refusal whose name says why not: a text that is no date, the past, too far ahead, a shut window, no
-    clock, no common opening, a consent that is over by then.
+    Said when the command would be accepted: whoever hears 202 instead knows that no call was in progress then, and
+    none begins before the command is applied.
     """
-    requested = requested_time.read(text) if text is not None else None
-    clock = callee_zones.deciding_clock(
-        requested,
-        candidate_zone=callee.timezone,
-        number=callee.number,
-        company_zone=callee.settings.timezone,
-    )
-    _must_have_common_opening(clock, callee.settings, received_at)
-    if requested is None:
-        due_at = call_windows.next_open(clock, callee.settings.intervals, received_at, room=policy.room)
-        if due_at is None:
-            raise NoOpeningBeforeExpiry(_NO_LONG_ENOUGH_OPENING.format(seconds=int(policy.room.total_seconds())))
-    else:
-        due_at = _explicit(call_windows.resolve(requested, clock), clock, callee.settings, received_at, policy)
-    _must_consent(clock, callee.consent_until, due_at)
-    warnings = _offset_warning(clock, callee, due_at)
-    schedule = Schedule(requested=text, clock=clock, due_at=due_at, tzdata_version=callee_zones.TZDATA_VERSION)
-    return schedule, warnings
-
-
-_NO_LONG_ENOUGH_OPENING = "No opening is as long as the {seconds} s that a call needs to ring."
-
-
-def _must_have_common_opening(clock: CalleeClock, settings: CompanySettings, now: datetime) -> None:
-    if len(clock.zones) < 2:  # noqa: PLR2004 - one zone always agrees with itself
+    if busy is None:
         return
-    if call_windows.common_minutes(clock, settings.intervals, now) < _SHORTEST_COMMON_OPENING:
-        zones = ", ".join(clock.zones)
-        raise NoCommonOpening(
-            f"The number may be in any of these time zones, and they are open together for less than an hour in the"
-            f" next 7 days: {zones}. Set the candidate's timezone.",
-            zones=list(clock.zones),
-        )
-
-
-def _explicit(
-    due_at: datetime, clock: CalleeClock, settings: CompanySettings, now: datetime, policy: Policy
-) -> datetime:
-    if due_at < now - times.PAST_ALLOWANCE:
-        raise ScheduleInPast(
-            f"{_utc_text(due_at)} lies {_span_text(now - due_at)} in the past. Send a later time, or none at all for"
-            " as soon as allowed.",
-            scheduledAt=_utc_text(due_at),
-            receivedAt=_utc_text(now),
-        )
-    if due_at > now + times.MAX_AHEAD:
-        raise ScheduleTooFar(
-            f"{_utc_text(due_at)} lies more than 30 days ahead. The latest time now is"
-            f" {_utc_text(now + times.MAX_AHEAD)}.",
-            scheduledAt=_utc_text(due_at),
-            latest=_utc_text(now + times.MAX_AHEAD),
-        )
-    due_at = max(due_at, now)
-    if call_windows.is_open(clock, settings.intervals, due_at, room=policy.room):
-        return due_at
-    next_at = call_windows.next_open(clock, settings.intervals, due_at, room=policy.room)
-    closing = call_windows.is_open(clock, settings.intervals, due_at)
-    local = call_windows.local_times(clock, due_at)[0]
-    where = _clock_text(clock)
-    why = "too close to closing to ring" if closing else "outside the hours in which this person may be called"
-    raise OutsideCallTimeInterval(
-        f"{local:%Y-%m-%d %H:%M} on the callee's clock ({where}) is {why}."
-        + (f" The next allowed time is {_utc_text(next_at)}." if next_at else ""),
-        localTime=local.isoformat(timespec="seconds"),
-        timezone=where,
-        timezoneSource=clock.source.value,
-        callTimeIntervals=call_windows.intervals_as_json(settings.intervals),
-        nextAllowedAt=_utc_text(next_at) if next_at else None,
-        reason="CLOSING" if closing else "CLOSED",
-    )
-
-
-def _must_consent(clock: CalleeClock, until: date, instant: datetime) -> None:
-    if consent_is_over(clock, until, instant):
-        raise ConsentExpired(
-            f"The candidate's consent ends with {until.isoformat()} on the callee's clock, before the call would be"
-            " due. Renew gdprExpiryDate or choose an earlier time.",
-            gdprExpiryDate=until.isoformat(),
-        )
-
-
-def consent_is_over(clock: CalleeClock, until: date, instant: datetime) -> bool:
-    """The last day of consent ends at midnight on the callee's clock; with several zones, on the earliest of them."""
-    end = datetime.combine(until, time.min) + timedelta(days=1)
-    return any(local >= end for local in call_windows.local_times(clock, instant))
-
-
-def _offset_warning(clock: CalleeClock, callee: Callee, due_at: datetime) -> tuple[ScheduleWarning, ...]:
-    if clock.source is not TimezoneSource.OFFSET or callee.number is None or not callee.number.zones:
-        return ()
-    own = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=callee.number.zones)
-    here = call_windows.local_times(clock, due_at)[0]
-    if here in call_windows.local_times(own, due_at):
-        return ()
-    if callee.settings.offset_must_match_number:
-        raise OffsetMustMatchNumber(zones=list(callee.number.zones))
-    return (ScheduleWarning.OFFSET_DIFFERS_FROM_PHONE_NUMBER,)
-
-
-def _clock_text(clock: CalleeClock) -> str:
-    if clock.offset is not None:
-        return offset_text(clock.offset)
-    return ", ".join(clock.zones)
-
-
-def offset_text(offset: timedelta) -> str:
-    """`+10:30`."""
-    minutes = int(offset.total_seconds()) // 60
-    sign = "-" if minutes < 0 else "+"
-    return f"{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
-
-
-def _utc_text(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _span_text(span: timedelta) -> str:
-    return str(timedelta(seconds=int(span.total_seconds())))
+    match request:
+        case RescheduleAttempt() | DeleteAttempt():
+            # One that was given up and then seen to be live is over: it is not moved, and may be deleted.
+            forbidden = request.attempt_id == busy.id and busy.state is AttemptState.IN_PROGRESS
+        case InvokeAttempt():
+            forbidden = True
+        case UpdateInterview():
+            forbidden = request.scheduled_at is not None or request.expires_at is not None
+        case _:
+            forbidden = False
+    if forbidden:
+        raise CallAttemptInProgress(attemptId=str(busy.id))
 
 
 # ---- dial: the last look, and what the one POST brought
@@ -206,102 +86,76 @@ class NotMine:
     """Somebody else has the attempt's story now; whoever asked writes nothing and sends nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LastLook:
-    """What the database says right before the send, read by one query."""
-
-    attempt: Attempt
-    callee: Callee
-    line_is_mine: bool
-    """The line of the candidate's present number is held by this attempt."""
-    command_waiting: bool
-    paused: bool
-    company_deleted: bool
-    database_skew: timedelta
-    """The database's clock less ours, offset left out."""
-
-
-def on_last_look(look: LastLook, epoch: int, now: datetime, policy: Policy) -> GoAhead | NotMine | tuple[Event, ...]:
+def on_last_look(
+    situation: Situation, epoch: int, now: datetime, policy: Policy
+) -> GoAhead | NotMine | tuple[Event, ...]:
     """May it ring, this instant? Everything that the claim asked is asked again, and the window above all.
 
     Events instead of a yes put it back, or end it.
     """
-    attempt = look.attempt
+    attempt = situation.attempt
     if attempt.state is not AttemptState.IN_PROGRESS or attempt.epoch != epoch:
         return NotMine()
     if attempt.lease_until is None or attempt.lease_until <= now:
         return NotMine()  # the lapsed lease is settled, never sent
     soon = now + times.DEFERRED_DELAY
-    for holds, cause in (
-        (abs(look.database_skew) > times.MAX_CLOCK_SKEW, "CLOCK_SKEW"),
-        (look.command_waiting, "COMMAND_WAITING"),
-        (look.paused, "PAUSED"),
-        (look.company_deleted, "COMPANY_DELETED"),
-        (not look.line_is_mine, "NUMBER_CHANGED"),
-    ):
-        if holds:
-            return (Deferred(due_at=soon, cause=cause),)
-    if attempt.expires_at <= now:
-        return (Deferred(due_at=soon, cause="EXPIRED"), Expired())
-    clocks = deciding_clocks(attempt, look.callee)
-    try:
-        consent_over = any(consent_is_over(clock, look.callee.consent_until, now) for clock in clocks)
-    except TimezoneUnknown:  # since it was scheduled; held, never placed
-        return (Deferred(due_at=now + _NO_OPENING_DELAY, cause="TIMEZONE_UNKNOWN"),)
-    if consent_over:
-        return (Deferred(due_at=soon, cause="CONSENT_EXPIRED"), ConsentEnded())
-    if attempt.due_at > now:
-        return (Deferred(due_at=attempt.due_at, cause="NOT_DUE"),)
-    opening = next_opening(clocks, look.callee.settings, now, policy)
-    if opening == now:
+    if abs(situation.database_skew) > times.MAX_CLOCK_SKEW:
+        return (Deferred(due_at=soon, cause="CLOCK_SKEW"),)
+    found = blocks(situation, now, policy)
+    if not found:
         return GoAhead()
-    due_at = max(opening, soon) if opening else now + _NO_OPENING_DELAY
-    return (Deferred(due_at=due_at, cause="WINDOW_CLOSED"),)
+    return _put_back(found[0], now, soon)
 
 
-def deciding_clocks(attempt: Attempt, callee: Callee) -> tuple[CalleeClock, ...]:
-    """The clocks that must be open when `attempt` rings.
+def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
+    cause = block.rule.value
+    match block.rule:
+        case Rule.EXPIRED:
+            return (Deferred(due_at=soon, cause=cause), Expired())
+        case Rule.CONSENT_EXPIRED:
+            return (Deferred(due_at=soon, cause=cause), ConsentEnded())
+        case Rule.NOT_DUE | Rule.WINDOW_CLOSED | Rule.CARRIER_DOWN if block.until is not None:
+            # A time that was asked for stands as it is; an opening is never taken for now by a rounding.
+            return (
+                Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),
+            )
+        case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING:
+            return (Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
+        case _:
+            return (Deferred(due_at=soon, cause=cause),)
 
-    The chain keeps the clock that was decided for it. Where that was an offset and the chain has gone on to a retry,
-    the number's own zones must be open too: nobody asked for that hour by its offset.
+
+def on_answer(
+    attempt: Attempt, answer: CarrierAnswer, callee: Callee | None, now: datetime, policy: Policy
+) -> tuple[Event, ...]:
+    """What the one POST's answer makes of the attempt.
+
+    `callee` says whether a call that waits in the carrier's queue would ring too late; None: nobody can tell.
     """
-    clock = attempt.schedule.clock
-    moved_on = attempt.retry_number > 0
-    if clock.offset is not None and moved_on and callee.number is not None and callee.number.zones:
-        return (clock, CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=callee.number.zones))
-    return (clock,)
-
-
-def next_opening(
-    clocks: Sequence[CalleeClock], settings: CompanySettings, now: datetime, policy: Policy
-) -> datetime | None:
-    """The first instant from `now` on at which all `clocks` are open with room to ring; None when there is none."""
-    instant = now
-    horizon = now + timedelta(days=14)
-    while instant < horizon:
-        openings = [call_windows.next_open(clock, settings.intervals, instant, room=policy.room) for clock in clocks]
-        if any(opening is None for opening in openings):
-            return None
-        latest = max(opening for opening in openings if opening is not None)
-        if latest == instant:
-            return instant
-        instant = latest
-    return None
-
-
-def on_answer(answer: CarrierAnswer, now: datetime, policy: Policy) -> Event:
-    """What the one POST's answer makes of the attempt."""
     match answer:
         case Accepted():
             look_at = now + answer.queue_time + policy.ring_timeout + times.POLL_AFTER_RING
-            return Placed(call_sid=answer.call_sid, look_at=look_at)
+            placed = Placed(call_sid=answer.call_sid, look_at=look_at)
+            if answer.queue_time and _may_not_ring(attempt, callee, now + answer.queue_time, policy):
+                return (placed, HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
+            return (placed,)
         case NeverTaken():
-            return NotPlaced(due_at=now + times.NOT_PLACED_DELAY, cause=answer.cause)
+            return (NotPlaced(due_at=now + not_placed_delay(attempt.not_placed), cause=answer.cause),)
         case NumberRefused():
-            return Ended(reason=Reason.INVALID_NUMBER, ended_at=now)
+            return (Ended(reason=Reason.INVALID_NUMBER, ended_at=now),)
         case AnswerUnknown():
-            return AnswerLost(look_at=now, cause=answer.cause)
+            return (AnswerLost(look_at=now, cause=answer.cause),)
     raise TypeError(f"no rule for {type(answer).__name__}")
+
+
+def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, policy: Policy) -> bool:
+    """Whether its turn in the carrier's queue comes when this person may not be rung, or not for long enough."""
+    if callee is None:
+        return False
+    try:
+        return next_opening(deciding_clocks(attempt, callee, turn), callee.settings, turn, policy) != turn
+    except TimezoneUnknown:
+        return True
 
 
 # ---- hear: what the carrier says of a call
@@ -312,6 +166,12 @@ class Alarm:
     """Something that must never happen has; no call of that company is claimed until a person has looked."""
 
     cause: str
+    stray_sid: str | None = None
+    """A call that belongs to nobody and that nobody has answered: it is ended."""
+
+
+class AskTheCarrier:
+    """The news alone prove nothing; the carrier is asked about this call at once."""
 
 
 _REASON_OF = {
@@ -342,21 +202,32 @@ def reason_of(news: CallNews) -> Reason:
     return _REASON_OF[news.status]
 
 
-def on_news(attempt: Attempt, news: CallNews, now: datetime, policy: Policy) -> tuple[Event, ...] | Alarm:
+def on_news(
+    attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
+) -> tuple[Event, ...] | Alarm | AskTheCarrier:
     """What the carrier's news make of the attempt; order and repetition do not matter.
 
-    The events are to be taken one after the other. No event: the news are old, or known.
+    The events are to be taken one after the other. No event: the news are old, or known. `callee` finds the next
+    opening for a call that was taken out of the carrier's queue.
     """
     if news.token is not None and news.token != attempt.token:
-        return Alarm(cause="NEWS_FOR_AN_OLD_TOKEN")
+        return Alarm(cause="NEWS_FOR_AN_OLD_TOKEN", stray_sid=_unanswered(news))
     if attempt.call_sid is not None and attempt.call_sid != news.call_sid:
-        return Alarm(cause="TWO_CALLS_FOR_ONE_TOKEN")
+        return Alarm(cause="TWO_CALLS_FOR_ONE_TOKEN", stray_sid=_stray_of_two(attempt, news))
     if attempt.state is AttemptState.PENDING:
-        return Alarm(cause="NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED")
+        return Alarm(cause="NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED", stray_sid=_unanswered(news))
     if attempt.reason is Reason.OUTCOME_UNKNOWN:
-        return _late_proof(attempt, news, now)
+        return _late_proof(attempt, news, now, policy)
     if attempt.state is not AttemptState.IN_PROGRESS:
         return ()
+    if news.status is CallStatus.CANCELLED and attempt.hang_up is not None:
+        return _on_our_cancel(attempt, news, callee, now, policy)
+    return _on_news_of_a_call_in_progress(attempt, news, callee, now, policy)
+
+
+def _on_news_of_a_call_in_progress(
+    attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
+) -> tuple[Event, ...]:
     events: list[Event] = []
     if attempt.phase is not Phase.PLACED:
         look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
@@ -367,18 +238,66 @@ def on_news(attempt: Attempt, news: CallNews, now: datetime, policy: Policy) -> 
         events.append(Ended(reason=reason_of(known), ended_at=now, answered_by=answered_by, duration=news.duration))
     elif news.rank > attempt.heard_rank:
         events.append(Progressed(rank=news.rank, answered_by=news.answered_by))
+    if news.status is CallStatus.QUEUED and attempt.hang_up is None and _may_not_ring(attempt, callee, now, policy):
+        events.append(HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
     return tuple(events)
 
 
-def _late_proof(attempt: Attempt, news: CallNews, now: datetime) -> tuple[Event, ...]:
+def _unanswered(news: CallNews) -> str | None:
+    """Its name, when it is a call that may be ended without cutting a person off."""
+    return news.call_sid if news.rank < Rank.ANSWERED else None
+
+
+def _stray_of_two(attempt: Attempt, news: CallNews) -> str | None:
+    """Which of two calls for one claim is ended: the one that nobody has answered, the newcomer before the known."""
+    if news.rank < Rank.ANSWERED:
+        return news.call_sid
+    own_goes_on = attempt.state is AttemptState.IN_PROGRESS and attempt.heard_rank < Rank.ANSWERED
+    return attempt.call_sid if own_goes_on else None
+
+
+def _on_our_cancel(
+    attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
+) -> tuple[Event, ...] | AskTheCarrier:
+    """A call that we had taken out of the carrier's queue: nothing is spent only if it surely was never dialled."""
+    if attempt.hang_up is HangUpCause.COMPANY_DELETED:
+        return (Cancelled(reason=Reason.COMPANY_DELETED),)
+    if attempt.heard_rank >= Rank.DIALLED or news.started is True:
+        return (Ended(reason=Reason.CANCELLED_AT_CARRIER, ended_at=now),)
+    if news.started is None:
+        return AskTheCarrier()
+    due_at = now + _NO_OPENING_DELAY
+    if callee is not None:
+        try:
+            soon = now + times.DEFERRED_DELAY
+            opening = next_opening(deciding_clocks(attempt, callee, soon), callee.settings, soon, policy)
+            due_at = opening or due_at
+        except TimezoneUnknown:
+            pass
+    return (NeverDialled(due_at=due_at, call_sid=news.call_sid),)
+
+
+def is_old_news(closed_sid: str | None, news: CallNews) -> bool:
+    """Whether these are news of a call that was proven never to have been dialled: `closed_sid` is its name."""
+    if closed_sid != news.call_sid:
+        return False
+    return news.status is CallStatus.CANCELLED or news.rank < Rank.DIALLED
+
+
+def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy) -> tuple[Event, ...]:
     if news.rank is not Rank.OVER:
-        return ()
+        if attempt.call_sid is not None and news.rank <= attempt.heard_rank:
+            return ()
+        look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
+        return (LegSeen(call_sid=news.call_sid, rank=news.rank, look_at=look_at, answered_by=news.answered_by),)
+    answered_by = news.answered_by or attempt.answered_by
+    known = CallNews(call_sid=news.call_sid, status=news.status, answered_by=answered_by, sip_code=news.sip_code)
     return (
         Proven(
-            reason=reason_of(news),
+            reason=reason_of(known),
             call_sid=news.call_sid,
             ended_at=now,
-            answered_by=news.answered_by or attempt.answered_by,
+            answered_by=answered_by,
             duration=news.duration,
         ),
     )
@@ -407,7 +326,12 @@ def on_listing(
         return listed[0].news
     if attempt.unknown_at is not None and now >= attempt.unknown_at + policy.settle:
         return ProofMissing()
-    return Alarm(cause="TWO_CALLS_TO_ONE_NUMBER") if listed else None
+    if not listed:
+        return None
+    # Newest first; of several that nobody has answered the oldest goes on.
+    unanswered = [call.news.call_sid for call in listed if call.news.rank < Rank.ANSWERED]
+    strays = unanswered[: len(unanswered) - (len(unanswered) == len(listed))]
+    return Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=strays[0] if strays else None)
 
 
 def next_look(attempt: Attempt, now: datetime) -> datetime:

@@ -14,9 +14,15 @@ from scheduler.domain.attempt import (
     Created,
     CreatedAsTest,
     Deferred,
+    Deleted,
     Ended,
     Event,
     Expired,
+    ExpiryMoved,
+    HangUpWanted,
+    LegSeen,
+    MovedBySettings,
+    NeverDialled,
     NotPlaced,
     Phase,
     Placed,
@@ -24,8 +30,10 @@ from scheduler.domain.attempt import (
     ProofMissing,
     Proven,
     Reason,
+    Rescheduled,
 )
 from scheduler.domain.call import Rank
+from scheduler.domain.schedule import ScheduleWarning
 
 _PENDING, _IN_PROGRESS = AttemptState.PENDING, AttemptState.IN_PROGRESS
 _COMPLETED, _FAILED, _CANCELLED = AttemptState.COMPLETED, AttemptState.FAILED, AttemptState.CANCELLED
@@ -41,6 +49,25 @@ CALL_ENDS: dict[Reason, AttemptState] = {
     Reason.CANCELLED_AT_CARRIER: _FAILED,
 }
 """How a call can be proven to have ended, and where that leads."""
+
+
+_CANCELLATIONS = (
+    Reason.CANCELLED_BY_USER,
+    Reason.REPLACED,
+    Reason.INTERVIEW_DELETED,
+    Reason.CANDIDATE_DELETED,
+    Reason.COMPANY_DELETED,
+)
+
+ENDS: dict[Reason, AttemptState] = {
+    **CALL_ENDS,
+    Reason.TEST: _COMPLETED,
+    Reason.OUTCOME_UNKNOWN: _FAILED,
+    Reason.EXPIRED: _FAILED,
+    Reason.CONSENT_EXPIRED: _FAILED,
+    **dict.fromkeys(_CANCELLATIONS, _CANCELLED),
+}
+"""Every reason, and the end that it is the reason of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +100,15 @@ ARROWS: tuple[Arrow, ...] = (
     *(_arrow(Proven, _FAILED, target, reason) for reason, target in CALL_ENDS.items()),
     _arrow(Expired, _PENDING, _FAILED, Reason.EXPIRED),
     _arrow(ConsentEnded, _PENDING, _FAILED, Reason.CONSENT_EXPIRED),
-    *(
-        _arrow(Cancelled, _PENDING, _CANCELLED, reason)
-        for reason in (
-            Reason.CANCELLED_BY_USER,
-            Reason.REPLACED,
-            Reason.INTERVIEW_DELETED,
-            Reason.CANDIDATE_DELETED,
-            Reason.COMPANY_DELETED,
-        )
-    ),
+    *(_arrow(Cancelled, _PENDING, _CANCELLED, reason) for reason in _CANCELLATIONS),
     _arrow(Cancelled, _IN_PROGRESS, _CANCELLED, Reason.COMPANY_DELETED),
+    _arrow(Rescheduled, _PENDING, _PENDING),
+    _arrow(MovedBySettings, _PENDING, _PENDING),
+    _arrow(ExpiryMoved, _PENDING, _PENDING),
+    _arrow(HangUpWanted, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(NeverDialled, _IN_PROGRESS, _PENDING),
+    _arrow(LegSeen, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    *(_arrow(Deleted, state, state, reason) for reason, state in ENDS.items()),
 )
 """Every arrow. The database has the same table, and each row of the history points into it."""
 
@@ -103,20 +128,22 @@ def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
     Raises NoSuchArrow. The one arrow out of an end is late proof, and it leaves only an unknown outcome.
     """
     state = attempt.state if attempt else None
-    arrow = _BY_CAUSE.get((event.name, state, _reason_after(event)))
-    late = attempt is not None and isinstance(event, Proven)
+    arrow = _BY_CAUSE.get((event.name, state, _reason_after(attempt, event)))
+    late = attempt is not None and isinstance(event, Proven | LegSeen)
     if arrow is None or (late and attempt is not None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
         raise NoSuchArrow(event, state, attempt.reason if attempt else None)
     return arrow
 
 
-def _reason_after(event: Event) -> Reason | None:
+def _reason_after(attempt: Attempt | None, event: Event) -> Reason | None:
     match event:
+        case Deleted():
+            return attempt.reason if attempt else None
         case Ended() | Proven() | Cancelled():
             return event.reason
         case CreatedAsTest():
             return Reason.TEST
-        case ProofMissing():
+        case ProofMissing() | LegSeen():
             return Reason.OUTCOME_UNKNOWN
         case Expired():
             return Reason.EXPIRED
@@ -148,13 +175,26 @@ _NOT_CALLED: dict[str, Any] = {
     "looks": 0,
     "released_until": None,
     "call_sid": None,
+    "called_number": None,
     "heard_rank": Rank.NOTHING,
     "answered_by": None,
+    "hang_up": None,
 }
 """Back to PENDING: nothing of the try is left but its old token, which goes on leading here."""
 
 
-def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:
+_NOT_ASKED_FOR: dict[str, Any] = {
+    "phase": None,
+    "lease_until": None,
+    "look_at": None,
+    "released_until": None,
+    "called_number": None,
+    "hang_up": None,
+}
+"""Over: nobody owes us news of it, and whom it called is no longer needed."""
+
+
+def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  # noqa: C901, PLR0912 - one case an event
     """What else an event changes, beside state and reason."""
     match event:
         case Claimed():
@@ -165,7 +205,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:
                 "lease_until": event.lease_until,
                 "released_until": None,
             }
-        case Deferred():
+        case Deferred() | NeverDialled():
             return {**_NOT_CALLED, "due_at": event.due_at}
         case NotPlaced():
             return {**_NOT_CALLED, "due_at": event.due_at, "not_placed": attempt.not_placed + 1}
@@ -187,8 +227,17 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:
             }
         case Progressed():
             return {"heard_rank": event.rank, "answered_by": event.answered_by or attempt.answered_by}
+        case LegSeen():
+            return {
+                "call_sid": event.call_sid,
+                "heard_rank": event.rank,
+                "answered_by": event.answered_by or attempt.answered_by,
+                "look_at": event.look_at,
+                "looks": 0,
+            }
         case Proven():
             return {
+                **_NOT_ASKED_FOR,
                 "call_sid": event.call_sid,
                 "heard_rank": Rank.OVER,
                 "answered_by": event.answered_by,
@@ -197,24 +246,43 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:
             }
         case Ended():
             return {
-                "phase": None,
-                "lease_until": None,
-                "look_at": None,
+                **_NOT_ASKED_FOR,
                 "heard_rank": Rank.OVER,
                 "ended_at": event.ended_at,
                 "answered_by": event.answered_by or attempt.answered_by,
                 "duration": event.duration,
             }
         case ProofMissing() | Expired() | ConsentEnded() | Cancelled():
+            return {**_NOT_ASKED_FOR, "ended_at": now}
+        case Rescheduled():
             return {
-                "phase": None,
-                "lease_until": None,
-                "look_at": None,
+                "schedule": event.schedule,
+                "due_at": event.schedule.due_at,
+                "expires_at": event.expires_at,
+                "warnings": event.warnings,
                 "released_until": None,
-                "ended_at": now,
+                "not_placed": 0,
             }
+        case MovedBySettings():
+            return {
+                "schedule": event.schedule,
+                "due_at": event.schedule.due_at,
+                "number_hash": event.number_hash or attempt.number_hash,
+                "warnings": _with(attempt.warnings, ScheduleWarning.MOVED_BY_SETTINGS),
+                "released_until": None,
+            }
+        case ExpiryMoved():
+            return {"expires_at": event.expires_at}
+        case HangUpWanted():
+            return {"hang_up": event.cause, "look_at": now}
+        case Deleted():
+            return {"deleted_at": now}
         case _:
             return {}
+
+
+def _with(warnings: tuple[ScheduleWarning, ...], warning: ScheduleWarning) -> tuple[ScheduleWarning, ...]:
+    return warnings if warning in warnings else (*warnings, warning)
 
 
 def is_over(attempt: Attempt) -> bool:
@@ -222,9 +290,25 @@ def is_over(attempt: Attempt) -> bool:
     return attempt.state not in {_PENDING, _IN_PROGRESS}
 
 
+def has_live_leg(attempt: Attempt) -> bool:
+    """Its outcome was given up as unknown, and then the carrier showed a call of it that is not over."""
+    return attempt.state is _FAILED and attempt.look_at is not None
+
+
 def is_busy(attempt: Attempt) -> bool:
     """It holds its line: a phone may be ringing."""
-    return attempt.state is _IN_PROGRESS
+    return attempt.state is _IN_PROGRESS or has_live_leg(attempt)
 
 
-__all__ = ["ARROWS", "CALL_ENDS", "Arrow", "NoSuchArrow", "arrow_of", "evolve", "is_busy", "is_over"]
+__all__ = [
+    "ARROWS",
+    "CALL_ENDS",
+    "ENDS",
+    "Arrow",
+    "NoSuchArrow",
+    "arrow_of",
+    "evolve",
+    "has_live_leg",
+    "is_busy",
+    "is_over",
+]

@@ -6,7 +6,8 @@ from datetime import datetime
 from sqlalchemy import Connection, cast, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from scheduler.domain.attempt import AttemptState
+from scheduler.domain.attempt import AttemptState, Phase
+from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.tables import attempts, carrier_accounts
 
 
@@ -16,7 +17,13 @@ class CarrierAccount:
     calls_per_second: float
     max_calls: int
     next_slot_at: datetime
-    paused: bool
+    pause_reason: str | None
+    """Why an operator stopped everything; None while nobody has."""
+    breaker: Breaker
+
+    @property
+    def paused(self) -> bool:
+        return self.pause_reason is not None
 
 
 class CarrierAccounts:
@@ -84,7 +91,8 @@ class CarrierAccounts:
             calls_per_second=float(row.calls_per_second),
             max_calls=row.max_calls,
             next_slot_at=row.next_slot_at,
-            paused=row.paused_at is not None,
+            pause_reason=row.pause_reason,
+            breaker=Breaker(failures=row.failures, down_until=row.down_until, cause=row.down_cause),
         )
 
     def calls_at_once(self, account_id: int) -> int:
@@ -95,6 +103,51 @@ class CarrierAccounts:
             .where(attempts.c.state == AttemptState.IN_PROGRESS.value, attempts.c.account_id == account_id)
         ).scalar_one()
         return count
+
+    def calls_being_placed(self, account_id: int) -> int:
+        """How many calls are claimed and have no answer yet."""
+        count: int = self._connection.execute(
+            select(func.count())
+            .select_from(attempts)
+            .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.account_id == account_id)
+        ).scalar_one()
+        return count
+
+    def set_breaker(self, account_id: int, breaker: Breaker, now: datetime) -> None:
+        self._connection.execute(
+            update(carrier_accounts)
+            .where(carrier_accounts.c.id == account_id)
+            .values(failures=breaker.failures, down_until=breaker.down_until, down_cause=breaker.cause, updated_at=now)
+        )
+
+    def close_breaker(self, account_id: int, now: datetime) -> bool:
+        """The carrier took a call. False when nothing was held against it, and then the row is not touched."""
+        row = self._connection.execute(
+            update(carrier_accounts)
+            .where(carrier_accounts.c.id == account_id, carrier_accounts.c.failures > 0)
+            .values(failures=0, down_until=None, down_cause=None, updated_at=now)
+            .returning(carrier_accounts.c.id)
+        ).one_or_none()
+        return row is not None
+
+    def pause(self, reason: str, now: datetime) -> None:
+        """From the commit on nothing is claimed, for whomever. A pause that stands keeps its first reason."""
+        self._connection.execute(
+            update(carrier_accounts)
+            .where(carrier_accounts.c.paused_at.is_(None))
+            .values(paused_at=now, pause_reason=reason, updated_at=now)
+        )
+
+    def resume(self, now: datetime) -> None:
+        self._connection.execute(
+            update(carrier_accounts)
+            .where(carrier_accounts.c.paused_at.is_not(None))
+            .values(paused_at=None, pause_reason=None, updated_at=now)
+        )
+
+    def all(self) -> list[CarrierAccount]:
+        rows = self._connection.execute(select(carrier_accounts.c.id).order_by(carrier_accounts.c.id))
+        return [self.get(row.id) for row in rows]
 
     def take_slots(self, account_id: int, next_slot_at: datetime) -> None:
         self._connection.execute(

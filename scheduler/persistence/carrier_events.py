@@ -19,6 +19,14 @@ class CarrierEvent:
     received_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClaimOfToken:
+    attempt_id: UUID
+    interview_id: UUID
+    closed_sid: str | None
+    """The call of that claim, when it was proven never to have been dialled."""
+
+
 class CarrierEvents:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -42,14 +50,16 @@ class CarrierEvents:
             is not None
         )
 
-    def attempt_of(self, token: str) -> tuple[UUID, UUID] | None:
-        """The attempt, and its interview, that a token was made for, be it the last token or an old one."""
+    def claim_of(self, token: str) -> ClaimOfToken | None:
+        """The claim that a token was made for, be it the attempt's last one or an old one."""
         row = self._connection.execute(
-            select(attempts.c.id, attempts.c.interview_id)
+            select(attempts.c.id, attempts.c.interview_id, attempt_tokens.c.closed_sid)
             .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
             .where(attempt_tokens.c.token == token)
         ).one_or_none()
-        return (row.id, row.interview_id) if row else None
+        if row is None:
+            return None
+        return ClaimOfToken(attempt_id=row.id, interview_id=row.interview_id, closed_sid=row.closed_sid)
 
     def lock_unheard(self, event_id: UUID) -> CarrierEvent | None:
         """The event, if nobody has heard it and nobody else is about to."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from scheduler.domain.company import CallLimits, Company
+from scheduler.domain.company import CallLimits, Company, CompanySettings
 from scheduler.persistence.json_forms import settings_as_json, settings_from_json
 from scheduler.persistence.tables import companies
 
@@ -73,6 +73,34 @@ class Companies:
             update(companies)
             .where(companies.c.id == company_id, companies.c.paused_at.is_(None))
             .values(paused_at=now, pause_reason=reason, updated_at=now)
+        )
+
+    def resume(self, company_id: UUID, now: datetime) -> None:
+        self._connection.execute(
+            update(companies)
+            .where(companies.c.id == company_id, companies.c.paused_at.is_not(None))
+            .values(paused_at=None, pause_reason=None, updated_at=now)
+        )
+
+    def lock(self, company_id: UUID) -> Company | None:
+        """The company, unless it was deleted; nobody claims for it until we commit."""
+        row = self._connection.execute(
+            select(companies)
+            .where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+            .with_for_update(key_share=True)
+        ).one_or_none()
+        return _company(row) if row else None
+
+    def set_settings(self, company_id: UUID, settings: CompanySettings, now: datetime) -> None:
+        self._connection.execute(
+            update(companies)
+            .where(companies.c.id == company_id)
+            .values(
+                settings=settings_as_json(settings),
+                calls_per_second=settings.limits.calls_per_second,
+                concurrent_calls=settings.limits.concurrent_calls,
+                updated_at=now,
+            )
         )
 
 

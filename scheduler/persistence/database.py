@@ -21,6 +21,8 @@ from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.keys import Keys
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.people import Agents, Candidates, PhoneNumbers
+from scheduler.persistence.reresolutions import Reresolutions
+from scheduler.persistence.stray_calls import StrayCalls
 
 _log = log(__name__)
 _ASK_FOR_THE_TIME_EVERY_S = 60.0
@@ -50,6 +52,8 @@ class Stores:
     keys: Keys
     lines: Lines
     phone_numbers: PhoneNumbers
+    reresolutions: Reresolutions
+    stray_calls: StrayCalls
 
     @classmethod
     def of(cls, connection: Connection) -> "Stores":
@@ -66,6 +70,8 @@ class Stores:
             keys=Keys(connection),
             lines=Lines(connection),
             phone_numbers=PhoneNumbers(connection),
+            reresolutions=Reresolutions(connection),
+            stray_calls=StrayCalls(connection),
         )
 
     def notify_due(self) -> None:

@@ -19,7 +19,10 @@ class Inbox:
         self._connection = connection
 
     def add(self, command: Command) -> bool:
-        """Accept the command. False when its principal has sent one with that idempotency key before."""
+        """Accept the command, or keep one that was refused at once.
+
+        False when its principal has sent one with that idempotency key before.
+        """
         row = self._connection.execute(
             insert(inbox)
             .values(
@@ -29,10 +32,12 @@ class Inbox:
                 idempotency_key=command.idempotency_key,
                 request_hash=command.request_hash,
                 kind=command.kind.value,
-                body=command.body,
+                body=null() if command.body is None else command.body,
                 interview_id=command.interview_id,
                 received_at=command.received_at,
                 rung_at=command.received_at,
+                applied_at=command.applied_at,
+                answer=null() if command.answer is None else ANSWER.dump_python(command.answer, mode="json"),
                 failures=0,
             )
             .on_conflict_do_nothing(

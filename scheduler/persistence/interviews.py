@@ -1,5 +1,6 @@
 """Interviews: asked for by a company, locked by whoever moves one of their attempts."""
 
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -29,6 +30,8 @@ class Interviews:
                 is_test=interview.is_test,
                 metadata=interview.metadata,
                 expires_at=interview.expires_at,
+                expires_by_default=interview.expires_by_default,
+                scheduled_at=interview.scheduled_at,
                 finished_at=interview.finished_at,
                 created_at=interview.created_at,
                 updated_at=interview.updated_at,
@@ -60,6 +63,31 @@ class Interviews:
             .where(interviews.c.id == interview_id)
             .values(status=status.value, finished_at=now if over else None, updated_at=now)
         )
+
+    def save(self, interview: Interview, now: datetime) -> Interview:
+        """What may change of an interview, as it is in `interview`. Only for one that the caller has locked."""
+        self._connection.execute(
+            update(interviews)
+            .where(interviews.c.id == interview.id)
+            .values(
+                status=interview.status.value,
+                finished_at=interview.finished_at,
+                expires_at=interview.expires_at,
+                expires_by_default=interview.expires_by_default,
+                scheduled_at=interview.scheduled_at,
+                metadata=interview.metadata,
+                deleted_at=interview.deleted_at,
+                updated_at=now,
+            )
+        )
+        return replace(interview, updated_at=now)
+
+    def of_candidate(self, candidate_id: UUID) -> list[UUID]:
+        """The interviews of a candidate, deleted ones too, in the order of their ids."""
+        rows = self._connection.execute(
+            select(interviews.c.id).where(interviews.c.candidate_id == candidate_id).order_by(interviews.c.id)
+        )
+        return [row.id for row in rows]
 
     def open_of_candidate(self, candidate_id: UUID) -> bool:
         """Whether this candidate has an interview that may still be called."""

@@ -5,15 +5,44 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from scheduler.domain.command import Answer, CreateInterview
-from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.command import (
+    Answer,
+    CommandKind,
+    CreateInterview,
+    DeleteAttempt,
+    DeleteInterview,
+    InvokeAttempt,
+    Request,
+    RescheduleAttempt,
+    UpdateInterview,
+)
+from scheduler.domain.company import CallLimits, CompanySettings, RetryPolicy
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.lifecycle.retry_texts import read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 
 ANSWER = TypeAdapter(Answer)
-CREATE_INTERVIEW = TypeAdapter(CreateInterview)
 STORY = TypeAdapter(InterviewStory)
+
+_REQUESTS: dict[CommandKind, TypeAdapter[Any]] = {
+    CommandKind.CREATE_INTERVIEW: TypeAdapter(CreateInterview),
+    CommandKind.UPDATE_INTERVIEW: TypeAdapter(UpdateInterview),
+    CommandKind.DELETE_INTERVIEW: TypeAdapter(DeleteInterview),
+    CommandKind.INVOKE_ATTEMPT: TypeAdapter(InvokeAttempt),
+    CommandKind.RESCHEDULE_ATTEMPT: TypeAdapter(RescheduleAttempt),
+    CommandKind.DELETE_ATTEMPT: TypeAdapter(DeleteAttempt),
+}
+
+
+def request_as_json(kind: CommandKind, request: Request) -> dict[str, Any]:
+    form: dict[str, Any] = _REQUESTS[kind].dump_python(request, mode="json")
+    return form
+
+
+def request_from_json(kind: CommandKind, form: dict[str, Any] | None) -> Request:
+    request: Request = _REQUESTS[kind].validate_python(form)
+    return request
 
 
 def schedule_as_json(schedule: Schedule) -> dict[str, Any]:
@@ -24,6 +53,7 @@ def schedule_as_json(schedule: Schedule) -> dict[str, Any]:
         "offset_s": None if clock.offset is None else clock.offset.total_seconds(),
         "zones": list(clock.zones),
         "due_at": schedule.due_at.isoformat(),
+        "earliest_at": schedule.earliest_at.isoformat(),
         "tzdata_version": schedule.tzdata_version,
     }
 
@@ -38,6 +68,8 @@ def schedule_from_json(form: dict[str, Any]) -> Schedule:
             zones=tuple(form["zones"]),
         ),
         due_at=datetime.fromisoformat(form["due_at"]),
+        # Not yet kept by the release before.
+        earliest_at=datetime.fromisoformat(form.get("earliest_at", form["due_at"])),
         tzdata_version=form["tzdata_version"],
     )
 
@@ -48,6 +80,7 @@ def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
         "timezone": settings.timezone,
         "locale": settings.locale,
         "callTimeIntervals": intervals_as_json(settings.intervals),
+        "retryPolicy": retry_policy_as_json(settings.retry_policy),
         "machineDetection": settings.machine_detection,
         "offsetMustMatchNumber": settings.offset_must_match_number,
         "allowedCountries": (None if settings.allowed_countries is None else sorted(settings.allowed_countries)),
@@ -60,6 +93,7 @@ def settings_from_json(form: dict[str, Any], limits: CallLimits) -> CompanySetti
         timezone=form["timezone"],
         locale=form["locale"],
         intervals=read_intervals(form["callTimeIntervals"]),
+        retry_policy=read_retry_policy(form["retryPolicy"]) if "retryPolicy" in form else RetryPolicy(),
         limits=limits,
         machine_detection=form["machineDetection"],
         offset_must_match_number=form["offsetMustMatchNumber"],

@@ -21,6 +21,19 @@ class Lines:
         """The line is this attempt's. Only for a line that `Attempts.lock_claimable` has locked."""
         self._connection.execute(update(lines).where(lines.c.number_hash == number_hash).values(attempt_id=attempt_id))
 
+    def hold(self, number_hash: bytes, attempt_id: UUID) -> bool:
+        """The line is this attempt's, for a call that was seen late. False when another attempt has it."""
+        row = self._connection.execute(
+            update(lines)
+            .where(
+                lines.c.number_hash == number_hash,
+                (lines.c.attempt_id.is_(None)) | (lines.c.attempt_id == attempt_id),
+            )
+            .values(attempt_id=attempt_id)
+            .returning(lines.c.number_hash)
+        ).one_or_none()
+        return row is not None
+
     def give_back(self, attempt_id: UUID) -> None:
         """Nobody rang: the line is as free as it was."""
         self._connection.execute(update(lines).where(lines.c.attempt_id == attempt_id).values(attempt_id=None))

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
@@ -41,6 +41,47 @@ class Candidates:
             )
         ).one_or_none()
         return _candidate(row) if row else None
+
+    def lock(self, company_id: UUID, candidate_id: UUID, *, shared: bool = False) -> Candidate | None:
+        """The candidate, if it is this company's and not erased; nobody else may change it until we commit.
+
+        `shared`: others may lock it so too, as those do who make an interview with this person.
+        """
+        row = self._connection.execute(
+            select(candidates)
+            .where(
+                candidates.c.id == candidate_id,
+                candidates.c.company_id == company_id,
+                candidates.c.erased_at.is_(None),
+            )
+            .with_for_update(read=shared, key_share=not shared)
+        ).one_or_none()
+        return _candidate(row) if row else None
+
+    def set_reach(self, candidate_id: UUID, phone_number: str | None, timezone: str | None, now: datetime) -> None:
+        """Where and on whose clock this person is reached from now on."""
+        self._connection.execute(
+            update(candidates)
+            .where(candidates.c.id == candidate_id)
+            .values(phone_number=phone_number, timezone=timezone, updated_at=now)
+        )
+
+    def erase(self, candidate_id: UUID, now: datetime) -> None:
+        """Name, number, address and metadata are gone; the row stays for what points at it."""
+        self._connection.execute(
+            update(candidates)
+            .where(candidates.c.id == candidate_id, candidates.c.erased_at.is_(None))
+            .values(
+                first_name=None,
+                last_name=None,
+                email=None,
+                phone_number=None,
+                timezone=None,
+                metadata={},
+                erased_at=now,
+                updated_at=now,
+            )
+        )
 
 
 class Agents:

@@ -160,6 +160,9 @@ interviews = Table(
     Column("is_test", Boolean, nullable=False),
     Column("metadata", JSONB, nullable=False),
     Column("expires_at", _INSTANT, nullable=False),
+    Column("expires_by_default", Boolean, nullable=False, server_default=text("true")),
+    # Of an ONLINE interview; a PHONE interview's time is its attempt's.
+    Column("scheduled_at", _INSTANT),
     Column("finished_at", _INSTANT),
     Column("deleted_at", _INSTANT),
     *_made_and_changed(),
@@ -185,8 +188,13 @@ carrier_accounts = Table(
     Column("next_slot_at", _INSTANT, nullable=False),
     Column("paused_at", _INSTANT),
     Column("pause_reason", Text),
+    # The breaker: calls in a row that the carrier did not surely take, and until when none is tried.
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("down_until", _INSTANT),
+    Column("down_cause", Text),
     *_made_and_changed(),
     CheckConstraint("calls_per_second > 0 AND max_calls >= 0", name="limits_are_positive"),
+    CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),
 )
 
 arrows = Table(
@@ -265,6 +273,10 @@ attempts = Table(
     Column("answered_by", Text),
     Column("duration", Interval),
     Column("ended_at", _INSTANT),
+    # Personal data, from the claim until the call is over; then it goes.
+    Column("called_number", Text),
+    Column("hang_up", Text),
+    Column("deleted_at", _INSTANT),
     *_made_and_changed(),
     UniqueConstraint("company_id", "id"),
     ForeignKeyConstraint(["company_id", "interview_id"], ["interviews.company_id", "interviews.id"]),
@@ -285,6 +297,13 @@ attempts = Table(
     ),
     CheckConstraint("(state IN ('PENDING', 'IN_PROGRESS')) = (ended_at IS NULL)", name="ended_when_over"),
     CheckConstraint("reason IS NOT DISTINCT FROM 'TEST' OR number_hash IS NOT NULL", name="a_call_has_a_line"),
+    CheckConstraint("hang_up IN ('QUEUED_PAST_CLOSING', 'COMPANY_DELETED')", name="hang_up"),
+    CheckConstraint("deleted_at IS NULL OR state NOT IN ('PENDING', 'IN_PROGRESS')", name="deleted_is_over"),
+    CheckConstraint(
+        "look_at IS NULL OR state = 'IN_PROGRESS' OR (reason IS NOT DISTINCT FROM 'OUTCOME_UNKNOWN'"
+        " AND call_sid IS NOT NULL)",
+        name="a_live_leg_has_a_name",
+    ),
     # F4-6, and what a carrier's name of a call stands for.
     Index(
         "uq_attempts_one_open_per_interview",
@@ -312,6 +331,7 @@ attempts = Table(
     Index("ix_attempts_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
     Index("ix_attempts_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
     Index(None, "interview_id", "created_at"),
+    Index(None, "chain_id"),
 )
 
 attempt_tokens = Table(
@@ -321,7 +341,38 @@ attempt_tokens = Table(
     Column("token", Text, primary_key=True),
     Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
     Column("claimed_at", _INSTANT, nullable=False),
+    # The call of this claim that was proven never to have been dialled: news of it are old.
+    Column("closed_sid", Text),
     Index(None, "attempt_id"),
+)
+
+stray_calls = Table(
+    "stray_calls",
+    metadata,
+    # Calls that must not be: the second one of a claim or to a number. Each is ended at the carrier.
+    Column("call_sid", Text, primary_key=True),
+    Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
+    Column("seen_at", _INSTANT, nullable=False),
+    Column("look_at", _INSTANT),
+    Index(None, "attempt_id"),
+    Index("ix_stray_calls_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
+)
+
+reresolutions = Table(
+    "reresolutions",
+    metadata,
+    # Hours, zones or a number have changed: pending attempts are looked at anew, in the order of their ids.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("candidate_id", Uuid),
+    Column("after_id", Uuid),
+    # Two passes: the second one, a little later, sees what was being made under the old settings meanwhile.
+    Column("is_last_pass", Boolean, nullable=False),
+    Column("not_before", _INSTANT, nullable=False),
+    Column("asked_at", _INSTANT, nullable=False),
+    Column("rung_at", _INSTANT, nullable=False),
+    Index(None, "company_id"),
+    Index(None, "rung_at"),
 )
 
 attempt_history = Table(

@@ -1,11 +1,10 @@
 """When a person may be rung."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache, reduce
-from itertools import pairwise
-from operator import itemgetter
+from itertools import pairwise, takewhile
 
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.refusals import TimezoneAmbiguous, TimezoneUnknown
@@ -16,6 +15,7 @@ from scheduler.timing.requested_time import RequestedTime
 
 __all__ = [
     "SEARCHED",
+    "Clocks",
     "common_minutes",
     "instant_of",
     "intervals_as_json",
@@ -27,6 +27,9 @@ __all__ = [
     "utc_offsets",
 ]
 
+Clocks = CalleeClock | Sequence[CalleeClock]
+"""One clock, or several that must all be open: the intervals hold on each."""
+
 SEARCHED = timedelta(days=35)
 """How far ahead the next opening is looked for.
 
@@ -37,7 +40,7 @@ whose hours meet only in another season have no opening.
 
 
 def is_open(
-    clock: CalleeClock,
+    clocks: Clocks,
     intervals: Sequence[CallTimeInterval],
     instant: datetime,
     *,
@@ -45,14 +48,13 @@ def is_open(
 ) -> bool:
     """Whether this person may be rung from `instant` (aware UTC) until `room` later, both ends included.
 
-    Every zone of the clock must be open all that time. An unknown zone is never open.
+    Every zone of every clock must be open all that time. An unknown zone is never open, nor is no clock at all.
     """
-    span = _span_at_or_after(_openings_for(clock, intervals, instant), instant, room)
-    return span is not None and span[0] <= instant
+    return next_open(clocks, intervals, instant, room=room) == instant
 
 
 def next_open(
-    clock: CalleeClock,
+    clocks: Clocks,
     intervals: Sequence[CallTimeInterval],
     instant: datetime,
     *,
@@ -62,30 +64,32 @@ def next_open(
 
     Openings not longer than `room` (at most a week) are passed over.
     """
-    span = _span_at_or_after(_openings_for(clock, intervals, instant), instant, room)
-    if span is None:
-        return None
-    opening = max(span[0], instant)
-    return opening if opening - instant <= SEARCHED else None
+    opens = closes = instant
+    for span_opens, span_closes in _openings_after(clocks, intervals, instant):
+        if span_opens > closes:  # does not touch the one before, as two do where a week ends
+            opens = span_opens
+        closes = span_closes
+        if opens - instant > SEARCHED:
+            return None
+        if closes - opens > room:
+            return opens
+    return None
 
 
 def common_minutes(
-    clock: CalleeClock,
+    clocks: Clocks,
     intervals: Sequence[CallTimeInterval],
     instant: datetime,
     *,
     days: int = 7,
 ) -> timedelta:
-    """How long all zones are open at once in the `days` (at most 35) from `instant` (aware UTC) on."""
-    spans = _openings_for(clock, intervals, instant)
-    return sum(
-        (
-            min(closes - instant, timedelta(days=days)) - max(opens - instant, timedelta())
-            for opens, closes in spans
-            if closes > instant and opens - instant < timedelta(days=days)
-        ),
-        timedelta(),
+    """How long all are open at once in the `days` (at most 35) from `instant` (aware UTC) on."""
+    looked_at = timedelta(days=days)
+    spans = (
+        (max(opens - instant, timedelta()), min(closes - instant, looked_at))
+        for opens, closes in _openings_after(clocks, intervals, instant)
     )
+    return sum((closes - opens for opens, closes in takewhile(lambda span: span[0] < looked_at, spans)), timedelta())
 
 
 def local_times(clock: CalleeClock, instant: datetime) -> tuple[datetime, ...]:
@@ -127,19 +131,20 @@ _Span = tuple[int, int]
 _Step = tuple[int, int, int]
 """From, until, and the UTC offset that a clock keeps between the two."""
 
+_SECOND = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
-_LAST = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+_FIRST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _SECOND
+_LAST = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _SECOND
 _DAY = 86_400
 _WEEK = 7 * _DAY
 _MONDAY = -3 * _DAY
 """The first of January 1970 was a Thursday."""
 
-_STEP = 2 * _DAY
+_STEP = _WEEK // 2
 """No clock has changed twice within 167 hours since 1970; a test looks at all that the zone data know of."""
 
-_COVERED = 7 * _WEEK
-"""What is computed at once: the week that holds the instant, five that are searched, one for `room`."""
+_WEEKS = 7
+"""The week that holds the instant, five that are searched, one for `room`."""
 
 
 def _clocks(clock: CalleeClock) -> tuple[tzinfo, ...]:
@@ -150,67 +155,49 @@ def _clocks(clock: CalleeClock) -> tuple[tzinfo, ...]:
     return tuple(zone_names.zone(name) for name in clock.zones)
 
 
-def _openings_for(
-    clock: CalleeClock, intervals: Sequence[CallTimeInterval], instant: datetime
-) -> tuple[tuple[datetime, datetime], ...]:
-    """The openings from the week of `instant` on; none where a zone is unknown."""
+def _openings_after(
+    clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    """The openings that close after `instant`, cut where weeks begin; none where a zone is unknown.
+
+    A week is computed when it is asked for: the next opening is mostly in the first one.
+    """
+    together = (clocks,) if isinstance(clocks, CalleeClock) else clocks
     try:
-        clocks = _clocks(clock)
+        kept = tuple(each for clock in together for each in _clocks(clock))
     except TimezoneUnknown:
-        return ()
-    return _common_openings(clocks, tuple(intervals), (instant - _EPOCH) // timedelta(seconds=_WEEK))
+        return
+    if not kept:
+        return
+    hours = tuple(intervals)
+    first = (instant - _EPOCH) // timedelta(seconds=_WEEK)
+    for week in range(first, first + _WEEKS):
+        yield from (span for span in _common_openings(kept, hours, week) if span[1] > instant)
 
 
-def _span_at_or_after(
-    spans: tuple[tuple[datetime, datetime], ...], instant: datetime, room: timedelta
-) -> tuple[datetime, datetime] | None:
-    for index in range(bisect_right(spans, instant, key=itemgetter(1)), len(spans)):
-        opens, closes = spans[index]
-        if closes - max(opens, instant) > room:
-            return opens, closes
-    return None
+# Only what is the same for everybody is kept: a week of a clock, and one of clocks with these hours. Zones that keep
+# the same time in a week have equal steps and are looked at once, whatever they are called.
 
 
-# The caches make 42 zones cheap: a decision is a search in a list. Zones that keep the same time have equal
-# steps and are computed once, whatever they are called.
-
-
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def _common_openings(
     clocks: tuple[tzinfo, ...], intervals: tuple[CallTimeInterval, ...], week: int
 ) -> tuple[tuple[datetime, datetime], ...]:
-    steps = {_steps(clock, week) for clock in clocks}
-    common = reduce(_in_both, (_openings(kept, intervals) for kept in steps))
+    weekly = _weekly(intervals)
+    common = reduce(_in_both, (_openings(steps, weekly) for steps in {_steps(clock, week) for clock in set(clocks)}))
     return tuple((_EPOCH + timedelta(seconds=opens), _EPOCH + timedelta(seconds=closes)) for opens, closes in common)
 
 
-@lru_cache(maxsize=2048)
-def _openings(steps: tuple[_Step, ...], intervals: tuple[CallTimeInterval, ...]) -> tuple[_Span, ...]:
-    """When one clock shows a time within the intervals.
-
-    Where a clock goes back, an hour is on the wall twice and open twice; where it jumps, what it skips never
-    comes. Both follow from taking each step by itself.
-    """
-    second = timedelta(seconds=1)
-    weekly = [
-        (day * _DAY + interval.start // second, day * _DAY + interval.end // second)
+@lru_cache(maxsize=512)
+def _weekly(intervals: tuple[CallTimeInterval, ...]) -> tuple[_Span, ...]:
+    """The hours of one week, in seconds from Monday's midnight: sorted, apart, and Sunday night's end on Monday."""
+    spans = [
+        (day * _DAY + interval.start // _SECOND, day * _DAY + interval.end // _SECOND)
         for interval in intervals
         for day in interval.days
     ]
-    return tuple(_merged(span for step in steps for span in _within(step, weekly)))
-
-
-def _within(step: _Step, weekly: Sequence[_Span]) -> Iterator[_Span]:
-    begins, ends, offset = step
-    # Monday's midnights on the wall, from the week before on: its Sunday night may reach into this one.
-    first = (begins + offset - _MONDAY) // _WEEK - 1
-    last = (ends + offset - _MONDAY) // _WEEK
-    for week in range(first, last + 1):
-        monday = _MONDAY + week * _WEEK - offset
-        for starts, stops in weekly:
-            opens, closes = max(monday + starts, begins), min(monday + stops, ends)
-            if opens < closes:
-                yield opens, closes
+    over = [(0, closes - _WEEK) for _, closes in spans if closes > _WEEK]
+    return tuple(_merged([*over, *((opens, min(closes, _WEEK)) for opens, closes in spans)]))
 
 
 def _merged(spans: Iterable[_Span]) -> list[_Span]:
@@ -224,7 +211,25 @@ def _merged(spans: Iterable[_Span]) -> list[_Span]:
     return merged
 
 
-def _in_both(these: tuple[_Span, ...], those: tuple[_Span, ...]) -> tuple[_Span, ...]:
+def _openings(steps: tuple[_Step, ...], weekly: tuple[_Span, ...]) -> list[_Span]:
+    """When one clock shows a time within the hours.
+
+    Where a clock goes back, an hour is on the wall twice and open twice; where it jumps, what it skips never
+    comes. Both follow from taking each step by itself.
+    """
+    openings = []
+    for begins, ends, offset in steps:
+        first, last = ((second + offset - _MONDAY) // _WEEK for second in (begins, ends))
+        for week in range(first, last + 1):
+            midnight = _MONDAY + week * _WEEK - offset  # of Monday, on the wall
+            for starts, stops in weekly:
+                opens, closes = midnight + starts, midnight + stops
+                if opens < ends and closes > begins:
+                    openings.append((max(opens, begins), min(closes, ends)))
+    return openings
+
+
+def _in_both(these: list[_Span], those: list[_Span]) -> list[_Span]:
     common = []
     left = right = 0
     while left < len(these) and right < len(those):
@@ -236,27 +241,39 @@ def _in_both(these: tuple[_Span, ...], those: tuple[_Span, ...]) -> tuple[_Span,
             left += 1
         else:
             right += 1
-    return tuple(common)
+    return common
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def _steps(clock: tzinfo, week: int) -> tuple[_Step, ...]:
-    """The stretches of constant offset of a clock in the time that is covered from that week on."""
-    begins, ends = max(week * _WEEK, _FIRST), min(week * _WEEK + _COVERED, _LAST)
-    marks = [(second, _offset(clock, second)) for second in (*range(begins, ends, _STEP), ends)]
-    bounds = [begins, *(_change(clock, *pair) for pair in pairwise(marks) if pair[0][1] != pair[1][1]), ends]
-    return tuple((early, late, _offset(clock, early)) for early, late in pairwise(bounds))
+    """The stretches of constant offset of a clock in one week."""
+    told = [(second, _offset(clock, instant)) for second, instant in _marks(week)]
+    changes = [_change(clock, *pair) for pair in pairwise(told) if pair[0][1] != pair[1][1]]
+    if not changes:
+        return ((told[0][0], told[-1][0], told[0][1]),)
+    bounds = (told[0][0], *changes, told[-1][0])
+    return tuple((early, late, _offset(clock, _instant(early))) for early, late in pairwise(bounds))
+
+
+@lru_cache(maxsize=64)
+def _marks(week: int) -> tuple[tuple[int, datetime], ...]:
+    """Where every clock is looked at in a week: at its ends and in the middle."""
+    begins, ends = max(week * _WEEK, _FIRST), min((week + 1) * _WEEK, _LAST)
+    return tuple((second, _instant(second)) for second in (*range(begins, ends, _STEP), ends))
 
 
 def _change(clock: tzinfo, early: tuple[int, int], late: tuple[int, int]) -> int:
-    """The first second with the offset that is kept at `late` (second, offset) and was not at `early`."""
+    """The first second at which the offset of `early` (second, offset) is kept no more; at `late` another is."""
     seconds = range(early[0] + 1, late[0] + 1)
-    return seconds[bisect_left(seconds, True, key=lambda second: _offset(clock, second) != early[1])]
+    return seconds[bisect_left(seconds, True, key=lambda second: _offset(clock, _instant(second)) != early[1])]
 
 
-def _offset(clock: tzinfo, second: int) -> int:
+def _instant(second: int) -> datetime:
     # Within a day of either end of the calendar no wall time can be told.
-    told = min(max(second, _FIRST + _DAY), _LAST - _DAY)
-    offset = (_EPOCH + timedelta(seconds=told)).astimezone(clock).utcoffset()
+    return _EPOCH + timedelta(seconds=min(max(second, _FIRST + _DAY), _LAST - _DAY))
+
+
+def _offset(clock: tzinfo, instant: datetime) -> int:
+    offset = instant.astimezone(clock).utcoffset()
     assert offset is not None
-    return offset // timedelta(seconds=1)
+    return offset.days * _DAY + offset.seconds

@@ -118,9 +118,10 @@ def read_number(text: str) -> CalleeNumber:
     except phonenumbers.NumberParseException as unread:
         # Not chained: the library's own words might repeat the number.
         raise _invalid(_PARSE_FAULTS.get(unread.error_type, "it cannot be read")) from None
-    if not phonenumbers.is_valid_number(parsed):
+    number_type = phonenumbers.number_type(parsed)
+    if number_type == PhoneNumberType.UNKNOWN:  # is_valid_number asks just this, and costs as much again
         raise _invalid(_validity_fault(parsed))
-    kind = _kind(parsed)
+    kind = _kind(parsed, number_type)
     region = phonenumbers.region_code_for_number(parsed)
     return CalleeNumber(
         e164=phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164),
@@ -174,6 +175,9 @@ def deciding_clock(
 
 _NO_COUNTRY = phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY
 
+# The world's patterns are some thousands; `re` keeps 512 and would compile them anew for every other number.
+phonenumbers.enable_pattern_cache()
+
 _PARSE_FAULTS: Mapping[int, str] = MappingProxyType(
     {
         phonenumbers.NumberParseException.NOT_A_NUMBER: "it is too short",
@@ -217,10 +221,10 @@ def _invalid(reason: str) -> PhoneNumberInvalid:
     return PhoneNumberInvalid(f"The phone number is invalid: {reason}.", reason=reason)
 
 
-def _kind(parsed: phonenumbers.PhoneNumber) -> NumberKind:
+def _kind(parsed: phonenumbers.PhoneNumber, number_type: int) -> NumberKind:
     if parsed.country_code in _SATELLITE_CODES:
         return NumberKind.SATELLITE
-    return _KINDS.get(phonenumbers.number_type(parsed), NumberKind.OTHER)
+    return _KINDS.get(number_type, NumberKind.OTHER)
 
 
 def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind) -> tuple[str, ...]:

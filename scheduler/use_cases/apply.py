@@ -1,42 +1,94 @@
 """Apply: a worker does what a command asks, and its answer is written with it, in one transaction."""
 
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.attempt import Attempt, AttemptState, Created, CreatedAsTest, Reason
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    Cancelled,
+    CreatedAsTest,
+    Deleted,
+    ExpiryMoved,
+    Reason,
+    Rescheduled,
+)
 from scheduler.domain.candidate import Candidate, NewCandidate
-from scheduler.domain.command import Answer, Command, CreateInterview, Refusal
+from scheduler.domain.command import (
+    Answer,
+    Command,
+    CreateInterview,
+    DeleteAttempt,
+    DeleteInterview,
+    InvokeAttempt,
+    RescheduleAttempt,
+    UpdateInterview,
+    refusal_of,
+)
 from scheduler.domain.company import Company
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import (
+    CallAttemptInProgress,
+    CallAttemptNotPending,
     CallAttemptsNotSupported,
+    InterviewFinished,
     JobRequired,
-    NoOpeningBeforeExpiry,
-    NotFound,
     PhoneNumberRequired,
     Refused,
+    StatusNotSettable,
 )
-from scheduler.domain.schedule import Schedule, ScheduleWarning
+from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import decisions
-from scheduler.lifecycle.decisions import Callee
-from scheduler.lifecycle.policy import DEFAULT_LIFE, Policy
+from scheduler.lifecycle import etags, interviews, scheduling
+from scheduler.lifecycle.metadata import merged
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.database import Database, DatabaseAway, Stores
-from scheduler.persistence.json_forms import CREATE_INTERVIEW, STORY
-from scheduler.timing import call_windows, callee_zones, requested_time
+from scheduler.persistence.json_forms import STORY, request_from_json
+from scheduler.timing import callee_zones
 from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.consequences import Consequences, callee_from
+from scheduler.use_cases.submit import lock_busy, lock_interview, no_such
 
 _log = log(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Turn:
+    """One command while it is being applied."""
+
+    stores: Stores
+    command: Command
+    now: datetime
+
+    @property
+    def actor(self) -> str:
+        return f"key:{self.command.principal_id}"
+
+    @property
+    def asked_at(self) -> datetime:
+        """Times are judged as of the moment of receipt."""
+        return self.command.received_at
+
+
 class Apply:
-    def __init__(self, database: Database, bell: Bell, hasher: Hasher, policy: Policy, now: Now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bell: Bell,
+        hasher: Hasher,
+        consequences: Consequences,
+        policy: Policy,
+        now: Now,
+    ) -> None:
         self._database = database
         self._bell = bell
         self._hasher = hasher
+        self._consequences = consequences
         self._policy = policy
         self._now = now
 
@@ -47,7 +99,7 @@ class Apply:
                 command = stores.inbox.lock_next(command_id)
                 if command is None:
                     return
-                self._apply(stores, command)
+                self._apply(_Turn(stores=stores, command=command, now=self._now()))
         except DatabaseAway:
             raise
         except Exception:
@@ -55,18 +107,38 @@ class Apply:
             raise
         self._bell.answered(command_id)
 
-    def _apply(self, stores: Stores, command: Command) -> None:
+    def _apply(self, turn: _Turn) -> None:
         """Do it and write the answer; what a refused command had written is taken back, its answer is not."""
-        now = self._now()
-        interview_id = command.interview_id
+        interview_id = turn.command.interview_id
         try:
-            with stores.connection.begin_nested():
-                story = self._create_interview(stores, command, now)
-            answer = Answer(snapshot=_snapshot(story))
-            interview_id = story.interview.id
+            with turn.stores.connection.begin_nested():
+                interview_id, answer = self._do(turn)
         except Refused as refused:
             answer = Answer(refusal=refusal_of(refused))
-        stores.inbox.answer(command.id, answer, interview_id, now)
+        turn.stores.inbox.answer(turn.command.id, answer, interview_id, turn.now)
+
+    def _do(self, turn: _Turn) -> tuple[UUID, Answer]:
+        request = request_from_json(turn.command.kind, turn.command.body)
+        match request:
+            case CreateInterview():
+                story = self._create_interview(turn, request)
+                return story.interview.id, Answer(snapshot=_snapshot(story))
+            case UpdateInterview():
+                self._update_interview(turn, request)
+                return request.interview_id, Answer(snapshot=_snapshot(_story(turn, request.interview_id)))
+            case DeleteInterview():
+                self._delete_interview(turn, request)
+                return request.interview_id, Answer()
+            case InvokeAttempt():
+                attempt = self._invoke(turn, request)
+                snapshot = _snapshot(_story(turn, request.interview_id))
+                return request.interview_id, Answer(snapshot=snapshot, attempt_id=attempt.id)
+            case RescheduleAttempt():
+                self._reschedule(turn, request)
+                return request.interview_id, Answer(attempt_id=request.attempt_id)
+            case DeleteAttempt():
+                self._delete_attempt(turn, request)
+                return request.interview_id, Answer(attempt_id=request.attempt_id)
 
     def _count_failure(self, command_id: UUID) -> None:
         with self._database.transaction() as stores:
@@ -75,17 +147,23 @@ class Apply:
 
     # ---- POST /interviews
 
-    def _create_interview(self, stores: Stores, command: Command, now: datetime) -> InterviewStory:
-        request = CREATE_INTERVIEW.validate_python(command.body)
-        company = stores.companies.get(command.company_id)
+    def _create_interview(self, turn: _Turn, request: CreateInterview) -> InterviewStory:
+        stores, now = turn.stores, turn.now
+        company = stores.companies.get(turn.command.company_id)
         if company is None:
-            raise NotFound(resourceType="company", resourceId=str(command.company_id))
+            raise no_such("company", turn.command.company_id)
         agent = _agent(stores, company, request.agent_id)
-        candidate, is_new = self._candidate(stores, company, request, now)
-        schedule, warnings = self._schedule(company, candidate, request, command.received_at)
-        if not is_new and stores.interviews.open_of_candidate(candidate.id):
-            warnings = (*warnings, ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
-        expires_at = self._expiry(request, schedule)
+        candidate, is_new = _candidate(stores, company, request, now)
+        callee = callee_of(candidate, company)
+        schedule: Schedule | None = None
+        warnings: tuple[ScheduleWarning, ...] = ()
+        if agent.type is AgentType.PHONE:
+            schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at)
+            if not is_new and stores.interviews.open_of_candidate(candidate.id):
+                warnings = (*warnings, ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
+        online_at = None if schedule else scheduling.online_time(request.scheduled_at, callee, turn.asked_at)
+        first_at = schedule.due_at if schedule else (online_at or turn.asked_at)
+        over = request.is_test
         interview = Interview(
             id=uuid4(),
             company_id=company.id,
@@ -95,69 +173,50 @@ class Apply:
             focus=agent.focus,
             duration=agent.duration,
             caller_number=agent.caller_number,
-            status=InterviewStatus.COMPLETED if request.is_test else InterviewStatus.SCHEDULED,
+            status=InterviewStatus.COMPLETED if over else InterviewStatus.SCHEDULED,
             is_test=request.is_test,
-            expires_at=expires_at,
+            expires_at=self._expiry(request.expires_at, schedule, callee, first_at),
+            expires_by_default=request.expires_at is None,
+            scheduled_at=online_at,
             created_at=now,
             updated_at=now,
-            finished_at=now if request.is_test else None,
+            finished_at=now if over else None,
             metadata=request.metadata,
         )
         stores.interviews.add(interview)
-        attempt = self._first_attempt(stores, interview, candidate, schedule, warnings, now)
-        return InterviewStory(interview=interview, attempts=(attempt,))
-
-    def _candidate(
-        self, stores: Stores, company: Company, request: CreateInterview, now: datetime
-    ) -> tuple[Candidate, bool]:
-        if request.candidate_id is not None:
-            found = stores.candidates.get(company.id, request.candidate_id)
-            if found is None:
-                raise NotFound(
-                    "There is no such candidate.",
-                    resourceType="candidate",
-                    resourceId=str(request.candidate_id),
-                )
-            return found, False
-        assert request.candidate is not None
-        candidate = _new_candidate(request.candidate, company, now)
-        stores.candidates.add(candidate)
-        return candidate, True
+        attempts: tuple[Attempt, ...] = ()
+        if schedule is not None:
+            attempts = (self._first_attempt(turn, interview, callee, schedule, warnings),)
+        return InterviewStory(interview=interview, attempts=attempts)
 
     def _schedule(
-        self, company: Company, candidate: Candidate, request: CreateInterview, received_at: datetime
+        self, text: str | None, callee: Callee, received_at: datetime
     ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
-        callee = callee_of(candidate, company)
+        """Raises the refusal that says why this person cannot be called then, or at all."""
         if callee.number is None:
             raise PhoneNumberRequired
-        callee_zones.check_allowed(callee.number, company.settings.allowed_countries)
-        return decisions.on_request(request.scheduled_at, callee, received_at, self._policy)
+        callee_zones.check_allowed(callee.number, callee.settings.allowed_countries)
+        return scheduling.on_request(text, callee, received_at, self._policy)
 
-    def _expiry(self, request: CreateInterview, schedule: Schedule) -> datetime:
-        if request.expires_at is None:
-            return schedule.due_at + DEFAULT_LIFE
-        asked = requested_time.read(request.expires_at, field="expiresAt")
-        expires_at = call_windows.resolve(asked, schedule.clock)
-        if expires_at <= schedule.due_at + self._policy.room:
-            raise NoOpeningBeforeExpiry(
-                "The interview would expire before its first call could ring. Send a later expiresAt.",
-                dueAt=schedule.due_at.isoformat(),
-                expiresAt=expires_at.isoformat(),
-            )
+    def _expiry(self, text: str | None, schedule: Schedule | None, callee: Callee, first_at: datetime) -> datetime:
+        if text is None:
+            return scheduling.default_expiry(first_at)
+        clock = schedule.clock if schedule else scheduling.clock_or_none(callee)
+        expires_at = scheduling.explicit_expiry(text, clock)
+        scheduling.must_open_before(expires_at, first_at, self._policy)
         return expires_at
 
     def _first_attempt(
         self,
-        stores: Stores,
+        turn: _Turn,
         interview: Interview,
-        candidate: Candidate,
+        callee: Callee,
         schedule: Schedule,
         warnings: tuple[ScheduleWarning, ...],
-        now: datetime,
     ) -> Attempt:
+        """The first attempt of a chain; of a test one that is over and takes no line."""
+        assert callee.number is not None
         attempt_id = uuid4()
-        assert candidate.phone_number is not None
-        number_hash = None if interview.is_test else self._hasher.number(candidate.phone_number)
         attempt = Attempt(
             id=attempt_id,
             interview_id=interview.id,
@@ -165,23 +224,161 @@ class Apply:
             chain_id=attempt_id,
             retry_number=0,
             manual=True,
-            state=AttemptState.COMPLETED if interview.is_test else AttemptState.PENDING,
-            reason=Reason.TEST if interview.is_test else None,
-            ended_at=now if interview.is_test else None,
+            state=AttemptState.PENDING,
             schedule=schedule,
             due_at=schedule.due_at,
             expires_at=interview.expires_at,
-            number_hash=number_hash,
+            number_hash=self._hasher.number(callee.number.e164),
             warnings=warnings,
-            created_at=now,
-            updated_at=now,
+            created_at=turn.now,
+            updated_at=turn.now,
         )
-        if number_hash is not None:
-            stores.lines.ensure(number_hash, now)
-        stores.attempts.add(attempt, CreatedAsTest() if interview.is_test else Created(), "apply")
-        if attempt.due_at <= now:
-            stores.notify_due()
+        if interview.is_test:
+            attempt = replace(
+                attempt, state=AttemptState.COMPLETED, reason=Reason.TEST, ended_at=turn.now, number_hash=None
+            )
+            turn.stores.attempts.add(attempt, CreatedAsTest(), turn.actor)
+        else:
+            self._consequences.add_attempt(turn.stores, attempt, turn.actor)
         return attempt
+
+    # ---- PATCH and DELETE /interviews
+
+    def _update_interview(self, turn: _Turn, request: UpdateInterview) -> None:
+        stores = turn.stores
+        interview = lock_interview(stores, turn.command.company_id, request.interview_id)
+        if request.metadata is not None:
+            interview = replace(interview, metadata=merged(interview.metadata, request.metadata))
+        if interview.type is AgentType.ONLINE:
+            interview = self._update_online(turn, interview, request)
+        else:
+            interview = self._update_phone(turn, interview, request)
+        stores.interviews.save(interview, turn.now)
+
+    def _update_online(self, turn: _Turn, interview: Interview, request: UpdateInterview) -> Interview:
+        callee = callee_from(turn.stores.attempts.callee_of(interview.id))
+        timed = request.scheduled_at is not None or request.status is not None
+        if timed and interview.status is not InterviewStatus.SCHEDULED:
+            raise InterviewFinished(status=interview.status.value)
+        if request.scheduled_at is not None:
+            online_at = scheduling.online_time(request.scheduled_at, callee, turn.asked_at)
+            interview = replace(interview, scheduled_at=online_at)
+            if online_at is not None and interview.expires_by_default:
+                interview = replace(interview, expires_at=scheduling.default_expiry(online_at))
+        if request.expires_at is not None:
+            expires_at = scheduling.explicit_expiry(request.expires_at, scheduling.clock_or_none(callee))
+            interview = replace(interview, expires_at=expires_at, expires_by_default=False)
+        if interview.scheduled_at is not None and (request.scheduled_at or request.expires_at):
+            scheduling.must_open_before(interview.expires_at, interview.scheduled_at, self._policy)
+        if request.status is not None:
+            interview = replace(interview, status=request.status, finished_at=turn.now)
+        return interview
+
+    def _update_phone(self, turn: _Turn, interview: Interview, request: UpdateInterview) -> Interview:
+        if request.status is not None:
+            raise StatusNotSettable
+        pending = self._pending(turn, interview.id) if request.scheduled_at or request.expires_at else None
+        if request.expires_at is not None:
+            clock = pending.schedule.clock if pending else self._last_clock(turn, interview)
+            expires_at = scheduling.explicit_expiry(request.expires_at, clock)
+            interview = replace(interview, expires_at=expires_at, expires_by_default=False)
+        if request.scheduled_at is not None:
+            if pending is None:
+                raise CallAttemptNotPending("The interview has no pending call attempt; invoke a new one instead.")
+            interview = self._move(turn, interview, pending, request.scheduled_at)
+        elif request.expires_at is not None and pending is not None:
+            scheduling.must_open_before(interview.expires_at, pending.due_at, self._policy)
+            turn.stores.attempts.save(pending, ExpiryMoved(expires_at=interview.expires_at), turn.actor, turn.now)
+        return interview
+
+    def _last_clock(self, turn: _Turn, interview: Interview) -> CalleeClock | None:
+        attempts = turn.stores.attempts.of_interview(interview.company_id, interview.id)
+        if attempts:
+            return attempts[-1].schedule.clock
+        return scheduling.clock_or_none(callee_from(turn.stores.attempts.callee_of(interview.id)))
+
+    def _pending(self, turn: _Turn, interview_id: UUID) -> Attempt | None:
+        """The interview's pending attempt, locked. Raises CallAttemptInProgress while a phone may be ringing."""
+        attempt = turn.stores.attempts.lock_open(interview_id)
+        if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
+            raise CallAttemptInProgress(attemptId=str(attempt.id))
+        return attempt
+
+    def _delete_interview(self, turn: _Turn, request: DeleteInterview) -> None:
+        stores = turn.stores
+        interview = lock_interview(stores, turn.command.company_id, request.interview_id)
+        attempt = stores.attempts.lock_open(interview.id)
+        if attempt is not None and attempt.state is AttemptState.PENDING:
+            stores.attempts.save(attempt, Cancelled(reason=Reason.INTERVIEW_DELETED), turn.actor, turn.now)
+        if interview.status is InterviewStatus.SCHEDULED:
+            interview = interviews.with_status(interview, InterviewStatus.CANCELLED, turn.now)
+        stores.interviews.save(replace(interview, deleted_at=turn.now), turn.now)
+
+    # ---- POST, PATCH and DELETE …/call-attempts
+
+    def _invoke(self, turn: _Turn, request: InvokeAttempt) -> Attempt:
+        stores = turn.stores
+        interview = lock_interview(stores, turn.command.company_id, request.interview_id)
+        if interview.type is AgentType.ONLINE:
+            raise CallAttemptsNotSupported
+        if interview.status in {InterviewStatus.COMPLETED, InterviewStatus.CANCELLED}:
+            raise InterviewFinished(status=interview.status.value)
+        busy = lock_busy(stores, interview.id)
+        if busy is not None:
+            raise CallAttemptInProgress(attemptId=str(busy.id))
+        callee = callee_from(stores.attempts.callee_of(interview.id))
+        schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at)
+        if interview.expires_by_default:
+            interview = replace(interview, expires_at=scheduling.default_expiry(schedule.due_at))
+        scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
+        replaced = stores.attempts.lock_open(interview.id)
+        if replaced is not None:
+            stores.attempts.save(replaced, Cancelled(reason=Reason.REPLACED), turn.actor, turn.now)
+        interview = interviews.with_status(interview, InterviewStatus.SCHEDULED, turn.now)
+        interview = stores.interviews.save(interview, turn.now)
+        return self._first_attempt(turn, interview, callee, schedule, warnings)
+
+    def _reschedule(self, turn: _Turn, request: RescheduleAttempt) -> None:
+        interview = lock_interview(turn.stores, turn.command.company_id, request.interview_id)
+        attempt = self._asked_for(turn, request)
+        if attempt.state is not AttemptState.PENDING:
+            raise CallAttemptNotPending(status=attempt.state.value)
+        turn.stores.interviews.save(self._move(turn, interview, attempt, request.scheduled_at), turn.now)
+
+    def _asked_for(self, turn: _Turn, request: RescheduleAttempt | DeleteAttempt) -> Attempt:
+        """The attempt that is to be moved or deleted, locked, as the caller last saw it.
+
+        Raises NotFound, CallAttemptInProgress, EtagDiffers.
+        """
+        attempt = turn.stores.attempts.lock_of_interview(request.interview_id, request.attempt_id)
+        if attempt is None:
+            raise no_such("callAttempt", request.attempt_id)
+        if attempt.state is AttemptState.IN_PROGRESS:
+            raise CallAttemptInProgress(attemptId=str(attempt.id))
+        etags.must_match(request.if_match, attempt)
+        return attempt
+
+    def _move(self, turn: _Turn, interview: Interview, attempt: Attempt, text: str) -> Interview:
+        """A pending attempt at another time; its interview, whose default expiry goes with the chain's first."""
+        callee = callee_from(turn.stores.attempts.callee_of(interview.id))
+        schedule, warnings = self._schedule(text, callee, turn.asked_at)
+        if interview.expires_by_default and attempt.retry_number == 0:
+            interview = replace(interview, expires_at=scheduling.default_expiry(schedule.due_at))
+        scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
+        kept = tuple(each for each in attempt.warnings if each is ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
+        event = Rescheduled(schedule=schedule, expires_at=interview.expires_at, warnings=(*warnings, *kept))
+        turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
+        if schedule.due_at <= turn.now:
+            turn.stores.notify_due()
+        return interview
+
+    def _delete_attempt(self, turn: _Turn, request: DeleteAttempt) -> None:
+        lock_interview(turn.stores, turn.command.company_id, request.interview_id)
+        attempt = self._asked_for(turn, request)
+        if attempt.state is AttemptState.PENDING:
+            cancelled = Cancelled(reason=Reason.CANCELLED_BY_USER)
+            attempt = turn.stores.attempts.save(attempt, cancelled, turn.actor, turn.now)
+        turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
 
 
 def callee_of(candidate: Candidate, company: Company) -> Callee:
@@ -198,14 +395,25 @@ def callee_of(candidate: Candidate, company: Company) -> Callee:
 def _agent(stores: Stores, company: Company, agent_id: UUID) -> Agent:
     agent = stores.agents.get(company.id, agent_id)
     if agent is None:
-        raise NotFound("There is no such agent.", resourceType="agent", resourceId=str(agent_id))
-    if agent.type is not AgentType.PHONE:
-        raise CallAttemptsNotSupported
+        raise no_such("agent", agent_id)
     if agent.focus is not AgentFocus.GENERIC:
         raise JobRequired
-    if agent.caller_number is None:
+    if agent.type is AgentType.PHONE and agent.caller_number is None:
         raise PhoneNumberRequired("The agent has no phone number to call from.")
     return agent
+
+
+def _candidate(stores: Stores, company: Company, request: CreateInterview, now: datetime) -> tuple[Candidate, bool]:
+    """The candidate, and whether it was made just now."""
+    if request.candidate_id is not None:
+        found = stores.candidates.lock(company.id, request.candidate_id, shared=True)
+        if found is None:
+            raise no_such("candidate", request.candidate_id)
+        return found, False
+    assert request.candidate is not None
+    candidate = _new_candidate(request.candidate, company, now)
+    stores.candidates.add(candidate)
+    return candidate, True
 
 
 def _new_candidate(new: NewCandidate, company: Company, now: datetime) -> Candidate:
@@ -225,19 +433,19 @@ def _new_candidate(new: NewCandidate, company: Company, now: datetime) -> Candid
     )
 
 
+def _story(turn: _Turn, interview_id: UUID) -> InterviewStory:
+    interview = turn.stores.interviews.lock(interview_id)
+    attempts = turn.stores.attempts.of_interview(interview.company_id, interview_id)
+    return InterviewStory(interview=interview, attempts=attempts)
+
+
 def _snapshot(story: InterviewStory) -> dict[str, object]:
     snapshot: dict[str, object] = STORY.dump_python(
         story,
         mode="json",
         exclude={
             "interview": {"metadata", "caller_number"},
-            "attempts": {"__all__": {"number_hash", "token"}},
+            "attempts": {"__all__": {"number_hash", "token", "called_number"}},
         },
     )
     return snapshot
-
-
-def refusal_of(refused: Refused) -> Refusal:
-    """The refusal in a form that can be stored: its family decides the status when it is told."""
-    family = next(parent.__name__ for parent in type(refused).__mro__ if Refused in parent.__bases__)
-    return Refusal(family=family, code=refused.code, message=refused.message, details=refused.details)

@@ -8,8 +8,9 @@ APPLY = "commands.apply"
 DIAL = "attempts.dial"
 SETTLE = "attempts.settle"
 HEAR = "carrier.hear"
+RERESOLVE = "records.reresolve"
 
-QUEUES = {APPLY: "intake", DIAL: "dial", HEAR: "callbacks", SETTLE: "maintenance"}
+QUEUES = {APPLY: "intake", DIAL: "dial", HEAR: "callbacks", SETTLE: "maintenance", RERESOLVE: "maintenance"}
 """Every task and the queue that it waits in; a queue's name says who waits there."""
 
 

@@ -20,21 +20,21 @@ from uuid import UUID
 
 from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, machine_now, monotonic
-from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, Placed
-from scheduler.domain.call import CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
-from scheduler.domain.refusals import PhoneNumberInvalid
+from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
+from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import decisions
+from scheduler.lifecycle import breaker, decisions
+from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
-from scheduler.lifecycle.decisions import Alarm, Callee, GoAhead, LastLook, NotMine
+from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
 from scheduler.lifecycle.policy import DEFERRED_DELAY, LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
+from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
+from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import Database, DatabaseAway, Stores
-from scheduler.timing import callee_zones
-from scheduler.timing.callee_zones import CalleeNumber
-from scheduler.use_cases.hear import raise_alarm, take_in
+from scheduler.use_cases.consequences import Alarmed, Consequences, callee_from, number_or_none
 
 _log = log(__name__)
 _ACTOR = "dial"
@@ -68,10 +68,19 @@ class Claims:
 class Dial:
     """The steps of one dial against the database; each is one short transaction."""
 
-    def __init__(self, database: Database, hasher: Hasher, account_id: int, policy: Policy, now: Now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        hasher: Hasher,
+        account_id: int,
+        consequences: Consequences,
+        policy: Policy,
+        now: Now,
+    ) -> None:
         self._database = database
         self._hasher = hasher
         self._account_id = account_id
+        self._consequences = consequences
         self._policy = policy
         self._now = now
 
@@ -86,7 +95,7 @@ class Dial:
         with self._database.transaction() as stores:
             account = stores.carrier_accounts.lock(self._account_id)
             companies = stores.companies.lock_for_claim(stores.attempts.companies_of(ids))
-            if account.paused or not companies:
+            if account.paused or account.breaker.is_down(now) or not companies:
                 return Claims()
             claimable = self._without_waiting_commands(stores, stores.attempts.lock_claimable(ids, now))
             claimable = [each for each in claimable if each.attempt.company_id in companies]
@@ -96,7 +105,7 @@ class Dial:
                 Pace(
                     next_slot_at=account.next_slot_at,
                     per_second=account.calls_per_second,
-                    room=account.max_calls - stores.carrier_accounts.calls_at_once(account.id),
+                    room=_room(stores, account),
                 ),
                 {
                     company_id: Pace(
@@ -165,23 +174,8 @@ class Dial:
         self._give_back(attempt, verdict, now)
         return None
 
-    def _as_seen(self, row: LookRow, skew: timedelta) -> LastLook:
-        number = _number(row.phone_number)
-        held = row.line_number_hash
-        return LastLook(
-            attempt=row.attempt,
-            callee=Callee(
-                number=number,
-                timezone=row.timezone,
-                consent_until=row.gdpr_expiry_date,
-                settings=row.settings,
-            ),
-            line_is_mine=number is not None and held is not None and self._hasher.number(number.e164) == held,
-            command_waiting=row.command_waiting,
-            paused=row.paused,
-            company_deleted=row.company_deleted,
-            database_skew=skew,
-        )
+    def _as_seen(self, row: LookRow, skew: timedelta) -> Situation:
+        return situation_from(row, self._hasher, skew)
 
     def _order(self, row: LookRow) -> CallOrder:
         assert row.phone_number is not None
@@ -204,32 +198,110 @@ class Dial:
         with self._database.transaction() as stores:
             self._write(stores, attempt, events, now)
 
-    def record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
-        """Write what the POSTs brought, each where its claim still stands. Raises DatabaseAway: nothing is written."""
+    def record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
+        """Write what the POSTs brought, each where its claim still stands. Raises DatabaseAway: nothing is written.
+
+        Returns the calls that are to be taken out of the carrier's queue again.
+        """
         now = self._now()
+        to_cancel = []
+        alarms: list[Alarmed] = []
         with self._database.transaction() as stores:
             for attempt, answer in sorted(answers, key=lambda pair: (pair[0].interview_id, pair[0].id)):
-                self._write(stores, attempt, [decisions.on_answer(answer, now, self._policy)], now)
+                events = decisions.on_answer(attempt, answer, _callee(stores, attempt, answer), now, self._policy)
+                alarms.extend(self._write(stores, attempt, events, now))
+                if any(isinstance(event, HangUpWanted) for event in events) and isinstance(answer, Accepted):
+                    to_cancel.append(answer.call_sid)
+        for alarmed in alarms:
+            self._consequences.sound(alarmed)
+        self._judge_the_carrier([answer for _, answer in answers], now)
+        return to_cancel
 
-    def _write(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> None:
+    def _judge_the_carrier(self, answers: Sequence[CarrierAnswer], now: datetime) -> None:
+        """Open or close the breaker. Apart from the record, because the account is locked before any attempt."""
+        causes = [cause for answer in answers if (cause := breaker.cause_of(answer)) is not None]
+        took = any(isinstance(answer, Accepted | NumberRefused) for answer in answers)
+        if not causes and not took:
+            return
+        with self._database.transaction() as stores:
+            if took and stores.carrier_accounts.close_breaker(self._account_id, now):
+                _log.info("the carrier takes calls")
+            if took or not causes:
+                return
+            account = stores.carrier_accounts.lock(self._account_id)
+            judged = account.breaker
+            for cause in causes:
+                judged = breaker.after_failure(judged, cause, now)
+            stores.carrier_accounts.set_breaker(self._account_id, judged, now)
+        if judged.down_until is not None and judged != account.breaker:
+            _log.error(
+                "the carrier takes no calls; they wait",
+                alarm=f"CARRIER_{judged.cause}",
+                until=judged.down_until.isoformat(),
+            )
+
+    def _write(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> list[Alarmed]:
         interview = stores.interviews.lock(attempt.interview_id)
         mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
         if mine is None:
             # The lease was settled, or the carrier called back first: that story goes on without us.
             _log.info("a record came too late", attempt_id=str(attempt.id), epoch=attempt.epoch)
-            self._compare(stores, attempt, events, now)
-            return
-        take_in(stores, interview, mine, events, _ACTOR, now, self._policy)
+            return self._compare(stores, attempt, events, now)
+        self._consequences.take_in(stores, interview, mine, events, _ACTOR, now)
+        return []
 
-    def _compare(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> None:
+    def _compare(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> list[Alarmed]:
         """A late record writes nothing; but a call that it names must be the one that the attempt has, or may have."""
         present = stores.attempts.lock(attempt.id)
+        assert attempt.token is not None
+        claim = stores.carrier_events.claim_of(attempt.token)
         for event in events:
             if isinstance(event, Placed):
                 news = CallNews(call_sid=event.call_sid, status=CallStatus.QUEUED, token=attempt.token)
-                heard = decisions.on_news(present, news, now, self._policy)
+                if claim is not None and decisions.is_old_news(claim.closed_sid, news):
+                    continue
+                heard = decisions.on_news(present, news, None, now, self._policy)
                 if isinstance(heard, Alarm):
-                    raise_alarm(stores, present, heard, now)
+                    return [Alarmed(heard, present)]
+        return []
+
+
+def situation_from(row: LookRow, hasher: Hasher, skew: timedelta = timedelta()) -> Situation:
+    """What the rules ask, from what the database says."""
+    number = number_or_none(row.phone_number)
+    attempt = row.attempt
+    is_its_line = number is not None and hasher.number(number.e164) == attempt.number_hash
+    return Situation(
+        attempt=attempt,
+        callee=Callee(number=number, timezone=row.timezone, consent_until=row.gdpr_expiry_date, settings=row.settings),
+        line=Line(
+            mine=is_its_line and row.line_holder == attempt.id,
+            held_by_another=row.line_holder not in {None, attempt.id},
+            free_at=None if row.line_interview == attempt.interview_id else row.line_free_at,
+        ),
+        interview_over=row.interview_over,
+        command_waiting=row.command_waiting,
+        account_paused=row.account_paused,
+        company_paused=row.company_paused,
+        company_deleted=row.company_deleted,
+        breaker=row.breaker,
+        database_skew=skew,
+    )
+
+
+def _callee(stores: Stores, attempt: Attempt, answer: CarrierAnswer) -> Callee | None:
+    """Asked only for a call that waits in the carrier's queue: whether it would ring too late."""
+    if not isinstance(answer, Accepted) or not answer.queue_time:
+        return None
+    return callee_from(stores.attempts.callee_of(attempt.interview_id))
+
+
+def _room(stores: Stores, account: CarrierAccount) -> int:
+    """How many more calls the account may have; while the carrier is on trial, one at a time."""
+    room = account.max_calls - stores.carrier_accounts.calls_at_once(account.id)
+    if account.breaker.is_on_trial:
+        return min(room, 1 - stores.carrier_accounts.calls_being_placed(account.id))
+    return room
 
 
 class Dialler:
@@ -247,6 +319,7 @@ class Dialler:
         self._hand: dict[UUID, float] = {}
         self._unsent: dict[UUID, float] = {}
         self._answers: list[tuple[Attempt, CarrierAnswer]] = []
+        self._cancelling: set[asyncio.Task[bool]] = set()
         self._stopping = False
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dial")
         self._loop = asyncio.new_event_loop()
@@ -297,6 +370,8 @@ class Dialler:
             await asyncio.wait(calls)
         self._flush.set()
         await recorder
+        if self._cancelling:
+            await asyncio.wait(self._cancelling)
         await self._line.close()
 
     async def _claim_from_hand(self, calls: set[asyncio.Task[None]]) -> float | None:
@@ -403,8 +478,9 @@ class Dialler:
         while groups:
             group = groups.pop(0)
             try:
-                await self._in_thread(lambda group=group: self._dial.record(group))  # type: ignore[misc]
+                to_cancel = await self._in_thread(lambda group=group: self._dial.record(group))  # type: ignore[misc]
                 failpoint("dial.recorded")
+                self._cancel_at_the_carrier(to_cancel)
             except DatabaseAway:
                 _log.warning("not recorded yet: the database is away", count=len(group))
                 await asyncio.sleep(_RETRY_RECORD)
@@ -415,16 +491,15 @@ class Dialler:
                 else:
                     _log.exception("not recorded; it will be settled", attempt_id=str(group[0][0].id))
 
+    def _cancel_at_the_carrier(self, call_sids: Sequence[str]) -> None:
+        """Asked at once, because their turn in the queue comes soon; who settles asks again until they are over."""
+        for sid in call_sids:
+            task = asyncio.create_task(self._line.cancel(sid))
+            self._cancelling.add(task)
+            task.add_done_callback(self._cancelling.discard)
+
     async def _in_thread(self, step: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._threads, step)
-
-
-def _number(text: str | None) -> CalleeNumber | None:
-    """The candidate's present number; None also when it is one no more, so that its line is nobody's."""
-    try:
-        return None if text is None else callee_zones.read_number(text)
-    except PhoneNumberInvalid:
-        return None
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -1,19 +1,33 @@
 """Explain: what an attempt waits for, and what has happened to it so far; from the rules that dial."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
-from scheduler.domain.explanation import CallTimeAnswer, CallTimeQuestion, Explanation
+from scheduler.domain.command import refusal_of
+from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
-from scheduler.domain.refusals import NotFound
+from scheduler.domain.refusals import PhoneNumberRequired, Refused
+from scheduler.hashing import Hasher
+from scheduler.lifecycle import scheduling
+from scheduler.lifecycle.blocks import Load, blocks, next_possible_at
+from scheduler.lifecycle.etags import etag_of
 from scheduler.lifecycle.policy import Policy
-from scheduler.persistence.database import Database
-from scheduler.use_cases.submit import reached_company
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.lifecycle.state_machine import has_live_leg
+from scheduler.persistence.database import Database, Stores
+from scheduler.timing import callee_zones
+from scheduler.use_cases.apply import callee_of
+from scheduler.use_cases.dial import situation_from
+from scheduler.use_cases.submit import no_such, reached_company
+
+__all__ = ["Carrier", "Explain", "Waiting", "etag_of", "waits_for"]
+
+_FAR = timedelta(days=365 * 50)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,46 +35,141 @@ class Waiting:
     """What one company's attempts are doing."""
 
     company_id: UUID
-    paused: bool
+    pause_reason: str | None
     waiting: int
+    """Their time has not come."""
+    next_due_at: datetime | None
     due: int
     late: timedelta | None
     """How long the longest due one has been due."""
+    for_commands: int
+    """Of the due ones: a command was accepted and is not applied yet."""
+    for_numbers: int
+    """Of the due ones: another call to the number is in progress, or was a short while ago."""
+    for_places: int
+    """Of the due ones: they wait for their turn, or for an end of the pause."""
     in_progress: int
+    concurrent_calls: int
+    """How many may be in progress."""
     asked_for: int
     """Their answer was lost, and the carrier is being asked."""
     unknown: int
     """Ended with an unknown outcome; a person decides."""
 
+    @property
+    def paused(self) -> bool:
+        return self.pause_reason is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carrier:
+    """How the carrier account stands."""
+
+    pause_reason: str | None
+    down_until: datetime | None
+    """No call is tried before; None while the carrier takes calls."""
+    down_cause: str | None
+    in_progress: int
+    max_calls: int
+
 
 class Explain:
-    def __init__(self, database: Database, policy: Policy, now: Now) -> None:
+    def __init__(self, database: Database, hasher: Hasher, policy: Policy, now: Now) -> None:
         self._database = database
+        self._hasher = hasher
         self._policy = policy
         self._now = now
 
     def interview(self, principal: Principal, company_id: UUID | None, interview_id: UUID) -> InterviewStory:
         """The interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.transaction() as stores:
-            company = reached_company(stores, principal, company_id)
-            interview = stores.interviews.get(company, interview_id)
-            if interview is None:
-                raise NotFound("There is no such interview.", resourceType="interview", resourceId=str(interview_id))
-            return InterviewStory(interview=interview, attempts=stores.attempts.of_interview(company, interview_id))
+            return _story(stores, reached_company(stores, principal, company_id), interview_id)
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
-        """The attempt. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        raise NotImplementedError
+        """One attempt, unless it was deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        with self._database.transaction() as stores:
+            company = reached_company(stores, principal, company_id)
+            return _attempt_of(_story(stores, company, interview_id), attempt_id)
 
     def explanation(
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
     ) -> Explanation:
-        """Why it stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        raise NotImplementedError
+        """Why an attempt stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        with self._database.transaction() as stores:
+            company = reached_company(stores, principal, company_id)
+            attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
+            return self._explanation(stores, attempt)
+
+    def explanation_of(self, attempt_id: UUID) -> Explanation:
+        """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
+        with self._database.transaction() as stores:
+            attempt = stores.attempts.find(attempt_id)
+            if attempt is None:
+                raise no_such("callAttempt", attempt_id)
+            return self._explanation(stores, attempt)
+
+    def _explanation(self, stores: Stores, attempt: Attempt) -> Explanation:
+        now = self._now()
+        happenings = stores.attempts.history(attempt.id)
+        found: tuple[Block, ...] = ()
+        possible: datetime | None = None
+        if attempt.state is AttemptState.PENDING:
+            row = stores.attempts.look(attempt.id)
+            assert row is not None
+            situation = situation_from(row, self._hasher)
+            account_calls = sum(each.in_progress for each in _carriers(stores))
+            load = Load(
+                company_calls=stores.attempts.calls_of_company(attempt.company_id),
+                company_limit=row.settings.limits.concurrent_calls,
+                account_calls=account_calls,
+                account_limit=row.max_calls if row.max_calls is not None else account_calls + 1,
+            )
+            situation = replace(situation, load=load)
+            found = blocks(situation, now, self._policy)
+            possible = next_possible_at(situation, now, self._policy)
+        return Explanation(
+            attempt=attempt,
+            waits_for=waits_for(attempt, now),
+            next_possible_at=possible,
+            blocks=found,
+            happenings=happenings,
+        )
 
     def preview(self, principal: Principal, company_id: UUID | None, question: CallTimeQuestion) -> CallTimeAnswer:
-        """What an interview would be answered. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        raise NotImplementedError
+        """What an interview with these would be answered; nothing is created.
+
+        Raises NotFound for a candidate that is not there, AccessDenied, CompanyIdRequired, DatabaseAway.
+        """
+        now = self._now()
+        with self._database.transaction() as stores:
+            company = stores.companies.get(reached_company(stores, principal, company_id))
+            if company is None:
+                raise no_such("company", company_id or principal.id)
+            candidate = None
+            if question.candidate_id is not None:
+                candidate = stores.candidates.get(company.id, question.candidate_id)
+                if candidate is None:
+                    raise no_such("candidate", question.candidate_id)
+        try:
+            if candidate is not None:
+                callee = callee_of(candidate, company)
+            else:
+                number = question.phone_number
+                callee = Callee(
+                    number=None if number is None else callee_zones.read_number(number),
+                    timezone=None,
+                    consent_until=(now + _FAR).date(),
+                    settings=company.settings,
+                )
+            if question.timezone is not None:
+                callee = replace(callee, timezone=callee_zones.check_zone(question.timezone))
+            if callee.number is None:
+                raise PhoneNumberRequired
+            callee_zones.check_allowed(callee.number, company.settings.allowed_countries)
+            schedule, warnings = scheduling.on_request(question.scheduled_at, callee, now, self._policy)
+        except Refused as refused:
+            return CallTimeAnswer(refusal=refusal_of(refused), next_possible_at=_next_allowed(refused))
+        return CallTimeAnswer(schedule=schedule, warnings=warnings, next_possible_at=schedule.due_at)
 
     def waiting(self) -> Sequence[Waiting]:
         """Every company's attempts, counted. Raises DatabaseAway."""
@@ -69,21 +178,58 @@ class Explain:
             return [
                 Waiting(
                     company_id=row.company_id,
-                    paused=row.paused,
+                    pause_reason=row.pause_reason,
                     waiting=row.waiting,
+                    next_due_at=row.next_due_at,
                     due=row.due,
                     late=row.late,
+                    for_commands=row.for_commands,
+                    for_numbers=row.for_numbers,
+                    for_places=row.for_places,
                     in_progress=row.in_progress,
+                    concurrent_calls=row.concurrent_calls,
                     asked_for=row.asked_for,
                     unknown=row.unknown,
                 )
                 for row in stores.attempts.counts(now)
             ]
 
+    def carriers(self) -> Sequence[Carrier]:
+        """How the carrier accounts stand; usually one. Raises DatabaseAway."""
+        with self._database.transaction() as stores:
+            return _carriers(stores)
 
-def etag_of(attempt: Attempt) -> str:
-    """The strong ETag of the attempt as it stands, in its quotes."""
-    return f'"{attempt.epoch}"'
+
+def _carriers(stores: Stores) -> list[Carrier]:
+    return [
+        Carrier(
+            pause_reason=account.pause_reason,
+            down_until=account.breaker.down_until,
+            down_cause=account.breaker.cause if account.breaker.down_until is not None else None,
+            in_progress=stores.carrier_accounts.calls_at_once(account.id),
+            max_calls=account.max_calls,
+        )
+        for account in stores.carrier_accounts.all()
+    ]
+
+
+def _story(stores: Stores, company_id: UUID, interview_id: UUID) -> InterviewStory:
+    interview = stores.interviews.get(company_id, interview_id)
+    if interview is None:
+        raise no_such("interview", interview_id)
+    return InterviewStory(interview=interview, attempts=stores.attempts.of_interview(company_id, interview_id))
+
+
+def _attempt_of(story: InterviewStory, attempt_id: UUID) -> Attempt:
+    for attempt in story.attempts:
+        if attempt.id == attempt_id:
+            return attempt
+    raise no_such("callAttempt", attempt_id)
+
+
+def _next_allowed(refused: Refused) -> datetime | None:
+    text = refused.details.get("nextAllowedAt")
+    return datetime.fromisoformat(text) if isinstance(text, str) else None
 
 
 def waits_for(attempt: Attempt, now: datetime) -> str:
@@ -96,4 +242,4 @@ def waits_for(attempt: Attempt, now: datetime) -> str:
         return "the call's end"
     if attempt.phase is Phase.UNKNOWN:
         return "proof of what became of it"
-    return ""
+    return "the call's end" if has_live_leg(attempt) else ""

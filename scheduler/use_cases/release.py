@@ -34,9 +34,15 @@ class Release:
         now = self.now()
         with self._database.transaction() as stores:
             account = stores.carrier_accounts.get(self._account_id)
-            startable = int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
+            if account.paused or account.breaker.is_down(now):
+                return 0
+            # While the carrier is on trial one call is tried, and the others wait where they cost nothing.
+            on_trial = account.breaker.is_on_trial
+            startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
             room = min(_AT_MOST, startable - stores.attempts.released(now))
-            if room <= 0 or account.paused:
+            if on_trial:
+                room -= stores.carrier_accounts.calls_being_placed(account.id)
+            if room <= 0:
                 return 0
             ids = stores.attempts.release(now, now + RELEASE_SPAN, room)
         self._ring(tasks.DIAL, ids)
@@ -53,8 +59,11 @@ class Release:
         with self._database.transaction() as stores:
             commands = stores.inbox.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
             events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _AT_MOST)
+            reresolve = stores.reresolutions.ring_waiting(now - _UNANSWERED_FOR, now)
         self._ring(tasks.APPLY, commands)
         self._ring(tasks.HEAR, events)
+        if reresolve:
+            self._bell.ring(tasks.RERESOLVE)
 
     def silent(self) -> None:
         """Ring for whoever settles what nobody has spoken of."""

@@ -5,23 +5,28 @@ from uuid import UUID
 
 from scheduler.carriers.interface import CarrierDesk, CarrierUnavailable
 from scheduler.clock import Now
-from scheduler.domain.attempt import Attempt, AttemptState, Expired, Phase, ProofMissing
+from scheduler.domain.attempt import Attempt, AttemptState, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, ListedCall
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, Policy
 from scheduler.logs import log
 from scheduler.persistence.database import Database
-from scheduler.use_cases.hear import raise_alarm, take_in, take_in_news
+from scheduler.persistence.stray_calls import StrayCall
+from scheduler.use_cases.consequences import Alarmed, Consequences, sound
 
 _log = log(__name__)
 _A_ROUND = 100
+_ACTOR = "settle"
 
 
 class Settle:
-    def __init__(self, database: Database, desk: CarrierDesk, policy: Policy, now: Now) -> None:
+    def __init__(
+        self, database: Database, desk: CarrierDesk, consequences: Consequences, policy: Policy, now: Now
+    ) -> None:
         self._database = database
         self._desk = desk
+        self._consequences = consequences
         self._policy = policy
         self._now = now
 
@@ -31,6 +36,8 @@ class Settle:
             return
         self._expire()
         self._notice_silence()
+        for stray in self._take_strays():
+            self._end_stray(stray)
         for attempt in self._take_looks():
             self._look(attempt)
 
@@ -42,8 +49,8 @@ class Settle:
             with self._database.transaction() as stores:
                 interview = stores.interviews.lock(attempt.interview_id)
                 locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-                if locked is not None and locked.state is AttemptState.PENDING:
-                    take_in(stores, interview, locked, [Expired()], "settle", now, self._policy)
+                if locked is not None and locked.state is AttemptState.PENDING and locked.expires_at <= now:
+                    self._consequences.take_in(stores, interview, locked, [Expired()], _ACTOR, now)
 
     def _notice_silence(self) -> None:
         now = self._now()
@@ -55,8 +62,27 @@ class Settle:
                 locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
                 event = decisions.on_silence(locked, now) if locked is not None else None
                 if locked is not None and event is not None:
-                    take_in(stores, interview, locked, [event], "settle", now, self._policy)
+                    self._consequences.take_in(stores, interview, locked, [event], _ACTOR, now)
                     _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
+
+    # ---- calls that must not be
+
+    def _take_strays(self) -> list[StrayCall]:
+        now = self._now()
+        with self._database.transaction() as stores:
+            return stores.stray_calls.take(now, now + ASK_EVERY, _A_ROUND)
+
+    def _end_stray(self, stray: StrayCall) -> None:
+        """Cancelled and never hung up: were it answered by now, a person would be cut off."""
+        try:
+            self._desk.cancel(stray.call_sid)
+        except CarrierUnavailable:
+            _log.warning("a stray call could not be ended yet", attempt_id=str(stray.attempt_id))
+            return
+        with self._database.transaction() as stores:
+            stores.stray_calls.ended(stray.call_sid)
+
+    # ---- calls that somebody owes us news of
 
     def _take_looks(self) -> list[Attempt]:
         now = self._now()
@@ -66,21 +92,34 @@ class Settle:
     def _look(self, attempt: Attempt) -> None:
         """Ask the carrier, outside any transaction, and take in what it says if nothing else has happened since."""
         try:
+            self._end_at_the_carrier(attempt)
             heard = self._ask(attempt)
         except CarrierUnavailable:
             _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
             # Not being able to ask proves nothing either: the time for a proof runs on.
             heard = self._without_an_answer(attempt, self._now())
-        self._take_in(attempt.id, attempt.epoch, heard)
+        try:
+            self._take_in(attempt.id, attempt.epoch, heard)
+        except Alarmed as alarmed:
+            self._sound(alarmed)
+
+    def _end_at_the_carrier(self, attempt: Attempt) -> None:
+        """Asked for again until it is over; what became of it the carrier then says."""
+        if attempt.hang_up is None or attempt.call_sid is None:
+            return
+        if attempt.hang_up is HangUpCause.COMPANY_DELETED:
+            self._desk.hang_up(attempt.call_sid)
+        else:
+            self._desk.cancel(attempt.call_sid)
 
     def _ask(self, attempt: Attempt) -> CallNews | ProofMissing | Alarm | None:
-        if attempt.phase is Phase.PLACED:
+        if attempt.phase is not Phase.UNKNOWN:
             assert attempt.call_sid is not None
             return self._desk.fetch(attempt.call_sid)
         return decisions.on_listing(attempt, self._unbound(attempt), self._now(), self._policy)
 
     def _without_an_answer(self, attempt: Attempt, now: datetime) -> ProofMissing | None:
-        if attempt.phase is Phase.PLACED:
+        if attempt.phase is not Phase.UNKNOWN:
             return None
         verdict = decisions.on_listing(attempt, (), now, self._policy)
         return verdict if isinstance(verdict, ProofMissing) else None
@@ -98,6 +137,7 @@ class Settle:
         return [call for call in listed if call.news.call_sid not in bound]
 
     def _take_in(self, attempt_id: UUID, epoch: int, heard: CallNews | ProofMissing | Alarm | None) -> None:
+        """Raises Alarmed, and then nothing is written."""
         now = self._now()
         with self._database.transaction() as stores:
             interview_id = stores.attempts.interview_of(attempt_id)
@@ -106,21 +146,25 @@ class Settle:
             attempt = stores.attempts.lock_as_of(attempt_id, epoch)
             if attempt is None:
                 return  # somebody heard something since we asked
-            look_at = decisions.next_look(attempt, now)
+            if isinstance(heard, Alarm):
+                raise Alarmed(heard, attempt)
+            # Before the news: what they bring may set a time of its own.
+            stores.attempts.look_again(attempt_id, epoch, decisions.next_look(attempt, now))
             match heard:
-                case None:
-                    stores.attempts.look_again(attempt_id, epoch, look_at)
-                case Alarm():
-                    raise_alarm(stores, attempt, heard, now)
-                    stores.attempts.look_again(attempt_id, epoch, look_at)
                 case ProofMissing():
-                    take_in(stores, interview, attempt, [heard], "settle", now, self._policy)
+                    self._consequences.take_in(stores, interview, attempt, [heard], _ACTOR, now)
                     _log.error(
                         "nothing proves whether it rang; a person decides",
                         alarm="OUTCOME_UNKNOWN",
                         attempt_id=str(attempt_id),
                     )
                 case CallNews():
-                    stores.attempts.look_again(attempt_id, epoch, look_at)
                     attempt = stores.attempts.lock(attempt_id)
-                    take_in_news(stores, interview, attempt, heard, "settle", now, self._policy)
+                    self._consequences.hear(stores, interview, attempt, heard, _ACTOR, now)
+
+    def _sound(self, alarmed: Alarmed) -> None:
+        """In this order of locks: the company before its attempts."""
+        now, attempt = self._now(), alarmed.attempt
+        with self._database.transaction() as stores:
+            sound(stores, alarmed, now)
+            stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now))

@@ -4,11 +4,29 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now, monotonic
-from scheduler.domain.command import KIND_OF, Command, CreateInterview, Request
+from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.command import (
+    KIND_OF,
+    Answer,
+    Command,
+    CreateInterview,
+    DeleteAttempt,
+    Request,
+    RescheduleAttempt,
+    refusal_of,
+)
+from scheduler.domain.interview import Interview
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, IdempotencyKeyReused, NotFound
+from scheduler.domain.refusals import (
+    AccessDenied,
+    CompanyIdRequired,
+    IdempotencyKeyReused,
+    NotFound,
+    Refused,
+)
+from scheduler.lifecycle import decisions
 from scheduler.persistence.database import Database, DatabaseAway, Stores
-from scheduler.persistence.json_forms import CREATE_INTERVIEW
+from scheduler.persistence.json_forms import request_as_json
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
 
@@ -40,25 +58,30 @@ class Submit:
         idempotency_key: str | None,
         request_hash: bytes,
     ) -> Accepted:
-        """Accept what is asked for.
+        """Accept what is asked for; or keep it as refused, when that can be said at once.
 
-        Raises CompanyIdRequired, AccessDenied, IdempotencyKeyReused, DatabaseAway; after any of them nothing was
-        accepted.
+        From the commit on no attempt of its interview is claimed until it has been applied. Raises CompanyIdRequired,
+        AccessDenied, IdempotencyKeyReused, DatabaseAway; after any of them nothing was accepted.
         """
-        if not isinstance(request, CreateInterview):
-            raise NotImplementedError
         started = monotonic()
         with self._database.transaction() as stores:
             company = reached_company(stores, principal, company_id)
+            refused = _refused_at_once(stores, company, request)
+            now = self._now()
+            kind = KIND_OF[type(request)]
             command = Command(
                 id=uuid4(),
-                kind=KIND_OF[type(request)],
+                kind=kind,
                 principal_id=principal.id,
                 company_id=company,
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
-                received_at=self._now(),
-                body=CREATE_INTERVIEW.dump_python(request, mode="json"),
+                received_at=now,
+                body=request_as_json(kind, request) if refused is None else None,
+                # A refused one holds nothing up, whatever it named.
+                interview_id=getattr(request, "interview_id", None) if refused is None else None,
+                applied_at=None if refused is None else now,
+                answer=None if refused is None else Answer(refusal=refusal_of(refused)),
             )
             accepted = _accept(stores, command)
             if monotonic() - started > _ACCEPTS_WITHIN_S:
@@ -94,6 +117,53 @@ def reached_company(stores: Stores, principal: Principal, asked: UUID | None) ->
     if not stores.keys.reach(principal, [company_id]):
         raise AccessDenied
     return company_id
+
+
+def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refused | None:
+    """What is not there, and what a call in progress forbids.
+
+    Takes the locks under which attempts of this interview are made and claimed: either a claim was first, and is seen
+    here, or it sees the command that is about to be accepted.
+    """
+    if isinstance(request, CreateInterview):
+        return None
+    try:
+        lock_interview(stores, company_id, request.interview_id)
+        busy = lock_busy(stores, request.interview_id)
+        if isinstance(request, RescheduleAttempt | DeleteAttempt) and not stores.attempts.is_listed(
+            request.interview_id, request.attempt_id
+        ):
+            raise no_such("callAttempt", request.attempt_id)
+        decisions.on_acceptance(request, busy)
+    except Refused as refused:
+        return refused
+    return None
+
+
+def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Interview:
+    """The interview, if it is this company's and not deleted; nobody else makes or ends an attempt of it meanwhile.
+
+    Raises NotFound.
+    """
+    if stores.interviews.get(company_id, interview_id) is not None:
+        interview = stores.interviews.lock(interview_id)
+        if interview.deleted_at is None:
+            return interview
+    raise no_such("interview", interview_id)
+
+
+def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
+    """The interview's attempt whose phone may be ringing; one that is pending is locked too, and cannot be claimed."""
+    attempt = stores.attempts.lock_open(interview_id)
+    if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
+        return attempt
+    return stores.attempts.lock_live_leg(interview_id)
+
+
+def no_such(kind: str, resource_id: UUID) -> NotFound:
+    """The refusal for what is not there, and alike for what is somebody else's."""
+    words = {"callAttempt": "call attempt"}
+    return NotFound(f"There is no such {words.get(kind, kind)}.", resourceType=kind, resourceId=str(resource_id))
 
 
 def _accept(stores: Stores, command: Command) -> Accepted:

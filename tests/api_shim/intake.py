@@ -22,6 +22,7 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.keys import ALL_SCOPES, Keys
 from tests.conftest import NOON, Seeded, wait_until
 from tests.servers import ACCOUNT_SID, PRIMARY, serving
@@ -167,7 +168,9 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
     database = Database(settings.database("worker"))
     bell = RedisBell(celery, redis_url or settings.redis)
     bell.start()
-    worker = Worker(Apply(database, bell, Hasher(PEPPER), Policy(), now), database)
+    hasher, policy = Hasher(PEPPER), Policy()
+    consequences = Consequences(database, hasher, policy, now)
+    worker = Worker(Apply(database, bell, hasher, consequences, policy, now), database)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 import pytest
 import requests
 import uvicorn
-from twilio.base.exceptions import TwilioRestException
+from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
@@ -74,6 +74,9 @@ class Carrier:
     def ring(self, to: str = THEIRS, **order: Any) -> Any:
         return self.sdk.calls.create(**({"to": to, "from_": OURS, "url": INSTRUCTIONS} | order))
 
+    def down(self, **order: Any) -> None:
+        assert requests.post(f"{self.url}/outage", json=order, timeout=5).status_code == 201
+
     def post(self, form: Any, **kwargs: Any) -> requests.Response:
         return requests.post(self.url + CALLS, data=form, auth=(ACCOUNT, PRIMARY), timeout=5, **kwargs)
 
@@ -113,6 +116,7 @@ def a_door() -> tuple[socket.socket, str]:
     """A listening socket and its address."""
     # Named as TCP, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
     door = socket.socket(proto=socket.IPPROTO_TCP)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     door.bind(("127.0.0.1", 0))
     door.listen()
     return door, f"http://127.0.0.1:{door.getsockname()[1]}"
@@ -253,6 +257,18 @@ def test_a_new_call_is_queued_and_nothing_has_happened_to_it(carrier: Carrier) -
     assert len(call.sid) == 34
 
 
+def test_a_dialled_call_that_does_not_ring_yet_is_queued_and_has_started(
+    start_carrier: Callable[..., Carrier], inbox: Inbox
+) -> None:
+    carrier = start_carrier(speed=0.02)
+    call = carrier.ring(**told(inbox))
+    until(lambda: inbox.got)
+    assert inbox.got[0]["CallStatus"] == "initiated"
+    now = carrier.sdk.calls(call.sid).fetch()
+    assert (now.status, now.start_time is None) == ("queued", False)
+    assert [found.sid for found in carrier.sdk.calls.list(status="queued")] == [call.sid]
+
+
 def test_an_answered_call_has_a_duration(carrier: Carrier) -> None:
     carrier.plan(talk_s=4)
     ended = carrier.ended(carrier.ring())
@@ -269,6 +285,8 @@ def test_an_answered_call_has_a_duration(carrier: Carrier) -> None:
         pytest.param("declined", "failed", id="declined"),
         pytest.param("invalid_number", "failed", id="no such number"),
         pytest.param("failed", "failed", id="the carrier fails"),
+        pytest.param("canceled_before_ringing", "canceled", id="the carrier cancels it"),
+        pytest.param("canceled_ringing", "canceled", id="the carrier cancels it as it rings"),
     ],
 )
 def test_an_unanswered_call_has_no_duration(carrier: Carrier, outcome: str, status: str) -> None:
@@ -294,6 +312,8 @@ def test_a_call_lasts_no_longer_than_its_time_limit(carrier: Carrier) -> None:
         pytest.param("voicemail", "Enable", "machine_start", id="a machine"),
         pytest.param("voicemail", "DetectMessageEnd", "machine_end_beep", id="a machine, waited for"),
         pytest.param("fax", "Enable", "fax", id="a fax"),
+        pytest.param("answered_unknown", "Enable", "unknown", id="nobody can tell"),
+        pytest.param("answered_unknown", None, None, id="nobody can tell, and nobody asked"),
         pytest.param("voicemail", None, None, id="nobody asked"),
         pytest.param("busy", "Enable", None, id="nobody answered"),
     ],
@@ -384,7 +404,7 @@ def test_what_is_not_there_is_20404(carrier: Carrier, path: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [
-        pytest.param({"To": None}, 21211, id="no number"),
+        pytest.param({"To": None}, 21201, id="no number"),
         pytest.param({"To": "0915 123 456"}, 21211, id="a national number"),
         pytest.param({"To": "+421x"}, 21211, id="letters"),
         pytest.param({"From": None}, 21213, id="no caller id"),
@@ -423,7 +443,7 @@ def test_a_right_order_rings(carrier: Carrier, right: dict[str, str]) -> None:
 def test_json_is_not_a_form(carrier: Carrier) -> None:
     order = {"To": THEIRS, "From": OURS, "Url": INSTRUCTIONS}
     answer = requests.post(carrier.url + CALLS, json=order, auth=(ACCOUNT, PRIMARY), timeout=5)
-    assert answer.json()["code"] == 21211
+    assert answer.json()["code"] == 21201
 
 
 # --- the list
@@ -557,7 +577,112 @@ def test_a_queue_of_more_than_a_day_is_refused(start_carrier: Callable[..., Carr
     assert len(carrier.rings()) == 1
 
 
+def test_a_call_can_be_made_to_wait_in_the_queue_and_no_other_waits_for_it(carrier: Carrier) -> None:
+    carrier.plan(to=THEIRS, queue_s=FOR_HOURS)
+    waiting = carrier.ring()
+    carrier.ended(carrier.ring(ANOTHER))
+    now = carrier.sdk.calls(waiting.sid).fetch()
+    assert (now.status, now.start_time, now.queue_time) == ("queued", None, "7200000")
+    assert [found.sid for found in carrier.sdk.calls.list(status="queued")] == [waiting.sid]
+    assert carrier.rings(THEIRS)[0]["started_at"] is None
+
+
+def test_a_call_rings_when_its_time_in_the_queue_is_over(carrier: Carrier) -> None:
+    carrier.plan(queue_s=0.2)
+    call = carrier.ring()
+    assert call.queue_time == "200"
+    carrier.ended(call)
+    [ring] = carrier.rings()
+    assert datetime.fromisoformat(ring["started_at"]) - datetime.fromisoformat(ring["accepted_at"]) >= timedelta(
+        seconds=0.2
+    )
+
+
+def test_a_call_that_would_wait_for_more_than_a_day_is_refused(carrier: Carrier) -> None:
+    carrier.plan(queue_s=86_401)
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.ring()
+    assert refusal.value.code == 22005
+    assert carrier.rings() == []
+
+
 # --- cancel and hang up
+
+
+@pytest.mark.parametrize("status", ["canceled", "completed"])
+def test_a_call_that_waits_in_the_queue_can_be_ended_and_was_never_begun(
+    carrier: Carrier, inbox: Inbox, status: str
+) -> None:
+    carrier.plan(queue_s=FOR_HOURS)
+    call = carrier.ring(**told(inbox))
+    ended = carrier.sdk.calls(call.sid).update(status=status)
+    assert (ended.status, ended.start_time, ended.duration) == ("canceled", None, None)
+    assert until(inbox.the_end)["CallStatus"] == "canceled"
+    assert inbox.events() == [("0", "canceled")]
+    [ring] = carrier.rings()
+    assert (ring["started_at"], ring["rang_at"], ring["cancelled_by"]) == (None, None, "caller")
+    assert ring["ended_at"]
+
+
+def test_a_call_that_rings_and_is_hung_up_was_canceled(carrier: Carrier) -> None:
+    carrier.plan(ring_s=FOR_HOURS)
+    call = carrier.ring(timeout=600)
+    until(lambda: carrier.is_in(call, "ringing"))
+    assert carrier.sdk.calls(call.sid).update(status="completed").status == "canceled"
+    [ring] = carrier.rings()
+    assert (ring["answered_at"], ring["cancelled_by"]) == (None, "caller")
+    assert ring["rang_at"]
+
+
+@pytest.mark.parametrize("outcome", ["canceled_before_ringing", "canceled_ringing"])
+def test_the_ledger_says_when_the_carrier_itself_canceled(carrier: Carrier, outcome: str) -> None:
+    carrier.plan(outcome=outcome)
+    carrier.ended(carrier.ring())
+    [ring] = carrier.rings()
+    assert ring["cancelled_by"] == "carrier"
+    assert (ring["rang_at"] is None) == (outcome == "canceled_before_ringing")
+
+
+def test_a_call_that_ended_otherwise_was_canceled_by_nobody(carrier: Carrier) -> None:
+    carrier.plan(outcome="busy", times=1)
+    carrier.ended(carrier.ring())
+    carrier.ended(carrier.ring())
+    assert [ring["cancelled_by"] for ring in carrier.rings()] == [None, None]
+
+
+@pytest.mark.parametrize("status", ["canceled", "completed"])
+def test_a_call_that_is_not_there_cannot_be_ended(carrier: Carrier, status: str) -> None:
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.sdk.calls("CA" + "0" * 32).update(status=status)
+    assert (refusal.value.status, refusal.value.code) == (404, 20404)
+
+
+@pytest.mark.parametrize("status", ["canceled", "completed"])
+def test_a_stranger_cannot_end_a_call(carrier: Carrier, status: str) -> None:
+    carrier.plan(ring_s=FOR_HOURS)
+    call = carrier.ring(timeout=600)
+    with sdk_for(carrier.url, token="wrong") as stranger, pytest.raises(TwilioRestException) as refusal:
+        stranger.calls(call.sid).update(status=status)
+    assert (refusal.value.status, refusal.value.code) == (401, 20003)
+    assert carrier.rings()[0]["ended_at"] is None
+
+
+def test_only_an_answered_call_hears_other_instructions(carrier: Carrier) -> None:
+    carrier.plan(ring_s=FOR_HOURS, times=1)
+    carrier.plan(ring_s=0, talk_s=FOR_HOURS, to=ANOTHER)
+    ringing, answered = carrier.ring(timeout=600), carrier.ring(ANOTHER)
+    until(lambda: carrier.is_in(answered, "in-progress"))
+    assert carrier.sdk.calls(answered.sid).update(url=INSTRUCTIONS).status == "in-progress"
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.sdk.calls(ringing.sid).update(url=INSTRUCTIONS)
+    assert refusal.value.code == 21220
+
+
+def test_a_call_can_be_given_another_time_limit_before_it_is_answered(carrier: Carrier) -> None:
+    carrier.plan(ring_s=2, talk_s=FOR_HOURS)
+    call = carrier.ring()
+    carrier.sdk.calls(call.sid).update(time_limit=3)
+    assert 3 <= int(carrier.ended(call).duration) < FOR_HOURS
 
 
 def test_a_ringing_call_can_be_canceled(carrier: Carrier, inbox: Inbox) -> None:
@@ -654,6 +779,8 @@ def test_callbacks_tell_a_call_in_order(carrier: Carrier, inbox: Inbox) -> None:
         pytest.param("declined", ("failed", "603", "2"), id="declined"),
         pytest.param("invalid_number", ("failed", "404", "1"), id="no such number"),
         pytest.param("failed", ("failed", "503", "1"), id="the carrier fails"),
+        pytest.param("canceled_before_ringing", ("canceled", "487", "1"), id="the carrier cancels it"),
+        pytest.param("canceled_ringing", ("canceled", "487", "2"), id="the carrier cancels it as it rings"),
     ],
 )
 def test_the_completed_event_carries_every_final_status(
@@ -710,21 +837,40 @@ def test_a_callback_by_get_carries_its_fields_in_the_query(carrier: Carrier, inb
 
 
 @pytest.mark.parametrize(
-    ("answers", "initiated"),
+    ("fragment", "answers", "initiated"),
     [
-        pytest.param([204], 1, id="once when it is taken"),
-        pytest.param([404], 1, id="once when it is refused"),
-        pytest.param([500], 2, id="twice when the first one fails"),
-        pytest.param([503, 500], 2, id="and then it is lost"),
+        pytest.param("", [204], 1, id="once when it is taken"),
+        pytest.param("", [404], 1, id="once when it is refused"),
+        pytest.param("", [500], 1, id="once when it fails and nothing was asked"),
+        pytest.param("#rp=5xx", [500], 2, id="twice when the first one fails"),
+        pytest.param("#rp=5xx", [503, 500], 2, id="and then it is lost"),
+        pytest.param("#rc=3&rp=5xx,ct,rt", [500, 502, 503, 500], 4, id="as often as was asked"),
+        pytest.param("#rc=0&rp=all", [500], 1, id="never again when that was asked"),
+        pytest.param("#rc=2&rp=4xx", [404, 500], 2, id="only after the failures that were asked for"),
+        pytest.param("#rc=2&rp=all", [404, 500], 3, id="after each failure"),
+        pytest.param("#rc=9&rp=never", [500], 1, id="as usual when nonsense was asked"),
     ],
 )
-def test_a_callback_is_tried_at_most_twice(carrier: Carrier, inbox: Inbox, answers: list[int], initiated: int) -> None:
+def test_a_callback_is_tried(carrier: Carrier, inbox: Inbox, fragment: str, answers: list[int], initiated: int) -> None:
     inbox.answers = answers
-    carrier.ring(**told(inbox))
+    order = told(inbox)
+    carrier.ring(**(order | {"status_callback": order["status_callback"] + fragment}))
     until(inbox.the_end)
+    assert all(callback.path == "/carrier/a-token?a=b" for callback in inbox.got)
     tries = [callback for callback in inbox.got if callback["CallStatus"] == "initiated"]
     assert len(tries) == initiated
     assert len({callback.headers["I-Twilio-Idempotency-Token"] for callback in tries}) == 1
+
+
+def test_a_callback_that_could_not_connect_is_tried_again(start_carrier: Callable[..., Carrier]) -> None:
+    carrier = start_carrier(callback_retry_after_s=0.3)
+    carrier.plan(ring_s=0, talk_s=0)
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        carrier.ended(carrier.ring(status_callback=f"http://127.0.0.1:{door.getsockname()[1]}/"))
+        door.listen()
+        door.settimeout(5)
+        door.accept()[0].close()
 
 
 def test_lost_callbacks_change_nothing_about_the_call(carrier: Carrier, inbox: Inbox) -> None:
@@ -863,7 +1009,185 @@ def test_a_late_acceptance_rings_after_the_caller_gave_up(carrier: Carrier, inbo
     assert late >= timedelta(seconds=2 * PATIENCE_S)
 
 
+def test_a_list_that_forgets_a_call_shows_the_others_and_the_call_can_be_asked_for(carrier: Carrier) -> None:
+    carrier.plan(attempt=2, listed=False)
+    placed = [carrier.ring() for _ in range(3)]
+    assert [call.sid for call in carrier.sdk.calls.list(to=THEIRS, page_size=1)] == [placed[2].sid, placed[0].sid]
+    assert placed[1].sid not in {call.sid for call in carrier.sdk.calls.list()}
+    assert carrier.ended(placed[1]).status == "completed"
+    assert len(carrier.rings()) == 3
+
+
+# --- a carrier that is down
+
+DOWN = [
+    pytest.param("503", 503, id="it fails"),
+    pytest.param("429", 429, id="it is overrun"),
+    pytest.param("401", 401, id="it knows nobody"),
+    pytest.param("drop", None, id="it hangs up"),
+]
+
+
+@pytest.mark.parametrize(("kind", "status"), DOWN)
+def test_a_carrier_that_is_down_answers_no_question_and_takes_no_call(
+    carrier: Carrier, kind: str, status: int | None
+) -> None:
+    call = carrier.ring()
+    carrier.down(kind=kind)
+    asked: list[Callable[[], Any]] = [
+        lambda: carrier.ring(ANOTHER),
+        carrier.sdk.calls.list,
+        carrier.sdk.calls(call.sid).fetch,
+        lambda: carrier.sdk.calls(call.sid).update(status="canceled"),
+    ]
+    for ask in asked:
+        with pytest.raises((TwilioException, requests.ConnectionError)) as refusal:
+            ask()
+        assert getattr(refusal.value, "status", status) == status
+    assert carrier.rings(ANOTHER) == []
+    assert [arrival["answered"] for arrival in carrier.get("/requests", to=ANOTHER)["requests"]] == [status]
+    assert requests.delete(f"{carrier.url}/outage", timeout=5).status_code == 204
+    assert carrier.ring(ANOTHER).status == "queued"
+
+
+@pytest.mark.parametrize(("kind", "_status"), DOWN)
+def test_calls_go_on_while_their_carrier_is_down(carrier: Carrier, inbox: Inbox, kind: str, _status: object) -> None:
+    carrier.ring(**told(inbox))
+    carrier.down(kind=kind)
+    assert until(inbox.the_end)["CallStatus"] == "completed"
+
+
+def test_an_outage_ends_by_itself(carrier: Carrier) -> None:
+    carrier.down(kind="503", for_s=0.1)
+    assert carrier.get("/outage") == {"kind": "503"}
+    until(lambda: carrier.get("/outage") == {"kind": None})
+    assert carrier.ring().status == "queued"
+
+
+def test_the_latest_outage_counts(carrier: Carrier) -> None:
+    carrier.down(kind="503", for_s=0.1)
+    carrier.down(kind="429")
+    with pytest.raises(TwilioRestException) as refusal:
+        carrier.ring()
+    assert refusal.value.status == 429
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a door that was shut can be opened again")
+def test_a_carrier_that_is_gone_refuses_connections_until_it_is_back(carrier: Carrier, inbox: Inbox) -> None:
+    call = carrier.ring(**told(inbox))  # its SDK now holds a connection open
+    carrier.down(kind="refuse", for_s=0.4)
+    for _ in range(2):
+        with pytest.raises(requests.ConnectionError, match="Connection refused"):
+            carrier.ring(ANOTHER)
+
+    def is_back() -> bool:
+        try:
+            return requests.get(f"{carrier.url}/healthz", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    until(is_back)
+    assert [ring["sid"] for ring in carrier.rings()] == [call.sid]
+    assert carrier.requests()[-1]["to"] == THEIRS
+    assert until(inbox.the_end)["CallStatus"] == "completed"
+    assert carrier.ring(ANOTHER).status == "queued"
+
+
+@pytest.mark.parametrize("order", [{"kind": "fire"}, {"kind": "refuse"}, {"kind": "503", "for_s": -1}, {"for_s": 1}])
+def test_an_outage_that_says_nothing_known_or_cannot_end_is_refused(carrier: Carrier, order: dict[str, Any]) -> None:
+    assert requests.post(f"{carrier.url}/outage", json=order, timeout=5).status_code == 422
+    assert carrier.ring().status == "queued"
+
+
+# --- a clock that stands or is moved
+
+
+@dataclass
+class Clock:
+    at: datetime = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+def test_on_a_clock_that_stands_a_call_ends_in_real_time(start_carrier: Callable[..., Carrier], inbox: Inbox) -> None:
+    clock = Clock()
+    carrier = start_carrier(now=clock)
+    carrier.ended(carrier.ring(**told(inbox)))
+    until(inbox.the_end)
+    assert [status for _, status in inbox.events()] == ["initiated", "ringing", "in-progress", "completed"]
+    [ring] = carrier.rings()
+    assert {ring[step] for step in ("accepted_at", "rang_at", "ended_at")} == {
+        clock.at.isoformat(timespec="microseconds")
+    }
+
+
+def test_a_call_that_takes_no_time_ends_at_once_on_any_clock(start_carrier: Callable[..., Carrier]) -> None:
+    carrier = start_carrier(now=Clock(), speed=0.001)
+    carrier.plan(ring_s=0, talk_s=0)
+    assert carrier.ended(carrier.ring()).status == "completed"
+
+
+def test_a_clock_that_is_moved_ahead_ends_what_would_have_ended_and_nothing_else(
+    start_carrier: Callable[..., Carrier],
+) -> None:
+    clock = Clock()
+    carrier = start_carrier(now=clock, speed=1)
+    carrier.plan(to=THEIRS, ring_s=0, talk_s=60)
+    carrier.plan(to=ANOTHER, ring_s=600)
+    short, long = carrier.ring(), carrier.ring(ANOTHER, timeout=600)
+    until(lambda: carrier.is_in(short, "in-progress") and carrier.is_in(long, "ringing"))
+    clock.at += timedelta(minutes=2)
+    assert carrier.ended(short).duration == "120"
+    assert carrier.is_in(long, "ringing")
+
+
+def test_a_clock_that_is_moved_back_holds_no_call_up(start_carrier: Callable[..., Carrier]) -> None:
+    clock = Clock()
+    carrier = start_carrier(now=clock)
+    carrier.plan(ring_s=2)
+    call = carrier.ring()
+    until(lambda: carrier.is_in(call, "ringing"))
+    clock.at -= timedelta(days=1)
+    assert carrier.ended(call).duration == "0"
+
+
 # --- the ledger
+
+
+def test_the_verdict_finds_a_token_sent_twice_and_two_calls_to_one_number(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(ring_s=FOR_HOURS)
+    first = carrier.ring(timeout=600, **told(inbox, token="mine"))
+    second = carrier.ring(timeout=600, **told(inbox, token="mine"))
+    carrier.ring(ANOTHER, timeout=600, **told(inbox, token="another"))
+    verdict = carrier.get("/verdict")
+    assert verdict["tokens_posted_twice"] == verdict["tokens_with_two_calls"] == ["mine"]
+    assert verdict["calls_at_once"] == [[first.sid, second.sid]]
+    assert (verdict["calls"], verdict["alive"]) == (3, 3)
+
+
+def test_the_verdict_finds_nothing_in_one_call_after_another(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(ring_s=0, talk_s=0)
+    for token in ("one", "two"):
+        carrier.ended(carrier.ring(**told(inbox, token=token)))
+    carrier.ended(carrier.ring())
+    assert carrier.get("/verdict") == {
+        "calls": 3,
+        "rings": 3,
+        "alive": 0,
+        "tokens_posted_twice": [],
+        "tokens_with_two_calls": [],
+        "calls_at_once": [],
+    }
+
+
+def test_the_verdict_tells_a_token_sent_twice_from_one_taken_twice(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(fault="429", times=1)
+    with pytest.raises(TwilioRestException):
+        carrier.ring(**told(inbox, token="mine"))
+    carrier.ring(**told(inbox, token="mine"))
+    verdict = carrier.get("/verdict")
+    assert (verdict["tokens_posted_twice"], verdict["tokens_with_two_calls"]) == (["mine"], [])
 
 
 def test_the_ledger_has_every_ring_with_its_times(carrier: Carrier, inbox: Inbox) -> None:
@@ -882,7 +1206,7 @@ def test_the_ledger_has_every_ring_with_its_times(carrier: Carrier, inbox: Inbox
     assert len(carrier.rings()) == 3
 
 
-@pytest.mark.parametrize("outcome", ["invalid_number", "failed"])
+@pytest.mark.parametrize("outcome", ["invalid_number", "failed", "canceled_before_ringing"])
 def test_a_phone_that_did_not_ring_has_no_ring_time(carrier: Carrier, outcome: str) -> None:
     carrier.plan(outcome=outcome)
     carrier.ended(carrier.ring())

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,14 @@ from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import CarrierUnavailable, NotACallback
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk, TwilioLine, callback_path, classify
+from scheduler.carriers.twilio import (
+    TwilioCallbacks,
+    TwilioDesk,
+    TwilioLine,
+    callback_path,
+    classify,
+    is_stopped,
+)
 from scheduler.domain.call import (
     Accepted,
     AnsweredBy,
@@ -98,18 +106,37 @@ CLASSIFIED: list[tuple[int, object, CarrierAnswer]] = [
     (400, {"code": 21214}, NumberRefused(cause="TWILIO_21214")),
     (400, {"code": 21217}, NumberRefused(cause="TWILIO_21217")),
     (400, {"code": 13224}, NumberRefused(cause="TWILIO_13224")),
+    (400, {"code": 21215}, NumberRefused(cause="TWILIO_21215")),
+    (403, {"code": 21215}, NumberRefused(cause="TWILIO_21215")),
     (400, {"code": 20003}, NeverTaken(cause="CREDENTIALS")),
     (400, {"code": 20005}, NeverTaken(cause="ACCOUNT_NOT_ACTIVE")),
+    (400, {"code": 21208}, NeverTaken(cause="ORDER_REFUSED")),
+    (400, {"code": 21210}, NeverTaken(cause="CALLER_REFUSED")),
+    (400, {"code": 21212}, NeverTaken(cause="CALLER_REFUSED")),
+    (400, {"code": 21219}, NeverTaken(cause="ACCOUNT_LIMITED")),
+    (400, {"code": 22005}, NeverTaken(cause="QUEUE_FULL")),
+    (400, {"code": 10004}, NeverTaken(cause="THROTTLED")),
+    (400, {"code": 21220}, AnswerUnknown(cause="HTTP_400")),
+    (400, {"code": True}, AnswerUnknown(cause="HTTP_400")),
     (400, {"code": "21211"}, AnswerUnknown(cause="HTTP_400")),
     (400, {"code": 99999}, AnswerUnknown(cause="HTTP_400")),
     (400, {}, AnswerUnknown(cause="HTTP_400")),
     (401, {"code": 20003}, NeverTaken(cause="CREDENTIALS")),
     (401, None, NeverTaken(cause="CREDENTIALS")),
-    (403, {}, NeverTaken(cause="CREDENTIALS")),
+    (403, {"code": 20005}, NeverTaken(cause="ACCOUNT_NOT_ACTIVE")),
+    (403, {"code": 20403}, NeverTaken(cause="CREDENTIALS")),
+    (403, {"code": 99999}, NeverTaken(cause="CREDENTIALS")),
+    (403, {}, AnswerUnknown(cause="HTTP_403")),
+    (403, None, AnswerUnknown(cause="HTTP_403")),
+    (407, {}, AnswerUnknown(cause="HTTP_407")),
     (404, {"code": 20404}, AnswerUnknown(cause="HTTP_404")),
     (408, {}, AnswerUnknown(cause="HTTP_408")),
     (409, {}, AnswerUnknown(cause="HTTP_409")),
     (429, {"code": 20429}, NeverTaken(cause="THROTTLED")),
+    (429, None, NeverTaken(cause="THROTTLED")),
+    (500, {"code": 22005}, AnswerUnknown(cause="HTTP_500")),
+    (500, {"code": 20003}, AnswerUnknown(cause="HTTP_500")),
+    (503, {"code": 20429}, AnswerUnknown(cause="HTTP_503")),
     (500, {"code": 21211}, AnswerUnknown(cause="HTTP_500")),
     (502, None, AnswerUnknown(cause="HTTP_502")),
     (503, {}, AnswerUnknown(cause="HTTP_503")),
@@ -204,6 +231,32 @@ async def test_nobody_who_takes_the_connection_in_time_is_never_taken(carrier: S
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
 
 
+async def test_a_name_that_nobody_has_is_never_taken(carrier: SimulatedCarrier) -> None:
+    answer = await placed(carrier, an_order(a_number()), url="http://nobody.invalid:80")
+    assert answer == NeverTaken(cause="NEVER_CONNECTED")
+
+
+async def test_a_connection_that_cannot_be_made_secret_is_never_taken(carrier: SimulatedCarrier) -> None:
+    heard = []
+
+    async def speaks_no_tls(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(4096))
+
+    async with a_server_that(speaks_no_tls) as url:
+        answer = await placed(carrier, an_order(a_number()), url=url.replace("http:", "https:"))
+    assert answer == NeverTaken(cause="NEVER_CONNECTED")
+    assert all(b"POST" not in each for each in heard)
+
+
+async def test_a_secret_connection_that_is_not_made_in_time_is_never_taken(carrier: SimulatedCarrier) -> None:
+    async def says_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with a_server_that(says_nothing) as url:
+        answer = await placed(carrier, an_order(a_number()), url=url.replace("http:", "https:"))
+    assert answer == NeverTaken(cause="NEVER_CONNECTED")
+
+
 async def test_our_own_wrong_token_is_never_taken(carrier: SimulatedCarrier) -> None:
     number = a_number()
     assert await placed(carrier, an_order(number), auth_tokens=("a wrong one",)) == NeverTaken(cause="CREDENTIALS")
@@ -274,6 +327,23 @@ async def test_an_answer_that_ends_in_the_middle_is_unknown(carrier: SimulatedCa
 
     async with a_server_that(half) as url:
         assert isinstance(await placed(carrier, an_order(a_number()), url=url), AnswerUnknown)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection so that the other side's next write is refused."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("reads_first", [True, False], ids=["after the request", "before it was read"])
+async def test_a_connection_that_is_reset_is_unknown(carrier: SimulatedCarrier, reads_first: bool) -> None:
+    async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if reads_first:
+            await request_read(reader)
+        reset(writer)
+
+    async with a_server_that(resets) as url:
+        assert await placed(carrier, an_order(a_number()), url=url) == AnswerUnknown(cause="ANSWER_BROKE_OFF")
 
 
 async def test_an_answer_without_end_is_unknown_within_the_deadline(carrier: SimulatedCarrier) -> None:
@@ -418,6 +488,7 @@ async def test_a_call_is_asked_for_by_its_name(carrier: SimulatedCarrier, desk: 
     wait_until(lambda: carrier.rings(number)[0]["ended_at"], says="it is over")
     news = desk.fetch(answer.call_sid)
     assert (news.status, news.answered_by, news.token) == (CallStatus.COMPLETED, AnsweredBy.MACHINE, None)
+    assert (news.started, news.to) == (True, number)
 
 
 def test_a_call_that_is_not_there_cannot_be_asked_for(desk: TwilioDesk) -> None:
@@ -431,6 +502,155 @@ def test_a_carrier_that_is_away_is_unavailable(carrier: SimulatedCarrier) -> Non
             listed(desk, a_number())
         with pytest.raises(CarrierUnavailable):
             desk.fetch(SID)
+
+
+# ---- ending calls
+
+FOR_HOURS = 7200.0
+RINGING: dict[str, Any] = {"ring_s": FOR_HOURS}
+ANSWERED: dict[str, Any] = {"ring_s": 0, "talk_s": FOR_HOURS}
+OVER: dict[str, Any] = {"ring_s": 0, "talk_s": 0}
+
+
+async def a_call(carrier: SimulatedCarrier, until: str, **plan: Any) -> tuple[str, str]:
+    """The number and the sid of a call that has come as far as `until`."""
+    number = a_number()
+    carrier.plan(to=number, **plan)
+    answer = await placed(carrier, an_order(number))
+    assert isinstance(answer, Accepted)
+    wait_until(lambda: carrier.rings(number)[0][until], says=f"it has its {until}")
+    return number, answer.call_sid
+
+
+async def cancelled(carrier: SimulatedCarrier, call_sid: str, *, url: str | None = None, **account: Any) -> bool:
+    """What the line's cancellation brings."""
+    line = TwilioLine(replace(carrier.account(url=url), **account), POLICY)
+    try:
+        return await line.cancel(call_sid)
+    finally:
+        await line.close()
+
+
+IS_STOPPED: list[tuple[int, object, bool]] = [
+    (200, {"sid": SID, "status": "canceled"}, True),
+    (200, {"sid": SID, "status": "in-progress"}, True),
+    (200, {}, False),
+    (200, None, False),
+    (201, {"sid": SID}, False),
+    (302, {"sid": SID}, False),
+    (400, {"code": 21220}, True),
+    (400, {"code": 20001}, False),
+    (400, {}, False),
+    (401, {"code": 20003}, False),
+    (404, {"code": 20404}, True),
+    (404, {}, False),
+    (404, {"code": 404}, False),
+    (429, {"code": 20429}, False),
+    (500, {"code": 21220}, False),
+    (503, None, False),
+]
+
+
+@pytest.mark.parametrize(("status", "answer", "stopped"), IS_STOPPED, ids=lambda each: str(each)[:40])
+def test_an_answer_to_a_cancellation_means(status: int, answer: object, stopped: bool) -> None:
+    assert is_stopped(status, json.dumps(answer).encode()) is stopped
+
+
+@pytest.mark.parametrize("way", ["line", "cancel", "hang_up"])
+async def test_a_ringing_call_is_stopped_once_however_often_it_is_asked(
+    carrier: SimulatedCarrier, desk: TwilioDesk, way: str
+) -> None:
+    number, sid = await a_call(carrier, "rang_at", **RINGING)
+    for _ in range(2):
+        if way == "line":
+            assert await cancelled(carrier, sid)
+        else:
+            getattr(desk, way)(sid)
+    [ring] = carrier.rings(number)
+    assert (ring["status"], ring["answered_at"]) == ("canceled", None)
+    assert ring["ended_at"]
+    news = desk.fetch(sid)
+    assert (news.status, news.started) == (CallStatus.CANCELLED, True)
+
+
+async def test_a_cancellation_leaves_an_answered_call_alone(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+    number, sid = await a_call(carrier, "answered_at", **ANSWERED)
+    assert await cancelled(carrier, sid)
+    desk.cancel(sid)
+    assert carrier.rings(number)[0]["status"] == "in-progress"
+    desk.hang_up(sid)
+    assert carrier.rings(number)[0]["status"] == "completed"
+
+
+async def test_a_call_that_is_over_stays_as_it_ended(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+    number, sid = await a_call(carrier, "ended_at", **OVER)
+    before = carrier.rings(number)
+    assert await cancelled(carrier, sid)
+    desk.cancel(sid)
+    desk.hang_up(sid)
+    assert carrier.rings(number) == before
+
+
+async def test_a_call_that_the_carrier_does_not_know_is_over(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+    assert await cancelled(carrier, SID)
+    desk.cancel(SID)
+    desk.hang_up(SID)
+
+
+async def test_who_is_not_let_in_cannot_tell_whether_it_was_stopped(carrier: SimulatedCarrier) -> None:
+    number, sid = await a_call(carrier, "rang_at", **RINGING)
+    assert not await cancelled(carrier, sid, auth_tokens=("a wrong one",))
+    for stranger in a_desk(replace(carrier.account(), auth_tokens=("a wrong one",))):
+        with pytest.raises(CarrierUnavailable):
+            stranger.cancel(sid)
+        with pytest.raises(CarrierUnavailable):
+            stranger.hang_up(sid)
+    assert carrier.rings(number)[0]["status"] == "ringing"
+
+
+async def test_a_carrier_that_is_away_stops_nothing(carrier: SimulatedCarrier) -> None:
+    assert not await cancelled(carrier, SID, url=a_closed_port())
+    for desk in a_desk(carrier.account(url=a_closed_port())):
+        with pytest.raises(CarrierUnavailable):
+            desk.cancel(SID)
+        with pytest.raises(CarrierUnavailable):
+            desk.hang_up(SID)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", id="an error"),
+        pytest.param(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", id="somebody else's not found"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", id="a call without a name"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", id="a part of an answer"),
+        pytest.param(b"\x00\x01 not HTTP\r\n\r\n", id="nonsense"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+async def test_an_answer_that_is_not_as_documented_tells_nothing(carrier: SimulatedCarrier, answer: bytes) -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_read(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    async with a_server_that(answers) as url:
+        assert not await cancelled(carrier, SID, url=url)
+        for desk in a_desk(carrier.account(url=url)):
+            for stop in (desk.cancel, desk.hang_up):
+                with pytest.raises(CarrierUnavailable):
+                    await asyncio.to_thread(stop, SID)
+
+
+async def test_a_cancellation_that_is_never_answered_ends_with_the_deadline(carrier: SimulatedCarrier) -> None:
+    async def says_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await request_read(reader)
+        await reader.read()
+
+    async with a_server_that(says_nothing) as url:
+        started = time.monotonic()
+        assert not await cancelled(carrier, SID, url=url)
+        assert time.monotonic() - started < DEADLINE.total_seconds() + 0.5
 
 
 # ---- what the carrier tells us
@@ -535,6 +755,14 @@ def test_the_news_are_read(callbacks: TwilioCallbacks) -> None:
 )
 def test_twilio_s_word_is_ours(callbacks: TwilioCallbacks, word: str, status: CallStatus) -> None:
     assert read(callbacks, CallStatus=word).status is status
+
+
+def test_the_news_say_which_number_was_called_and_not_whether_it_was_begun(callbacks: TwilioCallbacks) -> None:
+    news = read(callbacks, To="+421915123456")
+    assert (news.to, news.started) == ("+421915123456", None)
+    assert "+421915123456" not in repr(news)
+    assert read(callbacks).to is None
+    assert read(callbacks, To="").to is None
 
 
 def test_an_answerer_of_a_new_kind_counts_as_a_person(callbacks: TwilioCallbacks) -> None:

@@ -22,6 +22,7 @@ from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.settings import Settings
 from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.settle import Settle
 from tests.builders import ALWAYS, House, a_house
@@ -127,8 +128,9 @@ def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Ite
         stack.callback(database.close)
         account = carrier.account(public_url=address_of(door))
         bell = QueueBell()
-        hear = Hear(database, bell, TwilioCallbacks(account), policy, real_now)
-        settle = Settle(database, TwilioDesk(account, policy), policy, real_now)
+        consequences = Consequences(database, Hasher(PEPPER), policy, real_now)
+        hear = Hear(database, bell, TwilioCallbacks(account), consequences, real_now)
+        settle = Settle(database, TwilioDesk(account, policy), consequences, policy, real_now)
         stack.enter_context(serving(_callbacks(hear), door))
         stack.enter_context(_repeated(lambda: _hear_one(hear, bell), pause_s=0))
         if settling:

@@ -40,10 +40,13 @@ from scheduler.domain.call import (
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.refusals import Refused
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
-from scheduler.lifecycle import decisions
-from scheduler.lifecycle.decisions import Alarm, Callee, GoAhead, LastLook, NotMine
+from scheduler.lifecycle import decisions, scheduling
+from scheduler.lifecycle.blocks import Line, Situation
+from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.decisions import Alarm, AskTheCarrier, GoAhead, NotMine
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.state_machine import evolve, is_over
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.lifecycle.state_machine import evolve, has_live_leg, is_over
 from scheduler.timing import callee_zones
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
@@ -73,7 +76,7 @@ def a_callee(**fields: Any) -> Callee:
 
 
 def asked(text: str | None, *, now: datetime = NOON, **fields: Any) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
-    return decisions.on_request(text, a_callee(**fields), now, POLICY)
+    return scheduling.on_request(text, a_callee(**fields), now, POLICY)
 
 
 def refusal(text: str | None, *, now: datetime = NOON, **fields: Any) -> Refused:
@@ -185,8 +188,8 @@ def test_the_last_day_of_consent_ends_at_midnight_on_the_callee_s_clock() -> Non
 def test_with_several_zones_consent_ends_with_the_earliest() -> None:
     both = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Asia/Tokyo", "Europe/London"))
     midnight_in_tokyo = datetime(2026, 4, 2, 15, 0, tzinfo=UTC)
-    assert decisions.consent_is_over(both, date(2026, 4, 2), midnight_in_tokyo)
-    assert not decisions.consent_is_over(both, date(2026, 4, 2), midnight_in_tokyo - A_SECOND)
+    assert scheduling.consent_is_over(both, date(2026, 4, 2), midnight_in_tokyo)
+    assert not scheduling.consent_is_over(both, date(2026, 4, 2), midnight_in_tokyo - A_SECOND)
 
 
 # ---- the last look
@@ -203,7 +206,7 @@ def an_attempt(**fields: Any) -> Attempt:
         "manual": True,
         "state": AttemptState.IN_PROGRESS,
         "phase": Phase.DIALLING,
-        "schedule": Schedule(requested=None, clock=BRATISLAVA, due_at=NOON, tzdata_version="2026f"),
+        "schedule": Schedule(requested=None, clock=BRATISLAVA, due_at=NOON, earliest_at=NOON, tzdata_version="2026f"),
         "due_at": NOON,
         "expires_at": NOON + 7 * A_DAY,
         "created_at": NOON,
@@ -225,13 +228,16 @@ def looked(attempt: Attempt | None = None, *, epoch: int = 1, now: datetime = NO
     usual: dict[str, Any] = {
         "attempt": attempt or an_attempt(),
         "callee": a_callee(),
-        "line_is_mine": True,
+        "line": Line(mine=True),
         "command_waiting": False,
-        "paused": False,
+        "account_paused": None,
+        "company_paused": None,
         "company_deleted": False,
+        "interview_over": False,
+        "breaker": Breaker(),
         "database_skew": timedelta(0),
     }
-    return decisions.on_last_look(LastLook(**(usual | seen)), epoch, now, POLICY)
+    return decisions.on_last_look(Situation(**(usual | seen)), epoch, now, POLICY)
 
 
 def test_when_nothing_is_wrong_it_may_ring() -> None:
@@ -244,9 +250,12 @@ def test_when_nothing_is_wrong_it_may_ring() -> None:
         pytest.param({"database_skew": timedelta(seconds=2, microseconds=1)}, "CLOCK_SKEW", id="clocks differ"),
         pytest.param({"database_skew": -timedelta(seconds=3)}, "CLOCK_SKEW", id="the other way"),
         pytest.param({"command_waiting": True}, "COMMAND_WAITING", id="a command waits"),
-        pytest.param({"paused": True}, "PAUSED", id="paused"),
+        pytest.param({"company_paused": "why"}, "COMPANY_PAUSED", id="the company is paused"),
+        pytest.param({"account_paused": "why"}, "ACCOUNT_PAUSED", id="everything is paused"),
+        pytest.param({"interview_over": True}, "INTERVIEW_OVER", id="the interview was deleted"),
+        pytest.param({"breaker": Breaker(failures=5, down_until=NOON + A_SECOND)}, "CARRIER_DOWN", id="carrier down"),
         pytest.param({"company_deleted": True}, "COMPANY_DELETED", id="company deleted"),
-        pytest.param({"line_is_mine": False}, "NUMBER_CHANGED", id="another number's line"),
+        pytest.param({"line": Line(mine=False)}, "NUMBER_BUSY", id="another number's line"),
     ],
 )
 def test_it_is_given_back_for_five_seconds_when(seen: dict[str, Any], cause: str) -> None:
@@ -304,7 +313,7 @@ def test_a_window_that_never_opens_is_looked_at_again_tomorrow() -> None:
 
 def test_a_zone_that_is_known_no_more_holds_it() -> None:
     lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
-    schedule = Schedule(requested=None, clock=lost, due_at=NOON, tzdata_version="2026f")
+    schedule = Schedule(requested=None, clock=lost, due_at=NOON, earliest_at=NOON, tzdata_version="2026f")
     assert looked(an_attempt(schedule=schedule)) == (Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
 
 
@@ -312,6 +321,7 @@ OFFSET = Schedule(
     requested="2026-04-02T21:00:00+09:00",
     clock=CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9)),
     due_at=NOON,
+    earliest_at=NOON,
     tzdata_version="2026f",
 )
 
@@ -349,12 +359,12 @@ def test_a_retry_after_an_offset_rings_where_both_clocks_are_open() -> None:
     ],
 )
 def test_an_answer_becomes(answer: CarrierAnswer, event: Event) -> None:
-    assert decisions.on_answer(answer, NOON, POLICY) == event
+    assert decisions.on_answer(an_attempt(), answer, None, NOON, POLICY) == (event,)
 
 
 def test_an_answer_without_a_rule_is_an_error() -> None:
     with pytest.raises(TypeError, match="no rule"):
-        decisions.on_answer(CarrierAnswer(), NOON, POLICY)
+        decisions.on_answer(an_attempt(), CarrierAnswer(), None, NOON, POLICY)
 
 
 # ---- news
@@ -367,8 +377,8 @@ def news(status: CallStatus, sid: str = "CA1", **fields: Any) -> CallNews:
 def heard(attempt: Attempt, *told: CallNews) -> Attempt:
     """The attempt after these news."""
     for each in told:
-        events = decisions.on_news(attempt, each, NOON, POLICY)
-        assert not isinstance(events, Alarm), events
+        events = decisions.on_news(attempt, each, a_callee(), NOON, POLICY)
+        assert not isinstance(events, Alarm | AskTheCarrier), events
         for event in events:
             attempt = evolve(attempt, event, NOON)
     return attempt
@@ -442,8 +452,8 @@ def test_before_the_end_the_furthest_news_count(told: list[CallNews]) -> None:
 
 def test_old_news_change_nothing() -> None:
     ringing = heard(an_attempt(), news(CallStatus.RINGING))
-    assert decisions.on_news(ringing, news(CallStatus.DIALLED), NOON, POLICY) == ()
-    assert decisions.on_news(ringing, news(CallStatus.RINGING), NOON, POLICY) == ()
+    assert decisions.on_news(ringing, news(CallStatus.DIALLED), None, NOON, POLICY) == ()
+    assert decisions.on_news(ringing, news(CallStatus.RINGING), None, NOON, POLICY) == ()
 
 
 def test_of_two_ends_the_first_counts() -> None:
@@ -457,7 +467,10 @@ def test_who_answered_is_remembered_until_the_end() -> None:
 
 def test_an_unknown_outcome_is_proven_by_an_end_alone() -> None:
     given_up = evolve(unknown(), ProofMissing(), NOON)
-    assert heard(given_up, *(news(each) for each in BEGINNINGS)) == given_up
+    seen = heard(given_up, *(news(each) for each in BEGINNINGS))
+    assert (seen.state, seen.reason) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
+    assert has_live_leg(seen)
+    assert not has_live_leg(heard(seen, news(CallStatus.COMPLETED)))
     assert heard(given_up, news(CallStatus.COMPLETED)).state is AttemptState.COMPLETED
 
 
@@ -488,7 +501,9 @@ def test_an_unknown_outcome_is_proven_by_an_end_alone() -> None:
     ],
 )
 def test_it_is_an_alarm(attempt: Attempt, told: CallNews, cause: str) -> None:
-    assert decisions.on_news(attempt, told, NOON, POLICY) == Alarm(cause=cause)
+    alarm = decisions.on_news(attempt, told, None, NOON, POLICY)
+    assert isinstance(alarm, Alarm)
+    assert (alarm.cause, alarm.stray_sid) == (cause, told.call_sid), "who nobody has answered is ended"
 
 
 def test_what_we_asked_for_ourselves_carries_no_token_and_is_no_alarm() -> None:
@@ -525,7 +540,9 @@ def test_one_call_on_the_list_is_the_proof(late: timedelta) -> None:
 
 def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
     two = listed("CA1", "CA2")
-    assert decisions.on_listing(unknown(), two, NOON, POLICY) == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER")
+    assert decisions.on_listing(unknown(), two, NOON, POLICY) == Alarm(
+        cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1"
+    ), "the newer one, which the list names first"
     assert decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY) == ProofMissing()
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import zoneinfo
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -247,8 +248,17 @@ def test_the_zone_data_are_the_wheels_and_their_version_is_told() -> None:
     assert f"{year}{'abcdefghij'[int(release) - 1]}" == callee_zones.TZDATA_VERSION
 
 
-def test_every_place_has_a_clock() -> None:
-    assert {zone_names.zone(name).key for name in zone_names.PLACES} == zone_names.PLACES
+def test_every_place_has_the_clock_of_its_own_file() -> None:
+    instants = [datetime(year, month, 1, tzinfo=UTC) for year in range(1950, 2050, 7) for month in range(1, 13)]
+    for name in zone_names.PLACES:
+        own = zoneinfo.ZoneInfo(name)
+        clock = zone_names.zone(name)
+        assert [str(at.astimezone(clock)) for at in instants] == [str(at.astimezone(own)) for at in instants]
+
+
+def test_places_that_have_always_kept_the_same_time_share_a_clock() -> None:
+    assert zone_names.zone("Europe/Bratislava") is zone_names.zone("Europe/Prague")
+    assert zone_names.zone("Europe/Bratislava") is not zone_names.zone("Europe/Vienna")
 
 
 NUMBER = callee_zones.read_number(SLOVAK_MOBILE)

@@ -53,16 +53,16 @@ def release(house: House, bell: KeptBell) -> Release:
 
 @pytest.fixture
 def apply(house: House, bell: KeptBell) -> Apply:
-    return Apply(house.database, bell, house.hasher, house.policy, house.now)
+    return Apply(house.database, bell, house.hasher, house.consequences, house.policy, house.now)
 
 
 @pytest.fixture
 def hear(house: House, bell: KeptBell, carrier: SimulatedCarrier) -> Hear:
-    return Hear(house.database, bell, TwilioCallbacks(carrier.account()), house.policy, house.now)
+    return Hear(house.database, bell, TwilioCallbacks(carrier.account()), house.consequences, house.now)
 
 
 @pytest.fixture
 def settle(house: House, carrier: SimulatedCarrier) -> Iterator[Settle]:
     desk = TwilioDesk(carrier.account(), house.policy)
-    yield Settle(house.database, desk, house.policy, house.now)
+    yield Settle(house.database, desk, house.consequences, house.policy, house.now)
     desk._client.http_client.session.close()

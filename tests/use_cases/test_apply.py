@@ -8,11 +8,11 @@ import pytest
 
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.candidate import NewCandidate
-from scheduler.domain.command import Command, CommandState, CreateInterview
+from scheduler.domain.command import Command, CommandKind, CommandState, CreateInterview
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.schedule import TimezoneSource
 from scheduler.persistence.database import Database
-from scheduler.persistence.json_forms import CREATE_INTERVIEW, STORY
+from scheduler.persistence.json_forms import STORY, request_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.release import Release
 from tests.builders import House, KeptBell, a_candidate, a_number, a_waiting_command, of_company
@@ -38,7 +38,7 @@ def a_wish(house: House, **fields: Any) -> CreateInterview:
 
 
 def sent(house: House, wish: CreateInterview) -> Command:
-    return a_waiting_command(house, None, CREATE_INTERVIEW.dump_python(wish, mode="json"))
+    return a_waiting_command(house, None, request_as_json(CommandKind.CREATE_INTERVIEW, wish))
 
 
 def command(house: House, given: Command) -> Command:

@@ -72,7 +72,9 @@ def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(h
     with house.database.transaction() as stores:
         for token in (first.token, second.token):
             assert token is not None
-            assert stores.carrier_events.attempt_of(token) == (first.id, first.interview_id)
+            claim = stores.carrier_events.claim_of(token)
+            assert claim is not None
+            assert (claim.attempt_id, claim.interview_id) == (first.id, first.interview_id)
 
 
 def test_ids_of_nothing_are_claimed_by_nobody(house: House) -> None:
@@ -208,7 +210,9 @@ def test_a_waiting_command_holds_its_interview_and_no_other(house: House, now: T
     [
         pytest.param("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", id="the company is paused"),
         pytest.param("UPDATE companies SET deleted_at = :at", id="the company is deleted"),
-        pytest.param("UPDATE carrier_accounts SET paused_at = :at", id="the account is paused"),
+        pytest.param(
+            "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a test'", id="the account is paused"
+        ),
     ],
 )
 def test_nothing_is_claimed_while(house: House, stop: str) -> None:
@@ -352,23 +356,19 @@ def test_a_window_that_has_closed_since_defers_to_the_next_opening(house: House,
 @pytest.mark.parametrize(
     ("meanwhile", "why"),
     [
-        pytest.param("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", "PAUSED", id="company paused"),
-        pytest.param("UPDATE carrier_accounts SET paused_at = :at", "PAUSED", id="account paused"),
+        pytest.param(
+            "UPDATE companies SET paused_at = :at, pause_reason = 'a test'", "COMPANY_PAUSED", id="company paused"
+        ),
+        pytest.param(
+            "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a test'",
+            "ACCOUNT_PAUSED",
+            id="account paused",
+        ),
         pytest.param("UPDATE companies SET deleted_at = :at", "COMPANY_DELETED", id="company deleted"),
         pytest.param(
             "UPDATE candidates SET phone_number = '+421915999999', updated_at = :at",
-            "NUMBER_CHANGED",
+            "NUMBER_BUSY",
             id="another number",
-        ),
-        pytest.param(
-            "UPDATE candidates SET phone_number = '+99912345678', updated_at = :at",
-            "NUMBER_CHANGED",
-            id="a number that is none any more",
-        ),
-        pytest.param(
-            "UPDATE candidates SET phone_number = NULL, email = 'a@example.com', updated_at = :at",
-            "NUMBER_CHANGED",
-            id="no number any more",
         ),
     ],
 )
@@ -377,6 +377,20 @@ def test_the_last_look_gives_back_in_five_seconds_after(house: House, meanwhile:
     house.change(meanwhile, at=house.now())
     back = given_back(house, mine)
     assert (cause(house, back), back.due_at) == (why, house.now() + DEFERRED_DELAY)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        pytest.param("UPDATE candidates SET phone_number = '+99912345678'", id="a number that is none any more"),
+        pytest.param("UPDATE candidates SET phone_number = NULL, email = 'a@example.com'", id="no number any more"),
+    ],
+)
+def test_one_without_a_number_is_held(house: House, meanwhile: str) -> None:
+    mine = a_claimed_attempt(house)
+    house.change(meanwhile)
+    back = given_back(house, mine)
+    assert (cause(house, back), back.due_at) == ("NUMBER_MISSING", house.now() + A_DAY)
 
 
 def test_a_command_accepted_since_the_claim_gives_back(house: House) -> None:
@@ -446,7 +460,7 @@ def test_a_database_whose_clock_is_wrong_lets_nobody_ring(
     house: House, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
     mine = a_claimed_attempt(house)
-    dial = Dial(wrong_clock(ahead), house.hasher, house.account_id, house.policy, house.now)
+    dial = Dial(wrong_clock(ahead), house.hasher, house.account_id, house.consequences, house.policy, house.now)
     assert dial.last_look(mine) is None
     assert cause(house, mine) == "CLOCK_SKEW"
 
@@ -456,7 +470,7 @@ def test_a_database_whose_clock_is_a_little_off_does(
     house: House, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
     mine = a_claimed_attempt(house)
-    dial = Dial(wrong_clock(ahead), house.hasher, house.account_id, house.policy, house.now)
+    dial = Dial(wrong_clock(ahead), house.hasher, house.account_id, house.consequences, house.policy, house.now)
     assert dial.last_look(mine) is not None
 
 

@@ -35,7 +35,7 @@ Form = list[tuple[str, str]]
 @pytest.fixture
 def hear(house: House, bell: KeptBell, carrier: SimulatedCarrier) -> Hear:
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    return Hear(house.database, bell, callbacks, house.policy, house.now)
+    return Hear(house.database, bell, callbacks, house.consequences, house.now)
 
 
 def a_form(sid: str, status: str, **fields: str) -> Form:

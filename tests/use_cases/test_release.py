@@ -67,7 +67,9 @@ def test_two_clocks_release_each_attempt_once(house: House, bell: KeptBell, rele
     [
         pytest.param("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", id="the company is paused"),
         pytest.param("UPDATE companies SET deleted_at = :at", id="the company is deleted"),
-        pytest.param("UPDATE carrier_accounts SET paused_at = :at", id="the account is paused"),
+        pytest.param(
+            "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a test'", id="the account is paused"
+        ),
         pytest.param("UPDATE attempts SET expires_at = :at", id="it has expired"),
         pytest.param("UPDATE lines SET free_at = :at + interval '1 second'", id="its line rests"),
     ],

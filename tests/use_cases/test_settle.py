@@ -238,7 +238,8 @@ def paused(house: House) -> str | None:
 
 
 def settle_at(house: House, carrier: SimulatedCarrier, url: str) -> Settle:
-    return Settle(house.database, TwilioDesk(carrier.account(url=url), house.policy), house.policy, house.now)
+    desk = TwilioDesk(carrier.account(url=url), house.policy)
+    return Settle(house.database, desk, house.consequences, house.policy, house.now)
 
 
 @contextmanager
@@ -360,6 +361,10 @@ class Interrupted:
             raise CarrierUnavailable(call_sid)
         return self._news
 
+    def cancel(self, call_sid: str) -> None: ...
+
+    def hang_up(self, call_sid: str) -> None: ...
+
 
 @pytest.mark.parametrize("news", [None, CallNews(call_sid=a_sid(), status=CallStatus.BUSY)], ids=["nothing", "busy"])
 def test_guard_epoch_what_was_asked_before_something_else_was_heard_writes_nothing(
@@ -372,11 +377,13 @@ def test_guard_epoch_what_was_asked_before_something_else_was_heard_writes_nothi
     def called_back() -> None:
         with house.database.transaction() as stores:
             attempt = stores.attempts.lock(unknown.id)
-        events = decisions.on_news(attempt, CallNews(call_sid=sid, status=CallStatus.RINGING), now(), house.policy)
+        events = decisions.on_news(
+            attempt, CallNews(call_sid=sid, status=CallStatus.RINGING), None, now(), house.policy
+        )
         assert isinstance(events, tuple)
         house.take(attempt, *events)
 
-    Settle(house.database, Interrupted(called_back, news), house.policy, now).round()
+    Settle(house.database, Interrupted(called_back, news), house.consequences, house.policy, now).round()
     heard = house.attempt(unknown.id)
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
 

@@ -15,9 +15,10 @@ from scheduler.carriers.simulator.desk import Desk
 from scheduler.carriers.simulator.exchange import Exchange
 from scheduler.carriers.simulator.journal import Journal
 from scheduler.carriers.simulator.ledger import Arrivals
+from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import Plans
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
-from scheduler.carriers.simulator.silence import CanHangUp
+from scheduler.carriers.simulator.silence import CanHangUp, HungUp, NoAnswer
 
 _CODE_OF_STATUS = {404: 20404, 405: 20405}
 
@@ -34,9 +35,11 @@ def create_app(
 ) -> FastAPI:
     """The carrier, ready for uvicorn.
 
-    `auth_tokens`: each opens the door, the first signs the callbacks. `now`: aware UTC. `state_file`: what is
-    known survives the process; two processes never share one. `speed`: how many seconds of a call pass in a
-    real one; pacing, delays of answers and deadlines stay real.
+    `auth_tokens`: each opens the door, the first signs the callbacks. `now`: aware UTC; a clock that stands lets
+    calls ring and end in real time, with the same instant stamped on every step, and one that is moved ahead ends
+    what would have ended by then. A plan with `ring_s` and `talk_s` 0 ends a call at once on any clock.
+    `state_file`: what is known survives the process; two processes never share one. `speed`: how many seconds of a
+    call pass in a real one; pacing, delays of answers and deadlines stay real.
     """
     journal = Journal(state_file)
     postman = Postman(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s)
@@ -51,6 +54,7 @@ def create_app(
     plans = Plans(journal)
     arrivals = Arrivals(journal, now=now)
     desk = Desk(exchange=exchange, plans=plans, arrivals=arrivals)
+    outage = Outage()
     door = twilio_api.Door(account_sid=account_sid, auth_tokens=auth_tokens)
 
     @asynccontextmanager
@@ -63,10 +67,11 @@ def create_app(
         journal.close()
 
     app = CanHangUp(title="A carrier on loopback", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    app.include_router(twilio_api.routes(door=door, desk=desk, exchange=exchange))
-    app.include_router(control.routes(exchange=exchange, plans=plans, arrivals=arrivals))
+    app.router.routes.extend(twilio_api.routes(door=door, desk=desk, exchange=exchange, outage=outage))
+    app.include_router(control.routes(exchange=exchange, plans=plans, arrivals=arrivals, outage=outage))
     app.add_exception_handler(RefusedByTwilio, _refused)
     app.add_exception_handler(HTTPException, _not_ours)
+    app.add_exception_handler(HungUp, _hung_up)
     return app
 
 
@@ -74,6 +79,10 @@ async def _refused(_: Request, refusal: Exception) -> JSONResponse:
     assert isinstance(refusal, RefusedByTwilio)
     asks = {"WWW-Authenticate": 'Basic realm="Twilio API"'} if refusal.code == 20003 else None  # noqa: PLR2004 - Twilio's code
     return JSONResponse(refusal.body(), status_code=refusal.status, headers=asks)
+
+
+async def _hung_up(_: Request, _error: Exception) -> NoAnswer:
+    return NoAnswer(hold_s=0)
 
 
 async def _not_ours(request: Request, error: Exception) -> JSONResponse:

@@ -1,15 +1,19 @@
-"""What the carrier tells the caller about a call: signed, sent once more on failure, then lost."""
+"""What the carrier tells the caller about a call: signed, sent again as the callback's address asks, then lost."""
 
 import asyncio
+import hmac
 import logging
+from base64 import b64encode
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urldefrag, urlencode
+from enum import StrEnum
+from functools import lru_cache
+from urllib.parse import parse_qs, quote_plus, urldefrag
 from uuid import uuid4
 
 import aiohttp
-from twilio.request_validator import RequestValidator
 from yarl import URL
 
 from scheduler.carriers.simulator.calls import API_VERSION, Call, Status, rfc2822
@@ -28,13 +32,33 @@ EVENT_OF = {
 """The event named `completed` carries any final status."""
 
 _TIMES_SENT = {CallbackFault.NONE: 0, CallbackFault.DOUBLED: 2}
-_WHEREABOUTS = ("City", "State", "Zip", "Country")
+_NOWHERE = {
+    f"{who}{where}": "" for who in ("From", "To", "Caller", "Called") for where in ("City", "State", "Zip", "Country")
+}
 _DEADLINES = aiohttp.ClientTimeout(total=15, sock_connect=5)
 # Shorter than servers keep an idle connection, so that a callback never meets one that is just being closed.
 _IDLE_S = 4.0
-_SERVER_ERROR = 500
+_UNDER_WAY = 100
+"""So many requests at a time. More would wait for each other in the subscriber, with their deadlines running."""
 
 _log = logging.getLogger(__name__)
+
+
+class Failure(StrEnum):
+    """Why a callback did not arrive, in the words of Twilio's connection overrides."""
+
+    CONNECT = "ct"
+    READ = "rt"
+    CLIENT_ERROR = "4xx"
+    SERVER_ERROR = "5xx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How often a callback is sent again, and after which failures."""
+
+    times: int = 1
+    after: frozenset[Failure] = frozenset({Failure.CONNECT})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +69,29 @@ class Letter:
     method: str
     fields: Mapping[str, str]
     idempotency_token: str
+    retries: Retries
+
+
+@lru_cache(maxsize=64)
+def read_retries(fragment: str) -> Retries:
+    """What the fragment of a callback's address asks: `rc` times, after the failures in `rp`.
+
+    What is absent or nonsense is Twilio's default.
+    """
+    asked = parse_qs(fragment)
+    times, policy = asked.get("rc", [""])[0], asked.get("rp", [""])[0].split(",")
+    known = frozenset(Failure) if "all" in policy else frozenset(each for each in Failure if each in policy)
+    usual = Retries()
+    return Retries(
+        times=int(times) if times in set("012345") else usual.times,
+        after=known or usual.after,
+    )
+
+
+def signature(key: str, url: str, fields: Mapping[str, str]) -> str:
+    """Twilio's: over the address, and each field's name and value in the order of the names."""
+    said = url + "".join(f"{name}{fields[name]}" for name in sorted(fields))
+    return b64encode(hmac.digest(key.encode(), said.encode(), "sha1")).decode()
 
 
 def is_subscribed(call: Call, status: Status) -> bool:
@@ -66,8 +113,8 @@ def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, st
         "Timestamp": rfc2822(at) or "",
         "CallbackSource": "call-progress-events",
         "SequenceNumber": str(sequence_number),
+        **_NOWHERE,
     }
-    fields |= {f"{who}{where}": "" for who in ("From", "To", "Caller", "Called") for where in _WHEREABOUTS}
     return fields | _final_fields(call) if call.is_over else fields
 
 
@@ -75,10 +122,12 @@ class Postman:
     """Delivers callbacks: those of one call in order, those of different calls at the same time."""
 
     def __init__(self, *, auth_token: str, retry_after_s: float) -> None:
-        self._validator = RequestValidator(auth_token)
+        self._auth_token = auth_token
         self._retry_after_s = retry_after_s
         self._session: aiohttp.ClientSession | None = None
-        self._last_of: dict[str, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(_UNDER_WAY)
+        self._to_deliver: dict[str, deque[Letter]] = {}
+        self._rounds: set[asyncio.Task[None]] = set()
         self._held_back: dict[str, list[Letter]] = {}
 
     async def open(self) -> None:
@@ -90,7 +139,7 @@ class Postman:
         )
 
     async def close(self) -> None:
-        under_way = list(self._last_of.values())
+        under_way = list(self._rounds)
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
@@ -102,17 +151,19 @@ class Postman:
         letters = self._letters(call, sequence_number=sequence_number, at=at)
         if call.callbacks is CallbackFault.REORDERED:
             letters = self._hold_back(call, letters)
-        for letter in letters:
-            self._send_after_the_last(call.sid, letter)
+        if letters:
+            self._post(call.sid, letters)
 
     def _letters(self, call: Call, *, sequence_number: int, at: datetime) -> list[Letter]:
         if not is_subscribed(call, call.status):
             return []
+        url, fragment = urldefrag(call.order.status_callback or "")
         letter = Letter(
-            url=urldefrag(call.order.status_callback or "").url,
+            url=url,
             method=call.order.status_callback_method,
             fields=fields_of(call, sequence_number=sequence_number, at=at),
             idempotency_token=str(uuid4()),
+            retries=read_retries(fragment),
         )
         times = 1 if call.callbacks is None else _TIMES_SENT.get(call.callbacks, 1)
         return [letter] * times
@@ -124,50 +175,68 @@ class Postman:
             return []
         return self._held_back.pop(call.sid)[::-1]
 
-    def _send_after_the_last(self, sid: str, letter: Letter) -> None:
-        task = asyncio.create_task(self._deliver(letter, after=self._last_of.get(sid)))
-        self._last_of[sid] = task
-        task.add_done_callback(lambda done: self._forget(sid, done))
-
-    def _forget(self, sid: str, task: asyncio.Task[None]) -> None:
-        if self._last_of.get(sid) is task:
-            del self._last_of[sid]
-
-    async def _deliver(self, letter: Letter, *, after: asyncio.Task[None] | None) -> None:
-        if after is not None:
-            await asyncio.wait([after])
-        if await self._arrives(letter):
+    def _post(self, sid: str, letters: list[Letter]) -> None:
+        if sid in self._to_deliver:
+            self._to_deliver[sid].extend(letters)
             return
-        await asyncio.sleep(self._retry_after_s)
-        if not await self._arrives(letter):
-            _log.warning("a status callback for %s was lost", letter.fields["CallSid"])
+        self._to_deliver[sid] = deque(letters)
+        task = asyncio.create_task(self._deliver_all(sid))
+        self._rounds.add(task)
+        task.add_done_callback(self._rounds.discard)
 
-    async def _arrives(self, letter: Letter) -> bool:
+    async def _deliver_all(self, sid: str) -> None:
+        letters = self._to_deliver[sid]
+        try:
+            while letters:
+                await self._deliver(letters.popleft())
+        finally:
+            del self._to_deliver[sid]
+
+    async def _deliver(self, letter: Letter) -> None:
+        for left in range(letter.retries.times, -1, -1):
+            async with self._places:
+                failure = await self._send(letter)
+            if failure is None:
+                return
+            if not left or failure not in letter.retries.after:
+                break
+            await asyncio.sleep(self._retry_after_s)
+        _log.warning("a status callback for %s was lost", letter.fields["CallSid"])
+
+    async def _send(self, letter: Letter) -> Failure | None:
+        """None when it arrived."""
         assert self._session is not None
         in_query = letter.method == "GET"
-        url = _with_query(letter.url, letter.fields) if in_query else letter.url
-        signature = self._validator.compute_signature(url, {} if in_query else letter.fields)
+        form = _form(letter.fields)
+        url = f"{letter.url}{'&' if '?' in letter.url else '?'}{form}" if in_query else letter.url
         try:
             async with self._session.request(
                 letter.method,
                 # The very text that was signed: yarl would otherwise write some characters in its own way.
                 URL(url, encoded=True),
-                data=None if in_query else urlencode(letter.fields).encode(),
+                data=None if in_query else form.encode(),
                 headers={
                     "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8",
-                    "X-Twilio-Signature": signature,
+                    "X-Twilio-Signature": signature(self._auth_token, url, {} if in_query else letter.fields),
                     "I-Twilio-Idempotency-Token": letter.idempotency_token,
                 },
                 allow_redirects=False,
             ) as answer:
                 await answer.read()
-                return answer.status < _SERVER_ERROR
+                return _BY_HUNDREDS.get(answer.status // 100)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            return Failure.CONNECT
         except (aiohttp.ClientError, TimeoutError, ValueError):
-            return False
+            return Failure.READ
 
 
-def _with_query(url: str, fields: Mapping[str, str]) -> str:
-    return f"{url}{'&' if '?' in url else '?'}{urlencode(fields)}"
+_quoted = lru_cache(maxsize=4096)(quote_plus)
+_BY_HUNDREDS = {4: Failure.CLIENT_ERROR, 5: Failure.SERVER_ERROR}
+
+
+def _form(fields: Mapping[str, str]) -> str:
+    """As urlencode writes it. The names need no quoting and most values come often, which saves most of its time."""
+    return "&".join(f"{name}={_quoted(value) if value else ''}" for name, value in fields.items())
 
 
 def _final_fields(call: Call) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from datetime import datetime
 from email.utils import format_datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
@@ -40,6 +41,13 @@ class Status(StrEnum):
     CANCELED = "canceled"
 
 
+class Canceller(StrEnum):
+    """Who ended a call that nobody had answered."""
+
+    CALLER = "caller"
+    CARRIER = "carrier"
+
+
 UNANSWERED = frozenset({Status.QUEUED, Status.INITIATED, Status.RINGING})
 ALIVE = UNANSWERED | {Status.IN_PROGRESS}
 
@@ -57,9 +65,11 @@ class End(NamedTuple):
 PERSON = {"Enable": "human", "DetectMessageEnd": "human"}
 VOICEMAIL = {"Enable": "machine_start", "DetectMessageEnd": "machine_end_beep"}
 FAX = {"Enable": "fax", "DetectMessageEnd": "fax"}
+NOBODY_KNOWS = {"Enable": "unknown", "DetectMessageEnd": "unknown"}
 
 ENDS = {
     Outcome.ANSWERED: End(Status.COMPLETED, 200, answered_by=PERSON),
+    Outcome.ANSWERED_UNKNOWN: End(Status.COMPLETED, 200, answered_by=NOBODY_KNOWS),
     Outcome.VOICEMAIL: End(Status.COMPLETED, 200, answered_by=VOICEMAIL),
     Outcome.FAX: End(Status.COMPLETED, 200, answered_by=FAX),
     Outcome.BUSY: End(Status.BUSY, 486),
@@ -67,6 +77,8 @@ ENDS = {
     Outcome.DECLINED: End(Status.FAILED, 603),
     Outcome.INVALID_NUMBER: End(Status.FAILED, 404, rings=False),
     Outcome.FAILED: End(Status.FAILED, 503, rings=False),
+    Outcome.CANCELED_BEFORE_RINGING: End(Status.CANCELED, 487, rings=False),
+    Outcome.CANCELED_RINGING: End(Status.CANCELED, 487),
 }
 RANG_OUT = End(Status.NO_ANSWER, 487)
 CANCELED = End(Status.CANCELED, 487)
@@ -89,6 +101,10 @@ class Call(BaseModel):
     ring_s: float
     talk_s: float
     callbacks: CallbackFault | None
+    listed: bool = True
+    """Whether lists show it; whoever knows its sid can always ask."""
+    beside: str | None = None
+    """The sid of another call to this number that was alive when this one was accepted."""
 
     status: Status = Status.QUEUED
     queue_time_ms: int
@@ -104,16 +120,32 @@ class Call(BaseModel):
     """Of a call that was answered and is over."""
     answered_by: str | None = None
     sip_code: int | None = None
+    cancelled_by: Canceller | None = None
     events_sent: int = 0
 
     @property
     def is_over(self) -> bool:
         return self.status not in ALIVE
 
+    @property
+    def shown_status(self) -> Status:
+        """As resources and lists have it: their enum does not know `initiated`, which only callbacks say."""
+        return Status.QUEUED if self.status is Status.INITIATED else self.status
+
 
 def rfc2822(at: datetime | None) -> str | None:
     """Whole seconds, as all of Twilio's times."""
-    return None if at is None else format_datetime(at.replace(microsecond=0))
+    return None if at is None else _written(at.replace(microsecond=0))
+
+
+@lru_cache(maxsize=1024)
+def _written(at: datetime) -> str:
+    return format_datetime(at)
+
+
+@lru_cache(maxsize=1024)
+def _number_sid(number: str) -> str:
+    return f"PN{uuid5(NAMESPACE_URL, 'tel:' + number).hex}"
 
 
 def as_resource(call: Call) -> dict[str, Any]:
@@ -129,8 +161,8 @@ def as_resource(call: Call) -> dict[str, Any]:
         "to_formatted": _formatted(call.order.to),
         "from": call.order.from_,
         "from_formatted": _formatted(call.order.from_),
-        "phone_number_sid": f"PN{uuid5(NAMESPACE_URL, 'tel:' + call.order.from_).hex}",
-        "status": call.status,
+        "phone_number_sid": _number_sid(call.order.from_),
+        "status": call.shown_status,
         "start_time": rfc2822(call.started_at),
         "end_time": rfc2822(call.ended_at),
         "duration": None if call.duration_s is None else str(call.duration_s),

@@ -1,16 +1,24 @@
 """The carrier as its operator sees it: what shall happen, and what did happen."""
 
-from typing import Any
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
 
-from fastapi import APIRouter
-
+from scheduler.carriers.simulator import outage as outages
 from scheduler.carriers.simulator.exchange import Exchange
-from scheduler.carriers.simulator.ledger import Arrivals, requests, rings
+from scheduler.carriers.simulator.ledger import Arrivals, requests, rings, verdict
+from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import Plan, Plans, PostedPlan
 
 
-def routes(*, exchange: Exchange, plans: Plans, arrivals: Arrivals) -> APIRouter:
+def routes(*, exchange: Exchange, plans: Plans, arrivals: Arrivals, outage: Outage) -> APIRouter:
     """Without authentication: for loopback only. The ledger can be read and not be changed."""
+    router = APIRouter()
+    router.include_router(_what_shall_happen(plans, outage))
+    router.include_router(_what_did_happen(exchange, arrivals))
+    return router
+
+
+def _what_shall_happen(plans: Plans, outage: Outage) -> APIRouter:
     router = APIRouter()
 
     @router.get("/healthz")
@@ -29,12 +37,36 @@ def routes(*, exchange: Exchange, plans: Plans, arrivals: Arrivals) -> APIRouter
     async def clear_plans() -> None:
         plans.clear()
 
+    @router.post("/outage", status_code=201)
+    async def begin_outage(order: outages.Order, request: Request) -> outages.Order:
+        outage.begin(order, request.scope)
+        return order
+
+    @router.get("/outage")
+    async def show_outage() -> dict[str, str | None]:
+        return {"kind": outage.kind}
+
+    @router.delete("/outage", status_code=204)
+    async def end_outage() -> None:
+        outage.end()
+
+    return router
+
+
+def _what_did_happen(exchange: Exchange, arrivals: Arrivals) -> APIRouter:
+    """These may be long: they are written as they are, without FastAPI looking at each field."""
+    router = APIRouter()
+
     @router.get("/ledger")
-    async def ledger(to: str | None = None) -> dict[str, list[dict[str, Any]]]:
-        return {"rings": rings(call for call in exchange.all() if to in {None, call.order.to})}
+    async def ledger(to: str | None = None) -> JSONResponse:
+        return JSONResponse({"rings": rings(exchange.all(to))})
 
     @router.get("/requests")
-    async def list_requests(to: str | None = None) -> dict[str, list[dict[str, Any]]]:
-        return {"requests": requests(arrival for arrival in arrivals.all() if to in {None, arrival.to})}
+    async def list_requests(to: str | None = None) -> JSONResponse:
+        return JSONResponse({"requests": requests(arrivals.all(to))})
+
+    @router.get("/verdict")
+    async def judge() -> JSONResponse:
+        return JSONResponse(verdict(arrivals.all(), exchange.all()))
 
     return router

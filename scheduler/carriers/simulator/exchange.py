@@ -1,8 +1,10 @@
 """What becomes of an accepted call: it waits its turn, rings, is taken or not, and ends."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from scheduler.carriers.simulator.callbacks import Postman, is_subscribed
@@ -13,16 +15,18 @@ from scheduler.carriers.simulator.calls import (
     RANG_OUT,
     UNANSWERED,
     Call,
+    Canceller,
     End,
     Status,
 )
 from scheduler.carriers.simulator.journal import Journal
 from scheduler.carriers.simulator.order import Order, token_of
+from scheduler.carriers.simulator.pace import Pace
 from scheduler.carriers.simulator.plans import Plan
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
 
-BEFORE_RINGING = timedelta(milliseconds=50)
-"""Between dialling and the first ring."""
+_BEFORE_RINGING_S = 0.05
+"""Between dialling and the first ring; no longer than the phone rings, so that a call that takes no time takes none."""
 LONGEST_QUEUE_S = 24 * 60 * 60
 
 _STAMPED = {
@@ -36,7 +40,7 @@ class Exchange:
     """The calls and their lives.
 
     A life belongs to the exchange and not to the request that began it: whoever hangs up on the request
-    changes nothing. Each step waits until an instant that the call itself records, so a call restored after a
+    changes nothing. Each step waits from an instant that the call itself records, so a call restored after a
     kill goes on where it was.
     """
 
@@ -56,15 +60,25 @@ class Exchange:
         self._speed = speed
         self._journal = journal
         self._postman = postman
-        restored = (Call.model_validate(kept) for kept in journal.kept("call"))
-        self._calls = {call.sid: call for call in restored}
+        self._pace = Pace(now)
+        self._calls: dict[str, Call] = {}
+        self._of_number: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._alive: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        for kept in journal.kept("call"):
+            self._hold(Call.model_validate(kept))
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._to_be_accepted: set[asyncio.Task[None]] = set()
         self._next_turn_s = 0.0
+        self._watch: asyncio.Task[None] | None = None
 
-    def all(self) -> list[Call]:
-        """Oldest first."""
-        return list(self._calls.values())
+    def all(self, to: str | None = None) -> list[Call]:
+        """Oldest first; those to one number when it is given."""
+        if to is None:
+            return list(self._calls.values())
+        return [self._calls[sid] for sid in self._of_number.get(to, ())]
+
+    def find(self, sid: str) -> Call | None:
+        return self._calls.get(sid)
 
     def get(self, sid: str) -> Call:
         if sid not in self._calls:
@@ -72,12 +86,13 @@ class Exchange:
         return self._calls[sid]
 
     def resume(self) -> None:
+        self._watch = asyncio.create_task(self._pace.watch())
         for call in self.all():
             if not call.is_over:
                 self._begin(call)
 
     async def stop(self) -> None:
-        under_way = [*self._lives.values(), *self._to_be_accepted]
+        under_way = [*self._lives.values(), *self._to_be_accepted, *([self._watch] if self._watch else [])]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
@@ -85,7 +100,7 @@ class Exchange:
     def accept(self, order: Order, plan: Plan, attempt_of_number: int) -> Call:
         """From here on the phone will ring, whatever the caller is told."""
         now = self._now()
-        queued_s = self._take_turn()
+        queued_s = self._take_turn(plan.queue_s)
         call = Call(
             sid=f"CA{uuid4().hex}",
             account_sid=self._account_sid,
@@ -97,6 +112,8 @@ class Exchange:
             ring_s=plan.ring_s,
             talk_s=plan.talk_s,
             callbacks=plan.callbacks,
+            listed=plan.listed,
+            beside=next(iter(self._alive.get(order.to, ())), None),
             queue_time_ms=round(queued_s * 1000),
             accepted_at=now,
             dial_at=now + timedelta(seconds=queued_s),
@@ -126,22 +143,23 @@ class Exchange:
             raise RefusedByTwilio(21220)
         return self._cut(call, CANCELED if call.status in UNANSWERED else HUNG_UP)
 
-    def redirect(self, sid: str, changes: dict[str, str]) -> Call:
-        """Other instructions or another status callback for a call that is alive."""
+    def change(self, sid: str, changes: dict[str, Any], *, instructs: bool) -> Call:
+        """Another status callback or time limit for a call that is alive, or instructions for one that is answered."""
         call = self.get(sid)
-        if call.is_over:
+        if call.is_over or (instructs and call.status in UNANSWERED):
             raise RefusedByTwilio(21220)
         order = call.order.model_copy(update=changes)
         return self._keep(call.model_copy(update={"order": order, "updated_at": self._now()}))
 
-    def _take_turn(self) -> float:
+    def _take_turn(self, at_least_s: float) -> float:
         """How long the next call waits for its turn under the account's calls per second."""
         now_s = asyncio.get_running_loop().time()
         turn_s = max(now_s, self._next_turn_s)
-        if turn_s - now_s > LONGEST_QUEUE_S:
+        queued_s = max(turn_s - now_s, at_least_s)
+        if queued_s > LONGEST_QUEUE_S:
             raise RefusedByTwilio(22005)
         self._next_turn_s = turn_s + self._between_dials_s
-        return turn_s - now_s
+        return queued_s
 
     async def _accept_after_delay(self, order: Order, plan: Plan, attempt_of_number: int) -> None:
         await asyncio.sleep(plan.delay_s)
@@ -162,10 +180,11 @@ class Exchange:
         self._end(self._calls[sid], end)
 
     async def _dial(self, sid: str) -> None:
-        await self._until(self._calls[sid].dial_at)
+        call = self._calls[sid]
+        await self._pace.wait(call.accepted_at, call.dial_at - call.accepted_at)
         if self._calls[sid].status is Status.QUEUED:
             self._move(self._calls[sid], Status.INITIATED)
-        await self._until(self._since(self._calls[sid].started_at, BEFORE_RINGING))
+        await self._pass(self._calls[sid].started_at, min(_BEFORE_RINGING_S, call.ring_s))
 
     async def _ring(self, sid: str, end: End) -> End:
         """Rings until the callee decides or the caller's patience ends; returns how it will end."""
@@ -173,16 +192,14 @@ class Exchange:
             self._move(self._calls[sid], Status.RINGING)
         call = self._calls[sid]
         rings_out = call.ring_s > call.order.timeout_s
-        ring_s = min(call.ring_s, call.order.timeout_s)
-        await self._until(self._since(call.rang_at, timedelta(seconds=ring_s)))
+        await self._pass(call.rang_at, min(call.ring_s, call.order.timeout_s))
         return RANG_OUT if rings_out else end
 
     async def _talk(self, sid: str) -> None:
         call = self._calls[sid]
         if call.status is Status.RINGING:
             call = self._answer(call)
-        talk_s = min(call.talk_s, call.order.time_limit_s)
-        await self._until(self._since(call.answered_at, timedelta(seconds=talk_s)))
+        await self._pass(call.answered_at, min(call.talk_s, call.order.time_limit_s))
 
     def _answer(self, call: Call) -> Call:
         by_detection = ENDS[call.outcome].answered_by or {}
@@ -192,12 +209,16 @@ class Exchange:
     def _cut(self, call: Call, end: End) -> Call:
         if call.sid in self._lives:
             self._lives[call.sid].cancel()
-        return self._end(call, end)
+        return self._end(call, end, Canceller.CALLER)
 
-    def _end(self, call: Call, end: End) -> Call:
-        talked = None if call.answered_at is None else self._now() - call.answered_at
-        duration_s = None if talked is None else round(talked.total_seconds() * self._speed)
-        return self._move(call, end.status, sip_code=end.sip_code, duration_s=duration_s)
+    def _end(self, call: Call, end: End, canceller: Canceller = Canceller.CARRIER) -> Call:
+        facts: dict[str, Any] = {"sip_code": end.sip_code}
+        if end.status is Status.CANCELED:
+            facts["cancelled_by"] = canceller
+        if call.answered_at is not None:
+            talked = max(self._now() - call.answered_at, timedelta(0))
+            facts["duration_s"] = round(talked.total_seconds() * self._speed)
+        return self._move(call, end.status, **facts)
 
     def _move(self, call: Call, status: Status, **facts: object) -> Call:
         """Kept first, told afterwards: a callback never knows more than the ledger."""
@@ -211,12 +232,20 @@ class Exchange:
 
     def _keep(self, call: Call) -> Call:
         self._journal.keep("call", call.sid, call)
+        return self._hold(call)
+
+    def _hold(self, call: Call) -> Call:
         self._calls[call.sid] = call
+        self._of_number[call.order.to][call.sid] = None
+        if not call.is_over:
+            self._alive[call.order.to][call.sid] = None
+        elif alive := self._alive.get(call.order.to):
+            alive.pop(call.sid, None)
+            if not alive:
+                del self._alive[call.order.to]
         return call
 
-    def _since(self, at: datetime | None, span: timedelta) -> datetime:
-        assert at is not None
-        return at + span / self._speed
-
-    async def _until(self, at: datetime) -> None:
-        await asyncio.sleep(max(0.0, (at - self._now()).total_seconds()))
+    async def _pass(self, since: datetime | None, seconds: float) -> None:
+        """Until so many of a call's seconds are over."""
+        assert since is not None
+        await self._pace.wait(since, timedelta(seconds=seconds / self._speed))

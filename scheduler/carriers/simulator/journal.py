@@ -28,19 +28,20 @@ class Journal:
         return list(self._kept.get(kind, {}).values())
 
     def keep(self, kind: str, key: str, thing: BaseModel) -> None:
-        self._write(kind, key, thing.model_dump(mode="json"))
+        if self._file is not None:
+            self._write(kind, key, thing.model_dump_json())
 
     def forget(self, kind: str, key: str) -> None:
-        self._write(kind, key, None)
+        self._write(kind, key, "null")
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
 
-    def _write(self, kind: str, key: str, thing: Any) -> None:  # noqa: ANN401 - any JSON
+    def _write(self, kind: str, key: str, thing: str) -> None:
         if self._file is not None:
-            line = json.dumps({"kind": kind, "key": key, "is": thing}, separators=(",", ":"))
-            self._file.write(line.encode() + b"\n")
+            line = f'{{"kind":{json.dumps(kind)},"key":{json.dumps(key)},"is":{thing}}}\n'
+            self._file.write(line.encode())
 
     def _read(self, path: Path) -> int:
         """Restores what the file says; returns the length of its whole lines."""

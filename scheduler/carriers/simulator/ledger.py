@@ -1,7 +1,7 @@
 """What really happened: every ring and every request, for whoever judges the caller."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,14 +33,19 @@ class Arrivals:
     def __init__(self, journal: Journal, *, now: Callable[[], datetime]) -> None:
         self._journal = journal
         self._now = now
-        restored = (Arrival.model_validate(kept) for kept in journal.kept("arrival"))
-        self._arrivals = {arrival.number: arrival for arrival in restored}
+        self._arrivals: dict[int, Arrival] = {}
+        self._of_number: defaultdict[str | None, dict[int, None]] = defaultdict(dict)
+        for kept in journal.kept("arrival"):
+            self._hold(Arrival.model_validate(kept))
         self._attempts = Counter(
             arrival.to for arrival in self._arrivals.values() if arrival.attempt_of_number is not None
         )
 
-    def all(self) -> list[Arrival]:
-        return list(self._arrivals.values())
+    def all(self, to: str | None = None) -> list[Arrival]:
+        """Oldest first; those for one number when it is given."""
+        if to is None:
+            return list(self._arrivals.values())
+        return [self._arrivals[number] for number in self._of_number.get(to, ())]
 
     def arrived(self, *, to: str | None, from_: str | None, token: str | None) -> Arrival:
         number = len(self._arrivals) + 1
@@ -56,8 +61,15 @@ class Arrivals:
         self._keep(self._arrivals[arrival.number].model_copy(update={"answered": status}))
 
     def _keep(self, arrival: Arrival) -> Arrival:
-        self._arrivals[arrival.number] = arrival
         self._journal.keep("arrival", str(arrival.number), arrival)
+        return self._hold(arrival)
+
+    def _hold(self, arrival: Arrival) -> Arrival:
+        before = self._arrivals.get(arrival.number)
+        if before is not None and before.to != arrival.to:
+            del self._of_number[before.to][arrival.number]
+        self._arrivals[arrival.number] = arrival
+        self._of_number[arrival.to][arrival.number] = None
         return arrival
 
 
@@ -70,10 +82,12 @@ def rings(calls: Iterable[Call]) -> list[dict[str, Any]]:
             "to": call.order.to,
             "from": call.order.from_,
             "accepted_at": _iso(call.accepted_at),
+            "started_at": _iso(call.started_at),
             "rang_at": _iso(call.rang_at),
             "answered_at": _iso(call.answered_at),
             "ended_at": _iso(call.ended_at),
             "status": call.status,
+            "cancelled_by": call.cancelled_by,
             "attempt_of_number": call.attempt_of_number,
         }
         for call in calls
@@ -91,6 +105,20 @@ def requests(arrivals: Iterable[Arrival]) -> list[dict[str, Any]]:
         }
         for arrival in arrivals
     ]
+
+
+def verdict(arrivals: Iterable[Arrival], calls: Sequence[Call]) -> dict[str, Any]:
+    """What the caller did that it never may: the same token twice, or two calls to one number at once."""
+    posted = Counter(arrival.token for arrival in arrivals if arrival.token is not None)
+    accepted = Counter(call.token for call in calls if call.token is not None)
+    return {
+        "calls": len(calls),
+        "rings": sum(call.rang_at is not None for call in calls),
+        "alive": sum(not call.is_over for call in calls),
+        "tokens_posted_twice": [token for token, times in posted.items() if times > 1],
+        "tokens_with_two_calls": [token for token, times in accepted.items() if times > 1],
+        "calls_at_once": [[call.beside, call.sid] for call in calls if call.beside is not None],
+    }
 
 
 def _iso(at: datetime | None) -> str | None:

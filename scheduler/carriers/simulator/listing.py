@@ -1,7 +1,8 @@
 """Which calls a list shows, and on which page."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from itertools import islice
 from typing import Any
@@ -42,7 +43,7 @@ def _on(day: date, at: datetime | None) -> int | None:
 FILTERS: dict[str, Matches] = {
     "To": lambda call, value: call.order.to == value,
     "From": lambda call, value: call.order.from_ == value,
-    "Status": lambda call, value: call.status == value,
+    "Status": lambda call, value: call.shown_status == value,
     # Every call here was made by the API: none is the leg of another.
     "ParentCallSid": lambda _call, _value: False,
     "StartTime": lambda call, value: _on(_day_of(value), call.started_at) == 0,
@@ -55,11 +56,37 @@ FILTERS: dict[str, Matches] = {
 """By query parameter. A queued call has no start time, so every StartTime filter misses it, as at Twilio."""
 
 
-def page(calls: Mapping[str, Call], path: str, query: Mapping[str, str]) -> dict[str, Any]:
+class Calls:
+    """The calls among which a list looks, each looked at only when it is needed."""
+
+    def __init__(self, oldest_first: Sequence[Call], wanted: Mapping[str, str]) -> None:
+        self._calls = oldest_first
+        self._wanted = [(FILTERS[name], value) for name, value in wanted.items()]
+
+    def newest_first(self) -> Iterator[Call]:
+        return filter(self._match, reversed(self._calls))
+
+    def older_than(self, ordinal: int) -> Iterator[Call]:
+        """Newest first."""
+        end = bisect_left(self._calls, ordinal, key=_ordinal)
+        return filter(self._match, (self._calls[place] for place in range(end - 1, -1, -1)))
+
+    def newer_than(self, ordinal: int) -> Iterator[Call]:
+        """Oldest first."""
+        start = bisect_right(self._calls, ordinal, key=_ordinal)
+        return filter(self._match, (self._calls[place] for place in range(start, len(self._calls))))
+
+    def _match(self, call: Call) -> bool:
+        return call.listed and all(matches(call, value) for matches, value in self._wanted)
+
+
+def page(
+    oldest_first: Sequence[Call], find: Callable[[str], Call | None], path: str, query: Mapping[str, str]
+) -> dict[str, Any]:
     """Twilio's paging envelope around the matching calls, newest first.
 
-    `calls` by sid, oldest first. A page token names the call at the page's edge, so calls that are accepted
-    while somebody turns pages neither repeat one nor hide one.
+    A page token names the call at the page's edge, which `find` knows, so calls that are accepted while somebody
+    turns pages neither repeat one nor hide one.
     """
     wanted = {name: query[name] for name in FILTERS if query.get(name)}
     for name, value in wanted.items():
@@ -67,16 +94,15 @@ def page(calls: Mapping[str, Call], path: str, query: Mapping[str, str]) -> dict
             _day_of(value)
     size = min(max(_whole(query, "PageSize", DEFAULT_PAGE_SIZE), 1), LARGEST_PAGE_SIZE)
     number = _whole(query, "Page", 0)
-    newest_first = reversed(list(calls.values()))
-    matching = [call for call in newest_first if all(FILTERS[name](call, v) for name, v in wanted.items())]
-    shown = _shown(matching, calls, query.get("PageToken"), number=number, size=size)
+    calls = Calls(oldest_first, wanted)
+    shown = _shown(calls, find, query.get("PageToken"), number=number, size=size)
 
     def uri(to_page: int, token: str | None) -> str:
         place = {"PageSize": size, "Page": to_page} | ({"PageToken": token} if token else {})
         return f"{path}?{urlencode(wanted | place)}"
 
-    has_next = bool(shown) and matching[-1].ordinal < shown[-1].ordinal
-    has_previous = bool(shown) and matching[0].ordinal > shown[0].ordinal
+    has_next = bool(shown) and any(calls.older_than(shown[-1].ordinal))
+    has_previous = bool(shown) and any(calls.newer_than(shown[0].ordinal))
     start = number * size
     return {
         "first_page_uri": uri(0, None),
@@ -92,17 +118,20 @@ def page(calls: Mapping[str, Call], path: str, query: Mapping[str, str]) -> dict
 
 
 def _shown(
-    matching: Sequence[Call], calls: Mapping[str, Call], token: str | None, *, number: int, size: int
-) -> Sequence[Call]:
+    calls: Calls, find: Callable[[str], Call | None], token: str | None, *, number: int, size: int
+) -> list[Call]:
     if not token:
-        return matching[number * size : (number + 1) * size]
-    direction, sid = token[:2], token[2:]
-    if direction not in {_AFTER, _BEFORE} or sid not in calls:
+        return list(islice(calls.newest_first(), number * size, (number + 1) * size))
+    direction, edge = token[:2], find(token[2:])
+    if direction not in {_AFTER, _BEFORE} or edge is None:
         raise RefusedByTwilio(20001, message="Invalid parameter: PageToken")
-    edge = calls[sid].ordinal
     if direction == _AFTER:
-        return list(islice((call for call in matching if call.ordinal < edge), size))
-    return [call for call in matching if call.ordinal > edge][-size:]
+        return list(islice(calls.older_than(edge.ordinal), size))
+    return list(islice(calls.newer_than(edge.ordinal), size))[::-1]
+
+
+def _ordinal(call: Call) -> int:
+    return call.ordinal
 
 
 def _whole(query: Mapping[str, str], name: str, default: int) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +16,7 @@ MACHINE_DETECTIONS = ("Enable", "DetectMessageEnd")
 DEFAULT_TIMEOUT_S = 60
 LONGEST_TIMEOUT_S = 600
 DEFAULT_TIME_LIMIT_S = 4 * 60 * 60
+LONGEST_TIME_LIMIT_S = 24 * 60 * 60
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _WRITTEN_BETWEEN_DIGITS = str.maketrans("", "", " -.()")
@@ -58,7 +60,7 @@ def token_of(status_callback: str | None) -> str | None:
 
 def read_order(form: Form) -> Order:
     """Raises RefusedByTwilio with the code that names the first wrong field."""
-    to = _number(field(form, "To"), missing=21211, invalid=21211)
+    to = _number(field(form, "To"), missing=21201, invalid=21211)
     from_ = _number(field(form, "From"), missing=21213, invalid=21212)
     _check_instructions(form)
     for name in ("Method", "FallbackMethod", "StatusCallbackMethod", "RecordingStatusCallbackMethod"):
@@ -69,7 +71,7 @@ def read_order(form: Form) -> Order:
         to=to,
         from_=from_,
         timeout_s=_seconds(form, "Timeout", default=DEFAULT_TIMEOUT_S, longest=LONGEST_TIMEOUT_S, invalid=21208),
-        time_limit_s=_seconds(form, "TimeLimit", default=DEFAULT_TIME_LIMIT_S, longest=24 * 60 * 60, invalid=20001),
+        time_limit_s=_time_limit(form),
         status_callback=_url(callbacks, "StatusCallback", invalid=21609),
         status_callback_method=_method(callbacks, "StatusCallbackMethod"),
         events=_events(callbacks),
@@ -77,14 +79,21 @@ def read_order(form: Form) -> Order:
     )
 
 
-def read_callback_change(form: Form) -> dict[str, str]:
-    """What an update of a living call changes about its status callback."""
-    changes = {}
+def read_changes(form: Form) -> dict[str, Any]:
+    """What an update of a living call changes about its order."""
+    changes: dict[str, Any] = {}
     if url := _url(form, "StatusCallback", invalid=21609):
         changes["status_callback"] = url
     if field(form, "StatusCallbackMethod"):
         changes["status_callback_method"] = _method(form, "StatusCallbackMethod")
+    if field(form, "TimeLimit"):
+        changes["time_limit_s"] = _time_limit(form)
     return changes
+
+
+def gives_instructions(form: Form) -> bool:
+    """Whether an update tells a call what to do next, which only one that is answered can hear."""
+    return field(form, "Url") is not None or field(form, "Twiml") is not None
 
 
 def _number(text: str | None, *, missing: int, invalid: int) -> str:
@@ -131,6 +140,10 @@ def _seconds(form: Form, name: str, *, default: int, longest: int, invalid: int)
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= longest):
         raise RefusedByTwilio(invalid)
     return int(text)
+
+
+def _time_limit(form: Form) -> int:
+    return _seconds(form, "TimeLimit", default=DEFAULT_TIME_LIMIT_S, longest=LONGEST_TIME_LIMIT_S, invalid=20001)
 
 
 def _events(form: Form) -> tuple[str, ...]:

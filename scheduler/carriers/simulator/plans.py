@@ -1,5 +1,6 @@
 """What shall happen to a call: how the callee takes it, and how the carrier misbehaves over it."""
 
+from collections import defaultdict
 from enum import Enum, StrEnum, auto
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ class Outcome(StrEnum):
     """How the callee takes a call."""
 
     ANSWERED = "answered"
+    ANSWERED_UNKNOWN = "answered_unknown"
+    """Answered, and machine detection cannot tell by whom."""
     BUSY = "busy"
     NO_ANSWER = "no_answer"
     VOICEMAIL = "voicemail"
@@ -19,6 +22,10 @@ class Outcome(StrEnum):
     DECLINED = "declined"
     INVALID_NUMBER = "invalid_number"
     FAILED = "failed"
+    CANCELED_BEFORE_RINGING = "canceled_before_ringing"
+    """By the carrier itself, after it dialled."""
+    CANCELED_RINGING = "canceled_ringing"
+    """By the carrier itself, after it rang for `ring_s`."""
 
 
 class Fault(StrEnum):
@@ -105,6 +112,10 @@ class Plan(BaseModel):
     delay_s: float = Field(default=1.0, ge=0)
     ring_s: float = Field(default=1.0, ge=0)
     talk_s: float = Field(default=2.0, ge=0)
+    queue_s: float = Field(default=0.0, ge=0)
+    """How long the call waits in the carrier's queue at least, in real seconds, before it is dialled."""
+    listed: bool = True
+    """False: the carrier's lists forget the call; whoever knows its sid can still ask for it and end it."""
     callbacks: CallbackFault | None = None
     times: int | None = Field(default=None, ge=1)
     """How many calls it is good for; None is any number."""
@@ -134,8 +145,10 @@ class Plans:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        restored = (PostedPlan.model_validate(kept) for kept in journal.kept("plan"))
-        self._posted = {posted.number: posted for posted in restored}
+        self._posted: dict[int, PostedPlan] = {}
+        self._about: defaultdict[str | None, dict[int, None]] = defaultdict(dict)
+        for kept in journal.kept("plan"):
+            self._hold(PostedPlan.model_validate(kept))
         self._next_number = max(self._posted, default=0) + 1
 
     def post(self, plan: Plan) -> PostedPlan:
@@ -151,10 +164,13 @@ class Plans:
         for number in self._posted:
             self._journal.forget("plan", str(number))
         self._posted.clear()
+        self._about.clear()
 
     def follow(self, to: str, attempt: int) -> Plan:
         """The plan for this call, counted as used; the ordinary one when none was posted for it."""
-        fitting = [posted for posted in self._posted.values() if posted.is_open and posted.is_about(to, attempt)]
+        numbers = (*self._about.get(to, ()), *self._about.get(None, ()))
+        about = (self._posted[number] for number in numbers)
+        fitting = [posted for posted in about if posted.is_open and posted.is_about(to, attempt)]
         if not fitting:
             return Plan()
         chosen = max(fitting, key=lambda posted: (posted.exactness, posted.number))
@@ -162,5 +178,9 @@ class Plans:
         return chosen
 
     def _keep(self, posted: PostedPlan) -> None:
-        self._posted[posted.number] = posted
+        self._hold(posted)
         self._journal.keep("plan", str(posted.number), posted)
+
+    def _hold(self, posted: PostedPlan) -> None:
+        self._posted[posted.number] = posted
+        self._about[posted.to][posted.number] = None

@@ -2,12 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
+import socket
+from typing import Any
+from weakref import WeakSet
 
 from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 _TRANSPORT = "duecall.transport"
+_TRANSPORTS = "duecall.transports"
+
+
+class HungUp(Exception):
+    """The connection is to be closed without an answer."""
 
 
 class CanHangUp(FastAPI):
@@ -17,8 +26,16 @@ class CanHangUp(FastAPI):
     only here, outside every middleware.
     """
 
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - FastAPI's own
+        super().__init__(**settings)
+        self._transports: WeakSet[Any] = WeakSet()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_TRANSPORT] = getattr(getattr(send, "__self__", None), "transport", None)
+        transport = getattr(getattr(send, "__self__", None), "transport", None)
+        if transport is not None:
+            self._transports.add(transport)
+        scope[_TRANSPORT] = transport
+        scope[_TRANSPORTS] = self._transports
         await super().__call__(scope, receive, send)
 
 
@@ -41,3 +58,40 @@ class NoAnswer(Response):
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def shut_the_door(scope: Scope, *, for_s: float) -> None:
+    """Closes every connection but the one of `scope`, and has the system refuse new ones for a while.
+
+    On Linux a listening socket that is shut down can listen again. asyncio has no word for it, hence the private ones.
+    """
+    own = scope[_TRANSPORT]
+    server = own._server  # noqa: SLF001 - see above
+    loop = asyncio.get_running_loop()
+    for transport in scope[_TRANSPORTS]:
+        _share_port(transport.get_extra_info("socket"))
+        if transport is not own:
+            transport.abort()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())
+        with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+            _stop_listening(same)
+    server._serving = False  # noqa: SLF001 - see above
+    loop.call_later(for_s, server._start_serving)  # noqa: SLF001 - see above
+
+
+def _stop_listening(door: socket.socket) -> None:
+    address = door.getsockname()
+    _share_port(door)
+    door.shutdown(socket.SHUT_RDWR)
+    try:
+        door.bind(address)
+    except OSError as error:
+        # It still has its port, save where the system had chosen that.
+        if error.errno != errno.EINVAL:
+            raise
+
+
+def _share_port(of: Any) -> None:  # noqa: ANN401 - a socket, or asyncio's view of one
+    """Lets a socket listen at a port that a connection still has."""
+    of.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

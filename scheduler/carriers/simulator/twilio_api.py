@@ -5,14 +5,16 @@ from base64 import b64decode
 from collections.abc import Sequence
 from secrets import compare_digest
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from scheduler.carriers.simulator.calls import API_VERSION, Call, as_resource
 from scheduler.carriers.simulator.desk import Desk
 from scheduler.carriers.simulator.exchange import Exchange
 from scheduler.carriers.simulator.listing import page
-from scheduler.carriers.simulator.order import Form, field, read_callback_change, read_form
+from scheduler.carriers.simulator.order import Form, field, gives_instructions, read_changes, read_form
+from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
 
 CALLS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls.json"
@@ -35,36 +37,38 @@ class Door:
             raise RefusedByTwilio(20404)
 
 
-def routes(*, door: Door, desk: Desk, exchange: Exchange) -> APIRouter:
-    router = APIRouter()
+def routes(*, door: Door, desk: Desk, exchange: Exchange, outage: Outage) -> list[Route]:
+    """Starlette's own routes: what FastAPI would add to each request here is time alone."""
 
-    def admit(account_sid: str, request: Request) -> None:
-        door.admit(request.headers.get("authorization"), account_sid)
+    def admit(request: Request) -> None:
+        outage.check()
+        door.admit(request.headers.get("authorization"), request.path_params["account_sid"])
 
-    @router.post(CALLS)
-    async def create(account_sid: str, request: Request) -> Response:
+    async def create(request: Request) -> Response:
         form = await _form(request)
         with desk.recorded(form) as arrival:
-            admit(account_sid, request)
+            admit(request)
             return await desk.take(form, arrival)
 
-    @router.get(CALLS)
-    async def read_many(account_sid: str, request: Request) -> JSONResponse:
-        admit(account_sid, request)
-        calls = {call.sid: call for call in exchange.all()}
-        return JSONResponse(page(calls, request.url.path, request.query_params))
+    async def read_many(request: Request) -> JSONResponse:
+        admit(request)
+        calls = exchange.all(request.query_params.get("To") or None)
+        return JSONResponse(page(calls, exchange.find, request.url.path, request.query_params))
 
-    @router.get(CALL)
-    async def read(account_sid: str, sid: str, request: Request) -> JSONResponse:
-        admit(account_sid, request)
-        return JSONResponse(as_resource(exchange.get(sid)))
+    async def read(request: Request) -> JSONResponse:
+        admit(request)
+        return JSONResponse(as_resource(exchange.get(request.path_params["sid"])))
 
-    @router.post(CALL)
-    async def update(account_sid: str, sid: str, request: Request) -> JSONResponse:
-        admit(account_sid, request)
-        return JSONResponse(as_resource(_updated(exchange, sid, await _form(request))))
+    async def update(request: Request) -> JSONResponse:
+        admit(request)
+        return JSONResponse(as_resource(_updated(exchange, request.path_params["sid"], await _form(request))))
 
-    return router
+    return [
+        Route(CALLS, create, methods=["POST"]),
+        Route(CALLS, read_many, methods=["GET"]),
+        Route(CALL, read, methods=["GET"]),
+        Route(CALL, update, methods=["POST"]),
+    ]
 
 
 async def _form(request: Request) -> Form:
@@ -76,9 +80,9 @@ def _updated(exchange: Exchange, sid: str, form: Form) -> Call:
     ways = {None: exchange.get, "canceled": exchange.cancel, "completed": exchange.hang_up}
     if status not in ways:
         raise RefusedByTwilio(20001, message="Invalid parameter: Status must be canceled or completed")
-    changes = read_callback_change(form)
-    if changes or status is None:
-        exchange.redirect(sid, changes)
+    changes, instructs = read_changes(form), gives_instructions(form)
+    if changes or instructs or status is None:
+        exchange.change(sid, changes, instructs=instructs)
     return ways[status](sid)
 
 

@@ -1,0 +1,161 @@
+"""What keeps an attempt from ringing now? Asked by the last look before it dials, and told by the explanation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.explanation import Block, Rule
+from scheduler.domain.refusals import TimezoneUnknown
+from scheduler.domain.schedule import CalleeClock
+from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee, consent_is_over, deciding_clocks, next_opening
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """The attempt's line as it is now."""
+
+    mine: bool
+    """It is held by this attempt, and is the line of the candidate's present number."""
+    held_by_another: bool = False
+    free_at: datetime | None = None
+    """When another call to this number may begin; None for the same interview, which need not wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How many calls are in progress, and how many may be."""
+
+    company_calls: int
+    company_limit: int
+    account_calls: int
+    account_limit: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """All that decides whether an attempt may ring, read by one query."""
+
+    attempt: Attempt
+    callee: Callee
+    line: Line
+    command_waiting: bool
+    account_paused: str | None
+    """Why an operator stopped everything; None while nobody has."""
+    company_paused: str | None
+    company_deleted: bool
+    interview_over: bool
+    breaker: Breaker
+    database_skew: timedelta = timedelta()
+    """The database's clock less ours, offset left out."""
+    load: Load | None = None
+    """None for a claimed attempt: it has its place already."""
+
+
+def blocks(situation: Situation, now: datetime, policy: Policy) -> tuple[Block, ...]:
+    """Every rule that says no at this instant, in the order in which they are asked. Empty: it may ring."""
+    return (*_stops(situation, now), *_times(situation, now, policy), *_places(situation, now))
+
+
+def next_possible_at(situation: Situation, now: datetime, policy: Policy) -> datetime | None:
+    """The first instant at which the clocks and the line let it ring; None when there is none before it expires.
+
+    Pauses, limits and waiting commands have no time of their own: they are among the blocks, and not asked here.
+    """
+    attempt = situation.attempt
+    start = max(now, attempt.due_at, situation.line.free_at or now)
+    try:
+        clocks = deciding_clocks(attempt, situation.callee, start)
+        opening = next_opening(clocks, situation.callee.settings, start, policy)
+        if opening is None or opening >= attempt.expires_at:
+            return None
+        return None if _consent_over(clocks, situation.callee, opening) else opening
+    except TimezoneUnknown:
+        return None
+
+
+def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
+    """What somebody decided, or what happened to the carrier."""
+    breaker = situation.breaker
+    if situation.account_paused is not None:
+        yield Block(rule=Rule.ACCOUNT_PAUSED, detail=f"All calls are paused: {situation.account_paused}")
+    if breaker.is_down(now):
+        yield Block(
+            rule=Rule.CARRIER_DOWN,
+            until=breaker.down_until,
+            detail=f"The carrier takes no calls ({breaker.cause}); it is tried again then.",
+        )
+    if situation.company_paused is not None:
+        yield Block(rule=Rule.COMPANY_PAUSED, detail=f"The company is paused: {situation.company_paused}")
+    if situation.company_deleted:
+        yield Block(rule=Rule.COMPANY_DELETED, detail="The company is deleted.")
+    if situation.interview_over:
+        yield Block(rule=Rule.INTERVIEW_OVER, detail="The interview is deleted or cancelled.")
+    if situation.command_waiting:
+        yield Block(
+            rule=Rule.COMMAND_WAITING,
+            detail="A command was accepted for this interview and is not applied yet.",
+        )
+
+
+def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Block]:
+    attempt, callee = situation.attempt, situation.callee
+    if attempt.expires_at <= now:
+        yield Block(rule=Rule.EXPIRED, detail="The interview has expired; send a later expiresAt.")
+    if callee.number is None:
+        yield Block(rule=Rule.NUMBER_MISSING, detail="The candidate has no number that may be called.")
+    try:
+        clocks = deciding_clocks(attempt, callee, now)
+        consent_over = _consent_over(clocks, callee, now)
+        opening = next_opening(clocks, callee.settings, now, policy)
+    except TimezoneUnknown:
+        yield Block(
+            rule=Rule.TIMEZONE_UNKNOWN, detail="Nothing says whose clock decides; set the candidate's timezone."
+        )
+        return
+    if consent_over:
+        yield Block(
+            rule=Rule.CONSENT_EXPIRED,
+            detail=f"The candidate's consent ended with {callee.consent_until.isoformat()}.",
+        )
+    if attempt.due_at > now:
+        yield Block(rule=Rule.NOT_DUE, until=attempt.due_at, detail="Its time has not come.")
+    if opening != now:
+        yield Block(
+            rule=Rule.WINDOW_CLOSED,
+            until=opening,
+            detail="This person may not be rung now, or not for as long as a call rings.",
+        )
+
+
+def _consent_over(clocks: tuple[CalleeClock, ...], callee: Callee, instant: datetime) -> bool:
+    return any(consent_is_over(clock, callee.consent_until, instant) for clock in clocks)
+
+
+def _places(situation: Situation, now: datetime) -> Iterator[Block]:
+    """The line, and room at the company and at the carrier."""
+    line, load = situation.line, situation.load
+    if situation.attempt.state is AttemptState.IN_PROGRESS:
+        if not line.mine:
+            yield Block(rule=Rule.NUMBER_BUSY, detail="The line of the candidate's present number is not held.")
+        return
+    if line.held_by_another:
+        yield Block(rule=Rule.NUMBER_BUSY, detail="Another call to this number is in progress.")
+    elif line.free_at is not None and line.free_at > now:
+        yield Block(
+            rule=Rule.NUMBER_BUSY,
+            until=line.free_at,
+            detail="Another call to this number ended a short while ago.",
+        )
+    if load is not None and load.company_calls >= load.company_limit:
+        yield Block(
+            rule=Rule.COMPANY_LIMIT,
+            detail=f"The company has {load.company_calls} calls in progress, and may have {load.company_limit}.",
+        )
+    if load is not None and load.account_calls >= load.account_limit:
+        yield Block(
+            rule=Rule.ACCOUNT_LIMIT,
+            detail=f"The account has {load.account_calls} calls in progress, and may have {load.account_limit}.",
+        )

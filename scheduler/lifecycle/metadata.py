@@ -1,0 +1,54 @@
+"""What metadata a resource may carry, and what a change makes of it."""
+
+import json
+from typing import Any
+
+from scheduler.domain.refusals import MetadataTooLarge
+
+MAX_BYTES = 10 * 1024
+MAX_LEVELS = 5
+MAX_KEYS = 50
+
+
+def fault(metadata: dict[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with it, as a code and a sentence; None: nothing."""
+    size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > MAX_BYTES:
+        return "METADATA_TOO_LARGE", "Metadata may have at most 10 KB of JSON."
+    if _levels(metadata) > MAX_LEVELS:
+        return "METADATA_TOO_DEEP", "Metadata may have at most 5 levels, itself included."
+    if _keys(metadata) > MAX_KEYS:
+        return "METADATA_TOO_MANY_KEYS", "Metadata may have at most 50 keys, nested ones included."
+    return None
+
+
+def merged(metadata: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """The metadata with `change` merged in, as RFC 7396 has it: objects key by key, a null removes its key.
+
+    Raises MetadataTooLarge when the result is more than metadata may be.
+    """
+    result = _merged(metadata, change)
+    if found := fault(result):
+        raise MetadataTooLarge(f"The metadata with this change: {found[1]}", reason=found[0])
+    return result
+
+
+def _merged(old: Any, change: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    result = dict(old) if isinstance(old, dict) else {}
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merged(result.get(key), value) if isinstance(value, dict) else value
+    return result
+
+
+def _levels(value: Any) -> int:  # noqa: ANN401 - JSON
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_levels, inner), default=0)
+
+
+def _keys(value: Any) -> int:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return len(value) + sum(map(_keys, value.values()))
+    return sum(map(_keys, value)) if isinstance(value, list) else 0

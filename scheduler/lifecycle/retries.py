@@ -1,0 +1,106 @@
+"""Does another attempt follow by itself, and when? By why the last one failed, and by the part of the day."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, time, timedelta
+
+from scheduler.domain.attempt import Attempt, Reason
+from scheduler.domain.company import Delay, NextDay
+from scheduler.domain.refusals import TimezoneUnknown
+from scheduler.domain.schedule import CalleeClock, Schedule
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee, consent_is_over, deciding_clocks, next_opening
+from scheduler.timing import call_windows, callee_zones
+
+RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR})
+"""Never after what a person decided, a number that does not exist, or an outcome that nobody knows."""
+
+PARTS_OF_THE_DAY = ((time(8), time(12)), (time(12), time(16)), (time(16), time(20)))
+"""Half-open, on the callee's clock."""
+
+_A_DAY = timedelta(days=1)
+
+
+def next_attempt(
+    ended: Attempt, chain: Sequence[Attempt], callee: Callee, expires_at: datetime, policy: Policy
+) -> Schedule | None:
+    """When the attempt that follows `ended` is due; None: none follows.
+
+    `chain` are all attempts of its chain, itself included. A retry that would open after `expires_at`, or when the
+    callee's consent is over, is not made.
+    """
+    delay = _delay(ended, chain, callee)
+    if delay is None or callee.number is None:
+        return None
+    assert ended.ended_at is not None
+    following = _as_retry(ended)
+    try:
+        if isinstance(delay, NextDay):
+            found = _tomorrow(following, chain, callee, ended.ended_at, policy)
+        else:
+            found = _from(following, callee, ended.ended_at + delay, policy)
+        if found is None:
+            return None
+        earliest_at, due_at = found
+        clocks = deciding_clocks(following, callee, due_at)
+        over = any(consent_is_over(clock, callee.consent_until, due_at) for clock in clocks)
+    except TimezoneUnknown:
+        return None
+    if over or due_at + policy.room >= expires_at:
+        return None
+    return Schedule(
+        requested=None,
+        clock=ended.schedule.clock,
+        due_at=due_at,
+        earliest_at=earliest_at,
+        tzdata_version=callee_zones.TZDATA_VERSION,
+    )
+
+
+def _delay(ended: Attempt, chain: Sequence[Attempt], callee: Callee) -> Delay | None:
+    retry_policy = callee.settings.retry_policy
+    if ended.reason not in RETRIED or ended.retry_number >= retry_policy.max_retries:
+        return None
+    delays = retry_policy.delays.get(ended.reason.value, ())
+    if not delays:
+        return None
+    so_often_before = sum(each.reason is ended.reason for each in chain if each.id != ended.id)
+    return delays[min(so_often_before, len(delays) - 1)]
+
+
+def _as_retry(ended: Attempt) -> Attempt:
+    return replace(ended, retry_number=ended.retry_number + 1)
+
+
+def _from(
+    following: Attempt, callee: Callee, earliest_at: datetime, policy: Policy
+) -> tuple[datetime, datetime] | None:
+    """The earliest instant, and the first opening from then on."""
+    due_at = next_opening(deciding_clocks(following, callee, earliest_at), callee.settings, earliest_at, policy)
+    return None if due_at is None else (earliest_at, due_at)
+
+
+def _tomorrow(
+    following: Attempt, chain: Sequence[Attempt], callee: Callee, ended_at: datetime, policy: Policy
+) -> tuple[datetime, datetime] | None:
+    """The part of tomorrow that was tried least, of those in which there is an opening; else the next opening."""
+    clock = _one_clock(following.schedule.clock)
+    tomorrow = call_windows.local_times(clock, ended_at)[0].date() + _A_DAY
+    tried = Counter(_part(clock, each.claimed_at) for each in chain if each.claimed_at is not None)
+    for begins, ends in sorted(PARTS_OF_THE_DAY, key=lambda part: tried[part]):
+        opens = call_windows.instant_of(clock, datetime.combine(tomorrow, begins))
+        found = _from(following, callee, opens, policy)
+        if found is not None and found[1] < call_windows.instant_of(clock, datetime.combine(tomorrow, ends)):
+            return found
+    return _from(following, callee, call_windows.instant_of(clock, datetime.combine(tomorrow, time.min)), policy)
+
+
+def _part(clock: CalleeClock, instant: datetime) -> tuple[time, time] | None:
+    local = call_windows.local_times(clock, instant)[0].time()
+    return next(((begins, ends) for begins, ends in PARTS_OF_THE_DAY if begins <= local < ends), None)
+
+
+def _one_clock(clock: CalleeClock) -> CalleeClock:
+    """Of several zones the first one tells which part of the day it is; openings are asked of all."""
+    return clock if clock.offset is not None else replace(clock, zones=clock.zones[:1])

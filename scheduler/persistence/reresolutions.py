@@ -1,0 +1,90 @@
+"""Reresolutions: whose pending attempts are to be looked at anew, and how far that has come."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, any_, delete, func, insert, select, update
+
+from scheduler.persistence.tables import reresolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reresolution:
+    """Hours, zones or a number of a company, or of one of its candidates, have changed."""
+
+    id: int
+    company_id: UUID
+    candidate_id: UUID | None
+    after_id: UUID | None
+    """Attempts up to this id are done."""
+    asked_at: datetime
+    is_last_pass: bool
+
+
+class Reresolutions:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def ask(self, company_id: UUID, candidate_id: UUID | None, now: datetime) -> None:
+        self._connection.execute(
+            insert(reresolutions).values(
+                company_id=company_id,
+                candidate_id=candidate_id,
+                is_last_pass=False,
+                not_before=now,
+                asked_at=now,
+                rung_at=now,
+            )
+        )
+
+    def lock_next(self, now: datetime) -> Reresolution | None:
+        """The oldest that nobody is at, and whose time has come."""
+        row = self._connection.execute(
+            select(reresolutions)
+            .where(reresolutions.c.not_before <= now)
+            .order_by(reresolutions.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        ).one_or_none()
+        if row is None:
+            return None
+        return Reresolution(
+            id=row.id,
+            company_id=row.company_id,
+            candidate_id=row.candidate_id,
+            after_id=row.after_id,
+            asked_at=row.asked_at,
+            is_last_pass=row.is_last_pass,
+        )
+
+    def came_to(self, reresolution_id: int, after_id: UUID) -> None:
+        self._connection.execute(
+            update(reresolutions).where(reresolutions.c.id == reresolution_id).values(after_id=after_id)
+        )
+
+    def once_more(self, reresolution_id: int, not_before: datetime) -> None:
+        """From the first attempt on, for the last time, then."""
+        self._connection.execute(
+            update(reresolutions)
+            .where(reresolutions.c.id == reresolution_id)
+            .values(after_id=None, is_last_pass=True, not_before=not_before)
+        )
+
+    def done(self, reresolution_id: int) -> None:
+        self._connection.execute(delete(reresolutions).where(reresolutions.c.id == reresolution_id))
+
+    def ring_waiting(self, rung_before: datetime, now: datetime) -> bool:
+        """Whether one waits that nobody was rung for lately; it counts as rung for now."""
+        waiting = (
+            select(reresolutions.c.id)
+            .where(reresolutions.c.rung_at <= rung_before, reresolutions.c.not_before <= now)
+            .with_for_update(skip_locked=True)
+        )
+        rows = self._connection.execute(
+            update(reresolutions)
+            .where(reresolutions.c.id == any_(func.array(waiting.scalar_subquery())))
+            .values(rung_at=now)
+            .returning(reresolutions.c.id)
+        ).all()
+        return bool(rows)

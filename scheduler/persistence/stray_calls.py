@@ -1,0 +1,50 @@
+"""Stray calls: those that must not be, until the carrier has ended them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, any_, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from scheduler.persistence.tables import stray_calls
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrayCall:
+    call_sid: str
+    attempt_id: UUID
+
+
+class StrayCalls:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, stray: StrayCall, now: datetime) -> None:
+        """It is to be ended; one that is known already is asked about again."""
+        self._connection.execute(
+            insert(stray_calls)
+            .values(call_sid=stray.call_sid, attempt_id=stray.attempt_id, seen_at=now, look_at=now)
+            .on_conflict_do_nothing(index_elements=["call_sid"])
+        )
+
+    def take(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
+        """Those that are to be ended now; nobody else tries until `hold_until`."""
+        due = (
+            select(stray_calls.c.call_sid)
+            .where(stray_calls.c.look_at <= now)
+            .order_by(stray_calls.c.look_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = self._connection.execute(
+            update(stray_calls)
+            .where(stray_calls.c.call_sid == any_(func.array(due.scalar_subquery())))
+            .values(look_at=hold_until)
+            .returning(stray_calls.c.call_sid, stray_calls.c.attempt_id)
+        )
+        return [StrayCall(call_sid=row.call_sid, attempt_id=row.attempt_id) for row in rows]
+
+    def ended(self, call_sid: str) -> None:
+        """The carrier has ended it; nobody asks any more."""
+        self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=None))

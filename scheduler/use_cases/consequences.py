@@ -1,0 +1,232 @@
+"""What follows when something happens to an attempt: its line, its interview, a retry; in the caller's transaction."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import uuid4
+
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    Cancelled,
+    Created,
+    Event,
+    LegSeen,
+    MovedBySettings,
+    Proven,
+    Reason,
+)
+from scheduler.domain.call import CallNews, Rank
+from scheduler.domain.interview import Interview
+from scheduler.domain.refusals import PhoneNumberInvalid
+from scheduler.domain.schedule import Schedule
+from scheduler.hashing import Hasher
+from scheduler.lifecycle import decisions, interviews, retries
+from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
+from scheduler.logs import log
+from scheduler.persistence.attempts import CalleeRow
+from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.stray_calls import StrayCall
+from scheduler.timing import callee_zones
+from scheduler.timing.callee_zones import CalleeNumber
+
+_log = log(__name__)
+
+
+class Alarmed(Exception):
+    """Something that must never happen has. Leaves the transaction, which holds an attempt, and writes nothing.
+
+    The company is paused by `sound` in a transaction of its own, because companies are locked before attempts.
+    """
+
+    def __init__(self, alarm: Alarm, attempt: Attempt) -> None:
+        super().__init__(alarm.cause)
+        self.alarm = alarm
+        self.attempt = attempt
+
+
+def sound(stores: Stores, alarmed: Alarmed, now: datetime) -> None:
+    """No call of this company is claimed until a person has looked, and the call that must not be is ended."""
+    alarm, attempt = alarmed.alarm, alarmed.attempt
+    stores.companies.pause(attempt.company_id, f"ALARM: {alarm.cause}", now)
+    if alarm.stray_sid is not None:
+        stores.stray_calls.add(StrayCall(call_sid=alarm.stray_sid, attempt_id=attempt.id), now)
+    _log.error(
+        "the company is paused until somebody has looked",
+        alarm=alarm.cause,
+        attempt_id=str(attempt.id),
+        company_id=str(attempt.company_id),
+    )
+
+
+def callee_from(row: CalleeRow) -> Callee:
+    return Callee(
+        number=number_or_none(row.phone_number),
+        timezone=row.timezone,
+        consent_until=row.gdpr_expiry_date,
+        settings=row.settings,
+    )
+
+
+def number_or_none(text: str | None) -> CalleeNumber | None:
+    """The candidate's present number; None also when it is one no more, so that its line is nobody's."""
+    try:
+        return None if text is None else callee_zones.read_number(text)
+    except PhoneNumberInvalid:
+        return None
+
+
+class Consequences:
+    """Saves what happened to an attempt together with what follows from it.
+
+    Everywhere interview and attempt are locked by the caller, in this order.
+    """
+
+    def __init__(self, database: Database, hasher: Hasher, policy: Policy, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._hasher = hasher
+        self._policy = policy
+        self._now = now
+
+    def sound(self, alarmed: Alarmed) -> None:
+        """Pause the company, in a transaction of its own. Raises DatabaseAway."""
+        with self._database.transaction() as stores:
+            sound(stores, alarmed, self._now())
+
+    def hear(
+        self, stores: Stores, interview: Interview, attempt: Attempt, news: CallNews, actor: str, now: datetime
+    ) -> Attempt | AskTheCarrier:
+        """Let the carrier's news change the attempt. Raises Alarmed."""
+        callee = callee_from(stores.attempts.callee_of(interview.id)) if attempt.reason is None else None
+        heard = decisions.on_news(attempt, news, callee, now, self._policy)
+        if isinstance(heard, Alarm):
+            raise Alarmed(heard, attempt)
+        if isinstance(heard, AskTheCarrier):
+            return heard
+        return self.take_in(stores, interview, attempt, heard, actor, now)
+
+    def take_in(
+        self,
+        stores: Stores,
+        interview: Interview,
+        attempt: Attempt,
+        events: Sequence[Event],
+        actor: str,
+        now: datetime,
+    ) -> Attempt:
+        """The attempt after `events`, saved with its line, its interview and the retry that follows. Raises Alarmed."""
+        before = attempt
+        for event in events:
+            attempt = stores.attempts.save(attempt, event, actor, now)
+            if isinstance(event, LegSeen):
+                self._hold_line(stores, attempt)
+        if is_busy(before) and not is_busy(attempt):
+            self._free_line(stores, attempt, now)
+        if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
+            attempt = self._unless_over(stores, interview, attempt, actor, now)
+        if any(isinstance(event, LegSeen | Proven) for event in events):
+            self._cancel_successor(stores, interview, attempt, actor, now)
+        if is_over(attempt) and not has_live_leg(attempt):
+            self._settle_interview(stores, interview, before, attempt, actor, now)
+        return attempt
+
+    def _hold_line(self, stores: Stores, attempt: Attempt) -> None:
+        assert attempt.number_hash is not None
+        if not stores.lines.hold(attempt.number_hash, attempt.id):
+            # Somebody else is calling that number at this moment: two legs to one phone.
+            stray = attempt.call_sid if attempt.heard_rank < Rank.ANSWERED else None
+            raise Alarmed(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray), attempt)
+
+    def _free_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
+        if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
+            stores.lines.give_back(attempt.id)
+            return
+        # After an unknown outcome the same interview waits too: nobody knows whether that phone is ringing.
+        same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
+        stores.lines.rest(attempt.id, same, now + self._policy.line_gap)
+
+    def _unless_over(
+        self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
+    ) -> Attempt:
+        """What comes back while its interview was deleted or cancelled meanwhile waits for nothing."""
+        if interviews.may_go_on(interview):
+            return attempt
+        reason = Reason.INTERVIEW_DELETED if interview.deleted_at is not None else Reason.CANDIDATE_DELETED
+        return stores.attempts.save(attempt, Cancelled(reason=reason), actor, now)
+
+    def _cancel_successor(
+        self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
+    ) -> None:
+        """Who asked for another call did not know of this one: it is live, or it has reached the person."""
+        if not (has_live_leg(attempt) or attempt.state is AttemptState.COMPLETED):
+            return
+        successor = stores.attempts.lock_open(interview.id)
+        if successor is not None and successor.state is AttemptState.PENDING:
+            stores.attempts.save(successor, Cancelled(reason=Reason.REPLACED), actor, now)
+
+    def _settle_interview(
+        self, stores: Stores, interview: Interview, before: Attempt, attempt: Attempt, actor: str, now: datetime
+    ) -> None:
+        goes_on = self._retry(stores, interview, attempt, actor, now) if not is_over(before) else False
+        if not goes_on and attempt.state is AttemptState.FAILED:
+            goes_on = stores.attempts.has_open(interview.id)
+        status = interviews.status_after(interview.status, attempt, goes_on=goes_on)
+        if status is not interview.status:
+            stores.interviews.set_status(interview.id, status, now)
+
+    def _retry(self, stores: Stores, interview: Interview, ended: Attempt, actor: str, now: datetime) -> bool:
+        """Make the attempt that follows by itself, when one does."""
+        if ended.reason not in retries.RETRIED or not interviews.may_go_on(interview):
+            return False
+        row = stores.attempts.callee_of(interview.id)
+        if row.company_deleted:
+            return False
+        callee = callee_from(row)
+        chain = stores.attempts.of_chain(ended.chain_id)
+        schedule = retries.next_attempt(ended, chain, callee, interview.expires_at, self._policy)
+        if schedule is None:
+            return False
+        assert callee.number is not None
+        self.add_attempt(
+            stores,
+            _retry_of(ended, schedule, self._hasher.number(callee.number.e164), interview, now),
+            actor,
+        )
+        return True
+
+    def add_attempt(self, stores: Stores, attempt: Attempt, actor: str) -> None:
+        """A new pending attempt, with a line to wait for; the clock is told when it is due already."""
+        assert attempt.number_hash is not None
+        stores.lines.ensure(attempt.number_hash, attempt.created_at)
+        stores.attempts.add(attempt, Created(), actor)
+        if attempt.due_at <= attempt.created_at:
+            stores.notify_due()
+
+    def move(self, stores: Stores, attempt: Attempt, schedule: Schedule, number: str, now: datetime) -> None:
+        """A pending attempt is due at another time, or rings another number, because settings changed."""
+        number_hash = self._hasher.number(number)
+        stores.lines.ensure(number_hash, now)
+        stores.attempts.save(attempt, MovedBySettings(schedule=schedule, number_hash=number_hash), "settings", now)
+        if schedule.due_at <= now:
+            stores.notify_due()
+
+
+def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:
+    return Attempt(
+        id=uuid4(),
+        interview_id=interview.id,
+        company_id=interview.company_id,
+        chain_id=ended.chain_id,
+        retry_number=ended.retry_number + 1,
+        manual=False,
+        state=AttemptState.PENDING,
+        schedule=schedule,
+        due_at=schedule.due_at,
+        expires_at=interview.expires_at,
+        number_hash=number_hash,
+        warnings=ended.warnings,
+        created_at=now,
+        updated_at=now,
+    )

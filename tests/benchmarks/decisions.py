@@ -1,0 +1,154 @@
+"""What a decision costs: from a phone number and a text to the next opening. Run by `make bench`; no test.
+
+Each number is met once, as in production: what is kept between decisions are only the clocks' weeks and the metadata
+of countries, never an answer. Measured in one process are thousands of decisions; measured in a new process each is
+the first one, which also reads a country's metadata. The ratios are to what `phonenumbers` alone takes for the same
+numbers in the same run, one `parse` and one `is_valid_number`: less is not to be had through it.
+"""
+
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import phonenumbers
+
+from scheduler.domain.company import DEFAULT_INTERVALS
+from scheduler.timing import call_windows, callee_zones, requested_time
+
+SEED = 20_261_125
+NUMBERS = 5_000
+FIRST_DECISIONS = 15
+NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+ROOM = timedelta(seconds=35)
+BAR_US = 150
+BAR_MANY_ZONES_US = 1_000
+
+SLOVAK = "+421915123456"
+AMERICAN = "+12125551234"
+TOLL_FREE = "+18004633339"
+AUSTRALIAN = "+61412345678"
+
+
+def decide(number: str, text: str) -> datetime | None:
+    requested = requested_time.read(text)
+    callee = callee_zones.read_number(number)
+    clock = callee_zones.deciding_clock(requested, candidate_zone=None, number=callee, company_zone="Europe/Bratislava")
+    if len(clock.zones) > 1:
+        call_windows.common_minutes(clock, DEFAULT_INTERVALS, NOW)
+    instant = call_windows.resolve(requested, clock)
+    return call_windows.next_open(clock, DEFAULT_INTERVALS, instant, room=ROOM)
+
+
+def parse_and_validate(number: str) -> None:
+    phonenumbers.is_valid_number(phonenumbers.parse(number))
+
+
+# --- numbers, each another one
+
+
+def alike(example: str, dice: random.Random) -> Iterator[str]:
+    """Valid numbers that differ from `example` in their last four digits; at most as many as tries."""
+    for _ in range(20 * NUMBERS):
+        number = f"{example[:-4]}{dice.randrange(10_000):04}"
+        if phonenumbers.is_valid_number(phonenumbers.parse(number)):
+            yield number
+
+
+def toll_free(dice: random.Random) -> Iterator[str]:
+    while True:
+        yield f"+1800{dice.randrange(2, 10)}{dice.randrange(1_000_000):06}"
+
+
+def of_the_world(dice: random.Random) -> Iterator[str]:
+    """From country to country, mobiles and fixed lines."""
+    kinds = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE)
+    examples = [
+        phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+        for region in sorted(phonenumbers.SUPPORTED_REGIONS)
+        for kind in kinds
+        if (example := phonenumbers.example_number_for_type(region, kind)) is not None
+    ]
+    sources = [alike(example, dice) for example in examples]
+    while True:
+        for source in dice.sample(sources, len(sources)):
+            yield from islice(source, 1)
+
+
+def distinct(numbers: Iterator[str]) -> list[str]:
+    return list(islice(dict.fromkeys(islice(numbers, 2 * NUMBERS)), NUMBERS))
+
+
+def texts(count: int, dice: random.Random) -> list[str]:
+    written = [NOW + timedelta(seconds=dice.randrange(30 * 86_400)) for _ in range(count)]
+    return [f"{instant:%Y-%m-%dT%H:%M:%S}Z" for instant in written]
+
+
+# --- measuring
+
+
+def microseconds(act: Callable[..., object], *arguments: Sequence[str]) -> list[float]:
+    taken = []
+    for each in zip(*arguments, strict=True):
+        begun = time.perf_counter_ns()
+        act(*each)
+        taken.append((time.perf_counter_ns() - begun) / 1_000)
+    return taken
+
+
+def first_in_a_new_process(what: str, number: str) -> float:
+    asked = [sys.executable, "-m", "tests.benchmarks.decisions", what, number]
+    done = subprocess.run(asked, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def head(title: str) -> None:
+    print(f"\n  {title:<52}{'median':>8}{'p99':>8}{'phonenumbers':>14}{'ratio':>7}")
+
+
+def row(name: str, taken: Sequence[float], baseline: Sequence[float], bar: float | None) -> None:
+    median, alone = statistics.median(taken), statistics.median(baseline)
+    p99 = statistics.quantiles(taken, n=100, method="inclusive")[98]
+    verdict = "" if bar is None else f"   bar {bar:.0f}: {'kept' if median <= bar else 'MISSED'}"
+    print(f"  {name:<52}{median:>8.0f}{p99:>8.0f}{alone:>14.0f}{median / alone:>7.1f}{verdict}")
+
+
+MANY: tuple[tuple[str, Callable[[random.Random], Iterator[str]], float], ...] = (
+    ("the world, from country to country", of_the_world, BAR_US),
+    ("Slovak mobiles, one zone", lambda dice: alike(SLOVAK, dice), BAR_US),
+    ("an American area code, one zone", lambda dice: alike(AMERICAN, dice), BAR_US),
+    ("Australian mobiles, four zones", lambda dice: alike(AUSTRALIAN, dice), BAR_US),
+    ("American toll-free, 42 zones", toll_free, BAR_MANY_ZONES_US),
+)
+FIRST: tuple[tuple[str, str, float | None], ...] = (
+    ("a Slovak mobile", SLOVAK, None),
+    ("an American area code", AMERICAN, None),
+    ("American toll-free, 42 zones", TOLL_FREE, BAR_MANY_ZONES_US),
+)
+
+
+def main() -> None:
+    dice = random.Random(SEED)
+    head(f"us a decision; {NUMBERS} numbers, met once each")
+    for name, numbers, bar in MANY:
+        asked = distinct(numbers(dice))
+        baseline = microseconds(parse_and_validate, asked)
+        row(name, microseconds(decide, asked, texts(len(asked), dice)), baseline, bar)
+    head(f"us for the first one of a process; {FIRST_DECISIONS} processes")
+    for name, number, first_bar in FIRST:
+        baseline = [first_in_a_new_process("parse", number) for _ in range(FIRST_DECISIONS)]
+        row(name, [first_in_a_new_process("decide", number) for _ in range(FIRST_DECISIONS)], baseline, first_bar)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case []:
+            main()
+        case ["parse", number]:
+            print(microseconds(parse_and_validate, [number])[0])
+        case ["decide", number]:
+            print(microseconds(decide, [number], ["2026-04-07T22:00Z"])[0])

@@ -1,0 +1,259 @@
+"""The next opening is the first that a walk over the minutes finds: every zone, any hours, any clocks at once.
+
+The walk shares nothing with the code that it judges. Its offsets are told by `whenever`, another implementation with
+its own reader of the zone files; hours are marked minute by minute in a table of the week; and what is open at once is
+seen by laying the minutes of several clocks over one another.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import whenever
+
+from scheduler.domain.company import CallTimeInterval, Weekday
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.timing import call_windows, zone_names
+
+SEED = 20_261_125
+CASES_A_ZONE = 60
+"""Of which each third has one clock, the next two or three zones in one, and the last several clocks."""
+CASES_A_NIGHT = 40
+
+MINUTES_A_DAY = 24 * 60
+MINUTES_A_WEEK = 7 * MINUTES_A_DAY
+SEARCHED_DAYS = 35
+WALKED = (SEARCHED_DAYS + 8) * MINUTES_A_DAY
+"""From the day of the instant: what is searched, and a week for the room of an opening found on the last day."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH_IN_WEEK = 3 * MINUTES_A_DAY
+"""Minutes from Monday's midnight to that of the first of January 1970, a Thursday."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _the_wheels_zones_for_both() -> Iterator[None]:
+    before = whenever.get_tzpath()
+    whenever.reset_tzpath(())
+    yield
+    whenever.reset_tzpath(before)
+
+
+# --- the walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hours:
+    """Hours of a week, both as the code wants them and as a table with a byte for each minute from Monday on."""
+
+    intervals: tuple[CallTimeInterval, ...]
+    open_minutes: bytes
+
+
+def hours(written: Sequence[tuple[Sequence[int], int, int]]) -> Hours:
+    """From (days, first minute, minutes long)."""
+    table = bytearray(2 * MINUTES_A_WEEK)
+    for days, start, length in written:
+        for day in days:
+            begins = day * MINUTES_A_DAY + start
+            table[begins : begins + length] = b"\1" * length
+    sunday_night = table[MINUTES_A_WEEK:].rstrip(b"\0")  # reaches into Monday
+    for minute, is_open in enumerate(sunday_night):
+        table[minute] |= is_open
+    return Hours(
+        intervals=tuple(
+            CallTimeInterval(
+                days=frozenset(Weekday(day) for day in days),
+                start=timedelta(minutes=start),
+                end=timedelta(minutes=start + length),
+            )
+            for days, start, length in written
+        ),
+        open_minutes=bytes(table[:MINUTES_A_WEEK]),
+    )
+
+
+def offset_at(zone: str, minute: int) -> int:
+    """Minutes ahead of UTC at a minute since 1970."""
+    told = whenever.Instant.from_timestamp(minute * 60).to_tz(zone).offset.total("minutes")
+    assert told == int(told), "the walk goes in whole minutes"
+    return int(told)
+
+
+@cache
+def pieces(zone: str, day: int) -> tuple[tuple[int, int], ...]:
+    """(minute, offset) where each offset begins, over all the minutes walked from that day's midnight UTC on.
+
+    Looked at every six hours, and at each minute between two looks that differ.
+    """
+    first = day * MINUTES_A_DAY
+    marks = [(minute, offset_at(zone, minute)) for minute in range(first, first + WALKED + 1, 6 * 60)]
+    found = [marks[0]]
+    for (early, before), (late, after) in pairwise(marks):
+        if before != after:
+            changed = next(minute for minute in range(early, late + 1) if offset_at(zone, minute) != before)
+            found.append((changed, offset_at(zone, changed)))
+    return tuple(found)
+
+
+def on_the_wall(kept: str | int, day: int, open_minutes: bytes) -> int:
+    """A byte a minute from that day's midnight UTC on: whether a zone, or an offset in minutes, shows an open one."""
+    begun = pieces(kept, day) if isinstance(kept, str) else ((day * MINUTES_A_DAY, kept),)
+    ends = [minute for minute, _ in begun[1:]] + [day * MINUTES_A_DAY + WALKED]
+    shown = bytearray()
+    for (begins, offset), end in zip(begun, ends, strict=True):
+        at = (begins + offset + EPOCH_IN_WEEK) % MINUTES_A_WEEK
+        length = end - begins
+        shown += (open_minutes * (length // MINUTES_A_WEEK + 2))[at : at + length]
+    assert len(shown) == WALKED
+    return int.from_bytes(shown)
+
+
+def first_by_walking(
+    kept: Sequence[str | int], open_minutes: bytes, instant: datetime, room: timedelta
+) -> datetime | None:
+    day = (instant - EPOCH).days
+    together = on_the_wall(kept[0], day, open_minutes)
+    for other in kept[1:]:
+        together &= on_the_wall(other, day, open_minutes)
+    minutes = together.to_bytes(WALKED)
+    midnight = EPOCH + timedelta(days=day)
+    at = (instant - midnight) // timedelta(minutes=1)
+    while (opens := minutes.find(1, at)) >= 0:
+        closes = minutes.find(0, opens)
+        at = WALKED if closes < 0 else closes
+        opening = max(midnight + timedelta(minutes=opens), instant)
+        if midnight + timedelta(minutes=at) - opening > room:
+            return opening if opening - instant <= timedelta(days=SEARCHED_DAYS) else None
+    return None
+
+
+# --- the cases
+
+
+def clocks_of(kept: Sequence[str | int], dice: random.Random) -> tuple[CalleeClock, ...]:
+    """The same as the code wants it: an offset is a clock of its own, zones are one clock or several."""
+    offsets = [
+        CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(minutes=each))
+        for each in kept
+        if isinstance(each, int)
+    ]
+    zones = [each for each in kept if isinstance(each, str)]
+    cut = dice.randint(0, len(zones))
+    named = [
+        CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=tuple(sorted(part)))
+        for part in (zones[:cut], zones[cut:])
+        if part
+    ]
+    return (*named, *offsets)
+
+
+def any_hours(dice: random.Random) -> Hours:
+    """One to five intervals: most of some hours, some of minutes, some over midnight, some to 24:00 or all day."""
+    written = []
+    for _ in range(dice.randint(1, 5)):
+        days = dice.sample(range(7), dice.randint(1, 7))
+        start = dice.choice((0, dice.randrange(MINUTES_A_DAY), dice.randrange(0, MINUTES_A_DAY, 30)))
+        to_midnight = MINUTES_A_DAY - start
+        length = dice.choice((dice.randint(1, 5), dice.randint(30, 720), dice.randint(1, 1440), to_midnight))
+        written.append((days, start, length))
+    return hours(written)
+
+
+def any_room(dice: random.Random) -> timedelta:
+    return dice.choice(
+        (
+            timedelta(0),
+            timedelta(seconds=35),
+            timedelta(minutes=dice.randint(1, 10)),
+            timedelta(minutes=dice.randint(1, 1500)),
+            timedelta(seconds=dice.randint(1, 7200)),
+        )
+    )
+
+
+def any_second(day: int, dice: random.Random) -> datetime:
+    second = dice.choice((dice.randrange(86_400), dice.randrange(1440) * 60))
+    return EPOCH + timedelta(days=day, seconds=second, microseconds=dice.choice((0, dice.randrange(1_000_000))))
+
+
+def check(kept: Sequence[str | int], worked: Hours, instant: datetime, room: timedelta, dice: random.Random) -> bool:
+    """Whether it was open; fails where code and walk disagree."""
+    clocks = clocks_of(kept, dice)
+    walked = first_by_walking(kept, worked.open_minutes, instant, room)
+    told = call_windows.next_open(clocks, worked.intervals, instant, room=room)
+    case = f"{clocks}, {worked.intervals}, at {instant.isoformat()}, room {room}"
+    assert told == walked, case
+    assert call_windows.is_open(clocks, worked.intervals, instant, room=room) == (walked == instant), case
+    if len(clocks) == 1:
+        assert call_windows.next_open(clocks[0], worked.intervals, instant, room=room) == walked, case
+    return walked is not None
+
+
+YEARS = ((2024, 2030), (2024, 2037), (1973, 2024), (2038, 2090))
+"""Twice those that matter; those behind us; those beyond the last change that the files list."""
+
+
+def any_days(dice: random.Random) -> list[int]:
+    return [(datetime(dice.randint(*span), 1, 1, tzinfo=UTC) - EPOCH).days + dice.randrange(365) for span in YEARS]
+
+
+def test_the_next_opening_in_every_zone_is_the_first_that_a_walk_finds(capsys: pytest.CaptureFixture[str]) -> None:
+    dice, places = random.Random(SEED), sorted(zone_names.PLACES)
+    count = found = 0
+    for zone in places:
+        days = any_days(dice)
+        for number in range(CASES_A_ZONE):
+            day = days[number % len(days)]
+            others: list[str | int] = []
+            if number % 3:
+                others = dice.sample(places, dice.randint(0, 2))
+            if number % 3 == 2:
+                others.append(dice.choice((dice.randrange(-1080, 1081), dice.randrange(-48, 57) * 15)))
+            kept = [zone, *(each for each in dict.fromkeys(others) if each != zone)]
+            found += check(kept, any_hours(dice), any_second(day, dice), any_room(dice), dice)
+            count += 1
+    with capsys.disabled():
+        print(
+            f"\n  {count} next openings in {len(places)} zones walked, seed {SEED}; {found} found, the rest rightly not"
+        )
+    assert count >= 20_000
+    assert count // 2 < found < count
+
+
+HARD_PLACES = [
+    pytest.param("Australia/Lord_Howe", 30, 2, id="Lord Howe shifts by half an hour"),
+    pytest.param("Africa/Casablanca", 60, 2, id="Casablanca's winter is Ramadan"),
+    pytest.param("America/Santiago", 60, 2, id="Santiago shifts at midnight"),
+    pytest.param("Antarctica/Troll", 120, 2, id="Troll shifts by two hours"),
+    pytest.param("Pacific/Chatham", 60, 2, id="the Chathams stand at quarter hours"),
+    pytest.param("Asia/Kathmandu", 0, 0, id="Kathmandu stands at a quarter hour and never shifts"),
+    pytest.param("Asia/Gaza", 60, 2, id="Gaza's summer begins after Ramadan"),
+    pytest.param("Africa/Cairo", 60, 2, id="Cairo shifts at midnight, on a Friday and on a Thursday"),
+]
+
+
+@pytest.mark.parametrize(("zone", "shift", "nights_in_2025"), HARD_PLACES)
+def test_over_the_nights_of_a_hard_place_it_is_the_first_that_a_walk_finds(
+    zone: str, shift: int, nights_in_2025: int
+) -> None:
+    dice = random.Random(f"{SEED} {zone}")
+    new_year = (datetime(2025, 1, 1, tzinfo=UTC) - EPOCH).days
+    begun = sorted({piece for day in range(new_year, new_year + 365 * 3, 40) for piece in pieces(zone, day)})
+    changes = [(late, after - before) for (_, before), (late, after) in pairwise(begun) if before != after]
+    in_2025 = [late for late, _ in changes if late < (new_year + 365) * MINUTES_A_DAY]
+    assert len(in_2025) == nights_in_2025
+    assert {abs(moved) for _, moved in changes} == ({shift} if shift else set())
+    nights = [late for late, _ in changes] or [(new_year + day) * MINUTES_A_DAY for day in range(0, 1095, 180)]
+    for night in nights:
+        for _ in range(CASES_A_NIGHT):
+            instant = EPOCH + timedelta(minutes=night, seconds=dice.randint(-8 * 3600, 4 * 3600))
+            wall = (night + offset_at(zone, night)) % MINUTES_A_DAY
+            start = (wall + dice.randint(-150, 90)) % MINUTES_A_DAY
+            narrow = hours([(range(7), start, dice.randint(1, 180))])
+            kept = [zone, *dice.choice(([], [], ["Europe/Bratislava"], [0]))]
+            check(kept, dice.choice((narrow, any_hours(dice))), instant, any_room(dice), dice)
