@@ -116,6 +116,8 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
     intake.create(intake.body(scheduledAt=FIRST_NAME))
     intake.create(intake.body(extra=NUMBER, agentId=EMAIL))
     intake.send("POST", "/interviews", content=f'{{"candidate": "{LAST_NAME}'.encode())
+    intake.send("POST", "/call-times/preview", json={"phoneNumber": NUMBER})
+    intake.send("POST", "/call-times/preview", json={"phoneNumber": f"{NUMBER}x"})
     made = intake.get(f"/commands/{EMAIL}").json()["data"]["result"]["id"]
     intake.get(f"/interviews/{made}", name=NUMBER)
     intake.get(f"/nothing/{NUMBER}")
@@ -127,6 +129,8 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
         ("POST", "/interviews", 400),
         ("POST", "/interviews", 400),
         ("POST", "/interviews", 400),
+        ("POST", "/call-times/preview", 200),
+        ("POST", "/call-times/preview", 400),
         ("GET", "/commands/{reference}", 200),
         ("GET", "/interviews/{interviewId}", 200),
         ("GET", "-", 404),
