@@ -12,6 +12,9 @@ from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import (
     AN_HOUR_LATER,
     ASYNC,
+    EMAIL,
+    FIRST_NAME,
+    NUMBER,
     TOMORROW,
     Call,
     Intake,
@@ -20,7 +23,9 @@ from tests.api_shim.intake import (
     a_worker,
     an_intake,
     applied,
+    call_of,
 )
+from tests.builders import House, a_number, a_placed_attempt
 from tests.conftest import NOON
 
 KEY = {"Idempotency-Key": "k"}
@@ -255,6 +260,18 @@ def test_an_ats_key_names_the_company(intake: Intake, call: Call, worker: Worker
     answer = kind.send(ats, call, {}, params={"companyId": str(intake.seeded.company_id)})
     assert answer.status_code == kind.status, answer.text
     assert kind.tells(data_of(answer))
+
+
+def test_what_is_kept_of_an_answer_names_nobody_and_no_metadata(intake: Intake, house: House, worker: Worker) -> None:
+    number = a_number()
+    call = call_of(a_placed_attempt(house, number))
+    changed = intake.send("PATCH", call.interview, json={"metadata": {"ref": "A-18"}})
+    assert changed.json()["data"]["callAttempts"][0]["status"] == "IN_PROGRESS"
+    assert intake.send("POST", a_call(intake).attempts, json={"scheduledAt": AN_HOUR_LATER}).status_code == 201
+    kept = str(intake.ask("SELECT body, answer FROM inbox"))
+    assert "snapshot" in kept
+    assert not [each for each in (number[1:], NUMBER[1:], "A-18", FIRST_NAME, EMAIL) if each in kept]
+    assert [body for body, _ in intake.ask("SELECT body, answer FROM inbox") if body is not None] == []
 
 
 def test_a_command_in_quarantine_is_told_as_such(intake: Intake, call: Call) -> None:
