@@ -8,7 +8,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from scheduler.domain.attempt import Attempt, Cancelled, Ended, Reason
+from scheduler.domain.attempt import Attempt, Cancelled, Ended, LegSeen, Reason
+from scheduler.domain.call import Rank
+from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import (
     AN_HOUR_LATER,
     ASYNC,
@@ -27,6 +29,7 @@ from tests.builders import (
     a_claimed_attempt,
     a_pending_attempt,
     a_placed_attempt,
+    a_sid,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
@@ -47,6 +50,12 @@ def cancelled(house: House) -> Attempt:
     return house.take(waiting(house), Cancelled(reason=Reason.CANCELLED_BY_USER))
 
 
+def seen_to_be_live(house: House) -> Attempt:
+    given_up = an_attempt_of_unknown_outcome(house)
+    look_at = house.now() + timedelta(minutes=1)
+    return house.take(given_up, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=look_at))
+
+
 IN_PROGRESS, NOT_PENDING, FINISHED = "CALL_ATTEMPT_IN_PROGRESS", "CALL_ATTEMPT_NOT_PENDING", "INTERVIEW_FINISHED"
 STATES: list[Any] = [
     pytest.param(waiting, "PENDING", 204, 204, 201, id="it waits"),
@@ -56,6 +65,7 @@ STATES: list[Any] = [
     pytest.param(lambda house: ended(house, Reason.ANSWERED), "COMPLETED", NOT_PENDING, 204, FINISHED, id="answered"),
     pytest.param(lambda house: ended(house, Reason.DECLINED), "FAILED", NOT_PENDING, 204, 201, id="declined"),
     pytest.param(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201, id="nobody knows what became of it"),
+    pytest.param(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS, id="given up, and it rings after all"),
     pytest.param(cancelled, "CANCELLED", NOT_PENDING, 204, 201, id="cancelled"),
 ]
 made_by_state = pytest.mark.parametrize(("make", "status", "move", "delete", "invoke"), STATES)
@@ -185,6 +195,18 @@ def test_another_companys_attempt_is_the_same_404_as_none(intake: Intake, house:
     assert intake.get(call.attempt).json()["data"]["status"] == "PENDING"
 
 
+def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, house: House) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats, call = intake.with_key(key), call_of(waiting(house))
+    mine = str(intake.seeded.company_id)
+    for path in (call.attempt, call.explanation, call.attempts):
+        assert_told(ats.get(path), "COMPANY_ID_REQUIRED")
+        assert ats.get(path, companyId=mine).status_code == 403
+    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    for path in (call.attempt, call.explanation, call.attempts):
+        assert ats.get(path, companyId=mine).status_code == 200
+
+
 def test_an_attempt_tells_no_number(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     told = "".join(intake.get(path).text for path in (call.attempt, call.attempts, call.explanation))
@@ -274,6 +296,7 @@ def test_a_moved_attempt_is_the_same_attempt(intake: Intake, worker: Worker) -> 
 
 
 TIMES = [
+    pytest.param("", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="nothing"),
     pytest.param("tomorrow", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="no date"),
     pytest.param(
         "2026-13-01T09:00:00Z", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="month 13"
@@ -380,9 +403,18 @@ def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> No
     assert intake.get(call.attempt).json()["data"]["scheduledAt"] == AN_HOUR_LATER
 
 
-def test_a_delete_with_an_empty_object_is_a_delete(intake: Intake, worker: Worker) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, id="no body"),
+        pytest.param({"headers": {"Content-Length": "0", "Content-Type": "application/json"}}, id="no length"),
+        pytest.param({"json": {}}, id="an empty object"),
+    ],
+)
+def test_a_delete_needs_no_body(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
     call = a_call(intake)
-    assert intake.send("DELETE", call.attempt, json={}).status_code == 204
+    answer = intake.send("DELETE", call.attempt, **more)
+    assert (answer.status_code, answer.content) == (204, b"")
 
 
 def test_every_path_of_an_attempt_works_under_v1(intake: Intake, worker: Worker) -> None:

@@ -52,6 +52,7 @@ def test_an_interview_without_an_attempt_that_waits_is_not_moved(intake: Intake,
 
 
 TIMES = [
+    ("", "INVALID_DATE_FORMAT"),
     ("tomorrow", "INVALID_DATE_FORMAT"),
     ("2026-04-02T11:00:00Z", "SCHEDULE_IN_PAST"),
     ("2026-06-01T09:00:00Z", "SCHEDULE_TOO_FAR"),
@@ -95,9 +96,10 @@ def test_the_end_of_an_interview_is_moved_with_its_attempt(intake: Intake, worke
 def test_an_end_before_the_call_is_refused(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     assert code(change(intake, call, expiresAt=TOMORROW)) == (400, "NO_OPENING_BEFORE_EXPIRY")
-    invalid = change(intake, call, expiresAt="never")
-    assert code(invalid) == (400, "INVALID_DATE_FORMAT")
-    assert invalid.json()["error"]["details"]["field"] == "expiresAt"
+    for text in ("", "never"):
+        invalid = change(intake, call, expiresAt=text)
+        assert code(invalid) == (400, "INVALID_DATE_FORMAT")
+        assert invalid.json()["error"]["details"]["field"] == "expiresAt"
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
@@ -128,7 +130,7 @@ def test_an_online_interview_is_scheduled_without_a_number_and_without_attempts(
     assert intake.get(f"/interviews/{interview['id']}/call-attempts").json()["data"]["items"] == []
 
 
-@pytest.mark.parametrize(("text", "refused"), TIMES[:3])
+@pytest.mark.parametrize(("text", "refused"), TIMES[:4])
 def test_an_online_interview_at_a_time_that_cannot_be_is_refused(
     intake: Intake, worker: Worker, text: str, refused: str
 ) -> None:

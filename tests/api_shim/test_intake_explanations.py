@@ -228,6 +228,16 @@ def test_a_candidate_is_previewed_by_their_number(intake: Intake, house: House) 
     assert known.phone_number[1:] not in str(told)
 
 
+def test_a_candidate_with_an_open_interview_is_warned_of_as_an_interview_would_be(
+    intake: Intake, worker: Worker
+) -> None:
+    known = intake.get(a_call(intake).interview).json()["data"]["candidateId"]
+    told = preview(intake, candidateId=known, scheduledAt=TOMORROW).json()["data"]
+    body = intake.body(candidate=..., candidateId=known, scheduledAt=TOMORROW)
+    [attempt] = intake.create(body).json()["data"]["callAttempts"]
+    assert told["warnings"] == attempt["warnings"] == ["CANDIDATE_HAS_OPEN_INTERVIEW"]
+
+
 def test_a_candidate_of_nobody_and_one_of_another_company_are_the_same_404(intake: Intake) -> None:
     other = seed(intake.database, NOON)
     theirs = a_candidate(a_house(intake.database, other, Hasher(PEPPER), intake.now))
