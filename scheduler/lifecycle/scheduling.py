@@ -270,6 +270,15 @@ def next_opening(
     return call_windows.next_open(clocks, settings.intervals, now, room=policy.room)
 
 
+def opening_after_this_one(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> datetime | None:
+    """The next opening for `attempt` once the present one has closed; None when there is none.
+
+    Raises TimezoneUnknown.
+    """
+    closes = call_windows.closes_at(deciding_clocks(attempt, callee, now), callee.settings.intervals, now)
+    return next_opening(deciding_clocks(attempt, callee, closes), callee.settings, closes, policy)
+
+
 # ---- after hours, zones or the number changed
 
 

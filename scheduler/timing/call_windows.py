@@ -16,6 +16,7 @@ from scheduler.timing.requested_time import RequestedTime
 __all__ = [
     "SEARCHED",
     "Clocks",
+    "closes_at",
     "common_minutes",
     "instant_of",
     "intervals_as_json",
@@ -74,6 +75,16 @@ def next_open(
         if closes - opens > room:
             return opens
     return None
+
+
+def closes_at(clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: datetime) -> datetime:
+    """When the opening that holds `instant` (aware UTC) ends; `instant` itself where none does."""
+    closes = instant
+    for span_opens, span_closes in _openings_after(clocks, intervals, instant):
+        if span_opens > closes:
+            break
+        closes = span_closes
+    return closes
 
 
 def common_minutes(

@@ -116,6 +116,9 @@ class Apply:
         except Refused as refused:
             answer = Answer(refusal=refusal_of(refused))
         turn.stores.inbox.answer(turn.command.id, answer, interview_id, turn.now)
+        if interview_id is not None and turn.stores.attempts.release_anew(interview_id):
+            # While the command waited a dialler could not claim it, and let its hint go.
+            turn.stores.notify_due()
 
     def _do(self, turn: _Turn) -> tuple[UUID, Answer]:
         request = request_from_json(turn.command.kind, turn.command.body)

@@ -28,6 +28,7 @@ from scheduler.lifecycle.policy import DEFAULT_LIFE
 from scheduler.persistence.json_forms import STORY
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.release import Release
 from scheduler.use_cases.submit import Submit
 from tests.builders import (
     House,
@@ -507,3 +508,15 @@ def test_who_did_it_is_in_the_history(house: House, do: Do) -> None:
     do(move(attempt))
     rows = house.ask("SELECT actor FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt.id)
     assert rows[-1][0] == f"key:{house.principal.id}"
+
+
+def test_what_could_not_be_claimed_while_a_command_waited_is_released_at_once_afterwards(
+    house: House, accept: Do, apply: Apply, release: Release
+) -> None:
+    attempt = a_pending_attempt(house)
+    assert release.due() == 1
+    command = accept(update(attempt, metadata={"a": 1}))
+    assert house.dial.claim([attempt.id]).claimed == ()
+    assert release.due() == 0, "a release stands for fifteen seconds, and a command waits"
+    apply.command(command.id)
+    assert release.due() == 1
