@@ -16,7 +16,7 @@ from api_shim.schemas.envelope import ErrorAnswer, ErrorView
 from api_shim.schemas.fields import FieldError, field_errors
 from scheduler.carriers.interface import NotACallback
 from scheduler.domain import refusals
-from scheduler.domain.command import Refusal
+from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
 from scheduler.persistence.database import DatabaseAway
 
@@ -125,11 +125,6 @@ def invalid_fields(fields: Sequence[FieldError]) -> refusals.InvalidFields:
         f"Some fields are not as they must be: {shown}." if shown else None,
         fields=[each.model_dump() for each in fields],
     )
-
-
-def refusal_of(error: Refused) -> Refusal:
-    family = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in STATUS_OF)
-    return Refusal(family=family, code=error.code, message=error.message, details=error.details)
 
 
 def refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -3,9 +3,10 @@
 from http import HTTPStatus
 from typing import Any
 
-from api_shim.errors import STATUS_OF, refusal_of
+from api_shim.errors import STATUS_OF
 from api_shim.schemas.command import WaitingAnswer
 from api_shim.schemas.envelope import Answer, ErrorAnswer
+from scheduler.domain.command import refusal_of
 from scheduler.domain.refusals import Refused
 
 Told = dict[int | str, dict[str, Any]]

@@ -1,6 +1,5 @@
 """What a field that clients send may hold; a refusal says what to change, never what was sent."""
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -11,10 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from api_shim.schemas.envelope import Wire
 from api_shim.schemas.fields import OURS, FieldError
+from scheduler.lifecycle.metadata import fault
 
-MAX_METADATA_BYTES = 10 * 1024
-MAX_METADATA_LEVELS = 5
-MAX_METADATA_KEYS = 50
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -45,25 +42,10 @@ def _a_date(value: object) -> date:
         raise _not("invalid_date", "There is no such day in the calendar.") from None
 
 
-def _levels(value: Any) -> int:  # noqa: ANN401 - JSON
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if inner is None else 1 + max(map(_levels, inner), default=0)
-
-
-def _keys(value: Any) -> int:  # noqa: ANN401 - JSON
-    if isinstance(value, dict):
-        return len(value) + sum(map(_keys, value.values()))
-    return sum(map(_keys, value)) if isinstance(value, list) else 0
-
-
 def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
-    if size > MAX_METADATA_BYTES:
-        raise _not("metadata_too_large", "Metadata may have at most 10 KB of JSON.")
-    if _levels(metadata) > MAX_METADATA_LEVELS:
-        raise _not("metadata_too_deep", "Metadata may have at most 5 levels, itself included.")
-    if _keys(metadata) > MAX_METADATA_KEYS:
-        raise _not("metadata_too_many_keys", "Metadata may have at most 50 keys, nested ones included.")
+    if found := fault(metadata):
+        code, message = found
+        raise _not(code.lower(), message)
     return metadata
 
 

@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from api_shim.app import create_app
+from api_shim.errors import STATUS_OF
+from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
 from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, NUMBER, Intake, Worker
 from tests.builders import a_house, a_pending_attempt, an_attempt_of_unknown_outcome
@@ -116,6 +118,8 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
     intake.create(intake.body(scheduledAt=FIRST_NAME))
     intake.create(intake.body(extra=NUMBER, agentId=EMAIL))
     intake.send("POST", "/interviews", content=f'{{"candidate": "{LAST_NAME}'.encode())
+    intake.send("POST", "/call-times/preview", json={"phoneNumber": NUMBER})
+    intake.send("POST", "/call-times/preview", json={"phoneNumber": f"{NUMBER}x"})
     made = intake.get(f"/commands/{EMAIL}").json()["data"]["result"]["id"]
     intake.get(f"/interviews/{made}", name=NUMBER)
     intake.get(f"/nothing/{NUMBER}")
@@ -127,6 +131,8 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
         ("POST", "/interviews", 400),
         ("POST", "/interviews", 400),
         ("POST", "/interviews", 400),
+        ("POST", "/call-times/preview", 200),
+        ("POST", "/call-times/preview", 400),
         ("GET", "/commands/{reference}", 200),
         ("GET", "/interviews/{interviewId}", 200),
         ("GET", "-", 404),
@@ -136,6 +142,10 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
     assert [each for each in lines if each["event"] == "a request failed" and each["trace_id"] == last]
     told = json.dumps(lines, ensure_ascii=False)
     assert not [each for each in (FIRST_NAME, LAST_NAME, EMAIL, NUMBER[1:], intake.key) if each in told]
+
+
+def test_every_family_of_refusals_has_a_status() -> None:
+    assert {family.__name__ for family in Refused.__subclasses__()} == set(STATUS_OF)
 
 
 def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestClock) -> None:
