@@ -1,16 +1,22 @@
 """The whole system, as `duecall up` runs it: every process, real servers, the simulated carrier."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 import requests
 
-from scheduler.settings import Settings
+from scheduler.clock import clock
+from scheduler.persistence.database import Database
+from scheduler.settings import Settings, environment
 from scheduler.system import Options, Running, System
 from tests.conftest import wait_until
 
@@ -41,7 +47,15 @@ class Client:
         return self.session.post(f"{self.running.apiUrl}/interviews", json=body, headers=headers, timeout=40)
 
     def get(self, path: str) -> requests.Response:
-        return self.session.get(f"{self.running.apiUrl}{path}", timeout=10)
+        return self.send("GET", path)
+
+    def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
+        return self.session.request(method, f"{self.running.apiUrl}{path}", json=body, timeout=40)
+
+    def attempts(self, interview_id: str) -> list[dict[str, Any]]:
+        """All of an interview's attempts, oldest first."""
+        attempts: list[dict[str, Any]] = self.get(f"/interviews/{interview_id}").json()["data"]["callAttempts"]
+        return attempts
 
     def interview(self, number: str, **more: object) -> dict[str, Any]:
         """The body of a POST /interviews for somebody new."""
@@ -59,6 +73,13 @@ class Client:
     def plan(self, **plan: object) -> None:
         self.session.post(f"{self.running.simulatorUrl}/plans", json=plan, timeout=5).raise_for_status()
 
+    def rings_of(self, number: str) -> list[dict[str, Any]]:
+        """Every call to this number that the carrier took, rung or not, the first one first."""
+        taken: list[dict[str, Any]] = self.session.get(
+            f"{self.running.simulatorUrl}/ledger", params={"to": number}, timeout=5
+        ).json()["rings"]
+        return taken
+
     def rings(self) -> list[dict[str, Any]]:
         """Every ring that the carrier made."""
         ledger: list[dict[str, Any]] = self.session.get(f"{self.running.simulatorUrl}/ledger", timeout=5).json()[
@@ -70,9 +91,11 @@ class Client:
 class WholeSystem:
     """A running system, what a client of it needs, and a wait that looks after its processes meanwhile."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, home: Path, clock_offset_s: float) -> None:
         assert system.running is not None
         self.system = system
+        self.now = clock(clock_offset_s)
+        self._home = home
         self.running = system.running
         self.client = Client(system.running)
 
@@ -82,6 +105,27 @@ class WholeSystem:
             return what()
 
         wait_until(looked, seconds=seconds, says=says)
+
+    def duecall(self, *words: str) -> str:
+        """What `duecall` says on standard output, as a process of its own in this system's folder."""
+        named = environment(DUECALL_HOME=str(self._home))
+        named.pop("DATABASE_URL", None)
+        command = [sys.executable, "-m", "scheduler.cli", *words]
+        return subprocess.run(command, env=named, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def in_seconds(self, seconds: float) -> str:
+        """An instant so far ahead on the system's clock, in whole seconds, as it is sent."""
+        instant = (self.now() + timedelta(seconds=seconds)).replace(microsecond=0)
+        return instant.isoformat().replace("+00:00", "Z")
+
+    def set_settings(self, **settings: Any) -> None:
+        """Give the first company these settings, the others staying as they are."""
+        database = Database(self.running.databaseUrl, pool_size=1)
+        with database.transaction() as stores:
+            company = stores.companies.lock(UUID(self.running.companyId))
+            assert company is not None
+            stores.companies.set_settings(company.id, replace(company.settings, **settings), self.now())
+        database.close()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.running.databaseUrl, autocommit=True) as connection:
@@ -102,7 +146,7 @@ def running_system(home: Path, **variables: str) -> Iterator[WholeSystem]:
     offset = (STARTS_AT - datetime.now(UTC)).total_seconds()
     options = Options(home=home, clock_offset_s=offset, variables={**SCALED, **variables})
     with System(options, settings, print) as system:
-        yield WholeSystem(system)
+        yield WholeSystem(system, home, offset)
 
 
 @pytest.fixture(scope="module")

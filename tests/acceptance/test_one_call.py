@@ -1,6 +1,7 @@
 """One call, end to end, through every process; and what must not happen on the way."""
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import redis
@@ -14,9 +15,7 @@ ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
 def _attempt(whole: WholeSystem, interview_id: str) -> dict[str, object]:
-    attempts = whole.client.get(f"/interviews/{interview_id}").json()["data"]["callAttempts"]
-    last: dict[str, object] = attempts[-1]
-    return last
+    return whole.client.attempts(interview_id)[-1]
 
 
 def _ended(whole: WholeSystem, interview_id: str) -> dict[str, object]:
@@ -44,12 +43,17 @@ def test_an_interview_without_a_time_is_called_at_once_and_completed(whole: Whol
     assert [ring["to"] for ring in whole.client.rings()].count(number) == 1
 
 
-def test_an_unanswered_call_fails_and_is_not_rung_again(whole: WholeSystem) -> None:
+def test_an_unanswered_call_fails_and_the_next_try_waits_for_two_hours(whole: WholeSystem) -> None:
     number = "+421915000002"
     whole.client.plan(to=number, outcome="no_answer", ring_s=1)
     interview_id = whole.client.post(whole.client.interview(number)).json()["data"]["id"]
-    ended = _ended(whole, interview_id)
-    assert (ended["status"], ended["reasonCode"]) == ("FAILED", "NO_ANSWER")
+    whole.wait_until(lambda: len(whole.client.attempts(interview_id)) == 2, seconds=40, says="a retry is made")
+    failed, retry = whole.client.attempts(interview_id)
+    assert (failed["status"], failed["reasonCode"]) == ("FAILED", "NO_ANSWER")
+    assert (retry["status"], retry["retryNumber"], retry["waitingFor"]) == ("PENDING", 1, "its time")
+    waits = datetime.fromisoformat(retry["scheduledAt"]) - datetime.fromisoformat(failed["endedAt"])
+    assert waits == timedelta(hours=2)
+    assert whole.client.get(f"/interviews/{interview_id}").json()["data"]["status"] == "SCHEDULED"
     assert [ring["to"] for ring in whole.client.rings()].count(number) == 1
 
 

@@ -1,0 +1,204 @@
+"""Calls that are asked for once more, moved, deleted, retried and paused, through every process."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from scheduler.demo.stage import Client as Company
+from scheduler.demo.stage import Stage
+from scheduler.domain.company import RetryPolicy
+from scheduler.hashing import Hasher
+from scheduler.settings import DEVELOPMENT_PEPPER
+from tests.acceptance.conftest import WholeSystem
+
+TALK = {"outcome": "answered", "ring_s": 0.3, "talk_s": 0.3}
+
+
+@pytest.fixture(scope="module")
+def second(whole: WholeSystem) -> Company:
+    stage = Stage(whole.running, Hasher(DEVELOPMENT_PEPPER), whole.now)
+    company = stage.second_client()
+    stage.close()
+    return company
+
+
+def _asked_for(whole: WholeSystem, number: str, **more: object) -> tuple[str, str]:
+    """The new interview, and its first attempt."""
+    answer = whole.client.post(whole.client.interview(number, **more))
+    assert answer.status_code == 201, answer.text
+    interview = answer.json()["data"]
+    return interview["id"], interview["callAttempts"][0]["id"]
+
+
+def _asked_for_by(whole: WholeSystem, company: Company, number: str) -> None:
+    body = {**whole.client.interview(number), "agentId": str(company.agent_id)}
+    answer = whole.client.session.post(
+        f"{whole.running.apiUrl}/interviews",
+        json=body,
+        headers={"Authorization": f"Bearer {company.key}"},
+        timeout=40,
+    )
+    assert answer.status_code == 201, answer.text
+
+
+def _newest(whole: WholeSystem, interview_id: str) -> dict[str, Any]:
+    return whole.client.attempts(interview_id)[-1]
+
+
+def _completed(whole: WholeSystem, interview_id: str) -> None:
+    whole.wait_until(
+        lambda: _newest(whole, interview_id)["status"] == "COMPLETED", seconds=40, says="the newest attempt is answered"
+    )
+
+
+def _rung(whole: WholeSystem, number: str) -> bool:
+    return any(ring["rang_at"] for ring in whole.client.rings_of(number))
+
+
+def test_a_call_that_is_asked_for_once_more_rings_again_and_replaces_the_retry_that_waited(whole: WholeSystem) -> None:
+    number = "+421915100001"
+    whole.client.plan(to=number, attempt=1, outcome="no_answer", ring_s=0.3)
+    whole.client.plan(to=number, attempt=2, **TALK)
+    interview_id, _ = _asked_for(whole, number)
+    whole.wait_until(lambda: len(whole.client.attempts(interview_id)) == 2, seconds=40, says="a retry waits")
+    answer = whole.client.send("POST", f"/interviews/{interview_id}/call-attempts")
+    assert answer.status_code == 201
+    _completed(whole, interview_id)
+    assert _newest(whole, interview_id)["id"] == answer.json()["data"]["id"]
+    reasons = [attempt["reasonCode"] for attempt in whole.client.attempts(interview_id)]
+    assert reasons == ["NO_ANSWER", "REPLACED", "ANSWERED"]
+    assert len(whole.client.rings_of(number)) == 2
+
+
+def test_an_interview_that_is_completed_takes_no_further_call(whole: WholeSystem) -> None:
+    number = "+421915100002"
+    whole.client.plan(to=number, **TALK)
+    interview_id, _ = _asked_for(whole, number)
+    _completed(whole, interview_id)
+    answer = whole.client.send("POST", f"/interviews/{interview_id}/call-attempts")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "INTERVIEW_FINISHED")
+    assert len(whole.client.rings_of(number)) == 1
+
+
+def test_a_deleted_attempt_never_rings(whole: WholeSystem) -> None:
+    deleted, later = "+421915100003", "+421915100004"
+    for number in (deleted, later):
+        whole.client.plan(to=number, **TALK)
+    interview_id, attempt_id = _asked_for(whole, deleted, scheduledAt=whole.in_seconds(4))
+    assert whole.client.send("DELETE", f"/interviews/{interview_id}/call-attempts/{attempt_id}").status_code == 204
+    marker, _ = _asked_for(whole, later, scheduledAt=whole.in_seconds(7))
+    _completed(whole, marker)
+    assert whole.client.rings_of(deleted) == []
+    assert whole.client.attempts(interview_id) == []
+    assert whole.client.get(f"/interviews/{interview_id}").json()["data"]["status"] == "SCHEDULED"
+
+
+def test_a_moved_attempt_keeps_its_id_and_rings_at_its_new_time_alone(whole: WholeSystem) -> None:
+    number = "+421915100005"
+    whole.client.plan(to=number, **TALK)
+    interview_id, attempt_id = _asked_for(whole, number, scheduledAt=whole.in_seconds(4))
+    moved_to = whole.in_seconds(8)
+    answer = whole.client.send(
+        "PATCH", f"/interviews/{interview_id}/call-attempts/{attempt_id}", {"scheduledAt": moved_to}
+    )
+    assert answer.status_code == 204
+    _completed(whole, interview_id)
+    assert [attempt["id"] for attempt in whole.client.attempts(interview_id)] == [attempt_id]
+    (ring,) = whole.client.rings_of(number)
+    late = datetime.fromisoformat(ring["accepted_at"]) - datetime.fromisoformat(moved_to)
+    assert timedelta() <= late < timedelta(seconds=10)
+
+
+def test_a_call_in_progress_can_be_neither_moved_nor_deleted_and_is_rung_once(whole: WholeSystem) -> None:
+    number = "+421915100006"
+    whole.client.plan(to=number, outcome="answered", ring_s=0.3, talk_s=4)
+    interview_id, attempt_id = _asked_for(whole, number)
+    path = f"/interviews/{interview_id}/call-attempts"
+    whole.wait_until(
+        lambda: _newest(whole, interview_id)["status"] == "IN_PROGRESS", seconds=20, says="it is in progress"
+    )
+    for method, where, body in (
+        ("PATCH", f"{path}/{attempt_id}", {"scheduledAt": whole.in_seconds(60)}),
+        ("DELETE", f"{path}/{attempt_id}", None),
+        ("POST", path, None),
+    ):
+        answer = whole.client.send(method, where, body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "CALL_ATTEMPT_IN_PROGRESS"), method
+    _completed(whole, interview_id)
+    assert len(whole.client.rings_of(number)) == 1
+
+
+def test_a_busy_line_is_called_again_by_the_companys_own_delays_and_then_answered(whole: WholeSystem) -> None:
+    number = "+421915100007"
+    whole.set_settings(retry_policy=RetryPolicy(max_retries=1, delays={"BUSY": (timedelta(seconds=2),)}))
+    whole.client.plan(to=number, attempt=1, outcome="busy", ring_s=0.3)
+    whole.client.plan(to=number, attempt=2, **TALK)
+    interview_id, _ = _asked_for(whole, number)
+    _completed(whole, interview_id)
+    told = [(each["reasonCode"], each["retryNumber"]) for each in whole.client.attempts(interview_id)]
+    assert told == [("BUSY", 0), ("ANSWERED", 1)]
+    assert len(whole.client.rings_of(number)) == 2
+
+
+def test_when_no_retry_is_left_the_interview_has_failed_and_nobody_is_rung_again(whole: WholeSystem) -> None:
+    number, later = "+421915100008", "+421915100009"
+    whole.set_settings(retry_policy=RetryPolicy(max_retries=1, delays={"BUSY": (timedelta(seconds=1),)}))
+    whole.client.plan(to=number, outcome="busy", ring_s=0.3)
+    whole.client.plan(to=later, **TALK)
+    interview_id, _ = _asked_for(whole, number)
+    whole.wait_until(
+        lambda: whole.client.get(f"/interviews/{interview_id}").json()["data"]["status"] == "FAILED",
+        seconds=40,
+        says="the interview has failed",
+    )
+    marker, _ = _asked_for(whole, later, scheduledAt=whole.in_seconds(3))
+    _completed(whole, marker)
+    assert [each["reasonCode"] for each in whole.client.attempts(interview_id)] == ["BUSY", "BUSY"]
+    assert len(whole.client.rings_of(number)) == 2
+
+
+def test_a_paused_company_is_not_called_for_another_one_is_and_after_resume_it_rings(
+    whole: WholeSystem, second: Company
+) -> None:
+    paused, other = "+421915100010", "+421915100011"
+    for number in (paused, other):
+        whole.client.plan(to=number, **TALK)
+    whole.duecall("pause", whole.running.companyId, "--reason", "a test")
+    interview_id, attempt_id = _asked_for(whole, paused)
+    _asked_for_by(whole, second, other)
+    whole.wait_until(lambda: _rung(whole, other), seconds=40, says="the other company's call rings")
+    assert whole.client.rings_of(paused) == []
+    explained = json.loads(whole.duecall("explain", attempt_id, "--json"))
+    assert [block["rule"] for block in explained["blocks"]] == ["COMPANY_PAUSED"]
+    whole.duecall("resume", whole.running.companyId)
+    _completed(whole, interview_id)
+    assert len(whole.client.rings_of(paused)) == 1
+
+
+def test_while_everything_is_paused_nobody_is_called_and_after_resume_all_are(
+    whole: WholeSystem, second: Company
+) -> None:
+    first, other = "+421915100012", "+421915100013"
+    for number in (first, other):
+        whole.client.plan(to=number, **TALK)
+    whole.duecall("pause", "--all", "--reason", "a drill")
+    interview_id, _ = _asked_for(whole, first)
+    _asked_for_by(whole, second, other)
+    told = json.loads(whole.duecall("status", "--json"))
+    assert [carrier["pauseReason"] for carrier in told["carriers"]] == ["a drill"]
+    assert sum(company["forPlaces"] for company in told["companies"]) == 2
+    assert whole.client.rings_of(first) + whole.client.rings_of(other) == []
+    whole.duecall("resume", "--all")
+    _completed(whole, interview_id)
+    whole.wait_until(lambda: _rung(whole, other), seconds=40, says="the other company's call rings")
+
+
+def test_what_the_commands_print_names_no_number_and_nobody(whole: WholeSystem) -> None:
+    interview_id, attempt_id = _asked_for(whole, "+421915100014", scheduledAt=whole.in_seconds(3600))
+    for words in (("explain", attempt_id), ("explain", interview_id), ("explain", attempt_id, "--json"), ("status",)):
+        told = whole.duecall(*words)
+        assert told
+        for personal in ("421915100014", "915100014", "Ferdinand", "Canary"):
+            assert personal not in told
