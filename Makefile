@@ -30,6 +30,9 @@ check: $(VENV)/dev ## format, lint, types, import contracts, migration drift: wo
 guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
 	@$(PY) -m tests.crash.guards
 
+proof: $(VENV)/dev ## ten thousand dials across a year of nights, judged by PostgreSQL's clocks; make test does a few hundred
+	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
+
 bench: $(VENV)/dev ## what a decision costs, beside what phonenumbers alone costs in the same run
 	@$(PY) -m tests.benchmarks.decisions
 
@@ -60,4 +63,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check guards bench format lock clean
+.PHONY: help demo up test check guards proof bench format lock clean
