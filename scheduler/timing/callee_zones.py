@@ -68,7 +68,7 @@ _NEVER_CALLED: Mapping[NumberKind, str] = MappingProxyType(
 
 _INHABITANTS: Mapping[str, int] = MappingProxyType(
     {
-        # As of November 2026: the last counts or estimates, rounded. Only what libphonenumber can give.
+        # As of November 2026: the last census or estimate that was known then, rounded. Only what libphonenumber gives.
         "America/Adak": 300,
         "America/North_Dakota/Center": 1_900,
         "America/Scoresbysund": 350,
@@ -77,10 +77,10 @@ _INHABITANTS: Mapping[str, int] = MappingProxyType(
         "Australia/Eucla": 300,
         "Australia/Lord_Howe": 450,
         "Europe/Vatican": 900,
-        "Indian/Chagos": 0,
+        "Indian/Chagos": 0,  # but for some thousand soldiers, who are sent there and go again
         "Indian/Christmas": 1_700,
         "Indian/Cocos": 600,
-        "Pacific/Chatham": 700,
+        "Pacific/Chatham": 600,
         "Pacific/Fakaofo": 1_600,
         "Pacific/Gambier": 1_600,
         "Pacific/Kanton": 50,

@@ -30,10 +30,29 @@ def after(failures: int, *, cause: str = "NEVER_CONNECTED") -> Breaker:
         pytest.param(NeverTaken(cause="NOT_SENT"), None, id="not sent: the carrier can do nothing for that"),
         pytest.param(Accepted(call_sid="CA1"), None, id="taken"),
         pytest.param(NumberRefused(cause="X"), None, id="refused for its number: the carrier works"),
+        pytest.param(NeverTaken(cause="CALLER_REFUSED"), None, id="one company's caller id stops nobody else"),
     ],
 )
 def test_an_answer_speaks_against_the_carrier_or_does_not(answer: CarrierAnswer, cause: str | None) -> None:
     assert breaker.cause_of(answer) == cause
+
+
+@pytest.mark.parametrize(
+    ("answer", "works"),
+    [
+        (Accepted(call_sid="CA1"), True),
+        (NumberRefused(cause="X"), True),
+        (NeverTaken(cause="CALLER_REFUSED"), True),
+        (NeverTaken(cause="ORDER_REFUSED"), True),
+        (NeverTaken(cause="NEVER_CONNECTED"), False),
+        (NeverTaken(cause="CREDENTIALS"), False),
+        (NeverTaken(cause="NOT_SENT"), False),
+        (AnswerUnknown(cause="HTTP_503"), False),
+    ],
+    ids=str,
+)
+def test_a_carrier_that_decides_about_a_call_works(answer: CarrierAnswer, works: bool) -> None:
+    assert breaker.shows_that_it_works(answer) is works
 
 
 def test_a_few_failures_stop_nothing() -> None:
