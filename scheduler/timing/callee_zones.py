@@ -111,7 +111,7 @@ def read_number(text: str) -> CalleeNumber:
 
     Zones and kinds are those of Google's libphonenumber. It gives the dominant zone of a number's prefix, and
     mobiles roam: a set of one is likely, not certain. Where it names clocks of other countries alone, those of the
-    number's own country count.
+    number's own country are added.
     """
     _check_e164(text)
     try:
@@ -236,9 +236,10 @@ def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | Non
     possible = {name for name in named if name is not None}
     own = of_country(region or _NO_COUNTRY)
     if own and possible.isdisjoint(own):
-        # A foreign clock that has kept the same time so far, and may not go on to: Canary for Morocco, Chicago for
-        # Nicaragua, Paris for Algeria are an hour ahead of them in summer.
-        possible = set(own)
+        # A foreign clock that has kept the same time for a while, or never did: Canary for Morocco, Chicago for
+        # Nicaragua, Paris for Algeria are an hour ahead of them in summer. Both must be open: a few ranges are rightly
+        # abroad, as those of Christmas Island among Australia's are.
+        possible |= set(own)
     if kind is NumberKind.MOBILE:
         possible = {name for name in possible if name not in _INHABITANTS} or possible
     return tuple(sorted(possible))
