@@ -11,7 +11,7 @@ from scheduler.domain.command import CommandKind, CommandState
 
 
 class WaitingView(Wire):
-    """Accepted, and not applied yet; it will be."""
+    """Accepted and durable; what became of it is told at another address."""
 
     id: UUID
     status: CommandState

@@ -131,7 +131,8 @@ _NO_LONG_ENOUGH_OPENING = "No opening is as long as the {seconds} s that a call 
 def _must_have_common_opening(clock: CalleeClock, settings: CompanySettings, now: datetime) -> None:
     if len(clock.zones) < 2:  # noqa: PLR2004 - one zone always agrees with itself
         return
-    if call_windows.common_minutes(clock, settings.intervals, now) < _SHORTEST_COMMON_OPENING:
+    together = call_windows.common_minutes(clock, settings.intervals, now, enough=_SHORTEST_COMMON_OPENING)
+    if together < _SHORTEST_COMMON_OPENING:
         zones = ", ".join(clock.zones)
         raise NoCommonOpening(
             f"The number may be in any of these time zones, and they are open together for less than an hour in the"

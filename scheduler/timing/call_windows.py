@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache, reduce
-from itertools import pairwise, takewhile
+from itertools import pairwise
 
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.refusals import TimezoneAmbiguous, TimezoneUnknown
@@ -93,14 +93,23 @@ def common_minutes(
     instant: datetime,
     *,
     days: int = 7,
+    enough: timedelta = SEARCHED,
 ) -> timedelta:
-    """How long all are open at once in the `days` (at most 35) from `instant` (aware UTC) on."""
+    """How long all are open at once in the `days` (at most 35) from `instant` (aware UTC) on.
+
+    No more is counted once it is `enough`.
+    """
     looked_at = timedelta(days=days)
     spans = (
         (max(opens - instant, timedelta()), min(closes - instant, looked_at))
         for opens, closes in _openings_after(clocks, intervals, instant)
     )
-    return sum((closes - opens for opens, closes in takewhile(lambda span: span[0] < looked_at, spans)), timedelta())
+    total = timedelta()
+    for opens, closes in spans:
+        if opens >= looked_at or total >= enough:
+            break
+        total += closes - opens
+    return total
 
 
 def local_times(clock: CalleeClock, instant: datetime) -> tuple[datetime, ...]:

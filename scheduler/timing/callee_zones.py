@@ -13,7 +13,7 @@ from phonenumbers.timezone import time_zones_for_number
 from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing.requested_time import RequestedTime
-from scheduler.timing.zone_names import TZDATA_VERSION, canonical_or_none, check_zone
+from scheduler.timing.zone_names import TZDATA_VERSION, canonical_or_none, check_zone, of_country
 
 __all__ = [
     "TZDATA_VERSION",
@@ -110,7 +110,8 @@ def read_number(text: str) -> CalleeNumber:
     """Read an E.164 number; PhoneNumberInvalid says what is wrong and never repeats the number.
 
     Zones and kinds are those of Google's libphonenumber. It gives the dominant zone of a number's prefix, and
-    mobiles roam: a set of one is likely, not certain.
+    mobiles roam: a set of one is likely, not certain. Where it names clocks of other countries alone, those of the
+    number's own country are added.
     """
     _check_e164(text)
     try:
@@ -127,7 +128,7 @@ def read_number(text: str) -> CalleeNumber:
         e164=phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164),
         kind=kind,
         region=None if region == _NO_COUNTRY else region,
-        zones=_zones(parsed, kind),
+        zones=_zones(parsed, kind, region),
     )
 
 
@@ -227,12 +228,18 @@ def _kind(parsed: phonenumbers.PhoneNumber, number_type: int) -> NumberKind:
     return _KINDS.get(number_type, NumberKind.OTHER)
 
 
-def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind) -> tuple[str, ...]:
+def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | None) -> tuple[str, ...]:
     # time_zones_for_geographical_number would give all of Russia to Moscow, and answer for invalid numbers.
     named = {canonical_or_none(name) for name in time_zones_for_number(parsed)}
     if None in named:  # Etc/Unknown, or a name that our zone data do not have: one place we cannot see
         return ()
     possible = {name for name in named if name is not None}
+    own = of_country(region or _NO_COUNTRY)
+    if own and possible.isdisjoint(own):
+        # A foreign clock that has kept the same time for a while, or never did: Canary for Morocco, Chicago for
+        # Nicaragua, Paris for Algeria are an hour ahead of them in summer. Both must be open: a few ranges are rightly
+        # abroad, as those of Christmas Island among Australia's are.
+        possible |= set(own)
     if kind is NumberKind.MOBILE:
         possible = {name for name in possible if name not in _INHABITANTS} or possible
     return tuple(sorted(possible))

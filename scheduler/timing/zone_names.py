@@ -13,11 +13,13 @@ _COMPILED = _ZONE_DATA.joinpath("tzdata.zi").read_text(encoding="utf-8").splitli
 TZDATA_VERSION = _COMPILED[0].removeprefix("# version ")
 """The release of the zone data that every answer of this room rests on, such as `2026f`."""
 
-PLACES = frozenset(
-    line.split("\t")[2]
-    for line in _ZONE_DATA.joinpath("zone.tab").read_text(encoding="utf-8").splitlines()
-    if not line.startswith("#")
-)
+_BY_COUNTRY: dict[str, tuple[str, ...]] = {}
+for _line in _ZONE_DATA.joinpath("zone.tab").read_text(encoding="utf-8").splitlines():
+    if not _line.startswith("#"):
+        _country, _, _name = _line.split("\t")[:3]
+        _BY_COUNTRY[_country] = (*_BY_COUNTRY.get(_country, ()), _name)
+
+PLACES = frozenset(name for names in _BY_COUNTRY.values() for name in names)
 """The canonical names: every Area/City that the zone data list for some country (its zone.tab).
 
 Not only those without a link: the data link Europe/Bratislava to Europe/Prague because both have kept the
@@ -49,6 +51,11 @@ def check_zone(name: str) -> str:
 def canonical_or_none(name: str) -> str | None:
     """Like `check_zone`, and None for what names no clock (libphonenumber's Etc/Unknown)."""
     return name if name in PLACES else _ALIASES.get(name)
+
+
+def of_country(region: str) -> tuple[str, ...]:
+    """The canonical names of all clocks of a country (ISO 3166 alpha-2); none for what is no country."""
+    return _BY_COUNTRY.get(region, ())
 
 
 def zone(name: str) -> ZoneInfo:

@@ -455,8 +455,8 @@ class Dialler:
         """The order, from a last look that is no older than 200 ms."""
         await asyncio.sleep(max(0.0, (claim.send_at - self._now()).total_seconds()))
         for _ in range(_LOOKS_PER_CALL):
-            looked = monotonic()
-            order = await self._in_thread(lambda: self._dial.last_look(claim.attempt))
+            # Counted from when it is asked: a look that waited for a thread meanwhile is none the older.
+            looked, order = await self._in_thread(lambda: (monotonic(), self._dial.last_look(claim.attempt)))
             if order is None or monotonic() - looked <= LOOK_TO_SEND.total_seconds():
                 return order
         await self._in_thread(lambda: self._dial.give_back(claim.attempt, "SLOW_LOOK"))

@@ -1,0 +1,38 @@
+"""A number is judged by a clock that its own country keeps, whatever the number metadata call it."""
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from scheduler.timing import callee_zones
+
+A_YEAR_OF_HOURS = [datetime(2027, 1, 1, tzinfo=UTC) + timedelta(hours=hours) for hours in range(365 * 24)]
+
+
+@pytest.mark.parametrize(
+    ("number", "zone"),
+    [
+        pytest.param("+213612345678", "Africa/Algiers", id="Algeria, not Paris"),
+        pytest.param("+212522123456", "Africa/Casablanca", id="Morocco, not the Canaries"),
+        pytest.param("+212612345678", "Africa/Casablanca", id="a Moroccan mobile"),
+        pytest.param("+218212345678", "Africa/Tripoli", id="Libya, not Bucharest"),
+        pytest.param("+50522123456", "America/Managua", id="Nicaragua, not Chicago"),
+        pytest.param("+211977123456", "Africa/Juba", id="South Sudan, not Nairobi"),
+        pytest.param("+97222234567", "Asia/Jerusalem", id="Jerusalem"),
+        pytest.param("+970599123456", "Asia/Gaza", id="Gaza, not Bucharest"),
+        pytest.param("+353871234567", "Europe/Dublin", id="Ireland, not London"),
+        pytest.param("+421915123456", "Europe/Bratislava", id="Slovakia, as before"),
+    ],
+)
+def test_a_numbers_clocks_keep_its_countrys_time_all_year(number: str, zone: str) -> None:
+    home = ZoneInfo(zone)
+    found = [ZoneInfo(name) for name in callee_zones.read_number(number).zones]
+    assert found
+    for instant in A_YEAR_OF_HOURS:
+        assert home.utcoffset(instant.astimezone(home)) in {each.utcoffset(instant.astimezone(each)) for each in found}
+
+
+def test_a_number_that_may_be_in_several_countries_keeps_all_its_clocks() -> None:
+    zones = callee_zones.read_number("+18765550123").zones
+    assert {"America/Jamaica", "America/New_York", "Pacific/Honolulu"} <= set(zones)
