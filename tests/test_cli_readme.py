@@ -38,4 +38,4 @@ def test_every_event_is_explained_or_says_itself() -> None:
 
 def test_every_command_that_is_named_exists() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    assert set(re.findall(r"duecall ([a-z]+)\b(?!-)", README)) - {"is", "down", "named"} <= set(commands)
+    assert set(re.findall(r"duecall ([a-z]+)\b(?!-)", README)) <= set(commands)
