@@ -28,13 +28,13 @@ CARRIERS: dict[str, dict[str, Any] | None] = {
 BUSY_RETRY_AFTER = timedelta(seconds=2)
 """The demo's company calls again so soon after a busy line; the default is a quarter of an hour."""
 
-RESUMES_AFTER = timedelta(seconds=12)
+RESUMES_AFTER = timedelta(seconds=9)
 """How long the demo's second company is paused."""
 
 _DUE_IN = timedelta(seconds=6)
-_CHANGED_BEFORE = timedelta(seconds=16)
+_CHANGED_BEFORE = timedelta(seconds=12)
 """When a call is due that somebody moves or deletes at once: late enough for a slow machine."""
-_MOVED_BY = timedelta(seconds=8)
+_MOVED_BY = timedelta(seconds=6)
 
 
 class Then(Enum):
