@@ -75,6 +75,15 @@ class Companies:
             .values(paused_at=now, pause_reason=reason, updated_at=now)
         )
 
+    def paused(self) -> Mapping[UUID, str]:
+        """Why each company that is paused is so."""
+        rows = self._connection.execute(
+            select(companies.c.id, companies.c.pause_reason)
+            .where(companies.c.paused_at.is_not(None), companies.c.deleted_at.is_(None))
+            .order_by(companies.c.id)
+        )
+        return {row.id: row.pause_reason for row in rows}
+
     def resume(self, company_id: UUID, now: datetime) -> None:
         self._connection.execute(
             update(companies)
