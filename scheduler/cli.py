@@ -208,13 +208,11 @@ def pause(
         _fail("say why: --reason TEXT; whoever finds the calls waiting will ask")
     whose = _whose(company_id, everything=everything)
     with _desk() as desk:
-        before = _paused_because(desk, company_id)
-        desk.pauses.pause(company_id, reason.strip())
-        stands = _paused_because(desk, company_id)
+        before = desk.pauses.pause(company_id, reason.strip())
     if as_json:
-        _print_pause(company_id, stands, changed=before is None)
+        _print_pause(company_id, before or reason.strip(), changed=before is None)
     elif before is None:
-        _say_plainly(f"{whose} is paused: {stands}")
+        _say_plainly(f"{whose} is paused: {reason.strip()}")
     else:
         _say_plainly(f"{whose} was paused already, {_by_whom(before)}, and stays so")
 
@@ -229,8 +227,7 @@ def resume(company_id: WhichCompany = None, everything: Everything = False, as_j
     """
     whose = _whose(company_id, everything=everything)
     with _desk() as desk:
-        before = _paused_because(desk, company_id)
-        desk.pauses.resume(company_id)
+        before = desk.pauses.resume(company_id)
         still_waits = list(_what_still_waits(desk, company_id))
     if as_json:
         _print_pause(company_id, None, changed=before is not None)
@@ -250,19 +247,6 @@ def _whose(company_id: UUID | None, *, everything: bool) -> str:
     return "Everything" if everything else f"Company {company_id}"
 
 
-def _paused_because(desk: "_Desk", company_id: UUID | None) -> str | None:
-    """Raises NotFound for a company that is not there."""
-    if company_id is None:
-        carriers = desk.explain.carriers()
-        if not carriers:
-            _fail("no worker has started on this database yet: there is nothing that could be paused")
-        return next((each.pause_reason for each in carriers if each.pause_reason is not None), None)
-    for company in desk.explain.waiting():
-        if company.company_id == company_id:
-            return company.pause_reason
-    raise NotFound("There is no such company; `duecall status` lists them.")
-
-
 def _by_whom(reason: str) -> str:
     if reason.startswith(pages.ALARM):
         return f"by an alarm ({reason.removeprefix(pages.ALARM)}): something happened that never must, see the logs"
@@ -271,13 +255,11 @@ def _by_whom(reason: str) -> str:
 
 def _what_still_waits(desk: "_Desk", company_id: UUID | None) -> Iterator[str]:
     """What a resume did not end."""
-    companies = desk.explain.waiting()
-    if company_id is None:
-        paused = [str(each.company_id) for each in companies if each.paused]
-        if paused:
-            yield f"Paused by themselves, and still so: {', '.join(paused)}"
-    elif (reason := _paused_because(desk, None)) is not None:
-        yield f"Everything is paused still: {reason}. End that with: duecall resume --all"
+    everything, companies = desk.pauses.standing()
+    if company_id is not None and everything is not None:
+        yield f"Everything is paused still: {everything}. End that with: duecall resume --all"
+    elif company_id is None and companies:
+        yield f"Paused by themselves, and still so: {', '.join(map(str, companies))}"
 
 
 def _print_pause(company_id: UUID | None, reason: str | None, *, changed: bool) -> None:

@@ -399,7 +399,7 @@ def test_a_pause_tells_scripts_what_stands_and_whether_it_changed(duecall: Dueca
 def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(duecall: Duecall, seeded: Seeded) -> None:
     said = duecall("pause --all --reason 'a drill'")
     assert said.code == 1
-    assert "no worker has started" in said.told
+    assert "No worker has started" in said.told
 
 
 # ---- wrong words
