@@ -639,7 +639,9 @@ _UNTOLD = frozenset({"token", "number_hash", "schedule", "warnings"})
 def _detail(event: Event) -> dict[str, Any]:
     """What an event adds to the history, without the token: who reads a history may not speak for the carrier."""
     assert hasattr(event, "__dataclass_fields__")
-    return {
+    schedule = getattr(event, "schedule", None)
+    moved_to = {} if schedule is None else {"due_at": schedule.due_at.isoformat()}
+    return moved_to | {
         field.name: _plain(getattr(event, field.name))
         for field in fields(event)  # type: ignore[arg-type]
         if field.name not in _UNTOLD and getattr(event, field.name) is not None

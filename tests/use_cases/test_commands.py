@@ -503,11 +503,12 @@ def test_a_second_interview_of_a_candidate_says_that_one_is_open(house: House, d
     assert house.attempt(second.id).warnings == (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
 
 
-def test_who_did_it_is_in_the_history(house: House, do: Do) -> None:
+def test_who_did_what_is_in_the_history(house: House, do: Do) -> None:
     attempt = a_pending_attempt(house)
     do(move(attempt))
-    rows = house.ask("SELECT actor FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt.id)
+    rows = house.ask("SELECT actor, detail FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt.id)
     assert rows[-1][0] == f"key:{house.principal.id}"
+    assert rows[-1][1]["due_at"] == "2026-04-03T07:00:00+00:00", "and where it was moved to"
 
 
 def test_what_could_not_be_claimed_while_a_command_waited_is_released_at_once_afterwards(
