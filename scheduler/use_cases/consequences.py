@@ -126,6 +126,7 @@ class Consequences:
             self._free_line(stores, attempt, now)
         if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
             attempt = self._unless_over(stores, interview, attempt, actor, now)
+            self._ask_for_its_number(stores, interview, attempt, now)
         if any(isinstance(event, LegSeen | Proven) for event in events):
             self._cancel_successor(stores, interview, attempt, actor, now)
         if is_over(attempt) and not has_live_leg(attempt):
@@ -155,6 +156,12 @@ class Consequences:
             return attempt
         reason = Reason.INTERVIEW_DELETED if interview.deleted_at is not None else Reason.CANDIDATE_DELETED
         return stores.attempts.save(attempt, Cancelled(reason=reason), actor, now)
+
+    def _ask_for_its_number(self, stores: Stores, interview: Interview, attempt: Attempt, now: datetime) -> None:
+        """Have one that comes back looked at anew when its number has changed: in progress, it was passed over then."""
+        number = number_or_none(stores.attempts.callee_of(interview.id).phone_number)
+        if number is not None and self._hasher.number(number.e164) != attempt.number_hash:
+            stores.reresolutions.ask(interview.company_id, interview.candidate_id, now)
 
     def _cancel_successor(
         self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime

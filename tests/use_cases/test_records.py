@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
+from scheduler.domain.call import NeverTaken
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import AccessDenied, NotFound, NumberNotAllowed, PhoneNumberInvalid
@@ -164,6 +165,24 @@ def test_a_claim_that_was_not_sent_does_not_ring_the_old_number(house: House, re
     records.change_reach(house.principal, None, candidate_of(house, mine), reach)
     assert house.dial.last_look(mine) is None
     assert house.attempt(mine.id).state is AttemptState.PENDING
+
+
+def test_one_that_was_never_placed_rings_the_number_that_has_come_meanwhile(
+    house: House, records: Records, now: TestClock
+) -> None:
+    attempt, number = a_claimed_attempt(house), a_number()
+    records.change_reach(house.principal, None, candidate_of(house, attempt), Reach(phone_number=number, timezone=None))
+    for _ in range(2):
+        records.reresolve()
+        now.move(timedelta(seconds=7))
+    assert open_changes(house) == 0, "the change was looked at while the POST was under way"
+    house.dial.record([(attempt, NeverTaken(cause="NEVER_CONNECTED"))])
+    records.reresolve()
+    now.move(timedelta(minutes=1))
+    [claim] = house.dial.claim([attempt.id]).claimed
+    order = house.dial.last_look(claim.attempt)
+    assert order is not None
+    assert order.to == number
 
 
 def test_a_number_that_may_not_be_called_is_refused_and_changes_nothing(house: House, records: Records) -> None:
