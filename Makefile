@@ -34,8 +34,9 @@ google: ## Google's own libphonenumber from Debian, as root: CI compares our zon
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless > /dev/null
 
-proof: $(VENV)/dev ## ten thousand dials across a year of nights, judged by PostgreSQL's clocks; make test does a few hundred
+proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races, fifteen thousand steps; make test does a part
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
+	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/races tests/machine
 
 bench: $(VENV)/dev ## what a decision costs, beside what phonenumbers alone costs in the same run
 	@$(PY) -m tests.benchmarks.decisions

@@ -170,3 +170,14 @@ real_now = clock(0)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture
+def aloud(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Says a figure where whoever runs the tests sees it, also when all is well."""
+
+    def say(line: str) -> None:
+        with capfd.disabled():
+            print(f"\n{line}", flush=True)
+
+    return say

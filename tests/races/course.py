@@ -34,7 +34,7 @@ from tests.races.processes import Dialling, a_carrier_apart, dialling
 from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier
 
 PEPPER = "a pepper for tests"
-RACES = int(os.environ.get("DUECALL_RACES", "150"))
+RACES = int(os.environ.get("DUECALL_RACES", "100"))
 """Of each kind; `make proof` runs a thousand."""
 AT_ONCE = 12
 AHEAD_S = 0.1

@@ -1,5 +1,6 @@
 """The same through the door: whoever was told 202 over HTTP is not rung, though no worker ever applies it."""
 
+from collections.abc import Callable
 from datetime import UTC
 
 import pytest
@@ -40,7 +41,9 @@ def asks(course: Course, intake: Intake, verb: Verb, attempt: Attempt) -> bool:
 
 @pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize("verb", [Verb.MOVE, Verb.DELETE])
-def test_from_a_202_over_http_on_nothing_rings(postgres_url: str, redis_url: str, verb: Verb) -> None:
+def test_from_a_202_over_http_on_nothing_rings(
+    postgres_url: str, redis_url: str, verb: Verb, aloud: Callable[[str], None]
+) -> None:
     began = monotonic()
     settings = settings_for(postgres_url, redis_url).model_copy(update={"duecall_clock_offset_s": 0.0})
     with a_course(postgres_url, workers_run=False) as course:
@@ -52,10 +55,9 @@ def test_from_a_202_over_http_on_nothing_rings(postgres_url: str, redis_url: str
         course.hint_again(attempts)
         course.settle_down()
         history = course.history()
-        print(
+        aloud(
             f"{verb} over HTTP: {len(attempts)} races, the dialler won {dialler_won / len(attempts):.0%},"
-            f" {monotonic() - began:.1f} s, seed {course.seed}",
-            flush=True,
+            f" {monotonic() - began:.1f} s, seed {course.seed}"
         )
         assert violations(history) == []
         assert sum(len(history.rings_of.get(attempt.id, ())) for attempt in attempts) == dialler_won
