@@ -24,7 +24,7 @@ from scheduler.domain.command import (
 )
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.records import Reach
-from tests.histories.judge import violations
+from tests.histories.judge import Wrong, violations
 from tests.machine.phones import ENDS, Leg, Way
 from tests.machine.seen import Fields, Seen, faults
 from tests.machine.world import Ground, Sent, World, a_ground, accepted, as_text
@@ -280,7 +280,9 @@ class Machine(RuleBasedStateMachine):
         before = self.seen
         seen = self.look()
         assert list(faults(seen, before)) == []
-        assert violations(self.world.history(seen)) == []
+        wrong = violations(self.world.history(seen))
+        # Two legs are looked for when one rings: there it is known whether the other was given up as unknown.
+        assert [each for each in wrong if each.kind is not Wrong.TWO_LEGS] == []
         self.is_whole = True
 
     def teardown(self) -> None:
