@@ -30,6 +30,10 @@ check: $(VENV)/dev ## format, lint, types, import contracts, migration drift: wo
 guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
 	@$(PY) -m tests.crash.guards
 
+google: ## Google's own libphonenumber from Debian, as root: CI compares our zones with it, a laptop need not
+	apt-get -qq update
+	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless > /dev/null
+
 proof: $(VENV)/dev ## ten thousand dials across a year of nights, judged by PostgreSQL's clocks; make test does a few hundred
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
 
@@ -63,4 +67,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check guards proof bench format lock clean
+.PHONY: help demo up test check guards google proof bench format lock clean

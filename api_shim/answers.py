@@ -3,26 +3,28 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from api_shim import errors
 from api_shim.house import house
 from api_shim.schemas.command import CommandView, WaitingView
 from api_shim.schemas.envelope import Answer, ErrorView
-from api_shim.schemas.interview import InterviewView
-from scheduler.domain.command import Command
+from api_shim.schemas.interview import AttemptView, InterviewView
+from scheduler.domain.command import Command, CommandKind
+from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, NotFound
 from scheduler.persistence.json_forms import STORY
 
+_TELLING_AN_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
+
 
 def answered(
     request: Request,
-    data: BaseModel,
+    data: BaseModel | bool,
     status: HTTPStatus = HTTPStatus.OK,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
@@ -45,16 +47,19 @@ def still_waiting(request: Request, command: Command, headers: Mapping[str, str]
     )
 
 
-def applied(request: Request, command: Command, metadata: dict[str, Any], headers: Mapping[str, str]) -> JSONResponse:
+def applied(request: Request, command: Command, metadata: dict[str, Any], headers: Mapping[str, str]) -> Response:
     """The answer that was stored when it was applied; `metadata` is kept with the interview alone."""
     assert command.answer is not None
     if command.answer.refusal is not None:
         return errors.refused(request, command.answer.refusal, headers)
-    return answered(request, _interview(request, command, metadata), HTTPStatus.CREATED, headers)
+    status, data = _done(request, command, metadata)
+    if data is None:
+        return Response(status_code=status, headers=dict(headers))
+    return answered(request, data, status, headers)
 
 
 def command_view(request: Request, command: Command, metadata: dict[str, Any]) -> CommandView:
-    status, result = _outcome(request, command, metadata)
+    status, data = _outcome(request, command, metadata)
     return CommandView(
         id=command.id,
         kind=command.kind,
@@ -62,36 +67,61 @@ def command_view(request: Request, command: Command, metadata: dict[str, Any]) -
         received_at=command.received_at,
         applied_at=command.applied_at,
         status_code=status,
-        result=None if result is None else result.model_dump(mode="json", by_alias=True),
+        result=data.model_dump(mode="json", by_alias=True) if isinstance(data, BaseModel) else data,
     )
 
 
 async def live_metadata(request: Request, principal: Principal, command: Command) -> dict[str, Any]:
-    """The metadata of the interview that the command made, as it is now; none when there is no such interview."""
-    if command.interview_id is None:
+    """The metadata, as it is now, of the interview that the command's answer tells of; none when it tells of none."""
+    told = command.answer is not None and command.answer.refusal is None and command.kind in _TELLING_AN_INTERVIEW
+    if not told or command.interview_id is None:
         return {}
-    interview_id: UUID = command.interview_id
     here = house(request)
     try:
-        story = await here.ask(here.doors.explain.interview, principal, command.company_id, interview_id)
+        story = await here.ask(here.doors.explain.interview, principal, command.company_id, command.interview_id)
     except (NotFound, AccessDenied):
         return {}
     return story.interview.metadata
 
 
-def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:
-    assert command.answer is not None
-    story = STORY.validate_python(command.answer.snapshot)
-    return InterviewView.of(story, metadata, house(request).doors.now())
-
-
 def _outcome(
     request: Request, command: Command, metadata: dict[str, Any]
-) -> tuple[HTTPStatus, BaseModel] | tuple[None, None]:
+) -> tuple[HTTPStatus | None, BaseModel | bool | None]:
     if command.answer is None:
         return None, None
     refusal = command.answer.refusal
     if refusal is None:
-        return HTTPStatus.CREATED, _interview(request, command, metadata)
+        return _done(request, command, metadata)
     error = ErrorView(code=refusal.code, message=refusal.message, details=refusal.details or None)
     return errors.STATUS_OF[refusal.family], error
+
+
+def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple[HTTPStatus, BaseModel | bool | None]:
+    """Status and `data` of a command that was done; no data where the answer has no body."""
+    match command.kind:
+        case CommandKind.CREATE_INTERVIEW:
+            return HTTPStatus.CREATED, _interview(request, command, metadata)
+        case CommandKind.UPDATE_INTERVIEW:
+            return HTTPStatus.OK, _interview(request, command, metadata)
+        case CommandKind.DELETE_INTERVIEW:
+            return HTTPStatus.OK, True
+        case CommandKind.INVOKE_ATTEMPT:
+            return HTTPStatus.CREATED, _attempt(request, command)
+        case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT:
+            return HTTPStatus.NO_CONTENT, None
+
+
+def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:
+    return InterviewView.of(_story(command), metadata, house(request).doors.now())
+
+
+def _attempt(request: Request, command: Command) -> AttemptView:
+    """The attempt that the command was about, as it stood in its interview then."""
+    assert command.answer is not None
+    [attempt] = [each for each in _story(command).attempts if each.id == command.answer.attempt_id]
+    return AttemptView.of(attempt, house(request).doors.now())
+
+
+def _story(command: Command) -> InterviewStory:
+    assert command.answer is not None
+    return STORY.validate_python(command.answer.snapshot)

@@ -1,4 +1,4 @@
-"""How the client wants its command answered: as what it was before, and after waiting how long."""
+"""How the client wants its command done: as what it was before, if what is as it was seen, waiting how long."""
 
 import re
 from dataclasses import dataclass
@@ -13,6 +13,9 @@ DEFAULT_WAIT_S = 5.0
 LONGEST_WAIT_S = 30.0
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?', re.ASCII | re.IGNORECASE)
+_TAG = r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_IF_MATCH = re.compile(rf"\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG})*[ \t,]*")
+"""RFC 9110 sections 8.8.3 and 13.1.1; empty elements of the list are read, as section 5.6.1.2 asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +57,39 @@ def asked(
         idempotency_key=_the_one_key(request.headers.getlist("idempotency-key")),
         wait_s=0.0 if respond_async else wait_s,
         respond_async=respond_async,
-        if_match=request.headers.get("if-match", "").encode("latin-1"),
+        if_match=", ".join(request.headers.getlist("if-match")).encode("latin-1"),
     )
 
 
 HowAsked = Annotated[Asked, Depends(asked)]
+
+
+def if_match(
+    request: Request,
+    _if_match: Annotated[
+        str | None,
+        Header(
+            alias="If-Match",
+            description="Do it only if the attempt is still as its ETag says; `*` for as it may be. Judged when it is"
+            " applied; 412 if not.",
+            examples=['"12"'],
+        ),
+    ] = None,
+) -> str | None:
+    """The condition as it was sent. Raises InvalidFields for one that RFC 9110 does not know."""
+    sent = request.headers.getlist("if-match")
+    condition = ", ".join(sent)
+    if not sent or _IF_MATCH.fullmatch(condition):
+        return condition or None
+    error = FieldError(
+        field="If-Match",
+        code="INVALID_IF_MATCH",
+        message='Send * or ETags in their quotes, with commas between them, such as "12".',
+    )
+    raise invalid_fields([error])
+
+
+IfMatch = Annotated[str | None, Depends(if_match)]
 
 
 def _the_one_key(sent: list[str]) -> str | None:

@@ -14,6 +14,7 @@ from scheduler.domain.refusals import InvalidApiKey
 
 READ_INTERVIEWS = "read:interviews"
 WRITE_INTERVIEWS = "write:interviews"
+DELETE_INTERVIEWS = "delete:interviews"
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -37,6 +38,7 @@ async def principal(
 
 Reader = Annotated[Principal, Security(principal, scopes=[READ_INTERVIEWS])]
 Writer = Annotated[Principal, Security(principal, scopes=[WRITE_INTERVIEWS])]
+Deleter = Annotated[Principal, Security(principal, scopes=[DELETE_INTERVIEWS])]
 
 
 _COMPANY_ID = Query(
@@ -54,8 +56,13 @@ def company_written(principal: Writer, company_id: Annotated[str | None, _COMPAN
     return _company(principal, company_id)
 
 
+def company_deleted_in(principal: Deleter, company_id: Annotated[str | None, _COMPANY_ID] = None) -> UUID | None:
+    return _company(principal, company_id)
+
+
 CompanyRead = Annotated[UUID | None, Depends(company_read)]
 CompanyWritten = Annotated[UUID | None, Depends(company_written)]
+CompanyDeletedIn = Annotated[UUID | None, Depends(company_deleted_in)]
 
 
 def _company(asking: Principal, company_id: str | None) -> UUID | None:

@@ -1,6 +1,6 @@
 """Which status and which words an error becomes. The one place that knows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -9,13 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import Match
 
 from api_shim.house import house
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
 from api_shim.schemas.fields import FieldError, field_errors
 from scheduler.carriers.interface import NotACallback
 from scheduler.domain import refusals
-from scheduler.domain.command import Refusal
+from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
 from scheduler.persistence.database import DatabaseAway
 
@@ -26,10 +27,12 @@ STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.Forbidden.__name__: HTTPStatus.FORBIDDEN,
     refusals.NotFound.__name__: HTTPStatus.NOT_FOUND,
     refusals.Conflict.__name__: HTTPStatus.CONFLICT,
+    refusals.PreconditionFailed.__name__: HTTPStatus.PRECONDITION_FAILED,
     refusals.Unprocessable.__name__: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 """A family of refusals and its status. A stored refusal names its family, so it is told as a fresh one is."""
 
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
 _FRAMEWORK = {
     HTTPStatus.NOT_FOUND: ("ROUTE_NOT_FOUND", "There is nothing at this address; /docs lists what there is."),
@@ -102,9 +105,17 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
         case HTTPException():
             status = HTTPStatus(error.status_code)
             code, message = _FRAMEWORK.get(status, (status.name, f"{status.phrase}."))
-            return _answer(request, status, code, message, headers=error.headers)
+            headers = {"Allow": _allowed(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+            return _answer(request, status, code, message, headers=headers)
     message = "Something failed here that should not have; it is logged under this traceId."
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", message)
+
+
+def refuse_any(fields: Iterable[FieldError]) -> None:
+    """Raises InvalidFields when anything is wrong."""
+    wrong = list(fields)
+    if wrong:
+        raise invalid_fields(wrong)
 
 
 def invalid_fields(fields: Sequence[FieldError]) -> refusals.InvalidFields:
@@ -116,14 +127,18 @@ def invalid_fields(fields: Sequence[FieldError]) -> refusals.InvalidFields:
     )
 
 
-def refusal_of(error: Refused) -> Refusal:
-    family = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in STATUS_OF)
-    return Refusal(family=family, code=error.code, message=error.message, details=error.details)
-
-
 def refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer that tells of a refusal, fresh or stored."""
     return _answer(request, STATUS_OF[refusal.family], refusal.code, refusal.message, refusal.details, headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method that this address takes; the framework names those of the first route that fits."""
+    asked = ((method, {**request.scope, "method": method}) for method in _METHODS)
+    routes = request.app.routes
+    return ", ".join(
+        method for method, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )
 
 
 def _challenge(error: Refused) -> Mapping[str, str] | None:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_shim.errors import MalformedJson, WrongContentType, invalid_fields
-from api_shim.schemas.fields import FieldError
+from api_shim.schemas.fields import FieldError, unknown_field
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """PostgreSQL keeps neither, in any text."""
@@ -49,14 +49,20 @@ async def read(request: Request) -> dict[str, Any]:
     body = await request.body()
     if not body:
         raise MalformedJson("This request needs a body: a JSON object.", position=0, reason="the body is empty")
-    if not _JSON.fullmatch(request.headers.get("content-type", "")):
-        raise WrongContentType
-    value = parse(body)
-    if not isinstance(value, dict):
-        raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
-    unstorable = list(_unstorable(value, ""))
-    if unstorable:
-        raise invalid_fields(unstorable)
+    return _read(request, body)
+
+
+async def read_if_any(request: Request) -> dict[str, Any]:
+    """Like `read`, and no body at all is an empty object."""
+    body = await request.body()
+    return _read(request, body) if body else {}
+
+
+async def read_nothing(request: Request) -> dict[str, Any]:
+    """For a method that takes no body: `{}` is as good as none. Raises like `read`, InvalidFields for any field."""
+    value = await read_if_any(request)
+    if value:
+        raise invalid_fields([unknown_field(name) for name in value])
     return value
 
 
@@ -81,6 +87,18 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
 def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
     """The same bytes for the same JSON, however it was spaced and ordered."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _read(request: Request, body: bytes) -> dict[str, Any]:
+    if not _JSON.fullmatch(request.headers.get("content-type", "")):
+        raise WrongContentType
+    value = parse(body)
+    if not isinstance(value, dict):
+        raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
+    unstorable = list(_unstorable(value, ""))
+    if unstorable:
+        raise invalid_fields(unstorable)
+    return value
 
 
 class _OnlyOurs(Exception):

@@ -1,8 +1,16 @@
-"""What the public document says of errors."""
+"""What the public document says of the answers of a route."""
 
+from http import HTTPStatus
 from typing import Any
 
-from api_shim.schemas.envelope import ErrorAnswer
+from api_shim.errors import STATUS_OF
+from api_shim.schemas.command import WaitingAnswer
+from api_shim.schemas.envelope import Answer, ErrorAnswer
+from scheduler.domain.command import refusal_of
+from scheduler.domain.refusals import Refused
+
+Told = dict[int | str, dict[str, Any]]
+"""The `responses` of a route, by status."""
 
 _WHEN = {
     400: ("The request is wrong; `details` says what to change.", "VALIDATION_ERROR"),
@@ -10,26 +18,60 @@ _WHEN = {
     403: ("The key lacks a scope, or does not reach that company.", "RESOURCE_ACCESS_DENIED"),
     404: ("It is not there, or not within the key's reach.", "RESOURCE_NOT_FOUND"),
     409: ("It does not fit the present state.", "IDEMPOTENCY_IN_PROGRESS"),
+    412: ("It is not as the If-Match header says.", "PRECONDITION_FAILED"),
     413: ("The body is larger than 64 KiB.", "BODY_TOO_LARGE"),
     422: ("The Idempotency-Key was sent before with another request.", "IDEMPOTENCY_KEY_REUSED"),
     500: ("Something failed that should not have; name the traceId.", "INTERNAL_ERROR"),
     503: ("The database is away; nothing was changed.", "DATABASE_AWAY"),
 }
+_OF_A_COMMAND = (400, 401, 403, 404, 409, 413, 422, 500, 503)
+_REPLAYED = {
+    "Idempotent-Replayed": {
+        "description": "`true` when this Idempotency-Key was answered before; this is that answer.",
+        "schema": {"type": "string"},
+    }
+}
+_LOCATION = {"Location": {"description": "Where to ask for what becomes of it.", "schema": {"type": "string"}}}
 
 
-def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route. `default` stands for all others, so that nothing is told of that never comes."""
-    told: dict[int | str, dict[str, Any]] = {status: _told(*_WHEN[status]) for status in statuses}
+def command_answers(done: HTTPStatus, model: type[Answer[Any]] | None, says: str, *refusals: type[Refused]) -> Told:
+    """The answers of a command route: done, accepted, and every error, with the refusals that only it knows."""
+    told: dict[str, Any] = {"description": says, "headers": _REPLAYED}
+    accepted = {
+        "model": WaitingAnswer,
+        "description": "Accepted and durable, not applied yet.",
+        "headers": {**_LOCATION, **_REPLAYED},
+    }
+    return {
+        int(done): told if model is None else {**told, "model": model},
+        202: accepted,
+        **error_answers(*_OF_A_COMMAND, refusals=refusals),
+    }
+
+
+def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = ()) -> Told:
+    """The errors of a route. `default` stands for all others, so that nothing is told of that never comes."""
+    examples: dict[int, dict[str, str]] = {status: {_WHEN[status][1]: _WHEN[status][0]} for status in statuses}
+    for refusal in map(refusal_of, (kind() for kind in refusals)):
+        examples.setdefault(int(STATUS_OF[refusal.family]), {})[refusal.code] = refusal.message
+    told: Told = {status: _told(status, examples[status]) for status in sorted(examples)}
     return {**told, "default": {"model": ErrorAnswer, "description": "Any other error."}}
 
 
-def _told(description: str, code: str) -> dict[str, Any]:
-    example = {
+def _told(status: int, messages: dict[str, str]) -> dict[str, Any]:
+    examples = {code: {"value": _example(code, message)} for code, message in messages.items()}
+    return {
+        "model": ErrorAnswer,
+        "description": _WHEN[status][0],
+        "content": {"application/json": {"examples": examples}},
+    }
+
+
+def _example(code: str, message: str) -> dict[str, Any]:
+    return {
         "success": False,
         "data": None,
-        "error": {"code": code, "message": description, "details": None},
+        "error": {"code": code, "message": message, "details": None},
         "timestamp": "2026-04-02T07:00:00Z",
         "traceId": "8d1f0c7e5b7a4e0c9a52d3c1f6b0a4e7",
     }
-    content = {"application/json": {"example": example}}
-    return {"model": ErrorAnswer, "description": description, "content": content}

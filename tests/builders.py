@@ -15,6 +15,7 @@ from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
@@ -81,6 +82,29 @@ class House:
     @property
     def consequences(self) -> Consequences:
         return Consequences(self.database, self.hasher, self.policy, self.now)
+
+    @property
+    def principal(self) -> Principal:
+        """Somebody with a regular key of this company."""
+        return Principal(
+            id=self.company_id,
+            kind=KeyKind.REGULAR,
+            key_id=self.company_id,
+            scopes=frozenset(),
+            company_id=self.company_id,
+        )
+
+    def interview(self, interview_id: UUID) -> Interview:
+        """The interview as it stands, deleted or not."""
+        with self.database.transaction() as stores:
+            return stores.interviews.lock(interview_id)
+
+    def attempts(self, interview_id: UUID) -> list[Attempt]:
+        """Every attempt of an interview, deleted ones too, oldest first."""
+        rows = self.ask(
+            "SELECT id FROM attempts WHERE interview_id = :id ORDER BY created_at, retry_number", id=interview_id
+        )
+        return [self.attempt(row[0]) for row in rows]
 
     def attempt(self, attempt_id: UUID) -> Attempt:
         """The attempt as it stands in the database."""

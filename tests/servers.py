@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -76,6 +76,11 @@ class SimulatedCarrier:
 
     def plan(self, **rule: Any) -> None:
         answer = requests.post(f"{self.url}/plans", json=rule, timeout=5)
+        assert answer.status_code == requests.codes.created, answer.text
+
+    def plans(self, rules: Sequence[dict[str, Any]]) -> None:
+        """Many at once, in their order."""
+        answer = requests.post(f"{self.url}/plans", json=list(rules), timeout=30)
         assert answer.status_code == requests.codes.created, answer.text
 
     def clear(self) -> None:

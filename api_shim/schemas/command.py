@@ -11,7 +11,7 @@ from scheduler.domain.command import CommandKind, CommandState
 
 
 class WaitingView(Wire):
-    """Accepted, and not applied yet; it will be."""
+    """Accepted and durable; what became of it is told at another address."""
 
     id: UUID
     status: CommandState
@@ -28,7 +28,9 @@ class CommandView(Wire):
     received_at: datetime
     applied_at: datetime | None
     status_code: int | None = Field(description="Which status it was, or would have been, answered with.")
-    result: dict[str, Any] | None = Field(description="The `data` of that answer, or its `error`.")
+    result: dict[str, Any] | bool | None = Field(
+        description="The `data` of that answer, or its `error`; null where it has no body."
+    )
 
 
 class CommandAnswer(Answer[CommandView]):

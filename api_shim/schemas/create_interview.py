@@ -1,87 +1,16 @@
 """What a request for an interview looks like, and the command that it becomes."""
 
-import json
-import re
 from collections.abc import Iterator
 from datetime import date
-from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi.openapi.models import Example
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import Field, StrictBool
 
-from api_shim.schemas.envelope import Wire
-from api_shim.schemas.fields import OURS, FieldError
+from api_shim.schemas.fields import FieldError
+from api_shim.schemas.sent import Day, Email, MayNameATime, Metadata, Name, PhoneNumber, Strict, ZoneName
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview
-
-MAX_METADATA_BYTES = 10 * 1024
-MAX_METADATA_LEVELS = 5
-MAX_METADATA_KEYS = 50
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
-def _not(code: str, message: str) -> PydanticCustomError:
-    return PydanticCustomError(OURS + code, message)
-
-
-def _e164(number: str) -> str:
-    if not _E164.fullmatch(number):
-        raise _not("not_e164", "Write the number in E.164: a plus sign, country code, number, as +421915123456.")
-    return number
-
-
-def _email(address: str) -> str:
-    if not _EMAIL.fullmatch(address):
-        raise _not("invalid_email", "This must be an email address, such as name@example.com.")
-    return address
-
-
-def _a_date(value: object) -> date:
-    if not isinstance(value, str) or not _DATE.fullmatch(value):
-        raise _not("invalid_date", "This must be a date, written as 2026-12-31.")
-    try:
-        return date.fromisoformat(value)
-    except ValueError:
-        raise _not("invalid_date", "There is no such day in the calendar.") from None
-
-
-def _levels(value: Any) -> int:  # noqa: ANN401 - JSON
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if inner is None else 1 + max(map(_levels, inner), default=0)
-
-
-def _keys(value: Any) -> int:  # noqa: ANN401 - JSON
-    if isinstance(value, dict):
-        return len(value) + sum(map(_keys, value.values()))
-    return sum(map(_keys, value)) if isinstance(value, list) else 0
-
-
-def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
-    if size > MAX_METADATA_BYTES:
-        raise _not("metadata_too_large", "Metadata may have at most 10 KB of JSON.")
-    if _levels(metadata) > MAX_METADATA_LEVELS:
-        raise _not("metadata_too_deep", "Metadata may have at most 5 levels, itself included.")
-    if _keys(metadata) > MAX_METADATA_KEYS:
-        raise _not("metadata_too_many_keys", "Metadata may have at most 50 keys, nested ones included.")
-    return metadata
-
-
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
-PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
-Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)]
-Day = Annotated[date, BeforeValidator(_a_date)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
-
-
-class Strict(Wire):
-    """Fields that are not known are refused by name: a typo must not lose a time."""
-
-    model_config = ConfigDict(extra="forbid", validate_by_name=False, validate_by_alias=True)
 
 
 class InlineCandidate(Strict):
@@ -94,7 +23,7 @@ class InlineCandidate(Strict):
     )
     email: Email | None = Field(None, examples=["jana@example.com"], repr=False)
     phone_number: PhoneNumber | None = Field(None, examples=["+421915123456"], repr=False)
-    timezone: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = Field(
+    timezone: ZoneName | None = Field(
         None, examples=["Europe/Bratislava"], description="IANA name; decides over the phone number's zones."
     )
 
@@ -109,19 +38,12 @@ class InlineCandidate(Strict):
         )
 
 
-class InterviewRequest(Strict):
+class InterviewRequest(MayNameATime):
     """An interview: with whom, by which agent, and when. Without a time it is called as soon as allowed."""
 
     candidate_id: UUID | None = Field(None, description="A candidate of the company; or send `candidate`.")
     candidate: InlineCandidate | None = Field(None, description="A new candidate; or send `candidateId`.")
     agent_id: UUID
-    scheduled_at: str | None = Field(
-        None,
-        examples=["2026-04-02T07:00:00+10:30"],
-        description="ISO 8601 / RFC 3339, with offset, Z, neither, or a zone in brackets (RFC 9557). An offset"
-        " decides whose clock counts.",
-    )
-    schedule_time: str | None = Field(None, description="Another name of scheduledAt.")
     expires_at: str | None = Field(None, description="After this nobody is called; default 7 days after due.")
     is_test: StrictBool = Field(False, description="Checked like any other and completed at once; nobody rings.")
     metadata: Metadata = Field(
@@ -129,7 +51,6 @@ class InterviewRequest(Strict):
     )
 
     def contradictions(self) -> Iterator[FieldError]:
-        """What is wrong between fields that are each right."""
         if self.candidate_id is None and self.candidate is None:
             yield FieldError(field="candidate", code="MISSING_FIELD", message="Send candidate or candidateId.")
         if self.candidate_id is not None and self.candidate is not None:
@@ -138,9 +59,7 @@ class InterviewRequest(Strict):
         if self.candidate is not None and not (self.candidate.email or self.candidate.phone_number):
             message = "A candidate needs an email or a phoneNumber."
             yield FieldError(field="candidate", code="CONTACT_REQUIRED", message=message)
-        if None not in (self.scheduled_at, self.schedule_time) and self.scheduled_at != self.schedule_time:
-            message = "scheduledAt and scheduleTime are one field with two names; send one of them."
-            yield FieldError(field="scheduleTime", code="CONFLICTING_FIELDS", message=message)
+        yield from super().contradictions()
 
     def stale(self, today: date) -> Iterator[FieldError]:
         """What was right on another day."""
@@ -153,7 +72,7 @@ class InterviewRequest(Strict):
             agent_id=self.agent_id,
             candidate_id=self.candidate_id,
             candidate=None if self.candidate is None else self.candidate.to_new_candidate(),
-            scheduled_at=self.schedule_time if self.scheduled_at is None else self.scheduled_at,
+            scheduled_at=self.time_asked_for,
             expires_at=self.expires_at,
             is_test=self.is_test,
             metadata=self.metadata,

@@ -40,6 +40,10 @@ class Answer(Wire, Generic[T]):
     trace_id: TraceId
 
 
+class DoneAnswer(Answer[Literal[True]]):
+    """It was done."""
+
+
 class ErrorAnswer(Wire):
     success: Literal[False] = False
     data: None = None

@@ -25,6 +25,7 @@ _LIMITS = {
     "string_too_short": ("TOO_SHORT", "This must have at least {min_length} characters."),
     "string_too_long": ("TOO_LONG", "This must have at most {max_length} characters."),
     "greater_than_equal": ("OUT_OF_RANGE", "This must be at least {ge}."),
+    "literal_error": ("INVALID_VALUE", "This must be {expected}."),
     "less_than_equal": ("OUT_OF_RANGE", "This must be at most {le}."),
 }
 OURS = "duecall_"
@@ -35,6 +36,11 @@ class FieldError(BaseModel):
     field: str
     code: str
     message: str
+
+
+def unknown_field(name: str) -> FieldError:
+    """A field that is sent where there is none of that name."""
+    return _field_error({"type": "extra_forbidden", "loc": ("body", name)})
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:

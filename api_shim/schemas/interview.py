@@ -11,7 +11,7 @@ from scheduler.domain.agent import AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus, InterviewStory
 from scheduler.domain.refusals import TimezoneUnknown
-from scheduler.domain.schedule import ScheduleWarning, TimezoneSource
+from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 from scheduler.use_cases.explain import waits_for
@@ -34,20 +34,20 @@ class ScheduleView(Wire):
     tzdata_version: str
 
     @classmethod
-    def of(cls, attempt: Attempt) -> Self:
-        clock = attempt.schedule.clock
+    def of(cls, schedule: Schedule, due_at: datetime) -> Self:
+        clock = schedule.clock
         try:
-            local = [each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, attempt.due_at)]
-            offsets = [offset_text(each) for each in call_windows.utc_offsets(clock, attempt.due_at)]
+            local = [each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, due_at)]
+            offsets = [offset_text(each) for each in call_windows.utc_offsets(clock, due_at)]
         except TimezoneUnknown:  # known when it was scheduled, no longer: held, and shown
             local = offsets = []
         return cls(
-            requested=attempt.schedule.requested,
+            requested=schedule.requested,
             timezone=", ".join(clock.zones) or None,
             timezone_source=clock.source,
             utc_offset=_together(offsets),
             local_time=_together(local),
-            tzdata_version=attempt.schedule.tzdata_version,
+            tzdata_version=schedule.tzdata_version,
         )
 
 
@@ -80,7 +80,7 @@ class AttemptView(Wire):
             called_at=attempt.claimed_at,
             duration=None if attempt.duration is None else attempt.duration.total_seconds(),
             ended_at=attempt.ended_at,
-            schedule=ScheduleView.of(attempt),
+            schedule=ScheduleView.of(attempt.schedule, attempt.due_at),
             warnings=list(attempt.warnings),
             waiting_for=waits_for(attempt, now) or None,
             created_at=attempt.created_at,
@@ -95,13 +95,15 @@ class InterviewView(Wire):
     agent_id: UUID
     type: AgentType
     status: InterviewStatus
-    scheduled_at: datetime | None = Field(description="When its newest attempt is due.")
+    scheduled_at: datetime | None = Field(
+        description="When it shall be; of a PHONE interview: when its newest attempt is due, null without one."
+    )
     expires_at: datetime
     is_test: bool
     metadata: dict[str, Any]
     duration_minutes: float | None = Field(description="Of the completed call, to one decimal.")
     finished_date: datetime | None
-    call_attempts: list[AttemptView] = Field(description="Oldest first.")
+    call_attempts: list[AttemptView] = Field(description="Oldest first; an ONLINE interview has none.")
     created_at: datetime
     updated_at: datetime
 
@@ -115,7 +117,7 @@ class InterviewView(Wire):
             agent_id=interview.agent_id,
             type=interview.type,
             status=story.status,
-            scheduled_at=story.attempts[-1].due_at if story.attempts else None,
+            scheduled_at=_scheduled_at(story),
             expires_at=interview.expires_at,
             is_test=interview.is_test,
             metadata=metadata,
@@ -129,6 +131,10 @@ class InterviewView(Wire):
 
 class InterviewAnswer(Answer[InterviewView]):
     """An interview."""
+
+
+class AttemptAnswer(Answer[AttemptView]):
+    """A call attempt."""
 
 
 class AttemptPage(Page[AttemptView]):
@@ -154,6 +160,12 @@ def attempt_page(story: InterviewStory, page: int, limit: int, now: datetime) ->
             has_previous_page=page > 1,
         ),
     )
+
+
+def _scheduled_at(story: InterviewStory) -> datetime | None:
+    if story.interview.type is AgentType.ONLINE:
+        return story.interview.scheduled_at
+    return story.attempts[-1].due_at if story.attempts else None
 
 
 def _together(shown: list[str]) -> str | None:

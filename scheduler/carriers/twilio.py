@@ -149,7 +149,7 @@ class TwilioLine:
     async def place(self, order: CallOrder) -> CarrierAnswer:
         """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown."""
         try:
-            return classify(*await self._post(self._url("Calls"), self._form(order), sent="dial.sent"))
+            return classify(*await self._post(self._url("Calls"), self._form(order), places=True))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return NeverTaken(cause="NEVER_CONNECTED")
         except TimeoutError:
@@ -191,12 +191,12 @@ class TwilioLine:
         )
         return self._session
 
-    async def _post(self, url: str, form: aiohttp.FormData, *, sent: str | None = None) -> tuple[int, bytes]:
-        """Status and body of one POST; `sent` is the failpoint right after it is out."""
+    async def _post(self, url: str, form: aiohttp.FormData, *, places: bool = False) -> tuple[int, bytes]:
+        """Status and body of one POST; whether it `places` a call, or speaks of one."""
         session = self._session or self._open()
         async with (
             asyncio.timeout(self._deadline),
-            session.post(url, data=form, allow_redirects=False, trace_request_ctx=sent) as response,
+            session.post(url, data=form, allow_redirects=False, trace_request_ctx=places) as response,
         ):
             return response.status, await _body(response)
 
@@ -207,7 +207,7 @@ class TwilioLine:
         fields = [
             ("To", order.to),
             ("From", order.caller),
-            ("Url", f"{self._account.voice_url}?attempt={order.token}"),
+            ("Url", _with_attempt(self._account.voice_url, order.token)),
             ("Timeout", str(int(order.ring_timeout.total_seconds()))),
             ("TimeLimit", str(int(order.time_limit.total_seconds()))),
             ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}"),
@@ -232,8 +232,8 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 async def _sent(_session: object, context: SimpleNamespace, _params: object) -> None:
     # aiohttp says so right before it writes; one turn of the loop later the bytes are with the kernel.
-    if context.trace_request_ctx is not None:
-        asyncio.get_running_loop().call_soon(failpoint, context.trace_request_ctx)
+    if context.trace_request_ctx:
+        asyncio.get_running_loop().call_soon(failpoint, "dial.sent")
 
 
 def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:
@@ -243,6 +243,10 @@ def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
     return made
+
+
+def _with_attempt(voice_url: str, token: str) -> str:
+    return f"{voice_url}{'&' if '?' in voice_url else '?'}attempt={token}"
 
 
 def callback_path(token: str) -> str:

@@ -246,6 +246,7 @@ class MovedBySettings(Event):
 
     name: ClassVar[str] = "moved_by_settings"
     schedule: Schedule
+    due_at: datetime
     number_hash: bytes | None = field(default=None, repr=False)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from scheduler.domain.call import AnswerUnknown, CarrierAnswer, NeverTaken
+from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 
 OPENS_AFTER = 5
 """So many calls in a row that the carrier did not surely take."""
@@ -11,11 +11,11 @@ OPENS_AFTER = 5
 BACK_OFF = (timedelta(seconds=5), timedelta(seconds=15), timedelta(minutes=1), timedelta(minutes=5))
 """How long nothing is tried, by how often in a row it was in vain; the last one repeats."""
 
-OURS = frozenset({"NOT_SENT"})
-"""Causes for which the carrier can do nothing."""
-
 NEEDS_A_PERSON = frozenset({"CREDENTIALS", "ACCOUNT_NOT_ACTIVE"})
 """Trying again does not mend these, so that the first one counts as enough."""
+
+OF_ALL_CALLS = NEEDS_A_PERSON | {"NEVER_CONNECTED", "THROTTLED", "QUEUE_FULL"}
+"""Why a carrier takes no call, whosever it is. Others speak of one company's number or order, and of nobody else's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,16 @@ class Breaker:
         return self.down_until is not None
 
 
+def shows_that_it_works(answer: CarrierAnswer) -> bool:
+    """Whether the carrier has decided about this one call; then it decides about others too."""
+    match answer:
+        case Accepted() | NumberRefused():
+            return True
+        case NeverTaken():
+            return answer.cause not in OF_ALL_CALLS | {"NOT_SENT"}
+    return False
+
+
 def cause_of(answer: CarrierAnswer) -> str | None:
     """Why this answer speaks against the carrier; None when it does not.
 
@@ -44,7 +54,7 @@ def cause_of(answer: CarrierAnswer) -> str | None:
     would end as unknown.
     """
     match answer:
-        case NeverTaken() if answer.cause not in OURS:
+        case NeverTaken() if answer.cause in OF_ALL_CALLS:
             return answer.cause
         case AnswerUnknown():
             return answer.cause

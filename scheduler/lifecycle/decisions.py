@@ -1,5 +1,6 @@
 """What follows from what is: pure functions from a state of affairs and `now` to an event, or to nothing."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -45,7 +46,7 @@ from scheduler.lifecycle import policy as times
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import not_placed_delay
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, deciding_clocks, next_opening
+from scheduler.lifecycle.scheduling import Callee, deciding_clocks, next_opening, opening_after_this_one
 
 _NO_OPENING_DELAY = timedelta(days=1)
 
@@ -268,12 +269,9 @@ def _on_our_cancel(
         return AskTheCarrier()
     due_at = now + _NO_OPENING_DELAY
     if callee is not None:
-        try:
-            soon = now + times.DEFERRED_DELAY
-            opening = next_opening(deciding_clocks(attempt, callee, soon), callee.settings, soon, policy)
-            due_at = opening or due_at
-        except TimezoneUnknown:
-            pass
+        # Not in what is left of this opening: the queue is as long as it was.
+        with contextlib.suppress(TimezoneUnknown):
+            due_at = opening_after_this_one(attempt, callee, now, policy) or due_at
     return (NeverDialled(due_at=due_at, call_sid=news.call_sid),)
 
 

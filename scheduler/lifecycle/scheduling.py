@@ -131,7 +131,8 @@ _NO_LONG_ENOUGH_OPENING = "No opening is as long as the {seconds} s that a call 
 def _must_have_common_opening(clock: CalleeClock, settings: CompanySettings, now: datetime) -> None:
     if len(clock.zones) < 2:  # noqa: PLR2004 - one zone always agrees with itself
         return
-    if call_windows.common_minutes(clock, settings.intervals, now) < _SHORTEST_COMMON_OPENING:
+    together = call_windows.common_minutes(clock, settings.intervals, now, enough=_SHORTEST_COMMON_OPENING)
+    if together < _SHORTEST_COMMON_OPENING:
         zones = ", ".join(clock.zones)
         raise NoCommonOpening(
             f"The number may be in any of these time zones, and they are open together for less than an hour in the"
@@ -268,6 +269,15 @@ def next_opening(
 ) -> datetime | None:
     """The first instant from `now` on at which all `clocks` are open with room to ring; None when there is none."""
     return call_windows.next_open(clocks, settings.intervals, now, room=policy.room)
+
+
+def opening_after_this_one(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> datetime | None:
+    """The next opening for `attempt` once the present one has closed; None when there is none.
+
+    Raises TimezoneUnknown.
+    """
+    closes = call_windows.closes_at(deciding_clocks(attempt, callee, now), callee.settings.intervals, now)
+    return next_opening(deciding_clocks(attempt, callee, closes), callee.settings, closes, policy)
 
 
 # ---- after hours, zones or the number changed

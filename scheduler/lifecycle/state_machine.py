@@ -264,11 +264,14 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "not_placed": 0,
             }
         case MovedBySettings():
+            # With another number alone it is due when it was.
+            is_moved = event.schedule != attempt.schedule
+            moved = _with(attempt.warnings, ScheduleWarning.MOVED_BY_SETTINGS)
             return {
                 "schedule": event.schedule,
-                "due_at": event.schedule.due_at,
+                "due_at": event.due_at,
                 "number_hash": event.number_hash or attempt.number_hash,
-                "warnings": _with(attempt.warnings, ScheduleWarning.MOVED_BY_SETTINGS),
+                "warnings": moved if is_moved else attempt.warnings,
                 "released_until": None,
             }
         case ExpiryMoved():

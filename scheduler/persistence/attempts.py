@@ -295,6 +295,20 @@ class Attempts:
         ).all()
         return [row.id for row in in_turns(rows)]
 
+    def release_anew(self, interview_id: UUID) -> bool:
+        """A hint for the interview's pending attempt may have been dropped; whether there was one."""
+        rows = self._connection.execute(
+            update(attempts)
+            .where(
+                attempts.c.interview_id == interview_id,
+                attempts.c.state == AttemptState.PENDING.value,
+                attempts.c.released_until.is_not(None),
+            )
+            .values(released_until=None)
+            .returning(attempts.c.id)
+        )
+        return rows.first() is not None
+
     def released(self, now: datetime) -> int:
         """How many attempts are released and not yet claimed."""
         count: int = self._connection.execute(_COUNT_RELEASED, {"now": now}).scalar_one()

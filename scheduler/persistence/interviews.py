@@ -119,7 +119,10 @@ def _interview(row: Row[tuple[object, ...]]) -> Interview:
         is_test=row.is_test,
         metadata=row.metadata,
         expires_at=row.expires_at,
+        expires_by_default=row.expires_by_default,
+        scheduled_at=row.scheduled_at,
         finished_at=row.finished_at,
+        deleted_at=row.deleted_at,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache, reduce
-from itertools import pairwise, takewhile
+from itertools import pairwise
 
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.refusals import TimezoneAmbiguous, TimezoneUnknown
@@ -16,6 +16,7 @@ from scheduler.timing.requested_time import RequestedTime
 __all__ = [
     "SEARCHED",
     "Clocks",
+    "closes_at",
     "common_minutes",
     "instant_of",
     "intervals_as_json",
@@ -76,20 +77,39 @@ def next_open(
     return None
 
 
+def closes_at(clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: datetime) -> datetime:
+    """When the opening that holds `instant` (aware UTC) ends; `instant` itself where none does."""
+    closes = instant
+    for span_opens, span_closes in _openings_after(clocks, intervals, instant):
+        if span_opens > closes:
+            break
+        closes = span_closes
+    return closes
+
+
 def common_minutes(
     clocks: Clocks,
     intervals: Sequence[CallTimeInterval],
     instant: datetime,
     *,
     days: int = 7,
+    enough: timedelta = SEARCHED,
 ) -> timedelta:
-    """How long all are open at once in the `days` (at most 35) from `instant` (aware UTC) on."""
+    """How long all are open at once in the `days` (at most 35) from `instant` (aware UTC) on.
+
+    No more is counted once it is `enough`.
+    """
     looked_at = timedelta(days=days)
     spans = (
         (max(opens - instant, timedelta()), min(closes - instant, looked_at))
         for opens, closes in _openings_after(clocks, intervals, instant)
     )
-    return sum((closes - opens for opens, closes in takewhile(lambda span: span[0] < looked_at, spans)), timedelta())
+    total = timedelta()
+    for opens, closes in spans:
+        if opens >= looked_at or total >= enough:
+            break
+        total += closes - opens
+    return total
 
 
 def local_times(clock: CalleeClock, instant: datetime) -> tuple[datetime, ...]:
@@ -179,7 +199,7 @@ def _openings_after(
 # the same time in a week have equal steps and are looked at once, whatever they are called.
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _common_openings(
     clocks: tuple[tzinfo, ...], intervals: tuple[CallTimeInterval, ...], week: int
 ) -> tuple[tuple[datetime, datetime], ...]:

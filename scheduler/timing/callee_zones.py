@@ -68,7 +68,7 @@ _NEVER_CALLED: Mapping[NumberKind, str] = MappingProxyType(
 
 _INHABITANTS: Mapping[str, int] = MappingProxyType(
     {
-        # As of November 2026: the last counts or estimates, rounded. Only what libphonenumber can give.
+        # As of November 2026: the last census or estimate that was known then, rounded. Only what libphonenumber gives.
         "America/Adak": 300,
         "America/North_Dakota/Center": 1_900,
         "America/Scoresbysund": 350,
@@ -77,10 +77,10 @@ _INHABITANTS: Mapping[str, int] = MappingProxyType(
         "Australia/Eucla": 300,
         "Australia/Lord_Howe": 450,
         "Europe/Vatican": 900,
-        "Indian/Chagos": 0,
+        "Indian/Chagos": 0,  # but for some thousand soldiers, who are sent there and go again
         "Indian/Christmas": 1_700,
         "Indian/Cocos": 600,
-        "Pacific/Chatham": 700,
+        "Pacific/Chatham": 600,
         "Pacific/Fakaofo": 1_600,
         "Pacific/Gambier": 1_600,
         "Pacific/Kanton": 50,
@@ -111,7 +111,7 @@ def read_number(text: str) -> CalleeNumber:
 
     Zones and kinds are those of Google's libphonenumber. It gives the dominant zone of a number's prefix, and
     mobiles roam: a set of one is likely, not certain. Where it names clocks of other countries alone, those of the
-    number's own country count.
+    number's own country are added.
     """
     _check_e164(text)
     try:
@@ -236,9 +236,10 @@ def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | Non
     possible = {name for name in named if name is not None}
     own = of_country(region or _NO_COUNTRY)
     if own and possible.isdisjoint(own):
-        # A foreign clock that has kept the same time so far, and may not go on to: Canary for Morocco, Chicago for
-        # Nicaragua, Paris for Algeria are an hour ahead of them in summer.
-        possible = set(own)
+        # A foreign clock that has kept the same time for a while, or never did: Canary for Morocco, Chicago for
+        # Nicaragua, Paris for Algeria are an hour ahead of them in summer. Both must be open: a few ranges are rightly
+        # abroad, as those of Christmas Island among Australia's are.
+        possible |= set(own)
     if kind is NumberKind.MOBILE:
         possible = {name for name in possible if name not in _INHABITANTS} or possible
     return tuple(sorted(possible))

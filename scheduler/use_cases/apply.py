@@ -116,6 +116,9 @@ class Apply:
         except Refused as refused:
             answer = Answer(refusal=refusal_of(refused))
         turn.stores.inbox.answer(turn.command.id, answer, interview_id, turn.now)
+        if interview_id is not None and turn.stores.attempts.release_anew(interview_id):
+            # While the command waited a dialler could not claim it, and let its hint go.
+            turn.stores.notify_due()
 
     def _do(self, turn: _Turn) -> tuple[UUID, Answer]:
         request = request_from_json(turn.command.kind, turn.command.body)
@@ -268,7 +271,8 @@ class Apply:
         if request.expires_at is not None:
             expires_at = scheduling.explicit_expiry(request.expires_at, scheduling.clock_or_none(callee))
             interview = replace(interview, expires_at=expires_at, expires_by_default=False)
-        if interview.scheduled_at is not None and (request.scheduled_at or request.expires_at):
+        moved = request.scheduled_at is not None or request.expires_at is not None
+        if interview.scheduled_at is not None and moved:
             scheduling.must_open_before(interview.expires_at, interview.scheduled_at, self._policy)
         if request.status is not None:
             interview = replace(interview, status=request.status, finished_at=turn.now)
@@ -277,7 +281,8 @@ class Apply:
     def _update_phone(self, turn: _Turn, interview: Interview, request: UpdateInterview) -> Interview:
         if request.status is not None:
             raise StatusNotSettable
-        pending = self._pending(turn, interview.id) if request.scheduled_at or request.expires_at else None
+        timed = request.scheduled_at is not None or request.expires_at is not None
+        pending = self._pending(turn, interview.id) if timed else None
         if request.expires_at is not None:
             clock = pending.schedule.clock if pending else self._last_clock(turn, interview)
             expires_at = scheduling.explicit_expiry(request.expires_at, clock)

@@ -18,7 +18,7 @@ from scheduler.domain.attempt import (
 from scheduler.domain.call import CallNews, Rank
 from scheduler.domain.interview import Interview
 from scheduler.domain.refusals import PhoneNumberInvalid
-from scheduler.domain.schedule import Schedule
+from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import decisions, interviews, retries
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
@@ -204,12 +204,20 @@ class Consequences:
         if attempt.due_at <= attempt.created_at:
             stores.notify_due()
 
-    def move(self, stores: Stores, attempt: Attempt, schedule: Schedule, number: str, now: datetime) -> None:
-        """A pending attempt is due at another time, or rings another number, because settings changed."""
+    def move(self, stores: Stores, attempt: Attempt, schedule: Schedule | None, number: str, now: datetime) -> None:
+        """A pending attempt is due at another time, or rings another number, because settings changed.
+
+        Without a schedule it keeps its own, and its time.
+        """
         number_hash = self._hasher.number(number)
         stores.lines.ensure(number_hash, now)
-        stores.attempts.save(attempt, MovedBySettings(schedule=schedule, number_hash=number_hash), "settings", now)
-        if schedule.due_at <= now:
+        event = MovedBySettings(
+            schedule=schedule or attempt.schedule,
+            due_at=schedule.due_at if schedule else attempt.due_at,
+            number_hash=number_hash,
+        )
+        stores.attempts.save(attempt, event, "settings", now)
+        if event.due_at <= now:
             stores.notify_due()
 
 
@@ -226,7 +234,7 @@ def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview:
         due_at=schedule.due_at,
         expires_at=interview.expires_at,
         number_hash=number_hash,
-        warnings=ended.warnings,
+        warnings=tuple(each for each in ended.warnings if each is not ScheduleWarning.MOVED_BY_SETTINGS),
         created_at=now,
         updated_at=now,
     )

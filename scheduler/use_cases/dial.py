@@ -21,7 +21,7 @@ from uuid import UUID
 from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
-from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken, NumberRefused
+from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import breaker, decisions
@@ -214,13 +214,25 @@ class Dial:
                     to_cancel.append(answer.call_sid)
         for alarmed in alarms:
             self._consequences.sound(alarmed)
+        for attempt, answer in answers:
+            self._tell_a_person(attempt, answer)
         self._judge_the_carrier([answer for _, answer in answers], now)
         return to_cancel
+
+    def _tell_a_person(self, attempt: Attempt, answer: CarrierAnswer) -> None:
+        """What trying again does not mend, and is no fault of the carrier's: a caller id, a URL, a trial account."""
+        if isinstance(answer, NeverTaken) and answer.cause != "NOT_SENT" and breaker.shows_that_it_works(answer):
+            _log.error(
+                "the carrier refuses an order; it waits until somebody has mended it",
+                alarm=answer.cause,
+                attempt_id=str(attempt.id),
+                company_id=str(attempt.company_id),
+            )
 
     def _judge_the_carrier(self, answers: Sequence[CarrierAnswer], now: datetime) -> None:
         """Open or close the breaker. Apart from the record, because the account is locked before any attempt."""
         causes = [cause for answer in answers if (cause := breaker.cause_of(answer)) is not None]
-        took = any(isinstance(answer, Accepted | NumberRefused) for answer in answers)
+        took = any(breaker.shows_that_it_works(answer) for answer in answers)
         if not causes and not took:
             return
         with self._database.transaction() as stores:
@@ -443,8 +455,8 @@ class Dialler:
         """The order, from a last look that is no older than 200 ms."""
         await asyncio.sleep(max(0.0, (claim.send_at - self._now()).total_seconds()))
         for _ in range(_LOOKS_PER_CALL):
-            looked = monotonic()
-            order = await self._in_thread(lambda: self._dial.last_look(claim.attempt))
+            # Counted from when it is asked: a look that waited for a thread meanwhile is none the older.
+            looked, order = await self._in_thread(lambda: (monotonic(), self._dial.last_look(claim.attempt)))
             if order is None or monotonic() - looked <= LOOK_TO_SEND.total_seconds():
                 return order
         await self._in_thread(lambda: self._dial.give_back(claim.attempt, "SLOW_LOOK"))

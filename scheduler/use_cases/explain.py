@@ -12,6 +12,7 @@ from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
+from scheduler.domain.schedule import ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.blocks import Load, blocks, next_possible_at
@@ -146,10 +147,13 @@ class Explain:
             if company is None:
                 raise no_such("company", company_id or principal.id)
             candidate = None
+            known: tuple[ScheduleWarning, ...] = ()
             if question.candidate_id is not None:
                 candidate = stores.candidates.get(company.id, question.candidate_id)
                 if candidate is None:
                     raise no_such("candidate", question.candidate_id)
+                if stores.interviews.open_of_candidate(candidate.id):
+                    known = (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
         try:
             if candidate is not None:
                 callee = callee_of(candidate, company)
@@ -169,7 +173,7 @@ class Explain:
             schedule, warnings = scheduling.on_request(question.scheduled_at, callee, now, self._policy)
         except Refused as refused:
             return CallTimeAnswer(refusal=refusal_of(refused), next_possible_at=_next_allowed(refused))
-        return CallTimeAnswer(schedule=schedule, warnings=warnings, next_possible_at=schedule.due_at)
+        return CallTimeAnswer(schedule=schedule, warnings=(*warnings, *known), next_possible_at=schedule.due_at)
 
     def waiting(self) -> Sequence[Waiting]:
         """Every company's attempts, counted. Raises DatabaseAway."""

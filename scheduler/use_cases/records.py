@@ -138,7 +138,7 @@ class Records:
         schedule = scheduling.resolved_anew(attempt, callee, now, self._policy)
         if schedule is None and self._hasher.number(number) == attempt.number_hash:
             return
-        self._consequences.move(stores, attempt, schedule or attempt.schedule, number, now)
+        self._consequences.move(stores, attempt, schedule, number, now)
 
 
 def _call_no_more(stores: Stores, interview_id: UUID, actor: str, now: datetime) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from scheduler.embedded import EmbeddedValkey
+from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.settings import settings as of_this_process
-from tests.api_shim.intake import Intake, Worker, a_worker, an_intake, settings_for
+from tests.api_shim.intake import PEPPER, Intake, Worker, a_worker, an_intake, settings_for
+from tests.builders import House, a_house
 from tests.conftest import Seeded
 
 
@@ -31,3 +33,9 @@ def intake(broker: None, postgres_url: str, redis_url: str, database: Database, 
 def worker(intake: Intake) -> Iterator[Worker]:
     with a_worker(intake.settings) as worker:
         yield worker
+
+
+@pytest.fixture
+def house(intake: Intake) -> House:
+    """The company of the intake, on its clock."""
+    return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -16,6 +16,8 @@ from sqlalchemy import text
 
 from api_shim.app import create_app
 from scheduler.clock import clock, machine_now
+from scheduler.domain.agent import Agent, AgentFocus, AgentType
+from scheduler.domain.attempt import Attempt
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
@@ -31,6 +33,8 @@ PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"
 FIRST_NAME, LAST_NAME, EMAIL, NUMBER = "Zuzana", "Tajomná", "zuzana@example.com", "+421915123456"
 ASYNC = {"Prefer": "respond-async"}
+TOMORROW, AN_HOUR_LATER = "2026-04-03T07:00:00Z", "2026-04-03T08:00:00Z"
+"""Nine and ten in the morning in Bratislava."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,61 @@ class Intake:
     def change(self, statement: str, **parameters: Any) -> None:
         with self.database.transaction() as stores:
             stores.connection.execute(text(statement), parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Where one attempt, and all that belongs to it, is found."""
+
+    interview_id: UUID
+    attempt_id: UUID
+
+    @property
+    def interview(self) -> str:
+        return f"/interviews/{self.interview_id}"
+
+    @property
+    def attempts(self) -> str:
+        return f"{self.interview}/call-attempts"
+
+    @property
+    def attempt(self) -> str:
+        return f"{self.attempts}/{self.attempt_id}"
+
+    @property
+    def explanation(self) -> str:
+        return f"{self.attempt}/explanation"
+
+
+def call_of(attempt: Attempt) -> Call:
+    return Call(interview_id=attempt.interview_id, attempt_id=attempt.id)
+
+
+def a_call(intake: Intake, **changes: Any) -> Call:
+    """A call that waits for tomorrow morning, asked for over HTTP; somebody must apply it."""
+    answer = intake.create(intake.body(**{"scheduledAt": TOMORROW, **changes}))
+    assert answer.status_code == 201, answer.text
+    [attempt] = answer.json()["data"]["callAttempts"]
+    return Call(interview_id=UUID(attempt["interviewId"]), attempt_id=UUID(attempt["id"]))
+
+
+def an_online_agent(intake: Intake) -> UUID:
+    """An agent who talks over the web and rings nobody."""
+    now = intake.now()
+    agent = Agent(
+        id=uuid4(),
+        company_id=intake.seeded.company_id,
+        name="Online",
+        type=AgentType.ONLINE,
+        focus=AgentFocus.GENERIC,
+        language="EN",
+        duration=timedelta(minutes=10),
+        created_at=now,
+        updated_at=now,
+    )
+    with intake.database.transaction() as stores:
+        stores.agents.add(agent, None)
+    return agent.id
 
 
 def candidate(**changes: Any) -> dict[str, Any]:
@@ -181,6 +240,16 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
         bell.stop()
         database.close()
     assert not worker.errors
+
+
+def applied(intake: Intake, accepted: httpx.Response) -> dict[str, Any]:
+    """The command that was accepted, once somebody has applied it."""
+
+    def look() -> dict[str, Any]:
+        command: dict[str, Any] = intake.get(accepted.headers["Location"]).json()["data"]
+        return command if command["status"] == "APPLIED" else {}
+
+    return wait_until(look, says="the command is applied")
 
 
 @contextmanager

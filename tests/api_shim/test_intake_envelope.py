@@ -4,11 +4,13 @@ import json
 import logging
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from api_shim.app import create_app
+from api_shim.errors import STATUS_OF
+from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
 from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, NUMBER, Intake, Worker
 from tests.builders import a_house, a_pending_attempt, an_attempt_of_unknown_outcome
@@ -49,7 +51,18 @@ def test_where_nothing_is_404_says_so(intake: Intake, path: str) -> None:
     assert answer.json()["error"]["code"] == "ROUTE_NOT_FOUND"
 
 
-@pytest.mark.parametrize(("method", "path", "allowed"), [("PUT", "/interviews", "POST"), ("POST", "/healthz", "GET")])
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/interviews", "POST"),
+        ("POST", "/healthz", "GET"),
+        ("PUT", f"/interviews/{uuid4()}", "DELETE, GET, PATCH"),
+        ("POST", f"/v1/interviews/{uuid4()}", "DELETE, GET, PATCH"),
+        ("DELETE", f"/interviews/{uuid4()}/call-attempts", "GET, POST"),
+        ("POST", f"/interviews/{uuid4()}/call-attempts/{uuid4()}", "DELETE, GET, PATCH"),
+        ("GET", "/call-times/preview", "POST"),
+    ],
+)
 def test_a_method_that_is_not_taken_is_405_and_names_those_that_are(
     intake: Intake, method: str, path: str, allowed: str
 ) -> None:
@@ -105,6 +118,8 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
     intake.create(intake.body(scheduledAt=FIRST_NAME))
     intake.create(intake.body(extra=NUMBER, agentId=EMAIL))
     intake.send("POST", "/interviews", content=f'{{"candidate": "{LAST_NAME}'.encode())
+    intake.send("POST", "/call-times/preview", json={"phoneNumber": NUMBER})
+    intake.send("POST", "/call-times/preview", json={"phoneNumber": f"{NUMBER}x"})
     made = intake.get(f"/commands/{EMAIL}").json()["data"]["result"]["id"]
     intake.get(f"/interviews/{made}", name=NUMBER)
     intake.get(f"/nothing/{NUMBER}")
@@ -116,6 +131,8 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
         ("POST", "/interviews", 400),
         ("POST", "/interviews", 400),
         ("POST", "/interviews", 400),
+        ("POST", "/call-times/preview", 200),
+        ("POST", "/call-times/preview", 400),
         ("GET", "/commands/{reference}", 200),
         ("GET", "/interviews/{interviewId}", 200),
         ("GET", "-", 404),
@@ -125,6 +142,10 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
     assert [each for each in lines if each["event"] == "a request failed" and each["trace_id"] == last]
     told = json.dumps(lines, ensure_ascii=False)
     assert not [each for each in (FIRST_NAME, LAST_NAME, EMAIL, NUMBER[1:], intake.key) if each in told]
+
+
+def test_every_family_of_refusals_has_a_status() -> None:
+    assert {family.__name__ for family in Refused.__subclasses__()} == set(STATUS_OF)
 
 
 def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestClock) -> None:
@@ -154,41 +175,137 @@ def test_it_is_ready_at_this_releases_schema_and_not_at_another(intake: Intake) 
         intake.change("UPDATE alembic_version SET version_num = :revision", revision=revision)
 
 
-def test_the_document_tells_every_operation_and_error(intake: Intake) -> None:
-    document = intake.client.get("/openapi.json").json()
-    assert set(document["paths"]) == {
-        "/interviews",
-        "/interviews/{interviewId}",
-        "/interviews/{interviewId}/call-attempts",
-        "/commands/{reference}",
-        "/healthz",
-        "/readyz",
-        "/metrics",
+OPERATIONS = {
+    "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),
+    "getInterview": ("GET", "/interviews/{interviewId}", "read:interviews", {"200"}),
+    "updateInterview": ("PATCH", "/interviews/{interviewId}", "write:interviews", {"200"}),
+    "deleteInterview": ("DELETE", "/interviews/{interviewId}", "delete:interviews", {"200"}),
+    "listCallAttempts": ("GET", "/interviews/{interviewId}/call-attempts", "read:interviews", {"200"}),
+    "createCallAttempt": ("POST", "/interviews/{interviewId}/call-attempts", "write:interviews", {"201"}),
+    "getCallAttempt": ("GET", "/interviews/{interviewId}/call-attempts/{attemptId}", "read:interviews", {"200"}),
+    "rescheduleCallAttempt": (
+        "PATCH",
+        "/interviews/{interviewId}/call-attempts/{attemptId}",
+        "write:interviews",
+        {"204", "412"},
+    ),
+    "deleteCallAttempt": (
+        "DELETE",
+        "/interviews/{interviewId}/call-attempts/{attemptId}",
+        "write:interviews",
+        {"204", "412"},
+    ),
+    "explainCallAttempt": (
+        "GET",
+        "/interviews/{interviewId}/call-attempts/{attemptId}/explanation",
+        "read:interviews",
+        {"200"},
+    ),
+    "previewCallTime": ("POST", "/call-times/preview", "read:interviews", {"200", "413"}),
+    "getCommand": ("GET", "/commands/{reference}", "read:interviews", {"200"}),
+    "isAlive": ("GET", "/healthz", None, {"200"}),
+    "isReady": ("GET", "/readyz", None, {"200"}),
+    "getMetrics": ("GET", "/metrics", None, {"200"}),
+}
+COMMANDS = [
+    "createInterview",
+    "updateInterview",
+    "deleteInterview",
+    "createCallAttempt",
+    "rescheduleCallAttempt",
+    "deleteCallAttempt",
+]
+
+
+def test_the_document_tells_every_operation_and_who_may_ask_for_it(document: dict[str, Any]) -> None:
+    told = {
+        operation["operationId"]: (method.upper(), path, operation.get("security"))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
     }
-    create = document["paths"]["/interviews"]["post"]
-    assert create["operationId"] == "createInterview"
-    assert set(create["responses"]) == {"201", "202", "default"} | ERRORS_OF_A_COMMAND
-    assert create["security"] == [{"apiKey": ["write:interviews"]}]
-    assert create["requestBody"]["content"]["application/json"]["examples"]
-    for status in ERRORS_OF_A_COMMAND:
-        content = create["responses"][status]["content"]["application/json"]
-        assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
-        assert content["example"]["error"]["code"]
+    assert told == {
+        name: (method, path, None if scope is None else [{"apiKey": [scope]}])
+        for name, (method, path, scope, _) in OPERATIONS.items()
+    }
     assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
 
 
-def test_the_document_does_not_offer_what_is_refused(intake: Intake) -> None:
-    document = intake.client.get("/openapi.json").json()
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_document_tells_every_answer_of_a_command(document: dict[str, Any], name: str) -> None:
+    method, path, _, own = OPERATIONS[name]
+    operation = document["paths"][path][method.lower()]
+    assert set(operation["responses"]) == {"202", "default"} | ERRORS_OF_A_COMMAND | own
+    assert {"Idempotency-Key", "Prefer"} <= {each["name"] for each in operation["parameters"]}
+    assert "Location" in operation["responses"]["202"]["headers"]
+    for status, answer in operation["responses"].items():
+        if status.isdigit() and int(status) >= 400:
+            content = answer["content"]["application/json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
+            assert content["examples"]
+            for code, example in content["examples"].items():
+                assert example["value"]["error"]["code"] == code
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_document_has_an_example_of_every_body_and_none_for_a_delete(document: dict[str, Any], name: str) -> None:
+    method, path, *_ = OPERATIONS[name]
+    operation = document["paths"][path][method.lower()]
+    assert ("requestBody" in operation) is (method in {"POST", "PATCH"})
+    if "requestBody" in operation:
+        [content] = operation["requestBody"]["content"].values()
+        assert content["examples"]
+        assert set(content["schema"]) <= {"$ref", "default"}
+
+
+def test_the_document_tells_of_conditions_where_they_are_judged(document: dict[str, Any]) -> None:
+    for name, (method, path, *_) in OPERATIONS.items():
+        operation = document["paths"][path][method.lower()]
+        conditional = name in {"rescheduleCallAttempt", "deleteCallAttempt"}
+        assert ("If-Match" in {each["name"] for each in operation.get("parameters", ())}) is conditional
+        assert ("412" in operation["responses"]) is conditional
+        assert ("ETag" in operation["responses"].get("200", {}).get("headers", {})) is (name == "getCallAttempt")
+        assert "content" not in operation["responses"].get("204", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("createCallAttempt", {"CALL_ATTEMPT_IN_PROGRESS", "INTERVIEW_FINISHED"}),
+        ("rescheduleCallAttempt", {"CALL_ATTEMPT_NOT_PENDING", "CALL_ATTEMPT_IN_PROGRESS"}),
+        ("deleteCallAttempt", {"CALL_ATTEMPT_IN_PROGRESS"}),
+        ("deleteInterview", set()),
+    ],
+)
+def test_the_document_names_the_conflicts_that_a_route_knows(
+    document: dict[str, Any], name: str, codes: set[str]
+) -> None:
+    method, path, *_ = OPERATIONS[name]
+    conflicts = document["paths"][path][method.lower()]["responses"]["409"]["content"]["application/json"]
+    assert set(conflicts["examples"]) == {"IDEMPOTENCY_IN_PROGRESS"} | codes
+
+
+def test_the_document_does_not_offer_what_is_refused(document: dict[str, Any]) -> None:
     request = document["components"]["schemas"]["InterviewRequest"]
     assert request["additionalProperties"] is False
     assert not {"job", "jobId", "agent", "agent_id"} & set(request["properties"])
-    operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    for name in ("InterviewChange", "CallRequest", "CallMove", "CallTimeRequest"):
+        assert document["components"]["schemas"][name]["additionalProperties"] is False
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
 def test_the_application_can_be_made_without_any_setting() -> None:
     assert create_app().title == "Duecall"
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """What is served as /openapi.json, as a client reads it."""
+    told: dict[str, Any] = json.loads(json.dumps(create_app().openapi()))
+    return told
+
+
+def test_the_document_is_served(intake: Intake, document: dict[str, Any]) -> None:
+    assert intake.client.get("/openapi.json").json() == document
 
 
 @pytest.fixture

@@ -8,12 +8,23 @@ from scheduler.use_cases.keys import new_secret
 from tests.api_shim.intake import Intake, Worker
 from tests.conftest import NOON
 
-ROUTES = [
-    ("POST", "/interviews"),
-    ("GET", f"/interviews/{uuid4()}"),
-    ("GET", f"/interviews/{uuid4()}/call-attempts"),
-    ("GET", "/commands/k"),
-]
+INTERVIEW = f"/interviews/{uuid4()}"
+ATTEMPT = f"{INTERVIEW}/call-attempts/{uuid4()}"
+SCOPES = {
+    ("POST", "/interviews"): "write:interviews",
+    ("GET", INTERVIEW): "read:interviews",
+    ("PATCH", INTERVIEW): "write:interviews",
+    ("DELETE", INTERVIEW): "delete:interviews",
+    ("GET", f"{INTERVIEW}/call-attempts"): "read:interviews",
+    ("POST", f"{INTERVIEW}/call-attempts"): "write:interviews",
+    ("GET", ATTEMPT): "read:interviews",
+    ("PATCH", ATTEMPT): "write:interviews",
+    ("DELETE", ATTEMPT): "write:interviews",
+    ("GET", f"{ATTEMPT}/explanation"): "read:interviews",
+    ("POST", "/call-times/preview"): "read:interviews",
+    ("GET", "/commands/k"): "read:interviews",
+}
+ROUTES = list(SCOPES)
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -58,8 +69,8 @@ def test_a_key_of_a_deleted_company_opens_nothing(intake: Intake) -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_a_key_without_the_scope_is_told_which(intake: Intake, method: str, path: str) -> None:
-    missing = "write:interviews" if method == "POST" else "read:interviews"
-    others = {"read:interviews", "write:interviews", "read:candidates"} - {missing}
+    missing = SCOPES[method, path]
+    others = {"read:interviews", "write:interviews", "delete:interviews", "read:candidates"} - {missing}
     answer = intake.with_new_key(*others).send(method, path, content=b"not even JSON")
     assert answer.status_code == 403
     assert answer.json()["error"]["code"] == "INSUFFICIENT_PERMISSIONS"

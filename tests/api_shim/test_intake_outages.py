@@ -11,12 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from tests.api_shim.intake import (
     Intake,
+    a_call,
     a_worker,
     an_intake,
     meanwhile,
@@ -138,6 +140,31 @@ def test_a_frozen_postgres_holds_nobody_for_long(on_own_postgres: Intake, own_po
     finally:
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)
+
+
+def test_what_was_done_is_never_told_as_undone_when_its_answer_cannot_be_completed(intake: Intake) -> None:
+    change = {"metadata": {"ref": "A-18"}}
+    with a_worker(intake.settings):
+        call = a_call(intake)
+        assert intake.send("PATCH", call.interview, json=change).status_code == 200
+    patient = {**PATIENT, "Idempotency-Key": "k"}
+    with meanwhile(lambda: intake.send("PATCH", call.interview, json=change, headers=patient)) as answer:
+        wait_until(lambda: intake.count("inbox") == 3)
+        with intake.database.transaction() as stores:
+            stores.connection.execute(text("LOCK TABLE interviews IN ACCESS EXCLUSIVE MODE"))
+            intake.change(_AS_THE_ONE_BEFORE, now=NOON)
+            done = answer()
+    assert (done.status_code, done.json()["data"]["status"]) == (202, "APPLIED")
+    command = intake.get(done.headers["Location"]).json()["data"]
+    assert (command["statusCode"], command["result"]["metadata"]) == (200, {"ref": "A-18"})
+
+
+_AS_THE_ONE_BEFORE = """
+    UPDATE inbox SET applied_at = :now, body = NULL,
+        answer = (SELECT answer FROM inbox WHERE kind = 'update_interview' AND applied_at IS NOT NULL)
+    WHERE applied_at IS NULL
+"""
+"""Applied by somebody, while nobody can read an interview."""
 
 
 def test_who_waits_when_the_process_is_told_to_stop_is_let_go(intake: Intake) -> None:

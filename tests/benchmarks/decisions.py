@@ -3,7 +3,8 @@
 Each number is met once, as in production: what is kept between decisions are only the clocks' weeks and the metadata
 of countries, never an answer. Measured in one process are thousands of decisions; measured in a new process each is
 the first one, which also reads a country's metadata. The ratios are to what `phonenumbers` alone takes for the same
-numbers in the same run, one `parse` and one `is_valid_number`: less is not to be had through it.
+numbers in the same run, one `parse` and one `is_valid_number`: less is not to be had through it. All times are of the
+processor, so that what else runs on the machine counts for little.
 """
 
 import random
@@ -94,9 +95,9 @@ def texts(count: int, dice: random.Random) -> list[str]:
 def microseconds(act: Callable[..., object], *arguments: Sequence[str]) -> list[float]:
     taken = []
     for each in zip(*arguments, strict=True):
-        begun = time.perf_counter_ns()
+        begun = time.thread_time_ns()
         act(*each)
-        taken.append((time.perf_counter_ns() - begun) / 1_000)
+        taken.append((time.thread_time_ns() - begun) / 1_000)
     return taken
 
 
@@ -110,10 +111,14 @@ def head(title: str) -> None:
     print(f"\n  {title:<52}{'median':>8}{'p99':>8}{'phonenumbers':>14}{'ratio':>7}")
 
 
-def row(name: str, taken: Sequence[float], baseline: Sequence[float], bar: float | None) -> None:
+def row(name: str, taken: Sequence[float], baseline: Sequence[float], bar: float, *, beside: bool = False) -> None:
+    """One line; `beside` holds to the bar what is taken beside what phonenumbers takes to read its metadata."""
     median, alone = statistics.median(taken), statistics.median(baseline)
     p99 = statistics.quantiles(taken, n=100, method="inclusive")[98]
-    verdict = "" if bar is None else f"   bar {bar:.0f}: {'kept' if median <= bar else 'MISSED'}"
+    judged = median - alone if beside else median
+    verdict = (
+        f"  {judged:>5.0f} {'beside' if beside else 'in all'}, bar {bar:.0f}: {'kept' if judged <= bar else 'MISSED'}"
+    )
     print(f"  {name:<52}{median:>8.0f}{p99:>8.0f}{alone:>14.0f}{median / alone:>7.1f}{verdict}")
 
 
@@ -124,10 +129,10 @@ MANY: tuple[tuple[str, Callable[[random.Random], Iterator[str]], float], ...] = 
     ("Australian mobiles, four zones", lambda dice: alike(AUSTRALIAN, dice), BAR_US),
     ("American toll-free, 42 zones", toll_free, BAR_MANY_ZONES_US),
 )
-FIRST: tuple[tuple[str, str, float | None], ...] = (
-    ("a Slovak mobile", SLOVAK, None),
-    ("an American area code", AMERICAN, None),
-    ("American toll-free, 42 zones", TOLL_FREE, BAR_MANY_ZONES_US),
+FIRST = (
+    ("a Slovak mobile", SLOVAK),
+    ("an American area code", AMERICAN),
+    ("American toll-free, 42 zones", TOLL_FREE),
 )
 
 
@@ -139,9 +144,12 @@ def main() -> None:
         baseline = microseconds(parse_and_validate, asked)
         row(name, microseconds(decide, asked, texts(len(asked), dice)), baseline, bar)
     head(f"us for the first one of a process; {FIRST_DECISIONS} processes")
-    for name, number, first_bar in FIRST:
-        baseline = [first_in_a_new_process("parse", number) for _ in range(FIRST_DECISIONS)]
-        row(name, [first_in_a_new_process("decide", number) for _ in range(FIRST_DECISIONS)], baseline, first_bar)
+    for name, number in FIRST:
+        pairs = [
+            (first_in_a_new_process("parse", number), first_in_a_new_process("decide", number))
+            for _ in range(FIRST_DECISIONS)
+        ]
+        row(name, [taken for _, taken in pairs], [alone for alone, _ in pairs], BAR_MANY_ZONES_US, beside=True)
 
 
 if __name__ == "__main__":

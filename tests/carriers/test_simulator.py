@@ -922,6 +922,26 @@ def test_plans_are_listed_and_cleared(carrier: Carrier) -> None:
     assert carrier.ended(carrier.ring()).status == "completed"
 
 
+def test_many_plans_can_be_posted_at_once_in_their_order(carrier: Carrier) -> None:
+    rules = [
+        {"to": THEIRS, "outcome": "busy"},
+        {"to": ANOTHER, "outcome": "declined"},
+        {"to": THEIRS, "outcome": "fax"},
+    ]
+    assert requests.post(f"{carrier.url}/plans", json=rules, timeout=5).status_code == 201
+    assert [(plan["to"], plan["outcome"]) for plan in carrier.get("/plans")["plans"]] == [
+        (rule["to"], rule["outcome"]) for rule in rules
+    ]
+    placed = [carrier.ring(), carrier.ring(ANOTHER)]
+    assert [carrier.ended(call).status for call in placed] == ["completed", "failed"]
+
+
+def test_of_many_plans_none_is_posted_when_one_says_nothing_known(carrier: Carrier) -> None:
+    rules = [{"outcome": "busy"}, {"outcome": "asleep"}]
+    assert requests.post(f"{carrier.url}/plans", json=rules, timeout=5).status_code == 422
+    assert carrier.get("/plans")["plans"] == []
+
+
 @pytest.mark.parametrize("rule", [{"outcome": "asleep"}, {"fault": "fire"}, {"till": THEIRS}, {"times": 0}])
 def test_a_plan_that_says_nothing_known_is_refused(carrier: Carrier, rule: dict[str, Any]) -> None:
     assert requests.post(f"{carrier.url}/plans", json=rule, timeout=5).status_code == 422
@@ -1128,17 +1148,31 @@ def test_a_call_that_takes_no_time_ends_at_once_on_any_clock(start_carrier: Call
     assert carrier.ended(carrier.ring()).status == "completed"
 
 
-def test_a_clock_that_is_moved_ahead_ends_what_would_have_ended_and_nothing_else(
+def test_calls_that_follow_a_clock_end_when_it_is_moved_past_their_end_and_no_sooner(
     start_carrier: Callable[..., Carrier],
 ) -> None:
     clock = Clock()
-    carrier = start_carrier(now=clock, speed=1)
+    carrier = start_carrier(now=clock, speed=1, follows_clock=True)
     carrier.plan(to=THEIRS, ring_s=0, talk_s=60)
     carrier.plan(to=ANOTHER, ring_s=600)
     short, long = carrier.ring(), carrier.ring(ANOTHER, timeout=600)
     until(lambda: carrier.is_in(short, "in-progress") and carrier.is_in(long, "ringing"))
     clock.at += timedelta(minutes=2)
     assert carrier.ended(short).duration == "120"
+    assert carrier.is_in(long, "ringing")
+
+
+def test_calls_that_do_not_follow_a_clock_go_on_in_real_time_when_it_is_moved(
+    start_carrier: Callable[..., Carrier],
+) -> None:
+    clock = Clock()
+    carrier = start_carrier(now=clock, speed=1)
+    carrier.plan(to=THEIRS, ring_s=60)
+    long = carrier.ring()
+    until(lambda: carrier.is_in(long, "ringing"))
+    clock.at += timedelta(hours=1)
+    carrier.plan(to=ANOTHER, ring_s=0.1, talk_s=0)
+    carrier.ended(carrier.ring(ANOTHER))
     assert carrier.is_in(long, "ringing")
 
 

@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
@@ -174,6 +176,48 @@ async def test_an_accepted_call_is_named_and_says_all_that_was_ordered(carrier: 
     assert request["answered"] == 201
 
 
+@pytest.mark.parametrize(
+    ("voice_url", "url"),
+    [
+        pytest.param("https://example.com/voice", "https://example.com/voice?attempt=mine", id="plain"),
+        pytest.param("https://example.com/voice?a=b", "https://example.com/voice?a=b&attempt=mine", id="with a query"),
+    ],
+)
+async def test_the_form_says_where_to_report_and_to_report_again_when_we_could_not_hear(
+    carrier: SimulatedCarrier, voice_url: str, url: str
+) -> None:
+    asked = []
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(parse_qs((await request_read(reader)).split(b"\r\n\r\n", 1)[1].decode()))
+        writer.write(HEAD + BODY)
+        await writer.drain()
+
+    async with a_server_that(answers) as there:
+        order = an_order(a_number(), token="mine")
+        assert isinstance(await placed(carrier, order, url=there, voice_url=voice_url), Accepted)
+    [form] = asked
+    assert form["Url"] == [url]
+    assert form["StatusCallback"] == ["http://127.0.0.1:9/carrier/twilio/mine#rc=5&rp=5xx,ct,rt"]
+    assert form["StatusCallbackEvent"] == ["initiated", "ringing", "answered", "completed"]
+
+
+async def test_a_call_that_waits_at_the_carrier_says_for_how_long_and_is_not_begun(
+    carrier: SimulatedCarrier, desk: TwilioDesk
+) -> None:
+    number = a_number()
+    carrier.plan(to=number, queue_s=90.5)
+    answer = await placed(carrier, an_order(number))
+    assert isinstance(answer, Accepted)
+    assert answer.queue_time == timedelta(seconds=90.5)
+    news = desk.fetch(answer.call_sid)
+    assert (news.status, news.started, news.to) == (CallStatus.QUEUED, False, number)
+    desk.cancel(answer.call_sid)
+    news = desk.fetch(answer.call_sid)
+    assert (news.status, news.started) == (CallStatus.CANCELLED, False)
+    assert carrier.rings(number)[0]["rang_at"] is None
+
+
 async def test_a_busy_callee_is_accepted_all_the_same(carrier: SimulatedCarrier) -> None:
     number = a_number()
     carrier.plan(to=number, outcome="busy")
@@ -191,6 +235,8 @@ ANSWERS: list[tuple[dict[str, Any], CarrierAnswer, int]] = [
     ({"fault": "accept_and_silence"}, AnswerUnknown(cause="NO_ANSWER_IN_TIME"), 1),
     ({"fault": "slow", "delay_s": 30}, AnswerUnknown(cause="NO_ANSWER_IN_TIME"), 1),
     ({"fault": "late_accept", "delay_s": 30}, AnswerUnknown(cause="NO_ANSWER_IN_TIME"), 0),
+    ({"fault": "refuse", "code": 22005}, NeverTaken(cause="QUEUE_FULL"), 0),
+    ({"fault": "refuse", "code": 20005, "status": 403}, NeverTaken(cause="ACCOUNT_NOT_ACTIVE"), 0),
 ]
 
 
@@ -417,6 +463,42 @@ async def test_a_kept_connection_that_the_carrier_has_closed_sends_nothing_twice
         assert isinstance(await line.place(an_order(a_number())), AnswerUnknown)
         assert len(asked) == 2
         await line.close()
+
+
+DOWN: list[tuple[str, CarrierAnswer]] = [
+    ("503", AnswerUnknown(cause="HTTP_503")),
+    ("429", NeverTaken(cause="THROTTLED")),
+    ("401", NeverTaken(cause="CREDENTIALS")),
+    ("drop", AnswerUnknown(cause="ANSWER_BROKE_OFF")),
+    ("refuse", NeverTaken(cause="NEVER_CONNECTED")),
+]
+
+
+@pytest.mark.parametrize(("kind", "meaning"), DOWN, ids=[kind for kind, _ in DOWN])
+async def test_while_the_carrier_is_down_the_one_post_brings(
+    carrier: SimulatedCarrier, desk: TwilioDesk, kind: str, meaning: CarrierAnswer
+) -> None:
+    _, sid = await a_call(carrier, "rang_at", **RINGING)
+    number = a_number()
+    carrier.down(kind, for_s=0.5 if kind == "refuse" else None)
+    try:
+        assert await placed(carrier, an_order(number)) == meaning
+        assert not await cancelled(carrier, sid)
+        for ask in (desk.fetch, desk.cancel, desk.hang_up):
+            with pytest.raises(CarrierUnavailable):
+                ask(sid)
+    finally:
+        wait_until(lambda: is_up(carrier), says="the carrier is up again")
+    assert carrier.rings(number) == []
+    assert await cancelled(carrier, sid)
+
+
+def is_up(carrier: SimulatedCarrier) -> bool:
+    try:
+        carrier.up()
+    except requests.ConnectionError:
+        return False
+    return True
 
 
 # ---- asking about calls

@@ -102,7 +102,7 @@ def events() -> Iterator[Event]:
         Expired(),
         ConsentEnded(),
         Rescheduled(schedule=SCHEDULE, expires_at=LATER),
-        MovedBySettings(schedule=SCHEDULE),
+        MovedBySettings(schedule=SCHEDULE, due_at=LATER),
         ExpiryMoved(expires_at=LATER),
         HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING),
         NeverDialled(due_at=LATER, call_sid="CA1"),

@@ -608,3 +608,21 @@ def test_any_json_is_read_or_refused(value: object) -> None:
         assert call_windows.read_intervals(value)
     except (InvalidInterval, NeverOpen) as refused:
         assert refused.message  # noqa: PT017 - most JSON is refused, some is not
+
+
+def test_an_opening_ends_where_it_closes_also_over_midnight_and_the_week_and_a_shut_instant_ends_at_once() -> None:
+    thursday = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+    london = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/London",))
+
+    def span(opens: int, closes: int, *days: Weekday) -> CallTimeInterval:
+        return CallTimeInterval(
+            days=frozenset(days or Weekday), start=timedelta(hours=opens), end=timedelta(hours=closes)
+        )
+
+    assert call_windows.closes_at(london, [span(8, 20)], thursday) == thursday.replace(hour=19)
+    assert call_windows.closes_at(london, [span(8, 13)], thursday) == thursday, "it has just closed"
+    night = [span(8, 24), span(0, 2)]
+    assert call_windows.closes_at(london, night, thursday) == datetime(2026, 4, 3, 1, 0, tzinfo=UTC)
+    over_the_week = [span(22, 26, Weekday.SUN)]
+    sunday_night = datetime(2026, 4, 5, 22, 30, tzinfo=UTC)
+    assert call_windows.closes_at(london, over_the_week, sunday_night) == datetime(2026, 4, 6, 1, 0, tzinfo=UTC)

@@ -1,6 +1,7 @@
 """A number's zones are all that it may be in; the clock that decides is the most exact that anybody named."""
 
 import ast
+import random
 import zoneinfo
 from datetime import UTC, datetime
 from importlib import metadata
@@ -234,6 +235,51 @@ def test_every_zone_that_a_number_can_have_is_known_by_a_canonical_name() -> Non
     canonical = {callee_zones.check_zone(name) for name in named}
     assert len(named - canonical) == 11
     assert canonical <= zoneinfo.available_timezones()
+
+
+def test_a_zone_that_is_new_to_phone_numbers_is_looked_up_for_how_many_live_there() -> None:
+    """A change here wants a look at each new zone: fewer than 3,000 belong into the table."""
+    named = {callee_zones.check_zone(name) for zones in TIMEZONE_DATA.values() for name in zones}
+    assert len(named) == 281
+    fewest_of_the_others = {
+        *("America/Noronha", "Atlantic/Stanley", "America/Montserrat", "Atlantic/St_Helena", "America/Miquelon"),
+        *("Pacific/Kosrae", "Pacific/Marquesas", "Pacific/Nauru", "Pacific/Funafuti", "Pacific/Wallis"),
+    }
+    assert fewest_of_the_others <= named - set(callee_zones._INHABITANTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "empty"),
+    [
+        pytest.param("+19075922345", "America/Adak", id="an American number that may be a fixed line on Adak"),
+        pytest.param("+18004633339", "America/North_Dakota/Center", id="a toll-free number"),
+        pytest.param("+61890393012", "Australia/Eucla", id="a fixed line at the Nullarbor"),
+    ],
+)
+def test_where_few_people_live_counts_for_what_is_no_mobile(text: str, empty: str) -> None:
+    number = callee_zones.read_number(text)
+    assert number.kind is not NumberKind.MOBILE
+    assert empty in number.zones
+    assert len(number.zones) > 1
+
+
+def test_a_number_is_read_exactly_when_phonenumbers_holds_it_to_be_valid() -> None:
+    dice, prefixes = random.Random(20_261_125), sorted(TIMEZONE_DATA)
+    counts = {True: 0, False: 0}
+    for _ in range(10_000):
+        prefix = dice.choice(prefixes)
+        text = f"+{prefix}{dice.randrange(10**9):09}"[: dice.randint(9, 14)]
+        try:
+            is_valid = phonenumbers.is_valid_number(phonenumbers.parse(text))
+        except phonenumbers.NumberParseException:
+            is_valid = False
+        counts[is_valid] += 1
+        if is_valid:
+            assert callee_zones.read_number(text).zones, text
+        else:
+            with pytest.raises(PhoneNumberInvalid):
+                callee_zones.read_number(text)
+    assert min(counts.values()) > 1_000
 
 
 def test_every_zone_thought_nearly_empty_is_one_that_a_number_can_have() -> None:

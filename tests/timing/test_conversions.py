@@ -17,7 +17,7 @@ import whenever
 
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.embedded import EmbeddedPostgres
-from scheduler.timing import call_windows, zone_names
+from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
 
 SEED = 20_261_125
 INSTANTS_A_ZONE = 500
@@ -178,6 +178,23 @@ def test_a_wall_time_in_any_gap_or_fold_names_the_instant_that_whenever_says() -
                 assert call_windows.instant_of(of(zone), wall) == theirs.to_stdlib(), f"{wall} in {zone}"
                 count += 1
     assert count >= 25_000
+
+
+def test_an_instant_written_with_its_offset_and_zone_is_read_back_also_where_it_comes_twice() -> None:
+    count = repeated = 0
+    for (zone, instant), wall in list(zip(asked(), shown(), strict=True))[::4]:
+        (offset,) = call_windows.utc_offsets(of(zone), instant)
+        if offset % timedelta(minutes=1):
+            continue  # the seconds of a local mean time cannot be written
+        text = f"{wall.isoformat()}{whenever.Instant(instant).to_tz(zone).format_iso()[19:25]}[{zone}]"
+        requested = requested_time.read(text)
+        clock = callee_zones.deciding_clock(requested, candidate_zone=None, number=None, company_zone=None)
+        assert call_windows.resolve(requested, clock) == instant, text
+        assert whenever.ZonedDateTime.parse_iso(text).to_instant().to_stdlib() == instant, text
+        count += 1
+        repeated += is_repeated(wall, zone)
+    assert count >= 40_000
+    assert repeated >= 1_500
 
 
 GAPS = [

@@ -9,9 +9,13 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.submit import Submit
 from tests.builders import House, KeptBell, a_house
 from tests.conftest import Seeded, TestClock
 from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
@@ -54,6 +58,26 @@ def release(house: House, bell: KeptBell) -> Release:
 @pytest.fixture
 def apply(house: House, bell: KeptBell) -> Apply:
     return Apply(house.database, bell, house.hasher, house.consequences, house.policy, house.now)
+
+
+@pytest.fixture
+def submit(house: House, bell: KeptBell) -> Submit:
+    return Submit(house.database, bell, house.now)
+
+
+@pytest.fixture
+def records(house: House, bell: KeptBell) -> Records:
+    return Records(house.database, bell, house.hasher, house.consequences, house.policy, house.now)
+
+
+@pytest.fixture
+def pauses(house: House) -> Pauses:
+    return Pauses(house.database, house.now)
+
+
+@pytest.fixture
+def explain(house: House) -> Explain:
+    return Explain(house.database, house.hasher, house.policy, house.now)
 
 
 @pytest.fixture

@@ -31,15 +31,17 @@ def create_app(
     calls_per_second: float = 50.0,
     state_file: Path | None = None,
     speed: float = 1.0,
+    follows_clock: bool = False,
     callback_retry_after_s: float = 0.5,
 ) -> FastAPI:
     """The carrier, ready for uvicorn.
 
-    `auth_tokens`: each opens the door, the first signs the callbacks. `now`: aware UTC; a clock that stands lets
-    calls ring and end in real time, with the same instant stamped on every step, and one that is moved ahead ends
-    what would have ended by then. A plan with `ring_s` and `talk_s` 0 ends a call at once on any clock.
-    `state_file`: what is known survives the process; two processes never share one. `speed`: how many seconds of a
-    call pass in a real one; pacing, delays of answers and deadlines stay real.
+    `auth_tokens`: each opens the door, the first signs the callbacks. `now`: aware UTC; on a clock that stands calls
+    ring and end in real time, with the same instant stamped on every step, and a plan with `ring_s` and `talk_s` 0
+    ends a call at once on any clock. `state_file`: what is known survives the process; two processes never share
+    one. `speed`: how many seconds of a call pass in a real one; pacing, delays of answers and deadlines stay real.
+    `follows_clock`: when `now` is moved ahead, calls that would have ended by then end; otherwise they go on in
+    real time.
     """
     journal = Journal(state_file)
     postman = Postman(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s)
@@ -48,6 +50,7 @@ def create_app(
         now=now,
         calls_per_second=calls_per_second,
         speed=speed,
+        follows_clock=follows_clock,
         journal=journal,
         postman=postman,
     )

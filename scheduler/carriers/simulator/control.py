@@ -26,8 +26,10 @@ def _what_shall_happen(plans: Plans, outage: Outage) -> APIRouter:
         return {"status": "ok"}
 
     @router.post("/plans", status_code=201)
-    async def post_plan(plan: Plan) -> PostedPlan:
-        return plans.post(plan)
+    async def post_plan(plan: Plan | list[Plan]) -> PostedPlan | dict[str, list[PostedPlan]]:
+        if isinstance(plan, Plan):
+            return plans.post(plan)
+        return {"plans": [plans.post(each) for each in plan]}
 
     @router.get("/plans")
     async def list_plans() -> dict[str, list[PostedPlan]]:
@@ -39,7 +41,7 @@ def _what_shall_happen(plans: Plans, outage: Outage) -> APIRouter:
 
     @router.post("/outage", status_code=201)
     async def begin_outage(order: outages.Order, request: Request) -> outages.Order:
-        outage.begin(order, request.scope)
+        await outage.begin(order, request.scope)
         return order
 
     @router.get("/outage")

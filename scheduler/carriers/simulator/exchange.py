@@ -51,6 +51,7 @@ class Exchange:
         now: Callable[[], datetime],
         calls_per_second: float,
         speed: float,
+        follows_clock: bool,
         journal: Journal,
         postman: Postman,
     ) -> None:
@@ -60,7 +61,7 @@ class Exchange:
         self._speed = speed
         self._journal = journal
         self._postman = postman
-        self._pace = Pace(now)
+        self._pace = Pace(now, follows_clock=follows_clock)
         self._calls: dict[str, Call] = {}
         self._of_number: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._alive: defaultdict[str, dict[str, None]] = defaultdict(dict)

@@ -52,14 +52,14 @@ class Outage:
     def kind(self) -> OutageKind | None:
         return self._kind
 
-    def begin(self, order: Order, scope: Scope) -> None:
+    async def begin(self, order: Order, scope: Scope) -> None:
         """`scope` is that of the request that asks for it: it came in by the door that may be shut."""
         self.end()
         self._kind = order.kind
         if order.for_s is not None:
             self._end = asyncio.get_running_loop().call_later(order.for_s, self.end)
             if order.kind is OutageKind.REFUSE:
-                shut_the_door(scope, for_s=order.for_s)
+                await shut_the_door(scope, for_s=order.for_s)
 
     def end(self) -> None:
         self._kind = None

@@ -13,12 +13,13 @@ class Pace:
     """Waits on a clock that runs, stands or is moved.
 
     On a clock that runs a step ends when it should. One that stands lets every step pass in real time, with the same
-    instant stamped on each. One that is moved ahead ends at once what would have ended by then, and one that is
-    moved back makes no step longer than it was to be.
+    instant stamped on each. One that is moved back makes no step longer than it was to be. One that is moved ahead
+    changes the steps that begin later; when calls follow the clock, it also ends at once what would have ended by then.
     """
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
+    def __init__(self, now: Callable[[], datetime], *, follows_clock: bool) -> None:
         self._now = now
+        self._follows_clock = follows_clock
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def wait(self, since: datetime, span: timedelta) -> None:
@@ -36,9 +37,9 @@ class Pace:
                 self._waiting.discard(woken)
 
     async def watch(self) -> None:
-        """Wakes whoever waits when the clock was moved ahead; runs until cancelled."""
+        """Wakes whoever waits when the clock was moved ahead; runs until cancelled, if calls follow the clock."""
         loop = asyncio.get_running_loop()
-        while True:
+        while self._follows_clock:
             looked_at, looked_s = self._now(), loop.time()
             await asyncio.sleep(_LOOK_EVERY_S)
             if self._now() - looked_at > timedelta(seconds=loop.time() - looked_s) + _JUMP:

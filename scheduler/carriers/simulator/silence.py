@@ -60,7 +60,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def shut_the_door(scope: Scope, *, for_s: float) -> None:
+async def shut_the_door(scope: Scope, *, for_s: float) -> None:
     """Closes every connection but the one of `scope`, and has the system refuse new ones for a while.
 
     On Linux a listening socket that is shut down can listen again. asyncio has no word for it, hence the private ones.
@@ -68,7 +68,9 @@ def shut_the_door(scope: Scope, *, for_s: float) -> None:
     own = scope[_TRANSPORT]
     server = own._server  # noqa: SLF001 - see above
     loop = asyncio.get_running_loop()
-    for transport in scope[_TRANSPORTS]:
+    for transport in list(scope[_TRANSPORTS]):
+        if transport.is_closing():
+            continue
         _share_port(transport.get_extra_info("socket"))
         if transport is not own:
             transport.abort()
@@ -78,6 +80,7 @@ def shut_the_door(scope: Scope, *, for_s: float) -> None:
             _stop_listening(same)
     server._serving = False  # noqa: SLF001 - see above
     loop.call_later(for_s, server._start_serving)  # noqa: SLF001 - see above
+    await asyncio.sleep(0)  # one turn of the loop later they are closed, and the operator can be answered
 
 
 def _stop_listening(door: socket.socket) -> None:

@@ -1,0 +1,111 @@
+"""How a request becomes a command, and how what became of it is told: the same for every command route."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Depends, Request
+from fastapi.responses import Response
+
+from api_shim import answers, json_body
+from api_shim.asked import Asked, HowAsked
+from api_shim.auth import CompanyDeletedIn, CompanyWritten, Deleter, Writer
+from api_shim.errors import IdempotencyInProgress, invalid_fields
+from api_shim.house import house
+from api_shim.schemas.fields import FieldError
+from scheduler.domain import command as wishes
+from scheduler.domain.command import Command, CommandState
+from scheduler.domain.principal import Principal
+from scheduler.domain.refusals import NotFound
+from scheduler.hashing import fingerprint
+from scheduler.persistence.database import DatabaseAway
+from scheduler.use_cases.submit import Accepted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sender:
+    """Who sends a command, about which company, and how they want it done."""
+
+    request: Request
+    principal: Principal
+    company_id: UUID | None
+    asked: Asked
+
+    async def command(
+        self,
+        wish: wishes.Request,
+        raw: dict[str, Any],
+        *,
+        metadata: dict[str, Any] | None = None,
+        stale: Sequence[FieldError] = (),
+    ) -> Response:
+        """Have it accepted, wait for it, and tell what became of it.
+
+        `raw` is the body as it was sent. `metadata` is what the answer's interview will have, where that is known
+        without asking. `stale` says what is wrong today and may have been right when this request came first.
+        """
+        request_hash = self._hash_of(raw)
+        accepted = await (self._earlier(request_hash, stale) if stale else self._submit(wish, request_hash))
+        return await self._answer(accepted, metadata)
+
+    async def _submit(self, wish: wishes.Request, request_hash: bytes) -> Accepted:
+        here = house(self.request)
+        return await here.ask(
+            here.doors.submit.command,
+            self.principal,
+            self.company_id,
+            wish,
+            idempotency_key=self.asked.idempotency_key,
+            request_hash=request_hash,
+        )
+
+    async def _earlier(self, request_hash: bytes, stale: Sequence[FieldError]) -> Accepted:
+        """What was accepted in time is answered as it was then, however late it is sent again."""
+        if self.asked.idempotency_key is not None:
+            try:
+                earlier = await self._find(self.asked.idempotency_key)
+            except NotFound:
+                pass
+            else:
+                if earlier.request_hash == request_hash:
+                    return Accepted(command=earlier, replayed=True)
+        raise invalid_fields(stale)
+
+    async def _answer(self, accepted: Accepted, metadata: dict[str, Any] | None) -> Response:
+        here = house(self.request)
+        reference = str(accepted.command.id)
+        command = await here.waiter.answer_to(accepted.command, lambda: self._find(reference), self.asked.wait_s)
+        headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
+        if command.state is CommandState.APPLIED:
+            try:
+                if metadata is None or accepted.replayed:
+                    metadata = await answers.live_metadata(self.request, self.principal, command)
+            except DatabaseAway:  # it is done all the same, and nobody may be told that it is not
+                return answers.still_waiting(self.request, command, headers)
+            return answers.applied(self.request, command, metadata, headers)
+        if accepted.replayed and not self.asked.respond_async and not here.waiter.keeps_nobody:
+            raise IdempotencyInProgress(commandId=reference)
+        return answers.still_waiting(self.request, command, headers)
+
+    async def _find(self, reference: str) -> Command:
+        here = house(self.request)
+        return await here.ask(here.doors.submit.find, self.principal, reference)
+
+    def _hash_of(self, raw: dict[str, Any]) -> bytes:
+        """Tells this request from any other with the same Idempotency-Key."""
+        method, url = self.request.method, self.request.url
+        path = f"{url.path}?{url.query}"
+        return fingerprint(method.encode(), path.encode(), json_body.canonical(raw), self.asked.if_match)
+
+
+def writer(request: Request, principal: Writer, company_id: CompanyWritten, asked: HowAsked) -> Sender:
+    return Sender(request=request, principal=principal, company_id=company_id, asked=asked)
+
+
+def deleter(request: Request, principal: Deleter, company_id: CompanyDeletedIn, asked: HowAsked) -> Sender:
+    return Sender(request=request, principal=principal, company_id=company_id, asked=asked)
+
+
+FromWriter = Annotated[Sender, Depends(writer)]
+FromDeleter = Annotated[Sender, Depends(deleter)]

@@ -1,0 +1,166 @@
+"""The call attempts of an interview over HTTP: asked for, looked at, moved, deleted, explained."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from api_shim import answers, json_body
+from api_shim.addresses import AttemptId, InterviewId
+from api_shim.asked import IfMatch
+from api_shim.auth import CompanyRead, Reader
+from api_shim.commanding import FromWriter
+from api_shim.errors import refuse_any
+from api_shim.house import house
+from api_shim.openapi import command_answers, error_answers
+from api_shim.schemas.call_attempts import CALLS, MOVES, CallMove, CallRequest
+from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
+from api_shim.schemas.interview import AttemptAnswer, AttemptsAnswer, AttemptView, attempt_page
+from scheduler.domain import refusals
+from scheduler.domain.command import DeleteAttempt
+from scheduler.use_cases.explain import etag_of
+
+_ALL = "/interviews/{interviewId}/call-attempts"
+_ONE = _ALL + "/{attemptId}"
+_ETAG = {
+    "ETag": {
+        "description": "Names the state of the attempt; sent back as If-Match, nothing is done to another state.",
+        "schema": {"type": "string", "examples": ['"12"']},
+    }
+}
+router = APIRouter(route_class=json_body.JsonRoute, tags=["call attempts"])
+
+_PAGE = Query(ge=1, le=10_000)
+_LIMIT = Query(ge=1, le=100)
+_AS_SOON_AS_ALLOWED = CallRequest()
+
+
+@router.get(
+    _ALL,
+    operation_id="listCallAttempts",
+    summary="The call attempts of an interview, newest first",
+    responses={200: {"model": AttemptsAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def list_call_attempts(
+    request: Request,
+    principal: Reader,
+    company_id: CompanyRead,
+    interview_id: InterviewId,
+    page: Annotated[int, _PAGE] = 1,
+    limit: Annotated[int, _LIMIT] = 20,
+) -> JSONResponse:
+    here = house(request)
+    story = await here.ask(here.doors.explain.interview, principal, company_id, interview_id)
+    return answers.answered(request, attempt_page(story, page, limit, here.doors.now()))
+
+
+@router.post(
+    _ALL,
+    operation_id="createCallAttempt",
+    summary="Call once more; an attempt that waits is replaced",
+    status_code=HTTPStatus.CREATED,
+    responses=command_answers(
+        HTTPStatus.CREATED,
+        AttemptAnswer,
+        "Applied: the new attempt.",
+        refusals.OutsideCallTimeInterval,
+        refusals.CallAttemptsNotSupported,
+        refusals.CallAttemptInProgress,
+        refusals.InterviewFinished,
+    ),
+)
+async def create_call_attempt(
+    sender: FromWriter,
+    interview_id: InterviewId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read_if_any)],
+    body: Annotated[CallRequest, Body(openapi_examples=CALLS)] = _AS_SOON_AS_ALLOWED,
+) -> Response:
+    refuse_any(body.contradictions())
+    return await sender.command(body.to_command(interview_id), raw)
+
+
+@router.get(
+    _ONE,
+    operation_id="getCallAttempt",
+    summary="A call attempt, with its ETag",
+    responses={200: {"model": AttemptAnswer, "headers": _ETAG}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_call_attempt(
+    request: Request,
+    principal: Reader,
+    company_id: CompanyRead,
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
+) -> JSONResponse:
+    here = house(request)
+    attempt = await here.ask(here.doors.explain.attempt, principal, company_id, interview_id, attempt_id)
+    # No 304: what it waits for changes with the clock, and the ETag does not.
+    return answers.answered(request, AttemptView.of(attempt, here.doors.now()), headers={"ETag": etag_of(attempt)})
+
+
+@router.patch(
+    _ONE,
+    operation_id="rescheduleCallAttempt",
+    summary="Move an attempt that waits; its id stays",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=command_answers(
+        HTTPStatus.NO_CONTENT,
+        None,
+        "Applied: it is due at the new time.",
+        refusals.OutsideCallTimeInterval,
+        refusals.CallAttemptNotPending,
+        refusals.CallAttemptInProgress,
+        refusals.EtagDiffers,
+    ),
+)
+async def reschedule_call_attempt(
+    sender: FromWriter,
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
+    if_match: IfMatch,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[CallMove, Body(openapi_examples=MOVES)],
+) -> Response:
+    return await sender.command(body.to_command(interview_id, attempt_id, if_match), raw)
+
+
+@router.delete(
+    _ONE,
+    operation_id="deleteCallAttempt",
+    summary="Delete an attempt whose phone cannot be ringing; one that waits never rings",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=command_answers(
+        HTTPStatus.NO_CONTENT,
+        None,
+        "Applied: it is gone, and no phone rings for it.",
+        refusals.CallAttemptInProgress,
+        refusals.EtagDiffers,
+    ),
+)
+async def delete_call_attempt(
+    sender: FromWriter,
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
+    if_match: IfMatch,
+    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
+) -> Response:
+    return await sender.command(DeleteAttempt(interview_id=interview_id, attempt_id=attempt_id, if_match=if_match), raw)
+
+
+@router.get(
+    _ONE + "/explanation",
+    operation_id="explainCallAttempt",
+    summary="Why an attempt has not rung yet, whose clock decides, and what has happened to it",
+    responses={200: {"model": ExplanationAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def explain_call_attempt(
+    request: Request,
+    principal: Reader,
+    company_id: CompanyRead,
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
+) -> JSONResponse:
+    here = house(request)
+    explanation = await here.ask(here.doors.explain.explanation, principal, company_id, interview_id, attempt_id)
+    return answers.answered(request, ExplanationView.of(explanation))

@@ -1,0 +1,34 @@
+"""When somebody may be called, asked over HTTP; nothing is made."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.responses import JSONResponse
+
+from api_shim import answers, json_body
+from api_shim.auth import CompanyRead, Reader
+from api_shim.errors import refuse_any
+from api_shim.house import house
+from api_shim.openapi import error_answers
+from api_shim.schemas.call_times import QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
+
+router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
+
+
+@router.post(
+    "/call-times/preview",
+    operation_id="previewCallTime",
+    summary="Whether an interview at that time would be taken, and whose clock would decide; nothing is made",
+    responses={200: {"model": CallTimeAnswered}, **error_answers(400, 401, 403, 404, 413, 500, 503)},
+)
+async def preview_call_time(
+    request: Request,
+    principal: Reader,
+    company_id: CompanyRead,
+    _raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[CallTimeRequest, Body(openapi_examples=QUESTIONS)],
+) -> JSONResponse:
+    refuse_any(body.contradictions())
+    here = house(request)
+    answer = await here.ask(here.doors.explain.preview, principal, company_id, body.to_question())
+    return answers.answered(request, CallTimeView.of(answer))

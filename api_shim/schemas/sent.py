@@ -1,0 +1,86 @@
+"""What a field that clients send may hold; a refusal says what to change, never what was sent."""
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from api_shim.schemas.envelope import Wire
+from api_shim.schemas.fields import OURS, FieldError
+from scheduler.lifecycle.metadata import fault
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _not(code: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError(OURS + code, message)
+
+
+def _e164(number: str) -> str:
+    if not _E164.fullmatch(number):
+        raise _not("not_e164", "Write the number in E.164: a plus sign, country code, number, as +421915123456.")
+    return number
+
+
+def _email(address: str) -> str:
+    if not _EMAIL.fullmatch(address):
+        raise _not("invalid_email", "This must be an email address, such as name@example.com.")
+    return address
+
+
+def _a_date(value: object) -> date:
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise _not("invalid_date", "This must be a date, written as 2026-12-31.")
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise _not("invalid_date", "There is no such day in the calendar.") from None
+
+
+def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    if found := fault(metadata):
+        code, message = found
+        raise _not(code.lower(), message)
+    return metadata
+
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
+Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)]
+Day = Annotated[date, BeforeValidator(_a_date)]
+ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+
+A_TIME = Field(
+    examples=["2026-04-02T07:00:00+10:30"],
+    description="ISO 8601 / RFC 3339, with offset, Z, neither, or a zone in brackets (RFC 9557). An offset"
+    " decides whose clock counts.",
+)
+
+
+class Strict(Wire):
+    """Fields that are not known are refused by name: a typo must not lose a time."""
+
+    model_config = ConfigDict(extra="forbid", validate_by_name=False, validate_by_alias=True)
+
+
+class MayNameATime(Strict):
+    """A request that may say when, under either of two names."""
+
+    scheduled_at: Annotated[str | None, A_TIME] = None
+    schedule_time: Annotated[str | None, Field(description="Another name of scheduledAt.")] = None
+
+    @property
+    def time_asked_for(self) -> str | None:
+        return self.schedule_time if self.scheduled_at is None else self.scheduled_at
+
+    def contradictions(self) -> Iterator[FieldError]:
+        """What is wrong between fields that are each right."""
+        if None not in (self.scheduled_at, self.schedule_time) and self.scheduled_at != self.schedule_time:
+            message = "scheduledAt and scheduleTime are one field with two names; send one of them."
+            yield FieldError(field="scheduleTime", code="CONFLICTING_FIELDS", message=message)

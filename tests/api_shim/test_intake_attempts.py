@@ -1,0 +1,462 @@
+"""Call attempts over HTTP: shown, asked for, moved and deleted, each as its state allows."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from scheduler.domain.attempt import Attempt, Cancelled, Ended, LegSeen, Reason
+from scheduler.domain.call import Rank
+from scheduler.domain.principal import KeyKind
+from tests.api_shim.intake import (
+    AN_HOUR_LATER,
+    ASYNC,
+    NUMBER,
+    TOMORROW,
+    Call,
+    Intake,
+    Worker,
+    a_call,
+    a_worker,
+    applied,
+    call_of,
+)
+from tests.builders import (
+    House,
+    a_claimed_attempt,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    an_attempt_of_unknown_outcome,
+    an_unknown_attempt,
+)
+from tests.conftest import NOON, seed
+
+# ---- what each state allows
+
+
+def waiting(house: House) -> Attempt:
+    return a_pending_attempt(house, due_at=house.now() + timedelta(hours=20))
+
+
+def ended(house: House, reason: Reason) -> Attempt:
+    return house.take(a_placed_attempt(house), Ended(reason=reason, ended_at=house.now()))
+
+
+def cancelled(house: House) -> Attempt:
+    return house.take(waiting(house), Cancelled(reason=Reason.CANCELLED_BY_USER))
+
+
+def seen_to_be_live(house: House) -> Attempt:
+    given_up = an_attempt_of_unknown_outcome(house)
+    look_at = house.now() + timedelta(minutes=1)
+    return house.take(given_up, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=look_at))
+
+
+IN_PROGRESS, NOT_PENDING, FINISHED = "CALL_ATTEMPT_IN_PROGRESS", "CALL_ATTEMPT_NOT_PENDING", "INTERVIEW_FINISHED"
+STATES: list[Any] = [
+    pytest.param(waiting, "PENDING", 204, 204, 201, id="it waits"),
+    pytest.param(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="it is being dialled"),
+    pytest.param(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="its phone rings"),
+    pytest.param(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="the answer was lost"),
+    pytest.param(lambda house: ended(house, Reason.ANSWERED), "COMPLETED", NOT_PENDING, 204, FINISHED, id="answered"),
+    pytest.param(lambda house: ended(house, Reason.DECLINED), "FAILED", NOT_PENDING, 204, 201, id="declined"),
+    pytest.param(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201, id="nobody knows what became of it"),
+    pytest.param(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS, id="given up, and it rings after all"),
+    pytest.param(cancelled, "CANCELLED", NOT_PENDING, 204, 201, id="cancelled"),
+]
+made_by_state = pytest.mark.parametrize(("make", "status", "move", "delete", "invoke"), STATES)
+
+
+@made_by_state
+def test_an_attempt_is_shown_in_every_state(
+    intake: Intake, house: House, make: Callable[[House], Attempt], status: str, move: Any, delete: Any, invoke: Any
+) -> None:
+    call = call_of(make(house))
+    answer = intake.get(call.attempt)
+    assert answer.status_code == 200
+    attempt = answer.json()["data"]
+    assert (attempt["id"], attempt["interviewId"]) == (str(call.attempt_id), str(call.interview_id))
+    assert attempt["status"] == status
+    assert attempt in intake.get(call.attempts).json()["data"]["items"]
+
+
+@made_by_state
+def test_only_an_attempt_that_waits_is_moved(
+    intake: Intake,
+    house: House,
+    worker: Worker,
+    make: Callable[[House], Attempt],
+    status: str,
+    move: Any,
+    delete: Any,
+    invoke: Any,
+) -> None:
+    attempt = make(house)
+    answer = moved(intake, call_of(attempt), AN_HOUR_LATER)
+    assert_told(answer, move)
+    assert (house.attempt(attempt.id).due_at != attempt.due_at) is (answer.status_code == 204)
+
+
+@made_by_state
+def test_an_attempt_is_deleted_unless_its_phone_may_be_ringing(
+    intake: Intake,
+    house: House,
+    worker: Worker,
+    make: Callable[[House], Attempt],
+    status: str,
+    move: Any,
+    delete: Any,
+    invoke: Any,
+) -> None:
+    call = call_of(make(house))
+    answer = intake.send("DELETE", call.attempt)
+    assert_told(answer, delete)
+    gone = answer.status_code == 204
+    assert (intake.get(call.attempt).status_code == 404) is gone
+    assert (intake.get(call.explanation).status_code == 404) is gone
+    assert (intake.get(call.attempts).json()["data"]["items"] == []) is gone
+    assert (intake.get(call.interview).json()["data"]["callAttempts"] == []) is gone
+
+
+@made_by_state
+def test_one_more_call_is_made_unless_one_is_in_progress_or_the_interview_is_over(
+    intake: Intake,
+    house: House,
+    worker: Worker,
+    make: Callable[[House], Attempt],
+    status: str,
+    move: Any,
+    delete: Any,
+    invoke: Any,
+) -> None:
+    call = call_of(make(house))
+    answer = invoked(intake, call, {"scheduledAt": TOMORROW})
+    assert_told(answer, invoke)
+    listed = intake.get(call.attempts).json()["data"]["items"]
+    assert len(listed) == (2 if answer.status_code == 201 else 1)
+
+
+def test_what_was_deleted_is_neither_shown_nor_moved_nor_deleted_again(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    assert intake.send("DELETE", call.attempt).status_code == 204
+    for answer in (
+        intake.get(call.attempt),
+        intake.get(call.explanation),
+        moved(intake, call, AN_HOUR_LATER),
+        intake.send("DELETE", call.attempt),
+    ):
+        assert_told(answer, "RESOURCE_NOT_FOUND")
+        assert answer.json()["error"]["details"] == {
+            "resourceType": "callAttempt",
+            "resourceId": str(call.attempt_id),
+        }
+
+
+def test_deleting_an_attempt_leaves_the_others_and_the_interview(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    second = invoked(intake, call, {"scheduledAt": AN_HOUR_LATER}).json()["data"]
+    assert intake.send("DELETE", call.attempt).status_code == 204
+    interview = intake.get(call.interview).json()["data"]
+    assert [(each["id"], each["status"]) for each in interview["callAttempts"]] == [(second["id"], "PENDING")]
+    assert interview["status"] == "SCHEDULED"
+    assert intake.send("DELETE", f"{call.attempts}/{second['id']}").status_code == 204
+    empty = intake.get(call.interview).json()["data"]
+    assert (empty["callAttempts"], empty["scheduledAt"], empty["status"]) == ([], None, "SCHEDULED")
+    assert_told(invoked(intake, call), 201)
+
+
+# ---- where they are, and where not
+
+
+def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, house: House, worker: Worker) -> None:
+    mine, another = call_of(waiting(house)), call_of(waiting(house))
+    elsewhere = Call(interview_id=another.interview_id, attempt_id=mine.attempt_id)
+    nowhere = Call(interview_id=mine.interview_id, attempt_id=uuid4())
+    for call in (elsewhere, nowhere):
+        for answer in everything(intake, call):
+            assert_told(answer, "RESOURCE_NOT_FOUND")
+            assert answer.json()["error"]["details"]["resourceType"] == "callAttempt"
+    assert intake.get(mine.attempt).json()["data"]["status"] == "PENDING"
+
+
+def test_another_companys_attempt_is_the_same_404_as_none(intake: Intake, house: House, worker: Worker) -> None:
+    call = call_of(waiting(house))
+    stranger = Intake(**{**vars(intake), "seeded": seed(intake.database, NOON)}).with_new_key()
+    nobodys = Call(interview_id=uuid4(), attempt_id=uuid4())
+    theirs = [*everything(stranger, call), invoked(stranger, call), stranger.send("DELETE", call.interview)]
+    missing = [*everything(stranger, nobodys), invoked(stranger, nobodys), stranger.send("DELETE", nobodys.interview)]
+    for foreign, none in zip(theirs, missing, strict=True):
+        assert foreign.status_code == none.status_code == 404
+        assert without_id(foreign) == without_id(none)
+    assert intake.get(call.attempt).json()["data"]["status"] == "PENDING"
+
+
+def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, house: House) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats, call = intake.with_key(key), call_of(waiting(house))
+    mine = str(intake.seeded.company_id)
+    for path in (call.attempt, call.explanation, call.attempts):
+        assert_told(ats.get(path), "COMPANY_ID_REQUIRED")
+        assert ats.get(path, companyId=mine).status_code == 403
+    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    for path in (call.attempt, call.explanation, call.attempts):
+        assert ats.get(path, companyId=mine).status_code == 200
+
+
+def test_an_attempt_tells_no_number(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    told = "".join(intake.get(path).text for path in (call.attempt, call.attempts, call.explanation))
+    assert NUMBER[1:] not in told
+
+
+# ---- invoke
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, id="no body"),
+        pytest.param({"headers": {"Content-Length": "0"}}, id="a body of no length"),
+        pytest.param({"headers": {"Content-Type": "application/json"}}, id="no body that calls itself JSON"),
+        pytest.param({"json": {}}, id="an empty object"),
+        pytest.param({"json": {"scheduledAt": None}}, id="null for a time"),
+    ],
+)
+def test_without_a_time_one_more_call_rings_as_soon_as_allowed(
+    intake: Intake, worker: Worker, more: dict[str, Any]
+) -> None:
+    call = a_call(intake)
+    answer = intake.send("POST", call.attempts, **more)
+    assert answer.status_code == 201, answer.text
+    attempt = answer.json()["data"]
+    assert attempt["id"] != str(call.attempt_id)
+    assert attempt["schedule"]["requested"] is None
+    assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
+
+
+@pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
+def test_one_more_call_replaces_the_one_that_waits(intake: Intake, worker: Worker, name: str) -> None:
+    call = a_call(intake)
+    answer = invoked(intake, call, {name: AN_HOUR_LATER})
+    attempt = answer.json()["data"]
+    assert (attempt["status"], attempt["retryNumber"]) == ("PENDING", 0)
+    assert attempt["scheduledAt"] == attempt["schedule"]["requested"] == AN_HOUR_LATER
+    newest, oldest = intake.get(call.attempts).json()["data"]["items"]
+    assert newest["id"] == attempt["id"]
+    assert (oldest["status"], oldest["reasonCode"]) == ("CANCELLED", "REPLACED")
+    assert intake.get(call.interview).json()["data"]["scheduledAt"] == AN_HOUR_LATER
+
+
+def test_a_failed_interview_that_is_called_again_is_scheduled(intake: Intake, house: House, worker: Worker) -> None:
+    call = call_of(ended(house, Reason.DECLINED))
+    assert intake.get(call.interview).json()["data"]["status"] == "FAILED"
+    assert_told(invoked(intake, call), 201)
+    assert intake.get(call.interview).json()["data"]["status"] == "SCHEDULED"
+
+
+def test_what_is_refused_at_once_needs_no_worker_and_is_remembered(intake: Intake, house: House) -> None:
+    call, nowhere = call_of(a_placed_attempt(house)), Call(interview_id=uuid4(), attempt_id=uuid4())
+    for number, (path, code) in enumerate(
+        [(call.attempts, IN_PROGRESS), (nowhere.attempts, "RESOURCE_NOT_FOUND")], start=1
+    ):
+        key = {"Idempotency-Key": f"k{number}", "Prefer": "wait=0"}
+        first, second = intake.send("POST", path, headers=key), intake.send("POST", path, headers=key)
+        assert_told(first, code)
+        assert first.json()["error"] == second.json()["error"]
+        assert "Idempotent-Replayed" not in first.headers
+        assert second.headers["Idempotent-Replayed"] == "true"
+        command = intake.get(f"/commands/k{number}").json()["data"]
+        assert (command["status"], command["statusCode"]) == ("APPLIED", first.status_code)
+        assert command["result"] == first.json()["error"]
+        assert intake.count("inbox") == number
+
+
+# ---- move
+
+
+def test_a_moved_attempt_is_the_same_attempt(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    before = intake.get(call.attempt).json()["data"]
+    answer = moved(intake, call, "2026-04-03T10:00:00+10:30")
+    assert answer.status_code == 204
+    assert answer.content == b""
+    assert "Content-Type" not in answer.headers
+    assert answer.headers["X-Trace-Id"]
+    after = intake.get(call.attempt).json()["data"]
+    assert after["id"] == before["id"]
+    assert after["scheduledAt"] == "2026-04-02T23:30:00Z"
+    assert after["schedule"]["timezoneSource"] == "OFFSET"
+    assert after["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
+    assert after["createdAt"] == before["createdAt"]
+    assert len(intake.get(call.attempts).json()["data"]["items"]) == 1
+
+
+TIMES = [
+    pytest.param("", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="nothing"),
+    pytest.param("tomorrow", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="no date"),
+    pytest.param(
+        "2026-13-01T09:00:00Z", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="month 13"
+    ),
+    pytest.param("2026-04-02T11:00:00Z", "SCHEDULE_IN_PAST", {"scheduledAt", "receivedAt"}, id="an hour ago"),
+    pytest.param("2026-06-01T09:00:00Z", "SCHEDULE_TOO_FAR", {"scheduledAt", "latest"}, id="in two months"),
+    pytest.param(
+        "2026-04-03T02:00:00Z",
+        "OUTSIDE_CALL_TIME_INTERVAL",
+        {"localTime", "timezone", "timezoneSource", "callTimeIntervals", "nextAllowedAt", "reason"},
+        id="at four in the morning",
+    ),
+    pytest.param(
+        "2026-04-03T19:59:50+02:00",
+        "OUTSIDE_CALL_TIME_INTERVAL",
+        {"localTime", "timezone", "timezoneSource", "callTimeIntervals", "nextAllowedAt", "reason"},
+        id="ten seconds before closing",
+    ),
+]
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+@pytest.mark.parametrize(("text", "code", "details"), TIMES)
+def test_a_time_that_cannot_be_is_refused_with_what_is_wrong_and_changes_nothing(
+    intake: Intake, worker: Worker, method: str, text: str, code: str, details: set[str]
+) -> None:
+    call = a_call(intake)
+    before = intake.get(call.attempts).json()["data"]
+    path = call.attempts if method == "POST" else call.attempt
+    answer = intake.send(method, path, json={"scheduledAt": text})
+    assert_told(answer, code)
+    assert answer.status_code == 400
+    assert set(answer.json()["error"]["details"]) == details
+    assert intake.get(call.attempts).json()["data"] == before
+
+
+def test_a_time_outside_the_hours_is_refused_with_the_next_one_that_is_allowed(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    refused = moved(intake, call, "2026-04-03T21:00:00")
+    details = refused.json()["error"]["details"]
+    assert details["localTime"] == "2026-04-03T21:00:00"
+    assert (details["timezone"], details["timezoneSource"]) == ("Europe/Bratislava", "PHONE_NUMBER")
+    assert details["nextAllowedAt"] == "2026-04-04T06:00:00Z"
+    assert moved(intake, call, details["nextAllowedAt"]).status_code == 204
+
+
+# ---- conditions
+
+
+def test_the_etag_changes_with_the_attempt_and_only_with_it(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    first, again = intake.get(call.attempt), intake.get(call.attempt)
+    assert first.headers["ETag"] == again.headers["ETag"]
+    assert first.headers["ETag"].startswith('"')
+    assert moved(intake, call, AN_HOUR_LATER).status_code == 204
+    assert intake.get(call.attempt).headers["ETag"] != first.headers["ETag"]
+
+
+MATCHING = [
+    pytest.param(["{etag}"], True, id="its tag"),
+    pytest.param(["*"], True, id="whatever it is"),
+    pytest.param(['"other", {etag}'], True, id="a list with its tag"),
+    pytest.param([',"other",,{etag} ,'], True, id="a list with empty places"),
+    pytest.param(['"other"', "{etag}"], True, id="two headers, one with its tag"),
+    pytest.param(['"a,b", {etag}'], True, id="a tag with a comma in it before its own"),
+    pytest.param(['"other"'], False, id="another tag"),
+    pytest.param(['""'], False, id="an empty tag"),
+    pytest.param(['"other", "still-another"'], False, id="a list without its tag"),
+    pytest.param(["W/{etag}"], False, id="its tag, but weak"),
+]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+@pytest.mark.parametrize(("conditions", "matches"), MATCHING)
+def test_if_match_is_honoured(
+    intake: Intake, worker: Worker, method: str, conditions: list[str], matches: bool
+) -> None:
+    call = a_call(intake)
+    etag = intake.get(call.attempt).headers["ETag"]
+    headers = [("If-Match", each.format(etag=etag)) for each in conditions]
+    body: dict[str, Any] = {"json": {"scheduledAt": AN_HOUR_LATER}} if method == "PATCH" else {}
+    answer = intake.client.request(
+        method, call.attempt, headers=[("Authorization", f"Bearer {intake.key}"), *headers], **body
+    )
+    assert_told(answer, 204 if matches else "PRECONDITION_FAILED")
+    if not matches:
+        assert answer.status_code == 412
+        assert intake.get(call.attempt).headers["ETag"] == etag
+
+
+def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> None:
+    with a_worker(intake.settings):
+        call = a_call(intake)
+    headers = {**ASYNC, "If-Match": intake.get(call.attempt).headers["ETag"]}
+    accepted = [
+        intake.send("PATCH", call.attempt, json={"scheduledAt": text}, headers=headers)
+        for text in (AN_HOUR_LATER, "2026-04-03T09:00:00Z")
+    ]
+    assert [answer.status_code for answer in accepted] == [202, 202]
+    with a_worker(intake.settings):
+        first, second = [applied(intake, answer) for answer in accepted]
+    assert (first["statusCode"], first["result"]) == (204, None)
+    assert (second["statusCode"], second["result"]["code"]) == (412, "PRECONDITION_FAILED")
+    assert intake.get(call.attempt).json()["data"]["scheduledAt"] == AN_HOUR_LATER
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, id="no body"),
+        pytest.param({"headers": {"Content-Length": "0", "Content-Type": "application/json"}}, id="no length"),
+        pytest.param({"json": {}}, id="an empty object"),
+    ],
+)
+def test_a_delete_needs_no_body(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
+    call = a_call(intake)
+    answer = intake.send("DELETE", call.attempt, **more)
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+def test_every_path_of_an_attempt_works_under_v1(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    assert intake.get(f"/v1{call.attempt}").status_code == 200
+    assert intake.get(f"/v1{call.explanation}").status_code == 200
+    assert intake.send("DELETE", f"/v1{call.attempt}").status_code == 204
+
+
+# ---- helpers
+
+
+def moved(intake: Intake, call: Call, text: str) -> httpx.Response:
+    return intake.send("PATCH", call.attempt, json={"scheduledAt": text})
+
+
+def invoked(intake: Intake, call: Call, body: dict[str, Any] | None = None) -> httpx.Response:
+    return intake.send("POST", call.attempts, json=body or {})
+
+
+def everything(intake: Intake, call: Call) -> list[httpx.Response]:
+    """All that may be asked of one attempt."""
+    return [
+        intake.get(call.attempt),
+        intake.get(call.explanation),
+        moved(intake, call, AN_HOUR_LATER),
+        intake.send("DELETE", call.attempt),
+    ]
+
+
+def assert_told(answer: httpx.Response, what: int | str) -> None:
+    """It was done with that status, or refused with that code."""
+    if isinstance(what, int):
+        assert answer.status_code == what, answer.text
+        return
+    assert answer.json()["error"]["code"] == what
+    expected = {"RESOURCE_NOT_FOUND": 404, "PRECONDITION_FAILED": 412}
+    conflicts = dict.fromkeys((IN_PROGRESS, NOT_PENDING, FINISHED), 409)
+    assert answer.status_code == (expected | conflicts).get(what, 400)
+
+
+def without_id(answer: httpx.Response) -> dict[str, Any]:
+    told = answer.json()["error"]
+    details = {name: value for name, value in told["details"].items() if name != "resourceId"}
+    return {**told, "details": details}

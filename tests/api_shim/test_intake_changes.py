@@ -1,0 +1,215 @@
+"""Interviews changed and deleted over HTTP: what is named is changed, what is not stays, and what is gone is gone."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from scheduler.domain.attempt import Ended, Reason
+from tests.api_shim.intake import (
+    AN_HOUR_LATER,
+    TOMORROW,
+    Call,
+    Intake,
+    Worker,
+    a_call,
+    an_online_agent,
+    call_of,
+    candidate,
+)
+from tests.builders import House, a_pending_attempt, a_placed_attempt, a_waiting_command
+
+
+def change(intake: Intake, call: Call, **fields: Any) -> Any:
+    return intake.send("PATCH", call.interview, json=fields)
+
+
+def code(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+# ---- PHONE
+
+
+@pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
+def test_moving_an_interview_moves_the_attempt_that_waits(intake: Intake, worker: Worker, name: str) -> None:
+    call = a_call(intake)
+    answer = change(intake, call, **{name: AN_HOUR_LATER})
+    assert answer.status_code == 200
+    interview = answer.json()["data"]
+    assert interview["scheduledAt"] == AN_HOUR_LATER
+    assert interview["expiresAt"] == "2026-04-10T08:00:00Z"
+    [attempt] = interview["callAttempts"]
+    assert (attempt["id"], attempt["scheduledAt"]) == (str(call.attempt_id), AN_HOUR_LATER)
+    assert intake.get(call.interview).json()["data"] == interview
+
+
+def test_an_interview_without_an_attempt_that_waits_is_not_moved(intake: Intake, house: House, worker: Worker) -> None:
+    placed = call_of(a_placed_attempt(house))
+    assert code(change(intake, placed, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_IN_PROGRESS")
+    over = call_of(house.take(a_placed_attempt(house), Ended(reason=Reason.DECLINED, ended_at=house.now())))
+    assert code(change(intake, over, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_NOT_PENDING")
+
+
+TIMES = [
+    ("", "INVALID_DATE_FORMAT"),
+    ("tomorrow", "INVALID_DATE_FORMAT"),
+    ("2026-04-02T11:00:00Z", "SCHEDULE_IN_PAST"),
+    ("2026-06-01T09:00:00Z", "SCHEDULE_TOO_FAR"),
+    ("2026-04-03T02:00:00Z", "OUTSIDE_CALL_TIME_INTERVAL"),
+]
+
+
+@pytest.mark.parametrize(("text", "refused"), TIMES)
+def test_a_change_that_is_refused_changes_nothing_of_it(
+    intake: Intake, worker: Worker, text: str, refused: str
+) -> None:
+    call = a_call(intake, metadata={"ref": 1})
+    before = intake.get(call.interview).json()["data"]
+    assert code(change(intake, call, scheduledAt=text, metadata={"ref": 2})) == (400, refused)
+    assert intake.get(call.interview).json()["data"] == before
+
+
+def test_metadata_is_merged_and_null_takes_a_key_away(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake, metadata={"a": 1, "b": {"c": 1, "d": 2}, "e": [1, 2]})
+    answer = change(intake, call, metadata={"a": None, "b": {"c": 3}, "e": [3], "f": "new", "absent": None})
+    assert answer.json()["data"]["metadata"] == {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
+    assert change(intake, call, metadata={}).json()["data"]["metadata"] == {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
+
+
+def test_metadata_that_is_too_much_only_together_is_refused(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake, metadata={str(number): 0 for number in range(50)})
+    answer = change(intake, call, metadata={"one more": 0})
+    assert answer.status_code == 400
+    assert change(intake, call, metadata={"0": None, "one more": 0}).status_code == 200
+
+
+def test_the_end_of_an_interview_is_moved_with_its_attempt(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    answer = change(intake, call, expiresAt="2026-04-04T12:00:00Z")
+    assert answer.json()["data"]["expiresAt"] == "2026-04-04T12:00:00Z"
+    assert intake.get(call.explanation).json()["data"]["expiresAt"] == "2026-04-04T12:00:00Z"
+    moved = change(intake, call, scheduledAt=AN_HOUR_LATER).json()["data"]
+    assert moved["expiresAt"] == "2026-04-04T12:00:00Z", "one that was named does not follow the first call"
+
+
+def test_an_end_before_the_call_is_refused(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    assert code(change(intake, call, expiresAt=TOMORROW)) == (400, "NO_OPENING_BEFORE_EXPIRY")
+    for text in ("", "never"):
+        invalid = change(intake, call, expiresAt=text)
+        assert code(invalid) == (400, "INVALID_DATE_FORMAT")
+        assert invalid.json()["error"]["details"]["field"] == "expiresAt"
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
+def test_the_status_of_a_phone_interview_cannot_be_set(intake: Intake, worker: Worker, status: str) -> None:
+    call = a_call(intake)
+    assert code(change(intake, call, status=status)) == (400, "STATUS_NOT_SETTABLE")
+    assert intake.get(call.interview).json()["data"]["status"] == "SCHEDULED"
+
+
+# ---- ONLINE
+
+
+def an_online_interview(intake: Intake, **changes: Any) -> dict[str, Any]:
+    body = intake.body(agentId=str(an_online_agent(intake)), candidate=candidate(phoneNumber=...), **changes)
+    answer = intake.create(body)
+    assert answer.status_code == 201, answer.text
+    interview: dict[str, Any] = answer.json()["data"]
+    return interview
+
+
+def test_an_online_interview_is_scheduled_without_a_number_and_without_attempts(intake: Intake, worker: Worker) -> None:
+    at_night = "2026-04-03T01:00:00Z"
+    interview = an_online_interview(intake, scheduledAt=at_night)
+    assert (interview["type"], interview["status"]) == ("ONLINE", "SCHEDULED")
+    assert interview["scheduledAt"] == at_night, "nobody is rung, so that hours do not matter"
+    assert interview["callAttempts"] == []
+    assert intake.get(f"/interviews/{interview['id']}").json()["data"] == interview
+    assert intake.get(f"/interviews/{interview['id']}/call-attempts").json()["data"]["items"] == []
+
+
+@pytest.mark.parametrize(("text", "refused"), TIMES[:4])
+def test_an_online_interview_at_a_time_that_cannot_be_is_refused(
+    intake: Intake, worker: Worker, text: str, refused: str
+) -> None:
+    path = f"/interviews/{an_online_interview(intake)['id']}"
+    assert code(intake.send("PATCH", path, json={"scheduledAt": text})) == (400, refused)
+    assert code(intake.create(intake.body(agentId=str(an_online_agent(intake)), scheduledAt=text))) == (400, refused)
+
+
+def test_an_online_interview_is_moved_and_ended_by_a_change(intake: Intake, worker: Worker) -> None:
+    path = f"/interviews/{an_online_interview(intake, scheduledAt=TOMORROW)['id']}"
+    moved = intake.send("PATCH", path, json={"scheduledAt": AN_HOUR_LATER}).json()["data"]
+    assert (moved["scheduledAt"], moved["status"]) == (AN_HOUR_LATER, "SCHEDULED")
+    ended = intake.send("PATCH", path, json={"status": "COMPLETED"})
+    assert ended.status_code == 200
+    assert ended.json()["data"]["status"] == "COMPLETED"
+    assert ended.json()["data"]["finishedDate"] is not None
+    assert code(intake.send("PATCH", path, json={"status": "CANCELLED"})) == (409, "INTERVIEW_FINISHED")
+    assert intake.send("PATCH", path, json={"metadata": {"late": 1}}).status_code == 200
+
+
+def test_an_online_interview_is_never_called(intake: Intake, worker: Worker) -> None:
+    path = f"/interviews/{an_online_interview(intake)['id']}/call-attempts"
+    assert code(intake.send("POST", path)) == (400, "CALL_ATTEMPTS_NOT_SUPPORTED")
+    assert intake.count("attempts") == 0
+
+
+# ---- DELETE
+
+
+def test_a_deleted_interview_and_all_of_it_is_gone(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    answer = intake.send("DELETE", call.interview)
+    assert answer.status_code == 200
+    assert answer.json()["data"] is True
+    for method, path in [
+        ("GET", call.interview),
+        ("GET", call.attempts),
+        ("GET", call.attempt),
+        ("GET", call.explanation),
+        ("POST", call.attempts),
+        ("DELETE", call.attempt),
+        ("DELETE", call.interview),
+    ]:
+        assert code(intake.send(method, path)) == (404, "RESOURCE_NOT_FOUND"), (method, path)
+    assert code(change(intake, call, metadata={"a": 1})) == (404, "RESOURCE_NOT_FOUND")
+    [[state, reason]] = intake.ask("SELECT state, reason FROM attempts")
+    assert (state, reason) == ("CANCELLED", "INTERVIEW_DELETED")
+
+
+def test_an_interview_whose_phone_rings_is_deleted_and_its_call_runs_to_its_end(
+    intake: Intake, house: House, worker: Worker
+) -> None:
+    attempt = a_placed_attempt(house)
+    call = call_of(attempt)
+    assert intake.send("DELETE", call.interview).status_code == 200
+    assert intake.get(call.interview).status_code == 404
+    assert house.attempt(attempt.id).state == attempt.state
+
+
+def test_deleting_one_interview_leaves_the_others(intake: Intake, house: House, worker: Worker) -> None:
+    call, other = a_call(intake), call_of(a_pending_attempt(house, due_at=house.now() + timedelta(hours=20)))
+    assert intake.send("DELETE", call.interview).status_code == 200
+    assert intake.get(other.attempt).json()["data"]["status"] == "PENDING"
+
+
+def test_a_key_that_may_write_may_not_delete(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    writer = intake.with_new_key("read:interviews", "write:interviews")
+    assert code(writer.send("DELETE", call.interview)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert writer.send("DELETE", call.attempt).status_code == 204
+    deleter = intake.with_new_key("delete:interviews")
+    assert deleter.send("DELETE", call.interview).status_code == 200
+
+
+def test_a_command_about_another_interview_holds_nothing_up(intake: Intake, house: House, worker: Worker) -> None:
+    """Quarantined or not: a command holds its own interview and no other."""
+    held = call_of(a_pending_attempt(house, due_at=house.now() + timedelta(hours=20)))
+    stuck = a_waiting_command(house, held.interview_id)
+    intake.change("UPDATE inbox SET quarantined_at = received_at WHERE id = :id", id=stuck.id)
+    assert change(intake, a_call(intake), metadata={"a": 1}).status_code == 200
+    waiting = intake.send("PATCH", held.interview, json={"metadata": {"a": 1}}, headers={"Prefer": "wait=1"})
+    assert waiting.status_code == 202

@@ -1,0 +1,286 @@
+"""Every kind of command is accepted, waited for, applied once and answered again in the same way."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from scheduler.domain.principal import KeyKind
+from tests.api_shim.intake import (
+    AN_HOUR_LATER,
+    ASYNC,
+    EMAIL,
+    FIRST_NAME,
+    NUMBER,
+    TOMORROW,
+    Call,
+    Intake,
+    Worker,
+    a_call,
+    a_worker,
+    an_intake,
+    applied,
+    call_of,
+)
+from tests.builders import House, a_number, a_placed_attempt
+from tests.conftest import NOON
+
+KEY = {"Idempotency-Key": "k"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A command about a call that waits: how it is asked for, how another one is, and how it is answered."""
+
+    name: str
+    method: str
+    path: Callable[[Call], str]
+    body: dict[str, Any] | None
+    other: dict[str, Any]
+    """What else may be sent with it; never the same request."""
+    status: int
+    tells: Callable[[Any], bool]
+    """Whether `data` is what such an answer has."""
+
+    def send(self, intake: Intake, call: Call, asked: dict[str, str], **more: Any) -> httpx.Response:
+        sent: dict[str, Any] = {"json": self.body} if self.body is not None else {}
+        headers = {**asked, **more.pop("headers", {})}
+        return intake.send(self.method, self.path(call), headers=headers, **(sent | more))
+
+
+KINDS = [
+    Kind(
+        name="invoke_attempt",
+        method="POST",
+        path=lambda call: call.attempts,
+        body={"scheduledAt": AN_HOUR_LATER},
+        other={"json": {"scheduledAt": TOMORROW}},
+        status=201,
+        tells=lambda data: data["status"] == "PENDING" and data["scheduledAt"] == AN_HOUR_LATER,
+    ),
+    Kind(
+        name="reschedule_attempt",
+        method="PATCH",
+        path=lambda call: call.attempt,
+        body={"scheduledAt": AN_HOUR_LATER},
+        other={"json": {"scheduledAt": TOMORROW}},
+        status=204,
+        tells=lambda data: data is None,
+    ),
+    Kind(
+        name="delete_attempt",
+        method="DELETE",
+        path=lambda call: call.attempt,
+        body=None,
+        other={"headers": {"If-Match": "*"}},
+        status=204,
+        tells=lambda data: data is None,
+    ),
+    Kind(
+        name="update_interview",
+        method="PATCH",
+        path=lambda call: call.interview,
+        body={"metadata": {"ref": "A-18"}},
+        other={"json": {"metadata": {"ref": "A-19"}}},
+        status=200,
+        tells=lambda data: data["metadata"] == {"ref": "A-18", "kept": 1} and len(data["callAttempts"]) == 1,
+    ),
+    Kind(
+        name="delete_interview",
+        method="DELETE",
+        path=lambda call: call.interview,
+        body=None,
+        other={"params": {"companyId": str(uuid4())}},
+        status=200,
+        tells=lambda data: data is True,
+    ),
+]
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+METADATA = {"ref": "A-17", "kept": 1}
+
+
+@pytest.fixture
+def call(intake: Intake) -> Call:
+    """A call that waits; nobody applies what comes after it, unless a test asks for a worker."""
+    with a_worker(intake.settings):
+        return a_call(intake, metadata=METADATA)
+
+
+@each_kind
+def test_a_command_is_answered_when_it_is_applied(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
+    answer = kind.send(intake, call, {})
+    assert answer.status_code == kind.status, answer.text
+    assert kind.tells(data_of(answer))
+    assert "Idempotent-Replayed" not in answer.headers
+
+
+@each_kind
+def test_a_command_that_nobody_applies_is_accepted_and_found_later(intake: Intake, call: Call, kind: Kind) -> None:
+    answer = kind.send(intake, call, {**ASYNC, **KEY})
+    assert answer.status_code == 202
+    assert answer.json()["data"]["status"] == "WAITING"
+    waiting = intake.get(answer.headers["Location"]).json()["data"]
+    assert (waiting["kind"], waiting["status"]) == (kind.name, "WAITING")
+    assert waiting["result"] is waiting["statusCode"] is waiting["appliedAt"] is None
+    with a_worker(intake.settings):
+        command = applied(intake, answer)
+    assert command["statusCode"] == kind.status
+    assert kind.tells(command["result"])
+    assert intake.get("/commands/k").json()["data"] == command
+
+
+@each_kind
+def test_a_command_is_accepted_when_the_wait_ends_first(intake: Intake, call: Call, kind: Kind) -> None:
+    answer = kind.send(intake, call, {**KEY, "Prefer": "wait=0"})
+    assert answer.status_code == 202
+    again = kind.send(intake, call, {**KEY, "Prefer": "wait=0"})
+    assert again.status_code == 409
+    assert again.json()["error"]["code"] == "IDEMPOTENCY_IN_PROGRESS"
+    assert intake.count("inbox") == 2  # and the one that made the interview
+
+
+@each_kind
+def test_a_command_that_is_sent_again_is_done_once_and_answered_again(
+    intake: Intake, call: Call, worker: Worker, kind: Kind
+) -> None:
+    first = kind.send(intake, call, KEY)
+    done = (intake.ask("SELECT event FROM attempt_history ORDER BY id"), intake.count("attempts"))
+    second = kind.send(intake, call, KEY)
+    assert second.status_code == first.status_code == kind.status
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert data_of(second) == data_of(first)
+    assert (intake.ask("SELECT event FROM attempt_history ORDER BY id"), intake.count("attempts")) == done
+    assert intake.count("inbox") == 2
+
+
+@each_kind
+def test_another_request_with_the_same_key_is_refused(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
+    assert kind.send(intake, call, KEY).status_code == kind.status
+    for other in (kind.send(intake, call, KEY, **kind.other), intake.create(headers=KEY)):
+        assert other.status_code == 422
+        assert other.json()["error"]["code"] == "IDEMPOTENCY_KEY_REUSED"
+
+
+@each_kind
+def test_without_a_key_a_command_is_one_of_its_own(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
+    kind.send(intake, call, {})
+    kind.send(intake, call, {})
+    assert intake.count("inbox") == 3
+
+
+def test_a_key_with_another_method_on_the_same_address_is_another_request(
+    intake: Intake, call: Call, worker: Worker
+) -> None:
+    assert intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=KEY).status_code == 204
+    assert intake.send("DELETE", call.attempt, headers=KEY).status_code == 422
+    assert intake.get(call.attempt).status_code == 200
+
+
+def test_no_body_and_an_empty_object_are_the_same_request(intake: Intake, call: Call, worker: Worker) -> None:
+    first, second = (
+        intake.send("POST", call.attempts, headers=KEY),
+        intake.send("POST", call.attempts, json={}, headers=KEY),
+    )
+    assert second.json()["data"]["id"] == first.json()["data"]["id"]
+    deletes = {"Idempotency-Key": "d"}
+    assert intake.send("DELETE", call.interview, headers=deletes).status_code == 200
+    assert intake.send("DELETE", call.interview, json={}, headers=deletes).headers["Idempotent-Replayed"] == "true"
+
+
+def test_a_refusal_is_replayed_although_it_would_be_done_now(intake: Intake, call: Call, worker: Worker) -> None:
+    headers = {**KEY, "If-Match": '"other"'}
+    first = intake.send("DELETE", call.attempt, headers=headers)
+    second = intake.send("DELETE", call.attempt, headers=headers)
+    assert first.status_code == second.status_code == 412
+    assert second.json()["error"] == first.json()["error"]
+    assert second.headers["Idempotent-Replayed"] == "true"
+    command = intake.get("/commands/k").json()["data"]
+    assert (command["statusCode"], command["result"]) == (412, first.json()["error"])
+
+
+def test_a_replayed_change_shows_the_answer_of_then_with_the_metadata_of_now(
+    intake: Intake, call: Call, worker: Worker
+) -> None:
+    change = {"scheduledAt": AN_HOUR_LATER, "metadata": {"ref": 1}}
+    first = intake.send("PATCH", call.interview, json=change, headers=KEY).json()["data"]
+    assert (first["scheduledAt"], first["metadata"]) == (AN_HOUR_LATER, {"ref": 1, "kept": 1})
+    later = {"scheduledAt": TOMORROW, "metadata": {"ref": 2, "kept": None}}
+    assert intake.send("PATCH", call.interview, json=later).status_code == 200
+    second = intake.send("PATCH", call.interview, json=change, headers=KEY).json()["data"]
+    assert second == {**first, "metadata": {"ref": 2}}
+
+
+def test_what_was_done_to_a_deleted_interview_is_told_without_its_metadata(
+    intake: Intake, call: Call, worker: Worker
+) -> None:
+    change = {"metadata": {"ref": 1}}
+    first = intake.send("PATCH", call.interview, json=change, headers=KEY).json()["data"]
+    assert intake.send("DELETE", call.interview).status_code == 200
+    again = intake.send("PATCH", call.interview, json=change, headers=KEY)
+    assert again.status_code == 200
+    assert again.json()["data"] == {**first, "metadata": {}}
+
+
+def test_commands_on_one_interview_are_applied_in_the_order_of_their_acceptance(intake: Intake, call: Call) -> None:
+    accepted = [
+        intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=ASYNC),
+        intake.send("POST", call.attempts, json={"scheduledAt": TOMORROW}, headers=ASYNC),
+        intake.send("PATCH", call.attempt, json={"scheduledAt": TOMORROW}, headers=ASYNC),
+        intake.send("DELETE", call.interview, headers=ASYNC),
+        intake.send("POST", call.attempts, headers=ASYNC),
+    ]
+    assert [answer.status_code for answer in accepted] == [202] * 5
+    with a_worker(intake.settings):
+        commands = [applied(intake, answer) for answer in accepted]
+    assert [command["statusCode"] for command in commands] == [204, 201, 409, 200, 404]
+
+
+def test_times_are_judged_as_of_the_receipt(intake: Intake, call: Call) -> None:
+    soon = "2026-04-02T12:10:00Z"
+    accepted = intake.send("PATCH", call.attempt, json={"scheduledAt": soon}, headers=ASYNC)
+    offset = intake.settings.duecall_clock_offset_s + 3600
+    later = intake.settings.model_copy(update={"duecall_clock_offset_s": offset})
+    with an_intake(later, intake.database, intake.seeded), a_worker(later):
+        assert applied(intake, accepted)["statusCode"] == 204
+    assert intake.get(call.attempt).json()["data"]["scheduledAt"] == soon
+
+
+@each_kind
+def test_an_ats_key_names_the_company(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats = intake.with_key(key)
+    foreign = kind.send(ats, call, {}, params={"companyId": str(intake.seeded.company_id)})
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "RESOURCE_ACCESS_DENIED")
+    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    unnamed = kind.send(ats, call, {})
+    assert (unnamed.status_code, unnamed.json()["error"]["code"]) == (400, "COMPANY_ID_REQUIRED")
+    answer = kind.send(ats, call, {}, params={"companyId": str(intake.seeded.company_id)})
+    assert answer.status_code == kind.status, answer.text
+    assert kind.tells(data_of(answer))
+
+
+def test_what_is_kept_of_an_answer_names_nobody_and_no_metadata(intake: Intake, house: House, worker: Worker) -> None:
+    number = a_number()
+    call = call_of(a_placed_attempt(house, number))
+    changed = intake.send("PATCH", call.interview, json={"metadata": {"ref": "A-18"}})
+    assert changed.json()["data"]["callAttempts"][0]["status"] == "IN_PROGRESS"
+    assert intake.send("POST", a_call(intake).attempts, json={"scheduledAt": AN_HOUR_LATER}).status_code == 201
+    kept = str(intake.ask("SELECT body, answer FROM inbox"))
+    assert "snapshot" in kept
+    assert not [each for each in (number[1:], NUMBER[1:], "A-18", FIRST_NAME, EMAIL) if each in kept]
+    assert [body for body, _ in intake.ask("SELECT body, answer FROM inbox") if body is not None] == []
+
+
+def test_a_command_in_quarantine_is_told_as_such(intake: Intake, call: Call) -> None:
+    accepted = intake.send("DELETE", call.attempt, headers=ASYNC)
+    intake.change("UPDATE inbox SET quarantined_at = :now WHERE applied_at IS NULL", now=NOON)
+    command = intake.get(accepted.headers["Location"]).json()["data"]
+    assert (command["status"], command["result"], command["statusCode"]) == ("QUARANTINED", None, None)
+
+
+def data_of(answer: httpx.Response) -> Any:
+    """The `data`; None where there is no body."""
+    return answer.json()["data"] if answer.content else None

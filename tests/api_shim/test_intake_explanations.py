@@ -1,0 +1,288 @@
+"""Why has this person not been called, and when may they be? Answered over HTTP by the rules that dial."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from scheduler.domain.attempt import Ended, Reason
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval
+from scheduler.domain.principal import KeyKind
+from scheduler.hashing import Hasher
+from tests.api_shim.intake import (
+    AN_HOUR_LATER,
+    ASYNC,
+    NUMBER,
+    PEPPER,
+    TOMORROW,
+    Intake,
+    Worker,
+    a_call,
+    a_worker,
+    call_of,
+    candidate,
+)
+from tests.builders import House, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
+from tests.conftest import NOON, seed
+
+EVENINGS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=20), end=timedelta(hours=22)),)
+TOLL_FREE = "+18004633339"
+
+
+def explained(intake: Intake, attempt: Any) -> dict[str, Any]:
+    answer = intake.get(call_of(attempt).explanation)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()["data"]
+    return told
+
+
+def rules(told: dict[str, Any]) -> list[str]:
+    return [block["rule"] for block in told["blocks"]]
+
+
+# ---- explanation
+
+
+def test_an_attempt_that_waits_for_its_time_says_until_when_and_on_whose_clock(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    told = intake.get(call.explanation).json()["data"]
+    assert told["attemptId"] == str(call.attempt_id)
+    assert (told["status"], told["reasonCode"]) == ("PENDING", None)
+    assert told["waitingFor"]
+    assert told["nextPossibleAt"] == TOMORROW
+    assert told["expiresAt"] == "2026-04-10T07:00:00Z"
+    assert told["blocks"][0]["rule"] == "NOT_DUE"
+    assert told["blocks"][0]["until"] == TOMORROW
+    assert told["blocks"][0]["detail"]
+    assert told["schedule"] == intake.get(call.attempt).json()["data"]["schedule"]
+    assert told["warnings"] == []
+    [created] = told["history"]
+    assert set(created) == {"at", "event", "from", "to", "reasonCode", "by", "detail"}
+    assert (created["event"], created["from"], created["to"]) == ("created", None, "PENDING")
+    assert created["by"].startswith("key:")
+    assert created["at"].endswith("Z")
+
+
+def test_an_attempt_that_may_ring_now_is_held_by_nothing(intake: Intake, house: House) -> None:
+    told = explained(intake, a_pending_attempt(house))
+    assert told["blocks"] == []
+    assert told["nextPossibleAt"].startswith("2026-04-02T12:")
+
+
+def test_a_paused_company_is_named_with_the_reason(intake: Intake, house: House) -> None:
+    attempt = a_pending_attempt(house)
+    with intake.database.transaction() as stores:
+        stores.companies.pause(intake.seeded.company_id, "a holiday", intake.now())
+    told = explained(intake, attempt)
+    assert rules(told) == ["COMPANY_PAUSED"]
+    assert "a holiday" in told["blocks"][0]["detail"]
+    assert told["blocks"][0]["until"] is None
+
+
+def test_a_shut_window_says_when_it_opens(intake: Intake) -> None:
+    other = seed(intake.database, NOON, intervals=EVENINGS)
+    evening = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    attempt = a_pending_attempt(a_house(intake.database, other, Hasher(PEPPER), intake.now))
+    told = explained(evening, attempt)
+    assert rules(told) == ["WINDOW_CLOSED"]
+    assert told["blocks"][0]["until"] == told["nextPossibleAt"] == "2026-04-02T18:00:00Z"
+
+
+def test_a_number_that_is_busy_is_named_without_it(intake: Intake, house: House) -> None:
+    number = a_number()
+    a_placed_attempt(house, number)
+    told = explained(intake, a_pending_attempt(house, number))
+    assert rules(told) == ["NUMBER_BUSY"]
+    assert number[1:] not in str(told)
+
+
+def test_a_number_that_was_called_a_short_while_ago_says_how_long_it_is_left_alone(
+    intake: Intake, house: House
+) -> None:
+    number = a_number()
+    house.take(a_placed_attempt(house, number), Ended(reason=Reason.ANSWERED, ended_at=house.now()))
+    told = explained(intake, a_pending_attempt(house, number))
+    assert rules(told) == ["NUMBER_BUSY"]
+    assert told["blocks"][0]["until"] == told["nextPossibleAt"]
+    assert told["nextPossibleAt"].startswith("2026-04-02T12:1")
+
+
+def test_a_command_that_waits_holds_its_interview(intake: Intake, house: House) -> None:
+    attempt, other = a_pending_attempt(house), a_pending_attempt(house)
+    accepted = intake.send("DELETE", call_of(attempt).attempt, headers=ASYNC)
+    assert accepted.status_code == 202
+    assert rules(explained(intake, attempt)) == ["COMMAND_WAITING"]
+    assert rules(explained(intake, other)) == []
+
+
+def test_a_call_in_progress_waits_for_its_end_and_tells_how_it_began(intake: Intake, house: House) -> None:
+    told = explained(intake, a_placed_attempt(house))
+    assert told["status"] == "IN_PROGRESS"
+    assert told["waitingFor"] == "the call's end"
+    assert [each["event"] for each in told["history"]] == ["created", "claimed", "placed"]
+    claimed, placed = told["history"][1:]
+    assert (claimed["from"], claimed["to"]) == ("PENDING", "IN_PROGRESS")
+    assert "token" not in claimed["detail"]
+    assert claimed["detail"]["leaseUntil"].endswith("Z")
+    assert placed["detail"]["lookAt"].endswith("Z")
+
+
+def test_an_attempt_that_is_over_waits_for_nothing(intake: Intake, house: House) -> None:
+    over = house.take(a_placed_attempt(house), Ended(reason=Reason.DECLINED, ended_at=house.now()))
+    told = explained(intake, over)
+    assert (told["status"], told["reasonCode"]) == ("FAILED", "DECLINED")
+    assert told["waitingFor"] is told["nextPossibleAt"] is None
+    assert told["blocks"] == []
+    assert told["history"][-1]["reasonCode"] == "DECLINED"
+
+
+def test_who_moved_it_is_told(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    assert intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}).status_code == 204
+    history = intake.get(call.explanation).json()["data"]["history"]
+    assert [each["event"] for each in history] == ["created", "rescheduled"]
+    assert history[0]["by"] == history[1]["by"]
+    assert (history[1]["from"], history[1]["to"]) == ("PENDING", "PENDING")
+
+
+# ---- preview
+
+
+def preview(intake: Intake, **question: Any) -> Any:
+    return intake.send("POST", "/call-times/preview", json=question)
+
+
+def test_a_time_that_is_allowed_is_previewed_as_it_would_be_scheduled(intake: Intake, worker: Worker) -> None:
+    told = preview(intake, phoneNumber=NUMBER, scheduledAt=TOMORROW).json()["data"]
+    assert (told["allowed"], told["refusal"], told["warnings"]) == (True, None, [])
+    assert told["nextPossibleAt"] == TOMORROW
+    [attempt] = intake.create(intake.body(scheduledAt=TOMORROW)).json()["data"]["callAttempts"]
+    assert told["schedule"] == attempt["schedule"]
+
+
+def test_without_a_time_it_is_previewed_as_soon_as_allowed(intake: Intake) -> None:
+    told = preview(intake, phoneNumber=NUMBER).json()["data"]
+    assert told["allowed"] is True
+    assert told["nextPossibleAt"].startswith("2026-04-02T12:")
+
+
+def test_an_offset_that_is_not_the_numbers_is_warned_of(intake: Intake) -> None:
+    told = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T09:00:00+10:30").json()["data"]
+    assert told["allowed"] is True
+    assert told["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
+    assert told["schedule"]["utcOffset"] == "+10:30"
+
+
+REFUSED = [
+    pytest.param({"scheduledAt": "2026-04-03T21:00:00"}, "OUTSIDE_CALL_TIME_INTERVAL", id="in the evening"),
+    pytest.param({"scheduledAt": "2026-04-02T11:00:00Z"}, "SCHEDULE_IN_PAST", id="an hour ago"),
+    pytest.param({"scheduledAt": "2026-06-01T09:00:00Z"}, "SCHEDULE_TOO_FAR", id="in two months"),
+    pytest.param({"scheduledAt": "tomorrow"}, "INVALID_DATE_FORMAT", id="no date"),
+    pytest.param(
+        {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"},
+        "TIMEZONE_AMBIGUOUS",
+        id="noon on the clocks of a continent",
+    ),
+    pytest.param({"phoneNumber": "+421000000000"}, "PHONE_NUMBER_INVALID", id="no such number"),
+    pytest.param({"phoneNumber": "+19002345678"}, "NUMBER_NOT_ALLOWED", id="a premium number"),
+    pytest.param({"timezone": "Mars/Olympus"}, "TIMEZONE_INVALID", id="no such zone"),
+]
+
+
+@pytest.mark.parametrize(("question", "code"), REFUSED)
+def test_what_would_be_refused_is_previewed_with_the_same_refusal(
+    intake: Intake, worker: Worker, question: dict[str, Any], code: str
+) -> None:
+    question = {"phoneNumber": NUMBER, **question}
+    answer = preview(intake, **question)
+    assert answer.status_code == 200
+    told = answer.json()["data"]
+    assert (told["allowed"], told["schedule"]) == (False, None)
+    assert told["refusal"]["code"] == code
+    person = candidate(phoneNumber=question["phoneNumber"], timezone=question.get("timezone"))
+    refused = intake.create(intake.body(candidate=person, scheduledAt=question.get("scheduledAt"))).json()["error"]
+    assert without_instants(told["refusal"]) == without_instants(refused)
+
+
+def test_a_refused_time_is_previewed_with_the_next_one_that_is_allowed(intake: Intake) -> None:
+    told = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T21:00:00").json()["data"]
+    assert told["nextPossibleAt"] == told["refusal"]["details"]["nextAllowedAt"] == "2026-04-04T06:00:00Z"
+    assert preview(intake, phoneNumber=NUMBER, scheduledAt=told["nextPossibleAt"]).json()["data"]["allowed"] is True
+
+
+def test_a_time_zone_settles_what_the_number_leaves_open(intake: Intake) -> None:
+    question = {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"}
+    told = preview(intake, **question, timezone="America/New_York").json()["data"]
+    assert told["allowed"] is True
+    assert told["schedule"]["timezoneSource"] == "CANDIDATE"
+    assert told["nextPossibleAt"] == "2026-04-03T16:00:00Z"
+
+
+def test_a_candidate_is_previewed_by_their_number(intake: Intake, house: House) -> None:
+    known = a_candidate(house)
+    told = preview(intake, candidateId=str(known.id), scheduledAt="2026-04-03T09:00:00").json()["data"]
+    assert (told["allowed"], told["nextPossibleAt"]) == (True, TOMORROW)
+    assert told["schedule"]["timezone"] == "Europe/Bratislava"
+    assert known.phone_number is not None
+    assert known.phone_number[1:] not in str(told)
+
+
+def test_a_candidate_with_an_open_interview_is_warned_of_as_an_interview_would_be(
+    intake: Intake, worker: Worker
+) -> None:
+    known = intake.get(a_call(intake).interview).json()["data"]["candidateId"]
+    told = preview(intake, candidateId=known, scheduledAt=TOMORROW).json()["data"]
+    body = intake.body(candidate=..., candidateId=known, scheduledAt=TOMORROW)
+    [attempt] = intake.create(body).json()["data"]["callAttempts"]
+    assert told["warnings"] == attempt["warnings"] == ["CANDIDATE_HAS_OPEN_INTERVIEW"]
+
+
+def test_a_candidate_of_nobody_and_one_of_another_company_are_the_same_404(intake: Intake) -> None:
+    other = seed(intake.database, NOON)
+    theirs = a_candidate(a_house(intake.database, other, Hasher(PEPPER), intake.now))
+    for unknown in (theirs.id, uuid4()):
+        answer = preview(intake, candidateId=str(unknown))
+        assert answer.status_code == 404
+        assert answer.json()["error"]["details"] == {"resourceType": "candidate", "resourceId": str(unknown)}
+
+
+def test_a_preview_makes_nothing_and_keeps_no_key(intake: Intake) -> None:
+    headers = {"Idempotency-Key": "k"}
+    for at in (TOMORROW, AN_HOUR_LATER, "2026-04-03T02:00:00Z"):
+        answer = intake.send(
+            "POST", "/call-times/preview", json={"phoneNumber": NUMBER, "scheduledAt": at}, headers=headers
+        )
+        assert answer.status_code == 200
+        assert "Idempotent-Replayed" not in answer.headers
+    assert intake.is_untouched()
+    assert intake.count("inbox") == 0
+    assert intake.get("/commands/k").status_code == 404
+
+
+def test_an_ats_key_names_the_company_whose_hours_are_asked_for(intake: Intake) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats = intake.with_key(key)
+    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    question = {"phoneNumber": NUMBER}
+    mine = ats.send("POST", "/call-times/preview", json=question, params={"companyId": str(intake.seeded.company_id)})
+    assert mine.json()["data"]["allowed"] is True
+    assert preview(ats, **question).json()["error"]["code"] == "COMPANY_ID_REQUIRED"
+    foreign = ats.send("POST", "/call-times/preview", json=question, params={"companyId": str(uuid4())})
+    assert foreign.json()["error"]["code"] == "RESOURCE_ACCESS_DENIED"
+
+
+def test_what_a_preview_allows_is_accepted_when_it_is_asked_for(intake: Intake) -> None:
+    with a_worker(intake.settings):
+        call = a_call(intake)
+        known = intake.get(call.interview).json()["data"]["candidateId"]
+        told = preview(intake, candidateId=known, scheduledAt="2026-04-03T19:00:00").json()["data"]
+        moved = intake.send("PATCH", call.attempt, json={"scheduledAt": "2026-04-03T19:00:00"})
+        assert moved.status_code == 204
+        assert intake.get(call.attempt).json()["data"]["schedule"] == told["schedule"]
+
+
+def without_instants(error: dict[str, Any]) -> dict[str, Any]:
+    """A refusal without what depends on the moment of asking."""
+    details = {name: value for name, value in (error["details"] or {}).items() if name not in {"receivedAt", "latest"}}
+    return {"code": error["code"], "details": details}

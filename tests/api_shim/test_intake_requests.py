@@ -1,0 +1,198 @@
+"""What is wrong with a request about a call, a change or a call time is named before anything is accepted."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.api_shim.intake import NUMBER, Intake
+
+INTERVIEW = f"/interviews/{uuid4()}"
+ATTEMPTS = f"{INTERVIEW}/call-attempts"
+ATTEMPT = f"{ATTEMPTS}/{uuid4()}"
+PREVIEW = "/call-times/preview"
+NINE, TEN = "2026-04-03T07:00:00Z", "2026-04-03T08:00:00Z"
+A_CANDIDATE = str(uuid4())
+
+BAD_FIELDS = [
+    pytest.param("POST", ATTEMPTS, {"when": NINE}, "when", "UNKNOWN_FIELD", id="invoke: no such field"),
+    pytest.param("POST", ATTEMPTS, {"scheduledAt": 7}, "scheduledAt", "WRONG_TYPE", id="invoke: seconds for a time"),
+    pytest.param(
+        "POST",
+        ATTEMPTS,
+        {"scheduledAt": NINE, "scheduleTime": TEN},
+        "scheduleTime",
+        "CONFLICTING_FIELDS",
+        id="invoke: two times",
+    ),
+    pytest.param("PATCH", ATTEMPT, {}, "scheduledAt", "MISSING_FIELD", id="move: no time"),
+    pytest.param("PATCH", ATTEMPT, {"scheduledAt": None}, "scheduledAt", "WRONG_TYPE", id="move: null for a time"),
+    pytest.param("PATCH", ATTEMPT, {"scheduledAt": [NINE]}, "scheduledAt", "WRONG_TYPE", id="move: a list of times"),
+    pytest.param(
+        "PATCH", ATTEMPT, {"scheduledAt": NINE, "status": "X"}, "status", "UNKNOWN_FIELD", id="move: a status, too"
+    ),
+    pytest.param("DELETE", ATTEMPT, {"scheduledAt": NINE}, "scheduledAt", "UNKNOWN_FIELD", id="delete: with a field"),
+    pytest.param("DELETE", INTERVIEW, {"reason": "x"}, "reason", "UNKNOWN_FIELD", id="delete interview: with a field"),
+    pytest.param("PATCH", INTERVIEW, {}, "", "NOTHING_TO_CHANGE", id="change: nothing"),
+    pytest.param(
+        "PATCH", INTERVIEW, {"scheduledAt": None, "status": None}, "", "NOTHING_TO_CHANGE", id="change: only nulls"
+    ),
+    pytest.param("PATCH", INTERVIEW, {"agentId": A_CANDIDATE}, "agentId", "UNKNOWN_FIELD", id="change: the agent"),
+    pytest.param("PATCH", INTERVIEW, {"status": "UNDEFINED"}, "status", "INVALID_VALUE", id="change: no such status"),
+    pytest.param("PATCH", INTERVIEW, {"status": "SCHEDULED"}, "status", "INVALID_VALUE", id="change: back to waiting"),
+    pytest.param("PATCH", INTERVIEW, {"status": "completed"}, "status", "INVALID_VALUE", id="change: in small letters"),
+    pytest.param("PATCH", INTERVIEW, {"status": 7}, "status", "INVALID_VALUE", id="change: a number for a status"),
+    pytest.param("PATCH", INTERVIEW, {"expiresAt": 7}, "expiresAt", "WRONG_TYPE", id="change: seconds for an end"),
+    pytest.param("PATCH", INTERVIEW, {"metadata": []}, "metadata", "WRONG_TYPE", id="change: metadata that is a list"),
+    pytest.param(
+        "PATCH",
+        INTERVIEW,
+        {"metadata": {"a": {"b": {"c": {"d": {"e": {}}}}}}},
+        "metadata",
+        "METADATA_TOO_DEEP",
+        id="change: metadata of six levels",
+    ),
+    pytest.param(
+        "PATCH",
+        INTERVIEW,
+        {"metadata": {str(number): None for number in range(51)}},
+        "metadata",
+        "METADATA_TOO_MANY_KEYS",
+        id="change: 51 keys, though each is taken away",
+    ),
+    pytest.param(
+        "PATCH",
+        INTERVIEW,
+        {"metadata": {"a": "x" * 10_240}},
+        "metadata",
+        "METADATA_TOO_LARGE",
+        id="change: metadata over 10 KB",
+    ),
+    pytest.param(
+        "PATCH",
+        INTERVIEW,
+        {"scheduledAt": NINE, "scheduleTime": TEN},
+        "scheduleTime",
+        "CONFLICTING_FIELDS",
+        id="change: two times",
+    ),
+    pytest.param("POST", PREVIEW, {}, "phoneNumber", "MISSING_FIELD", id="preview: nobody"),
+    pytest.param(
+        "POST",
+        PREVIEW,
+        {"phoneNumber": NUMBER, "candidateId": A_CANDIDATE},
+        "candidateId",
+        "CONFLICTING_FIELDS",
+        id="preview: two people",
+    ),
+    pytest.param("POST", PREVIEW, {"phoneNumber": "0915 123"}, "phoneNumber", "NOT_E164", id="preview: a local number"),
+    pytest.param("POST", PREVIEW, {"candidateId": "7"}, "candidateId", "INVALID_UUID", id="preview: a candidate of 7"),
+    pytest.param(
+        "POST", PREVIEW, {"phoneNumber": NUMBER, "timezone": ""}, "timezone", "TOO_SHORT", id="preview: no zone at all"
+    ),
+    pytest.param(
+        "POST", PREVIEW, {"phoneNumber": NUMBER, "agentId": "x"}, "agentId", "UNKNOWN_FIELD", id="preview: an agent"
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "field", "code"), BAD_FIELDS)
+def test_a_field_that_is_wrong_is_named(
+    intake: Intake, method: str, path: str, body: dict[str, Any], field: str, code: str
+) -> None:
+    answer = intake.send(method, path, json=body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    assert [(each["field"], each["code"]) for each in error["details"]["fields"]] == [(field, code)]
+    assert all(each["message"] for each in error["details"]["fields"])
+    assert intake.count("inbox") == 0
+
+
+def test_all_fields_that_a_delete_does_not_know_are_named(intake: Intake) -> None:
+    answer = intake.send("DELETE", ATTEMPT, json={"a": 1, "body": 2})
+    assert [each["field"] for each in answer.json()["error"]["details"]["fields"]] == ["a", "body"]
+
+
+def test_a_status_that_cannot_be_set_is_answered_with_those_that_can(intake: Intake) -> None:
+    [field] = intake.send("PATCH", INTERVIEW, json={"status": "FAILED"}).json()["error"]["details"]["fields"]
+    assert "COMPLETED" in field["message"]
+    assert "CANCELLED" in field["message"]
+    assert "FAILED" not in field["message"]
+
+
+BODIES = [
+    pytest.param(b'{"scheduledAt": ', "application/json", "MALFORMED_JSON", id="cut off"),
+    pytest.param(b"[]", "application/json", "VALIDATION_ERROR", id="a list"),
+    pytest.param(b"null", "application/json", "VALIDATION_ERROR", id="null"),
+    pytest.param(b"{}", "text/plain", "CONTENT_TYPE_NOT_JSON", id="text"),
+]
+
+
+@pytest.mark.parametrize(("content", "content_type", "code"), BODIES)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", ATTEMPTS),
+        ("PATCH", ATTEMPT),
+        ("DELETE", ATTEMPT),
+        ("PATCH", INTERVIEW),
+        ("DELETE", INTERVIEW),
+        ("POST", PREVIEW),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(
+    intake: Intake, method: str, path: str, content: bytes, content_type: str, code: str
+) -> None:
+    answer = intake.send(method, path, content=content, headers={"Content-Type": content_type})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == code
+    assert intake.count("inbox") == 0
+
+
+@pytest.mark.parametrize(("method", "path"), [("PATCH", ATTEMPT), ("PATCH", INTERVIEW), ("POST", PREVIEW)])
+def test_where_a_body_is_needed_none_is_refused(intake: Intake, method: str, path: str) -> None:
+    answer = intake.send(method, path)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "MALFORMED_JSON"
+
+
+CONDITIONS = [
+    pytest.param("", id="nothing"),
+    pytest.param("12", id="no quotes"),
+    pytest.param('"12', id="one quote"),
+    pytest.param('"a"b"', id="a quote within"),
+    pytest.param('w/"12"', id="a small w"),
+    pytest.param('"1" "2"', id="no comma"),
+    pytest.param('*, "1"', id="an asterisk and a tag"),
+    pytest.param("**", id="two asterisks"),
+    pytest.param(",", id="only a comma"),
+    pytest.param('"1" ,' + " ," * 20_000 + "x", id="forty thousand characters, none of them right"),
+]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_condition_that_cannot_be_one_is_refused(intake: Intake, method: str, condition: str) -> None:
+    body = {"json": {"scheduledAt": NINE}} if method == "PATCH" else {}
+    answer = intake.send(method, ATTEMPT, headers={"If-Match": condition}, **body)
+    assert answer.status_code == 400
+    [field] = answer.json()["error"]["details"]["fields"]
+    assert (field["field"], field["code"]) == ("If-Match", "INVALID_IF_MATCH")
+    assert intake.count("inbox") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/interviews/7", "interviewId"),
+        ("/interviews/7/call-attempts", "interviewId"),
+        (f"{ATTEMPTS}/7", "attemptId"),
+        (f"{ATTEMPTS}/7/explanation", "attemptId"),
+    ],
+)
+def test_an_id_in_the_path_that_is_none_is_named(intake: Intake, path: str, field: str) -> None:
+    answer = intake.get(path)
+    assert answer.status_code == 400
+    [told] = answer.json()["error"]["details"]["fields"]
+    assert (told["field"], told["code"]) == (field, "INVALID_UUID")

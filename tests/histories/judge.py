@@ -1,0 +1,405 @@
+"""Does a history of calls show something that must never happen? Shares no code with what it judges.
+
+A history is what callers did and were told, the carrier's ledger, and the rows of the attempts with their histories.
+Whoever reads those three may judge any run of the system by it, whatever happened in between.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from itertools import pairwise
+from uuid import UUID
+
+NOTHING = timedelta()
+DONE = frozenset({200, 201, 204})
+ACCEPTED = 202
+OPEN = frozenset({"PENDING", "IN_PROGRESS"})
+NOTHING_WAS_SENT = frozenset({"deferred", "not_placed"})
+NOBODY_RANG = NOTHING_WAS_SENT | {"never_dialled"}
+
+
+class Verb(StrEnum):
+    """What a caller asked for."""
+
+    CREATE = "POST /interviews"
+    INVOKE = "POST .../call-attempts"
+    MOVE = "PATCH .../call-attempts/{id}"
+    DELETE = "DELETE .../call-attempts/{id}"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A status, and when the caller had it."""
+
+    status: int
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One thing that a caller asked for, and what came of it."""
+
+    verb: Verb
+    asked_at: datetime
+    told: Told
+    applied: Told | None = None
+    """What became of a command that was answered 202, and when; None: nobody has applied it."""
+    company_id: UUID | None = None
+    """Whom a pause is about; None: everybody."""
+    interview_id: UUID | None = None
+    attempt_id: UUID | None = None
+    """The attempt that it names, or has made."""
+    due_at: datetime | None = None
+    """The time that it asked for."""
+
+    @property
+    def outcome(self) -> Told:
+        return self.applied or self.told
+
+    @property
+    def is_done(self) -> bool:
+        return self.outcome.status in DONE
+
+    def waits_at(self, instant: datetime) -> bool:
+        """Accepted, as the caller knows, and not applied."""
+        if self.told.status != ACCEPTED or instant <= self.told.at:
+            return False
+        return self.applied is None or instant < self.applied.at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ring:
+    """A call that the carrier accepted: from then on the phone will ring, whatever the caller is told."""
+
+    token: str | None
+    number: str
+    accepted_at: datetime
+    rang_at: datetime | None = None
+    answered_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    def overlaps(self, later: "Ring") -> bool:
+        return self.ended_at is None or later.accepted_at < self.ended_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Happening:
+    """A row of an attempt's history; '' stands for none."""
+
+    seq: int
+    at: datetime
+    event: str
+    from_state: str
+    to_state: str
+    reason: str
+    epoch: int
+    expires_at: datetime | None = None
+    """The new one, where the event sets one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    token: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An attempt as it stands at the end, with its story."""
+
+    id: UUID
+    interview_id: UUID
+    company_id: UUID
+    line: str
+    """Stands for the number whose line it takes."""
+    state: str
+    reason: str
+    epoch: int
+    due_at: datetime
+    expires_at: datetime
+    happenings: tuple[Happening, ...]
+    """In their order."""
+    claims: tuple[Claim, ...] = ()
+    """In their order."""
+
+    def fate_of(self, token: str) -> str | None:
+        """The event by which the claim of that token ended; None while it has not, or was never made."""
+        turn = [claim.token for claim in self.claims].index(token)
+        claimed = [place for place, happening in enumerate(self.happenings) if happening.event == "claimed"]
+        if turn >= len(claimed):
+            return None
+        following = self.happenings[claimed[turn] + 1 :]
+        return next((each.event for each in following if each.to_state != "IN_PROGRESS"), None)
+
+    def expires_as_of(self, instant: datetime) -> datetime:
+        """As it stood then, as far as the history tells: before its first change, what it is now."""
+        known = [each.expires_at for each in self.happenings if each.expires_at is not None and each.at <= instant]
+        return known[-1] if known else self.expires_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long what is under way may take, by the times that the judged system ran with."""
+
+    in_flight: timedelta = NOTHING
+    """Between a dialler's last look and the carrier's ledger; what stopped it meanwhile came too late."""
+    lateness: timedelta = timedelta(minutes=1)
+    """How late an attempt that is due and free may still be waiting."""
+    line_gap: timedelta = NOTHING
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    attempts: tuple[Row, ...]
+    rings: tuple[Ring, ...] = ()
+    asked: tuple[Asked, ...] = ()
+    until: datetime
+    """When the rows and the ledger were read."""
+    patience: Patience = field(default_factory=Patience)
+
+    @cached_property
+    def attempt_of(self) -> dict[str, Row]:
+        return {claim.token: row for row in self.attempts for claim in row.claims}
+
+    @cached_property
+    def rings_of(self) -> dict[UUID, list[Ring]]:
+        found = defaultdict(list)
+        for ring in self.rings:
+            row = self.attempt_of.get(ring.token or "")
+            if row is not None:
+                found[row.id].append(ring)
+        return found
+
+    @cached_property
+    def rings_to(self) -> dict[str, list[Ring]]:
+        found = defaultdict(list)
+        for ring in sorted(self.rings, key=lambda ring: ring.accepted_at):
+            found[ring.number].append(ring)
+        return found
+
+    @cached_property
+    def numbers_of_line(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for row in self.attempts:
+            found[row.line].update(ring.number for ring in self.rings_of.get(row.id, ()))
+        return found
+
+    @cached_property
+    def asked_of_interview(self) -> dict[UUID, list[Asked]]:
+        found = defaultdict(list)
+        for asked in self.asked:
+            if asked.interview_id is not None:
+                found[asked.interview_id].append(asked)
+        return found
+
+    @cached_property
+    def pauses(self) -> dict[UUID | None, list[tuple[datetime, datetime | None]]]:
+        """From when to when nobody, or no one of a company, was to be called: from its answer to the wish to go on."""
+        found: dict[UUID | None, list[tuple[datetime, datetime | None]]] = defaultdict(list)
+        for asked in sorted(self.asked, key=lambda each: each.asked_at):
+            spans = found[asked.company_id]
+            stands = bool(spans) and spans[-1][1] is None
+            if asked.verb is Verb.PAUSE and asked.is_done and not stands:
+                spans.append((asked.told.at, None))
+            elif asked.verb is Verb.RESUME and asked.is_done and stands:
+                spans[-1] = (spans[-1][0], asked.asked_at)
+        return found
+
+    def pauses_of(self, row: Row) -> list[tuple[datetime, datetime | None]]:
+        return [*self.pauses.get(None, ()), *self.pauses.get(row.company_id, ())]
+
+
+class Wrong(StrEnum):
+    """What must never happen."""
+
+    RANG_AFTER_DELETE = "a ring after a 204 of DELETE"
+    RANG_WHILE_ACCEPTED = "a ring after a 202, before the command was applied"
+    RANG_AFTER_REPLACED = "a ring of an attempt after a 201 for the one that replaced it"
+    RANG_EARLY = "a ring before the due time that stood"
+    RANG_TWICE = "more rings than claims that were sent"
+    RANG_UNCLAIMED = "a ring that nobody claimed"
+    RANG_GIVEN_BACK = "a ring of a claim that was given back"
+    RANG_WHILE_PAUSED = "a ring while paused"
+    RANG_EXPIRED = "a ring after expiry"
+    TWO_LEGS = "two legs at once to one number"
+    LOST = "due and free, and neither rang nor ended with a reason"
+    UNEXPLAINED = "a history that does not explain the row"
+    TWO_OPEN = "more than one open attempt of an interview"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    kind: Wrong
+    about: str
+    """Which attempt or number."""
+    why: str
+
+
+def violations(history: History) -> list[Violation]:
+    """All of them; none: nothing in this history must not have happened."""
+    return [
+        *_of_rings(history),
+        *_of_legs(history),
+        *(violation for row in history.attempts for violation in (*_unexplained(row), *_lost(history, row))),
+        *_two_open(history),
+    ]
+
+
+# ---- rings
+
+
+def _of_rings(history: History) -> Iterator[Violation]:
+    for ring in history.rings:
+        row = history.attempt_of.get(ring.token or "")
+        if row is None:
+            yield Violation(kind=Wrong.RANG_UNCLAIMED, about=ring.number, why=f"at {ring.accepted_at}")
+            continue
+        for kind, why in _of_ring(history, row, ring):
+            yield Violation(kind=kind, about=str(row.id), why=f"{ring.accepted_at}: {why}")
+    for row in history.attempts:
+        yield from _too_many(row, history.rings_of.get(row.id, []))
+
+
+def _of_ring(history: History, row: Row, ring: Ring) -> Iterator[tuple[Wrong, str]]:
+    assert ring.token is not None
+    fate = row.fate_of(ring.token)
+    if fate in NOTHING_WAS_SENT or (fate == "never_dialled" and ring.rang_at is not None):
+        yield Wrong.RANG_GIVEN_BACK, f"its claim was {fate}"
+    asked = history.asked_of_interview.get(row.interview_id, ())
+    yield from _against_what_was_said(row, ring, asked)
+    if fate not in NOBODY_RANG:
+        yield from _early(row, ring, asked)
+    yield from _paused(history, row, ring)
+    expires_at = row.expires_as_of(ring.accepted_at)
+    if ring.accepted_at >= expires_at + history.patience.in_flight:
+        yield Wrong.RANG_EXPIRED, f"expired at {expires_at}"
+
+
+def _against_what_was_said(row: Row, ring: Ring, asked: Iterable[Asked]) -> Iterator[tuple[Wrong, str]]:
+    for each in asked:
+        mine = each.attempt_id == row.id
+        is_after = each.is_done and ring.accepted_at > each.outcome.at
+        if each.verb is Verb.DELETE and mine and is_after:
+            yield Wrong.RANG_AFTER_DELETE, f"told {each.outcome.status} at {each.outcome.at}"
+        if each.verb is Verb.INVOKE and not mine and is_after and _was_made_before(row, each):
+            yield Wrong.RANG_AFTER_REPLACED, f"told {each.outcome.status} at {each.outcome.at}"
+        holds = each.verb is Verb.INVOKE or (each.verb in {Verb.MOVE, Verb.DELETE} and mine)
+        if holds and each.waits_at(ring.accepted_at):
+            yield Wrong.RANG_WHILE_ACCEPTED, f"{each.verb} was accepted at {each.told.at}"
+
+
+def _was_made_before(row: Row, invoke: Asked) -> bool:
+    return bool(row.happenings) and row.happenings[0].at <= invoke.asked_at
+
+
+def _early(row: Row, ring: Ring, asked: Iterable[Asked]) -> Iterator[tuple[Wrong, str]]:
+    """Against the earliest due time that can have stood, whatever the order of what was asked at the same time."""
+    timed = [each for each in asked if each.attempt_id == row.id and each.due_at is not None and each.is_done]
+    begun = [each for each in timed if each.asked_at <= ring.accepted_at]
+    over = [each for each in begun if each.outcome.at <= ring.accepted_at]
+    last_begun = max((each.asked_at for each in over), default=None)
+    standing = [
+        each.due_at
+        for each in begun
+        # One that was answered before another, later one was asked for stands no more.
+        if each.due_at is not None and (last_begun is None or each.outcome.at >= last_begun)
+    ]
+    if standing and ring.accepted_at < min(standing):
+        yield Wrong.RANG_EARLY, f"due at {min(standing)}"
+
+
+def _paused(history: History, row: Row, ring: Ring) -> Iterator[tuple[Wrong, str]]:
+    claimed_at = next(claim.at for claim in row.claims if claim.token == ring.token)
+    for begins, ends in history.pauses_of(row):
+        if ends is not None and ring.accepted_at >= ends:
+            continue
+        if claimed_at > begins or ring.accepted_at > begins + history.patience.in_flight:
+            yield Wrong.RANG_WHILE_PAUSED, f"paused at {begins}"
+
+
+def _too_many(row: Row, rings: Sequence[Ring]) -> Iterator[Violation]:
+    sent = sum(row.fate_of(claim.token) not in NOTHING_WAS_SENT for claim in row.claims)
+    rang = [ring for ring in rings if ring.token and row.fate_of(ring.token) != "never_dialled"]
+    if len(rings) > sent or len(rang) > 1 or len({ring.token for ring in rings}) < len(rings):
+        yield Violation(kind=Wrong.RANG_TWICE, about=str(row.id), why=f"{len(rings)} rings of {sent} claims")
+
+
+def _of_legs(history: History) -> Iterator[Violation]:
+    for number, rings in history.rings_to.items():
+        for earlier, later in pairwise(rings):
+            if earlier.overlaps(later):
+                why = f"from {earlier.accepted_at} and from {later.accepted_at}"
+                yield Violation(kind=Wrong.TWO_LEGS, about=number, why=why)
+    calling = Counter(row.line for row in history.attempts if row.state == "IN_PROGRESS")
+    for line, count in calling.items():
+        if count > 1:
+            yield Violation(kind=Wrong.TWO_LEGS, about=line, why=f"{count} attempts are in progress")
+
+
+# ---- rows
+
+
+def _unexplained(row: Row) -> Iterator[Violation]:
+    def wrong(why: str) -> Violation:
+        return Violation(kind=Wrong.UNEXPLAINED, about=str(row.id), why=why)
+
+    if not row.happenings:
+        yield wrong("nothing ever happened to it")
+        return
+    first, last = row.happenings[0], row.happenings[-1]
+    if first.from_state:
+        yield wrong(f"begins as {first.from_state}")
+    if first.epoch != 0:
+        yield wrong(f"begins with epoch {first.epoch}")
+    for before, after in pairwise(row.happenings):
+        if after.from_state != before.to_state:
+            yield wrong(f"{after.event} left {after.from_state}, and it was {before.to_state}")
+        if after.epoch != before.epoch + 1:
+            yield wrong(f"{after.event} has epoch {after.epoch} after {before.epoch}")
+    if (last.to_state, last.reason, last.epoch) != (row.state, row.reason, row.epoch):
+        yield wrong(
+            f"ends as {last.to_state} {last.reason} {last.epoch}, and is {row.state} {row.reason} {row.epoch}",
+        )
+    claimed = sum(happening.event == "claimed" for happening in row.happenings)
+    if claimed != len(row.claims):
+        yield wrong(f"{claimed} times claimed, with {len(row.claims)} tokens")
+
+
+def _lost(history: History, row: Row) -> Iterator[Violation]:
+    if row.state == "IN_PROGRESS" and not history.rings_of.get(row.id):
+        since = row.happenings[-1].at if row.happenings else row.due_at
+    elif row.state == "PENDING" and _is_free(history, row):
+        since = row.due_at
+    else:
+        return
+    if since + history.patience.lateness <= history.until:
+        yield Violation(kind=Wrong.LOST, about=str(row.id), why=f"{row.state} since {since}")
+
+
+def _is_free(history: History, row: Row) -> bool:
+    """Nothing that somebody asked for, and no call to its number, explains that it waits."""
+    patience = history.patience
+    waits = any(each.waits_at(history.until) for each in history.asked_of_interview.get(row.interview_id, ()))
+    paused = any(ends is None or ends + patience.lateness > history.until for _, ends in history.pauses_of(row))
+    rings = [ring for number in history.numbers_of_line[row.line] for ring in history.rings_to[number]]
+    free_from = history.until - patience.line_gap - patience.lateness
+    return not (waits or paused or any(ring.ended_at is None or ring.ended_at > free_from for ring in rings))
+
+
+def _two_open(history: History) -> Iterator[Violation]:
+    """At any moment, by the order in which the histories were written."""
+    by_interview: dict[UUID, list[tuple[int, UUID, str]]] = defaultdict(list)
+    for row in history.attempts:
+        by_interview[row.interview_id].extend((each.seq, row.id, each.to_state) for each in row.happenings)
+    for interview_id, moves in by_interview.items():
+        is_open: set[UUID] = set()
+        for _, attempt_id, state in sorted(moves):
+            (is_open.add if state in OPEN else is_open.discard)(attempt_id)
+            if len(is_open) > 1:
+                yield Violation(kind=Wrong.TWO_OPEN, about=str(interview_id), why=f"{len(is_open)} attempts")
+                break

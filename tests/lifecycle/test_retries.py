@@ -1,0 +1,250 @@
+"""Which attempt follows by itself, when, and when none does."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings, NextDay, RetryPolicy, Weekday
+from scheduler.domain.refusals import InvalidRetryPolicy
+from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.lifecycle import retries
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.retry_texts import read_retry_policy, retry_policy_as_json
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.timing import callee_zones
+
+POLICY = Policy()
+NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+"""14:00 in Bratislava, a Thursday; hours are 08:00 to 20:00 there."""
+FAR = NOON + timedelta(days=7)
+BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
+SLOVAK = callee_zones.read_number("+421915123456")
+
+
+def local(hour: int, minute: int = 0, *, day: int = 2) -> datetime:
+    """A wall time in Bratislava, in April 2026, which is two hours ahead of UTC."""
+    return datetime(2026, 4, day, hour, minute, tzinfo=UTC) - timedelta(hours=2)
+
+
+def hours(*spans: tuple[int, int]) -> tuple[CallTimeInterval, ...]:
+    return tuple(
+        CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=opens), end=timedelta(hours=closes))
+        for opens, closes in spans
+    )
+
+
+def a_callee(**fields: Any) -> Callee:
+    settings = CompanySettings(**{name: fields.pop(name) for name in ("intervals", "retry_policy") if name in fields})
+    usual = {"number": SLOVAK, "timezone": None, "consent_until": date(2027, 1, 1), "settings": settings}
+    return Callee(**(usual | fields))
+
+
+def ended(reason: Reason, *, number: int = 0, at: datetime = NOON, clock: CalleeClock = BRATISLAVA) -> Attempt:
+    return Attempt(
+        id=UUID(int=number + 1),
+        interview_id=UUID(int=100),
+        company_id=UUID(int=200),
+        chain_id=UUID(int=1),
+        retry_number=number,
+        manual=number == 0,
+        state=AttemptState.FAILED,
+        reason=reason,
+        schedule=Schedule(requested=None, clock=clock, due_at=at, earliest_at=at, tzdata_version="2026f"),
+        due_at=at,
+        expires_at=FAR,
+        created_at=at,
+        updated_at=at,
+        claimed_at=at,
+        ended_at=at,
+        number_hash=b"hash",
+    )
+
+
+def due(chain: list[Attempt], *, expires_at: datetime = FAR, **callee: Any) -> datetime | None:
+    """When the retry after the last of the chain is due."""
+    schedule = retries.next_attempt(chain[-1], chain, a_callee(**callee), expires_at, POLICY)
+    return None if schedule is None else schedule.due_at
+
+
+# ---- by reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "after"),
+    [
+        pytest.param(Reason.BUSY, timedelta(minutes=15), id="busy"),
+        pytest.param(Reason.NO_ANSWER, timedelta(hours=2), id="no answer"),
+        pytest.param(Reason.VOICEMAIL, timedelta(hours=4), id="a machine"),
+        pytest.param(Reason.CARRIER_ERROR, timedelta(minutes=5), id="the carrier failed it"),
+    ],
+)
+def test_a_retry_follows_after_its_delay(reason: Reason, after: timedelta) -> None:
+    assert due([ended(reason)]) == NOON + after
+
+
+@pytest.mark.parametrize("reason", sorted(set(Reason) - retries.RETRIED))
+def test_none_follows_after(reason: Reason) -> None:
+    assert due([ended(reason)]) is None
+
+
+def test_a_delay_is_chosen_by_how_often_that_reason_came_before_and_the_last_repeats() -> None:
+    policy = RetryPolicy(
+        max_retries=9, delays={"BUSY": (timedelta(minutes=1), timedelta(minutes=2)), "VOICEMAIL": (timedelta(hours=1),)}
+    )
+    chain = [ended(Reason.BUSY)]
+    assert due(chain, retry_policy=policy) == NOON + timedelta(minutes=1)
+    chain.append(ended(Reason.VOICEMAIL, number=1))
+    assert due(chain, retry_policy=policy) == NOON + timedelta(hours=1)
+    chain.append(ended(Reason.BUSY, number=2))
+    assert due(chain, retry_policy=policy) == NOON + timedelta(minutes=2)
+    chain.append(ended(Reason.BUSY, number=3))
+    assert due(chain, retry_policy=policy) == NOON + timedelta(minutes=2)
+
+
+def test_a_reason_without_a_delay_is_not_retried() -> None:
+    assert due([ended(Reason.BUSY)], retry_policy=RetryPolicy(delays={"BUSY": ()})) is None
+    assert due([ended(Reason.BUSY)], retry_policy=RetryPolicy(delays={})) is None
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 10])
+def test_a_chain_has_at_most_so_many_retries(most: int) -> None:
+    policy = RetryPolicy(max_retries=most)
+    last, one_before = ended(Reason.BUSY, number=most), ended(Reason.BUSY, number=most - 1)
+    assert due([last], retry_policy=policy) is None
+    if most:
+        assert due([one_before], retry_policy=policy) is not None
+
+
+# ---- within hours, expiry and consent
+
+
+def test_a_retry_waits_for_the_next_opening() -> None:
+    assert due([ended(Reason.NO_ANSWER, at=local(19))]) == local(8, day=3)
+
+
+def test_a_retry_that_would_open_when_the_interview_has_expired_is_not_made() -> None:
+    late = [ended(Reason.NO_ANSWER, at=local(19))]
+    opens = local(8, day=3)
+    assert due(late, expires_at=opens + POLICY.room + timedelta(seconds=1)) == opens
+    assert due(late, expires_at=opens + POLICY.room) is None
+
+
+def test_a_retry_after_the_last_day_of_consent_is_not_made() -> None:
+    late = [ended(Reason.NO_ANSWER, at=local(19))]
+    assert due(late, consent_until=date(2026, 4, 3)) == local(8, day=3)
+    assert due(late, consent_until=date(2026, 4, 2)) is None
+
+
+def test_nobody_is_retried_without_a_number_or_a_clock() -> None:
+    assert due([ended(Reason.BUSY)], number=None) is None
+    lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
+    assert due([ended(Reason.BUSY, clock=lost)]) is None
+
+
+def test_a_retry_keeps_the_chains_clock_and_after_an_offset_suits_the_number_too() -> None:
+    tokyo = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9))
+    night_here = datetime(2026, 4, 2, 23, 30, tzinfo=UTC)  # 08:30 there, 01:30 in Bratislava
+    schedule = retries.next_attempt(
+        ended(Reason.BUSY, at=night_here, clock=tokyo), [], a_callee(), FAR + timedelta(days=1), POLICY
+    )
+    assert schedule is not None
+    assert schedule.clock == tokyo
+    assert schedule.due_at == local(8, day=3), "15:00 there, and eight in the morning in Bratislava"
+
+
+# ---- by the part of the day
+
+
+def no_answers(*at: datetime) -> list[Attempt]:
+    return [ended(Reason.NO_ANSWER, number=number, at=each) for number, each in enumerate(at)]
+
+
+def test_after_the_second_no_answer_it_is_tomorrow_in_the_part_of_the_day_that_was_tried_least() -> None:
+    assert due(no_answers(local(9), local(11))) == local(12, day=3)
+    assert due(no_answers(local(13), local(15))) == local(8, day=3)
+    assert due(no_answers(local(9), local(13))) == local(16, day=3)
+
+
+def test_of_parts_tried_as_often_the_earliest_is_taken() -> None:
+    policy = RetryPolicy(max_retries=9)
+    chain = no_answers(local(9), local(13), local(17))
+    assert due(chain, retry_policy=policy) == local(8, day=3)
+
+
+def test_a_part_without_an_opening_is_passed_over() -> None:
+    mornings = hours((9, 11))
+    assert due(no_answers(local(9), local(10)), intervals=mornings) == local(9, day=3)
+    split = hours((9, 11), (17, 19))
+    assert due(no_answers(local(9), local(10)), intervals=split) == local(17, day=3)
+
+
+def test_where_tomorrow_has_no_opening_it_is_the_next_one() -> None:
+    thursdays = (CallTimeInterval(days=frozenset({Weekday.THU}), start=timedelta(hours=9), end=timedelta(hours=11)),)
+    assert due(no_answers(local(9), local(10)), intervals=thursdays, expires_at=FAR + timedelta(days=9)) == local(
+        9, day=9
+    )
+
+
+def test_tomorrow_is_tomorrow_on_the_callees_clock() -> None:
+    late_evening_utc = datetime(2026, 4, 2, 23, 30, tzinfo=UTC)  # the third, 01:30, in Bratislava
+    chain = no_answers(local(9), late_evening_utc)
+    assert due(chain) == local(12, day=4)
+
+
+def test_on_the_morning_after_the_clocks_change_a_part_begins_at_its_wall_time() -> None:
+    before = datetime(2026, 3, 28, 9, 0, tzinfo=UTC)  # a Saturday, 10:00; on Sunday the clock is two hours ahead
+    chain = no_answers(before - timedelta(hours=2), before)
+    expected = datetime.combine(date(2026, 3, 29), time(12), tzinfo=UTC) - timedelta(hours=2)
+    assert due(chain) == expected
+
+
+def test_deleted_attempts_go_on_counting() -> None:
+    gone, last = no_answers(local(9), local(11))
+    assert due([replace(gone, deleted_at=NOON), last]) == due([gone, last])
+
+
+# ---- what a company may set
+
+
+def test_a_policy_is_read_back_as_it_was_written() -> None:
+    for form in (
+        {"maxRetries": 0, "delays": {}},
+        {"maxRetries": 10, "delays": {"BUSY": [1, "NEXT_DAY", 2_592_000], "NO_ANSWER": []}},
+    ):
+        read = read_retry_policy(form)
+        assert read_retry_policy(retry_policy_as_json(read)) == read
+
+
+def test_what_is_left_out_of_a_policy_is_the_default() -> None:
+    assert read_retry_policy({}) == RetryPolicy()
+    mine = read_retry_policy({"delays": {"BUSY": [60]}})
+    assert mine.delays["BUSY"] == (timedelta(seconds=60),)
+    assert mine.delays["NO_ANSWER"] == (timedelta(hours=2), NextDay.NEXT_DAY)
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        ([], "retryPolicy"),
+        ({"retries": 3}, "retryPolicy"),
+        ({"maxRetries": 11}, "retryPolicy.maxRetries"),
+        ({"maxRetries": -1}, "retryPolicy.maxRetries"),
+        ({"maxRetries": True}, "retryPolicy.maxRetries"),
+        ({"delays": {"DECLINED": [60]}}, "retryPolicy.delays"),
+        ({"delays": {"OUTCOME_UNKNOWN": [60]}}, "retryPolicy.delays"),
+        ({"delays": {"BUSY": 60}}, "retryPolicy.delays.BUSY"),
+        ({"delays": {"BUSY": [0]}}, "retryPolicy.delays.BUSY[0]"),
+        ({"delays": {"BUSY": [60, 1.5]}}, "retryPolicy.delays.BUSY[1]"),
+        ({"delays": {"BUSY": ["NEXT_WEEK"]}}, "retryPolicy.delays.BUSY[0]"),
+        ({"delays": {"BUSY": [True]}}, "retryPolicy.delays.BUSY[0]"),
+    ],
+    ids=str,
+)
+def test_a_policy_that_cannot_be_used_is_refused_by_its_field(form: object, field: str) -> None:
+    with pytest.raises(InvalidRetryPolicy) as refused:
+        read_retry_policy(form)
+    assert refused.value.details["field"] == field

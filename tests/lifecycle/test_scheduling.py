@@ -1,0 +1,226 @@
+"""Which clocks must be open, what settings move, and when an interview expires."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
+from scheduler.domain.refusals import (
+    InvalidDateFormat,
+    NoOpeningBeforeExpiry,
+    ScheduleInPast,
+    ScheduleTooFar,
+    TimezoneUnknown,
+)
+from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.lifecycle import scheduling
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.timing import callee_zones
+
+NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+"""14:00 in Bratislava, a Thursday."""
+POLICY = Policy()
+A_DAY = timedelta(days=1)
+SLOVAK = callee_zones.read_number("+421915123456")
+TOKYO = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9))
+BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
+ITS_OWN = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=SLOVAK.zones)
+
+
+def hours(opens: float, closes: float) -> tuple[CallTimeInterval, ...]:
+    return (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=opens), end=timedelta(hours=closes)),)
+
+
+def a_callee(*, intervals: tuple[CallTimeInterval, ...] = hours(8, 20), **fields: Any) -> Callee:
+    settings = CompanySettings(intervals=intervals, timezone=fields.pop("company_zone", None))
+    usual = {"number": SLOVAK, "timezone": None, "consent_until": date(2027, 1, 1), "settings": settings}
+    return Callee(**(usual | fields))
+
+
+def pending(schedule: Schedule, **fields: Any) -> Attempt:
+    usual: dict[str, Any] = {
+        "id": UUID(int=1),
+        "interview_id": UUID(int=2),
+        "company_id": UUID(int=3),
+        "chain_id": UUID(int=1),
+        "retry_number": 0,
+        "manual": True,
+        "state": AttemptState.PENDING,
+        "schedule": schedule,
+        "due_at": schedule.due_at,
+        "expires_at": NOON + 7 * A_DAY,
+        "created_at": NOON,
+        "updated_at": NOON,
+        "number_hash": b"hash",
+    }
+    return Attempt(**(usual | fields))
+
+
+def scheduled(text: str | None, **callee: Any) -> Attempt:
+    schedule, _ = scheduling.on_request(text, a_callee(**callee), NOON, POLICY)
+    return pending(schedule)
+
+
+# ---- which clocks decide
+
+
+def test_an_offset_decides_alone_within_the_opening_that_was_asked_for() -> None:
+    asked = scheduled("2026-04-03T09:00:00+09:00")  # two in the night in Bratislava
+    for now in (asked.due_at, asked.due_at + timedelta(hours=10, minutes=59)):
+        assert scheduling.deciding_clocks(asked, a_callee(), now) == (TOKYO,)
+
+
+def test_in_another_opening_the_numbers_own_zones_must_be_open_too() -> None:
+    asked = scheduled("2026-04-03T09:00:00+09:00")
+    closing = asked.due_at + timedelta(hours=11)
+    for now in (closing, asked.due_at + A_DAY):
+        assert scheduling.deciding_clocks(asked, a_callee(), now) == (TOKYO, ITS_OWN)
+
+
+def test_a_retry_is_never_by_the_offset_alone() -> None:
+    retry = replace(scheduled("2026-04-03T09:00:00+09:00"), retry_number=1)
+    assert scheduling.deciding_clocks(retry, a_callee(), retry.due_at) == (TOKYO, ITS_OWN)
+
+
+def test_a_zone_decides_alone_however_often_it_is_put_off() -> None:
+    asked = scheduled("2026-04-03T09:00:00[Asia/Tokyo]")
+    (clock,) = scheduling.deciding_clocks(asked, a_callee(), asked.due_at + A_DAY)
+    assert clock.zones == ("Asia/Tokyo",)
+
+
+def test_a_number_without_zones_adds_none() -> None:
+    asked = scheduled("2026-04-03T09:00:00+09:00")
+    assert scheduling.deciding_clocks(asked, a_callee(number=None), asked.due_at + A_DAY) == (TOKYO,)
+
+
+# ---- what a change of settings moves
+
+
+def anew(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule | None:
+    return scheduling.resolved_anew(attempt, a_callee(**callee), now, POLICY)
+
+
+def test_what_may_ring_as_before_is_not_moved() -> None:
+    for text in (None, "2026-04-03T09:00:00", "2026-04-03T09:00:00Z", "2026-04-03T12:00:00+02:00"):
+        assert anew(scheduled(text)) is None
+
+
+def test_hours_that_begin_later_move_it_later() -> None:
+    moved = anew(scheduled("2026-04-03T09:00:00"), intervals=hours(10, 20))
+    assert moved is not None
+    assert moved.due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
+
+
+def test_hours_that_begin_earlier_move_what_waits_for_an_opening_and_not_what_was_asked_for() -> None:
+    night = datetime(2026, 4, 2, 3, 0, tzinfo=UTC)
+    schedule, _ = scheduling.on_request(None, a_callee(), night, POLICY)
+    moved = anew(pending(schedule), now=night, intervals=hours(6, 20))
+    assert moved is not None
+    assert moved.due_at == datetime(2026, 4, 2, 4, 0, tzinfo=UTC)
+    assert anew(scheduled("2026-04-03T09:00:00"), intervals=hours(6, 20)) is None
+
+
+def test_what_was_moved_by_hours_goes_back_when_the_hours_do() -> None:
+    asked = scheduled("2026-04-03T09:00:00")
+    later = anew(asked, intervals=hours(10, 20))
+    assert later is not None
+    back = anew(replace(asked, schedule=later, due_at=later.due_at))
+    assert back is not None
+    assert back.due_at == asked.due_at
+
+
+def test_a_wall_time_goes_with_the_candidates_zone_and_an_instant_does_not() -> None:
+    moved = anew(scheduled("2026-04-03T09:00:00"), timezone="Europe/London")
+    assert moved is not None
+    assert moved.clock == CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/London",))
+    assert moved.due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
+    instant = anew(scheduled("2026-04-03T09:00:00Z"), timezone="Europe/London")
+    assert instant is not None
+    assert instant.due_at == datetime(2026, 4, 3, 9, 0, tzinfo=UTC)
+
+
+def test_a_clock_from_the_request_itself_stays() -> None:
+    for text in ("2026-04-03T12:00:00+02:00", "2026-04-03T12:00:00[Europe/Berlin]"):
+        assert anew(scheduled(text), timezone="America/New_York") is None
+
+
+def test_a_clock_that_is_lost_moves_nothing() -> None:
+    asked = scheduled("2026-04-03T09:00:00")
+    assert anew(asked, number=None) is None
+    assert anew(asked, intervals=()) is None
+
+
+def test_what_the_carrier_did_not_take_keeps_its_turn() -> None:
+    asked = replace(scheduled(None), not_placed=2, due_at=NOON + timedelta(minutes=1))
+    assert anew(asked, intervals=hours(7, 21)) is None
+
+
+def test_what_is_due_already_and_may_ring_is_not_told_that_it_moved() -> None:
+    asked = scheduled(None)
+    assert anew(asked, now=NOON + timedelta(hours=1), intervals=hours(7, 21)) is None
+
+
+# ---- expiry
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-04-05T12:00:00Z", datetime(2026, 4, 5, 12, tzinfo=UTC)),
+        ("2026-04-05T12:00:00+09:00", datetime(2026, 4, 5, 3, tzinfo=UTC)),
+        ("2026-04-05T12:00:00", datetime(2026, 4, 5, 10, tzinfo=UTC)),
+        ("2026-04-05T12:00:00[America/New_York]", datetime(2026, 4, 5, 16, tzinfo=UTC)),
+    ],
+)
+def test_an_expiry_is_read_on_the_deciding_clock_or_its_own(text: str, expected: datetime) -> None:
+    assert scheduling.explicit_expiry(text, BRATISLAVA) == expected
+
+
+def test_an_expiry_that_is_no_time_is_refused_by_its_field() -> None:
+    with pytest.raises(InvalidDateFormat) as refused:
+        scheduling.explicit_expiry("soon", BRATISLAVA)
+    assert refused.value.details["field"] == "expiresAt"
+    with pytest.raises(TimezoneUnknown):
+        scheduling.explicit_expiry("2026-04-05T12:00:00", None)
+
+
+def test_a_call_must_have_room_to_ring_before_its_interview_expires() -> None:
+    scheduling.must_open_before(NOON + POLICY.room + timedelta(seconds=1), NOON, POLICY)
+    with pytest.raises(NoOpeningBeforeExpiry):
+        scheduling.must_open_before(NOON + POLICY.room, NOON, POLICY)
+
+
+# ---- ONLINE
+
+
+def test_an_online_interview_needs_no_opening_and_no_consent() -> None:
+    night = "2026-04-03T03:00:00"
+    assert scheduling.online_time(night, a_callee(consent_until=date(2020, 1, 1)), NOON) == datetime(
+        2026, 4, 3, 1, tzinfo=UTC
+    )
+    assert scheduling.online_time(None, a_callee(), NOON) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("2026-04-02T11:58:59Z", ScheduleInPast),
+        ("2026-05-02T12:00:01Z", ScheduleTooFar),
+        ("tomorrow", InvalidDateFormat),
+    ],
+)
+def test_an_online_time_is_refused(text: str, refusal: type[Exception]) -> None:
+    with pytest.raises(refusal):
+        scheduling.online_time(text, a_callee(), NOON)
+
+
+def test_an_online_instant_needs_nobodys_clock_and_a_wall_time_does() -> None:
+    nobody = a_callee(number=None)
+    assert scheduling.online_time("2026-04-03T03:00:00Z", nobody, NOON) == datetime(2026, 4, 3, 3, tzinfo=UTC)
+    with pytest.raises(TimezoneUnknown):
+        scheduling.online_time("2026-04-03T03:00:00", nobody, NOON)

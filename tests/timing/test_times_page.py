@@ -1,0 +1,82 @@
+"""The page about times says what the code does, row by row."""
+
+import re
+from datetime import UTC, timedelta
+from pathlib import Path
+
+import pytest
+
+from scheduler.domain.refusals import InvalidDateFormat
+from scheduler.timing import call_windows, callee_zones, requested_time
+from scheduler.timing.requested_time import RequestedTime
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "times.md").read_text(encoding="utf-8")
+ODDITIES = {
+    *("24:00", "leap second", "week date", "ordinal date", "lower case t and z", "space for T", "missing seconds"),
+    *("missing minutes", "fraction with a dot", "fraction with a comma", "fraction of too many digits"),
+    *("Unicode minus", "offset `-00:00`", "offset `+00:00`", "offset beyond 18:00", "contradicting zone"),
+    *("zone without offset", "critical tag", "calendar tag", "non-ASCII digits", "huge input", "empty", "date only"),
+    *("basic format", "first day of year 1", "last day of year 9999", "time in a gap", "time in a fold"),
+}
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table below a heading."""
+    section = re.split(r"^## ", PAGE, flags=re.MULTILINE)
+    (text,) = (part for part in section if part.startswith(f"{heading}\n"))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def written(cell: str) -> str:
+    """The text that a cell stands for: code, code and how many times, or nothing."""
+    if cell == "nothing":
+        return ""
+    code = re.fullmatch(r"`([^`]+)`(?:, (\d+) times)?", cell)
+    assert code, cell
+    return code[1] * int(code[2] or 1)
+
+
+def as_read(requested: RequestedTime) -> str:
+    offset = "Z" if requested.is_instant else ""
+    if requested.offset is not None:
+        minutes = requested.offset // timedelta(minutes=1)
+        offset = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+    return requested.wall.isoformat() + offset + (f"[{requested.zone}]" if requested.zone else "")
+
+
+def what(row: list[str]) -> str:
+    return row[0]
+
+
+@pytest.mark.parametrize("row", rows("Taken"), ids=what)
+def test_what_the_page_takes_is_read_as_it_says(row: list[str]) -> None:
+    _, text, read_as, why = row
+    assert as_read(requested_time.read(written(text))) == written(read_as)
+    assert why
+
+
+@pytest.mark.parametrize("row", rows("Refused"), ids=what)
+def test_what_the_page_refuses_is_refused_with_its_reason_and_position(row: list[str]) -> None:
+    _, text, position, reason, why = row
+    with pytest.raises(InvalidDateFormat) as refused:
+        requested_time.read(written(text))
+    assert refused.value.details["reason"] == written(reason)
+    assert refused.value.details["position"] == int(position)
+    assert why
+
+
+@pytest.mark.parametrize("row", rows("Gaps and folds"), ids=what)
+def test_a_time_in_a_gap_or_a_fold_names_the_instant_on_the_page(row: list[str]) -> None:
+    _, text, instant, why = row
+    requested = requested_time.read(written(text))
+    clock = callee_zones.deciding_clock(requested, candidate_zone=None, number=None, company_zone=None)
+    named_instant = call_windows.resolve(requested, clock)
+    assert named_instant == requested_time.read(written(instant)).wall.replace(tzinfo=UTC)
+    assert why
+
+
+def test_the_page_names_every_oddity_once() -> None:
+    whats = [row[0] for heading in ("Taken", "Refused", "Gaps and folds") for row in rows(heading)]
+    assert len(whats) == len(set(whats))
+    assert set(whats) >= ODDITIES

@@ -1,0 +1,225 @@
+"""Why an attempt has not been called yet, from the rules that dial; and what pausing does."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from scheduler.domain.attempt import AttemptState, Ended, Reason
+from scheduler.domain.explanation import CallTimeQuestion, Rule
+from scheduler.domain.refusals import NotFound
+from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.release import Release
+from tests.builders import (
+    House,
+    a_candidate,
+    a_claimed_attempt,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_waiting_command,
+    an_attempt_of_unknown_outcome,
+)
+from tests.conftest import TestClock
+
+A_DAY = timedelta(days=1)
+
+
+def rules(explain: Explain, attempt: Any) -> list[Rule]:
+    return [block.rule for block in explain.explanation_of(attempt.id).blocks]
+
+
+# ---- pauses
+
+
+def test_a_paused_company_is_neither_released_nor_claimed_until_it_goes_on(
+    house: House, pauses: Pauses, release: Release
+) -> None:
+    due = a_pending_attempt(house)
+    pauses.pause(house.company_id, "a holiday")
+    assert release.due() == 0
+    assert house.dial.claim([due.id]).claimed == ()
+    pauses.resume(house.company_id)
+    assert release.due() == 1
+    assert len(house.dial.claim([due.id]).claimed) == 1
+
+
+def test_everything_can_be_paused_and_goes_on(house: House, pauses: Pauses, release: Release) -> None:
+    due = a_pending_attempt(house)
+    pauses.pause(None, "the carrier changes its tariff")
+    assert release.due() == 0
+    assert house.dial.claim([due.id]).claimed == ()
+    pauses.resume(None)
+    assert release.due() == 1
+
+
+def test_a_claim_that_was_not_sent_when_a_pause_began_does_not_ring(house: House, pauses: Pauses) -> None:
+    mine, other = a_claimed_attempt(house), a_claimed_attempt(house)
+    pauses.pause(house.company_id, "stop")
+    assert house.dial.last_look(mine) is None
+    pauses.resume(house.company_id)
+    pauses.pause(None, "stop")
+    assert house.dial.last_look(other) is None
+    assert {house.attempt(each.id).state for each in (mine, other)} == {AttemptState.PENDING}
+
+
+def test_a_pause_that_stands_keeps_its_first_reason(house: House, pauses: Pauses, explain: Explain) -> None:
+    pauses.pause(house.company_id, "first")
+    pauses.pause(house.company_id, "second")
+    assert [row.pause_reason for row in explain.waiting()] == ["first"]
+
+
+def test_a_company_that_is_not_there_is_not_paused(pauses: Pauses) -> None:
+    with pytest.raises(NotFound):
+        pauses.pause(uuid4(), "why")
+    with pytest.raises(NotFound):
+        pauses.resume(uuid4())
+
+
+# ---- explanations
+
+
+def test_what_may_ring_now_has_no_block(house: House, explain: Explain, now: TestClock) -> None:
+    explanation = explain.explanation_of(a_pending_attempt(house).id)
+    assert explanation.blocks == ()
+    assert explanation.next_possible_at == now()
+    assert [each.event for each in explanation.happenings] == ["created"]
+
+
+def test_each_rule_that_blocks_is_told_in_the_order_in_which_they_are_asked(
+    house: House, explain: Explain, pauses: Pauses, now: TestClock
+) -> None:
+    number = a_number()
+    a_claimed_attempt(house, number)
+    attempt = a_pending_attempt(house, number, due_at=now() + 10 * timedelta(hours=1), expires_at=now() + A_DAY)
+    pauses.pause(None, "why")
+    pauses.pause(house.company_id, "why not")
+    a_waiting_command(house, attempt.interview_id)
+    house.change("UPDATE companies SET concurrent_calls = 1")
+    house.change("UPDATE carrier_accounts SET max_calls = 1, failures = 5, down_until = :at", at=now() + A_DAY)
+    now.move(timedelta(hours=9))
+    assert rules(explain, attempt) == [
+        Rule.ACCOUNT_PAUSED,
+        Rule.CARRIER_DOWN,
+        Rule.COMPANY_PAUSED,
+        Rule.COMMAND_WAITING,
+        Rule.NOT_DUE,
+        Rule.WINDOW_CLOSED,
+        Rule.NUMBER_BUSY,
+        Rule.COMPANY_LIMIT,
+        Rule.ACCOUNT_LIMIT,
+    ]
+
+
+def test_a_shut_window_says_when_it_opens(house: House, explain: Explain, now: TestClock) -> None:
+    attempt = a_pending_attempt(house)
+    now.move(timedelta(hours=7))
+    explanation = explain.explanation_of(attempt.id)
+    [block] = explanation.blocks
+    assert block.rule is Rule.WINDOW_CLOSED
+    assert block.until == explanation.next_possible_at
+    assert str(block.until) == "2026-04-03 06:00:00+00:00"
+
+
+def test_a_line_that_rests_says_until_when_and_not_to_its_own_interview(
+    house: House, explain: Explain, now: TestClock
+) -> None:
+    number = a_number()
+    over = house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    other = a_pending_attempt(house, number)
+    same = a_pending_attempt(house, number, interview_id=over.interview_id)
+    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    [block] = explain.explanation_of(other.id).blocks
+    assert (block.rule, block.until) == (Rule.NUMBER_BUSY, now() + house.policy.line_gap)
+    assert rules(explain, same) == []
+
+
+def test_what_is_over_or_in_progress_waits_for_no_rule(house: House, explain: Explain) -> None:
+    placed = explain.explanation_of(a_placed_attempt(house).id)
+    assert (placed.blocks, placed.next_possible_at, placed.waits_for) == ((), None, "the call's end")
+    unknown = explain.explanation_of(an_attempt_of_unknown_outcome(house).id)
+    assert (unknown.blocks, unknown.waits_for) == ((), "")
+    assert [each.event for each in unknown.happenings] == ["created", "claimed", "answer_lost", "proof_missing"]
+
+
+def test_what_the_explanation_calls_possible_is_what_the_dialler_does(
+    house: House, explain: Explain, now: TestClock
+) -> None:
+    attempt = a_pending_attempt(house)
+    now.move(timedelta(hours=7))
+    possible = explain.explanation_of(attempt.id).next_possible_at
+    assert possible is not None
+    now.move(possible - now())
+    [claim] = house.dial.claim([attempt.id]).claimed
+    assert house.dial.last_look(claim.attempt) is not None
+
+
+def test_an_explanation_names_no_number_and_no_token(house: House, explain: Explain) -> None:
+    number = a_number()
+    placed = a_placed_attempt(house, number)
+    told = repr(explain.explanation_of(placed.id))
+    assert number not in told
+    assert placed.token is not None
+    assert placed.token not in told
+
+
+def test_an_attempt_that_is_not_there_is_not_explained(house: House, explain: Explain) -> None:
+    with pytest.raises(NotFound):
+        explain.explanation_of(uuid4())
+    attempt = a_pending_attempt(house)
+    with pytest.raises(NotFound):
+        explain.explanation(house.principal, None, a_pending_attempt(house).interview_id, attempt.id)
+
+
+# ---- previews
+
+
+def test_a_preview_says_when_and_creates_nothing(house: House, explain: Explain, now: TestClock) -> None:
+    answer = explain.preview(house.principal, None, CallTimeQuestion(phone_number=a_number()))
+    assert answer.refusal is None
+    assert answer.next_possible_at == now()
+    assert int(house.ask("SELECT count(*) FROM interviews")[0][0]) == 0
+
+
+def test_a_preview_of_a_shut_hour_is_what_an_interview_would_be_answered(house: House, explain: Explain) -> None:
+    night = CallTimeQuestion(phone_number=a_number(), scheduled_at="2026-04-03T03:00:00")
+    answer = explain.preview(house.principal, None, night)
+    assert answer.refusal is not None
+    assert answer.refusal.code == "OUTSIDE_CALL_TIME_INTERVAL"
+    assert str(answer.next_possible_at) == "2026-04-03 06:00:00+00:00"
+
+
+def test_a_preview_of_a_candidate_uses_their_zone_or_the_one_that_is_named(house: House, explain: Explain) -> None:
+    candidate = a_candidate(house)
+    mine = explain.preview(house.principal, None, CallTimeQuestion(candidate_id=candidate.id))
+    assert mine.schedule is not None
+    assert mine.schedule.clock.zones == ("Europe/Bratislava",)
+    elsewhere = CallTimeQuestion(candidate_id=candidate.id, timezone="America/New_York")
+    named = explain.preview(house.principal, None, elsewhere)
+    assert named.schedule is not None
+    assert named.schedule.clock.zones == ("America/New_York",)
+    with pytest.raises(NotFound):
+        explain.preview(house.principal, None, CallTimeQuestion(candidate_id=uuid4()))
+
+
+# ---- status
+
+
+def test_status_counts_what_waits_and_for_what(house: House, explain: Explain, now: TestClock) -> None:
+    number = a_number()
+    a_claimed_attempt(house, number)
+    a_pending_attempt(house, number)
+    held = a_pending_attempt(house)
+    a_waiting_command(house, held.interview_id)
+    a_pending_attempt(house, due_at=now() - timedelta(minutes=3))
+    later = a_pending_attempt(house, due_at=now() + A_DAY)
+    an_attempt_of_unknown_outcome(house)
+    [row] = explain.waiting()
+    assert (row.waiting, row.next_due_at) == (1, later.due_at)
+    assert (row.due, row.for_numbers, row.for_commands, row.for_places) == (3, 1, 1, 1)
+    assert row.late == timedelta(minutes=3)
+    assert (row.in_progress, row.asked_for, row.unknown) == (1, 0, 1)
+    [carrier] = explain.carriers()
+    assert (carrier.in_progress, carrier.down_until, carrier.pause_reason) == (1, None, None)

@@ -1,0 +1,499 @@
+"""What follows an outcome: a retry, an end, a call that is seen late, one that waits in the carrier's queue."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from scheduler.carriers.twilio import TwilioLine
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    Ended,
+    HangUpCause,
+    LegSeen,
+    Phase,
+    ProofMissing,
+    Proven,
+    Reason,
+)
+from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallStatus, NeverTaken, Rank
+from scheduler.domain.company import RetryPolicy
+from scheduler.domain.interview import InterviewStatus
+from scheduler.persistence.database import Database
+from scheduler.use_cases.consequences import Alarmed
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.settle import Settle
+from tests.builders import (
+    House,
+    a_claimed_attempt,
+    a_house,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    an_attempt_of_unknown_outcome,
+    of_company,
+)
+from tests.conftest import Seeded, TestClock, seed
+from tests.servers import ACCOUNT_SID, SimulatedCarrier
+
+A_SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def retrying(database: Database, house: House) -> House:
+    """The same house, for a company that retries as companies do by default."""
+    return of_company(house, seed(database, house.now(), retry_policy=RetryPolicy()))
+
+
+def over(house: House, attempt: Attempt, reason: Reason) -> Attempt:
+    return house.take(attempt, Ended(reason=reason, ended_at=house.now()))
+
+
+def states(house: House, attempt: Attempt) -> list[tuple[AttemptState, Reason | None]]:
+    return [(each.state, each.reason) for each in house.attempts(attempt.interview_id)]
+
+
+# ---- retries
+
+
+def test_a_busy_number_is_tried_again_and_the_interview_goes_on(retrying: House) -> None:
+    first = over(retrying, a_placed_attempt(retrying), Reason.BUSY)
+    _, retry = retrying.attempts(first.interview_id)
+    assert (retry.state, retry.retry_number, retry.chain_id) == (AttemptState.PENDING, 1, first.chain_id)
+    assert retry.due_at == retrying.now() + timedelta(minutes=15)
+    assert (retry.manual, retry.schedule.requested) == (False, None)
+    assert (retry.schedule.clock, retry.expires_at) == (first.schedule.clock, first.expires_at)
+    assert retry.number_hash == first.number_hash
+    assert retrying.interview_status(first) is InterviewStatus.SCHEDULED
+    assert retrying.history(retry.id) == ["created"]
+
+
+def test_a_retry_need_not_wait_for_the_line_and_another_interview_must(retrying: House, now: TestClock) -> None:
+    number = a_number()
+    first = over(retrying, a_placed_attempt(retrying, number), Reason.CARRIER_ERROR)
+    other = a_pending_attempt(retrying, number)
+    retry = retrying.attempts(first.interview_id)[1]
+    now.move(timedelta(minutes=5))
+    assert [each.attempt.id for each in retrying.dial.claim([other.id, retry.id]).claimed] == [retry.id]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [Reason.DECLINED, Reason.INVALID_NUMBER, Reason.CANCELLED_AT_CARRIER, Reason.ANSWERED],
+)
+def test_nothing_follows_by_itself_after(retrying: House, reason: Reason) -> None:
+    first = over(retrying, a_placed_attempt(retrying), reason)
+    assert len(retrying.attempts(first.interview_id)) == 1
+    assert retrying.interview_status(first) is not InterviewStatus.SCHEDULED
+
+
+def test_nothing_follows_by_itself_after_an_unknown_outcome(retrying: House) -> None:
+    unknown = an_attempt_of_unknown_outcome(retrying)
+    assert states(retrying, unknown) == [(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)]
+    assert retrying.interview_status(unknown) is InterviewStatus.FAILED
+
+
+def test_a_chain_ends_after_its_last_retry(retrying: House, now: TestClock) -> None:
+    last = a_placed_attempt(retrying)
+    for _ in range(4):
+        over(retrying, last, Reason.CARRIER_ERROR)
+        last = retrying.attempts(last.interview_id)[-1]
+        if last.state is not AttemptState.PENDING:
+            break
+        now.move(last.due_at - now())
+        [claim] = retrying.dial.claim([last.id]).claimed
+        retrying.dial.record([(claim.attempt, Accepted(call_sid=a_sid()))])
+        last = retrying.attempt(last.id)
+    assert [each.retry_number for each in retrying.attempts(last.interview_id)] == [0, 1, 2, 3]
+    assert retrying.interview_status(last) is InterviewStatus.FAILED
+
+
+def test_a_retry_of_a_candidate_whose_number_changed_rings_the_new_one(retrying: House) -> None:
+    placed = a_placed_attempt(retrying)
+    new = a_number()
+    retrying.change("UPDATE candidates SET phone_number = :number", number=new)
+    over(retrying, placed, Reason.BUSY)
+    retry = retrying.attempts(placed.interview_id)[1]
+    assert retry.number_hash == retrying.hasher.number(new)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        pytest.param("UPDATE companies SET deleted_at = :at", id="the company was deleted"),
+        pytest.param("UPDATE interviews SET deleted_at = :at", id="the interview was deleted"),
+        pytest.param("UPDATE interviews SET status = 'CANCELLED', finished_at = :at", id="it was cancelled"),
+        pytest.param("UPDATE interviews SET expires_at = :at", id="it has expired"),
+        pytest.param(
+            "UPDATE candidates SET erased_at = :at, first_name = NULL, last_name = NULL, email = NULL,"
+            " phone_number = NULL",
+            id="the candidate was erased",
+        ),
+    ],
+)
+def test_nobody_is_tried_again_when(retrying: House, meanwhile: str) -> None:
+    placed = a_placed_attempt(retrying)
+    retrying.change(meanwhile, at=retrying.now())
+    over(retrying, placed, Reason.BUSY)
+    assert len(retrying.attempts(placed.interview_id)) == 1
+
+
+def test_the_number_that_was_called_is_kept_while_it_is_and_no_longer(house: House) -> None:
+    number = a_number()
+    placed = a_placed_attempt(house, number)
+    assert placed.called_number == number
+    assert number not in repr(placed)
+    assert over(house, placed, Reason.BUSY).called_number is None
+    assert house.take(a_claimed_attempt(house)).called_number is not None
+    back = a_claimed_attempt(house)
+    house.dial.give_back(back, "A_TEST")
+    assert house.attempt(back.id).called_number is None
+
+
+# ---- late proof
+
+
+def seen(house: House, attempt: Attempt, rank: Rank = Rank.RINGING) -> Attempt:
+    return house.take(attempt, LegSeen(call_sid=a_sid(), rank=rank, look_at=house.now()))
+
+
+def proven(house: House, attempt: Attempt, reason: Reason) -> Attempt:
+    sid = attempt.call_sid or a_sid()
+    return house.take(attempt, Proven(reason=reason, call_sid=sid, ended_at=house.now()))
+
+
+def test_a_call_that_is_seen_late_holds_its_line_until_it_is_over(house: House, now: TestClock) -> None:
+    number = a_number()
+    live = seen(house, an_attempt_of_unknown_outcome(house, number))
+    other = a_pending_attempt(house, number)
+    now.move(house.policy.line_gap)
+    assert house.line(live)[0] == live.id
+    assert house.dial.claim([other.id]).claimed == ()
+    proven(house, live, Reason.ANSWERED)
+    assert house.line(live)[0] is None
+    assert house.dial.claim([other.id]).claimed == (), "the gap runs from the call's end"
+    now.move(house.policy.line_gap)
+    assert len(house.dial.claim([other.id]).claimed) == 1
+
+
+def test_a_call_that_is_seen_late_is_asked_about_until_it_is_over(
+    house: House, settle: Settle, carrier: SimulatedCarrier
+) -> None:
+    number = a_number()
+    mine = a_claimed_attempt(house, number)
+    carrier.plan(to=number, ring_s=0, talk_s=0, callbacks="none")
+    sid = rung(house, carrier, mine)
+    unknown = house.take(lost(house, mine), ProofMissing())
+    house.take(unknown, LegSeen(call_sid=sid, rank=Rank.RINGING, look_at=house.now()))
+    settle.round()
+    settled = house.attempt(mine.id)
+    assert (settled.state, settled.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
+    assert settled.look_at is None
+    assert house.interview_status(mine) is InterviewStatus.COMPLETED
+
+
+def test_a_pending_successor_is_cancelled_when_the_call_is_seen_to_live(house: House) -> None:
+    unknown = an_attempt_of_unknown_outcome(house)
+    successor = a_pending_attempt(house, a_number(), interview_id=unknown.interview_id)
+    seen(house, unknown)
+    assert house.attempt(successor.id).reason is Reason.REPLACED
+
+
+def test_a_pending_successor_is_cancelled_when_the_call_has_reached_the_person(house: House) -> None:
+    unknown = an_attempt_of_unknown_outcome(house)
+    successor = a_pending_attempt(house, a_number(), interview_id=unknown.interview_id)
+    proven(house, unknown, Reason.ANSWERED)
+    assert house.attempt(successor.id).reason is Reason.REPLACED
+    assert house.interview_status(unknown) is InterviewStatus.COMPLETED
+
+
+def test_a_successor_goes_on_when_the_call_is_proven_to_have_failed(house: House) -> None:
+    unknown = an_attempt_of_unknown_outcome(house)
+    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    successor = a_pending_attempt(house, a_number(), interview_id=unknown.interview_id)
+    assert proven(house, unknown, Reason.BUSY).reason is Reason.BUSY
+    assert house.attempt(successor.id) == successor
+    assert house.interview_status(unknown) is InterviewStatus.SCHEDULED
+
+
+def test_late_proof_of_a_failure_is_not_retried_by_itself(retrying: House) -> None:
+    unknown = an_attempt_of_unknown_outcome(retrying)
+    proven(retrying, unknown, Reason.BUSY)
+    assert len(retrying.attempts(unknown.interview_id)) == 1
+    assert retrying.interview_status(unknown) is InterviewStatus.FAILED
+
+
+def test_a_call_that_is_seen_late_while_its_number_is_called_is_an_alarm(house: House, now: TestClock) -> None:
+    number = a_number()
+    unknown = an_attempt_of_unknown_outcome(house, number)
+    now.move(house.policy.line_gap)
+    calling = a_claimed_attempt(house, number)
+    with pytest.raises(Alarmed) as alarmed:
+        seen(house, unknown)
+    assert alarmed.value.alarm.cause == "TWO_CALLS_TO_ONE_NUMBER"
+    assert alarmed.value.alarm.stray_sid is not None, "nobody has answered it, so it is ended"
+    assert house.attempt(unknown.id) == unknown, "nothing was written"
+    assert house.line(calling)[0] == calling.id
+
+
+# ---- calls that must not be
+
+
+def test_the_second_call_of_a_claim_is_ended_and_the_company_paused(
+    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
+) -> None:
+    number = a_number()
+    mine = a_placed_attempt(house, number)
+    carrier.plan(to=number, ring_s=30, callbacks="none")
+    second = rung(house, carrier, mine)
+    hear_news(mine, CallNews(call_sid=second, status=CallStatus.RINGING, token=mine.token))
+    assert pause_reason(house) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
+    settle.round()
+    assert [ring["status"] for ring in carrier.rings(number)] == ["canceled"]
+    assert house.attempt(mine.id) == mine
+
+
+def test_a_second_call_that_was_answered_is_left_to_the_person(
+    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
+) -> None:
+    number = a_number()
+    mine = house.take(a_placed_attempt(house, number))
+    carrier.plan(to=number, ring_s=0, talk_s=60, callbacks="none")
+    second = rung(house, carrier, mine)
+    hear_news(mine, CallNews(call_sid=second, status=CallStatus.ANSWERED, token=mine.token))
+    settle.round()
+    assert [ring["status"] for ring in carrier.rings(number)] != ["canceled"]
+
+
+@pytest.fixture
+def hear_news(house: House) -> Any:
+    def heard(attempt: Attempt, news: CallNews) -> None:
+        try:
+            with house.database.transaction() as stores:
+                interview = stores.interviews.lock(attempt.interview_id)
+                locked = stores.attempts.lock(attempt.id)
+                house.consequences.hear(stores, interview, locked, news, "a test", house.now())
+        except Alarmed as alarmed:
+            house.consequences.sound(alarmed)
+
+    return heard
+
+
+def pause_reason(house: House) -> str | None:
+    reason = house.ask("SELECT pause_reason FROM companies WHERE id = :id", id=house.company_id)[0][0]
+    return None if reason is None else str(reason)
+
+
+# ---- the carrier's queue
+
+
+def rung(house: House, carrier: SimulatedCarrier, attempt: Attempt) -> str:
+    """The one POST for this attempt, by hand; the call's name."""
+    return placed_by_hand(house, carrier, attempt).call_sid
+
+
+def placed_by_hand(house: House, carrier: SimulatedCarrier, attempt: Attempt) -> Accepted:
+    assert attempt.called_number is not None
+    assert attempt.token is not None
+    order = CallOrder(
+        to=attempt.called_number,
+        caller=house.caller,
+        token=attempt.token,
+        ring_timeout=timedelta(seconds=30),
+        time_limit=timedelta(minutes=5),
+        machine_detection=True,
+    )
+
+    async def place() -> Accepted:
+        line = TwilioLine(carrier.account(), house.policy)
+        answer = await line.place(order)
+        await line.close()
+        assert isinstance(answer, Accepted)
+        return answer
+
+    return asyncio.run(place())
+
+
+def lost(house: House, attempt: Attempt) -> Attempt:
+    house.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
+    return house.attempt(attempt.id)
+
+
+CLOSING_SOON = "2026-04-02T17:59:00+00:00"
+"""A minute before eight in the evening in Bratislava."""
+
+
+def evening(now: TestClock) -> None:
+    now.move(timedelta(hours=5, minutes=59))
+    assert now().isoformat() == CLOSING_SOON
+
+
+def test_a_call_whose_turn_comes_too_late_is_taken_out_of_the_queue_and_spends_nothing(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    evening(now)
+    number = a_number()
+    mine = a_claimed_attempt(house, number)
+    carrier.plan(to=number, queue_s=60, callbacks="none")
+    answer = placed_by_hand(house, carrier, mine)
+    assert house.dial.record([(mine, answer)]) == [answer.call_sid], "the dialler cancels it at once"
+    wanted = house.attempt(mine.id)
+    assert (wanted.phase, wanted.hang_up) == (Phase.PLACED, HangUpCause.QUEUED_PAST_CLOSING)
+    settle.round()
+    back = house.attempt(mine.id)
+    assert (back.state, back.call_sid, back.hang_up) == (AttemptState.PENDING, None, None)
+    assert back.due_at.isoformat() == "2026-04-03T06:00:00+00:00", "eight the next morning"
+    assert back.retry_number == 0
+    assert house.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted", "never_dialled"]
+    assert [ring["rang_at"] for ring in carrier.rings(number)] == [None]
+
+
+def test_a_call_whose_turn_comes_in_time_is_left_in_the_queue(
+    house: House, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    number = a_number()
+    mine = a_claimed_attempt(house, number)
+    carrier.plan(to=number, queue_s=60, callbacks="none")
+    assert house.dial.record([(mine, placed_by_hand(house, carrier, mine))]) == []
+    assert house.attempt(mine.id).hang_up is None
+
+
+def in_the_queue_too_long(house: House) -> Attempt:
+    mine = a_claimed_attempt(house)
+    house.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(seconds=60)))])
+    return house.attempt(mine.id)
+
+
+def news_of(attempt: Attempt, status: CallStatus, **fields: Any) -> CallNews:
+    assert attempt.call_sid is not None
+    return CallNews(call_sid=attempt.call_sid, status=status, token=attempt.token, **fields)
+
+
+def test_a_callback_alone_does_not_prove_that_it_was_never_dialled(
+    house: House, now: TestClock, hear_news: Any
+) -> None:
+    evening(now)
+    mine = in_the_queue_too_long(house)
+    hear_news(mine, news_of(mine, CallStatus.CANCELLED))
+    assert house.attempt(mine.id).state is AttemptState.IN_PROGRESS
+
+
+def test_one_that_had_been_dialled_when_it_was_cancelled_is_never_tried_again(
+    database: Database, house: House, now: TestClock, hear_news: Any
+) -> None:
+    evening(now)
+    retrying = of_company(house, seed(database, now(), retry_policy=RetryPolicy()))
+    for news in (
+        (CallStatus.DIALLED, {}),
+        (CallStatus.RINGING, {}),
+        (CallStatus.CANCELLED, {"started": True}),
+    ):
+        mine = in_the_queue_too_long(retrying)
+        hear_news(mine, news_of(mine, news[0], **news[1]))
+        hear_news(mine, news_of(mine, CallStatus.CANCELLED, started=False))
+        assert states(retrying, mine) == [(AttemptState.FAILED, Reason.CANCELLED_AT_CARRIER)]
+
+
+def test_one_that_was_answered_before_it_could_be_cancelled_goes_on(
+    house: House, now: TestClock, hear_news: Any
+) -> None:
+    evening(now)
+    mine = in_the_queue_too_long(house)
+    hear_news(mine, news_of(mine, CallStatus.ANSWERED))
+    hear_news(mine, news_of(mine, CallStatus.COMPLETED))
+    assert house.attempt(mine.id).reason is Reason.ANSWERED
+
+
+def test_late_news_of_a_call_that_was_never_dialled_are_old(house: House, now: TestClock, hear_news: Any) -> None:
+    evening(now)
+    mine = in_the_queue_too_long(house)
+    hear_news(mine, news_of(mine, CallStatus.CANCELLED, started=False))
+    assert house.attempt(mine.id).state is AttemptState.PENDING
+    with house.database.transaction() as stores:
+        assert mine.token is not None
+        claim = stores.carrier_events.claim_of(mine.token)
+    assert claim is not None
+    assert claim.closed_sid == mine.call_sid
+
+
+def test_a_call_that_is_found_in_the_queue_after_closing_is_taken_out(
+    house: House, now: TestClock, hear_news: Any
+) -> None:
+    evening(now)
+    mine = lost(house, a_claimed_attempt(house))
+    now.move(timedelta(minutes=1))
+    hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.QUEUED))
+    assert house.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
+
+
+# ---- a carrier that takes nothing
+
+
+def breaker_of(house: House) -> Any:
+    with house.database.transaction() as stores:
+        return stores.carrier_accounts.get(house.account_id).breaker
+
+
+def refuse(house: House, *attempts: Attempt, cause: str = "NEVER_CONNECTED") -> None:
+    house.dial.record([(each, NeverTaken(cause=cause)) for each in attempts])
+
+
+def test_after_several_that_the_carrier_did_not_take_nothing_is_claimed_for_a_while(
+    house: House, now: TestClock, release: Release
+) -> None:
+    due = [a_pending_attempt(house) for _ in range(8)]
+    claims = house.dial.claim([each.id for each in due[:5]])
+    refuse(house, *(each.attempt for each in claims.claimed))
+    assert breaker_of(house).is_down(now())
+    assert release.due() == 0
+    assert house.dial.claim([each.id for each in due[5:]]).claimed == ()
+    assert {house.attempt(each.id).state for each in due} == {AttemptState.PENDING}
+
+
+def test_then_one_is_tried_and_when_it_is_taken_all_are(house: House, now: TestClock, release: Release) -> None:
+    due = [a_pending_attempt(house) for _ in range(8)]
+    refuse(house, *(each.attempt for each in house.dial.claim([each.id for each in due[:5]]).claimed))
+    now.move(timedelta(seconds=5))
+    assert release.due() == 1
+    [probe] = house.dial.claim([each.id for each in due]).claimed
+    assert house.dial.claim([each.id for each in due]).claimed == (), "one at a time"
+    house.dial.record([(probe.attempt, Accepted(call_sid=a_sid()))])
+    assert not breaker_of(house).is_on_trial
+    assert len(house.dial.claim([each.id for each in due]).claimed) == 7
+
+
+def test_bad_credentials_stop_everything_at_once(house: House, now: TestClock) -> None:
+    refuse(house, a_claimed_attempt(house), cause="CREDENTIALS")
+    assert breaker_of(house).cause == "CREDENTIALS"
+    assert breaker_of(house).is_down(now())
+
+
+def test_what_was_not_sent_by_us_says_nothing_of_the_carrier(house: House) -> None:
+    for _ in range(6):
+        refuse(house, a_claimed_attempt(house), cause="NOT_SENT")
+    assert breaker_of(house).failures == 0
+
+
+def test_each_time_it_is_not_taken_an_attempt_waits_longer_and_spends_nothing(house: House, now: TestClock) -> None:
+    attempt = a_pending_attempt(house)
+    waits = []
+    for _ in range(5):
+        house.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+        [claim] = house.dial.claim([attempt.id]).claimed
+        refuse(house, claim.attempt)
+        waits.append((house.attempt(attempt.id).due_at - now()) // A_SECOND)
+        now.move(house.attempt(attempt.id).due_at - now())
+    assert waits == [5, 15, 60, 300, 300]
+    assert house.attempt(attempt.id).retry_number == 0
+
+
+def test_the_breaker_of_one_account_is_not_anothers(
+    database: Database, house: House, seeded: Seeded, now: TestClock
+) -> None:
+    refuse(house, a_claimed_attempt(house), cause="CREDENTIALS")
+    other = a_house(database, seeded, house.hasher, now, account_sid="AC" + "9" * 32)
+    assert not breaker_of(other).is_on_trial
+    assert ACCOUNT_SID != "AC" + "9" * 32

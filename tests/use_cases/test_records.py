@@ -1,0 +1,219 @@
+"""What a change of hours, zones or a number does to pending attempts, and what deleting a candidate does."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.refusals import AccessDenied, NotFound, NumberNotAllowed, PhoneNumberInvalid
+from scheduler.domain.schedule import ScheduleWarning
+from scheduler.persistence.database import Database
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.records import Reach, Records
+from tests.builders import House, KeptBell, a_claimed_attempt, a_number, a_pending_attempt, a_placed_attempt, of_company
+from tests.conftest import TestClock, seed
+
+TOMORROW_AT_TEN = timedelta(hours=20)
+"""After the tests' noon in UTC: ten in the morning in Bratislava."""
+
+
+def hours(opens: float, closes: float) -> tuple[CallTimeInterval, ...]:
+    return (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=opens), end=timedelta(hours=closes)),)
+
+
+def settings_of(house: House) -> CompanySettings:
+    with house.database.transaction() as stores:
+        company = stores.companies.get(house.company_id)
+    assert company is not None
+    return company.settings
+
+
+def change(house: House, records: Records, **settings: Any) -> None:
+    """The company's settings are changed, and pending attempts looked at."""
+    records.change_settings(house.principal, None, replace(settings_of(house), **settings))
+    records.reresolve()
+
+
+def candidate_of(house: House, attempt: Attempt) -> UUID:
+    return house.interview(attempt.interview_id).candidate_id
+
+
+def open_changes(house: House) -> int:
+    return int(house.ask("SELECT count(*) FROM reresolutions")[0][0])
+
+
+# ---- hours
+
+
+def test_hours_that_shut_at_its_time_move_an_attempt_and_say_so(house: House, records: Records, now: TestClock) -> None:
+    attempt = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    change(house, records, intervals=hours(12, 20))
+    moved = house.attempt(attempt.id)
+    assert moved.due_at == attempt.due_at + timedelta(hours=2)
+    assert moved.warnings == (ScheduleWarning.MOVED_BY_SETTINGS,)
+    assert house.history(attempt.id) == ["created", "moved_by_settings"]
+
+
+def test_hours_that_are_open_at_its_time_move_nothing(house: House, records: Records, now: TestClock) -> None:
+    attempt = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    change(house, records, intervals=hours(9, 12))
+    assert house.attempt(attempt.id) == attempt
+
+
+def test_settings_that_decide_no_time_look_at_nothing(house: House, records: Records, bell: KeptBell) -> None:
+    records.change_settings(house.principal, None, replace(settings_of(house), machine_detection=False))
+    assert open_changes(house) == 0
+    assert bell.rings == []
+    assert not settings_of(house).machine_detection
+
+
+def test_only_the_companys_own_attempts_are_touched(
+    database: Database, house: House, records: Records, now: TestClock
+) -> None:
+    other = of_company(house, seed(database, now()))
+    theirs = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    change(house, records, intervals=hours(12, 20))
+    assert other.attempt(theirs.id) == theirs
+
+
+def test_what_is_in_progress_or_over_is_not_touched(house: House, records: Records, now: TestClock) -> None:
+    placed = a_placed_attempt(house)
+    over = house.take(a_placed_attempt(house), Ended(reason=Reason.BUSY, ended_at=now()))
+    change(house, records, intervals=hours(20, 23))
+    assert house.attempt(placed.id) == placed
+    assert house.attempt(over.id) == over
+
+
+def test_hundreds_are_looked_at_in_batches(house: House, records: Records, now: TestClock) -> None:
+    attempts = [a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN) for _ in range(205)]
+    change(house, records, intervals=hours(12, 20))
+    due = {house.attempt(attempt.id).due_at for attempt in attempts}
+    assert due == {attempts[0].due_at + timedelta(hours=2)}
+
+
+def test_a_second_look_sees_what_was_being_made_meanwhile_and_then_it_is_done(
+    house: House, records: Records, now: TestClock, bell: KeptBell
+) -> None:
+    change(house, records, intervals=hours(12, 20))
+    assert bell.rings == [(tasks.RERESOLVE, ())]
+    late = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)  # made under the settings before
+    records.reresolve()
+    assert house.attempt(late.id) == late
+    now.move(timedelta(seconds=6))
+    records.reresolve()
+    assert house.attempt(late.id).due_at == late.due_at + timedelta(hours=2)
+    assert open_changes(house) == 0
+
+
+def test_another_companys_settings_are_not_changed(database: Database, house: House, records: Records) -> None:
+    other = of_company(house, seed(database, house.now()))
+    stranger = replace(house.principal, company_id=uuid4())
+    with pytest.raises(AccessDenied):
+        records.change_settings(stranger, None, settings_of(house))
+    assert settings_of(other) == settings_of(house)
+
+
+# ---- a candidate's number and zone
+
+
+def test_another_number_is_the_one_that_is_rung(house: House, records: Records) -> None:
+    attempt = a_pending_attempt(house)
+    new = a_number()
+    records.change_reach(house.principal, None, candidate_of(house, attempt), Reach(phone_number=new, timezone=None))
+    records.reresolve()
+    moved = house.attempt(attempt.id)
+    assert moved.number_hash == house.hasher.number(new)
+    assert (moved.due_at, moved.warnings) == (attempt.due_at, ()), "it is due when it was"
+    [claim] = house.dial.claim([attempt.id]).claimed
+    order = house.dial.last_look(claim.attempt)
+    assert order is not None
+    assert order.to == new
+
+
+def test_a_number_in_another_country_moves_the_clock(house: House, records: Records, now: TestClock) -> None:
+    attempt = a_pending_attempt(house)
+    in_adelaide = "+61872001234"
+    reach = Reach(phone_number=in_adelaide, timezone=None)
+    records.change_reach(house.principal, None, candidate_of(house, attempt), reach)
+    records.reresolve()
+    moved = house.attempt(attempt.id)
+    assert moved.schedule.clock.zones == ("Australia/Adelaide", "Australia/Perth")
+    assert moved.due_at > now(), "it is half past ten in the evening in Adelaide"
+    assert moved.warnings == (ScheduleWarning.MOVED_BY_SETTINGS,)
+
+
+def test_a_call_in_progress_goes_on_to_the_number_that_it_was_placed_to(house: House, records: Records) -> None:
+    number = a_number()
+    placed = a_placed_attempt(house, number)
+    reach = Reach(phone_number=a_number(), timezone=None)
+    records.change_reach(house.principal, None, candidate_of(house, placed), reach)
+    records.reresolve()
+    assert house.attempt(placed.id) == placed
+    with house.database.transaction() as stores:
+        assert stores.attempts.numbers_of(placed.id)[0] == number, "the carrier is asked by it"
+
+
+def test_a_claim_that_was_not_sent_does_not_ring_the_old_number(house: House, records: Records) -> None:
+    mine = a_claimed_attempt(house)
+    reach = Reach(phone_number=a_number(), timezone=None)
+    records.change_reach(house.principal, None, candidate_of(house, mine), reach)
+    assert house.dial.last_look(mine) is None
+    assert house.attempt(mine.id).state is AttemptState.PENDING
+
+
+def test_a_number_that_may_not_be_called_is_refused_and_changes_nothing(house: House, records: Records) -> None:
+    attempt = a_pending_attempt(house)
+    for number, refusal in (("+999123", PhoneNumberInvalid), ("+19002345678", NumberNotAllowed)):
+        with pytest.raises(refusal):
+            records.change_reach(
+                house.principal, None, candidate_of(house, attempt), Reach(phone_number=number, timezone=None)
+            )
+    assert open_changes(house) == 0
+
+
+# ---- deleting a candidate
+
+
+def test_a_deleted_candidate_is_called_no_more_and_is_forgotten(house: House, records: Records) -> None:
+    attempt = a_pending_attempt(house)
+    candidate_id = candidate_of(house, attempt)
+    records.delete_candidate(house.principal, None, candidate_id)
+    assert house.attempt(attempt.id).reason is Reason.CANDIDATE_DELETED
+    assert house.interview_status(attempt) is InterviewStatus.CANCELLED
+    [row] = house.ask("SELECT first_name, last_name, email, phone_number, erased_at FROM candidates")
+    assert tuple(row)[:4] == (None, None, None, None)
+    with pytest.raises(NotFound):
+        records.delete_candidate(house.principal, None, candidate_id)
+
+
+def test_a_live_call_of_a_deleted_candidate_runs_to_its_end_and_then_its_number_is_gone(
+    house: House, records: Records, now: TestClock
+) -> None:
+    number = a_number()
+    placed = a_placed_attempt(house, number)
+    records.delete_candidate(house.principal, None, candidate_of(house, placed))
+    assert house.attempt(placed.id).called_number == number
+    over = house.take(house.attempt(placed.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    assert over.called_number is None
+    assert house.interview_status(placed) is InterviewStatus.CANCELLED
+    assert len(house.attempts(placed.interview_id)) == 1
+
+
+def test_a_claim_that_was_not_sent_when_its_candidate_was_deleted_does_not_ring(house: House, records: Records) -> None:
+    mine = a_claimed_attempt(house)
+    records.delete_candidate(house.principal, None, candidate_of(house, mine))
+    assert house.dial.last_look(mine) is None
+    assert house.attempt(mine.id).reason is Reason.CANDIDATE_DELETED
+
+
+def test_another_companys_candidate_is_not_there(database: Database, house: House, records: Records) -> None:
+    other = of_company(house, seed(database, house.now()))
+    theirs = a_pending_attempt(other)
+    with pytest.raises(NotFound):
+        records.delete_candidate(house.principal, None, candidate_of(other, theirs))
+    assert other.attempt(theirs.id) == theirs
