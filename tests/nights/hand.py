@@ -45,9 +45,9 @@ class Hand:
         while self.release.due():
             ids = self.bell.ids(tasks.DIAL)
             self.bell.rung.clear()
-            self._dial(ids)
+            self.dial(ids)
 
-    def _dial(self, ids: Sequence[UUID]) -> None:
+    def dial(self, ids: Sequence[UUID]) -> None:
         found = self.threads.map(self.house.dial.claim, [ids] * WORKERS)
         mine = sorted((each for claims in found for each in claims.claimed), key=lambda each: each.send_at)
         if mine:
