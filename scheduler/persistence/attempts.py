@@ -446,24 +446,33 @@ _RELEASE = text("""
         FROM companies c
         LEFT JOIN calling ON calling.company_id = c.id
         LEFT JOIN released ON released.company_id = c.id
+        CROSS JOIN LATERAL (SELECT greatest(0, least(
+            :limit,
+            c.concurrent_calls - coalesce(calling.calls, 0) - coalesce(released.calls, 0),
+            ceil(c.calls_per_second * :span_s) - coalesce(released.calls, 0)
+        )) AS calls) room
         CROSS JOIN LATERAL (
-            SELECT a.id, a.manual, a.due_at
-            FROM attempts a
-            JOIN lines l ON l.number_hash = a.number_hash
-            WHERE a.company_id = c.id
-              AND a.state = 'PENDING'
-              AND a.due_at <= :now
-              AND a.expires_at > :now
-              AND (a.released_until IS NULL OR a.released_until <= :now)
-              AND l.attempt_id IS NULL
-              AND (l.free_at <= :now OR l.interview_id = a.interview_id)
-              AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
-            ORDER BY a.manual DESC, a.due_at
-            LIMIT greatest(0, least(
-                :limit,
-                c.concurrent_calls - coalesce(calling.calls, 0) - coalesce(released.calls, 0),
-                ceil(c.calls_per_second * :span_s) - coalesce(released.calls, 0)
-            ))
+            SELECT earliest.*
+            FROM (VALUES (true), (false)) AS asked (by_hand)
+            -- Each kind by itself, so that no more is read than is taken.
+            CROSS JOIN LATERAL (
+                SELECT a.id, a.manual, a.due_at
+                FROM attempts a
+                JOIN lines l ON l.number_hash = a.number_hash
+                WHERE a.company_id = c.id
+                  AND a.state = 'PENDING'
+                  AND a.manual = asked.by_hand
+                  AND a.due_at <= :now
+                  AND a.expires_at > :now
+                  AND (a.released_until IS NULL OR a.released_until <= :now)
+                  AND l.attempt_id IS NULL
+                  AND (l.free_at <= :now OR l.interview_id = a.interview_id)
+                  AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+                ORDER BY a.due_at
+                LIMIT room.calls
+            ) earliest
+            ORDER BY earliest.manual DESC, earliest.due_at
+            LIMIT room.calls
         ) due
         WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
     )
