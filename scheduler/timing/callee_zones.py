@@ -9,6 +9,7 @@ from types import MappingProxyType
 import phonenumbers
 from phonenumbers import PhoneNumberType
 from phonenumbers.timezone import time_zones_for_number
+from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
 from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
@@ -73,6 +74,7 @@ _INHABITANTS: Mapping[str, int] = MappingProxyType(
         "America/North_Dakota/Center": 1_900,
         "America/Scoresbysund": 350,
         "America/Thule": 600,
+        "Antarctica/Macquarie": 40,
         "Arctic/Longyearbyen": 2_900,
         "Australia/Eucla": 300,
         "Australia/Lord_Howe": 450,
@@ -111,7 +113,7 @@ def read_number(text: str) -> CalleeNumber:
 
     Zones and kinds are those of Google's libphonenumber. It gives the dominant zone of a number's prefix, and
     mobiles roam: a set of one is likely, not certain. Where it names clocks of other countries alone, those of the
-    number's own country are added.
+    number's own country are added; where it knows only a part of a number's prefix better, both parts count.
     """
     _check_e164(text)
     try:
@@ -234,15 +236,47 @@ def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | Non
     if None in named:  # Etc/Unknown, or a name that our zone data do not have: one place we cannot see
         return ()
     possible = {name for name in named if name is not None}
+    possible |= _within_the_area(parsed, possible)
     own = of_country(region or _NO_COUNTRY)
     if own and possible.isdisjoint(own):
         # A foreign clock that has kept the same time for a while, or never did: Canary for Morocco, Chicago for
         # Nicaragua, Paris for Algeria are an hour ahead of them in summer. Both must be open: a few ranges are rightly
         # abroad, as those of Christmas Island among Australia's are.
-        possible |= set(own)
+        possible |= {name for name in own if name not in _INHABITANTS}
     if kind is NumberKind.MOBILE:
         possible = {name for name in possible if name not in _INHABITANTS} or possible
     return tuple(sorted(possible))
+
+
+def _within_the_area(parsed: phonenumbers.PhoneNumber, named: set[str]) -> set[str]:
+    """Other zones of the number's area, where no more than the area of it is known.
+
+    A prefix has the zone of most of its numbers, and those that are known better have longer ones: all of Queensland
+    is Sydney but for a hundred ranges in Brisbane, which keeps no summer time. Who is in none of these may be anywhere
+    in it.
+    """
+    digits = f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
+    known = next((digits[:length] for length in _PREFIX_LENGTHS if digits[:length] in TIMEZONE_DATA), "")
+    if known not in _FINER or {canonical_or_none(name) for name in TIMEZONE_DATA[known]} != named:
+        return set()  # a kind of number without a place has the zones of its country, whatever its prefix
+    area = phonenumbers.length_of_geographical_area_code(parsed)
+    if not area:
+        return set()
+    return _FINER.get(max(known, digits[: len(str(parsed.country_code)) + area], key=len), set())
+
+
+def _finer_zones() -> dict[str, set[str]]:
+    finer: dict[str, set[str]] = {}
+    for prefix, names in TIMEZONE_DATA.items():
+        zones = {name for each in names if (name := canonical_or_none(each)) and name not in _INHABITANTS}
+        for length in range(1, len(prefix)):
+            finer.setdefault(prefix[:length], set()).update(zones)
+    return finer
+
+
+_FINER = _finer_zones()
+"""What all longer prefixes are given that begin with some digits; nearly empty zones left out."""
+_PREFIX_LENGTHS = range(TIMEZONE_LONGEST_PREFIX, 0, -1)
 
 
 def _stored(name: str) -> str:

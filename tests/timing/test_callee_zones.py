@@ -284,7 +284,8 @@ def test_a_number_is_read_exactly_when_phonenumbers_holds_it_to_be_valid() -> No
 
 def test_every_zone_thought_nearly_empty_is_one_that_a_number_can_have() -> None:
     named = {callee_zones.check_zone(name) for zones in TIMEZONE_DATA.values() for name in zones}
-    assert set(callee_zones._INHABITANTS) <= named
+    of_a_country = {name for name in zone_names.PLACES if name.startswith("Antarctica/")}
+    assert set(callee_zones._INHABITANTS) <= named | of_a_country
     assert max(callee_zones._INHABITANTS.values()) < 3_000
 
 
@@ -427,4 +428,20 @@ def test_the_large_parts_of_phonenumbers_stay_on_disk() -> None:
     assert {name for name in imported if name.startswith("phonenumbers")} == {
         "phonenumbers",
         "phonenumbers.timezone",
+        "phonenumbers.tzdata",  # which the one before has read already
     }
+
+
+@pytest.mark.parametrize(
+    ("number", "zones"),
+    [
+        pytest.param("+61733334444", ("Australia/Brisbane",), id="a range that is known to be in Brisbane"),
+        pytest.param("+61738211234", ("Australia/Brisbane", "Australia/Sydney"), id="Queensland, and no more is known"),
+        pytest.param("+14232021234", ("America/New_York",), id="an exchange in the east of Tennessee"),
+        pytest.param("+14235551234", ("America/Chicago", "America/New_York"), id="its area, which lies in two zones"),
+        pytest.param("+351212345678", ("Europe/Lisbon",), id="Lisbon's area is not the Azores'"),
+        pytest.param("+78123456789", ("Europe/Moscow",), id="nor is Saint Petersburg's Kazakhstan's"),
+    ],
+)
+def test_where_only_the_area_is_known_all_zones_within_it_count(number: str, zones: tuple[str, ...]) -> None:
+    assert callee_zones.read_number(number).zones == zones
