@@ -37,8 +37,9 @@ google: ## Google's own libphonenumber from Debian, as root: CI compares our zon
 proof: $(VENV)/dev ## ten thousand dials across a year of nights, judged by PostgreSQL's clocks; make test does a few hundred
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
 
-bench: $(VENV)/dev ## what a decision costs, beside what phonenumbers alone costs in the same run
+bench: $(VENV)/dev ## what a decision costs, and what is asked of a million pending attempts (some minutes)
 	@$(PY) -m tests.benchmarks.decisions
+	@$(PY) -m tests.benchmarks.plans
 
 format: $(VENV)/dev ## put the code in the house's form
 	@$(PY) -m ruff format .
