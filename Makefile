@@ -38,8 +38,9 @@ proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand r
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
 	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/races tests/machine
 
-bench: $(VENV)/dev ## what a decision costs, beside what phonenumbers alone costs in the same run
+bench: $(VENV)/dev ## what a decision costs, and what is asked of a million pending attempts (some minutes)
 	@$(PY) -m tests.benchmarks.decisions
+	@$(PY) -m tests.benchmarks.plans
 
 format: $(VENV)/dev ## put the code in the house's form
 	@$(PY) -m ruff format .

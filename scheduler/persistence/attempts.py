@@ -455,24 +455,33 @@ _RELEASE = text("""
         FROM companies c
         LEFT JOIN calling ON calling.company_id = c.id
         LEFT JOIN released ON released.company_id = c.id
+        CROSS JOIN LATERAL (SELECT greatest(0, least(
+            :limit,
+            c.concurrent_calls - coalesce(calling.calls, 0) - coalesce(released.calls, 0),
+            ceil(c.calls_per_second * :span_s) - coalesce(released.calls, 0)
+        )) AS calls) room
         CROSS JOIN LATERAL (
-            SELECT a.id, a.manual, a.due_at
-            FROM attempts a
-            JOIN lines l ON l.number_hash = a.number_hash
-            WHERE a.company_id = c.id
-              AND a.state = 'PENDING'
-              AND a.due_at <= :now
-              AND a.expires_at > :now
-              AND (a.released_until IS NULL OR a.released_until <= :now)
-              AND l.attempt_id IS NULL
-              AND (l.free_at <= :now OR l.interview_id = a.interview_id)
-              AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
-            ORDER BY a.manual DESC, a.due_at
-            LIMIT greatest(0, least(
-                :limit,
-                c.concurrent_calls - coalesce(calling.calls, 0) - coalesce(released.calls, 0),
-                ceil(c.calls_per_second * :span_s) - coalesce(released.calls, 0)
-            ))
+            SELECT earliest.*
+            FROM (VALUES (true), (false)) AS asked (by_hand)
+            -- Each kind by itself, so that no more is read than is taken.
+            CROSS JOIN LATERAL (
+                SELECT a.id, a.manual, a.due_at
+                FROM attempts a
+                JOIN lines l ON l.number_hash = a.number_hash
+                WHERE a.company_id = c.id
+                  AND a.state = 'PENDING'
+                  AND a.manual = asked.by_hand
+                  AND a.due_at <= :now
+                  AND a.expires_at > :now
+                  AND (a.released_until IS NULL OR a.released_until <= :now)
+                  AND l.attempt_id IS NULL
+                  AND (l.free_at <= :now OR l.interview_id = a.interview_id)
+                  AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+                ORDER BY a.due_at
+                LIMIT room.calls
+            ) earliest
+            ORDER BY earliest.manual DESC, earliest.due_at
+            LIMIT room.calls
         ) due
         WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
     )
@@ -585,24 +594,26 @@ _NUMBERS = text("""
 """)
 
 _COUNTS = text("""
-    WITH pending AS (
-        SELECT a.company_id, a.due_at, a.due_at <= :now AS due,
+    WITH due AS (
+        SELECT a.company_id, a.due_at,
                l.attempt_id IS NOT NULL
                OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
                EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL) AS held
         FROM attempts a
         JOIN lines l ON l.number_hash = a.number_hash
-        WHERE a.state = 'PENDING'
-    ), waiting AS (
+        WHERE a.state = 'PENDING' AND a.due_at <= :now
+    ), late AS (
         SELECT company_id,
-               count(*) FILTER (WHERE NOT due) AS waiting,
-               count(*) FILTER (WHERE due) AS due,
-               max(:now - due_at) FILTER (WHERE due) AS late,
-               count(*) FILTER (WHERE due AND held) AS for_commands,
-               count(*) FILTER (WHERE due AND busy AND NOT held) AS for_numbers,
-               count(*) FILTER (WHERE due AND NOT busy AND NOT held) AS for_places,
-               min(due_at) FILTER (WHERE NOT due) AS next_due_at
-        FROM pending GROUP BY company_id
+               count(*) AS due,
+               max(:now - due_at) AS late,
+               count(*) FILTER (WHERE held) AS for_commands,
+               count(*) FILTER (WHERE busy AND NOT held) AS for_numbers,
+               count(*) FILTER (WHERE NOT busy AND NOT held) AS for_places
+        FROM due GROUP BY company_id
+    ), waiting AS (
+        -- Most of all there are; of these no more is asked than an index tells.
+        SELECT company_id, count(*) AS waiting, min(due_at) AS next_due_at
+        FROM attempts WHERE state = 'PENDING' AND due_at > :now GROUP BY company_id
     ), calling AS (
         SELECT company_id,
                count(*) AS in_progress,
@@ -615,16 +626,17 @@ _COUNTS = text("""
            c.pause_reason,
            c.concurrent_calls,
            coalesce(waiting.waiting, 0) AS waiting,
-           coalesce(waiting.due, 0) AS due,
-           waiting.late,
-           coalesce(waiting.for_commands, 0) AS for_commands,
-           coalesce(waiting.for_numbers, 0) AS for_numbers,
-           coalesce(waiting.for_places, 0) AS for_places,
+           coalesce(late.due, 0) AS due,
+           late.late,
+           coalesce(late.for_commands, 0) AS for_commands,
+           coalesce(late.for_numbers, 0) AS for_numbers,
+           coalesce(late.for_places, 0) AS for_places,
            waiting.next_due_at,
            coalesce(calling.in_progress, 0) AS in_progress,
            coalesce(calling.asked_for, 0) AS asked_for,
            coalesce(unknown.unknown, 0) AS unknown
     FROM companies c
+    LEFT JOIN late ON late.company_id = c.id
     LEFT JOIN waiting ON waiting.company_id = c.id
     LEFT JOIN calling ON calling.company_id = c.id
     LEFT JOIN unknown ON unknown.company_id = c.id

@@ -94,6 +94,17 @@ _INHABITANTS: Mapping[str, int] = MappingProxyType(
 somewhere else: Lord Howe and Cocos would close half of each Australian working day."""
 
 
+_FORGOTTEN: Mapping[str, str] = MappingProxyType(
+    {
+        # As of November 2026, libphonenumber 9.0.43.
+        "1907581": "America/Anchorage",  # Unalaska is given the time of Honolulu, an hour or two behind
+        "7800": "Europe/Kaliningrad",  # Bucharest stands in for it among Russia's zones, an hour ahead in summer
+        "79": "Europe/Kaliningrad",
+    }
+)
+"""Prefixes of numbers that may be somewhere that the metadata leave out; that clock must be open, too."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CalleeNumber:
     """A number that exists. Its text is personal data and shows in no repr."""
@@ -236,7 +247,7 @@ def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | Non
     if None in named:  # Etc/Unknown, or a name that our zone data do not have: one place we cannot see
         return ()
     possible = {name for name in named if name is not None}
-    possible |= _within_the_area(parsed, possible)
+    possible |= _within_the_area(parsed, possible) | _forgotten(parsed)
     own = of_country(region or _NO_COUNTRY)
     if own and possible.isdisjoint(own):
         # A foreign clock that has kept the same time for a while, or never did: Canary for Morocco, Chicago for
@@ -246,6 +257,11 @@ def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | Non
     if kind is NumberKind.MOBILE:
         possible = {name for name in possible if name not in _INHABITANTS} or possible
     return tuple(sorted(possible))
+
+
+def _forgotten(parsed: phonenumbers.PhoneNumber) -> set[str]:
+    digits = f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
+    return {zone for prefix, zone in _FORGOTTEN.items() if digits.startswith(prefix)}
 
 
 def _within_the_area(parsed: phonenumbers.PhoneNumber, named: set[str]) -> set[str]:

@@ -22,6 +22,10 @@ A_YEAR_OF_HOURS = [datetime(2027, 1, 1, tzinfo=UTC) + timedelta(hours=hours) for
         pytest.param("+97222234567", "Asia/Jerusalem", id="Jerusalem"),
         pytest.param("+970599123456", "Asia/Gaza", id="Gaza, not Bucharest"),
         pytest.param("+353871234567", "Europe/Dublin", id="Ireland, not London"),
+        pytest.param("+79114567890", "Europe/Kaliningrad", id="a Russian mobile may be in Kaliningrad"),
+        pytest.param("+78001234567", "Europe/Kaliningrad", id="so may Russian toll-free"),
+        pytest.param("+19075811234", "America/Anchorage", id="Unalaska, not Honolulu"),
+        pytest.param("+61738341844", "Australia/Brisbane", id="Brisbane, not Sydney alone"),
         pytest.param("+421915123456", "Europe/Bratislava", id="Slovakia, as before"),
     ],
 )

@@ -128,7 +128,12 @@ class Year:
             stop = min([each for each in self.stops if each > self.now()] or [until])
             bound = min(until, stop)
             at = min(self._next(), bound)
-            if self.dice.random() < 0.5:  # somebody comes late, and more have become due meanwhile
+            chance = self.dice.random()
+            if (
+                chance < 0.4 and bound - self.now() < A_DAY / 2
+            ):  # nobody was there until then, so that some are called at the last instant, or too late
+                at = bound
+            elif chance < 0.7:  # somebody comes late, and more have become due meanwhile
                 at = min(at + timedelta(seconds=self.dice.choice((3, 300, 3600))) * self.dice.random(), bound)
             self.now.instant = max(at, self.now() + timedelta(microseconds=1))
             self._work()

@@ -1,0 +1,213 @@
+"""What the statements that are asked again and again cost when a million attempts are pending.
+
+    python -m tests.benchmarks.plans
+
+On a private PostgreSQL that is forgotten afterwards. Each statement is taken from the store that sends it, explained
+with its own parameters, and rolled back; the time is PostgreSQL's own, the median of several.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection, event
+
+from scheduler.domain.company import CallLimits
+from scheduler.domain.schedule import Schedule
+from scheduler.embedded import EmbeddedPostgres
+from scheduler.hashing import Hasher
+from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.persistence import schema
+from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.json_forms import schedule_as_json
+from scheduler.timing import callee_zones
+from tests.builders import BRATISLAVA, House, a_house
+from tests.conftest import TestClock, seed
+
+PENDING = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+DUE = 10_000
+COMPANIES = 20
+RUNS = 7
+BAR_MS = 50.0
+"""What is asked each second, or for each batch of calls, must not take longer."""
+LIMITS = CallLimits(concurrent_calls=100_000, calls_per_second=1000.0)
+NOW = datetime(2027, 4, 1, 10, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    milliseconds: float
+    rows: int
+    from_end_to_end: frozenset[str]
+    """The tables that were read whole."""
+
+
+def fill(url: str, houses: list[House]) -> None:
+    """The first company has thousands due; all the rest are due in the next thirty days."""
+    schedule = Schedule(
+        requested=None, clock=BRATISLAVA, due_at=NOW, earliest_at=NOW, tzdata_version=callee_zones.TZDATA_VERSION
+    )
+    form = Jsonb(schedule_as_json(schedule))
+    with psycopg.connect(url) as connection:
+        connection.execute("SET session_replication_role = replica")  # the rows fit each other by how they are made
+        for place, house in enumerate(houses):
+            asked = {
+                "company": house.company_id,
+                "agent": house.agent_id,
+                "now": NOW,
+                "count": PENDING // len(houses),
+                "due": DUE if place == 0 else 0,
+                "form": form,
+            }
+            for statement in _FILL:
+                connection.execute(statement.encode(), asked)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+
+
+_FILL = (
+    """
+    INSERT INTO candidates (id, company_id, first_name, last_name, phone_number, gdpr_expiry_date,
+                            created_at, updated_at)
+    VALUES (%(company)s, %(company)s, 'Ada', 'Byron', '+421915000000', '2099-12-31', %(now)s, %(now)s)
+    """,
+    """
+    CREATE TEMPORARY TABLE made ON COMMIT DROP AS
+    SELECT gen_random_uuid() AS id, gen_random_uuid() AS interview, sha256(gen_random_uuid()::text::bytea) AS line,
+           CASE WHEN n <= %(due)s THEN %(now)s - n * interval '1 second'
+                ELSE %(now)s + random() * interval '30 days' + interval '1 minute' END AS due_at
+    FROM generate_series(1, %(count)s) AS n
+    """,
+    """
+    INSERT INTO interviews (id, company_id, candidate_id, agent_id, type, focus, duration, caller_number, status,
+                            is_test, metadata, expires_at, created_at, updated_at)
+    SELECT interview, %(company)s, %(company)s, %(agent)s, 'PHONE', 'GENERIC', '10 minutes', '+421221020001',
+           'SCHEDULED', false, '{}', due_at + interval '7 days', %(now)s, %(now)s
+    FROM made
+    """,
+    "INSERT INTO lines (number_hash, free_at) SELECT line, %(now)s - interval '1 day' FROM made",
+    """
+    INSERT INTO attempts (id, interview_id, company_id, chain_id, retry_number, manual, state, due_at, expires_at,
+                          schedule, warnings, number_hash, epoch, heard_rank, looks, not_placed, created_at, updated_at)
+    SELECT id, interview, %(company)s, id, 0, random() < 0.7, 'PENDING', due_at, due_at + interval '7 days', %(form)s,
+           '{}', line, 0, -1, 0, 0, %(now)s, %(now)s
+    FROM made
+    """,
+    "DROP TABLE made",
+)
+
+
+@contextmanager
+def undone(connection: Connection) -> Iterator[None]:
+    nested = connection.begin_nested()
+    yield
+    nested.rollback()
+
+
+def explained(stores: Stores, act: Callable[[Stores], object]) -> Found:
+    """What the statements of `act` cost together."""
+    connection = stores.connection
+    sent: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, _many: object) -> None:
+        if "SAVEPOINT" not in statement:
+            sent.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    with undone(connection):
+        act(stores)
+    event.remove(connection, "before_cursor_execute", note)
+    runs = []
+    for _ in range(RUNS):
+        with undone(connection):
+            runs.append([_explained(connection, *each) for each in sent])
+    return Found(
+        milliseconds=statistics.median(
+            sum(each["Planning Time"] + each["Execution Time"] for each in run) for run in runs
+        ),
+        rows=sum(round(each["Plan"]["Actual Rows"]) for each in runs[0]),
+        from_end_to_end=frozenset(table for each in runs[0] for table in _read_whole(each["Plan"])),
+    )
+
+
+def _explained(connection: Connection, statement: str, parameters: Any) -> dict[str, Any]:
+    cursor = connection.connection.cursor()
+    cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+    [(told,)] = cursor.fetchall()
+    [plan] = json.loads(told) if isinstance(told, str) else told
+    return dict(plan)
+
+
+def _read_whole(plan: dict[str, Any]) -> Iterator[str]:
+    if plan["Node Type"] == "Seq Scan":
+        yield str(plan["Relation Name"])
+    for below in plan.get("Plans", ()):
+        yield from _read_whole(below)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as postgres:
+        schema.upgrade(postgres.url)
+        database, now = Database(postgres.url), TestClock(NOW)
+        houses = [
+            a_house(database, seed(database, NOW, limits=LIMITS), Hasher("a pepper"), now) for _ in range(COMPANIES)
+        ]
+        begun = time.monotonic()
+        fill(postgres.url, houses)
+        took = time.monotonic() - begun
+        print(
+            f"{PENDING} pending attempts of {COMPANIES} companies, {DUE} of one due; made in {took:.0f} s", flush=True
+        )
+        tell(database, houses)
+        database.close()
+
+
+def tell(database: Database, houses: list[House]) -> None:
+    busy = houses[0].company_id
+    with database.transaction() as stores:
+        stores.connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        ids = stores.attempts.release(NOW, NOW + RELEASE_SPAN, 750)
+        page = stores.attempts.pending_of(busy, None, None, 25_000)[-1].id
+        asked: tuple[tuple[str, float | None, Callable[[Stores], object]], ...] = (
+            ("release: the next 500 of 10,000", BAR_MS, lambda s: s.attempts.release(NOW, NOW + RELEASE_SPAN, 500)),
+            ("release: how many are released", BAR_MS, lambda s: s.attempts.released(NOW)),
+            ("release: when the next is due", BAR_MS, lambda s: s.attempts.next_due(NOW)),
+            ("claim: whose 50 are", BAR_MS, lambda s: s.attempts.companies_of(ids[:50])),
+            ("claim: lock 50", BAR_MS, lambda s: s.attempts.lock_claimable(ids[:50], NOW)),
+            ("claim: lock 750, a full hand", BAR_MS, lambda s: s.attempts.lock_claimable(ids, NOW)),
+            ("claim: commands that wait for 50", BAR_MS, lambda s: s.inbox.interviews_with_waiting(ids[:50])),
+            ("last look", BAR_MS, lambda s: s.attempts.look(ids[0])),
+            ("settle: who has expired", BAR_MS, lambda s: s.attempts.to_expire(NOW, 100)),
+            ("settle: whose lease is over", BAR_MS, lambda s: s.attempts.silent(NOW, 100)),
+            (
+                "settle: about whom to ask",
+                BAR_MS,
+                lambda s: s.attempts.take_looks(NOW, NOW + timedelta(seconds=10), 100),
+            ),
+            ("settings changed: the first 100", BAR_MS, lambda s: s.attempts.pending_of(busy, None, None, 100)),
+            ("settings changed: 100 half way on", BAR_MS, lambda s: s.attempts.pending_of(busy, None, page, 100)),
+            ("a candidate changed", BAR_MS, lambda s: s.attempts.pending_of(busy, UUID(int=0), None, 100)),
+            ("status: the counts", None, lambda s: s.attempts.counts(NOW)),
+        )
+        print(f"\n  {'':<40}{'median ms':>10}{'rows':>8}   read whole")
+        for name, bar, act in asked:
+            found = explained(stores, act)
+            verdict = "" if bar is None or found.milliseconds <= bar else f"   MISSED: more than {bar:.0f} ms"
+            whole = ", ".join(sorted(found.from_end_to_end)) or "-"
+            print(f"  {name:<40}{found.milliseconds:>10.1f}{found.rows:>8}   {whole}{verdict}", flush=True)
+        stores.connection.rollback()
+
+
+if __name__ == "__main__":
+    main()

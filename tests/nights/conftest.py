@@ -1,0 +1,58 @@
+"""One company on a clock that a test moves, and a carrier on the same clock whose calls take no time."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from scheduler.carriers.twilio import TwilioDesk
+from scheduler.embedded import EmbeddedValkey
+from scheduler.hashing import Hasher
+from scheduler.persistence.database import Database
+from scheduler.settings import settings as of_this_process
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.settle import Settle
+from tests.builders import House, KeptBell, a_house
+from tests.conftest import Seeded, TestClock
+from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
+
+CPS = 50.0
+
+
+@pytest.fixture
+def carrier(now: TestClock) -> Iterator[SimulatedCarrier]:
+    with a_carrier(calls_per_second=1_000_000_000.0) as carrier:
+        carrier.clock = now
+        carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        yield carrier
+
+
+@pytest.fixture
+def house(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> House:
+    return a_house(database, seeded, hasher, now, account_sid=ACCOUNT_SID, calls_per_second=CPS)
+
+
+@pytest.fixture
+def bell() -> KeptBell:
+    return KeptBell()
+
+
+@pytest.fixture
+def release(house: House, bell: KeptBell) -> Release:
+    return Release(house.database, bell, house.account_id, house.policy, house.now)
+
+
+@pytest.fixture
+def settle(house: House, carrier: SimulatedCarrier) -> Iterator[Settle]:
+    desk = TwilioDesk(carrier.account(), house.policy)
+    yield Settle(house.database, desk, house.consequences, house.policy, house.now)
+    desk._client.http_client.session.close()
+
+
+@pytest.fixture(scope="session")
+def broker(valkey: EmbeddedValkey) -> None:
+    """The Celery application names its broker when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", valkey.url)
+        of_this_process.cache_clear()
+        import workers.app  # noqa: F401, PLC0415 - the line above
+    of_this_process.cache_clear()

@@ -1,0 +1,19 @@
+"""A dial worker without a broker: what rings comes through a pipe, until that says None."""
+
+import os
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+
+from scheduler import assembly
+from scheduler.logs import configure
+from scheduler.settings import Settings
+
+
+def run(environment: Mapping[str, str], rings: Connection) -> None:
+    os.environ.update(environment)
+    configure()
+    dialler = assembly.dialler(Settings())
+    dialler.start()
+    while (ids := rings.recv()) is not None:
+        dialler.take(ids)
+    dialler.stop()
