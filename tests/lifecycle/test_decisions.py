@@ -312,9 +312,8 @@ def test_a_window_that_never_opens_is_looked_at_again_tomorrow() -> None:
 
 
 def test_a_zone_that_is_known_no_more_holds_it() -> None:
-    lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
-    schedule = Schedule(requested=None, clock=lost, due_at=NOON, earliest_at=NOON, tzdata_version="2026f")
-    assert looked(an_attempt(schedule=schedule)) == (Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
+    lost = a_callee(timezone="Atlantis/Poseidonis")
+    assert looked(callee=lost) == (Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
 
 
 OFFSET = Schedule(

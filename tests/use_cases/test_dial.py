@@ -14,7 +14,6 @@ from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelle
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
 from scheduler.use_cases.dial import Dial
@@ -408,8 +407,8 @@ def test_an_attempt_moved_to_tomorrow_since_the_claim_does_not_ring(house: House
 
 
 def test_a_zone_that_is_known_no_more_holds_the_attempt(house: House) -> None:
-    lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
-    mine = a_claimed_attempt(house, clock=lost)
+    mine = a_claimed_attempt(house)
+    house.change("UPDATE candidates SET timezone = 'Atlantis/Poseidonis'")
     back = given_back(house, mine)
     assert (cause(house, back), back.due_at) == ("TIMEZONE_UNKNOWN", house.now() + A_DAY)
 
