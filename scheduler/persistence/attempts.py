@@ -15,6 +15,7 @@ from scheduler.domain.explanation import Happening
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
+from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.json_forms import schedule_as_json, schedule_from_json, settings_from_json
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews
@@ -287,11 +288,19 @@ class Attempts:
     def release(self, now: datetime, until: datetime, limit: int) -> list[UUID]:
         """Up to `limit` attempts that are due and may be claimed as far as can be told without locks.
 
-        They count as released until then. Companies take turns, each with no more than it has room and pace for, so
-        that one company's thousands do not stand before another's one; those asked for by hand go first.
+        They count as released until then. Companies take turns, each with no more than it has room and pace for, and
+        none before its next call may start, so that one company's thousands, or its slowness, do not stand before
+        another's one; those asked for by hand go first.
         """
         rows = self._connection.execute(
-            _RELEASE, {"now": now, "until": until, "limit": limit, "span_s": (until - now).total_seconds()}
+            _RELEASE,
+            {
+                "now": now,
+                "soon": now + SEND_SPAN,
+                "until": until,
+                "limit": limit,
+                "span_s": (until - now).total_seconds(),
+            },
         ).all()
         return [row.id for row in in_turns(rows)]
 
@@ -466,6 +475,9 @@ _RELEASE = text("""
             ))
         ) due
         WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+          -- A later slot was taken on a clock that has been set back since, as `capacity.Pace.of_this_clock` says.
+          AND (c.next_slot_at < :soon
+               OR c.next_slot_at > :now + interval '1 minute' + interval '1 second' / c.calls_per_second)
     )
     UPDATE attempts SET released_until = :until
     WHERE id = ANY (ARRAY (
