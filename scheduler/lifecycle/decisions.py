@@ -46,7 +46,13 @@ from scheduler.lifecycle import policy as times
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import not_placed_delay
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, deciding_clocks, next_opening, opening_after_this_one
+from scheduler.lifecycle.scheduling import (
+    Callee,
+    consent_is_over_on_any,
+    deciding_clocks,
+    next_opening,
+    opening_after_this_one,
+)
 
 _NO_OPENING_DELAY = timedelta(days=1)
 
@@ -154,9 +160,11 @@ def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, polic
     if callee is None:
         return False
     try:
-        return next_opening(deciding_clocks(attempt, callee, turn), callee.settings, turn, policy) != turn
+        clocks = deciding_clocks(attempt, callee, turn)
+        opens = next_opening(clocks, callee.settings, turn, policy)
     except TimezoneUnknown:
         return True
+    return opens != turn or attempt.expires_at <= turn or consent_is_over_on_any(clocks, callee.consent_until, turn)
 
 
 # ---- hear: what the carrier says of a call
@@ -272,6 +280,9 @@ def _on_our_cancel(
         # Not in what is left of this opening: the queue is as long as it was.
         with contextlib.suppress(TimezoneUnknown):
             due_at = opening_after_this_one(attempt, callee, now, policy) or due_at
+            clocks = deciding_clocks(attempt, callee, due_at)
+            if consent_is_over_on_any(clocks, callee.consent_until, due_at):
+                return (NeverDialled(due_at=due_at, call_sid=news.call_sid), ConsentEnded())
     return (NeverDialled(due_at=due_at, call_sid=news.call_sid),)
 
 

@@ -10,7 +10,7 @@ from scheduler.domain.company import Delay, NextDay
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, Schedule
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, consent_is_over, deciding_clocks, next_opening, present_clock
+from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening, present_clock
 from scheduler.timing import call_windows, callee_zones
 
 RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR})
@@ -44,7 +44,7 @@ def next_attempt(
             return None
         earliest_at, due_at = found
         clocks = deciding_clocks(following, callee, due_at)
-        over = any(consent_is_over(clock, callee.consent_until, due_at) for clock in clocks)
+        over = consent_is_over_on_any(clocks, callee.consent_until, due_at)
     except TimezoneUnknown:
         return None
     if over or due_at + policy.room >= expires_at:

@@ -198,6 +198,11 @@ def consent_is_over(clock: CalleeClock, until: date, instant: datetime) -> bool:
     return any(local >= end for local in call_windows.local_times(clock, instant))
 
 
+def consent_is_over_on_any(clocks: Sequence[CalleeClock], until: date, instant: datetime) -> bool:
+    """The same for the clocks that decide together."""
+    return any(consent_is_over(clock, until, instant) for clock in clocks)
+
+
 def _offset_warning(clock: CalleeClock, callee: Callee, due_at: datetime) -> tuple[ScheduleWarning, ...]:
     if clock.source is not TimezoneSource.OFFSET or callee.number is None or not callee.number.zones:
         return ()
