@@ -16,7 +16,7 @@ from scheduler.domain.attempt import (
     Reason,
 )
 from scheduler.domain.call import CallNews, Rank
-from scheduler.domain.interview import Interview
+from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import PhoneNumberInvalid, TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
@@ -155,7 +155,12 @@ class Consequences:
         """What comes back while its interview was deleted or cancelled meanwhile waits for nothing."""
         if interviews.may_go_on(interview):
             return attempt
-        reason = Reason.INTERVIEW_DELETED if interview.deleted_at is not None else Reason.CANDIDATE_DELETED
+        if interview.deleted_at is not None:
+            reason = Reason.INTERVIEW_DELETED
+        elif interview.status is InterviewStatus.CANCELLED:
+            reason = Reason.CANDIDATE_DELETED
+        else:  # an earlier call of it has reached the person after all
+            reason = Reason.REPLACED
         return stores.attempts.save(attempt, Cancelled(reason=reason), actor, now)
 
     def _as_things_are_now(self, stores: Stores, attempt: Attempt, now: datetime) -> Attempt:

@@ -211,6 +211,17 @@ def test_a_pending_successor_is_cancelled_when_the_call_has_reached_the_person(h
     assert house.interview_status(unknown) is InterviewStatus.COMPLETED
 
 
+def test_a_successor_that_comes_back_when_the_call_has_reached_the_person_says_so(house: House) -> None:
+    number = a_number()
+    unknown = an_attempt_of_unknown_outcome(house, number)
+    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    successor = a_claimed_attempt(house, a_number(), interview_id=unknown.interview_id)
+    proven(house, unknown, Reason.ANSWERED)
+    assert house.dial.last_look(successor) is None
+    assert house.attempt(successor.id).reason is Reason.REPLACED, "nobody deleted the candidate"
+    assert house.interview_status(unknown) is InterviewStatus.COMPLETED
+
+
 def test_a_successor_goes_on_when_the_call_is_proven_to_have_failed(house: House) -> None:
     unknown = an_attempt_of_unknown_outcome(house)
     house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
