@@ -343,6 +343,19 @@ def on_listing(
     return Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=strays[0] if strays else None)
 
 
+def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | None:
+    """The carrier could not be asked, or does not know the call: that proves nothing, and time runs on.
+
+    A call that has a name is given up only when it must be over, however long it waited, rang and talked.
+    """
+    if attempt.phase is Phase.UNKNOWN:
+        verdict = on_listing(attempt, (), now, policy)
+        return verdict if isinstance(verdict, ProofMissing) else None
+    assert attempt.claimed_at is not None
+    must_be_over_at = attempt.claimed_at + times.LONGEST_QUEUE + policy.ring_timeout + policy.max_call
+    return ProofMissing() if now >= must_be_over_at else None
+
+
 def next_look(attempt: Attempt, now: datetime) -> datetime:
     """When the carrier is asked again about an attempt, after it was asked now."""
     if attempt.phase is Phase.UNKNOWN:

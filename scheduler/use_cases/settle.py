@@ -1,6 +1,5 @@
 """Settle: what nobody has spoken of is asked for, until it is proven or given up. Nothing here ever dials."""
 
-from datetime import datetime
 from uuid import UUID
 
 from scheduler.carriers.interface import CarrierDesk, CarrierUnavailable
@@ -96,8 +95,7 @@ class Settle:
             heard = self._ask(attempt)
         except CarrierUnavailable:
             _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
-            # Not being able to ask proves nothing either: the time for a proof runs on.
-            heard = self._without_an_answer(attempt, self._now())
+            heard = decisions.on_no_answer(attempt, self._now(), self._policy)
         try:
             self._take_in(attempt.id, attempt.epoch, heard)
         except Alarmed as alarmed:
@@ -117,12 +115,6 @@ class Settle:
             assert attempt.call_sid is not None
             return self._desk.fetch(attempt.call_sid)
         return decisions.on_listing(attempt, self._unbound(attempt), self._now(), self._policy)
-
-    def _without_an_answer(self, attempt: Attempt, now: datetime) -> ProofMissing | None:
-        if attempt.phase is not Phase.UNKNOWN:
-            return None
-        verdict = decisions.on_listing(attempt, (), now, self._policy)
-        return verdict if isinstance(verdict, ProofMissing) else None
 
     def _unbound(self, attempt: Attempt) -> list[ListedCall]:
         """The carrier's calls that may be this attempt's: between its two numbers, around its claim, nobody else's."""

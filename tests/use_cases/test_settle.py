@@ -14,11 +14,11 @@ import requests
 
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio import TwilioDesk, TwilioLine
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Phase, Reason
-from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall
+from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
+from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall, Rank
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
-from scheduler.lifecycle.policy import ASK_EVERY, POLL_AFTER_RING
+from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
     House,
@@ -168,6 +168,38 @@ def test_a_late_call_is_found_as_long_as_it_is_asked_for(
     now.move(ASK_EVERY)
     settle.round()
     assert house.attempt(mine.id).call_sid == answer.json()["sid"]
+
+
+# ---- what the carrier has forgotten
+
+
+def test_a_call_that_the_carrier_knows_no_more_is_given_up_when_it_must_be_over(
+    house: House, settle: Settle, now: TestClock
+) -> None:
+    number = a_number()
+    forgotten = a_placed_attempt(house, number)
+    now.move(LONGEST_QUEUE + house.policy.ring_timeout + house.policy.max_call - A_MOMENT)
+    settle.round()
+    assert house.attempt(forgotten.id).phase is Phase.PLACED, "it may wait in the queue, ring and talk for so long"
+    now.move(timedelta(minutes=10))
+    settle.round()
+    assert house.attempt(forgotten.id).reason is Reason.OUTCOME_UNKNOWN, "a person decides"
+    assert house.line(forgotten) == (None, None, now() + house.policy.line_gap)
+
+
+def test_a_call_that_was_seen_late_and_then_forgotten_does_not_hold_its_line_for_ever(
+    house: House, settle: Settle, now: TestClock
+) -> None:
+    unknown = an_attempt_of_unknown_outcome(house)
+    live = house.take(unknown, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=now()))
+    now.move(LONGEST_QUEUE + house.policy.ring_timeout + house.policy.max_call)
+    settle.round()
+    given_up = house.attempt(live.id)
+    assert (given_up.reason, given_up.look_at) == (Reason.OUTCOME_UNKNOWN, None)
+    assert house.line(live)[0] is None
+    assert house.interview_status(live) is InterviewStatus.FAILED
+    settle.round()
+    assert house.attempt(live.id) == given_up
 
 
 # ---- what is not a proof
