@@ -337,9 +337,10 @@ def on_listing(
         return ProofMissing()
     if not listed:
         return None
-    # Newest first; of several that nobody has answered the oldest goes on.
+    # Newest first; of several that nobody has answered the oldest goes on, also once the others have been ended.
     unanswered = [call.news.call_sid for call in listed if call.news.rank < Rank.ANSWERED]
-    strays = unanswered[: len(unanswered) - (len(unanswered) == len(listed))]
+    reached = any(call.news.status in {CallStatus.ANSWERED, CallStatus.COMPLETED} for call in listed)
+    strays = unanswered if reached else unanswered[:-1]
     return Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=strays[0] if strays else None)
 
 

@@ -170,6 +170,27 @@ def test_a_late_call_is_found_as_long_as_it_is_asked_for(
     assert house.attempt(mine.id).call_sid == answer.json()["sid"]
 
 
+def test_of_two_that_nobody_has_answered_one_is_ended_and_the_other_rings_on(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    mine = a_claimed_attempt(house)
+    order = house.dial.last_look(mine)
+    assert order is not None
+    ring(carrier, house, mine)
+    requests.post(
+        f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
+        data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
+        auth=(ACCOUNT_SID, PRIMARY),
+        timeout=5,
+    )
+    now.move(house.policy.lease)
+    for _ in range(4):
+        settle.round()
+        now.move(ASK_EVERY)
+    statuses = [leg["status"] for leg in carrier.rings(order.to)]
+    assert sorted(statuses) == ["canceled", "ringing"]
+
+
 # ---- what the carrier has forgotten
 
 
