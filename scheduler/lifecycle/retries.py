@@ -70,8 +70,8 @@ def _delay(ended: Attempt, chain: Sequence[Attempt], callee: Callee) -> Delay | 
 
 
 def _as_retry(ended: Attempt, callee: Callee) -> Attempt:
-    """On the clock as it is now: number or zone may have changed during the call."""
-    schedule = replace(ended.schedule, clock=present_clock(ended, callee))
+    """Asked for by nobody, on the clock as it is now: number or zone may have changed during the call."""
+    schedule = replace(ended.schedule, requested=None, clock=present_clock(ended, callee))
     return replace(ended, retry_number=ended.retry_number + 1, schedule=schedule)
 
 

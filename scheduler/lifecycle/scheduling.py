@@ -260,14 +260,14 @@ def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[Ca
     """The clocks that must be open when `attempt` rings, as of `now`. Raises TimezoneUnknown.
 
     A clock that the request's own text named stays; one that was looked up is looked up again, because nobody may be
-    rung on a clock that is theirs no more. Where it is an offset, and this is a retry or another
+    rung on a clock that is theirs no more. Where it is an offset, and this is a retry that nobody has moved or another
     opening than the one that was asked for, the number's own zones must be open too: nobody asked for that hour by its
     offset.
     """
     clock = present_clock(attempt, callee)
     if clock.offset is None or callee.number is None or not callee.number.zones:
         return (clock,)
-    if attempt.retry_number == 0 and _is_in_the_same_opening(attempt.schedule, callee.settings, now):
+    if attempt.schedule.requested is not None and _is_in_the_same_opening(attempt.schedule, callee.settings, now):
         return (clock,)
     return (clock, CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=callee.number.zones))
 
