@@ -184,6 +184,19 @@ class Attempts:
         )
         return self._connection.execute(query).first() is not None
 
+    def forget_candidate(self, candidate_id: UUID) -> None:
+        """No number stays that nobody is being asked by: the release before left it where it ended a call."""
+        mine = select(interviews.c.id).where(interviews.c.candidate_id == candidate_id)
+        self._connection.execute(
+            update(attempts)
+            .where(
+                attempts.c.interview_id.in_(mine),
+                attempts.c.state != AttemptState.IN_PROGRESS.value,
+                attempts.c.called_number.is_not(None),
+            )
+            .values(called_number=None)
+        )
+
     def has_open(self, interview_id: UUID) -> bool:
         """Whether the interview has an attempt that is pending or in progress."""
         query = select(attempts.c.id).where(

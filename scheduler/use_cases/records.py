@@ -108,6 +108,8 @@ class Records:
             for interview_id in stores.interviews.of_candidate(candidate_id):
                 _call_no_more(stores, interview_id, f"key:{principal.id}", now)
             stores.candidates.erase(candidate_id, now)
+            stores.attempts.forget_candidate(candidate_id)
+            stores.carrier_events.forget_candidate(candidate_id)
 
     def reresolve(self) -> None:
         """Look at pending attempts anew whose hours, zones or numbers changed, in batches. Raises DatabaseAway."""

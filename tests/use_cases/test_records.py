@@ -248,6 +248,28 @@ def test_a_claim_that_was_not_sent_when_its_candidate_was_deleted_does_not_ring(
     assert house.attempt(mine.id).reason is Reason.CANDIDATE_DELETED
 
 
+def test_what_the_release_before_left_of_a_number_goes_with_its_candidate(
+    house: House, records: Records, now: TestClock
+) -> None:
+    """Its workers end calls without a word for the number called, and keep callbacks as they came."""
+    number = a_number()
+    over = house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    live = a_placed_attempt(house)
+    house.change("UPDATE attempts SET called_number = :number WHERE id = :id", number=number, id=over.id)
+    for attempt in (over, live):
+        house.change(
+            "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at, heard_at)"
+            " VALUES (gen_random_uuid(), :token, convert_to(:token, 'UTF8'), :raw, :at, :at, :at)",
+            token=attempt.token,
+            raw=f'{{"To": "{number}"}}',
+            at=now(),
+        )
+    records.delete_candidate(house.principal, None, candidate_of(house, over))
+    assert house.attempt(over.id).called_number is None
+    [[kept]] = house.ask("SELECT token FROM carrier_events WHERE raw <> '{}'")
+    assert kept == live.token, "of others nothing is touched"
+
+
 def test_another_companys_candidate_is_not_there(database: Database, house: House, records: Records) -> None:
     other = of_company(house, seed(database, house.now()))
     theirs = a_pending_attempt(other)
