@@ -616,3 +616,13 @@ def test_a_record_that_fails_writes_nothing_of_its_batch(house: House) -> None:
         house.dial.record([(first, Accepted(call_sid=sid)), (second, Accepted(call_sid=sid))])
     assert house.attempt(first.id) == first
     assert house.attempt(second.id) == second
+
+
+def test_a_company_whose_settings_cannot_be_read_keeps_no_other_waiting(
+    database: Database, house: House, now: TestClock
+) -> None:
+    other = of_company(house, seed(database, now()))
+    theirs, mine = a_pending_attempt(other), a_pending_attempt(house)
+    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
+    assert [each.attempt.id for each in house.dial.claim([theirs.id, mine.id]).claimed] == [mine.id]
+    assert house.attempt(theirs.id) == theirs

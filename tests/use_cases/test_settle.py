@@ -19,6 +19,7 @@ from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall, Ra
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING
+from scheduler.persistence.database import Database
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
     House,
@@ -29,8 +30,9 @@ from tests.builders import (
     a_sid,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
+    of_company,
 )
-from tests.conftest import TestClock, wait_until
+from tests.conftest import TestClock, seed, wait_until
 from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
 
 A_MOMENT = timedelta(microseconds=1)
@@ -189,6 +191,26 @@ def test_of_two_that_nobody_has_answered_one_is_ended_and_the_other_rings_on(
         now.move(ASK_EVERY)
     statuses = [leg["status"] for leg in carrier.rings(order.to)]
     assert sorted(statuses) == ["canceled", "ringing"]
+
+
+# ---- what cannot be settled
+
+
+def test_one_that_cannot_be_settled_keeps_no_other_waiting(
+    database: Database, house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    broken = of_company(house, seed(database, now()))
+    attempts = []
+    for mine in (house, broken, house, broken, house):
+        attempt = a_claimed_attempt(mine)
+        sid = ring(carrier, mine, attempt, outcome="busy", ring_s=0.0)
+        mine.dial.record([(attempt, Accepted(call_sid=sid))])
+        wait_until(has_status(carrier, sid, "busy"), says="it was busy")
+        attempts.append(attempt)
+    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=broken.company_id)
+    now.move(timedelta(minutes=2))
+    settle.round()
+    assert [house.attempt(each.id).reason for each in attempts] == [Reason.BUSY, None, Reason.BUSY, None, Reason.BUSY]
 
 
 # ---- what the carrier has forgotten
