@@ -280,6 +280,21 @@ def test_a_second_call_that_was_answered_is_left_to_the_person(
     assert [ring["status"] for ring in carrier.rings(number)] != ["canceled"]
 
 
+def test_a_second_call_that_is_heard_of_again_after_it_was_to_be_over_is_ended_again(
+    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
+) -> None:
+    number = a_number()
+    mine = a_placed_attempt(house, number)
+    unknown_there = a_sid()  # as a call is that the carrier does not show yet
+    hear_news(mine, CallNews(call_sid=unknown_there, status=CallStatus.QUEUED, token=mine.token))
+    settle.round()
+    [[look_at]] = house.ask("SELECT look_at FROM stray_calls")
+    assert look_at is None, "the carrier said that there was none to end"
+    hear_news(mine, CallNews(call_sid=unknown_there, status=CallStatus.RINGING, token=mine.token))
+    [[look_at]] = house.ask("SELECT look_at FROM stray_calls")
+    assert look_at == now()
+
+
 @pytest.fixture
 def hear_news(house: House) -> Any:
     def heard(attempt: Attempt, news: CallNews) -> None:
