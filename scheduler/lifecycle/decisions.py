@@ -160,7 +160,8 @@ def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, polic
     if callee is None:
         return False
     try:
-        clocks = deciding_clocks(attempt, callee, turn)
+        # It goes to the number that it was placed to, on whose clock it was, also when that has changed since.
+        clocks = (*deciding_clocks(attempt, callee, turn), attempt.schedule.clock)
         opens = next_opening(clocks, callee.settings, turn, policy)
     except TimezoneUnknown:
         return True

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, Reason
 from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
@@ -108,3 +108,15 @@ def test_what_comes_back_after_the_number_changed_rings_the_new_one(
     [claim] = house.dial.claim([mine.id]).claimed
     assert order_to(house, claim.attempt) == new
     assert replace(back.schedule, due_at=mine.schedule.due_at) == mine.schedule
+
+
+def test_a_call_that_waits_in_the_queue_must_suit_the_number_that_it_was_placed_to(
+    house: House, records: Records, now: TestClock
+) -> None:
+    now.move(timedelta(hours=5, minutes=59))  # a minute before closing in Bratislava, and afternoon in New York
+    mine = a_claimed_attempt(house)
+    records.change_reach(
+        house.principal, None, candidate_of(house, mine), Reach(phone_number=IN_NEW_YORK, timezone=None)
+    )
+    house.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(minutes=1)))])
+    assert house.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
