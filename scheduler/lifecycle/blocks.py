@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.refusals import TimezoneUnknown
-from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, consent_is_over, deciding_clocks, next_opening
+from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def next_possible_at(situation: Situation, now: datetime, policy: Policy) -> dat
         opening = next_opening(clocks, situation.callee.settings, start, policy)
         if opening is None or opening >= attempt.expires_at:
             return None
-        return None if _consent_over(clocks, situation.callee, opening) else opening
+        return None if consent_is_over_on_any(clocks, situation.callee.consent_until, opening) else opening
     except TimezoneUnknown:
         return None
 
@@ -108,7 +107,7 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
         yield Block(rule=Rule.NUMBER_MISSING, detail="The candidate has no number that may be called.")
     try:
         clocks = deciding_clocks(attempt, callee, now)
-        consent_over = _consent_over(clocks, callee, now)
+        consent_over = consent_is_over_on_any(clocks, callee.consent_until, now)
         opening = next_opening(clocks, callee.settings, now, policy)
     except TimezoneUnknown:
         yield Block(
@@ -128,10 +127,6 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
             until=opening,
             detail="This person may not be rung now, or not for as long as a call rings.",
         )
-
-
-def _consent_over(clocks: tuple[CalleeClock, ...], callee: Callee, instant: datetime) -> bool:
-    return any(consent_is_over(clock, callee.consent_until, instant) for clock in clocks)
 
 
 def _places(situation: Situation, now: datetime) -> Iterator[Block]:

@@ -46,7 +46,13 @@ from scheduler.lifecycle import policy as times
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import not_placed_delay
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, deciding_clocks, next_opening, opening_after_this_one
+from scheduler.lifecycle.scheduling import (
+    Callee,
+    consent_is_over_on_any,
+    deciding_clocks,
+    next_opening,
+    opening_after_this_one,
+)
 
 _NO_OPENING_DELAY = timedelta(days=1)
 
@@ -154,9 +160,12 @@ def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, polic
     if callee is None:
         return False
     try:
-        return next_opening(deciding_clocks(attempt, callee, turn), callee.settings, turn, policy) != turn
+        # It goes to the number that it was placed to, on whose clock it was, also when that has changed since.
+        clocks = (*deciding_clocks(attempt, callee, turn), attempt.schedule.clock)
+        opens = next_opening(clocks, callee.settings, turn, policy)
     except TimezoneUnknown:
         return True
+    return opens != turn or attempt.expires_at <= turn or consent_is_over_on_any(clocks, callee.consent_until, turn)
 
 
 # ---- hear: what the carrier says of a call
@@ -272,6 +281,9 @@ def _on_our_cancel(
         # Not in what is left of this opening: the queue is as long as it was.
         with contextlib.suppress(TimezoneUnknown):
             due_at = opening_after_this_one(attempt, callee, now, policy) or due_at
+            clocks = deciding_clocks(attempt, callee, due_at)
+            if consent_is_over_on_any(clocks, callee.consent_until, due_at):
+                return (NeverDialled(due_at=due_at, call_sid=news.call_sid), ConsentEnded())
     return (NeverDialled(due_at=due_at, call_sid=news.call_sid),)
 
 
@@ -326,10 +338,24 @@ def on_listing(
         return ProofMissing()
     if not listed:
         return None
-    # Newest first; of several that nobody has answered the oldest goes on.
+    # Newest first; of several that nobody has answered the oldest goes on, also once the others have been ended.
     unanswered = [call.news.call_sid for call in listed if call.news.rank < Rank.ANSWERED]
-    strays = unanswered[: len(unanswered) - (len(unanswered) == len(listed))]
+    reached = any(call.news.status in {CallStatus.ANSWERED, CallStatus.COMPLETED} for call in listed)
+    strays = unanswered if reached else unanswered[:-1]
     return Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=strays[0] if strays else None)
+
+
+def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | None:
+    """The carrier could not be asked, or does not know the call: that proves nothing, and time runs on.
+
+    A call that has a name is given up only when it must be over, however long it waited, rang and talked.
+    """
+    if attempt.phase is Phase.UNKNOWN:
+        verdict = on_listing(attempt, (), now, policy)
+        return verdict if isinstance(verdict, ProofMissing) else None
+    assert attempt.claimed_at is not None
+    must_be_over_at = attempt.claimed_at + times.LONGEST_QUEUE + policy.ring_timeout + policy.max_call
+    return ProofMissing() if now >= must_be_over_at else None
 
 
 def next_look(attempt: Attempt, now: datetime) -> datetime:

@@ -10,7 +10,7 @@ from scheduler.domain.company import Delay, NextDay
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, Schedule
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, consent_is_over, deciding_clocks, next_opening
+from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening, present_clock
 from scheduler.timing import call_windows, callee_zones
 
 RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR})
@@ -34,8 +34,8 @@ def next_attempt(
     if delay is None or callee.number is None:
         return None
     assert ended.ended_at is not None
-    following = _as_retry(ended)
     try:
+        following = _as_retry(ended, callee)
         if isinstance(delay, NextDay):
             found = _tomorrow(following, chain, callee, ended.ended_at, policy)
         else:
@@ -44,14 +44,14 @@ def next_attempt(
             return None
         earliest_at, due_at = found
         clocks = deciding_clocks(following, callee, due_at)
-        over = any(consent_is_over(clock, callee.consent_until, due_at) for clock in clocks)
+        over = consent_is_over_on_any(clocks, callee.consent_until, due_at)
     except TimezoneUnknown:
         return None
     if over or due_at + policy.room >= expires_at:
         return None
     return Schedule(
         requested=None,
-        clock=ended.schedule.clock,
+        clock=following.schedule.clock,
         due_at=due_at,
         earliest_at=earliest_at,
         tzdata_version=callee_zones.TZDATA_VERSION,
@@ -69,8 +69,10 @@ def _delay(ended: Attempt, chain: Sequence[Attempt], callee: Callee) -> Delay | 
     return delays[min(so_often_before, len(delays) - 1)]
 
 
-def _as_retry(ended: Attempt) -> Attempt:
-    return replace(ended, retry_number=ended.retry_number + 1)
+def _as_retry(ended: Attempt, callee: Callee) -> Attempt:
+    """Asked for by nobody, on the clock as it is now: number or zone may have changed during the call."""
+    schedule = replace(ended.schedule, requested=None, clock=present_clock(ended, callee))
+    return replace(ended, retry_number=ended.retry_number + 1, schedule=schedule)
 
 
 def _from(

@@ -198,6 +198,11 @@ def consent_is_over(clock: CalleeClock, until: date, instant: datetime) -> bool:
     return any(local >= end for local in call_windows.local_times(clock, instant))
 
 
+def consent_is_over_on_any(clocks: Sequence[CalleeClock], until: date, instant: datetime) -> bool:
+    """The same for the clocks that decide together."""
+    return any(consent_is_over(clock, until, instant) for clock in clocks)
+
+
 def _offset_warning(clock: CalleeClock, callee: Callee, due_at: datetime) -> tuple[ScheduleWarning, ...]:
     if clock.source is not TimezoneSource.OFFSET or callee.number is None or not callee.number.zones:
         return ()
@@ -243,17 +248,26 @@ def _span_text(span: timedelta) -> str:
 # ---- which clocks must be open when it rings
 
 
-def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[CalleeClock, ...]:
-    """The clocks that must be open when `attempt` rings, as of `now`.
+def present_clock(attempt: Attempt, callee: Callee) -> CalleeClock:
+    """Whose clock decides for `attempt` as things are now. Raises TimezoneUnknown."""
+    clock = attempt.schedule.clock
+    if clock.source in {TimezoneSource.OFFSET, TimezoneSource.ZONE}:
+        return clock
+    return _clock(None, callee)
 
-    The chain keeps the clock that was decided for it. Where that was an offset, and this is a retry or another
+
+def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[CalleeClock, ...]:
+    """The clocks that must be open when `attempt` rings, as of `now`. Raises TimezoneUnknown.
+
+    A clock that the request's own text named stays; one that was looked up is looked up again, because nobody may be
+    rung on a clock that is theirs no more. Where it is an offset, and this is a retry that nobody has moved or another
     opening than the one that was asked for, the number's own zones must be open too: nobody asked for that hour by its
     offset.
     """
-    clock = attempt.schedule.clock
+    clock = present_clock(attempt, callee)
     if clock.offset is None or callee.number is None or not callee.number.zones:
         return (clock,)
-    if attempt.retry_number == 0 and _is_in_the_same_opening(attempt.schedule, callee.settings, now):
+    if attempt.schedule.requested is not None and _is_in_the_same_opening(attempt.schedule, callee.settings, now):
         return (clock,)
     return (clock, CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=callee.number.zones))
 
@@ -290,7 +304,7 @@ def resolved_anew(attempt: Attempt, callee: Callee, now: datetime, policy: Polic
     asked for stays the earliest one. Where no zone or no opening can be told, nothing is moved: the last look holds it.
     """
     try:
-        clock = _present_clock(attempt, callee)
+        clock = present_clock(attempt, callee)
         earliest_at = _present_earliest(attempt, clock)
         start = max(earliest_at, now)
         if attempt.not_placed:  # its turn comes when the carrier takes calls again, not when hours change
@@ -308,13 +322,6 @@ def resolved_anew(attempt: Attempt, callee: Callee, now: datetime, policy: Polic
         earliest_at=earliest_at,
         tzdata_version=callee_zones.TZDATA_VERSION,
     )
-
-
-def _present_clock(attempt: Attempt, callee: Callee) -> CalleeClock:
-    clock = attempt.schedule.clock
-    if clock.source in {TimezoneSource.OFFSET, TimezoneSource.ZONE}:
-        return clock
-    return _clock(None, callee)
 
 
 def _present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:

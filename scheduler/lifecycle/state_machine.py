@@ -108,6 +108,7 @@ ARROWS: tuple[Arrow, ...] = (
     _arrow(HangUpWanted, _IN_PROGRESS, _IN_PROGRESS),
     _arrow(NeverDialled, _IN_PROGRESS, _PENDING),
     _arrow(LegSeen, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    _arrow(ProofMissing, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     *(_arrow(Deleted, state, state, reason) for reason, state in ENDS.items()),
 )
 """Every arrow. The database has the same table, and each row of the history points into it."""
@@ -125,11 +126,12 @@ class NoSuchArrow(Exception):
 def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
     """The arrow that `event` takes from where the attempt stands; None stands for its making.
 
-    Raises NoSuchArrow. The one arrow out of an end is late proof, and it leaves only an unknown outcome.
+    Raises NoSuchArrow. The one arrow out of an end is late proof, and it leaves only an unknown outcome. A call that
+    was seen late may be lost sight of again: then the outcome is what it was.
     """
     state = attempt.state if attempt else None
     arrow = _BY_CAUSE.get((event.name, state, _reason_after(attempt, event)))
-    late = attempt is not None and isinstance(event, Proven | LegSeen)
+    late = attempt is not None and is_over(attempt) and isinstance(event, Proven | LegSeen | ProofMissing)
     if arrow is None or (late and attempt is not None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
         raise NoSuchArrow(event, state, attempt.reason if attempt else None)
     return arrow

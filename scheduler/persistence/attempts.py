@@ -15,6 +15,7 @@ from scheduler.domain.explanation import Happening
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
+from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.json_forms import schedule_as_json, schedule_from_json, settings_from_json
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews
@@ -192,6 +193,19 @@ class Attempts:
         )
         return self._connection.execute(query).first() is not None
 
+    def forget_candidate(self, candidate_id: UUID) -> None:
+        """No number stays that nobody is being asked by: the release before left it where it ended a call."""
+        mine = select(interviews.c.id).where(interviews.c.candidate_id == candidate_id)
+        self._connection.execute(
+            update(attempts)
+            .where(
+                attempts.c.interview_id.in_(mine),
+                attempts.c.state != AttemptState.IN_PROGRESS.value,
+                attempts.c.called_number.is_not(None),
+            )
+            .values(called_number=None)
+        )
+
     def has_open(self, interview_id: UUID) -> bool:
         """Whether the interview has an attempt that is pending or in progress."""
         query = select(attempts.c.id).where(
@@ -296,11 +310,19 @@ class Attempts:
     def release(self, now: datetime, until: datetime, limit: int) -> list[UUID]:
         """Up to `limit` attempts that are due and may be claimed as far as can be told without locks.
 
-        They count as released until then. Companies take turns, each with no more than it has room and pace for, so
-        that one company's thousands do not stand before another's one; those asked for by hand go first.
+        They count as released until then. Companies take turns, each with no more than it has room and pace for, and
+        none before its next call may start, so that one company's thousands, or its slowness, do not stand before
+        another's one; those asked for by hand go first.
         """
         rows = self._connection.execute(
-            _RELEASE, {"now": now, "until": until, "limit": limit, "span_s": (until - now).total_seconds()}
+            _RELEASE,
+            {
+                "now": now,
+                "soon": now + SEND_SPAN,
+                "until": until,
+                "limit": limit,
+                "span_s": (until - now).total_seconds(),
+            },
         ).all()
         return [row.id for row in in_turns(rows)]
 
@@ -484,6 +506,9 @@ _RELEASE = text("""
             LIMIT room.calls
         ) due
         WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+          -- A later slot was taken on a clock that has been set back since, as `capacity.Pace.of_this_clock` says.
+          AND (c.next_slot_at < :soon
+               OR c.next_slot_at > :now + interval '1 minute' + interval '1 second' / c.calls_per_second)
     )
     UPDATE attempts SET released_until = :until
     WHERE id = ANY (ARRAY (

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, any_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events
+from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,28 @@ class CarrierEvents:
         return CarrierEvent(id=row.id, token=row.token, raw=row.raw, received_at=row.received_at)
 
     def heard(self, event_id: UUID, now: datetime) -> None:
-        self._connection.execute(update(carrier_events).where(carrier_events.c.id == event_id).values(heard_at=now))
+        """It has changed what it could; its form, which names the person's number, goes."""
+        self._connection.execute(
+            update(carrier_events).where(carrier_events.c.id == event_id).values(heard_at=now, raw={})
+        )
+
+    def forget_candidate(self, candidate_id: UUID) -> None:
+        """No form that was heard of this candidate's calls stays: the release before kept them."""
+        tokens = (
+            select(attempt_tokens.c.token)
+            .join(attempts, attempts.c.id == attempt_tokens.c.attempt_id)
+            .join(interviews, interviews.c.id == attempts.c.interview_id)
+            .where(interviews.c.candidate_id == candidate_id)
+        )
+        self._connection.execute(
+            update(carrier_events)
+            .where(
+                carrier_events.c.token.in_(tokens),
+                carrier_events.c.heard_at.is_not(None),
+                carrier_events.c.raw != {},
+            )
+            .values(raw={})
+        )
 
     def ring_unheard(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Events that nobody has heard since they were last rung for; they count as rung now."""

@@ -7,8 +7,12 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, insert, select, update
 
 from scheduler.domain.company import CallLimits, Company, CompanySettings
+from scheduler.domain.refusals import Refused
+from scheduler.logs import log
 from scheduler.persistence.json_forms import settings_as_json, settings_from_json
 from scheduler.persistence.tables import companies
+
+_log = log(__name__)
 
 
 class Companies:
@@ -47,7 +51,8 @@ class Companies:
     def lock_for_claim(self, company_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Company, datetime]]:
         """Those that may be called for, with their next slot, in the order of their ids.
 
-        Nobody else may pause, delete or claim for them until we commit.
+        Nobody else may pause, delete or claim for them until we commit. One whose settings cannot be read, because
+        another release wrote them, is left out, so that it stops nobody else's calls.
         """
         rows = self._connection.execute(
             select(companies)
@@ -59,7 +64,13 @@ class Companies:
             .order_by(companies.c.id)
             .with_for_update(key_share=True)
         ).all()
-        return {row.id: (_company(row), row.next_slot_at) for row in rows}
+        found = {}
+        for row in rows:
+            try:
+                found[row.id] = (_company(row), row.next_slot_at)
+            except (Refused, LookupError, TypeError, ValueError):
+                _log.exception("the company's settings cannot be read", alarm="SETTINGS", company_id=str(row.id))
+        return found
 
     def take_slots(self, next_slots: Mapping[UUID, datetime]) -> None:
         for company_id, next_slot_at in next_slots.items():

@@ -25,7 +25,7 @@ class StrayCalls:
         self._connection.execute(
             insert(stray_calls)
             .values(call_sid=stray.call_sid, attempt_id=stray.attempt_id, seen_at=now, look_at=now)
-            .on_conflict_do_nothing(index_elements=["call_sid"])
+            .on_conflict_do_update(index_elements=["call_sid"], set_={"look_at": now})
         )
 
     def take(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:

@@ -16,11 +16,11 @@ from scheduler.domain.attempt import (
     Reason,
 )
 from scheduler.domain.call import CallNews, Rank
-from scheduler.domain.interview import Interview
-from scheduler.domain.refusals import PhoneNumberInvalid
+from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.domain.refusals import PhoneNumberInvalid, TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import decisions, interviews, retries
+from scheduler.lifecycle import decisions, interviews, retries, scheduling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
@@ -126,7 +126,8 @@ class Consequences:
             self._free_line(stores, attempt, now)
         if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
             attempt = self._unless_over(stores, interview, attempt, actor, now)
-            self._ask_for_its_number(stores, interview, attempt, now)
+        if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
+            attempt = self._as_things_are_now(stores, attempt, now)
         if any(isinstance(event, LegSeen | Proven) for event in events):
             self._cancel_successor(stores, interview, attempt, actor, now)
         if is_over(attempt) and not has_live_leg(attempt):
@@ -154,14 +155,27 @@ class Consequences:
         """What comes back while its interview was deleted or cancelled meanwhile waits for nothing."""
         if interviews.may_go_on(interview):
             return attempt
-        reason = Reason.INTERVIEW_DELETED if interview.deleted_at is not None else Reason.CANDIDATE_DELETED
+        if interview.deleted_at is not None:
+            reason = Reason.INTERVIEW_DELETED
+        elif interview.status is InterviewStatus.CANCELLED:
+            reason = Reason.CANDIDATE_DELETED
+        else:  # an earlier call of it has reached the person after all
+            reason = Reason.REPLACED
         return stores.attempts.save(attempt, Cancelled(reason=reason), actor, now)
 
-    def _ask_for_its_number(self, stores: Stores, interview: Interview, attempt: Attempt, now: datetime) -> None:
-        """Have one that comes back looked at anew when its number has changed: in progress, it was passed over then."""
-        number = number_or_none(stores.attempts.callee_of(interview.id).phone_number)
-        if number is not None and self._hasher.number(number.e164) != attempt.number_hash:
-            stores.reresolutions.ask(interview.company_id, interview.candidate_id, now)
+    def _as_things_are_now(self, stores: Stores, attempt: Attempt, now: datetime) -> Attempt:
+        """What comes back after number or zone changed: who looks at pending attempts passed it over meanwhile."""
+        callee = callee_from(stores.attempts.callee_of(attempt.interview_id))
+        if callee.number is None:
+            return attempt  # held by the last look, as everywhere
+        try:
+            same_clock = scheduling.present_clock(attempt, callee) == attempt.schedule.clock
+        except TimezoneUnknown:
+            same_clock = True  # the same
+        if same_clock and self._hasher.number(callee.number.e164) == attempt.number_hash:
+            return attempt
+        schedule = None if same_clock else scheduling.resolved_anew(attempt, callee, now, self._policy)
+        return self.move(stores, attempt, schedule, callee.number.e164, now)
 
     def _cancel_successor(
         self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
@@ -211,7 +225,7 @@ class Consequences:
         if attempt.due_at <= attempt.created_at:
             stores.notify_due()
 
-    def move(self, stores: Stores, attempt: Attempt, schedule: Schedule | None, number: str, now: datetime) -> None:
+    def move(self, stores: Stores, attempt: Attempt, schedule: Schedule | None, number: str, now: datetime) -> Attempt:
         """A pending attempt is due at another time, or rings another number, because settings changed.
 
         Without a schedule it keeps its own, and its time.
@@ -223,9 +237,10 @@ class Consequences:
             due_at=schedule.due_at if schedule else attempt.due_at,
             number_hash=number_hash,
         )
-        stores.attempts.save(attempt, event, "settings", now)
+        moved = stores.attempts.save(attempt, event, "settings", now)
         if event.due_at <= now:
             stores.notify_due()
+        return moved
 
 
 def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:

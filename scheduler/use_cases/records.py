@@ -10,9 +10,12 @@ from scheduler.domain.candidate import Candidate
 from scheduler.domain.company import Company, CompanySettings
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.principal import Principal
+from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import interviews, scheduling
 from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.state_machine import NoSuchArrow
+from scheduler.logs import log
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases import bell as tasks
@@ -20,7 +23,10 @@ from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.consequences import Consequences, callee_from
 from scheduler.use_cases.submit import no_such, reached_company
 
+_log = log(__name__)
 _AT_ONCE = 100
+_CANNOT_BE_LOOKED_AT = (Refused, NoSuchArrow, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
+"""What a row brings about that another release wrote, or nobody should have; not what the database does."""
 _LONGEST_TRANSACTION = timedelta(seconds=6)
 """A statement ends after 5 s: what was being made while settings changed is there by then."""
 
@@ -102,6 +108,8 @@ class Records:
             for interview_id in stores.interviews.of_candidate(candidate_id):
                 _call_no_more(stores, interview_id, f"key:{principal.id}", now)
             stores.candidates.erase(candidate_id, now)
+            stores.attempts.forget_candidate(candidate_id)
+            stores.carrier_events.forget_candidate(candidate_id)
 
     def reresolve(self) -> None:
         """Look at pending attempts anew whose hours, zones or numbers changed, in batches. Raises DatabaseAway."""
@@ -115,8 +123,9 @@ class Records:
             if change is None:
                 return False
             pending = stores.attempts.pending_of(change.company_id, change.candidate_id, change.after_id, _AT_ONCE)
-            for attempt in pending:
-                self._resolve_anew(stores, attempt)
+            # In the order in which whoever else holds several interviews takes them.
+            for attempt in sorted(pending, key=lambda each: each.interview_id):
+                self._try_to_resolve(stores, attempt)
             if len(pending) == _AT_ONCE:
                 stores.reresolutions.came_to(change.id, pending[-1].id)
             elif change.is_last_pass:
@@ -124,6 +133,14 @@ class Records:
             else:
                 stores.reresolutions.once_more(change.id, change.asked_at + _LONGEST_TRANSACTION)
             return True
+
+    def _try_to_resolve(self, stores: Stores, attempt: Attempt) -> None:
+        """One that cannot be looked at stays as it is, held by the last look, and keeps nobody else waiting."""
+        try:
+            with stores.connection.begin_nested():
+                self._resolve_anew(stores, attempt)
+        except _CANNOT_BE_LOOKED_AT:
+            _log.exception("an attempt cannot be resolved anew", alarm="UNRESOLVED", attempt_id=str(attempt.id))
 
     def _resolve_anew(self, stores: Stores, seen: Attempt) -> None:
         now = self._now()

@@ -1,6 +1,6 @@
 """Settle: what nobody has spoken of is asked for, until it is proven or given up. Nothing here ever dials."""
 
-from datetime import datetime
+from collections.abc import Callable
 from uuid import UUID
 
 from scheduler.carriers.interface import CarrierDesk, CarrierUnavailable
@@ -11,7 +11,7 @@ from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, Policy
 from scheduler.logs import log
-from scheduler.persistence.database import Database
+from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.consequences import Alarmed, Consequences, sound
 
@@ -39,31 +39,48 @@ class Settle:
         for stray in self._take_strays():
             self._end_stray(stray)
         for attempt in self._take_looks():
-            self._look(attempt)
+            self._try(self._look, attempt)
+
+    def _try(self, verb: Callable[[Attempt], None], attempt: Attempt) -> None:
+        """One that cannot be settled keeps no other waiting; the next round tries again. Raises DatabaseAway."""
+        try:
+            verb(attempt)
+        except DatabaseAway:
+            raise
+        except Exception:  # noqa: BLE001 - the others get their turn
+            _log.exception("an attempt could not be settled", attempt_id=str(attempt.id))
 
     def _expire(self) -> None:
         now = self._now()
         with self._database.transaction() as stores:
             expired = stores.attempts.to_expire(now, _A_ROUND)
         for attempt in expired:
-            with self._database.transaction() as stores:
-                interview = stores.interviews.lock(attempt.interview_id)
-                locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-                if locked is not None and locked.state is AttemptState.PENDING and locked.expires_at <= now:
-                    self._consequences.take_in(stores, interview, locked, [Expired()], _ACTOR, now)
+            self._try(self._end_expired, attempt)
+
+    def _end_expired(self, attempt: Attempt) -> None:
+        now = self._now()
+        with self._database.transaction() as stores:
+            interview = stores.interviews.lock(attempt.interview_id)
+            locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
+            if locked is not None and locked.state is AttemptState.PENDING and locked.expires_at <= now:
+                self._consequences.take_in(stores, interview, locked, [Expired()], _ACTOR, now)
 
     def _notice_silence(self) -> None:
         now = self._now()
         with self._database.transaction() as stores:
             silent = stores.attempts.silent(now, _A_ROUND)
         for attempt in silent:
-            with self._database.transaction() as stores:
-                interview = stores.interviews.lock(attempt.interview_id)
-                locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-                event = decisions.on_silence(locked, now) if locked is not None else None
-                if locked is not None and event is not None:
-                    self._consequences.take_in(stores, interview, locked, [event], _ACTOR, now)
-                    _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
+            self._try(self._lose_the_answer, attempt)
+
+    def _lose_the_answer(self, attempt: Attempt) -> None:
+        now = self._now()
+        with self._database.transaction() as stores:
+            interview = stores.interviews.lock(attempt.interview_id)
+            locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
+            event = decisions.on_silence(locked, now) if locked is not None else None
+            if locked is not None and event is not None:
+                self._consequences.take_in(stores, interview, locked, [event], _ACTOR, now)
+                _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
 
     # ---- calls that must not be
 
@@ -96,8 +113,7 @@ class Settle:
             heard = self._ask(attempt)
         except CarrierUnavailable:
             _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
-            # Not being able to ask proves nothing either: the time for a proof runs on.
-            heard = self._without_an_answer(attempt, self._now())
+            heard = decisions.on_no_answer(attempt, self._now(), self._policy)
         try:
             self._take_in(attempt.id, attempt.epoch, heard)
         except Alarmed as alarmed:
@@ -117,12 +133,6 @@ class Settle:
             assert attempt.call_sid is not None
             return self._desk.fetch(attempt.call_sid)
         return decisions.on_listing(attempt, self._unbound(attempt), self._now(), self._policy)
-
-    def _without_an_answer(self, attempt: Attempt, now: datetime) -> ProofMissing | None:
-        if attempt.phase is not Phase.UNKNOWN:
-            return None
-        verdict = decisions.on_listing(attempt, (), now, self._policy)
-        return verdict if isinstance(verdict, ProofMissing) else None
 
     def _unbound(self, attempt: Attempt) -> list[ListedCall]:
         """The carrier's calls that may be this attempt's: between its two numbers, around its claim, nobody else's."""

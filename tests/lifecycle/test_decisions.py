@@ -312,9 +312,8 @@ def test_a_window_that_never_opens_is_looked_at_again_tomorrow() -> None:
 
 
 def test_a_zone_that_is_known_no_more_holds_it() -> None:
-    lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
-    schedule = Schedule(requested=None, clock=lost, due_at=NOON, earliest_at=NOON, tzdata_version="2026f")
-    assert looked(an_attempt(schedule=schedule)) == (Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
+    lost = a_callee(timezone="Atlantis/Poseidonis")
+    assert looked(callee=lost) == (Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
 
 
 OFFSET = Schedule(
@@ -330,11 +329,12 @@ def test_an_offset_alone_decides_the_first_attempt_and_a_retry_must_suit_the_num
     morning_there = a_callee(intervals=hours("20:00", "22:00"))
     first = an_attempt(schedule=OFFSET)
     assert isinstance(looked(first, callee=morning_there), GoAhead)
-    assert looked(replace(first, retry_number=1), callee=morning_there)[0].cause == "WINDOW_CLOSED"
+    retry = replace(first, retry_number=1, schedule=replace(OFFSET, requested=None))
+    assert looked(retry, callee=morning_there)[0].cause == "WINDOW_CLOSED"
 
 
 def test_a_retry_after_an_offset_rings_where_both_clocks_are_open() -> None:
-    retry = an_attempt(schedule=OFFSET, retry_number=1)
+    retry = an_attempt(schedule=replace(OFFSET, requested=None), retry_number=1)
     assert isinstance(looked(retry, callee=a_callee(intervals=hours("13:00", "22:00"))), GoAhead)
 
 

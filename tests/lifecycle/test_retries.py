@@ -141,8 +141,16 @@ def test_a_retry_after_the_last_day_of_consent_is_not_made() -> None:
 
 def test_nobody_is_retried_without_a_number_or_a_clock() -> None:
     assert due([ended(Reason.BUSY)], number=None) is None
-    lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
-    assert due([ended(Reason.BUSY, clock=lost)]) is None
+    assert due([ended(Reason.BUSY)], timezone="Atlantis/Poseidonis") is None
+
+
+def test_a_retry_is_on_the_clock_as_it_is_now() -> None:
+    schedule = retries.next_attempt(
+        ended(Reason.BUSY, at=local(8)), [], a_callee(timezone="America/New_York"), FAR, POLICY
+    )
+    assert schedule is not None
+    assert schedule.clock == CalleeClock(source=TimezoneSource.CANDIDATE, zones=("America/New_York",))
+    assert schedule.due_at == datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 
 
 def test_a_retry_keeps_the_chains_clock_and_after_an_offset_suits_the_number_too() -> None:

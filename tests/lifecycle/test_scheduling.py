@@ -83,7 +83,8 @@ def test_in_another_opening_the_numbers_own_zones_must_be_open_too() -> None:
 
 
 def test_a_retry_is_never_by_the_offset_alone() -> None:
-    retry = replace(scheduled("2026-04-03T09:00:00+09:00"), retry_number=1)
+    asked = scheduled("2026-04-03T09:00:00+09:00")
+    retry = replace(asked, retry_number=1, schedule=replace(asked.schedule, requested=None))
     assert scheduling.deciding_clocks(retry, a_callee(), retry.due_at) == (TOKYO, ITS_OWN)
 
 

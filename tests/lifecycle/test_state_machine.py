@@ -152,6 +152,7 @@ CONTRACT = {
     ("hang_up_wanted", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("never_dialled", "IN_PROGRESS"): {("PENDING", None)},
     ("leg_seen", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
+    ("proof_missing", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
 }
 HOW_CALLS_END = {
     ("COMPLETED", "ANSWERED"),

@@ -107,6 +107,19 @@ IN_PROGRESS = [
 ]
 
 
+# ---- a retry that somebody moves
+
+
+def test_a_retry_that_somebody_moves_rings_at_that_hour_by_its_own_offset(house: House, do: Do, now: TestClock) -> None:
+    retry = a_pending_attempt(house)
+    house.change("UPDATE attempts SET retry_number = 1")
+    asked_for = "2026-04-03T09:00:00+09:00"  # two in the night in Bratislava, and so it was asked for
+    assert is_done(do(move(retry, asked_for)))
+    now.instant = house.attempt(retry.id).due_at
+    [claim] = house.dial.claim([retry.id]).claimed
+    assert house.dial.last_look(claim.attempt) is not None
+
+
 # ---- acceptance
 
 

@@ -14,7 +14,6 @@ from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelle
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
 from scheduler.use_cases.dial import Dial
@@ -408,8 +407,8 @@ def test_an_attempt_moved_to_tomorrow_since_the_claim_does_not_ring(house: House
 
 
 def test_a_zone_that_is_known_no_more_holds_the_attempt(house: House) -> None:
-    lost = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Atlantis/Poseidonis",))
-    mine = a_claimed_attempt(house, clock=lost)
+    mine = a_claimed_attempt(house)
+    house.change("UPDATE candidates SET timezone = 'Atlantis/Poseidonis'")
     back = given_back(house, mine)
     assert (cause(house, back), back.due_at) == ("TIMEZONE_UNKNOWN", house.now() + A_DAY)
 
@@ -617,3 +616,13 @@ def test_a_record_that_fails_writes_nothing_of_its_batch(house: House) -> None:
         house.dial.record([(first, Accepted(call_sid=sid)), (second, Accepted(call_sid=sid))])
     assert house.attempt(first.id) == first
     assert house.attempt(second.id) == second
+
+
+def test_a_company_whose_settings_cannot_be_read_keeps_no_other_waiting(
+    database: Database, house: House, now: TestClock
+) -> None:
+    other = of_company(house, seed(database, now()))
+    theirs, mine = a_pending_attempt(other), a_pending_attempt(house)
+    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
+    assert [each.attempt.id for each in house.dial.claim([theirs.id, mine.id]).claimed] == [mine.id]
+    assert house.attempt(theirs.id) == theirs

@@ -102,6 +102,16 @@ def test_the_same_callback_again_is_answered_and_stored_no_second_time(
     assert (stored(house), len(bell.ids(tasks.HEAR))) == (1, 1)
 
 
+def test_what_was_heard_keeps_no_number(house: House, hear: Hear, bell: KeptBell) -> None:
+    number = a_number()
+    mine = a_placed_attempt(house, number)
+    assert mine.call_sid is not None
+    for status in ("ringing", "completed"):
+        say(house, hear, bell, mine, a_form(mine.call_sid, status, To=number, Called=number, ToCity="BRATISLAVA"))
+    assert unheard(house) == 0
+    assert [row[0] for row in house.ask("SELECT raw::text FROM carrier_events")] == ["{}", "{}"]
+
+
 def test_a_callback_signed_with_the_second_token_of_a_rotation_is_genuine(house: House, hear: Hear) -> None:
     mine = a_placed_attempt(house)
     assert mine.call_sid is not None

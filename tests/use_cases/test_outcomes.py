@@ -1,7 +1,7 @@
 """What follows an outcome: a retry, an end, a call that is seen late, one that waits in the carrier's queue."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from scheduler.use_cases.consequences import Alarmed
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
+    ALWAYS,
     House,
     a_claimed_attempt,
     a_house,
@@ -210,6 +211,17 @@ def test_a_pending_successor_is_cancelled_when_the_call_has_reached_the_person(h
     assert house.interview_status(unknown) is InterviewStatus.COMPLETED
 
 
+def test_a_successor_that_comes_back_when_the_call_has_reached_the_person_says_so(house: House) -> None:
+    number = a_number()
+    unknown = an_attempt_of_unknown_outcome(house, number)
+    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    successor = a_claimed_attempt(house, a_number(), interview_id=unknown.interview_id)
+    proven(house, unknown, Reason.ANSWERED)
+    assert house.dial.last_look(successor) is None
+    assert house.attempt(successor.id).reason is Reason.REPLACED, "nobody deleted the candidate"
+    assert house.interview_status(unknown) is InterviewStatus.COMPLETED
+
+
 def test_a_successor_goes_on_when_the_call_is_proven_to_have_failed(house: House) -> None:
     unknown = an_attempt_of_unknown_outcome(house)
     house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
@@ -266,6 +278,21 @@ def test_a_second_call_that_was_answered_is_left_to_the_person(
     hear_news(mine, CallNews(call_sid=second, status=CallStatus.ANSWERED, token=mine.token))
     settle.round()
     assert [ring["status"] for ring in carrier.rings(number)] != ["canceled"]
+
+
+def test_a_second_call_that_is_heard_of_again_after_it_was_to_be_over_is_ended_again(
+    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
+) -> None:
+    number = a_number()
+    mine = a_placed_attempt(house, number)
+    unknown_there = a_sid()  # as a call is that the carrier does not show yet
+    hear_news(mine, CallNews(call_sid=unknown_there, status=CallStatus.QUEUED, token=mine.token))
+    settle.round()
+    [[look_at]] = house.ask("SELECT look_at FROM stray_calls")
+    assert look_at is None, "the carrier said that there was none to end"
+    hear_news(mine, CallNews(call_sid=unknown_there, status=CallStatus.RINGING, token=mine.token))
+    [[look_at]] = house.ask("SELECT look_at FROM stray_calls")
+    assert look_at == now()
 
 
 @pytest.fixture
@@ -326,6 +353,10 @@ CLOSING_SOON = "2026-04-02T17:59:00+00:00"
 """A minute before eight in the evening in Bratislava."""
 
 
+MIDNIGHT = datetime(2026, 4, 2, 22, 0, tzinfo=UTC)
+"""In Bratislava."""
+
+
 def evening(now: TestClock) -> None:
     now.move(timedelta(hours=5, minutes=59))
     assert now().isoformat() == CLOSING_SOON
@@ -359,6 +390,35 @@ def test_a_call_whose_turn_comes_in_time_is_left_in_the_queue(
     carrier.plan(to=number, queue_s=60, callbacks="none")
     assert house.dial.record([(mine, placed_by_hand(house, carrier, mine))]) == []
     assert house.attempt(mine.id).hang_up is None
+
+
+@pytest.mark.parametrize(
+    ("wishes", "ends"),
+    [
+        pytest.param({"consent_until": date(2026, 4, 2)}, Reason.CONSENT_EXPIRED, id="the consent is over"),
+        pytest.param({"expires_at": MIDNIGHT}, Reason.EXPIRED, id="the interview has expired"),
+    ],
+)
+def test_a_call_is_taken_out_of_the_queue_when_at_its_turn(
+    database: Database,
+    house: House,
+    settle: Settle,
+    hear_news: Any,
+    now: TestClock,
+    wishes: dict[str, Any],
+    ends: Reason,
+) -> None:
+    always = of_company(house, seed(database, now(), intervals=ALWAYS))
+    now.instant = MIDNIGHT - A_SECOND
+    mine = a_claimed_attempt(always, **wishes)
+    assert always.dial.last_look(mine) is not None
+    sid = a_sid()
+    assert always.dial.record([(mine, Accepted(call_sid=sid, queue_time=A_SECOND))]) == [sid], "it is taken out"
+    mine = always.attempt(mine.id)
+    now.move(2 * A_SECOND)
+    hear_news(mine, news_of(mine, CallStatus.CANCELLED, started=False))
+    settle.round()
+    assert always.attempt(mine.id).reason is ends
 
 
 def in_the_queue_too_long(house: House) -> Attempt:

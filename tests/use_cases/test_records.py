@@ -1,5 +1,6 @@
 """What a change of hours, zones or a number does to pending attempts, and what deleting a candidate does."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.records import Reach, Records
 from tests.builders import House, KeptBell, a_claimed_attempt, a_number, a_pending_attempt, a_placed_attempt, of_company
-from tests.conftest import TestClock, seed
+from tests.conftest import TestClock, seed, wait_until
 
 TOMORROW_AT_TEN = timedelta(hours=20)
 """After the tests' noon in UTC: ten in the morning in Bratislava."""
@@ -117,6 +118,42 @@ def test_another_companys_settings_are_not_changed(database: Database, house: Ho
     with pytest.raises(AccessDenied):
         records.change_settings(stranger, None, settings_of(house))
     assert settings_of(other) == settings_of(house)
+
+
+def test_one_that_cannot_be_looked_at_keeps_nobody_else_waiting(
+    database: Database, house: House, records: Records, now: TestClock
+) -> None:
+    broken = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    house.change(
+        "UPDATE attempts SET schedule = schedule || :what",
+        what='{"requested": "no time at all", "zones": ["Europe/Paris"]}',
+    )
+    mine = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    other = of_company(house, seed(database, now()))
+    theirs = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    records.change_settings(house.principal, None, replace(settings_of(house), intervals=hours(12, 20)))
+    change(other, records, intervals=hours(12, 20))
+    for attempt in (mine, theirs):
+        assert house.attempt(attempt.id).due_at == attempt.due_at + timedelta(hours=2)
+    assert house.attempt(broken.id).due_at == broken.due_at
+
+
+def test_who_looks_at_many_takes_their_locks_in_the_order_of_all_others(
+    house: House, records: Records, now: TestClock, database: Database
+) -> None:
+    """Interviews by their ids, as the record of many answers and the end of a candidate take them."""
+    attempts = [a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN) for _ in range(8)]
+    by_interview = sorted(attempts, key=lambda each: each.interview_id)
+    records.change_settings(house.principal, None, replace(settings_of(house), intervals=hours(12, 20)))
+    with ThreadPoolExecutor() as pool:
+        with database.transaction() as stores:
+            stores.interviews.lock(by_interview[0].interview_id)
+            looking = pool.submit(records.reresolve)
+            wait_until(lambda: house.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="it waits for us")
+            for each in by_interview[1:]:
+                stores.interviews.lock(each.interview_id)
+        looking.result()
+    assert {house.attempt(each.id).due_at for each in attempts} == {attempts[0].due_at + timedelta(hours=2)}
 
 
 # ---- a candidate's number and zone
@@ -228,6 +265,28 @@ def test_a_claim_that_was_not_sent_when_its_candidate_was_deleted_does_not_ring(
     records.delete_candidate(house.principal, None, candidate_of(house, mine))
     assert house.dial.last_look(mine) is None
     assert house.attempt(mine.id).reason is Reason.CANDIDATE_DELETED
+
+
+def test_what_the_release_before_left_of_a_number_goes_with_its_candidate(
+    house: House, records: Records, now: TestClock
+) -> None:
+    """Its workers end calls without a word for the number called, and keep callbacks as they came."""
+    number = a_number()
+    over = house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    live = a_placed_attempt(house)
+    house.change("UPDATE attempts SET called_number = :number WHERE id = :id", number=number, id=over.id)
+    for attempt in (over, live):
+        house.change(
+            "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at, heard_at)"
+            " VALUES (gen_random_uuid(), :token, convert_to(:token, 'UTF8'), :raw, :at, :at, :at)",
+            token=attempt.token,
+            raw=f'{{"To": "{number}"}}',
+            at=now(),
+        )
+    records.delete_candidate(house.principal, None, candidate_of(house, over))
+    assert house.attempt(over.id).called_number is None
+    [[kept]] = house.ask("SELECT token FROM carrier_events WHERE raw <> '{}'")
+    assert kept == live.token, "of others nothing is touched"
 
 
 def test_another_companys_candidate_is_not_there(database: Database, house: House, records: Records) -> None:

@@ -160,6 +160,30 @@ def test_a_company_without_room_keeps_no_place_from_others(
     assert release.due() == 0
 
 
+def test_a_company_whose_turn_comes_later_keeps_no_place_from_others(
+    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
+) -> None:
+    account = "AC" + "5" * 32
+    slow = a_house(database, seeded, house.hasher, now, account_sid=account, calls_per_second=0.01)  # one at a time
+    release = Release(database, bell, slow.account_id, slow.policy, now)
+    slow.change("UPDATE companies SET calls_per_second = 0.05, next_slot_at = :at", at=now() + timedelta(seconds=20))
+    waiting = a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
+    quick = a_house(database, seed(database, now()), house.hasher, now, account_sid=account, calls_per_second=0.01)
+    other = a_pending_attempt(quick)
+    assert is_released(release, bell, other)
+    quick.take(other, Cancelled(reason=Reason.CANCELLED_BY_USER))
+    assert release.due() == 0
+    now.move(timedelta(seconds=19) + A_MOMENT)
+    assert is_released(release, bell, waiting)
+
+
+def test_a_turn_that_was_taken_on_a_clock_that_has_been_set_back_keeps_nobody_waiting(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    house.change("UPDATE companies SET next_slot_at = :at", at=now() + timedelta(minutes=2))
+    assert is_released(release, bell, a_pending_attempt(house))
+
+
 def test_a_very_slow_account_still_releases_one(
     database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
 ) -> None:

@@ -14,11 +14,12 @@ import requests
 
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio import TwilioDesk, TwilioLine
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Phase, Reason
-from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall
+from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
+from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall, Rank
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
-from scheduler.lifecycle.policy import ASK_EVERY, POLL_AFTER_RING
+from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING
+from scheduler.persistence.database import Database
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
     House,
@@ -29,8 +30,9 @@ from tests.builders import (
     a_sid,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
+    of_company,
 )
-from tests.conftest import TestClock, wait_until
+from tests.conftest import TestClock, seed, wait_until
 from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
 
 A_MOMENT = timedelta(microseconds=1)
@@ -168,6 +170,79 @@ def test_a_late_call_is_found_as_long_as_it_is_asked_for(
     now.move(ASK_EVERY)
     settle.round()
     assert house.attempt(mine.id).call_sid == answer.json()["sid"]
+
+
+def test_of_two_that_nobody_has_answered_one_is_ended_and_the_other_rings_on(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    mine = a_claimed_attempt(house)
+    order = house.dial.last_look(mine)
+    assert order is not None
+    ring(carrier, house, mine)
+    requests.post(
+        f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
+        data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
+        auth=(ACCOUNT_SID, PRIMARY),
+        timeout=5,
+    )
+    now.move(house.policy.lease)
+    for _ in range(4):
+        settle.round()
+        now.move(ASK_EVERY)
+    statuses = [leg["status"] for leg in carrier.rings(order.to)]
+    assert sorted(statuses) == ["canceled", "ringing"]
+
+
+# ---- what cannot be settled
+
+
+def test_one_that_cannot_be_settled_keeps_no_other_waiting(
+    database: Database, house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    broken = of_company(house, seed(database, now()))
+    attempts = []
+    for mine in (house, broken, house, broken, house):
+        attempt = a_claimed_attempt(mine)
+        sid = ring(carrier, mine, attempt, outcome="busy", ring_s=0.0)
+        mine.dial.record([(attempt, Accepted(call_sid=sid))])
+        wait_until(has_status(carrier, sid, "busy"), says="it was busy")
+        attempts.append(attempt)
+    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=broken.company_id)
+    now.move(timedelta(minutes=2))
+    settle.round()
+    assert [house.attempt(each.id).reason for each in attempts] == [Reason.BUSY, None, Reason.BUSY, None, Reason.BUSY]
+
+
+# ---- what the carrier has forgotten
+
+
+def test_a_call_that_the_carrier_knows_no_more_is_given_up_when_it_must_be_over(
+    house: House, settle: Settle, now: TestClock
+) -> None:
+    number = a_number()
+    forgotten = a_placed_attempt(house, number)
+    now.move(LONGEST_QUEUE + house.policy.ring_timeout + house.policy.max_call - A_MOMENT)
+    settle.round()
+    assert house.attempt(forgotten.id).phase is Phase.PLACED, "it may wait in the queue, ring and talk for so long"
+    now.move(timedelta(minutes=10))
+    settle.round()
+    assert house.attempt(forgotten.id).reason is Reason.OUTCOME_UNKNOWN, "a person decides"
+    assert house.line(forgotten) == (None, None, now() + house.policy.line_gap)
+
+
+def test_a_call_that_was_seen_late_and_then_forgotten_does_not_hold_its_line_for_ever(
+    house: House, settle: Settle, now: TestClock
+) -> None:
+    unknown = an_attempt_of_unknown_outcome(house)
+    live = house.take(unknown, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=now()))
+    now.move(LONGEST_QUEUE + house.policy.ring_timeout + house.policy.max_call)
+    settle.round()
+    given_up = house.attempt(live.id)
+    assert (given_up.reason, given_up.look_at) == (Reason.OUTCOME_UNKNOWN, None)
+    assert house.line(live)[0] is None
+    assert house.interview_status(live) is InterviewStatus.FAILED
+    settle.round()
+    assert house.attempt(live.id) == given_up
 
 
 # ---- what is not a proof

@@ -30,6 +30,7 @@ ARROWS = [
     ('hang_up_wanted', 'IN_PROGRESS', 'IN_PROGRESS', ''),
     ('never_dialled', 'IN_PROGRESS', 'PENDING', ''),
     ('leg_seen', 'FAILED', 'FAILED', 'OUTCOME_UNKNOWN'),
+    ('proof_missing', 'FAILED', 'FAILED', 'OUTCOME_UNKNOWN'),
     *(('deleted', state, state, reason) for state, reasons in ENDS.items() for reason in reasons),
 ]
 
@@ -82,9 +83,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    events = ', '.join(sorted({f"'{event}'" for event, *_ in ARROWS}))
-    op.execute(f"DELETE FROM attempt_history WHERE event IN ({events})")
-    op.execute(f"DELETE FROM arrows WHERE event IN ({events})")
+    arrows = ', '.join(f"('{event}', '{source}', '{target}', '{reason}')" for event, source, target, reason in ARROWS)
+    for table in ('attempt_history', 'arrows'):
+        op.execute(f"DELETE FROM {table} WHERE (event, from_state, to_state, reason) IN ({arrows})")
     op.drop_constraint('a_pause_has_a_reason', 'carrier_accounts')
     op.drop_constraint('a_live_leg_has_a_name', 'attempts')
     op.drop_constraint('deleted_is_over', 'attempts')
