@@ -98,6 +98,8 @@ _FORGOTTEN: Mapping[str, str] = MappingProxyType(
     {
         # As of November 2026, libphonenumber 9.0.43.
         "1907581": "America/Anchorage",  # Unalaska is given the time of Honolulu, an hour or two behind
+        "611800": "Australia/Darwin",  # which keeps no summer time, between Perth and Adelaide
+        "614": "Australia/Darwin",
         "7800": "Europe/Kaliningrad",  # Bucharest stands in for it among Russia's zones, an hour ahead in summer
         "79": "Europe/Kaliningrad",
     }

@@ -126,7 +126,7 @@ MANY: tuple[tuple[str, Callable[[random.Random], Iterator[str]], float], ...] = 
     ("the world, from country to country", of_the_world, BAR_US),
     ("Slovak mobiles, one zone", lambda dice: alike(SLOVAK, dice), BAR_US),
     ("an American area code, one zone", lambda dice: alike(AMERICAN, dice), BAR_US),
-    ("Australian mobiles, four zones", lambda dice: alike(AUSTRALIAN, dice), BAR_US),
+    ("Australian mobiles, five zones", lambda dice: alike(AUSTRALIAN, dice), BAR_US),
     ("American toll-free, 42 zones", toll_free, BAR_MANY_ZONES_US),
 )
 FIRST = (

@@ -38,7 +38,7 @@ UNIVERSAL_TOLL_FREE = "+80012345678"
             AUSTRALIAN_MOBILE,
             NumberKind.MOBILE,
             "AU",
-            ("Australia/Adelaide", "Australia/Brisbane", "Australia/Perth", "Australia/Sydney"),
+            ("Australia/Adelaide", "Australia/Brisbane", "Australia/Darwin", "Australia/Perth", "Australia/Sydney"),
             id="a nationwide mobile is in each zone where more than a few people live",
         ),
         pytest.param("+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",), id="not on the Chathams"),

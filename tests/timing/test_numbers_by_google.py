@@ -129,6 +129,8 @@ THE_AREA_ADDED: Mapping[tuple[str, str], frozenset[tuple[str, ...]]] = {
 FORGOTTEN_ADDED = {
     # Where some of these numbers are and Google's code does not say.
     "+1907581": "America/Anchorage",
+    "+611800": "Australia/Darwin",
+    "+614": "Australia/Darwin",
     "+7800": "Europe/Kaliningrad",
     "+79": "Europe/Kaliningrad",
 }
