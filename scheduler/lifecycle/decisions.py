@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from scheduler.domain.attempt import (
@@ -244,7 +244,7 @@ def _on_news_of_a_call_in_progress(
         events.append(Placed(call_sid=news.call_sid, look_at=look_at))
     answered_by = news.answered_by or attempt.answered_by
     if news.rank is Rank.OVER:
-        known = CallNews(call_sid=news.call_sid, status=news.status, answered_by=answered_by, sip_code=news.sip_code)
+        known = replace(news, answered_by=answered_by)
         events.append(Ended(reason=reason_of(known), ended_at=now, answered_by=answered_by, duration=news.duration))
     elif news.rank > attempt.heard_rank:
         events.append(Progressed(rank=news.rank, answered_by=news.answered_by))
@@ -301,10 +301,9 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
         look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
         return (LegSeen(call_sid=news.call_sid, rank=news.rank, look_at=look_at, answered_by=news.answered_by),)
     answered_by = news.answered_by or attempt.answered_by
-    known = CallNews(call_sid=news.call_sid, status=news.status, answered_by=answered_by, sip_code=news.sip_code)
     return (
         Proven(
-            reason=reason_of(known),
+            reason=reason_of(replace(news, answered_by=answered_by)),
             call_sid=news.call_sid,
             ended_at=now,
             answered_by=answered_by,

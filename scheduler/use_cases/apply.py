@@ -51,7 +51,8 @@ from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.json_forms import STORY, request_from_json
 from scheduler.timing import callee_zones
 from scheduler.use_cases.bell import Bell
-from scheduler.use_cases.consequences import Consequences, callee_from
+from scheduler.use_cases.consequences import Consequences
+from scheduler.use_cases.seen import callee_from, callee_of
 from scheduler.use_cases.submit import lock_busy, lock_interview, no_such
 
 _log = log(__name__)
@@ -384,17 +385,6 @@ class Apply:
             cancelled = Cancelled(reason=Reason.CANCELLED_BY_USER)
             attempt = turn.stores.attempts.save(attempt, cancelled, turn.actor, turn.now)
         turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
-
-
-def callee_of(candidate: Candidate, company: Company) -> Callee:
-    """All that decides when this candidate may be called. Raises PhoneNumberInvalid."""
-    number = candidate.phone_number
-    return Callee(
-        number=None if number is None else callee_zones.read_number(number),
-        timezone=candidate.timezone,
-        consent_until=candidate.gdpr_expiry_date,
-        settings=company.settings,
-    )
 
 
 def _agent(stores: Stores, company: Company, agent_id: UUID) -> Agent:

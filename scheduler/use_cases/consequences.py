@@ -17,20 +17,17 @@ from scheduler.domain.attempt import (
 )
 from scheduler.domain.call import CallNews, Rank
 from scheduler.domain.interview import Interview, InterviewStatus
-from scheduler.domain.refusals import PhoneNumberInvalid, TimezoneUnknown
+from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import decisions, interviews, retries, scheduling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
 from scheduler.logs import log
-from scheduler.persistence.attempts import CalleeRow
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.stray_calls import StrayCall
-from scheduler.timing import callee_zones
-from scheduler.timing.callee_zones import CalleeNumber
+from scheduler.use_cases.seen import callee_from
 
 _log = log(__name__)
 
@@ -59,23 +56,6 @@ def sound(stores: Stores, alarmed: Alarmed, now: datetime) -> None:
         attempt_id=str(attempt.id),
         company_id=str(attempt.company_id),
     )
-
-
-def callee_from(row: CalleeRow) -> Callee:
-    return Callee(
-        number=number_or_none(row.phone_number),
-        timezone=row.timezone,
-        consent_until=row.gdpr_expiry_date,
-        settings=row.settings,
-    )
-
-
-def number_or_none(text: str | None) -> CalleeNumber | None:
-    """The candidate's present number; None also when it is one no more, so that its line is nobody's."""
-    try:
-        return None if text is None else callee_zones.read_number(text)
-    except PhoneNumberInvalid:
-        return None
 
 
 class Consequences:
@@ -125,9 +105,7 @@ class Consequences:
         if is_busy(before) and not is_busy(attempt):
             self._free_line(stores, attempt, now)
         if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
-            attempt = self._unless_over(stores, interview, attempt, actor, now)
-        if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
-            attempt = self._as_things_are_now(stores, attempt, now)
+            attempt = self._come_back(stores, interview, attempt, actor, now)
         if any(isinstance(event, LegSeen | Proven) for event in events):
             self._cancel_successor(stores, interview, attempt, actor, now)
         if is_over(attempt) and not has_live_leg(attempt):
@@ -149,12 +127,10 @@ class Consequences:
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
         stores.lines.rest(attempt.id, same, now + self._policy.line_gap)
 
-    def _unless_over(
-        self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
-    ) -> Attempt:
-        """What comes back while its interview was deleted or cancelled meanwhile waits for nothing."""
+    def _come_back(self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime) -> Attempt:
+        """What is pending again takes things as they are now; where its interview is over it waits for nothing."""
         if interviews.may_go_on(interview):
-            return attempt
+            return self._as_things_are_now(stores, attempt, now)
         if interview.deleted_at is not None:
             reason = Reason.INTERVIEW_DELETED
         elif interview.status is InterviewStatus.CANCELLED:

@@ -25,7 +25,6 @@ from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, Car
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import breaker, decisions
-from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
 from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
 from scheduler.lifecycle.policy import DEFERRED_DELAY, LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
@@ -34,7 +33,8 @@ from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import Database, DatabaseAway, Stores
-from scheduler.use_cases.consequences import Alarmed, Consequences, callee_from, number_or_none
+from scheduler.use_cases.consequences import Alarmed, Consequences
+from scheduler.use_cases.seen import callee_from, situation_from
 
 _log = log(__name__)
 _ACTOR = "dial"
@@ -166,16 +166,14 @@ class Dial:
             return None
         now = self._now()
         skew = row.database_clock - (before + (after - before) / 2)
-        verdict = decisions.on_last_look(self._as_seen(row, skew), attempt.epoch, now, self._policy)
+        situation = situation_from(row, self._hasher, skew)
+        verdict = decisions.on_last_look(situation, attempt.epoch, now, self._policy)
         if isinstance(verdict, NotMine):
             return None
         if isinstance(verdict, GoAhead):
             return self._order(row)
         self._give_back(attempt, verdict, now)
         return None
-
-    def _as_seen(self, row: LookRow, skew: timedelta) -> Situation:
-        return situation_from(row, self._hasher, skew)
 
     def _order(self, row: LookRow) -> CallOrder:
         assert row.phone_number is not None
@@ -276,29 +274,6 @@ class Dial:
                 if isinstance(heard, Alarm):
                     return [Alarmed(heard, present)]
         return []
-
-
-def situation_from(row: LookRow, hasher: Hasher, skew: timedelta = timedelta()) -> Situation:
-    """What the rules ask, from what the database says."""
-    number = number_or_none(row.phone_number)
-    attempt = row.attempt
-    is_its_line = number is not None and hasher.number(number.e164) == attempt.number_hash
-    return Situation(
-        attempt=attempt,
-        callee=Callee(number=number, timezone=row.timezone, consent_until=row.gdpr_expiry_date, settings=row.settings),
-        line=Line(
-            mine=is_its_line and row.line_holder == attempt.id,
-            held_by_another=row.line_holder not in {None, attempt.id},
-            free_at=None if row.line_interview == attempt.interview_id else row.line_free_at,
-        ),
-        interview_over=row.interview_over,
-        command_waiting=row.command_waiting,
-        account_paused=row.account_paused,
-        company_paused=row.company_paused,
-        company_deleted=row.company_deleted,
-        breaker=row.breaker,
-        database_skew=skew,
-    )
 
 
 def _callee(stores: Stores, attempt: Attempt, answer: CarrierAnswer) -> Callee | None:

@@ -22,8 +22,7 @@ from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
-from scheduler.use_cases.apply import callee_of
-from scheduler.use_cases.dial import situation_from
+from scheduler.use_cases.seen import callee_of, situation_from
 from scheduler.use_cases.submit import no_such, reached_company
 
 __all__ = ["Carrier", "Explain", "Waiting", "etag_of", "waits_for"]

@@ -20,7 +20,8 @@ from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
-from scheduler.use_cases.consequences import Consequences, callee_from
+from scheduler.use_cases.consequences import Consequences
+from scheduler.use_cases.seen import callee_from
 from scheduler.use_cases.submit import no_such, reached_company
 
 _log = log(__name__)

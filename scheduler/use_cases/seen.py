@@ -1,0 +1,65 @@
+"""What the rules ask of a person and of an attempt, from what the database says of them."""
+
+from datetime import timedelta
+
+from scheduler.domain.candidate import Candidate
+from scheduler.domain.company import Company
+from scheduler.domain.refusals import PhoneNumberInvalid
+from scheduler.hashing import Hasher
+from scheduler.lifecycle.blocks import Line, Situation
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.persistence.attempts import CalleeRow, LookRow
+from scheduler.timing import callee_zones
+from scheduler.timing.callee_zones import CalleeNumber
+
+
+def callee_of(candidate: Candidate, company: Company) -> Callee:
+    """All that decides when this candidate may be called. Raises PhoneNumberInvalid."""
+    number = candidate.phone_number
+    return Callee(
+        number=None if number is None else callee_zones.read_number(number),
+        timezone=candidate.timezone,
+        consent_until=candidate.gdpr_expiry_date,
+        settings=company.settings,
+    )
+
+
+def callee_from(row: CalleeRow | LookRow) -> Callee:
+    """The same for somebody who is to be called already: a number that is none any more is no number."""
+    return Callee(
+        number=_number_or_none(row.phone_number),
+        timezone=row.timezone,
+        consent_until=row.gdpr_expiry_date,
+        settings=row.settings,
+    )
+
+
+def situation_from(row: LookRow, hasher: Hasher, skew: timedelta = timedelta()) -> Situation:
+    """All that decides whether an attempt may ring; `skew` is the database's clock less ours."""
+    callee = callee_from(row)
+    attempt = row.attempt
+    is_its_line = callee.number is not None and hasher.number(callee.number.e164) == attempt.number_hash
+    return Situation(
+        attempt=attempt,
+        callee=callee,
+        line=Line(
+            mine=is_its_line and row.line_holder == attempt.id,
+            held_by_another=row.line_holder not in {None, attempt.id},
+            free_at=None if row.line_interview == attempt.interview_id else row.line_free_at,
+        ),
+        interview_over=row.interview_over,
+        command_waiting=row.command_waiting,
+        account_paused=row.account_paused,
+        company_paused=row.company_paused,
+        company_deleted=row.company_deleted,
+        breaker=row.breaker,
+        database_skew=skew,
+    )
+
+
+def _number_or_none(text: str | None) -> CalleeNumber | None:
+    """The candidate's present number; None also when it is one no more, so that its line is nobody's."""
+    try:
+        return None if text is None else callee_zones.read_number(text)
+    except PhoneNumberInvalid:
+        return None
