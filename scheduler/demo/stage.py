@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import requests
 
 from scheduler.clock import Now
 from scheduler.demo.calls import BUSY_RETRY_AFTER, SampleCall, Then, moved_to
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.company import DEFAULT_DELAYS, Company, CompanySettings, RetryPolicy
+from scheduler.domain.company import DEFAULT_DELAYS, RetryPolicy
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.system import Running
+from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.pauses import Pauses
 
@@ -123,24 +123,10 @@ class Stage:
 
     def second_client(self) -> Client:
         """Another company, with an agent and a key of its own."""
-        now = self._now()
-        company = Company(id=uuid4(), name="Second company", settings=CompanySettings(), created_at=now, updated_at=now)
-        agent = Agent(
-            id=uuid4(),
-            company_id=company.id,
-            name="Generic interviewer",
-            type=AgentType.PHONE,
-            focus=AgentFocus.GENERIC,
-            language="EN",
-            duration=timedelta(minutes=30),
-            created_at=now,
-            updated_at=now,
-        )
-        with self._database.transaction() as stores:
-            stores.companies.add(company)
-            stores.agents.add(agent, stores.phone_numbers.add(uuid4(), company.id, _SECOND_CALLER_ID, now))
-        _, key = self._keys.create(kind=KeyKind.REGULAR, name="demo", company_id=company.id, principal_id=company.id)
-        return Client(company_id=company.id, agent_id=agent.id, key=key)
+        installation = Installation(self._database, self._keys, self._now)
+        company_id, agent_id = installation.add_company("Second company", _SECOND_CALLER_ID)
+        _, key = self._keys.create(kind=KeyKind.REGULAR, name="demo", company_id=company_id, principal_id=company_id)
+        return Client(company_id=company_id, agent_id=agent_id, key=key)
 
     def pause(self, client: Client) -> None:
         """What `duecall pause COMPANY_ID` does."""

@@ -41,7 +41,7 @@ class Installation:
         number = callee_zones.read_number(caller_id).e164
         now = self._now()
         with self._database.transaction() as stores:
-            company = stores.companies.first() or _new_company(stores, now)
+            company = stores.companies.first() or _new_company(stores, "First company", uuid4(), now)
             number_id = stores.phone_numbers.add(uuid4(), company.id, number, now)
             agent = stores.agents.first(company.id) or _new_agent(stores, company, number_id, now)
             stores.keys.revoke_named(_KEY_NAME, now)
@@ -68,6 +68,15 @@ class Installation:
         )
         return secret
 
+    def add_company(self, name: str, caller_id: str) -> tuple[UUID, UUID]:
+        """Another company with all it needs to call: its id and its agent's. Raises PhoneNumberInvalid."""
+        number = callee_zones.read_number(caller_id).e164
+        now = self._now()
+        with self._database.transaction() as stores:
+            company = _new_company(stores, name, None, now)
+            number_id = stores.phone_numbers.add(uuid4(), company.id, number, now)
+            return company.id, _new_agent(stores, company, number_id, now).id
+
     def add_number(self, company_id: UUID, number: str) -> UUID:
         """Another number that the company may call from. Raises PhoneNumberInvalid."""
         e164 = callee_zones.read_number(number).e164
@@ -75,12 +84,12 @@ class Installation:
             return stores.phone_numbers.add(uuid4(), company_id, e164, self._now())
 
 
-def _new_company(stores: Stores, now: datetime) -> Company:
+def _new_company(stores: Stores, name: str, ats_principal_id: UUID | None, now: datetime) -> Company:
     company = Company(
         id=uuid4(),
-        name="First company",
+        name=name,
         settings=CompanySettings(),
-        ats_principal_id=uuid4(),
+        ats_principal_id=ats_principal_id,
         created_at=now,
         updated_at=now,
     )
