@@ -20,6 +20,7 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
 from scheduler.settings import settings
+from scheduler.timing import callee_zones
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.pauses import Pauses
 from tests.builders import (
@@ -36,6 +37,7 @@ from tests.builders import (
 from tests.conftest import NOON, Seeded, TestClock, seed
 
 NUMBER = "+421915777888"
+AUSTRALIAN_MOBILE = "+61412345678"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,36 +144,39 @@ def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall
 
 
 @pytest.mark.parametrize(
-    ("clock", "told"),
+    ("clock", "number", "told"),
     [
         pytest.param(
             CalleeClock(source=TimezoneSource.OFFSET, offset=-timedelta(hours=2)),
+            None,
             ["Thu 02 Apr 10:00:00 at -02:00", "the request named this offset"],
             id="an offset",
         ),
         pytest.param(
             CalleeClock(
                 source=TimezoneSource.PHONE_NUMBER,
-                zones=("America/New_York", "America/St_Johns", "Pacific/Guam", "Pacific/Honolulu"),
+                zones=callee_zones.read_number(AUSTRALIAN_MOBILE).zones,
             ),
+            AUSTRALIAN_MOBILE,
             [
-                "4 time zones",
+                "5 time zones",
                 "all of them must be open",
-                "Thu 02 Apr 12:00:00 in Pacific/Honolulu to Fri 03 Apr 08:00:00 in Pacific/Guam",
+                "Fri 03 Apr 08:00:00 in Australia/Perth to Fri 03 Apr 11:00:00 in Australia/Sydney",
             ],
             id="many zones: their number, and the ends of the day that they span",
         ),
         pytest.param(
             CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/Lisbon",)),
+            None,
             ["Thu 02 Apr 13:00:00 in Europe/Lisbon", "the candidate's own zone"],
             id="the candidate's",
         ),
     ],
 )
 def test_it_is_told_whose_clock_decided_and_why(
-    duecall: Duecall, house: House, clock: CalleeClock, told: Sequence[str]
+    duecall: Duecall, house: House, clock: CalleeClock, number: str | None, told: Sequence[str]
 ) -> None:
-    attempt = a_pending_attempt(house, clock=clock)
+    attempt = a_pending_attempt(house, number, clock=clock)
     page = duecall(f"explain {attempt.id}").told
     for each in told:
         assert each in page
