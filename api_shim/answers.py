@@ -10,15 +10,33 @@ from pydantic import BaseModel
 
 from api_shim import errors
 from api_shim.house import house
+from api_shim.schemas.agent import AgentView
+from api_shim.schemas.candidate import CandidateView
 from api_shim.schemas.command import CommandView, WaitingView
+from api_shim.schemas.company import CompanyView
 from api_shim.schemas.envelope import Answer, ErrorView
 from api_shim.schemas.interview import AttemptView, InterviewView
+from api_shim.schemas.job import JobView
+from scheduler.domain.agent import Agent
+from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
+from scheduler.domain.company import Company
 from scheduler.domain.interview import InterviewStory
+from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
+from scheduler.domain.record import Record
 from scheduler.domain.refusals import AccessDenied, NotFound
 from scheduler.persistence.json_forms import STORY
+from scheduler.use_cases.writes import Written
 
+_MAKING = frozenset(
+    {
+        CommandKind.CREATE_COMPANY,
+        CommandKind.CREATE_JOB,
+        CommandKind.CREATE_CANDIDATE,
+        CommandKind.CREATE_AGENT,
+    }
+)
 _TELLING_AN_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
 
 
@@ -56,6 +74,29 @@ def applied(request: Request, command: Command, metadata: dict[str, Any], header
     if data is None:
         return Response(status_code=status, headers=dict(headers))
     return answered(request, data, status, headers)
+
+
+def written(request: Request, kind: CommandKind, done: Written) -> Response:
+    """What became of a write that the API did itself."""
+    headers = {"Idempotent-Replayed": "true"} if done.replayed else {}
+    if done.refusal is not None:
+        return errors.refused(request, done.refusal, headers)
+    if done.record is None:
+        return answered(request, True, headers=headers)
+    status = HTTPStatus.CREATED if kind in _MAKING else HTTPStatus.OK
+    return answered(request, _record_view(done.record), status, headers)
+
+
+def _record_view(record: Record) -> BaseModel:
+    match record:
+        case Company():
+            return CompanyView.of(record)
+        case Job():
+            return JobView.of(record)
+        case Candidate():
+            return CandidateView.of(record)
+        case Agent():
+            return AgentView.of(record)
 
 
 def command_view(request: Request, command: Command, metadata: dict[str, Any]) -> CommandView:
@@ -109,6 +150,9 @@ def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple
             return HTTPStatus.CREATED, _attempt(request, command)
         case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT:
             return HTTPStatus.NO_CONTENT, None
+        case _:  # the API's own write: what it made is found at its own address
+            status = HTTPStatus.CREATED if command.kind in _MAKING else HTTPStatus.OK
+            return status, None
 
 
 def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:

@@ -9,7 +9,19 @@ from fastapi import FastAPI
 from api_shim import errors
 from api_shim.front_door import FrontDoor
 from api_shim.house import House, places
-from api_shim.routes import call_attempts, call_times, carrier, commands, health, interviews
+from api_shim.routes import (
+    agents,
+    call_attempts,
+    call_times,
+    candidates,
+    carrier,
+    commands,
+    companies,
+    health,
+    interviews,
+    jobs,
+    phone_numbers,
+)
 from api_shim.stopping import told_to_stop
 from api_shim.waiting import Waiter
 from scheduler import assembly
@@ -45,7 +57,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(FrontDoor)
     errors.handle_in(app)
-    for resource in (interviews, call_attempts, call_times, commands, carrier, health):
+    for resource in (
+        companies,
+        jobs,
+        candidates,
+        agents,
+        phone_numbers,
+        interviews,
+        call_attempts,
+        call_times,
+        commands,
+        carrier,
+        health,
+    ):
         app.include_router(resource.router)
     return app
 

@@ -1,5 +1,6 @@
 """Who asks, and may they? The key is looked at before anything else of a request."""
 
+from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
@@ -15,6 +16,18 @@ from scheduler.domain.refusals import InvalidApiKey
 READ_INTERVIEWS = "read:interviews"
 WRITE_INTERVIEWS = "write:interviews"
 DELETE_INTERVIEWS = "delete:interviews"
+READ_COMPANIES = "read:companies"
+WRITE_COMPANIES = "write:companies"
+READ_JOBS = "read:jobs"
+WRITE_JOBS = "write:jobs"
+DELETE_JOBS = "delete:jobs"
+READ_CANDIDATES = "read:candidates"
+WRITE_CANDIDATES = "write:candidates"
+DELETE_CANDIDATES = "delete:candidates"
+READ_AGENTS = "read:agents"
+WRITE_AGENTS = "write:agents"
+DELETE_AGENTS = "delete:agents"
+READ_PHONE_NUMBERS = "read:phone-numbers"
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -37,32 +50,35 @@ async def principal(
 
 
 Reader = Annotated[Principal, Security(principal, scopes=[READ_INTERVIEWS])]
-Writer = Annotated[Principal, Security(principal, scopes=[WRITE_INTERVIEWS])]
-Deleter = Annotated[Principal, Security(principal, scopes=[DELETE_INTERVIEWS])]
 
 
-_COMPANY_ID = Query(
-    alias="companyId",
-    description="Which company; required with an ATS key, ignored with a regular one.",
-    json_schema_extra={"format": "uuid"},
-)
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Who asks, and about which company; None: a regular key's own."""
+
+    principal: Principal
+    company_id: UUID | None
 
 
-def company_read(principal: Reader, company_id: Annotated[str | None, _COMPANY_ID] = None) -> UUID | None:
-    return _company(principal, company_id)
+def asker(
+    principal: Annotated[Principal, Depends(principal)],
+    company_id: Annotated[
+        str | None,
+        Query(
+            alias="companyId",
+            description="Which company; required with an ATS key, ignored with a regular one.",
+            json_schema_extra={"format": "uuid"},
+        ),
+    ] = None,
+) -> Asker:
+    return Asker(principal=principal, company_id=_company(principal, company_id))
 
 
-def company_written(principal: Writer, company_id: Annotated[str | None, _COMPANY_ID] = None) -> UUID | None:
-    return _company(principal, company_id)
-
-
-def company_deleted_in(principal: Deleter, company_id: Annotated[str | None, _COMPANY_ID] = None) -> UUID | None:
-    return _company(principal, company_id)
+def company_read(asking: Annotated[Asker, Security(asker, scopes=[READ_INTERVIEWS])]) -> UUID | None:
+    return asking.company_id
 
 
 CompanyRead = Annotated[UUID | None, Depends(company_read)]
-CompanyWritten = Annotated[UUID | None, Depends(company_written)]
-CompanyDeletedIn = Annotated[UUID | None, Depends(company_deleted_in)]
 
 
 def _company(asking: Principal, company_id: str | None) -> UUID | None:

@@ -1,26 +1,30 @@
 """How a request becomes a command, and how what became of it is told: the same for every command route."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Concatenate, ParamSpec
 from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi.responses import Response
 
-from api_shim import answers, json_body
+from api_shim import answers, auth, json_body
 from api_shim.asked import Asked, HowAsked
-from api_shim.auth import CompanyDeletedIn, CompanyWritten, Deleter, Writer
+from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Asker, asker
 from api_shim.errors import IdempotencyInProgress, invalid_fields
 from api_shim.house import house
 from api_shim.schemas.fields import FieldError
 from scheduler.domain import command as wishes
-from scheduler.domain.command import Command, CommandState
+from scheduler.domain.command import Command, CommandKind, CommandState
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import NotFound
 from scheduler.hashing import fingerprint
 from scheduler.persistence.database import DatabaseAway
+from scheduler.persistence.inbox import StillRunning
 from scheduler.use_cases.submit import Accepted
+from scheduler.use_cases.writes import Sent, Written
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,28 @@ class Sender:
         request_hash = self._hash_of(raw)
         accepted = await (self._earlier(request_hash, stale) if stale else self._submit(wish, request_hash))
         return await self._answer(accepted, metadata)
+
+    async def write(
+        self,
+        kind: CommandKind,
+        verb: Callable[Concatenate[Sent, P], Written],
+        raw: dict[str, Any],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Response:
+        """Have the API do it now, and tell what became of it. `raw` is the body as it was sent."""
+        here = house(self.request)
+        sent = Sent(
+            kind=kind,
+            principal=self.principal,
+            idempotency_key=self.asked.idempotency_key,
+            request_hash=self._hash_of(raw),
+        )
+        try:
+            written = await here.ask(verb, sent, *args, **kwargs)
+        except StillRunning as earlier:
+            raise IdempotencyInProgress from earlier
+        return answers.written(self.request, kind, written)
 
     async def _submit(self, wish: wishes.Request, request_hash: bytes) -> Accepted:
         here = house(self.request)
@@ -99,13 +125,17 @@ class Sender:
         return fingerprint(method.encode(), path.encode(), json_body.canonical(raw), self.asked.if_match)
 
 
-def writer(request: Request, principal: Writer, company_id: CompanyWritten, asked: HowAsked) -> Sender:
-    return Sender(request=request, principal=principal, company_id=company_id, asked=asked)
+def sender(request: Request, asking: Annotated[Asker, Depends(asker)], asked: HowAsked) -> Sender:
+    """Who sends, and how; with the scope that the route names."""
+    return Sender(request=request, principal=asking.principal, company_id=asking.company_id, asked=asked)
 
 
-def deleter(request: Request, principal: Deleter, company_id: CompanyDeletedIn, asked: HowAsked) -> Sender:
-    return Sender(request=request, principal=principal, company_id=company_id, asked=asked)
+def sender_of_companies(
+    request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked
+) -> Sender:
+    """The same, where the address itself says which company it is about, or there is none yet."""
+    return Sender(request=request, principal=principal, company_id=None, asked=asked)
 
 
-FromWriter = Annotated[Sender, Depends(writer)]
-FromDeleter = Annotated[Sender, Depends(deleter)]
+FromWriter = Annotated[Sender, Security(sender, scopes=[WRITE_INTERVIEWS])]
+FromDeleter = Annotated[Sender, Security(sender, scopes=[DELETE_INTERVIEWS])]

@@ -25,6 +25,7 @@ _WHEN = {
     503: ("The database is away; nothing was changed.", "DATABASE_AWAY"),
 }
 _OF_A_COMMAND = (400, 401, 403, 404, 409, 413, 422, 500, 503)
+"""What every request may be answered that changes something; an address without an id has no 404 of its own."""
 _REPLAYED = {
     "Idempotent-Replayed": {
         "description": "`true` when this Idempotency-Key was answered before; this is that answer.",
@@ -47,6 +48,12 @@ def command_answers(done: HTTPStatus, model: type[Answer[Any]] | None, says: str
         202: accepted,
         **error_answers(*_OF_A_COMMAND, refusals=refusals),
     }
+
+
+def written_answers(done: HTTPStatus, model: type[Answer[Any]], says: str, *refusals: type[Refused]) -> Told:
+    """The answers of a route whose write the API does itself: done, and every error; never 202."""
+    told = {"description": says, "headers": _REPLAYED, "model": model}
+    return {int(done): told, **error_answers(*_OF_A_COMMAND, refusals=refusals)}
 
 
 def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = ()) -> Told:

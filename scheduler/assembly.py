@@ -8,17 +8,22 @@ from scheduler.clock import Now, clock
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings
+from scheduler.use_cases.agents import Agents
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.candidates import Candidates
+from scheduler.use_cases.companies import Companies
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial, Dialler
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.jobs import Jobs
 from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
+from scheduler.use_cases.writes import Writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,10 @@ class Doors:
     submit: Submit
     hear: Hear
     explain: Explain
-    records: Records
+    companies: Companies
+    jobs: Jobs
+    candidates: Candidates
+    agents: Agents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
     consequences = Consequences(database, hasher, policy, now)
+    writes = Writes(database, now)
     return Doors(
         database=database,
         now=now,
@@ -61,7 +70,10 @@ def doors(settings: Settings, bell: Bell) -> Doors:
         submit=Submit(database, bell, now),
         hear=Hear(database, bell, TwilioCallbacks(carrier(settings)), consequences, now),
         explain=Explain(database, hasher, policy, now),
-        records=Records(database, bell, hasher, consequences, policy, now),
+        companies=Companies(database, writes, bell, settings.default_caller_id),
+        jobs=Jobs(database, writes),
+        candidates=Candidates(database, writes, bell),
+        agents=Agents(database, writes),
     )
 
 
@@ -81,7 +93,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
         hear=Hear(database, bell, TwilioCallbacks(account), consequences, now),
         settle=Settle(database, TwilioDesk(account, policy), consequences, policy, now),
         release=Release(database, bell, account_id(settings, database, now), policy, now),
-        records=Records(database, bell, hasher, consequences, policy, now),
+        records=Records(database, hasher, consequences, policy, now),
     )
 
 

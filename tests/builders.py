@@ -1,7 +1,7 @@
 """Attempts in each state, made by the product's own verbs and named by what they are."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -13,7 +13,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Created, Event, Phas
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
-from scheduler.domain.company import EVERY_DAY, CallTimeInterval
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
@@ -21,8 +21,12 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.timing import callee_zones
+from scheduler.use_cases.candidates import Candidates
+from scheduler.use_cases.companies import Companies
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial
+from scheduler.use_cases.records import Records
+from scheduler.use_cases.writes import Sent, Writes, Written
 
 ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
 """For tests that run on the machine's clock, at whatever hour."""
@@ -143,6 +147,62 @@ class House:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock(attempt.id)
             return self.consequences.take_in(stores, interview, locked, events, actor, self.now())
+
+
+class WasRefused(Exception):
+    """What a write was answered with; its text is the refusal's code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Where and on whose clock a candidate is reached."""
+
+    phone_number: str | None
+    timezone: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clerk:
+    """Writes what the API writes itself, and looks at what that changes, as a worker does."""
+
+    house: House
+    bell: KeptBell
+
+    def change_settings(self, principal: Principal, settings: CompanySettings) -> None:
+        companies = Companies(self.house.database, self._writes, self.bell, None)
+        company_id = principal.company_id
+        assert company_id is not None
+        changes = {"settings": {each.name: getattr(settings, each.name) for each in fields(settings)}}
+        _done(companies.change(_sent(CommandKind.UPDATE_COMPANY, principal), company_id, changes))
+
+    def change_reach(self, principal: Principal, candidate_id: UUID, reach: Reach) -> None:
+        sent = _sent(CommandKind.UPDATE_CANDIDATE, principal)
+        changes = {"phone_number": reach.phone_number, "timezone": reach.timezone}
+        _done(self._candidates.change(sent, None, candidate_id, changes))
+
+    def delete_candidate(self, principal: Principal, candidate_id: UUID) -> None:
+        _done(self._candidates.delete(_sent(CommandKind.DELETE_CANDIDATE, principal), None, candidate_id))
+
+    def reresolve(self) -> None:
+        house = self.house
+        Records(house.database, house.hasher, house.consequences, house.policy, house.now).reresolve()
+
+    @property
+    def _candidates(self) -> Candidates:
+        return Candidates(self.house.database, self._writes, self.bell)
+
+    @property
+    def _writes(self) -> Writes:
+        return Writes(self.house.database, self.house.now)
+
+
+def _sent(kind: CommandKind, principal: Principal) -> Sent:
+    return Sent(kind=kind, principal=principal, idempotency_key=None, request_hash=b"")
+
+
+def _done(written: Written) -> None:
+    if written.refusal is not None:
+        raise WasRefused(written.refusal.code)
 
 
 def a_house(

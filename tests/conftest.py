@@ -7,7 +7,7 @@ not looked at: a test must never empty somebody's database.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -155,7 +155,7 @@ def seed(database: Database, instant: datetime, **settings: object) -> Seeded:
     with database.transaction() as stores:
         stores.companies.add(company)
         number_id = stores.phone_numbers.add(uuid4(), company.id, CALLER, instant)
-        stores.agents.add(agent, number_id)
+        stores.agents.add(replace(agent, phone_number_id=number_id))
     return Seeded(company_id=company.id, agent_id=agent.id, phone_number_id=number_id)
 
 

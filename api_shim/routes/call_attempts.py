@@ -3,11 +3,11 @@
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import answers, json_body
-from api_shim.addresses import AttemptId, InterviewId
+from api_shim.addresses import AskedSlice, AttemptId, InterviewId
 from api_shim.asked import IfMatch
 from api_shim.auth import CompanyRead, Reader
 from api_shim.commanding import FromWriter
@@ -31,8 +31,6 @@ _ETAG = {
 }
 router = APIRouter(route_class=json_body.JsonRoute, tags=["call attempts"])
 
-_PAGE = Query(ge=1, le=10_000)
-_LIMIT = Query(ge=1, le=100)
 _AS_SOON_AS_ALLOWED = CallRequest()
 
 
@@ -47,12 +45,11 @@ async def list_call_attempts(
     principal: Reader,
     company_id: CompanyRead,
     interview_id: InterviewId,
-    page: Annotated[int, _PAGE] = 1,
-    limit: Annotated[int, _LIMIT] = 20,
+    asked: AskedSlice,
 ) -> JSONResponse:
     here = house(request)
     story = await here.ask(here.doors.explain.interview, principal, company_id, interview_id)
-    return answers.answered(request, attempt_page(story, page, limit, here.doors.now()))
+    return answers.answered(request, attempt_page(story, asked, here.doors.now()))
 
 
 @router.post(

@@ -1,12 +1,16 @@
 """The one shape of every JSON answer."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from scheduler.domain.listing import Listed
+
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Wire(BaseModel):
@@ -66,3 +70,19 @@ class Page(Wire, Generic[T]):
 
     items: list[T]
     pagination: Pagination
+
+    @classmethod
+    def of(cls, listed: Listed[V], view: Callable[[V], T]) -> Self:
+        asked, total = listed.asked, listed.total
+        total_pages = -(-total // asked.limit)
+        return cls(
+            items=[view(each) for each in listed.items],
+            pagination=Pagination(
+                page=asked.page,
+                limit=asked.limit,
+                total=total,
+                total_pages=total_pages,
+                has_next_page=asked.page < total_pages,
+                has_previous_page=asked.page > 1,
+            ),
+        )

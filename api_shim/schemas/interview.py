@@ -6,10 +6,11 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, Page, Pagination, Wire
+from api_shim.schemas.envelope import Answer, Page, Wire
 from scheduler.domain.agent import AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus, InterviewStory
+from scheduler.domain.listing import Listed, Slice
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
@@ -145,21 +146,11 @@ class AttemptsAnswer(Answer[AttemptPage]):
     """A page of attempts."""
 
 
-def attempt_page(story: InterviewStory, page: int, limit: int, now: datetime) -> AttemptPage:
+def attempt_page(story: InterviewStory, asked: Slice, now: datetime) -> AttemptPage:
     newest_first = story.attempts[::-1]
-    total_pages = -(-len(newest_first) // limit)
-    shown = newest_first[(page - 1) * limit : page * limit]
-    return AttemptPage(
-        items=[AttemptView.of(attempt, now) for attempt in shown],
-        pagination=Pagination(
-            page=page,
-            limit=limit,
-            total=len(newest_first),
-            total_pages=total_pages,
-            has_next_page=page < total_pages,
-            has_previous_page=page > 1,
-        ),
-    )
+    shown = newest_first[asked.offset : asked.offset + asked.limit]
+    listed = Listed(items=shown, total=len(newest_first), asked=asked)
+    return AttemptPage.of(listed, lambda attempt: AttemptView.of(attempt, now))
 
 
 def _scheduled_at(story: InterviewStory) -> datetime | None:

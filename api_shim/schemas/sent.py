@@ -10,7 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from api_shim.schemas.envelope import Wire
 from api_shim.schemas.fields import OURS, FieldError
+from scheduler.domain.record import Changes
 from scheduler.lifecycle.metadata import fault
+from scheduler.timing import callee_zones
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
@@ -49,11 +51,18 @@ def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
+def _a_country(code: str) -> str:
+    if not callee_zones.is_country(code):
+        raise _not("invalid_country", "This must be a country's two-letter code (ISO 3166), such as SK.")
+    return code
+
+
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
 Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)]
 Day = Annotated[date, BeforeValidator(_a_date)]
 ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$"), AfterValidator(_a_country)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 
 A_TIME = Field(
@@ -67,6 +76,16 @@ class Strict(Wire):
     """Fields that are not known are refused by name: a typo must not lose a time."""
 
     model_config = ConfigDict(extra="forbid", validate_by_name=False, validate_by_alias=True)
+
+
+def left_out() -> Any:  # noqa: ANN401 - it stands for any field of a change
+    """The value of a field that was not sent: it may be absent, and may not be null."""
+    return None
+
+
+def named(body: Strict, *fields: str) -> Changes:
+    """Those of the fields that were sent, with their values; a null among them is one."""
+    return {name: getattr(body, name) for name in fields if name in body.model_fields_set}
 
 
 class MayNameATime(Strict):

@@ -1,7 +1,7 @@
 """Where the demo plays: its two companies, the API as their clients see it, and the carrier's ledger that judges."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,6 @@ import requests
 
 from scheduler.clock import Now
 from scheduler.demo.calls import BUSY_RETRY_AFTER, SampleCall, Then, moved_to
-from scheduler.domain.company import DEFAULT_DELAYS, RetryPolicy
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
@@ -113,12 +112,16 @@ class Stage:
 
     def first_client(self) -> Client:
         """The installation's first company; it calls again soon after a busy line."""
-        company_id = UUID(self._running.companyId)
-        with self._database.transaction() as stores:
-            company = stores.companies.lock(company_id)
-            assert company is not None
-            policy = RetryPolicy(delays={**DEFAULT_DELAYS, "BUSY": (BUSY_RETRY_AFTER,)})
-            stores.companies.set_settings(company_id, replace(company.settings, retry_policy=policy), self._now())
+        running = self._running
+        soon = {"settings": {"retryPolicy": {"delays": {"BUSY": [BUSY_RETRY_AFTER // timedelta(seconds=1)]}}}}
+        answer = self._session.patch(
+            f"{running.apiUrl}/company/{running.companyId}",
+            json=soon,
+            headers={"Authorization": f"Bearer {running.companyKey}"},
+            timeout=10,
+        )
+        answer.raise_for_status()
+        company_id = UUID(running.companyId)
         return Client(company_id=company_id, agent_id=UUID(self._running.agentId), key=self._running.companyKey)
 
     def second_client(self) -> Client:

@@ -1,8 +1,10 @@
 """An agent: the template of an interview. Who talks, about what, for how long, from which number."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 
@@ -20,15 +22,52 @@ class AgentFocus(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agent:
-    id: UUID
-    company_id: UUID
-    name: str
+class NewAgent:
+    """An agent as a request describes one."""
+
+    name: str = field(repr=False)
     type: AgentType
     focus: AgentFocus
     language: str
     duration: timedelta
+    phone_number_id: UUID | None = None
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    id: UUID
+    company_id: UUID
+    name: str | None
+    """None in an answer that is told again after the agent was deleted."""
+    type: AgentType
+    focus: AgentFocus
+    language: str
+    duration: timedelta
+    phone_number_id: UUID | None = None
     caller_number: str | None = field(default=None, repr=False)
     """E.164; the company's phone number that it calls from."""
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the public API documents of an agent and no rule here asks, in its wire form."""
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhoneNumber:
+    """A number that a company calls from; added by whoever runs the installation."""
+
+    id: UUID
+    company_id: UUID
+    number: str = field(repr=False)
+    """E.164."""
+    number_type: str
+    provider: str
+    status: str
+    capabilities: str
+    custom: bool
+    location: str | None
     created_at: datetime
     updated_at: datetime

@@ -2,8 +2,16 @@
 
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
+
+
+class CandidateStatus(StrEnum):
+    APPLIED = "APPLIED"
+    IN_PROCESS = "IN_PROCESS"
+    REJECTED = "REJECTED"
+    ACCEPTED = "ACCEPTED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +24,8 @@ class NewCandidate:
     email: str | None = field(default=None, repr=False)
     phone_number: str | None = field(default=None, repr=False)
     timezone: str | None = None
+    status: CandidateStatus = CandidateStatus.APPLIED
+    job_ids: tuple[UUID, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -23,13 +33,20 @@ class NewCandidate:
 class Candidate:
     id: UUID
     company_id: UUID
-    first_name: str = field(repr=False)
-    last_name: str = field(repr=False)
+    first_name: str | None = field(repr=False)
+    """None once the person was erased; so are last name, email, number and zone."""
+    last_name: str | None = field(repr=False)
     gdpr_expiry_date: date
     """The last day on which this person may be called; it ends at midnight on the callee's clock."""
     email: str | None = field(default=None, repr=False)
     phone_number: str | None = field(default=None, repr=False)
     """E.164."""
     timezone: str | None = None
+    status: CandidateStatus = CandidateStatus.APPLIED
+    job_ids: tuple[UUID, ...] = ()
+    """The jobs that this person is considered for, oldest assignment first."""
+    interview_count: int = 0
+    """Interviews with this person that were not deleted."""
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     created_at: datetime
     updated_at: datetime

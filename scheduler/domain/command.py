@@ -19,6 +19,20 @@ class CommandKind(StrEnum):
     RESCHEDULE_ATTEMPT = "reschedule_attempt"
     DELETE_ATTEMPT = "delete_attempt"
 
+    # Applied by the API itself: they are in the inbox for their idempotency key alone, and answered.
+    CREATE_COMPANY = "create_company"
+    UPDATE_COMPANY = "update_company"
+    DELETE_COMPANY = "delete_company"
+    CREATE_JOB = "create_job"
+    UPDATE_JOB = "update_job"
+    DELETE_JOB = "delete_job"
+    CREATE_CANDIDATE = "create_candidate"
+    UPDATE_CANDIDATE = "update_candidate"
+    DELETE_CANDIDATE = "delete_candidate"
+    CREATE_AGENT = "create_agent"
+    UPDATE_AGENT = "update_agent"
+    DELETE_AGENT = "delete_agent"
+
 
 class CommandState(StrEnum):
     WAITING = "WAITING"
@@ -115,10 +129,11 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What became of a command: a refusal, or the interview as it stood when the command was applied.
+    """What became of a command: a refusal, or the resource as it stood when the command was applied.
 
-    `snapshot` is an `InterviewStory` as JSON, without metadata; it holds no name, number or address. It is None where
-    the answer says no more than that it was done. `attempt_id` is the attempt that the command was about.
+    `snapshot` is an `InterviewStory`, company, job, candidate or agent as JSON, without metadata; it holds no name,
+    title, number or address. It is None where the answer says no more than that it was done. `attempt_id` is the
+    attempt that the command was about.
     """
 
     refusal: Refusal | None = None
@@ -133,7 +148,8 @@ class Command:
     id: UUID
     kind: CommandKind
     principal_id: UUID
-    company_id: UUID
+    company_id: UUID | None
+    """None for what makes or deletes a company."""
     idempotency_key: str | None
     request_hash: bytes = field(repr=False)
     received_at: datetime

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 
@@ -88,10 +89,24 @@ class CompanySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewCompany:
+    """A company as a request describes one."""
+
+    name: str
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    settings: CompanySettings = field(default_factory=CompanySettings)
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Company:
     id: UUID
-    name: str
+    name: str | None
+    """None in an answer that is told again after the company was deleted."""
     settings: CompanySettings
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """What the public API documents of a company and no rule here asks, in its wire form."""
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     created_at: datetime
     updated_at: datetime
     ats_principal_id: UUID | None = None

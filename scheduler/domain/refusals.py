@@ -141,6 +141,24 @@ class PhoneNumberRequired(InvalidRequest):
     code = "PHONE_NUMBER_REQUIRED"
 
 
+class AgentNumberRequired(InvalidRequest):
+    """An agent of type PHONE calls from a number of its company; name one with companyPhoneNumberId."""
+
+    code = "COMPANY_PHONE_NUMBER_REQUIRED"
+
+
+class UnknownJobs(InvalidRequest):
+    """Some of the jobs are not there, or are another company's; see details.jobIds."""
+
+    code = "JOB_NOT_FOUND"
+
+
+class ContactRequired(InvalidRequest):
+    """A candidate needs an email or a phone number; at least one of them must stay."""
+
+    code = "CONTACT_REQUIRED"
+
+
 class PhoneNumberInvalid(InvalidRequest):
     """The phone number is not one that exists; write it as +421915123456."""
 

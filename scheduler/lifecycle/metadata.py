@@ -1,6 +1,7 @@
 """What metadata a resource may carry, and what a change makes of it."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from scheduler.domain.refusals import MetadataTooLarge
@@ -27,19 +28,20 @@ def merged(metadata: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
     Raises MetadataTooLarge when the result is more than metadata may be.
     """
-    result = _merged(metadata, change)
+    result = merge_patch(metadata, change)
     if found := fault(result):
         raise MetadataTooLarge(f"The metadata with this change: {found[1]}", reason=found[0])
     return result
 
 
-def _merged(old: Any, change: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - JSON
+def merge_patch(old: Any, change: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """`change` merged into `old` as RFC 7396 has it."""
     result = dict(old) if isinstance(old, dict) else {}
     for key, value in change.items():
         if value is None:
             result.pop(key, None)
         else:
-            result[key] = _merged(result.get(key), value) if isinstance(value, dict) else value
+            result[key] = merge_patch(result.get(key), value) if isinstance(value, dict) else value
     return result
 
 

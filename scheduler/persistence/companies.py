@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
-from scheduler.domain.company import CallLimits, Company, CompanySettings
+from scheduler.domain.company import CallLimits, Company
+from scheduler.domain.listing import Listed, Slice
+from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.logs import log
 from scheduler.persistence.json_forms import settings_as_json, settings_from_json
+from scheduler.persistence.listing import listed
 from scheduler.persistence.tables import companies
 
 _log = log(__name__)
@@ -25,6 +28,8 @@ class Companies:
                 id=company.id,
                 name=company.name,
                 settings=settings_as_json(company.settings),
+                profile=company.profile,
+                metadata=company.metadata,
                 ats_principal_id=company.ats_principal_id,
                 calls_per_second=company.settings.limits.calls_per_second,
                 concurrent_calls=company.settings.limits.concurrent_calls,
@@ -111,17 +116,33 @@ class Companies:
         ).one_or_none()
         return _company(row) if row else None
 
-    def set_settings(self, company_id: UUID, settings: CompanySettings, now: datetime) -> None:
+    def page(self, principal: Principal, asked: Slice) -> Listed[Company]:
+        """Those that the principal reaches."""
+        query = select(companies).where(companies.c.deleted_at.is_(None), reached_by(principal))
+        return listed(self._connection, query, companies, asked, _company)
+
+    def save(self, company: Company) -> None:
+        """What may change of a company, as it is in `company`. Only for one that the caller has locked."""
         self._connection.execute(
             update(companies)
-            .where(companies.c.id == company_id)
+            .where(companies.c.id == company.id)
             .values(
-                settings=settings_as_json(settings),
-                calls_per_second=settings.limits.calls_per_second,
-                concurrent_calls=settings.limits.concurrent_calls,
-                updated_at=now,
+                name=company.name,
+                profile=company.profile,
+                metadata=company.metadata,
+                settings=settings_as_json(company.settings),
+                calls_per_second=company.settings.limits.calls_per_second,
+                concurrent_calls=company.settings.limits.concurrent_calls,
+                updated_at=company.updated_at,
             )
         )
+
+
+def reached_by(principal: Principal) -> ColumnElement[bool]:
+    """The companies of a principal: a regular key's own, or all that an ATS key has made."""
+    if principal.kind is KeyKind.REGULAR:
+        return companies.c.id == principal.company_id
+    return companies.c.ats_principal_id == principal.id
 
 
 def _company(row: Row[tuple[object, ...]]) -> Company:
@@ -130,6 +151,8 @@ def _company(row: Row[tuple[object, ...]]) -> Company:
         id=row.id,
         name=row.name,
         settings=settings_from_json(row.settings, limits),
+        profile=row.profile,
+        metadata=row.metadata,
         ats_principal_id=row.ats_principal_id,
         paused_at=row.paused_at,
         deleted_at=row.deleted_at,

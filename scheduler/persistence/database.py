@@ -12,15 +12,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
 from scheduler.logs import log
+from scheduler.persistence.agents import Agents
 from scheduler.persistence.attempts import Attempts
+from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
 from scheduler.persistence.inbox import Inbox
 from scheduler.persistence.interviews import Interviews
+from scheduler.persistence.jobs import Jobs
 from scheduler.persistence.keys import Keys
 from scheduler.persistence.lines import Lines
-from scheduler.persistence.people import Agents, Candidates, PhoneNumbers
+from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.reresolutions import Reresolutions
 from scheduler.persistence.stray_calls import StrayCalls
 
@@ -49,6 +52,7 @@ class Stores:
     companies: Companies
     inbox: Inbox
     interviews: Interviews
+    jobs: Jobs
     keys: Keys
     lines: Lines
     phone_numbers: PhoneNumbers
@@ -67,6 +71,7 @@ class Stores:
             companies=Companies(connection),
             inbox=Inbox(connection),
             interviews=Interviews(connection),
+            jobs=Jobs(connection),
             keys=Keys(connection),
             lines=Lines(connection),
             phone_numbers=PhoneNumbers(connection),

@@ -4,14 +4,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Row, any_, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.persistence.json_forms import ANSWER
 from scheduler.persistence.tables import inbox
 
 _MAX_FAILURES = 5
+
+
+class StillRunning(Exception):
+    """A request with the same idempotency key has not been answered yet."""
 
 
 class Inbox:
@@ -82,6 +88,18 @@ class Inbox:
             .with_for_update(skip_locked=True)
         ).one_or_none()
         return _command(row) if row else None
+
+    def take_key(self, command: Command) -> bool:
+        """Like `add`, for what is applied in this very transaction.
+
+        Whoever sends the same key meanwhile waits for our commit. Raises StillRunning when that takes too long.
+        """
+        try:
+            return self.add(command)
+        except OperationalError as error:
+            if isinstance(error.orig, LockNotAvailable):
+                raise StillRunning from error
+            raise
 
     def answer(self, command_id: UUID, answer: Answer, interview_id: UUID | None, now: datetime) -> None:
         """The command is applied: its answer is kept, its body goes."""

@@ -1,10 +1,13 @@
 """How our frozen values stand in a JSON column, and how they come back."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from scheduler.domain.agent import Agent
+from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import (
     Answer,
     CommandKind,
@@ -16,8 +19,10 @@ from scheduler.domain.command import (
     RescheduleAttempt,
     UpdateInterview,
 )
-from scheduler.domain.company import CallLimits, CompanySettings, RetryPolicy
+from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.interview import InterviewStory
+from scheduler.domain.job import Job
+from scheduler.domain.record import Record
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.lifecycle.retry_texts import read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
@@ -33,6 +38,34 @@ _REQUESTS: dict[CommandKind, TypeAdapter[Any]] = {
     CommandKind.RESCHEDULE_ATTEMPT: TypeAdapter(RescheduleAttempt),
     CommandKind.DELETE_ATTEMPT: TypeAdapter(DeleteAttempt),
 }
+
+_RECORDS: Mapping[type[Record], tuple[TypeAdapter[Any], frozenset[str]]] = {
+    Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings"})),
+    Job: (TypeAdapter(Job), frozenset({"title", "description", "details", "metadata"})),
+    Candidate: (
+        TypeAdapter(Candidate),
+        frozenset({"first_name", "last_name", "email", "phone_number", "timezone", "metadata"}),
+    ),
+    Agent: (TypeAdapter(Agent), frozenset({"name", "caller_number", "details", "metadata"})),
+}
+"""What an answer may not keep of each, because it says who somebody is, or may."""
+
+_NOTHING: Mapping[str, Any] = {"settings": CompanySettings(), "profile": {}, "details": {}, "metadata": {}}
+
+
+def record_as_json(record: Record) -> dict[str, Any]:
+    """What an answer keeps of a record: no name, title, number, address or metadata."""
+    adapter, left_out = _RECORDS[type(record)]
+    form: dict[str, Any] = adapter.dump_python(record, mode="json", exclude=set(left_out))
+    return form
+
+
+def record_from_json(kind: type[Record], form: Mapping[str, Any], present: Record | None) -> Record:
+    """The record as it was answered; what was not kept is as it is now, or gone with it."""
+    adapter, left_out = _RECORDS[kind]
+    filled = {name: getattr(present, name, _NOTHING.get(name)) for name in left_out}
+    record: Record = adapter.validate_python({**form, **filled})
+    return record
 
 
 def request_as_json(kind: CommandKind, request: Request) -> dict[str, Any]:

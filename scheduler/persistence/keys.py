@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, insert, select, update
 
 from scheduler.domain.principal import KeyKind, Principal
+from scheduler.persistence.companies import reached_by
 from scheduler.persistence.tables import api_keys, companies
 
 
@@ -77,12 +78,9 @@ class Keys:
 
     def reach(self, principal: Principal, company_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Those of the companies that this principal reaches and that are not deleted; asked in SQL, from the key."""
-        mine = (
-            companies.c.id == principal.company_id
-            if principal.kind is KeyKind.REGULAR
-            else companies.c.ats_principal_id == principal.id
-        )
         rows = self._connection.execute(
-            select(companies.c.id).where(companies.c.id.in_(list(company_ids)), companies.c.deleted_at.is_(None), mine)
+            select(companies.c.id).where(
+                companies.c.id.in_(list(company_ids)), companies.c.deleted_at.is_(None), reached_by(principal)
+            )
         )
         return frozenset(row.id for row in rows)

@@ -50,6 +50,11 @@ companies = Table(
     Column("name", Text, nullable=False),
     Column("settings", JSONB, nullable=False),
     Column("ats_principal_id", Uuid),
+    # What the public API documents of a company and no rule here asks.
+    Column("profile", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("billing_system", Text, nullable=False, server_default="minutes"),
+    Column("prices", JSONB, nullable=False, server_default=text("'{}'")),
     # What the claim locks and asks; pause and DELETE write the same row, so neither slips in between.
     Column("calls_per_second", Numeric(8, 3), nullable=False),
     Column("concurrent_calls", Integer, nullable=False),
@@ -60,7 +65,8 @@ companies = Table(
     *_made_and_changed(),
     CheckConstraint("calls_per_second > 0 AND concurrent_calls >= 0", name="limits_are_positive"),
     CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),
-    Index(None, "ats_principal_id"),
+    CheckConstraint("billing_system IN ('minutes', 'credits')", name="billing_system"),
+    Index(None, "ats_principal_id", "created_at", "id"),
 )
 
 api_keys = Table(
@@ -78,6 +84,7 @@ api_keys = Table(
     Column("expires_at", _INSTANT),
     Column("suspended_at", _INSTANT),
     Column("revoked_at", _INSTANT),
+    Column("last_used_at", _INSTANT),
     *_made_and_changed(),
     CheckConstraint("kind IN ('REGULAR', 'ATS')", name="kind"),
     CheckConstraint("(kind = 'REGULAR') = (company_id IS NOT NULL)", name="a_regular_key_has_one_company"),
@@ -94,6 +101,9 @@ phone_numbers = Table(
     Column("number_type", Text, nullable=False, server_default="LOCAL"),
     Column("provider", Text, nullable=False, server_default="TWILIO"),
     Column("status", Text, nullable=False, server_default="AVAILABLE"),
+    Column("capabilities", Text, nullable=False, server_default="OUTBOUND"),
+    Column("custom", Boolean, nullable=False, server_default=text("false")),
+    Column("location", Text),
     *_made_and_changed(),
     CheckConstraint(r"number ~ '^\+[1-9][0-9]{6,14}$'", name="e164"),
     UniqueConstraint("company_id", "number"),
@@ -111,6 +121,7 @@ agents = Table(
     Column("language", Text, nullable=False),
     Column("duration", Interval, nullable=False),
     Column("phone_number_id", Uuid),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("deleted_at", _INSTANT),
     *_made_and_changed(),
@@ -119,6 +130,26 @@ agents = Table(
     CheckConstraint("type <> 'PHONE' OR phone_number_id IS NOT NULL", name="a_phone_agent_has_a_caller_id"),
     UniqueConstraint("company_id", "id"),
     ForeignKeyConstraint(["company_id", "phone_number_id"], ["phone_numbers.company_id", "phone_numbers.id"]),
+    Index(None, "company_id", "created_at", "id"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    # Texts go when it is deleted; the row stays for the interviews that point at it.
+    Column("title", Text),
+    Column("description", Text),
+    Column("status", Text, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("deleted_at", _INSTANT),
+    *_made_and_changed(),
+    CheckConstraint("status IN ('OPEN', 'CLOSED')", name="status"),
+    CheckConstraint("num_nulls(title, description) = CASE WHEN deleted_at IS NULL THEN 0 ELSE 2 END", name="texts"),
+    UniqueConstraint("company_id", "id"),
+    Index(None, "company_id", "created_at", "id"),
 )
 
 candidates = Table(
@@ -132,6 +163,7 @@ candidates = Table(
     Column("phone_number", Text),
     Column("timezone", Text),
     Column("gdpr_expiry_date", Date, nullable=False),
+    Column("status", Text, nullable=False, server_default="APPLIED"),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("erased_at", _INSTANT),
     *_made_and_changed(),
@@ -142,7 +174,22 @@ candidates = Table(
         " ELSE num_nonnulls(first_name, last_name, email, phone_number) = 0 END",
         name="somebody_or_nobody",
     ),
+    CheckConstraint("status IN ('APPLIED', 'IN_PROCESS', 'REJECTED', 'ACCEPTED')", name="status"),
     UniqueConstraint("company_id", "id"),
+    Index(None, "company_id", "created_at", "id"),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    # Which jobs a candidate is considered for.
+    Column("candidate_id", Uuid, primary_key=True),
+    Column("job_id", Uuid, primary_key=True),
+    Column("company_id", Uuid, nullable=False),
+    Column("created_at", _INSTANT, nullable=False),
+    ForeignKeyConstraint(["company_id", "candidate_id"], ["candidates.company_id", "candidates.id"]),
+    ForeignKeyConstraint(["company_id", "job_id"], ["jobs.company_id", "jobs.id"]),
+    Index(None, "job_id"),
 )
 
 interviews = Table(
@@ -152,6 +199,7 @@ interviews = Table(
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("candidate_id", Uuid, nullable=False),
     Column("agent_id", Uuid, nullable=False),
+    Column("job_id", Uuid),
     Column("type", Text, nullable=False),
     Column("focus", Text, nullable=False),
     Column("duration", Interval, nullable=False),
@@ -173,6 +221,7 @@ interviews = Table(
     UniqueConstraint("company_id", "id"),
     ForeignKeyConstraint(["company_id", "candidate_id"], ["candidates.company_id", "candidates.id"]),
     ForeignKeyConstraint(["company_id", "agent_id"], ["agents.company_id", "agents.id"]),
+    ForeignKeyConstraint(["company_id", "job_id"], ["jobs.company_id", "jobs.id"]),
     Index(None, "company_id", "created_at", "id"),
     Index(None, "candidate_id"),
     Index(None, "agent_id"),
@@ -375,6 +424,90 @@ reresolutions = Table(
     Index(None, "rung_at"),
 )
 
+users = Table(
+    "users",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    # In lower case: an address is one, however it was written.
+    Column("email", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    *_made_and_changed(),
+    CheckConstraint("email = lower(email)", name="email_in_lower_case"),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("company_id", Uuid, ForeignKey("companies.id"), primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
+    Column("role", Text, nullable=False),
+    *_made_and_changed(),
+    CheckConstraint("role IN ('OWNER', 'ADMIN')", name="role"),
+    Index(None, "user_id"),
+    Index("uq_memberships_one_owner", "company_id", unique=True, postgresql_where=text("role = 'OWNER'")),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("email", Text, nullable=False),
+    # Of the token that stands in the newest mail; the token itself is kept nowhere.
+    Column("token_hash", LargeBinary, unique=True),
+    Column("expires_at", _INSTANT, nullable=False),
+    Column("accepted_at", _INSTANT),
+    Column("revoked_at", _INSTANT),
+    Column("sent_at", _INSTANT),
+    Column("tries", Integer, nullable=False),
+    # When it is sent, or tried again; None when it was sent, or is open no more.
+    Column("send_at", _INSTANT),
+    *_made_and_changed(),
+    CheckConstraint("email = lower(email)", name="email_in_lower_case"),
+    CheckConstraint("num_nonnulls(accepted_at, revoked_at) < 2", name="one_end"),
+    Index(None, "company_id"),
+    Index(
+        "uq_invitations_one_open_per_company",
+        "company_id",
+        unique=True,
+        postgresql_where=text("accepted_at IS NULL AND revoked_at IS NULL"),
+    ),
+    Index("ix_invitations_to_send", "send_at", postgresql_where=text("send_at IS NOT NULL")),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    # Booked once, with the call's end; unit and price are those of that day. It outlives its company, so nothing here
+    # points at a row that may go.
+    Column("attempt_id", Uuid, primary_key=True),
+    Column("company_id", Uuid, nullable=False),
+    Column("ats_principal_id", Uuid),
+    Column("interview_id", Uuid, nullable=False),
+    Column("booked_at", _INSTANT, nullable=False),
+    Column("billing_system", Text, nullable=False),
+    Column("cost_key", Text, nullable=False),
+    Column("talked", Interval, nullable=False),
+    Column("credits", Numeric(14, 6)),
+    CheckConstraint("billing_system IN ('minutes', 'credits')", name="billing_system"),
+    CheckConstraint("(billing_system = 'credits') = (credits IS NOT NULL)", name="credits_by_unit"),
+    Index(None, "company_id", "booked_at"),
+    Index(None, "ats_principal_id", "booked_at"),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    # One row a company that was deleted: what remains of it.
+    Column("company_id", Uuid, primary_key=True),
+    Column("ats_principal_id", Uuid),
+    Column("asked_at", _INSTANT, nullable=False),
+    Column("rung_at", _INSTANT, nullable=False),
+    Column("finished_at", _INSTANT),
+    Column("erased", JSONB, nullable=False),
+    Index("ix_erasures_open", "rung_at", postgresql_where=text("finished_at IS NULL")),
+)
+
 attempt_history = Table(
     "attempt_history",
     metadata,
@@ -412,7 +545,8 @@ inbox = Table(
     Column("id", Uuid, primary_key=True),
     Column("seq", BigInteger, Identity(always=True), nullable=False),
     Column("principal_id", Uuid, nullable=False),
-    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    # None for what makes or deletes a company: that answer outlives it, so that a repetition brings nothing back.
+    Column("company_id", Uuid, ForeignKey("companies.id")),
     Column("idempotency_key", Text),
     Column("request_hash", LargeBinary, nullable=False),
     Column("kind", Text, nullable=False),

@@ -147,6 +147,11 @@ def read_number(text: str) -> CalleeNumber:
     )
 
 
+def is_country(code: str) -> bool:
+    """Whether the code (ISO 3166 alpha-2, capitals) names a country that has telephone numbers."""
+    return code in phonenumbers.SUPPORTED_REGIONS
+
+
 def check_allowed(number: CalleeNumber, allowed_countries: frozenset[str] | None) -> None:
     """Raise NumberNotAllowed for what nobody calls, and for what this company does not (None allows all).
 

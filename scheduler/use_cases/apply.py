@@ -16,7 +16,7 @@ from scheduler.domain.attempt import (
     Reason,
     Rescheduled,
 )
-from scheduler.domain.candidate import Candidate, NewCandidate
+from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import (
     Answer,
     Command,
@@ -51,6 +51,7 @@ from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.json_forms import STORY, request_from_json
 from scheduler.timing import callee_zones
 from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.candidates import new_candidate
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.seen import callee_from, callee_of
 from scheduler.use_cases.submit import lock_busy, lock_interview, no_such
@@ -65,6 +66,12 @@ class _Turn:
     stores: Stores
     command: Command
     now: datetime
+
+    @property
+    def company_id(self) -> UUID:
+        """Every command that a worker applies is about one."""
+        assert self.command.company_id is not None
+        return self.command.company_id
 
     @property
     def actor(self) -> str:
@@ -153,9 +160,9 @@ class Apply:
 
     def _create_interview(self, turn: _Turn, request: CreateInterview) -> InterviewStory:
         stores, now = turn.stores, turn.now
-        company = stores.companies.get(turn.command.company_id)
+        company = stores.companies.get(turn.company_id)
         if company is None:
-            raise no_such("company", turn.command.company_id)
+            raise no_such("company", turn.company_id)
         agent = _agent(stores, company, request.agent_id)
         candidate, is_new = _candidate(stores, company, request, now)
         callee = callee_of(candidate, company)
@@ -250,7 +257,7 @@ class Apply:
 
     def _update_interview(self, turn: _Turn, request: UpdateInterview) -> None:
         stores = turn.stores
-        interview = lock_interview(stores, turn.command.company_id, request.interview_id)
+        interview = lock_interview(stores, turn.company_id, request.interview_id)
         if request.metadata is not None:
             interview = replace(interview, metadata=merged(interview.metadata, request.metadata))
         if interview.type is AgentType.ONLINE:
@@ -312,7 +319,7 @@ class Apply:
 
     def _delete_interview(self, turn: _Turn, request: DeleteInterview) -> None:
         stores = turn.stores
-        interview = lock_interview(stores, turn.command.company_id, request.interview_id)
+        interview = lock_interview(stores, turn.company_id, request.interview_id)
         attempt = stores.attempts.lock_open(interview.id)
         if attempt is not None and attempt.state is AttemptState.PENDING:
             stores.attempts.save(attempt, Cancelled(reason=Reason.INTERVIEW_DELETED), turn.actor, turn.now)
@@ -324,7 +331,7 @@ class Apply:
 
     def _invoke(self, turn: _Turn, request: InvokeAttempt) -> Attempt:
         stores = turn.stores
-        interview = lock_interview(stores, turn.command.company_id, request.interview_id)
+        interview = lock_interview(stores, turn.company_id, request.interview_id)
         if interview.type is AgentType.ONLINE:
             raise CallAttemptsNotSupported
         if interview.status in {InterviewStatus.COMPLETED, InterviewStatus.CANCELLED}:
@@ -345,7 +352,7 @@ class Apply:
         return self._first_attempt(turn, interview, callee, schedule, warnings)
 
     def _reschedule(self, turn: _Turn, request: RescheduleAttempt) -> None:
-        interview = lock_interview(turn.stores, turn.command.company_id, request.interview_id)
+        interview = lock_interview(turn.stores, turn.company_id, request.interview_id)
         attempt = self._asked_for(turn, request)
         if attempt.state is not AttemptState.PENDING:
             raise CallAttemptNotPending(status=attempt.state.value)
@@ -379,7 +386,7 @@ class Apply:
         return interview
 
     def _delete_attempt(self, turn: _Turn, request: DeleteAttempt) -> None:
-        lock_interview(turn.stores, turn.command.company_id, request.interview_id)
+        lock_interview(turn.stores, turn.company_id, request.interview_id)
         attempt = self._asked_for(turn, request)
         if attempt.state is AttemptState.PENDING:
             cancelled = Cancelled(reason=Reason.CANCELLED_BY_USER)
@@ -406,26 +413,7 @@ def _candidate(stores: Stores, company: Company, request: CreateInterview, now: 
             raise no_such("candidate", request.candidate_id)
         return found, False
     assert request.candidate is not None
-    candidate = _new_candidate(request.candidate, company, now)
-    stores.candidates.add(candidate)
-    return candidate, True
-
-
-def _new_candidate(new: NewCandidate, company: Company, now: datetime) -> Candidate:
-    # Read once here, so that what is stored is the number's one spelling.
-    number = None if new.phone_number is None else callee_zones.read_number(new.phone_number).e164
-    return Candidate(
-        id=uuid4(),
-        company_id=company.id,
-        first_name=new.first_name,
-        last_name=new.last_name,
-        email=new.email,
-        phone_number=number,
-        timezone=None if new.timezone is None else callee_zones.check_zone(new.timezone),
-        gdpr_expiry_date=new.gdpr_expiry_date,
-        created_at=now,
-        updated_at=now,
-    )
+    return new_candidate(stores, company, request.candidate, now), True
 
 
 def _story(turn: _Turn, interview_id: UUID) -> InterviewStory:

@@ -5,11 +5,13 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.company import Company, CompanySettings
+from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
+from scheduler.domain.company import Company, NewCompany
 from scheduler.domain.principal import KeyKind
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
+from scheduler.use_cases.agents import add_agent
+from scheduler.use_cases.companies import add_company
 from scheduler.use_cases.keys import Keys
 
 _KEY_NAME = "duecall up"
@@ -85,29 +87,16 @@ class Installation:
 
 
 def _new_company(stores: Stores, name: str, ats_principal_id: UUID | None, now: datetime) -> Company:
-    company = Company(
-        id=uuid4(),
-        name=name,
-        settings=CompanySettings(),
-        ats_principal_id=ats_principal_id,
-        created_at=now,
-        updated_at=now,
-    )
-    stores.companies.add(company)
-    return company
+    return add_company(stores, NewCompany(name=name), ats_principal_id, now)
 
 
 def _new_agent(stores: Stores, company: Company, number_id: UUID, now: datetime) -> Agent:
-    agent = Agent(
-        id=uuid4(),
-        company_id=company.id,
+    new = NewAgent(
         name="Generic interviewer",
         type=AgentType.PHONE,
         focus=AgentFocus.GENERIC,
         language="EN",
         duration=timedelta(minutes=30),
-        created_at=now,
-        updated_at=now,
+        phone_number_id=number_id,
     )
-    stores.agents.add(agent, number_id)
-    return agent
+    return add_agent(stores, company.id, new, now)

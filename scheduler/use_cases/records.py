@@ -1,28 +1,18 @@
-"""Records: a company's settings, a candidate's number and zone; and what changing them does to pending calls."""
+"""Records: what pending calls become when hours, zones or numbers have changed under them."""
 
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from uuid import UUID
+from datetime import timedelta
 
 from scheduler.clock import Now
-from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Reason
-from scheduler.domain.candidate import Candidate
-from scheduler.domain.company import Company, CompanySettings
-from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.principal import Principal
+from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import interviews, scheduling
+from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
 from scheduler.persistence.database import Database, Stores
-from scheduler.timing import callee_zones
-from scheduler.use_cases import bell as tasks
-from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.seen import callee_from
-from scheduler.use_cases.submit import no_such, reached_company
 
 _log = log(__name__)
 _AT_ONCE = 100
@@ -32,85 +22,15 @@ _LONGEST_TRANSACTION = timedelta(seconds=6)
 """A statement ends after 5 s: what was being made while settings changed is there by then."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reach:
-    """Where and on whose clock a candidate is reached."""
-
-    phone_number: str | None
-    timezone: str | None
-
-
 class Records:
     def __init__(
-        self, database: Database, bell: Bell, hasher: Hasher, consequences: Consequences, policy: Policy, now: Now
+        self, database: Database, hasher: Hasher, consequences: Consequences, policy: Policy, now: Now
     ) -> None:
         self._database = database
-        self._bell = bell
         self._hasher = hasher
         self._consequences = consequences
         self._policy = policy
         self._now = now
-
-    def change_settings(self, principal: Principal, company_id: UUID | None, settings: CompanySettings) -> Company:
-        """The company with these settings; its pending attempts are looked at anew when they may be due otherwise.
-
-        Raises AccessDenied, CompanyIdRequired, DatabaseAway.
-        """
-        now = self._now()
-        with self._database.transaction() as stores:
-            reached = reached_company(stores, principal, company_id)
-            company = stores.companies.lock(reached)
-            if company is None:
-                raise no_such("company", reached)
-            stores.companies.set_settings(company.id, settings, now)
-            before = company.settings
-            asks = before.intervals != settings.intervals or before.timezone != settings.timezone
-            if asks:
-                stores.reresolutions.ask(company.id, None, now)
-        if asks:
-            self._bell.ring(tasks.RERESOLVE)
-        return replace(company, settings=settings, updated_at=now)
-
-    def change_reach(
-        self, principal: Principal, company_id: UUID | None, candidate_id: UUID, reach: Reach
-    ) -> Candidate:
-        """The candidate with another number or zone; pending attempts ring the new one, on its clock.
-
-        A call in progress goes on to the number that it was placed to. Raises NotFound, PhoneNumberInvalid,
-        NumberNotAllowed, InvalidTimezone, AccessDenied, CompanyIdRequired, DatabaseAway.
-        """
-        now = self._now()
-        with self._database.transaction() as stores:
-            company = stores.companies.get(reached_company(stores, principal, company_id))
-            candidate = None if company is None else stores.candidates.lock(company.id, candidate_id)
-            if company is None or candidate is None:
-                raise no_such("candidate", candidate_id)
-            changed = replace(candidate, phone_number=_e164(reach, company), timezone=_zone(reach), updated_at=now)
-            stores.candidates.set_reach(candidate.id, changed.phone_number, changed.timezone, now)
-            asks = (candidate.phone_number, candidate.timezone) != (changed.phone_number, changed.timezone)
-            if asks:
-                stores.reresolutions.ask(company.id, candidate.id, now)
-        if asks:
-            self._bell.ring(tasks.RERESOLVE)
-        return changed
-
-    def delete_candidate(self, principal: Principal, company_id: UUID | None, candidate_id: UUID) -> None:
-        """Call this person no more, and forget name, number and address.
-
-        Pending attempts are cancelled, interviews that are not over are CANCELLED and stay, without the person. A call
-        in progress runs to its end; the number that it is asked for by goes with it. Raises NotFound, AccessDenied,
-        CompanyIdRequired, DatabaseAway.
-        """
-        now = self._now()
-        with self._database.transaction() as stores:
-            reached = reached_company(stores, principal, company_id)
-            if stores.candidates.lock(reached, candidate_id) is None:
-                raise no_such("candidate", candidate_id)
-            for interview_id in stores.interviews.of_candidate(candidate_id):
-                _call_no_more(stores, interview_id, f"key:{principal.id}", now)
-            stores.candidates.erase(candidate_id, now)
-            stores.attempts.forget_candidate(candidate_id)
-            stores.carrier_events.forget_candidate(candidate_id)
 
     def reresolve(self) -> None:
         """Look at pending attempts anew whose hours, zones or numbers changed, in batches. Raises DatabaseAway."""
@@ -157,24 +77,3 @@ class Records:
         if schedule is None and self._hasher.number(number) == attempt.number_hash:
             return
         self._consequences.move(stores, attempt, schedule, number, now)
-
-
-def _call_no_more(stores: Stores, interview_id: UUID, actor: str, now: datetime) -> None:
-    interview = stores.interviews.lock(interview_id)
-    attempt = stores.attempts.lock_open(interview_id)
-    if attempt is not None and attempt.state is AttemptState.PENDING:
-        stores.attempts.save(attempt, Cancelled(reason=Reason.CANDIDATE_DELETED), actor, now)
-    if interview.status is InterviewStatus.SCHEDULED:
-        stores.interviews.save(interviews.with_status(interview, InterviewStatus.CANCELLED, now), now)
-
-
-def _e164(reach: Reach, company: Company) -> str | None:
-    if reach.phone_number is None:
-        return None
-    number = callee_zones.read_number(reach.phone_number)
-    callee_zones.check_allowed(number, company.settings.allowed_countries)
-    return number.e164
-
-
-def _zone(reach: Reach) -> str | None:
-    return None if reach.timezone is None else callee_zones.check_zone(reach.timezone)

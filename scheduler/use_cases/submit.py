@@ -162,7 +162,7 @@ def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
 
 def no_such(kind: str, resource_id: UUID) -> NotFound:
     """The refusal for what is not there, and alike for what is somebody else's."""
-    words = {"callAttempt": "call attempt"}
+    words = {"callAttempt": "call attempt", "phoneNumber": "phone number"}
     return NotFound(f"There is no such {words.get(kind, kind)}.", resourceType=kind, resourceId=str(resource_id))
 
 

@@ -124,7 +124,7 @@ class WholeSystem:
         with database.transaction() as stores:
             company = stores.companies.lock(UUID(self.running.companyId))
             assert company is not None
-            stores.companies.set_settings(company.id, replace(company.settings, **settings), self.now())
+            stores.companies.save(replace(company, settings=replace(company.settings, **settings)))
         database.close()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:

@@ -151,7 +151,7 @@ def an_online_agent(intake: Intake) -> UUID:
         updated_at=now,
     )
     with intake.database.transaction() as stores:
-        stores.agents.add(agent, None)
+        stores.agents.add(agent)
     return agent.id
 
 

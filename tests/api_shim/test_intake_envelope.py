@@ -176,6 +176,27 @@ def test_it_is_ready_at_this_releases_schema_and_not_at_another(intake: Intake) 
 
 
 OPERATIONS = {
+    "listCompanies": ("GET", "/company", "read:companies", {"200"}),
+    "createCompany": ("POST", "/company", "write:companies", {"201"}),
+    "getCompany": ("GET", "/company/{companyId}", "read:companies", {"200"}),
+    "updateCompany": ("PATCH", "/company/{companyId}", "write:companies", {"200"}),
+    **{
+        f"{verb}{Noun}{'s' if verb == 'list' else ''}": (
+            method,
+            f"/{Noun.lower()}s" + ("" if verb in {"list", "create"} else f"/{{{Noun.lower()}Id}}"),
+            f"{scope}:{Noun.lower()}s",
+            {"201" if verb == "create" else "200"},
+        )
+        for Noun in ("Job", "Candidate", "Agent")
+        for verb, method, scope in (
+            ("list", "GET", "read"),
+            ("create", "POST", "write"),
+            ("get", "GET", "read"),
+            ("update", "PATCH", "write"),
+            ("delete", "DELETE", "delete"),
+        )
+    },
+    "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
     "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),
     "getInterview": ("GET", "/interviews/{interviewId}", "read:interviews", {"200"}),
     "updateInterview": ("PATCH", "/interviews/{interviewId}", "write:interviews", {"200"}),
@@ -244,6 +265,21 @@ def test_the_document_tells_every_answer_of_a_command(document: dict[str, Any], 
             assert content["examples"]
             for code, example in content["examples"].items():
                 assert example["value"]["error"]["code"] == code
+
+
+WRITES = [
+    name
+    for name, (method, path, *_) in OPERATIONS.items()
+    if method in {"POST", "PATCH", "DELETE"} and name not in {*COMMANDS, "previewCallTime"}
+]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_the_document_tells_every_answer_of_a_write_and_never_202(document: dict[str, Any], name: str) -> None:
+    method, path, _, own = OPERATIONS[name]
+    operation = document["paths"][path][method.lower()]
+    assert set(operation["responses"]) == {"default"} | ERRORS_OF_A_COMMAND | own
+    assert "Idempotency-Key" in {each["name"] for each in operation["parameters"]}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

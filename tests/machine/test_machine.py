@@ -23,7 +23,7 @@ from scheduler.domain.command import (
     UpdateInterview,
 )
 from scheduler.use_cases import bell as tasks
-from scheduler.use_cases.records import Reach
+from tests.builders import Reach
 from tests.histories.judge import Wrong, violations
 from tests.machine.phones import ENDS, Leg, Way
 from tests.machine.seen import Fields, Seen, faults
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         if of_interview:
             self.world.ask(house, DeleteInterview(interview_id=interview["id"]), applied=applied)
         elif self.seen.candidates[interview["candidate_id"]]["erased_at"] is None:
-            self.world.records.delete_candidate(house.principal, None, interview["candidate_id"])
+            self.world.records.delete_candidate(house.principal, interview["candidate_id"])
 
     def apply(self, which: int) -> None:
         self.world.apply_waiting(which % len(self.world.waiting))
@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
         candidate = self.seen.candidates[self.seen.interviews[attempt["interview_id"]]["candidate_id"]]
         if candidate["erased_at"] is None:
             reach = Reach(phone_number=self.world.numbers[number % len(self.world.numbers)], timezone=zone)
-            self.world.records.change_reach(self.house_of(candidate).principal, None, candidate["id"], reach)
+            self.world.records.change_reach(self.house_of(candidate).principal, candidate["id"], reach)
         if soon:
             self.world.records.reresolve()
 

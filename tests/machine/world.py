@@ -32,11 +32,10 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dial import Dial, ToSend
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.pauses import Pauses
-from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
-from tests.builders import ALWAYS, FOREVER, House, KeptBell, a_house, a_number, of_company
+from tests.builders import ALWAYS, FOREVER, Clerk, House, KeptBell, a_house, a_number, of_company
 from tests.conftest import NOON, TestClock, seed
 from tests.histories.judge import Asked, History, Patience, Ring, Told, Verb
 from tests.machine.phones import PUBLIC_URL, DeskDoor, Letter, Phones
@@ -129,7 +128,7 @@ class World:
         self.hear = Hear(database, self.bell, TwilioCallbacks(account), consequences, self.now)
         self.settle = Settle(database, desk, consequences, policy, self.now)
         self.release = Release(database, self.bell, house.account_id, policy, self.now)
-        self.records = Records(database, self.bell, hasher, consequences, policy, self.now)
+        self.records = Clerk(house=house, bell=self.bell)
         self.pauses = Pauses(database, self.now)
 
     def see(self) -> Seen:
@@ -220,7 +219,7 @@ class World:
             retry_policy=RetryPolicy(max_retries=max_retries),
             limits=LIMITS,
         )
-        self.records.change_settings(house.principal, None, changed)
+        self.records.change_settings(house.principal, changed)
 
     # ---- the carrier
 

@@ -12,11 +12,10 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.pauses import Pauses
-from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
-from tests.builders import House, KeptBell, a_house
+from tests.builders import Clerk, House, KeptBell, a_house
 from tests.conftest import Seeded, TestClock
 from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
 
@@ -66,8 +65,8 @@ def submit(house: House, bell: KeptBell) -> Submit:
 
 
 @pytest.fixture
-def records(house: House, bell: KeptBell) -> Records:
-    return Records(house.database, bell, house.hasher, house.consequences, house.policy, house.now)
+def records(house: House, bell: KeptBell) -> Clerk:
+    return Clerk(house=house, bell=bell)
 
 
 @pytest.fixture

@@ -465,7 +465,7 @@ def an_online_agent(house: House) -> UUID:
         updated_at=house.now(),
     )
     with house.database.transaction() as stores:
-        stores.agents.add(agent, None)
+        stores.agents.add(agent)
     return agent.id
 
 

@@ -11,8 +11,17 @@ from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence.database import Database
-from scheduler.use_cases.records import Reach, Records
-from tests.builders import House, a_claimed_attempt, a_number, a_pending_attempt, a_placed_attempt, a_sid, of_company
+from tests.builders import (
+    Clerk,
+    House,
+    Reach,
+    a_claimed_attempt,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    of_company,
+)
 from tests.conftest import TestClock, seed
 
 IN_NEW_YORK = "+12125550123"
@@ -32,9 +41,9 @@ def candidate_of(house: House, attempt: Attempt) -> UUID:
     return house.interview(attempt.interview_id).candidate_id
 
 
-def move(house: House, records: Records, now: TestClock, attempt: Attempt, reach: Reach) -> None:
+def move(house: House, records: Clerk, now: TestClock, attempt: Attempt, reach: Reach) -> None:
     """They are reached otherwise, and everything that this touches has been looked at."""
-    records.change_reach(house.principal, None, candidate_of(house, attempt), reach)
+    records.change_reach(house.principal, candidate_of(house, attempt), reach)
     records.reresolve()
     now.move(A_WHILE)
     records.reresolve()
@@ -47,7 +56,7 @@ def rings(house: House, attempt: Attempt) -> bool:
 
 
 def test_a_retry_of_somebody_who_moved_while_called_waits_for_their_morning(
-    retrying: House, records: Records, now: TestClock
+    retrying: House, records: Clerk, now: TestClock
 ) -> None:
     now.move(timedelta(hours=18))  # eight in the morning in Bratislava, two in the night in New York
     placed = a_placed_attempt(retrying)
@@ -58,11 +67,11 @@ def test_a_retry_of_somebody_who_moved_while_called_waits_for_their_morning(
     assert retry.due_at.isoformat() == "2026-04-03T12:00:00+00:00", "eight in the morning in New York"
 
 
-def test_nobody_is_rung_on_a_clock_that_is_theirs_no_more(house: House, records: Records, now: TestClock) -> None:
+def test_nobody_is_rung_on_a_clock_that_is_theirs_no_more(house: House, records: Clerk, now: TestClock) -> None:
     attempt = a_pending_attempt(house)
     [claim] = house.dial.claim([attempt.id]).claimed
     reach = Reach(phone_number=order_to(house, claim.attempt), timezone="Asia/Tokyo")  # nine in the evening there
-    records.change_reach(house.principal, None, candidate_of(house, attempt), reach)
+    records.change_reach(house.principal, candidate_of(house, attempt), reach)
     assert house.dial.last_look(claim.attempt) is None, "whoever looks at what changed need not have come to it yet"
 
 
@@ -72,7 +81,7 @@ def order_to(house: House, attempt: Attempt) -> str:
     return order.to
 
 
-def test_a_number_of_which_no_zone_is_known_is_held(house: House, records: Records, now: TestClock) -> None:
+def test_a_number_of_which_no_zone_is_known_is_held(house: House, records: Clerk, now: TestClock) -> None:
     attempt = a_pending_attempt(house)
     move(house, records, now, attempt, Reach(phone_number=NOBODY_KNOWS_WHERE, timezone=None))
     assert not rings(house, attempt)
@@ -80,7 +89,7 @@ def test_a_number_of_which_no_zone_is_known_is_held(house: House, records: Recor
 
 @pytest.mark.parametrize("how", ["given back", "never taken", "never dialled"])
 def test_what_comes_back_after_the_number_changed_rings_the_new_one(
-    house: House, records: Records, now: TestClock, how: str
+    house: House, records: Clerk, now: TestClock, how: str
 ) -> None:
     mine = a_claimed_attempt(house)
     if how == "never dialled":
@@ -111,12 +120,10 @@ def test_what_comes_back_after_the_number_changed_rings_the_new_one(
 
 
 def test_a_call_that_waits_in_the_queue_must_suit_the_number_that_it_was_placed_to(
-    house: House, records: Records, now: TestClock
+    house: House, records: Clerk, now: TestClock
 ) -> None:
     now.move(timedelta(hours=5, minutes=59))  # a minute before closing in Bratislava, and afternoon in New York
     mine = a_claimed_attempt(house)
-    records.change_reach(
-        house.principal, None, candidate_of(house, mine), Reach(phone_number=IN_NEW_YORK, timezone=None)
-    )
+    records.change_reach(house.principal, candidate_of(house, mine), Reach(phone_number=IN_NEW_YORK, timezone=None))
     house.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(minutes=1)))])
     assert house.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING

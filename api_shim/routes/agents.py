@@ -1,0 +1,112 @@
+"""Agents over HTTP: made, listed, looked at, changed, deleted."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Request, Security
+from fastapi.responses import JSONResponse, Response
+
+from api_shim import answers, json_body
+from api_shim.addresses import AgentId, AskedSlice
+from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Asker, asker
+from api_shim.commanding import Sender, sender
+from api_shim.house import house
+from api_shim.openapi import error_answers, written_answers
+from api_shim.schemas.agent import (
+    AGENT_CHANGES,
+    AGENTS,
+    AgentAnswer,
+    AgentChange,
+    AgentPage,
+    AgentRequest,
+    AgentsAnswer,
+    AgentView,
+)
+from api_shim.schemas.envelope import DoneAnswer
+from scheduler.domain import refusals
+from scheduler.domain.command import CommandKind
+
+_ALL = "/agents"
+_ONE = _ALL + "/{agentId}"
+router = APIRouter(route_class=json_body.JsonRoute, tags=["agents"])
+
+Asking = Annotated[Asker, Security(asker, scopes=[READ_AGENTS])]
+Writing = Annotated[Sender, Security(sender, scopes=[WRITE_AGENTS])]
+Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_AGENTS])]
+
+
+@router.get(
+    _ALL,
+    operation_id="listAgents",
+    summary="The company's agents, newest first",
+    responses={200: {"model": AgentsAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_agents(request: Request, asking: Asking, asked: AskedSlice) -> JSONResponse:
+    here = house(request)
+    listed = await here.ask(here.doors.agents.page, asking.principal, asking.company_id, asked)
+    return answers.answered(request, AgentPage.of(listed, AgentView.of))
+
+
+@router.post(
+    _ALL,
+    operation_id="createAgent",
+    summary="Make an agent: the template of interviews",
+    status_code=HTTPStatus.CREATED,
+    responses=written_answers(HTTPStatus.CREATED, AgentAnswer, "Made.", refusals.AgentNumberRequired),
+)
+async def create_agent(
+    request: Request,
+    sender: Writing,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[AgentRequest, Body(openapi_examples=AGENTS)],
+) -> Response:
+    new = body.to_new_agent()
+    return await sender.write(CommandKind.CREATE_AGENT, house(request).doors.agents.create, raw, sender.company_id, new)
+
+
+@router.get(
+    _ONE,
+    operation_id="getAgent",
+    summary="An agent",
+    responses={200: {"model": AgentAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_agent(request: Request, asking: Asking, agent_id: AgentId) -> JSONResponse:
+    here = house(request)
+    agent = await here.ask(here.doors.agents.get, asking.principal, asking.company_id, agent_id)
+    return answers.answered(request, AgentView.of(agent))
+
+
+@router.patch(
+    _ONE,
+    operation_id="updateAgent",
+    summary="Change an agent; interviews that were made before keep what they had",
+    responses=written_answers(HTTPStatus.OK, AgentAnswer, "Changed: as it is now.", refusals.AgentNumberRequired),
+)
+async def update_agent(
+    request: Request,
+    sender: Writing,
+    agent_id: AgentId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[AgentChange, Body(openapi_examples=AGENT_CHANGES)],
+) -> Response:
+    changes = body.to_changes()
+    return await sender.write(
+        CommandKind.UPDATE_AGENT, house(request).doors.agents.change, raw, sender.company_id, agent_id, changes
+    )
+
+
+@router.delete(
+    _ONE,
+    operation_id="deleteAgent",
+    summary="Delete an agent; its interviews go on",
+    responses=written_answers(HTTPStatus.OK, DoneAnswer, "It is gone."),
+)
+async def delete_agent(
+    request: Request,
+    sender: Deleting,
+    agent_id: AgentId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
+) -> Response:
+    return await sender.write(
+        CommandKind.DELETE_AGENT, house(request).doors.agents.delete, raw, sender.company_id, agent_id
+    )

@@ -1,0 +1,155 @@
+"""Candidates over HTTP: made, listed, looked at, changed, deleted."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends, Query, Request, Security
+from fastapi.responses import JSONResponse, Response
+
+from api_shim import answers, json_body
+from api_shim.addresses import AskedSlice, CandidateId
+from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Asker, asker
+from api_shim.commanding import Sender, sender
+from api_shim.errors import refuse_any
+from api_shim.house import house
+from api_shim.openapi import error_answers, written_answers
+from api_shim.schemas.candidate import (
+    CANDIDATE_CHANGES,
+    CANDIDATES,
+    CandidateAnswer,
+    CandidateChange,
+    CandidatePage,
+    CandidateRequest,
+    CandidatesAnswer,
+    CandidateView,
+)
+from api_shim.schemas.envelope import DoneAnswer
+from scheduler.domain import refusals
+from scheduler.domain.candidate import CandidateStatus
+from scheduler.domain.command import CommandKind
+
+_ALL = "/candidates"
+_ONE = _ALL + "/{candidateId}"
+router = APIRouter(route_class=json_body.JsonRoute, tags=["candidates"])
+
+Asking = Annotated[Asker, Security(asker, scopes=[READ_CANDIDATES])]
+Writing = Annotated[Sender, Security(sender, scopes=[WRITE_CANDIDATES])]
+Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_CANDIDATES])]
+
+
+@router.get(
+    _ALL,
+    operation_id="listCandidates",
+    summary="The company's candidates, newest first",
+    responses={200: {"model": CandidatesAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_candidates(
+    request: Request,
+    asking: Asking,
+    asked: AskedSlice,
+    job_id: Annotated[UUID | None, Query(alias="jobId", description="Considered for this job.")] = None,
+    status: Annotated[CandidateStatus | None, Query()] = None,
+    search: Annotated[
+        str | None, Query(min_length=1, max_length=100, description="A part of a name or an address.")
+    ] = None,
+) -> JSONResponse:
+    here = house(request)
+    listed = await here.ask(
+        here.doors.candidates.page,
+        asking.principal,
+        asking.company_id,
+        asked,
+        job_id=job_id,
+        status=status,
+        search=search,
+    )
+    return answers.answered(request, CandidatePage.of(listed, CandidateView.of))
+
+
+@router.post(
+    _ALL,
+    operation_id="createCandidate",
+    summary="Make a candidate: a person who may be called",
+    status_code=HTTPStatus.CREATED,
+    responses=written_answers(
+        HTTPStatus.CREATED,
+        CandidateAnswer,
+        "Made.",
+        refusals.PhoneNumberInvalid,
+        refusals.NumberNotAllowed,
+        refusals.UnknownJobs,
+    ),
+)
+async def create_candidate(
+    request: Request,
+    sender: Writing,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[CandidateRequest, Body(openapi_examples=CANDIDATES)],
+) -> Response:
+    refuse_any(body.contradictions(house(request).doors.now().date()))
+    new = body.to_new_candidate()
+    return await sender.write(
+        CommandKind.CREATE_CANDIDATE, house(request).doors.candidates.create, raw, sender.company_id, new
+    )
+
+
+@router.get(
+    _ONE,
+    operation_id="getCandidate",
+    summary="A candidate",
+    responses={200: {"model": CandidateAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_candidate(request: Request, asking: Asking, candidate_id: CandidateId) -> JSONResponse:
+    here = house(request)
+    candidate = await here.ask(here.doors.candidates.get, asking.principal, asking.company_id, candidate_id)
+    return answers.answered(request, CandidateView.of(candidate))
+
+
+@router.patch(
+    _ONE,
+    operation_id="updateCandidate",
+    summary="Change a candidate; pending calls ring a new number, on its clock",
+    responses=written_answers(
+        HTTPStatus.OK,
+        CandidateAnswer,
+        "Changed: as it is now.",
+        refusals.PhoneNumberInvalid,
+        refusals.NumberNotAllowed,
+        refusals.UnknownJobs,
+    ),
+)
+async def update_candidate(
+    request: Request,
+    sender: Writing,
+    candidate_id: CandidateId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[CandidateChange, Body(openapi_examples=CANDIDATE_CHANGES)],
+) -> Response:
+    refuse_any(body.contradictions(house(request).doors.now().date()))
+    changes = body.to_changes()
+    return await sender.write(
+        CommandKind.UPDATE_CANDIDATE,
+        house(request).doors.candidates.change,
+        raw,
+        sender.company_id,
+        candidate_id,
+        changes,
+    )
+
+
+@router.delete(
+    _ONE,
+    operation_id="deleteCandidate",
+    summary="Erase a candidate: pending calls never ring, name, number and address are gone",
+    responses=written_answers(HTTPStatus.OK, DoneAnswer, "It is gone."),
+)
+async def delete_candidate(
+    request: Request,
+    sender: Deleting,
+    candidate_id: CandidateId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
+) -> Response:
+    return await sender.write(
+        CommandKind.DELETE_CANDIDATE, house(request).doors.candidates.delete, raw, sender.company_id, candidate_id
+    )

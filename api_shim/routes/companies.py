@@ -1,0 +1,95 @@
+"""Companies over HTTP: made, listed, looked at, changed."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Request, Security
+from fastapi.responses import JSONResponse, Response
+
+from api_shim import answers, auth, json_body
+from api_shim.addresses import AskedSlice, CompanyId
+from api_shim.auth import READ_COMPANIES, WRITE_COMPANIES
+from api_shim.commanding import Sender, sender_of_companies
+from api_shim.house import house
+from api_shim.openapi import error_answers, written_answers
+from api_shim.schemas.company import (
+    COMPANIES,
+    COMPANY_CHANGES,
+    CompaniesAnswer,
+    CompanyAnswer,
+    CompanyChange,
+    CompanyPage,
+    CompanyRequest,
+    CompanyView,
+)
+from scheduler.domain import refusals
+from scheduler.domain.command import CommandKind
+from scheduler.domain.principal import Principal
+
+_ALL = "/company"
+_ONE = _ALL + "/{companyId}"
+_SETTINGS = (refusals.InvalidTimezone, refusals.InvalidInterval, refusals.NeverOpen, refusals.InvalidRetryPolicy)
+router = APIRouter(route_class=json_body.JsonRoute, tags=["companies"])
+
+Asking = Annotated[Principal, Security(auth.principal, scopes=[READ_COMPANIES])]
+Writing = Annotated[Sender, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
+
+
+@router.get(
+    _ALL,
+    operation_id="listCompanies",
+    summary="A regular key's own company, or all that an ATS key has made, newest first",
+    responses={200: {"model": CompaniesAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_companies(request: Request, principal: Asking, asked: AskedSlice) -> JSONResponse:
+    here = house(request)
+    listed = await here.ask(here.doors.companies.page, principal, asked)
+    return answers.answered(request, CompanyPage.of(listed, CompanyView.of))
+
+
+@router.post(
+    _ALL,
+    operation_id="createCompany",
+    summary="Make a company; for ATS keys",
+    status_code=HTTPStatus.CREATED,
+    responses=written_answers(HTTPStatus.CREATED, CompanyAnswer, "Made.", *_SETTINGS),
+)
+async def create_company(
+    request: Request,
+    sender: Writing,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[CompanyRequest, Body(openapi_examples=COMPANIES)],
+) -> Response:
+    new = body.to_new_company()
+    return await sender.write(CommandKind.CREATE_COMPANY, house(request).doors.companies.create, raw, new)
+
+
+@router.get(
+    _ONE,
+    operation_id="getCompany",
+    summary="A company",
+    responses={200: {"model": CompanyAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def get_company(request: Request, principal: Asking, company_id: CompanyId) -> JSONResponse:
+    here = house(request)
+    company = await here.ask(here.doors.companies.get, principal, company_id)
+    return answers.answered(request, CompanyView.of(company))
+
+
+@router.patch(
+    _ONE,
+    operation_id="updateCompany",
+    summary="Change a company; pending calls that other hours or zones touch are looked at anew",
+    responses=written_answers(HTTPStatus.OK, CompanyAnswer, "Changed: as it is now.", *_SETTINGS),
+)
+async def update_company(
+    request: Request,
+    sender: Writing,
+    company_id: CompanyId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[CompanyChange, Body(openapi_examples=COMPANY_CHANGES)],
+) -> Response:
+    changes = body.to_changes()
+    return await sender.write(
+        CommandKind.UPDATE_COMPANY, house(request).doors.companies.change, raw, company_id, changes
+    )

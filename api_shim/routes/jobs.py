@@ -1,0 +1,103 @@
+"""Jobs over HTTP: made, listed, looked at, changed, deleted."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Query, Request, Security
+from fastapi.responses import JSONResponse, Response
+
+from api_shim import answers, json_body
+from api_shim.addresses import AskedSlice, JobId
+from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Asker, asker
+from api_shim.commanding import Sender, sender
+from api_shim.house import house
+from api_shim.openapi import error_answers, written_answers
+from api_shim.schemas.envelope import DoneAnswer
+from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
+from scheduler.domain.command import CommandKind
+from scheduler.domain.job import JobStatus
+
+_ALL = "/jobs"
+_ONE = _ALL + "/{jobId}"
+router = APIRouter(route_class=json_body.JsonRoute, tags=["jobs"])
+
+Asking = Annotated[Asker, Security(asker, scopes=[READ_JOBS])]
+Writing = Annotated[Sender, Security(sender, scopes=[WRITE_JOBS])]
+Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_JOBS])]
+
+
+@router.get(
+    _ALL,
+    operation_id="listJobs",
+    summary="The company's jobs, newest first",
+    responses={200: {"model": JobsAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_jobs(
+    request: Request, asking: Asking, asked: AskedSlice, status: Annotated[JobStatus | None, Query()] = None
+) -> JSONResponse:
+    here = house(request)
+    listed = await here.ask(here.doors.jobs.page, asking.principal, asking.company_id, asked, status=status)
+    return answers.answered(request, JobPage.of(listed, JobView.of))
+
+
+@router.post(
+    _ALL,
+    operation_id="createJob",
+    summary="Make a job that candidates may be considered for",
+    status_code=HTTPStatus.CREATED,
+    responses=written_answers(HTTPStatus.CREATED, JobAnswer, "Made."),
+)
+async def create_job(
+    request: Request,
+    sender: Writing,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[JobRequest, Body(openapi_examples=JOBS)],
+) -> Response:
+    new = body.to_new_job()
+    return await sender.write(CommandKind.CREATE_JOB, house(request).doors.jobs.create, raw, sender.company_id, new)
+
+
+@router.get(
+    _ONE,
+    operation_id="getJob",
+    summary="A job",
+    responses={200: {"model": JobAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_job(request: Request, asking: Asking, job_id: JobId) -> JSONResponse:
+    here = house(request)
+    job = await here.ask(here.doors.jobs.get, asking.principal, asking.company_id, job_id)
+    return answers.answered(request, JobView.of(job))
+
+
+@router.patch(
+    _ONE,
+    operation_id="updateJob",
+    summary="Change a job; close it, or open it again",
+    responses=written_answers(HTTPStatus.OK, JobAnswer, "Changed: as it is now."),
+)
+async def update_job(
+    request: Request,
+    sender: Writing,
+    job_id: JobId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[JobChange, Body(openapi_examples=JOB_CHANGES)],
+) -> Response:
+    changes = body.to_changes()
+    return await sender.write(
+        CommandKind.UPDATE_JOB, house(request).doors.jobs.change, raw, sender.company_id, job_id, changes
+    )
+
+
+@router.delete(
+    _ONE,
+    operation_id="deleteJob",
+    summary="Delete a job; nobody is considered for it any more, its interviews stay",
+    responses=written_answers(HTTPStatus.OK, DoneAnswer, "It is gone."),
+)
+async def delete_job(
+    request: Request,
+    sender: Deleting,
+    job_id: JobId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
+) -> Response:
+    return await sender.write(CommandKind.DELETE_JOB, house(request).doors.jobs.delete, raw, sender.company_id, job_id)

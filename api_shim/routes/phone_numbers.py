@@ -1,0 +1,29 @@
+"""The numbers that a company calls from, over HTTP: listed."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Security
+from fastapi.responses import JSONResponse
+
+from api_shim import answers
+from api_shim.addresses import AskedSlice
+from api_shim.auth import READ_PHONE_NUMBERS, Asker, asker
+from api_shim.house import house
+from api_shim.openapi import error_answers
+from api_shim.schemas.agent import PhoneNumberPage, PhoneNumbersAnswer, PhoneNumberView
+
+router = APIRouter(tags=["phone numbers"])
+
+
+@router.get(
+    "/phone-numbers",
+    operation_id="listPhoneNumbers",
+    summary="The numbers that the company calls from, newest first",
+    responses={200: {"model": PhoneNumbersAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_phone_numbers(
+    request: Request, asking: Annotated[Asker, Security(asker, scopes=[READ_PHONE_NUMBERS])], asked: AskedSlice
+) -> JSONResponse:
+    here = house(request)
+    listed = await here.ask(here.doors.agents.numbers, asking.principal, asking.company_id, asked)
+    return answers.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.of))

@@ -1,0 +1,248 @@
+"""What may be sent of an agent, and how one and the numbers to call from are shown."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from fastapi.openapi.models import Example
+from pydantic import Field, StringConstraints
+
+from api_shim.schemas.cefr import CefrLevel
+from api_shim.schemas.envelope import Answer, Page, Wire
+from api_shim.schemas.sent import Metadata, Strict, left_out, named
+from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent, PhoneNumber
+from scheduler.domain.record import Changes
+
+_DETAILS = ("questions", "instructions", "voice_id", "cefr_level")
+
+AgentName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=100)]
+Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Minutes = Annotated[int, Field(ge=1, le=180, strict=True, description="Minutes.")]
+
+
+class Language(StrEnum):
+    EN = "EN"
+    JA = "JA"
+    ZH = "ZH"
+    DE = "DE"
+    HI = "HI"
+    FR = "FR"
+    KO = "KO"
+    PT = "PT"
+    IT = "IT"
+    ES = "ES"
+    ID = "ID"
+    NL = "NL"
+    TR = "TR"
+    FIL = "FIL"
+    PL = "PL"
+    SV = "SV"
+    BG = "BG"
+    RO = "RO"
+    AR = "AR"
+    CS = "CS"
+    EL = "EL"
+    FI = "FI"
+    HR = "HR"
+    MS = "MS"
+    SK = "SK"
+    DA = "DA"
+    TA = "TA"
+    UK = "UK"
+    RU = "RU"
+    HU = "HU"
+    NO = "NO"
+    VI = "VI"
+
+
+class Voice(StrEnum):
+    ALEX = "ALEX"
+    PETER = "PETER"
+    MIRIAM = "MIRIAM"
+    SUE = "SUE"
+    VIERA = "VIERA"
+    CASANDRA = "CASANDRA"
+    SILVIA = "SILVIA"
+    MICHAEL = "MICHAEL"
+    LUKE = "LUKE"
+    EMMA = "EMMA"
+    SARAH = "SARAH"
+    EVA = "EVA"
+
+
+class _AgentDetails(Strict):
+    """What is kept and shown of an agent, and decides nothing here; null takes a field away."""
+
+    questions: Annotated[list[Question], Field(max_length=50)] | None = None
+    instructions: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    voice_id: Voice | None = None
+    cefr_level: CefrLevel | None = Field(None, description="For language tests.")
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Those that were named, in their wire form."""
+        sent = set(_DETAILS) & self.model_fields_set
+        return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
+
+
+class AgentRequest(_AgentDetails):
+    """An agent: who talks, about what, for how long, from which number."""
+
+    name: AgentName = Field(examples=["Generic interviewer"])
+    type: AgentType
+    focus: AgentFocus = Field(description="GENERIC needs no job; any other is about one.")
+    language: Language
+    duration: Minutes
+    company_phone_number_id: UUID | None = Field(
+        None, description="A number of the company, which is the caller id; required for type PHONE."
+    )
+    metadata: Metadata = Field(default_factory=dict)
+
+    def to_new_agent(self) -> NewAgent:
+        kept = {name: value for name, value in self.details.items() if value is not None}
+        return NewAgent(
+            name=self.name,
+            type=self.type,
+            focus=self.focus,
+            language=self.language.value,
+            duration=timedelta(minutes=self.duration),
+            phone_number_id=self.company_phone_number_id,
+            details=kept,
+            metadata=self.metadata,
+        )
+
+
+class AgentChange(_AgentDetails):
+    """What shall be otherwise; what is left out stays. Interviews that were made before keep what they had."""
+
+    name: AgentName = Field(default_factory=left_out)
+    type: AgentType = Field(default_factory=left_out)
+    focus: AgentFocus = Field(default_factory=left_out)
+    language: Language = Field(default_factory=left_out)
+    duration: Minutes = Field(default_factory=left_out)
+    company_phone_number_id: UUID | None = None
+    metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+
+    def to_changes(self) -> Changes:
+        changes = {**named(self, "name", "type", "focus", "language", "duration", "metadata")}
+        if "language" in changes:
+            changes["language"] = self.language.value
+        if "duration" in changes:
+            changes["duration"] = timedelta(minutes=self.duration)
+        if "company_phone_number_id" in self.model_fields_set:
+            changes["phone_number_id"] = self.company_phone_number_id
+        return {**changes, "details": self.details}
+
+
+class AgentView(Wire):
+    id: UUID
+    company_id: UUID
+    name: str | None = Field(description="Null in an answer that is told again after the agent was deleted.")
+    type: AgentType
+    focus: AgentFocus
+    language: str
+    duration: int = Field(description="Minutes.")
+    company_phone_number_id: UUID | None
+    questions: list[str]
+    instructions: str | None
+    voice_id: Voice | None
+    cefr_level: CefrLevel | None
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, agent: Agent) -> Self:
+        details = _AgentDetails.model_validate(dict(agent.details))
+        return cls(
+            id=agent.id,
+            company_id=agent.company_id,
+            name=agent.name,
+            type=agent.type,
+            focus=agent.focus,
+            language=agent.language,
+            duration=agent.duration // timedelta(minutes=1),
+            company_phone_number_id=agent.phone_number_id,
+            questions=details.questions or [],
+            instructions=details.instructions,
+            voice_id=details.voice_id,
+            cefr_level=details.cefr_level,
+            metadata=agent.metadata,
+            created_at=agent.created_at,
+            updated_at=agent.updated_at,
+        )
+
+
+class AgentAnswer(Answer[AgentView]):
+    """An agent."""
+
+
+class AgentPage(Page[AgentView]):
+    """Agents, newest first."""
+
+
+class AgentsAnswer(Answer[AgentPage]):
+    """A page of agents."""
+
+
+class PhoneNumberView(Wire):
+    """A number that the company calls from; added by whoever runs the installation."""
+
+    id: UUID
+    company_id: UUID
+    number: str = Field(examples=["+421221020001"])
+    number_type: str = Field(examples=["LOCAL"])
+    provider: str = Field(examples=["TWILIO"])
+    status: str = Field(examples=["AVAILABLE"])
+    capabilities: str = Field(examples=["OUTBOUND"])
+    custom: bool
+    location: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, number: PhoneNumber) -> Self:
+        return cls(
+            id=number.id,
+            company_id=number.company_id,
+            number=number.number,
+            number_type=number.number_type,
+            provider=number.provider,
+            status=number.status,
+            capabilities=number.capabilities,
+            custom=number.custom,
+            location=number.location,
+            created_at=number.created_at,
+            updated_at=number.updated_at,
+        )
+
+
+class PhoneNumberPage(Page[PhoneNumberView]):
+    """Phone numbers, newest first."""
+
+
+class PhoneNumbersAnswer(Answer[PhoneNumberPage]):
+    """A page of phone numbers."""
+
+
+AGENTS: dict[str, Example] = {
+    "over the web": {
+        "summary": "Talks over the web and rings nobody",
+        "value": {"name": "Web interviewer", "type": "ONLINE", "focus": "GENERIC", "language": "EN", "duration": 30},
+    },
+    "on the phone": {
+        "summary": "Rings, from a number of the company",
+        "value": {
+            "name": "Phone interviewer",
+            "type": "PHONE",
+            "focus": "GENERIC",
+            "language": "SK",
+            "duration": 15,
+            "companyPhoneNumberId": "5f0f7f3b-2a10-4c52-8a9b-9a1d2f5e3c77",
+        },
+    },
+}
+AGENT_CHANGES: dict[str, Example] = {
+    "longer": {"summary": "Calls that are made from now on may take longer", "value": {"duration": 45}},
+}

@@ -1,0 +1,192 @@
+"""What may be sent of a candidate, and how one is shown."""
+
+from collections.abc import Iterator
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from fastapi.openapi.models import Example
+from pydantic import Field
+
+from api_shim.schemas.envelope import Answer, Page, Wire
+from api_shim.schemas.fields import FieldError
+from api_shim.schemas.sent import (
+    Day,
+    Email,
+    Metadata,
+    Name,
+    PhoneNumber,
+    Strict,
+    ZoneName,
+    left_out,
+    named,
+)
+from scheduler.domain.candidate import Candidate, CandidateStatus, NewCandidate
+from scheduler.domain.record import Changes
+
+_CONSENT = "The last day on which this person may be called; in the future."
+_ZONE = "IANA name; decides over the phone number's zones."
+JobIds = Annotated[list[UUID], Field(min_length=1, max_length=50)]
+
+
+class CandidateRequest(Strict):
+    """A person who may be called; at least one of email and phoneNumber."""
+
+    first_name: Name = Field(examples=["Jana"], repr=False)
+    last_name: Name = Field(examples=["Nováková"], repr=False)
+    gdpr_expiry_date: Day = Field(examples=["2030-12-31"], description=_CONSENT)
+    email: Email | None = Field(None, examples=["jana@example.com"], repr=False)
+    phone_number: PhoneNumber | None = Field(None, examples=["+421915123456"], repr=False)
+    timezone: ZoneName | None = Field(None, examples=["Europe/Bratislava"], description=_ZONE)
+    job_ids: JobIds | None = Field(None, description="The jobs that this person is considered for.")
+    job_id: UUID | None = Field(
+        None, description="One job; jobIds, where sent, counts instead.", json_schema_extra={"deprecated": True}
+    )
+    status: CandidateStatus = CandidateStatus.APPLIED
+    metadata: Metadata = Field(default_factory=dict)
+
+    def contradictions(self, today: date) -> Iterator[FieldError]:
+        if self.email is None and self.phone_number is None:
+            message = "A candidate needs an email or a phoneNumber."
+            yield FieldError(field="email", code="CONTACT_REQUIRED", message=message)
+        yield from _not_in_future(self.gdpr_expiry_date, today)
+
+    def to_new_candidate(self) -> NewCandidate:
+        return NewCandidate(
+            first_name=self.first_name,
+            last_name=self.last_name,
+            gdpr_expiry_date=self.gdpr_expiry_date,
+            email=self.email,
+            phone_number=self.phone_number,
+            timezone=self.timezone,
+            status=self.status,
+            job_ids=_jobs(self.job_ids, self.job_id),
+            metadata=self.metadata,
+        )
+
+
+class CandidateChange(Strict):
+    """What shall be otherwise; what is left out stays, null takes away. Pending calls ring a new number."""
+
+    first_name: Name = Field(default_factory=left_out, repr=False)
+    last_name: Name = Field(default_factory=left_out, repr=False)
+    gdpr_expiry_date: Day = Field(default_factory=left_out, description=_CONSENT)
+    email: Email | None = Field(None, repr=False)
+    phone_number: PhoneNumber | None = Field(None, repr=False)
+    timezone: ZoneName | None = Field(None, description=_ZONE)
+    job_ids: Annotated[list[UUID], Field(max_length=50)] | None = Field(None, description="Replaces the whole set.")
+    job_id: UUID | None = Field(
+        None, description="One job; jobIds, where sent, counts instead.", json_schema_extra={"deprecated": True}
+    )
+    status: CandidateStatus = Field(default_factory=left_out)
+    metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+
+    def contradictions(self, today: date) -> Iterator[FieldError]:
+        if "gdpr_expiry_date" in self.model_fields_set:
+            yield from _not_in_future(self.gdpr_expiry_date, today)
+
+    def to_changes(self) -> Changes:
+        changes = named(
+            self,
+            "first_name",
+            "last_name",
+            "gdpr_expiry_date",
+            "email",
+            "phone_number",
+            "timezone",
+            "status",
+            "metadata",
+        )
+        if not {"job_ids", "job_id"} & self.model_fields_set:
+            return changes
+        return {**changes, "job_ids": _jobs(self.job_ids, self.job_id)}
+
+
+def _not_in_future(day: date, today: date) -> Iterator[FieldError]:
+    if day <= today:
+        message = "The consent must end in the future; send a later date, or call nobody."
+        yield FieldError(field="gdprExpiryDate", code="NOT_IN_FUTURE", message=message)
+
+
+def _jobs(several: list[UUID] | None, one: UUID | None) -> tuple[UUID, ...]:
+    if several is not None:
+        return tuple(several)
+    return () if one is None else (one,)
+
+
+class Links(Wire):
+    interviews: str
+
+
+class CandidateView(Wire):
+    id: UUID
+    company_id: UUID
+    first_name: str | None = Field(description="Null, as all that names them, once the person was erased.")
+    last_name: str | None
+    email: str | None
+    phone_number: str | None
+    timezone: str | None
+    gdpr_expiry_date: date
+    status: CandidateStatus
+    job_id: UUID | None = Field(description="The first of jobIds.", json_schema_extra={"deprecated": True})
+    job_ids: list[UUID]
+    overall_rating: None = Field(default=None, description="Always null: Duecall rates nobody.")
+    analysis_count: Literal[0] = Field(default=0, description="Always 0: Duecall analyses nobody.")
+    interview_count: int
+    links: Links
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Self:
+        return cls(
+            id=candidate.id,
+            company_id=candidate.company_id,
+            first_name=candidate.first_name,
+            last_name=candidate.last_name,
+            email=candidate.email,
+            phone_number=candidate.phone_number,
+            timezone=candidate.timezone,
+            gdpr_expiry_date=candidate.gdpr_expiry_date,
+            status=candidate.status,
+            job_id=candidate.job_ids[0] if candidate.job_ids else None,
+            job_ids=list(candidate.job_ids),
+            interview_count=candidate.interview_count,
+            links=Links(interviews=f"/interviews?candidateId={candidate.id}"),
+            metadata=candidate.metadata,
+            created_at=candidate.created_at,
+            updated_at=candidate.updated_at,
+        )
+
+
+class CandidateAnswer(Answer[CandidateView]):
+    """A candidate."""
+
+
+class CandidatePage(Page[CandidateView]):
+    """Candidates, newest first."""
+
+
+class CandidatesAnswer(Answer[CandidatePage]):
+    """A page of candidates."""
+
+
+CANDIDATES: dict[str, Example] = {
+    "a person": {
+        "summary": "With a number, and the day on which the consent ends",
+        "value": {
+            "firstName": "Jana",
+            "lastName": "Nováková",
+            "gdprExpiryDate": "2030-12-31",
+            "phoneNumber": "+421915123456",
+            "timezone": "Europe/Bratislava",
+        },
+    },
+}
+CANDIDATE_CHANGES: dict[str, Example] = {
+    "another number": {
+        "summary": "Pending calls ring it, on its clock",
+        "value": {"phoneNumber": "+61870701234", "timezone": None},
+    },
+}

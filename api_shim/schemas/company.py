@@ -1,0 +1,270 @@
+"""What may be sent of a company and its settings, and how one is shown."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from fastapi.openapi.models import Example
+from pydantic import Field, StrictBool, StringConstraints, WithJsonSchema
+
+from api_shim.schemas.envelope import Answer, Page, Wire
+from api_shim.schemas.sent import CountryCode, Metadata, Strict, ZoneName, left_out, named
+from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Weekday
+from scheduler.domain.record import Changes
+from scheduler.lifecycle.retry_texts import MOST_DELAYS, MOST_RETRIES, read_retry_policy, retry_policy_as_json
+from scheduler.timing.call_windows import intervals_as_json, read_intervals
+
+_PROFILE = ("description", "website", "industry", "size", "location")
+_TIME_OF_DAY = {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$", "examples": ["09:00"]}
+_INTERVALS: dict[str, Any] = {
+    "type": "array",
+    "description": "When people may be called, on their own clock. Half-open; an end before the start lies on the"
+    " next day; no two may overlap. An empty list is refused.",
+    "minItems": 1,
+    "maxItems": 50,
+    "items": {
+        "type": "object",
+        "required": ["days", "start", "end"],
+        "additionalProperties": False,
+        "properties": {
+            "days": {
+                "type": "array",
+                "minItems": 1,
+                "uniqueItems": True,
+                "items": {"type": "string", "enum": [day.name for day in Weekday]},
+            },
+            "start": _TIME_OF_DAY,
+            "end": _TIME_OF_DAY,
+        },
+    },
+    "examples": [[{"days": ["MON", "TUE"], "start": "09:00", "end": "12:30"}]],
+}
+_DELAYS: dict[str, Any] = {
+    "type": "array",
+    "maxItems": MOST_DELAYS,
+    "items": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 2_592_000}, {"const": "NEXT_DAY"}]},
+}
+_RETRIES: dict[str, Any] = {
+    "type": "object",
+    "description": "What follows by itself when nobody answered. Delays in seconds by reason, the last one repeats;"
+    " NEXT_DAY is the next day, in the part of it that was tried least. What is left out is the default.",
+    "additionalProperties": False,
+    "properties": {
+        "maxRetries": {"type": "integer", "minimum": 0, "maximum": MOST_RETRIES},
+        "delays": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": dict.fromkeys(("BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"), _DELAYS),
+        },
+    },
+    "examples": [{"maxRetries": 3, "delays": {"BUSY": [900], "NO_ANSWER": [7200, "NEXT_DAY"]}}],
+}
+
+Intervals = Annotated[Any, WithJsonSchema(_INTERVALS)]
+Retries = Annotated[Any, WithJsonSchema(_RETRIES)]
+Locale = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*$", max_length=35)]
+CompanyName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=100)]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Description = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+Website = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s]+$")]
+
+
+class CompanySize(StrEnum):
+    UP_TO_10 = "1-10"
+    UP_TO_50 = "11-50"
+    UP_TO_200 = "51-200"
+    UP_TO_500 = "201-500"
+    UP_TO_1000 = "501-1000"
+    MORE_THAN_1000 = "1001+"
+
+
+class CompanyLocation(Strict):
+    city: Words | None = None
+    country_code: CountryCode | None = None
+
+
+class Limits(Strict):
+    """How much of the carrier the company may use; what is left out is the default."""
+
+    concurrent_calls: Annotated[int, Field(ge=1, le=10_000, strict=True)] = CallLimits().concurrent_calls
+    calls_per_second: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = CallLimits().calls_per_second
+
+
+class SettingsChange(Strict):
+    """Each setting that is named is replaced whole, the others stay; null brings back the default."""
+
+    timezone: ZoneName | None = Field(None, examples=["Europe/Bratislava"], description="IANA name.")
+    locale: Locale | None = Field(None, examples=["sk-SK"])
+    call_time_intervals: Intervals = None
+    retry_policy: Retries = None
+    limits: Limits | None = None
+    machine_detection: StrictBool | None = None
+    offset_must_match_number: StrictBool | None = Field(
+        None, description="Refuse an offset that no zone of the number has, instead of warning."
+    )
+    allowed_countries: Annotated[list[CountryCode], Field(max_length=300)] | None = Field(
+        None, description="Numbers of other countries are not called; null allows all."
+    )
+
+    def to_settings(self) -> Changes:
+        """By the fields of CompanySettings. Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
+        default = CompanySettings()
+        changes = dict(named(self, "timezone", "locale"))
+        for name, standard in (
+            ("machine_detection", default.machine_detection),
+            ("offset_must_match_number", default.offset_must_match_number),
+        ):
+            if name in self.model_fields_set:
+                value = getattr(self, name)
+                changes[name] = standard if value is None else value
+        if "call_time_intervals" in self.model_fields_set:
+            sent = self.call_time_intervals
+            changes["intervals"] = default.intervals if sent is None else read_intervals(sent)
+        if "retry_policy" in self.model_fields_set:
+            changes["retry_policy"] = read_retry_policy({} if self.retry_policy is None else self.retry_policy)
+        if "limits" in self.model_fields_set:
+            limits = self.limits or Limits()
+            changes["limits"] = CallLimits(
+                concurrent_calls=limits.concurrent_calls, calls_per_second=limits.calls_per_second
+            )
+        if "allowed_countries" in self.model_fields_set:
+            countries = self.allowed_countries
+            changes["allowed_countries"] = None if countries is None else frozenset(countries)
+        return changes
+
+
+class _Profile(Strict):
+    """What is kept and shown of a company, and decides nothing here; null takes a field away."""
+
+    description: Description | None = None
+    website: Website | None = None
+    industry: Words | None = None
+    size: CompanySize | None = Field(None, examples=["51-200"])
+    location: CompanyLocation | None = None
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """Those that were named, in their wire form."""
+        sent = set(_PROFILE) & self.model_fields_set
+        return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
+
+
+class CompanyRequest(_Profile):
+    """A company, which the ATS key that makes it reaches from then on."""
+
+    name: CompanyName = Field(examples=["Acme"])
+    settings: SettingsChange | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+    def to_new_company(self) -> NewCompany:
+        """Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
+        kept = {name: value for name, value in self.profile.items() if value is not None}
+        settings = CompanySettings() if self.settings is None else CompanySettings(**self.settings.to_settings())
+        return NewCompany(name=self.name, profile=kept, settings=settings, metadata=self.metadata)
+
+
+class CompanyChange(_Profile):
+    """What shall be otherwise; what is left out stays."""
+
+    name: CompanyName = Field(default_factory=left_out)
+    settings: SettingsChange | None = Field(
+        None, description="Pending calls that another hour, zone or country touches are looked at anew."
+    )
+    metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+
+    def to_changes(self) -> Changes:
+        """Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
+        settings = {} if self.settings is None else self.settings.to_settings()
+        return {**named(self, "name", "metadata"), "profile": self.profile, "settings": settings}
+
+
+class SettingsView(Wire):
+    timezone: str | None
+    locale: str | None
+    call_time_intervals: Intervals
+    retry_policy: Retries
+    limits: Limits
+    machine_detection: bool
+    offset_must_match_number: bool
+    allowed_countries: list[str] | None = Field(description="Null: all.")
+
+    @classmethod
+    def of(cls, settings: CompanySettings) -> Self:
+        countries = settings.allowed_countries
+        return cls(
+            timezone=settings.timezone,
+            locale=settings.locale,
+            call_time_intervals=intervals_as_json(settings.intervals),
+            retry_policy=retry_policy_as_json(settings.retry_policy),
+            limits=Limits.model_validate(
+                {
+                    "concurrentCalls": settings.limits.concurrent_calls,
+                    "callsPerSecond": settings.limits.calls_per_second,
+                }
+            ),
+            machine_detection=settings.machine_detection,
+            offset_must_match_number=settings.offset_must_match_number,
+            allowed_countries=None if countries is None else sorted(countries),
+        )
+
+
+class CompanyView(Wire):
+    id: UUID
+    name: str | None = Field(description="Null in an answer that is told again after the company was deleted.")
+    description: str | None
+    website: str | None
+    industry: str | None
+    size: CompanySize | None
+    location: CompanyLocation | None
+    settings: SettingsView
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, company: Company) -> Self:
+        profile = _Profile.model_validate(dict(company.profile))
+        return cls(
+            id=company.id,
+            name=company.name,
+            settings=SettingsView.of(company.settings),
+            metadata=company.metadata,
+            created_at=company.created_at,
+            updated_at=company.updated_at,
+            **{name: getattr(profile, name) for name in _PROFILE},
+        )
+
+
+class CompanyAnswer(Answer[CompanyView]):
+    """A company."""
+
+
+class CompanyPage(Page[CompanyView]):
+    """Companies, newest first."""
+
+
+class CompaniesAnswer(Answer[CompanyPage]):
+    """A page of companies."""
+
+
+COMPANIES: dict[str, Example] = {
+    "a company": {
+        "summary": "With its hours and zone",
+        "value": {
+            "name": "Acme",
+            "settings": {
+                "timezone": "Europe/Bratislava",
+                "callTimeIntervals": [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "09:00", "end": "18:00"}],
+            },
+        },
+    },
+}
+COMPANY_CHANGES: dict[str, Example] = {
+    "other hours": {
+        "summary": "Pending calls outside of them move to the next opening",
+        "value": {
+            "settings": {"callTimeIntervals": [{"days": ["MON", "TUE"], "start": "10:00", "end": "16:00"}]},
+        },
+    },
+}

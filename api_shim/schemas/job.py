@@ -1,0 +1,225 @@
+"""What may be sent of a job, and how one is shown."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from fastapi.openapi.models import Example
+from pydantic import Field, StringConstraints, field_validator
+
+from api_shim.schemas.cefr import CefrLevel
+from api_shim.schemas.envelope import Answer, Page, Wire
+from api_shim.schemas.sent import CountryCode, Metadata, Strict, left_out, named
+from scheduler.domain.job import Job, JobStatus, NewJob
+from scheduler.domain.record import Changes
+
+MOST_SKILLS = 10
+_DETAILS = (
+    "job_url",
+    "description_url",
+    "benefits",
+    "required_skills",
+    "nice_to_have_skills",
+    "language_requirements",
+    "education",
+    "experience",
+    "contract_type",
+    "location",
+    "salary",
+)
+
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=5, max_length=200)]
+Description = Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=5000)]
+Skill = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=5000)]
+Url = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s]+$")]
+
+
+class Education(StrEnum):
+    PRIMARY_EDUCATION = "PRIMARY_EDUCATION"
+    SECONDARY_SCHOOL_STUDENT = "SECONDARY_SCHOOL_STUDENT"
+    SECONDARY_WITHOUT_DIPLOMA = "SECONDARY_WITHOUT_DIPLOMA"
+    SECONDARY_WITH_DIPLOMA = "SECONDARY_WITH_DIPLOMA"
+    POST_SECONDARY_VOCATIONAL = "POST_SECONDARY_VOCATIONAL"
+    UNIVERSITY_STUDENT = "UNIVERSITY_STUDENT"
+    BACHELOR_LEVEL = "BACHELOR_LEVEL"
+    MASTER_LEVEL = "MASTER_LEVEL"
+    POSTGRADUATE = "POSTGRADUATE"
+
+
+class Experience(StrEnum):
+    NO_EXPERIENCE = "NO_EXPERIENCE"
+    LESS_THAN_1_YEAR = "LESS_THAN_1_YEAR"
+    ONE_TO_3_YEARS = "ONE_TO_3_YEARS"
+    THREE_TO_5_YEARS = "THREE_TO_5_YEARS"
+    FIVE_TO_10_YEARS = "FIVE_TO_10_YEARS"
+    MORE_THAN_10_YEARS = "MORE_THAN_10_YEARS"
+
+
+class ContractType(StrEnum):
+    FULL_TIME = "FULL_TIME"
+    PART_TIME = "PART_TIME"
+    CONTRACT = "CONTRACT"
+    TEMPORARY = "TEMPORARY"
+    INTERNSHIP = "INTERNSHIP"
+
+
+class WorkMode(StrEnum):
+    ONSITE = "ONSITE"
+    REMOTE = "REMOTE"
+    HYBRID = "HYBRID"
+
+
+class SalaryPeriod(StrEnum):
+    HOURLY = "HOURLY"
+    DAILY = "DAILY"
+    WEEKLY = "WEEKLY"
+    MONTHLY = "MONTHLY"
+    YEARLY = "YEARLY"
+
+
+class LanguageRequirement(Strict):
+    language: Word = Field(examples=["EN"])
+    proficiency: CefrLevel
+
+
+class JobLocation(Strict):
+    work_mode: WorkMode | None = None
+    street: Word | None = None
+    city: Word | None = None
+    postal_code: Annotated[str, StringConstraints(max_length=20)] | None = None
+    country_code: CountryCode | None = None
+
+
+class Salary(Strict):
+    min: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = Field(None, examples=["EUR"])
+    period: SalaryPeriod | None = None
+
+
+class _JobDetails(Strict):
+    """What is kept and shown of a job, and decides nothing here; null takes a field away."""
+
+    job_url: Url | None = None
+    description_url: Url | None = None
+    benefits: Text | None = None
+    required_skills: Annotated[list[Skill], Field(max_length=MOST_SKILLS)] | None = None
+    nice_to_have_skills: Annotated[list[Skill], Field(max_length=MOST_SKILLS)] | None = None
+    language_requirements: Annotated[list[LanguageRequirement], Field(max_length=5)] | None = None
+    education: Annotated[list[Education], Field(max_length=len(Education))] | None = None
+    experience: Experience | None = None
+    contract_type: ContractType | None = None
+    location: JobLocation | None = None
+    salary: Salary | None = None
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Those that were named, in their wire form."""
+        sent = set(_DETAILS) & self.model_fields_set
+        return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
+
+
+class JobRequest(_JobDetails):
+    """A job; candidates are assigned to it with their `jobIds`."""
+
+    title: Title = Field(examples=["Warehouse operator"])
+    description: Description = Field(examples=["Picks and packs, in three shifts."])
+    status: JobStatus = Field(JobStatus.OPEN, description="Only an OPEN job is taken when an interview names none.")
+    metadata: Metadata = Field(default_factory=dict)
+
+    def to_new_job(self) -> NewJob:
+        kept = {name: value for name, value in self.details.items() if value is not None}
+        return NewJob(
+            title=self.title, description=self.description, status=self.status, details=kept, metadata=self.metadata
+        )
+
+
+class JobChange(_JobDetails):
+    """What shall be otherwise; what is left out stays."""
+
+    title: Title = Field(default_factory=left_out)
+    description: Description = Field(default_factory=left_out)
+    status: JobStatus = Field(default_factory=left_out)
+    work_mode: WorkMode | None = Field(None, description="The same as location.workMode.")
+    metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+
+    def to_changes(self) -> Changes:
+        details = self.details
+        if "work_mode" in self.model_fields_set:
+            mode = None if self.work_mode is None else self.work_mode.value
+            details = {**details, "location": {**(details.get("location") or {}), "workMode": mode}}
+        return {**named(self, "title", "description", "status", "metadata"), "details": details}
+
+
+class JobView(Wire):
+    id: UUID
+    company_id: UUID
+    title: str | None = Field(description="Null in an answer that is told again after the job was deleted.")
+    description: str | None
+    status: JobStatus
+    job_url: str | None
+    description_url: str | None
+    benefits: str | None
+    required_skills: list[str]
+    nice_to_have_skills: list[str]
+    language_requirements: list[LanguageRequirement]
+    education: list[Education]
+    experience: Experience | None
+    contract_type: ContractType | None
+    location: JobLocation | None
+    salary: Salary | None
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @field_validator("required_skills", "nice_to_have_skills", "language_requirements", "education", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: object) -> object:
+        return [] if value is None else value
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        details = _JobDetails.model_validate(dict(job.details))
+        return cls(
+            id=job.id,
+            company_id=job.company_id,
+            title=job.title,
+            description=job.description,
+            status=job.status,
+            metadata=job.metadata,
+            created_at=job.created_at,
+            updated_at=job.updated_at,
+            **{name: getattr(details, name) for name in _DETAILS},
+        )
+
+
+class JobAnswer(Answer[JobView]):
+    """A job."""
+
+
+class JobPage(Page[JobView]):
+    """Jobs, newest first."""
+
+
+class JobsAnswer(Answer[JobPage]):
+    """A page of jobs."""
+
+
+JOBS: dict[str, Example] = {
+    "a job": {
+        "summary": "What an interview may be about",
+        "value": {
+            "title": "Warehouse operator",
+            "description": "Picks and packs, in three shifts.",
+            "status": "OPEN",
+            "requiredSkills": ["forklift licence"],
+            "location": {"workMode": "ONSITE", "city": "Trnava", "countryCode": "SK"},
+        },
+    },
+}
+JOB_CHANGES: dict[str, Example] = {
+    "close it": {"summary": "Nobody is considered for it any more", "value": {"status": "CLOSED"}},
+}

@@ -1,0 +1,96 @@
+"""Agents: the templates of interviews."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from scheduler.domain.agent import Agent, AgentFocus, AgentType
+from scheduler.domain.listing import Listed, Slice
+from scheduler.persistence.listing import listed
+from scheduler.persistence.tables import agents, phone_numbers
+
+
+class Agents:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, agent: Agent) -> None:
+        self._connection.execute(
+            insert(agents).values(
+                id=agent.id, company_id=agent.company_id, created_at=agent.created_at, **_changeable(agent)
+            )
+        )
+
+    def get(self, company_id: UUID, agent_id: UUID) -> Agent | None:
+        """The agent with its caller id, if it is this company's and not deleted."""
+        row = self._connection.execute(_those_of(company_id).where(agents.c.id == agent_id)).one_or_none()
+        return _agent(row) if row else None
+
+    def lock(self, company_id: UUID, agent_id: UUID) -> Agent | None:
+        """The same, and nobody else may change it until we commit."""
+        row = self._connection.execute(
+            _those_of(company_id).where(agents.c.id == agent_id).with_for_update(key_share=True, of=agents)
+        ).one_or_none()
+        return _agent(row) if row else None
+
+    def page(self, company_id: UUID, asked: Slice) -> Listed[Agent]:
+        return listed(self._connection, _those_of(company_id), agents, asked, _agent)
+
+    def first(self, company_id: UUID) -> Agent | None:
+        row = self._connection.execute(
+            _those_of(company_id).order_by(agents.c.created_at, agents.c.id).limit(1)
+        ).one_or_none()
+        return _agent(row) if row else None
+
+    def save(self, agent: Agent) -> None:
+        """What may change of an agent, as it is in `agent`. Only for one that the caller has locked."""
+        self._connection.execute(update(agents).where(agents.c.id == agent.id).values(**_changeable(agent)))
+
+    def delete(self, agent_id: UUID, now: datetime) -> None:
+        """It is listed no more and its texts are gone; the row stays for the interviews that were made of it."""
+        self._connection.execute(
+            update(agents)
+            .where(agents.c.id == agent_id)
+            .values(name="", details={}, metadata={}, deleted_at=now, updated_at=now)
+        )
+
+
+def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+    return (
+        select(agents, phone_numbers.c.number.label("caller_number"))
+        .outerjoin(phone_numbers, phone_numbers.c.id == agents.c.phone_number_id)
+        .where(agents.c.company_id == company_id, agents.c.deleted_at.is_(None))
+    )
+
+
+def _changeable(agent: Agent) -> dict[str, object]:
+    return {
+        "name": agent.name,
+        "type": agent.type.value,
+        "focus": agent.focus.value,
+        "language": agent.language,
+        "duration": agent.duration,
+        "phone_number_id": agent.phone_number_id,
+        "details": agent.details,
+        "metadata": agent.metadata,
+        "updated_at": agent.updated_at,
+    }
+
+
+def _agent(row: Row[tuple[object, ...]]) -> Agent:
+    return Agent(
+        id=row.id,
+        company_id=row.company_id,
+        name=row.name,
+        type=AgentType(row.type),
+        focus=AgentFocus(row.focus),
+        language=row.language,
+        duration=row.duration,
+        phone_number_id=row.phone_number_id,
+        caller_number=row.caller_number,
+        details=row.details,
+        metadata=row.metadata,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

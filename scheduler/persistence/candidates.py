@@ -1,0 +1,174 @@
+"""Candidates: the people who are called, and the jobs that they are considered for."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Connection, Row, Select, Uuid, cast, delete, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by, array
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from scheduler.domain.candidate import Candidate, CandidateStatus
+from scheduler.domain.listing import Listed, Slice
+from scheduler.persistence.listing import listed, matching
+from scheduler.persistence.tables import assignments, candidates, interviews
+
+_JOB_IDS = (
+    select(
+        func.coalesce(
+            func.array_agg(aggregate_order_by(assignments.c.job_id, assignments.c.created_at, assignments.c.job_id)),
+            cast(array([]), ARRAY(Uuid)),
+        )
+    )
+    .where(assignments.c.candidate_id == candidates.c.id)
+    .scalar_subquery()
+    .label("job_ids")
+)
+_INTERVIEW_COUNT = (
+    select(func.count())
+    .where(interviews.c.candidate_id == candidates.c.id, interviews.c.deleted_at.is_(None))
+    .scalar_subquery()
+    .label("interview_count")
+)
+
+
+class Candidates:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, candidate: Candidate) -> None:
+        self._connection.execute(
+            insert(candidates).values(
+                id=candidate.id,
+                company_id=candidate.company_id,
+                created_at=candidate.created_at,
+                **_changeable(candidate),
+            )
+        )
+        self.assign(candidate, candidate.job_ids, candidate.created_at)
+
+    def save(self, candidate: Candidate) -> None:
+        """What may change of a candidate, as it is in `candidate`. Only for one that the caller has locked."""
+        self._connection.execute(
+            update(candidates).where(candidates.c.id == candidate.id).values(**_changeable(candidate))
+        )
+        self._connection.execute(
+            delete(assignments).where(
+                assignments.c.candidate_id == candidate.id, assignments.c.job_id.not_in(candidate.job_ids)
+            )
+        )
+        self.assign(candidate, candidate.job_ids, candidate.updated_at)
+
+    def assign(self, candidate: Candidate, job_ids: Sequence[UUID], now: datetime) -> None:
+        """The candidate is considered for these jobs too; for one that they are considered for already, still."""
+        if job_ids:
+            self._connection.execute(
+                upsert(assignments)
+                .values(
+                    [
+                        {
+                            "candidate_id": candidate.id,
+                            "job_id": job_id,
+                            "company_id": candidate.company_id,
+                            "created_at": now,
+                        }
+                        for job_id in job_ids
+                    ]
+                )
+                .on_conflict_do_nothing()
+            )
+
+    def get(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
+        """The candidate, if it is this company's and not erased."""
+        row = self._connection.execute(_those_of(company_id).where(candidates.c.id == candidate_id)).one_or_none()
+        return _candidate(row) if row else None
+
+    def lock(self, company_id: UUID, candidate_id: UUID, *, shared: bool = False) -> Candidate | None:
+        """The candidate, if it is this company's and not erased; nobody else may change it until we commit.
+
+        `shared`: others may lock it so too, as those do who make an interview with this person.
+        """
+        row = self._connection.execute(
+            _those_of(company_id)
+            .where(candidates.c.id == candidate_id)
+            .with_for_update(read=shared, key_share=not shared, of=candidates)
+        ).one_or_none()
+        return _candidate(row) if row else None
+
+    def page(
+        self,
+        company_id: UUID,
+        asked: Slice,
+        *,
+        job_id: UUID | None,
+        status: CandidateStatus | None,
+        search: str | None,
+    ) -> Listed[Candidate]:
+        """Those of the company; `search` looks for a part of a name or an address, whatever its case."""
+        query = _those_of(company_id)
+        if job_id is not None:
+            considered = select(assignments.c.candidate_id).where(assignments.c.job_id == job_id)
+            query = query.where(candidates.c.id.in_(considered))
+        if status is not None:
+            query = query.where(candidates.c.status == status.value)
+        if search is not None:
+            name = candidates.c.first_name + " " + candidates.c.last_name
+            query = query.where(or_(matching(name, search), matching(candidates.c.email, search)))
+        return listed(self._connection, query, candidates, asked, _candidate)
+
+    def erase(self, candidate_id: UUID, now: datetime) -> None:
+        """Name, number, address and metadata are gone; the row stays for what points at it."""
+        self._connection.execute(
+            update(candidates)
+            .where(candidates.c.id == candidate_id, candidates.c.erased_at.is_(None))
+            .values(
+                first_name=None,
+                last_name=None,
+                email=None,
+                phone_number=None,
+                timezone=None,
+                metadata={},
+                erased_at=now,
+                updated_at=now,
+            )
+        )
+        self._connection.execute(delete(assignments).where(assignments.c.candidate_id == candidate_id))
+
+
+def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+    return select(candidates, _JOB_IDS, _INTERVIEW_COUNT).where(
+        candidates.c.company_id == company_id, candidates.c.erased_at.is_(None)
+    )
+
+
+def _changeable(candidate: Candidate) -> dict[str, object]:
+    return {
+        "first_name": candidate.first_name,
+        "last_name": candidate.last_name,
+        "email": candidate.email,
+        "phone_number": candidate.phone_number,
+        "timezone": candidate.timezone,
+        "gdpr_expiry_date": candidate.gdpr_expiry_date,
+        "status": candidate.status.value,
+        "metadata": candidate.metadata,
+        "updated_at": candidate.updated_at,
+    }
+
+
+def _candidate(row: Row[tuple[object, ...]]) -> Candidate:
+    return Candidate(
+        id=row.id,
+        company_id=row.company_id,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        email=row.email,
+        phone_number=row.phone_number,
+        timezone=row.timezone,
+        gdpr_expiry_date=row.gdpr_expiry_date,
+        status=CandidateStatus(row.status),
+        job_ids=tuple(row.job_ids),
+        interview_count=row.interview_count,
+        metadata=row.metadata,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,99 @@
+"""Jobs: what candidates are considered for."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, delete, insert, null, select, update
+
+from scheduler.domain.job import Job, JobStatus
+from scheduler.domain.listing import Listed, Slice
+from scheduler.persistence.listing import listed
+from scheduler.persistence.tables import assignments, jobs
+
+
+class Jobs:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, job: Job) -> None:
+        self._connection.execute(
+            insert(jobs).values(id=job.id, company_id=job.company_id, created_at=job.created_at, **_changeable(job))
+        )
+
+    def get(self, company_id: UUID, job_id: UUID) -> Job | None:
+        """The job, if it is this company's and not deleted."""
+        row = self._connection.execute(_those_of(company_id).where(jobs.c.id == job_id)).one_or_none()
+        return _job(row) if row else None
+
+    def lock(self, company_id: UUID, job_id: UUID) -> Job | None:
+        """The same, and nobody else may change it until we commit."""
+        row = self._connection.execute(
+            _those_of(company_id).where(jobs.c.id == job_id).with_for_update(key_share=True)
+        ).one_or_none()
+        return _job(row) if row else None
+
+    def lock_shared(self, company_id: UUID, job_ids: Sequence[UUID]) -> tuple[Job, ...]:
+        """Those of the jobs that are this company's; none of them is deleted until we commit."""
+        rows = self._connection.execute(
+            _those_of(company_id).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.id).with_for_update(read=True)
+        )
+        return tuple(_job(row) for row in rows)
+
+    def open_of_candidate(self, company_id: UUID, candidate_id: UUID) -> tuple[Job, ...]:
+        """The open jobs that this candidate is considered for, oldest assignment first."""
+        rows = self._connection.execute(
+            _those_of(company_id)
+            .join(assignments, assignments.c.job_id == jobs.c.id)
+            .where(assignments.c.candidate_id == candidate_id, jobs.c.status == JobStatus.OPEN.value)
+            .order_by(assignments.c.created_at, jobs.c.id)
+        )
+        return tuple(_job(row) for row in rows)
+
+    def page(self, company_id: UUID, asked: Slice, *, status: JobStatus | None) -> Listed[Job]:
+        query = _those_of(company_id)
+        if status is not None:
+            query = query.where(jobs.c.status == status.value)
+        return listed(self._connection, query, jobs, asked, _job)
+
+    def save(self, job: Job) -> None:
+        """What may change of a job, as it is in `job`. Only for one that the caller has locked."""
+        self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(**_changeable(job)))
+
+    def delete(self, job_id: UUID, now: datetime) -> None:
+        """Nobody is considered for it any more and its texts are gone; the row stays for its interviews."""
+        self._connection.execute(delete(assignments).where(assignments.c.job_id == job_id))
+        self._connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job_id)
+            .values(title=null(), description=null(), details={}, metadata={}, deleted_at=now, updated_at=now)
+        )
+
+
+def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+    return select(jobs).where(jobs.c.company_id == company_id, jobs.c.deleted_at.is_(None))
+
+
+def _changeable(job: Job) -> dict[str, object]:
+    return {
+        "title": job.title,
+        "description": job.description,
+        "status": job.status.value,
+        "details": job.details,
+        "metadata": job.metadata,
+        "updated_at": job.updated_at,
+    }
+
+
+def _job(row: Row[tuple[object, ...]]) -> Job:
+    return Job(
+        id=row.id,
+        company_id=row.company_id,
+        title=row.title,
+        description=row.description,
+        status=JobStatus(row.status),
+        details=row.details,
+        metadata=row.metadata,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,66 @@
+"""The numbers that companies call from."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from scheduler.domain.agent import PhoneNumber
+from scheduler.domain.listing import Listed, Slice
+from scheduler.persistence.listing import listed
+from scheduler.persistence.tables import phone_numbers
+
+
+class PhoneNumbers:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, number_id: UUID, company_id: UUID, number: str, now: datetime) -> UUID:
+        """The id of the company's number; the one that it has, when it has that number."""
+        self._connection.execute(
+            upsert(phone_numbers)
+            .values(id=number_id, company_id=company_id, number=number, created_at=now, updated_at=now)
+            .on_conflict_do_nothing(index_elements=["company_id", "number"])
+        )
+        found: UUID = self._connection.execute(
+            select(phone_numbers.c.id).where(phone_numbers.c.company_id == company_id, phone_numbers.c.number == number)
+        ).scalar_one()
+        return found
+
+    def get(self, company_id: UUID, number_id: UUID) -> PhoneNumber | None:
+        """The number, if it is this company's."""
+        row = self._connection.execute(_those_of(company_id).where(phone_numbers.c.id == number_id)).one_or_none()
+        return _phone_number(row) if row else None
+
+    def page(self, company_id: UUID, asked: Slice) -> Listed[PhoneNumber]:
+        return listed(self._connection, _those_of(company_id), phone_numbers, asked, _phone_number)
+
+    def first(self, company_id: UUID) -> UUID | None:
+        found: UUID | None = self._connection.execute(
+            select(phone_numbers.c.id)
+            .where(phone_numbers.c.company_id == company_id)
+            .order_by(phone_numbers.c.created_at)
+            .limit(1)
+        ).scalar_one_or_none()
+        return found
+
+
+def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+    return select(phone_numbers).where(phone_numbers.c.company_id == company_id)
+
+
+def _phone_number(row: Row[tuple[object, ...]]) -> PhoneNumber:
+    return PhoneNumber(
+        id=row.id,
+        company_id=row.company_id,
+        number=row.number,
+        number_type=row.number_type,
+        provider=row.provider,
+        status=row.status,
+        capabilities=row.capabilities,
+        custom=row.custom,
+        location=row.location,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,190 @@
+"""Candidates: made, listed, changed, erased; a new number or zone moves their pending calls."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from scheduler.domain.attempt import AttemptState, Cancelled, Reason
+from scheduler.domain.candidate import Candidate, CandidateStatus, NewCandidate
+from scheduler.domain.company import Company
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.listing import Listed, Slice
+from scheduler.domain.principal import Principal
+from scheduler.domain.record import Changes
+from scheduler.domain.refusals import ContactRequired, UnknownJobs
+from scheduler.lifecycle import interviews
+from scheduler.lifecycle.changes import changed
+from scheduler.persistence.database import Database, Stores
+from scheduler.timing import callee_zones
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.submit import no_such, reached_company
+from scheduler.use_cases.writes import Sent, Writes, Written, of_company
+
+
+class Candidates:
+    """Every verb raises AccessDenied, CompanyIdRequired, DatabaseAway; a write also what `Writes.once` raises."""
+
+    def __init__(self, database: Database, writes: Writes, bell: Bell) -> None:
+        self._database = database
+        self._writes = writes
+        self._bell = bell
+
+    def get(self, principal: Principal, company_id: UUID | None, candidate_id: UUID) -> Candidate:
+        """Raises NotFound."""
+        with self._database.transaction() as stores:
+            candidate = stores.candidates.get(reached_company(stores, principal, company_id), candidate_id)
+        if candidate is None:
+            raise no_such("candidate", candidate_id)
+        return candidate
+
+    def page(
+        self,
+        principal: Principal,
+        company_id: UUID | None,
+        asked: Slice,
+        *,
+        job_id: UUID | None = None,
+        status: CandidateStatus | None = None,
+        search: str | None = None,
+    ) -> Listed[Candidate]:
+        """`search` looks for a part of a name or an address, whatever its case."""
+        with self._database.transaction() as stores:
+            company = reached_company(stores, principal, company_id)
+            return stores.candidates.page(company, asked, job_id=job_id, status=status, search=search)
+
+    def create(self, sent: Sent, company_id: UUID | None, new: NewCandidate) -> Written:
+        """Refused: PhoneNumberInvalid, NumberNotAllowed, InvalidTimezone, UnknownJobs."""
+
+        def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate:
+            company = stores.companies.get(company_id)
+            assert company is not None
+            candidate = new_candidate(stores, company, new, now)
+            _check_allowed(candidate, company)
+            return candidate
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+    def change(self, sent: Sent, company_id: UUID | None, candidate_id: UUID, changes: Changes) -> Written:
+        """The candidate with these changes; pending attempts ring a new number, on its clock.
+
+        A call in progress goes on to the number that it was placed to. Refused: NotFound, ContactRequired,
+        PhoneNumberInvalid, NumberNotAllowed, InvalidTimezone, UnknownJobs, MetadataTooLarge.
+        """
+        rings = False
+
+        def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate:
+            nonlocal rings
+            company = stores.companies.get(company_id)
+            assert company is not None
+            before = _locked(stores, company_id, candidate_id)
+            after = _as_kept(stores, replace(changed(before, changes), updated_at=now), before)
+            if after.phone_number != before.phone_number:
+                _check_allowed(after, company)
+            stores.candidates.save(after)
+            rings = _is_reached_otherwise(before, after)
+            if rings:
+                stores.reresolutions.ask(company_id, candidate_id, now)
+            return after
+
+        written = self._writes.once(sent, of_company(sent.principal, company_id), write)
+        if rings:
+            self._bell.ring(tasks.RERESOLVE)
+        return written
+
+    def delete(self, sent: Sent, company_id: UUID | None, candidate_id: UUID) -> Written:
+        """Call this person no more, and forget name, number and address.
+
+        Pending attempts are cancelled, interviews that are not over are CANCELLED and stay, without the person. A call
+        in progress runs to its end; the number that it is asked for by goes with it. Refused: NotFound.
+        """
+
+        def write(stores: Stores, company_id: UUID, now: datetime) -> None:
+            _locked(stores, company_id, candidate_id)
+            for interview_id in stores.interviews.of_candidate(candidate_id):
+                _call_no_more(stores, interview_id, f"key:{sent.principal.id}", now)
+            stores.candidates.erase(candidate_id, now)
+            stores.attempts.forget_candidate(candidate_id)
+            stores.carrier_events.forget_candidate(candidate_id)
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+
+def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: datetime) -> Candidate:
+    """A candidate of the company, made of what a request says.
+
+    Raises PhoneNumberInvalid, InvalidTimezone, UnknownJobs.
+    """
+    candidate = Candidate(
+        id=uuid4(),
+        company_id=company.id,
+        first_name=new.first_name,
+        last_name=new.last_name,
+        email=new.email,
+        phone_number=new.phone_number,
+        timezone=new.timezone,
+        gdpr_expiry_date=new.gdpr_expiry_date,
+        status=new.status,
+        job_ids=new.job_ids,
+        metadata=new.metadata,
+        created_at=now,
+        updated_at=now,
+    )
+    candidate = _as_kept(stores, candidate, None)
+    stores.candidates.add(candidate)
+    return candidate
+
+
+def _as_kept(stores: Stores, candidate: Candidate, before: Candidate | None) -> Candidate:
+    """Number and zone in their one spelling; each job one that the company has."""
+    if candidate.email is None and candidate.phone_number is None:
+        raise ContactRequired
+    number, zone = candidate.phone_number, candidate.timezone
+    if before is None or before.job_ids != candidate.job_ids:
+        _check_jobs(stores, candidate.company_id, candidate.job_ids)
+    return replace(
+        candidate,
+        phone_number=None if number is None else callee_zones.read_number(number).e164,
+        timezone=None if zone is None else callee_zones.check_zone(zone),
+        job_ids=tuple(dict.fromkeys(candidate.job_ids)),
+    )
+
+
+def _check_jobs(stores: Stores, company_id: UUID, job_ids: Sequence[UUID]) -> None:
+    if not job_ids:
+        return
+    there = {job.id for job in stores.jobs.lock_shared(company_id, job_ids)}
+    missing = [str(each) for each in job_ids if each not in there]
+    if missing:
+        raise UnknownJobs(jobIds=missing)
+
+
+def _check_allowed(candidate: Candidate, company: Company) -> None:
+    if candidate.phone_number is not None:
+        number = callee_zones.read_number(candidate.phone_number)
+        callee_zones.check_allowed(number, company.settings.allowed_countries)
+
+
+def _is_reached_otherwise(before: Candidate, after: Candidate) -> bool:
+    return (before.phone_number, before.timezone, before.gdpr_expiry_date) != (
+        after.phone_number,
+        after.timezone,
+        after.gdpr_expiry_date,
+    )
+
+
+def _call_no_more(stores: Stores, interview_id: UUID, actor: str, now: datetime) -> None:
+    interview = stores.interviews.lock(interview_id)
+    attempt = stores.attempts.lock_open(interview_id)
+    if attempt is not None and attempt.state is AttemptState.PENDING:
+        stores.attempts.save(attempt, Cancelled(reason=Reason.CANDIDATE_DELETED), actor, now)
+    if interview.status is InterviewStatus.SCHEDULED:
+        stores.interviews.save(interviews.with_status(interview, InterviewStatus.CANCELLED, now), now)
+
+
+def _locked(stores: Stores, company_id: UUID, candidate_id: UUID) -> Candidate:
+    candidate = stores.candidates.lock(company_id, candidate_id)
+    if candidate is None:
+        raise no_such("candidate", candidate_id)
+    return candidate

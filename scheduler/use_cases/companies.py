@@ -1,0 +1,115 @@
+"""Companies: made by ATS keys, listed, changed; other hours or zones move their pending calls."""
+
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from scheduler.domain.company import Company, CompanySettings, NewCompany
+from scheduler.domain.listing import Listed, Slice
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.record import Changes
+from scheduler.domain.refusals import AccessDenied, InsufficientPermissions
+from scheduler.lifecycle.changes import changed
+from scheduler.persistence.database import Database, Stores
+from scheduler.timing import callee_zones
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.submit import no_such
+from scheduler.use_cases.writes import Sent, Writes, Written, the_company
+
+
+class Companies:
+    """Every verb raises AccessDenied, DatabaseAway; a write also what `Writes.once` raises.
+
+    `caller_id` is the number that each new company gets to call from, in E.164; None: none.
+    """
+
+    def __init__(self, database: Database, writes: Writes, bell: Bell, caller_id: str | None) -> None:
+        self._database = database
+        self._writes = writes
+        self._bell = bell
+        self._caller_id = caller_id
+
+    def get(self, principal: Principal, company_id: UUID) -> Company:
+        with self._database.transaction() as stores:
+            company = stores.companies.get(the_company(principal, company_id)(stores))
+        if company is None:
+            raise AccessDenied
+        return company
+
+    def page(self, principal: Principal, asked: Slice) -> Listed[Company]:
+        """A regular key's own company, or all that an ATS key has made."""
+        with self._database.transaction() as stores:
+            return stores.companies.page(principal, asked)
+
+    def create(self, sent: Sent, new: NewCompany) -> Written:
+        """A company of an ATS key, with a number to call from. Raises InsufficientPermissions for a regular key."""
+
+        def write(stores: Stores, _: None, now: datetime) -> Company:
+            company = add_company(stores, new, sent.principal.id, now)
+            if self._caller_id is not None:
+                stores.phone_numbers.add(uuid4(), company.id, self._caller_id, now)
+            return company
+
+        def within(_: Stores) -> None:
+            if sent.principal.kind is not KeyKind.ATS:
+                raise InsufficientPermissions("Only an ATS key makes companies; a regular key has its own.")
+
+        return self._writes.once(sent, within, write)
+
+    def change(self, sent: Sent, company_id: UUID, changes: Changes) -> Written:
+        """The company with these changes; its pending attempts are looked at anew when they may be due otherwise.
+
+        Of `settings` each that is named is replaced whole. Refused: InvalidTimezone, MetadataTooLarge.
+        """
+        rings = False
+
+        def write(stores: Stores, company_id: UUID, now: datetime) -> Company:
+            nonlocal rings
+            before = stores.companies.lock(company_id)
+            if before is None:
+                raise no_such("company", company_id)
+            others = {name: value for name, value in changes.items() if name != "settings"}
+            settings = _as_kept(replace(before.settings, **changes.get("settings", {})))
+            after = replace(changed(before, others), settings=settings, updated_at=now)
+            stores.companies.save(after)
+            rings = _decides_otherwise(before.settings, settings)
+            if rings:
+                stores.reresolutions.ask(company_id, None, now)
+            return after
+
+        written = self._writes.once(sent, the_company(sent.principal, company_id), write)
+        if rings:
+            self._bell.ring(tasks.RERESOLVE)
+        return written
+
+
+def add_company(stores: Stores, new: NewCompany, ats_principal_id: UUID | None, now: datetime) -> Company:
+    """A company made of what a request says; `ats_principal_id` None: an operator's. Raises InvalidTimezone."""
+    company = Company(
+        id=uuid4(),
+        name=new.name,
+        settings=_as_kept(new.settings),
+        profile=new.profile,
+        metadata=new.metadata,
+        ats_principal_id=ats_principal_id,
+        created_at=now,
+        updated_at=now,
+    )
+    stores.companies.add(company)
+    return company
+
+
+def _as_kept(settings: CompanySettings) -> CompanySettings:
+    """With the zone in its one spelling. Raises InvalidTimezone."""
+    zone = settings.timezone
+    return settings if zone is None else replace(settings, timezone=callee_zones.check_zone(zone))
+
+
+def _decides_otherwise(before: CompanySettings, after: CompanySettings) -> bool:
+    """Whether somebody may now be called at other times, or not at all."""
+    return (before.intervals, before.timezone, before.allowed_countries) != (
+        after.intervals,
+        after.timezone,
+        after.allowed_countries,
+    )

@@ -1,0 +1,163 @@
+"""Writes: what the API applies itself, in one transaction with its answer, and once for an idempotency key."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+from scheduler.clock import Now
+from scheduler.domain.agent import Agent
+from scheduler.domain.candidate import Candidate
+from scheduler.domain.command import Answer, Command, CommandKind, Refusal, refusal_of
+from scheduler.domain.company import Company
+from scheduler.domain.job import Job
+from scheduler.domain.principal import Principal
+from scheduler.domain.record import Record
+from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, Forbidden, IdempotencyKeyReused, Refused
+from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.json_forms import record_as_json, record_from_json
+from scheduler.use_cases.submit import reached_company
+
+Within = TypeVar("Within", bound=UUID | None)
+
+_NEVER_KEPT = (AccessDenied, CompanyIdRequired, Forbidden)
+"""Who may not ask gets no answer to keep."""
+_RECORD_OF: dict[CommandKind, type[Record]] = {
+    CommandKind.CREATE_COMPANY: Company,
+    CommandKind.UPDATE_COMPANY: Company,
+    CommandKind.CREATE_JOB: Job,
+    CommandKind.UPDATE_JOB: Job,
+    CommandKind.CREATE_CANDIDATE: Candidate,
+    CommandKind.UPDATE_CANDIDATE: Candidate,
+    CommandKind.CREATE_AGENT: Agent,
+    CommandKind.UPDATE_AGENT: Agent,
+}
+_OUTLIVES_ITS_COMPANY = frozenset({CommandKind.CREATE_COMPANY, CommandKind.DELETE_COMPANY})
+"""Were these answers erased with it, a repetition would make a company anew, or be told that there never was one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """How a write was sent: what tells it from any other, and by which key it is known."""
+
+    kind: CommandKind
+    principal: Principal
+    idempotency_key: str | None
+    request_hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What became of a write: the record as it is now, or a refusal; neither when the record is gone."""
+
+    record: Record | None = None
+    refusal: Refusal | None = None
+    replayed: bool = False
+    """It was answered before, and this is that answer."""
+
+
+class Writes:
+    def __init__(self, database: Database, now: Now) -> None:
+        self._database = database
+        self._now = now
+
+    def once(
+        self,
+        sent: Sent,
+        within: Callable[[Stores], Within],
+        write: Callable[[Stores, Within, datetime], Record | None],
+    ) -> Written:
+        """Do it and keep the answer, or give the answer that was kept when this key came first.
+
+        `within` says which company it is about, and refuses whoever may not ask; that is not kept. What `write` refuses
+        is kept, and nothing else of what it did. Raises AccessDenied, CompanyIdRequired, InsufficientPermissions,
+        IdempotencyKeyReused, StillRunning, DatabaseAway; after any of them nothing was done.
+        """
+        with self._database.transaction() as stores:
+            company_id = within(stores)
+            now = self._now()
+            command = _command(sent, company_id, now)
+            if command.idempotency_key is not None and not stores.inbox.take_key(command):
+                return _as_before(stores, command)
+            try:
+                with stores.connection.begin_nested():
+                    record = write(stores, company_id, now)
+            except _NEVER_KEPT:
+                raise
+            except Refused as refused:
+                written = Written(refusal=refusal_of(refused))
+                answer = Answer(refusal=written.refusal)
+            else:
+                written = Written(record=record)
+                answer = Answer(snapshot=None if record is None else record_as_json(record))
+            if command.idempotency_key is not None:
+                stores.inbox.answer(command.id, answer, None, now)
+            return written
+
+
+def of_company(principal: Principal, company_id: UUID | None) -> Callable[[Stores], UUID]:
+    """For `once`: the company that a request is about; see `reached_company`."""
+    return lambda stores: reached_company(stores, principal, company_id)
+
+
+def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UUID]:
+    """For `once`: that very company. Raises AccessDenied alike for one that is not there and for somebody else's."""
+
+    def reached(stores: Stores) -> UUID:
+        if not stores.keys.reach(principal, [company_id]):
+            raise AccessDenied
+        return company_id
+
+    return reached
+
+
+def told_again(stores: Stores, command: Command) -> Written:
+    """The answer that was kept, with what it does not keep as it is now."""
+    assert command.answer is not None
+    if command.answer.refusal is not None:
+        return Written(refusal=command.answer.refusal, replayed=True)
+    if command.answer.snapshot is None:
+        return Written(replayed=True)
+    kind = _RECORD_OF[command.kind]
+    present = _present(stores, kind, command)
+    return Written(record=record_from_json(kind, command.answer.snapshot, present), replayed=True)
+
+
+def _command(sent: Sent, company_id: UUID | None, now: datetime) -> Command:
+    return Command(
+        id=uuid4(),
+        kind=sent.kind,
+        principal_id=sent.principal.id,
+        company_id=None if sent.kind in _OUTLIVES_ITS_COMPANY else company_id,
+        idempotency_key=sent.idempotency_key,
+        request_hash=sent.request_hash,
+        received_at=now,
+        applied_at=now,
+        answer=Answer(),
+    )
+
+
+def _as_before(stores: Stores, command: Command) -> Written:
+    assert command.idempotency_key is not None
+    earlier = stores.inbox.by_key(command.principal_id, command.idempotency_key)
+    assert earlier is not None
+    if earlier.request_hash != command.request_hash or earlier.kind is not command.kind:
+        raise IdempotencyKeyReused
+    return told_again(stores, earlier)
+
+
+def _present(stores: Stores, kind: type[Record], command: Command) -> Record | None:
+    """The record as it is now; None when it is gone."""
+    assert command.answer is not None
+    assert command.answer.snapshot is not None
+    record_id = UUID(command.answer.snapshot["id"])
+    if kind is Company:
+        return stores.companies.get(record_id)
+    company_id = command.company_id
+    assert company_id is not None
+    if kind is Job:
+        return stores.jobs.get(company_id, record_id)
+    if kind is Candidate:
+        return stores.candidates.get(company_id, record_id)
+    return stores.agents.get(company_id, record_id)

@@ -1,0 +1,556 @@
+"""Companies, jobs, candidates, agents over HTTP: made, listed, changed, deleted, and once for an idempotency key."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from scheduler.domain.principal import KeyKind
+from tests.api_shim.intake import EMAIL, FIRST_NAME, NUMBER, TOMORROW, Intake, Worker, a_call, candidate
+from tests.builders import Clerk, House, KeptBell
+from tests.conftest import seed
+
+JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
+ONLINE_AGENT: dict[str, Any] = {
+    "name": "Web interviewer",
+    "type": "ONLINE",
+    "focus": "GENERIC",
+    "language": "EN",
+    "duration": 30,
+}
+
+
+@dataclass(frozen=True)
+class Noun:
+    """One resource: where it is, what makes one, and a change of it."""
+
+    path: str
+    body: Mapping[str, Any]
+    change: Mapping[str, Any]
+    refused: Mapping[str, Any] = field(default_factory=dict)
+    """A field that is not as it must be."""
+
+
+NOUNS = [
+    pytest.param(Noun("/jobs", JOB, {"status": "CLOSED"}, {"title": "x"}), id="job"),
+    pytest.param(Noun("/candidates", candidate(), {"status": "IN_PROCESS"}, {"phoneNumber": "0915"}), id="candidate"),
+    pytest.param(Noun("/agents", ONLINE_AGENT, {"duration": 45}, {"duration": 0}), id="agent"),
+]
+each_noun = pytest.mark.parametrize("noun", NOUNS)
+
+
+def made(intake: Intake, noun: Noun, **headers: str) -> httpx.Response:
+    return intake.send("POST", noun.path, json=dict(noun.body), headers=headers)
+
+
+def data(answer: httpx.Response, status: int = 200) -> Any:
+    assert answer.status_code == status, answer.text
+    return answer.json()["data"]
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+# ---- the five verbs
+
+
+@each_noun
+def test_what_is_made_is_found_listed_changed_and_gone_when_deleted(intake: Intake, noun: Noun) -> None:
+    one = data(made(intake, noun), 201)
+    address = f"{noun.path}/{one['id']}"
+    assert data(intake.get(address)) == one
+    listed = data(intake.get(noun.path))
+    assert listed["items"][0] == one
+    changed = data(intake.send("PATCH", address, json=dict(noun.change)))
+    assert changed == one | dict(noun.change) | {"updatedAt": changed["updatedAt"]}
+    assert data(intake.get(address)) == changed
+    assert data(intake.send("DELETE", address)) is True
+    assert code(intake.get(address)) == (404, "RESOURCE_NOT_FOUND")
+    assert one["id"] not in {each["id"] for each in data(intake.get(noun.path))["items"]}
+    for method, more in (("PATCH", {"json": dict(noun.change)}), ("DELETE", {})):
+        assert code(intake.send(method, address, **more)) == (404, "RESOURCE_NOT_FOUND")
+
+
+@each_noun
+def test_what_is_not_as_it_must_be_is_refused_by_name_and_nothing_is_made(intake: Intake, noun: Noun) -> None:
+    before = data(intake.get(noun.path))["pagination"]["total"]
+    for wrong, field_code in ((noun.refused, None), ({"titel": 1}, "UNKNOWN_FIELD")):
+        answer = intake.send("POST", noun.path, json={**noun.body, **wrong})
+        assert code(answer) == (400, "VALIDATION_ERROR")
+        [named] = answer.json()["error"]["details"]["fields"]
+        assert named["field"] == next(iter(wrong))
+        assert field_code in {None, named["code"]}
+    assert data(intake.get(noun.path))["pagination"]["total"] == before
+
+
+@each_noun
+def test_a_required_field_may_be_left_out_of_a_change_and_may_not_be_null(intake: Intake, noun: Noun) -> None:
+    address = f"{noun.path}/{data(made(intake, noun), 201)['id']}"
+    required = next(iter(noun.body))
+    assert code(intake.send("PATCH", address, json={required: None})) == (400, "VALIDATION_ERROR")
+    assert intake.send("PATCH", address, json={}).status_code == 200
+
+
+@each_noun
+def test_metadata_is_merged_and_null_removes_a_key(intake: Intake, noun: Noun) -> None:
+    one = data(intake.send("POST", noun.path, json={**noun.body, "metadata": {"a": 1, "b": {"c": 2}}}), 201)
+    change = {"metadata": {"a": None, "b": {"d": 3}}}
+    changed = data(intake.send("PATCH", f"{noun.path}/{one['id']}", json=change))
+    assert changed["metadata"] == {"b": {"c": 2, "d": 3}}
+    too_much = {"metadata": {"e": "x" * 10_225}}
+    assert code(intake.send("PATCH", f"{noun.path}/{one['id']}", json=too_much)) == (400, "METADATA_TOO_LARGE")
+    assert data(intake.get(f"{noun.path}/{one['id']}"))["metadata"] == {"b": {"c": 2, "d": 3}}
+
+
+@each_noun
+def test_a_list_has_pages_newest_first(intake: Intake, noun: Noun) -> None:
+    there = data(intake.get(noun.path))["pagination"]["total"]
+    ids = [data(made(intake, noun), 201)["id"] for _ in range(3)]
+    first, second = (data(intake.get(noun.path, page=page, limit=2)) for page in (1, 2))
+    assert [each["id"] for each in (*first["items"], *second["items"])][:3] == ids[::-1]
+    total = there + 3
+    assert first["pagination"] == {
+        "page": 1,
+        "limit": 2,
+        "total": total,
+        "totalPages": -(-total // 2),
+        "hasNextPage": True,
+        "hasPreviousPage": False,
+    }
+    assert data(intake.get(noun.path, page=9999))["items"] == []
+    for wrong in ({"page": 0}, {"page": 10_001}, {"limit": 0}, {"limit": 101}, {"limit": "x"}):
+        assert code(intake.get(noun.path, **wrong)) == (400, "VALIDATION_ERROR")
+
+
+@each_noun
+def test_another_companys_is_not_there(intake: Intake, noun: Noun) -> None:
+    one = data(made(intake, noun), 201)
+    stranger = of_another_company(intake)
+    address = f"{noun.path}/{one['id']}"
+    for method, more in (("GET", {}), ("PATCH", {"json": dict(noun.change)}), ("DELETE", {})):
+        assert code(stranger.send(method, address, **more)) == (404, "RESOURCE_NOT_FOUND")
+    assert one["id"] not in {each["id"] for each in data(stranger.get(noun.path))["items"]}
+    assert data(intake.get(address)) == one
+
+
+@each_noun
+def test_a_key_without_the_scope_may_not(intake: Intake, noun: Noun) -> None:
+    one = data(made(intake, noun), 201)
+    address, scope = f"{noun.path}/{one['id']}", noun.path.strip("/")
+    reader, nobody = intake.with_new_key(f"read:{scope}"), intake.with_new_key("read:billing")
+    assert reader.get(address).status_code == 200
+    assert code(nobody.get(address)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert code(made(reader, noun)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert code(reader.send("DELETE", address)) == (403, "INSUFFICIENT_PERMISSIONS")
+
+
+# ---- once for an idempotency key
+
+
+@each_noun
+def test_the_same_key_and_request_get_the_same_answer_once(intake: Intake, noun: Noun) -> None:
+    key = {"Idempotency-Key": "a key"}
+    first = made(intake, noun, **key)
+    again = made(intake, noun, **key)
+    assert again.status_code == 201
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    assert data(again, 201) == data(first, 201)
+    other = intake.send("POST", noun.path, json={**noun.body, "metadata": {"x": 1}}, headers=key)
+    assert code(other) == (422, "IDEMPOTENCY_KEY_REUSED")
+
+
+@each_noun
+def test_a_replay_after_the_end_holds_nothing_that_names_anybody(intake: Intake, noun: Noun) -> None:
+    one = data(made(intake, noun, **{"Idempotency-Key": "a key"}), 201)
+    assert intake.send("DELETE", f"{noun.path}/{one['id']}").status_code == 200
+    told = made(intake, noun, **{"Idempotency-Key": "a key"})
+    again = data(told, 201)
+    assert (again["id"], again["createdAt"]) == (one["id"], one["createdAt"])
+    kept = "".join(str(row[0]) for row in intake.ask("SELECT answer::text || coalesce(body::text, '') FROM inbox"))
+    for word in (FIRST_NAME, NUMBER, EMAIL, JOB["title"], str(ONLINE_AGENT["name"])):
+        assert word not in kept
+        assert word not in told.text
+
+
+@each_noun
+def test_fifty_at_once_with_one_key_make_one(intake: Intake, noun: Noun) -> None:
+    before = data(intake.get(noun.path))["pagination"]["total"]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: made(intake, noun, **{"Idempotency-Key": "a key"}), range(50)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({str(answer.json()["data"]) for answer in answers}) == 1
+    assert data(intake.get(noun.path))["pagination"]["total"] == before + 1
+
+
+def test_what_a_rule_refused_is_refused_again_the_same(intake: Intake) -> None:
+    unknown = {**candidate(), "jobIds": [str(uuid4())]}
+    headers = {"Idempotency-Key": "a key"}
+    first, again = (intake.send("POST", "/candidates", json=unknown, headers=headers) for _ in range(2))
+    assert code(first) == code(again) == (400, "JOB_NOT_FOUND")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert intake.count("candidates") == 0
+
+
+def test_who_may_not_ask_gets_no_answer_kept(intake: Intake) -> None:
+    ats = intake.with_new_key(kind=KeyKind.ATS)
+    headers = {"Idempotency-Key": "a key"}
+    for _ in range(2):
+        denied = ats.send("POST", "/jobs", json=JOB, headers=headers, params={"companyId": str(uuid4())})
+        assert code(denied) == (403, "RESOURCE_ACCESS_DENIED")
+        assert code(ats.send("POST", "/jobs", json=JOB, headers=headers)) == (400, "COMPANY_ID_REQUIRED")
+    assert intake.count("inbox") == 0
+
+
+def test_one_key_for_two_kinds_of_request_is_reused(intake: Intake) -> None:
+    headers = {"Idempotency-Key": "a key"}
+    assert intake.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
+    assert code(intake.send("POST", "/agents", json=ONLINE_AGENT, headers=headers)) == (422, "IDEMPOTENCY_KEY_REUSED")
+
+
+def test_one_that_is_still_running_is_waited_for_and_then_said_to_be_in_progress(intake: Intake) -> None:
+    headers = {"Idempotency-Key": "a key"}
+    assert intake.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
+    with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'a key'"):
+        answer = intake.send("POST", "/jobs", json=JOB, headers=headers)
+    assert code(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
+
+
+# ---- jobs
+
+
+def test_every_documented_field_of_a_job_is_kept_and_shown(intake: Intake) -> None:
+    details: dict[str, Any] = {
+        "jobUrl": "https://example.com/job",
+        "descriptionUrl": "https://example.com/description",
+        "benefits": "Meal vouchers",
+        "requiredSkills": ["forklift"],
+        "niceToHaveSkills": ["English"],
+        "languageRequirements": [{"language": "SK", "proficiency": "B2"}],
+        "education": ["SECONDARY_WITH_DIPLOMA"],
+        "experience": "ONE_TO_3_YEARS",
+        "contractType": "FULL_TIME",
+        "location": {"workMode": "ONSITE", "street": "1", "city": "Trnava", "postalCode": "91701", "countryCode": "SK"},
+        "salary": {"min": 1200.0, "max": 1500.0, "currency": "EUR", "period": "MONTHLY"},
+        "metadata": {"ref": "J-1"},
+    }
+    job = data(intake.send("POST", "/jobs", json=JOB | details), 201)
+    assert {name: job[name] for name in details} == details
+    assert job["status"] == "OPEN"
+    address = f"/jobs/{job['id']}"
+    changed = data(intake.send("PATCH", address, json={"workMode": "REMOTE", "benefits": None}))
+    assert changed["location"] == details["location"] | {"workMode": "REMOTE"}
+    assert changed["benefits"] is None
+    for wrong in (
+        {"status": "UNDEFINED"},
+        {"requiredSkills": ["x"] * 11},
+        {"languageRequirements": [{"language": "SK", "proficiency": "D1"}]},
+        {"location": {"countryCode": "XX"}},
+        {"education": ["UNDEFINED"]},
+        {"description": "too short"},
+        {"jobUrl": "javascript:alert(1)"},
+    ):
+        assert code(intake.send("PATCH", address, json=wrong)) == (400, "VALIDATION_ERROR"), wrong
+
+
+def test_jobs_are_listed_by_status(intake: Intake) -> None:
+    open_job = data(intake.send("POST", "/jobs", json=JOB), 201)
+    closed = data(intake.send("POST", "/jobs", json=JOB | {"status": "CLOSED"}), 201)
+    for status, one in (("OPEN", open_job), ("CLOSED", closed)):
+        assert [each["id"] for each in data(intake.get("/jobs", status=status))["items"]] == [one["id"]]
+    assert code(intake.get("/jobs", status="UNDEFINED")) == (400, "VALIDATION_ERROR")
+
+
+def test_nobody_is_considered_for_a_job_that_was_deleted(intake: Intake) -> None:
+    job = data(intake.send("POST", "/jobs", json=JOB), 201)
+    person = data(intake.send("POST", "/candidates", json=candidate(jobIds=[job["id"]])), 201)
+    assert person["jobIds"] == [job["id"]]
+    intake.send("DELETE", f"/jobs/{job['id']}")
+    assert data(intake.get(f"/candidates/{person['id']}"))["jobIds"] == []
+    late = intake.send("PATCH", f"/candidates/{person['id']}", json={"jobIds": [job["id"]]})
+    assert code(late) == (400, "JOB_NOT_FOUND")
+
+
+# ---- candidates
+
+
+def test_a_candidates_jobs_are_replaced_whole_and_must_be_the_companys(intake: Intake) -> None:
+    jobs = [data(intake.send("POST", "/jobs", json=JOB), 201)["id"] for _ in range(3)]
+    person = data(intake.send("POST", "/candidates", json=candidate(jobId=jobs[0])), 201)
+    assert (person["jobIds"], person["jobId"], person["status"]) == ([jobs[0]], jobs[0], "APPLIED")
+    address = f"/candidates/{person['id']}"
+    changed = data(intake.send("PATCH", address, json={"jobIds": jobs[1:], "jobId": jobs[0]}))
+    assert set(changed["jobIds"]) == set(jobs[1:]), "jobIds count where both are sent"
+    stranger = of_another_company(intake)
+    theirs = data(stranger.send("POST", "/jobs", json=JOB), 201)["id"]
+    refused = intake.send("PATCH", address, json={"jobIds": [theirs]})
+    assert code(refused) == (400, "JOB_NOT_FOUND")
+    assert refused.json()["error"]["details"] == {"jobIds": [theirs]}
+    assert data(intake.get(address)) == changed
+    assert data(intake.send("PATCH", address, json={"jobIds": []}))["jobIds"] == []
+
+
+def test_candidates_are_found_by_job_status_name_and_address(intake: Intake) -> None:
+    job = data(intake.send("POST", "/jobs", json=JOB), 201)["id"]
+    zuzana = data(intake.send("POST", "/candidates", json=candidate(jobId=job)), 201)["id"]
+    other = candidate(firstName="Percy", lastName="100%_x", email="PERCY@example.org", status="REJECTED")
+    percy = data(intake.send("POST", "/candidates", json=other), 201)["id"]
+    for filters, expected in (
+        ({"jobId": job}, [zuzana]),
+        ({"status": "REJECTED"}, [percy]),
+        ({"search": "percy@"}, [percy]),
+        ({"search": "ZUZANA t"}, [zuzana]),
+        ({"search": "100%_"}, [percy]),
+        ({"search": "1%x"}, []),
+        ({"search": "example", "status": "APPLIED"}, [zuzana]),
+        ({"jobId": str(uuid4())}, []),
+    ):
+        assert [each["id"] for each in data(intake.get("/candidates", **filters))["items"]] == expected, filters
+
+
+def test_a_candidate_keeps_a_way_to_be_reached(intake: Intake) -> None:
+    person = data(intake.send("POST", "/candidates", json=candidate()), 201)
+    address = f"/candidates/{person['id']}"
+    assert data(intake.send("PATCH", address, json={"email": None}))["email"] is None
+    assert code(intake.send("PATCH", address, json={"phoneNumber": None})) == (400, "CONTACT_REQUIRED")
+    assert code(intake.send("POST", "/candidates", json=candidate(email=..., phoneNumber=...)))[0] == 400
+    for wrong in (
+        {"gdprExpiryDate": "2020-01-01"},
+        {"timezone": "Europe/Atlantis"},
+        {"phoneNumber": "+999123456"},
+        {"phoneNumber": "+19002345678"},
+        {"status": "UNDEFINED"},
+    ):
+        assert code(intake.send("PATCH", address, json=wrong))[0] == 400, wrong
+    assert data(intake.get(address))["phoneNumber"] == NUMBER
+
+
+def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker: Worker, house: House) -> None:
+    call = a_call(intake)
+    person = data(intake.get(call.interview))["candidateId"]
+    in_adelaide = {"phoneNumber": "+61870701234", "timezone": None}
+    assert intake.send("PATCH", f"/candidates/{person}", json=in_adelaide).status_code == 200
+    Clerk(house=house, bell=KeptBell()).reresolve()
+    attempt = data(intake.get(call.attempt))
+    assert attempt["schedule"]["timezone"] == "Australia/Adelaide, Australia/Perth"
+    assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]
+
+
+def test_a_deleted_candidate_is_never_rung_and_the_interview_stays_without_them(
+    intake: Intake, worker: Worker, house: House
+) -> None:
+    call = a_call(intake)
+    person = data(intake.get(call.interview))["candidateId"]
+    assert data(intake.get(f"/candidates/{person}"))["interviewCount"] == 1
+    assert data(intake.send("DELETE", f"/candidates/{person}")) is True
+    interview = data(intake.get(call.interview))
+    assert (interview["status"], interview["candidateId"]) == ("CANCELLED", person)
+    [attempt] = interview["callAttempts"]
+    assert (attempt["status"], attempt["reasonCode"]) == ("CANCELLED", "CANDIDATE_DELETED")
+    rows = intake.ask("SELECT first_name, last_name, email, phone_number, timezone FROM candidates")
+    assert [tuple(row) for row in rows] == [(None,) * 5]
+    assert not house.dial.claim([call.attempt_id]).claimed
+    assert code(intake.create(intake.body(candidate=..., candidateId=person)))[0] == 404
+
+
+# ---- agents and numbers
+
+
+def test_a_phone_agent_needs_a_number_of_its_company(intake: Intake) -> None:
+    phone = ONLINE_AGENT | {"type": "PHONE"}
+    assert code(intake.send("POST", "/agents", json=phone)) == (400, "COMPANY_PHONE_NUMBER_REQUIRED")
+    [number] = data(intake.get("/phone-numbers"))["items"]
+    assert (number["number"], number["provider"], number["capabilities"]) == ("+421221020001", "TWILIO", "OUTBOUND")
+    agent = data(intake.send("POST", "/agents", json=phone | {"companyPhoneNumberId": number["id"]}), 201)
+    assert agent["companyPhoneNumberId"] == number["id"]
+    stranger = of_another_company(intake)
+    borrowed = stranger.send("POST", "/agents", json=phone | {"companyPhoneNumberId": number["id"]})
+    assert code(borrowed) == (404, "RESOURCE_NOT_FOUND")
+    taken_away = intake.send("PATCH", f"/agents/{agent['id']}", json={"companyPhoneNumberId": None})
+    assert code(taken_away) == (400, "COMPANY_PHONE_NUMBER_REQUIRED")
+    online = data(intake.send("POST", "/agents", json=ONLINE_AGENT), 201)["id"]
+    assert code(intake.send("PATCH", f"/agents/{online}", json={"type": "PHONE"})) == (
+        400,
+        "COMPANY_PHONE_NUMBER_REQUIRED",
+    )
+
+
+def test_every_documented_field_of_an_agent_is_kept_and_shown(intake: Intake) -> None:
+    details: dict[str, Any] = {
+        "questions": ["Why us?"],
+        "instructions": "Be kind.",
+        "voiceId": "EVA",
+        "cefrLevel": "B2",
+        "metadata": {"ref": "A-1"},
+    }
+    agent = data(intake.send("POST", "/agents", json=ONLINE_AGENT | details), 201)
+    assert {name: agent[name] for name in details | ONLINE_AGENT} == ONLINE_AGENT | details
+    address = f"/agents/{agent['id']}"
+    assert data(intake.send("PATCH", address, json={"voiceId": None}))["voiceId"] is None
+    for wrong in (
+        {"language": "XX"},
+        {"type": "UNDEFINED"},
+        {"duration": 181},
+        {"duration": "30"},
+        {"questions": ["q"] * 51},
+        {"instructions": "x" * 2001},
+        {"cefrLevel": "D1"},
+        {"name": "x"},
+    ):
+        assert code(intake.send("PATCH", address, json=wrong)) == (400, "VALIDATION_ERROR"), wrong
+
+
+def test_a_change_or_the_end_of_an_agent_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    agent = str(intake.seeded.agent_id)
+    assert intake.send("PATCH", f"/agents/{agent}", json={"duration": 90}).status_code == 200
+    assert intake.send("DELETE", f"/agents/{agent}").status_code == 200
+    assert data(intake.get(call.interview))["callAttempts"][0]["status"] == "PENDING"
+    assert intake.ask("SELECT duration FROM interviews")[0][0] == timedelta(minutes=10)
+    assert code(intake.create())[0] == 404, "no interview is made of it any more"
+
+
+# ---- companies
+
+
+def test_an_ats_key_makes_companies_and_reaches_them_alone(intake: Intake) -> None:
+    ats, other = (intake.with_new_key(kind=KeyKind.ATS) for _ in range(2))
+    body = {
+        "name": "Acme",
+        "description": "Makes anvils",
+        "website": "https://acme.example",
+        "industry": "Tools",
+        "size": "51-200",
+        "location": {"city": "Trnava", "countryCode": "SK"},
+        "metadata": {"ref": "C-1"},
+        "settings": {"timezone": "Europe/Bratislava", "locale": "sk-SK"},
+    }
+    company = data(ats.send("POST", "/company", json=body), 201)
+    shown = {name: company[name] for name in body if name != "settings"}
+    assert shown == {name: value for name, value in body.items() if name != "settings"}
+    assert company["settings"] == {
+        "timezone": "Europe/Bratislava",
+        "locale": "sk-SK",
+        "callTimeIntervals": [
+            {"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "08:00", "end": "20:00"}
+        ],
+        "retryPolicy": {
+            "maxRetries": 3,
+            "delays": {
+                "BUSY": [900],
+                "NO_ANSWER": [7200, "NEXT_DAY"],
+                "VOICEMAIL": [14400],
+                "CARRIER_ERROR": [300],
+            },
+        },
+        "limits": {"concurrentCalls": 10, "callsPerSecond": 1.0},
+        "machineDetection": True,
+        "offsetMustMatchNumber": False,
+        "allowedCountries": None,
+    }
+    address = f"/company/{company['id']}"
+    assert data(ats.get(address)) == company
+    assert data(ats.get(f"/v1{address}")) == company
+    assert [each["id"] for each in data(ats.get("/company"))["items"]] == [company["id"]]
+    assert data(other.get("/company"))["items"] == []
+    for stranger in (other, intake):
+        for method, more in (("GET", {}), ("PATCH", {"json": {"name": "Mine now"}})):
+            assert code(stranger.send(method, address, **more)) == (403, "RESOURCE_ACCESS_DENIED")
+            nowhere = f"/company/{uuid4()}"
+            assert code(stranger.send(method, nowhere, **more)) == (403, "RESOURCE_ACCESS_DENIED")
+    params = {"companyId": company["id"]}
+    assert data(ats.send("POST", "/jobs", json=JOB, params=params), 201)["companyId"] == company["id"]
+
+
+def test_a_regular_key_sees_its_own_company_and_makes_none(intake: Intake) -> None:
+    [own] = data(intake.get("/company"))["items"]
+    assert own["id"] == str(intake.seeded.company_id)
+    assert code(intake.send("POST", "/company", json={"name": "Acme"})) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert data(intake.send("PATCH", f"/company/{own['id']}", json={"name": "New name"}))["name"] == "New name"
+
+
+def test_each_setting_that_is_named_is_replaced_whole_and_null_brings_back_the_default(intake: Intake) -> None:
+    address = f"/company/{intake.seeded.company_id}"
+    intervals = [{"days": ["MON"], "start": "22:00", "end": "02:00"}]
+    changed = {
+        "callTimeIntervals": intervals,
+        "retryPolicy": {"maxRetries": 1, "delays": {"BUSY": ["NEXT_DAY"]}},
+        "limits": {"concurrentCalls": 3},
+        "allowedCountries": ["SK", "AU"],
+        "machineDetection": False,
+        "offsetMustMatchNumber": True,
+    }
+    settings = data(intake.send("PATCH", address, json={"settings": changed}))["settings"]
+    assert settings["callTimeIntervals"] == intervals
+    assert settings["retryPolicy"]["delays"]["BUSY"] == ["NEXT_DAY"]
+    assert settings["retryPolicy"]["delays"]["VOICEMAIL"] == [14400]
+    assert settings["limits"] == {"concurrentCalls": 3, "callsPerSecond": 1.0}
+    assert settings["allowedCountries"] == ["AU", "SK"]
+    assert (settings["machineDetection"], settings["offsetMustMatchNumber"]) == (False, True)
+    back = data(intake.send("PATCH", address, json={"settings": dict.fromkeys(changed)}))["settings"]
+    assert back["limits"]["concurrentCalls"] == 10
+    assert back["allowedCountries"] is None
+    assert (back["machineDetection"], back["offsetMustMatchNumber"]) == (True, False)
+    assert data(intake.send("PATCH", address, json={"settings": {"locale": "en"}}))["settings"] == back | {
+        "locale": "en"
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        ({"callTimeIntervals": []}, "NEVER_OPEN"),
+        ({"callTimeIntervals": [{"days": ["MON"], "start": "9", "end": "10:00"}]}, "CALL_TIME_INTERVALS_INVALID"),
+        ({"retryPolicy": {"maxRetries": 11}}, "RETRY_POLICY_INVALID"),
+        ({"timezone": "Europe/Atlantis"}, "TIMEZONE_INVALID"),
+        ({"limits": {"concurrentCalls": 0}}, "VALIDATION_ERROR"),
+        ({"limits": {"callsPerSecond": 0}}, "VALIDATION_ERROR"),
+        ({"allowedCountries": ["XX"]}, "VALIDATION_ERROR"),
+        ({"machineDetection": "yes"}, "VALIDATION_ERROR"),
+        ({"locale": "slovak!"}, "VALIDATION_ERROR"),
+        ({"callTimeInterval": []}, "VALIDATION_ERROR"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_with_the_reason(
+    intake: Intake, settings: dict[str, Any], refusal: str
+) -> None:
+    address = f"/company/{intake.seeded.company_id}"
+    before = data(intake.get(address))
+    assert code(intake.send("PATCH", address, json={"settings": settings, "name": "Other"})) == (400, refusal)
+    assert data(intake.get(address)) == before
+
+
+def test_hours_that_shut_at_its_time_move_a_pending_call(intake: Intake, worker: Worker, house: House) -> None:
+    call = a_call(intake)
+    hours = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "12:00", "end": "20:00"}]
+    address = f"/company/{intake.seeded.company_id}"
+    assert intake.send("PATCH", address, json={"settings": {"callTimeIntervals": hours}}).status_code == 200
+    Clerk(house=house, bell=KeptBell()).reresolve()
+    attempt = data(intake.get(call.attempt))
+    assert attempt["scheduledAt"] == "2026-04-03T10:00:00Z", f"it was {TOMORROW}, nine in the morning there"
+    assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]
+
+
+def of_another_company(intake: Intake) -> Intake:
+    """Somebody with a regular key of another company."""
+    other = seed(intake.database, intake.now())
+    mine = Intake(
+        client=intake.client, database=intake.database, seeded=other, settings=intake.settings, key=intake.key
+    )
+    return mine.with_new_key()
+
+
+@contextmanager
+def _holding(intake: Intake, statement: str) -> Iterator[None]:
+    """While somebody else has changed the row and not committed."""
+    with intake.database.transaction() as stores:
+        stores.connection.execute(text(statement))
+        yield
