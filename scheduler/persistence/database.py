@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from scheduler.clock import Now, machine_now, monotonic
+from scheduler.domain.principal import Principal
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
 from scheduler.logs import log
 from scheduler.persistence.agents import Agents
@@ -30,6 +31,11 @@ from scheduler.persistence.stray_calls import StrayCalls
 _log = log(__name__)
 _ASK_FOR_THE_TIME_EVERY_S = 60.0
 _ASK_AGAIN_AFTER_S = 1.0
+
+_ON_BEHALF_OF = text(
+    "SELECT set_config('duecall.principal_id', :principal_id, true),"
+    " set_config('duecall.company_id', :company_id, true)"
+)
 
 DUE_CHANNEL = "duecall_due"
 """Notified when something became due at once, so that nobody waits for the clock's next look."""
@@ -113,13 +119,16 @@ class Database:
         )
 
     @contextmanager
-    def transaction(self) -> Iterator[Stores]:
+    def transaction(self, principal: Principal | None = None) -> Iterator[Stores]:
         """One transaction; leaving by an error rolls it back. Raises DatabaseAway when the connection fails.
 
+        `principal` is whose request it is; PostgreSQL is told, so that it can keep everybody else's rows from it.
         A commit whose answer was lost raises DatabaseAway too: whoever needs to know re-reads its own token.
         """
         try:
             with self._engine.begin() as connection:
+                if principal is not None:
+                    connection.execute(_ON_BEHALF_OF, _settings_of(principal))
                 yield Stores.of(connection)
         except (OperationalError, PoolTimeoutError) as error:
             raise DatabaseAway(_kind(error)) from error
@@ -170,6 +179,11 @@ def with_driver(url: str) -> str:
     if scheme in {"postgresql", "postgres"}:
         return f"postgresql+psycopg{separator}{rest}"
     return url
+
+
+def _settings_of(principal: Principal) -> dict[str, str]:
+    company_id = principal.company_id
+    return {"principal_id": str(principal.id), "company_id": "" if company_id is None else str(company_id)}
 
 
 def _kind(error: Exception) -> str:

@@ -24,19 +24,19 @@ class Agents:
 
     def get(self, principal: Principal, company_id: UUID | None, agent_id: UUID) -> Agent:
         """Raises NotFound."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             agent = stores.agents.get(reached_company(stores, principal, company_id), agent_id)
         if agent is None:
             raise no_such("agent", agent_id)
         return agent
 
     def page(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[Agent]:
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             return stores.agents.page(reached_company(stores, principal, company_id), asked)
 
     def numbers(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[PhoneNumber]:
         """The numbers that the company calls from."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             return stores.phone_numbers.page(reached_company(stores, principal, company_id), asked)
 
     def create(self, sent: Sent, company_id: UUID | None, new: NewAgent) -> Written:

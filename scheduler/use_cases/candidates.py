@@ -33,7 +33,7 @@ class Candidates:
 
     def get(self, principal: Principal, company_id: UUID | None, candidate_id: UUID) -> Candidate:
         """Raises NotFound."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             candidate = stores.candidates.get(reached_company(stores, principal, company_id), candidate_id)
         if candidate is None:
             raise no_such("candidate", candidate_id)
@@ -50,7 +50,7 @@ class Candidates:
         search: str | None = None,
     ) -> Listed[Candidate]:
         """`search` looks for a part of a name or an address, whatever its case."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             company = reached_company(stores, principal, company_id)
             return stores.candidates.page(company, asked, job_id=job_id, status=status, search=search)
 
@@ -141,14 +141,21 @@ def _as_kept(stores: Stores, candidate: Candidate, before: Candidate | None) -> 
     if candidate.email is None and candidate.phone_number is None:
         raise ContactRequired
     number, zone = candidate.phone_number, candidate.timezone
-    if before is None or before.job_ids != candidate.job_ids:
+    had = () if before is None else before.job_ids
+    if had != candidate.job_ids:
         _check_jobs(stores, candidate.company_id, candidate.job_ids)
     return replace(
         candidate,
         phone_number=None if number is None else callee_zones.read_number(number).e164,
         timezone=None if zone is None else callee_zones.check_zone(zone),
-        job_ids=tuple(dict.fromkeys(candidate.job_ids)),
+        job_ids=_in_order(had, candidate.job_ids),
     )
+
+
+def _in_order(had: Sequence[UUID], job_ids: Sequence[UUID]) -> tuple[UUID, ...]:
+    """As they are read back: in the order in which they were assigned, those of one moment by their ids."""
+    stay = [job_id for job_id in had if job_id in job_ids]
+    return (*stay, *sorted(set(job_ids).difference(had)))
 
 
 def _check_jobs(stores: Stores, company_id: UUID, job_ids: Sequence[UUID]) -> None:

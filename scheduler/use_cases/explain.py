@@ -82,12 +82,12 @@ class Explain:
 
     def interview(self, principal: Principal, company_id: UUID | None, interview_id: UUID) -> InterviewStory:
         """The interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             return _story(stores, reached_company(stores, principal, company_id), interview_id)
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
         """One attempt, unless it was deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             company = reached_company(stores, principal, company_id)
             return _attempt_of(_story(stores, company, interview_id), attempt_id)
 
@@ -95,7 +95,7 @@ class Explain:
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
     ) -> Explanation:
         """Why an attempt stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             company = reached_company(stores, principal, company_id)
             attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
             return self._explanation(stores, attempt)
@@ -149,7 +149,7 @@ class Explain:
         Raises NotFound for a candidate that is not there, AccessDenied, CompanyIdRequired, DatabaseAway.
         """
         now = self._now()
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             company = stores.companies.get(reached_company(stores, principal, company_id))
             if company is None:
                 raise no_such("company", company_id or principal.id)

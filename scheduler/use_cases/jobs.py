@@ -23,7 +23,7 @@ class Jobs:
 
     def get(self, principal: Principal, company_id: UUID | None, job_id: UUID) -> Job:
         """Raises NotFound."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             job = stores.jobs.get(reached_company(stores, principal, company_id), job_id)
         if job is None:
             raise no_such("job", job_id)
@@ -32,7 +32,7 @@ class Jobs:
     def page(
         self, principal: Principal, company_id: UUID | None, asked: Slice, *, status: JobStatus | None = None
     ) -> Listed[Job]:
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             return stores.jobs.page(reached_company(stores, principal, company_id), asked, status=status)
 
     def create(self, sent: Sent, company_id: UUID | None, new: NewJob) -> Written:

@@ -64,7 +64,7 @@ class Submit:
         AccessDenied, IdempotencyKeyReused, DatabaseAway; after any of them nothing was accepted.
         """
         started = monotonic()
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             company = reached_company(stores, principal, company_id)
             refused = _refused_at_once(stores, company, request)
             now = self._now()
@@ -93,7 +93,7 @@ class Submit:
 
     def find(self, principal: Principal, reference: str) -> Command:
         """A command of this principal, by its id or its idempotency key. Raises NotFound, DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.transaction(principal) as stores:
             command_id = _as_uuid(reference)
             found = stores.inbox.get(principal.id, command_id) if command_id else None
             found = found or stores.inbox.by_key(principal.id, reference)

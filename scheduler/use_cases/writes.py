@@ -74,7 +74,7 @@ class Writes:
         is kept, and nothing else of what it did. Raises AccessDenied, CompanyIdRequired, InsufficientPermissions,
         IdempotencyKeyReused, StillRunning, DatabaseAway; after any of them nothing was done.
         """
-        with self._database.transaction() as stores:
+        with self._database.transaction(sent.principal) as stores:
             company_id = within(stores)
             now = self._now()
             command = _command(sent, company_id, now)
