@@ -23,9 +23,6 @@ from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 from scheduler.use_cases.explain import Carrier, Waiting
 
-ALARM = "ALARM: "
-"""How the reason begins when no person paused the company."""
-
 STYLES = {
     AttemptState.PENDING: "blue",
     AttemptState.IN_PROGRESS: "cyan",

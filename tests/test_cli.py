@@ -363,8 +363,9 @@ def test_resuming_what_is_not_paused_does_nothing_and_says_so(duecall: Duecall, 
     assert (said.code, said.told) == (0, f"Company {house.company_id} was not paused")
 
 
-def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, house: House, pauses: Pauses) -> None:
-    pauses.pause(house.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER")
+def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, house: House) -> None:
+    with house.database.transaction() as stores:
+        stores.companies.pause(house.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER", NOON)
     assert "PAUSED: ALARM: TWO_CALLS_TO_ONE_NUMBER" in duecall("status").told
     assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"pause {house.company_id} --reason x").told
     assert json.loads(duecall(f"pause {house.company_id} --reason x --json").out)["byAlarm"] is True
@@ -421,6 +422,9 @@ def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(du
         pytest.param(f"resume {UUID(int=1)} --all", 2, id="resume one company and everything"),
         pytest.param("pause --all", 2, id="without a reason"),
         pytest.param("pause --all --reason ' '", 1, id="with an empty reason"),
+        pytest.param("pause --all --reason '+421 915 123 456 asked'", 1, id="with a number for a reason"),
+        pytest.param(f"pause {UUID(int=1)} --reason 'ada@example.com asked'", 1, id="with an address for a reason"),
+        pytest.param("pause --all --reason 'two\nlines'", 1, id="with a reason of two lines"),
         pytest.param(f"pause {UUID(int=1)} --reason x", 1, id="pause a company that is not there"),
         pytest.param(f"resume {UUID(int=1)}", 1, id="resume a company that is not there"),
         pytest.param("keys create", 2, id="a key for whom"),

@@ -7,6 +7,9 @@ from enum import Enum, IntEnum
 from types import MappingProxyType
 from uuid import UUID
 
+ALARM = "ALARM: "
+"""How the reason of a pause begins when no person paused the company."""
+
 
 class Weekday(IntEnum):
     """Numbered as `date.weekday()` numbers them."""

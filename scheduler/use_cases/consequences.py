@@ -16,6 +16,7 @@ from scheduler.domain.attempt import (
     Reason,
 )
 from scheduler.domain.call import CallNews, Rank
+from scheduler.domain.company import ALARM
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
@@ -47,7 +48,7 @@ class Alarmed(Exception):
 def sound(stores: Stores, alarmed: Alarmed, now: datetime) -> None:
     """No call of this company is claimed until a person has looked, and the call that must not be is ended."""
     alarm, attempt = alarmed.alarm, alarmed.attempt
-    stores.companies.pause(attempt.company_id, f"ALARM: {alarm.cause}", now)
+    stores.companies.pause(attempt.company_id, f"{ALARM}{alarm.cause}", now)
     if alarm.stray_sid is not None:
         stores.stray_calls.add(StrayCall(call_sid=alarm.stray_sid, attempt_id=attempt.id), now)
     _log.error(
