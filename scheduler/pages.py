@@ -88,10 +88,13 @@ def _facts(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]
 
 def _when_it_may_ring(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
     possible = explanation.next_possible_at
-    if possible is None:
-        yield "may ring", "never, as things stand: no opening before it expires, or nobody knows whose clock decides"
-        return
     open_ended = any(block.until is None for block in explanation.blocks)
+    if possible is None and open_ended:
+        yield "may ring", "nobody can tell when: what is open-ended below must end first"
+        return
+    if possible is None:
+        yield "may ring", "never, as things stand: there is no opening before it expires, or the consent does"
+        return
     condition = ", if by then nothing below keeps it" if open_ended else ""
     yield "may ring", f"{_utc(possible)}, {_from_now(possible, now)}{condition}"
     yield "", _there(explanation.attempt.schedule.clock, possible)
@@ -216,14 +219,17 @@ def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) ->
 
 def waits_for(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> dict[str, int]:
     """How many pending attempts wait for what. Each is counted once, by the first thing that it waits for."""
-    paused = company.paused or any(carrier.pause_reason is not None for carrier in carriers)
     down = any(carrier.down_until is not None and carrier.down_until > now for carrier in carriers)
-    place = "an end of the pause" if paused else "the carrier" if down else "their turn"
+    if any(carrier.pause_reason is not None for carrier in carriers) or (company.paused and not down):
+        return {"their time": company.waiting, "an end of the pause": company.due}
+    if down:
+        return {"their time": company.waiting, "the carrier": company.due}
+    full = company.in_progress >= company.concurrent_calls or any(each.is_full for each in carriers)
     return {
         "their time": company.waiting,
         "a command": company.for_commands,
         "their number": company.for_numbers,
-        place: company.for_places,
+        "a place" if full else "their turn": company.for_places,
     }
 
 

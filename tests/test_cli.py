@@ -117,7 +117,20 @@ def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(duecall: Duecall
     order = [told.index(rule) for rule in ("ACCOUNT_PAUSED", "COMPANY_PAUSED", "NOT_DUE")]
     assert order == sorted(order)
     assert "COMPANY_PAUSED open-ended The company is paused: their lines are being moved" in told
-    assert "if by then nothing below keeps it" in told
+    assert "PENDING, waits for an end of the pause: a drill" in told
+    assert "may ring nobody can tell when: what is open-ended below must end first" in told
+
+
+def test_what_lacks_a_place_now_and_is_not_due_has_a_time_and_a_condition(duecall: Duecall, house: House) -> None:
+    a_placed_attempt(house, NUMBER)
+    told = duecall(f"explain {a_pending_attempt(house, NUMBER, due_at=NOON + timedelta(hours=3)).id}").told
+    assert "may ring 2026-04-02 15:00:00 UTC, in 2 h 59 min, if by then nothing below keeps it" in told
+
+
+def test_a_call_that_no_opening_is_left_for_may_never_ring(duecall: Duecall, house: House) -> None:
+    late = NOON + timedelta(hours=9)
+    told = duecall(f"explain {a_pending_attempt(house, due_at=late, expires_at=late + timedelta(hours=1)).id}").told
+    assert "may ring never, as things stand" in told
 
 
 def test_an_attempt_that_nothing_keeps_waits_for_its_turn(duecall: Duecall, house: House) -> None:
@@ -260,6 +273,29 @@ def test_while_a_company_is_paused_its_due_ones_wait_for_the_end_of_the_pause(
     assert "PAUSED: they asked for silence" in told
     assert "waiting 1 for an end of the pause" in told
     assert "for their turn" not in told
+
+
+def test_a_pause_and_a_carrier_that_is_down_come_before_commands_and_numbers(
+    duecall: Duecall, house: House, pauses: Pauses
+) -> None:
+    _in_every_way(house)
+    pauses.pause(house.company_id, "they asked for silence")
+    assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
+    _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    assert "waiting 1 for their time, 3 for the carrier" in duecall("status").told
+    pauses.pause(None, "a drill")
+    assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
+
+
+def test_who_has_as_many_calls_as_they_may_have_waits_for_a_place(duecall: Duecall, house: House) -> None:
+    a_placed_attempt(house)
+    a_pending_attempt(house)
+    house.change("UPDATE companies SET concurrent_calls = 1")
+    assert "waiting 1 for a place" in duecall("status").told
+    house.change("UPDATE companies SET concurrent_calls = 2")
+    assert "waiting 1 for their turn" in duecall("status").told
+    house.change("UPDATE carrier_accounts SET max_calls = 1")
+    assert "waiting 1 for a place" in duecall("status").told
 
 
 def _set_breaker(house: House, breaker: Breaker) -> None:

@@ -126,7 +126,7 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
             return (
                 Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),
             )
-        case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING:
+        case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING | Rule.NUMBER_NOT_ALLOWED:
             return (Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
         case _:
             return (Deferred(due_at=soon, cause=cause),)

@@ -14,8 +14,8 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import scheduling
-from scheduler.lifecycle.blocks import Load, blocks, next_possible_at
+from scheduler.lifecycle import blocks, scheduling
+from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.etags import etag_of
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
@@ -72,6 +72,10 @@ class Carrier:
     in_progress: int
     max_calls: int
 
+    @property
+    def is_full(self) -> bool:
+        return self.in_progress >= self.max_calls
+
 
 class Explain:
     def __init__(self, database: Database, hasher: Hasher, policy: Policy, now: Now) -> None:
@@ -121,6 +125,7 @@ class Explain:
         happenings = stores.attempts.history(attempt.id)
         found: tuple[Block, ...] = ()
         possible: datetime | None = None
+        waiting_for = waits_for(attempt, now)
         if attempt.state is AttemptState.PENDING:
             row = stores.attempts.look(attempt.id)
             assert row is not None
@@ -133,11 +138,12 @@ class Explain:
                 account_limit=row.max_calls if row.max_calls is not None else account_calls + 1,
             )
             situation = replace(situation, load=load)
-            found = blocks(situation, now, self._policy)
-            possible = next_possible_at(situation, now, self._policy)
+            found = blocks.blocks(situation, now, self._policy)
+            possible = blocks.next_possible_at(situation, now, self._policy)
+            waiting_for = blocks.waits_for(situation, found)
         return Explanation(
             attempt=attempt,
-            waits_for=waits_for(attempt, now),
+            waits_for=waiting_for,
             next_possible_at=possible,
             blocks=found,
             happenings=happenings,
@@ -244,9 +250,12 @@ def _next_allowed(refused: Refused) -> datetime | None:
 
 
 def waits_for(attempt: Attempt, now: datetime) -> str:
-    """In a few words, what must happen next for this attempt; empty when nothing must."""
+    """In a few words, what must happen next as far as the attempt itself tells; empty when nothing must.
+
+    What else keeps a pending one, as a pause, its explanation says.
+    """
     if attempt.state is AttemptState.PENDING:
-        return "its time" if attempt.due_at > now else "a place"
+        return "its time" if attempt.due_at > now else "its turn"
     if attempt.phase is Phase.DIALLING:
         return "the carrier's answer"
     if attempt.phase is Phase.PLACED:
