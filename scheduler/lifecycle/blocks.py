@@ -59,6 +59,17 @@ def blocks(situation: Situation, now: datetime, policy: Policy) -> tuple[Block, 
     return (*_stops(situation, now), *_times(situation, now, policy), *_places(situation, now))
 
 
+def of_number(callee: Callee) -> Block | None:
+    """Why their number is not called, whatever the hour; None: it may be."""
+    if callee.number is None:
+        return Block(rule=Rule.NUMBER_MISSING, detail="The candidate has no number that may be called.")
+    try:
+        callee_zones.check_allowed(callee.number, callee.settings.allowed_countries)
+    except NumberNotAllowed as refused:
+        return Block(rule=Rule.NUMBER_NOT_ALLOWED, detail=refused.message)
+    return None
+
+
 _WAITS_FOR = {
     Rule.ACCOUNT_PAUSED: "an end of the pause",
     Rule.CARRIER_DOWN: "the carrier",
@@ -139,13 +150,9 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
     attempt, callee = situation.attempt, situation.callee
     if attempt.expires_at <= now:
         yield Block(rule=Rule.EXPIRED, detail="The interview has expired; send a later expiresAt.")
-    if callee.number is None:
-        yield Block(rule=Rule.NUMBER_MISSING, detail="The candidate has no number that may be called.")
-    else:
-        try:
-            callee_zones.check_allowed(callee.number, callee.settings.allowed_countries)
-        except NumberNotAllowed as refused:
-            yield Block(rule=Rule.NUMBER_NOT_ALLOWED, detail=refused.message)
+    number_block = of_number(callee)
+    if number_block is not None:
+        yield number_block
     try:
         clocks = deciding_clocks(attempt, callee, now)
         consent_over = consent_is_over_on_any(clocks, callee.consent_until, now)

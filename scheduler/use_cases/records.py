@@ -12,7 +12,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import interviews, scheduling
+from scheduler.lifecycle import blocks, interviews, scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
@@ -64,7 +64,7 @@ class Records:
                 raise no_such("company", reached)
             stores.companies.set_settings(company.id, settings, now)
             before = company.settings
-            asks = before.intervals != settings.intervals or before.timezone != settings.timezone
+            asks = _decides_when(before) != _decides_when(settings)
             if asks:
                 stores.reresolutions.ask(company.id, None, now)
         if asks:
@@ -150,13 +150,19 @@ class Records:
         if attempt.state is not AttemptState.PENDING:
             return
         callee = callee_from(stores.attempts.callee_of(interview.id))
-        if callee.number is None:
-            return  # held by the last look, until there is a number again or it expires
+        if blocks.of_number(callee) is not None:
+            return  # held by the last look, until there is a number that may be called or it expires
+        assert callee.number is not None
         number = callee.number.e164
         schedule = scheduling.resolved_anew(attempt, callee, now, self._policy)
         if schedule is None and self._hasher.number(number) == attempt.number_hash:
             return
         self._consequences.move(stores, attempt, schedule, number, now)
+
+
+def _decides_when(settings: CompanySettings) -> tuple[object, ...]:
+    """By what pending attempts are scheduled: the hours, the zone, and which countries may be called at all."""
+    return settings.intervals, settings.timezone, settings.allowed_countries
 
 
 def _call_no_more(stores: Stores, interview_id: UUID, actor: str, now: datetime) -> None:
