@@ -5,7 +5,7 @@ from uuid import UUID
 
 from scheduler.carriers.interface import CarrierDesk, CarrierUnavailable
 from scheduler.clock import Now
-from scheduler.domain.attempt import Attempt, AttemptState, Expired, HangUpCause, Phase, ProofMissing
+from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, ListedCall
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import Alarm
@@ -62,7 +62,7 @@ class Settle:
         with self._database.transaction() as stores:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-            if locked is not None and locked.state is AttemptState.PENDING and locked.expires_at <= now:
+            if locked is not None and stores.attempts.is_to_expire(locked.id, now):
                 self._consequences.take_in(stores, interview, locked, [Expired()], _ACTOR, now)
 
     def _notice_silence(self) -> None:
