@@ -118,12 +118,14 @@ class Answer:
     """What became of a command: a refusal, or the interview as it stood when the command was applied.
 
     `snapshot` is an `InterviewStory` as JSON, without metadata; it holds no name, number or address. It is None where
-    the answer says no more than that it was done. `attempt_id` is the attempt that the command was about.
+    the answer says no more than that it was done. `attempt_id` is the attempt that the command was about, and `etag`
+    names the state that it was moved to.
     """
 
     refusal: Refusal | None = None
     snapshot: dict[str, Any] | None = None
     attempt_id: UUID | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
