@@ -6,6 +6,7 @@ No number and no name is on any page: what is shown is what an explanation holds
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.call import Rank
 from scheduler.domain.explanation import Block, Explanation, Happening
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
@@ -138,22 +140,34 @@ def _history(happenings: Sequence[Happening]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for heading, keeps_whole in (("when", True), ("event", True), ("from → to", True), ("reason", False), ("by", True)):
         table.add_column(heading, no_wrap=keeps_whole, overflow="fold")
-    for each in happenings:
-        moved = each.to_state if each.from_state in {None, each.to_state} else f"{each.from_state} → {each.to_state}"
-        table.add_row(f"{each.at:%m-%d %H:%M:%S}", each.event.replace("_", " "), moved, _reason(each), _by(each.actor))
+    for told, alike in groupby(happenings, key=_told):
+        times = [each.at for each in alike]
+        when = f"{times[0]:%m-%d %H:%M:%S}"
+        if len(times) > 1:
+            when += f"\nto {times[-1]:%m-%d %H:%M:%S}, {len(times)} times"
+        table.add_row(when, *told)
     return table
 
 
+def _told(happening: Happening) -> tuple[str, str, str, str]:
+    """All that a line says but when it was."""
+    source, target = happening.from_state, happening.to_state
+    moved = target if source in {None, target} else f"{source} → {target}"
+    return happening.event.replace("_", " "), moved, _reason(happening), _by(happening)
+
+
 def _reason(happening: Happening) -> str:
-    told = [happening.reason, happening.detail.get("cause")]
+    rank = happening.detail.get("rank")
+    told = [happening.reason, happening.detail.get("cause"), None if rank is None else Rank(rank).name]
     if (due_at := happening.detail.get("due_at")) is not None:
         told.append(f"due {_utc(datetime.fromisoformat(due_at))[11:19]}")
     return ", ".join(each for each in told if each)
 
 
-def _by(actor: str) -> str:
-    kind, _, principal = actor.partition(":")
-    return f"{kind} {principal[:8]}" if principal else kind
+def _by(happening: Happening) -> str:
+    """Of a key its name and the beginning of its id, by which it can be found and stopped."""
+    kind, _, key_id = happening.actor.partition(":")
+    return " ".join(each for each in (kind, happening.key_name, key_id[:8]) if each)
 
 
 # ---- several attempts of one interview

@@ -14,7 +14,9 @@ import typer.main
 
 from api_shim.routes import health
 from scheduler import cli
-from scheduler.domain.attempt import Deferred
+from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
+from scheduler.domain.call import Rank
+from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
@@ -22,6 +24,7 @@ from scheduler.persistence.database import Database
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.pauses import Pauses
 from tests.builders import (
     House,
@@ -146,6 +149,32 @@ def test_its_history_is_a_table_of_when_what_and_who(duecall: Duecall, house: Ho
     assert "04-02 12:00:00 created PENDING a test" in told
     assert "04-02 12:00:00 claimed PENDING → IN_PROGRESS dial" in told
     assert "04-02 12:00:00 deferred IN_PROGRESS → PENDING WINDOW_CLOSED, due 08:00:00 dial" in told
+
+
+def test_a_key_is_named_in_it_and_alike_lines_that_follow_each_other_are_one(
+    duecall: Duecall, house: House, now: TestClock
+) -> None:
+    attempt = a_pending_attempt(house)
+    with house.database.transaction() as stores:
+        principal, _ = Keys(house.database, house.hasher, house.now).create(kind=KeyKind.ATS, name="Acme ATS")
+        for _ in range(3):
+            attempt = stores.attempts.save(
+                attempt, ExpiryMoved(expires_at=attempt.expires_at), f"key:{principal.key_id}", now()
+            )
+            now.move(timedelta(minutes=1))
+    told = duecall(f"explain {attempt.id}").told
+    assert told.count("expiry moved") == 1
+    assert f"expiry moved PENDING key Acme ATS {str(principal.key_id)[:8]}" in told
+    assert "to 04-02 12:02:00, 3 times" in told
+
+
+def test_how_far_a_call_came_is_told_line_by_line(duecall: Duecall, house: House) -> None:
+    placed = a_placed_attempt(house)
+    for rank in (Rank.DIALLED, Rank.RINGING, Rank.ANSWERED):
+        placed = house.take(placed, Progressed(rank=rank), actor="carrier")
+    told = duecall(f"explain {placed.id}").told
+    for word in ("DIALLED", "RINGING", "ANSWERED"):
+        assert f"progressed IN_PROGRESS {word} carrier" in told
 
 
 def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall: Duecall, house: House) -> None:

@@ -139,6 +139,8 @@ class Command:
     idempotency_key: str | None
     request_hash: bytes = field(repr=False)
     received_at: datetime
+    key_id: UUID | None = None
+    """Which of the principal's keys sent it; the release before did not keep it."""
     body: dict[str, Any] | None = field(default=None, repr=False)
     """Gone once the command is applied."""
     interview_id: UUID | None = None

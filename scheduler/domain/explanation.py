@@ -61,7 +61,12 @@ class Happening:
     to_state: str
     reason: str | None
     actor: str
-    """`key:<principal id>`, `operator`, or one of the stops (dial, carrier, settle, settings)."""
+    """`key:` and a key's id, or one of the stops (dial, carrier, settle, settings).
+
+    The release before named the key's principal instead.
+    """
+    key_name: str | None = None
+    """What whoever made the key called it; None for what no key did, and where it is not the reader's to know."""
     detail: dict[str, Any] = field(default_factory=dict)
 
 

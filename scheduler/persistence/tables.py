@@ -412,6 +412,8 @@ inbox = Table(
     Column("id", Uuid, primary_key=True),
     Column("seq", BigInteger, Identity(always=True), nullable=False),
     Column("principal_id", Uuid, nullable=False),
+    # Which of the principal's keys; the release before does not say.
+    Column("key_id", Uuid),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("idempotency_key", Text),
     Column("request_hash", LargeBinary, nullable=False),

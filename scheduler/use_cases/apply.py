@@ -68,7 +68,7 @@ class _Turn:
 
     @property
     def actor(self) -> str:
-        return f"key:{self.command.principal_id}"
+        return f"key:{self.command.key_id or self.command.principal_id}"
 
     @property
     def asked_at(self) -> datetime:

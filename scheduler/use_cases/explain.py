@@ -8,7 +8,7 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.domain.command import refusal_of
-from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation
+from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, Happening
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
@@ -28,6 +28,7 @@ from scheduler.use_cases.submit import no_such, reached_company
 __all__ = ["Carrier", "Explain", "Waiting", "etag_of", "waits_for"]
 
 _FAR = timedelta(days=365 * 50)
+_KEY = "key:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class Explain:
         with self._database.transaction() as stores:
             company = reached_company(stores, principal, company_id)
             attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
-            return self._explanation(stores, attempt)
+            return self._explanation(stores, attempt, principal)
 
     def explanation_of(self, attempt_id: UUID) -> Explanation:
         """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
@@ -110,7 +111,7 @@ class Explain:
             attempt = stores.attempts.find(attempt_id)
             if attempt is None:
                 raise no_such("callAttempt", attempt_id)
-            return self._explanation(stores, attempt)
+            return self._explanation(stores, attempt, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
         """An interview's attempts for whoever runs the installation, deleted ones included, oldest first.
@@ -120,9 +121,10 @@ class Explain:
         with self._database.transaction() as stores:
             return stores.attempts.find_of_interview(interview_id)
 
-    def _explanation(self, stores: Stores, attempt: Attempt) -> Explanation:
+    def _explanation(self, stores: Stores, attempt: Attempt, reader: Principal | None) -> Explanation:
+        """`reader` is None for whoever runs the installation."""
         now = self._now()
-        happenings = stores.attempts.history(attempt.id)
+        happenings = _with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
         found: tuple[Block, ...] = ()
         possible: datetime | None = None
         waiting_for = waits_for(attempt, now)
@@ -228,6 +230,24 @@ def _carriers(stores: Stores) -> list[Carrier]:
         )
         for account in stores.carrier_accounts.all()
     ]
+
+
+def _with_key_names(
+    stores: Stores, happenings: Sequence[Happening], company_id: UUID, reader: Principal | None
+) -> tuple[Happening, ...]:
+    """Each with the name of the key that did it, where that is the reader's own or one of the attempt's company.
+
+    Another's, such as of the ATS that made a company, is not the company's to know.
+    """
+    ids = {each.actor: UUID(each.actor.removeprefix(_KEY)) for each in happenings if each.actor.startswith(_KEY)}
+    names: dict[UUID, str] = {}
+    for key in stores.keys.named(ids.values()):
+        if reader is None or key.principal_id == reader.id or key.company_id == company_id:
+            names[key.id] = key.name
+            names.setdefault(key.principal_id, key.name)
+    return tuple(
+        replace(each, key_name=names.get(ids[each.actor])) if each.actor in ids else each for each in happenings
+    )
 
 
 def _story(stores: Stores, company_id: UUID, interview_id: UUID) -> InterviewStory:

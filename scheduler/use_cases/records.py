@@ -107,7 +107,7 @@ class Records:
             if stores.candidates.lock(reached, candidate_id) is None:
                 raise no_such("candidate", candidate_id)
             for interview_id in stores.interviews.of_candidate(candidate_id):
-                _call_no_more(stores, interview_id, f"key:{principal.id}", now)
+                _call_no_more(stores, interview_id, f"key:{principal.key_id}", now)
             stores.candidates.erase(candidate_id, now)
             stores.attempts.forget_candidate(candidate_id)
             stores.carrier_events.forget_candidate(candidate_id)
