@@ -1,0 +1,277 @@
+"""Who reaches what: every operation that names a resource, and who asks. Generated from the public document.
+
+A new route is in it without a word here; one whose address names something new fails until it is told what that is.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from api_shim.app import create_app
+from scheduler.domain.principal import KeyKind
+from scheduler.hashing import Hasher
+from scheduler.use_cases.keys import ALL_SCOPES
+from tests.api_shim.intake import PEPPER, TOMORROW, Intake, Worker, candidate
+from tests.conftest import CALLER
+
+ANOTHER_TIME = "2026-04-03T09:00:00Z"
+BODIES: Mapping[str, Mapping[str, Any]] = {
+    "updateInterview": {"metadata": {"ref": "A-18"}},
+    "createCallAttempt": {"scheduledAt": ANOTHER_TIME},
+    "rescheduleCallAttempt": {"scheduledAt": ANOTHER_TIME},
+    "updateCandidate": {"status": "IN_PROCESS"},
+}
+"""Where the document's own example does not fit the clock of the tests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    name: str
+    method: str
+    path: str
+    scope: str
+    body: Mapping[str, Any] | None
+    takes_company_id: bool
+
+    @property
+    def params(self) -> list[str]:
+        return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+
+    @property
+    def is_about_a_company(self) -> bool:
+        return self.params == ["companyId"]
+
+    def address(self, ids: Mapping[str, str]) -> str:
+        unknown = set(self.params) - set(ids)
+        assert not unknown, f"{self.name}: this test does not know what {unknown} names; add it to `_made`"
+        return self.path.format_map(ids)
+
+
+def _operations() -> Iterator[Operation]:
+    for path, operations in create_app().openapi()["paths"].items():
+        for method, told in operations.items():
+            security = told.get("security")
+            if "{" not in path or security is None:
+                continue
+            [scopes] = security
+            yield Operation(
+                name=told["operationId"],
+                method=method.upper(),
+                path=path,
+                scope=scopes["apiKey"][0],
+                body=BODIES.get(told["operationId"], _example(told)),
+                takes_company_id="companyId" in {each["name"] for each in told["parameters"] if each["in"] == "query"},
+            )
+
+
+def _example(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if "requestBody" not in told:
+        return None
+    examples = told["requestBody"]["content"]["application/json"]["examples"]
+    value: Mapping[str, Any] = next(iter(examples.values()))["value"]
+    return value
+
+
+OPERATIONS = list(_operations())
+each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Two ATS keys with companies, a company with regular keys, and one of everything in the first company."""
+
+    intake: Intake
+    ats: Intake
+    other_ats: Intake
+    regular: Intake
+    other_regular: Intake
+    company: str
+    sibling: str
+    other_company: str
+    ids: Mapping[str, str]
+
+    def send(self, by: Intake, operation: Operation, company_id: str | None, key: str | None = None) -> httpx.Response:
+        params = {"companyId": company_id} if company_id is not None and operation.takes_company_id else {}
+        more = {} if operation.body is None else {"json": dict(operation.body)}
+        asking = by if key is None else by.with_key(key)
+        return asking.send(operation.method, operation.address(self.ids), params=params, **more)
+
+
+@pytest.fixture
+def world(intake: Intake, worker: Worker) -> World:
+    ats, other_ats = (intake.with_new_key(kind=KeyKind.ATS) for _ in range(2))
+    company, sibling = _company(ats), _company(ats)
+    other_company = _company(other_ats)
+    return World(
+        intake=intake,
+        ats=ats,
+        other_ats=other_ats,
+        regular=_regular(intake, company),
+        other_regular=intake,
+        company=company,
+        sibling=sibling,
+        other_company=other_company,
+        ids={"companyId": company, **_made(ats, company)},
+    )
+
+
+def _company(ats: Intake) -> str:
+    company: str = _data(ats.send("POST", "/company", json={"name": "Acme"}))["id"]
+    return company
+
+
+def _regular(intake: Intake, company: str, *scopes: str) -> Intake:
+    of_company = replace(intake.seeded, company_id=UUID(company))
+    return replace(intake, seeded=of_company).with_new_key(*scopes)
+
+
+def _made(ats: Intake, company: str) -> dict[str, str]:
+    """One of everything that an address can name, by the name that it has there."""
+    params = {"companyId": company}
+
+    def make(path: str, body: Mapping[str, Any], **headers: str) -> Any:
+        return _data(ats.send("POST", path, json=dict(body), params=params, headers=headers))
+
+    with ats.database.transaction() as stores:
+        number = stores.phone_numbers.add(uuid4(), UUID(company), CALLER, ats.now())
+    agent = {"name": "Ann", "type": "PHONE", "focus": "GENERIC", "language": "EN", "duration": 10}
+    agent_id = make("/agents", agent | {"companyPhoneNumberId": str(number)})["id"]
+    job_id = make("/jobs", {"title": "Some job", "description": "Something to do."})["id"]
+    person = make("/candidates", candidate())["id"]
+    body = {"agentId": agent_id, "candidateId": person, "scheduledAt": TOMORROW}
+    interview = make("/interviews", body, **{"Idempotency-Key": "the interview"})
+    return {
+        "agentId": agent_id,
+        "jobId": job_id,
+        "candidateId": person,
+        "interviewId": interview["id"],
+        "attemptId": interview["callAttempts"][0]["id"],
+        "reference": "the interview",
+    }
+
+
+# ---- who may
+
+
+@each_operation
+def test_the_company_itself_and_the_ats_that_made_it_reach_it(world: World, operation: Operation) -> None:
+    if operation.params == ["reference"]:
+        assert world.send(world.ats, operation, None).status_code == 200
+        return  # a command is its sender's, and nobody else's
+    by_ats = world.send(world.ats, operation, world.company)
+    assert by_ats.is_success, by_ats.text
+
+
+@each_operation
+def test_a_regular_key_of_the_company_reaches_it(world: World, operation: Operation) -> None:
+    if operation.params != ["reference"]:
+        answer = world.send(world.regular, operation, world.other_company)
+        assert answer.is_success, f"what a regular key names as companyId is ignored: {answer.text}"
+
+
+# ---- who may not
+
+
+@each_operation
+def test_nobody_else_reaches_it_and_nothing_changes(world: World, operation: Operation) -> None:
+    foreign = 403 if operation.is_about_a_company else 404
+    refused: list[tuple[str, Intake, str | None, int]] = [
+        ("another ATS key, in its own company", world.other_ats, world.other_company, foreign),
+        ("a regular key of another company", world.other_regular, None, foreign),
+        ("a regular key of another company, naming this one", world.other_regular, world.company, foreign),
+    ]
+    if operation.takes_company_id:
+        refused += [
+            ("the same ATS key, in a sibling company", world.ats, world.sibling, 404),
+            ("another ATS key, naming this company", world.other_ats, world.company, 403),
+            ("an ATS key that names a company that is not there", world.ats, str(uuid4()), 403),
+            ("an ATS key that names no company", world.ats, None, 400),
+        ]
+    for who, by, company_id, status in refused:
+        with _unchanged(world.intake):
+            answer = world.send(by, operation, company_id)
+        assert answer.status_code == status, f"{who}: {answer.text}"
+        _says_nothing_of(world, answer)
+
+
+@each_operation
+def test_a_missing_resource_is_told_as_somebody_elses_is(world: World, operation: Operation) -> None:
+    nowhere = {name: str(uuid4()) for name in world.ids}
+    missing = replace(world, ids=nowhere).send(world.other_ats, operation, world.other_company)
+    theirs = world.send(world.other_ats, operation, world.other_company)
+    assert missing.status_code == theirs.status_code
+    assert _anonymous(missing, nowhere) == _anonymous(theirs, world.ids)
+
+
+@each_operation
+def test_a_key_that_is_dead_or_may_not_is_refused_and_nothing_changes(world: World, operation: Operation) -> None:
+    by = world.regular
+    others = ALL_SCOPES - {operation.scope}
+    keys: list[tuple[str, Callable[[], str], int]] = [
+        ("what is no key", lambda: "sk_live_", 401),
+        ("a key with a typing error", lambda: by.key[:-1] + ("a" if by.key[-1] != "a" else "b"), 401),
+        ("a revoked key", lambda: _ended(world, "revoked_at"), 401),
+        ("a suspended key", lambda: _ended(world, "suspended_at"), 401),
+        ("an expired key", lambda: _ended(world, "expires_at"), 401),
+        ("a key with every scope but this", lambda: _regular(world.intake, world.company, *others).key, 403),
+    ]
+    for which, make, status in keys:
+        key = make()
+        with _unchanged(world.intake):
+            answer = world.send(by, operation, None, key=key)
+        assert answer.status_code == status, f"{which}: {answer.text}"
+        _says_nothing_of(world, answer)
+
+
+def _ended(world: World, column: str) -> str:
+    key = _regular(world.intake, world.company)
+    world.intake.change(
+        f"UPDATE api_keys SET {column} = :at WHERE key_hash = :hash", at=world.intake.now(), hash=_hash(key.key)
+    )
+    return key.key
+
+
+def _hash(secret: str) -> bytes:
+    return Hasher(PEPPER).key(secret)
+
+
+@contextmanager
+def _unchanged(intake: Intake) -> Iterator[None]:
+    """No row outside of the inbox is another afterwards; when a key was last used is no change."""
+    before = _everything(intake)
+    yield
+    assert _everything(intake) == before
+
+
+def _everything(intake: Intake) -> dict[str, str]:
+    tables = [
+        row[0]
+        for row in intake.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        if row[0] not in {"inbox", "api_keys", "alembic_version", "arrows"}
+    ]
+    digest = "SELECT md5(coalesce(string_agg(each::text, '|' ORDER BY each::text), '')) FROM {} AS each"
+    return {table: intake.ask(digest.format(table))[0][0] for table in tables}
+
+
+def _says_nothing_of(world: World, answer: httpx.Response) -> None:
+    error = answer.json()["error"]
+    told = str(error)
+    for word in ("Acme", "Zuzana", "+421915123456", "Some job", "Ann"):
+        assert word not in told
+
+
+def _anonymous(answer: httpx.Response, ids: Mapping[str, str]) -> str:
+    told = str(answer.json()["error"])
+    for each in ids.values():
+        told = told.replace(each, "an id")
+    return told
+
+
+def _data(answer: httpx.Response) -> Any:
+    assert answer.is_success, answer.text
+    return answer.json()["data"]
