@@ -86,13 +86,14 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
     hasher = Hasher(settings.key_pepper.get_secret_value())
     consequences = Consequences(database, hasher, policy, now)
     account = carrier(settings)
+    ours = account_id(settings, database, now)
     return Workshop(
         database=database,
         now=now,
         apply=Apply(database, bell, hasher, consequences, policy, now),
         hear=Hear(database, bell, TwilioCallbacks(account), consequences, now),
-        settle=Settle(database, TwilioDesk(account, policy), consequences, policy, now),
-        release=Release(database, bell, account_id(settings, database, now), policy, now),
+        settle=Settle(database, TwilioDesk(account, policy), ours, consequences, policy, now),
+        release=Release(database, bell, ours, policy, now),
         records=Records(database, hasher, consequences, policy, now),
     )
 

@@ -47,6 +47,7 @@ ALLOWED = frozenset(
         "signal",
         "port",
         "due_at",
+        "until",
     }
 )
 

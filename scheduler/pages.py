@@ -196,11 +196,12 @@ def _carrier(carrier: Carrier, now: datetime) -> Text:
     line = Text("Carrier   ")
     if carrier.pause_reason is not None:
         line.append("PAUSED", "bold red").append(f", everything waits: {carrier.pause_reason}; ")
-    if carrier.down_until is not None and carrier.down_until > now:
-        line.append("DOWN", "bold red")
-        line.append(f" until {_utc(carrier.down_until)}, {_from_now(carrier.down_until, now)} ({carrier.down_cause}); ")
-    elif carrier.down_until is not None:
+    if carrier.on_trial:
         line.append("ON TRIAL", "bold yellow").append(f", one call at a time (it was down: {carrier.down_cause}); ")
+    elif carrier.down_until is not None:
+        until = carrier.down_until
+        asked = f"{_utc(until)}, {_from_now(until, now)}" if until > now else "now"
+        line.append("DOWN", "bold red").append(f" ({carrier.down_cause}), asked again {asked}; ")
     elif carrier.pause_reason is None:
         line.append("takes calls", "green").append("; ")
     return line.append(f"{carrier.in_progress} of {carrier.max_calls} calls in progress")
@@ -218,7 +219,7 @@ def _company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Te
 
 
 def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iterator[tuple[str, str]]:
-    waits = {name: count for name, count in waits_for(company, carriers, now).items() if count}
+    waits = {name: count for name, count in waits_for(company, carriers).items() if count}
     yield "waiting", ", ".join(f"{count} for {name}" for name, count in waits.items()) or "nothing"
     if company.next_due_at is not None:
         yield "next is due", f"{_utc(company.next_due_at)}, {_from_now(company.next_due_at, now)}"
@@ -231,9 +232,9 @@ def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) ->
         yield "unknown", f"{company.unknown}: nothing proved whether they rang; a person decides"
 
 
-def waits_for(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> dict[str, int]:
+def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
     """How many pending attempts wait for what. Each is counted once, by the first thing that it waits for."""
-    down = any(carrier.down_until is not None and carrier.down_until > now for carrier in carriers)
+    down = any(carrier.is_down for carrier in carriers)
     if any(carrier.pause_reason is not None for carrier in carriers) or (company.paused and not down):
         return {"their time": company.waiting, "an end of the pause": company.due}
     if down:

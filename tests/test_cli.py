@@ -336,13 +336,18 @@ def test_a_carrier_that_is_down_stands_on_top_with_its_cause(duecall: Duecall, h
     _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
     a_pending_attempt(house)
     told = duecall("status").told
-    assert told.startswith("Carrier DOWN until 2026-04-02 12:05:00 UTC, in 4 min")
-    assert "(NOT_CONNECTED)" in told
+    assert told.startswith("Carrier DOWN (NOT_CONNECTED), asked again 2026-04-02 12:05:00 UTC, in 4 min")
     assert "waiting 1 for the carrier" in told
 
 
-def test_a_carrier_whose_time_to_be_down_is_over_is_on_trial_not_down(duecall: Duecall, house: House) -> None:
+def test_a_carrier_that_has_not_answered_yet_is_down(duecall: Duecall, house: House) -> None:
     _set_breaker(house, Breaker(failures=5, down_until=NOON - timedelta(minutes=5), cause="NOT_CONNECTED"))
+    assert duecall("status").told.startswith("Carrier DOWN (NOT_CONNECTED), asked again now")
+
+
+def test_a_carrier_that_answers_again_is_on_trial_not_down(duecall: Duecall, house: House) -> None:
+    since = NOON - timedelta(minutes=5)
+    _set_breaker(house, Breaker(failures=5, down_until=since, answered_at=since, cause="NOT_CONNECTED"))
     told = duecall("status").told
     assert "ON TRIAL, one call at a time" in told
     assert "DOWN" not in told
@@ -358,7 +363,14 @@ def test_status_tells_scripts_the_same(duecall: Duecall, house: House) -> None:
     assert company["nextDueAt"] == "2026-04-02T13:00:00Z"
     assert 0 <= company["lateSeconds"] < 60
     assert told["carriers"] == [
-        {"pauseReason": None, "downUntil": None, "downCause": None, "inProgress": 2, "maxCalls": 1000}
+        {
+            "pauseReason": None,
+            "downUntil": None,
+            "downCause": None,
+            "onTrial": False,
+            "inProgress": 2,
+            "maxCalls": 1000,
+        }
     ]
 
 
@@ -366,7 +378,7 @@ def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pa
     _in_every_way(house)
     pauses.pause(None, "a drill")
     _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
-    told = health._metrics(explain.waiting(), explain.carriers(), now(), redis_is_away=False).decode()
+    told = health._metrics(explain.waiting(), explain.carriers(), redis_is_away=False).decode()
     company = f'{{company_id="{house.company_id}"}}'
     for line in (
         f"duecall_attempts_waiting{company} 1.0",

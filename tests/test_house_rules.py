@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import scheduler
+from scheduler.logs import ALLOWED
 from scheduler.processes import commands
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,6 +137,20 @@ def test_a_module_says_what_it_is_about(path: Path) -> None:
     first = (ast.get_docstring(ast.parse(text)) or "").splitlines()
     assert first
     assert first[0].endswith((".", "?", ":")), f"{_name(path)}: {first[0]!r} is no sentence"
+
+
+def _said_in_logs(path: Path) -> Iterator[str]:
+    """Every field that a module gives to its log."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log."):
+            yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+
+
+def test_what_is_said_in_logs_is_on_their_list() -> None:
+    said = {(field, _name(path)) for path in PRODUCT for field in _said_in_logs(path)}
+    assert {field for field, _ in said} >= {"alarm", "until", "attempt_id"}, "nobody says it: the rule guards nothing"
+    own = {"exc_info"}  # made into `error`, by kind and place
+    assert not [each for each in said if each[0] not in ALLOWED | own]
 
 
 def test_the_seven_stops_are_where_the_map_says() -> None:

@@ -16,6 +16,8 @@ from workers.bell import RedisBell
 _log = log(__name__)
 _LOOK_EVERY = 1.0
 _SHORTEST_WAIT = 0.005
+_RELEASES_A_LOOK = 10
+"""So often at most, before anything else is looked at: however much is due, commands and leases get their turn."""
 
 
 class Clock(Scheduler):  # type: ignore[misc]
@@ -43,8 +45,8 @@ class Clock(Scheduler):  # type: ignore[misc]
     def tick(self, *_: Any, **__: Any) -> float:  # noqa: ANN401 - Beat's own
         """Look once, then wait for the next due time, a notification, or a second. Beat need not sleep after it."""
         try:
-            self._look()
-            self._wait(self._until_next())
+            more = self._look()
+            self._wait(0 if more else self._until_next())
         except (DatabaseAway, psycopg.Error):
             _log.warning("the clock does not see the database; it looks again in a second")
             self._forget_connection()
@@ -55,14 +57,15 @@ class Clock(Scheduler):  # type: ignore[misc]
             return _LOOK_EVERY
         return 0
 
-    def _look(self) -> None:
-        while self._release.due():
-            pass
+    def _look(self) -> bool:
+        """Whether there is more to release right away."""
+        more = all(self._release.due() for _ in range(_RELEASES_A_LOOK))
         self._release.unanswered()
         instant = monotonic()
         if instant >= self._next_sweep:
             self._next_sweep = instant + self._sweep_every
             self._release.silent()
+        return more
 
     def _until_next(self) -> float:
         next_due = self._release.next_due()

@@ -1,7 +1,6 @@
 """Whether this process lives and can work, and what waits."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -64,7 +63,7 @@ async def get_metrics(request: Request) -> Response:
     here = house(request)
     counted = await here.ask(here.doors.explain.waiting)
     carriers = await here.ask(here.doors.explain.carriers)
-    told = _metrics(counted, carriers, here.doors.now(), redis_is_away=here.waiter.is_away)
+    told = _metrics(counted, carriers, redis_is_away=here.waiter.is_away)
     return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -81,24 +80,16 @@ _GAUGES: tuple[tuple[str, str, Callable[[Waiting], int]], ...] = (
 )
 
 
-_CARRIER_GAUGES: tuple[tuple[str, str, Callable[[Carrier, datetime], int]], ...] = (
-    ("paused", "1 while an operator has stopped everything.", lambda each, _: each.pause_reason is not None),
-    (
-        "down",
-        "1 while the carrier takes no calls and none is tried.",
-        lambda each, now: each.down_until is not None and each.down_until > now,
-    ),
-    (
-        "on_trial",
-        "1 while it is tried with one call at a time.",
-        lambda each, now: each.down_until is not None and each.down_until <= now,
-    ),
-    ("calls_in_progress", "Calls in progress on the account.", lambda each, _: each.in_progress),
-    ("calls_limit", "How many the account may have at once.", lambda each, _: each.max_calls),
+_CARRIER_GAUGES: tuple[tuple[str, str, Callable[[Carrier], int]], ...] = (
+    ("paused", "1 while an operator has stopped everything.", lambda each: each.pause_reason is not None),
+    ("down", "1 while the carrier takes no calls and none is tried.", lambda each: each.is_down),
+    ("on_trial", "1 while it is tried with one call at a time.", lambda each: each.on_trial),
+    ("calls_in_progress", "Calls in progress on the account.", lambda each: each.in_progress),
+    ("calls_limit", "How many the account may have at once.", lambda each: each.max_calls),
 )
 
 
-def _metrics(counted: Sequence[Waiting], carriers: Sequence[Carrier], now: datetime, *, redis_is_away: bool) -> bytes:
+def _metrics(counted: Sequence[Waiting], carriers: Sequence[Carrier], *, redis_is_away: bool) -> bytes:
     """Numbers by company id and by the place of a carrier account, and nothing about a person."""
     registry = CollectorRegistry()
     for name, says, number in _GAUGES:
@@ -115,6 +106,6 @@ def _metrics(counted: Sequence[Waiting], carriers: Sequence[Carrier], now: datet
     for name, says, stands in _CARRIER_GAUGES:
         gauge = Gauge(f"duecall_carrier_{name}", says, ["account"], registry=registry)
         for place, carrier in enumerate(carriers, start=1):
-            gauge.labels(str(place)).set(stands(carrier, now))
+            gauge.labels(str(place)).set(stands(carrier))
     Gauge("duecall_redis_away", "1 while nobody waits for answers over Redis.", registry=registry).set(redis_is_away)
     return generate_latest(registry)

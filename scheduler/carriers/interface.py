@@ -11,6 +11,10 @@ class CarrierUnavailable(Exception):
     """The carrier could not be asked, or did not answer as documented."""
 
 
+class CarrierAway(CarrierUnavailable):
+    """Nobody there answers now, whatever is asked, or not us: no other question need be asked for a while."""
+
+
 class NotACallback(Exception):
     """The request is not one that this carrier sends."""
 
@@ -34,6 +38,10 @@ class CarrierLine(Protocol):
 
 class CarrierDesk(Protocol):
     """Answers questions about calls, and ends them; asked from threads. Each may raise CarrierUnavailable."""
+
+    def probe(self) -> None:
+        """Ask what changes nothing and rings nobody; returns when it was answered as documented."""
+        ...
 
     def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
         """The calls between two numbers that were created in the half-open span."""

@@ -20,7 +20,7 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
 
-from scheduler.carriers.interface import CarrierUnavailable, NotACallback
+from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
 from scheduler.domain.call import (
     Accepted,
     AnsweredBy,
@@ -43,6 +43,7 @@ _CALLBACK_EVENTS = ("initiated", "ringing", "answered", "completed")
 _OK = 200
 _CREATED = 201
 _FORBIDDEN = 403
+_SERVER_ERROR = 500
 
 _STATUSES = {
     "queued": CallStatus.QUEUED,
@@ -104,7 +105,6 @@ _CALL_IS_OVER = 21220
 _NOTHING_LEFT_TO_STOP = {(400, _CALL_IS_OVER), (404, _CALL_IS_NOT_THERE)}
 _NO_ANSWER = (
     TwilioException,
-    RequestException,
     NotACallback,
     # What the SDK stumbles over when an answer is not as documented: no JSON, no object, no field.
     ValueError,
@@ -112,6 +112,8 @@ _NO_ANSWER = (
     LookupError,
     AttributeError,
 )
+_NOBODY_IS_ANSWERED = frozenset({401, 403, 429})
+"""Statuses that speak of whoever asks, and not of what is asked for."""
 _NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 429: "THROTTLED"}
 """Whoever says these, we or a server between, nothing was taken. A 403 without Twilio's code is not among them: also a
 filter on the way back may say it, after the carrier took the call."""
@@ -299,7 +301,10 @@ def _queue_time(text: object) -> timedelta:
 
 
 class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
-    """The SDK's client, pointed at `api_url`, without a proxy from the environment."""
+    """The SDK's client, pointed at `api_url`, without a proxy from the environment.
+
+    Raises CarrierAway for what would be the same whatever was asked.
+    """
 
     def __init__(self, api_url: str, timeout: float) -> None:
         super().__init__(pool_connections=True, timeout=timeout)
@@ -310,7 +315,14 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the SDK's own
         parts = urlsplit(url)
         here = urlunsplit((self._there.scheme, self._there.netloc, parts.path, parts.query, ""))
-        return super().request(method, here, *args, **kwargs)
+        try:
+            response = super().request(method, here, *args, **kwargs)
+        except RequestException as error:
+            raise CarrierAway from error
+        # Here and not from the SDK's error: it has none for an answer that is no JSON.
+        if response.status_code in _NOBODY_IS_ANSWERED or response.status_code >= _SERVER_ERROR:
+            raise CarrierAway(f"HTTP_{response.status_code}")
+        return response
 
 
 class TwilioDesk:
@@ -322,6 +334,13 @@ class TwilioDesk:
             account.auth_tokens[0],
             http_client=_HttpClient(account.api_url, policy.total_timeout.total_seconds()),
         )
+
+    def probe(self) -> None:
+        """The list that unknown calls are looked for on, one call of it. Raises CarrierUnavailable."""
+        try:
+            list(self._client.calls.page(page_size=1))
+        except _NO_ANSWER as error:
+            raise CarrierUnavailable from error
 
     def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
         """The calls between two numbers that were created in the half-open span.

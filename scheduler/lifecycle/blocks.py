@@ -127,11 +127,12 @@ def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
     breaker = situation.breaker
     if situation.account_paused is not None:
         yield Block(rule=Rule.ACCOUNT_PAUSED, detail=f"All calls are paused: {situation.account_paused}")
-    if breaker.is_down(now):
+    if breaker.is_down:
+        asked_at = breaker.down_until
         yield Block(
             rule=Rule.CARRIER_DOWN,
-            until=breaker.down_until,
-            detail=f"The carrier takes no calls ({breaker.cause}); it is tried again then.",
+            until=asked_at if asked_at is not None and asked_at > now else None,
+            detail=f"The carrier takes no calls ({breaker.cause}); it is asked again then.",
         )
     if situation.company_paused is not None:
         yield Block(rule=Rule.COMPANY_PAUSED, detail=f"The company is paused: {situation.company_paused}")

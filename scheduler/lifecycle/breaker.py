@@ -1,6 +1,6 @@
-"""Does the carrier take calls at all? After several that it did not, none is tried until a while later, then one."""
+"""Does the carrier take calls at all? When it does not, none is tried until it has answered a harmless question."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
@@ -14,6 +14,9 @@ BACK_OFF = (timedelta(seconds=5), timedelta(seconds=15), timedelta(minutes=1), t
 NEEDS_A_PERSON = frozenset({"CREDENTIALS", "ACCOUNT_NOT_ACTIVE"})
 """Trying again does not mend these, so that the first one counts as enough."""
 
+BREAKS_OFF = frozenset({"NO_ANSWER_IN_TIME", "ANSWER_BROKE_OFF"})
+"""The request was perhaps taken, and no answer came. Like a 5xx it speaks of the carrier, not of one order."""
+
 OF_ALL_CALLS = NEEDS_A_PERSON | {"NEVER_CONNECTED", "THROTTLED", "QUEUE_FULL"}
 """Why a carrier takes no call, whosever it is. Others speak of one company's number or order, and of nobody else's."""
 
@@ -25,16 +28,28 @@ class Breaker:
     failures: int = 0
     """In a row, those within one outage counted once."""
     down_until: datetime | None = None
+    """When it is asked whether it is back; None while it takes calls."""
+    answered_at: datetime | None = None
+    """When it answered that question well: one call may be tried."""
     cause: str | None = None
 
-    def is_down(self, now: datetime) -> bool:
-        """Nothing is tried now."""
-        return self.down_until is not None and now < self.down_until
+    @property
+    def is_down(self) -> bool:
+        """No call is tried now."""
+        return self.down_until is not None and not self.is_on_trial
 
     @property
     def is_on_trial(self) -> bool:
         """One call at a time, until the carrier takes one."""
-        return self.down_until is not None
+        # An answer from before it went down again says nothing; so reads also what the release before has written.
+        return self.down_until is not None and self.answered_at is not None and self.answered_at >= self.down_until
+
+    def is_to_be_asked(self, now: datetime) -> bool:
+        """Whether to ask the carrier, by what spends no call, if it is back."""
+        if self.down_until is None or self.is_on_trial:
+            return False
+        # No wait is longer than the longest: it was begun on a clock that has been set back since.
+        return now >= self.down_until or now < self.down_until - BACK_OFF[-1]
 
 
 def shows_that_it_works(answer: CarrierAnswer) -> bool:
@@ -61,17 +76,42 @@ def cause_of(answer: CarrierAnswer) -> str | None:
     return None
 
 
+def opens_at_once(cause: str) -> bool:
+    """Whether one such answer is enough: the next call would be spent, or a person is needed.
+
+    A 4xx that nobody knows is not: it may speak of one company's order, and would stop everybody else's calls.
+    """
+    return cause in NEEDS_A_PERSON | BREAKS_OFF or cause.startswith("HTTP_5")
+
+
 def after_failure(breaker: Breaker, cause: str, now: datetime) -> Breaker:
     """After a call that the carrier did not surely take. What was sent before the breaker opened counts no more."""
-    if breaker.is_down(now):
+    if breaker.is_down:
         return breaker
-    least = OPENS_AFTER if cause in NEEDS_A_PERSON else 0
-    failures = max(breaker.failures + 1, least)
+    failures = max(breaker.failures + 1, OPENS_AFTER if opens_at_once(cause) else 0)
     if failures < OPENS_AFTER:
         return Breaker(failures=failures, cause=cause)
-    return Breaker(failures=failures, down_until=now + not_placed_delay(failures - OPENS_AFTER), cause=cause)
+    return Breaker(failures=failures, down_until=_next_wait(failures, now), cause=cause)
+
+
+def while_asked(breaker: Breaker, now: datetime) -> Breaker:
+    """While the question whether it is back is out, and if no good answer comes: the next one is after a longer wait.
+
+    Written before it is asked, so that of many one asks, and an asker that dies holds up nobody.
+    """
+    failures = breaker.failures + 1
+    return replace(breaker, failures=failures, down_until=_next_wait(failures, now))
+
+
+def after_answer(breaker: Breaker, now: datetime) -> Breaker:
+    """It answers questions again: one call is tried. In vain, and the wait grows from where it was."""
+    return replace(breaker, down_until=now, answered_at=now)
 
 
 def not_placed_delay(times_before: int) -> timedelta:
     """How long an attempt waits that the carrier never took, by how often in a row it was not taken before."""
     return BACK_OFF[min(times_before, len(BACK_OFF) - 1)]
+
+
+def _next_wait(failures: int, now: datetime) -> datetime:
+    return now + not_placed_delay(failures - OPENS_AFTER)

@@ -360,7 +360,7 @@ class Attempts:
     def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Claimable]:
         """Those of `ids` that may be claimed now, one a number, the earliest due; companies take turns.
 
-        They and their lines are ours until we commit. What somebody else has locked is passed over.
+        They and their lines are ours until we commit. What somebody else has locked is `passed_over`.
         """
         rows = self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}).all()
         busy = {row.company_id: row.calls for row in self._connection.execute(_CALLS_BY_COMPANY)}
@@ -371,6 +371,16 @@ class Attempts:
                 taken.add(row.number_hash)
                 claimable.append(Claimable(attempt=_attempt(row), calls_in_progress=busy.get(row.company_id, 0)))
         return in_turns(claimable, attempt_of=lambda each: each.attempt)
+
+    def passed_over(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:
+        """Those of `ids` that may be claimed as far as can be told without locks, and are not among the `locked`.
+
+        Somebody holds them or their lines for a moment; or another attempt to their number goes first.
+        """
+        rest = set(ids) - set(locked)
+        if not rest:
+            return frozenset()
+        return frozenset(row.id for row in self._connection.execute(_CLAIMABLE, {"ids": list(rest), "now": now}))
 
     def look(self, attempt_id: UUID) -> LookRow | None:
         """Everything that the last look asks, with the database's own clock."""
@@ -394,7 +404,12 @@ class Attempts:
             account_paused=row.account_paused,
             company_paused=row.company_paused,
             company_deleted=row.company_deleted,
-            breaker=Breaker(failures=row.failures or 0, down_until=row.down_until, cause=row.down_cause),
+            breaker=Breaker(
+                failures=row.failures or 0,
+                down_until=row.down_until,
+                answered_at=row.carrier_answered_at,
+                cause=row.down_cause,
+            ),
             max_calls=row.max_calls,
             database_clock=row.database_clock,
         )
@@ -530,9 +545,9 @@ _COUNT_RELEASED = text("""
 
 _NEXT_DUE = text("SELECT min(due_at) FROM attempts WHERE state = 'PENDING' AND due_at > :after")
 
-# Each guard stands here once, in the one statement that locks what will be claimed: a hint is never a reason to dial.
-_LOCK_CLAIMABLE = text("""
-    SELECT a.*
+# Each guard stands here once, and is asked by the one statement that locks what will be claimed: a hint is never a
+# reason to dial.
+_WHAT_MAY_BE_CLAIMED = """
     FROM attempts a
     JOIN lines l ON l.number_hash = a.number_hash
     WHERE a.id = ANY (:ids)
@@ -541,9 +556,14 @@ _LOCK_CLAIMABLE = text("""
       AND a.expires_at > :now  -- guard: expires_at
       AND l.attempt_id IS NULL  -- guard: line
       AND (l.free_at <= :now OR l.interview_id = a.interview_id)  -- guard: line_gap
+"""
+_LOCK_CLAIMABLE = text(f"""
+    SELECT a.*
+    {_WHAT_MAY_BE_CLAIMED}
     ORDER BY a.manual DESC, a.due_at, a.id
     FOR NO KEY UPDATE OF l, a SKIP LOCKED
 """)
+_CLAIMABLE = text(f"SELECT a.id {_WHAT_MAY_BE_CLAIMED}")
 
 _CALLS_BY_COMPANY = text(
     "SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id"
@@ -569,6 +589,7 @@ _LAST_LOOK = text("""
            c.deleted_at IS NOT NULL AS company_deleted,
            k.failures,
            k.down_until,
+           k.answered_at AS carrier_answered_at,
            k.down_cause,
            k.max_calls,
            EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)

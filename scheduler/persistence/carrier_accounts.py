@@ -92,7 +92,12 @@ class CarrierAccounts:
             max_calls=row.max_calls,
             next_slot_at=row.next_slot_at,
             pause_reason=row.pause_reason,
-            breaker=Breaker(failures=row.failures, down_until=row.down_until, cause=row.down_cause),
+            breaker=Breaker(
+                failures=row.failures,
+                down_until=row.down_until,
+                answered_at=row.answered_at,
+                cause=row.down_cause,
+            ),
         )
 
     def calls_at_once(self, account_id: int) -> int:
@@ -117,15 +122,30 @@ class CarrierAccounts:
         self._connection.execute(
             update(carrier_accounts)
             .where(carrier_accounts.c.id == account_id)
-            .values(failures=breaker.failures, down_until=breaker.down_until, down_cause=breaker.cause, updated_at=now)
+            .values(
+                failures=breaker.failures,
+                down_until=breaker.down_until,
+                answered_at=breaker.answered_at,
+                down_cause=breaker.cause,
+                updated_at=now,
+            )
         )
 
     def close_breaker(self, account_id: int, now: datetime) -> bool:
-        """The carrier took a call. False when nothing was held against it, and then the row is not touched."""
+        """The carrier took a call. False, and the row is not touched, when nothing was held against it.
+
+        Nor while it is down: such a call was sent before, and what followed it was lost.
+        """
         row = self._connection.execute(
             update(carrier_accounts)
-            .where(carrier_accounts.c.id == account_id, carrier_accounts.c.failures > 0)
-            .values(failures=0, down_until=None, down_cause=None, updated_at=now)
+            .where(
+                carrier_accounts.c.id == account_id,
+                carrier_accounts.c.failures > 0,
+                # As `Breaker.is_down` says.
+                carrier_accounts.c.down_until.is_(None)
+                | (carrier_accounts.c.answered_at >= carrier_accounts.c.down_until),
+            )
+            .values(failures=0, down_until=None, answered_at=None, down_cause=None, updated_at=now)
             .returning(carrier_accounts.c.id)
         ).one_or_none()
         return row is not None

@@ -5,10 +5,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, any_, func, select, update
+from sqlalchemy import Connection, any_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
+
+_MAX_FAILURES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +64,14 @@ class CarrierEvents:
         return ClaimOfToken(attempt_id=row.id, interview_id=row.interview_id, closed_sid=row.closed_sid)
 
     def lock_unheard(self, event_id: UUID) -> CarrierEvent | None:
-        """The event, if nobody has heard it and nobody else is about to."""
+        """The event, if nobody has heard it, nobody else is about to, and it is not in quarantine."""
         row = self._connection.execute(
             select(carrier_events)
-            .where(carrier_events.c.id == event_id, carrier_events.c.heard_at.is_(None))
+            .where(
+                carrier_events.c.id == event_id,
+                carrier_events.c.heard_at.is_(None),
+                carrier_events.c.quarantined_at.is_(None),
+            )
             .with_for_update(skip_locked=True)
         ).one_or_none()
         if row is None:
@@ -78,8 +84,19 @@ class CarrierEvents:
             update(carrier_events).where(carrier_events.c.id == event_id).values(heard_at=now, raw={})
         )
 
+    def count_failure(self, event_id: UUID, now: datetime) -> bool:
+        """One more failure to hear it, for no known reason. True when it is now in quarantine."""
+        failures = carrier_events.c.failures + 1
+        row = self._connection.execute(
+            update(carrier_events)
+            .where(carrier_events.c.id == event_id, carrier_events.c.heard_at.is_(None))
+            .values(failures=failures, quarantined_at=case((failures >= _MAX_FAILURES, now)))
+            .returning(carrier_events.c.quarantined_at)
+        ).one_or_none()
+        return row is not None and row.quarantined_at is not None
+
     def forget_candidate(self, candidate_id: UUID) -> None:
-        """No form that was heard of this candidate's calls stays: the release before kept them."""
+        """No form of this candidate's calls stays that was heard, which the release before kept, or is not to be."""
         tokens = (
             select(attempt_tokens.c.token)
             .join(attempts, attempts.c.id == attempt_tokens.c.attempt_id)
@@ -90,7 +107,7 @@ class CarrierEvents:
             update(carrier_events)
             .where(
                 carrier_events.c.token.in_(tokens),
-                carrier_events.c.heard_at.is_not(None),
+                carrier_events.c.heard_at.is_not(None) | carrier_events.c.quarantined_at.is_not(None),
                 carrier_events.c.raw != {},
             )
             .values(raw={})
@@ -100,7 +117,11 @@ class CarrierEvents:
         """Events that nobody has heard since they were last rung for; they count as rung now."""
         unheard = (
             select(carrier_events.c.id)
-            .where(carrier_events.c.heard_at.is_(None), carrier_events.c.rung_at <= rung_before)
+            .where(
+                carrier_events.c.heard_at.is_(None),
+                carrier_events.c.quarantined_at.is_(None),
+                carrier_events.c.rung_at <= rung_before,
+            )
             .order_by(carrier_events.c.rung_at)
             .limit(limit)
             .with_for_update(skip_locked=True)

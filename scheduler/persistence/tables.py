@@ -237,10 +237,12 @@ carrier_accounts = Table(
     Column("next_slot_at", _INSTANT, nullable=False),
     Column("paused_at", _INSTANT),
     Column("pause_reason", Text),
-    # The breaker: calls in a row that the carrier did not surely take, and until when none is tried.
+    # The breaker: calls in a row that the carrier did not surely take, when it is asked whether it is back, and when it
+    # said that it was.
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("down_until", _INSTANT),
     Column("down_cause", Text),
+    Column("answered_at", _INSTANT),
     *_made_and_changed(),
     CheckConstraint("calls_per_second > 0 AND max_calls >= 0", name="limits_are_positive"),
     CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),
@@ -583,6 +585,8 @@ carrier_events = Table(
     Column("received_at", _INSTANT, nullable=False),
     Column("rung_at", _INSTANT, nullable=False),
     Column("heard_at", _INSTANT),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("quarantined_at", _INSTANT),
     Index("ix_carrier_events_unheard", "rung_at", postgresql_where=text("heard_at IS NULL")),
     Index(None, "token"),
 )

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from typing import TypeVar
@@ -21,7 +21,7 @@ from uuid import UUID
 from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
-from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
+from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import breaker, decisions
@@ -42,6 +42,9 @@ _FLUSH_EVERY = 0.02
 _RETRY_CLAIM = 0.25
 _RETRY_RECORD = 0.5
 _LOOKS_PER_CALL = 3
+_SILENT_CALLS = 2
+_SILENT_FOR_S = 1.0
+_IN_TIME = timedelta(0)
 _DRAIN_S = 15.0
 _TALK_MARGIN = timedelta(minutes=2)
 T = TypeVar("T")
@@ -61,7 +64,7 @@ class ToSend:
 class Claims:
     claimed: tuple[ToSend, ...] = ()
     waiting: frozenset[UUID] = frozenset()
-    """Without a place yet; they wait in the worker's hand, never in a claim."""
+    """Without a place yet, or locked by somebody else; they wait in the worker's hand, never in a claim."""
     try_again_at: datetime | None = None
 
 
@@ -95,9 +98,11 @@ class Dial:
         with self._database.transaction() as stores:
             account = stores.carrier_accounts.lock(self._account_id)
             companies = stores.companies.lock_for_claim(stores.attempts.companies_of(ids))
-            if account.paused or account.breaker.is_down(now) or not companies:
+            if account.paused or account.breaker.is_down or not companies:
                 return Claims()
-            claimable = self._without_waiting_commands(stores, stores.attempts.lock_claimable(ids, now))
+            found = stores.attempts.lock_claimable(ids, now)
+            passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in found], now)
+            claimable = self._without_waiting_commands(stores, found)
             claimable = [each for each in claimable if each.attempt.company_id in companies]
             calls = {each.attempt.company_id: each.calls_in_progress for each in claimable}
             allotment = allot(
@@ -120,7 +125,12 @@ class Dial:
             )
             claimed = self._claim(stores, claimable, allotment, now, started)
         waiting = {each.attempt.id for each in claimable} - {each.attempt.id for each in claimed}
-        return Claims(claimed=tuple(claimed), waiting=frozenset(waiting), try_again_at=allotment.try_again_at)
+        return Claims(
+            claimed=tuple(claimed),
+            waiting=passed_over | waiting,
+            # Nobody tells when a row is let go: it is looked at again soon.
+            try_again_at=None if passed_over else allotment.try_again_at,
+        )
 
     def _without_waiting_commands(self, stores: Stores, claimable: list[Claimable]) -> list[Claimable]:
         # A second statement, after the locks: whoever accepts a command for one of these interviews either committed
@@ -231,13 +241,15 @@ class Dial:
         """Open or close the breaker. Apart from the record, because the account is locked before any attempt."""
         causes = [cause for answer in answers if (cause := breaker.cause_of(answer)) is not None]
         took = any(breaker.shows_that_it_works(answer) for answer in answers)
-        if not causes and not took:
+        if took and not any(breaker.opens_at_once(cause) for cause in causes):
+            with self._database.transaction() as stores:
+                is_closed = stores.carrier_accounts.close_breaker(self._account_id, now)
+            if is_closed:
+                _log.info("the carrier takes calls")
+            return
+        if not causes:
             return
         with self._database.transaction() as stores:
-            if took and stores.carrier_accounts.close_breaker(self._account_id, now):
-                _log.info("the carrier takes calls")
-            if took or not causes:
-                return
             account = stores.carrier_accounts.lock(self._account_id)
             judged = account.breaker
             for cause in causes:
@@ -305,6 +317,9 @@ class Dialler:
         self._now = now
         self._hand: dict[UUID, float] = {}
         self._unsent: dict[UUID, float] = {}
+        self._sent_at: dict[UUID, float] = {}
+        self._heard_at = 0.0
+        self._unjudged: set[UUID] = set()
         self._answers: list[tuple[Attempt, CarrierAnswer]] = []
         self._cancelling: set[asyncio.Task[bool]] = set()
         self._stopping = False
@@ -351,7 +366,8 @@ class Dialler:
         recorder = asyncio.create_task(self._record_answers())
         calls: set[asyncio.Task[None]] = set()
         while not self._stopping:
-            pause = await self._claim_from_hand(calls)
+            self._wake.clear()
+            pause = _RETRY_CLAIM if self._is_in_doubt() else await self._claim_from_hand(calls)
             await _wait(self._wake, pause)
         if calls:
             await asyncio.wait(calls)
@@ -363,7 +379,6 @@ class Dialler:
 
     async def _claim_from_hand(self, calls: set[asyncio.Task[None]]) -> float | None:
         """Claim what has a place. Returns how many seconds to wait before trying again; None: until woken."""
-        self._wake.clear()
         instant = monotonic()
         self._hand = {each: until for each, until in self._hand.items() if until > instant}
         if not self._hand:
@@ -382,7 +397,7 @@ class Dialler:
         for each in ids:
             if each not in claims.waiting:
                 self._hand.pop(each, None)
-        for claim in claims.claimed:
+        for claim in self._in_step(claims.claimed):
             self._unsent[claim.attempt.id] = claim.lease_ends
             self._set_alarm()
             task = asyncio.create_task(self._call(claim))
@@ -396,6 +411,15 @@ class Dialler:
             return max(0.01, (claims.try_again_at - self._now()).total_seconds())
         return _RETRY_CLAIM
 
+    def _in_step(self, claimed: Sequence[ToSend]) -> list[ToSend]:
+        """The same, as far apart from each other as before, however long the claim took.
+
+        Sent all at once because they are late, they would all be spent before the first answer tells that the
+        carrier is down.
+        """
+        late = max((self._now() - min(each.send_at for each in claimed)) if claimed else _IN_TIME, _IN_TIME)
+        return [replace(each, send_at=each.send_at + late) for each in claimed]
+
     async def _call(self, claim: ToSend) -> None:
         attempt = claim.attempt
         try:
@@ -405,6 +429,7 @@ class Dialler:
                 self._flush.set()
         except Exception:  # noqa: BLE001 - the same
             _log.exception("a dial broke off; it will be settled", attempt_id=str(attempt.id))
+            self._unjudged.discard(attempt.id)
         finally:
             self._unsent.pop(attempt.id, None)
             self._set_alarm()
@@ -422,19 +447,48 @@ class Dialler:
         if order is None:
             return None
         failpoint("dial.looked")
-        answer = await self._line.place(order)
+        answer = await self._place(claim.attempt.id, order)
         failpoint("dial.answered")
         return answer
+
+    async def _place(self, attempt_id: UUID, order: CallOrder) -> CarrierAnswer:
+        self._sent_at[attempt_id] = monotonic()
+        try:
+            answer = await self._line.place(order)
+        finally:
+            del self._sent_at[attempt_id]
+        if not isinstance(answer, AnswerUnknown):
+            self._heard_at = monotonic()
+        elif breaker.opens_at_once(answer.cause):
+            self._unjudged.add(attempt_id)
+        return answer
+
+    def _is_in_doubt(self) -> bool:
+        """Whether one more POST may be spent like the last ones; sooner than the breaker can tell.
+
+        An answer that will open it is not recorded yet. Or several POSTs are out and none was answered since they were
+        sent, though the first one's time is not over; one that hangs among others that are answered holds up nobody.
+        """
+        if self._unjudged:
+            return True
+        silent = [sent for sent in self._sent_at.values() if sent > self._heard_at]
+        return len(silent) >= _SILENT_CALLS and min(silent) < monotonic() - _SILENT_FOR_S
 
     async def _may_ring(self, claim: ToSend) -> CallOrder | None:
         """The order, from a last look that is no older than 200 ms."""
         await asyncio.sleep(max(0.0, (claim.send_at - self._now()).total_seconds()))
+        cause = "SLOW_LOOK"
         for _ in range(_LOOKS_PER_CALL):
             # Counted from when it is asked: a look that waited for a thread meanwhile is none the older.
             looked, order = await self._in_thread(lambda: (monotonic(), self._dial.last_look(claim.attempt)))
-            if order is None or monotonic() - looked <= LOOK_TO_SEND.total_seconds():
+            if order is None:
+                return None
+            if self._is_in_doubt():
+                cause = "CARRIER_IN_DOUBT"
+                break
+            if monotonic() - looked <= LOOK_TO_SEND.total_seconds():
                 return order
-        await self._in_thread(lambda: self._dial.give_back(claim.attempt, "SLOW_LOOK"))
+        await self._in_thread(lambda: self._dial.give_back(claim.attempt, cause))
         return None
 
     def _set_alarm(self) -> None:
@@ -467,6 +521,7 @@ class Dialler:
             try:
                 to_cancel = await self._in_thread(lambda group=group: self._dial.record(group))  # type: ignore[misc]
                 failpoint("dial.recorded")
+                self._unjudged.difference_update(attempt.id for attempt, _ in group)
                 self._cancel_at_the_carrier(to_cancel)
             except DatabaseAway:
                 _log.warning("not recorded yet: the database is away", count=len(group))
@@ -477,6 +532,7 @@ class Dialler:
                     groups.extend([each] for each in group)
                 else:
                     _log.exception("not recorded; it will be settled", attempt_id=str(group[0][0].id))
+                    self._unjudged.discard(group[0][0].id)
 
     def _cancel_at_the_carrier(self, call_sids: Sequence[str]) -> None:
         """Asked at once, because their turn in the queue comes soon; who settles asks again until they are over."""

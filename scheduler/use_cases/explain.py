@@ -68,14 +68,20 @@ class Carrier:
 
     pause_reason: str | None
     down_until: datetime | None
-    """No call is tried before; None while the carrier takes calls."""
+    """When it is asked whether it is back; None while it takes calls."""
     down_cause: str | None
+    on_trial: bool
+    """It answers questions again: one call at a time is tried."""
     in_progress: int
     max_calls: int
 
     @property
     def is_full(self) -> bool:
         return self.in_progress >= self.max_calls
+
+    @property
+    def is_down(self) -> bool:
+        return self.down_until is not None and not self.on_trial
 
 
 class Explain:
@@ -225,6 +231,7 @@ def _carriers(stores: Stores) -> list[Carrier]:
             pause_reason=account.pause_reason,
             down_until=account.breaker.down_until,
             down_cause=account.breaker.cause if account.breaker.down_until is not None else None,
+            on_trial=account.breaker.is_on_trial,
             in_progress=stores.carrier_accounts.calls_at_once(account.id),
             max_calls=account.max_calls,
         )

@@ -10,11 +10,14 @@ from scheduler.clock import Now
 from scheduler.hashing import fingerprint
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import AskTheCarrier
+from scheduler.logs import log
 from scheduler.persistence.carrier_events import CarrierEvent
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.consequences import Alarmed, Consequences
+
+_log = log(__name__)
 
 
 class Hear:
@@ -46,7 +49,19 @@ class Hear:
         self._bell.ring(tasks.HEAR, [event.id])
 
     def event(self, event_id: UUID) -> None:
-        """Hear a stored callback, if nobody has yet. Raises DatabaseAway."""
+        """Hear a stored callback, if nobody has yet. Raises DatabaseAway, and whatever kept it from being heard.
+
+        One that fails five times is set aside: what it would have told is asked for, as if it had never come.
+        """
+        try:
+            self._event(event_id)
+        except DatabaseAway:
+            raise
+        except Exception:
+            self._count_failure(event_id)
+            raise
+
+    def _event(self, event_id: UUID) -> None:
         now = self._now()
         try:
             with self._database.transaction() as stores:
@@ -63,6 +78,11 @@ class Hear:
             return
         if asks:
             self._bell.ring(tasks.SETTLE)
+
+    def _count_failure(self, event_id: UUID) -> None:
+        with self._database.transaction() as stores:
+            if stores.carrier_events.count_failure(event_id, self._now()):
+                _log.error("a carrier event is in quarantine", alarm="QUARANTINE", event_id=str(event_id))
 
     def _hear(self, stores: Stores, event: CarrierEvent, now: datetime) -> bool:
         """Let it change its attempt. True: it proves nothing by itself, and the carrier is to be asked."""

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.lifecycle.policy import RELEASE_SPAN, Policy
-from scheduler.persistence.database import Database
+from scheduler.persistence.carrier_accounts import CarrierAccount
+from scheduler.persistence.database import Database, Stores
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
 
@@ -34,19 +35,22 @@ class Release:
         now = self.now()
         with self._database.transaction() as stores:
             account = stores.carrier_accounts.get(self._account_id)
-            if account.paused or account.breaker.is_down(now):
-                return 0
-            # While the carrier is on trial one call is tried, and the others wait where they cost nothing.
-            on_trial = account.breaker.is_on_trial
-            startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
-            room = min(_AT_MOST, startable - stores.attempts.released(now))
-            if on_trial:
-                room -= stores.carrier_accounts.calls_being_placed(account.id)
-            if room <= 0:
-                return 0
-            ids = stores.attempts.release(now, now + RELEASE_SPAN, room)
+            ids = self._release(stores, account, now)
+        if account.breaker.is_to_be_asked(now):
+            self.silent()  # who settles asks the carrier, too
         self._ring(tasks.DIAL, ids)
         return len(ids)
+
+    def _release(self, stores: Stores, account: CarrierAccount, now: datetime) -> list[UUID]:
+        if account.paused or account.breaker.is_down:
+            return []
+        # While the carrier is on trial one call is tried, and the others wait where they cost nothing.
+        on_trial = account.breaker.is_on_trial
+        startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
+        room = min(_AT_MOST, startable - stores.attempts.released(now))
+        if on_trial:
+            room -= stores.carrier_accounts.calls_being_placed(account.id)
+        return stores.attempts.release(now, now + RELEASE_SPAN, room) if room > 0 else []
 
     def next_due(self) -> datetime | None:
         """When the next pending attempt becomes due; the clock need not look for due ones before."""

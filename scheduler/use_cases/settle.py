@@ -1,13 +1,15 @@
 """Settle: what nobody has spoken of is asked for, until it is proven or given up. Nothing here ever dials."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
-from scheduler.carriers.interface import CarrierDesk, CarrierUnavailable
-from scheduler.clock import Now
+from scheduler.carriers.interface import CarrierAway, CarrierDesk, CarrierUnavailable
+from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, ListedCall
-from scheduler.lifecycle import decisions
+from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, Policy
 from scheduler.logs import log
@@ -17,29 +19,60 @@ from scheduler.use_cases.consequences import Alarmed, Consequences
 
 _log = log(__name__)
 _A_ROUND = 100
+_A_HANDFUL = 10
+"""So many are taken up at once: what a round has no time for is held from the others for no longer than a look."""
+_LONGEST_ROUND = timedelta(seconds=10)
+"""No question is begun later. One that hangs may take its whole deadline longer, and is then the last."""
 _ACTOR = "settle"
+
+
+@dataclass
+class _Round:
+    """What one round may still ask."""
+
+    ends: float
+    """On the monotonic clock."""
+    carrier_is_away: bool = False
+    """Somebody was told so in this round; nobody else waits for the same."""
+
+    @property
+    def is_over(self) -> bool:
+        return monotonic() >= self.ends
 
 
 class Settle:
     def __init__(
-        self, database: Database, desk: CarrierDesk, consequences: Consequences, policy: Policy, now: Now
+        self,
+        database: Database,
+        desk: CarrierDesk,
+        account_id: int,
+        consequences: Consequences,
+        policy: Policy,
+        now: Now,
+        *,
+        longest_round: timedelta = _LONGEST_ROUND,
     ) -> None:
         self._database = database
         self._desk = desk
+        self._account_id = account_id
+        self._longest_round = longest_round
         self._consequences = consequences
         self._policy = policy
         self._now = now
 
     def round(self) -> None:
-        """Expire, notice lapsed leases, ask the carrier. Any number may run at once. Raises DatabaseAway."""
+        """Expire, notice lapsed leases, ask the carrier. Any number may run at once. Raises DatabaseAway.
+
+        What needs no carrier comes first, and the first question that shows it to be away is the round's last.
+        """
         if not self._database.clock_is_right():
             return
         self._expire()
         self._notice_silence()
-        for stray in self._take_strays():
-            self._end_stray(stray)
-        for attempt in self._take_looks():
-            self._try(self._look, attempt)
+        this = _Round(ends=monotonic() + self._longest_round.total_seconds())
+        self._probe(this)
+        self._end_strays(this)
+        self._look_around(this)
 
     def _try(self, verb: Callable[[Attempt], None], attempt: Attempt) -> None:
         """One that cannot be settled keeps no other waiting; the next round tries again. Raises DatabaseAway."""
@@ -82,36 +115,95 @@ class Settle:
                 self._consequences.take_in(stores, interview, locked, [event], _ACTOR, now)
                 _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
 
+    # ---- a carrier that is down
+
+    def _probe(self, this: _Round) -> None:
+        """Ask whether it is back by what rings nobody and spends nothing; on a good answer one call may be tried."""
+        now = self._now()
+        with self._database.transaction() as stores:
+            # Not locked for nothing: every claim waits for that row.
+            if not stores.carrier_accounts.get(self._account_id).breaker.is_to_be_asked(now):
+                return
+            before = stores.carrier_accounts.lock(self._account_id).breaker
+            if not before.is_to_be_asked(now):
+                return
+            asked = breaker.while_asked(before, now)
+            stores.carrier_accounts.set_breaker(self._account_id, asked, now)
+        try:
+            self._desk.probe()
+        except CarrierUnavailable as error:
+            this.carrier_is_away = isinstance(error, CarrierAway)
+            _log.error(
+                "the carrier does not answer; calls wait",
+                alarm=f"CARRIER_{asked.cause}",
+                until=asked.down_until and asked.down_until.isoformat(),
+            )
+            return
+        now = self._now()
+        with self._database.transaction() as stores:
+            if stores.carrier_accounts.lock(self._account_id).breaker != asked:
+                return  # somebody else asked after us
+            stores.carrier_accounts.set_breaker(self._account_id, breaker.after_answer(before, now), now)
+            stores.notify_due()
+        _log.info("the carrier answers again; one call is tried")
+
     # ---- calls that must not be
+
+    def _end_strays(self, this: _Round) -> None:
+        while not (this.carrier_is_away or this.is_over):
+            strays = self._take_strays()
+            if not strays:
+                return
+            for stray in strays:
+                if not (this.carrier_is_away or this.is_over):
+                    self._end_stray(stray, this)
 
     def _take_strays(self) -> list[StrayCall]:
         now = self._now()
         with self._database.transaction() as stores:
-            return stores.stray_calls.take(now, now + ASK_EVERY, _A_ROUND)
+            return stores.stray_calls.take(now, now + ASK_EVERY, _A_HANDFUL)
 
-    def _end_stray(self, stray: StrayCall) -> None:
+    def _end_stray(self, stray: StrayCall, this: _Round) -> None:
         """Cancelled and never hung up: were it answered by now, a person would be cut off."""
         news = None
         try:
             self._desk.cancel(stray.call_sid)
             news = self._desk.fetch(stray.call_sid)
-        except CarrierUnavailable:
+        except CarrierUnavailable as error:
+            this.carrier_is_away = isinstance(error, CarrierAway)
             _log.warning("nobody can tell whether a stray call is over", attempt_id=str(stray.attempt_id))
         self._consequences.look_after(stray, news)
 
     # ---- calls that somebody owes us news of
 
+    def _look_around(self, this: _Round) -> None:
+        while not this.is_over:
+            looks = self._take_looks()
+            if not looks:
+                return
+            for attempt in looks:
+                if not this.is_over:
+                    self._try(lambda attempt: self._look(attempt, this), attempt)
+
     def _take_looks(self) -> list[Attempt]:
+        """Those that were asked about least come first: one whose answer hangs is not first again."""
         now = self._now()
         with self._database.transaction() as stores:
-            return stores.attempts.take_looks(now, now + ASK_EVERY, _A_ROUND)
+            taken = stores.attempts.take_looks(now, now + ASK_EVERY, _A_HANDFUL)
+        return sorted(taken, key=lambda attempt: attempt.looks)
 
-    def _look(self, attempt: Attempt) -> None:
+    def _look(self, attempt: Attempt, this: _Round) -> None:
         """Ask the carrier, outside any transaction, and take in what it says if nothing else has happened since."""
+        if this.carrier_is_away:
+            missing = decisions.on_no_answer(attempt, self._now(), self._policy)
+            if missing is not None:
+                self._take_in(attempt.id, attempt.epoch, missing)
+            return
         try:
             self._end_at_the_carrier(attempt)
             heard = self._ask(attempt)
-        except CarrierUnavailable:
+        except CarrierUnavailable as error:
+            this.carrier_is_away = isinstance(error, CarrierAway)
             _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
             heard = decisions.on_no_answer(attempt, self._now(), self._policy)
         try:

@@ -1,26 +1,35 @@
-"""The carrier takes no connections for a while: all calls wait; afterwards each of them rings, and none was spent."""
+"""The carrier is down for a while: all calls wait; afterwards each of them rings, and none was spent.
+
+Or hardly one, where it took the request and failed: what was on its way when that began.
+"""
 
 import json
+from collections.abc import Sequence
 
 from tests.acceptance.conftest import WholeSystem
 
 NUMBERS = [f"+4219154000{number:02d}" for number in range(8)]
+OTHERS = [f"+4219154001{number:02d}" for number in range(8)]
 
 
-def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
-    for number in NUMBERS:
+def ask_for(whole: WholeSystem, numbers: Sequence[str], **outage: object) -> list[str]:
+    """The interviews with these, asked for while the carrier is down; the breaker has opened."""
+    for number in numbers:
         whole.client.plan(to=number, outcome="answered", ring_s=0.3, talk_s=0.3)
-    whole.client.session.post(
-        f"{whole.running.simulatorUrl}/outage", json={"kind": "refuse", "for_s": 12}, timeout=5
-    ).raise_for_status()
+    whole.client.session.post(f"{whole.running.simulatorUrl}/outage", json=outage, timeout=5).raise_for_status()
     interviews = [
-        whole.client.post(whole.client.interview(number), Prefer="wait=20").json()["data"]["id"] for number in NUMBERS
+        whole.client.post(whole.client.interview(number), Prefer="wait=20").json()["data"]["id"] for number in numbers
     ]
     whole.wait_until(
         lambda: whole.rows("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"),
         seconds=20,
         says="the breaker opens",
     )
+    return interviews
+
+
+def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
+    interviews = ask_for(whole, NUMBERS, kind="refuse", for_s=12)
     down = json.loads(whole.duecall("status", "--json"))["carriers"][0]
     assert down["downCause"] == "NEVER_CONNECTED"
     whole.wait_until(
@@ -34,4 +43,24 @@ def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
         assert len(whole.client.rings_of(number)) == 1
     ((not_placed,),) = whole.rows("SELECT count(*) FROM attempt_history WHERE event = 'not_placed'")
     assert not_placed >= 5, "the outage was over before anybody was called"
+    assert whole.duecall("status").startswith("Carrier   takes calls")
+
+
+def test_of_an_outage_with_answers_only_what_was_on_its_way_is_spent(whole: WholeSystem) -> None:
+    interviews = ask_for(whole, OTHERS, kind="503", for_s=8)
+    whole.wait_until(
+        lambda: not whole.rows("SELECT 1 FROM attempts WHERE state = 'PENDING' OR phase IN ('DIALLING', 'PLACED')"),
+        seconds=90,
+        says="every other call has ended",
+    )
+    lost = whole.rows(
+        "SELECT a.interview_id FROM attempts a JOIN attempt_history h ON h.attempt_id = a.id"
+        " WHERE h.event = 'answer_lost'"
+    )
+    assert 1 <= len(lost) <= 2
+    unspent = set(interviews) - {str(interview_id) for (interview_id,) in lost}
+    assert len(unspent) == len(OTHERS) - len(lost)
+    for interview_id in unspent:
+        (attempt,) = whole.client.attempts(interview_id)
+        assert (attempt["status"], attempt["retryNumber"]) == ("COMPLETED", 0)
     assert whole.duecall("status").startswith("Carrier   takes calls")

@@ -1077,6 +1077,38 @@ def test_calls_go_on_while_their_carrier_is_down(carrier: Carrier, inbox: Inbox,
     assert until(inbox.the_end)["CallStatus"] == "completed"
 
 
+@pytest.mark.parametrize(("kind", "status"), DOWN)
+def test_a_carrier_that_takes_no_order_may_answer_questions(carrier: Carrier, kind: str, status: int | None) -> None:
+    call = carrier.ring()
+    carrier.down(kind=kind, answers_questions=True)
+    orders: list[Callable[[], Any]] = [
+        lambda: carrier.ring(ANOTHER),
+        lambda: carrier.sdk.calls(call.sid).update(status="canceled"),
+    ]
+    for order in orders:
+        with pytest.raises((TwilioException, requests.ConnectionError)) as refusal:
+            order()
+        assert getattr(refusal.value, "status", status) == status
+    assert [each.sid for each in carrier.sdk.calls.list()] == [call.sid]
+    assert carrier.status_of(call) in {"queued", "ringing"}
+    carrier.down(kind=kind)
+    with pytest.raises((TwilioException, requests.ConnectionError)):
+        carrier.sdk.calls.list()
+
+
+def test_a_carrier_that_hangs_takes_in_and_answers_nothing(carrier: Carrier) -> None:
+    carrier.down(kind="hang")
+    with sdk_for(carrier.url, timeout=0.3) as impatient:
+        asked: list[Callable[[], Any]] = [
+            lambda: impatient.calls.create(to=ANOTHER, from_=OURS, url=INSTRUCTIONS),
+            lambda: impatient.calls.list(limit=1),
+        ]
+        for ask in asked:
+            with pytest.raises(requests.Timeout):
+                ask()
+    assert carrier.rings(ANOTHER) == []
+
+
 def test_an_outage_ends_by_itself(carrier: Carrier) -> None:
     carrier.down(kind="503", for_s=0.1)
     assert carrier.get("/outage") == {"kind": "503"}
@@ -1113,7 +1145,16 @@ def test_a_carrier_that_is_gone_refuses_connections_until_it_is_back(carrier: Ca
     assert carrier.ring(ANOTHER).status == "queued"
 
 
-@pytest.mark.parametrize("order", [{"kind": "fire"}, {"kind": "refuse"}, {"kind": "503", "for_s": -1}, {"for_s": 1}])
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"kind": "fire"},
+        {"kind": "refuse"},
+        {"kind": "503", "for_s": -1},
+        {"for_s": 1},
+        {"kind": "refuse", "for_s": 1, "answers_questions": True},
+    ],
+)
 def test_an_outage_that_says_nothing_known_or_cannot_end_is_refused(carrier: Carrier, order: dict[str, Any]) -> None:
     assert requests.post(f"{carrier.url}/outage", json=order, timeout=5).status_code == 422
     assert carrier.ring().status == "queued"

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
-from scheduler.carriers.interface import CarrierUnavailable, NotACallback
+from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
 from scheduler.carriers.twilio import (
     TwilioCallbacks,
     TwilioDesk,
@@ -470,6 +470,7 @@ DOWN: list[tuple[str, CarrierAnswer]] = [
     ("429", NeverTaken(cause="THROTTLED")),
     ("401", NeverTaken(cause="CREDENTIALS")),
     ("drop", AnswerUnknown(cause="ANSWER_BROKE_OFF")),
+    ("hang", AnswerUnknown(cause="NO_ANSWER_IN_TIME")),
     ("refuse", NeverTaken(cause="NEVER_CONNECTED")),
 ]
 
@@ -578,12 +579,56 @@ def test_a_call_that_is_not_there_cannot_be_asked_for(desk: TwilioDesk) -> None:
         desk.fetch(SID)
 
 
-def test_a_carrier_that_is_away_is_unavailable(carrier: SimulatedCarrier) -> None:
+def test_that_one_call_is_not_there_says_nothing_of_the_others(desk: TwilioDesk) -> None:
+    with pytest.raises(CarrierUnavailable) as unavailable:
+        desk.fetch(SID)
+    assert not isinstance(unavailable.value, CarrierAway)
+
+
+def everything_that_is_asked(desk: TwilioDesk) -> list[Callable[[], object]]:
+    return [
+        desk.probe,
+        lambda: listed(desk, a_number()),
+        lambda: desk.fetch(SID),
+        lambda: desk.cancel(SID),
+        lambda: desk.hang_up(SID),
+    ]
+
+
+def test_where_nobody_listens_the_carrier_is_away(carrier: SimulatedCarrier) -> None:
     for desk in a_desk(carrier.account(url=a_closed_port())):
-        with pytest.raises(CarrierUnavailable):
-            listed(desk, a_number())
-        with pytest.raises(CarrierUnavailable):
-            desk.fetch(SID)
+        for ask in everything_that_is_asked(desk):
+            with pytest.raises(CarrierAway):
+                ask()
+
+
+@pytest.mark.parametrize("kind", ["503", "429", "401", "drop", "hang"])
+def test_a_carrier_that_is_down_is_away_whatever_is_asked(
+    carrier: SimulatedCarrier, desk: TwilioDesk, kind: str
+) -> None:
+    carrier.down(kind)
+    try:
+        for ask in everything_that_is_asked(desk):
+            with pytest.raises(CarrierAway):
+                ask()
+    finally:
+        carrier.up()
+    desk.probe()
+
+
+def test_to_wrong_credentials_the_carrier_is_away(carrier: SimulatedCarrier) -> None:
+    for desk in a_desk(replace(carrier.account(), auth_tokens=("another's token",))):
+        with pytest.raises(CarrierAway):
+            desk.probe()
+
+
+async def test_the_question_whether_it_is_there_asks_for_one_call_and_rings_nobody(
+    carrier: SimulatedCarrier, desk: TwilioDesk
+) -> None:
+    await a_call(carrier, "rang_at", **RINGING)
+    rung, ordered = carrier.rings(), carrier.requests()
+    desk.probe()
+    assert (carrier.rings(), carrier.requests()) == (rung, ordered)
 
 
 # ---- ending calls

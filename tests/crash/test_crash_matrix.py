@@ -20,7 +20,7 @@ from scheduler.failpoints import FAILPOINTS
 from scheduler.lifecycle.state_machine import is_over
 from tests.builders import a_number, a_pending_attempt
 from tests.conftest import wait_until
-from tests.crash.works import Works, ended, instant, killed, stopped, working
+from tests.crash.works import Works, ended, instant, killed, stopped, without_a_breaker, working
 
 pytestmark = pytest.mark.crash
 
@@ -105,7 +105,7 @@ def problems(cell: Cell, works: Works, rings: list[dict[str, Any]]) -> Iterator[
 
 def test_no_cell_rings_twice_or_is_lost(postgres_url: str, subtests: pytest.Subtests) -> None:
     started = monotonic()
-    with working(postgres_url) as works:
+    with working(postgres_url) as works, without_a_breaker(works.house):
         cells = []
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for done in as_completed(pool.submit(play, works, *cell) for cell in CELLS):

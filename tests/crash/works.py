@@ -130,11 +130,8 @@ def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Ite
         bell = QueueBell()
         consequences = Consequences(database, Hasher(PEPPER), policy, real_now)
         hear = Hear(database, bell, TwilioCallbacks(account), consequences, real_now)
-        settle = Settle(database, TwilioDesk(account, policy), consequences, policy, real_now)
         stack.enter_context(serving(_callbacks(hear), door))
         stack.enter_context(_repeated(lambda: _hear_one(hear, bell), pause_s=0))
-        if settling:
-            stack.enter_context(_repeated(settle.round, pause_s=0.25))
         house = a_house(
             database,
             seed(database, real_now(), intervals=ALWAYS),
@@ -144,7 +141,27 @@ def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Ite
             account_sid=ACCOUNT_SID,
             calls_per_second=float(environment["TWILIO_CPS"]),
         )
+        settle = Settle(database, TwilioDesk(account, policy), house.account_id, consequences, policy, real_now)
+        if settling:
+            stack.enter_context(_repeated(settle.round, pause_s=0.25))
         yield Works(house=house, carrier=carrier, environment=environment)
+
+
+@contextmanager
+def without_a_breaker(house: House) -> Iterator[None]:
+    """What goes wrong with one call here stops no other: each is a world of its own."""
+    house.change(
+        "CREATE FUNCTION keep_closed() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN NEW.failures := 0; NEW.down_until := NULL; RETURN NEW; END $$"
+    )
+    house.change(
+        "CREATE TRIGGER keep_closed BEFORE UPDATE ON carrier_accounts FOR EACH ROW EXECUTE FUNCTION keep_closed()"
+    )
+    try:
+        yield
+    finally:
+        house.change("DROP TRIGGER keep_closed ON carrier_accounts")
+        house.change("DROP FUNCTION keep_closed")
 
 
 def _hear_one(hear: Hear, bell: QueueBell) -> None:

@@ -1,5 +1,6 @@
-"""When no call is tried because the carrier takes none, and when one is tried again."""
+"""When no call is tried because the carrier takes none, when it is asked, and when one is tried again."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,11 +14,10 @@ A_MOMENT = timedelta(microseconds=1)
 
 
 def after(failures: int, *, cause: str = "NEVER_CONNECTED") -> Breaker:
-    """So many in a row, each tried as soon as one may be."""
-    judged, now = Breaker(), NOON
+    """So many in a row, at the same instant."""
+    judged = Breaker()
     for _ in range(failures):
-        judged = breaker.after_failure(judged, cause, now)
-        now = max(now, judged.down_until or now)
+        judged = breaker.after_failure(judged, cause, NOON)
     return judged
 
 
@@ -55,28 +55,86 @@ def test_a_carrier_that_decides_about_a_call_works(answer: CarrierAnswer, works:
     assert breaker.shows_that_it_works(answer) is works
 
 
-def test_a_few_failures_stop_nothing() -> None:
+def test_a_few_failures_that_cost_no_call_stop_nothing() -> None:
     judged = after(OPENS_AFTER - 1)
-    assert not judged.is_down(NOON)
+    assert not judged.is_down
     assert not judged.is_on_trial
 
 
-def test_one_more_stops_all_calls_for_five_seconds_and_then_one_is_tried() -> None:
+@pytest.mark.parametrize("cause", ["HTTP_500", "HTTP_503", "NO_ANSWER_IN_TIME", "ANSWER_BROKE_OFF"])
+def test_the_first_call_that_may_be_spent_stops_all_others(cause: str) -> None:
+    judged = breaker.after_failure(Breaker(), cause, NOON)
+    assert judged.is_down
+    assert judged.down_until == NOON + BACK_OFF[0]
+    assert judged.cause == cause
+
+
+@pytest.mark.parametrize("cause", ["HTTP_400", "HTTP_302", "CREATED_WITHOUT_A_NAME", "THROTTLED", "QUEUE_FULL"])
+def test_what_may_speak_of_one_order_or_costs_no_call_does_not_by_itself(cause: str) -> None:
+    assert not breaker.after_failure(Breaker(), cause, NOON).is_down
+    assert after(OPENS_AFTER, cause=cause).is_down
+
+
+def test_one_more_stops_all_calls_and_after_five_seconds_the_carrier_is_asked() -> None:
     judged = after(OPENS_AFTER)
     assert judged.down_until == NOON + timedelta(seconds=5)
-    assert judged.is_down(NOON + timedelta(seconds=5) - A_MOMENT)
-    assert not judged.is_down(NOON + timedelta(seconds=5))
+    assert not judged.is_to_be_asked(NOON + timedelta(seconds=5) - A_MOMENT)
+    assert judged.is_to_be_asked(NOON + timedelta(seconds=5))
+    assert judged.is_down, "until it has answered"
+    assert not judged.is_on_trial
+
+
+def test_a_carrier_that_takes_calls_is_not_asked() -> None:
+    assert not Breaker().is_to_be_asked(NOON)
+    assert not after(OPENS_AFTER - 1).is_to_be_asked(NOON)
+
+
+def test_when_it_has_answered_one_call_is_tried_and_nothing_more_is_asked() -> None:
+    judged = after_a_good_answer(after(OPENS_AFTER), NOON + timedelta(seconds=5))
     assert judged.is_on_trial
+    assert not judged.is_down
+    assert not judged.is_to_be_asked(NOON + timedelta(days=1))
 
 
-def test_each_try_in_vain_makes_the_next_wait_longer_up_to_five_minutes() -> None:
-    waits, judged, now = [], Breaker(), NOON
-    for _ in range(OPENS_AFTER + 5):
-        judged = breaker.after_failure(judged, "NEVER_CONNECTED", now)
-        if judged.down_until is not None:
-            waits.append(judged.down_until - now)
-            now = judged.down_until
+def test_each_question_in_vain_makes_the_next_wait_longer_up_to_five_minutes() -> None:
+    judged, waits = after(OPENS_AFTER), []
+    for _ in range(5):
+        assert judged.down_until is not None
+        now = judged.down_until
+        judged = breaker.while_asked(judged, now)
+        assert judged.is_down
+        assert judged.down_until is not None
+        assert not judged.is_to_be_asked(now), "one asks, and nobody else meanwhile"
+        waits.append(judged.down_until - now)
+    assert waits == [*BACK_OFF[1:], timedelta(minutes=5), timedelta(minutes=5)]
+
+
+def test_each_call_in_vain_makes_the_next_wait_longer_though_every_question_is_answered() -> None:
+    waits, judged, now = [], after(OPENS_AFTER, cause="HTTP_503"), NOON
+    for _ in range(len(BACK_OFF) + 2):
+        assert judged.down_until is not None
+        waits.append(judged.down_until - now)
+        now = judged.down_until
+        judged = breaker.after_failure(after_a_good_answer(judged, now), "HTTP_503", now)
+        assert judged.is_down
     assert waits == [*BACK_OFF, timedelta(minutes=5), timedelta(minutes=5)]
+
+
+def test_an_answer_from_before_it_went_down_again_counts_no_more() -> None:
+    judged = after_a_good_answer(after(OPENS_AFTER), NOON)
+    assert replace(judged, down_until=NOON + A_MOMENT).is_down, "as a worker of the release before writes it"
+
+
+def test_a_wait_that_was_begun_on_a_clock_set_back_since_is_over() -> None:
+    judged = after(OPENS_AFTER)
+    assert judged.is_to_be_asked(NOON - timedelta(days=1))
+    assert judged.is_down
+
+
+def after_a_good_answer(judged: Breaker, now: datetime) -> Breaker:
+    asked = breaker.while_asked(judged, now)
+    assert asked != judged
+    return breaker.after_answer(judged, now)
 
 
 def test_what_was_sent_before_it_opened_counts_no_more() -> None:
@@ -88,7 +146,7 @@ def test_what_was_sent_before_it_opened_counts_no_more() -> None:
 @pytest.mark.parametrize("cause", sorted(breaker.NEEDS_A_PERSON))
 def test_what_only_a_person_can_mend_stops_all_calls_at_once(cause: str) -> None:
     judged = breaker.after_failure(Breaker(), cause, NOON)
-    assert judged.is_down(NOON)
+    assert judged.is_down
     assert judged.cause == cause
 
 

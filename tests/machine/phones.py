@@ -177,7 +177,7 @@ class DeskDoor(BaseAdapter):
         found = [
             leg
             for leg in self._phones.legs.values()
-            if leg.is_listed and leg.to == query["To"][0] and leg.caller == query["From"][0]
+            if leg.is_listed and leg.to in query.get("To", [leg.to]) and leg.caller in query.get("From", [leg.caller])
         ]
         newest_first = sorted(found, key=lambda leg: leg.created_at, reverse=True)
         return {"calls": [_resource(leg) for leg in newest_first], "page": 0, "next_page_uri": None}

@@ -45,7 +45,8 @@ class Seen:
             yield "expired"
         if company["paused_at"] is not None or self.account["paused_at"] is not None:
             yield "paused"
-        if self.account["down_until"] is not None and self.account["down_until"] > self.now:
+        down, answered = self.account["down_until"], self.account["answered_at"]
+        if down is not None and (answered is None or answered < down):
             yield "the carrier is down"
         if attempt["interview_id"] in self.held:
             yield "a command waits"

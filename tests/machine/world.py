@@ -126,7 +126,7 @@ class World:
         self.submit = Submit(database, self.bell, self.now)
         self.apply = Apply(database, self.bell, hasher, consequences, policy, self.now)
         self.hear = Hear(database, self.bell, TwilioCallbacks(account), consequences, self.now)
-        self.settle = Settle(database, desk, consequences, policy, self.now)
+        self.settle = Settle(database, desk, house.account_id, consequences, policy, self.now)
         self.release = Release(database, self.bell, house.account_id, policy, self.now)
         self.records = Clerk(house=house, bell=self.bell)
         self.pauses = Pauses(database, self.now)

@@ -44,7 +44,7 @@ def release(house: House, bell: KeptBell) -> Release:
 @pytest.fixture
 def settle(house: House, carrier: SimulatedCarrier) -> Iterator[Settle]:
     desk = TwilioDesk(carrier.account(), house.policy)
-    yield Settle(house.database, desk, house.consequences, house.policy, house.now)
+    yield Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
     desk._client.http_client.session.close()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioLine
+from scheduler.carriers.twilio import TwilioAccount, TwilioDesk, TwilioLine
 from scheduler.lifecycle.breaker import BACK_OFF, OPENS_AFTER
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -22,8 +22,11 @@ PEOPLE = 200
 A_LOOK = timedelta(seconds=10)
 AN_HOUR = timedelta(hours=1)
 A_FEW_MINUTES = timedelta(minutes=7)
-"""The last probe may have been in vain just before the carrier came back; the next one is five minutes later."""
-PROBES = 3 + AN_HOUR // BACK_OFF[-1]
+"""It may have been asked in vain just before it came back; it is asked again five minutes later."""
+BEFORE_IT_IS_KNOWN = OPENS_AFTER + UNDER_WAY - 1
+"""So many are tried in vain, where that costs no call."""
+TRIALS = len(BACK_OFF) - 1 + AN_HOUR // BACK_OFF[-1]
+"""And so many more in an hour of a carrier that answers questions and takes no calls."""
 
 
 def pass_time(hand: Hand, settle: Settle, span: timedelta) -> None:
@@ -46,22 +49,28 @@ def ends_of(house: House) -> dict[str, int]:
 
 
 @contextmanager
-def down(kind: str, hand: Hand, carrier: SimulatedCarrier, house: House) -> Iterator[None]:
-    """However a carrier can be down; it is up again at the end."""
-    up = hand.line
-    account = carrier.account()
+def settling(account: TwilioAccount, house: House) -> Iterator[Settle]:
+    desk = TwilioDesk(account, house.policy)
+    yield Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
+    desk._client.http_client.session.close()
+
+
+@contextmanager
+def down(kind: str, hand: Hand, carrier: SimulatedCarrier, house: House, *, answers: bool = False) -> Iterator[Settle]:
+    """However a carrier can be down, for whoever dials and whoever settles; it is up again at the end."""
+    up, account = hand.line, carrier.account()
     if kind == "refused":
-        hand.line = TwilioLine(replace(account, api_url=a_closed_port()), house.policy)
+        account = replace(account, api_url=a_closed_port())
     elif kind == "wrong credentials":
-        hand.line = TwilioLine(replace(account, auth_tokens=("another's token",)), house.policy)
+        account = replace(account, auth_tokens=("another's token",))
     else:
-        carrier.down(kind)
-    yield
-    if hand.line is up:
-        carrier.up()
-    else:
-        hand.closes()
-        hand.line = up
+        carrier.down(kind, answers_questions=answers)
+    hand.line = TwilioLine(account, house.policy)
+    with settling(account, house) as settle:
+        yield settle
+    hand.closes()
+    hand.line = up
+    carrier.up()
 
 
 def alarms(logs: Any) -> set[str]:
@@ -75,12 +84,16 @@ def hand(house: House, now: TestClock, release: Release, bell: KeptBell, carrier
 
 
 @pytest.mark.parametrize(
-    ("kind", "alarm"),
+    ("kind", "answers", "alarm"),
     [
-        pytest.param("refused", "CARRIER_NEVER_CONNECTED", id="no connection is taken"),
-        pytest.param("429", "CARRIER_THROTTLED", id="429"),
+        pytest.param("refused", False, "CARRIER_NEVER_CONNECTED", id="no connection is taken"),
+        pytest.param("429", False, "CARRIER_THROTTLED", id="429"),
+        pytest.param("429", True, "CARRIER_THROTTLED", id="429 to calls alone"),
         pytest.param(
-            "wrong credentials", "CARRIER_CREDENTIALS", id="our credentials are wrong, until settings mend them"
+            "wrong credentials",
+            False,
+            "CARRIER_CREDENTIALS",
+            id="our credentials are wrong, until settings mend them",
         ),
     ],
 )
@@ -90,47 +103,69 @@ def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
     settle: Settle,
     carrier: SimulatedCarrier,
     kind: str,
+    answers: bool,
     alarm: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     people = [a_pending_attempt(house) for _ in range(PEOPLE)]
-    with capture_logs() as logs, down(kind, hand, carrier, house):
-        pass_time(hand, settle, AN_HOUR)
-    probes = hand.claims[1:]
-    assert alarm in alarms(logs)
+    with capture_logs() as logs, down(kind, hand, carrier, house, answers=answers) as settling:
+        pass_time(hand, settling, AN_HOUR)
+    trials = hand.claims[1:]
+    assert alarms(logs) == {alarm}
     assert carrier.rings() == []
     assert ends_of(house) == {"PENDING": PEOPLE}
-    assert len(hand.posts) <= OPENS_AFTER + UNDER_WAY + PROBES, "few are tried in vain"
-    assert [count for _, count in probes] == [1] * len(probes), "one at a time"
-    assert len(probes) <= PROBES
+    assert len(hand.posts) - len(trials) <= BEFORE_IT_IS_KNOWN
+    assert [count for _, count in trials] == [1] * len(trials), "one at a time"
+    assert len(trials) <= (TRIALS if answers else 0), "none while it answers no question"
     assert breaker_of(house)[1] is not None
 
     tried = len(hand.posts)
     with capsys.disabled():
-        print(f"\n  {kind}: {tried} POSTs in an hour, {len(probes)} of them probes, for {PEOPLE} people who were due")
+        print(f"\n  {kind}: {tried} POSTs in an hour, {len(trials)} of them trials, for {PEOPLE} people who were due")
     with capture_logs() as logs:
         pass_time(hand, settle, A_FEW_MINUTES)
     assert len(hand.posts) - tried == PEOPLE, "each once"
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE
     assert breaker_of(house) == (0, None), "the first success closes it"
-    assert [each["event"] for each in logs if "carrier" in each["event"]] == ["the carrier takes calls"]
+    assert [each["event"] for each in logs if "carrier" in each["event"]] == [
+        "the carrier answers again; one call is tried",
+        "the carrier takes calls",
+    ]
     assert ends_of(house) == {"ANSWERED": PEOPLE}
     rows = house.ask("SELECT count(*), max(retry_number), max(not_placed) FROM attempts")
     assert tuple(rows[0]) == (len(people), 0, 0), "no retry was spent, none was made"
 
 
-def test_of_an_hour_of_answers_that_prove_nothing_a_handful_ends_unknown_and_the_others_ring(
-    house: House, hand: Hand, settle: Settle, carrier: SimulatedCarrier, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("kind", "answers", "alarm", "trials"),
+    [
+        pytest.param("503", False, "CARRIER_HTTP_503", 0, id="503 to everything"),
+        pytest.param("drop", False, "CARRIER_ANSWER_BROKE_OFF", 0, id="it hangs up on everything"),
+        pytest.param("503", True, "CARRIER_HTTP_503", TRIALS, id="503 to calls alone"),
+        pytest.param("drop", True, "CARRIER_ANSWER_BROKE_OFF", TRIALS, id="it hangs up on calls alone"),
+    ],
+)
+def test_of_an_hour_of_answers_that_prove_nothing_only_what_was_under_way_ends_unknown(
+    house: House,
+    hand: Hand,
+    settle: Settle,
+    carrier: SimulatedCarrier,
+    kind: str,
+    answers: bool,
+    alarm: str,
+    trials: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for _ in range(PEOPLE):
         a_pending_attempt(house)
-    with capture_logs() as logs, down("503", hand, carrier, house):
-        pass_time(hand, settle, AN_HOUR)
+    with capture_logs() as logs, down(kind, hand, carrier, house, answers=answers) as settling:
+        pass_time(hand, settling, AN_HOUR)
     unknown = len(hand.posts)
     with capsys.disabled():
-        print(f"\n  503: {unknown} POSTs in an hour, each of unknown outcome, for {PEOPLE} people who were due")
-    assert alarms(logs) == {"CARRIER_HTTP_503", "OUTCOME_UNKNOWN"}
-    assert unknown <= OPENS_AFTER + UNDER_WAY + PROBES
+        print(f"\n  {kind}: {unknown} POSTs in an hour, each of unknown outcome, for {PEOPLE} people who were due")
+    assert alarms(logs) == {alarm, "OUTCOME_UNKNOWN"}
+    assert len(hand.claims) - 1 <= trials, "none while it answers no question"
+    assert unknown == UNDER_WAY + len(hand.claims) - 1, "what was on its way before the first answer, and each trial"
     pass_time(hand, settle, A_FEW_MINUTES)
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE - unknown
     assert ends_of(house) == {"ANSWERED": PEOPLE - unknown, "OUTCOME_UNKNOWN": unknown}

@@ -61,7 +61,7 @@ def live_through(url: str, seeded: Seeded, now: TestClock, carrier: SimulatedCar
     bell = KeptBell()
     release = Release(database, bell, there.account_id, there.policy, now)
     desk = TwilioDesk(carrier.account(), there.policy)
-    settle = Settle(database, desk, there.consequences, there.policy, now)
+    settle = Settle(database, desk, there.account_id, there.consequences, there.policy, now)
     for _ in range(ROUNDS):
         begun = time.perf_counter()
         assert release.due() == 0

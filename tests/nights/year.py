@@ -508,7 +508,7 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
             release=Release(database, bell, first.account_id, POLICY, now),
             dial=first.dial,
             hear=hear,
-            settle=Settle(database, desk, first.consequences, POLICY, now),
+            settle=Settle(database, desk, first.account_id, first.consequences, POLICY, now),
             bell=bell,
             line=line,
             runner=runner,

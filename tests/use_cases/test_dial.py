@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelled, Ended, Phase, Placed, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
@@ -227,6 +228,42 @@ def test_a_paused_company_does_not_hold_up_another(house: House, database: Datab
     with database.transaction() as stores:
         stores.companies.pause(house.company_id, "a test", house.now())
     assert [each.id for each in claimed(house, paused, alive)] == [alive.id]
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param("SELECT FROM attempts WHERE id = :id FOR UPDATE", id="the attempt"),
+        pytest.param(
+            "SELECT FROM lines l JOIN attempts a ON a.number_hash = l.number_hash WHERE a.id = :id FOR UPDATE OF l",
+            id="its line",
+        ),
+    ],
+)
+def test_what_somebody_holds_for_a_moment_stays_in_the_hand_and_is_claimed_when_it_is_let_go(
+    house: House, held: str
+) -> None:
+    busy, free = a_pending_attempt(house), a_pending_attempt(house)
+    with house.database.transaction() as stores:
+        stores.connection.execute(text(held), {"id": busy.id})
+        claims = house.dial.claim([busy.id, free.id])
+        assert [each.attempt.id for each in claims.claimed] == [free.id]
+        assert (claims.waiting, claims.try_again_at) == (frozenset({busy.id}), None)
+    assert is_claimed(house, busy)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        pytest.param("UPDATE attempts SET due_at = :at + interval '1 hour'", id="it was moved"),
+        pytest.param("UPDATE attempts SET expires_at = :at", id="it has expired"),
+        pytest.param("UPDATE lines SET free_at = :at + interval '1 hour'", id="its line rests"),
+    ],
+)
+def test_what_may_not_be_claimed_leaves_the_hand(house: House, meanwhile: str) -> None:
+    attempt, other = a_pending_attempt(house), a_claimed_attempt(house)
+    house.change(meanwhile, at=house.now())
+    assert house.dial.claim([attempt.id, other.id]).waiting == frozenset()
 
 
 # ---- the claim: pace and room

@@ -1,9 +1,12 @@
 """What the carrier says: stored once, believed when it is genuine, and the same whatever its order."""
 
+import json
 from datetime import timedelta
 from itertools import permutations
+from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import NotACallback
@@ -24,8 +27,9 @@ from tests.builders import (
     a_sid,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
+    of_company,
 )
-from tests.conftest import TestClock
+from tests.conftest import TestClock, seed
 from tests.servers import ACCOUNT_SID, PRIMARY, SECONDARY, SimulatedCarrier
 
 PUBLIC_URL = "https://calls.example.com"
@@ -238,6 +242,78 @@ def test_one_that_nobody_heard_is_rung_for_again(
     now.move(timedelta(seconds=2))
     release.unanswered()
     assert bell.ids(tasks.HEAR) == []
+
+
+def break_the_settings_of(house: House) -> None:
+    """So that what follows the end of a call cannot be decided."""
+    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=house.company_id)
+
+
+def told_what_nobody_can_hear(house: House, hear: Hear, bell: KeptBell) -> UUID:
+    mine = a_placed_attempt(house)
+    assert mine.call_sid is not None
+    break_the_settings_of(house)
+    tell(hear, mine, a_form(mine.call_sid, "busy", To="+421915000000"))
+    return bell.ids(tasks.HEAR)[-1]
+
+
+def test_one_that_can_never_be_heard_is_set_aside_after_five_times_with_an_alarm(
+    house: House, hear: Hear, bell: KeptBell, release: Release, now: TestClock
+) -> None:
+    event_id = told_what_nobody_can_hear(house, hear, bell)
+    for times in range(1, 6):
+        bell.rung.clear()
+        now.move(timedelta(seconds=2))
+        release.unanswered()
+        assert bell.ids(tasks.HEAR) == [event_id], times
+        with capture_logs() as logs, pytest.raises(KeyError):
+            hear.event(event_id)
+        assert [each["alarm"] for each in logs if "alarm" in each] == (["QUARANTINE"] if times == 5 else [])
+    bell.rung.clear()
+    now.move(timedelta(days=1))
+    release.unanswered()
+    assert bell.ids(tasks.HEAR) == [], "nobody is rung for it any more"
+    hear.event(event_id)
+    assert unheard(house) == 1, "and it is kept, for a person"
+
+
+def test_one_that_is_heard_after_all_was_not_set_aside(house: House, hear: Hear, bell: KeptBell) -> None:
+    settings = house.ask("SELECT settings FROM companies WHERE id = :id", id=house.company_id)[0].settings
+    event_id = told_what_nobody_can_hear(house, hear, bell)
+    for _ in range(4):
+        with pytest.raises(KeyError):
+            hear.event(event_id)
+    house.change(
+        "UPDATE companies SET settings = CAST(:settings AS jsonb) WHERE id = :id",
+        settings=json.dumps(settings),
+        id=house.company_id,
+    )
+    hear.event(event_id)
+    assert unheard(house) == 0
+
+
+def test_one_that_is_set_aside_keeps_no_other_waiting(house: House, hear: Hear, bell: KeptBell) -> None:
+    broken = told_what_nobody_can_hear(house, hear, bell)
+    for _ in range(5):
+        with pytest.raises(KeyError):
+            hear.event(broken)
+    other = of_company(house, seed(house.database, house.now()))
+    mine = a_placed_attempt(other)
+    assert mine.call_sid is not None
+    assert say(other, hear, bell, mine, a_form(mine.call_sid, "busy")).reason is Reason.BUSY
+
+
+def test_what_was_set_aside_keeps_no_number_of_a_candidate_who_was_erased(
+    house: House, hear: Hear, bell: KeptBell
+) -> None:
+    event_id = told_what_nobody_can_hear(house, hear, bell)
+    for _ in range(5):
+        with pytest.raises(KeyError):
+            hear.event(event_id)
+    [[candidate_id]] = house.ask("SELECT id FROM candidates")
+    with house.database.transaction() as stores:
+        stores.carrier_events.forget_candidate(candidate_id)
+    assert [row[0] for row in house.ask("SELECT raw::text FROM carrier_events")] == ["{}"]
 
 
 def forms_of(sid: str) -> list[Form]:

@@ -21,16 +21,20 @@ from scheduler.domain.attempt import (
 )
 from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallStatus, NeverTaken, Rank
 from scheduler.domain.company import RetryPolicy
+from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE
 from scheduler.persistence.database import Database
+from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.consequences import Alarmed
+from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
     ALWAYS,
     House,
+    KeptBell,
     a_claimed_attempt,
     a_house,
     a_number,
@@ -623,16 +627,39 @@ def test_after_several_that_the_carrier_did_not_take_nothing_is_claimed_for_a_wh
     due = [a_pending_attempt(house) for _ in range(8)]
     claims = house.dial.claim([each.id for each in due[:5]])
     refuse(house, *(each.attempt for each in claims.claimed))
-    assert breaker_of(house).is_down(now())
+    assert breaker_of(house).is_down
     assert release.due() == 0
     assert house.dial.claim([each.id for each in due[5:]]).claimed == ()
     assert {house.attempt(each.id).state for each in due} == {AttemptState.PENDING}
 
 
-def test_then_one_is_tried_and_when_it_is_taken_all_are(house: House, now: TestClock, release: Release) -> None:
+def test_after_a_while_nothing_is_claimed_before_the_carrier_has_answered(
+    house: House, now: TestClock, release: Release, bell: KeptBell, explain: Explain
+) -> None:
     due = [a_pending_attempt(house) for _ in range(8)]
     refuse(house, *(each.attempt for each in house.dial.claim([each.id for each in due[:5]]).claimed))
+    assert release.due() == 0
+    assert bell.rings == [], "its time has not come"
+    for _ in range(3):
+        now.move(timedelta(minutes=5))
+        bell.rings.clear()
+        assert release.due() == 0
+        assert bell.rings == [(tasks.SETTLE, ())], "who settles asks it"
+        assert house.dial.claim([each.id for each in due]).claimed == ()
+    [block] = explain.explanation_of(due[-1].id).blocks
+    assert (block.rule, block.until) == (Rule.CARRIER_DOWN, None), "nobody can tell when it will answer"
+
+
+def test_when_it_has_answered_one_is_tried_and_when_it_is_taken_all_are(
+    house: House, now: TestClock, release: Release, settle: Settle
+) -> None:
+    due = [a_pending_attempt(house) for _ in range(8)]
+    refuse(house, *(each.attempt for each in house.dial.claim([each.id for each in due[:5]]).claimed))
+    settle.round()
+    assert breaker_of(house).is_down, "it is not asked before its time"
     now.move(timedelta(seconds=5))
+    settle.round()
+    assert breaker_of(house).is_on_trial
     assert release.due() == 1
     [probe] = house.dial.claim([each.id for each in due]).claimed
     assert house.dial.claim([each.id for each in due]).claimed == (), "one at a time"
@@ -641,10 +668,68 @@ def test_then_one_is_tried_and_when_it_is_taken_all_are(house: House, now: TestC
     assert len(house.dial.claim([each.id for each in due]).claimed) == 7
 
 
+@pytest.mark.parametrize(
+    ("kind", "away"),
+    [
+        pytest.param("503", True, id="503"),
+        pytest.param("drop", True, id="it hangs up"),
+        pytest.param("401", True, id="it does not know us"),
+        pytest.param("429", True, id="it is overrun"),
+        pytest.param(None, False, id="it is back"),
+    ],
+)
+def test_one_call_is_spent_and_no_other_while_the_carrier_does_not_answer(
+    house: House, now: TestClock, settle: Settle, carrier: SimulatedCarrier, kind: str | None, away: bool
+) -> None:
+    spent, *due = [a_pending_attempt(house) for _ in range(8)]
+    [claim] = house.dial.claim([spent.id]).claimed
+    house.dial.record([(claim.attempt, AnswerUnknown(cause="HTTP_503"))])
+    if kind is not None:
+        carrier.down(kind)
+    for _ in range(30):
+        now.move(timedelta(minutes=1))
+        settle.round()
+        if away:
+            assert house.dial.claim([each.id for each in due]).claimed == ()
+    carrier.up()
+    now.move(timedelta(minutes=5))
+    settle.round()
+    assert len(house.dial.claim([each.id for each in due]).claimed) == 1
+
+
+def test_a_call_that_was_sent_before_and_is_taken_after_all_does_not_let_the_others_go(
+    house: House, now: TestClock
+) -> None:
+    first, second = a_claimed_attempt(house), a_claimed_attempt(house)
+    house.dial.record([(first, AnswerUnknown(cause="HTTP_503"))])
+    house.dial.record([(second, Accepted(call_sid=a_sid()))])
+    assert breaker_of(house).is_down
+    assert house.attempt(second.id).phase is Phase.PLACED
+
+
+def test_of_answers_that_come_together_the_one_that_may_have_been_spent_counts(house: House) -> None:
+    first, second = a_claimed_attempt(house), a_claimed_attempt(house)
+    house.dial.record([(first, AnswerUnknown(cause="HTTP_503")), (second, Accepted(call_sid=a_sid()))])
+    assert breaker_of(house).is_down
+
+
+def test_a_call_that_is_tried_in_vain_makes_the_wait_longer(house: House, now: TestClock, settle: Settle) -> None:
+    waits = []
+    for _ in range(6):
+        trial = a_claimed_attempt(house)
+        house.dial.record([(trial, AnswerUnknown(cause="HTTP_503"))])
+        down_until = breaker_of(house).down_until
+        waits.append((down_until - now()) // A_SECOND)
+        now.instant = down_until
+        settle.round()
+        assert breaker_of(house).is_on_trial
+    assert waits == [5, 15, 60, 300, 300, 300]
+
+
 def test_bad_credentials_stop_everything_at_once(house: House, now: TestClock) -> None:
     refuse(house, a_claimed_attempt(house), cause="CREDENTIALS")
     assert breaker_of(house).cause == "CREDENTIALS"
-    assert breaker_of(house).is_down(now())
+    assert breaker_of(house).is_down
 
 
 def test_what_was_not_sent_by_us_says_nothing_of_the_carrier(house: House) -> None:

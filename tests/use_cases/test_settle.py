@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -13,13 +14,14 @@ import pytest
 import requests
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.carriers.twilio import TwilioDesk, TwilioLine
+from scheduler.carriers.twilio import TwilioAccount, TwilioDesk, TwilioLine
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
-from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall, Rank
+from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall, NeverTaken, Rank
 from scheduler.domain.command import Command, CommandState, RescheduleAttempt
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
-from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING
+from scheduler.lifecycle.breaker import BACK_OFF, Breaker
+from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING, Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.settle import Settle
@@ -315,17 +317,28 @@ def paused(house: House) -> str | None:
 # ---- a carrier that cannot be asked
 
 
+def many_unknown_attempts(house: House) -> list[Attempt]:
+    """More than are taken up at once, of a carrier that is not held to be down."""
+    attempts = []
+    for _ in range(15):
+        attempts.append(an_unknown_attempt(house))
+        house.change("UPDATE carrier_accounts SET failures = 0")
+    return attempts
+
+
 def settle_at(house: House, carrier: SimulatedCarrier, url: str) -> Settle:
     desk = TwilioDesk(carrier.account(url=url), house.policy)
-    return Settle(house.database, desk, house.consequences, house.policy, house.now)
+    return Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
 
 
 @contextmanager
-def babbling(status: int, body: bytes) -> Iterator[str]:
-    """A server that gives every question the same answer."""
+def babbling(status: int, body: bytes, asked: list[str] | None = None) -> Iterator[str]:
+    """A server that gives every question the same answer, and notes what it was `asked`."""
 
     class Babbles(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if asked is not None:
+                asked.append(self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -351,7 +364,6 @@ NONSENSE = [
     pytest.param(200, b"{}", id="an empty object"),
     pytest.param(200, b'{"calls": [{"sid": "CA1", "status": "queued", "date_created": "today"}]}', id="no date"),
     pytest.param(200, b'{"calls": [{}]}', id="an empty call"),
-    pytest.param(500, b"{}", id="500"),
     pytest.param(404, b"not found", id="404"),
     pytest.param(302, b"", id="a redirect"),
 ]
@@ -381,6 +393,192 @@ def test_a_carrier_that_cannot_be_asked_does_not_stop_the_time_for_a_proof(
     settle.round()
     assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
     assert house.attempt(placed.id).phase is Phase.PLACED, "this one is known to have been taken"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(503, b'{"code": 20503, "message": "down", "status": 503}', id="503"),
+        pytest.param(502, b"<html>Bad gateway</html>", id="502 of a server between"),
+        pytest.param(429, b"{}", id="429"),
+        pytest.param(401, b"{}", id="401"),
+        pytest.param(403, b"{}", id="403"),
+    ],
+)
+def test_the_first_question_that_shows_the_carrier_to_be_away_is_the_rounds_last(
+    house: House, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+) -> None:
+    attempts = many_unknown_attempts(house)
+    asked: list[str] = []
+    with babbling(status, body, asked) as url:
+        settle = settle_at(house, carrier, url)
+        settle.round()
+        assert len(asked) == 1
+        assert sorted(house.attempt(each.id).looks for each in attempts) == [0] * 14 + [1]
+        now.move(house.policy.settle)
+        settle.round()
+        assert len(asked) == 2
+    assert {house.attempt(each.id).reason for each in attempts} == {Reason.OUTCOME_UNKNOWN}, "time runs on for all"
+
+
+def test_one_call_that_the_carrier_does_not_know_keeps_no_other_from_being_asked_for(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    for _ in range(3):
+        a_placed_attempt(house)  # by a name that the carrier never gave
+    mine = a_claimed_attempt(house)
+    sid = ring(carrier, house, mine, outcome="busy", ring_s=0.0)
+    house.dial.record([(mine, Accepted(call_sid=sid))])
+    wait_until(has_status(carrier, sid, "busy"), says="it was busy")
+    now.move(timedelta(minutes=2))
+    settle.round()
+    assert house.attempt(mine.id).reason is Reason.BUSY
+
+
+IMPATIENT = Policy(
+    connect_timeout=timedelta(seconds=0.2),
+    total_timeout=timedelta(seconds=0.3),
+    lease=timedelta(seconds=5),
+    settle=timedelta(seconds=10),
+)
+
+
+def test_a_carrier_that_hangs_holds_up_a_round_once_and_neither_expiry_nor_leases(
+    house: House, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    impatient = replace(house, policy=IMPATIENT)
+    expiring = a_pending_attempt(impatient, expires_at=now() + A_MOMENT)
+    silent = a_claimed_attempt(impatient)
+    unknown = many_unknown_attempts(impatient)
+    now.move(IMPATIENT.lease)
+    seen: list[object] = []
+
+    def is_asked() -> None:
+        seen.append((impatient.attempt(expiring.id).reason, impatient.attempt(silent.id).phase))
+
+    carrier.down("hang")
+    desk = Watched(carrier.account(), IMPATIENT, is_asked)
+    Settle(impatient.database, desk, impatient.account_id, impatient.consequences, IMPATIENT, now).round()
+    carrier.up()
+    assert seen == [(Reason.EXPIRED, Phase.UNKNOWN)], "one question, after what needs no carrier"
+    assert sum(impatient.attempt(each.id).looks for each in [*unknown, silent]) == 1
+
+
+def test_what_a_round_has_no_time_for_is_asked_by_the_next(
+    house: House, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    attempts = many_unknown_attempts(house)
+    asked: list[str] = []
+    with babbling(200, b'{"calls": []}', asked) as url:
+        desk = TwilioDesk(carrier.account(url=url), house.policy)
+        hurried = Settle(
+            house.database,
+            desk,
+            house.account_id,
+            house.consequences,
+            house.policy,
+            house.now,
+            longest_round=timedelta(0),
+        )
+        hurried.round()
+        assert asked == []
+        settle_at(house, carrier, url).round()
+        assert len(asked) == len(attempts), "nothing was held from the others"
+    assert {house.attempt(each.id).looks for each in attempts} == {1}
+
+
+# ---- a carrier that is down
+
+
+def a_house_whose_carrier_is_down(house: House, now: TestClock) -> None:
+    """It is time to ask whether it is back."""
+    house.dial.record([(a_claimed_attempt(house), NeverTaken(cause="CREDENTIALS"))])
+    now.move(BACK_OFF[0])
+
+
+def breaker_of(house: House) -> Breaker:
+    with house.database.transaction() as stores:
+        return stores.carrier_accounts.get(house.account_id).breaker
+
+
+def test_of_many_who_settle_one_asks_whether_the_carrier_is_back(house: House, now: TestClock) -> None:
+    a_house_whose_carrier_is_down(house, now)
+    asked: list[Breaker] = []
+
+    def another_settles() -> None:
+        asked.append(breaker_of(house))
+        settle.round()
+
+    desk = Interrupted(another_settles, None)
+    settle = Settle(house.database, desk, house.account_id, house.consequences, house.policy, now)
+    settle.round()
+    assert [breaker.is_down for breaker in asked] == [True]
+    assert breaker_of(house).is_on_trial
+
+
+def test_one_that_dies_asking_holds_up_nobody_for_longer_than_the_wait(
+    house: House, settle: Settle, now: TestClock
+) -> None:
+    a_house_whose_carrier_is_down(house, now)
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    desk = Interrupted(killed, None)
+    with pytest.raises(KeyboardInterrupt):
+        Settle(house.database, desk, house.account_id, house.consequences, house.policy, now).round()
+    settle.round()
+    assert breaker_of(house).is_down
+    now.move(BACK_OFF[1])
+    settle.round()
+    assert breaker_of(house).is_on_trial
+
+
+def test_an_answer_that_comes_when_another_was_asked_since_says_nothing(
+    house: House, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    a_house_whose_carrier_is_down(house, now)
+
+    def another_asks_later_and_in_vain() -> None:
+        now.move(BACK_OFF[1])
+        settle_at(house, carrier, a_closed_port()).round()
+
+    desk = Interrupted(another_asks_later_and_in_vain, None)
+    Settle(house.database, desk, house.account_id, house.consequences, house.policy, now).round()
+    assert breaker_of(house).is_down
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(200, b"<html>We are back soon</html>", id="no JSON"),
+        pytest.param(200, b"[]", id="a list"),
+        pytest.param(200, b"{}", id="an empty object"),
+        pytest.param(302, b"", id="a redirect"),
+        pytest.param(404, b"not found", id="404"),
+        pytest.param(500, b"{}", id="500"),
+    ],
+)
+def test_a_carrier_that_answers_nonsense_is_not_back(
+    house: House, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+) -> None:
+    a_house_whose_carrier_is_down(house, now)
+    with babbling(status, body) as url:
+        settle_at(house, carrier, url).round()
+    assert breaker_of(house).is_down
+    assert breaker_of(house).down_until == now() + BACK_OFF[1]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"calls": []}', b'{"calls": [{"sid": "CA1", "status": "of a new kind"}]}'], ids=["none", "a new kind"]
+)
+def test_a_carrier_that_answers_is_back_whatever_calls_it_names(
+    house: House, carrier: SimulatedCarrier, now: TestClock, body: bytes
+) -> None:
+    a_house_whose_carrier_is_down(house, now)
+    with babbling(200, body) as url:
+        settle_at(house, carrier, url).round()
+    assert breaker_of(house).is_on_trial
 
 
 # ---- a placed call without an end
@@ -439,9 +637,24 @@ class Interrupted:
             raise CarrierUnavailable(call_sid)
         return self._news
 
+    def probe(self) -> None:
+        self._meanwhile()
+
     def cancel(self, call_sid: str) -> None: ...
 
     def hang_up(self, call_sid: str) -> None: ...
+
+
+class Watched(TwilioDesk):
+    """A desk of which it is seen when it is asked."""
+
+    def __init__(self, account: TwilioAccount, policy: Policy, is_asked: Callable[[], None]) -> None:
+        super().__init__(account, policy)
+        self._is_asked = is_asked
+
+    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
+        self._is_asked()
+        return super().listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
 
 
 @pytest.mark.parametrize("news", [None, CallNews(call_sid=a_sid(), status=CallStatus.BUSY)], ids=["nothing", "busy"])
@@ -461,7 +674,8 @@ def test_guard_epoch_what_was_asked_before_something_else_was_heard_writes_nothi
         assert isinstance(events, tuple)
         house.take(attempt, *events)
 
-    Settle(house.database, Interrupted(called_back, news), house.consequences, house.policy, now).round()
+    desk = Interrupted(called_back, news)
+    Settle(house.database, desk, house.account_id, house.consequences, house.policy, now).round()
     heard = house.attempt(unknown.id)
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
 

@@ -59,9 +59,9 @@ def test_on_a_wrong_clock_no_lease_lapses(
     claimed = a_claimed_attempt(house)
     now.move(house.policy.lease)
     with seen_from_a_machine(postgres_url, timedelta(hours=1)) as database, a_desk(carrier, house) as desk:
-        Settle(database, desk, house.consequences, house.policy, house.now).round()
+        Settle(database, desk, house.account_id, house.consequences, house.policy, house.now).round()
         assert house.attempt(claimed.id).phase is Phase.DIALLING
-        Settle(house.database, desk, house.consequences, house.policy, house.now).round()
+        Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now).round()
     assert house.attempt(claimed.id).phase is Phase.UNKNOWN
 
 

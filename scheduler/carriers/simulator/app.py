@@ -84,8 +84,9 @@ async def _refused(_: Request, refusal: Exception) -> JSONResponse:
     return JSONResponse(refusal.body(), status_code=refusal.status, headers=asks)
 
 
-async def _hung_up(_: Request, _error: Exception) -> NoAnswer:
-    return NoAnswer(hold_s=0)
+async def _hung_up(_: Request, error: Exception) -> NoAnswer:
+    assert isinstance(error, HungUp)
+    return NoAnswer(hold_s=error.hold_s)
 
 
 async def _not_ours(request: Request, error: Exception) -> JSONResponse:

@@ -11,7 +11,7 @@ from scheduler.carriers.simulator.silence import HungUp, shut_the_door
 
 
 class OutageKind(StrEnum):
-    """What a customer meets, whatever it asks. Calls that were accepted go on, and so do their callbacks."""
+    """What a customer meets. Calls that were accepted go on, and so do their callbacks."""
 
     REFUSE = "refuse"
     """No connection is taken, and those that were open are closed. The operator's door is shut as well."""
@@ -20,8 +20,11 @@ class OutageKind(StrEnum):
     BAD_CREDENTIALS = "401"
     DROP = "drop"
     """Each request is taken in, and its connection closed without an answer."""
+    HANG = "hang"
+    """Each request is taken in, and never answered."""
 
 
+_LONGER_THAN_ANYBODY_WAITS_S = 600.0
 _CODES = {OutageKind.UNAVAILABLE: 20503, OutageKind.TOO_MANY_REQUESTS: 20429, OutageKind.BAD_CREDENTIALS: 20003}
 
 
@@ -33,11 +36,15 @@ class Order(BaseModel):
     kind: OutageKind
     for_s: float | None = Field(default=None, gt=0, le=3600)
     """In real seconds; None is until somebody ends it."""
+    answers_questions: bool = False
+    """Only orders meet it: what is asked by GET is answered as ever."""
 
     @model_validator(mode="after")
     def _ends(self) -> "Order":
         if self.kind is OutageKind.REFUSE and self.for_s is None:
             raise ValueError("nobody could end an outage that refuses connections: say for_s")
+        if self.kind is OutageKind.REFUSE and self.answers_questions:
+            raise ValueError("who takes no connection answers no question")
         return self
 
 
@@ -46,6 +53,7 @@ class Outage:
 
     def __init__(self) -> None:
         self._kind: OutageKind | None = None
+        self._answers_questions = False
         self._end: asyncio.TimerHandle | None = None
 
     @property
@@ -56,6 +64,7 @@ class Outage:
         """`scope` is that of the request that asks for it: it came in by the door that may be shut."""
         self.end()
         self._kind = order.kind
+        self._answers_questions = order.answers_questions
         if order.for_s is not None:
             self._end = asyncio.get_running_loop().call_later(order.for_s, self.end)
             if order.kind is OutageKind.REFUSE:
@@ -67,9 +76,10 @@ class Outage:
             self._end.cancel()
             self._end = None
 
-    def check(self) -> None:
+    def check(self, *, is_question: bool) -> None:
         """Raises RefusedByTwilio or HungUp while the carrier is down."""
+        if self._kind is None or (is_question and self._answers_questions):
+            return
         if self._kind in _CODES:
             raise RefusedByTwilio(_CODES[self._kind])
-        if self._kind is not None:
-            raise HungUp
+        raise HungUp(hold_s=_LONGER_THAN_ANYBODY_WAITS_S if self._kind is OutageKind.HANG else 0)

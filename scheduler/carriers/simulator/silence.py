@@ -16,7 +16,11 @@ _TRANSPORTS = "duecall.transports"
 
 
 class HungUp(Exception):
-    """The connection is to be closed without an answer."""
+    """The connection is to be closed without an answer, when the client gives up or `hold_s` are over."""
+
+    def __init__(self, *, hold_s: float) -> None:
+        super().__init__()
+        self.hold_s = hold_s
 
 
 class CanHangUp(FastAPI):

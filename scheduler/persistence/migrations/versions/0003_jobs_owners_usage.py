@@ -1,5 +1,7 @@
 """Jobs and who is considered for them; owners by email; usage; what remains of a company that was deleted.
 
+A carrier that is down is asked before a call is tried; carrier events that nobody can hear are set aside.
+
 Workers of the release before run on this schema: what they do not know has a default.
 """
 
@@ -125,6 +127,9 @@ def upgrade() -> None:
     op.drop_index(op.f('ix_companies_ats_principal_id'), table_name='companies')
     op.create_index(op.f('ix_companies_ats_principal_id_created_at_id'), 'companies', ['ats_principal_id', 'created_at', 'id'], unique=False)
     op.alter_column('inbox', 'company_id', existing_type=sa.UUID(), nullable=True)
+    op.add_column('carrier_accounts', sa.Column('answered_at', sa.DateTime(timezone=True), nullable=True))
+    op.add_column('carrier_events', sa.Column('failures', sa.Integer(), server_default=sa.text('0'), nullable=False))
+    op.add_column('carrier_events', sa.Column('quarantined_at', sa.DateTime(timezone=True), nullable=True))
     op.add_column('inbox', sa.Column('key_id', sa.Uuid(), nullable=True))
     op.add_column('interviews', sa.Column('job_id', sa.Uuid(), nullable=True))
     op.create_foreign_key(op.f('fk_interviews_company_id_job_id'), 'interviews', 'jobs', ['company_id', 'job_id'], ['company_id', 'id'])
@@ -144,6 +149,9 @@ def downgrade() -> None:
     op.drop_constraint(op.f('fk_interviews_company_id_job_id'), 'interviews', type_='foreignkey')
     op.drop_column('interviews', 'job_id')
     op.drop_column('inbox', 'key_id')
+    op.drop_column('carrier_events', 'quarantined_at')
+    op.drop_column('carrier_events', 'failures')
+    op.drop_column('carrier_accounts', 'answered_at')
     op.execute('DELETE FROM inbox WHERE company_id IS NULL')
     op.alter_column('inbox', 'company_id', existing_type=sa.UUID(), nullable=False)
     op.drop_index(op.f('ix_companies_ats_principal_id_created_at_id'), table_name='companies')
