@@ -9,6 +9,7 @@ from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial, Dialler
@@ -31,6 +32,7 @@ class Doors:
     submit: Submit
     hear: Hear
     explain: Explain
+    backlog: Backlog
     records: Records
 
 
@@ -61,6 +63,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
         submit=Submit(database, bell, now),
         hear=Hear(database, bell, TwilioCallbacks(carrier(settings)), consequences, now),
         explain=Explain(database, hasher, policy, now),
+        backlog=Backlog(database, now),
         records=Records(database, bell, hasher, consequences, policy, now),
     )
 

@@ -34,4 +34,4 @@ def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
         assert len(whole.client.rings_of(number)) == 1
     ((not_placed,),) = whole.rows("SELECT count(*) FROM attempt_history WHERE event = 'not_placed'")
     assert not_placed >= 5, "the outage was over before anybody was called"
-    assert whole.duecall("status").startswith("Carrier   takes calls")
+    assert "Carrier   takes calls" in whole.duecall("status")
