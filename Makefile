@@ -12,10 +12,10 @@ help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 demo: $(VENV)/runtime ## everything on this machine: sample calls in eight countries, shown live; ONCE=1 ends by itself, CARRIER=refuse must fail
-	@$(PY) -m scheduler.cli demo $(if $(ONCE),--once) $(if $(CARRIER),--carrier $(CARRIER))
+	@$(PY) -m scheduler demo $(if $(ONCE),--once) $(if $(CARRIER),--carrier $(CARRIER))
 
 up: $(VENV)/runtime ## the whole system until Ctrl-C
-	@$(PY) -m scheduler.cli up $(ARGS)
+	@$(PY) -m scheduler up $(ARGS)
 
 test: $(VENV)/dev ## all tests; needs nothing beforehand
 	@$(PY) -m pytest $(ARGS)
@@ -25,7 +25,7 @@ check: $(VENV)/dev ## format, lint, types, import contracts, migration drift: wo
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
-	@$(PY) -m scheduler.cli db check
+	@$(PY) -m scheduler db check
 
 guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
 	@$(PY) -m tests.crash.guards

@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
 from api_shim.front_door import FrontDoor
@@ -27,7 +29,7 @@ from api_shim.waiting import Waiter
 from scheduler import assembly
 from scheduler.logs import configure
 from scheduler.persistence import schema
-from scheduler.settings import Settings
+from scheduler.settings import Settings, WrongSettings
 from scheduler.settings import settings as of_this_process
 
 _DESCRIPTION = """
@@ -42,6 +44,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        configure()
+        _uvicorn_logs_as_we_do()
         async with _open(settings or of_this_process()) as app.state.house:
             yield
 
@@ -56,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.add_middleware(FrontDoor)
+    app.add_middleware(_PlainStart)
     errors.handle_in(app)
     for resource in (
         companies,
@@ -76,24 +81,44 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[House]:
+    redis_url = settings.redis
     # Read when it is needed: this module names its broker as soon as it is imported.
     from workers import bell as doorbell  # noqa: PLC0415 - the line above
     from workers.app import ANSWERED_CHANNEL  # noqa: PLC0415 - the same
     from workers.app import app as celery  # noqa: PLC0415 - the same
 
-    configure()
-    _uvicorn_logs_as_we_do()
-    bell = doorbell.RedisBell(celery, settings.redis)
+    bell = doorbell.RedisBell(celery, redis_url)
     doors = assembly.doors(settings, bell)
-    waiter = Waiter(settings.redis, ANSWERED_CHANNEL, lambda: bell.is_away)
+    waiter = Waiter(redis_url, ANSWERED_CHANNEL, lambda: bell.is_away)
     bell.start()
     try:
         async with waiter.listening():
             with told_to_stop(waiter.let_go):
-                yield House(doors=doors, waiter=waiter, schema_head=schema.head(), places=places())
+                yield House(
+                    doors=doors,
+                    waiter=waiter,
+                    schema_head=schema.head(),
+                    places=places(),
+                    instance=settings.duecall_instance or None,
+                )
     finally:
         bell.stop()
         doors.database.close()
+
+
+class _PlainStart:
+    """Settings that cannot be used are told in one line, not as the traceback that the framework sends."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and isinstance(sys.exception(), WrongSettings):
+                message["message"] = str(sys.exception())
+            await send(message)
+
+        await self._app(scope, receive, told if scope["type"] == "lifespan" else send)
 
 
 def _uvicorn_logs_as_we_do() -> None:

@@ -30,6 +30,8 @@ class House:
     schema_head: str | None
     """The migration that this release was made for."""
     places: CapacityLimiter
+    instance: str | None = None
+    """Which `duecall up` runs it, if one does."""
 
     async def ask(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a use case answers, asked in a thread. Raises what it raises; DatabaseAway after 6 s of silence."""

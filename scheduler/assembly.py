@@ -10,6 +10,7 @@ from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings
 from scheduler.use_cases.agents import Agents
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.candidates import Candidates
 from scheduler.use_cases.companies import Companies
@@ -36,6 +37,7 @@ class Doors:
     submit: Submit
     hear: Hear
     explain: Explain
+    backlog: Backlog
     companies: Companies
     jobs: Jobs
     candidates: Candidates
@@ -70,6 +72,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
         submit=Submit(database, bell, now),
         hear=Hear(database, bell, TwilioCallbacks(carrier(settings)), consequences, now),
         explain=Explain(database, hasher, policy, now),
+        backlog=Backlog(database, now),
         companies=Companies(database, writes, bell, settings.default_caller_id),
         jobs=Jobs(database, writes),
         candidates=Candidates(database, writes, bell),

@@ -8,14 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
 from uuid import UUID
 
 import typer
 import uvicorn
-from pydantic import ValidationError
+from pydantic import SecretStr
 from rich.console import Console
+from rich.text import Text
 from typer.exceptions import TyperException
 
 from api_shim.schemas.explanation import ExplanationView
@@ -27,17 +29,17 @@ from scheduler.demo import play
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.refusals import NotFound, Refused
+from scheduler.domain.refusals import InvalidRequest, NotFound, Refused
 from scheduler.embedded import EmbeddedPostgres, ServerUnavailable
 from scheduler.hashing import Hasher
-from scheduler.lifecycle.policy import UnsafeTimes
 from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway
-from scheduler.persistence.schema import SchemaDrift
-from scheduler.settings import MissingSetting, Settings, settings
-from scheduler.system import OFFSET_FILE, AlreadyRunning, NotReady, Options, Running, Stopped, System
+from scheduler.persistence.schema import SchemaDrift, SchemaNotMade
+from scheduler.settings import MissingSetting, Settings, WrongSettings, place_of, settings
+from scheduler.system import CannotRun, Options, Running, Stopped, System, running_in
 from scheduler.timing import call_windows, callee_zones, requested_time
+from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import ALL_SCOPES, Keys
@@ -68,6 +70,10 @@ _never = threading.Event()
 _ANY_ZONE = "Europe/London"
 """Stands in where a text names its own instant, and no zone decides."""
 
+_LAST_PORT = 65_535
+_WRONG = 2
+"""Exit status where what was typed or set is wrong; 1 where it is right and could not be done."""
+
 Port = Annotated[int | None, typer.Option(help="The API's port; else 8000, or a free one when that is taken.")]
 At = Annotated[
     str | None,
@@ -82,6 +88,39 @@ WhichCompany = Annotated[UUID | None, typer.Argument(metavar="COMPANY_ID", show_
 Everything = Annotated[bool, typer.Option("--all", help="Everything, for every company.")]
 
 
+class _Given:
+    """What was said before the command's name."""
+
+    home: Path | None = None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"duecall {metadata.version('duecall')}")  # noqa: T201 - the answer itself
+        raise typer.Exit
+
+
+@app.callback()
+def _before_the_command(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of the system that is meant, whatever DUECALL_HOME says, and for what asks a system that"
+            " runs, DATABASE_URL; the demo's is .duecall/demo."
+        ),
+    ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback has answered and ended
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Which release this is.")
+    ] = False,
+) -> None:
+    _Given.home = home
+
+
+def _settings() -> Settings:
+    """The environment's, with what was said on the command line in its place."""
+    return settings() if _Given.home is None else settings().model_copy(update={"duecall_home": _Given.home})
+
+
 @app.command(
     epilog=_examples("duecall up", "duecall up --at 2026-04-02T07:59+10:30", "duecall up --ephemeral --port 8080")
 )
@@ -90,7 +129,9 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
 
     Each process that ends is started again. Addresses, ids and keys stand in .duecall/run.json while it runs.
     """
-    chosen = settings()
+    if port is not None and not 1 <= port <= _LAST_PORT:
+        _refuse(f"--port is from 1 to {_LAST_PORT}; got {port}. Leave it out, and a free one is found")
+    chosen = _settings()
     offset = _offset(at, chosen)
     if at is not None and chosen.database_url is not None:
         _say("--at on a database that is kept: what waits there is judged by the moved clock, late or expired")
@@ -116,8 +157,8 @@ def demo(
     One is moved, one is cancelled, one waits for a pause to end, one is busy at first; the carrier's own ledger judges.
     """
     if carrier not in sample_calls.CARRIERS:
-        _fail(f"--carrier is one of: {', '.join(sample_calls.CARRIERS)}; got {carrier!r}")
-    chosen = settings()
+        _refuse(f"--carrier is one of: {', '.join(sample_calls.CARRIERS)}; got {carrier!r}")
+    chosen = _settings()
     offset = _offset(sample_calls.STARTS_AT, chosen)
     options = Options(home=_demo_home(chosen), ephemeral=True, clock_offset_s=offset, variables=sample_calls.VARIABLES)
     # A demo has its own servers and carrier, whatever the environment names: it must ring nobody.
@@ -131,9 +172,10 @@ def demo(
     )
     with _until_stopped() as stopped, System(options, own, _say, stopped) as system:
         assert system.running is not None
+        # Stopped on the way, nothing was proven or disproven.
         as_expected = play.run(system, own, carrier=carrier, stopped=stopped)
         if not stopped() and (as_expected or not once):
-            play.print_what_to_try(system.running, own, stays_up=not once)
+            play.print_what_to_try(system.running, own, options.home, stays_up=not once)
         if not once and not stopped():
             _print_running(system.running, own)
             while not stopped():
@@ -159,6 +201,7 @@ def explain(
         if as_json:
             print(ExplanationView.of(explanation).model_dump_json(by_alias=True))  # noqa: T201 - the answer itself
         else:
+            pages.terminal().print(pages.system_line(desk.system))
             pages.terminal().print(pages.explanation_page(explanation, desk.now()))
 
 
@@ -178,13 +221,17 @@ def _explanation(desk: "_Desk", attempt_or_interview: UUID) -> Explanation:
 
 @app.command(epilog=_examples("duecall status", "duecall status --json | jq .carriers", "watch -n 1 duecall status"))
 def status(as_json: AsJson = False) -> None:
-    """What waits and for what, what is late, calling and unknown, per company; and how the carrier stands."""
+    """What waits and for what, what is late, calling and unknown, per company; and how the carrier stands.
+
+    Of commands that were accepted and are not applied yet it tells the number and the age.
+    """
     with _desk() as desk:
-        carriers, companies = desk.explain.carriers(), desk.explain.waiting()
+        carriers, companies, commands = desk.explain.carriers(), desk.explain.waiting(), desk.backlog.commands()
     if as_json:
-        print(json.dumps(pages.status_as_json(carriers, companies)))  # noqa: T201 - the answer itself
+        print(json.dumps(pages.status_as_json(carriers, companies, commands)))  # noqa: T201 - the answer itself
     else:
-        pages.terminal().print(pages.status_page(carriers, companies, desk.now()))
+        pages.terminal().print(pages.system_line(desk.system))
+        pages.terminal().print(pages.status_page(carriers, companies, commands, desk.now()))
 
 
 @app.command(
@@ -209,15 +256,17 @@ def pause(
     Doing it again changes nothing: a pause that stands keeps its first reason.
     """
     reason = reason.strip()
+    if not reason:
+        _refuse("say why: --reason TEXT; whoever finds the calls waiting will ask")
     whose = _whose(company_id, everything=everything)
     with _desk() as desk:
         before = desk.pauses.pause(company_id, reason)
     if as_json:
         _print_pause(company_id, before or reason, changed=before is None)
     elif before is None:
-        _say_plainly(f"{whose} is paused: {reason}")
+        desk.tell(f"{whose} is paused: {reason}")
     else:
-        _say_plainly(f"{whose} was paused already, {_by_whom(before)}, and stays so")
+        desk.tell(f"{whose} was paused already, {_by_whom(before)}, and stays so")
 
 
 @app.command(
@@ -236,9 +285,9 @@ def resume(company_id: WhichCompany = None, everything: Everything = False, as_j
         _print_pause(company_id, None, changed=before is not None)
         return
     if before is None:
-        _say_plainly(f"{whose} was not paused")
+        desk.tell(f"{whose} was not paused")
     else:
-        _say_plainly(f"{whose} goes on; it had been paused {_by_whom(before)}")
+        desk.tell(f"{whose} goes on; it had been paused {_by_whom(before)}")
     for still in still_waits:
         _say_plainly(still)
 
@@ -246,7 +295,7 @@ def resume(company_id: WhichCompany = None, everything: Everything = False, as_j
 def _whose(company_id: UUID | None, *, everything: bool) -> str:
     """Who is meant, as a sentence begins. One of the two must be said, so that nobody stops all by leaving one out."""
     if (company_id is None) != everything:
-        _fail("say either COMPANY_ID or --all; `duecall status` lists the companies", code=2)
+        _refuse("say either COMPANY_ID or --all; `duecall status` lists the companies")
     return "Everything" if everything else f"Company {company_id}"
 
 
@@ -286,7 +335,7 @@ def simulator(
     cps: Annotated[float, typer.Option(help="Calls that it starts a second; more wait.")] = 50.0,
 ) -> None:
     """A carrier that speaks Twilio's Calls API and rings nobody. Its GET /ledger says who would have been rung."""
-    chosen = settings()
+    chosen = _settings()
     configure()
     if not chosen.twilio_account_sid or not chosen.auth_tokens:
         _fail("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN say who may call it; set both to anything you like.")
@@ -313,7 +362,7 @@ def simulator(
 @db.command("upgrade", epilog=_examples("DATABASE_URL=postgresql://... duecall db upgrade"))
 def db_upgrade() -> None:
     """Bring the database (DATABASE_OWNER_URL, else DATABASE_URL) to this release's schema."""
-    schema.upgrade(settings().database("owner"))
+    schema.upgrade(_settings().database("owner"))
     _say("the database is at this release's schema")
 
 
@@ -347,14 +396,18 @@ def keys_create(
 ) -> None:
     """Make an API key. It is shown now and never again."""
     if (company is None) == (ats is None):
-        _fail("say either --company ID or --ats NAME", code=2)
+        _refuse("say either --company ID or --ats NAME")
+    if ats is not None and not ats.strip():
+        _refuse("--ats needs a name, by which the key is known later")
     with _desk() as desk:
         if company is not None:
             principal, secret = desk.keys.create(
                 kind=KeyKind.REGULAR, name="regular", company_id=company, principal_id=company, scopes=ALL_SCOPES
             )
         else:
-            principal, secret = desk.keys.create(kind=KeyKind.ATS, name=str(ats), scopes=ALL_SCOPES)
+            principal, secret = desk.keys.create(kind=KeyKind.ATS, name=str(ats).strip(), scopes=ALL_SCOPES)
+        if not as_json:
+            desk.tell("a key was made")
     shown = {"keyId": str(principal.key_id), "key": secret}
     print(json.dumps(shown) if as_json else secret)  # noqa: T201 - the answer itself
 
@@ -364,34 +417,42 @@ def numbers_add(company: UUID, number: str) -> None:
     """Let a company call from this number, which your carrier account must own."""
     with _desk() as desk:
         installation = Installation(desk.database, desk.keys, desk.now)
-        print(installation.add_number(company, number))  # noqa: T201 - the answer itself
+        added = installation.add_number(company, number)
+        desk.tell("a number was added")
+        print(added)  # noqa: T201 - the answer itself
 
 
 def main() -> NoReturn:
-    """The command `duecall`: what goes wrong for a known reason is one line; exit status 1, or 2 for wrong words."""
+    """The command `duecall`: what goes wrong for a known reason is one line on standard error.
+
+    Exit status 2: what was typed or set is wrong. 1: it could not be done. 130: stopped by Ctrl-C.
+    """
     try:
         code = app(prog_name="duecall", standalone_mode=False)
     except Stopped:
+        _say("stopped")
+        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except TyperException as error:
         where = getattr(error, "ctx", None)
         _complain(error.format_message() + (f" See: {where.command_path} --help" if where and error.message else ""))
         sys.exit(error.exit_code)
     except DatabaseAway as error:
-        _complain(f"the database cannot be reached ({error}); does the one that is meant run?")
+        _complain(f"the database cannot be reached: {error}")
         sys.exit(1)
-    except ValidationError as error:
-        # Raised by Settings, which hides what it was given.
-        _complain(
-            "; ".join(f"{'.'.join(map(str, each['loc'])).upper()} {each['msg']}".strip() for each in error.errors())
-        )
+    except SchemaNotMade as error:
+        _complain(f"the database cannot be brought to this release's schema: {error}")
         sys.exit(1)
-    except (MissingSetting, ServerUnavailable, NotReady, AlreadyRunning, SchemaDrift, UnsafeTimes) as error:
+    except (MissingSetting, ServerUnavailable, CannotRun, SchemaDrift) as error:
         _complain(str(error))
         sys.exit(1)
+    except WrongSettings as error:
+        _complain(str(error))
+        sys.exit(_WRONG)
     except Refused as refused:
         _complain(refused.message)
-        sys.exit(1)
+        sys.exit(_WRONG if isinstance(refused, InvalidRequest) else 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -400,10 +461,10 @@ def _offset(at: str | None, chosen: Settings) -> float:
     if at is None:
         return chosen.duecall_clock_offset_s
     if chosen.duecall_env == "production":
-        _fail("--at moves the clock, and production does not let it be moved")
+        _refuse("--at moves the clock, and production does not let it be moved")
     requested = requested_time.read(at, field="--at")
     if requested.offset is None and not requested.is_instant and requested.zone is None:
-        _fail("--at needs an offset, Z or a zone, e.g. 2026-04-02T07:59+10:30")
+        _refuse("--at needs an offset, Z or a zone, e.g. 2026-04-02T07:59+10:30")
     clock_of_text = callee_zones.deciding_clock(requested, candidate_zone=None, number=None, company_zone=_ANY_ZONE)
     return (call_windows.resolve(requested, clock_of_text) - machine_now()).total_seconds()
 
@@ -422,13 +483,20 @@ class _Desk:
     database: Database
     keys: Keys
     explain: Explain
+    backlog: Backlog
     pauses: Pauses
     now: Now
+    system: str
+    """Which installation that is."""
+
+    def tell(self, what: str) -> None:
+        """What was done, and where: an operator may have several installations."""
+        _say_plainly(f"In {self.system}: {what}")
 
 
 @contextmanager
 def _desk() -> Iterator[_Desk]:
-    chosen = _with_run_file(settings())
+    chosen, system = _installation()
     database = Database(chosen.database("worker"), pool_size=1)
     now = clock(chosen.duecall_clock_offset_s)
     hasher = Hasher(chosen.key_pepper.get_secret_value())
@@ -439,24 +507,48 @@ def _desk() -> Iterator[_Desk]:
             database=database,
             keys=Keys(database, hasher, now),
             explain=Explain(database, hasher, chosen.policy, now),
+            backlog=Backlog(database, now),
             pauses=Pauses(database, now),
             now=now,
+            system=system,
         )
+    except NotFound as missing:
+        raise NotFound(f"{missing.message} Asked in {system}.", **missing.details) from None
+    except DatabaseAway as away:
+        raise DatabaseAway(f"{away} ({system})") from away
     finally:
         database.close()
 
 
-def _with_run_file(chosen: Settings) -> Settings:
-    """The settings; with no database named, those of the `duecall up` that runs in this folder, else of the demo."""
-    if chosen.database_url is not None:
-        return chosen
-    for home in (chosen.duecall_home, _demo_home(chosen)):
-        run_file = home / "run.json"
-        if run_file.exists():
-            offset = (home / OFFSET_FILE).read_text(encoding="ascii")
-            running = json.loads(run_file.read_text(encoding="utf-8"))
-            return Settings(database_url=running["databaseUrl"], duecall_clock_offset_s=float(offset))
-    return chosen
+def _installation() -> tuple[Settings, str]:
+    """The settings of the installation that is meant, and which that is.
+
+    The one of `--home`; else of the named database; else the `duecall up` that runs in this folder; else the demo.
+    """
+    chosen = _settings()
+    if _Given.home is None and chosen.database_url is not None:
+        name = "DATABASE_URL" if chosen.database_worker_url is None else "DATABASE_WORKER_URL"
+        return chosen, f"the system of {name}, database {place_of(chosen.database('worker'))}"
+    homes = {chosen.duecall_home: "the system", _demo_home(chosen): "the demo"}
+    for home, what in homes.items() if _Given.home is None else [(_Given.home, "the system")]:
+        if (running := running_in(home, _say_plainly)) is not None:
+            url, offset_s = running
+            of_this_run = {
+                "database_url": SecretStr(url),
+                "database_worker_url": None,
+                "duecall_clock_offset_s": offset_s,
+            }
+            return chosen.model_copy(update=of_this_run), f"{what} in {home}, database {place_of(url)}"
+    if _Given.home is not None:
+        raise NothingRuns(f"Nothing runs in {_Given.home}. Start it there, or leave --home out.")
+    raise NothingRuns(
+        f"Nothing runs in {' or '.join(map(str, homes))}, and DATABASE_URL is not set: start `duecall up` or `duecall"
+        " demo`, name the folder of one that runs with --home, or set DATABASE_URL."
+    )
+
+
+class NothingRuns(CannotRun):
+    """There is no installation to ask."""
 
 
 def _demo_home(chosen: Settings) -> Path:
@@ -470,13 +562,12 @@ class _until_stopped:  # noqa: N801 - reads as what it does
         self._stopped = False
 
     def __enter__(self) -> Callable[[], bool]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
+        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         return lambda: self._stopped
 
     def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _stop(self, *_: object) -> None:
         if self._stopped:
@@ -491,16 +582,23 @@ def _pause() -> None:
 
 
 def _say(line: str) -> None:
-    _console.print(f"[dim]{machine_now():%H:%M:%S}[/dim] {line}", highlight=False)
+    _console.print(Text.assemble((f"{machine_now():%H:%M:%S}", "dim"), f" {line}"), highlight=False, soft_wrap=True)
 
 
 def _say_plainly(line: str) -> None:
     _console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _fail(line: str, *, code: int = 1) -> NoReturn:
+def _fail(line: str) -> NoReturn:
+    """It could not be done."""
     _complain(line)
-    raise typer.Exit(code)
+    raise typer.Exit(1)
+
+
+def _refuse(line: str) -> NoReturn:
+    """What was typed is wrong."""
+    _complain(line)
+    raise typer.Exit(_WRONG)
 
 
 def _complain(line: str) -> None:

@@ -665,14 +665,19 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
+    return why_not_free(port) is None
+
+
+def why_not_free(port: int) -> str | None:
+    """What keeps a server from listening on this port of 127.0.0.1; None when nothing does."""
     with socket.socket() as candidate:
         # As the servers do: what their clients left in TIME_WAIT does not keep them from coming back.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             candidate.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return None
 
 
 def _program(package: str, inside: str, *on_path: str) -> Path | None:

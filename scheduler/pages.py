@@ -3,7 +3,7 @@
 No number and no name is on any page: what is shown is what an explanation holds, and counts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -23,6 +23,7 @@ from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
+from scheduler.use_cases.backlog import Commands
 from scheduler.use_cases.explain import Carrier, Waiting
 
 STYLES = {
@@ -32,8 +33,18 @@ STYLES = {
     AttemptState.FAILED: "yellow",
     AttemptState.CANCELLED: "magenta",
 }
+_NOT_SOON = timedelta(seconds=10)
+"""A command that has waited so long waits for something that is not there."""
 _LIST_AT_MOST = 3
 """So many zones are named; of more their number is told, and the ends of the day that they span."""
+
+
+# ---- which installation that is
+
+
+def system_line(system: str) -> Text:
+    """On top of a page: of several installations, the one that was asked."""
+    return Text(f"System    {system}", "dim")
 
 
 # ---- an explanation
@@ -182,14 +193,42 @@ def attempt_line(attempt: Attempt) -> str:
 # ---- the state of an installation
 
 
-def status_page(carriers: Sequence[Carrier], companies: Sequence[Waiting], now: datetime) -> RenderableType:
+def status_page(
+    carriers: Sequence[Carrier], companies: Sequence[Waiting], commands: Mapping[UUID, Commands], now: datetime
+) -> RenderableType:
     """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown."""
     lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
     if not carriers:
         lines.append(Text("Carrier   none yet: the first worker that starts makes it known"))
+    total = _all_of(commands)
+    if told := _of_commands(total):
+        lines.append(Text("Commands  ").append(told, "bold yellow"))
+        if total.oldest is not None and total.oldest >= _NOT_SOON:
+            lines.append(
+                Text("          Does Redis answer, and does an intake worker run? Nothing accepted is lost.", "dim")
+            )
     for company in companies:
-        lines += ["", _company(company, carriers, now)]
+        lines += ["", _company(company, carriers, commands.get(company.company_id, Commands()), now)]
     return Group(*lines)
+
+
+def _all_of(commands: Mapping[UUID, Commands]) -> Commands:
+    """Of every company, those that are deleted too."""
+    return Commands(
+        waiting=sum(each.waiting for each in commands.values()),
+        oldest=max((each.oldest for each in commands.values() if each.oldest is not None), default=None),
+        quarantined=sum(each.quarantined for each in commands.values()),
+    )
+
+
+def _of_commands(commands: Commands) -> str:
+    """Those that were accepted and are not applied, in a line; empty when there are none."""
+    told = []
+    if commands.oldest is not None:
+        told.append(f"{commands.waiting} accepted and not applied yet, the oldest for {_span(commands.oldest)}")
+    if commands.quarantined:
+        told.append(f"{commands.quarantined} in quarantine: they failed five times, see QUARANTINE in the logs")
+    return "; ".join(told)
 
 
 def _carrier(carrier: Carrier, now: datetime) -> Text:
@@ -207,7 +246,7 @@ def _carrier(carrier: Carrier, now: datetime) -> Text:
     return line.append(f"{carrier.in_progress} of {carrier.max_calls} calls in progress")
 
 
-def _company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Text:
+def _company(company: Waiting, carriers: Sequence[Carrier], commands: Commands, now: datetime) -> Text:
     text = Text(f"Company   {company.company_id}  ")
     if company.pause_reason is None:
         text.append("runs", "green")
@@ -215,6 +254,8 @@ def _company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Te
         text.append("PAUSED", "bold red").append(f": {company.pause_reason}")
     for name, told in _of_company(company, carriers, now):
         text.append(f"\n  {name:<13} ", "dim").append(told)
+    if told := _of_commands(commands):
+        text.append(f"\n  {'commands':<13} ", "dim").append(told)
     return text
 
 
@@ -248,19 +289,28 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
     }
 
 
-def status_as_json(carriers: Sequence[Carrier], companies: Sequence[Waiting]) -> dict[str, Any]:
+def status_as_json(
+    carriers: Sequence[Carrier], companies: Sequence[Waiting], commands: Mapping[UUID, Commands]
+) -> dict[str, Any]:
     """Names as on the wire; instants in UTC, spans in seconds."""
     return {
         "carriers": [_as_json(asdict(each)) for each in carriers],
-        "companies": [_as_json(asdict(each)) for each in companies],
+        "commands": _as_json(asdict(_all_of(commands))),
+        "companies": [
+            _as_json(asdict(each)) | {"commands": _as_json(asdict(commands.get(each.company_id, Commands())))}
+            for each in companies
+        ],
     }
+
+
+_SPANS = ("late", "oldest")
 
 
 def _as_json(values: dict[str, Any]) -> dict[str, Any]:
     told = {}
     for name, value in values.items():
-        if name == "late":
-            told["lateSeconds"] = None if value is None else value.total_seconds()
+        if name in _SPANS:
+            told[f"{name}Seconds"] = None if value is None else value.total_seconds()
         elif isinstance(value, datetime):
             told[to_camel(name)] = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         else:

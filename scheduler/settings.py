@@ -1,30 +1,60 @@
 """Every environment variable, read once. Nothing else in the product reads the environment."""
 
 import os
+import re
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.policy import Policy, UnsafeTimes
 
 DEVELOPMENT_PEPPER = "development-pepper"
 DEVELOPMENT_FLOWER_AUTH = "operator:operator"
+
+_A_YEAR_S = 366 * 86_400
+Seconds = Annotated[float, Field(gt=0, le=_A_YEAR_S, allow_inf_nan=False)]
+
+_TIMES = {
+    "lease": "dial_lease_s",
+    "settle": "settle_s",
+    "sweep": "sweep_s",
+    "ring_timeout": "ring_timeout_s",
+    "line_gap": "line_gap_s",
+    "connect_timeout": "carrier_connect_timeout_s",
+    "total_timeout": "carrier_total_timeout_s",
+    "max_call": "max_call_s",
+}
+"""Each time of the policy, and the setting that says it."""
+
+_SCHEMES = {"database": ("postgresql", "postgres"), "redis": ("redis", "rediss"), "web": ("http", "https")}
+_EXAMPLES = {
+    "database": "postgresql://user:password@host:5432/name",
+    "redis": "redis://:password@host:6379/0",
+    "web": "https://host",
+}
 
 
 class Settings(BaseSettings):
     """What may be set. A variable is the field's name in capitals; times are seconds, decimals allowed."""
 
-    model_config = SettingsConfigDict(env_prefix="", case_sensitive=False, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="", case_sensitive=False, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     duecall_env: Literal["development", "production"] = "development"
     duecall_home: Path = Path(".duecall")
     """Where embedded servers, run.json and logs live."""
-    duecall_clock_offset_s: float = 0.0
+    duecall_clock_offset_s: float = Field(default=0.0, allow_inf_nan=False)
     """Added to the clock of every process; refused in production."""
+    duecall_instance: str = ""
+    """Which `duecall up` this process belongs to; it knows its own API by it, whoever else answers on that port."""
     duecall_failpoint: str = ""
     """Development only: the process ends itself, as by kill -9, where it has just made this durable."""
 
@@ -42,25 +72,67 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr = SecretStr("")
     """Two, with a comma between them, while one replaces the other; the first is the one that we send."""
     twilio_voice_url: str = ""
-    twilio_cps: float = Field(default=1.0, gt=0)
+    twilio_cps: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     twilio_max_calls: int = Field(default=50, ge=0)
 
     key_pepper: SecretStr = SecretStr(DEVELOPMENT_PEPPER)
     flower_basic_auth: SecretStr = SecretStr(DEVELOPMENT_FLOWER_AUTH)
 
-    dial_lease_s: float = Field(default=60, gt=0)
-    settle_s: float = Field(default=300, gt=0)
-    sweep_s: float = Field(default=10, gt=0)
+    dial_lease_s: Seconds = 60
+    settle_s: Seconds = 300
+    sweep_s: Seconds = 10
     ring_timeout_s: float = Field(default=30, ge=1, le=600)
-    line_gap_s: float = Field(default=600, ge=0)
-    carrier_connect_timeout_s: float = Field(default=3, gt=0)
-    carrier_total_timeout_s: float = Field(default=13, gt=0)
-    max_call_s: float = Field(default=11400, gt=0)
+    line_gap_s: float = Field(default=600, ge=1, le=_A_YEAR_S)
+    """Never none: after an outcome that nobody knows the phone may still be ringing, and all wait for this."""
+    carrier_connect_timeout_s: Seconds = 3
+    carrier_total_timeout_s: Seconds = 13
+    max_call_s: Seconds = 11400
 
     @field_validator("public_url", "twilio_api_url")
     @classmethod
     def _without_a_last_slash(cls, url: str) -> str:
+        _check_url(url, "web")
         return url.rstrip("/")
+
+    @field_validator("database_url", "database_worker_url", "database_owner_url", "database_listen_url")
+    @classmethod
+    def _of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            _check_url(url.get_secret_value(), "database")
+            try:
+                conninfo_to_dict(url.get_secret_value())
+            except psycopg.ProgrammingError:
+                # What it says may quote the password.
+                raise ValueError(f"cannot be read; it looks like {_EXAMPLES['database']}{_ENCODED}") from None
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _of_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            number = _check_url(url.get_secret_value(), "redis").strip("/")
+            if number and not number.isdecimal():
+                raise ValueError(f"names a database that is no number; it looks like {_EXAMPLES['redis']}{_ENCODED}")
+        return url
+
+    @model_validator(mode="after")
+    def _safe_times(self) -> Self:
+        try:
+            _ = self.policy
+        except UnsafeTimes as unsafe:
+            raise ValueError(self._told(unsafe)) from None
+        return self
+
+    def _told(self, unsafe: UnsafeTimes) -> str:
+        """The rule that is broken, in the names and numbers of who sets them."""
+        shorter, longer = (_TIMES[name] for name in (unsafe.shorter, unsafe.longer))
+        least = getattr(self, shorter) + unsafe.by.total_seconds()
+        bound = f"at least {least:g}" if unsafe.by else f"more than {least:g}"
+        return (
+            f"{longer.upper()}={getattr(self, longer):g} is too short beside"
+            f" {shorter.upper()}={getattr(self, shorter):g}: {unsafe.why}. Set {longer.upper()} to {bound},"
+            f" or {shorter.upper()} to less."
+        )
 
     @model_validator(mode="after")
     def _strong_in_production(self) -> Self:
@@ -86,16 +158,7 @@ class Settings(BaseSettings):
     @property
     def policy(self) -> Policy:
         """Raises UnsafeTimes when the times contradict each other."""
-        return Policy(
-            lease=timedelta(seconds=self.dial_lease_s),
-            settle=timedelta(seconds=self.settle_s),
-            sweep=timedelta(seconds=self.sweep_s),
-            ring_timeout=timedelta(seconds=self.ring_timeout_s),
-            line_gap=timedelta(seconds=self.line_gap_s),
-            connect_timeout=timedelta(seconds=self.carrier_connect_timeout_s),
-            total_timeout=timedelta(seconds=self.carrier_total_timeout_s),
-            max_call=timedelta(seconds=self.max_call_s),
-        )
+        return Policy(**{name: timedelta(seconds=getattr(self, setting)) for name, setting in _TIMES.items()})
 
     @property
     def auth_tokens(self) -> tuple[str, ...]:
@@ -125,7 +188,41 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, **variables}
 
 
-class MissingSetting(Exception):
+def place_of(database_url: str) -> str:
+    """Which database that is, for whoever may read it on a screen: without user and password."""
+    parts = urlsplit(database_url)
+    where = "a local socket" if parts.hostname is None else f"{parts.hostname}:{parts.port or 5432}"
+    return f"{parts.path.strip('/') or 'the default one'} at {where}"
+
+
+_ENCODED = "; in a password, characters such as / @ : # % are percent-encoded"
+
+
+def _check_url(url: str, kind: Literal["database", "redis", "web"]) -> str:
+    """The path of a URL of that kind. ValueError says what is wrong, and never more of the URL than its scheme."""
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme.lower() not in _SCHEMES[kind]:
+        begins = (
+            f", and this one begins with {scheme}://" if separator and re.fullmatch(r"[\w.+-]{1,30}", scheme) else ""
+        )
+        allowed = " or ".join(f"{each}://" for each in _SCHEMES[kind])
+        raise ValueError(f"must be a URL that begins with {allowed}{begins}; it looks like {_EXAMPLES[kind]}")
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0:
+            raise ValueError  # noqa: TRY301 - told as the others are
+    except ValueError:
+        raise ValueError(f"has a host or port that cannot be read; it looks like {_EXAMPLES[kind]}{_ENCODED}") from None
+    if kind != "database" and not parts.hostname:
+        raise ValueError(f"names no host; it looks like {_EXAMPLES[kind]}")
+    return parts.path
+
+
+class WrongSettings(Exception):
+    """What is set cannot be used; the message names each variable, what is wrong, and what to set."""
+
+
+class MissingSetting(WrongSettings):
     """A setting without a default is not set."""
 
     def __init__(self, name: str) -> None:
@@ -134,5 +231,14 @@ class MissingSetting(Exception):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process."""
-    return Settings()
+    """The settings of this process. Raises WrongSettings."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        # They hide what they were given: it may be a secret.
+        raise WrongSettings("; ".join(_in_words(each["loc"], each["msg"]) for each in error.errors())) from None
+
+
+def _in_words(where: tuple[int | str, ...], what: str) -> str:
+    said = what.removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{'.'.join(map(str, where)).upper()} {said}".strip()

@@ -17,6 +17,8 @@ _HEALTHY_AFTER_S = 30.0
 """A process that ran so long starts its back-off anew."""
 _GRACE_S = 25.0
 _LARGEST_LOG_BYTES = 10_000_000
+_LAST_LINES = 5
+_LONGEST_LINE = 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,17 @@ class _Kept:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.process: subprocess.Popen[bytes] | None = None
+        self.ended_early = 0
+        """How often in a row it ended before it was healthy."""
         self._started_at = 0.0
         self._back_off = _FIRST_BACK_OFF_S
         self._start_again_at = 0.0
+        self._log_begin = 0
 
     def start(self) -> None:
         _rotate(self.program.log)
         with self.program.log.open("ab") as log:
+            self._log_begin = log.tell()
             self.process = subprocess.Popen(  # noqa: S603 - our own programs, without a shell
                 bound_to_parent(signal.SIGTERM, *self.program.argv),
                 env=dict(self.program.environment),
@@ -61,12 +67,21 @@ class _Kept:
         if status is None:
             return None
         instant = monotonic()
+        self.ended_early += 1
         if instant - self._started_at >= _HEALTHY_AFTER_S:
             self._back_off = _FIRST_BACK_OFF_S
+            self.ended_early = 0
         self.process = None
         self._start_again_at = instant + self._back_off
         self._back_off = min(self._back_off * 2, _LONGEST_BACK_OFF_S)
         return status
+
+    def last_words(self) -> list[str]:
+        """The end of what it has logged since it was started last."""
+        with self.program.log.open("rb") as log:
+            log.seek(self._log_begin)
+            lines = log.read().decode(errors="replace").splitlines()
+        return [line[:_LONGEST_LINE] for line in lines if line.strip()][-_LAST_LINES:]
 
 
 class Supervisor:
@@ -86,6 +101,14 @@ class Supervisor:
         """The process id of a program that runs; None while it waits to be started again."""
         process = self._kept[name].process
         return None if process is None else process.pid
+
+    def gave_up(self, tries: int) -> str | None:
+        """Of a program that ended so often in a row right after its start: which, and its last words."""
+        for name, kept in self._kept.items():
+            if kept.ended_early >= tries:
+                first = f"{name} ended {kept.ended_early} times right after its start. The end of {kept.program.log}:"
+                return "\n  ".join((first, *kept.last_words()))
+        return None
 
     def look(self) -> None:
         """Look after every program once."""

@@ -1,26 +1,30 @@
 """The whole system on one machine: servers, schema, first company, every process, and run.json that names them."""
 
-import contextlib
 import fcntl
 import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
+import redis
 import requests
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from scheduler.clock import clock, monotonic
-from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port, is_free
+from scheduler.domain.refusals import PhoneNumberInvalid
+from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port, is_free, why_not_free
 from scheduler.hashing import Hasher
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.processes import commands, simulator_command
-from scheduler.settings import Settings, environment
+from scheduler.settings import Settings, WrongSettings, environment
 from scheduler.supervisor import Program, Supervisor
 from scheduler.use_cases.installation import Installation, Seeded
 from scheduler.use_cases.keys import Keys
@@ -30,19 +34,39 @@ _SIMULATOR_ACCOUNT = "AC" + "5" * 32
 _SIMULATOR_CPS = 20
 _USUAL_PORTS = {"api": 8000, "flower": 5555}
 _READY_WITHIN_S = 90.0
-OFFSET_FILE = "clock_offset_s"
+_TRIES = 3
+"""A process that ends so often right after its start, before the system is ready, will not stay."""
+_REDIS_ANSWERS_WITHIN_S = 2.0
+_LOOKS_FOR_THE_LOCK = 10
+_BETWEEN_LOOKS_S = 0.05
+
+_RUN_FILE, _OFFSET_FILE, _LOCK_FILE = "run.json", "clock_offset_s", "up.lock"
+_OTHER_ROLES = ("DATABASE_WORKER_URL", "DATABASE_OWNER_URL", "DATABASE_LISTEN_URL")
+_never = threading.Event()
 
 
 class Stopped(Exception):
     """It was told to stop before it was ready."""
 
 
-class AlreadyRunning(Exception):
+class CannotRun(Exception):
+    """The system cannot be run so, here; the message says why and what to do."""
+
+
+class AlreadyRunning(CannotRun):
     """Another one runs in this folder."""
 
 
-class NotReady(Exception):
+class PortTaken(CannotRun):
+    """The port that was asked for cannot be listened on."""
+
+
+class NotReady(CannotRun):
     """The system did not become ready; its logs say why."""
+
+
+class HomeUnusable(CannotRun):
+    """Its folder cannot be made, written or read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +117,7 @@ class System:
         self._home = options.home.absolute()
         self._lock: IO[str] | None = None
         self._servers: list[EmbeddedPostgres | EmbeddedValkey] = []
+        self._instance = secrets.token_hex(8)
         self.supervisor = Supervisor(say)
         self.postgres: EmbeddedPostgres | None = None
         self.valkey: EmbeddedValkey | None = None
@@ -101,6 +126,9 @@ class System:
     def __enter__(self) -> Self:
         try:
             self._start()
+        except OSError as error:
+            self.stop()
+            raise HomeUnusable(_unusable(self._home, error)) from error
         except BaseException:
             self.stop()
             raise
@@ -123,9 +151,7 @@ class System:
         """End every process, then the servers, and remove run.json. Touches nothing of another one in this folder."""
         if self._lock is None:
             return
-        for file in (self._run_file, self._offset_file):
-            with contextlib.suppress(FileNotFoundError):
-                file.unlink()
+        self._forget_run()
         self.supervisor.stop()
         for server in reversed(self._servers):
             server.stop()
@@ -142,12 +168,12 @@ class System:
 
     @property
     def _run_file(self) -> Path:
-        return self._home / "run.json"
+        return self._home / _RUN_FILE
 
     @property
     def _offset_file(self) -> Path:
         """How far this run's clock is ahead, for the commands that look into its database."""
-        return self._home / OFFSET_FILE
+        return self._home / _OFFSET_FILE
 
     @property
     def _data(self) -> Path:
@@ -156,6 +182,12 @@ class System:
     def _start(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        self._forget_run()  # of one that was killed
+        if (port := self._options.port) is not None and (why := why_not_free(port)) is not None:
+            raise PortTaken(
+                f"port {port} on 127.0.0.1 cannot be the API's: {why}. Stop what listens there, name another one with"
+                " --port, or leave --port out: then a free one is found."
+            )
         if self._options.ephemeral:
             for of_before in (self._data, self._home / "logs"):
                 shutil.rmtree(of_before, ignore_errors=True)
@@ -168,7 +200,10 @@ class System:
         simulator_port = None if self._settings.twilio_account_sid else free_port()
         variables = self._variables(database_url, redis_url, ports["api"], simulator_port)
         chosen = self._settings.model_copy(update={"duecall_clock_offset_s": self._options.clock_offset_s})
-        seeded = _seed(chosen, database_url, variables["DEFAULT_CALLER_ID"])
+        try:
+            seeded = _seed(chosen, database_url, variables["DEFAULT_CALLER_ID"])
+        except PhoneNumberInvalid as invalid:
+            raise WrongSettings(f"DEFAULT_CALLER_ID cannot be used: {invalid.message}") from None
         self._start_processes(variables, ports, simulator_port)
         self.running = Running(
             apiUrl=f"http://127.0.0.1:{ports['api']}",
@@ -187,17 +222,19 @@ class System:
 
     def _take_lock(self) -> None:
         """Before anything in the folder is touched: one system a folder."""
-        lock = (self._home / "up.lock").open("a+", encoding="ascii")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        lock = (self._home / _LOCK_FILE).open("a+", encoding="ascii")
+        for _ in range(_LOOKS_FOR_THE_LOCK):
+            if _locked(lock, fcntl.LOCK_EX):
+                break
+            _never.wait(_BETWEEN_LOOKS_S)  # somebody who only asks whether it is held lets it go at once
+        else:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()
             raise AlreadyRunning(
                 f"Duecall runs already in {self._home} (process {holder}). Stop that one with Ctrl-C, or give this one"
                 " a folder of its own: DUECALL_HOME=/some/folder."
-            ) from None
+            )
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -213,7 +250,13 @@ class System:
 
     def _redis_url(self) -> str:
         if self._settings.redis_url is not None:
-            return self._settings.redis_url.get_secret_value()
+            url = self._settings.redis_url.get_secret_value()
+            if (why := _why_redis_is_away(url)) is not None:
+                self._say(
+                    f"WARNING: Redis (REDIS_URL) does not answer: {why}. Commands are accepted and kept, and nothing is"
+                    " applied or dialled until it does; `duecall status` counts what waits"
+                )
+            return url
         self._say("starting a private Valkey")
         self.valkey = EmbeddedValkey(self._data)
         self._servers.append(self.valkey)
@@ -221,7 +264,7 @@ class System:
 
     def _owner_url(self, database_url: str) -> str:
         owner = self._settings.database_owner_url
-        return owner.get_secret_value() if owner is not None else database_url
+        return owner.get_secret_value() if owner is not None and self.postgres is None else database_url
 
     def _port(self, name: str) -> int:
         usual = _USUAL_PORTS[name]
@@ -236,8 +279,12 @@ class System:
             "REDIS_URL": redis_url,
             "DUECALL_HOME": str(self._home),
             "DUECALL_CLOCK_OFFSET_S": repr(self._options.clock_offset_s),
+            "DUECALL_INSTANCE": self._instance,
             "DEFAULT_CALLER_ID": self._settings.default_caller_id or SIMULATOR_CALLER_ID,
         }
+        if self.postgres is not None:
+            # Whatever the environment names for the other roles is another database, and somebody's real one.
+            variables |= dict.fromkeys(_OTHER_ROLES, "")
         if simulator_port is not None:
             api_url = f"http://127.0.0.1:{api_port}"
             variables |= {
@@ -264,16 +311,23 @@ class System:
             )
 
     def _wait_until_ready(self, running: Running) -> None:
-        """Until the API answers, the workers have joined and the simulator listens."""
+        """Until the API answers, and it is ours; Flower answers; and the simulator listens."""
         deadline = monotonic() + _READY_WITHIN_S
-        waited_for = {f"{running.apiUrl}/readyz", f"{running.flowerUrl}/healthcheck"}
+        readyz = f"{running.apiUrl}/readyz"
+        waited_for = {readyz, f"{running.flowerUrl}/healthcheck"}
         if running.simulatorUrl is not None:
             waited_for.add(f"{running.simulatorUrl}/healthz")
+
+        def answers(url: str) -> bool:
+            answer = _asked(url)
+            return answer is not None and (url != readyz or _instance_in(answer) == self._instance)
 
         def all_ready() -> bool:
             if self._stopped():
                 raise Stopped
-            waited_for.difference_update([url for url in waited_for if _answers(url)])
+            waited_for.difference_update([url for url in waited_for if answers(url)])
+            if (why := self.supervisor.gave_up(_TRIES)) is not None:
+                raise NotReady(why)
             if monotonic() > deadline:
                 raise NotReady(
                     f"not ready after {_READY_WITHIN_S:.0f} s: {', '.join(sorted(waited_for))};"
@@ -284,12 +338,61 @@ class System:
         self.supervisor.run(all_ready)
 
     def _write_run_file(self, running: Running) -> None:
+        # First: whoever finds the other file reads both.
+        self._offset_file.write_text(repr(self._options.clock_offset_s), encoding="ascii")
         partial = self._run_file.with_suffix(".partial")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(running), file, indent=2)
         partial.replace(self._run_file)
-        self._offset_file.write_text(repr(self._options.clock_offset_s), encoding="ascii")
+
+    def _forget_run(self) -> None:
+        for file in (self._run_file, self._offset_file):
+            file.unlink(missing_ok=True)
+
+
+def running_in(home: Path, say: Callable[[str], None]) -> tuple[str, float] | None:
+    """The database of the system that runs in this folder, and how many seconds its clock is ahead; None without one.
+
+    One that is being started is waited for, and `say` hears of it. Raises HomeUnusable.
+    """
+    deadline = monotonic() + _READY_WITHIN_S
+    waits = False
+    while True:
+        try:
+            running = json.loads((home / _RUN_FILE).read_text(encoding="utf-8"))
+            return running["databaseUrl"], float((home / _OFFSET_FILE).read_text(encoding="ascii"))
+        except (FileNotFoundError, NotADirectoryError):
+            if not _is_held(home) or monotonic() > deadline:
+                return None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise HomeUnusable(_unusable(home, error)) from error
+        if not waits:
+            say(f"Duecall is being started or stopped in {home}; waiting for it")
+            waits = True
+        _never.wait(_BETWEEN_LOOKS_S)
+
+
+def _is_held(home: Path) -> bool:
+    """Whether a system is up in this folder, ready or not."""
+    try:
+        with (home / _LOCK_FILE).open(encoding="ascii") as lock:
+            return not _locked(lock, fcntl.LOCK_SH)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _locked(lock: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unusable(home: Path, error: Exception) -> str:
+    what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{home} cannot be used: {what.lower()}. Name a folder that you may write with DUECALL_HOME=/some/folder."
 
 
 def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
@@ -302,8 +405,36 @@ def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
         database.close()
 
 
-def _answers(url: str) -> bool:
+def _why_redis_is_away(url: str) -> str | None:
     try:
-        return requests.get(url, timeout=1).ok
-    except requests.RequestException:
-        return False
+        with redis.Redis.from_url(
+            url,
+            socket_timeout=_REDIS_ANSWERS_WITHIN_S,
+            socket_connect_timeout=_REDIS_ANSWERS_WITHIN_S,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            client.ping()
+    except (redis.RedisError, OSError) as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _asked(url: str) -> requests.Response | None:
+    """What is answered, when it is a yes. Asked directly: a proxy that the environment names is not on this machine."""
+    with requests.Session() as session:
+        session.trust_env = False
+        try:
+            answer = session.get(url, timeout=1)
+        except requests.RequestException:
+            return None
+    return answer if answer.ok else None
+
+
+def _instance_in(answer: requests.Response) -> str | None:
+    """Which `duecall up` has answered; None for whatever else listens there."""
+    try:
+        told: Any = answer.json()
+        instance: str | None = told["data"]["instance"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return instance

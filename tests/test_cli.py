@@ -1,10 +1,14 @@
 """What an operator types: explained, counted, paused, resumed; and what is said to wrong words."""
 
+import fcntl
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -14,15 +18,19 @@ import typer.main
 
 from api_shim.routes import health
 from scheduler import cli
+from scheduler.demo.play import print_what_to_try
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import Rank
+from scheduler.domain.command import Answer
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
 from scheduler.settings import settings
+from scheduler.system import Running
 from scheduler.timing import callee_zones
+from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.pauses import Pauses
@@ -336,13 +344,13 @@ def test_a_carrier_that_is_down_stands_on_top_with_its_cause(duecall: Duecall, h
     _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
     a_pending_attempt(house)
     told = duecall("status").told
-    assert told.startswith("Carrier DOWN (NOT_CONNECTED), asked again 2026-04-02 12:05:00 UTC, in 4 min")
+    assert "Carrier DOWN (NOT_CONNECTED), asked again 2026-04-02 12:05:00 UTC, in 4 min" in told
     assert "waiting 1 for the carrier" in told
 
 
 def test_a_carrier_that_has_not_answered_yet_is_down(duecall: Duecall, house: House) -> None:
     _set_breaker(house, Breaker(failures=5, down_until=NOON - timedelta(minutes=5), cause="NOT_CONNECTED"))
-    assert duecall("status").told.startswith("Carrier DOWN (NOT_CONNECTED), asked again now")
+    assert "Carrier DOWN (NOT_CONNECTED), asked again now" in duecall("status").told
 
 
 def test_a_carrier_that_answers_again_is_on_trial_not_down(duecall: Duecall, house: House) -> None:
@@ -374,11 +382,56 @@ def test_status_tells_scripts_the_same(duecall: Duecall, house: House) -> None:
     ]
 
 
+def test_commands_that_are_not_applied_are_counted_with_the_age_of_the_oldest(
+    duecall: Duecall, house: House, now: TestClock
+) -> None:
+    other = of_company(house, seed(house.database, now()))
+    now.move(-timedelta(minutes=3))
+    a_waiting_command(house, None)
+    now.move(timedelta(minutes=2))
+    a_waiting_command(house, None)
+    a_waiting_command(other, None)
+    told = duecall("status").told
+    assert "Commands 3 accepted and not applied yet, the oldest for 3 min" in told
+    assert "Does Redis answer, and does an intake worker run?" in told
+    assert "commands 2 accepted and not applied yet, the oldest for 3 min" in told
+    assert "commands 1 accepted and not applied yet, the oldest for 1 min" in told
+    assert "quarantine" not in told
+    scripts = json.loads(duecall("status --json").out)
+    assert scripts["commands"]["waiting"] == 3
+    assert 180 <= scripts["commands"]["oldestSeconds"] < 240
+    by_company = {each["companyId"]: each["commands"]["waiting"] for each in scripts["companies"]}
+    assert by_company == {str(house.company_id): 2, str(other.company_id): 1}
+
+
+def test_a_command_in_quarantine_is_told_and_counts_as_one_that_waits_no_more(duecall: Duecall, house: House) -> None:
+    command = a_waiting_command(house, None)
+    for _ in range(5):
+        with house.database.transaction() as stores:
+            stores.inbox.count_failure(command.id, house.now())
+    told = duecall("status").told
+    assert "Commands 1 in quarantine" in told
+    assert "not applied yet" not in told
+    assert json.loads(duecall("status --json").out)["commands"] == {
+        "waiting": 0,
+        "oldestSeconds": None,
+        "quarantined": 1,
+    }
+
+
+def test_applied_commands_are_not_counted(duecall: Duecall, house: House) -> None:
+    command = a_waiting_command(house, None)
+    with house.database.transaction() as stores:
+        stores.inbox.answer(command.id, Answer(), None, house.now())
+    assert "ommands" not in duecall("status").told
+
+
 def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pauses, now: TestClock) -> None:
     _in_every_way(house)
+    commands = Backlog(house.database, now).commands()
     pauses.pause(None, "a drill")
     _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
-    told = health._metrics(explain.waiting(), explain.carriers(), redis_is_away=False).decode()
+    told = health._metrics(explain.waiting(), explain.carriers(), commands, redis_is_away=False).decode()
     company = f'{{company_id="{house.company_id}"}}'
     for line in (
         f"duecall_attempts_waiting{company} 1.0",
@@ -388,6 +441,9 @@ def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pa
         f"duecall_attempts_due_for_places{company} 1.0",
         f"duecall_attempts_in_progress{company} 2.0",
         f"duecall_attempts_in_progress_limit{company} 1000.0",
+        f"duecall_commands_waiting{company} 1.0",
+        f"duecall_commands_oldest_seconds{company} 0.0",
+        f"duecall_commands_quarantined{company} 0.0",
         'duecall_carrier_paused{account="1"} 1.0',
         'duecall_carrier_down{account="1"} 1.0',
         'duecall_carrier_on_trial{account="1"} 0.0',
@@ -409,21 +465,28 @@ def _reasons(house: House) -> list[str | None]:
     ]
 
 
+def _what(said: Said) -> str:
+    """What was done; before it stands in which installation."""
+    system, _, what = said.told.partition(": ")
+    assert system.startswith("In the system of DATABASE_URL, database duecall at 127.0.0.1:")
+    return what
+
+
 def test_a_company_is_paused_and_resumed_and_the_others_are_not(duecall: Duecall, house: House, now: TestClock) -> None:
     other = of_company(house, seed(house.database, now()))
     said = duecall(f"pause {house.company_id} --reason 'silence until Monday'")
-    assert (said.code, said.told) == (0, f"Company {house.company_id} is paused: silence until Monday")
+    assert (said.code, _what(said)) == (0, f"Company {house.company_id} is paused: silence until Monday")
     assert _reasons(house) == [None, "silence until Monday"]
     assert _reasons(other) == [None, None]
     said = duecall(f"resume {house.company_id}")
-    assert said.told == f"Company {house.company_id} goes on; it had been paused because: silence until Monday"
+    assert _what(said) == f"Company {house.company_id} goes on; it had been paused because: silence until Monday"
     assert _reasons(house) == [None, None]
 
 
 def test_everything_is_paused_and_resumed(duecall: Duecall, house: House) -> None:
-    assert duecall("pause --all --reason 'a drill'").told == "Everything is paused: a drill"
+    assert _what(duecall("pause --all --reason 'a drill'")) == "Everything is paused: a drill"
     assert _reasons(house) == ["a drill", None]
-    assert duecall("resume --all").told == "Everything goes on; it had been paused because: a drill"
+    assert _what(duecall("resume --all")) == "Everything goes on; it had been paused because: a drill"
     assert _reasons(house) == [None, None]
 
 
@@ -437,7 +500,7 @@ def test_a_second_pause_keeps_the_first_reason_and_says_so(duecall: Duecall, hou
 
 def test_resuming_what_is_not_paused_does_nothing_and_says_so(duecall: Duecall, house: House) -> None:
     said = duecall(f"resume {house.company_id}")
-    assert (said.code, said.told) == (0, f"Company {house.company_id} was not paused")
+    assert (said.code, _what(said)) == (0, f"Company {house.company_id} was not paused")
 
 
 def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, house: House) -> None:
@@ -498,13 +561,23 @@ def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(du
         pytest.param(f"pause {UUID(int=1)} --all --reason x", 2, id="one company and everything"),
         pytest.param(f"resume {UUID(int=1)} --all", 2, id="resume one company and everything"),
         pytest.param("pause --all", 2, id="without a reason"),
-        pytest.param("pause --all --reason ' '", 1, id="with an empty reason"),
-        pytest.param("pause --all --reason '+421 915 123 456 asked'", 1, id="with a number for a reason"),
-        pytest.param(f"pause {UUID(int=1)} --reason 'ada@example.com asked'", 1, id="with an address for a reason"),
-        pytest.param("pause --all --reason 'two\nlines'", 1, id="with a reason of two lines"),
+        pytest.param("pause --all --reason ' '", 2, id="with an empty reason"),
+        pytest.param("pause --all --reason '+421 915 123 456 asked'", 2, id="with a number for a reason"),
+        pytest.param(f"pause {UUID(int=1)} --reason 'ada@example.com asked'", 2, id="with an address for a reason"),
+        pytest.param("pause --all --reason 'two\nlines'", 2, id="with a reason of two lines"),
         pytest.param(f"pause {UUID(int=1)} --reason x", 1, id="pause a company that is not there"),
         pytest.param(f"resume {UUID(int=1)}", 1, id="resume a company that is not there"),
         pytest.param("keys create", 2, id="a key for whom"),
+        pytest.param("keys create --ats ''", 2, id="a key without a name"),
+        pytest.param("keys create --ats '  '", 2, id="a key with a blank name"),
+        pytest.param(f"keys create --company {UUID(int=1)}", 1, id="a key for a company that is not there"),
+        pytest.param(f"numbers add {UUID(int=1)} {NUMBER}", 1, id="a number for a company that is not there"),
+        pytest.param(f"numbers add {UUID(int=1)} 12", 2, id="a number that is none"),
+        pytest.param("up --port 0", 2, id="no port"),
+        pytest.param("up --port 65536", 2, id="a port beyond all ports"),
+        pytest.param("up --at tomorrow", 2, id="a time that cannot be read"),
+        pytest.param("up --at 2026-04-02T10:00", 2, id="a time on nobody's clock"),
+        pytest.param("demo --carrier generous", 2, id="a carrier that is none"),
         pytest.param("status --nonsense", 2, id="an option that is none"),
         pytest.param("nonsense", 2, id="a command that is none"),
     ],
@@ -516,14 +589,68 @@ def test_wrong_words_are_one_line_and_change_nothing(duecall: Duecall, house: Ho
     assert _reasons(house) == [None, None]
 
 
-def test_a_database_that_is_away_is_one_line(
+def test_a_port_that_is_none_is_named_with_what_to_do(duecall: Duecall) -> None:
+    assert duecall("up --port 0").told == "--port is from 1 to 65535; got 0. Leave it out, and a free one is found"
+
+
+def test_the_zone_that_was_meant_is_named(duecall: Duecall) -> None:
+    assert "most like it is Europe/Bratislava" in duecall("up --at '2026-04-02T10:00[Europe/Bratislav]'").told
+
+
+def test_the_release_is_told(duecall: Duecall) -> None:
+    said = duecall("--version")
+    assert (said.out.strip(), said.err, said.code) == (f"duecall {metadata.version('duecall')}", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        pytest.param(("duecall:", "duecall:wrong"), "password authentication failed", id="a wrong password"),
+        pytest.param(("@127.0.0.1", "@no-such-host.invalid"), "failed to resolve host", id="a host that is none"),
+        pytest.param(("/duecall", "/another"), 'database "another" does not exist', id="a database that is none"),
+    ],
+)
+@pytest.mark.parametrize("line", ["status", "pause --all --reason x", "db upgrade", "up"])
+def test_a_database_that_is_away_is_one_line_with_the_reason(
+    duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str, line: str, change: tuple[str, str], why: str
+) -> None:
+    before, after = change
+    monkeypatch.setenv("DATABASE_URL", after.join(postgres_url.rsplit(before, 1)))
+    password = postgres_url.partition("duecall:")[2].partition("@")[0]
+    said = duecall(line)
+    assert (said.out, said.code) == ("", 1)
+    last = said.err.splitlines()[-1]  # `up` says before it what it does
+    assert last.startswith("the database cannot be reached: ")
+    assert why in last
+    assert "Traceback" not in said.err
+    assert password not in said.err
+
+
+def test_a_database_that_is_somebody_elses_is_one_line(
     duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
-    said = duecall("status")
-    assert said.code == 1
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS somebody_elses")
+        connection.execute("CREATE DATABASE somebody_elses")
+    url = postgres_url.rpartition("/")[0] + "/somebody_elses"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE companies (id int)")
+    monkeypatch.setenv("DATABASE_URL", url)
+    said = duecall("db upgrade")
+    assert (said.out, said.code) == ("", 1)
     assert said.err.count("\n") == 1
-    assert "the database cannot be reached" in said.err
+    assert 'relation "companies" already exists' in said.err
+
+
+@pytest.mark.parametrize("home", ["a file", "a file/inside"])
+@pytest.mark.parametrize("line", ["up", "demo --once"])
+def test_a_folder_that_cannot_be_made_is_one_line(duecall: Duecall, folder: Path, line: str, home: str) -> None:
+    (folder / "a file").touch()
+    said = duecall(f"--home '{folder / home}' {line}")
+    assert (said.out, said.code) == ("", 1)
+    assert said.err.count("\n") == 1
+    assert str(folder / home) in said.err
+    assert "DUECALL_HOME" in said.err
 
 
 def test_a_database_without_tables_is_one_line(
@@ -541,9 +668,15 @@ def test_a_database_without_tables_is_one_line(
 def test_settings_that_are_wrong_are_one_line(duecall: Duecall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWILIO_CPS", "none")
     said = duecall("status")
-    assert said.code == 1
+    assert said.code == 2
     assert said.err.startswith("TWILIO_CPS ")
     assert said.err.count("\n") == 1
+
+
+def test_without_the_settings_that_it_needs_the_simulator_says_which(duecall: Duecall) -> None:
+    said = duecall("simulator")
+    assert (said.code, said.err.count("\n")) == (1, 1)
+    assert "TWILIO_ACCOUNT_SID" in said.err
 
 
 def _commands() -> list[str]:
@@ -564,16 +697,127 @@ def test_every_help_has_an_example_of_its_command(duecall: Duecall, command: str
 # ---- which installation is meant
 
 
+def _run_file(home: Path, database_url: str) -> Path:
+    """As a system writes it that is ready, and whose clock runs with ours."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "clock_offset_s").write_text("0.0")
+    file = home / "run.json"
+    file.write_text(json.dumps({"databaseUrl": database_url}))
+    return file
+
+
 def test_without_a_named_database_the_run_file_of_this_folder_names_it_and_else_the_demos(
     duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
     said = duecall("status")
-    assert said.code == 1
+    assert (said.code, said.err.count("\n")) == (1, 1)
     assert "DATABASE_URL is not set" in said.told
-    for home in (folder / "demo", folder):
-        home.mkdir(exist_ok=True)
-        (home / "run.json").write_text(json.dumps({"databaseUrl": postgres_url}))
-        (home / "clock_offset_s").write_text("0.0")
-        assert str(house.company_id) in duecall("status").told
-        (home / "run.json").unlink()
+    for home, what in ((folder / "demo", "the demo"), (folder, "the system")):
+        run_file = _run_file(home, postgres_url)
+        told = duecall("status").told
+        assert str(house.company_id) in told
+        assert told.startswith(f"System {what} in {home}, database duecall at 127.0.0.1:")
+        run_file.unlink()
+
+
+def test_every_answer_names_the_installation_that_was_asked_and_not_its_password(
+    duecall: Duecall, house: House, postgres_url: str
+) -> None:
+    attempt = a_pending_attempt(house)
+    password = postgres_url.partition("duecall:")[2].partition("@")[0]
+    for line in (
+        "status",
+        f"explain {attempt.id}",
+        f"explain {uuid4()}",
+        "pause --all --reason x",
+        "resume --all",
+        "keys create --ats Acme",
+    ):
+        told = duecall(line).told
+        assert "the system of DATABASE_URL, database duecall at 127.0.0.1:" in told, line
+        assert password not in told, line
+
+
+def test_a_named_folder_is_meant_whatever_database_the_environment_names(
+    duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    for name in ("DATABASE_URL", "DATABASE_WORKER_URL"):
+        monkeypatch.setenv(name, "postgresql://nobody@127.0.0.1:1/nothing")
+    _run_file(folder / "a demo", postgres_url)
+    said = duecall(f"--home '{folder / 'a demo'}' pause {house.company_id} --reason x")
+    assert said.code == 0
+    assert _reasons(house) == [None, "x"]
+
+
+def test_a_named_folder_where_nothing_runs_is_one_line_and_nobody_else_is_asked(
+    duecall: Duecall, house: House, folder: Path
+) -> None:
+    said = duecall(f"--home '{folder / 'another'}' pause --all --reason x")
+    assert (said.out, said.code, said.err.count("\n")) == ("", 1, 1)
+    assert f"Nothing runs in {folder / 'another'}" in said.err
+    assert _reasons(house) == [None, None]
+
+
+def test_a_run_file_that_cannot_be_read_is_one_line(
+    duecall: Duecall, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    (folder / "run.json").write_text("{")
+    said = duecall("status")
+    assert (said.out, said.code, said.err.count("\n")) == ("", 1, 1)
+    assert str(folder) in said.err
+
+
+def test_a_system_that_is_being_started_is_waited_for(
+    duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    command = [sys.executable, "-m", "scheduler", "status"]
+    with (folder / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
+            assert asking.stderr is not None
+            assert "being started" in asking.stderr.readline()
+            _run_file(folder, postgres_url)
+            out, err = asking.communicate(timeout=30)
+    assert (asking.returncode, err) == (0, "")
+    assert str(house.company_id) in out
+
+
+def test_the_commands_that_the_demo_prints_reach_the_demo_and_no_other(
+    duecall: Duecall,
+    house: House,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    postgres_url: str,
+) -> None:
+    home = folder / "a demo"
+    a_pending_attempt(house, due_at=NOON + timedelta(hours=1))
+    _run_file(home, postgres_url)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    running = Running(
+        apiUrl="http://127.0.0.1:1",
+        simulatorUrl="http://127.0.0.1:2",
+        flowerUrl="http://127.0.0.1:3",
+        databaseUrl=postgres_url,
+        redisUrl="redis://127.0.0.1:4/0",
+        atsKey="ats",
+        companyKey="key",
+        companyId=str(house.company_id),
+        agentId=str(uuid4()),
+        phoneNumberId=str(uuid4()),
+    )
+    settings.cache_clear()
+    print_what_to_try(running, settings(), home, stays_up=True)
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    typed = [line.partition("duecall ")[2] for line in printed if "duecall --home" in line]
+    assert [line.split()[0] for line in typed] == ["--home"] * 5
+    for line in typed:
+        said = duecall(line)
+        assert said.code == 0, line
+        assert str(home) in said.told
+    sent = [line for line in printed if line.startswith("curl")]
+    assert len(sent) == 4
+    assert all(line.endswith("; echo") for line in sent)

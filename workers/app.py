@@ -7,7 +7,7 @@ from celery.signals import setup_logging
 from kombu import Exchange, Queue
 
 from scheduler.logs import configure
-from scheduler.settings import Settings, settings
+from scheduler.settings import Settings, WrongSettings, settings
 from scheduler.use_cases.bell import QUEUES
 
 KEY_PREFIX = "duecall:"
@@ -58,4 +58,12 @@ def _our_logs(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     configure()
 
 
-app = make_app(settings())
+def _of_this_process() -> Celery:
+    """Wrong settings end the process in one line; Celery would show any other error as a traceback."""
+    try:
+        return make_app(settings())
+    except WrongSettings as wrong:
+        raise SystemExit(str(wrong)) from None
+
+
+app = _of_this_process()

@@ -9,7 +9,7 @@ from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.logs import log
 from scheduler.persistence.database import DUE_CHANNEL, DatabaseAway
-from scheduler.settings import settings
+from scheduler.settings import MissingSetting, settings
 from workers.app import app
 from workers.bell import RedisBell
 
@@ -36,7 +36,12 @@ class Clock(Scheduler):  # type: ignore[misc]
         chosen = settings()
         bell = RedisBell(app, chosen.redis)
         bell.start()
-        self._release = assembly.workshop(chosen, bell).release
+        try:
+            self._release = assembly.workshop(chosen, bell).release
+        except DatabaseAway as away:
+            raise SystemExit(f"the database cannot be reached: {away}") from None
+        except MissingSetting as missing:
+            raise SystemExit(str(missing)) from None
         self._sweep_every = chosen.policy.sweep.total_seconds()
 
     def setup_schedule(self) -> None:

@@ -10,7 +10,6 @@ from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from scheduler import assembly
 from scheduler.assembly import Workshop
-from scheduler.lifecycle.policy import UnsafeTimes
 from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway
 from scheduler.settings import MissingSetting, settings
@@ -93,22 +92,25 @@ def reresolve(_: list[str]) -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
-    _refuse_bad_settings()
+    _must_name_a_carrier()
     queues = set(sender.app.amqp.queues.consume_from)
     if "dial" not in queues:
         return
     if queues != {"dial"} or "solo" not in str(sender.pool_cls):
         raise SystemExit("a dial worker takes no other queue and has pool solo: celery ... -Q dial --pool solo")
-    _Dialler.one = assembly.dialler(settings())
+    try:
+        _Dialler.one = assembly.dialler(settings())
+    except DatabaseAway as away:
+        # Celery only logs what a signal's receiver raises: the worker would take hints for ever and dial none.
+        raise SystemExit(f"the database cannot be reached: {away}") from None
     _Dialler.one.start()
 
 
-def _refuse_bad_settings() -> None:
+def _must_name_a_carrier() -> None:
     """End now, in one line, rather than at every task."""
     try:
         assembly.must_name_a_carrier(settings())
-        _ = settings().policy
-    except (MissingSetting, UnsafeTimes) as error:
+    except MissingSetting as error:
         raise SystemExit(str(error)) from None
 
 

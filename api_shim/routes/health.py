@@ -1,7 +1,8 @@
 """Whether this process lives and can work, and what waits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -13,6 +14,7 @@ from api_shim.errors import SchemaNotReady
 from api_shim.house import house
 from api_shim.openapi import error_answers
 from api_shim.schemas.envelope import Answer, Wire
+from scheduler.use_cases.backlog import Commands
 from scheduler.use_cases.explain import Carrier, Waiting
 
 router = APIRouter(tags=["health"])
@@ -22,6 +24,8 @@ class HealthView(Wire):
     status: Literal["ok"] = "ok"
     degraded: list[str] = Field(default_factory=list)
     """What is away without which everything is still accepted."""
+    instance: str | None = None
+    """Which `duecall up` this process belongs to; null where it is run by itself."""
 
 
 class HealthAnswer(Answer[HealthView]):
@@ -35,7 +39,7 @@ class HealthAnswer(Answer[HealthView]):
     responses={200: {"model": HealthAnswer}},
 )
 async def is_alive(request: Request) -> JSONResponse:
-    return answers.answered(request, HealthView())
+    return answers.answered(request, HealthView(instance=house(request).instance))
 
 
 @router.get(
@@ -49,7 +53,8 @@ async def is_ready(request: Request) -> JSONResponse:
     revision = await here.ask(here.doors.database.schema_revision)
     if revision is None or revision != here.schema_head:
         raise SchemaNotReady
-    return answers.answered(request, HealthView(degraded=["redis"] if here.waiter.is_away else []))
+    degraded = ["redis"] if here.waiter.is_away else []
+    return answers.answered(request, HealthView(degraded=degraded, instance=here.instance))
 
 
 @router.get(
@@ -63,7 +68,8 @@ async def get_metrics(request: Request) -> Response:
     here = house(request)
     counted = await here.ask(here.doors.explain.waiting)
     carriers = await here.ask(here.doors.explain.carriers)
-    told = _metrics(counted, carriers, redis_is_away=here.waiter.is_away)
+    commands = await here.ask(here.doors.backlog.commands)
+    told = _metrics(counted, carriers, commands, redis_is_away=here.waiter.is_away)
     return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -89,7 +95,24 @@ _CARRIER_GAUGES: tuple[tuple[str, str, Callable[[Carrier], int]], ...] = (
 )
 
 
-def _metrics(counted: Sequence[Waiting], carriers: Sequence[Carrier], *, redis_is_away: bool) -> bytes:
+_COMMAND_GAUGES: tuple[tuple[str, str, Callable[[Commands], float]], ...] = (
+    ("waiting", "Commands that were accepted and are not applied yet.", lambda row: row.waiting),
+    (
+        "oldest_seconds",
+        "How long the oldest of them has been waiting.",
+        lambda row: 0 if row.oldest is None else row.oldest.total_seconds(),
+    ),
+    ("quarantined", "Commands that failed five times; an engineer decides.", lambda row: row.quarantined),
+)
+
+
+def _metrics(
+    counted: Sequence[Waiting],
+    carriers: Sequence[Carrier],
+    commands: Mapping[UUID, Commands],
+    *,
+    redis_is_away: bool,
+) -> bytes:
     """Numbers by company id and by the place of a carrier account, and nothing about a person."""
     registry = CollectorRegistry()
     for name, says, number in _GAUGES:
@@ -107,5 +130,10 @@ def _metrics(counted: Sequence[Waiting], carriers: Sequence[Carrier], *, redis_i
         gauge = Gauge(f"duecall_carrier_{name}", says, ["account"], registry=registry)
         for place, carrier in enumerate(carriers, start=1):
             gauge.labels(str(place)).set(stands(carrier))
+    for name, says, told in _COMMAND_GAUGES:
+        gauge = Gauge(f"duecall_commands_{name}", says, ["company_id"], registry=registry)
+        # Nought, too, is told: a gauge that goes away keeps its last number on the screens.
+        for company_id in {*commands, *(row.company_id for row in counted)}:
+            gauge.labels(str(company_id)).set(told(commands.get(company_id, Commands())))
     Gauge("duecall_redis_away", "1 while nobody waits for answers over Redis.", registry=registry).set(redis_is_away)
     return generate_latest(registry)

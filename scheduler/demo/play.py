@@ -1,5 +1,7 @@
 """The demo: sample calls on private servers and a simulated carrier, shown live and held against what must be."""
 
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,7 +19,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
-from scheduler.system import Running, System
+from scheduler.system import Running, Stopped, System
 from scheduler.use_cases.explain import Explain
 
 _ENDS_WITHIN_S = 60.0
@@ -28,6 +30,7 @@ _LATER = timedelta(minutes=5)
 def run(system: System, chosen: Settings, *, carrier: str, stopped: Callable[[], bool]) -> bool:
     """Send the sample calls, show them until all stand as expected or a minute is over. True: all do.
 
+    Raises Stopped when it is stopped before: then nothing is proven, and nothing disproven.
     `chosen` are the settings of the demo's own processes, its moved clock included.
     """
     assert system.running is not None
@@ -52,6 +55,8 @@ def run(system: System, chosen: Settings, *, carrier: str, stopped: Callable[[],
                 return all(row.is_over(now()) or (row.is_as_expected and not row.deleted) for row in rows)
 
             system.supervisor.run(over)
+            if stopped():
+                raise Stopped
             never = stage.judge(rows)
             live.update(table(console, rows, now(), over=True))
     finally:
@@ -99,8 +104,9 @@ def _told_the_end(console: Console, system: System, rows: list[Row], never: list
     return as_expected
 
 
-def print_what_to_try(running: Running, chosen: Settings, *, stays_up: bool) -> None:
-    """An explanation of a call that waits, and the commands that a newcomer can paste."""
+def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_up: bool) -> None:
+    """An explanation of a call that waits, and the commands that a newcomer can paste; each names the demo's folder."""
+    duecall = f"{_duecall()} --home {shlex.quote(str(home))}"
     now = clock(chosen.duecall_clock_offset_s)
     database = Database(running.databaseUrl, pool_size=1)
     console = terminal()
@@ -109,15 +115,15 @@ def print_what_to_try(running: Running, chosen: Settings, *, stays_up: bool) -> 
         if attempt is None:
             return
         explain = Explain(database, Hasher(chosen.key_pepper.get_secret_value()), chosen.policy, now)
-        console.print(f"\n$ {_duecall()} explain {attempt.id}", style="bold", soft_wrap=True)
+        console.print(f"\n$ {duecall} explain {attempt.id}", style="bold", soft_wrap=True)
         console.print(pages.explanation_page(explain.explanation_of(attempt.id), now()))
     finally:
         database.close()
     if stays_up:
-        lines = [*_to_type(running, attempt), *_to_send(running, attempt)]
+        lines = [*_to_type(duecall, running, attempt), *_to_send(running, attempt)]
         console.print("\nTry in another terminal:\n")
     else:
-        lines = _to_type(running, attempt)
+        lines = _to_type(duecall, running, attempt)
         console.print("\nWithout ONCE=1 it stays up; then try in another terminal, with the ids of that run:\n")
     for says, line in lines:
         console.print(f"  [dim]# {says}[/dim]", soft_wrap=True)
@@ -132,8 +138,7 @@ def _one_that_waits(database: Database) -> Attempt | None:
     return max(pending, key=lambda each: each.due_at, default=None)
 
 
-def _to_type(running: Running, attempt: Attempt) -> list[tuple[str, str]]:
-    duecall = _duecall()
+def _to_type(duecall: str, running: Running, attempt: Attempt) -> list[tuple[str, str]]:
     return [
         ("why has this person not been called yet?", f"{duecall} explain {attempt.id}"),
         ("what waits, and for what?", f"{duecall} status"),
@@ -152,17 +157,19 @@ def _to_send(running: Running, attempt: Attempt) -> list[tuple[str, str]]:
         ' "phoneNumber": "+421915654321", "gdprExpiryDate": "2030-01-01"}}'
     )
     return [
-        ("a call of your own", f"{api} {running.apiUrl}/interviews -d '{body}'"),
-        ("move that call; 204", f"{api} -i -X PATCH {its_url} -d '{moved}'"),
-        ("delete it; 204, and no phone rings for it", f"{api} -i -X DELETE {its_url}"),
-        ("who was rung, by the carrier's own ledger", f"curl -s {running.simulatorUrl}/ledger"),
+        ("a call of your own", f"{api} {running.apiUrl}/interviews -d '{body}'; echo"),
+        ("move that call; 204", f"{api} -i -X PATCH {its_url} -d '{moved}'; echo"),
+        ("delete it; 204, and no phone rings for it", f"{api} -i -X DELETE {its_url}; echo"),
+        ("who was rung, by the carrier's own ledger", f"curl -s {running.simulatorUrl}/ledger; echo"),
     ]
 
 
 def _duecall() -> str:
     """The command as it can be typed from here."""
     beside = Path(sys.executable).with_name("duecall")
-    try:
-        return str(beside.relative_to(Path.cwd()))
-    except ValueError:
+    if shutil.which("duecall") == str(beside):
         return "duecall"
+    try:
+        return shlex.quote(str(beside.relative_to(Path.cwd())))
+    except ValueError:
+        return shlex.quote(str(beside))

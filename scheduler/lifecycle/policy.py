@@ -30,7 +30,11 @@ LIST_MARGIN = timedelta(seconds=5)
 
 
 class UnsafeTimes(Exception):
-    """The times of the dial protocol contradict each other."""
+    """The times of the dial protocol contradict each other: `longer` must exceed `shorter`, by `by` at least."""
+
+    def __init__(self, shorter: str, longer: str, by: timedelta, why: str) -> None:
+        self.shorter, self.longer, self.by, self.why = shorter, longer, by, why
+        super().__init__(f"{shorter} must be shorter than {longer}: {why}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +52,19 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Raise UnsafeTimes, naming both settings, when the order among them would break the protocol."""
-        for shorter, longer, why in (
-            ("connect_timeout", "total_timeout", "connecting is a part of the whole request"),
-            ("total_timeout", "lease", "a POST must be over before its lease is"),
-            ("lease", "settle", "a call must have had time to appear before its outcome is given up"),
+        none = timedelta()
+        for shorter, longer, by, why in (
+            ("connect_timeout", "total_timeout", none, "connecting is a part of the whole request"),
+            (
+                "total_timeout",
+                "lease",
+                SEND_SPAN,
+                "a POST must be over before its lease is, wherever in a claim's second it is sent",
+            ),
+            ("lease", "settle", none, "a call must have had time to appear before its outcome is given up"),
         ):
-            if getattr(self, shorter) >= getattr(self, longer):
-                raise UnsafeTimes(f"{shorter} must be shorter than {longer}: {why}.")
-        if self.total_timeout + SEND_SPAN > self.lease:
-            raise UnsafeTimes("lease must be longer than total_timeout by the second within which a claim is sent.")
+            if getattr(self, shorter) >= getattr(self, longer) or getattr(self, shorter) + by > getattr(self, longer):
+                raise UnsafeTimes(shorter, longer, by, why)
 
     @property
     def room(self) -> timedelta:

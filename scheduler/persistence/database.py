@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -131,10 +132,10 @@ class Database:
                     connection.execute(_ON_BEHALF_OF, _settings_of(principal))
                 yield Stores.of(connection)
         except (OperationalError, PoolTimeoutError) as error:
-            raise DatabaseAway(_kind(error)) from error
+            raise DatabaseAway(reason_of(error)) from error
         except DBAPIError as error:
             if error.connection_invalidated:
-                raise DatabaseAway(_kind(error)) from error
+                raise DatabaseAway(reason_of(error)) from error
             raise
 
     def clock_is_right(self) -> bool:
@@ -168,7 +169,7 @@ class Database:
                 ).scalar_one_or_none()
                 return revision
         except (OperationalError, PoolTimeoutError) as error:
-            raise DatabaseAway(_kind(error)) from error
+            raise DatabaseAway(reason_of(error)) from error
 
     def close(self) -> None:
         self._engine.dispose()
@@ -186,6 +187,12 @@ def _settings_of(principal: Principal) -> dict[str, str]:
     return {"principal_id": str(principal.id), "company_id": "" if company_id is None else str(company_id)}
 
 
-def _kind(error: Exception) -> str:
-    original = getattr(error, "orig", None)
-    return type(original or error).__name__
+def reason_of(error: Exception) -> str:
+    """Why, in a line: what libpq says of a connection, which names host, database and role; else the kind alone.
+
+    What the server says may quote what was stored, and comes with a code.
+    """
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, psycopg.OperationalError) and original.sqlstate is None and str(original):
+        return str(original).splitlines()[0].removeprefix("connection failed: ").strip()
+    return type(original).__name__

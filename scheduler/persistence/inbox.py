@@ -1,5 +1,6 @@
 """The inbox: commands that were accepted, in the order of their acceptance, and what became of them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -148,6 +149,20 @@ class Inbox:
             .returning(inbox.c.id, inbox.c.seq)
         )
         return [row.id for row in sorted(rows, key=lambda row: row.seq)]
+
+    def count_unapplied(self) -> Sequence[Row[Any]]:
+        """Per company with any: how many wait, since when the oldest of them does, how many are in quarantine."""
+        waits = inbox.c.quarantined_at.is_(None)
+        return self._connection.execute(
+            select(
+                inbox.c.company_id,
+                func.count().filter(waits).label("waiting"),
+                func.min(inbox.c.received_at).filter(waits).label("oldest_at"),
+                func.count().filter(~waits).label("quarantined"),
+            )
+            .where(inbox.c.applied_at.is_(None))
+            .group_by(inbox.c.company_id)
+        ).all()
 
     def interviews_with_waiting(self, interview_ids: list[UUID]) -> frozenset[UUID]:
         """Those of the interviews for which a command was accepted and not yet applied."""

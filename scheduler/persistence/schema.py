@@ -9,8 +9,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from scheduler.persistence.database import with_driver
+from scheduler.persistence.database import DatabaseAway, reason_of, with_driver
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -19,15 +20,30 @@ class SchemaDrift(Exception):
     """The tables in the code and the migrations say different things."""
 
 
+class SchemaNotMade(Exception):
+    """The database could not be brought to this release's schema; nothing in it was changed."""
+
+
 def head() -> str | None:
     """The newest migration that this release knows."""
     return ScriptDirectory.from_config(_config(None)).get_current_head()
 
 
 def upgrade(url: str) -> None:
-    """Bring the database to this release's schema. Safe to run twice, and from several processes at once."""
-    with _connection(url) as connection:
-        command.upgrade(_config(connection), "head")
+    """Bring the database to this release's schema. Safe to run twice, and from several processes at once.
+
+    Raises DatabaseAway, and SchemaNotMade for one that is not ours, or whose role may not make tables.
+    """
+    try:
+        with _connection(url) as connection:
+            command.upgrade(_config(connection), "head")
+    except OperationalError as error:
+        raise DatabaseAway(reason_of(error)) from error
+    except DBAPIError as error:
+        # Of tables, roles and versions; no row of anybody's is touched before the schema stands.
+        raise SchemaNotMade(str(error.orig).splitlines()[0]) from error
+    except CommandError as error:
+        raise SchemaNotMade(f"{error}; a later release has been here, or another program") from error
 
 
 def check(url: str) -> None:

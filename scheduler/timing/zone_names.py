@@ -1,5 +1,6 @@
 """Which names name a clock on which people live."""
 
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
 from io import BytesIO
@@ -32,6 +33,10 @@ _ALIASES = {
     if target in PLACES and alias not in PLACES and "/" in alias
 }
 """Old name -> canonical name, from the links of the same data (Asia/Calcutta -> Asia/Kolkata)."""
+
+_ALIKE = 0.85
+"""Of two names; below it what is meant is a guess."""
+_LONGEST = 64
 
 _AS_WRITTEN = {name.lower(): name for name in (*PLACES, *_ALIASES)}
 
@@ -90,4 +95,9 @@ def _fault(name: str) -> str:
         return "it must be an Area/City name such as Europe/Bratislava, not an abbreviation or a country"
     if name.lower().startswith("etc/"):
         return "it names no place; name the Area/City on whose clock the person lives"
-    return "no such zone is known"
+    alike = get_close_matches(name.lower()[:_LONGEST], _AS_WRITTEN, n=1, cutoff=_ALIKE)
+    return (
+        f"no such zone is known; most like it is {check_zone(_AS_WRITTEN[alike[0]])}"
+        if alike
+        else "no such zone is known"
+    )

@@ -8,6 +8,7 @@ from scheduler.clock import Now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.company import Company, NewCompany
 from scheduler.domain.principal import KeyKind
+from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.agents import add_agent
@@ -80,9 +81,11 @@ class Installation:
             return company.id, _new_agent(stores, company, number_id, now).id
 
     def add_number(self, company_id: UUID, number: str) -> UUID:
-        """Another number that the company may call from. Raises PhoneNumberInvalid."""
+        """Another number that the company may call from. Raises PhoneNumberInvalid, NotFound."""
         e164 = callee_zones.read_number(number).e164
         with self._database.transaction() as stores:
+            if stores.companies.get(company_id) is None:
+                raise NotFound("There is no such company.", resourceType="company", resourceId=str(company_id))
             return stores.phone_numbers.add(uuid4(), company_id, e164, self._now())
 
 

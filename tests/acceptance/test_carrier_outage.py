@@ -43,7 +43,7 @@ def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
         assert len(whole.client.rings_of(number)) == 1
     ((not_placed,),) = whole.rows("SELECT count(*) FROM attempt_history WHERE event = 'not_placed'")
     assert not_placed >= 5, "the outage was over before anybody was called"
-    assert whole.duecall("status").startswith("Carrier   takes calls")
+    assert "Carrier   takes calls" in whole.duecall("status")
 
 
 def test_of_an_outage_with_answers_only_what_was_on_its_way_is_spent(whole: WholeSystem) -> None:
@@ -63,4 +63,4 @@ def test_of_an_outage_with_answers_only_what_was_on_its_way_is_spent(whole: Whol
     for interview_id in unspent:
         (attempt,) = whole.client.attempts(interview_id)
         assert (attempt["status"], attempt["retryNumber"]) == ("COMPLETED", 0)
-    assert whole.duecall("status").startswith("Carrier   takes calls")
+    assert "Carrier   takes calls" in whole.duecall("status")

@@ -163,7 +163,7 @@ def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestCloc
 
 
 def test_it_is_ready_at_this_releases_schema_and_not_at_another(intake: Intake) -> None:
-    assert intake.client.get("/readyz").json()["data"] == {"status": "ok", "degraded": []}
+    assert intake.client.get("/readyz").json()["data"] == {"status": "ok", "degraded": [], "instance": None}
     [[revision]] = intake.ask("SELECT version_num FROM alembic_version")
     intake.change("UPDATE alembic_version SET version_num = 'another'")
     try:

@@ -1,0 +1,242 @@
+"""How Duecall starts, or says in a line why it does not; as processes of its own, as an operator starts them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+from pydantic import SecretStr
+
+from scheduler.clock import monotonic
+from scheduler.embedded import EmbeddedPostgres, free_port
+from scheduler.processes import commands
+from scheduler.settings import Settings
+from scheduler.supervisor import Program, Supervisor
+from scheduler.system import NotReady, Options, PortTaken, System, _instance_in
+from tests.acceptance.conftest import Client
+from tests.conftest import wait_until
+from tests.servers import a_door
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+NO_REDIS = "redis://127.0.0.1:1/0"
+PRIVATE = Settings(database_url=None, redis_url=None, twilio_account_sid="")
+
+
+def _environment(**variables: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "REDIS_"))}
+    return {**kept, **variables}
+
+
+@contextmanager
+def duecall(words: str, home: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, run as it is typed; ended at the end."""
+    environment = _environment(DUECALL_HOME=str(home), **variables)
+    command = [sys.executable, *words.split()]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+# ---- what is refused before anything starts
+
+
+ENTRY_POINTS: Mapping[str, Sequence[str]] = {
+    **{name: argv[1:] for name, argv in commands(api_port=free_port(), flower_port=free_port()).items()},
+    **{words: ("-m", "scheduler", *words.split()) for words in ("up", "demo", "status", "simulator")},
+}
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_unsafe_times_are_refused_at_start_by_every_process(name: str, tmp_path: Path) -> None:
+    environment = _environment(
+        DIAL_LEASE_S="1",
+        DUECALL_HOME=str(tmp_path),
+        DATABASE_URL=NOWHERE,
+        REDIS_URL=NO_REDIS,
+        TWILIO_ACCOUNT_SID="AC1",
+        TWILIO_AUTH_TOKEN="a token",
+    )
+    done = subprocess.run(
+        [sys.executable, *ENTRY_POINTS[name]], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode not in {0, -signal.SIGTERM}
+    assert "DIAL_LEASE_S=1 is too short beside CARRIER_TOTAL_TIMEOUT_S=13" in said
+    assert "Set DIAL_LEASE_S to at least 14" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "up.lock").exists()
+
+
+@pytest.mark.parametrize("name", ["dial", "clock"])
+def test_who_cannot_work_without_the_database_ends_in_one_line_and_is_started_again(name: str) -> None:
+    """Celery swallows what a worker's start raises: one that stayed would take hints and dial nobody."""
+    environment = _environment(
+        DATABASE_URL=NOWHERE, REDIS_URL=NO_REDIS, TWILIO_ACCOUNT_SID="AC1", TWILIO_AUTH_TOKEN="a token"
+    )
+    done = subprocess.run(
+        [sys.executable, *ENTRY_POINTS[name]], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "the database cannot be reached: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_refused_at_start_by_its_number(tmp_path: Path) -> None:
+    with a_door() as door:
+        port = door.getsockname()[1]
+        said: list[str] = []
+        with (
+            pytest.raises(PortTaken, match=rf"port {port} on 127\.0\.0\.1 cannot be the API's: address already in use"),
+            System(Options(home=tmp_path, port=port), PRIVATE, said.append),
+        ):
+            pytest.fail("it runs on somebody else's port")
+    assert said == [], "nothing was begun"
+
+
+# ---- what does not stay up
+
+
+class _Somebody(BaseHTTPRequestHandler):
+    """Another Duecall's API, as far as anybody can tell."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"success": true, "data": {"status": "ok", "instance": "another"}}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_another_ones_api_on_our_port_is_never_announced_as_ours(tmp_path: Path) -> None:
+    port = free_port()
+    others: list[HTTPServer] = []
+
+    def say(line: str) -> None:
+        if line == "starting the processes":  # the port was looked at before
+            others.append(HTTPServer(("127.0.0.1", port), _Somebody))
+            threading.Thread(target=others[0].serve_forever, daemon=True).start()
+
+    with (
+        pytest.raises(NotReady) as why,
+        System(Options(home=tmp_path, port=port), PRIVATE, say),
+    ):
+        pytest.fail("it announced somebody else's API")
+    assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok
+    others[0].shutdown()
+    others[0].server_close()
+    assert "api ended 3 times right after its start" in str(why.value)
+    assert "address already in use" in str(why.value)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_process_that_ends_again_and_again_at_the_first_start_is_given_up_with_its_last_words(tmp_path: Path) -> None:
+    options = Options(home=tmp_path, variables={"DIAL_LEASE_S": "1"})
+    began = monotonic()
+    with pytest.raises(NotReady, match="ended 3 times right after its start") as why, System(options, PRIVATE, print):
+        pytest.fail("it is up with unsafe times")
+    assert "DIAL_LEASE_S=1 is too short" in str(why.value)
+    assert monotonic() - began < 60
+
+
+def test_a_running_system_starts_again_what_ends_however_often(tmp_path: Path) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(said.append)
+    argv = (sys.executable, "-c", "print('its last words')")
+    log = tmp_path / "brief.log"
+    supervisor.start(Program(name="brief", argv=argv, environment=_environment(), log=log))
+    try:
+        supervisor.run(lambda: len(said) >= 3)
+        assert supervisor.gave_up(4) is None
+        told = supervisor.gave_up(3)
+        assert told is not None
+        assert told.startswith("brief ended 3 times")
+        assert told.endswith("its last words")
+        supervisor.run(lambda: len(said) >= 4)
+    finally:
+        supervisor.stop()
+
+
+# ---- what it starts with
+
+
+def test_a_private_system_speaks_to_its_own_database_alone_and_knows_its_own_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATABASE_WORKER_URL", "DATABASE_OWNER_URL", "DATABASE_LISTEN_URL"):
+        monkeypatch.setenv(name, NOWHERE)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with System(Options(home=tmp_path, ephemeral=True), Settings(), print) as system:
+        assert system.running is not None
+        client = Client(system.running)
+        assert _instance_in(client.get("/readyz")) == system._instance
+        assert _instance_in(client.get("/healthz")) == system._instance
+        # A worker with another database would never answer.
+        assert client.post(client.interview("+421915300001")).status_code == 201
+
+
+def test_without_redis_it_warns_and_runs_and_status_counts_what_waits(
+    tmp_path: Path, postgres: EmbeddedPostgres, postgres_url: str
+) -> None:
+    chosen = Settings(database_url=SecretStr(postgres_url), redis_url=SecretStr(NO_REDIS), twilio_account_sid="")
+    said: list[str] = []
+    with System(Options(home=tmp_path), chosen, said.append) as system:
+        assert system.running is not None
+        client = Client(system.running)
+        assert client.get("/readyz").json()["data"]["degraded"] == ["redis"]
+        assert client.post(client.interview("+421915300001")).status_code == 202
+        done = subprocess.run(
+            [sys.executable, "-m", "scheduler", "--home", str(tmp_path), "status"],
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    (warning,) = [line for line in said if line.startswith("WARNING")]
+    assert "Redis (REDIS_URL) does not answer" in warning
+    assert "Connection refused" in warning
+    assert "1 accepted and not applied yet, the oldest for" in done.stdout
+
+
+# ---- Ctrl-C
+
+
+@pytest.mark.parametrize("imported", ["typer", "sqlalchemy", "fastapi"])
+def test_ctrl_c_while_the_command_is_being_read_shows_no_traceback(imported: str, tmp_path: Path) -> None:
+    with duecall("-X importtime -m scheduler demo", tmp_path) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == imported:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("reached", ["run.json", "up.lock"])
+def test_ctrl_c_stops_the_demo_on_its_way_without_a_verdict(reached: str, tmp_path: Path) -> None:
+    with duecall("-m scheduler demo", tmp_path) as process:
+        wait_until((tmp_path / "demo" / reached).exists, seconds=60, says=f"there is {reached}")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in err
+    for verdict in ("stand as expected", "must be", "nobody was rung twice"):
+        assert verdict not in out + err
+    assert "Traceback" not in err

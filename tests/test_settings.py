@@ -1,0 +1,133 @@
+"""What the environment may say; what it may not is refused in its own names, and no secret is quoted."""
+
+import pytest
+
+from scheduler.lifecycle.policy import Policy
+from scheduler.settings import MissingSetting, Settings, WrongSettings, place_of, settings
+
+
+def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    """What is said to these variables, in the one line that every process ends with."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    with pytest.raises(WrongSettings) as refused:
+        settings()
+    said = str(refused.value)
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        pytest.param(
+            {"DIAL_LEASE_S": "1"},
+            "DIAL_LEASE_S=1 is too short beside CARRIER_TOTAL_TIMEOUT_S=13: a POST must be over before its lease is,"
+            " wherever in a claim's second it is sent. Set DIAL_LEASE_S to at least 14, or CARRIER_TOTAL_TIMEOUT_S to"
+            " less.",
+            id="the POST outlives the lease",
+        ),
+        pytest.param({"DIAL_LEASE_S": "13.5"}, "Set DIAL_LEASE_S to at least 14", id="no second is left to send in"),
+        pytest.param(
+            {"CARRIER_CONNECT_TIMEOUT_S": "13"},
+            "Set CARRIER_TOTAL_TIMEOUT_S to more than 13, or CARRIER_CONNECT_TIMEOUT_S to less.",
+            id="connecting takes all the time",
+        ),
+        pytest.param({"SETTLE_S": "60"}, "Set SETTLE_S to more than 60", id="given up as soon as the lease is over"),
+        pytest.param({"LINE_GAP_S": "0"}, "LINE_GAP_S must be greater than or equal to 1", id="no gap on a line"),
+        pytest.param({"SETTLE_S": "inf"}, "SETTLE_S must be a finite number", id="for ever"),
+        pytest.param({"SWEEP_S": "1e300"}, "SWEEP_S must be less than", id="for aeons"),
+        pytest.param({"TWILIO_CPS": "nan"}, "TWILIO_CPS must be a finite number", id="no number"),
+        pytest.param(
+            {"RING_TIMEOUT_S": "0", "TWILIO_CPS": "x"}, "; RING_TIMEOUT_S must be", id="several are told together"
+        ),
+        pytest.param({"DUECALL_ENV": "prod"}, "DUECALL_ENV must be 'development' or 'production'", id="an environment"),
+        pytest.param({"PUBLIC_URL": "duecall.example.com"}, "PUBLIC_URL must be a URL that begins", id="no scheme"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_the_names_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str
+) -> None:
+    assert says in _refusal(monkeypatch, **variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "says"),
+    [
+        ("DATABASE_URL", "mysql://u:secret@h/x", "begins with mysql://"),
+        ("DATABASE_URL", "postgresql+psycopg://u:secret@h/x", "begins with postgresql+psycopg://"),
+        ("DATABASE_URL", "secret", "it looks like postgresql://"),
+        ("DATABASE_URL", "my secret://x", "it looks like postgresql://"),
+        ("DATABASE_URL", "postgresql://u:sec/ret@h/x", "percent-encoded"),
+        ("DATABASE_URL", "postgresql://u:secret@h:99999/x", "a host or port that cannot be read"),
+        ("DATABASE_URL", "postgresql://u:secret@h:0/x", "a host or port that cannot be read"),
+        ("DATABASE_URL", "postgresql://u:secret%ZZ@h/x", "cannot be read"),
+        ("DATABASE_URL", "postgresql://u:secret@h/x?nonsense=1", "cannot be read"),
+        ("DATABASE_LISTEN_URL", "redis://:secret@h/0", "begins with redis://"),
+        ("REDIS_URL", "localhost:6379", "it looks like redis://"),
+        ("REDIS_URL", "redis://:secret@h/name", "a database that is no number"),
+        ("REDIS_URL", "redis://:secret@h:port/0", "a host or port that cannot be read"),
+        ("REDIS_URL", "redis://", "names no host"),
+        ("TWILIO_API_URL", "ftp://h", "begins with ftp://"),
+    ],
+)
+def test_a_url_that_is_none_is_refused_by_name_and_its_password_is_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, says: str
+) -> None:
+    said = _refusal(monkeypatch, **{name: url})
+    assert said.startswith(f"{name} ")
+    assert says in said
+    assert "secret" not in said
+    assert "sec/" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("DATABASE_URL", "postgresql://u:p%40ss@h/x"),
+        ("DATABASE_URL", "postgres://h:5433/x?sslmode=require"),
+        ("DATABASE_URL", "postgresql:///x?host=/run/postgresql"),
+        ("DATABASE_URL", "postgresql://u:p@[::1]:5432/x"),
+        ("REDIS_URL", "rediss://:p@h:6380/1"),
+        ("REDIS_URL", "redis://h"),
+    ],
+)
+def test_a_url_that_is_one_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    monkeypatch.setenv(name, url)
+    taken = getattr(Settings(), name.lower())
+    assert taken.get_secret_value() == url
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "DIAL_LEASE_S", "PUBLIC_URL"):
+        monkeypatch.setenv(name, "")
+    chosen = Settings()
+    assert chosen.policy == Policy()
+    with pytest.raises(MissingSetting, match="DATABASE_URL"):
+        chosen.database("api")
+
+
+def test_times_that_are_safe_together_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {
+        "CARRIER_CONNECT_TIMEOUT_S": "0.5",
+        "CARRIER_TOTAL_TIMEOUT_S": "1.5",
+        "DIAL_LEASE_S": "2.5",
+        "SETTLE_S": "3",
+        "LINE_GAP_S": "1",
+    }.items():
+        monkeypatch.setenv(name, seconds)
+    assert Settings().policy.lease.total_seconds() == 2.5
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql://u:secret@db.example.com/x", "x at db.example.com:5432"),
+        ("postgresql://u:secret@127.0.0.1:21000/duecall", "duecall at 127.0.0.1:21000"),
+        ("postgresql://u:secret@h", "the default one at h:5432"),
+        ("postgresql:///x?host=/run", "x at a local socket"),
+    ],
+)
+def test_a_database_is_named_without_user_and_password(url: str, place: str) -> None:
+    assert place_of(url) == place
