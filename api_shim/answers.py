@@ -74,7 +74,8 @@ def applied(request: Request, command: Command, metadata: dict[str, Any], header
         return errors.refused(request, command.answer.refusal, headers)
     status, data = _done(request, command, metadata)
     if data is None:
-        return Response(status_code=status, headers=dict(headers))
+        tag = {} if command.answer.etag is None else {"ETag": command.answer.etag}
+        return Response(status_code=status, headers={**tag, **headers})
     return answered(request, data, status, headers)
 
 

@@ -1,5 +1,6 @@
 """What the public document says of the answers of a route."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -35,9 +36,27 @@ _REPLAYED = {
 _LOCATION = {"Location": {"description": "Where to ask for what becomes of it.", "schema": {"type": "string"}}}
 
 
-def command_answers(done: HTTPStatus, model: type[Answer[Any]] | None, says: str, *refusals: type[Refused]) -> Told:
-    """The answers of a command route: done, accepted, and every error, with the refusals that only it knows."""
-    told: dict[str, Any] = {"description": says, "headers": _REPLAYED}
+ETAG = {
+    "ETag": {
+        "description": "Names the state of the attempt; sent back as If-Match, nothing is done to another state.",
+        "schema": {"type": "string", "examples": ['"12"']},
+    }
+}
+"""A header of the answers that tell how an attempt stands."""
+
+
+def command_answers(
+    done: HTTPStatus,
+    model: type[Answer[Any]] | None,
+    says: str,
+    *refusals: type[Refused],
+    headers: Mapping[str, Any] | None = None,
+) -> Told:
+    """The answers of a command route: done (with `headers`), accepted, and every error.
+
+    `refusals` are those that only it knows.
+    """
+    told: dict[str, Any] = {"description": says, "headers": {**(headers or {}), **_REPLAYED}}
     accepted = {
         "model": WaitingAnswer,
         "description": "Accepted and durable, not applied yet.",

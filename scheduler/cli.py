@@ -24,6 +24,7 @@ from scheduler.carriers.simulator.app import create_app as create_simulator
 from scheduler.clock import Now, clock, machine_now
 from scheduler.demo import calls as sample_calls
 from scheduler.demo import play
+from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import NotFound, Refused
@@ -194,7 +195,10 @@ def status(as_json: AsJson = False) -> None:
 )
 def pause(
     reason: Annotated[
-        str, typer.Option(help="Why, for whoever asks later; the company can read it. No name, no number.")
+        str,
+        typer.Option(
+            help="Why, in one line, for whoever asks later; the company reads it. No name, number or address."
+        ),
     ],
     company_id: WhichCompany = None,
     everything: Everything = False,
@@ -204,15 +208,14 @@ def pause(
 
     Doing it again changes nothing: a pause that stands keeps its first reason.
     """
-    if not reason.strip():
-        _fail("say why: --reason TEXT; whoever finds the calls waiting will ask")
+    reason = reason.strip()
     whose = _whose(company_id, everything=everything)
     with _desk() as desk:
-        before = desk.pauses.pause(company_id, reason.strip())
+        before = desk.pauses.pause(company_id, reason)
     if as_json:
-        _print_pause(company_id, before or reason.strip(), changed=before is None)
+        _print_pause(company_id, before or reason, changed=before is None)
     elif before is None:
-        _say_plainly(f"{whose} is paused: {reason.strip()}")
+        _say_plainly(f"{whose} is paused: {reason}")
     else:
         _say_plainly(f"{whose} was paused already, {_by_whom(before)}, and stays so")
 
@@ -248,8 +251,8 @@ def _whose(company_id: UUID | None, *, everything: bool) -> str:
 
 
 def _by_whom(reason: str) -> str:
-    if reason.startswith(pages.ALARM):
-        return f"by an alarm ({reason.removeprefix(pages.ALARM)}): something happened that never must, see the logs"
+    if reason.startswith(ALARM):
+        return f"by an alarm ({reason.removeprefix(ALARM)}): something happened that never must, see the logs"
     return f"because: {reason}"
 
 
@@ -263,7 +266,7 @@ def _what_still_waits(desk: "_Desk", company_id: UUID | None) -> Iterator[str]:
 
 
 def _print_pause(company_id: UUID | None, reason: str | None, *, changed: bool) -> None:
-    by_alarm = reason is not None and reason.startswith(pages.ALARM)
+    by_alarm = reason is not None and reason.startswith(ALARM)
     told = {
         "companyId": None if company_id is None else str(company_id),
         "paused": reason is not None,

@@ -6,6 +6,7 @@ No number and no name is on any page: what is shown is what an explanation holds
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -16,15 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.call import Rank
 from scheduler.domain.explanation import Block, Explanation, Happening
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 from scheduler.use_cases.explain import Carrier, Waiting
-
-ALARM = "ALARM: "
-"""How the reason begins when no person paused the company."""
 
 STYLES = {
     AttemptState.PENDING: "blue",
@@ -91,10 +90,13 @@ def _facts(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]
 
 def _when_it_may_ring(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
     possible = explanation.next_possible_at
-    if possible is None:
-        yield "may ring", "never, as things stand: no opening before it expires, or nobody knows whose clock decides"
-        return
     open_ended = any(block.until is None for block in explanation.blocks)
+    if possible is None and open_ended:
+        yield "may ring", "nobody can tell when: what is open-ended below must end first"
+        return
+    if possible is None:
+        yield "may ring", "never, as things stand: there is no opening before it expires, or the consent does"
+        return
     condition = ", if by then nothing below keeps it" if open_ended else ""
     yield "may ring", f"{_utc(possible)}, {_from_now(possible, now)}{condition}"
     yield "", _there(explanation.attempt.schedule.clock, possible)
@@ -138,22 +140,34 @@ def _history(happenings: Sequence[Happening]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for heading, keeps_whole in (("when", True), ("event", True), ("from → to", True), ("reason", False), ("by", True)):
         table.add_column(heading, no_wrap=keeps_whole, overflow="fold")
-    for each in happenings:
-        moved = each.to_state if each.from_state in {None, each.to_state} else f"{each.from_state} → {each.to_state}"
-        table.add_row(f"{each.at:%m-%d %H:%M:%S}", each.event.replace("_", " "), moved, _reason(each), _by(each.actor))
+    for told, alike in groupby(happenings, key=_told):
+        times = [each.at for each in alike]
+        when = f"{times[0]:%m-%d %H:%M:%S}"
+        if len(times) > 1:
+            when += f"\nto {times[-1]:%m-%d %H:%M:%S}, {len(times)} times"
+        table.add_row(when, *told)
     return table
 
 
+def _told(happening: Happening) -> tuple[str, str, str, str]:
+    """All that a line says but when it was."""
+    source, target = happening.from_state, happening.to_state
+    moved = target if source in {None, target} else f"{source} → {target}"
+    return happening.event.replace("_", " "), moved, _reason(happening), _by(happening)
+
+
 def _reason(happening: Happening) -> str:
-    told = [happening.reason, happening.detail.get("cause")]
+    rank = happening.detail.get("rank")
+    told = [happening.reason, happening.detail.get("cause"), None if rank is None else Rank(rank).name]
     if (due_at := happening.detail.get("due_at")) is not None:
         told.append(f"due {_utc(datetime.fromisoformat(due_at))[11:19]}")
     return ", ".join(each for each in told if each)
 
 
-def _by(actor: str) -> str:
-    kind, _, principal = actor.partition(":")
-    return f"{kind} {principal[:8]}" if principal else kind
+def _by(happening: Happening) -> str:
+    """Of a key its name and the beginning of its id, by which it can be found and stopped."""
+    kind, _, key_id = happening.actor.partition(":")
+    return " ".join(each for each in (kind, happening.key_name, key_id[:8]) if each)
 
 
 # ---- several attempts of one interview
@@ -219,14 +233,17 @@ def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) ->
 
 def waits_for(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> dict[str, int]:
     """How many pending attempts wait for what. Each is counted once, by the first thing that it waits for."""
-    paused = company.paused or any(carrier.pause_reason is not None for carrier in carriers)
     down = any(carrier.down_until is not None and carrier.down_until > now for carrier in carriers)
-    place = "an end of the pause" if paused else "the carrier" if down else "their turn"
+    if any(carrier.pause_reason is not None for carrier in carriers) or (company.paused and not down):
+        return {"their time": company.waiting, "an end of the pause": company.due}
+    if down:
+        return {"their time": company.waiting, "the carrier": company.due}
+    full = company.in_progress >= company.concurrent_calls or any(each.is_full for each in carriers)
     return {
         "their time": company.waiting,
         "a command": company.for_commands,
         "their number": company.for_numbers,
-        place: company.for_places,
+        "a place" if full else "their turn": company.for_places,
     }
 
 

@@ -14,7 +14,9 @@ import typer.main
 
 from api_shim.routes import health
 from scheduler import cli
-from scheduler.domain.attempt import Deferred
+from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
+from scheduler.domain.call import Rank
+from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
@@ -22,6 +24,7 @@ from scheduler.persistence.database import Database
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.pauses import Pauses
 from tests.builders import (
     House,
@@ -117,7 +120,20 @@ def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(duecall: Duecall
     order = [told.index(rule) for rule in ("ACCOUNT_PAUSED", "COMPANY_PAUSED", "NOT_DUE")]
     assert order == sorted(order)
     assert "COMPANY_PAUSED open-ended The company is paused: their lines are being moved" in told
-    assert "if by then nothing below keeps it" in told
+    assert "PENDING, waits for an end of the pause: a drill" in told
+    assert "may ring nobody can tell when: what is open-ended below must end first" in told
+
+
+def test_what_lacks_a_place_now_and_is_not_due_has_a_time_and_a_condition(duecall: Duecall, house: House) -> None:
+    a_placed_attempt(house, NUMBER)
+    told = duecall(f"explain {a_pending_attempt(house, NUMBER, due_at=NOON + timedelta(hours=3)).id}").told
+    assert "may ring 2026-04-02 15:00:00 UTC, in 2 h 59 min, if by then nothing below keeps it" in told
+
+
+def test_a_call_that_no_opening_is_left_for_may_never_ring(duecall: Duecall, house: House) -> None:
+    late = NOON + timedelta(hours=9)
+    told = duecall(f"explain {a_pending_attempt(house, due_at=late, expires_at=late + timedelta(hours=1)).id}").told
+    assert "may ring never, as things stand" in told
 
 
 def test_an_attempt_that_nothing_keeps_waits_for_its_turn(duecall: Duecall, house: House) -> None:
@@ -133,6 +149,32 @@ def test_its_history_is_a_table_of_when_what_and_who(duecall: Duecall, house: Ho
     assert "04-02 12:00:00 created PENDING a test" in told
     assert "04-02 12:00:00 claimed PENDING → IN_PROGRESS dial" in told
     assert "04-02 12:00:00 deferred IN_PROGRESS → PENDING WINDOW_CLOSED, due 08:00:00 dial" in told
+
+
+def test_a_key_is_named_in_it_and_alike_lines_that_follow_each_other_are_one(
+    duecall: Duecall, house: House, now: TestClock
+) -> None:
+    attempt = a_pending_attempt(house)
+    with house.database.transaction() as stores:
+        principal, _ = Keys(house.database, house.hasher, house.now).create(kind=KeyKind.ATS, name="Acme ATS")
+        for _ in range(3):
+            attempt = stores.attempts.save(
+                attempt, ExpiryMoved(expires_at=attempt.expires_at), f"key:{principal.key_id}", now()
+            )
+            now.move(timedelta(minutes=1))
+    told = duecall(f"explain {attempt.id}").told
+    assert told.count("expiry moved") == 1
+    assert f"expiry moved PENDING key Acme ATS {str(principal.key_id)[:8]}" in told
+    assert "to 04-02 12:02:00, 3 times" in told
+
+
+def test_how_far_a_call_came_is_told_line_by_line(duecall: Duecall, house: House) -> None:
+    placed = a_placed_attempt(house)
+    for rank in (Rank.DIALLED, Rank.RINGING, Rank.ANSWERED):
+        placed = house.take(placed, Progressed(rank=rank), actor="carrier")
+    told = duecall(f"explain {placed.id}").told
+    for word in ("DIALLED", "RINGING", "ANSWERED"):
+        assert f"progressed IN_PROGRESS {word} carrier" in told
 
 
 def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall: Duecall, house: House) -> None:
@@ -262,6 +304,29 @@ def test_while_a_company_is_paused_its_due_ones_wait_for_the_end_of_the_pause(
     assert "for their turn" not in told
 
 
+def test_a_pause_and_a_carrier_that_is_down_come_before_commands_and_numbers(
+    duecall: Duecall, house: House, pauses: Pauses
+) -> None:
+    _in_every_way(house)
+    pauses.pause(house.company_id, "they asked for silence")
+    assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
+    _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    assert "waiting 1 for their time, 3 for the carrier" in duecall("status").told
+    pauses.pause(None, "a drill")
+    assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
+
+
+def test_who_has_as_many_calls_as_they_may_have_waits_for_a_place(duecall: Duecall, house: House) -> None:
+    a_placed_attempt(house)
+    a_pending_attempt(house)
+    house.change("UPDATE companies SET concurrent_calls = 1")
+    assert "waiting 1 for a place" in duecall("status").told
+    house.change("UPDATE companies SET concurrent_calls = 2")
+    assert "waiting 1 for their turn" in duecall("status").told
+    house.change("UPDATE carrier_accounts SET max_calls = 1")
+    assert "waiting 1 for a place" in duecall("status").told
+
+
 def _set_breaker(house: House, breaker: Breaker) -> None:
     with house.database.transaction() as stores:
         stores.carrier_accounts.set_breaker(house.account_id, breaker, NOON)
@@ -363,8 +428,9 @@ def test_resuming_what_is_not_paused_does_nothing_and_says_so(duecall: Duecall, 
     assert (said.code, said.told) == (0, f"Company {house.company_id} was not paused")
 
 
-def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, house: House, pauses: Pauses) -> None:
-    pauses.pause(house.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER")
+def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, house: House) -> None:
+    with house.database.transaction() as stores:
+        stores.companies.pause(house.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER", NOON)
     assert "PAUSED: ALARM: TWO_CALLS_TO_ONE_NUMBER" in duecall("status").told
     assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"pause {house.company_id} --reason x").told
     assert json.loads(duecall(f"pause {house.company_id} --reason x --json").out)["byAlarm"] is True
@@ -421,6 +487,9 @@ def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(du
         pytest.param(f"resume {UUID(int=1)} --all", 2, id="resume one company and everything"),
         pytest.param("pause --all", 2, id="without a reason"),
         pytest.param("pause --all --reason ' '", 1, id="with an empty reason"),
+        pytest.param("pause --all --reason '+421 915 123 456 asked'", 1, id="with a number for a reason"),
+        pytest.param(f"pause {UUID(int=1)} --reason 'ada@example.com asked'", 1, id="with an address for a reason"),
+        pytest.param("pause --all --reason 'two\nlines'", 1, id="with a reason of two lines"),
         pytest.param(f"pause {UUID(int=1)} --reason x", 1, id="pause a company that is not there"),
         pytest.param(f"resume {UUID(int=1)}", 1, id="resume a company that is not there"),
         pytest.param("keys create", 2, id="a key for whom"),

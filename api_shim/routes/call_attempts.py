@@ -13,7 +13,7 @@ from api_shim.auth import CompanyRead, Reader
 from api_shim.commanding import FromWriter
 from api_shim.errors import refuse_any
 from api_shim.house import house
-from api_shim.openapi import command_answers, error_answers
+from api_shim.openapi import ETAG, command_answers, error_answers
 from api_shim.schemas.call_attempts import CALLS, MOVES, CallMove, CallRequest
 from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
 from api_shim.schemas.interview import AttemptAnswer, AttemptsAnswer, AttemptView, attempt_page
@@ -23,12 +23,6 @@ from scheduler.use_cases.explain import etag_of
 
 _ALL = "/interviews/{interviewId}/call-attempts"
 _ONE = _ALL + "/{attemptId}"
-_ETAG = {
-    "ETag": {
-        "description": "Names the state of the attempt; sent back as If-Match, nothing is done to another state.",
-        "schema": {"type": "string", "examples": ['"12"']},
-    }
-}
 router = APIRouter(route_class=json_body.JsonRoute, tags=["call attempts"])
 
 _AS_SOON_AS_ALLOWED = CallRequest()
@@ -81,7 +75,7 @@ async def create_call_attempt(
     _ONE,
     operation_id="getCallAttempt",
     summary="A call attempt, with its ETag",
-    responses={200: {"model": AttemptAnswer, "headers": _ETAG}, **error_answers(400, 401, 403, 404, 500, 503)},
+    responses={200: {"model": AttemptAnswer, "headers": ETAG}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_call_attempt(
     request: Request,
@@ -109,6 +103,7 @@ async def get_call_attempt(
         refusals.CallAttemptNotPending,
         refusals.CallAttemptInProgress,
         refusals.EtagDiffers,
+        headers=ETAG,
     ),
 )
 async def reschedule_call_attempt(

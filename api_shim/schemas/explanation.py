@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from api_shim.schemas.envelope import Answer, Wire
 from api_shim.schemas.interview import ScheduleView
 from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.domain.call import Rank
 from scheduler.domain.explanation import Block, Explanation, Happening, Rule
 from scheduler.domain.schedule import ScheduleWarning
 
@@ -36,7 +37,11 @@ class HappeningView(Wire):
     )
     to_state: str = Field(serialization_alias="to", examples=["IN_PROGRESS"])
     reason_code: str | None
-    by: str = Field(description="A key's principal, an operator, or the part of Duecall that did it.")
+    by: str = Field(
+        description="`key:` and the key's id, or the part of Duecall that did it.",
+        examples=["key:6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11", "dial"],
+    )
+    key_name: str | None = Field(description="What the key is called, where it is one of yours.")
     detail: dict[str, Any]
 
     @classmethod
@@ -48,6 +53,7 @@ class HappeningView(Wire):
             to_state=happening.to_state,
             reason_code=happening.reason,
             by=happening.actor,
+            key_name=happening.key_name,
             detail={to_camel(name): _on_the_wire(name, value) for name, value in happening.detail.items()},
         )
 
@@ -90,7 +96,9 @@ class ExplanationAnswer(Answer[ExplanationView]):
 
 
 def _on_the_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Instants end in Z on the wire; the history keeps them with their offset."""
+    """Instants end in Z on the wire, and how far a call had come is a word; the history keeps offsets and numbers."""
+    if name == "rank":
+        return Rank(value).name
     if not name.endswith(("_at", "_until")) or not isinstance(value, str):
         return value
     return datetime.fromisoformat(value).astimezone(UTC)

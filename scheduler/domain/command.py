@@ -141,12 +141,13 @@ class Answer:
 
     `snapshot` is an `InterviewStory`, company, job, candidate or agent as JSON, without metadata; it holds no name,
     title, number or address. It is None where the answer says no more than that it was done. `attempt_id` is the
-    attempt that the command was about.
+    attempt that the command was about, and `etag` names the state that it was moved to.
     """
 
     refusal: Refusal | None = None
     snapshot: dict[str, Any] | None = None
     attempt_id: UUID | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +162,8 @@ class Command:
     idempotency_key: str | None
     request_hash: bytes = field(repr=False)
     received_at: datetime
+    key_id: UUID | None = None
+    """Which of the principal's keys sent it; the release before did not keep it."""
     body: dict[str, Any] | None = field(default=None, repr=False)
     """Gone once the command is applied."""
     interview_id: UUID | None = None

@@ -8,6 +8,9 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+ALARM = "ALARM: "
+"""How the reason of a pause begins when no person paused the company."""
+
 
 class Weekday(IntEnum):
     """Numbered as `date.weekday()` numbers them."""

@@ -27,6 +27,8 @@ class Rule(StrEnum):
     EXPIRED = "EXPIRED"
     NUMBER_MISSING = "NUMBER_MISSING"
     """The candidate has no number that may be called any more."""
+    NUMBER_NOT_ALLOWED = "NUMBER_NOT_ALLOWED"
+    """The company allows calls to that country no more, or nobody calls such numbers."""
     TIMEZONE_UNKNOWN = "TIMEZONE_UNKNOWN"
     CONSENT_EXPIRED = "CONSENT_EXPIRED"
     NOT_DUE = "NOT_DUE"
@@ -59,7 +61,12 @@ class Happening:
     to_state: str
     reason: str | None
     actor: str
-    """`key:<principal id>`, `operator`, or one of the stops (dial, carrier, settle, settings)."""
+    """`key:` and a key's id, or one of the stops (dial, carrier, settle, settings).
+
+    The release before named the key's principal instead.
+    """
+    key_name: str | None = None
+    """What whoever made the key called it; None for what no key did, and where it is not the reader's to know."""
     detail: dict[str, Any] = field(default_factory=dict)
 
 
@@ -70,7 +77,8 @@ class Explanation:
     attempt: Attempt
     waits_for: str
     next_possible_at: datetime | None
-    """The first instant at which it may ring as far as can be told; None when it is over, or nobody can tell."""
+    """The first instant at which it may ring as far as can be told; None when it is over, or nobody can tell: what
+    keeps it has no end that is known."""
     blocks: tuple[Block, ...]
     happenings: tuple[Happening, ...]
 

@@ -177,6 +177,12 @@ class ConsentExpired(InvalidRequest):
     code = "CONSENT_EXPIRED"
 
 
+class InvalidPauseReason(InvalidRequest):
+    """The reason of a pause is one line, at most 200 characters, and names no person."""
+
+    code = "PAUSE_REASON_INVALID"
+
+
 class CompanyIdRequired(InvalidRequest):
     """An ATS key reaches many companies; name one with ?companyId=."""
 

@@ -1,15 +1,16 @@
 """What keeps an attempt from ringing now? Asked by the last look before it dials, and told by the explanation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.explanation import Block, Rule
-from scheduler.domain.refusals import TimezoneUnknown
+from scheduler.domain.refusals import NumberNotAllowed, TimezoneUnknown
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening
+from scheduler.timing import callee_zones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +59,59 @@ def blocks(situation: Situation, now: datetime, policy: Policy) -> tuple[Block, 
     return (*_stops(situation, now), *_times(situation, now, policy), *_places(situation, now))
 
 
-def next_possible_at(situation: Situation, now: datetime, policy: Policy) -> datetime | None:
-    """The first instant at which the clocks and the line let it ring; None when there is none before it expires.
+def of_number(callee: Callee) -> Block | None:
+    """Why their number is not called, whatever the hour; None: it may be."""
+    if callee.number is None:
+        return Block(rule=Rule.NUMBER_MISSING, detail="The candidate has no number that may be called.")
+    try:
+        callee_zones.check_allowed(callee.number, callee.settings.allowed_countries)
+    except NumberNotAllowed as refused:
+        return Block(rule=Rule.NUMBER_NOT_ALLOWED, detail=refused.message)
+    return None
 
-    Pauses, limits and waiting commands have no time of their own: they are among the blocks, and not asked here.
+
+_WAITS_FOR = {
+    Rule.ACCOUNT_PAUSED: "an end of the pause",
+    Rule.CARRIER_DOWN: "the carrier",
+    Rule.COMPANY_PAUSED: "an end of the pause",
+    Rule.COMPANY_DELETED: "its end",
+    Rule.INTERVIEW_OVER: "its end",
+    Rule.COMMAND_WAITING: "a command",
+    Rule.EXPIRED: "its end",
+    Rule.NUMBER_MISSING: "a number that may be called",
+    Rule.NUMBER_NOT_ALLOWED: "a number that may be called",
+    Rule.TIMEZONE_UNKNOWN: "a time zone",
+    Rule.CONSENT_EXPIRED: "its end",
+    Rule.NOT_DUE: "its time",
+    Rule.WINDOW_CLOSED: "an opening",
+    Rule.NUMBER_BUSY: "its number",
+    Rule.COMPANY_LIMIT: "a place",
+    Rule.ACCOUNT_LIMIT: "a place",
+}
+
+
+def waits_for(situation: Situation, found: Sequence[Block]) -> str:
+    """In a few words, what a pending attempt waits for: an end of the first of its blocks."""
+    if not found:
+        return "its turn"
+    first = found[0].rule
+    reasons = {Rule.ACCOUNT_PAUSED: situation.account_paused, Rule.COMPANY_PAUSED: situation.company_paused}
+    reason = reasons.get(first)
+    return f"{_WAITS_FOR[first]}: {reason}" if reason else _WAITS_FOR[first]
+
+
+def next_possible_at(situation: Situation, now: datetime, policy: Policy) -> datetime | None:
+    """The first instant at which it may ring, as far as can be told; None when there is none, or nothing tells.
+
+    Nothing tells while something keeps it that has no end of its own, as a pause or a waiting command; what lacks a
+    place now counts only when that is all that it lacks, because hours later places are free again, or are not.
     """
     attempt = situation.attempt
-    start = max(now, attempt.due_at, situation.line.free_at or now)
+    holding = [*_stops(situation, now), *_times(situation, now, policy)] or [*_places(situation, now)][:1]
+    ends = [block.until for block in holding if block.until is not None]
+    if len(ends) < len(holding):
+        return None
+    start = max(now, attempt.due_at, situation.line.free_at or now, *ends)
     try:
         clocks = deciding_clocks(attempt, situation.callee, start)
         opening = next_opening(clocks, situation.callee.settings, start, policy)
@@ -103,8 +150,9 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
     attempt, callee = situation.attempt, situation.callee
     if attempt.expires_at <= now:
         yield Block(rule=Rule.EXPIRED, detail="The interview has expired; send a later expiresAt.")
-    if callee.number is None:
-        yield Block(rule=Rule.NUMBER_MISSING, detail="The candidate has no number that may be called.")
+    number_block = of_number(callee)
+    if number_block is not None:
+        yield number_block
     try:
         clocks = deciding_clocks(attempt, callee, now)
         consent_over = consent_is_over_on_any(clocks, callee.consent_until, now)
@@ -135,15 +183,13 @@ def _places(situation: Situation, now: datetime) -> Iterator[Block]:
     if situation.attempt.state is AttemptState.IN_PROGRESS:
         if not line.mine:
             yield Block(rule=Rule.NUMBER_BUSY, detail="The line of the candidate's present number is not held.")
+        elif line.free_at is not None and line.free_at > now:
+            yield _line_rests(line)  # another call to it was seen since the claim
         return
     if line.held_by_another:
         yield Block(rule=Rule.NUMBER_BUSY, detail="Another call to this number is in progress.")
     elif line.free_at is not None and line.free_at > now:
-        yield Block(
-            rule=Rule.NUMBER_BUSY,
-            until=line.free_at,
-            detail="Another call to this number ended a short while ago.",
-        )
+        yield _line_rests(line)
     if load is not None and load.company_calls >= load.company_limit:
         yield Block(
             rule=Rule.COMPANY_LIMIT,
@@ -154,3 +200,11 @@ def _places(situation: Situation, now: datetime) -> Iterator[Block]:
             rule=Rule.ACCOUNT_LIMIT,
             detail=f"The account has {load.account_calls} calls in progress, and may have {load.account_limit}.",
         )
+
+
+def _line_rests(line: Line) -> Block:
+    return Block(
+        rule=Rule.NUMBER_BUSY,
+        until=line.free_at,
+        detail="Another call to this number was seen a short while ago.",
+    )

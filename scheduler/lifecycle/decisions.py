@@ -126,7 +126,7 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
             return (
                 Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),
             )
-        case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING:
+        case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING | Rule.NUMBER_NOT_ALLOWED:
             return (Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
         case _:
             return (Deferred(due_at=soon, cause=cause),)
@@ -178,6 +178,9 @@ class Alarm:
     cause: str
     stray_sid: str | None = None
     """A call that belongs to nobody and that nobody has answered: it is ended."""
+    live_sids: tuple[str, ...] = ()
+    """Calls that belong to nobody and that somebody has answered: they are left to the person, and their number is
+    called by nobody else until they are over."""
 
 
 class AskTheCarrier:
@@ -221,11 +224,13 @@ def on_news(
     opening for a call that was taken out of the carrier's queue.
     """
     if news.token is not None and news.token != attempt.token:
-        return Alarm(cause="NEWS_FOR_AN_OLD_TOKEN", stray_sid=_unanswered(news))
+        return Alarm(cause="NEWS_FOR_AN_OLD_TOKEN", stray_sid=_unanswered(news), live_sids=_live(news))
     if attempt.call_sid is not None and attempt.call_sid != news.call_sid:
-        return Alarm(cause="TWO_CALLS_FOR_ONE_TOKEN", stray_sid=_stray_of_two(attempt, news))
+        stray = _stray_of_two(attempt, news)
+        return Alarm(cause="TWO_CALLS_FOR_ONE_TOKEN", stray_sid=stray, live_sids=_live(news))
     if attempt.state is AttemptState.PENDING:
-        return Alarm(cause="NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED", stray_sid=_unanswered(news))
+        cause = "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
+        return Alarm(cause=cause, stray_sid=_unanswered(news), live_sids=_live(news))
     if attempt.reason is Reason.OUTCOME_UNKNOWN:
         return _late_proof(attempt, news, now, policy)
     if attempt.state is not AttemptState.IN_PROGRESS:
@@ -256,6 +261,11 @@ def _on_news_of_a_call_in_progress(
 def _unanswered(news: CallNews) -> str | None:
     """Its name, when it is a call that may be ended without cutting a person off."""
     return news.call_sid if news.rank < Rank.ANSWERED else None
+
+
+def _live(*news: CallNews) -> tuple[str, ...]:
+    """The names of those that somebody has answered and that are not over."""
+    return tuple(each.call_sid for each in news if each.rank is Rank.ANSWERED)
 
 
 def _stray_of_two(attempt: Attempt, news: CallNews) -> str | None:
@@ -341,7 +351,11 @@ def on_listing(
     unanswered = [call.news.call_sid for call in listed if call.news.rank < Rank.ANSWERED]
     reached = any(call.news.status in {CallStatus.ANSWERED, CallStatus.COMPLETED} for call in listed)
     strays = unanswered if reached else unanswered[:-1]
-    return Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=strays[0] if strays else None)
+    return Alarm(
+        cause="TWO_CALLS_TO_ONE_NUMBER",
+        stray_sid=strays[0] if strays else None,
+        live_sids=_live(*(call.news for call in listed)),
+    )
 
 
 def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | None:
@@ -353,8 +367,12 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
         verdict = on_listing(attempt, (), now, policy)
         return verdict if isinstance(verdict, ProofMissing) else None
     assert attempt.claimed_at is not None
-    must_be_over_at = attempt.claimed_at + times.LONGEST_QUEUE + policy.ring_timeout + policy.max_call
-    return ProofMissing() if now >= must_be_over_at else None
+    return ProofMissing() if must_be_over(attempt.claimed_at, now, policy) else None
+
+
+def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:
+    """Whether a call that there was by `since` is over, however long it waited, rang and talked."""
+    return now >= since + times.LONGEST_QUEUE + policy.ring_timeout + policy.max_call
 
 
 def next_look(attempt: Attempt, now: datetime) -> datetime:
@@ -362,6 +380,13 @@ def next_look(attempt: Attempt, now: datetime) -> datetime:
     if attempt.phase is Phase.UNKNOWN:
         return now + times.ASK_EVERY
     return now + times.POLLS[min(attempt.looks, len(times.POLLS) - 1)]
+
+
+def next_look_at_stray(seen_at: datetime, news: CallNews | None, now: datetime, policy: Policy) -> datetime | None:
+    """When the carrier is asked again about a call that must not be; None: it is over, or must be."""
+    if (news is not None and news.rank is Rank.OVER) or must_be_over(seen_at, now, policy):
+        return None
+    return now + min(max(times.ASK_EVERY, (now - seen_at) / 10), times.POLLS[-1])
 
 
 def listing_span(attempt: Attempt, policy: Policy) -> tuple[datetime, datetime]:

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Claimed, Event, HangUpCause, NeverDialled, Phase, Reason
 from scheduler.domain.call import AnsweredBy, Rank
@@ -18,7 +18,7 @@ from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.json_forms import schedule_as_json, schedule_from_json, settings_from_json
-from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews
+from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, inbox, interviews
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -433,14 +433,16 @@ class Attempts:
         return [_attempt(row) for row in rows]
 
     def to_expire(self, now: datetime, limit: int) -> list[Attempt]:
-        """Pending attempts whose interview has expired."""
+        """Pending attempts whose interview has expired, and for which nothing was asked in time that is to be done."""
         rows = self._connection.execute(
-            select(attempts)
-            .where(attempts.c.state == AttemptState.PENDING.value, attempts.c.expires_at <= now)
-            .order_by(attempts.c.expires_at)
-            .limit(limit)
+            select(attempts).where(*_is_to_expire(now)).order_by(attempts.c.expires_at).limit(limit)
         )
         return [_attempt(row) for row in rows]
+
+    def is_to_expire(self, attempt_id: UUID, now: datetime) -> bool:
+        """The same of one attempt; with its interview locked nobody asks for anything meanwhile."""
+        query = select(attempts.c.id).where(attempts.c.id == attempt_id, *_is_to_expire(now))
+        return self._connection.execute(query).first() is not None
 
     def take_looks(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
         """Attempts about which the carrier is to be asked now; nobody else asks about them until `hold_until`."""
@@ -680,6 +682,18 @@ _COUNTS = text("""
     WHERE c.deleted_at IS NULL
     ORDER BY c.id
 """)
+
+
+def _is_to_expire(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Who asked before the interview expired is answered as of then, however late. A quarantine holds no expiry."""
+    asked_in_time = exists().where(
+        inbox.c.interview_id == attempts.c.interview_id,
+        inbox.c.received_at < attempts.c.expires_at,
+        inbox.c.applied_at.is_(None),
+        inbox.c.quarantined_at.is_(None),
+    )
+    return attempts.c.state == AttemptState.PENDING.value, attempts.c.expires_at <= now, ~asked_in_time
+
 
 _UNTOLD = frozenset({"token", "number_hash", "schedule", "warnings"})
 """Who reads a history may not speak for the carrier; and what has a column of its own is not told again."""

@@ -34,6 +34,7 @@ class Inbox:
             .values(
                 id=command.id,
                 principal_id=command.principal_id,
+                key_id=command.key_id,
                 company_id=command.company_id,
                 idempotency_key=command.idempotency_key,
                 request_hash=command.request_hash,
@@ -163,6 +164,7 @@ def _command(row: Row[tuple[Any, ...]]) -> Command:
         id=row.id,
         kind=CommandKind(row.kind),
         principal_id=row.principal_id,
+        key_id=row.key_id,
         company_id=row.company_id,
         idempotency_key=row.idempotency_key,
         request_hash=row.request_hash,

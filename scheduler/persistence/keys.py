@@ -23,6 +23,15 @@ class Key:
     company_deleted: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedKey:
+    id: UUID
+    principal_id: UUID
+    company_id: UUID | None
+    """The one company of a regular key."""
+    name: str
+
+
 class Keys:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -75,6 +84,18 @@ class Keys:
             revoked_at=row.revoked_at,
             company_deleted=row.company_deleted_at is not None,
         )
+
+    def named(self, ids: Iterable[UUID]) -> list[NamedKey]:
+        """The keys of these ids, and those whose principal has one of them; the oldest first."""
+        wanted = list(ids)
+        rows = self._connection.execute(
+            select(api_keys.c.id, api_keys.c.principal_id, api_keys.c.company_id, api_keys.c.name)
+            .where(api_keys.c.id.in_(wanted) | api_keys.c.principal_id.in_(wanted))
+            .order_by(api_keys.c.created_at, api_keys.c.id)
+        )
+        return [
+            NamedKey(id=row.id, principal_id=row.principal_id, company_id=row.company_id, name=row.name) for row in rows
+        ]
 
     def reach(self, principal: Principal, company_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Those of the companies that this principal reaches and that are not deleted; asked in SQL, from the key."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, and_, case, cast, func, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.persistence.tables import lines
@@ -38,10 +38,26 @@ class Lines:
         """Nobody rang: the line is as free as it was."""
         self._connection.execute(update(lines).where(lines.c.attempt_id == attempt_id).values(attempt_id=None))
 
-    def rest(self, attempt_id: UUID, interview_id: UUID | None, free_at: datetime) -> None:
-        """The call is over: others wait until `free_at`; a retry of `interview_id` need not, None: all wait."""
+    def rest(self, attempt_id: UUID, interview_id: UUID | None, now: datetime, free_at: datetime) -> None:
+        """The call is over: others wait until `free_at`; a retry of `interview_id` need not, None: all wait.
+
+        All wait too for a line that was kept free of calls meanwhile, and no shorter than that.
+        """
+        kept = and_(lines.c.interview_id.is_(None), lines.c.free_at > now)
         self._connection.execute(
             update(lines)
             .where(lines.c.attempt_id == attempt_id)
-            .values(attempt_id=None, interview_id=interview_id, free_at=free_at)
+            .values(
+                attempt_id=None,
+                interview_id=case((kept, None), else_=cast(interview_id, lines.c.interview_id.type)),
+                free_at=case((kept, func.greatest(lines.c.free_at, free_at)), else_=free_at),
+            )
+        )
+
+    def keep_free(self, number_hash: bytes, free_at: datetime) -> None:
+        """A call to this number is on that no attempt has: nobody's begins before `free_at`, no retry's either."""
+        self._connection.execute(
+            update(lines)
+            .where(lines.c.number_hash == number_hash)
+            .values(interview_id=None, free_at=func.greatest(lines.c.free_at, free_at))
         )

@@ -1,4 +1,4 @@
-"""Stray calls: those that must not be, until the carrier has ended them."""
+"""Stray calls: those that must not be, until they are over."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,14 +14,16 @@ from scheduler.persistence.tables import stray_calls
 class StrayCall:
     call_sid: str
     attempt_id: UUID
+    seen_at: datetime
 
 
 class StrayCalls:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, stray: StrayCall, now: datetime) -> None:
+    def add(self, stray: StrayCall) -> None:
         """It is to be ended; one that is known already is asked about again."""
+        now = stray.seen_at
         self._connection.execute(
             insert(stray_calls)
             .values(call_sid=stray.call_sid, attempt_id=stray.attempt_id, seen_at=now, look_at=now)
@@ -41,10 +43,14 @@ class StrayCalls:
             update(stray_calls)
             .where(stray_calls.c.call_sid == any_(func.array(due.scalar_subquery())))
             .values(look_at=hold_until)
-            .returning(stray_calls.c.call_sid, stray_calls.c.attempt_id)
+            .returning(stray_calls.c.call_sid, stray_calls.c.attempt_id, stray_calls.c.seen_at)
         )
-        return [StrayCall(call_sid=row.call_sid, attempt_id=row.attempt_id) for row in rows]
+        return [StrayCall(call_sid=row.call_sid, attempt_id=row.attempt_id, seen_at=row.seen_at) for row in rows]
+
+    def look_again(self, call_sid: str, look_at: datetime) -> None:
+        """It is not over, as far as anybody can tell; ask again then."""
+        self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=look_at))
 
     def ended(self, call_sid: str) -> None:
-        """The carrier has ended it; nobody asks any more."""
+        """It is over; nobody asks any more."""
         self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=None))

@@ -546,6 +546,8 @@ inbox = Table(
     Column("id", Uuid, primary_key=True),
     Column("seq", BigInteger, Identity(always=True), nullable=False),
     Column("principal_id", Uuid, nullable=False),
+    # Which of the principal's keys; the release before does not say.
+    Column("key_id", Uuid),
     # None for what makes or deletes a company: that answer outlives it, so that a repetition brings nothing back.
     Column("company_id", Uuid, ForeignKey("companies.id")),
     Column("idempotency_key", Text),

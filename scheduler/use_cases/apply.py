@@ -95,7 +95,7 @@ class _Turn:
 
     @property
     def actor(self) -> str:
-        return f"key:{self.command.principal_id}"
+        return f"key:{self.command.key_id or self.command.principal_id}"
 
     @property
     def asked_at(self) -> datetime:
@@ -166,8 +166,8 @@ class Apply:
                 snapshot = _snapshot(_story(turn, request.interview_id))
                 return request.interview_id, Answer(snapshot=snapshot, attempt_id=attempt.id)
             case RescheduleAttempt():
-                self._reschedule(turn, request)
-                return request.interview_id, Answer(attempt_id=request.attempt_id)
+                attempt = self._reschedule(turn, request)
+                return request.interview_id, Answer(attempt_id=attempt.id, etag=etags.etag_of(attempt))
             case DeleteAttempt():
                 self._delete_attempt(turn, request)
                 return request.interview_id, Answer(attempt_id=request.attempt_id)
@@ -321,7 +321,7 @@ class Apply:
         if request.scheduled_at is not None:
             if pending is None:
                 raise CallAttemptNotPending("The interview has no pending call attempt; invoke a new one instead.")
-            interview = self._move(turn, interview, pending, request.scheduled_at)
+            interview, _ = self._move(turn, interview, pending, request.scheduled_at)
         elif request.expires_at is not None and pending is not None:
             scheduling.must_open_before(interview.expires_at, pending.due_at, self._policy)
             turn.stores.attempts.save(pending, ExpiryMoved(expires_at=interview.expires_at), turn.actor, turn.now)
@@ -374,12 +374,14 @@ class Apply:
         interview = stores.interviews.save(interview, turn.now)
         return self._first_attempt(turn, interview, callee, schedule, warnings)
 
-    def _reschedule(self, turn: _Turn, request: RescheduleAttempt) -> None:
+    def _reschedule(self, turn: _Turn, request: RescheduleAttempt) -> Attempt:
         interview = lock_interview(turn.stores, turn.company_id, request.interview_id)
         attempt = self._asked_for(turn, request)
         if attempt.state is not AttemptState.PENDING:
             raise CallAttemptNotPending(status=attempt.state.value)
-        turn.stores.interviews.save(self._move(turn, interview, attempt, request.scheduled_at), turn.now)
+        interview, attempt = self._move(turn, interview, attempt, request.scheduled_at)
+        turn.stores.interviews.save(interview, turn.now)
+        return attempt
 
     def _asked_for(self, turn: _Turn, request: RescheduleAttempt | DeleteAttempt) -> Attempt:
         """The attempt that is to be moved or deleted, locked, as the caller last saw it.
@@ -394,8 +396,8 @@ class Apply:
         etags.must_match(request.if_match, attempt)
         return attempt
 
-    def _move(self, turn: _Turn, interview: Interview, attempt: Attempt, text: str) -> Interview:
-        """A pending attempt at another time; its interview, whose default expiry goes with the chain's first."""
+    def _move(self, turn: _Turn, interview: Interview, attempt: Attempt, text: str) -> tuple[Interview, Attempt]:
+        """A pending attempt at another time, and its interview, whose default expiry goes with the chain's first."""
         callee = callee_from(turn.stores.attempts.callee_of(interview.id))
         schedule, warnings = self._schedule(text, callee, turn.asked_at)
         if interview.expires_by_default and attempt.retry_number == 0:
@@ -403,10 +405,10 @@ class Apply:
         scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
         kept = tuple(each for each in attempt.warnings if each is ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
         event = Rescheduled(schedule=schedule, expires_at=interview.expires_at, warnings=(*warnings, *kept))
-        turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
+        moved = turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
         if schedule.due_at <= turn.now:
             turn.stores.notify_due()
-        return interview
+        return interview, moved
 
     def _delete_attempt(self, turn: _Turn, request: DeleteAttempt) -> None:
         lock_interview(turn.stores, turn.company_id, request.interview_id)

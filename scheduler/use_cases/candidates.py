@@ -105,7 +105,7 @@ class Candidates:
         def write(stores: Stores, company_id: UUID, now: datetime) -> None:
             _locked(stores, company_id, candidate_id)
             for interview_id in stores.interviews.of_candidate(candidate_id):
-                _call_no_more(stores, interview_id, f"key:{sent.principal.id}", now)
+                _call_no_more(stores, interview_id, f"key:{sent.principal.key_id}", now)
             stores.candidates.erase(candidate_id, now)
             stores.attempts.forget_candidate(candidate_id)
             stores.carrier_events.forget_candidate(candidate_id)

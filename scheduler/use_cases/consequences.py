@@ -16,6 +16,7 @@ from scheduler.domain.attempt import (
     Reason,
 )
 from scheduler.domain.call import CallNews, Rank
+from scheduler.domain.company import ALARM
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
@@ -35,27 +36,14 @@ _log = log(__name__)
 class Alarmed(Exception):
     """Something that must never happen has. Leaves the transaction, which holds an attempt, and writes nothing.
 
-    The company is paused by `sound` in a transaction of its own, because companies are locked before attempts.
+    The company is paused by `Consequences.sound` in a transaction of its own, because companies are locked before
+    attempts.
     """
 
     def __init__(self, alarm: Alarm, attempt: Attempt) -> None:
         super().__init__(alarm.cause)
         self.alarm = alarm
         self.attempt = attempt
-
-
-def sound(stores: Stores, alarmed: Alarmed, now: datetime) -> None:
-    """No call of this company is claimed until a person has looked, and the call that must not be is ended."""
-    alarm, attempt = alarmed.alarm, alarmed.attempt
-    stores.companies.pause(attempt.company_id, f"ALARM: {alarm.cause}", now)
-    if alarm.stray_sid is not None:
-        stores.stray_calls.add(StrayCall(call_sid=alarm.stray_sid, attempt_id=attempt.id), now)
-    _log.error(
-        "the company is paused until somebody has looked",
-        alarm=alarm.cause,
-        attempt_id=str(attempt.id),
-        company_id=str(attempt.company_id),
-    )
 
 
 class Consequences:
@@ -71,9 +59,47 @@ class Consequences:
         self._now = now
 
     def sound(self, alarmed: Alarmed) -> None:
-        """Pause the company, in a transaction of its own. Raises DatabaseAway."""
+        """The same as `sound_in`, in a transaction of its own. Raises DatabaseAway."""
         with self._database.transaction() as stores:
-            sound(stores, alarmed, self._now())
+            self.sound_in(stores, alarmed, self._now())
+
+    def sound_in(self, stores: Stores, alarmed: Alarmed, now: datetime) -> None:
+        """No call of this company is claimed until a person has looked; what must not be is looked after.
+
+        The call that nobody has answered is ended; until all are over, nobody calls their number.
+        """
+        alarm, attempt = alarmed.alarm, alarmed.attempt
+        stores.companies.pause(attempt.company_id, f"{ALARM}{alarm.cause}", now)
+        strays = sorted({sid for sid in (alarm.stray_sid, *alarm.live_sids) if sid is not None})
+        for sid in strays:
+            stores.stray_calls.add(StrayCall(call_sid=sid, attempt_id=attempt.id, seen_at=now))
+        if strays and attempt.number_hash is not None:
+            stores.lines.keep_free(attempt.number_hash, now + self._policy.line_gap)
+        _log.error(
+            "the company is paused until somebody has looked",
+            alarm=alarm.cause,
+            attempt_id=str(attempt.id),
+            company_id=str(attempt.company_id),
+        )
+
+    def look_after(self, stray: StrayCall, news: CallNews | None) -> None:
+        """Nobody calls the number of a call that must not be until it is over; None: the carrier could not be asked.
+
+        Raises DatabaseAway.
+        """
+        now = self._now()
+        next_look_at = decisions.next_look_at_stray(stray.seen_at, news, now, self._policy)
+        with self._database.transaction() as stores:
+            attempt = stores.attempts.find(stray.attempt_id)
+            # The number that it rings, also when the candidate's has changed since.
+            told = self._hasher.number(news.to) if news is not None and news.to else None
+            number_hash = told or (attempt.number_hash if attempt is not None else None)
+            if number_hash is not None:
+                stores.lines.keep_free(number_hash, (next_look_at or now) + self._policy.line_gap)
+            if next_look_at is None:
+                stores.stray_calls.ended(stray.call_sid)
+            else:
+                stores.stray_calls.look_again(stray.call_sid, next_look_at)
 
     def hear(
         self, stores: Stores, interview: Interview, attempt: Attempt, news: CallNews, actor: str, now: datetime
@@ -116,8 +142,9 @@ class Consequences:
         assert attempt.number_hash is not None
         if not stores.lines.hold(attempt.number_hash, attempt.id):
             # Somebody else is calling that number at this moment: two legs to one phone.
-            stray = attempt.call_sid if attempt.heard_rank < Rank.ANSWERED else None
-            raise Alarmed(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray), attempt)
+            assert attempt.call_sid is not None
+            stray, live = (attempt.call_sid, ()) if attempt.heard_rank < Rank.ANSWERED else (None, (attempt.call_sid,))
+            raise Alarmed(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray, live_sids=live), attempt)
 
     def _free_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
@@ -125,7 +152,7 @@ class Consequences:
             return
         # After an unknown outcome the same interview waits too: nobody knows whether that phone is ringing.
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
-        stores.lines.rest(attempt.id, same, now + self._policy.line_gap)
+        stores.lines.rest(attempt.id, same, now, now + self._policy.line_gap)
 
     def _come_back(self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime) -> Attempt:
         """What is pending again takes things as they are now; where its interview is over it waits for nothing."""

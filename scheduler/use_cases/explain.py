@@ -8,15 +8,15 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.domain.command import refusal_of
-from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation
+from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, Happening
 from scheduler.domain.interview import InterviewFilter, InterviewStory
 from scheduler.domain.listing import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import scheduling
-from scheduler.lifecycle.blocks import Load, blocks, next_possible_at
+from scheduler.lifecycle import blocks, scheduling
+from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.etags import etag_of
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
@@ -29,6 +29,7 @@ from scheduler.use_cases.submit import no_such, reached_company
 __all__ = ["Carrier", "Explain", "Waiting", "etag_of", "waits_for"]
 
 _FAR = timedelta(days=365 * 50)
+_KEY = "key:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,10 @@ class Carrier:
     in_progress: int
     max_calls: int
 
+    @property
+    def is_full(self) -> bool:
+        return self.in_progress >= self.max_calls
+
 
 class Explain:
     def __init__(self, database: Database, hasher: Hasher, policy: Policy, now: Now) -> None:
@@ -112,7 +117,7 @@ class Explain:
         with self._database.transaction(principal) as stores:
             company = reached_company(stores, principal, company_id)
             attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
-            return self._explanation(stores, attempt)
+            return self._explanation(stores, attempt, principal)
 
     def explanation_of(self, attempt_id: UUID) -> Explanation:
         """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
@@ -120,7 +125,7 @@ class Explain:
             attempt = stores.attempts.find(attempt_id)
             if attempt is None:
                 raise no_such("callAttempt", attempt_id)
-            return self._explanation(stores, attempt)
+            return self._explanation(stores, attempt, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
         """An interview's attempts for whoever runs the installation, deleted ones included, oldest first.
@@ -130,11 +135,13 @@ class Explain:
         with self._database.transaction() as stores:
             return stores.attempts.find_of_interview(interview_id)
 
-    def _explanation(self, stores: Stores, attempt: Attempt) -> Explanation:
+    def _explanation(self, stores: Stores, attempt: Attempt, reader: Principal | None) -> Explanation:
+        """`reader` is None for whoever runs the installation."""
         now = self._now()
-        happenings = stores.attempts.history(attempt.id)
+        happenings = _with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
         found: tuple[Block, ...] = ()
         possible: datetime | None = None
+        waiting_for = waits_for(attempt, now)
         if attempt.state is AttemptState.PENDING:
             row = stores.attempts.look(attempt.id)
             assert row is not None
@@ -147,11 +154,12 @@ class Explain:
                 account_limit=row.max_calls if row.max_calls is not None else account_calls + 1,
             )
             situation = replace(situation, load=load)
-            found = blocks(situation, now, self._policy)
-            possible = next_possible_at(situation, now, self._policy)
+            found = blocks.blocks(situation, now, self._policy)
+            possible = blocks.next_possible_at(situation, now, self._policy)
+            waiting_for = blocks.waits_for(situation, found)
         return Explanation(
             attempt=attempt,
-            waits_for=waits_for(attempt, now),
+            waits_for=waiting_for,
             next_possible_at=possible,
             blocks=found,
             happenings=happenings,
@@ -238,6 +246,24 @@ def _carriers(stores: Stores) -> list[Carrier]:
     ]
 
 
+def _with_key_names(
+    stores: Stores, happenings: Sequence[Happening], company_id: UUID, reader: Principal | None
+) -> tuple[Happening, ...]:
+    """Each with the name of the key that did it, where that is the reader's own or one of the attempt's company.
+
+    Another's, such as of the ATS that made a company, is not the company's to know.
+    """
+    ids = {each.actor: UUID(each.actor.removeprefix(_KEY)) for each in happenings if each.actor.startswith(_KEY)}
+    names: dict[UUID, str] = {}
+    for key in stores.keys.named(ids.values()):
+        if reader is None or key.principal_id == reader.id or key.company_id == company_id:
+            names[key.id] = key.name
+            names.setdefault(key.principal_id, key.name)
+    return tuple(
+        replace(each, key_name=names.get(ids[each.actor])) if each.actor in ids else each for each in happenings
+    )
+
+
 def _story(stores: Stores, company_id: UUID, interview_id: UUID) -> InterviewStory:
     interview = stores.interviews.get(company_id, interview_id)
     if interview is None:
@@ -258,9 +284,12 @@ def _next_allowed(refused: Refused) -> datetime | None:
 
 
 def waits_for(attempt: Attempt, now: datetime) -> str:
-    """In a few words, what must happen next for this attempt; empty when nothing must."""
+    """In a few words, what must happen next as far as the attempt itself tells; empty when nothing must.
+
+    What else keeps a pending one, as a pause, its explanation says.
+    """
     if attempt.state is AttemptState.PENDING:
-        return "its time" if attempt.due_at > now else "a place"
+        return "its time" if attempt.due_at > now else "its turn"
     if attempt.phase is Phase.DIALLING:
         return "the carrier's answer"
     if attempt.phase is Phase.PLACED:

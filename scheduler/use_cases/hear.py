@@ -14,7 +14,7 @@ from scheduler.persistence.carrier_events import CarrierEvent
 from scheduler.persistence.database import Database, Stores
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
-from scheduler.use_cases.consequences import Alarmed, Consequences, sound
+from scheduler.use_cases.consequences import Alarmed, Consequences
 
 
 class Hear:
@@ -58,7 +58,7 @@ class Hear:
         except Alarmed as alarmed:
             # In this order of locks: the company before all others.
             with self._database.transaction() as stores:
-                sound(stores, alarmed, now)
+                self._consequences.sound_in(stores, alarmed, now)
                 stores.carrier_events.heard(event_id, now)
             return
         if asks:

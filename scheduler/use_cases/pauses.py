@@ -5,6 +5,7 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.refusals import NotFound
+from scheduler.lifecycle import pause_reasons
 from scheduler.persistence.database import Database, Stores
 from scheduler.use_cases.submit import no_such
 
@@ -19,8 +20,10 @@ class Pauses:
     def pause(self, company_id: UUID | None, reason: str) -> str | None:
         """Stop one company, or everything. A pause that stands keeps its first reason, and that is returned.
 
-        Raises NotFound, also where there is no carrier account yet that everything could be stopped by; DatabaseAway.
+        Raises InvalidPauseReason; NotFound, also where there is no carrier account yet that everything could be
+        stopped by; DatabaseAway.
         """
+        reason = pause_reasons.checked(reason)
         now = self._now()
         with self._database.transaction() as stores:
             before = _reason(stores, company_id)

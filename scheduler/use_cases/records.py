@@ -6,7 +6,7 @@ from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import scheduling
+from scheduler.lifecycle import blocks, scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
@@ -70,8 +70,9 @@ class Records:
         if attempt.state is not AttemptState.PENDING:
             return
         callee = callee_from(stores.attempts.callee_of(interview.id))
-        if callee.number is None:
-            return  # held by the last look, until there is a number again or it expires
+        if blocks.of_number(callee) is not None:
+            return  # held by the last look, until there is a number that may be called or it expires
+        assert callee.number is not None
         number = callee.number.e164
         schedule = scheduling.resolved_anew(attempt, callee, now, self._policy)
         if schedule is None and self._hasher.number(number) == attempt.number_hash:

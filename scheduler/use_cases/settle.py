@@ -5,7 +5,7 @@ from uuid import UUID
 
 from scheduler.carriers.interface import CarrierDesk, CarrierUnavailable
 from scheduler.clock import Now
-from scheduler.domain.attempt import Attempt, AttemptState, Expired, HangUpCause, Phase, ProofMissing
+from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, ListedCall
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import Alarm
@@ -13,7 +13,7 @@ from scheduler.lifecycle.policy import ASK_EVERY, Policy
 from scheduler.logs import log
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.persistence.stray_calls import StrayCall
-from scheduler.use_cases.consequences import Alarmed, Consequences, sound
+from scheduler.use_cases.consequences import Alarmed, Consequences
 
 _log = log(__name__)
 _A_ROUND = 100
@@ -62,7 +62,7 @@ class Settle:
         with self._database.transaction() as stores:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-            if locked is not None and locked.state is AttemptState.PENDING and locked.expires_at <= now:
+            if locked is not None and stores.attempts.is_to_expire(locked.id, now):
                 self._consequences.take_in(stores, interview, locked, [Expired()], _ACTOR, now)
 
     def _notice_silence(self) -> None:
@@ -91,13 +91,13 @@ class Settle:
 
     def _end_stray(self, stray: StrayCall) -> None:
         """Cancelled and never hung up: were it answered by now, a person would be cut off."""
+        news = None
         try:
             self._desk.cancel(stray.call_sid)
+            news = self._desk.fetch(stray.call_sid)
         except CarrierUnavailable:
-            _log.warning("a stray call could not be ended yet", attempt_id=str(stray.attempt_id))
-            return
-        with self._database.transaction() as stores:
-            stores.stray_calls.ended(stray.call_sid)
+            _log.warning("nobody can tell whether a stray call is over", attempt_id=str(stray.attempt_id))
+        self._consequences.look_after(stray, news)
 
     # ---- calls that somebody owes us news of
 
@@ -176,5 +176,5 @@ class Settle:
         """In this order of locks: the company before its attempts."""
         now, attempt = self._now(), alarmed.attempt
         with self._database.transaction() as stores:
-            sound(stores, alarmed, now)
+            self._consequences.sound_in(stores, alarmed, now)
             stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now))

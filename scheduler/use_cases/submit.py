@@ -73,6 +73,7 @@ class Submit:
                 id=uuid4(),
                 kind=kind,
                 principal_id=principal.id,
+                key_id=principal.key_id,
                 company_id=company,
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,

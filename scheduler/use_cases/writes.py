@@ -129,6 +129,7 @@ def _command(sent: Sent, company_id: UUID | None, now: datetime) -> Command:
         id=uuid4(),
         kind=sent.kind,
         principal_id=sent.principal.id,
+        key_id=sent.principal.key_id,
         company_id=None if sent.kind in _OUTLIVES_ITS_COMPANY else company_id,
         idempotency_key=sent.idempotency_key,
         request_hash=sent.request_hash,

@@ -355,6 +355,37 @@ def test_the_etag_changes_with_the_attempt_and_only_with_it(intake: Intake, work
     assert intake.get(call.attempt).headers["ETag"] != first.headers["ETag"]
 
 
+def test_who_moves_an_attempt_hears_its_new_etag_and_need_not_look(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    key = {"Idempotency-Key": "k"}
+    first = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=key)
+    assert (first.status_code, first.content) == (204, b"")
+    assert first.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
+    condition = {"If-Match": first.headers["ETag"]}
+    second = intake.send("PATCH", call.attempt, json={"scheduledAt": TOMORROW}, headers=condition)
+    assert second.status_code == 204
+    assert second.headers["ETag"] == intake.get(call.attempt).headers["ETag"] != first.headers["ETag"]
+    replayed = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=key)
+    assert (replayed.status_code, replayed.headers["Idempotent-Replayed"]) == (204, "true")
+    assert replayed.headers["ETag"] == first.headers["ETag"], "of what it was moved to then"
+
+
+def test_what_is_refused_deleted_or_not_applied_yet_has_no_new_etag(intake: Intake) -> None:
+    with a_worker(intake.settings):
+        call = a_call(intake)
+        assert "ETag" not in moved(intake, call, "2026-04-03T03:00:00").headers
+    later = intake.send(
+        "PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers={**ASYNC, "Idempotency-Key": "k"}
+    )
+    assert later.status_code == 202
+    assert "ETag" not in later.headers
+    with a_worker(intake.settings):
+        applied(intake, later)
+        told = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers={"Idempotency-Key": "k"})
+        assert told.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
+        assert "ETag" not in intake.send("DELETE", call.attempt).headers
+
+
 MATCHING = [
     pytest.param(["{etag}"], True, id="its tag"),
     pytest.param(["*"], True, id="whatever it is"),

@@ -301,6 +301,8 @@ def test_the_document_tells_of_conditions_where_they_are_judged(document: dict[s
         assert ("If-Match" in {each["name"] for each in operation.get("parameters", ())}) is conditional
         assert ("412" in operation["responses"]) is conditional
         assert ("ETag" in operation["responses"].get("200", {}).get("headers", {})) is (name == "getCallAttempt")
+        moves = name == "rescheduleCallAttempt"
+        assert ("ETag" in operation["responses"].get("204", {}).get("headers", {})) is moves
         assert "content" not in operation["responses"].get("204", {})
 
 

@@ -6,10 +6,12 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.domain.attempt import Ended, Reason
+from scheduler.domain.attempt import Ended, Progressed, Reason
+from scheduler.domain.call import Rank
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
+from scheduler.use_cases.keys import Keys
 from tests.api_shim.intake import (
     AN_HOUR_LATER,
     ASYNC,
@@ -58,7 +60,7 @@ def test_an_attempt_that_waits_for_its_time_says_until_when_and_on_whose_clock(i
     assert told["schedule"] == intake.get(call.attempt).json()["data"]["schedule"]
     assert told["warnings"] == []
     [created] = told["history"]
-    assert set(created) == {"at", "event", "from", "to", "reasonCode", "by", "detail"}
+    assert set(created) == {"at", "event", "from", "to", "reasonCode", "by", "keyName", "detail"}
     assert (created["event"], created["from"], created["to"]) == ("created", None, "PENDING")
     assert created["by"].startswith("key:")
     assert created["at"].endswith("Z")
@@ -144,6 +146,65 @@ def test_who_moved_it_is_told(intake: Intake, worker: Worker) -> None:
     assert [each["event"] for each in history] == ["created", "rescheduled"]
     assert history[0]["by"] == history[1]["by"]
     assert (history[1]["from"], history[1]["to"]) == ("PENDING", "PENDING")
+
+
+def test_how_far_a_call_had_come_is_told_in_words(intake: Intake, house: House) -> None:
+    placed = a_placed_attempt(house)
+    for rank in (Rank.DIALLED, Rank.RINGING, Rank.ANSWERED):
+        placed = house.take(placed, Progressed(rank=rank))
+    history = explained(intake, placed)["history"]
+    assert [each["detail"]["rank"] for each in history if each["event"] == "progressed"] == [
+        "DIALLED",
+        "RINGING",
+        "ANSWERED",
+    ]
+
+
+def test_each_key_is_named_by_its_own_id_and_name_also_of_one_principal(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    first = intake.get(call.explanation).json()["data"]["history"][0]
+    principal, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
+        kind=KeyKind.REGULAR,
+        name="the night shift",
+        company_id=intake.seeded.company_id,
+        principal_id=intake.seeded.company_id,
+    )
+    rotated = intake.with_key(secret)
+    assert rotated.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}).status_code == 204
+    moved = intake.get(call.explanation).json()["data"]["history"][1]
+    assert (moved["by"], moved["keyName"]) == (f"key:{principal.key_id}", "the night shift")
+    assert first["by"] not in {moved["by"], f"key:{intake.seeded.company_id}"}
+    assert first["keyName"] == intake.ask("SELECT name FROM api_keys ORDER BY created_at, id")[0][0]
+
+
+def test_a_command_of_the_release_before_is_named_by_its_principals_first_key(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    principal, _ = intake.new_key()
+    intake.change(
+        "UPDATE attempt_history SET actor = :actor WHERE attempt_id = :id",
+        actor=f"key:{principal.id}",
+        id=call.attempt_id,
+    )
+    assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == "a test"
+
+
+def test_another_tenants_key_is_not_named_to_the_company_and_the_companys_is_to_its_ats(
+    intake: Intake, worker: Worker
+) -> None:
+    principal, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
+        kind=KeyKind.ATS, name="a secret partner"
+    )
+    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    ats, company = intake.with_key(secret), {"companyId": str(intake.seeded.company_id)}
+    call = a_call(intake)
+    moved = ats.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, params=company)
+    assert moved.status_code == 204
+    by_the_company = intake.get(call.explanation).json()["data"]["history"]
+    by_the_ats = ats.get(call.explanation, **company).json()["data"]["history"]
+    assert [each["by"] for each in by_the_company] == [each["by"] for each in by_the_ats]
+    assert by_the_company[1]["keyName"] is None
+    assert by_the_company[0]["keyName"] == by_the_ats[0]["keyName"] is not None
+    assert by_the_ats[1]["keyName"] == "a secret partner"
 
 
 # ---- preview

@@ -506,6 +506,19 @@ def test_it_is_an_alarm(attempt: Attempt, told: CallNews, cause: str) -> None:
     assert (alarm.cause, alarm.stray_sid) == (cause, told.call_sid), "who nobody has answered is ended"
 
 
+@pytest.mark.parametrize(
+    ("status", "live"),
+    [(CallStatus.RINGING, ()), (CallStatus.ANSWERED, ("CA2",)), (CallStatus.COMPLETED, ())],
+)
+def test_a_second_call_that_somebody_has_answered_is_named_to_be_looked_after(
+    status: CallStatus, live: Sequence[str]
+) -> None:
+    for attempt in (heard(an_attempt(), news(CallStatus.RINGING)), heard(an_attempt(), news(CallStatus.BUSY))):
+        alarm = decisions.on_news(attempt, news(status, sid="CA2"), None, NOON, POLICY)
+        assert isinstance(alarm, Alarm)
+        assert alarm.live_sids == live
+
+
 def test_what_we_asked_for_ourselves_carries_no_token_and_is_no_alarm() -> None:
     assert heard(an_attempt(), news(CallStatus.RINGING, token=None)).phase is Phase.PLACED
 
@@ -544,6 +557,12 @@ def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
         cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1"
     ), "the newer one, which the list names first"
     assert decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY) == ProofMissing()
+
+
+def test_of_two_calls_on_the_list_the_answered_ones_are_looked_after() -> None:
+    answered = ListedCall(news=news(CallStatus.ANSWERED, sid="CA2", token=None), created_at=NOON)
+    alarm = decisions.on_listing(unknown(), [*listed("CA1"), answered], NOON, POLICY)
+    assert alarm == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1", live_sids=("CA2",))
 
 
 def test_an_empty_list_proves_nothing_until_the_time_for_a_proof_is_over() -> None:

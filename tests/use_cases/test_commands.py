@@ -1,6 +1,7 @@
 """Moving, cancelling, invoking and deleting: what each does in each state, and what it refuses."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -516,11 +517,14 @@ def test_a_second_interview_of_a_candidate_says_that_one_is_open(house: House, d
     assert house.attempt(second.id).warnings == (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
 
 
-def test_who_did_what_is_in_the_history(house: House, do: Do) -> None:
+def test_who_did_what_is_in_the_history(house: House, submit: Submit, apply: Apply) -> None:
     attempt = a_pending_attempt(house)
-    do(move(attempt))
+    key_id = uuid4()
+    sender = replace(house.principal, key_id=key_id)
+    accepted = submit.command(sender, None, move(attempt), idempotency_key=None, request_hash=b"hash")
+    apply.command(accepted.command.id)
     rows = house.ask("SELECT actor, detail FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt.id)
-    assert rows[-1][0] == f"key:{house.principal.id}"
+    assert rows[-1][0] == f"key:{key_id}", "the very key, not only its principal"
     assert rows[-1][1]["due_at"] == "2026-04-03T07:00:00+00:00", "and where it was moved to"
 
 

@@ -392,6 +392,15 @@ def test_one_without_a_number_is_held(house: House, meanwhile: str) -> None:
     assert (cause(house, back), back.due_at) == ("NUMBER_MISSING", house.now() + A_DAY)
 
 
+def test_one_in_a_country_that_the_company_calls_no_more_is_held(house: House) -> None:
+    mine, other = a_claimed_attempt(house), a_claimed_attempt(house)
+    house.change("""UPDATE companies SET settings = settings || '{"allowedCountries": ["CZ"]}'""")
+    back = given_back(house, mine)
+    assert (cause(house, back), back.due_at) == ("NUMBER_NOT_ALLOWED", house.now() + A_DAY)
+    house.change("""UPDATE companies SET settings = settings || '{"allowedCountries": ["CZ", "SK"]}'""")
+    assert house.dial.last_look(other) is not None
+
+
 def test_a_command_accepted_since_the_claim_gives_back(house: House) -> None:
     mine = a_claimed_attempt(house)
     a_waiting_command(house, mine.interview_id)

@@ -113,6 +113,86 @@ def test_each_rule_that_blocks_is_told_in_the_order_in_which_they_are_asked(
     ]
 
 
+KEPT: list[Any] = [
+    pytest.param("", "its turn", "now", id="nothing"),
+    pytest.param(
+        "UPDATE companies SET paused_at = :at, pause_reason = 'a holiday'",
+        "an end of the pause: a holiday",
+        None,
+        id="a pause",
+    ),
+    pytest.param(
+        "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a drill'",
+        "an end of the pause: a drill",
+        None,
+        id="a pause of everything",
+    ),
+    pytest.param(
+        "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'X'",
+        "the carrier",
+        "later",
+        id="a carrier that is down",
+    ),
+    pytest.param("UPDATE companies SET concurrent_calls = 0", "a place", None, id="a company that may have no more"),
+    pytest.param("UPDATE carrier_accounts SET max_calls = 0", "a place", None, id="an account that may have no more"),
+    pytest.param("UPDATE lines SET free_at = :at", "its number", "later", id="a line that rests"),
+    pytest.param("UPDATE attempts SET due_at = :at", "its time", "later", id="its time"),
+    pytest.param(
+        "UPDATE candidates SET phone_number = NULL, email = 'a@b'", "a number that may be called", None, id="no number"
+    ),
+    pytest.param("UPDATE attempts SET expires_at = due_at", "its end", None, id="its end"),
+]
+
+
+@pytest.mark.parametrize(("statement", "words", "when"), KEPT)
+def test_what_it_waits_for_and_when_it_may_ring_are_the_first_blocks(
+    house: House, explain: Explain, now: TestClock, statement: str, words: str, when: str | None
+) -> None:
+    attempt = a_pending_attempt(house)
+    later = now() + timedelta(minutes=5)
+    if statement:
+        house.change(statement, **({"at": later} if ":at" in statement else {}))
+    explanation = explain.explanation_of(attempt.id)
+    assert explanation.waits_for == words
+    assert explanation.next_possible_at == {"now": now(), "later": later, None: None}[when]
+
+
+def test_a_command_that_waits_and_a_call_that_is_live_have_no_end_that_is_known(house: House, explain: Explain) -> None:
+    number = a_number()
+    a_placed_attempt(house, number)
+    busy = explain.explanation_of(a_pending_attempt(house, number).id)
+    assert (busy.waits_for, busy.next_possible_at) == ("its number", None)
+    held = a_pending_attempt(house)
+    a_waiting_command(house, held.interview_id)
+    explanation = explain.explanation_of(held.id)
+    assert (explanation.waits_for, explanation.next_possible_at) == ("a command", None)
+
+
+def test_a_carrier_that_is_down_past_closing_lets_it_ring_at_the_next_opening(
+    house: House, explain: Explain, now: TestClock
+) -> None:
+    attempt = a_pending_attempt(house)
+    house.change(
+        "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'X'", at=now() + timedelta(hours=7)
+    )
+    explanation = explain.explanation_of(attempt.id)
+    assert explanation.waits_for == "the carrier"
+    assert str(explanation.next_possible_at) == "2026-04-03 06:00:00+00:00"
+
+
+def test_a_pause_keeps_what_is_due_later_without_an_end_and_a_call_that_is_live_does_not(
+    house: House, explain: Explain, pauses: Pauses, now: TestClock
+) -> None:
+    number = a_number()
+    a_placed_attempt(house, number)
+    attempt = a_pending_attempt(house, number, due_at=now() + timedelta(hours=3))
+    explanation = explain.explanation_of(attempt.id)
+    assert (explanation.waits_for, explanation.next_possible_at) == ("its time", attempt.due_at)
+    pauses.pause(house.company_id, "a holiday")
+    explanation = explain.explanation_of(attempt.id)
+    assert (explanation.waits_for, explanation.next_possible_at) == ("an end of the pause: a holiday", None)
+
+
 def test_a_shut_window_says_when_it_opens(house: House, explain: Explain, now: TestClock) -> None:
     attempt = a_pending_attempt(house)
     now.move(timedelta(hours=7))

@@ -14,6 +14,7 @@ from scheduler.domain.attempt import (
     HangUpCause,
     LegSeen,
     Phase,
+    Progressed,
     ProofMissing,
     Proven,
     Reason,
@@ -21,8 +22,10 @@ from scheduler.domain.attempt import (
 from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallStatus, NeverTaken, Rank
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE
 from scheduler.persistence.database import Database
 from scheduler.use_cases.consequences import Alarmed
+from scheduler.use_cases.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
@@ -37,7 +40,7 @@ from tests.builders import (
     an_attempt_of_unknown_outcome,
     of_company,
 )
-from tests.conftest import Seeded, TestClock, seed
+from tests.conftest import Seeded, TestClock, seed, wait_until
 from tests.servers import ACCOUNT_SID, SimulatedCarrier
 
 A_SECOND = timedelta(seconds=1)
@@ -280,19 +283,132 @@ def test_a_second_call_that_was_answered_is_left_to_the_person(
     assert [ring["status"] for ring in carrier.rings(number)] != ["canceled"]
 
 
-def test_a_second_call_that_is_heard_of_again_after_it_was_to_be_over_is_ended_again(
+def test_a_second_call_that_the_carrier_does_not_show_yet_is_ended_until_it_must_be_over(
+    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
+) -> None:
+    mine = a_placed_attempt(house)
+    hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.QUEUED, token=mine.token))
+    settle.round()
+    assert look_at(house) == now() + ASK_EVERY, "that it knows of none proves nothing"
+    now.move(timedelta(minutes=10))
+    settle.round()
+    assert look_at(house) == now() + timedelta(minutes=1), "less often, as time goes by"
+    assert line_rests_until(house, mine) == now() + timedelta(minutes=1) + house.policy.line_gap
+    now.move(LONGEST_QUEUE + house.policy.ring_timeout + house.policy.max_call)
+    settle.round()
+    assert look_at(house) is None
+
+
+def test_a_second_call_that_is_heard_of_again_after_it_was_over_is_asked_about_again(
     house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
 ) -> None:
     number = a_number()
     mine = a_placed_attempt(house, number)
-    unknown_there = a_sid()  # as a call is that the carrier does not show yet
-    hear_news(mine, CallNews(call_sid=unknown_there, status=CallStatus.QUEUED, token=mine.token))
+    carrier.plan(to=number, ring_s=30, callbacks="none")
+    second = rung(house, carrier, mine)
+    hear_news(mine, CallNews(call_sid=second, status=CallStatus.QUEUED, token=mine.token))
     settle.round()
-    [[look_at]] = house.ask("SELECT look_at FROM stray_calls")
-    assert look_at is None, "the carrier said that there was none to end"
-    hear_news(mine, CallNews(call_sid=unknown_there, status=CallStatus.RINGING, token=mine.token))
-    [[look_at]] = house.ask("SELECT look_at FROM stray_calls")
-    assert look_at == now()
+    assert look_at(house) is None, "it was cancelled"
+    hear_news(mine, CallNews(call_sid=second, status=CallStatus.RINGING, token=mine.token))
+    assert look_at(house) == now()
+
+
+@pytest.fixture
+def answered_second(house: House, carrier: SimulatedCarrier, hear_news: Any) -> tuple[Attempt, str]:
+    """An attempt whose carrier rang twice, and both were answered: the second call goes on."""
+    mine = house.take(a_placed_attempt(house), Progressed(rank=Rank.ANSWERED))
+    carrier.plan(to=mine.called_number, ring_s=0, talk_s=7200, callbacks="none")
+    second = rung(house, carrier, mine)
+    wait_until(lambda: carrier.rings(mine.called_number)[0]["status"] == "in-progress", says="it is answered")
+    hear_news(mine, CallNews(call_sid=second, status=CallStatus.ANSWERED, token=mine.token))
+    return mine, second
+
+
+def test_while_a_second_call_is_answered_nobody_calls_that_number_nor_until_the_gap_after_it(
+    database: Database,
+    house: House,
+    settle: Settle,
+    release: Release,
+    carrier: SimulatedCarrier,
+    now: TestClock,
+    answered_second: tuple[Attempt, str],
+) -> None:
+    mine, second = answered_second
+    other = of_company(house, seed(database, now()))
+    theirs, elsewhere = a_pending_attempt(other, mine.called_number), a_pending_attempt(other)
+    over(house, mine, Reason.NO_ANSWER)
+    for _ in range(12):
+        now.move(timedelta(minutes=5))
+        settle.round()
+        assert other.dial.claim([theirs.id]).claimed == ()
+    assert carrier.rings(mine.called_number)[0]["status"] == "in-progress", "nobody cuts a person off"
+    assert release.due() == 1, "the other number"
+    settle._desk.hang_up(second)
+    now.move(timedelta(minutes=10))
+    settle.round()
+    assert look_at(house) is None
+    now.move(house.policy.line_gap - A_SECOND)
+    assert other.dial.claim([theirs.id]).claimed == ()
+    now.move(A_SECOND)
+    claimed = other.dial.claim([theirs.id, elsewhere.id]).claimed
+    assert {each.attempt.id for each in claimed} == {theirs.id, elsewhere.id}
+
+
+def test_while_a_second_call_is_answered_a_retry_of_the_same_interview_waits_too(
+    house: House, pauses: Pauses, settle: Settle, now: TestClock, answered_second: tuple[Attempt, str]
+) -> None:
+    mine, _ = answered_second
+    over(house, mine, Reason.NO_ANSWER)
+    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    again = a_pending_attempt(house, mine.called_number, interview_id=mine.interview_id)
+    pauses.resume(house.company_id)
+    assert house.dial.claim([again.id]).claimed == ()
+    now.move(timedelta(minutes=9))
+    settle.round()
+    now.move(timedelta(minutes=9))
+    assert house.dial.claim([again.id]).claimed == ()
+
+
+def test_while_nobody_can_tell_whether_a_second_call_is_over_its_number_is_kept_free(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock, answered_second: tuple[Attempt, str]
+) -> None:
+    mine, _ = answered_second
+    carrier.down("503")
+    try:
+        for _ in range(3):
+            now.move(timedelta(minutes=9))
+            settle.round()
+            rests_until = line_rests_until(house, mine)
+            assert rests_until > now() + house.policy.line_gap
+    finally:
+        carrier.up()
+
+
+def test_a_call_that_was_claimed_before_a_second_one_to_its_number_was_seen_is_not_sent(
+    database: Database, house: House, hear_news: Any
+) -> None:
+    number = a_number()
+    mine = over(house, a_placed_attempt(house, number), Reason.BUSY)
+    house.change("UPDATE lines SET free_at = :now", now=house.now())
+    other = of_company(house, seed(database, house.now()))
+    theirs = a_claimed_attempt(other, number)
+    assert other.dial.last_look(theirs) is not None
+    hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.ANSWERED, token=mine.token))
+    assert other.dial.last_look(theirs) is None
+    back = other.attempt(theirs.id)
+    assert (back.state, other.history(theirs.id)[-1]) == (AttemptState.PENDING, "deferred")
+    assert other.dial.claim([theirs.id]).claimed == ()
+
+
+def look_at(house: House) -> datetime | None:
+    [[found]] = house.ask("SELECT look_at FROM stray_calls")
+    return found if isinstance(found, datetime) else None
+
+
+def line_rests_until(house: House, attempt: Attempt) -> datetime:
+    _, interview_id, free_at = house.line(attempt)
+    assert interview_id is None, "also a retry of its interview waits"
+    return free_at
 
 
 @pytest.fixture

@@ -11,11 +11,14 @@ import pytest
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
 from scheduler.domain.call import NeverTaken
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
+from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import AccessDenied
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.persistence.database import Database
 from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.settle import Settle
 from tests.builders import (
     Clerk,
     House,
@@ -82,6 +85,31 @@ def test_settings_that_decide_no_time_look_at_nothing(house: House, records: Cle
     assert open_changes(house) == 0
     assert bell.rings == []
     assert not settings_of(house).machine_detection
+
+
+def test_a_country_that_is_allowed_no_more_holds_what_waits_there_until_it_is_again_or_it_expires(
+    house: House, records: Clerk, explain: Explain, settle: Settle, now: TestClock
+) -> None:
+    attempt, expiring = a_pending_attempt(house), a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
+    change(house, records, allowed_countries=frozenset({"CZ"}))
+    explanation = explain.explanation_of(attempt.id)
+    assert [block.rule for block in explanation.blocks] == [Rule.NUMBER_NOT_ALLOWED]
+    assert "SK" in explanation.blocks[0].detail
+    assert (explanation.waits_for, explanation.next_possible_at) == ("a number that may be called", None)
+    [claim] = house.dial.claim([attempt.id]).claimed
+    assert house.dial.last_look(claim.attempt) is None
+    now.move(timedelta(seconds=6))
+    records.reresolve()
+    held = house.attempt(attempt.id)
+    assert held.due_at > now() + timedelta(hours=23), "nobody asks for it each few seconds"
+    change(house, records, allowed_countries=frozenset({"CZ", "SK"}))
+    assert house.attempt(attempt.id).due_at == now()
+    assert explain.explanation_of(attempt.id).blocks == ()
+    change(house, records, allowed_countries=frozenset({"CZ"}))
+    now.move(timedelta(hours=1))
+    settle.round()
+    assert house.attempt(expiring.id).reason is Reason.EXPIRED
+    assert house.attempt(attempt.id).state is AttemptState.PENDING
 
 
 def test_only_the_companys_own_attempts_are_touched(

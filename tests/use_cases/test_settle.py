@@ -16,11 +16,14 @@ from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio import TwilioDesk, TwilioLine
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
 from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall, Rank
+from scheduler.domain.command import Command, CommandState, RescheduleAttempt
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING
 from scheduler.persistence.database import Database
+from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.submit import Submit
 from tests.builders import (
     House,
     a_claimed_attempt,
@@ -499,3 +502,83 @@ def test_a_round_with_nothing_to_settle_does_nothing(house: House, settle: Settl
     before = [house.attempt(each) for each in ids]
     settle.round()
     assert [house.attempt(each) for each in ids] == before
+
+
+# ---- what was asked before it expired
+
+
+def asked(submit: Submit, house: House, attempt: Attempt, to: str) -> Command:
+    request = RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=to)
+    return submit.command(house.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+
+
+def test_what_was_asked_before_it_expired_is_done_however_late(
+    house: House, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+) -> None:
+    pending = a_pending_attempt(house, due_at=now() + timedelta(minutes=30), expires_at=now() + timedelta(hours=1))
+    now.move(timedelta(hours=1) - A_MOMENT)
+    command = asked(submit, house, pending, "2026-04-03T09:00:00+02:00")
+    now.move(A_MOMENT)
+    settle.round()
+    assert house.attempt(pending.id) == pending, "it waits for the command, and nobody may call it meanwhile"
+    assert house.dial.claim([pending.id]).claimed == ()
+    apply.command(command.id)
+    moved = house.attempt(pending.id)
+    assert (moved.state, str(moved.due_at)) == (AttemptState.PENDING, "2026-04-03 07:00:00+00:00")
+    settle.round()
+    assert house.attempt(pending.id) == moved
+
+
+def test_what_was_asked_in_time_and_moved_nothing_lets_it_expire_then(
+    house: House, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+) -> None:
+    pending = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
+    command = asked(submit, house, pending, "2026-04-03T03:00:00+02:00")
+    now.move(timedelta(hours=1))
+    apply.command(command.id)  # refused: at night
+    settle.round()
+    assert house.attempt(pending.id).reason is Reason.EXPIRED
+
+
+def test_what_was_asked_after_it_expired_does_not_keep_it(
+    house: House, settle: Settle, submit: Submit, now: TestClock
+) -> None:
+    pending = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
+    now.move(timedelta(hours=1))
+    asked(submit, house, pending, "2026-04-03T09:00:00+02:00")
+    settle.round()
+    assert house.attempt(pending.id).reason is Reason.EXPIRED
+
+
+def test_a_command_in_quarantine_keeps_nothing_from_expiring(
+    house: House, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+) -> None:
+    pending = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
+    command = asked(submit, house, pending, "2026-04-03T09:00:00+02:00")
+    with house.database.transaction() as stores:
+        for _ in range(5):
+            stores.inbox.count_failure(command.id, now())
+    now.move(timedelta(hours=1))
+    settle.round()
+    assert house.attempt(pending.id).reason is Reason.EXPIRED
+
+
+def test_another_interviews_command_keeps_nothing_from_expiring(
+    house: House, settle: Settle, submit: Submit, now: TestClock
+) -> None:
+    other, pending = a_pending_attempt(house), a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
+    asked(submit, house, other, "2026-04-03T09:00:00+02:00")
+    now.move(timedelta(hours=1))
+    settle.round()
+    assert house.attempt(pending.id).reason is Reason.EXPIRED
+
+
+def test_what_is_asked_while_it_is_being_expired_is_seen_under_the_lock(
+    house: House, settle: Settle, submit: Submit, now: TestClock
+) -> None:
+    pending = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
+    command = asked(submit, house, pending, "2026-04-03T09:00:00+02:00")
+    now.move(timedelta(hours=1))
+    settle._end_expired(pending)  # chosen before the command came
+    assert house.attempt(pending.id) == pending
+    assert command.state is CommandState.WAITING
