@@ -1,8 +1,10 @@
 """How what became of a command is told."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -25,7 +27,7 @@ from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.record import Record
-from scheduler.domain.refusals import AccessDenied, NotFound
+from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.persistence.json_forms import STORY
 from scheduler.use_cases.writes import Written
 
@@ -124,6 +126,23 @@ async def live_metadata(request: Request, principal: Principal, command: Command
     except (NotFound, AccessDenied):
         return {}
     return story.interview.metadata
+
+
+async def with_titles(request: Request, principal: Principal, command: Command) -> Command:
+    """The command, and the jobs that its refusal names have the titles that they have now, as an answer keeps none."""
+    refusal = None if command.answer is None else command.answer.refusal
+    if refusal is None or refusal.code != JobAmbiguous.code:
+        return command
+    assert command.answer is not None
+    here = house(request)
+    job_ids = [UUID(job["id"]) for job in refusal.details["jobs"]]
+    try:
+        titles = await here.ask(here.doors.jobs.titles, principal, command.company_id, job_ids)
+    except AccessDenied:
+        titles = {}
+    jobs = [{"id": str(job_id), "title": titles.get(job_id)} for job_id in job_ids]
+    named = replace(refusal, details={**refusal.details, "jobs": jobs})
+    return replace(command, answer=replace(command.answer, refusal=named))
 
 
 def _outcome(

@@ -105,6 +105,7 @@ class Sender:
         headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
         if command.state is CommandState.APPLIED:
             try:
+                command = await answers.with_titles(self.request, self.principal, command)
                 if metadata is None or accepted.replayed:
                     metadata = await answers.live_metadata(self.request, self.principal, command)
             except DatabaseAway:  # it is done all the same, and nobody may be told that it is not

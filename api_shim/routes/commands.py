@@ -22,5 +22,6 @@ router = APIRouter(tags=["commands"])
 async def get_command(request: Request, principal: Reader, reference: str) -> JSONResponse:
     here = house(request)
     command = await here.ask(here.doors.submit.find, principal, reference)
+    command = await answers.with_titles(request, principal, command)
     metadata = await answers.live_metadata(request, principal, command)
     return answers.answered(request, answers.command_view(request, command, metadata))

@@ -2,27 +2,56 @@
 
 from http import HTTPStatus
 from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import answers, json_body
-from api_shim.addresses import InterviewId
-from api_shim.auth import CompanyRead, Reader
+from api_shim.addresses import AskedSlice, InterviewId
+from api_shim.auth import READ_INTERVIEWS, Asker, CompanyRead, Reader, asker
 from api_shim.commanding import FromDeleter, FromWriter
 from api_shim.errors import refuse_any
 from api_shim.house import house
 from api_shim.openapi import command_answers, error_answers
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
-from api_shim.schemas.interview import InterviewAnswer, InterviewView
+from api_shim.schemas.interview import InterviewAnswer, InterviewPage, InterviewsAnswer, InterviewView
 from api_shim.schemas.update_interview import CHANGES, InterviewChange
 from scheduler.domain import refusals
 from scheduler.domain.command import DeleteInterview
+from scheduler.domain.interview import InterviewFilter, InterviewStatus
 
 _ALL = "/interviews"
 _ONE = _ALL + "/{interviewId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
+
+Asking = Annotated[Asker, Security(asker, scopes=[READ_INTERVIEWS])]
+
+
+def _wanted(
+    candidate_id: Annotated[UUID | None, Query(alias="candidateId", description="With this candidate.")] = None,
+    agent_id: Annotated[UUID | None, Query(alias="agentId", description="Made of this agent.")] = None,
+    job_id: Annotated[UUID | None, Query(alias="jobId", description="About this job.")] = None,
+    status: Annotated[InterviewStatus | None, Query()] = None,
+) -> InterviewFilter:
+    return InterviewFilter(candidate_id=candidate_id, agent_id=agent_id, job_id=job_id, status=status)
+
+
+@router.get(
+    _ALL,
+    operation_id="listInterviews",
+    summary="The company's interviews with their call attempts, newest first",
+    responses={200: {"model": InterviewsAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_interviews(
+    request: Request, asking: Asking, asked: AskedSlice, wanted: Annotated[InterviewFilter, Depends(_wanted)]
+) -> JSONResponse:
+    here = house(request)
+    listed = await here.ask(here.doors.explain.interviews, asking.principal, asking.company_id, asked, wanted)
+    now = here.doors.now()
+    page = InterviewPage.of(listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
+    return answers.answered(request, page)
 
 
 @router.post(
@@ -36,6 +65,11 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
         "Applied: the interview with its first attempt.",
         refusals.OutsideCallTimeInterval,
         refusals.PhoneNumberRequired,
+        refusals.NumberNotAllowed,
+        refusals.AgentNumberRequired,
+        refusals.JobRequired,
+        refusals.JobAmbiguous,
+        refusals.JobNotAssigned,
     ),
 )
 async def create_interview(

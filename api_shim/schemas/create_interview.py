@@ -7,7 +7,9 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field, StrictBool
 
+from api_shim.schemas.agent import AgentRequest
 from api_shim.schemas.fields import FieldError
+from api_shim.schemas.job import MOST_SKILLS, JobRequest
 from api_shim.schemas.sent import Day, Email, MayNameATime, Metadata, Name, PhoneNumber, Strict, ZoneName
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview
@@ -26,6 +28,7 @@ class InlineCandidate(Strict):
     timezone: ZoneName | None = Field(
         None, examples=["Europe/Bratislava"], description="IANA name; decides over the phone number's zones."
     )
+    job_id: UUID | None = Field(None, description="The same as the request's `jobId`; one of them.")
 
     def to_new_candidate(self) -> NewCandidate:
         return NewCandidate(
@@ -39,11 +42,24 @@ class InlineCandidate(Strict):
 
 
 class InterviewRequest(MayNameATime):
-    """An interview: with whom, by which agent, and when. Without a time it is called as soon as allowed."""
+    """An interview: with whom, by which agent, about which job, and when. Without a time: as soon as allowed.
+
+    `candidate`, `agent` and `job` are made with the interview, and stay; or nothing is made.
+    """
 
     candidate_id: UUID | None = Field(None, description="A candidate of the company; or send `candidate`.")
     candidate: InlineCandidate | None = Field(None, description="A new candidate; or send `candidateId`.")
-    agent_id: UUID
+    agent_id: UUID | None = Field(None, description="An agent of the company; or send `agent`.")
+    agent: AgentRequest | None = Field(None, description="A new agent; or send `agentId`.")
+    job_id: UUID | None = Field(
+        None,
+        description="A job that the candidate is assigned to, OPEN or CLOSED; somebody new is assigned to it. An agent"
+        " of focus GENERIC needs none. Any other takes the candidate's one OPEN job when none is named.",
+    )
+    job: JobRequest | None = Field(
+        None,
+        description="A new job, which the candidate is assigned to; both lists of skills have at most 10 together.",
+    )
     expires_at: str | None = Field(None, description="After this nobody is called; default 7 days after due.")
     is_test: StrictBool = Field(False, description="Checked like any other and completed at once; nobody rings.")
     metadata: Metadata = Field(
@@ -51,15 +67,32 @@ class InterviewRequest(MayNameATime):
     )
 
     def contradictions(self) -> Iterator[FieldError]:
-        if self.candidate_id is None and self.candidate is None:
-            yield FieldError(field="candidate", code="MISSING_FIELD", message="Send candidate or candidateId.")
-        if self.candidate_id is not None and self.candidate is not None:
-            message = "Send either candidate or candidateId, not both."
-            yield FieldError(field="candidateId", code="CONFLICTING_FIELDS", message=message)
+        yield from self._named_twice_or_not_at_all()
         if self.candidate is not None and not (self.candidate.email or self.candidate.phone_number):
             message = "A candidate needs an email or a phoneNumber."
             yield FieldError(field="candidate", code="CONTACT_REQUIRED", message=message)
+        if self.job is not None:
+            skills = (self.job.required_skills or []) + (self.job.nice_to_have_skills or [])
+            if len(skills) > MOST_SKILLS:
+                message = f"requiredSkills and niceToHaveSkills may have {MOST_SKILLS} skills together."
+                yield FieldError(field="job.niceToHaveSkills", code="TOO_MANY", message=message)
         yield from super().contradictions()
+
+    def _named_twice_or_not_at_all(self) -> Iterator[FieldError]:
+        for name, needed, known, new in (
+            ("candidate", True, self.candidate_id, self.candidate),
+            ("agent", True, self.agent_id, self.agent),
+            ("job", False, self.job_id, self.job),
+        ):
+            if needed and known is None and new is None:
+                yield FieldError(field=name, code="MISSING_FIELD", message=f"Send {name} or {name}Id.")
+            if known is not None and new is not None:
+                message = f"Send either {name} or {name}Id, not both."
+                yield FieldError(field=f"{name}Id", code="CONFLICTING_FIELDS", message=message)
+        of_candidate = None if self.candidate is None else self.candidate.job_id
+        if of_candidate is not None and (self.job_id is not None or self.job is not None):
+            message = "The job is named twice; send candidate.jobId, jobId or job."
+            yield FieldError(field="candidate.jobId", code="CONFLICTING_FIELDS", message=message)
 
     def stale(self, today: date) -> Iterator[FieldError]:
         """What was right on another day."""
@@ -68,10 +101,14 @@ class InterviewRequest(MayNameATime):
             yield FieldError(field="candidate.gdprExpiryDate", code="NOT_IN_FUTURE", message=message)
 
     def to_command(self) -> CreateInterview:
+        of_candidate = None if self.candidate is None else self.candidate.job_id
         return CreateInterview(
             agent_id=self.agent_id,
+            agent=None if self.agent is None else self.agent.to_new_agent(),
             candidate_id=self.candidate_id,
             candidate=None if self.candidate is None else self.candidate.to_new_candidate(),
+            job_id=self.job_id or of_candidate,
+            job=None if self.job is None else self.job.to_new_job(),
             scheduled_at=self.time_asked_for,
             expires_at=self.expires_at,
             is_test=self.is_test,
@@ -99,6 +136,39 @@ EXAMPLES: dict[str, Example] = {
         "value": {
             "candidateId": "9a1d2f5e-3c77-4c52-8a9b-5f0f7f3b2a10",
             "agentId": "3f0c0f3e-8f1e-4b59-9d0b-3a8f0a4c1d11",
+        },
+    },
+    "about a job": {
+        "summary": "Somebody known, about one of their jobs; needed where several are OPEN",
+        "value": {
+            "candidateId": "9a1d2f5e-3c77-4c52-8a9b-5f0f7f3b2a10",
+            "agentId": "7c2a4b1d-6e0f-4f4e-8d3a-2b9c5e1f0a22",
+            "jobId": "c0d1e2f3-1a2b-4c3d-8e4f-5a6b7c8d9e0f",
+        },
+    },
+    "all of it new": {
+        "summary": "Candidate, agent and job are made with the interview, or nothing is",
+        "value": {
+            "candidate": {
+                "firstName": "Jana",
+                "lastName": "Nováková",
+                "gdprExpiryDate": "2030-12-31",
+                "phoneNumber": "+421915123456",
+                "timezone": "Europe/Bratislava",
+            },
+            "agent": {
+                "name": "Screening by phone",
+                "type": "PHONE",
+                "focus": "SCREENING",
+                "language": "SK",
+                "duration": 15,
+                "companyPhoneNumberId": "5f0f7f3b-2a10-4c52-8a9b-9a1d2f5e3c77",
+            },
+            "job": {
+                "title": "Warehouse operator",
+                "description": "Picks and packs, in three shifts.",
+                "requiredSkills": ["forklift licence"],
+            },
         },
     },
 }

@@ -24,6 +24,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
 _LIMITS = {
     "string_too_short": ("TOO_SHORT", "This must have at least {min_length} characters."),
     "string_too_long": ("TOO_LONG", "This must have at most {max_length} characters."),
+    "too_short": ("TOO_FEW", "This must have at least {min_length} elements."),
+    "too_long": ("TOO_MANY", "This must have at most {max_length} elements."),
     "greater_than_equal": ("OUT_OF_RANGE", "This must be at least {ge}."),
     "literal_error": ("INVALID_VALUE", "This must be {expected}."),
     "less_than_equal": ("OUT_OF_RANGE", "This must be at most {le}."),

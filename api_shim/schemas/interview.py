@@ -94,6 +94,7 @@ class InterviewView(Wire):
     company_id: UUID
     candidate_id: UUID
     agent_id: UUID
+    job_id: UUID | None = Field(description="What it is about; null where it is about none.")
     type: AgentType
     status: InterviewStatus
     scheduled_at: datetime | None = Field(
@@ -116,6 +117,7 @@ class InterviewView(Wire):
             company_id=interview.company_id,
             candidate_id=interview.candidate_id,
             agent_id=interview.agent_id,
+            job_id=interview.job_id,
             type=interview.type,
             status=story.status,
             scheduled_at=_scheduled_at(story),
@@ -132,6 +134,14 @@ class InterviewView(Wire):
 
 class InterviewAnswer(Answer[InterviewView]):
     """An interview."""
+
+
+class InterviewPage(Page[InterviewView]):
+    """Interviews, newest first."""
+
+
+class InterviewsAnswer(Answer[InterviewPage]):
+    """A page of interviews."""
 
 
 class AttemptAnswer(Answer[AttemptView]):

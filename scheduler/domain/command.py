@@ -6,8 +6,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from scheduler.domain.agent import NewAgent
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.job import NewJob
 from scheduler.domain.refusals import Refused
 
 
@@ -43,11 +45,17 @@ class CommandState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CreateInterview:
-    """Make an interview, and for a phone agent its first attempt."""
+    """Make an interview, and for a phone agent its first attempt.
 
-    agent_id: UUID
+    One candidate and one agent, each known or new; at most one job.
+    """
+
+    agent_id: UUID | None = None
+    agent: NewAgent | None = None
     candidate_id: UUID | None = None
     candidate: NewCandidate | None = None
+    job_id: UUID | None = None
+    job: NewJob | None = None
     scheduled_at: str | None = None
     """The text as it was sent; it is read once, when the command is applied."""
     expires_at: str | None = None

@@ -29,6 +29,8 @@ class Interview:
     company_id: UUID
     candidate_id: UUID
     agent_id: UUID
+    job_id: UUID | None = None
+    """What it is about; it stays when the job is deleted."""
     type: AgentType
     focus: AgentFocus
     duration: timedelta
@@ -45,6 +47,17 @@ class Interview:
     finished_at: datetime | None = None
     deleted_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterviewFilter:
+    """Which interviews of a list are asked for; None where it does not matter."""
+
+    candidate_id: UUID | None = None
+    agent_id: UUID | None = None
+    job_id: UUID | None = None
+    status: InterviewStatus | None = None
+    """As it is shown, IN_PROGRESS too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,9 +190,21 @@ class CompanyIdRequired(InvalidRequest):
 
 
 class JobRequired(InvalidRequest):
-    """This agent's focus needs a job; use an agent with focus GENERIC."""
+    """This agent's focus needs a job, and the candidate has no open one; name one with jobId, or send job."""
 
     code = "JOB_REQUIRED"
+
+
+class JobAmbiguous(InvalidRequest):
+    """The candidate is assigned to several open jobs; name one of them with jobId, see details.jobs."""
+
+    code = "JOB_AMBIGUOUS"
+
+
+class JobNotAssigned(InvalidRequest):
+    """The candidate is not assigned to that job; add it to the candidate's jobIds first, or name another."""
+
+    code = "JOB_NOT_ASSIGNED"
 
 
 class CallAttemptsNotSupported(InvalidRequest):

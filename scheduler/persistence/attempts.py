@@ -94,6 +94,18 @@ class Attempts:
         )
         return tuple(_attempt(row) for row in rows)
 
+    def of_interviews(self, interview_ids: Sequence[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
+        """For each of the interviews what `of_interview` gives, in one query."""
+        rows = self._connection.execute(
+            select(attempts)
+            .where(attempts.c.interview_id.in_(interview_ids), attempts.c.deleted_at.is_(None))
+            .order_by(attempts.c.created_at, attempts.c.id)
+        )
+        found: dict[UUID, list[Attempt]] = {interview_id: [] for interview_id in interview_ids}
+        for row in rows:
+            found[row.interview_id].append(_attempt(row))
+        return {interview_id: tuple(each) for interview_id, each in found.items()}
+
     def of_chain(self, chain_id: UUID) -> tuple[Attempt, ...]:
         """All attempts of one chain of retries, deleted ones too: they go on counting."""
         rows = self._connection.execute(

@@ -48,10 +48,13 @@ class Candidates:
         self.assign(candidate, candidate.job_ids, candidate.created_at)
 
     def save(self, candidate: Candidate) -> None:
-        """What may change of a candidate, as it is in `candidate`. Only for one that the caller has locked."""
+        """What may change of a candidate but the jobs, as it is in `candidate`. Only for one that the caller locked."""
         self._connection.execute(
             update(candidates).where(candidates.c.id == candidate.id).values(**_changeable(candidate))
         )
+
+    def save_jobs(self, candidate: Candidate) -> None:
+        """The candidate is considered for the jobs in `candidate` and no other; the caller has locked them all."""
         self._connection.execute(
             delete(assignments).where(
                 assignments.c.candidate_id == candidate.id, assignments.c.job_id.not_in(candidate.job_ids)
@@ -88,12 +91,13 @@ class Candidates:
 
         `shared`: others may lock it so too, as those do who make an interview with this person.
         """
-        row = self._connection.execute(
-            _those_of(company_id)
-            .where(candidates.c.id == candidate_id)
-            .with_for_update(read=shared, key_share=not shared, of=candidates)
-        ).one_or_none()
-        return _candidate(row) if row else None
+        # Read in a statement of its own: one that waits for the lock would tell of the jobs as they were before.
+        self._connection.execute(
+            select(candidates.c.id)
+            .where(candidates.c.company_id == company_id, candidates.c.id == candidate_id)
+            .with_for_update(read=shared, key_share=not shared)
+        )
+        return self.get(company_id, candidate_id)
 
     def page(
         self,

@@ -4,11 +4,14 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, insert, select, update
 
 from scheduler.domain.agent import AgentFocus, AgentType
-from scheduler.domain.interview import Interview, InterviewStatus
-from scheduler.persistence.tables import interviews
+from scheduler.domain.attempt import AttemptState
+from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
+from scheduler.domain.listing import Listed, Slice
+from scheduler.persistence.listing import listed
+from scheduler.persistence.tables import attempts, interviews
 
 
 class Interviews:
@@ -22,6 +25,7 @@ class Interviews:
                 company_id=interview.company_id,
                 candidate_id=interview.candidate_id,
                 agent_id=interview.agent_id,
+                job_id=interview.job_id,
                 type=interview.type.value,
                 focus=interview.focus.value,
                 duration=interview.duration,
@@ -40,14 +44,22 @@ class Interviews:
 
     def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
         """The interview, if it is this company's and not deleted."""
-        row = self._connection.execute(
-            select(interviews).where(
-                interviews.c.id == interview_id,
-                interviews.c.company_id == company_id,
-                interviews.c.deleted_at.is_(None),
-            )
-        ).one_or_none()
+        row = self._connection.execute(_those_of(company_id).where(interviews.c.id == interview_id)).one_or_none()
         return _interview(row) if row else None
+
+    def page(self, company_id: UUID, asked: Slice, wanted: InterviewFilter) -> Listed[Interview]:
+        """Those of the company that were not deleted; also those with a candidate, agent or job who is no more."""
+        query = _those_of(company_id)
+        for column, value in (
+            (interviews.c.candidate_id, wanted.candidate_id),
+            (interviews.c.agent_id, wanted.agent_id),
+            (interviews.c.job_id, wanted.job_id),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        if wanted.status is not None:
+            query = query.where(_is_shown_as(wanted.status))
+        return listed(self._connection, query, interviews, asked, _interview)
 
     def lock(self, interview_id: UUID) -> Interview:
         """The interview, deleted or not; nobody else may change it or its attempts' ends until we commit."""
@@ -105,12 +117,29 @@ class Interviews:
         )
 
 
+def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+    return select(interviews).where(interviews.c.company_id == company_id, interviews.c.deleted_at.is_(None))
+
+
+def _is_shown_as(status: InterviewStatus) -> ColumnElement[bool]:
+    """The same as `InterviewStory.status`: one whose attempt is in progress is, whatever was stored."""
+    in_progress = (
+        select(attempts.c.id)
+        .where(attempts.c.interview_id == interviews.c.id, attempts.c.state == AttemptState.IN_PROGRESS.value)
+        .exists()
+    )
+    if status is InterviewStatus.IN_PROGRESS:
+        return in_progress
+    return and_(interviews.c.status == status.value, ~in_progress)
+
+
 def _interview(row: Row[tuple[object, ...]]) -> Interview:
     return Interview(
         id=row.id,
         company_id=row.company_id,
         candidate_id=row.candidate_id,
         agent_id=row.agent_id,
+        job_id=row.job_id,
         type=AgentType(row.type),
         focus=AgentFocus(row.focus),
         duration=row.duration,

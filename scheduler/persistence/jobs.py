@@ -40,15 +40,22 @@ class Jobs:
         )
         return tuple(_job(row) for row in rows)
 
-    def open_of_candidate(self, company_id: UUID, candidate_id: UUID) -> tuple[Job, ...]:
-        """The open jobs that this candidate is considered for, oldest assignment first."""
+    def of_candidate(self, company_id: UUID, candidate_id: UUID) -> tuple[Job, ...]:
+        """The jobs that this candidate is considered for, oldest assignment first."""
         rows = self._connection.execute(
             _those_of(company_id)
             .join(assignments, assignments.c.job_id == jobs.c.id)
-            .where(assignments.c.candidate_id == candidate_id, jobs.c.status == JobStatus.OPEN.value)
+            .where(assignments.c.candidate_id == candidate_id)
             .order_by(assignments.c.created_at, jobs.c.id)
         )
         return tuple(_job(row) for row in rows)
+
+    def titles(self, company_id: UUID, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+        """What those of the jobs are called that are this company's and not deleted."""
+        rows = self._connection.execute(
+            _those_of(company_id).with_only_columns(jobs.c.id, jobs.c.title).where(jobs.c.id.in_(job_ids))
+        )
+        return {row.id: row.title for row in rows}
 
     def page(self, company_id: UUID, asked: Slice, *, status: JobStatus | None) -> Listed[Job]:
         query = _those_of(company_id)

@@ -225,6 +225,7 @@ interviews = Table(
     Index(None, "company_id", "created_at", "id"),
     Index(None, "candidate_id"),
     Index(None, "agent_id"),
+    Index(None, "job_id"),
 )
 
 carrier_accounts = Table(

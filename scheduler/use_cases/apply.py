@@ -1,11 +1,13 @@
 """Apply: a worker does what a command asks, and its answer is written with it, in one transaction."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
+from scheduler.domain.agent import Agent, AgentType
 from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
@@ -31,18 +33,22 @@ from scheduler.domain.command import (
 from scheduler.domain.company import Company
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import (
+    AgentNumberRequired,
     CallAttemptInProgress,
     CallAttemptNotPending,
     CallAttemptsNotSupported,
     InterviewFinished,
-    JobRequired,
+    InvalidTimezone,
+    NotFound,
+    NumberNotAllowed,
+    PhoneNumberInvalid,
     PhoneNumberRequired,
     Refused,
     StatusNotSettable,
 )
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import etags, interviews, scheduling
+from scheduler.lifecycle import etags, interviews, job_choice, scheduling
 from scheduler.lifecycle.metadata import merged
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
@@ -50,13 +56,27 @@ from scheduler.logs import log
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.json_forms import STORY, request_from_json
 from scheduler.timing import callee_zones
+from scheduler.use_cases.agents import add_agent
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.candidates import new_candidate
 from scheduler.use_cases.consequences import Consequences
+from scheduler.use_cases.jobs import add_job
 from scheduler.use_cases.seen import callee_from, callee_of
 from scheduler.use_cases.submit import lock_busy, lock_interview, no_such
 
 _log = log(__name__)
+
+_PLACES_IN_A_CANDIDATE: Mapping[type[Refused], str] = {
+    PhoneNumberRequired: "candidate.phoneNumber",
+    PhoneNumberInvalid: "candidate.phoneNumber",
+    NumberNotAllowed: "candidate.phoneNumber",
+    InvalidTimezone: "candidate.timezone",
+}
+_PLACES_IN_AN_AGENT: Mapping[type[Refused], str] = {
+    AgentNumberRequired: "agent.companyPhoneNumberId",
+    NotFound: "agent.companyPhoneNumberId",
+}
+"""Which field of an inline object a refusal is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +152,8 @@ class Apply:
         request = request_from_json(turn.command.kind, turn.command.body)
         match request:
             case CreateInterview():
-                story = self._create_interview(turn, request)
+                with _at(_PLACES_IN_A_CANDIDATE if request.candidate is not None else {}):
+                    story = self._create_interview(turn, request)
                 return story.interview.id, Answer(snapshot=_snapshot(story))
             case UpdateInterview():
                 self._update_interview(turn, request)
@@ -163,8 +184,9 @@ class Apply:
         company = stores.companies.get(turn.company_id)
         if company is None:
             raise no_such("company", turn.company_id)
-        agent = _agent(stores, company, request.agent_id)
+        agent = _agent(stores, company, request, now)
         candidate, is_new = _candidate(stores, company, request, now)
+        job_id = _job_id(stores, agent, candidate, request, now)
         callee = callee_of(candidate, company)
         schedule: Schedule | None = None
         warnings: tuple[ScheduleWarning, ...] = ()
@@ -180,6 +202,7 @@ class Apply:
             company_id=company.id,
             candidate_id=candidate.id,
             agent_id=agent.id,
+            job_id=job_id,
             type=agent.type,
             focus=agent.focus,
             duration=agent.duration,
@@ -396,14 +419,26 @@ class Apply:
         turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
 
 
-def _agent(stores: Stores, company: Company, agent_id: UUID) -> Agent:
-    agent = stores.agents.get(company.id, agent_id)
+@contextmanager
+def _at(places: Mapping[type[Refused], str]) -> Iterator[None]:
+    """A refusal that is about a field of an inline object names it, with its position in the request."""
+    try:
+        yield
+    except Refused as refused:
+        if type(refused) in places:
+            refused.details.setdefault("field", places[type(refused)])
+        raise
+
+
+def _agent(stores: Stores, company: Company, request: CreateInterview, now: datetime) -> Agent:
+    """The agent, who may have been made just now; one on the phone has a number of the company to call from."""
+    if request.agent is not None:
+        with _at(_PLACES_IN_AN_AGENT):
+            return add_agent(stores, company.id, request.agent, now)
+    assert request.agent_id is not None
+    agent = stores.agents.get(company.id, request.agent_id)
     if agent is None:
-        raise no_such("agent", agent_id)
-    if agent.focus is not AgentFocus.GENERIC:
-        raise JobRequired
-    if agent.type is AgentType.PHONE and agent.caller_number is None:
-        raise PhoneNumberRequired("The agent has no phone number to call from.")
+        raise no_such("agent", request.agent_id)
     return agent
 
 
@@ -416,6 +451,22 @@ def _candidate(stores: Stores, company: Company, request: CreateInterview, now: 
         return found, False
     assert request.candidate is not None
     return new_candidate(stores, company, request.candidate, now), True
+
+
+def _job_id(stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, now: datetime) -> UUID | None:
+    """The job that the interview is about.
+
+    One that is new, or named for somebody new, is theirs from now on. The candidate is locked, so it stays theirs; that
+    it is closed or deleted meanwhile is as good as a moment later.
+    """
+    named = request.job_id
+    if request.job is not None:
+        named = add_job(stores, candidate.company_id, request.job, now).id
+    elif named is not None and not stores.jobs.lock_shared(candidate.company_id, [named]):
+        raise no_such("job", named)
+    if named is not None and (request.job is not None or request.candidate is not None):
+        stores.candidates.assign(candidate, [named], now)
+    return job_choice.job_of(agent.focus, named, stores.jobs.of_candidate(candidate.company_id, candidate.id))
 
 
 def _story(turn: _Turn, interview_id: UUID) -> InterviewStory:

@@ -83,6 +83,8 @@ class Candidates:
             if after.phone_number != before.phone_number:
                 _check_allowed(after, company)
             stores.candidates.save(after)
+            if after.job_ids != before.job_ids:  # a job that was deleted meanwhile must not come back
+                stores.candidates.save_jobs(after)
             rings = _is_reached_otherwise(before, after)
             if rings:
                 stores.reresolutions.ask(company_id, candidate_id, now)

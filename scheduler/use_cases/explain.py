@@ -9,7 +9,8 @@ from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.domain.command import refusal_of
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, Happening
-from scheduler.domain.interview import InterviewStory
+from scheduler.domain.interview import InterviewFilter, InterviewStory
+from scheduler.domain.listing import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import ScheduleWarning
@@ -95,6 +96,19 @@ class Explain:
         """The interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.transaction(principal) as stores:
             return _story(stores, reached_company(stores, principal, company_id), interview_id)
+
+    def interviews(
+        self, principal: Principal, company_id: UUID | None, asked: Slice, wanted: InterviewFilter
+    ) -> Listed[InterviewStory]:
+        """A page of the interviews that are asked for, each with its attempts.
+
+        Raises AccessDenied, CompanyIdRequired, DatabaseAway.
+        """
+        with self._database.transaction(principal) as stores:
+            found = stores.interviews.page(reached_company(stores, principal, company_id), asked, wanted)
+            attempts = stores.attempts.of_interviews([interview.id for interview in found.items])
+        stories = (InterviewStory(interview=each, attempts=attempts[each.id]) for each in found.items)
+        return Listed(items=tuple(stories), total=found.total, asked=asked)
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
         """One attempt, unless it was deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""

@@ -1,5 +1,6 @@
 """Jobs: made, listed, changed, deleted."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -34,6 +35,11 @@ class Jobs:
     ) -> Listed[Job]:
         with self._database.transaction(principal) as stores:
             return stores.jobs.page(reached_company(stores, principal, company_id), asked, status=status)
+
+    def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+        """What those of the jobs are called that are there."""
+        with self._database.transaction(principal) as stores:
+            return stores.jobs.titles(reached_company(stores, principal, company_id), job_ids)
 
     def create(self, sent: Sent, company_id: UUID | None, new: NewJob) -> Written:
         return self._writes.once(

@@ -54,7 +54,7 @@ def test_where_nothing_is_404_says_so(intake: Intake, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/interviews", "POST"),
+        ("PUT", "/interviews", "GET, POST"),
         ("POST", "/healthz", "GET"),
         ("PUT", f"/interviews/{uuid4()}", "DELETE, GET, PATCH"),
         ("POST", f"/v1/interviews/{uuid4()}", "DELETE, GET, PATCH"),
@@ -197,6 +197,7 @@ OPERATIONS = {
         )
     },
     "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
+    "listInterviews": ("GET", "/interviews", "read:interviews", {"200"}),
     "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),
     "getInterview": ("GET", "/interviews/{interviewId}", "read:interviews", {"200"}),
     "updateInterview": ("PATCH", "/interviews/{interviewId}", "write:interviews", {"200"}),
@@ -324,9 +325,18 @@ def test_the_document_names_the_conflicts_that_a_route_knows(
 
 def test_the_document_does_not_offer_what_is_refused(document: dict[str, Any]) -> None:
     request = document["components"]["schemas"]["InterviewRequest"]
-    assert request["additionalProperties"] is False
-    assert not {"job", "jobId", "agent", "agent_id"} & set(request["properties"])
-    for name in ("InterviewChange", "CallRequest", "CallMove", "CallTimeRequest"):
+    assert {"candidate", "agent", "job", "candidateId", "agentId", "jobId"} <= set(request["properties"])
+    assert not {"agent_id", "companyId", "status"} & set(request["properties"])
+    for name in (
+        "InterviewRequest",
+        "InlineCandidate",
+        "AgentRequest",
+        "JobRequest",
+        "InterviewChange",
+        "CallRequest",
+        "CallMove",
+        "CallTimeRequest",
+    ):
         assert document["components"]["schemas"][name]["additionalProperties"] is False
     assert "HTTPValidationError" not in document["components"]["schemas"]
 

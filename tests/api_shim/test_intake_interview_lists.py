@@ -1,0 +1,208 @@
+"""The list of interviews over HTTP: newest first, by candidate, agent, job and status, each with its attempts."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import Engine, event
+
+from scheduler.domain.attempt import Cancelled, Reason
+from scheduler.domain.principal import KeyKind
+from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, an_online_agent, candidate
+from tests.builders import House, a_claimed_attempt, a_pending_attempt, a_placed_attempt, an_attempt_of_unknown_outcome
+from tests.conftest import seed
+
+JOB = {"title": "Beekeeper", "description": "Knows where each of them lives."}
+
+
+def data(answer: httpx.Response, status: int = 200) -> Any:
+    assert answer.status_code == status, answer.text
+    return answer.json()["data"]
+
+
+def listed(intake: Intake, **asked: Any) -> list[str]:
+    return [each["id"] for each in data(intake.get("/interviews", **asked))["items"]]
+
+
+def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
+    """What an attempt waits for depends on when it is looked at."""
+    return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}
+
+
+def test_each_is_listed_as_it_is_shown_newest_first_page_by_page(intake: Intake, worker: Worker) -> None:
+    ids = [str(a_call(intake, metadata={"n": number}).interview_id) for number in range(3)][::-1]
+    whole = data(intake.get("/interviews"))
+    assert [each["id"] for each in whole["items"]] == ids
+    for each in whole["items"]:
+        assert without_now(each) == without_now(data(intake.get(f"/interviews/{each['id']}")))
+    assert whole["pagination"] == {
+        "page": 1,
+        "limit": 20,
+        "total": 3,
+        "totalPages": 1,
+        "hasNextPage": False,
+        "hasPreviousPage": False,
+    }
+    assert listed(intake, limit=2) == ids[:2]
+    assert listed(intake, limit=2, page=2) == ids[2:]
+    assert listed(intake, page=9) == []
+
+
+def test_attempts_stand_with_their_interview_oldest_first_and_deleted_ones_do_not(intake: Intake, house: House) -> None:
+    first = a_pending_attempt(house)
+    house.take(first, Cancelled(reason=Reason.REPLACED))
+    second = a_pending_attempt(house, interview_id=first.interview_id)
+    gone = a_pending_attempt(house)
+    house.take(gone, Cancelled(reason=Reason.CANCELLED_BY_USER))
+    house.change("UPDATE attempts SET deleted_at = ended_at WHERE id = :id", id=gone.id)
+    told = {each["id"]: each["callAttempts"] for each in data(intake.get("/interviews"))["items"]}
+    assert [each["id"] for each in told[str(first.interview_id)]] == [str(first.id), str(second.id)]
+    assert told[str(gone.interview_id)] == []
+
+
+def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker: Worker) -> None:
+    plain = a_call(intake)
+    about_a_job = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
+    agent = str(an_online_agent(intake))
+    online = data(intake.create(intake.body(agentId=agent, candidate=..., candidateId=about_a_job["candidateId"])), 201)
+    person = data(intake.get(plain.interview))["candidateId"]
+    for asked, expected in (
+        ({"candidateId": person}, [str(plain.interview_id)]),
+        ({"candidateId": about_a_job["candidateId"]}, [online["id"], about_a_job["id"]]),
+        ({"agentId": agent}, [online["id"]]),
+        ({"agentId": str(intake.seeded.agent_id)}, [about_a_job["id"], str(plain.interview_id)]),
+        ({"jobId": about_a_job["jobId"]}, [about_a_job["id"]]),
+        ({"jobId": about_a_job["jobId"], "agentId": agent}, []),
+        ({"candidateId": about_a_job["candidateId"], "agentId": agent, "status": "SCHEDULED"}, [online["id"]]),
+        ({"candidateId": str(uuid4())}, []),
+    ):
+        assert listed(intake, **asked) == expected, asked
+
+
+def test_interviews_are_found_by_the_status_that_they_are_shown_with(
+    intake: Intake, worker: Worker, house: House
+) -> None:
+    waits, claimed, placed = a_pending_attempt(house), a_claimed_attempt(house), a_placed_attempt(house)
+    unknown = an_attempt_of_unknown_outcome(house)
+    over = data(intake.create(intake.body(isTest=True)), 201)["id"]
+    ended = data(intake.create(intake.body(agentId=str(an_online_agent(intake)))), 201)["id"]
+    assert intake.send("PATCH", f"/interviews/{ended}", json={"status": "CANCELLED"}).status_code == 200
+    by_status = {
+        "SCHEDULED": {str(waits.interview_id)},
+        "IN_PROGRESS": {str(claimed.interview_id), str(placed.interview_id)},
+        "FAILED": {str(unknown.interview_id)},
+        "COMPLETED": {over},
+        "CANCELLED": {ended},
+    }
+    for status, expected in by_status.items():
+        page = data(intake.get("/interviews", status=status))
+        assert {each["id"] for each in page["items"]} == expected, status
+        assert {each["status"] for each in page["items"]} == {status}
+        assert page["pagination"]["total"] == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "code"),
+    [
+        ({"status": "UNDEFINED"}, "status", "INVALID_VALUE"),
+        ({"status": "CANCELED"}, "status", "INVALID_VALUE"),
+        ({"candidateId": "7"}, "candidateId", "INVALID_UUID"),
+        ({"agentId": "7"}, "agentId", "INVALID_UUID"),
+        ({"jobId": "7"}, "jobId", "INVALID_UUID"),
+        ({"page": 0}, "page", "OUT_OF_RANGE"),
+        ({"limit": 101}, "limit", "OUT_OF_RANGE"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_named(intake: Intake, asked: dict[str, Any], field: str, code: str) -> None:
+    answer = intake.get("/interviews", **asked)
+    assert answer.status_code == 400
+    [told] = answer.json()["error"]["details"]["fields"]
+    assert (told["field"], told["code"]) == (field, code)
+
+
+def test_those_of_a_candidate_agent_and_job_that_are_no_more_are_listed_and_deleted_interviews_are_not(
+    intake: Intake, worker: Worker
+) -> None:
+    one = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
+    for path in (f"/candidates/{one['candidateId']}", f"/agents/{one['agentId']}", f"/jobs/{one['jobId']}"):
+        assert data(intake.send("DELETE", path)) is True
+    for name in ("candidateId", "agentId", "jobId"):
+        [told] = data(intake.get("/interviews", **{name: one[name]}))["items"]
+        assert told["id"] == one["id"]
+        assert told["status"] == "CANCELLED", "the person was erased"
+        assert {each: told[each] for each in ("candidateId", "agentId", "jobId")} == {
+            each: one[each] for each in ("candidateId", "agentId", "jobId")
+        }
+    assert data(intake.send("DELETE", f"/interviews/{one['id']}")) is True
+    assert listed(intake) == []
+
+
+def test_the_end_of_a_job_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
+    one = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
+    assert data(intake.send("DELETE", f"/jobs/{one['jobId']}")) is True
+    shown = data(intake.get(f"/interviews/{one['id']}"))
+    assert without_now(shown) == without_now(one)
+    assert data(intake.get(f"/candidates/{one['candidateId']}"))["jobIds"] == []
+
+
+def test_another_companys_are_not_listed(intake: Intake, worker: Worker) -> None:
+    mine = data(intake.create(intake.body(scheduledAt=TOMORROW)), 201)
+    other = seed(intake.database, intake.now())
+    stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    assert listed(stranger) == []
+    assert listed(stranger, candidateId=mine["candidateId"]) == []
+    assert listed(intake) == [mine["id"]]
+
+
+def test_an_ats_key_lists_one_companys_and_must_say_whose(intake: Intake, worker: Worker) -> None:
+    a_call(intake)
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats, mine = intake.with_key(key), str(intake.seeded.company_id)
+    assert ats.get("/interviews", companyId=mine).json()["error"]["code"] == "RESOURCE_ACCESS_DENIED"
+    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    assert ats.get("/interviews").json()["error"]["code"] == "COMPANY_ID_REQUIRED"
+    assert len(listed(ats, companyId=mine)) == 1
+
+
+def test_a_key_without_the_scope_lists_none(intake: Intake) -> None:
+    answer = intake.with_new_key("read:candidates").get("/interviews")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "INSUFFICIENT_PERMISSIONS")
+
+
+def test_a_list_of_many_asks_the_database_no_more_often_than_one_of_one(intake: Intake, house: House) -> None:
+    for _ in range(5):
+        a_pending_attempt(house)
+    with _counting() as few:
+        assert len(listed(intake, limit=1)) == 1
+    with _counting() as many:
+        assert len(listed(intake, limit=5)) == 5
+    assert len(few) == len(many) > 0
+
+
+def test_a_list_tells_no_name_number_or_address(intake: Intake, worker: Worker) -> None:
+    a_call(intake)
+    said = intake.get("/interviews").text
+    assert not [each for each in candidate().values() if each in said and each != "2030-12-31"]
+
+
+def test_the_newest_of_one_moment_is_told_by_its_id(intake: Intake, house: House) -> None:
+    ids = [a_pending_attempt(house).interview_id for _ in range(4)]
+    house.change("UPDATE interviews SET created_at = :at", at=house.now())
+    assert [UUID(each) for each in listed(intake)] == sorted(ids, reverse=True)
+
+
+@contextmanager
+def _counting() -> Iterator[list[str]]:
+    """The statements that are sent meanwhile about interviews and attempts."""
+    said: list[str] = []
+
+    def note(*told: Any) -> None:
+        if "attempts" in told[2] or "interviews" in told[2]:
+            said.append(told[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield said
+    event.remove(Engine, "before_cursor_execute", note)
