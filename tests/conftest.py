@@ -60,6 +60,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 
 @pytest.fixture(scope="session")
+def logins(postgres: EmbeddedPostgres) -> schema.Logins:
+    """The API's and the workers' own ways into the database of all tests; `postgres_url` is its superuser's."""
+    return schema.make_logins(postgres.url)
+
+
+@pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
     server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
     server.start()

@@ -8,7 +8,7 @@ from celery.beat import Scheduler
 from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.logs import log
-from scheduler.persistence.database import DUE_CHANNEL, DatabaseAway
+from scheduler.persistence.database import DUE_CHANNEL, DatabaseAway, WrongRole
 from scheduler.settings import settings
 from workers.app import app
 from workers.bell import RedisBell
@@ -34,7 +34,10 @@ class Clock(Scheduler):  # type: ignore[misc]
         chosen = settings()
         bell = RedisBell(app, chosen.redis)
         bell.start()
-        self._release = assembly.workshop(chosen, bell).release
+        try:
+            self._release = assembly.workshop(chosen, bell).release
+        except WrongRole as wrong:
+            raise SystemExit(str(wrong)) from None
         self._sweep_every = chosen.policy.sweep.total_seconds()
 
     def setup_schedule(self) -> None:

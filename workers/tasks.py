@@ -12,7 +12,7 @@ from scheduler import assembly
 from scheduler.assembly import Workshop
 from scheduler.lifecycle.policy import UnsafeTimes
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway
+from scheduler.persistence.database import DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from scheduler.use_cases import bell as names
 from scheduler.use_cases.dial import Dialler
@@ -108,7 +108,8 @@ def _refuse_bad_settings() -> None:
     try:
         assembly.must_name_a_carrier(settings())
         _ = settings().policy
-    except (MissingSetting, UnsafeTimes) as error:
+        assembly.must_see_every_row(settings())
+    except (MissingSetting, UnsafeTimes, WrongRole) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -95,18 +95,20 @@ class Explain:
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
     ) -> Explanation:
         """Why an attempt stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        account_calls = self._account_calls()
         with self._database.transaction(principal) as stores:
             company = reached_company(stores, principal, company_id)
             attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
-            return self._explanation(stores, attempt)
+            return self._explanation(stores, attempt, account_calls)
 
     def explanation_of(self, attempt_id: UUID) -> Explanation:
         """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
+        account_calls = self._account_calls()
         with self._database.transaction() as stores:
             attempt = stores.attempts.find(attempt_id)
             if attempt is None:
                 raise no_such("callAttempt", attempt_id)
-            return self._explanation(stores, attempt)
+            return self._explanation(stores, attempt, account_calls)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
         """An interview's attempts for whoever runs the installation, deleted ones included, oldest first.
@@ -116,7 +118,11 @@ class Explain:
         with self._database.transaction() as stores:
             return stores.attempts.find_of_interview(interview_id)
 
-    def _explanation(self, stores: Stores, attempt: Attempt) -> Explanation:
+    def _account_calls(self) -> int:
+        """How many calls are in progress, of all companies: of what is others' no principal sees more than this."""
+        return sum(each.in_progress for each in self.carriers())
+
+    def _explanation(self, stores: Stores, attempt: Attempt, account_calls: int) -> Explanation:
         now = self._now()
         happenings = stores.attempts.history(attempt.id)
         found: tuple[Block, ...] = ()
@@ -125,7 +131,6 @@ class Explain:
             row = stores.attempts.look(attempt.id)
             assert row is not None
             situation = situation_from(row, self._hasher)
-            account_calls = sum(each.in_progress for each in _carriers(stores))
             load = Load(
                 company_calls=stores.attempts.calls_of_company(attempt.company_id),
                 company_limit=row.settings.limits.concurrent_calls,
@@ -185,7 +190,7 @@ class Explain:
     def waiting(self) -> Sequence[Waiting]:
         """Every company's attempts, counted. Raises DatabaseAway."""
         now = self._now()
-        with self._database.transaction() as stores:
+        with self._database.counting() as stores:
             return [
                 Waiting(
                     company_id=row.company_id,
@@ -207,7 +212,7 @@ class Explain:
 
     def carriers(self) -> Sequence[Carrier]:
         """How the carrier accounts stand; usually one. Raises DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.counting() as stores:
             return _carriers(stores)
 
 
