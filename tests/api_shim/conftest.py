@@ -4,24 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.embedded import EmbeddedValkey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.settings import settings as of_this_process
 from tests.api_shim.intake import PEPPER, Intake, Worker, a_worker, an_intake, settings_for
 from tests.builders import House, a_house
 from tests.conftest import Seeded
-
-
-@pytest.fixture(scope="session")
-def broker(valkey: EmbeddedValkey) -> None:
-    """The Celery application names its broker when it is imported."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REDIS_URL", valkey.url)
-        of_this_process.cache_clear()
-        import workers.app  # noqa: F401, PLC0415 - the line above
-    of_this_process.cache_clear()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
 from scheduler.persistence.schema import Logins
-from tests.api_shim.conftest import broker  # noqa: F401 - a fixture
 from tests.api_shim.intake import ASYNC, Intake, an_intake, settings_for
 from tests.conftest import Seeded
 from tests.histories.judge import Asked, Told, Verb, violations
