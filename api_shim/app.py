@@ -5,12 +5,14 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 
+from anyio import to_thread
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
 from api_shim.front_door import FrontDoor
 from api_shim.house import House, places
+from api_shim.rate_limits import RateLimits
 from api_shim.routes import (
     agents,
     call_attempts,
@@ -36,6 +38,9 @@ _DESCRIPTION = """
 Places every scheduled phone call when it is due, inside the hours in which that person may be called, and never twice.
 
 Every path also works under `/v1`. Every JSON answer has the same envelope; `traceId` is in the header `X-Trace-Id` too.
+
+Every answer to a valid key says how often it may still ask: `X-RateLimit-Limit-Minute`, `X-RateLimit-Remaining-Minute`,
+`X-RateLimit-Reset-Minute` (Unix seconds), and the same with `-Hour`.
 """
 
 
@@ -90,9 +95,11 @@ async def _open(settings: Settings) -> AsyncIterator[House]:
     bell = doorbell.RedisBell(celery, redis_url)
     doors = assembly.doors(settings, bell)
     waiter = Waiter(redis_url, ANSWERED_CHANNEL, lambda: bell.is_away)
+    rate_limits = RateLimits(redis_url, doors.now, lambda: waiter.is_away)
+    await to_thread.run_sync(doors.database.check_role)
     bell.start()
     try:
-        async with waiter.listening():
+        async with waiter.listening(), rate_limits.counting():
             with told_to_stop(waiter.let_go):
                 yield House(
                     doors=doors,
@@ -100,6 +107,7 @@ async def _open(settings: Settings) -> AsyncIterator[House]:
                     schema_head=schema.head(),
                     places=places(),
                     instance=settings.duecall_instance or None,
+                    rate_limits=rate_limits,
                 )
     finally:
         bell.stop()

@@ -7,11 +7,12 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from api_shim.errors import invalid_fields
+from api_shim.errors import invalid_fields, too_often
 from api_shim.house import house
 from api_shim.schemas.fields import FieldError
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
+from scheduler.use_cases.keys import must_have
 
 READ_INTERVIEWS = "read:interviews"
 WRITE_INTERVIEWS = "write:interviews"
@@ -42,11 +43,21 @@ async def principal(
     scopes: SecurityScopes,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Principal:
-    """Whose key this is. Raises InvalidApiKey, ApiKeySuspended, InsufficientPermissions, DatabaseAway."""
+    """Whose key this is.
+
+    Raises InvalidApiKey, ApiKeySuspended, RateLimitExceeded, InsufficientPermissions, DatabaseAway. Once the key is
+    known, whatever is answered says how often it may still ask.
+    """
     if credentials is None:
         raise InvalidApiKey
     here = house(request)
-    return await here.ask(here.doors.keys.authenticate, credentials.credentials, frozenset(scopes.scopes))
+    key = await here.ask(here.doors.keys.authenticate, credentials.credentials)
+    here.note_use(key)
+    request.state.standing = standing = await here.rate_limits.spend(key)
+    if standing.spent is not None:
+        raise too_often(standing.spent, here.doors.now())
+    must_have(key.principal, scopes.scopes)
+    return key.principal
 
 
 Reader = Annotated[Principal, Security(principal, scopes=[READ_INTERVIEWS])]

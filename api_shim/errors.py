@@ -1,6 +1,7 @@
 """Which status and which words an error becomes. The one place that knows."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Match
 
 from api_shim.house import house
+from api_shim.rate_limits import Window
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
 from api_shim.schemas.fields import FieldError, field_errors
 from scheduler.carriers.interface import NotACallback
@@ -25,6 +27,7 @@ STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.NotAuthenticated.__name__: HTTPStatus.UNAUTHORIZED,
     refusals.AccessDenied.__name__: HTTPStatus.FORBIDDEN,
     refusals.Forbidden.__name__: HTTPStatus.FORBIDDEN,
+    refusals.RateLimitExceeded.__name__: HTTPStatus.TOO_MANY_REQUESTS,
     refusals.NotFound.__name__: HTTPStatus.NOT_FOUND,
     refusals.Conflict.__name__: HTTPStatus.CONFLICT,
     refusals.PreconditionFailed.__name__: HTTPStatus.PRECONDITION_FAILED,
@@ -90,7 +93,7 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
     """The answer that tells of `error`. What nobody foresaw is told without any of its words."""
     match error:
         case Refused():
-            return refused(request, refusal_of(error), _challenge(error))
+            return refused(request, refusal_of(error), _headers_of(error))
         case RequestValidationError():
             return refused(request, refusal_of(invalid_fields(field_errors(error.errors()))))
         case DatabaseAway():
@@ -141,8 +144,19 @@ def _allowed(request: Request) -> str:
     )
 
 
-def _challenge(error: Refused) -> Mapping[str, str] | None:
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, refusals.NotAuthenticated) else None
+def too_often(spent: Window, now: datetime) -> refusals.RateLimitExceeded:
+    """The refusal of a request that its key has no more room for."""
+    wait = max(1, spent.resets_at - int(now.timestamp()))
+    return refusals.RateLimitExceeded(limit=spent.limit, per=spent.name.upper(), reset=spent.resets_at, retryAfter=wait)
+
+
+def _headers_of(error: Refused) -> Mapping[str, str] | None:
+    match error:
+        case refusals.NotAuthenticated():
+            return {"WWW-Authenticate": "Bearer"}
+        case refusals.RateLimitExceeded():
+            return {"Retry-After": str(error.details["retryAfter"])}
+    return None
 
 
 def _answer(

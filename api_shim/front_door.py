@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
 from api_shim.errors import BodyTooLarge
+from api_shim.rate_limits import Standing
 from scheduler.clock import monotonic
 from scheduler.logs import log
 
@@ -84,7 +85,11 @@ class _Visit:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
-            MutableHeaders(scope=message)["X-Trace-Id"] = self.trace_id
+            headers = MutableHeaders(scope=message)
+            headers["X-Trace-Id"] = self.trace_id
+            standing: Standing | None = self.scope["state"].get("standing")
+            for name, value in standing.headers() if standing is not None else ():
+                headers[name] = value
         await self._send(message)
 
     async def refuse(self, error: Exception) -> None:

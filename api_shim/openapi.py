@@ -22,17 +22,21 @@ _WHEN = {
     412: ("It is not as the If-Match header says.", "PRECONDITION_FAILED"),
     413: ("The body is larger than 64 KiB.", "BODY_TOO_LARGE"),
     422: ("The Idempotency-Key was sent before with another request.", "IDEMPOTENCY_KEY_REUSED"),
+    429: ("The key has asked too often; wait as `Retry-After` says.", "RATE_LIMIT_EXCEEDED"),
     500: ("Something failed that should not have; name the traceId.", "INTERNAL_ERROR"),
     503: ("The database is away; nothing was changed.", "DATABASE_AWAY"),
 }
 _OF_A_COMMAND = (400, 401, 403, 404, 409, 413, 422, 500, 503)
 """What every request may be answered that changes something; an address without an id has no 404 of its own."""
+_WITH_A_KEY, _LIMITED = 401, 429
+"""Whoever needs a key is limited by it."""
 _REPLAYED = {
     "Idempotent-Replayed": {
         "description": "`true` when this Idempotency-Key was answered before; this is that answer.",
         "schema": {"type": "string"},
     }
 }
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 _LOCATION = {"Location": {"description": "Where to ask for what becomes of it.", "schema": {"type": "string"}}}
 
 
@@ -76,7 +80,12 @@ def written_answers(done: HTTPStatus, model: type[Answer[Any]], says: str, *refu
 
 
 def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = ()) -> Told:
-    """The errors of a route. `default` stands for all others, so that nothing is told of that never comes."""
+    """The errors of a route; who may be told 401 may be told 429 too.
+
+    `default` stands for all others, so that nothing is told of that never comes.
+    """
+    if _WITH_A_KEY in statuses:
+        statuses = (*statuses, _LIMITED)
     examples: dict[int, dict[str, str]] = {status: {_WHEN[status][1]: _WHEN[status][0]} for status in statuses}
     for refusal in map(refusal_of, (kind() for kind in refusals)):
         examples.setdefault(int(STATUS_OF[refusal.family]), {})[refusal.code] = refusal.message
@@ -86,11 +95,12 @@ def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = ()) -> T
 
 def _told(status: int, messages: dict[str, str]) -> dict[str, Any]:
     examples = {code: {"value": _example(code, message)} for code, message in messages.items()}
-    return {
+    told = {
         "model": ErrorAnswer,
         "description": _WHEN[status][0],
         "content": {"application/json": {"examples": examples}},
     }
+    return {**told, "headers": _RETRY_AFTER} if status == _LIMITED else told
 
 
 def _example(code: str, message: str) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Workshop:
 def doors(settings: Settings, bell: Bell) -> Doors:
     """The use cases of an API process. Raises MissingSetting."""
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("api"))
+    # Elsewhere one role may do for all; the walls stand where it is bound by them.
+    database = Database(settings.database("api"), bound=True if settings.is_production else None)
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
     consequences = Consequences(database, hasher, policy, now)
@@ -81,10 +82,10 @@ def doors(settings: Settings, bell: Bell) -> Doors:
 
 
 def workshop(settings: Settings, bell: Bell) -> Workshop:
-    """The use cases of a worker process or the clock. Raises MissingSetting, DatabaseAway."""
+    """The use cases of a worker process or the clock. Raises MissingSetting, WrongRole, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("worker"))
+    database = Database(settings.database("worker"), bound=False)
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
     consequences = Consequences(database, hasher, policy, now)
@@ -102,10 +103,10 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
 
 
 def dialler(settings: Settings) -> Dialler:
-    """The one that dials, for a dial worker. Raises MissingSetting, DatabaseAway."""
+    """The one that dials, for a dial worker. Raises MissingSetting, WrongRole, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("worker"))
+    database = Database(settings.database("worker"), bound=False)
     policy = settings.policy
     failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())
@@ -118,6 +119,13 @@ def must_name_a_carrier(settings: Settings) -> None:
     """Raise MissingSetting where calls could not be placed or asked for."""
     if not settings.twilio_account_sid or not settings.auth_tokens:
         raise MissingSetting("TWILIO_ACCOUNT_SID" if settings.auth_tokens else "TWILIO_AUTH_TOKEN")
+
+
+def must_see_every_row(settings: Settings) -> None:
+    """Raise WrongRole where a worker would see no row, do nothing and say nothing. A database that is away will do."""
+    database = Database(settings.database("worker"), pool_size=1, bound=False)
+    database.check_role()
+    database.close()
 
 
 def carrier(settings: Settings) -> TwilioAccount:

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
@@ -34,7 +35,7 @@ from scheduler.embedded import EmbeddedPostgres, ServerUnavailable
 from scheduler.hashing import Hasher
 from scheduler.logs import configure
 from scheduler.persistence import schema
-from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.persistence.database import Database, DatabaseAway, WrongRole
 from scheduler.persistence.schema import SchemaDrift, SchemaNotMade
 from scheduler.settings import MissingSetting, Settings, WrongSettings, place_of, settings
 from scheduler.system import CannotRun, Options, Running, Stopped, System, running_in
@@ -42,7 +43,7 @@ from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.installation import Installation
-from scheduler.use_cases.keys import ALL_SCOPES, Keys
+from scheduler.use_cases.keys import PER_HOUR, PER_MINUTE, Keys
 from scheduler.use_cases.pauses import Pauses
 
 
@@ -67,6 +68,7 @@ app.add_typer(numbers, name="numbers")
 
 _console = Console(stderr=True)
 _never = threading.Event()
+_MOST_REQUESTS = 1_000_000
 _ANY_ZONE = "Europe/London"
 """Stands in where a text names its own instant, and no zone decides."""
 
@@ -85,6 +87,7 @@ At = Annotated[
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Begin with no data, and forget all data at the end.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 WhichCompany = Annotated[UUID | None, typer.Argument(metavar="COMPANY_ID", show_default=False)]
+WhichKey = Annotated[UUID, typer.Argument(metavar="KEY_ID", help="As `duecall keys list` says.")]
 Everything = Annotated[bool, typer.Option("--all", help="Everything, for every company.")]
 
 
@@ -387,29 +390,102 @@ def db_draft(message: str) -> None:
     epilog=_examples(
         "duecall keys create --company 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55",
         "duecall keys create --ats 'Acme ATS' --json",
+        "duecall keys create --company ID --scopes read:interviews,write:interviews --expires 2027-01-01T00:00:00Z",
+        "duecall keys create --rotate KEY_ID   # then give it to whoever uses KEY_ID, and: duecall keys revoke KEY_ID",
     ),
 )
 def keys_create(
     company: Annotated[UUID | None, typer.Option(help="A regular key for this company.")] = None,
     ats: Annotated[str | None, typer.Option(help="An ATS key of this name, for the companies that it makes.")] = None,
+    rotate: Annotated[
+        UUID | None,
+        typer.Option(metavar="KEY_ID", help="A second key of the same principal, to replace this one; both are good."),
+    ] = None,
+    scopes: Annotated[
+        str | None, typer.Option(help="With commas between them; else all, or with --rotate the same.")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="It is good until then, e.g. 2027-01-01T00:00:00Z; else until it is revoked.")
+    ] = None,
+    per_minute: Annotated[
+        int | None, typer.Option(min=1, max=_MOST_REQUESTS, help=f"Requests; else {PER_MINUTE}.")
+    ] = None,
+    per_hour: Annotated[int | None, typer.Option(min=1, max=_MOST_REQUESTS, help=f"Requests; else {PER_HOUR}.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. It is shown now and never again."""
-    if (company is None) == (ats is None):
-        _refuse("say either --company ID or --ats NAME")
+    if sum(each is not None for each in (company, ats, rotate)) != 1:
+        _refuse("say one of --company ID, --ats NAME and --rotate KEY_ID")
     if ats is not None and not ats.strip():
         _refuse("--ats needs a name, by which the key is known later")
+    given = {
+        "scopes": None if scopes is None else frozenset(scopes.replace(",", " ").split()),
+        "per_minute": per_minute,
+        "per_hour": per_hour,
+        "expires_at": None if expires is None else _instant(expires, "--expires"),
+    }
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with _desk() as desk:
-        if company is not None:
-            principal, secret = desk.keys.create(
-                kind=KeyKind.REGULAR, name="regular", company_id=company, principal_id=company, scopes=ALL_SCOPES
-            )
+        if rotate is not None:
+            principal, secret = desk.keys.rotate(rotate, wanted)
+        elif company is not None:
+            principal, secret = desk.keys.create(kind=KeyKind.REGULAR, name="regular", company_id=company, **wanted)
         else:
-            principal, secret = desk.keys.create(kind=KeyKind.ATS, name=str(ats).strip(), scopes=ALL_SCOPES)
+            principal, secret = desk.keys.create(kind=KeyKind.ATS, name=str(ats).strip(), **wanted)
         if not as_json:
             desk.tell("a key was made")
     shown = {"keyId": str(principal.key_id), "key": secret}
     print(json.dumps(shown) if as_json else secret)  # noqa: T201 - the answer itself
+
+
+@keys.command("list", epilog=_examples("duecall keys list", "duecall keys list --company ID --json | jq '.[].keyId'"))
+def keys_list(
+    company: Annotated[UUID | None, typer.Option(help="Those of this company alone.")] = None, as_json: AsJson = False
+) -> None:
+    """Every key: whose it is, whether it is good, when it was last used, to the minute. Never the key itself."""
+    with _desk() as desk:
+        found = desk.keys.all(company)
+        if as_json:
+            print(json.dumps(pages.keys_as_json(found, desk.now())))  # noqa: T201 - the answer itself
+        else:
+            pages.terminal().print(pages.keys_page(found, desk.now()))
+
+
+@keys.command("suspend", epilog=_examples("duecall keys suspend KEY_ID --reason 'the invoice of March'"))
+def keys_suspend(
+    key_id: WhichKey,
+    reason: Annotated[str | None, typer.Option(help="Why; whoever uses the key is told.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a key open nothing until it is resumed; whoever uses it is told so (401 API_KEY_SUSPENDED)."""
+    with _desk() as desk:
+        changed = desk.keys.suspend(key_id, (reason or "").strip() or None)
+    _tell_of_key(
+        key_id, "is suspended", "was suspended already, and keeps its reason", changed=changed, as_json=as_json
+    )
+
+
+@keys.command("resume", epilog=_examples("duecall keys resume KEY_ID"))
+def keys_resume(key_id: WhichKey, as_json: AsJson = False) -> None:
+    """Let a suspended key open again what its scopes say."""
+    with _desk() as desk:
+        changed = desk.keys.resume(key_id)
+    _tell_of_key(key_id, "is good again", "was not suspended", changed=changed, as_json=as_json)
+
+
+@keys.command("revoke", epilog=_examples("duecall keys revoke KEY_ID"))
+def keys_revoke(key_id: WhichKey, as_json: AsJson = False) -> None:
+    """Let a key open nothing, for ever (401 INVALID_API_KEY). Its rotations stay as they are."""
+    with _desk() as desk:
+        changed = desk.keys.revoke(key_id)
+    _tell_of_key(key_id, "is revoked", "was revoked already", changed=changed, as_json=as_json)
+
+
+def _tell_of_key(key_id: UUID, done: str, already: str, *, changed: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"keyId": str(key_id), "changed": changed}))  # noqa: T201 - the answer itself
+    else:
+        _say_plainly(f"Key {key_id} {done if changed else already}")
 
 
 @numbers.command("add", epilog=_examples("duecall numbers add 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 +421221020002"))
@@ -444,7 +520,7 @@ def main() -> NoReturn:
     except SchemaNotMade as error:
         _complain(f"the database cannot be brought to this release's schema: {error}")
         sys.exit(1)
-    except (MissingSetting, ServerUnavailable, CannotRun, SchemaDrift) as error:
+    except (WrongRole, MissingSetting, ServerUnavailable, CannotRun, SchemaDrift) as error:
         _complain(str(error))
         sys.exit(1)
     except WrongSettings as error:
@@ -462,11 +538,16 @@ def _offset(at: str | None, chosen: Settings) -> float:
         return chosen.duecall_clock_offset_s
     if chosen.duecall_env == "production":
         _refuse("--at moves the clock, and production does not let it be moved")
-    requested = requested_time.read(at, field="--at")
+    return (_instant(at, "--at") - machine_now()).total_seconds()
+
+
+def _instant(text: str, option: str) -> datetime:
+    """The instant that an option names. Raises InvalidDateFormat."""
+    requested = requested_time.read(text, field=option)
     if requested.offset is None and not requested.is_instant and requested.zone is None:
-        _refuse("--at needs an offset, Z or a zone, e.g. 2026-04-02T07:59+10:30")
+        _refuse(f"{option} needs an offset, Z or a zone, e.g. 2026-04-02T07:59+10:30")
     clock_of_text = callee_zones.deciding_clock(requested, candidate_zone=None, number=None, company_zone=_ANY_ZONE)
-    return (call_windows.resolve(requested, clock_of_text) - machine_now()).total_seconds()
+    return call_windows.resolve(requested, clock_of_text)
 
 
 @contextmanager
@@ -497,7 +578,7 @@ class _Desk:
 @contextmanager
 def _desk() -> Iterator[_Desk]:
     chosen, system = _installation()
-    database = Database(chosen.database("worker"), pool_size=1)
+    database = Database(chosen.database("worker"), pool_size=1, bound=False)
     now = clock(chosen.duecall_clock_offset_s)
     hasher = Hasher(chosen.key_pepper.get_secret_value())
     try:

@@ -19,6 +19,7 @@ from rich.text import Text
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Rank
 from scheduler.domain.explanation import Block, Explanation, Happening
+from scheduler.domain.key import Key, KeyState
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
@@ -35,6 +36,12 @@ STYLES = {
 }
 _NOT_SOON = timedelta(seconds=10)
 """A command that has waited so long waits for something that is not there."""
+_KEY_STYLES = {
+    KeyState.ACTIVE: "green",
+    KeyState.SUSPENDED: "bold yellow",
+    KeyState.EXPIRED: "magenta",
+    KeyState.REVOKED: "magenta",
+}
 _LIST_AT_MOST = 3
 """So many zones are named; of more their number is told, and the ends of the day that they span."""
 
@@ -316,6 +323,62 @@ def _as_json(values: dict[str, Any]) -> dict[str, Any]:
         else:
             told[to_camel(name)] = str(value) if isinstance(value, UUID) else value
     return told
+
+
+# ---- keys
+
+
+def keys_page(keys: Sequence[Key], now: datetime) -> RenderableType:
+    """Each key: whose it is, how it stands, what it opens, how often it may ask. Keys themselves are kept nowhere."""
+    return Group(*(_key(each, now) for each in keys)) if keys else Text("There is no key.")
+
+
+def _key(key: Key, now: datetime) -> Text:
+    state = key.state(now)
+    text = Text(f"Key       {key.principal.key_id}  ").append(state.value, _KEY_STYLES[state])
+    if key.suspend_reason is not None:
+        text.append(f": {key.suspend_reason}")
+    for name, told in _of_key(key, now):
+        text.append(f"\n  {name:<13} ", "dim").append(told)
+    return text.append("\n")
+
+
+def _of_key(key: Key, now: datetime) -> Iterator[tuple[str, str]]:
+    principal = key.principal
+    yield "of", f"company {principal.company_id}" if principal.company_id is not None else f"ATS {key.name}"
+    yield "principal", str(principal.id)
+    yield "opens", ", ".join(sorted(principal.scopes))
+    yield "may ask", f"{key.per_minute} times a minute, {key.per_hour} an hour"
+    yield "made", _utc(key.created_at)
+    if key.expires_at is not None:
+        yield "good until", f"{_utc(key.expires_at)}, {_from_now(key.expires_at, now)}"
+    yield "last used", "never" if key.last_used_at is None else _utc(key.last_used_at)
+
+
+def keys_as_json(keys: Sequence[Key], now: datetime) -> list[dict[str, Any]]:
+    """Names as on the wire; instants in UTC."""
+    return [
+        _as_json(
+            {
+                "key_id": key.principal.key_id,
+                "principal_id": key.principal.id,
+                "kind": key.principal.kind.value,
+                "company_id": key.principal.company_id,
+                "name": key.name,
+                "state": key.state(now).value,
+                "scopes": sorted(key.principal.scopes),
+                "per_minute": key.per_minute,
+                "per_hour": key.per_hour,
+                "created_at": key.created_at,
+                "expires_at": key.expires_at,
+                "suspended_at": key.suspended_at,
+                "suspend_reason": key.suspend_reason,
+                "revoked_at": key.revoked_at,
+                "last_used_at": key.last_used_at,
+            }
+        )
+        for key in keys
+    ]
 
 
 # ---- words for times and clocks

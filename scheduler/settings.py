@@ -156,6 +156,10 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def is_production(self) -> bool:
+        return self.duecall_env == "production"
+
+    @property
     def policy(self) -> Policy:
         """Raises UnsafeTimes when the times contradict each other."""
         return Policy(**{name: timedelta(seconds=getattr(self, setting)) for name, setting in _TIMES.items()})

@@ -194,12 +194,15 @@ class System:
         database_url, redis_url = self._database_url(), self._redis_url()
         self._say("bringing the database to this release's schema")
         schema.upgrade(self._owner_url(database_url))
+        roles = {} if self.postgres is None else _roles_of(database_url)
         ports = {name: self._port(name) for name in ("api", "flower")}
         if self._options.port is not None:
             ports["api"] = self._options.port
         simulator_port = None if self._settings.twilio_account_sid else free_port()
-        variables = self._variables(database_url, redis_url, ports["api"], simulator_port)
+        variables = self._variables(database_url, redis_url, ports["api"], simulator_port) | roles
         chosen = self._settings.model_copy(update={"duecall_clock_offset_s": self._options.clock_offset_s})
+        if self.postgres is None:
+            database_url = self._settings.database("worker")  # what operators' commands ask, and what seeds
         try:
             seeded = _seed(chosen, database_url, variables["DEFAULT_CALLER_ID"])
         except PhoneNumberInvalid as invalid:
@@ -395,9 +398,20 @@ def _unusable(home: Path, error: Exception) -> str:
     return f"{home} cannot be used: {what.lower()}. Name a folder that you may write with DUECALL_HOME=/some/folder."
 
 
+def _roles_of(url: str) -> dict[str, str]:
+    """Each process as what it is: the API behind the walls between tenants, whoever works for all of them before."""
+    logins = schema.make_logins(url)
+    return {
+        "DATABASE_URL": logins.api,
+        "DATABASE_WORKER_URL": logins.worker,
+        "DATABASE_LISTEN_URL": logins.worker,
+        "DATABASE_OWNER_URL": "",  # nobody who runs all day may change tables
+    }
+
+
 def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(database_url, pool_size=1)
+    database = Database(database_url, pool_size=1, bound=False)
     try:
         keys = Keys(database, Hasher(settings.key_pepper.get_secret_value()), now)
         return Installation(database, keys, now).seed(caller_id)

@@ -23,6 +23,7 @@ from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey
 from scheduler.hashing import Hasher
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
+from scheduler.settings import settings as of_this_process
 
 T = TypeVar("T")
 CALLER = "+421221020001"
@@ -60,11 +61,27 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 
 @pytest.fixture(scope="session")
+def logins(postgres: EmbeddedPostgres) -> schema.Logins:
+    """The API's and the workers' own ways into the database of all tests; `postgres_url` is its superuser's."""
+    return schema.make_logins(postgres.url)
+
+
+@pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
     server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def broker(valkey: EmbeddedValkey) -> None:
+    """The Celery application names its broker when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", valkey.url)
+        of_this_process.cache_clear()
+        import workers.app  # noqa: F401, PLC0415 - the line above
+    of_this_process.cache_clear()
 
 
 @pytest.fixture

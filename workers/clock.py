@@ -8,7 +8,7 @@ from celery.beat import Scheduler
 from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.logs import log
-from scheduler.persistence.database import DUE_CHANNEL, DatabaseAway
+from scheduler.persistence.database import DUE_CHANNEL, DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from workers.app import app
 from workers.bell import RedisBell
@@ -40,8 +40,8 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._release = assembly.workshop(chosen, bell).release
         except DatabaseAway as away:
             raise SystemExit(f"the database cannot be reached: {away}") from None
-        except MissingSetting as missing:
-            raise SystemExit(str(missing)) from None
+        except (MissingSetting, WrongRole) as error:
+            raise SystemExit(str(error)) from None
         self._sweep_every = chosen.policy.sweep.total_seconds()
 
     def setup_schedule(self) -> None:

@@ -11,7 +11,7 @@ from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 from scheduler import assembly
 from scheduler.assembly import Workshop
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway
+from scheduler.persistence.database import DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from scheduler.use_cases import bell as names
 from scheduler.use_cases.dial import Dialler
@@ -110,7 +110,8 @@ def _must_name_a_carrier() -> None:
     """End now, in one line, rather than at every task."""
     try:
         assembly.must_name_a_carrier(settings())
-    except MissingSetting as error:
+        assembly.must_see_every_row(settings())
+    except (MissingSetting, WrongRole) as error:
         raise SystemExit(str(error)) from None
 
 

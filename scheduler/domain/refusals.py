@@ -8,7 +8,8 @@
     ├── PreconditionFailed  it is not as the caller last saw it
     ├── Unprocessable       it contradicts an earlier request
     ├── NotAuthenticated    no key, or none that is valid
-    └── Forbidden           a key that may not do this
+    ├── Forbidden           a key that may not do this
+    └── RateLimitExceeded   a key that has asked too often
 
 A class's docstring is its default message. `details` never holds more than the caller sent or may read.
 """
@@ -219,6 +220,18 @@ class MetadataTooLarge(InvalidRequest):
     code = "METADATA_TOO_LARGE"
 
 
+class UnknownScopes(InvalidRequest):
+    """There is no such scope."""
+
+    code = "SCOPES_UNKNOWN"
+
+
+class ExpiryInPast(InvalidRequest):
+    """A key that expires in the past would open nothing."""
+
+    code = "EXPIRY_IN_PAST"
+
+
 class StatusNotSettable(InvalidRequest):
     """The status of a PHONE interview follows from its calls; only an ONLINE one takes COMPLETED or CANCELLED."""
 
@@ -235,6 +248,18 @@ class CallAttemptNotPending(Conflict):
     """Only a pending call attempt can be moved; invoke a new one instead."""
 
     code = "CALL_ATTEMPT_NOT_PENDING"
+
+
+class KeyRevoked(Conflict):
+    """A revoked key stays revoked; make another one of its principal: `duecall keys create --rotate KEY_ID`."""
+
+    code = "KEY_REVOKED"
+
+
+class TooManyLiveKeys(Conflict):
+    """A principal has two live keys at most, while one replaces the other; revoke one of them first."""
+
+    code = "TOO_MANY_LIVE_KEYS"
 
 
 class InterviewFinished(Conflict):
@@ -295,3 +320,9 @@ class InsufficientPermissions(Forbidden):
     """The API key lacks the scope that this request needs."""
 
     code = "INSUFFICIENT_PERMISSIONS"
+
+
+class RateLimitExceeded(Refused):
+    """This key has asked as often as it may; wait as many seconds as the Retry-After header says."""
+
+    code = "RATE_LIMIT_EXCEEDED"

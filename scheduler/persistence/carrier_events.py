@@ -46,11 +46,16 @@ class CarrierEvents:
                     received_at=event.received_at,
                     rung_at=event.received_at,
                 )
-                .on_conflict_do_nothing(index_elements=["fingerprint"])
-                .returning(carrier_events.c.id)
-            ).one_or_none()
-            is not None
+                # Nothing of it is read back: whoever stores an event may see none.
+                .on_conflict_do_nothing()
+            ).rowcount
+            == 1
         )
+
+    def is_known(self, token: str) -> bool:
+        """Whether a claim of ours has that token; PostgreSQL tells it to whoever has the token."""
+        known: bool = self._connection.execute(select(func.token_is_known(token))).scalar_one()
+        return known
 
     def claim_of(self, token: str) -> ClaimOfToken | None:
         """The claim that a token was made for, be it the attempt's last one or an old one."""

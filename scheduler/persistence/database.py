@@ -1,12 +1,14 @@
 """How a transaction is opened, and the stores that it carries. Nobody else opens one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -38,12 +40,30 @@ _ON_BEHALF_OF = text(
     " set_config('duecall.company_id', :company_id, true)"
 )
 
+_COUNTING = text("SET LOCAL ROLE duecall_counter")
+
+_STANDING = """
+    SELECT r.rolname,
+           r.rolsuper OR r.rolbypassrls
+               OR EXISTS (
+                   SELECT FROM pg_class t WHERE t.oid = to_regclass('companies') AND pg_has_role(t.relowner, 'USAGE')
+               )
+               OR EXISTS (SELECT FROM pg_roles w WHERE w.rolname = 'duecall_worker' AND pg_has_role(w.oid, 'USAGE'))
+    FROM pg_roles r
+    WHERE r.rolname = current_user AND to_regclass('companies') IS NOT NULL
+"""
+"""Who we are, and whether we see every tenant's rows; nothing where no migration has run."""
+
 DUE_CHANNEL = "duecall_due"
 """Notified when something became due at once, so that nobody waits for the clock's next look."""
 
 
 class DatabaseAway(Exception):
     """The database cannot be reached, or the connection broke; nothing was accepted."""
+
+
+class WrongRole(Exception):
+    """The role of the database is not the one for what it is used for; nothing was asked by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +106,13 @@ class Stores:
             stray_calls=StrayCalls(connection),
         )
 
+    def act_for_company(self, company_id: UUID) -> None:
+        """From now on, and until we commit, PostgreSQL shows what belongs to this company, whoever asks.
+
+        For those who have no key and proved by something else that they may.
+        """
+        self.connection.execute(_ON_BEHALF_OF, {"principal_id": "", "company_id": str(company_id)})
+
     def notify_due(self) -> None:
         """Wake the clock when this commits."""
         self.connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": DUE_CHANNEL})
@@ -96,9 +123,12 @@ class Database:
 
     Statements end after 5 s, waits for a lock after 2 s, an idle transaction after 10 s: nothing here may hold a row
     for longer than a caller waits. Values are never quoted in an error.
+
+    `bound` True: only a role that sees no more than its principal's rows will do; False: only one that sees all rows,
+    since whoever sees none would do nothing and say nothing; None: any. Otherwise everything raises WrongRole.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8, machine: Now = machine_now) -> None:
+    def __init__(self, url: str, *, pool_size: int = 8, machine: Now = machine_now, bound: bool | None = None) -> None:
         self._machine = machine
         self._asked_at: float | None = None
         self._is_right = False
@@ -119,6 +149,9 @@ class Database:
             },
         )
 
+        if bound is not None:
+            event.listen(self._engine, "connect", lambda connection, _: _refuse_wrong_role(connection, bound=bound))
+
     @contextmanager
     def transaction(self, principal: Principal | None = None) -> Iterator[Stores]:
         """One transaction; leaving by an error rolls it back. Raises DatabaseAway when the connection fails.
@@ -137,6 +170,18 @@ class Database:
             if error.connection_invalidated:
                 raise DatabaseAway(reason_of(error)) from error
             raise
+
+    @contextmanager
+    def counting(self) -> Iterator[Stores]:
+        """Like `transaction`, for numbers over all companies; columns that tell of somebody cannot be read in it."""
+        with self.transaction() as stores:
+            stores.connection.execute(_COUNTING)
+            yield stores
+
+    def check_role(self) -> None:
+        """Raise WrongRole now rather than at the first question. A database that is away is asked later."""
+        with suppress(DatabaseAway), self.transaction():
+            pass
 
     def clock_is_right(self) -> bool:
         """Whether this machine's clock and the database's differ by no more than 2 s. Raises DatabaseAway.
@@ -185,6 +230,30 @@ def with_driver(url: str) -> str:
 def _settings_of(principal: Principal) -> dict[str, str]:
     company_id = principal.company_id
     return {"principal_id": str(principal.id), "company_id": "" if company_id is None else str(company_id)}
+
+
+def _refuse_wrong_role(connection: DBAPIConnection, *, bound: bool) -> None:
+    cursor = connection.cursor()
+    cursor.execute(_STANDING)
+    standing = cursor.fetchone()
+    cursor.close()
+    connection.rollback()
+    if standing is None:
+        return
+    role, sees_all = standing
+    if sees_all is not bound:
+        return
+    connection.close()
+    if bound:
+        raise WrongRole(
+            f"DATABASE_URL logs in as {role}, which sees every company's rows; the API needs a role that is bound by"
+            f" row-level security: CREATE ROLE api LOGIN PASSWORD '...' IN ROLE duecall_api. {role} is for"
+            " DATABASE_WORKER_URL or DATABASE_OWNER_URL."
+        )
+    raise WrongRole(
+        f"workers and operators would log in as {role}, which is bound by row-level security and sees no row; set"
+        " DATABASE_WORKER_URL to a role of their own: CREATE ROLE worker LOGIN PASSWORD '...' IN ROLE duecall_worker."
+    )
 
 
 def reason_of(error: Exception) -> str:

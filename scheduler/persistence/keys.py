@@ -1,25 +1,27 @@
 """API keys: found by the keyed hash of their secret; the secret itself is kept nowhere."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, text, update
 
+from scheduler.domain.key import Key
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.companies import reached_by
 from scheduler.persistence.tables import api_keys, companies
 
+USED_EVERY = timedelta(minutes=1)
+"""`last_used_at` is written no more often."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Key:
-    """A key as it stands; whether it may be used is for the caller to decide."""
+class Found:
+    """A key whose secret somebody has; whether it may be used is for the caller to decide."""
 
-    principal: Principal
-    expires_at: datetime | None
-    suspended_at: datetime | None
-    revoked_at: datetime | None
+    key: Key
     company_deleted: bool
 
 
@@ -36,24 +38,57 @@ class Keys:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(
-        self, principal: Principal, key_hash: bytes, name: str, per_minute: int, per_hour: int, now: datetime
-    ) -> None:
+    def add(self, key: Key, key_hash: bytes) -> None:
+        principal = key.principal
         self._connection.execute(
             insert(api_keys).values(
                 id=principal.key_id,
                 principal_id=principal.id,
                 kind=principal.kind.value,
                 company_id=principal.company_id,
-                name=name,
+                name=key.name,
                 key_hash=key_hash,
                 scopes=sorted(principal.scopes),
-                per_minute=per_minute,
-                per_hour=per_hour,
-                created_at=now,
-                updated_at=now,
+                per_minute=key.per_minute,
+                per_hour=key.per_hour,
+                expires_at=key.expires_at,
+                created_at=key.created_at,
+                updated_at=key.created_at,
             )
         )
+
+    def lock(self, key_id: UUID) -> Key | None:
+        """The key; nobody else may change it until we commit."""
+        row = self._connection.execute(
+            _THOSE.where(api_keys.c.id == key_id).with_for_update(key_share=True)
+        ).one_or_none()
+        return _key(row) if row else None
+
+    def lock_of_principal(self, principal_id: UUID) -> Sequence[Key]:
+        """A principal's key and its rotations, oldest first; nobody else may change them until we commit."""
+        rows = self._connection.execute(
+            _THOSE.where(api_keys.c.principal_id == principal_id)
+            .order_by(api_keys.c.created_at, api_keys.c.id)
+            .with_for_update(key_share=True)
+        )
+        return [_key(row) for row in rows]
+
+    def all(self, company_id: UUID | None) -> Sequence[Key]:
+        """Every key, or those of one company; oldest first."""
+        query = _THOSE if company_id is None else _THOSE.where(api_keys.c.company_id == company_id)
+        return [_key(row) for row in self._connection.execute(query.order_by(api_keys.c.created_at, api_keys.c.id))]
+
+    def suspend(self, key_id: UUID, reason: str | None, now: datetime) -> None:
+        self._change(key_id, now, suspended_at=now, suspend_reason=reason)
+
+    def resume(self, key_id: UUID, now: datetime) -> None:
+        self._change(key_id, now, suspended_at=None, suspend_reason=None)
+
+    def revoke(self, key_id: UUID, now: datetime) -> None:
+        self._change(key_id, now, revoked_at=now)
+
+    def _change(self, key_id: UUID, now: datetime, **values: object) -> None:
+        self._connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(updated_at=now, **values))
 
     def revoke_named(self, name: str, now: datetime) -> None:
         """No key of that name is good any more."""
@@ -63,27 +98,22 @@ class Keys:
             .values(revoked_at=now, updated_at=now)
         )
 
-    def by_hash(self, key_hash: bytes) -> Key | None:
-        row = self._connection.execute(
-            select(api_keys, companies.c.deleted_at.label("company_deleted_at"))
-            .outerjoin(companies, companies.c.id == api_keys.c.company_id)
-            .where(api_keys.c.key_hash == key_hash)
-        ).one_or_none()
-        if row is None:
-            return None
-        return Key(
-            principal=Principal(
-                id=row.principal_id,
-                kind=KeyKind(row.kind),
-                key_id=row.id,
-                scopes=frozenset(row.scopes),
-                company_id=row.company_id,
-            ),
-            expires_at=row.expires_at,
-            suspended_at=row.suspended_at,
-            revoked_at=row.revoked_at,
-            company_deleted=row.company_deleted_at is not None,
+    def used(self, key_id: UUID, now: datetime) -> None:
+        """It was used now; written unless that is known to the minute, or somebody is writing it at this moment."""
+        last = api_keys.c.last_used_at
+        mine = (
+            select(api_keys.c.id)
+            .where(api_keys.c.id == key_id, or_(last.is_(None), last <= now - USED_EVERY, last > now))
+            .with_for_update(key_share=True, skip_locked=True)
         )
+        self._connection.execute(
+            update(api_keys).where(api_keys.c.id == mine.scalar_subquery()).values(last_used_at=now)
+        )
+
+    def by_hash(self, key_hash: bytes) -> Found | None:
+        """The one thing that PostgreSQL tells of keys to whoever has no principal yet."""
+        row = self._connection.execute(_BY_HASH, {"hash": key_hash}).one_or_none()
+        return None if row is None else Found(key=_key(row), company_deleted=row.company_deleted)
 
     def named(self, ids: Iterable[UUID]) -> list[NamedKey]:
         """The keys of these ids, and those whose principal has one of them; the oldest first."""
@@ -105,3 +135,28 @@ class Keys:
             )
         )
         return frozenset(row.id for row in rows)
+
+
+_THOSE = select(*(column for column in api_keys.c if column.name != "key_hash"))
+_BY_HASH = text("SELECT (found.key).*, found.company_deleted FROM key_of_hash(:hash) AS found")
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(
+        principal=Principal(
+            id=row.principal_id,
+            kind=KeyKind(row.kind),
+            key_id=row.id,
+            scopes=frozenset(row.scopes),
+            company_id=row.company_id,
+        ),
+        name=row.name,
+        per_minute=row.per_minute,
+        per_hour=row.per_hour,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        suspended_at=row.suspended_at,
+        suspend_reason=row.suspend_reason,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )

@@ -1,14 +1,16 @@
 """Which schema the database has, which it should have, and how it gets there."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from scheduler.persistence.database import DatabaseAway, reason_of, with_driver
@@ -44,6 +46,35 @@ def upgrade(url: str) -> None:
         raise SchemaNotMade(str(error.orig).splitlines()[0]) from error
     except CommandError as error:
         raise SchemaNotMade(f"{error}; a later release has been here, or another program") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logins:
+    """The URLs of a database for those who are behind its walls; passwords included."""
+
+    api: str
+    worker: str
+
+
+def make_logins(url: str) -> Logins:
+    """Somebody who logs in as the API and somebody who does as a worker; with new passwords, if they were there.
+
+    For private servers, as their superuser: whoever has a server of their own makes these by hand, as the README says.
+    """
+    passwords = {login: secrets.token_hex(16) for login in ("api", "worker")}
+    with _connection(url) as connection:
+        for login, password in passwords.items():
+            there = connection.execute(text("SELECT FROM pg_roles WHERE rolname = :login"), {"login": login}).first()
+            if there is None:
+                connection.execute(text(f"CREATE ROLE {login} IN ROLE duecall_{login}"))
+            connection.execute(text(f"ALTER ROLE {login} LOGIN PASSWORD '{password}'"))
+        connection.commit()
+
+    def of(login: str) -> str:
+        mine = make_url(url).set(username=login, password=passwords[login])
+        return mine.render_as_string(hide_password=False)
+
+    return Logins(api=of("api"), worker=of("worker"))
 
 
 def check(url: str) -> None:

@@ -83,11 +83,13 @@ api_keys = Table(
     Column("per_hour", Integer, nullable=False),
     Column("expires_at", _INSTANT),
     Column("suspended_at", _INSTANT),
+    Column("suspend_reason", Text),
     Column("revoked_at", _INSTANT),
     Column("last_used_at", _INSTANT),
     *_made_and_changed(),
     CheckConstraint("kind IN ('REGULAR', 'ATS')", name="kind"),
     CheckConstraint("(kind = 'REGULAR') = (company_id IS NOT NULL)", name="a_regular_key_has_one_company"),
+    CheckConstraint("suspend_reason IS NULL OR suspended_at IS NOT NULL", name="a_reason_of_a_suspension"),
     Index(None, "principal_id"),
     Index(None, "company_id"),
 )

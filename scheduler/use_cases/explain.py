@@ -120,18 +120,20 @@ class Explain:
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
     ) -> Explanation:
         """Why an attempt stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        account_calls = self._account_calls()
         with self._database.transaction(principal) as stores:
             company = reached_company(stores, principal, company_id)
             attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
-            return self._explanation(stores, attempt, principal)
+            return self._explanation(stores, attempt, account_calls, principal)
 
     def explanation_of(self, attempt_id: UUID) -> Explanation:
         """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
+        account_calls = self._account_calls()
         with self._database.transaction() as stores:
             attempt = stores.attempts.find(attempt_id)
             if attempt is None:
                 raise no_such("callAttempt", attempt_id)
-            return self._explanation(stores, attempt, None)
+            return self._explanation(stores, attempt, account_calls, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
         """An interview's attempts for whoever runs the installation, deleted ones included, oldest first.
@@ -141,7 +143,13 @@ class Explain:
         with self._database.transaction() as stores:
             return stores.attempts.find_of_interview(interview_id)
 
-    def _explanation(self, stores: Stores, attempt: Attempt, reader: Principal | None) -> Explanation:
+    def _account_calls(self) -> int:
+        """How many calls are in progress, of all companies: of what is others' no principal sees more than this."""
+        return sum(each.in_progress for each in self.carriers())
+
+    def _explanation(
+        self, stores: Stores, attempt: Attempt, account_calls: int, reader: Principal | None
+    ) -> Explanation:
         """`reader` is None for whoever runs the installation."""
         now = self._now()
         happenings = _with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
@@ -152,7 +160,6 @@ class Explain:
             row = stores.attempts.look(attempt.id)
             assert row is not None
             situation = situation_from(row, self._hasher)
-            account_calls = sum(each.in_progress for each in _carriers(stores))
             load = Load(
                 company_calls=stores.attempts.calls_of_company(attempt.company_id),
                 company_limit=row.settings.limits.concurrent_calls,
@@ -213,7 +220,7 @@ class Explain:
     def waiting(self) -> Sequence[Waiting]:
         """Every company's attempts, counted. Raises DatabaseAway."""
         now = self._now()
-        with self._database.transaction() as stores:
+        with self._database.counting() as stores:
             return [
                 Waiting(
                     company_id=row.company_id,
@@ -235,7 +242,7 @@ class Explain:
 
     def carriers(self) -> Sequence[Carrier]:
         """How the carrier accounts stand; usually one. Raises DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.counting() as stores:
             return _carriers(stores)
 
 

@@ -42,7 +42,7 @@ class Hear:
         event = CarrierEvent(id=uuid4(), token=token, raw=fields, received_at=self._now())
         seen = fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode())
         with self._database.transaction() as stores:
-            if stores.carrier_events.claim_of(token) is None:
+            if not stores.carrier_events.is_known(token):
                 return  # nobody's: answered, so that the carrier stops, and kept nowhere
             if not stores.carrier_events.add(event, seen):
                 return

@@ -1,15 +1,29 @@
 """Keys: who may ask for what. Made here, shown once, recognised by a keyed hash."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from secrets import choice
+from typing import Any
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now
+from scheduler.domain.key import Key, KeyState
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.refusals import ApiKeySuspended, InsufficientPermissions, InvalidApiKey, NotFound
+from scheduler.domain.refusals import (
+    ApiKeySuspended,
+    ExpiryInPast,
+    InsufficientPermissions,
+    InvalidApiKey,
+    KeyRevoked,
+    NotFound,
+    TooManyLiveKeys,
+    UnknownScopes,
+)
 from scheduler.hashing import Hasher
-from scheduler.persistence.database import Database
+from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.keys import USED_EVERY
 
 PREFIX = "sk_live_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -25,34 +39,46 @@ ALL_SCOPES = frozenset(
 
 PER_MINUTE = 60
 PER_HOUR = 2000
+_LIVE_AT_ONCE = 2
 
 
 class Keys:
+    """Those who do not serve requests see every key: operators, and who sets an installation up."""
+
     def __init__(self, database: Database, hasher: Hasher, now: Now) -> None:
         self._database = database
         self._hasher = hasher
         self._now = now
 
-    def authenticate(self, secret: str, scopes: Iterable[str] = ()) -> Principal:
-        """Who asks. Raises InvalidApiKey, ApiKeySuspended, InsufficientPermissions, DatabaseAway.
+    def authenticate(self, secret: str) -> Key:
+        """The key of this secret, if it opens anything. Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
 
         A secret whose checksum is wrong costs no query.
         """
         if not is_well_formed(secret):
             raise InvalidApiKey
-        now = self._now()
         with self._database.transaction() as stores:
-            key = stores.keys.by_hash(self._hasher.key(secret))
-        if key is None or key.revoked_at is not None or key.company_deleted:
+            found = stores.keys.by_hash(self._hasher.key(secret))
+        if found is None or found.company_deleted:
             raise InvalidApiKey
-        if key.expires_at is not None and key.expires_at <= now:
-            raise InvalidApiKey
-        if key.suspended_at is not None:
-            raise ApiKeySuspended(suspendedAt=key.suspended_at.isoformat())
-        missing = sorted(frozenset(scopes) - key.principal.scopes)
-        if missing:
-            raise InsufficientPermissions(f"The API key lacks the scope {', '.join(missing)}.", missingScopes=missing)
-        return key.principal
+        key = found.key
+        match key.state(self._now()):
+            case KeyState.ACTIVE:
+                return key
+            case KeyState.SUSPENDED:
+                assert key.suspended_at is not None
+                raise ApiKeySuspended(suspendedAt=key.suspended_at.isoformat(), reason=key.suspend_reason)
+        raise InvalidApiKey
+
+    def is_news(self, key: Key) -> bool:
+        """Whether it is to be written that this key is used now."""
+        now, last = self._now(), key.last_used_at
+        return last is None or not now - USED_EVERY < last <= now
+
+    def used(self, principal: Principal) -> None:
+        """Write that the principal's key is used now; waits for nobody. Raises DatabaseAway."""
+        with self._database.transaction(principal) as stores:
+            stores.keys.used(principal.key_id, self._now())
 
     def create(
         self,
@@ -64,16 +90,119 @@ class Keys:
         scopes: frozenset[str] = ALL_SCOPES,
         per_minute: int = PER_MINUTE,
         per_hour: int = PER_HOUR,
+        expires_at: datetime | None = None,
     ) -> tuple[Principal, str]:
-        """A new key and its secret, which nothing can show again. `principal_id` makes it a rotation of that one."""
+        """A new key and its secret, which nothing can show again. `principal_id` makes it a rotation of that one.
+
+        Raises NotFound for a company that is not there, UnknownScopes, ExpiryInPast, DatabaseAway.
+        """
         key_id = uuid4()
         principal = Principal(id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id)
-        secret = new_secret()
+        key = Key(
+            principal=principal,
+            name=name,
+            per_minute=per_minute,
+            per_hour=per_hour,
+            created_at=self._now(),
+            expires_at=expires_at,
+        )
         with self._database.transaction() as stores:
-            if company_id is not None and stores.companies.get(company_id) is None:
-                raise NotFound("There is no such company.", resourceType="company", resourceId=str(company_id))
-            stores.keys.add(principal, self._hasher.key(secret), name, per_minute, per_hour, self._now())
-        return principal, secret
+            return principal, self._add(stores, key)
+
+    def rotate(self, key_id: UUID, changes: Mapping[str, Any]) -> tuple[Principal, str]:
+        """A second key of the same principal and its secret: what the first one is, save for `changes`.
+
+        `changes` may name scopes, per_minute, per_hour, expires_at. Both open until one is revoked; a third is refused.
+        Of a key that is revoked or expired a new one can be made too: its principal, and with it what it sent under an
+        idempotency key, lives on. Raises NotFound, TooManyLiveKeys, UnknownScopes, ExpiryInPast, DatabaseAway.
+        """
+        now = self._now()
+        with self._database.transaction() as stores:
+            first = _locked(stores, key_id)
+            live = [
+                str(each.principal.key_id)
+                for each in stores.keys.lock_of_principal(first.principal.id)
+                if each.state(now) in {KeyState.ACTIVE, KeyState.SUSPENDED}
+            ]
+            if len(live) >= _LIVE_AT_ONCE:
+                raise TooManyLiveKeys(f"Revoke one of its keys first: {', '.join(live)}.", keyIds=live)
+            scopes = changes.get("scopes", first.principal.scopes)
+            principal = replace(first.principal, key_id=uuid4(), scopes=scopes)
+            others = {name: value for name, value in changes.items() if name != "scopes"}
+            key = Key(
+                principal=principal,
+                created_at=now,
+                **{"name": first.name, "per_minute": first.per_minute, "per_hour": first.per_hour, **others},
+            )
+            return principal, self._add(stores, key)
+
+    def all(self, company_id: UUID | None) -> Sequence[Key]:
+        """Every key, or those of one company; oldest first. Raises DatabaseAway."""
+        with self._database.transaction() as stores:
+            return stores.keys.all(company_id)
+
+    def suspend(self, key_id: UUID, reason: str | None) -> bool:
+        """It opens nothing until it is resumed. False: it was suspended already, and keeps its first reason.
+
+        Raises NotFound, KeyRevoked, DatabaseAway.
+        """
+        with self._database.transaction() as stores:
+            key = _not_revoked(stores, key_id)
+            if key.suspended_at is not None:
+                return False
+            stores.keys.suspend(key_id, reason, self._now())
+            return True
+
+    def resume(self, key_id: UUID) -> bool:
+        """It opens again. False: it was not suspended. Raises NotFound, KeyRevoked, DatabaseAway."""
+        with self._database.transaction() as stores:
+            if _not_revoked(stores, key_id).suspended_at is None:
+                return False
+            stores.keys.resume(key_id, self._now())
+            return True
+
+    def revoke(self, key_id: UUID) -> bool:
+        """It opens nothing, for ever. False: it was revoked already. Raises NotFound, DatabaseAway."""
+        with self._database.transaction() as stores:
+            if _locked(stores, key_id).revoked_at is not None:
+                return False
+            stores.keys.revoke(key_id, self._now())
+            return True
+
+    def _add(self, stores: Stores, key: Key) -> str:
+        unknown = sorted(key.principal.scopes - ALL_SCOPES)
+        if unknown:
+            known = ", ".join(sorted(ALL_SCOPES))
+            raise UnknownScopes(f"There is no scope {', '.join(unknown)}. There are: {known}.", scopes=unknown)
+        if key.expires_at is not None and key.expires_at <= key.created_at:
+            raise ExpiryInPast
+        company_id = key.principal.company_id
+        if company_id is not None and stores.companies.get(company_id) is None:
+            raise NotFound("There is no such company.", resourceType="company", resourceId=str(company_id))
+        secret = new_secret()
+        stores.keys.add(key, self._hasher.key(secret))
+        return secret
+
+
+def must_have(principal: Principal, scopes: Iterable[str]) -> None:
+    """Raises InsufficientPermissions that names the scopes which the key lacks."""
+    missing = sorted(frozenset(scopes) - principal.scopes)
+    if missing:
+        raise InsufficientPermissions(f"The API key lacks the scope {', '.join(missing)}.", missingScopes=missing)
+
+
+def _locked(stores: Stores, key_id: UUID) -> Key:
+    key = stores.keys.lock(key_id)
+    if key is None:
+        raise NotFound("There is no such key; `duecall keys list` has their ids.", resourceType="key")
+    return key
+
+
+def _not_revoked(stores: Stores, key_id: UUID) -> Key:
+    key = _locked(stores, key_id)
+    if key.revoked_at is not None:
+        raise KeyRevoked
+    return key
 
 
 def new_secret() -> str:

@@ -4,28 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.embedded import EmbeddedValkey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.settings import settings as of_this_process
+from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import PEPPER, Intake, Worker, a_worker, an_intake, settings_for
 from tests.builders import House, a_house
 from tests.conftest import Seeded
 
 
-@pytest.fixture(scope="session")
-def broker(valkey: EmbeddedValkey) -> None:
-    """The Celery application names its broker when it is imported."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REDIS_URL", valkey.url)
-        of_this_process.cache_clear()
-        import workers.app  # noqa: F401, PLC0415 - the line above
-    of_this_process.cache_clear()
-
-
 @pytest.fixture
-def intake(broker: None, postgres_url: str, redis_url: str, database: Database, seeded: Seeded) -> Iterator[Intake]:
-    with an_intake(settings_for(postgres_url, redis_url), database, seeded) as intake:
+def intake(broker: None, logins: Logins, redis_url: str, database: Database, seeded: Seeded) -> Iterator[Intake]:
+    """As in production: the API and its worker log in as what they are. The test itself sees everything."""
+    with an_intake(settings_for(logins, redis_url), database, seeded) as intake:
         yield intake
 
 

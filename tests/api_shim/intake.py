@@ -22,6 +22,7 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.consequences import Consequences
@@ -32,6 +33,7 @@ from tests.servers import ACCOUNT_SID, PRIMARY, serving
 PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"
 FIRST_NAME, LAST_NAME, EMAIL, NUMBER = "Zuzana", "Tajomná", "zuzana@example.com", "+421915123456"
+PLENTY = 1_000_000
 ASYNC = {"Prefer": "respond-async"}
 TOMORROW, AN_HOUR_LATER = "2026-04-03T07:00:00Z", "2026-04-03T08:00:00Z"
 """Nine and ten in the morning in Bratislava."""
@@ -60,7 +62,14 @@ class Intake:
     def new_key(self, *scopes: str, kind: KeyKind = KeyKind.REGULAR) -> tuple[Principal, str]:
         company_id = self.seeded.company_id if kind is KeyKind.REGULAR else None
         keys = Keys(self.database, Hasher(PEPPER), self.now)
-        return keys.create(kind=kind, name="a test", company_id=company_id, scopes=frozenset(scopes) or ALL_SCOPES)
+        return keys.create(
+            kind=kind,
+            name="a test",
+            company_id=company_id,
+            scopes=frozenset(scopes) or ALL_SCOPES,
+            per_minute=PLENTY,
+            per_hour=PLENTY,
+        )
 
     def send(self, method: str, path: str, **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
@@ -166,10 +175,11 @@ def candidate(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (usual | changes).items() if value is not ...}
 
 
-def settings_for(database_url: str, redis_url: str) -> Settings:
+def settings_for(logins: Logins, redis_url: str) -> Settings:
     """It is noon of a Thursday, and time passes."""
     return Settings(
-        database_url=SecretStr(database_url),
+        database_url=SecretStr(logins.api),
+        database_worker_url=SecretStr(logins.worker),
         redis_url=SecretStr(redis_url),
         key_pepper=SecretStr(PEPPER),
         public_url=PUBLIC_URL,

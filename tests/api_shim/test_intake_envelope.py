@@ -16,7 +16,7 @@ from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, NUMBER, Intake, 
 from tests.builders import a_house, a_pending_attempt, an_attempt_of_unknown_outcome
 from tests.conftest import TestClock, wait_until
 
-ERRORS_OF_A_COMMAND = {"400", "401", "403", "404", "409", "413", "422", "500", "503"}
+ERRORS_OF_A_COMMAND = {"400", "401", "403", "404", "409", "413", "422", "429", "500", "503"}
 
 
 def test_every_answer_has_the_envelope_and_a_trace_id_of_its_own(intake: Intake, worker: Worker) -> None:

@@ -1,12 +1,17 @@
 """Who gets in: a key that is known, alive, and has the scope; and nobody before that is told anything."""
 
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
-from scheduler.use_cases.keys import new_secret
-from tests.api_shim.intake import Intake, Worker
-from tests.conftest import NOON
+from scheduler.hashing import Hasher
+from scheduler.use_cases.keys import Keys, new_secret
+from tests.api_shim.intake import PEPPER, Intake, Worker, taking_less_than
+from tests.conftest import NOON, wait_until
 
 INTERVIEW = f"/interviews/{uuid4()}"
 ATTEMPT = f"{INTERVIEW}/call-attempts/{uuid4()}"
@@ -60,6 +65,87 @@ def test_a_key_that_was_stopped_opens_nothing(intake: Intake, change: str, code:
     answer = intake.create()
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == code
+
+
+def test_whoever_has_a_suspended_key_is_told_since_when_and_why(intake: Intake) -> None:
+    principal, secret = intake.new_key()
+    theirs, keys = intake.with_key(secret), Keys(intake.database, Hasher(PEPPER), intake.now)
+    keys.suspend(principal.key_id, "the invoice of March")
+    answer = theirs.get("/jobs")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "API_KEY_SUSPENDED")
+    assert answer.json()["error"]["details"]["reason"] == "the invoice of March"
+    assert answer.json()["error"]["details"]["suspendedAt"].startswith("2026-04-02T12:")
+    keys.resume(principal.key_id)
+    assert theirs.get("/jobs").status_code == 200
+    keys.revoke(principal.key_id)
+    answer = theirs.get("/jobs")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "INVALID_API_KEY")
+
+
+def test_a_key_is_good_until_it_expires_and_no_longer(intake: Intake) -> None:
+    intake.change("UPDATE api_keys SET expires_at = :soon", soon=intake.now() + timedelta(minutes=10))
+    assert intake.get("/jobs").status_code == 200
+    intake.change("UPDATE api_keys SET expires_at = :just, suspended_at = :just", just=intake.now())
+    answer = intake.get("/jobs")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "INVALID_API_KEY")
+
+
+def test_two_keys_of_one_principal_are_good_at_once_and_know_what_the_other_has_sent(intake: Intake) -> None:
+    principal, secret = intake.new_key()
+    keys = Keys(intake.database, Hasher(PEPPER), intake.now)
+    second, new_secret_ = keys.rotate(principal.key_id, {})
+    assert second == replace(principal, key_id=second.key_id)
+    old, new = intake.with_key(secret), intake.with_key(new_secret_)
+    job, once = {"title": "A job", "description": "For somebody"}, {"Idempotency-Key": "once"}
+    made = old.send("POST", "/jobs", json=job, headers=once)
+    assert made.status_code == 201
+    again = new.send("POST", "/jobs", json=job, headers=once)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.json()["data"]["id"] == made.json()["data"]["id"]
+    keys.revoke(principal.key_id)
+    assert old.get("/jobs").status_code == 401
+    assert new.get("/jobs").status_code == 200
+
+
+def test_another_key_of_the_same_company_is_another_principal(intake: Intake) -> None:
+    job, once = {"title": "A job", "description": "For somebody"}, {"Idempotency-Key": "once"}
+    made = [intake.with_new_key().send("POST", "/jobs", json=job, headers=once).json()["data"]["id"] for _ in range(2)]
+    assert len(set(made)) == 2
+
+
+def test_it_is_known_to_the_minute_when_a_key_was_last_used(intake: Intake) -> None:
+    def last_used() -> Any:
+        [[at]] = intake.ask("SELECT last_used_at FROM api_keys")
+        return at
+
+    assert last_used() is None
+    began = intake.now()
+    assert intake.get("/jobs").status_code == 200
+    first = wait_until(last_used, says="its use is written")
+    assert began <= first <= intake.now()
+    assert [intake.get("/jobs").status_code for _ in range(5)] == [200] * 5
+    assert last_used() == first
+    intake.change("UPDATE api_keys SET last_used_at = last_used_at - interval '61 seconds'")
+    assert intake.get("/jobs").status_code == 200
+    wait_until(lambda: last_used() >= first, says="a minute later it is written again")
+
+
+def test_nobody_waits_for_that_to_be_written(intake: Intake) -> None:
+    with intake.database.transaction() as stores:
+        stores.connection.execute(text("SELECT FROM api_keys FOR UPDATE"))
+        with taking_less_than(1.5):
+            assert [intake.get("/jobs").status_code for _ in range(3)] == [200] * 3
+        [[at]] = stores.connection.execute(text("SELECT last_used_at FROM api_keys"))
+        assert at is None
+
+
+def test_a_key_that_opens_nothing_was_not_used(intake: Intake) -> None:
+    intake.change("UPDATE api_keys SET suspended_at = :now", now=NOON)
+    assert intake.get("/jobs").status_code == 401
+    other = intake.with_new_key()
+    assert other.get("/jobs").status_code == 200
+    wait_until(lambda: intake.ask("SELECT FROM api_keys WHERE last_used_at IS NOT NULL"), says="the other was")
+    assert intake.ask("SELECT last_used_at FROM api_keys WHERE suspended_at IS NOT NULL") == [(None,)]
 
 
 def test_a_key_of_a_deleted_company_opens_nothing(intake: Intake) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
+from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import (
     Intake,
     a_call,
@@ -38,9 +39,9 @@ def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture
 def on_own_valkey(
-    broker: None, postgres_url: str, own_valkey: EmbeddedValkey, database: Database, seeded: Seeded
+    broker: None, logins: Logins, own_valkey: EmbeddedValkey, database: Database, seeded: Seeded
 ) -> Iterator[Intake]:
-    with an_intake(settings_for(postgres_url, own_valkey.url), database, seeded) as intake:
+    with an_intake(settings_for(logins, own_valkey.url), database, seeded) as intake:
         yield intake
 
 
@@ -53,7 +54,7 @@ def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def on_own_postgres(broker: None, own_postgres: EmbeddedPostgres, redis_url: str) -> Iterator[Intake]:
-    settings = settings_for(own_postgres.url, redis_url)
+    settings = settings_for(schema.make_logins(own_postgres.url), redis_url)
     database = Database(own_postgres.url)
     with an_intake(settings, database, seed(database, NOON)) as intake:
         yield intake
@@ -194,6 +195,7 @@ def a_process(intake: Intake, command: str) -> Iterator[subprocess.Popen[bytes]]
     environment = {
         **os.environ,
         "DATABASE_URL": intake.settings.database("api"),
+        "DATABASE_WORKER_URL": intake.settings.database("worker"),
         "REDIS_URL": intake.settings.redis,
         "KEY_PEPPER": intake.settings.key_pepper.get_secret_value(),
         "DUECALL_CLOCK_OFFSET_S": str(intake.settings.duecall_clock_offset_s),

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from scheduler.carriers.twilio import TwilioDesk
-from scheduler.embedded import EmbeddedValkey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.settings import settings as of_this_process
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.builders import House, KeptBell, a_house
@@ -46,13 +44,3 @@ def settle(house: House, carrier: SimulatedCarrier) -> Iterator[Settle]:
     desk = TwilioDesk(carrier.account(), house.policy)
     yield Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
     desk._client.http_client.session.close()
-
-
-@pytest.fixture(scope="session")
-def broker(valkey: EmbeddedValkey) -> None:
-    """The Celery application names its broker when it is imported."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REDIS_URL", valkey.url)
-        of_this_process.cache_clear()
-        import workers.app  # noqa: F401, PLC0415 - the line above
-    of_this_process.cache_clear()

@@ -7,7 +7,7 @@ import pytest
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
-from tests.api_shim.conftest import broker  # noqa: F401 - a fixture
+from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import ASYNC, Intake, an_intake, settings_for
 from tests.conftest import Seeded
 from tests.histories.judge import Asked, Told, Verb, violations
@@ -42,10 +42,10 @@ def asks(course: Course, intake: Intake, verb: Verb, attempt: Attempt) -> bool:
 @pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize("verb", [Verb.MOVE, Verb.DELETE])
 def test_from_a_202_over_http_on_nothing_rings(
-    postgres_url: str, redis_url: str, verb: Verb, aloud: Callable[[str], None]
+    postgres_url: str, logins: Logins, redis_url: str, verb: Verb, aloud: Callable[[str], None]
 ) -> None:
     began = monotonic()
-    settings = settings_for(postgres_url, redis_url).model_copy(update={"duecall_clock_offset_s": 0.0})
+    settings = settings_for(logins, redis_url).model_copy(update={"duecall_clock_offset_s": 0.0})
     with a_course(postgres_url, workers_run=False) as course:
         house = course.house
         seeded = Seeded(company_id=house.company_id, agent_id=house.agent_id, phone_number_id=house.agent_id)

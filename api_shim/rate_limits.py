@@ -1,0 +1,138 @@
+"""How often a key may ask: counted in Redis by the key's id, a minute and an hour at a time."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from scheduler.clock import Now, monotonic
+from scheduler.domain.key import Key
+from scheduler.logs import log
+
+_log = log(__name__)
+_PREFIX = "duecall:limits"
+_PATIENCE_S = 0.25
+_TRY_AGAIN_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One of a key's two limits, at the moment of a request."""
+
+    name: str
+    """As the headers spell it."""
+    limit: int
+    remaining: int
+    resets_at: int
+    """In Unix seconds; then all of the limit is there again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How often a key may still ask."""
+
+    windows: tuple[Window, ...]
+    spent: Window | None = None
+    """The limit that this request was one too many for."""
+
+    def headers(self) -> Iterator[tuple[str, str]]:
+        for window in self.windows:
+            yield f"X-RateLimit-Limit-{window.name}", str(window.limit)
+            yield f"X-RateLimit-Remaining-{window.name}", str(window.remaining)
+            yield f"X-RateLimit-Reset-{window.name}", str(window.resets_at)
+
+
+class RateLimits:
+    """Lives in one event loop. While Redis is away nobody is refused and nobody waits for it.
+
+    Windows are fixed, from one full minute or hour of our clock to the next: the headers then say exactly when what is
+    spent comes back, and a key costs two numbers, however much it may ask. The price: around the turn of a minute
+    twice the limit may come within one; the hour bounds it.
+
+    `redis_is_away`: what the process knows already of Redis.
+    """
+
+    def __init__(self, redis_url: str, now: Now, redis_is_away: Callable[[], bool]) -> None:
+        self._pool = ConnectionPool.from_url(
+            redis_url,
+            socket_timeout=_PATIENCE_S,
+            socket_connect_timeout=_PATIENCE_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        # The scheme says which client it is; where it connects to is the pool's.
+        self._storage = RedisStorage(
+            "async+redis://",
+            implementation="redispy",
+            key_prefix=_PREFIX,
+            connection_pool=self._pool,  # type: ignore[arg-type]  # handed on to the client, whatever it is
+        )
+        self._now = now
+        self._redis_is_away = redis_is_away
+        self._is_away = False
+        self._try_again_at = 0.0
+
+    @contextlib.asynccontextmanager
+    async def counting(self) -> AsyncIterator["RateLimits"]:
+        try:
+            yield self
+        finally:
+            await self._pool.disconnect()
+
+    async def spend(self, key: Key) -> Standing:
+        """One request of this key. What the minute refuses is not counted against the hour."""
+        now = self._now()
+        minute = _Tier("Minute", RateLimitItemPerMinute(key.per_minute), str(key.principal.key_id), now)
+        hour = _Tier("Hour", RateLimitItemPerHour(key.per_hour), str(key.principal.key_id), now)
+        if self._redis_is_away() or monotonic() < self._try_again_at:
+            return _untouched(minute, hour)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                counted = await self._storage.incr(minute.key, minute.seconds)
+                within = counted <= key.per_minute
+                this_hour = await (
+                    self._storage.incr(hour.key, hour.seconds) if within else self._storage.get(hour.key)
+                )
+        except (RedisError, OSError, TimeoutError) as error:
+            self._went_away(error)
+            return _untouched(minute, hour)
+        self._is_away = False
+        windows = (minute.window(counted), hour.window(this_hour))
+        if not within:
+            return Standing(windows=windows, spent=windows[0])
+        return Standing(windows=windows, spent=windows[1] if this_hour > key.per_hour else None)
+
+    def _went_away(self, error: Exception) -> None:
+        if not self._is_away:
+            _log.warning("Redis is away; no key is limited meanwhile", exc_info=error)
+        self._is_away = True
+        self._try_again_at = monotonic() + _TRY_AGAIN_AFTER_S
+
+
+class _Tier:
+    """A limit and its present window."""
+
+    def __init__(self, name: str, item: RateLimitItem, key_id: str, now: datetime) -> None:
+        self._name = name
+        self._limit = item.amount
+        self.seconds = item.get_expiry()
+        turn = math.floor(now.timestamp() / self.seconds)
+        self._resets_at = (turn + 1) * self.seconds
+        self.key = item.key_for(key_id, str(turn))
+
+    def window(self, counted: int) -> Window:
+        remaining = max(0, self._limit - counted)
+        return Window(name=self._name, limit=self._limit, remaining=remaining, resets_at=self._resets_at)
+
+
+def _untouched(*tiers: _Tier) -> Standing:
+    """Nothing was counted."""
+    return Standing(windows=tuple(tier.window(0) for tier in tiers))

@@ -1,0 +1,194 @@
+"""How often a key may ask: told on every answer, refused beyond it, and never in the way when Redis is."""
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import redis
+
+from api_shim.rate_limits import RateLimits, Standing
+from scheduler.domain.key import Key
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.hashing import Hasher
+from scheduler.use_cases.keys import ALL_SCOPES, Keys
+from tests.api_shim.intake import PEPPER, Intake, taking_less_than
+from tests.api_shim.test_intake_envelope import OPERATIONS
+from tests.conftest import NOON, TestClock
+from tests.servers import a_closed_port, a_door, address_of
+
+EARLY_IN_AN_HOUR = datetime(2026, 4, 2, 12, 5, 10, tzinfo=UTC)
+NAMES = [f"X-RateLimit-{what}-{tier}" for tier in ("Minute", "Hour") for what in ("Limit", "Remaining", "Reset")]
+ASKED = [
+    pytest.param(method, path, id=name) for name, (method, path, scope, _) in OPERATIONS.items() if scope is not None
+]
+
+
+def with_limits(
+    intake: Intake, *, per_minute: int, per_hour: int = 2000, scopes: frozenset[str] = ALL_SCOPES
+) -> Intake:
+    _, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
+        kind=KeyKind.REGULAR,
+        name="a test",
+        company_id=intake.seeded.company_id,
+        scopes=scopes,
+        per_minute=per_minute,
+        per_hour=per_hour,
+    )
+    return intake.with_key(secret)
+
+
+def told(answer: httpx.Response) -> dict[str, int]:
+    """Of each header without its prefix the number, which is the only one."""
+    assert all(answer.headers.get_list(name) == [answer.headers[name]] for name in NAMES)
+    return {name.removeprefix("X-RateLimit-"): int(answer.headers[name]) for name in NAMES}
+
+
+@pytest.mark.parametrize(("method", "path"), ASKED)
+def test_every_answer_to_a_valid_key_tells_its_limits_and_counts_one(intake: Intake, method: str, path: str) -> None:
+    """Whatever the answer is: most of these requests are refused for something else."""
+    asking = with_limits(intake, per_minute=60)
+    path = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
+    for remaining in (59, 58):
+        answer = asking.send(method, path, content=b"{}", headers={"Content-Type": "application/json"})
+        limits = told(answer)
+        assert limits["Limit-Minute"] == 60
+        assert limits["Limit-Hour"] == 2000
+        assert limits["Remaining-Minute"] == remaining
+        assert limits["Remaining-Hour"] == 1940 + remaining
+        now = math.floor(intake.now().timestamp())
+        assert now < limits["Reset-Minute"] + 1 <= now + 61
+        assert limits["Reset-Minute"] % 60 == 0
+        assert now < limits["Reset-Hour"] + 1 <= now + 3601
+        assert limits["Reset-Hour"] % 3600 == 0
+
+
+def test_a_body_that_is_too_large_and_a_scope_that_is_missing_are_counted_too(intake: Intake) -> None:
+    asking = with_limits(intake, per_minute=60, scopes=frozenset({"read:jobs"}))
+    assert told(asking.get("/candidates"))["Remaining-Minute"] == 59
+    assert told(asking.send("POST", "/interviews", json={}))["Remaining-Minute"] == 58
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer sk_live_mistyped"])
+def test_whoever_has_no_key_is_told_no_limits(intake: Intake, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    answer = intake.client.get("/jobs", headers=headers)
+    assert answer.status_code == 401
+    assert not set(NAMES) & set(answer.headers)
+    assert not set(NAMES) & set(intake.client.get("/readyz").headers)
+
+
+def test_one_too_many_in_a_minute_is_429_and_says_when_to_come_back(intake: Intake) -> None:
+    asking = with_limits(intake, per_minute=2)
+    answers = [asking.get("/jobs") for _ in range(4)]
+    if answers[0].headers["X-RateLimit-Reset-Minute"] != answers[-1].headers["X-RateLimit-Reset-Minute"]:
+        answers = [asking.get("/jobs") for _ in range(4)]  # a minute had just turned
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    refused = answers[-1]
+    error = refused.json()["error"]
+    assert error["code"] == "RATE_LIMIT_EXCEEDED"
+    wait, reset = int(refused.headers["Retry-After"]), told(refused)["Reset-Minute"]
+    assert error["details"] == {"limit": 2, "per": "MINUTE", "reset": reset, "retryAfter": wait}
+    assert 0 <= reset - intake.now().timestamp() <= wait <= 60
+    assert told(refused)["Remaining-Minute"] == 0
+    # What the minute refused is not taken from the hour.
+    assert told(refused)["Remaining-Hour"] == 1998
+
+
+def test_one_too_many_in_an_hour_is_429_until_the_hour_is_over(intake: Intake) -> None:
+    asking = with_limits(intake, per_minute=60, per_hour=1)
+    answers = [asking.get("/jobs") for _ in range(2)]
+    if answers[0].headers["X-RateLimit-Reset-Hour"] != answers[1].headers["X-RateLimit-Reset-Hour"]:
+        answers = [answers[1], asking.get("/jobs")]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert answers[1].json()["error"]["details"]["per"] == "HOUR"
+    assert answers[1].json()["error"]["details"]["reset"] == told(answers[1])["Reset-Hour"]
+
+
+def test_a_key_is_limited_by_itself_and_so_is_its_rotation(intake: Intake) -> None:
+    one, other = with_limits(intake, per_minute=1), with_limits(intake, per_minute=1)
+    assert one.get("/jobs").status_code == 200
+    assert other.get("/jobs").status_code == 200
+
+
+def test_what_was_refused_for_coming_too_often_is_not_kept_for_its_idempotency_key(intake: Intake) -> None:
+    asking = with_limits(intake, per_minute=1)
+    asking.get("/jobs")
+    title = {"title": "A job", "description": "For somebody"}
+    headers = {"Idempotency-Key": "once"}
+    assert asking.send("POST", "/jobs", json=title, headers=headers).status_code == 429
+    assert intake.count("inbox") == 0
+    intake.change("UPDATE api_keys SET per_minute = 100")
+    assert asking.send("POST", "/jobs", json=title, headers=headers).status_code == 201
+
+
+def test_redis_is_told_the_keys_id_and_nothing_of_the_key(intake: Intake, redis_url: str) -> None:
+    principal, secret = intake.new_key()
+    intake.with_key(secret).get("/jobs")
+    with redis.Redis.from_url(redis_url) as client:
+        names = [bytes(name).decode() for name in client.scan_iter("duecall:limits*")]
+        mine = [name for name in names if str(principal.key_id) in name]
+        assert len(mine) == 2
+        assert all(0 < int(client.ttl(name)) <= 3600 for name in mine)
+    material = (secret, secret.removeprefix("sk_live_"), Hasher(PEPPER).key(secret).hex())
+    assert not [name for name in names if any(each in name for each in material)]
+
+
+# ---- the limits by themselves
+
+
+def a_key(per_minute: int = 2, per_hour: int = 3) -> Key:
+    key_id: UUID = uuid4()
+    principal = Principal(id=key_id, kind=KeyKind.ATS, key_id=key_id, scopes=frozenset())
+    return Key(principal=principal, name="a test", per_minute=per_minute, per_hour=per_hour, created_at=NOON)
+
+
+@pytest.fixture
+def at() -> TestClock:
+    return TestClock(EARLY_IN_AN_HOUR)
+
+
+def left(standing: Standing) -> Iterator[Any]:
+    for window in standing.windows:
+        yield window.remaining
+    yield standing.spent and standing.spent.name
+
+
+async def test_each_minute_and_each_hour_begins_anew(redis_url: str, at: TestClock) -> None:
+    key = a_key()
+    async with RateLimits(redis_url, at, lambda: False).counting() as limits:
+        assert [*left(await limits.spend(key))] == [1, 2, None]
+        assert [*left(await limits.spend(key))] == [0, 1, None]
+        assert [*left(await limits.spend(key))] == [0, 1, "Minute"]
+        at.move(timedelta(seconds=49))
+        assert [*left(await limits.spend(key))] == [0, 1, "Minute"]
+        at.move(timedelta(seconds=1))
+        assert [*left(await limits.spend(key))] == [1, 0, None]
+        assert [*left(await limits.spend(key))] == [0, 0, "Hour"]
+        at.move(timedelta(minutes=54))
+        standing = await limits.spend(key)
+        assert [*left(standing)] == [1, 2, None]
+        assert [window.resets_at - at().timestamp() for window in standing.windows] == [60, 3600]
+
+
+@pytest.mark.parametrize("where", [pytest.param("closed", id="nobody listens"), pytest.param("told", id="known away")])
+async def test_while_redis_is_away_nobody_is_refused_and_nobody_waits(
+    redis_url: str, at: TestClock, where: str
+) -> None:
+    url = a_closed_port().replace("http", "redis") if where == "closed" else redis_url
+    async with RateLimits(url, at, lambda: where == "told").counting() as limits:
+        with taking_less_than(1):
+            for _ in range(50):
+                assert [*left(await limits.spend(a_key(per_minute=1)))] == [1, 3, None]
+
+
+async def test_a_redis_that_hangs_costs_a_quarter_of_a_second_once(at: TestClock) -> None:
+
+    with a_door() as door:
+        async with RateLimits(address_of(door).replace("http", "redis"), at, lambda: False).counting() as limits:
+            with taking_less_than(0.9):
+                for _ in range(50):
+                    assert (await limits.spend(a_key())).spent is None

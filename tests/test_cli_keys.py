@@ -1,0 +1,177 @@
+"""What an operator does with keys: made, listed, suspended, resumed, revoked, rotated."""
+
+# ruff: noqa: F811 - a fixture is asked for by its name
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from scheduler.domain.refusals import ApiKeySuspended, InvalidApiKey
+from scheduler.hashing import Hasher
+from scheduler.persistence.database import Database
+from scheduler.use_cases.keys import ALL_SCOPES, Keys, is_well_formed
+from tests.conftest import Seeded, TestClock
+from tests.test_cli import Duecall, duecall  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def keys(database: Database, hasher: Hasher, now: TestClock) -> Keys:
+    return Keys(database, hasher, now)
+
+
+def made(duecall: Duecall, words: str) -> tuple[str, str]:
+    """The id of a new key, and the key."""
+    said = duecall(f"keys create {words} --json")
+    assert said.code == 0, said.err
+    told = json.loads(said.out)
+    assert set(told) == {"keyId", "key"}
+    return told["keyId"], told["key"]
+
+
+def listed(duecall: Duecall, key_id: str) -> dict[str, Any]:
+    [found] = [each for each in json.loads(duecall("keys list --json").out) if each["keyId"] == key_id]
+    return dict(found)
+
+
+def test_a_key_for_a_company_opens_it_with_every_scope(
+    duecall: Duecall,
+    seeded: Seeded,
+    keys: Keys,
+    hasher: Hasher,
+) -> None:
+    said = duecall(f"keys create --company {seeded.company_id}")
+    secret = said.out.strip()
+    assert is_well_formed(secret)
+    key = keys.authenticate(secret)
+    assert (key.principal.company_id, key.principal.scopes) == (seeded.company_id, ALL_SCOPES)
+    assert key.principal.id == key.principal.key_id
+    assert (key.per_minute, key.per_hour, key.expires_at) == (60, 2000, None)
+    assert {"delete:companies", "read:billing"} <= ALL_SCOPES
+
+
+def test_a_key_is_made_as_it_is_asked_for(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+    key_id, secret = made(
+        duecall,
+        f"--company {seeded.company_id} --scopes read:jobs,write:jobs --expires 2026-04-03T14:00+02:00"
+        " --per-minute 7 --per-hour 70",
+    )
+    assert keys.authenticate(secret).principal.scopes == {"read:jobs", "write:jobs"}
+    assert listed(duecall, key_id) | {"createdAt": "", "principalId": ""} == {
+        "keyId": key_id,
+        "principalId": "",
+        "kind": "REGULAR",
+        "companyId": str(seeded.company_id),
+        "name": "regular",
+        "state": "ACTIVE",
+        "scopes": ["read:jobs", "write:jobs"],
+        "perMinute": 7,
+        "perHour": 70,
+        "createdAt": "",
+        "expiresAt": "2026-04-03T12:00:00Z",
+        "suspendedAt": None,
+        "suspendReason": None,
+        "revokedAt": None,
+        "lastUsedAt": None,
+    }
+
+
+def test_an_ats_key_needs_no_company(duecall: Duecall, keys: Keys) -> None:
+    key_id, secret = made(duecall, "--ats 'Acme ATS'")
+    assert keys.authenticate(secret).principal.company_id is None
+    assert listed(duecall, key_id)["name"] == "Acme ATS"
+    assert "of            ATS Acme ATS" in duecall("keys list").out
+
+
+def test_a_suspended_key_opens_nothing_until_it_is_resumed(
+    duecall: Duecall,
+    seeded: Seeded,
+    keys: Keys,
+) -> None:
+    key_id, secret = made(duecall, f"--company {seeded.company_id}")
+    assert f"Key {key_id} is suspended" in duecall(f"keys suspend {key_id} --reason 'the invoice of March'").told
+    with pytest.raises(ApiKeySuspended):
+        keys.authenticate(secret)
+    assert "was suspended already" in duecall(f"keys suspend {key_id} --reason another").told
+    assert listed(duecall, key_id)["suspendReason"] == "the invoice of March"
+    assert "SUSPENDED: the invoice of March" in duecall("keys list").told
+    assert json.loads(duecall(f"keys resume {key_id} --json").out) == {"keyId": key_id, "changed": True}
+    assert json.loads(duecall(f"keys resume {key_id} --json").out) == {"keyId": key_id, "changed": False}
+    assert keys.authenticate(secret).principal.key_id == UUID(key_id)
+    assert listed(duecall, key_id)["suspendReason"] is None
+
+
+def test_a_revoked_key_stays_revoked(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+    key_id, secret = made(duecall, f"--company {seeded.company_id}")
+    assert "is revoked" in duecall(f"keys revoke {key_id}").told
+    assert "was revoked already" in duecall(f"keys revoke {key_id}").told
+    for verb in ("suspend", "resume"):
+        said = duecall(f"keys {verb} {key_id}")
+        assert said.code == 1
+        assert "A revoked key stays revoked" in said.told
+    with pytest.raises(InvalidApiKey):
+        keys.authenticate(secret)
+    assert listed(duecall, key_id)["state"] == "REVOKED"
+
+
+def test_a_rotation_is_the_same_principal_and_two_live_keys_are_the_most(
+    duecall: Duecall,
+    seeded: Seeded,
+    keys: Keys,
+) -> None:
+    first_id, first = made(duecall, f"--company {seeded.company_id} --scopes read:jobs --per-minute 7")
+    second_id, second = made(duecall, f"--rotate {first_id} --expires 2027-01-01T00:00:00Z")
+    one, two = keys.authenticate(first), keys.authenticate(second)
+    assert one.principal.id == two.principal.id
+    assert one.principal.scopes == two.principal.scopes == {"read:jobs"}
+    assert (two.per_minute, two.per_hour) == (7, 2000)
+    assert one.expires_at is None
+    assert two.expires_at is not None
+    said = duecall(f"keys create --rotate {second_id}")
+    assert said.code == 1
+    assert said.err.strip() == f"Revoke one of its keys first: {first_id}, {second_id}."
+    duecall(f"keys revoke {first_id}")
+    third_id, third = made(duecall, f"--rotate {first_id} --scopes read:agents")
+    assert keys.authenticate(third).principal.id == one.principal.id
+    assert keys.authenticate(third).principal.scopes == {"read:agents"}
+    assert {each["keyId"] for each in json.loads(duecall(f"keys list --company {seeded.company_id} --json").out)} == {
+        first_id,
+        second_id,
+        third_id,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("keys create", "say one of --company ID, --ats NAME and --rotate KEY_ID"),
+        (f"keys create --ats A --rotate {uuid4()}", "say one of --company ID, --ats NAME and --rotate KEY_ID"),
+        ("keys create --ats ' '", "--ats needs a name"),
+        ("keys create --ats A --scopes read:jbos", "There is no scope read:jbos. There are: delete:agents,"),
+        ("keys create --ats A --expires 2026-04-02T11:59:59Z", "A key that expires in the past would open nothing."),
+        ("keys create --ats A --expires 2027-01-01T00:00", "--expires needs an offset, Z or a zone"),
+        ("keys create --ats A --expires soon", "--expires is not a date-time that can be read"),
+        ("keys create --ats A --per-minute 0", "--per-minute"),
+        (f"keys create --company {uuid4()}", "There is no such company."),
+        (f"keys create --rotate {uuid4()}", "There is no such key; `duecall keys list` has their ids."),
+        (f"keys suspend {uuid4()}", "There is no such key"),
+        (f"keys resume {uuid4()}", "There is no such key"),
+        (f"keys revoke {uuid4()}", "There is no such key"),
+        ("keys revoke sk_live_x", "Invalid value for 'KEY_ID'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(duecall: Duecall, keys: Keys, words: str, says: str) -> None:
+    said = duecall(words)
+    assert said.code in {1, 2}
+    assert says in said.err
+    assert said.out == ""
+    assert len(said.err.strip().splitlines()) == 1
+    assert keys.all(None) == []
+
+
+def test_of_a_key_nothing_is_shown_that_opens_anything(duecall: Duecall, seeded: Seeded) -> None:
+    assert "There is no key." in duecall("keys list").told
+    _, secret = made(duecall, f"--company {seeded.company_id}")
+    assert secret not in duecall("keys list").told + duecall("keys list --json").out
+    assert "last used     never" in duecall("keys list").out
