@@ -90,7 +90,7 @@ _API = {
     'attempts': 'SELECT, UPDATE',
     'attempt_history': 'SELECT, INSERT',
     'attempt_tokens': 'SELECT',
-    'carrier_events': 'INSERT, SELECT (id, token, heard_at, raw), UPDATE (raw)',
+    'carrier_events': 'INSERT, SELECT (id, token, heard_at, quarantined_at, raw), UPDATE (raw)',
     'reresolutions': 'SELECT, INSERT',
     'inbox': 'SELECT, INSERT, UPDATE',
     'memberships': 'SELECT, INSERT, UPDATE, DELETE',
