@@ -27,6 +27,7 @@ STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.Forbidden.__name__: HTTPStatus.FORBIDDEN,
     refusals.NotFound.__name__: HTTPStatus.NOT_FOUND,
     refusals.Conflict.__name__: HTTPStatus.CONFLICT,
+    refusals.Gone.__name__: HTTPStatus.GONE,
     refusals.PreconditionFailed.__name__: HTTPStatus.PRECONDITION_FAILED,
     refusals.Unprocessable.__name__: HTTPStatus.UNPROCESSABLE_ENTITY,
 }

@@ -96,7 +96,7 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
     options = Options(home=chosen.duecall_home, ephemeral=ephemeral or at is not None, port=port, clock_offset_s=offset)
     with _until_stopped() as stopped, System(options, chosen, _say, stopped) as system:
         assert system.running is not None
-        _print_running(system.running, chosen)
+        _print_running(system.running, chosen, system.mail_goes_to)
         while not stopped():
             system.look()
             _pause()
@@ -125,6 +125,7 @@ def demo(
             "database_url": None,
             "redis_url": None,
             "twilio_account_sid": "",
+            "smtp_url": None,
             "duecall_clock_offset_s": offset,
         }
     )
@@ -134,7 +135,7 @@ def demo(
         if not stopped() and (as_expected or not once):
             play.print_what_to_try(system.running, own, stays_up=not once)
         if not once and not stopped():
-            _print_running(system.running, own)
+            _print_running(system.running, own, system.mail_goes_to)
             while not stopped():
                 system.look()
                 _pause()
@@ -177,13 +178,14 @@ def _explanation(desk: "_Desk", attempt_or_interview: UUID) -> Explanation:
 
 @app.command(epilog=_examples("duecall status", "duecall status --json | jq .carriers", "watch -n 1 duecall status"))
 def status(as_json: AsJson = False) -> None:
-    """What waits and for what, what is late, calling and unknown, per company; and how the carrier stands."""
+    """What waits and for what, what is late, calling and unknown, per company; and how the carrier and mail stand."""
     with _desk() as desk:
         carriers, companies = desk.explain.carriers(), desk.explain.waiting()
+        mails = desk.explain.unsent_invitations()
     if as_json:
-        print(json.dumps(pages.status_as_json(carriers, companies)))  # noqa: T201 - the answer itself
+        print(json.dumps(pages.status_as_json(carriers, companies, mails)))  # noqa: T201 - the answer itself
     else:
-        pages.terminal().print(pages.status_page(carriers, companies, desk.now()))
+        pages.terminal().print(pages.status_page(carriers, companies, mails, desk.now()))
 
 
 @app.command(
@@ -504,13 +506,14 @@ def _complain(line: str) -> None:
     _console.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_running(running: Running, chosen: Settings) -> None:
+def _print_running(running: Running, chosen: Settings, mail: str) -> None:
     user = chosen.flower_basic_auth.get_secret_value()
     for name, value in (
         ("API", running.apiUrl),
         ("its documentation", f"{running.apiUrl}/docs"),
         ("Flower", f"{running.flowerUrl}   ({user.partition(':')[0]} / {user.partition(':')[2]})"),
         ("carrier", running.simulatorUrl or "Twilio"),
+        ("mail", mail),
         ("key", running.companyKey),
         ("agent", running.agentId),
     ):

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.explanation import Block, Explanation, Happening
+from scheduler.domain.owner import Mails
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
@@ -168,13 +169,19 @@ def attempt_line(attempt: Attempt) -> str:
 # ---- the state of an installation
 
 
-def status_page(carriers: Sequence[Carrier], companies: Sequence[Waiting], now: datetime) -> RenderableType:
-    """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown."""
+def status_page(
+    carriers: Sequence[Carrier], companies: Sequence[Waiting], mails: Sequence[Mails], now: datetime
+) -> RenderableType:
+    """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown.
+
+    `mails`: invitations of owners that were not sent.
+    """
+    mail_of = {each.company_id: each for each in mails}
     lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
     if not carriers:
         lines.append(Text("Carrier   none yet: the first worker that starts makes it known"))
     for company in companies:
-        lines += ["", _company(company, carriers, now)]
+        lines += ["", _company(company, carriers, mail_of.get(company.company_id), now)]
     return Group(*lines)
 
 
@@ -192,7 +199,7 @@ def _carrier(carrier: Carrier, now: datetime) -> Text:
     return line.append(f"{carrier.in_progress} of {carrier.max_calls} calls in progress")
 
 
-def _company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Text:
+def _company(company: Waiting, carriers: Sequence[Carrier], mail: Mails | None, now: datetime) -> Text:
     text = Text(f"Company   {company.company_id}  ")
     if company.pause_reason is None:
         text.append("runs", "green")
@@ -200,7 +207,17 @@ def _company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Te
         text.append("PAUSED", "bold red").append(f": {company.pause_reason}")
     for name, told in _of_company(company, carriers, now):
         text.append(f"\n  {name:<13} ", "dim").append(told)
+    if mail is not None:
+        text.append(f"\n  {'invitation':<13} ", "dim").append(_mail(mail, now))
     return text
+
+
+def _mail(mail: Mails, now: datetime) -> str:
+    if mail.try_at is None:
+        return "the mail server refused it for good; name the owner anew, another or after null the same"
+    if not mail.tries:
+        return "its mail goes out now"
+    return f"not sent yet, tries: {mail.tries}; again {_from_now(mail.try_at, now)}"
 
 
 def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iterator[tuple[str, str]]:
@@ -230,11 +247,12 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> d
     }
 
 
-def status_as_json(carriers: Sequence[Carrier], companies: Sequence[Waiting]) -> dict[str, Any]:
+def status_as_json(carriers: Sequence[Carrier], companies: Sequence[Waiting], mails: Sequence[Mails]) -> dict[str, Any]:
     """Names as on the wire; instants in UTC, spans in seconds."""
     return {
         "carriers": [_as_json(asdict(each)) for each in carriers],
         "companies": [_as_json(asdict(each)) for each in companies],
+        "unsentInvitations": [_as_json(asdict(each)) for each in mails],
     }
 
 

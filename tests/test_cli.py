@@ -15,6 +15,7 @@ import typer.main
 from api_shim.routes import health
 from scheduler import cli
 from scheduler.domain.attempt import Deferred
+from scheduler.domain.owner import Invitation
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
@@ -281,6 +282,34 @@ def test_a_carrier_whose_time_to_be_down_is_over_is_on_trial_not_down(duecall: D
     told = duecall("status").told
     assert "ON TRIAL, one call at a time" in told
     assert "DOWN" not in told
+
+
+def test_status_tells_of_invitations_that_were_not_sent_and_of_no_other(duecall: Duecall, house: House) -> None:
+    """F3-2."""
+    now = house.now()
+    invitation = Invitation(
+        id=uuid4(), company_id=house.company_id, email="owner@example.com", expires_at=now + timedelta(days=7)
+    )
+    assert "invitation" not in duecall("status").told
+    with house.database.transaction() as stores:
+        stores.invitations.add(invitation, now)
+    assert "invitation its mail goes out now" in duecall("status").told
+    with house.database.transaction() as stores:
+        taken = stores.invitations.take_due(now, now)
+        assert taken is not None
+        stores.invitations.not_sent(taken, now + timedelta(hours=1), now)
+    assert "invitation not sent yet, tries: 1; again in 59 min" in duecall("status").told
+    with house.database.transaction() as stores:
+        stores.invitations.not_sent(taken, None, now)
+    told = duecall("status")
+    assert "invitation the mail server refused it for good" in told.told
+    assert "owner@example.com" not in told.out
+    assert json.loads(duecall("status --json").out)["unsentInvitations"] == [
+        {"companyId": str(house.company_id), "tries": 1, "tryAt": None}
+    ]
+    with house.database.transaction() as stores:
+        stores.invitations.sent(taken, now)
+    assert "invitation" not in duecall("status").told
 
 
 def test_status_tells_scripts_the_same(duecall: Duecall, house: House) -> None:
