@@ -23,6 +23,7 @@ from api_shim.routes import (
     companies,
     health,
     interviews,
+    invitations,
     jobs,
     phone_numbers,
 )
@@ -77,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         call_attempts,
         call_times,
         commands,
+        invitations,
         carrier,
         health,
     ):

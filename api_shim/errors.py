@@ -30,6 +30,7 @@ STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.RateLimitExceeded.__name__: HTTPStatus.TOO_MANY_REQUESTS,
     refusals.NotFound.__name__: HTTPStatus.NOT_FOUND,
     refusals.Conflict.__name__: HTTPStatus.CONFLICT,
+    refusals.Gone.__name__: HTTPStatus.GONE,
     refusals.PreconditionFailed.__name__: HTTPStatus.PRECONDITION_FAILED,
     refusals.Unprocessable.__name__: HTTPStatus.UNPROCESSABLE_ENTITY,
 }

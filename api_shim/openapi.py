@@ -19,6 +19,7 @@ _WHEN = {
     403: ("The key lacks a scope, or does not reach that company.", "RESOURCE_ACCESS_DENIED"),
     404: ("It is not there, or not within the key's reach.", "RESOURCE_NOT_FOUND"),
     409: ("It does not fit the present state.", "IDEMPOTENCY_IN_PROGRESS"),
+    410: ("It is not there any more.", "GONE"),
     412: ("It is not as the If-Match header says.", "PRECONDITION_FAILED"),
     413: ("The body is larger than 64 KiB.", "BODY_TOO_LARGE"),
     422: ("The Idempotency-Key was sent before with another request.", "IDEMPOTENCY_KEY_REUSED"),

@@ -6,6 +6,7 @@ from scheduler import failpoints
 from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioDesk, TwilioLine
 from scheduler.clock import Now, clock
 from scheduler.hashing import Hasher
+from scheduler.mail import Mailer, MailFolder, Sender, SmtpMailer
 from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings
 from scheduler.use_cases.agents import Agents
@@ -20,6 +21,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.jobs import Jobs
 from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.owners import Invitations, Owners
 from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -42,6 +44,7 @@ class Doors:
     jobs: Jobs
     candidates: Candidates
     agents: Agents
+    owners: Owners
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class Workshop:
     settle: Settle
     release: Release
     records: Records
+    invitations: Invitations
 
 
 def doors(settings: Settings, bell: Bell) -> Doors:
@@ -78,6 +82,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
         jobs=Jobs(database, writes),
         candidates=Candidates(database, writes, bell),
         agents=Agents(database, writes),
+        owners=Owners(database, hasher, now),
     )
 
 
@@ -99,6 +104,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
         settle=Settle(database, TwilioDesk(account, policy), ours, consequences, policy, now),
         release=Release(database, bell, ours, policy, now),
         records=Records(database, hasher, consequences, policy, now),
+        invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
     )
 
 
@@ -136,6 +142,16 @@ def carrier(settings: Settings) -> TwilioAccount:
         public_url=settings.public_url,
         voice_url=settings.twilio_voice_url,
     )
+
+
+def mailer(settings: Settings) -> Mailer:
+    """Over SMTP where there is a server; else into a folder."""
+    name, address = settings.sender
+    sender = Sender(name=name, address=address)
+    server = settings.smtp_server
+    if server is None:
+        return MailFolder(settings.mail_folder, sender)
+    return SmtpMailer(server, sender)
 
 
 def account_id(settings: Settings, database: Database, now: Now) -> int:

@@ -141,7 +141,7 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
     options = Options(home=chosen.duecall_home, ephemeral=ephemeral or at is not None, port=port, clock_offset_s=offset)
     with _until_stopped() as stopped, System(options, chosen, _say, stopped) as system:
         assert system.running is not None
-        _print_running(system.running, chosen)
+        _print_running(system.running, chosen, system.mail_goes_to)
         while not stopped():
             system.look()
             _pause()
@@ -170,6 +170,7 @@ def demo(
             "database_url": None,
             "redis_url": None,
             "twilio_account_sid": "",
+            "smtp_url": None,
             "duecall_clock_offset_s": offset,
         }
     )
@@ -180,7 +181,7 @@ def demo(
         if not stopped() and (as_expected or not once):
             play.print_what_to_try(system.running, own, options.home, stays_up=not once)
         if not once and not stopped():
-            _print_running(system.running, own)
+            _print_running(system.running, own, system.mail_goes_to)
             while not stopped():
                 system.look()
                 _pause()
@@ -224,17 +225,18 @@ def _explanation(desk: "_Desk", attempt_or_interview: UUID) -> Explanation:
 
 @app.command(epilog=_examples("duecall status", "duecall status --json | jq .carriers", "watch -n 1 duecall status"))
 def status(as_json: AsJson = False) -> None:
-    """What waits and for what, what is late, calling and unknown, per company; and how the carrier stands.
+    """What waits and for what, what is late, calling and unknown, per company; and how the carrier and mail stand.
 
     Of commands that were accepted and are not applied yet it tells the number and the age.
     """
     with _desk() as desk:
         carriers, companies, commands = desk.explain.carriers(), desk.explain.waiting(), desk.backlog.commands()
+        mails = desk.explain.unsent_invitations()
     if as_json:
-        print(json.dumps(pages.status_as_json(carriers, companies, commands)))  # noqa: T201 - the answer itself
+        print(json.dumps(pages.status_as_json(carriers, companies, commands, mails)))  # noqa: T201 - the answer itself
     else:
         pages.terminal().print(pages.system_line(desk.system))
-        pages.terminal().print(pages.status_page(carriers, companies, commands, desk.now()))
+        pages.terminal().print(pages.status_page(carriers, companies, commands, mails, desk.now()))
 
 
 @app.command(
@@ -686,13 +688,14 @@ def _complain(line: str) -> None:
     _console.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_running(running: Running, chosen: Settings) -> None:
+def _print_running(running: Running, chosen: Settings, mail: str) -> None:
     user = chosen.flower_basic_auth.get_secret_value()
     for name, value in (
         ("API", running.apiUrl),
         ("its documentation", f"{running.apiUrl}/docs"),
         ("Flower", f"{running.flowerUrl}   ({user.partition(':')[0]} / {user.partition(':')[2]})"),
         ("carrier", running.simulatorUrl or "Twilio"),
+        ("mail", mail),
         ("key", running.companyKey),
         ("agent", running.agentId),
     ):

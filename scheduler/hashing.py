@@ -18,6 +18,10 @@ class Hasher:
         """32 bytes that stand for an API key."""
         return self._hash(b"key", secret)
 
+    def invitation(self, token: str) -> bytes:
+        """32 bytes that stand for the token of an invitation's mail."""
+        return self._hash(b"invitation", token)
+
     def _hash(self, kind: bytes, text: str) -> bytes:
         return hmac.new(self._pepper, kind + b"\0" + text.encode(), hashlib.sha256).digest()
 

@@ -20,6 +20,7 @@ ALLOWED = frozenset(
         "alarm",
         "attempt_id",
         "interview_id",
+        "invitation_id",
         "company_id",
         "command_id",
         "event_id",

@@ -20,6 +20,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Rank
 from scheduler.domain.explanation import Block, Explanation, Happening
 from scheduler.domain.key import Key, KeyState
+from scheduler.domain.owner import Mails
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
@@ -201,9 +202,17 @@ def attempt_line(attempt: Attempt) -> str:
 
 
 def status_page(
-    carriers: Sequence[Carrier], companies: Sequence[Waiting], commands: Mapping[UUID, Commands], now: datetime
+    carriers: Sequence[Carrier],
+    companies: Sequence[Waiting],
+    commands: Mapping[UUID, Commands],
+    mails: Sequence[Mails],
+    now: datetime,
 ) -> RenderableType:
-    """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown."""
+    """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown.
+
+    `mails`: invitations of owners that were not sent.
+    """
+    mail_of = {each.company_id: each for each in mails}
     lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
     if not carriers:
         lines.append(Text("Carrier   none yet: the first worker that starts makes it known"))
@@ -215,7 +224,8 @@ def status_page(
                 Text("          Does Redis answer, and does an intake worker run? Nothing accepted is lost.", "dim")
             )
     for company in companies:
-        lines += ["", _company(company, carriers, commands.get(company.company_id, Commands()), now)]
+        of_company = commands.get(company.company_id, Commands())
+        lines += ["", _company(company, carriers, of_company, mail_of.get(company.company_id), now)]
     return Group(*lines)
 
 
@@ -253,7 +263,9 @@ def _carrier(carrier: Carrier, now: datetime) -> Text:
     return line.append(f"{carrier.in_progress} of {carrier.max_calls} calls in progress")
 
 
-def _company(company: Waiting, carriers: Sequence[Carrier], commands: Commands, now: datetime) -> Text:
+def _company(
+    company: Waiting, carriers: Sequence[Carrier], commands: Commands, mail: Mails | None, now: datetime
+) -> Text:
     text = Text(f"Company   {company.company_id}  ")
     if company.pause_reason is None:
         text.append("runs", "green")
@@ -263,7 +275,17 @@ def _company(company: Waiting, carriers: Sequence[Carrier], commands: Commands, 
         text.append(f"\n  {name:<13} ", "dim").append(told)
     if told := _of_commands(commands):
         text.append(f"\n  {'commands':<13} ", "dim").append(told)
+    if mail is not None:
+        text.append(f"\n  {'invitation':<13} ", "dim").append(_mail(mail, now))
     return text
+
+
+def _mail(mail: Mails, now: datetime) -> str:
+    if mail.try_at is None:
+        return "the mail server refused it for good; name the owner anew, another or after null the same"
+    if not mail.tries:
+        return "its mail goes out now"
+    return f"not sent yet, tries: {mail.tries}; again {_from_now(mail.try_at, now)}"
 
 
 def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iterator[tuple[str, str]]:
@@ -297,7 +319,10 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
 
 
 def status_as_json(
-    carriers: Sequence[Carrier], companies: Sequence[Waiting], commands: Mapping[UUID, Commands]
+    carriers: Sequence[Carrier],
+    companies: Sequence[Waiting],
+    commands: Mapping[UUID, Commands],
+    mails: Sequence[Mails],
 ) -> dict[str, Any]:
     """Names as on the wire; instants in UTC, spans in seconds."""
     return {
@@ -307,6 +332,7 @@ def status_as_json(
             _as_json(asdict(each)) | {"commands": _as_json(asdict(commands.get(each.company_id, Commands())))}
             for each in companies
         ],
+        "unsentInvitations": [_as_json(asdict(each)) for each in mails],
     }
 
 

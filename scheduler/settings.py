@@ -13,10 +13,13 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from scheduler.lifecycle.email_addresses import NotAnAddress, sender
 from scheduler.lifecycle.policy import Policy, UnsafeTimes
+from scheduler.mail import SmtpServer
 
 DEVELOPMENT_PEPPER = "development-pepper"
 DEVELOPMENT_FLOWER_AUTH = "operator:operator"
+DEVELOPMENT_SENDER = "Duecall <duecall@localhost.localdomain>"
 
 _A_YEAR_S = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=_A_YEAR_S, allow_inf_nan=False)]
@@ -74,6 +77,13 @@ class Settings(BaseSettings):
     twilio_voice_url: str = ""
     twilio_cps: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     twilio_max_calls: int = Field(default=50, ge=0)
+
+    smtp_url: SecretStr | None = None
+    """smtp:// or smtps://, see `mail.SmtpServer`; unset: mails are files below `duecall_home`."""
+    mail_from: str | None = None
+    """`Duecall <mail@example.com>`, or an address alone."""
+    app_url: str | None = None
+    """Where an invited person's link leads; default: this API, which has no page for it."""
 
     key_pepper: SecretStr = SecretStr(DEVELOPMENT_PEPPER)
     flower_basic_auth: SecretStr = SecretStr(DEVELOPMENT_FLOWER_AUTH)
@@ -134,6 +144,35 @@ class Settings(BaseSettings):
             f" or {shorter.upper()} to less."
         )
 
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_a_mail_server(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            SmtpServer.of(url.get_secret_value())
+        return url
+
+    @field_validator("mail_from")
+    @classmethod
+    def _is_a_sender(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                sender(text)
+            except NotAnAddress:
+                raise ValueError("must be an address, or a name with one: Duecall <mail@example.com>") from None
+        return text
+
+    @field_validator("app_url")
+    @classmethod
+    def _is_a_web_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be the address of a web application: https://app.example.com")
+        if not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("must be written in ASCII, without spaces")
+        return url.rstrip("/")
+
     @model_validator(mode="after")
     def _strong_in_production(self) -> Self:
         if self.duecall_env != "production":
@@ -148,6 +187,9 @@ class Settings(BaseSettings):
                 ("DATABASE_URL", self.database_url is None),
                 ("REDIS_URL", self.redis_url is None),
                 ("TWILIO_AUTH_TOKEN", not self.twilio_auth_token.get_secret_value()),
+                ("SMTP_URL", self.smtp_url is None),
+                ("MAIL_FROM", self.mail_from is None),
+                ("APP_URL", self.app_url is None),
             )
             if holds
         ]
@@ -167,6 +209,20 @@ class Settings(BaseSettings):
     @property
     def auth_tokens(self) -> tuple[str, ...]:
         return tuple(token.strip() for token in self.twilio_auth_token.get_secret_value().split(",") if token.strip())
+
+    @property
+    def smtp_server(self) -> SmtpServer | None:
+        return None if self.smtp_url is None else SmtpServer.of(self.smtp_url.get_secret_value())
+
+    @property
+    def sender(self) -> tuple[str, str]:
+        """The name and the address that mail comes from."""
+        return sender(self.mail_from or DEVELOPMENT_SENDER)
+
+    @property
+    def mail_folder(self) -> Path:
+        """Where mails are put that have no server to go to."""
+        return self.duecall_home / "mail"
 
     def database(self, role: Literal["api", "worker", "owner", "listen"]) -> str:
         """The URL for a role. Raises MissingSetting when there is no database at all."""

@@ -164,6 +164,11 @@ class System:
     def log_of(self, name: str) -> Path:
         return self._home / "logs" / f"{name}.log"
 
+    @property
+    def mail_goes_to(self) -> str:
+        server = self._settings.smtp_server
+        return str(self._home / "mail") if server is None else f"{server.host}:{server.port}"
+
     # ---- starting
 
     @property
@@ -277,12 +282,15 @@ class System:
         self, database_url: str, redis_url: str, api_port: int, simulator_port: int | None
     ) -> dict[str, str]:
         """What every process is told, beside what the environment says already."""
+        smtp = self._settings.smtp_url
         variables = {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
             "DUECALL_HOME": str(self._home),
             "DUECALL_CLOCK_OFFSET_S": repr(self._options.clock_offset_s),
             "DUECALL_INSTANCE": self._instance,
+            "SMTP_URL": "" if smtp is None else smtp.get_secret_value(),
+            "APP_URL": self._settings.app_url or f"http://127.0.0.1:{api_port}",
             "DEFAULT_CALLER_ID": self._settings.default_caller_id or SIMULATOR_CALLER_ID,
         }
         if self.postgres is not None:

@@ -22,6 +22,7 @@ from scheduler.demo.play import print_what_to_try
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import Rank
 from scheduler.domain.command import Answer
+from scheduler.domain.owner import Invitation
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
@@ -359,6 +360,34 @@ def test_a_carrier_that_answers_again_is_on_trial_not_down(duecall: Duecall, hou
     told = duecall("status").told
     assert "ON TRIAL, one call at a time" in told
     assert "DOWN" not in told
+
+
+def test_status_tells_of_invitations_that_were_not_sent_and_of_no_other(duecall: Duecall, house: House) -> None:
+    """F3-2."""
+    now = house.now()
+    invitation = Invitation(
+        id=uuid4(), company_id=house.company_id, email="owner@example.com", expires_at=now + timedelta(days=7)
+    )
+    assert "invitation" not in duecall("status").told
+    with house.database.transaction() as stores:
+        stores.invitations.add(invitation, now)
+    assert "invitation its mail goes out now" in duecall("status").told
+    with house.database.transaction() as stores:
+        taken = stores.invitations.take_due(now, now)
+        assert taken is not None
+        stores.invitations.not_sent(taken, now + timedelta(hours=1), now)
+    assert "invitation not sent yet, tries: 1; again in 59 min" in duecall("status").told
+    with house.database.transaction() as stores:
+        stores.invitations.not_sent(taken, None, now)
+    told = duecall("status")
+    assert "invitation the mail server refused it for good" in told.told
+    assert "owner@example.com" not in told.out
+    assert json.loads(duecall("status --json").out)["unsentInvitations"] == [
+        {"companyId": str(house.company_id), "tries": 1, "tryAt": None}
+    ]
+    with house.database.transaction() as stores:
+        stores.invitations.sent(taken, now)
+    assert "invitation" not in duecall("status").told
 
 
 def test_status_tells_scripts_the_same(duecall: Duecall, house: House) -> None:

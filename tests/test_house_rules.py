@@ -87,6 +87,8 @@ def test_a_power_has_its_home_and_no_other(power: re.Pattern[str], homes: set[st
         pytest.param("sqlalchemy", "scheduler/persistence/", id="writing SQL"),
         pytest.param("phonenumbers", "scheduler/timing/callee_zones.py", id="asking phonenumbers"),
         pytest.param("twilio", "scheduler/carriers/", id="a vendor's words"),
+        pytest.param("smtplib", "scheduler/mail.py", id="speaking SMTP"),
+        pytest.param("email_validator", "scheduler/lifecycle/email_addresses.py", id="judging an address"),
     ],
 )
 def test_a_package_is_used_in_one_place(package: str, home: str) -> None:

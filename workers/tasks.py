@@ -90,6 +90,11 @@ def reresolve(_: list[str]) -> None:
     workshop().records.reresolve()
 
 
+@app.task(name=names.INVITE, base=QuietTask)  # type: ignore[untyped-decorator]
+def invite(_: list[str]) -> None:
+    workshop().invitations.send()
+
+
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     _must_name_a_carrier()

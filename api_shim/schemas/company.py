@@ -9,13 +9,17 @@ from fastapi.openapi.models import Example
 from pydantic import Field, StrictBool, StringConstraints, WithJsonSchema
 
 from api_shim.schemas.envelope import Answer, Page, Wire
-from api_shim.schemas.sent import CountryCode, Metadata, Strict, ZoneName, left_out, named
+from api_shim.schemas.sent import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Weekday
 from scheduler.domain.record import Changes
 from scheduler.lifecycle.retry_texts import MOST_DELAYS, MOST_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 
 _PROFILE = ("description", "website", "industry", "size", "location")
+_OWNER = (
+    "Whose the company is, by address, whatever its case. Somebody who is known is the owner at once; anybody else gets"
+    " a mail, and is when they accept. The answer does not tell which."
+)
 _TIME_OF_DAY = {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$", "examples": ["09:00"]}
 _INTERVALS: dict[str, Any] = {
     "type": "array",
@@ -156,12 +160,19 @@ class CompanyRequest(_Profile):
     name: CompanyName = Field(examples=["Acme"])
     settings: SettingsChange | None = None
     metadata: Metadata = Field(default_factory=dict)
+    owner_email: MailAddress | None = Field(None, examples=["owner@example.com"], description=_OWNER, repr=False)
 
     def to_new_company(self) -> NewCompany:
         """Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
         kept = {name: value for name, value in self.profile.items() if value is not None}
         settings = CompanySettings() if self.settings is None else CompanySettings(**self.settings.to_settings())
-        return NewCompany(name=self.name, profile=kept, settings=settings, metadata=self.metadata)
+        return NewCompany(
+            name=self.name,
+            profile=kept,
+            settings=settings,
+            metadata=self.metadata,
+            owner_email=self.owner_email,
+        )
 
 
 class CompanyChange(_Profile):
@@ -172,11 +183,16 @@ class CompanyChange(_Profile):
         None, description="Pending calls that another hour, zone or country touches are looked at anew."
     )
     metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+    owner_email: MailAddress | None = Field(
+        None,
+        description=_OWNER + " The owner so far becomes an admin; null leaves the company without one.",
+        repr=False,
+    )
 
     def to_changes(self) -> Changes:
         """Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
         settings = {} if self.settings is None else self.settings.to_settings()
-        return {**named(self, "name", "metadata"), "profile": self.profile, "settings": settings}
+        return {**named(self, "name", "metadata", "owner_email"), "profile": self.profile, "settings": settings}
 
 
 class SettingsView(Wire):
@@ -219,6 +235,9 @@ class CompanyView(Wire):
     location: CompanyLocation | None
     settings: SettingsView
     metadata: dict[str, Any]
+    owner_email: str | None = Field(
+        description="Of the owner, or of whoever is invited to be it: in lower case, its domain in ASCII."
+    )
     created_at: datetime
     updated_at: datetime
 
@@ -230,6 +249,7 @@ class CompanyView(Wire):
             name=company.name,
             settings=SettingsView.of(company.settings),
             metadata=company.metadata,
+            owner_email=company.owner_email,
             created_at=company.created_at,
             updated_at=company.updated_at,
             **{name: getattr(profile, name) for name in _PROFILE},
@@ -261,6 +281,10 @@ COMPANIES: dict[str, Example] = {
     },
 }
 COMPANY_CHANGES: dict[str, Example] = {
+    "another owner": {
+        "summary": "Somebody who is not known gets a mail",
+        "value": {"ownerEmail": "owner@example.com"},
+    },
     "other hours": {
         "summary": "Pending calls outside of them move to the next opening",
         "value": {

@@ -11,7 +11,9 @@ from pydantic_core import PydanticCustomError
 from api_shim.schemas.envelope import Wire
 from api_shim.schemas.fields import OURS, FieldError
 from scheduler.domain.record import Changes
+from scheduler.lifecycle import email_addresses
 from scheduler.lifecycle.metadata import fault
+from scheduler.lifecycle.shown_names import is_printable
 from scheduler.timing import callee_zones
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -33,6 +35,21 @@ def _email(address: str) -> str:
     if not _EMAIL.fullmatch(address):
         raise _not("invalid_email", "This must be an email address, such as name@example.com.")
     return address
+
+
+def _canonical(address: str) -> str:
+    try:
+        return email_addresses.canonical(address)
+    except email_addresses.NotAnAddress:
+        raise _not(
+            "invalid_email", "This must be one email address that mail can be sent to, such as name@example.com."
+        ) from None
+
+
+def printable(name: str) -> str:
+    if not is_printable(name):
+        raise _not("not_printable", "Remove the characters that cannot be seen, such as line breaks.")
+    return name
 
 
 def _a_date(value: object) -> date:
@@ -60,6 +77,13 @@ def _a_country(code: str) -> str:
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
 Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)]
+MailAddress = Annotated[
+    str,
+    StringConstraints(max_length=email_addresses.LONGEST),
+    AfterValidator(_canonical),
+    Field(json_schema_extra={"format": "email"}),
+]
+"""In its one spelling: lower case, the domain in ASCII. Unlike `Email`, mail is sent there."""
 Day = Annotated[date, BeforeValidator(_a_date)]
 ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$"), AfterValidator(_a_country)]

@@ -99,6 +99,7 @@ class NewCompany:
     profile: Mapping[str, Any] = field(default_factory=dict)
     settings: CompanySettings = field(default_factory=CompanySettings)
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    owner_email: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,5 +115,7 @@ class Company:
     updated_at: datetime
     ats_principal_id: UUID | None = None
     """The ATS key's principal that made this company; None for one made by an operator."""
+    owner_email: str | None = field(default=None, repr=False)
+    """The owner's address, or that of whoever is invited to be it; which of the two is not told."""
     paused_at: datetime | None = None
     deleted_at: datetime | None = None

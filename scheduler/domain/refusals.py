@@ -5,6 +5,7 @@
     ├── NotFound            it is not there, or not within the caller's reach
     ├── AccessDenied        a company that the key does not reach
     ├── Conflict            what was asked does not fit the present state
+    ├── Gone                it was there, or never was; it will not come back
     ├── PreconditionFailed  it is not as the caller last saw it
     ├── Unprocessable       it contradicts an earlier request
     ├── NotAuthenticated    no key, or none that is valid
@@ -266,6 +267,18 @@ class InterviewFinished(Conflict):
     """The interview is completed or cancelled; make a new one to call again."""
 
     code = "INTERVIEW_FINISHED"
+
+
+class Gone(Refused):
+    """It is not there any more."""
+
+    code = "GONE"
+
+
+class InvitationGone(Gone):
+    """This invitation cannot be accepted: it was used or withdrawn, it has expired, or there never was one."""
+
+    code = "INVITATION_GONE"
 
 
 class PreconditionFailed(Refused):

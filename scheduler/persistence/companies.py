@@ -1,6 +1,7 @@
 """Companies: what the claim locks and asks, and what decides when their candidates may be called."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -13,9 +14,13 @@ from scheduler.domain.refusals import Refused
 from scheduler.logs import log
 from scheduler.persistence.json_forms import settings_as_json, settings_from_json
 from scheduler.persistence.listing import listed
+from scheduler.persistence.owners import email_of_owner_or_invited
 from scheduler.persistence.tables import companies
 
 _log = log(__name__)
+
+
+_WITH_OWNER = select(companies, email_of_owner_or_invited(companies.c.id).label("owner_email"))
 
 
 class Companies:
@@ -42,9 +47,9 @@ class Companies:
     def get(self, company_id: UUID) -> Company | None:
         """The company, unless it was deleted."""
         row = self._connection.execute(
-            select(companies).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+            _WITH_OWNER.where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         ).one_or_none()
-        return _company(row) if row else None
+        return _with_owner(row) if row else None
 
     def first(self) -> Company | None:
         """The oldest company there is; the one that a development installation was seeded with."""
@@ -109,20 +114,22 @@ class Companies:
 
     def lock(self, company_id: UUID) -> Company | None:
         """The company, unless it was deleted; nobody claims for it until we commit."""
-        row = self._connection.execute(
-            select(companies)
-            .where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-            .with_for_update(key_share=True)
-        ).one_or_none()
-        return _company(row) if row else None
+        self._connection.execute(
+            select(companies.c.id).where(companies.c.id == company_id).with_for_update(key_share=True)
+        )
+        # A statement of its own: that of the lock would see the owner as of before it waited.
+        return self.get(company_id)
 
     def page(self, principal: Principal, asked: Slice) -> Listed[Company]:
         """Those that the principal reaches."""
-        query = select(companies).where(companies.c.deleted_at.is_(None), reached_by(principal))
-        return listed(self._connection, query, companies, asked, _company)
+        query = _WITH_OWNER.where(companies.c.deleted_at.is_(None), reached_by(principal))
+        return listed(self._connection, query, companies, asked, _with_owner)
 
     def save(self, company: Company) -> None:
-        """What may change of a company, as it is in `company`. Only for one that the caller has locked."""
+        """What may change of a company, as it is in `company`; its owner is saved by `use_cases.owners`.
+
+        Only for one that the caller has locked.
+        """
         self._connection.execute(
             update(companies)
             .where(companies.c.id == company.id)
@@ -145,7 +152,12 @@ def reached_by(principal: Principal) -> ColumnElement[bool]:
     return companies.c.ats_principal_id == principal.id
 
 
+def _with_owner(row: Row[tuple[object, ...]]) -> Company:
+    return replace(_company(row), owner_email=row.owner_email)
+
+
 def _company(row: Row[tuple[object, ...]]) -> Company:
+    """Without its owner, whom nobody asks for who calls."""
     limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
     return Company(
         id=row.id,

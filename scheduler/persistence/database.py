@@ -27,6 +27,7 @@ from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.jobs import Jobs
 from scheduler.persistence.keys import Keys
 from scheduler.persistence.lines import Lines
+from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.reresolutions import Reresolutions
 from scheduler.persistence.stray_calls import StrayCalls
@@ -79,12 +80,15 @@ class Stores:
     companies: Companies
     inbox: Inbox
     interviews: Interviews
+    invitations: Invitations
     jobs: Jobs
     keys: Keys
     lines: Lines
+    memberships: Memberships
     phone_numbers: PhoneNumbers
     reresolutions: Reresolutions
     stray_calls: StrayCalls
+    users: Users
 
     @classmethod
     def of(cls, connection: Connection) -> "Stores":
@@ -98,12 +102,15 @@ class Stores:
             companies=Companies(connection),
             inbox=Inbox(connection),
             interviews=Interviews(connection),
+            invitations=Invitations(connection),
             jobs=Jobs(connection),
             keys=Keys(connection),
             lines=Lines(connection),
+            memberships=Memberships(connection),
             phone_numbers=PhoneNumbers(connection),
             reresolutions=Reresolutions(connection),
             stray_calls=StrayCalls(connection),
+            users=Users(connection),
         )
 
     def act_for_company(self, company_id: UUID) -> None:

@@ -40,7 +40,7 @@ _REQUESTS: dict[CommandKind, TypeAdapter[Any]] = {
 }
 
 _RECORDS: Mapping[type[Record], tuple[TypeAdapter[Any], frozenset[str]]] = {
-    Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings"})),
+    Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings", "owner_email"})),
     Job: (TypeAdapter(Job), frozenset({"title", "description", "details", "metadata"})),
     Candidate: (
         TypeAdapter(Candidate),

@@ -458,8 +458,6 @@ invitations = Table(
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("email", Text, nullable=False),
-    # Of the token that stands in the newest mail; the token itself is kept nowhere.
-    Column("token_hash", LargeBinary, unique=True),
     Column("expires_at", _INSTANT, nullable=False),
     Column("accepted_at", _INSTANT),
     Column("revoked_at", _INSTANT),
@@ -478,6 +476,16 @@ invitations = Table(
         postgresql_where=text("accepted_at IS NULL AND revoked_at IS NULL"),
     ),
     Index("ix_invitations_to_send", "send_at", postgresql_where=text("send_at IS NOT NULL")),
+)
+
+invitation_tokens = Table(
+    "invitation_tokens",
+    metadata,
+    # One a mail that may have gone out, kept before it is handed over: whichever mail arrives, its token is known.
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("invitation_id", Uuid, ForeignKey("invitations.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", _INSTANT, nullable=False),
+    Index(None, "invitation_id"),
 )
 
 usage = Table(

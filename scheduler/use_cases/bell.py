@@ -9,8 +9,16 @@ DIAL = "attempts.dial"
 SETTLE = "attempts.settle"
 HEAR = "carrier.hear"
 RERESOLVE = "records.reresolve"
+INVITE = "invitations.send"
 
-QUEUES = {APPLY: "intake", DIAL: "dial", HEAR: "callbacks", SETTLE: "maintenance", RERESOLVE: "maintenance"}
+QUEUES = {
+    APPLY: "intake",
+    DIAL: "dial",
+    HEAR: "callbacks",
+    SETTLE: "maintenance",
+    RERESOLVE: "maintenance",
+    INVITE: "maintenance",
+}
 """Every task and the queue that it waits in; a queue's name says who waits there."""
 
 

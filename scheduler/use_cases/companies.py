@@ -14,6 +14,7 @@ from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.owners import name_owner
 from scheduler.use_cases.submit import no_such
 from scheduler.use_cases.writes import Sent, Writes, Written, the_company
 
@@ -44,43 +45,53 @@ class Companies:
 
     def create(self, sent: Sent, new: NewCompany) -> Written:
         """A company of an ATS key, with a number to call from. Raises InsufficientPermissions for a regular key."""
+        invites = False
 
         def write(stores: Stores, _: None, now: datetime) -> Company:
+            nonlocal invites
             company = add_company(stores, new, sent.principal.id, now)
             if self._caller_id is not None:
                 stores.phone_numbers.add(uuid4(), company.id, self._caller_id, now)
-            return company
+            invites = new.owner_email is not None
+            return name_owner(stores, company, new.owner_email, now)
 
         def within(_: Stores) -> None:
             if sent.principal.kind is not KeyKind.ATS:
                 raise InsufficientPermissions("Only an ATS key makes companies; a regular key has its own.")
 
-        return self._writes.once(sent, within, write)
+        written = self._writes.once(sent, within, write)
+        if invites:
+            self._bell.ring(tasks.INVITE)
+        return written
 
     def change(self, sent: Sent, company_id: UUID, changes: Changes) -> Written:
         """The company with these changes; its pending attempts are looked at anew when they may be due otherwise.
 
-        Of `settings` each that is named is replaced whole. Refused: InvalidTimezone, MetadataTooLarge.
+        Of `settings` each that is named is replaced whole; `owner_email` names an owner, or with None nobody. Refused:
+        InvalidTimezone, MetadataTooLarge.
         """
-        rings = False
+        rings = invites = False
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> Company:
-            nonlocal rings
+            nonlocal rings, invites
             before = stores.companies.lock(company_id)
             if before is None:
                 raise no_such("company", company_id)
-            others = {name: value for name, value in changes.items() if name != "settings"}
+            others = {name: value for name, value in changes.items() if name not in {"settings", "owner_email"}}
             settings = _as_kept(replace(before.settings, **changes.get("settings", {})))
             after = replace(changed(before, others), settings=settings, updated_at=now)
             stores.companies.save(after)
             rings = _decides_otherwise(before.settings, settings)
             if rings:
                 stores.reresolutions.ask(company_id, None, now)
-            return after
+            invites = "owner_email" in changes
+            return name_owner(stores, after, changes["owner_email"], now) if invites else after
 
         written = self._writes.once(sent, the_company(sent.principal, company_id), write)
         if rings:
             self._bell.ring(tasks.RERESOLVE)
+        if invites:
+            self._bell.ring(tasks.INVITE)
         return written
 
 

@@ -11,6 +11,7 @@ from scheduler.domain.command import refusal_of
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, Happening
 from scheduler.domain.interview import InterviewFilter, InterviewStory
 from scheduler.domain.listing import Listed, Slice
+from scheduler.domain.owner import Mails
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import ScheduleWarning
@@ -239,6 +240,11 @@ class Explain:
                 )
                 for row in stores.attempts.counts(now)
             ]
+
+    def unsent_invitations(self) -> Sequence[Mails]:
+        """How the mails of invitations stand that were not sent, by company. Raises DatabaseAway."""
+        with self._database.transaction() as stores:
+            return stores.invitations.unsent(self._now())
 
     def carriers(self) -> Sequence[Carrier]:
         """How the carrier accounts stand; usually one. Raises DatabaseAway."""

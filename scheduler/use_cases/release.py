@@ -70,8 +70,12 @@ class Release:
             self._bell.ring(tasks.RERESOLVE)
 
     def silent(self) -> None:
-        """Ring for whoever settles what nobody has spoken of."""
+        """Ring for whoever settles what nobody has spoken of, and for mail that is due. Raises DatabaseAway."""
         self._bell.ring(tasks.SETTLE)
+        with self._database.transaction() as stores:
+            due = stores.invitations.is_one_due(self.now())
+        if due:
+            self._bell.ring(tasks.INVITE)
 
     def _ring(self, task: str, ids: Sequence[UUID]) -> None:
         for start in range(0, len(ids), _IDS_A_RING):

@@ -95,7 +95,7 @@ class WholeSystem:
         assert system.running is not None
         self.system = system
         self.now = clock(clock_offset_s)
-        self._home = home
+        self.home = home
         self.running = system.running
         self.client = Client(system.running)
 
@@ -108,7 +108,7 @@ class WholeSystem:
 
     def duecall(self, *words: str) -> str:
         """What `duecall` says on standard output, as a process of its own in this system's folder."""
-        named = environment(DUECALL_HOME=str(self._home))
+        named = environment(DUECALL_HOME=str(self.home))
         named.pop("DATABASE_URL", None)
         command = [sys.executable, "-m", "scheduler.cli", *words]
         return subprocess.run(command, env=named, check=True, capture_output=True, text=True, timeout=60).stdout

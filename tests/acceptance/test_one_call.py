@@ -2,6 +2,9 @@
 
 import json
 from datetime import datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
 
 import redis
@@ -129,3 +132,23 @@ def test_the_run_file_names_everything_and_is_its_owners_alone(whole: WholeSyste
         "phoneNumberId",
     }
     assert file.stat().st_mode & 0o077 == 0
+
+
+def test_an_owner_who_is_not_known_gets_a_mail_and_owns_the_company_that_it_names(whole: WholeSystem) -> None:
+    """F3-2, F3-4: by the maintenance worker, into a folder, where no mail server is named."""
+    company = f"/company/{whole.running.companyId}"
+    assert whole.client.send("PATCH", company, {"ownerEmail": "Owner@Example.com"}).status_code == 200
+    whole.wait_until(lambda: whole.rows("SELECT FROM invitations WHERE sent_at IS NOT NULL"), seconds=20, says="sent")
+    [file] = (whole.home / "mail").iterdir()
+    mail = message_from_bytes(file.read_bytes(), policy=default)
+    assert isinstance(mail, EmailMessage)
+    assert mail["To"] == "owner@example.com"
+    [link] = [line for line in mail.get_content().split() if "#token=" in line]
+    address, _, token = link.partition("#token=")
+    assert address == f"{whole.running.apiUrl}/invitations/accept"
+    assert requests.get(link, timeout=5).status_code == 405
+    accepted = requests.post(address, json={"token": token, "name": "Jana"}, timeout=5)
+    assert accepted.json()["data"]["companyId"] == whole.running.companyId
+    assert whole.rows("SELECT role FROM memberships") == [("OWNER",)]
+    logs = "".join(each.read_text(encoding="utf-8") for each in (whole.home / "logs").iterdir())
+    assert not [secret for secret in ("owner@example.com", token, "Jana") if secret in logs]

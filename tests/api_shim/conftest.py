@@ -1,6 +1,9 @@
 """The intake on the servers of all tests; a worker only where a test asks for one."""
 
+import json
+import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -29,3 +32,25 @@ def worker(intake: Intake) -> Iterator[Worker]:
 def house(intake: Intake) -> House:
     """The company of the intake, on its clock."""
     return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
+
+
+@pytest.fixture
+def lines(intake: Intake) -> Iterator[list[dict[str, Any]]]:
+    """What is written to the log, as it is written."""
+    root = logging.getLogger()
+    [ours] = [each for each in root.handlers if "structlog" in type(each.formatter).__module__]
+    written: list[dict[str, Any]] = []
+    kept = _Keeper(written)
+    kept.setFormatter(ours.formatter)
+    root.addHandler(kept)
+    yield written
+    root.removeHandler(kept)
+
+
+class _Keeper(logging.Handler):
+    def __init__(self, written: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self._written = written
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._written.append(json.loads(self.format(record)))

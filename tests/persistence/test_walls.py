@@ -46,6 +46,7 @@ TENANTS = {
     "users": "id",
     "memberships": "company_id",
     "invitations": "id",
+    "invitation_tokens": "invitation_id",
     "usage": "attempt_id",
     "erasures": "company_id",
 }
@@ -131,9 +132,10 @@ _MADE = (
         " VALUES (:company, :user, 'OWNER', :now, :now)"
     ),
     (
-        "INSERT INTO invitations (id, company_id, email, token_hash, expires_at, tries, created_at, updated_at)"
-        " VALUES (:invitation, :company, :email, :hash, :now, 0, :now, :now)"
+        "INSERT INTO invitations (id, company_id, email, expires_at, tries, created_at, updated_at)"
+        " VALUES (:invitation, :company, :email, :now, 0, :now, :now)"
     ),
+    "INSERT INTO invitation_tokens (token_hash, invitation_id, created_at) VALUES (:hash, :invitation, :now)",
     (
         "INSERT INTO usage (attempt_id, company_id, ats_principal_id, interview_id, booked_at, billing_system,"
         " cost_key, talked) VALUES"
@@ -161,6 +163,7 @@ def _mine(table: str) -> str:
         "attempt_tokens": "attempt_id = :attempt",
         "carrier_events": "token = :token",
         "users": "id = :user",
+        "invitation_tokens": "invitation_id IN (SELECT id FROM invitations WHERE company_id = :company)",
     }.get(table, "company_id = :company")
 
 
@@ -378,7 +381,8 @@ def test_a_carrier_event_is_stored_for_a_token_of_ours_and_for_no_other(town: To
 
 def test_an_invitation_leads_to_its_company_by_its_hash_and_opens_no_other(town: Town) -> None:
     [[token_hash]] = town.one.house.ask(
-        "SELECT token_hash FROM invitations WHERE company_id = :id", id=town.one.house.company_id
+        "SELECT token_hash FROM invitation_tokens JOIN invitations ON id = invitation_id WHERE company_id = :id",
+        id=town.one.house.company_id,
     )
     find = text("SELECT company_of_invitation(:hash)")
     with town.api.transaction() as stores:
@@ -535,6 +539,9 @@ def production(url: str, redis_url: str, **more: Any) -> Settings:
         flower_basic_auth=SecretStr("a:b"),
         twilio_account_sid="AC" + "0" * 32,
         twilio_auth_token=SecretStr("a token"),
+        smtp_url=SecretStr("smtps://mail.example.com"),
+        mail_from="mail@example.com",
+        app_url="https://app.example.com",
         **more,
     )
 

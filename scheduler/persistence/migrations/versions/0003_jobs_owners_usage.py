@@ -56,7 +56,6 @@ def upgrade() -> None:
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('company_id', sa.Uuid(), nullable=False),
     sa.Column('email', sa.Text(), nullable=False),
-    sa.Column('token_hash', sa.LargeBinary(), nullable=True),
     sa.Column('expires_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('accepted_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('revoked_at', sa.DateTime(timezone=True), nullable=True),
@@ -68,12 +67,19 @@ def upgrade() -> None:
     sa.CheckConstraint('email = lower(email)', name=op.f('ck_invitations_email_in_lower_case')),
     sa.CheckConstraint('num_nonnulls(accepted_at, revoked_at) < 2', name=op.f('ck_invitations_one_end')),
     sa.ForeignKeyConstraint(['company_id'], ['companies.id'], name=op.f('fk_invitations_company_id')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_invitations')),
-    sa.UniqueConstraint('token_hash', name=op.f('uq_invitations_token_hash'))
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_invitations'))
     )
     op.create_index(op.f('ix_invitations_company_id'), 'invitations', ['company_id'], unique=False)
     op.create_index('ix_invitations_to_send', 'invitations', ['send_at'], unique=False, postgresql_where=sa.text('send_at IS NOT NULL'))
     op.create_index('uq_invitations_one_open_per_company', 'invitations', ['company_id'], unique=True, postgresql_where=sa.text('accepted_at IS NULL AND revoked_at IS NULL'))
+    op.create_table('invitation_tokens',
+    sa.Column('token_hash', sa.LargeBinary(), nullable=False),
+    sa.Column('invitation_id', sa.Uuid(), nullable=False),
+    sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['invitation_id'], ['invitations.id'], name=op.f('fk_invitation_tokens_invitation_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('token_hash', name=op.f('pk_invitation_tokens'))
+    )
+    op.create_index(op.f('ix_invitation_tokens_invitation_id'), 'invitation_tokens', ['invitation_id'], unique=False)
     op.create_table('jobs',
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('company_id', sa.Uuid(), nullable=False),
@@ -178,6 +184,8 @@ def downgrade() -> None:
     op.drop_table('memberships')
     op.drop_index(op.f('ix_jobs_company_id_created_at_id'), table_name='jobs')
     op.drop_table('jobs')
+    op.drop_index(op.f('ix_invitation_tokens_invitation_id'), table_name='invitation_tokens')
+    op.drop_table('invitation_tokens')
     op.drop_index('uq_invitations_one_open_per_company', table_name='invitations', postgresql_where=sa.text('accepted_at IS NULL AND revoked_at IS NULL'))
     op.drop_index('ix_invitations_to_send', table_name='invitations', postgresql_where=sa.text('send_at IS NOT NULL'))
     op.drop_index(op.f('ix_invitations_company_id'), table_name='invitations')

@@ -56,6 +56,7 @@ _OWN = {
     'inbox': f"(principal_id = {_PRINCIPAL} OR {_reached('inbox')})",
     'memberships': _reached('memberships'),
     'invitations': _reached('invitations'),
+    'invitation_tokens': "EXISTS (SELECT FROM invitations i WHERE i.id = invitation_tokens.invitation_id)",
     'users': "EXISTS (SELECT FROM memberships m WHERE m.user_id = users.id)",
     'usage': _OWN_BY_ITSELF,
     'erasures': _OWN_BY_ITSELF,
@@ -95,6 +96,7 @@ _API = {
     'inbox': 'SELECT, INSERT, UPDATE',
     'memberships': 'SELECT, INSERT, UPDATE, DELETE',
     'invitations': 'SELECT, INSERT, UPDATE',
+    'invitation_tokens': 'SELECT',
     'users': 'SELECT, INSERT',
     'usage': 'SELECT',
     'erasures': 'SELECT, INSERT',
@@ -161,7 +163,9 @@ _DOORS = {
         CREATE FUNCTION company_of_invitation(hash bytea) RETURNS uuid
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         BEGIN ATOMIC
-            SELECT i.company_id FROM invitations i WHERE i.token_hash = hash;
+            SELECT i.company_id
+            FROM invitation_tokens t JOIN invitations i ON i.id = t.invitation_id
+            WHERE t.token_hash = hash;
         END
     """,
     'user_of_email(text)': """

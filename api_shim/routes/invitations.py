@@ -1,0 +1,33 @@
+"""Invitations over HTTP: accepted by whoever holds the link of the mail. Looking at it does nothing."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.responses import JSONResponse
+
+from api_shim import answers, json_body
+from api_shim.house import house
+from api_shim.openapi import error_answers
+from api_shim.schemas.invitation import ACCEPTANCES, Acceptance, OwnerAnswer, OwnerView
+from scheduler.domain import refusals
+
+router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"])
+
+
+@router.post(
+    "/invitations/accept",
+    operation_id="acceptInvitation",
+    summary="Become the owner of the company that the mail named; once, without a key",
+    responses={
+        200: {"model": OwnerAnswer},
+        **error_answers(400, 413, 500, 503, refusals=(refusals.InvitationGone,)),
+    },
+)
+async def accept_invitation(
+    request: Request,
+    _: Annotated[dict[str, Any], Depends(json_body.read)],
+    body: Annotated[Acceptance, Body(openapi_examples=ACCEPTANCES)],
+) -> JSONResponse:
+    here = house(request)
+    owner = await here.ask(here.doors.owners.accept, body.token, body.name)
+    return answers.answered(request, OwnerView.of(owner))

@@ -1,0 +1,48 @@
+"""What accepts an invitation, and what it makes of whoever accepts."""
+
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from fastapi.openapi.models import Example
+from pydantic import AfterValidator, Field
+
+from api_shim.schemas.envelope import Answer, Wire
+from api_shim.schemas.sent import Name, Strict, printable
+from scheduler.domain.owner import Owner
+
+_TOKEN = "GmVPfYh4ZQb0Wc9rT2uS7kXJ1aD5nE8oL3iR6vK0yMw"  # noqa: S105 - an example
+
+
+class Acceptance(Strict):
+    """From whoever holds the link of the mail; there is no key."""
+
+    token: str = Field(description="The part of the link after `#token=`.", examples=[_TOKEN], repr=False)
+    name: Annotated[Name, AfterValidator(printable)] = Field(examples=["Jana Nováková"], repr=False)
+
+
+class OwnerView(Wire):
+    user_id: UUID
+    name: str = Field(description="As it is known; who was an owner elsewhere before keeps the name of then.")
+    email: str
+    company_id: UUID
+    company_name: str | None
+    role: Literal["OWNER"] = "OWNER"
+
+    @classmethod
+    def of(cls, owner: Owner) -> Self:
+        return cls(
+            user_id=owner.user.id,
+            name=owner.user.name,
+            email=owner.user.email,
+            company_id=owner.company_id,
+            company_name=owner.company_name,
+        )
+
+
+class OwnerAnswer(Answer[OwnerView]):
+    """Who owns which company now."""
+
+
+ACCEPTANCES: dict[str, Example] = {
+    "accept": {"summary": "With the token of the link", "value": {"token": _TOKEN, "name": "Jana Nováková"}},
+}

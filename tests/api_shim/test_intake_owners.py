@@ -1,0 +1,488 @@
+"""Owners by email over HTTP: named, invited, moved; accepted once; and nobody is told who is known (F3)."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from scheduler.domain.owner import User
+from scheduler.domain.principal import KeyKind
+from scheduler.hashing import Hasher
+from scheduler.mail import Sender, SmtpMailer, SmtpServer
+from scheduler.use_cases.owners import Invitations
+from tests.api_shim.intake import PEPPER, Intake, taking_less_than
+from tests.post_office import PostOffice, a_closed_door, a_post_office
+from tests.test_mail import BAD_ADDRESSES, HEADERS, HOSTILE_NAMES
+
+KNOWN, UNKNOWN, OTHER = "known@example.com", "unknown@example.com", "other@example.com"
+NAME = "Jana Nováková"
+ACCEPT = "/invitations/accept"
+GONE = {
+    "code": "INVITATION_GONE",
+    "message": "This invitation cannot be accepted: it was used or withdrawn, it has expired, or there never was one.",
+    "details": None,
+}
+
+
+@pytest.fixture(scope="module")
+def post() -> Iterator[PostOffice]:
+    with a_post_office() as office:
+        yield office
+
+
+@pytest.fixture
+def office(post: PostOffice) -> PostOffice:
+    post.mails.clear()
+    post.asked.clear()
+    return post
+
+
+@pytest.fixture
+def ats(intake: Intake) -> Intake:
+    return intake.with_new_key(kind=KeyKind.ATS)
+
+
+def data(answer: httpx.Response, status: int = 200) -> Any:
+    assert answer.status_code == status, answer.text
+    return answer.json()["data"]
+
+
+def make(ats: Intake, **fields: Any) -> dict[str, Any]:
+    made: dict[str, Any] = data(ats.send("POST", "/company", json={"name": "Acme", **fields}), 201)
+    return made
+
+
+def change(asking: Intake, company: dict[str, Any], email: str | None) -> dict[str, Any]:
+    changed: dict[str, Any] = data(asking.send("PATCH", f"/company/{company['id']}", json={"ownerEmail": email}))
+    return changed
+
+
+def deliver(intake: Intake, office: PostOffice) -> None:
+    """What the maintenance worker does when it is rung for."""
+    mailer = SmtpMailer(SmtpServer.of(office.url), Sender(name="Duecall", address="mail@duecall.example"))
+    Invitations(intake.database, Hasher(PEPPER), mailer, "https://app.example.com", intake.now).send()
+
+
+def accept(intake: Intake, token: str, name: str = NAME) -> httpx.Response:
+    return intake.client.post(ACCEPT, json={"token": token, "name": name})
+
+
+def know(intake: Intake, email: str) -> None:
+    with intake.database.transaction() as stores:
+        stores.users.add(User(id=uuid4(), email=email, name="Known"), intake.now())
+
+
+def roles(intake: Intake, company: dict[str, Any]) -> dict[str, str]:
+    rows = intake.ask(
+        "SELECT u.email, m.role FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.company_id = :id",
+        id=UUID(company["id"]),
+    )
+    return {row.email: row.role for row in rows}
+
+
+# ---- F3-1
+
+
+def test_an_owner_is_named_when_a_company_is_made_and_shown_by_get_and_list(ats: Intake) -> None:
+    """F3-1."""
+    company = make(ats, ownerEmail="Owner.Name@Example.COM")
+    assert company["ownerEmail"] == "owner.name@example.com"
+    assert data(ats.get(f"/company/{company['id']}")) == company
+    assert data(ats.get("/company"))["items"] == [company]
+    for without in ({}, {"ownerEmail": None}):
+        assert make(ats, **without)["ownerEmail"] is None
+
+
+def test_both_kinds_of_keys_may_change_the_owner(intake: Intake, ats: Intake) -> None:
+    """F3-1."""
+    assert change(ats, make(ats), "Owner@Bücher.example.com")["ownerEmail"] == "owner@xn--bcher-kva.example.com"
+    own = {"id": str(intake.seeded.company_id)}
+    assert change(intake, own, OTHER)["ownerEmail"] == OTHER
+    assert data(intake.get("/company"))["items"][0]["ownerEmail"] == OTHER
+
+
+def test_a_regular_key_names_no_owner_of_a_company_that_it_may_not_make(intake: Intake) -> None:
+    """F3-1."""
+    refused = intake.send("POST", "/company", json={"name": "Acme", "ownerEmail": OTHER})
+    assert refused.status_code == 403
+    assert (intake.count("companies"), intake.count("invitations")) == (1, 0)
+
+
+def test_what_is_no_address_is_refused_by_name_and_not_quoted(ats: Intake) -> None:
+    """F3-1."""
+    for address in (*BAD_ADDRESSES[1:], f"{'a' * 243}@example.com", "", 7, ["owner@example.com"], {}):
+        for method, path in (("POST", "/company"), ("PATCH", f"/company/{make(ats)['id']}")):
+            refused = ats.send(method, path, json={"name": "Acme", "ownerEmail": address})
+            assert refused.status_code == 400, address
+            [field] = refused.json()["error"]["details"]["fields"]
+            assert (field["field"], field["code"]) == ("ownerEmail", _code_for(address)), address
+            assert "victim" not in refused.text
+    assert ats.count("invitations") == 0
+
+
+def _code_for(address: Any) -> str:
+    if not isinstance(address, str):
+        return "WRONG_TYPE"
+    if "\x00" in address:
+        return "INVALID_CHARACTER"
+    return "TOO_LONG" if len(address) > 254 else "INVALID_EMAIL"
+
+
+# ---- F3-2
+
+
+def test_who_is_known_owns_at_once_and_anybody_else_gets_one_mail(
+    intake: Intake, ats: Intake, office: PostOffice
+) -> None:
+    """F3-2."""
+    know(intake, KNOWN)
+    known, unknown = make(ats, ownerEmail="KNOWN@example.com"), make(ats, ownerEmail=UNKNOWN)
+    assert (roles(intake, known), roles(intake, unknown)) == ({KNOWN: "OWNER"}, {})
+    assert not office.asked, "not in the request"
+    deliver(intake, office)
+    deliver(intake, office)
+    assert [each.recipients for each in office.mails] == [(UNKNOWN,)]
+
+
+def test_the_answer_does_not_tell_who_is_known(intake: Intake, office: PostOffice) -> None:
+    """F3-2: not its body, headers or status; not when it is made, changed, looked at, listed, sent again or refused."""
+    know(intake, KNOWN)
+
+    def story(email: str) -> list[Any]:
+        ats = intake.with_new_key(kind=KeyKind.ATS)
+        key = {"Idempotency-Key": str(uuid4())}
+        body = {"name": "Acme", "ownerEmail": email}
+        made = ats.send("POST", "/company", json=body, headers=key)
+        address = f"/company/{made.json()['data']['id']}"
+        again = ats.send("POST", "/company", json=body, headers=key)
+        looked = ats.get(address)
+        same = ats.send("PATCH", address, json={"ownerEmail": email.upper()})
+        listed = ats.get("/company", limit=1)
+        deliver(intake, office)
+        after = ats.get(address)
+        intake.change("UPDATE invitations SET expires_at = created_at")
+        long_after = ats.get(address)
+        moved = ats.send("PATCH", address, json={"ownerEmail": OTHER})
+        back = ats.send("PATCH", address, json={"ownerEmail": email})
+        cleared = ats.send("PATCH", address, json={"ownerEmail": None})
+        answers = (made, again, looked, same, listed, after, long_after, moved, back, cleared)
+        return [_without_what_differs_anyway(each, email) for each in answers]
+
+    assert story(KNOWN) == story(UNKNOWN)
+
+
+def _without_what_differs_anyway(answer: httpx.Response, email: str) -> tuple[int, Any, Any]:
+    """Ids, times and the very address aside."""
+
+    def same(value: Any) -> Any:
+        if isinstance(value, dict):
+            left_out = {"id", "createdAt", "updatedAt", "timestamp", "traceId"}
+            return {name: same(each) for name, each in value.items() if name not in left_out}
+        if isinstance(value, list):
+            return [same(each) for each in value]
+        return "this very address" if value == email else value
+
+    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-trace-id"}}
+    headers["content-length"] = str(len(answer.content) - answer.text.count(email) * len(email))
+    return answer.status_code, same(answer.json()), headers
+
+
+def test_a_mail_server_that_is_away_fails_and_slows_no_request(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    """F3-2."""
+    with a_closed_door() as nobody, taking_less_than(5):
+        away = PostOffice(nobody)
+        company = make(ats, ownerEmail=UNKNOWN)
+        deliver(intake, away)
+    assert company["ownerEmail"] == UNKNOWN
+    intake.change("UPDATE invitations SET send_at = created_at")
+    for _ in range(3):
+        deliver(intake, office)
+    assert [each.recipients for each in office.mails] == [(UNKNOWN,)]
+    assert accept(intake, office.mails[0].token).status_code == 200
+
+
+# ---- F3-3
+
+
+def test_the_same_address_again_changes_and_sends_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    """F3-3."""
+    company = make(ats, ownerEmail=UNKNOWN)
+    deliver(intake, office)
+    before = intake.ask("SELECT * FROM invitations")
+    for spelling in (UNKNOWN, UNKNOWN.upper()):
+        assert change(ats, company, spelling)["ownerEmail"] == UNKNOWN
+    deliver(intake, office)
+    assert intake.ask("SELECT * FROM invitations") == before
+    assert len(office.mails) == 1
+    accept(intake, office.mails[0].token)
+    memberships = intake.ask("SELECT * FROM memberships")
+    change(ats, company, UNKNOWN)
+    deliver(intake, office)
+    assert intake.ask("SELECT * FROM memberships") == memberships
+    assert len(office.mails) == 1
+
+
+def test_another_address_moves_the_ownership_and_revokes_what_was_open(
+    intake: Intake, ats: Intake, office: PostOffice
+) -> None:
+    """F3-3."""
+    know(intake, KNOWN)
+    company = make(ats, ownerEmail=KNOWN)
+    change(ats, company, UNKNOWN)
+    assert roles(intake, company) == {KNOWN: "ADMIN"}
+    deliver(intake, office)
+    change(ats, company, OTHER)
+    deliver(intake, office)
+    assert [each.recipients for each in office.mails] == [(UNKNOWN,), (OTHER,)]
+    assert accept(intake, office.mails[0].token).status_code == 410
+    assert accept(intake, office.mails[1].token).status_code == 200
+    assert roles(intake, company) == {KNOWN: "ADMIN", OTHER: "OWNER"}
+    change(ats, company, KNOWN)
+    assert roles(intake, company) == {KNOWN: "OWNER", OTHER: "ADMIN"}
+
+
+def test_null_clears_and_leaving_it_out_does_not(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    """F3-3."""
+    know(intake, KNOWN)
+    company = make(ats, ownerEmail=KNOWN)
+    kept = data(ats.send("PATCH", f"/company/{company['id']}", json={"name": "Other name"}))
+    assert (kept["ownerEmail"], roles(intake, company)) == (KNOWN, {KNOWN: "OWNER"})
+    assert change(ats, company, None)["ownerEmail"] is None
+    assert roles(intake, company) == {KNOWN: "ADMIN"}
+    change(ats, company, UNKNOWN)
+    deliver(intake, office)
+    assert change(ats, company, None)["ownerEmail"] is None
+    assert accept(intake, office.mails[0].token).json()["error"] == GONE
+
+
+def test_a_refused_change_names_nobody(intake: Intake, ats: Intake) -> None:
+    """F3-3."""
+    company = make(ats)
+    refused = ats.send(
+        "PATCH", f"/company/{company['id']}", json={"ownerEmail": OTHER, "settings": {"timezone": "Europe/Atlantis"}}
+    )
+    assert refused.status_code == 400
+    assert intake.count("invitations") == 0
+    stranger = intake.with_new_key(kind=KeyKind.ATS)
+    assert stranger.send("PATCH", f"/company/{company['id']}", json={"ownerEmail": OTHER}).status_code == 403
+    assert intake.count("invitations") == 0
+
+
+# ---- F3-4
+
+
+def test_whoever_accepts_is_user_and_owner_from_then_on(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    """F3-4."""
+    company = make(ats, ownerEmail=UNKNOWN)
+    deliver(intake, office)
+    owner = data(accept(intake, office.mails[0].token, f"  {NAME} "))
+    [user] = intake.ask("SELECT id, email, name FROM users")
+    assert (user.email, user.name) == (UNKNOWN, NAME)
+    assert owner == {
+        "userId": str(user.id),
+        "name": NAME,
+        "email": UNKNOWN,
+        "companyId": company["id"],
+        "companyName": "Acme",
+        "role": "OWNER",
+    }
+    assert roles(intake, company) == {UNKNOWN: "OWNER"}
+    assert make(ats, ownerEmail=UNKNOWN)["ownerEmail"] == UNKNOWN
+    deliver(intake, office)
+    assert len(office.mails) == 1, "known from then on"
+
+
+def test_looking_at_the_link_consumes_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    """F3-4: mail scanners open links."""
+    make(ats, ownerEmail=UNKNOWN)
+    deliver(intake, office)
+    token = office.mails[0].token
+    for _ in range(3):
+        for method in ("GET", "HEAD", "OPTIONS"):
+            assert intake.client.request(method, ACCEPT, params={"token": token}).status_code == 405
+    assert accept(intake, token).status_code == 200
+
+
+def test_used_revoked_expired_unknown_and_of_a_deleted_company_are_told_alike(
+    intake: Intake, ats: Intake, office: PostOffice
+) -> None:
+    """F3-4."""
+    ends: dict[str, Callable[[dict[str, Any], str], object]] = {
+        "used": lambda _, token: accept(intake, token),
+        "revoked": lambda company, _: change(ats, company, OTHER),
+        "expired": lambda company, _: intake.change(
+            "UPDATE invitations SET expires_at = :now WHERE company_id = :id", now=intake.now(), id=UUID(company["id"])
+        ),
+        "deleted": lambda company, _: intake.change(
+            "UPDATE companies SET deleted_at = updated_at WHERE id = :id", id=UUID(company["id"])
+        ),
+    }
+    told = [accept(intake, token) for token in ("", "x", "x" * 43, "x" * 5000, "ž", "../../etc")]
+    for place, end in enumerate(ends.values()):
+        company = make(ats, ownerEmail=f"unknown{place}@example.com")
+        deliver(intake, office)
+        token = office.mails[-1].token
+        end(company, token)
+        told.append(accept(intake, token))
+    assert [each.status_code for each in told] == [410] * 10
+    assert all(each.json()["error"] == GONE for each in told)
+    assert len({tuple(sorted(set(each.headers))) for each in told}) == 1
+    assert [row.email for row in intake.ask("SELECT email FROM users")] == ["unknown0@example.com"]
+
+
+def test_of_many_who_accept_at_once_one_does(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    """F3-4."""
+    for place in range(5):
+        company = make(ats, ownerEmail=f"unknown{place}@example.com")
+        deliver(intake, office)
+        token = office.mails[-1].token
+        with ThreadPoolExecutor(8) as several:
+            told = list(several.map(lambda each, token=token: accept(intake, token, f"Name {each}"), range(8)))
+        assert sorted(each.status_code for each in told) == [200] + [410] * 7
+        [accepted] = [each for each in told if each.status_code == 200]
+        [user] = intake.ask("SELECT name FROM users WHERE email = :email", email=f"unknown{place}@example.com")
+        assert accepted.json()["data"]["name"] == user.name
+        assert roles(intake, company) == {f"unknown{place}@example.com": "OWNER"}
+
+
+def test_one_person_who_accepts_two_companies_at_once_owns_both(
+    intake: Intake, ats: Intake, office: PostOffice
+) -> None:
+    """F3-4."""
+    companies = [make(ats, ownerEmail=UNKNOWN) for _ in range(4)]
+    deliver(intake, office)
+    with ThreadPoolExecutor(4) as several:
+        told = list(several.map(lambda mail: accept(intake, mail.token), office.mails))
+    assert [each.status_code for each in told] == [200] * 4
+    assert intake.count("users") == 1
+    assert [roles(intake, each) for each in companies] == [{UNKNOWN: "OWNER"}] * 4
+
+
+def test_accepting_against_moving_ends_with_one_owner_or_one_invitation(
+    intake: Intake, ats: Intake, office: PostOffice
+) -> None:
+    """F3-3, F3-4."""
+    know(intake, KNOWN)
+    for place in range(8):
+        email = f"unknown{place}@example.com"
+        company = make(ats, ownerEmail=email)
+        deliver(intake, office)
+        token = office.mails[-1].token
+        with ThreadPoolExecutor(2) as both:
+            accepted = both.submit(accept, intake, token)
+            both.submit(change, ats, company, KNOWN).result()
+        # The move came after the acceptance, or the acceptance too late: either way it has the last word.
+        expected = {KNOWN: "OWNER"} | ({email: "ADMIN"} if accepted.result().status_code == 200 else {})
+        assert roles(intake, company) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "code"),
+    [
+        ({"token": "t"}, "name", "MISSING_FIELD"),
+        ({"name": NAME}, "token", "MISSING_FIELD"),
+        ({"token": 7, "name": NAME}, "token", "WRONG_TYPE"),
+        ({"token": "t", "name": ""}, "name", "TOO_SHORT"),
+        ({"token": "t", "name": "   "}, "name", "TOO_SHORT"),
+        ({"token": "t", "name": "x" * 101}, "name", "TOO_LONG"),
+        ({"token": "t", "name": "a\r\nBcc: b@example.org"}, "name", "NOT_PRINTABLE"),
+        ({"token": "t", "name": "a\u202eb"}, "name", "NOT_PRINTABLE"),
+        ({"token": "t", "name": "a\u2028b"}, "name", "NOT_PRINTABLE"),
+        ({"token": "t", "name": "\u200d"}, "name", "NOT_PRINTABLE"),
+        ({"token": "t", "name": NAME, "email": "me@example.org"}, "email", "UNKNOWN_FIELD"),
+    ],
+)
+def test_an_acceptance_that_is_wrong_consumes_nothing(
+    intake: Intake, ats: Intake, office: PostOffice, body: dict[str, Any], field: str, code: str
+) -> None:
+    """F3-4."""
+    make(ats, ownerEmail=UNKNOWN)
+    deliver(intake, office)
+    token = office.mails[0].token
+    refused = intake.client.post(ACCEPT, json=body | ({"token": token} if body.get("token") == "t" else {}))
+    assert refused.status_code == 400
+    [named] = refused.json()["error"]["details"]["fields"]
+    assert (named["field"], named["code"]) == (field, code)
+    assert accept(intake, token, "x" * 100).status_code == 200
+
+
+# ---- F3-5
+
+
+def test_no_name_of_a_company_adds_a_header_or_a_recipient(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    """F3-5: over HTTP, through the database and a worker's use case, to a real mail server."""
+    accepted = []
+    for place, name in enumerate(HOSTILE_NAMES):
+        email = f"owner{place}@example.com"
+        answer = ats.send("POST", "/company", json={"name": name, "ownerEmail": email})
+        if answer.status_code == 201:
+            accepted.append(email)
+        else:  # too short, too long, or with a character that cannot be stored
+            assert answer.status_code == 400
+    assert len(accepted) >= 40
+    deliver(intake, office)
+    assert sorted(each.recipients for each in office.mails) == sorted((email,) for email in accepted)
+    assert sorted(office.asked) == sorted(accepted)
+    assert {tuple(each.headers) for each in office.mails} == {tuple(HEADERS)}
+    assert {each.message["From"] for each in office.mails} == {"Duecall <mail@duecall.example>"}
+    assert all(str(each.message["To"]) == each.recipients[0] for each in office.mails)
+
+
+def test_a_name_that_does_no_harm_is_in_the_mail(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    """F3-5."""
+    make(ats, name="Žluťoučký kůň, s. r. o.", ownerEmail=UNKNOWN)
+    deliver(intake, office)
+    [mail] = office.mails
+    assert str(mail.message["Subject"]).strip() == "Invitation to become the owner of Žluťoučký kůň, s. r. o."
+    assert "    Žluťoučký kůň, s. r. o.\n" in mail.text
+
+
+# ---- what is kept, and what is told to nobody
+
+
+def test_a_kept_answer_holds_no_address_and_is_told_with_that_of_now(intake: Intake, ats: Intake) -> None:
+    body = {"name": "Acme", "ownerEmail": UNKNOWN}
+    key = {"Idempotency-Key": "once"}
+    made = data(ats.send("POST", "/company", json=body, headers=key), 201)
+    kept = intake.ask("SELECT body::text, answer::text FROM inbox")
+    assert len(kept) == 1
+    assert UNKNOWN not in str(kept)
+    replayed = ats.send("POST", "/company", json=body, headers=key)
+    assert (data(replayed, 201), replayed.headers["Idempotent-Replayed"]) == (made, "true")
+    change(ats, made, OTHER)
+    assert data(ats.send("POST", "/company", json=body, headers=key), 201)["ownerEmail"] == OTHER
+    assert intake.ask("SELECT count(*) FROM invitations")[0][0] == 2, "a repetition invites nobody"
+    intake.change("UPDATE companies SET deleted_at = updated_at WHERE id = :id", id=UUID(made["id"]))
+    assert data(ats.send("POST", "/company", json=body, headers=key), 201)["ownerEmail"] is None
+
+
+def test_no_log_line_names_an_owner_or_a_token(
+    intake: Intake, ats: Intake, office: PostOffice, lines: list[dict[str, Any]]
+) -> None:
+    with _refusing(office, UNKNOWN):
+        make(ats, ownerEmail=UNKNOWN)
+        company = make(ats, ownerEmail=OTHER)
+        deliver(intake, office)
+    token = office.mails[0].token
+    ats.send("PATCH", f"/company/{company['id']}", json={"ownerEmail": f"{OTHER}, {UNKNOWN}"})
+    accept(intake, token, "x\ny")
+    accept(intake, token)
+    accept(intake, token)
+    said = {each["event"] for each in lines}
+    assert {"an invitation was sent", "an invitation was not sent, and is not tried again", "answered"} <= said
+    told = json.dumps(lines, ensure_ascii=False)
+    assert not [each for each in (UNKNOWN, OTHER, "example.com", NAME, "Acme", token) if each in told]
+
+
+@contextmanager
+def _refusing(office: PostOffice, address: str) -> Iterator[None]:
+    """To this recipient it says never, and quotes the address, as servers do."""
+    usual = office.to_recipient
+    office.to_recipient = lambda asked: f"550 no such user: {asked}" if asked == address else "250 OK"
+    yield
+    office.to_recipient = usual

@@ -1,0 +1,62 @@
+"""What may be set for mail, and what production wants set."""
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from scheduler.settings import Settings
+
+STRONG = {
+    "duecall_env": "production",
+    "database_url": "postgresql://u:p@db/duecall",
+    "redis_url": "redis://r",
+    "key_pepper": "a strong pepper",
+    "flower_basic_auth": "someone:secret",
+    "twilio_auth_token": "t",
+    "smtp_url": "smtps://u:secret@mail.example.com",
+    "mail_from": "Duecall <mail@example.com>",
+    "app_url": "https://app.example.com/",
+}
+
+
+def test_production_takes_settings_that_are_strong() -> None:
+    chosen = Settings.model_validate(STRONG)
+    assert chosen.smtp_server is not None
+    assert (chosen.sender, chosen.app_url) == (("Duecall", "mail@example.com"), "https://app.example.com")
+    assert "secret" not in repr(chosen)
+
+
+@pytest.mark.parametrize("name", ["smtp_url", "mail_from", "app_url"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_production_wants_mail_to_go_somewhere(name: str, value: str | None) -> None:
+    """F3-2."""
+    with pytest.raises(ValidationError, match=rf"refuses these as they are: {name.upper()}\. Set each"):
+        Settings.model_validate({**STRONG, name: value})
+    assert Settings.model_validate({**STRONG, name: value, "duecall_env": "development"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("smtp_url", "http://u:secret@mail.example.com"),
+        ("smtp_url", "smtp://u:secret@mail.example.com?starttls=perhaps"),
+        ("mail_from", "nobody"),
+        ("mail_from", "Duecall <mail@example.com>, <secret@example.com>"),
+        ("mail_from", "Duecall\r\nBcc: secret@example.com <mail@example.com>"),
+        ("app_url", "app.example.com"),
+        ("app_url", "javascript:secret"),
+        ("app_url", "https://app.example.com/?token=secret"),
+        ("app_url", "https://app.example.com/\nsecret"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name_and_not_quoted(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings.model_validate({name: value})
+    assert [each["loc"] for each in refused.value.errors()] == [(name,)]
+    assert "secret" not in str(refused.value)
+
+
+def test_without_a_mail_server_mails_are_files_in_the_home() -> None:
+    chosen = Settings(smtp_url=SecretStr(""))
+    assert chosen.smtp_server is None
+    assert chosen.mail_folder == chosen.duecall_home / "mail"
+    assert chosen.sender == ("Duecall", "duecall@localhost.localdomain")
