@@ -49,11 +49,12 @@ _STANDING = """
                OR EXISTS (
                    SELECT FROM pg_class t WHERE t.oid = to_regclass('companies') AND pg_has_role(t.relowner, 'USAGE')
                )
-               OR EXISTS (SELECT FROM pg_roles w WHERE w.rolname = 'duecall_worker' AND pg_has_role(w.oid, 'USAGE'))
+               OR EXISTS (SELECT FROM pg_roles w WHERE w.rolname = 'duecall_worker' AND pg_has_role(w.oid, 'USAGE')),
+           EXISTS (SELECT FROM pg_roles a WHERE a.rolname = 'duecall_api' AND pg_has_role(a.oid, 'USAGE'))
     FROM pg_roles r
     WHERE r.rolname = current_user AND to_regclass('companies') IS NOT NULL
 """
-"""Who we are, and whether we see every tenant's rows; nothing where no migration has run."""
+"""Who we are, whether we see every tenant's rows, whether those of a principal; nothing where no migration has run."""
 
 DUE_CHANNEL = "duecall_due"
 """Notified when something became due at once, so that nobody waits for the clock's next look."""
@@ -247,15 +248,15 @@ def _refuse_wrong_role(connection: DBAPIConnection, *, bound: bool) -> None:
     connection.rollback()
     if standing is None:
         return
-    role, sees_all = standing
-    if sees_all is not bound:
+    role, sees_all, is_api = standing
+    if sees_all is not bound and (is_api or not bound):
         return
     connection.close()
     if bound:
         raise WrongRole(
-            f"DATABASE_URL logs in as {role}, which sees every company's rows; the API needs a role that is bound by"
-            f" row-level security: CREATE ROLE api LOGIN PASSWORD '...' IN ROLE duecall_api. {role} is for"
-            " DATABASE_WORKER_URL or DATABASE_OWNER_URL."
+            f"DATABASE_URL logs in as {role}, which sees {'every' if sees_all else 'no'} company's rows;"
+            " the API needs a role that is bound by row-level security: CREATE ROLE api LOGIN PASSWORD '...' IN ROLE"
+            " duecall_api. Workers and migrations have roles of their own: DATABASE_WORKER_URL, DATABASE_OWNER_URL."
         )
     raise WrongRole(
         f"workers and operators would log in as {role}, which is bound by row-level security and sees no row; set"

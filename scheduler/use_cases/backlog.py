@@ -29,7 +29,7 @@ class Backlog:
     def commands(self) -> Mapping[UUID, Commands]:
         """By company; one of which nothing waits is not there. Raises DatabaseAway."""
         now = self._now()
-        with self._database.transaction() as stores:
+        with self._database.counting() as stores:
             return {
                 row.company_id: Commands(
                     waiting=row.waiting,

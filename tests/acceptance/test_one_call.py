@@ -117,6 +117,14 @@ def test_no_number_and_no_name_is_in_redis_or_in_any_log(whole: WholeSystem) -> 
             assert canary not in log.read_bytes(), log.name
 
 
+def test_the_api_and_the_workers_log_in_as_what_they_are(whole: WholeSystem) -> None:
+    assert whole.client.get("/jobs").status_code == requests.codes.OK
+    roles = dict.fromkeys(
+        role for (role,) in whole.rows("SELECT usename FROM pg_stat_activity WHERE application_name LIKE 'duecall%'")
+    )
+    assert set(roles) == {"api", "worker"}
+
+
 def test_the_run_file_names_everything_and_is_its_owners_alone(whole: WholeSystem) -> None:
     file = Path(whole.system.log_of("api")).parent.parent / "run.json"
     assert set(json.loads(file.read_text())) == {

@@ -12,7 +12,7 @@ from api_shim.errors import STATUS_OF
 from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
 from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, NUMBER, Intake, Worker
-from tests.builders import a_house, a_pending_attempt, an_attempt_of_unknown_outcome
+from tests.builders import a_house, a_pending_attempt, a_waiting_command, an_attempt_of_unknown_outcome
 from tests.conftest import TestClock, wait_until
 
 ERRORS_OF_A_COMMAND = {"400", "401", "403", "404", "409", "413", "422", "429", "500", "503"}
@@ -151,10 +151,12 @@ def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestCloc
     house = a_house(intake.database, intake.seeded, hasher, now)
     a_pending_attempt(house)
     an_attempt_of_unknown_outcome(house)
+    a_waiting_command(house, None)
     metrics = intake.client.get("/metrics")
     assert metrics.headers["Content-Type"].startswith("text/plain")
     company = f'{{company_id="{intake.seeded.company_id}"}}'
     assert f"duecall_attempts_due{company} 1.0" in metrics.text
+    assert f"duecall_commands_waiting{company} 1.0" in metrics.text
     assert f"duecall_attempts_unknown{company} 1.0" in metrics.text
     assert f"duecall_attempts_in_progress{company} 0.0" in metrics.text
     assert f"duecall_paused{company} 0.0" in metrics.text

@@ -503,7 +503,7 @@ def bare_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 
 def test_an_owner_who_is_no_superuser_migrates_works_and_counts(bare_server: EmbeddedPostgres) -> None:
-    maker, plain = (_as(bare_server, name) for name in ("maker", "plain"))
+    maker, plain = (_as(bare_server.url, name, name) for name in ("maker", "plain"))
     with pytest.raises(SchemaNotMade, match=r"CREATE ROLE duecall_api NOLOGIN NOINHERIT; .*TO plain;"):
         schema.upgrade(plain)
     schema.upgrade(maker)
@@ -522,9 +522,39 @@ def test_an_owner_who_is_no_superuser_migrates_works_and_counts(bare_server: Emb
         owner.close()
 
 
-def _as(server: EmbeddedPostgres, name: str) -> str:
-    _, _, place = server.url.partition("@")
-    return f"postgresql://{name}:{name}@{place.replace('/duecall', f'/{name}')}"
+def _as(url: str, name: str, database: str) -> str:
+    _, _, place = url.partition("@")
+    return f"postgresql://{name}:{name}@{place.rpartition('/')[0]}/{database}"
+
+
+# ---- what it costs
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("candidates WHERE company_id = :company ORDER BY created_at DESC, id DESC LIMIT 20", "company_id = "),
+        ("interviews WHERE id = :interview", "id = "),
+        ("attempts WHERE interview_id = :interview FOR NO KEY UPDATE", "interview_id = "),
+        ("attempt_history WHERE attempt_id = :attempt ORDER BY id", "attempt_id = "),
+        ("inbox WHERE principal_id = :company AND idempotency_key = 'a'", "idempotency_key = "),
+        ("attempt_tokens WHERE token = 'a'", "token = "),
+    ],
+)
+def test_behind_the_wall_a_query_is_still_answered_by_its_index(town: Town, query: str, index: str) -> None:
+    """What is asked is looked up first, and whose it is decided of what was found: not the other way round."""
+    [attempt] = town.one.rows["attempts"]
+    [interview] = town.one.rows["interviews"]
+    parameters = {"company": town.one.house.company_id, "interview": UUID(interview), "attempt": UUID(attempt)}
+    for principal in (town.one.regular, town.one.ats):
+        with town.api.transaction(principal) as stores:
+            stores.connection.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = stores.connection.execute(text(f"EXPLAIN (FORMAT JSON) SELECT * FROM {query}"), parameters)
+            scan = plan.scalar_one()[0]["Plan"]
+        table = query.split(maxsplit=1)[0]
+        while scan.get("Relation Name") != table:
+            scan = next(each for each in scan["Plans"] if each["Parent Relationship"] == "Outer")
+        assert index in scan["Index Cond"]
 
 
 # ---- which role is for what
@@ -556,7 +586,10 @@ async def test_in_production_the_api_starts_behind_the_walls_alone(
     broker: None, logins: Logins, postgres_url: str, redis_url: str
 ) -> None:
     await starts(production(logins.api, redis_url))
-    for url in (postgres_url, logins.worker):
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS stranger")
+        connection.execute("CREATE ROLE stranger LOGIN PASSWORD 'stranger'")
+    for url in (postgres_url, logins.worker, _as(postgres_url, "stranger", "duecall")):
         with pytest.raises(WrongRole, match=r"DATABASE_URL logs in as .* needs a role that is bound"):
             await starts(production(url, redis_url))
     await starts(
