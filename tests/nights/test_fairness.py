@@ -208,5 +208,7 @@ def test_ten_that_become_due_while_ten_thousand_of_another_are_being_rung_wait_n
             pace = (len(works.carrier.rings()) - before) / (works.house.now() - begun).total_seconds()
         told(capsys, "ten later ones beside ten thousand", found, pace=round(pace, 1), put_back=put_back(works.house))
         assert late < timedelta(0)
-        # What was claimed ahead when they became due, and as much until the clock had looked.
-        assert found.overtaken_by <= 2 * IN_A_SECOND
+        # What was claimed ahead when they became due, and as much until the clock had looked; where the machine is too
+        # busy to keep the account's pace, a claim that was under way for long besides.
+        keeps_pace = pace >= 0.95 * CPS
+        assert found.overtaken_by <= (2 if keeps_pace else 3) * IN_A_SECOND
