@@ -45,10 +45,7 @@ class CommandState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CreateInterview:
-    """Make an interview, and for a phone agent its first attempt.
-
-    One candidate and one agent, each known or new; at most one job.
-    """
+    """Make an interview, and for a phone agent its first attempt."""
 
     agent_id: UUID | None = None
     agent: NewAgent | None = None
@@ -61,6 +58,12 @@ class CreateInterview:
     expires_at: str | None = None
     is_test: bool = False
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless it names one agent and one candidate, each known or new, and at most one job."""
+        needed = ((self.agent_id, self.agent), (self.candidate_id, self.candidate))
+        if any((known is None) == (new is None) for known, new in needed) or None not in (self.job_id, self.job):
+            raise ValueError("an interview has one agent, one candidate and at most one job")
 
 
 @dataclass(frozen=True, kw_only=True)

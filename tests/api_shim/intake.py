@@ -252,6 +252,17 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
     assert not worker.errors
 
 
+def data(answer: httpx.Response, status: int = 200) -> Any:
+    """What an answer of this status tells."""
+    assert answer.status_code == status, answer.text
+    return answer.json()["data"]
+
+
+def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
+    """An interview without what its attempts wait for: that depends on when it is looked at."""
+    return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}
+
+
 def applied(intake: Intake, accepted: httpx.Response) -> dict[str, Any]:
     """The command that was accepted, once somebody has applied it."""
 

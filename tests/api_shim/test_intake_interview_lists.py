@@ -1,35 +1,24 @@
 """The list of interviews over HTTP: newest first, by candidate, agent, job and status, each with its attempts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from sqlalchemy import Engine, event
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, an_online_agent, candidate
+from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, an_online_agent, candidate, data, without_now
 from tests.builders import House, a_claimed_attempt, a_pending_attempt, a_placed_attempt, an_attempt_of_unknown_outcome
 from tests.conftest import seed
 
 JOB = {"title": "Beekeeper", "description": "Knows where each of them lives."}
 
 
-def data(answer: httpx.Response, status: int = 200) -> Any:
-    assert answer.status_code == status, answer.text
-    return answer.json()["data"]
-
-
 def listed(intake: Intake, **asked: Any) -> list[str]:
     return [each["id"] for each in data(intake.get("/interviews", **asked))["items"]]
-
-
-def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
-    """What an attempt waits for depends on when it is looked at."""
-    return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}
 
 
 def test_each_is_listed_as_it_is_shown_newest_first_page_by_page(intake: Intake, worker: Worker) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from tests.api_shim.intake import ASYNC, NUMBER, Intake, Worker, candidate
+from tests.api_shim.intake import ASYNC, NUMBER, Intake, Worker, candidate, without_now
 from tests.builders import a_house, a_pending_attempt
 from tests.conftest import NOON, TestClock, seed
 
@@ -241,12 +241,6 @@ def test_a_candidate_without_a_number_cannot_be_rung(intake: Intake, worker: Wor
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "PHONE_NUMBER_REQUIRED"
     assert intake.is_untouched()
-
-
-def without_now(shown: dict[str, Any]) -> dict[str, Any]:
-    """What it waits for depends on when it is looked at."""
-    attempts = [{**each, "waitingFor": None} for each in shown["callAttempts"]]
-    return {**shown, "callAttempts": attempts}
 
 
 def anonymous(answer: dict[str, Any]) -> dict[str, Any]:
