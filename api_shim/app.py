@@ -11,6 +11,7 @@ from api_shim.front_door import FrontDoor
 from api_shim.house import House, places
 from api_shim.routes import (
     agents,
+    billing,
     call_attempts,
     call_times,
     candidates,
@@ -67,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         call_attempts,
         call_times,
         commands,
+        billing,
         carrier,
         health,
     ):

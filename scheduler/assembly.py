@@ -23,6 +23,7 @@ from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
+from scheduler.use_cases.usage import Usage
 from scheduler.use_cases.writes import Writes
 
 
@@ -40,6 +41,7 @@ class Doors:
     jobs: Jobs
     candidates: Candidates
     agents: Agents
+    usage: Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
         jobs=Jobs(database, writes),
         candidates=Candidates(database, writes, bell),
         agents=Agents(database, writes),
+        usage=Usage(database, now),
     )
 
 

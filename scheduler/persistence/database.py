@@ -27,6 +27,7 @@ from scheduler.persistence.lines import Lines
 from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.reresolutions import Reresolutions
 from scheduler.persistence.stray_calls import StrayCalls
+from scheduler.persistence.usage import Usage
 
 _log = log(__name__)
 _ASK_FOR_THE_TIME_EVERY_S = 60.0
@@ -64,6 +65,7 @@ class Stores:
     phone_numbers: PhoneNumbers
     reresolutions: Reresolutions
     stray_calls: StrayCalls
+    usage: Usage
 
     @classmethod
     def of(cls, connection: Connection) -> "Stores":
@@ -83,6 +85,7 @@ class Stores:
             phone_numbers=PhoneNumbers(connection),
             reresolutions=Reresolutions(connection),
             stray_calls=StrayCalls(connection),
+            usage=Usage(connection),
         )
 
     def notify_due(self) -> None:

@@ -20,7 +20,7 @@ from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import decisions, interviews, retries, scheduling
+from scheduler.lifecycle import decisions, interviews, pricing, retries, scheduling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
@@ -106,6 +106,8 @@ class Consequences:
             self._free_line(stores, attempt, now)
         if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
             attempt = self._come_back(stores, interview, attempt, actor, now)
+        if attempt.reason is Reason.ANSWERED and before.reason is not Reason.ANSWERED:
+            _book(stores, interview, attempt, now)
         if any(isinstance(event, LegSeen | Proven) for event in events):
             self._cancel_successor(stores, interview, attempt, actor, now)
         if is_over(attempt) and not has_live_leg(attempt):
@@ -217,6 +219,11 @@ class Consequences:
         if event.due_at <= now:
             stores.notify_due()
         return moved
+
+
+def _book(stores: Stores, interview: Interview, attempt: Attempt, now: datetime) -> None:
+    """A call that a person answered is booked with its end, in the unit and at the price of that moment."""
+    stores.usage.book(pricing.booking_of(attempt, interview, stores.usage.billing_of(interview.company_id), now))
 
 
 def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:

@@ -196,6 +196,7 @@ OPERATIONS = {
             ("delete", "DELETE", "delete"),
         )
     },
+    "getUsage": ("GET", "/billing/usage", "read:billing", {"200"}),
     "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
     "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),
     "getInterview": ("GET", "/interviews/{interviewId}", "read:interviews", {"200"}),
