@@ -15,10 +15,12 @@ from scheduler.use_cases.candidates import Candidates
 from scheduler.use_cases.companies import Companies
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial, Dialler
+from scheduler.use_cases.erase import Erase
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.jobs import Jobs
 from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.purge import Purge
 from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -55,6 +57,8 @@ class Workshop:
     settle: Settle
     release: Release
     records: Records
+    purge: Purge
+    erase: Erase
 
 
 def doors(settings: Settings, bell: Bell) -> Doors:
@@ -86,6 +90,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"))
     policy = settings.policy
+    failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())
     consequences = Consequences(database, hasher, policy, now)
     account = carrier(settings)
@@ -97,6 +102,8 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
         settle=Settle(database, TwilioDesk(account, policy), consequences, policy, now),
         release=Release(database, bell, account_id(settings, database, now), policy, now),
         records=Records(database, hasher, consequences, policy, now),
+        purge=Purge(database, bell, now),
+        erase=Erase(database, bell, consequences, now),
     )
 
 

@@ -183,6 +183,10 @@ class Clerk:
     def delete_candidate(self, principal: Principal, candidate_id: UUID) -> None:
         _done(self._candidates.delete(_sent(CommandKind.DELETE_CANDIDATE, principal), None, candidate_id))
 
+    def delete_company(self, principal: Principal, company_id: UUID) -> None:
+        companies = Companies(self.house.database, self._writes, self.bell, None)
+        _done(companies.delete(_sent(CommandKind.DELETE_COMPANY, principal), company_id))
+
     def reresolve(self) -> None:
         house = self.house
         Records(house.database, house.hasher, house.consequences, house.policy, house.now).reresolve()

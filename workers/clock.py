@@ -16,6 +16,8 @@ from workers.bell import RedisBell
 _log = log(__name__)
 _LOOK_EVERY = 1.0
 _SHORTEST_WAIT = 0.005
+_PURGE_EVERY = 6 * 3600.0
+"""So that what is old goes on the same day; whoever starts a clock anew only makes it earlier."""
 
 
 class Clock(Scheduler):  # type: ignore[misc]
@@ -28,6 +30,7 @@ class Clock(Scheduler):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Beat's own
         self._listening: psycopg.Connection[Any] | None = None
         self._next_sweep = 0.0
+        self._next_purge = 0.0
         super().__init__(*args, **kwargs)
         if kwargs.get("lazy"):
             return
@@ -63,6 +66,9 @@ class Clock(Scheduler):  # type: ignore[misc]
         if instant >= self._next_sweep:
             self._next_sweep = instant + self._sweep_every
             self._release.silent()
+        if instant >= self._next_purge:
+            self._next_purge = instant + _PURGE_EVERY
+            self._release.old()
 
     def _until_next(self) -> float:
         next_due = self._release.next_due()

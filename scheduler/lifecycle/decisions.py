@@ -359,7 +359,7 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
 
 def next_look(attempt: Attempt, now: datetime) -> datetime:
     """When the carrier is asked again about an attempt, after it was asked now."""
-    if attempt.phase is Phase.UNKNOWN:
+    if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
         return now + times.ASK_EVERY
     return now + times.POLLS[min(attempt.looks, len(times.POLLS) - 1)]
 

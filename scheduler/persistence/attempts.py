@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Claimed, Event, HangUpCause, NeverDialled, Phase, Reason
 from scheduler.domain.call import AnsweredBy, Rank
@@ -399,6 +399,17 @@ class Attempts:
             database_clock=row.database_clock,
         )
 
+    def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
+        """Attempts of a deleted company that wait, or whose call the carrier has named and not yet been told to end."""
+        rows = self._connection.execute(_TO_STOP, {"company_id": company_id, "limit": limit})
+        return [_attempt(row) for row in rows]
+
+    def is_calling(self, company_id: UUID) -> bool:
+        """Whether a phone may be ringing for the company, also of an outcome that was given up and was seen since."""
+        live = or_(attempts.c.state == AttemptState.IN_PROGRESS.value, attempts.c.look_at.is_not(None))
+        query = select(attempts.c.id).where(attempts.c.company_id == company_id, live).limit(1)
+        return self._connection.execute(query).first() is not None
+
     def calls_of_company(self, company_id: UUID) -> int:
         """How many calls it has in progress."""
         count: int = self._connection.execute(
@@ -605,6 +616,21 @@ _TAKE_LOOKS = text("""
         FOR NO KEY UPDATE SKIP LOCKED
     ))
     RETURNING *
+""")
+
+# In the order in which whoever else holds several interviews takes them.
+_TO_STOP = text("""
+    SELECT * FROM (
+        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'PENDING'
+        UNION ALL
+        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'IN_PROGRESS' AND phase = 'PLACED'
+        UNION ALL
+        -- Given up as unknown, and then seen to be live.
+        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'FAILED' AND look_at IS NOT NULL
+    ) open
+    WHERE state = 'PENDING' OR hang_up IS DISTINCT FROM 'COMPANY_DELETED'
+    ORDER BY interview_id
+    LIMIT :limit
 """)
 
 _NUMBERS = text("""

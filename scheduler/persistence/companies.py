@@ -116,6 +116,17 @@ class Companies:
         ).one_or_none()
         return _company(row) if row else None
 
+    def is_there(self, company_id: UUID) -> bool:
+        """Whether it is, and was not deleted."""
+        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+        return self._connection.execute(query).first() is not None
+
+    def delete(self, company_id: UUID, now: datetime) -> None:
+        """From the commit on no call of it is claimed, and none of its keys is good. Only for one that is locked."""
+        self._connection.execute(
+            update(companies).where(companies.c.id == company_id).values(deleted_at=now, updated_at=now)
+        )
+
     def page(self, principal: Principal, asked: Slice) -> Listed[Company]:
         """Those that the principal reaches."""
         query = select(companies).where(companies.c.deleted_at.is_(None), reached_by(principal))

@@ -19,6 +19,7 @@ from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
+from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.inbox import Inbox
 from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.jobs import Jobs
@@ -26,6 +27,7 @@ from scheduler.persistence.keys import Keys
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.reresolutions import Reresolutions
+from scheduler.persistence.retention import Retention
 from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.usage import Usage
 
@@ -57,6 +59,7 @@ class Stores:
     carrier_accounts: CarrierAccounts
     carrier_events: CarrierEvents
     companies: Companies
+    erasures: Erasures
     inbox: Inbox
     interviews: Interviews
     jobs: Jobs
@@ -64,6 +67,7 @@ class Stores:
     lines: Lines
     phone_numbers: PhoneNumbers
     reresolutions: Reresolutions
+    retention: Retention
     stray_calls: StrayCalls
     usage: Usage
 
@@ -77,6 +81,7 @@ class Stores:
             carrier_accounts=CarrierAccounts(connection),
             carrier_events=CarrierEvents(connection),
             companies=Companies(connection),
+            erasures=Erasures(connection),
             inbox=Inbox(connection),
             interviews=Interviews(connection),
             jobs=Jobs(connection),
@@ -84,6 +89,7 @@ class Stores:
             lines=Lines(connection),
             phone_numbers=PhoneNumbers(connection),
             reresolutions=Reresolutions(connection),
+            retention=Retention(connection),
             stray_calls=StrayCalls(connection),
             usage=Usage(connection),
         )

@@ -9,8 +9,15 @@ DIAL = "attempts.dial"
 SETTLE = "attempts.settle"
 HEAR = "carrier.hear"
 RERESOLVE = "records.reresolve"
+PURGE = "records.purge"
+ERASE = "companies.erase"
 
-QUEUES = {APPLY: "intake", DIAL: "dial", HEAR: "callbacks", SETTLE: "maintenance", RERESOLVE: "maintenance"}
+QUEUES = {
+    APPLY: "intake",
+    DIAL: "dial",
+    HEAR: "callbacks",
+    **dict.fromkeys((SETTLE, RERESOLVE, PURGE, ERASE), "maintenance"),
+}
 """Every task and the queue that it waits in; a queue's name says who waits there."""
 
 

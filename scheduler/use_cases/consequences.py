@@ -10,8 +10,11 @@ from scheduler.domain.attempt import (
     Cancelled,
     Created,
     Event,
+    HangUpCause,
+    HangUpWanted,
     LegSeen,
     MovedBySettings,
+    Placed,
     Proven,
     Reason,
 )
@@ -101,7 +104,9 @@ class Consequences:
         for event in events:
             attempt = stores.attempts.save(attempt, event, actor, now)
             if isinstance(event, LegSeen):
-                self._hold_line(stores, attempt)
+                self._hold_line(stores, attempt, now)
+        if any(isinstance(event, Placed | LegSeen) for event in events) and is_busy(attempt):
+            attempt = _end_for_deleted_company(stores, attempt, actor, now)
         if is_busy(before) and not is_busy(attempt):
             self._free_line(stores, attempt, now)
         if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
@@ -114,9 +119,9 @@ class Consequences:
             self._settle_interview(stores, interview, before, attempt, actor, now)
         return attempt
 
-    def _hold_line(self, stores: Stores, attempt: Attempt) -> None:
+    def _hold_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         assert attempt.number_hash is not None
-        if not stores.lines.hold(attempt.number_hash, attempt.id):
+        if not stores.lines.hold(attempt.number_hash, attempt.id, now):
             # Somebody else is calling that number at this moment: two legs to one phone.
             stray = attempt.call_sid if attempt.heard_rank < Rank.ANSWERED else None
             raise Alarmed(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray), attempt)
@@ -131,9 +136,12 @@ class Consequences:
 
     def _come_back(self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime) -> Attempt:
         """What is pending again takes things as they are now; where its interview is over it waits for nothing."""
-        if interviews.may_go_on(interview):
+        there = stores.companies.is_there(interview.company_id)
+        if there and interviews.may_go_on(interview):
             return self._as_things_are_now(stores, attempt, now)
-        if interview.deleted_at is not None:
+        if not there:
+            reason = Reason.COMPANY_DELETED
+        elif interview.deleted_at is not None:
             reason = Reason.INTERVIEW_DELETED
         elif interview.status is InterviewStatus.CANCELLED:
             reason = Reason.CANDIDATE_DELETED
@@ -219,6 +227,13 @@ class Consequences:
         if event.due_at <= now:
             stores.notify_due()
         return moved
+
+
+def _end_for_deleted_company(stores: Stores, attempt: Attempt, actor: str, now: datetime) -> Attempt:
+    """The carrier has just named a call of a company that was deleted meanwhile: it is ended at once."""
+    if stores.companies.is_there(attempt.company_id):
+        return attempt
+    return stores.attempts.save(attempt, HangUpWanted(cause=HangUpCause.COMPANY_DELETED), actor, now)
 
 
 def _book(stores: Stores, interview: Interview, attempt: Attempt, now: datetime) -> None:

@@ -180,6 +180,7 @@ OPERATIONS = {
     "createCompany": ("POST", "/company", "write:companies", {"201"}),
     "getCompany": ("GET", "/company/{companyId}", "read:companies", {"200"}),
     "updateCompany": ("PATCH", "/company/{companyId}", "write:companies", {"200"}),
+    "deleteCompany": ("DELETE", "/company/{companyId}", "delete:companies", {"200"}),
     **{
         f"{verb}{Noun}{'s' if verb == 'list' else ''}": (
             method,

@@ -130,11 +130,26 @@ def upgrade() -> None:
     op.add_column('phone_numbers', sa.Column('capabilities', sa.Text(), server_default='OUTBOUND', nullable=False))
     op.add_column('phone_numbers', sa.Column('custom', sa.Boolean(), server_default=sa.text('false'), nullable=False))
     op.add_column('phone_numbers', sa.Column('location', sa.Text(), nullable=True))
+    op.create_index('ix_attempts_waiting_by_number', 'attempts', ['number_hash'], unique=False, postgresql_where=sa.text("state = 'PENDING'"))
+    op.create_index('ix_carrier_events_heard', 'carrier_events', ['heard_at'], unique=False, postgresql_where=sa.text('heard_at IS NOT NULL'))
+    op.create_index('ix_inbox_answered', 'inbox', ['applied_at'], unique=False, postgresql_where=sa.text('applied_at IS NOT NULL'))
+    op.create_index(op.f('ix_inbox_company_id'), 'inbox', ['company_id'], unique=False)
+    op.drop_constraint(op.f('uq_lines_attempt_id'), 'lines', type_='unique')
+    op.create_index('uq_lines_attempt_id', 'lines', ['attempt_id'], unique=True, postgresql_where=sa.text('attempt_id IS NOT NULL'))
+    op.execute("INSERT INTO arrows (event, from_state, to_state, reason) VALUES ('hang_up_wanted', 'FAILED', 'FAILED', 'OUTCOME_UNKNOWN')")
     op.create_check_constraint('billing_system', 'companies', "billing_system IN ('minutes', 'credits')")
     op.create_check_constraint('status', 'candidates', "status IN ('APPLIED', 'IN_PROCESS', 'REJECTED', 'ACCEPTED')")
 
 
 def downgrade() -> None:
+    for table in ('attempt_history', 'arrows'):
+        op.execute(f"DELETE FROM {table} WHERE event = 'hang_up_wanted' AND from_state = 'FAILED'")
+    op.drop_index('uq_lines_attempt_id', table_name='lines', postgresql_where=sa.text('attempt_id IS NOT NULL'))
+    op.create_unique_constraint(op.f('uq_lines_attempt_id'), 'lines', ['attempt_id'])
+    op.drop_index(op.f('ix_inbox_company_id'), table_name='inbox')
+    op.drop_index('ix_inbox_answered', table_name='inbox', postgresql_where=sa.text('applied_at IS NOT NULL'))
+    op.drop_index('ix_carrier_events_heard', table_name='carrier_events', postgresql_where=sa.text('heard_at IS NOT NULL'))
+    op.drop_index('ix_attempts_waiting_by_number', table_name='attempts', postgresql_where=sa.text("state = 'PENDING'"))
     op.drop_constraint('status', 'candidates')
     op.drop_constraint('billing_system', 'companies')
     op.drop_column('phone_numbers', 'location')
