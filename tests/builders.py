@@ -141,6 +141,11 @@ class House:
         with self.database.transaction() as stores:
             stores.connection.execute(text(statement), parameters)
 
+    def insert(self, table: str, **values: Any) -> None:
+        """A row that no builder makes."""
+        names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
+        self.change(f"INSERT INTO {table} ({names}) VALUES ({places})", **values)
+
     def take(self, attempt: Attempt, *events: Event, actor: str = "a test") -> Attempt:
         """The attempt after these events, saved with what follows from them."""
         with self.database.transaction() as stores:

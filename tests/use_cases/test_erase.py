@@ -414,18 +414,8 @@ def test_users_go_with_their_last_company(house: House, erase: Erase, deleted: C
 
 def a_user(house: House, *company_ids: UUID) -> UUID:
     user_id = uuid4()
-    house.change(
-        "INSERT INTO users (id, email, name, created_at, updated_at) VALUES (:id, :email, 'Ada', :at, :at)",
-        id=user_id,
-        email=f"{user_id}@example.com",
-        at=house.now(),
-    )
+    made = {"created_at": house.now(), "updated_at": house.now()}
+    house.insert("users", id=user_id, email=f"{user_id}@example.com", name="Ada", **made)
     for company_id in company_ids:
-        house.change(
-            "INSERT INTO memberships (company_id, user_id, role, created_at, updated_at)"
-            " VALUES (:company_id, :id, 'ADMIN', :at, :at)",
-            company_id=company_id,
-            id=user_id,
-            at=house.now(),
-        )
+        house.insert("memberships", company_id=company_id, user_id=user_id, role="ADMIN", **made)
     return user_id

@@ -40,13 +40,16 @@ def count(house: House, table: str) -> int:
 
 
 def an_event(house: House, *, heard: bool = True) -> None:
-    house.change(
-        "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at, heard_at)"
-        " VALUES (:id, 'a token', :fingerprint, '{}', :at, :at, :heard_at)",
+    at = house.now()
+    house.insert(
+        "carrier_events",
         id=uuid4(),
+        token="a token",
         fingerprint=uuid4().bytes,
-        at=house.now(),
-        heard_at=house.now() if heard else None,
+        raw="{}",
+        received_at=at,
+        rung_at=at,
+        heard_at=at if heard else None,
     )
 
 
@@ -70,8 +73,7 @@ def an_invitation(house: House, **columns: Any) -> None:
         "updated_at": house.now(),
         **columns,
     }
-    names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
-    house.change(f"INSERT INTO invitations ({names}) VALUES ({places})", **values)
+    house.insert("invitations", **values)
 
 
 def an_accepted_invitation(house: House) -> None:
