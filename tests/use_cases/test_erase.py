@@ -1,6 +1,7 @@
 """What becomes of a company that is deleted: no further call, those in progress ended, then erased (F6-2, F6-3)."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -129,6 +130,19 @@ def test_nothing_of_it_is_claimed_any_more(house: House, release: Release, delet
     assert release.due() == 0
     assert house.dial.claim([waiting.id]).claimed == ()
     assert house.attempt(waiting.id) == waiting
+
+
+def test_a_claim_that_comes_while_it_is_being_deleted_waits_and_claims_nothing(house: House) -> None:
+    mine = a_pending_attempt(house)
+    with ThreadPoolExecutor(1) as pool:
+        with house.database.transaction() as deleting:
+            assert deleting.companies.lock(house.company_id) is not None
+            deleting.companies.delete(house.company_id, house.now())
+            claims = pool.submit(house.dial.claim, [mine.id])
+            wait_until(
+                lambda: house.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"), says="it waits"
+            )
+        assert claims.result().claimed == ()
 
 
 # ---- what is being called
