@@ -153,7 +153,13 @@ class Erasures:
             select(
                 attempts.c.id,
                 attempts.c.number_hash,
-                or_(attempts.c.state == AttemptState.IN_PROGRESS.value, attempts.c.look_at.is_not(None)).label("busy"),
+                or_(
+                    attempts.c.state == AttemptState.IN_PROGRESS.value,
+                    attempts.c.look_at.is_not(None),
+                    select(stray_calls.c.call_sid)
+                    .where(stray_calls.c.attempt_id == attempts.c.id, stray_calls.c.look_at.is_not(None))
+                    .exists(),
+                ).label("busy"),
             )
             .where(among(attempts.c.interview_id, ids))
             .order_by(attempts.c.id)

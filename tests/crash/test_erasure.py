@@ -18,6 +18,8 @@ from tests.servers import ACCOUNT_SID, PRIMARY
 
 pytestmark = pytest.mark.crash
 PEPPER = "a pepper for tests"
+STAY = {"alembic_version", "arrows", "carrier_accounts", "erasures", "lines", "usage"}
+"""Which tables hold anything still when the only company was erased; the lines are those whose gap still runs."""
 Erasing = Callable[..., Any]
 
 
@@ -58,6 +60,11 @@ def certificate(house: House) -> tuple[dict[str, int], Any]:
     return erased, finished_at
 
 
+def filled(house: House, postgres_url: str) -> set[str]:
+    """The tables that hold anything."""
+    return {table for table in tables(postgres_url) if house.ask(f"SELECT 1 FROM {table} LIMIT 1")}
+
+
 def without_lines(erased: dict[str, int]) -> dict[str, int]:
     return {kind: count for kind, count in erased.items() if kind != "lines"}
 
@@ -71,6 +78,7 @@ def test_the_canaries_are_in_every_table_that_names_anybody(house: House, postgr
         *("invitations", "jobs", "phone_numbers", "users"),
     }
     assert all(counts(house).values()), "and no kind is without a row"
+    assert filled(house, postgres_url) == set(tables(postgres_url)) - {"erasures"}, "nor any table"
 
 
 def test_killed_after_each_batch_it_is_finished_by_who_comes_next(
@@ -115,6 +123,7 @@ def test_killed_at_any_moment_it_is_finished_by_who_comes_next(
         kind: count for kind, count in before.items() if kind != "happenings"
     }
     assert in_dump(postgres_url) == {}
+    assert filled(house, postgres_url) == STAY
 
 
 def test_while_a_call_is_live_it_ends_and_erases_nothing(house: House, erasing: Erasing) -> None:

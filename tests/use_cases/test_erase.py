@@ -12,6 +12,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, 
 from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken, Rank
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY
+from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.erase import Erase
@@ -282,6 +283,22 @@ def test_nothing_is_erased_while_a_call_is_in_progress(
     states = house.ask("SELECT state, reason FROM attempts WHERE state <> 'IN_PROGRESS'")
     assert states == [("CANCELLED", "COMPANY_DELETED")] * 3
     assert certificate(house) == ({}, None)
+
+
+def test_a_call_that_must_not_be_is_waited_for_until_it_is_ended(
+    house: House, erase: Erase, deleted: Callable[[], None]
+) -> None:
+    mine = a_pending_attempt(house)
+    stray = StrayCall(call_sid=a_sid(), attempt_id=mine.id)
+    with house.database.transaction() as stores:
+        stores.stray_calls.add(stray, house.now())
+    deleted()
+    erase.company(house.company_id)
+    assert rows(house)["attempts"] == 1
+    with house.database.transaction() as stores:
+        stores.stray_calls.ended(stray.call_sid)
+    erase.company(house.company_id)
+    assert rows(house) == {}
 
 
 def test_a_carrier_that_was_told_to_end_a_call_is_asked_again_in_ten_seconds(
