@@ -15,6 +15,7 @@ from api_shim.house import House, places
 from api_shim.rate_limits import RateLimits
 from api_shim.routes import (
     agents,
+    billing,
     call_attempts,
     call_times,
     candidates,
@@ -79,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         call_times,
         commands,
         invitations,
+        billing,
         carrier,
         health,
     ):

@@ -19,6 +19,7 @@ WRITE_INTERVIEWS = "write:interviews"
 DELETE_INTERVIEWS = "delete:interviews"
 READ_COMPANIES = "read:companies"
 WRITE_COMPANIES = "write:companies"
+DELETE_COMPANIES = "delete:companies"
 READ_JOBS = "read:jobs"
 WRITE_JOBS = "write:jobs"
 DELETE_JOBS = "delete:jobs"
@@ -29,6 +30,7 @@ READ_AGENTS = "read:agents"
 WRITE_AGENTS = "write:agents"
 DELETE_AGENTS = "delete:agents"
 READ_PHONE_NUMBERS = "read:phone-numbers"
+READ_BILLING = "read:billing"
 
 _bearer = HTTPBearer(
     auto_error=False,

@@ -17,15 +17,18 @@ from scheduler.use_cases.candidates import Candidates
 from scheduler.use_cases.companies import Companies
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial, Dialler
+from scheduler.use_cases.erase import Erase
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.jobs import Jobs
 from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.owners import Invitations, Owners
+from scheduler.use_cases.purge import Purge
 from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
+from scheduler.use_cases.usage import Usage
 from scheduler.use_cases.writes import Writes
 
 
@@ -45,6 +48,7 @@ class Doors:
     candidates: Candidates
     agents: Agents
     owners: Owners
+    usage: Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,8 @@ class Workshop:
     release: Release
     records: Records
     invitations: Invitations
+    purge: Purge
+    erase: Erase
 
 
 def doors(settings: Settings, bell: Bell) -> Doors:
@@ -83,6 +89,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
         candidates=Candidates(database, writes, bell),
         agents=Agents(database, writes),
         owners=Owners(database, hasher, now),
+        usage=Usage(database, now),
     )
 
 
@@ -92,6 +99,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"), bound=False)
     policy = settings.policy
+    failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())
     consequences = Consequences(database, hasher, policy, now)
     account = carrier(settings)
@@ -105,6 +113,8 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
         release=Release(database, bell, ours, policy, now),
         records=Records(database, hasher, consequences, policy, now),
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
+        purge=Purge(database, bell, now),
+        erase=Erase(database, bell, consequences, now),
     )
 
 

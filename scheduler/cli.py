@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +31,10 @@ from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import InvalidRequest, NotFound, Refused
+from scheduler.domain.usage import Billing, BillingSystem, PriceList
 from scheduler.embedded import EmbeddedPostgres, ServerUnavailable
 from scheduler.hashing import Hasher
+from scheduler.lifecycle.pricing import DEFAULT_PRICES, prices_as_json, read_prices
 from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway, WrongRole
@@ -45,6 +47,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import PER_HOUR, PER_MINUTE, Keys
 from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.usage import Usage
 
 
 def _examples(*lines: str) -> str:
@@ -62,13 +65,16 @@ app = typer.Typer(
 db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 numbers = typer.Typer(help="The numbers that a company calls from.", no_args_is_help=True)
+billing = typer.Typer(help="What a company's calls cost.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(keys, name="keys")
 app.add_typer(numbers, name="numbers")
+app.add_typer(billing, name="billing")
 
 _console = Console(stderr=True)
 _never = threading.Event()
 _MOST_REQUESTS = 1_000_000
+_AMOUNTS = ("baseCost", "costPerMinute", "includedMinutes")
 _ANY_ZONE = "Europe/London"
 """Stands in where a text names its own instant, and no zone decides."""
 
@@ -498,6 +504,66 @@ def numbers_add(company: UUID, number: str) -> None:
         added = installation.add_number(company, number)
         desk.tell("a number was added")
         print(added)  # noqa: T201 - the answer itself
+
+
+@billing.command(
+    "set",
+    epilog=_examples(
+        "duecall billing set 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 --system credits",
+        "duecall billing set 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 --price SCREENING:2:0.25:10 --json",
+        "duecall billing set 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 --default-prices",
+    ),
+)
+def billing_set(
+    company: Annotated[UUID, typer.Argument(metavar="COMPANY_ID")],
+    system: Annotated[BillingSystem | None, typer.Option(help="The unit in which it is billed.")] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOCUS:BASE:PER_MINUTE:INCLUDED",
+            help="Credits that a call of this focus costs: the base, and so much for each minute beyond those included."
+            " May be repeated; the other prices stay.",
+        ),
+    ] = None,
+    default_prices: Annotated[
+        bool, typer.Option("--default-prices", help="Forget the company's own prices that are not named here.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say in which unit and at which prices a company is billed from now on. What is booked stays as it is."""
+    if system is None and not price and not default_prices:
+        _refuse("say what to set: --system, --price or --default-prices")
+    prices = _prices(price or ())
+    with _desk() as desk:
+        after = Usage(desk.database, desk.now).bill(
+            company, system=system, prices=prices, drops_its_prices=default_prices
+        )
+    _print_billing(company, after, as_json=as_json)
+
+
+def _prices(texts: Sequence[str]) -> PriceList:
+    """Raises InvalidPrice."""
+    form = {}
+    for text in texts:
+        focus, *amounts = text.split(":")
+        if len(amounts) != len(_AMOUNTS):
+            _refuse(f"--price is FOCUS:BASE:PER_MINUTE:INCLUDED, e.g. SCREENING:2:0.25:10; got {text!r}")
+        form[focus] = dict(zip(_AMOUNTS, amounts, strict=True))
+    return read_prices(form)
+
+
+def _print_billing(company: UUID, after: Billing, *, as_json: bool) -> None:
+    prices = prices_as_json({**DEFAULT_PRICES, **after.prices})
+    if as_json:
+        own = [focus.value for focus in after.prices]
+        told = {"companyId": str(company), "billingSystem": after.system, "prices": prices, "ownPrices": own}
+        print(json.dumps(told))  # noqa: T201 - the answer itself
+        return
+    _say_plainly(f"Company {company} is billed in {after.system}.")
+    for focus, price in prices.items():
+        base, per_minute, included = (price[name] for name in _AMOUNTS)
+        whose = "its own" if focus in after.prices else "default"
+        _say_plainly(f"  {focus}: {base} credits, {per_minute} for each minute beyond {included} ({whose})")
 
 
 def main() -> NoReturn:

@@ -6,7 +6,7 @@ A failpoint is named after what has just become durable. Off, one costs a compar
 import os
 import signal
 
-FAILPOINTS = (
+OF_THE_DIAL = (
     "dial.taken",
     "dial.claimed",
     "dial.looked",
@@ -16,6 +16,9 @@ FAILPOINTS = (
 )
 """The durable steps of the dial, in their order: the hint is in the worker's hand; the claim is committed; the last
 look said yes; the POST is out; its answer is in, or surely late; what it brought is committed."""
+
+FAILPOINTS = (*OF_THE_DIAL, "erase.batch")
+"""And after each batch of an erasure."""
 
 _armed = ""
 

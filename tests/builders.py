@@ -141,6 +141,11 @@ class House:
         with self.database.transaction() as stores:
             stores.connection.execute(text(statement), parameters)
 
+    def insert(self, table: str, **values: Any) -> None:
+        """A row that no builder makes."""
+        names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
+        self.change(f"INSERT INTO {table} ({names}) VALUES ({places})", **values)
+
     def take(self, attempt: Attempt, *events: Event, actor: str = "a test") -> Attempt:
         """The attempt after these events, saved with what follows from them."""
         with self.database.transaction() as stores:
@@ -182,6 +187,10 @@ class Clerk:
 
     def delete_candidate(self, principal: Principal, candidate_id: UUID) -> None:
         _done(self._candidates.delete(_sent(CommandKind.DELETE_CANDIDATE, principal), None, candidate_id))
+
+    def delete_company(self, principal: Principal, company_id: UUID) -> None:
+        companies = Companies(self.house.database, self._writes, self.bell, None)
+        _done(companies.delete(_sent(CommandKind.DELETE_COMPANY, principal), company_id))
 
     def reresolve(self) -> None:
         house = self.house

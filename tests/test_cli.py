@@ -577,6 +577,47 @@ def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(du
     assert "No worker has started" in said.told
 
 
+# ---- billing
+
+
+def test_how_a_company_is_billed_is_set_and_what_is_left_out_stays(duecall: Duecall, house: House) -> None:
+    first = json.loads(duecall(f"billing set {house.company_id} --price SCREENING:2.50:0.25:10 --json").out)
+    assert first["billingSystem"] == "minutes"
+    assert first["ownPrices"] == ["SCREENING"]
+    price = {"baseCost": "2.50", "costPerMinute": "0.25", "includedMinutes": "10"}
+    assert first["prices"]["SCREENING"] == price
+    assert set(first["prices"]) == {"GENERIC", "SCREENING", "OUTREACH", "LANGUAGE_TEST"}
+    second = json.loads(duecall(f"billing set {house.company_id} --system credits --json").out)
+    assert second == {**first, "billingSystem": "credits"}
+    third = json.loads(duecall(f"billing set {house.company_id} --default-prices --price GENERIC:0:0:0 --json").out)
+    assert (third["billingSystem"], third["ownPrices"]) == ("credits", ["GENERIC"])
+    said = duecall(f"billing set {house.company_id} --system minutes")
+    assert said.code == 0
+    assert f"Company {house.company_id} is billed in minutes." in said.told
+    assert "GENERIC: 0 credits, 0 for each minute beyond 0 (its own)" in said.told
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        pytest.param("", 2, id="nothing to set"),
+        pytest.param("--system hours", 2, id="a unit that is none"),
+        pytest.param("--price SCREENING:1", 2, id="half a price"),
+        pytest.param("--price SCREENING:1:2:x", 1, id="a price that is none"),
+        pytest.param("--price UNDEFINED:1:2:3", 1, id="a focus that is none"),
+    ],
+)
+def test_wrong_billing_is_refused_and_changes_nothing(duecall: Duecall, house: House, words: str, code: int) -> None:
+    said = duecall(f"billing set {house.company_id} {words}")
+    assert (said.out, said.code) == ("", code)
+    assert said.err.count("\n") == 1
+    assert house.ask("SELECT billing_system, prices FROM companies") == [("minutes", {})]
+
+
+def test_a_company_that_is_not_there_is_not_billed(duecall: Duecall, house: House) -> None:
+    assert duecall(f"billing set {UUID(int=1)} --system credits").code == 1
+
+
 # ---- wrong words
 
 

@@ -18,6 +18,8 @@ _LOOK_EVERY = 1.0
 _SHORTEST_WAIT = 0.005
 _RELEASES_A_LOOK = 10
 """So often at most, before anything else is looked at: however much is due, commands and leases get their turn."""
+_PURGE_EVERY = 6 * 3600.0
+"""So that what is old goes on the same day; whoever starts a clock anew only makes it earlier."""
 
 
 class Clock(Scheduler):  # type: ignore[misc]
@@ -30,6 +32,7 @@ class Clock(Scheduler):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Beat's own
         self._listening: psycopg.Connection[Any] | None = None
         self._next_sweep = 0.0
+        self._next_purge = 0.0
         super().__init__(*args, **kwargs)
         if kwargs.get("lazy"):
             return
@@ -70,6 +73,9 @@ class Clock(Scheduler):  # type: ignore[misc]
         if instant >= self._next_sweep:
             self._next_sweep = instant + self._sweep_every
             self._release.silent()
+        if instant >= self._next_purge:
+            self._next_purge = instant + _PURGE_EVERY
+            self._release.old()
         return more
 
     def _until_next(self) -> float:

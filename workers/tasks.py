@@ -95,6 +95,16 @@ def invite(_: list[str]) -> None:
     workshop().invitations.send()
 
 
+@app.task(name=names.PURGE, base=QuietTask)  # type: ignore[untyped-decorator]
+def purge(_: list[str]) -> None:
+    workshop().purge.round()
+
+
+@app.task(name=names.ERASE, base=QuietTask)  # type: ignore[untyped-decorator]
+def erase(company_ids: list[str]) -> None:
+    _each(company_ids, workshop().erase.company)
+
+
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     _must_name_a_carrier()

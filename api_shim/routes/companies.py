@@ -1,4 +1,4 @@
-"""Companies over HTTP: made, listed, looked at, changed."""
+"""Companies over HTTP: made, listed, looked at, changed, deleted."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import answers, auth, json_body
 from api_shim.addresses import AskedSlice, CompanyId
-from api_shim.auth import READ_COMPANIES, WRITE_COMPANIES
+from api_shim.auth import DELETE_COMPANIES, READ_COMPANIES, WRITE_COMPANIES
 from api_shim.commanding import Sender, sender_of_companies
 from api_shim.house import house
 from api_shim.openapi import error_answers, written_answers
@@ -22,6 +22,7 @@ from api_shim.schemas.company import (
     CompanyRequest,
     CompanyView,
 )
+from api_shim.schemas.envelope import DoneAnswer
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import Principal
@@ -32,6 +33,7 @@ _SETTINGS = (refusals.InvalidTimezone, refusals.InvalidInterval, refusals.NeverO
 router = APIRouter(route_class=json_body.JsonRoute, tags=["companies"])
 
 Asking = Annotated[Principal, Security(auth.principal, scopes=[READ_COMPANIES])]
+Deleting = Annotated[Sender, Security(sender_of_companies, scopes=[DELETE_COMPANIES])]
 Writing = Annotated[Sender, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
 
 
@@ -93,3 +95,22 @@ async def update_company(
     return await sender.write(
         CommandKind.UPDATE_COMPANY, house(request).doors.companies.change, raw, company_id, changes
     )
+
+
+@router.delete(
+    _ONE,
+    operation_id="deleteCompany",
+    summary="Delete a company: nobody is called for it any more, and all that it was is erased",
+    responses=written_answers(
+        HTTPStatus.OK,
+        DoneAnswer,
+        "Deleted: its keys are dead and nothing of it can be read. Calls in progress are ended, then it is erased.",
+    ),
+)
+async def delete_company(
+    request: Request,
+    sender: Deleting,
+    company_id: CompanyId,
+    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
+) -> Response:
+    return await sender.write(CommandKind.DELETE_COMPANY, house(request).doors.companies.delete, raw, company_id)

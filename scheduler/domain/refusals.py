@@ -239,6 +239,18 @@ class StatusNotSettable(InvalidRequest):
     code = "STATUS_NOT_SETTABLE"
 
 
+class InvalidPeriod(InvalidRequest):
+    """The period cannot be used: its end lies before its start, or it is longer than 366 days."""
+
+    code = "INVALID_PERIOD"
+
+
+class InvalidPrice(InvalidRequest):
+    """A price is not as it must be; details.field says which."""
+
+    code = "PRICE_INVALID"
+
+
 class CallAttemptInProgress(Conflict):
     """The phone may be ringing; wait until this call is over."""
 

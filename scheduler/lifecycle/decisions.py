@@ -377,7 +377,7 @@ def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:
 
 def next_look(attempt: Attempt, now: datetime) -> datetime:
     """When the carrier is asked again about an attempt, after it was asked now."""
-    if attempt.phase is Phase.UNKNOWN:
+    if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
         return now + times.ASK_EVERY
     return now + times.POLLS[min(attempt.looks, len(times.POLLS) - 1)]
 

@@ -106,6 +106,7 @@ ARROWS: tuple[Arrow, ...] = (
     _arrow(MovedBySettings, _PENDING, _PENDING),
     _arrow(ExpiryMoved, _PENDING, _PENDING),
     _arrow(HangUpWanted, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(HangUpWanted, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     _arrow(NeverDialled, _IN_PROGRESS, _PENDING),
     _arrow(LegSeen, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     _arrow(ProofMissing, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
@@ -131,15 +132,24 @@ def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
     """
     state = attempt.state if attempt else None
     arrow = _BY_CAUSE.get((event.name, state, _reason_after(attempt, event)))
-    late = attempt is not None and is_over(attempt) and isinstance(event, Proven | LegSeen | ProofMissing)
-    if arrow is None or (late and attempt is not None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
+    if arrow is None or (attempt is not None and is_over(attempt) and not _may_come_late(attempt, event)):
         raise NoSuchArrow(event, state, attempt.reason if attempt else None)
     return arrow
 
 
+def _may_come_late(attempt: Attempt, event: Event) -> bool:
+    match event:
+        case Proven() | LegSeen() | ProofMissing():
+            return attempt.reason is Reason.OUTCOME_UNKNOWN
+        case HangUpWanted():
+            return has_live_leg(attempt)
+        case _:
+            return True
+
+
 def _reason_after(attempt: Attempt | None, event: Event) -> Reason | None:
     match event:
-        case Deleted():
+        case Deleted() | HangUpWanted():
             return attempt.reason if attempt else None
         case Ended() | Proven() | Cancelled():
             return event.reason

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Claimed, Event, HangUpCause, NeverDialled, Phase, Reason
 from scheduler.domain.call import AnsweredBy, Rank
@@ -18,7 +18,7 @@ from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.json_forms import schedule_as_json, schedule_from_json, settings_from_json
-from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, inbox, interviews
+from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, inbox, interviews, stray_calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -426,6 +426,25 @@ class Attempts:
             database_clock=row.database_clock,
         )
 
+    def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
+        """Attempts of a deleted company that wait, or whose call the carrier has named and not yet been told to end."""
+        rows = self._connection.execute(_TO_STOP, {"company_id": company_id, "limit": limit})
+        return [_attempt(row) for row in rows]
+
+    def is_calling(self, company_id: UUID) -> bool:
+        """Whether a phone may be ringing for the company.
+
+        Also by a call whose outcome was given up and that was seen since, or by one that must not be.
+        """
+        strays = select(stray_calls.c.attempt_id).where(stray_calls.c.look_at.is_not(None))
+        live = or_(
+            attempts.c.state == AttemptState.IN_PROGRESS.value,
+            attempts.c.look_at.is_not(None),
+            attempts.c.id.in_(strays),
+        )
+        query = select(attempts.c.id).where(attempts.c.company_id == company_id, live).limit(1)
+        return self._connection.execute(query).first() is not None
+
     def calls_of_company(self, company_id: UUID) -> int:
         """How many calls it has in progress."""
         count: int = self._connection.execute(
@@ -640,6 +659,21 @@ _TAKE_LOOKS = text("""
         FOR NO KEY UPDATE SKIP LOCKED
     ))
     RETURNING *
+""")
+
+# In the order in which whoever else holds several interviews takes them.
+_TO_STOP = text("""
+    SELECT * FROM (
+        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'PENDING'
+        UNION ALL
+        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'IN_PROGRESS' AND phase = 'PLACED'
+        UNION ALL
+        -- Given up as unknown, and then seen to be live.
+        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'FAILED' AND look_at IS NOT NULL
+    ) open
+    WHERE state = 'PENDING' OR hang_up IS DISTINCT FROM 'COMPANY_DELETED'
+    ORDER BY interview_id
+    LIMIT :limit
 """)
 
 _NUMBERS = text("""

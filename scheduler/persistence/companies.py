@@ -120,6 +120,17 @@ class Companies:
         # A statement of its own: that of the lock would see the owner as of before it waited.
         return self.get(company_id)
 
+    def is_there(self, company_id: UUID) -> bool:
+        """Whether it is, and was not deleted."""
+        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+        return self._connection.execute(query).first() is not None
+
+    def delete(self, company_id: UUID, now: datetime) -> None:
+        """From the commit on no call of it is claimed, and none of its keys is good. Only for one that is locked."""
+        self._connection.execute(
+            update(companies).where(companies.c.id == company_id).values(deleted_at=now, updated_at=now)
+        )
+
     def page(self, principal: Principal, asked: Slice) -> Listed[Company]:
         """Those that the principal reaches."""
         query = _WITH_OWNER.where(companies.c.deleted_at.is_(None), reached_by(principal))

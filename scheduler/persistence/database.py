@@ -22,6 +22,7 @@ from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
+from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.inbox import Inbox
 from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.jobs import Jobs
@@ -30,7 +31,9 @@ from scheduler.persistence.lines import Lines
 from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.reresolutions import Reresolutions
+from scheduler.persistence.retention import Retention
 from scheduler.persistence.stray_calls import StrayCalls
+from scheduler.persistence.usage import Usage
 
 _log = log(__name__)
 _ASK_FOR_THE_TIME_EVERY_S = 60.0
@@ -79,6 +82,7 @@ class Stores:
     carrier_accounts: CarrierAccounts
     carrier_events: CarrierEvents
     companies: Companies
+    erasures: Erasures
     inbox: Inbox
     interviews: Interviews
     invitations: Invitations
@@ -88,7 +92,9 @@ class Stores:
     memberships: Memberships
     phone_numbers: PhoneNumbers
     reresolutions: Reresolutions
+    retention: Retention
     stray_calls: StrayCalls
+    usage: Usage
     users: Users
 
     @classmethod
@@ -101,6 +107,7 @@ class Stores:
             carrier_accounts=CarrierAccounts(connection),
             carrier_events=CarrierEvents(connection),
             companies=Companies(connection),
+            erasures=Erasures(connection),
             inbox=Inbox(connection),
             interviews=Interviews(connection),
             invitations=Invitations(connection),
@@ -110,7 +117,9 @@ class Stores:
             memberships=Memberships(connection),
             phone_numbers=PhoneNumbers(connection),
             reresolutions=Reresolutions(connection),
+            retention=Retention(connection),
             stray_calls=StrayCalls(connection),
+            usage=Usage(connection),
             users=Users(connection),
         )
 

@@ -1,12 +1,15 @@
 """Lines: whether a person's number is busy or free. One call at a time to a number, in the whole installation."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, cast, func, update
+from sqlalchemy import Connection, and_, case, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from scheduler.persistence.tables import lines
+from scheduler.domain.attempt import AttemptState
+from scheduler.persistence.sets import among
+from scheduler.persistence.tables import attempts, lines
 
 
 class Lines:
@@ -14,15 +17,24 @@ class Lines:
         self._connection = connection
 
     def ensure(self, number_hash: bytes, now: datetime) -> None:
-        """There is a line for this number; a new one is free."""
-        self._connection.execute(insert(lines).values(number_hash=number_hash, free_at=now).on_conflict_do_nothing())
+        """There is a line for this number, and there will be until we commit; a new one is free."""
+        there = select(lines.c.number_hash).where(lines.c.number_hash == number_hash)
+        # The weakest lock: it keeps the line from being forgotten, and nobody from claiming it. One that was forgotten
+        # between the two statements is made anew.
+        while True:
+            self._connection.execute(
+                insert(lines).values(number_hash=number_hash, free_at=now).on_conflict_do_nothing()
+            )
+            if self._connection.execute(there.with_for_update(read=True, key_share=True)).first() is not None:
+                return
 
     def take(self, number_hash: bytes, attempt_id: UUID) -> None:
         """The line is this attempt's. Only for a line that `Attempts.lock_claimable` has locked."""
         self._connection.execute(update(lines).where(lines.c.number_hash == number_hash).values(attempt_id=attempt_id))
 
-    def hold(self, number_hash: bytes, attempt_id: UUID) -> bool:
+    def hold(self, number_hash: bytes, attempt_id: UUID, now: datetime) -> bool:
         """The line is this attempt's, for a call that was seen late. False when another attempt has it."""
+        self.ensure(number_hash, now)
         row = self._connection.execute(
             update(lines)
             .where(
@@ -61,3 +73,36 @@ class Lines:
             .where(lines.c.number_hash == number_hash)
             .values(interview_id=None, free_at=func.greatest(lines.c.free_at, free_at))
         )
+
+    # ---- forgetting
+
+    def forget_free(self, number_hashes: Sequence[bytes], now: datetime) -> int:
+        """Forget those of these lines that keep nobody from calling, and that nobody waits for."""
+        free = (
+            select(lines.c.number_hash)
+            .where(among(lines.c.number_hash, number_hashes), lines.c.attempt_id.is_(None), lines.c.free_at <= now)
+            .with_for_update(skip_locked=True)
+        )
+        hashes = self._connection.execute(free).scalars().all()
+        # A second statement, after the lock: who waits for one of them has committed, and is seen, or finds it gone.
+        waiting = (
+            select(attempts.c.id)
+            .where(attempts.c.number_hash == lines.c.number_hash, attempts.c.state == AttemptState.PENDING.value)
+            .exists()
+        )
+        return self._connection.execute(delete(lines).where(among(lines.c.number_hash, hashes), ~waiting)).rowcount
+
+    def forget_free_above(self, number_hash: bytes, free_before: datetime, limit: int) -> bytes | None:
+        """The same for up to `limit` lines above this one that have been free since then.
+
+        Up to which it came; None: to the end.
+        """
+        above = (
+            select(lines.c.number_hash)
+            .where(lines.c.number_hash > number_hash)
+            .order_by(lines.c.number_hash)
+            .limit(limit)
+        )
+        seen = self._connection.execute(above).scalars().all()
+        self.forget_free(seen, free_before)
+        return seen[-1] if len(seen) == limit else None

@@ -380,6 +380,8 @@ attempts = Table(
         "released_until",
         postgresql_where=text("state = 'PENDING' AND released_until IS NOT NULL"),
     ),
+    # Who waits for a line.
+    Index("ix_attempts_waiting_by_number", "number_hash", postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_expiry", "expires_at", postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_in_progress", "company_id", postgresql_where=text("state = 'IN_PROGRESS'")),
     Index("ix_attempts_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
@@ -545,11 +547,14 @@ lines = Table(
     "lines",
     metadata,
     Column("number_hash", LargeBinary, primary_key=True),
-    Column("attempt_id", Uuid, ForeignKey("attempts.id"), unique=True),
+    Column("attempt_id", Uuid, ForeignKey("attempts.id")),
     # Whose call was the last: a retry of the same interview need not wait for `free_at`. NULL after an unknown
     # outcome: then all wait.
     Column("interview_id", Uuid),
     Column("free_at", _INSTANT, nullable=False),
+    # Partial, so that PostgreSQL does not take the column for a key: who takes a line then waits for nobody who has it
+    # locked only to keep it from being forgotten.
+    Index("uq_lines_attempt_id", "attempt_id", unique=True, postgresql_where=text("attempt_id IS NOT NULL")),
 )
 
 inbox = Table(
@@ -582,6 +587,8 @@ inbox = Table(
         unique=True,
         postgresql_where=text("idempotency_key IS NOT NULL"),
     ),
+    Index(None, "company_id"),
+    Index("ix_inbox_answered", "applied_at", postgresql_where=text("applied_at IS NOT NULL")),
     Index("ix_inbox_waiting", "rung_at", postgresql_where=text("applied_at IS NULL")),
     Index("ix_inbox_waiting_by_interview", "interview_id", "seq", postgresql_where=text("applied_at IS NULL")),
 )
@@ -598,6 +605,7 @@ carrier_events = Table(
     Column("heard_at", _INSTANT),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("quarantined_at", _INSTANT),
+    Index("ix_carrier_events_heard", "heard_at", postgresql_where=text("heard_at IS NOT NULL")),
     Index("ix_carrier_events_unheard", "rung_at", postgresql_where=text("heard_at IS NULL")),
     Index(None, "token"),
 )

@@ -52,6 +52,16 @@ def read(text: str, *, field: str = "scheduledAt") -> RequestedTime:
     return _Reader(text, field).date_time()
 
 
+def read_bound(text: str, *, field: str) -> RequestedTime:
+    """Read one end of a period: what `read` reads, and a date alone, which names its midnight in UTC.
+
+    A period that is billed belongs to no callee, so no local clock decides: a text that names none means UTC too.
+    """
+    if "T" in text.upper() or " " in text.strip():
+        return read(text, field=field)
+    return _Reader(text, field).date_alone()
+
+
 class _Reader:
     """Reads from left to right; `at` is the position of the next character."""
 
@@ -67,8 +77,7 @@ class _Reader:
             self._refuse("the text is empty", 0)
         day, extended = self._date()
         wall = datetime(day.year, day.month, day.day) + self._time(extended=extended)  # noqa: DTZ001 - a wall time
-        if wall.date() in (date.min, date.max):
-            self._refuse("years are read from 0001 to 9999, but for the first and the last day of these", 0)
+        self._refuse_the_calendars_ends(wall.date())
         offset_starts = self._at
         offset, is_instant = self._offset()
         zone_name = self._suffixes()
@@ -76,7 +85,21 @@ class _Reader:
             self._check_offset(wall, offset, zone_name, offset_starts)
         return RequestedTime(text=self._text, wall=wall, offset=offset, zone=zone_name, is_instant=is_instant)
 
+    def date_alone(self) -> RequestedTime:
+        if not self._text:
+            self._refuse("the text is empty", 0)
+        day, _ = self._date()
+        if self._next():
+            self._refuse(f"expected the end, or 'T' and a time of day, got {self._shown()}")
+        self._refuse_the_calendars_ends(day)
+        midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001 - a wall time, as written
+        return RequestedTime(text=self._text, wall=midnight, offset=None, zone=None, is_instant=True)
+
     # --- date
+
+    def _refuse_the_calendars_ends(self, day: date) -> None:
+        if day in (date.min, date.max):
+            self._refuse("years are read from 0001 to 9999, but for the first and the last day of these", 0)
 
     def _date(self) -> tuple[date, bool]:
         year = self._number("year", 4, 1, 9999)

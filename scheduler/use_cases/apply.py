@@ -33,6 +33,7 @@ from scheduler.domain.command import (
 from scheduler.domain.company import Company
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import (
+    AccessDenied,
     AgentNumberRequired,
     CallAttemptInProgress,
     CallAttemptNotPending,
@@ -149,6 +150,8 @@ class Apply:
             turn.stores.notify_due()
 
     def _do(self, turn: _Turn) -> tuple[UUID, Answer]:
+        if not turn.stores.companies.is_there(turn.company_id):
+            raise AccessDenied  # it was deleted after this was accepted
         request = request_from_json(turn.command.kind, turn.command.body)
         match request:
             case CreateInterview():

@@ -10,14 +10,14 @@ SETTLE = "attempts.settle"
 HEAR = "carrier.hear"
 RERESOLVE = "records.reresolve"
 INVITE = "invitations.send"
+PURGE = "records.purge"
+ERASE = "companies.erase"
 
 QUEUES = {
     APPLY: "intake",
     DIAL: "dial",
     HEAR: "callbacks",
-    SETTLE: "maintenance",
-    RERESOLVE: "maintenance",
-    INVITE: "maintenance",
+    **dict.fromkeys((SETTLE, RERESOLVE, INVITE, PURGE, ERASE), "maintenance"),
 }
 """Every task and the queue that it waits in; a queue's name says who waits there."""
 

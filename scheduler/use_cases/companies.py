@@ -1,5 +1,6 @@
 """Companies: made by ATS keys, listed, changed; other hours or zones move their pending calls."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -93,6 +94,30 @@ class Companies:
         if invites:
             self._bell.ring(tasks.INVITE)
         return written
+
+    def delete(self, sent: Sent, company_id: UUID) -> Written:
+        """From the commit on nobody is called for it and nothing of it can be read; a worker erases it (`Erase`)."""
+
+        def write(stores: Stores, company_id: UUID, now: datetime) -> None:
+            if stores.companies.lock(company_id) is None:
+                raise AccessDenied
+            stores.companies.delete(company_id, now)
+            stores.erasures.ask(company_id, now)
+
+        written = self._writes.once(sent, _also_once_it_is_deleted(sent.principal, company_id), write)
+        self._bell.ring(tasks.ERASE, [company_id])
+        return written
+
+
+def _also_once_it_is_deleted(principal: Principal, company_id: UUID) -> Callable[[Stores], UUID]:
+    """Like `the_company`; and whose company it was may be told again that it is deleted."""
+
+    def reached(stores: Stores) -> UUID:
+        if stores.erasures.was_reached(principal, company_id):
+            return company_id
+        return the_company(principal, company_id)(stores)
+
+    return reached
 
 
 def add_company(stores: Stores, new: NewCompany, ats_principal_id: UUID | None, now: datetime) -> Company:

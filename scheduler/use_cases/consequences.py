@@ -10,8 +10,11 @@ from scheduler.domain.attempt import (
     Cancelled,
     Created,
     Event,
+    HangUpCause,
+    HangUpWanted,
     LegSeen,
     MovedBySettings,
+    Placed,
     Proven,
     Reason,
 )
@@ -21,7 +24,7 @@ from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import decisions, interviews, retries, scheduling
+from scheduler.lifecycle import decisions, interviews, pricing, retries, scheduling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
@@ -127,20 +130,24 @@ class Consequences:
         for event in events:
             attempt = stores.attempts.save(attempt, event, actor, now)
             if isinstance(event, LegSeen):
-                self._hold_line(stores, attempt)
+                self._hold_line(stores, attempt, now)
+        if any(isinstance(event, Placed | LegSeen) for event in events) and is_busy(attempt):
+            attempt = _end_for_deleted_company(stores, attempt, actor, now)
         if is_busy(before) and not is_busy(attempt):
             self._free_line(stores, attempt, now)
         if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
             attempt = self._come_back(stores, interview, attempt, actor, now)
+        if attempt.reason is Reason.ANSWERED and before.reason is not Reason.ANSWERED:
+            _book(stores, interview, attempt, now)
         if any(isinstance(event, LegSeen | Proven) for event in events):
             self._cancel_successor(stores, interview, attempt, actor, now)
         if is_over(attempt) and not has_live_leg(attempt):
             self._settle_interview(stores, interview, before, attempt, actor, now)
         return attempt
 
-    def _hold_line(self, stores: Stores, attempt: Attempt) -> None:
+    def _hold_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         assert attempt.number_hash is not None
-        if not stores.lines.hold(attempt.number_hash, attempt.id):
+        if not stores.lines.hold(attempt.number_hash, attempt.id, now):
             # Somebody else is calling that number at this moment: two legs to one phone.
             assert attempt.call_sid is not None
             stray, live = (attempt.call_sid, ()) if attempt.heard_rank < Rank.ANSWERED else (None, (attempt.call_sid,))
@@ -156,9 +163,12 @@ class Consequences:
 
     def _come_back(self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime) -> Attempt:
         """What is pending again takes things as they are now; where its interview is over it waits for nothing."""
-        if interviews.may_go_on(interview):
+        there = stores.companies.is_there(interview.company_id)
+        if there and interviews.may_go_on(interview):
             return self._as_things_are_now(stores, attempt, now)
-        if interview.deleted_at is not None:
+        if not there:
+            reason = Reason.COMPANY_DELETED
+        elif interview.deleted_at is not None:
             reason = Reason.INTERVIEW_DELETED
         elif interview.status is InterviewStatus.CANCELLED:
             reason = Reason.CANDIDATE_DELETED
@@ -244,6 +254,18 @@ class Consequences:
         if event.due_at <= now:
             stores.notify_due()
         return moved
+
+
+def _end_for_deleted_company(stores: Stores, attempt: Attempt, actor: str, now: datetime) -> Attempt:
+    """The carrier has just named a call of a company that was deleted meanwhile: it is ended at once."""
+    if stores.companies.is_there(attempt.company_id):
+        return attempt
+    return stores.attempts.save(attempt, HangUpWanted(cause=HangUpCause.COMPANY_DELETED), actor, now)
+
+
+def _book(stores: Stores, interview: Interview, attempt: Attempt, now: datetime) -> None:
+    """A call that a person answered is booked with its end, in the unit and at the price of that moment."""
+    stores.usage.book(pricing.booking_of(attempt, interview, stores.usage.billing_of(interview.company_id), now))
 
 
 def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:

@@ -217,8 +217,10 @@ class Dial:
         with self._database.transaction() as stores:
             for attempt, answer in sorted(answers, key=lambda pair: (pair[0].interview_id, pair[0].id)):
                 events = decisions.on_answer(attempt, answer, _callee(stores, attempt, answer), now, self._policy)
-                alarms.extend(self._write(stores, attempt, events, now))
-                if any(isinstance(event, HangUpWanted) for event in events) and isinstance(answer, Accepted):
+                written, found = self._write(stores, attempt, events, now)
+                alarms.extend(found)
+                ends = written is not None and written.hang_up is not None
+                if isinstance(answer, Accepted) and (ends or _wants_its_end(events)):
                     to_cancel.append(answer.call_sid)
         for alarmed in alarms:
             self._consequences.sound(alarmed)
@@ -262,15 +264,17 @@ class Dial:
                 until=judged.down_until.isoformat(),
             )
 
-    def _write(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> list[Alarmed]:
+    def _write(
+        self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime
+    ) -> tuple[Attempt | None, list[Alarmed]]:
+        """The attempt as it is then; None when the record came too late, with what it found out."""
         interview = stores.interviews.lock(attempt.interview_id)
         mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
         if mine is None:
             # The lease was settled, or the carrier called back first: that story goes on without us.
             _log.info("a record came too late", attempt_id=str(attempt.id), epoch=attempt.epoch)
-            return self._compare(stores, attempt, events, now)
-        self._consequences.take_in(stores, interview, mine, events, _ACTOR, now)
-        return []
+            return None, self._compare(stores, attempt, events, now)
+        return self._consequences.take_in(stores, interview, mine, events, _ACTOR, now), []
 
     def _compare(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> list[Alarmed]:
         """A late record writes nothing; but a call that it names must be the one that the attempt has, or may have."""
@@ -286,6 +290,10 @@ class Dial:
                 if isinstance(heard, Alarm):
                     return [Alarmed(heard, present)]
         return []
+
+
+def _wants_its_end(events: Sequence[Event]) -> bool:
+    return any(isinstance(event, HangUpWanted) for event in events)
 
 
 def _callee(stores: Stores, attempt: Attempt, answer: CarrierAnswer) -> Callee | None:

@@ -58,16 +58,18 @@ class Release:
             return stores.attempts.next_due(self.now())
 
     def unanswered(self) -> None:
-        """Ring again for commands and callbacks that nobody has looked at since they were last rung for."""
+        """Ring again for commands, callbacks, changes, erasures that nobody has finished since they were rung for."""
         now = self.now()
         with self._database.transaction() as stores:
             commands = stores.inbox.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
             events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _AT_MOST)
             reresolve = stores.reresolutions.ring_waiting(now - _UNANSWERED_FOR, now)
+            erasures = stores.erasures.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
         self._ring(tasks.APPLY, commands)
         self._ring(tasks.HEAR, events)
         if reresolve:
             self._bell.ring(tasks.RERESOLVE)
+        self._ring(tasks.ERASE, erasures)
 
     def silent(self) -> None:
         """Ring for whoever settles what nobody has spoken of, and for mail that is due. Raises DatabaseAway."""
@@ -76,6 +78,10 @@ class Release:
             due = stores.invitations.is_one_due(self.now())
         if due:
             self._bell.ring(tasks.INVITE)
+
+    def old(self) -> None:
+        """Ring for whoever forgets what was kept long enough."""
+        self._bell.ring(tasks.PURGE)
 
     def _ring(self, task: str, ids: Sequence[UUID]) -> None:
         for start in range(0, len(ids), _IDS_A_RING):

@@ -243,7 +243,8 @@ class Settle:
         now = self._now()
         with self._database.transaction() as stores:
             interview_id = stores.attempts.interview_of(attempt_id)
-            assert interview_id is not None
+            if interview_id is None:
+                return  # it was erased since we asked
             interview = stores.interviews.lock(interview_id)
             attempt = stores.attempts.lock_as_of(attempt_id, epoch)
             if attempt is None:

@@ -93,11 +93,16 @@ class Submit:
         return accepted
 
     def find(self, principal: Principal, reference: str) -> Command:
-        """A command of this principal, by its id or its idempotency key. Raises NotFound, DatabaseAway."""
+        """A command of this principal, by its id or its idempotency key.
+
+        Raises NotFound, DatabaseAway; AccessDenied once its company was deleted.
+        """
         with self._database.transaction(principal) as stores:
             command_id = _as_uuid(reference)
             found = stores.inbox.get(principal.id, command_id) if command_id else None
             found = found or stores.inbox.by_key(principal.id, reference)
+            if found is not None and found.company_id is not None and not stores.companies.is_there(found.company_id):
+                raise AccessDenied
         if found is None:
             raise NotFound("There is no such command.", resourceType="command", resourceId=reference[:64])
         return found

@@ -113,6 +113,10 @@ class WholeSystem:
         command = [sys.executable, "-m", "scheduler.cli", *words]
         return subprocess.run(command, env=named, check=True, capture_output=True, text=True, timeout=60).stdout
 
+    def logs(self) -> list[Path]:
+        """Where each process writes what it has to say."""
+        return sorted((self.home / "logs").iterdir())
+
     def in_seconds(self, seconds: float) -> str:
         """An instant so far ahead on the system's clock, in whole seconds, as it is sent."""
         instant = (self.now() + timedelta(seconds=seconds)).replace(microsecond=0)

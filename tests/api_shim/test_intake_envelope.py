@@ -181,6 +181,7 @@ OPERATIONS = {
     "createCompany": ("POST", "/company", "write:companies", {"201"}),
     "getCompany": ("GET", "/company/{companyId}", "read:companies", {"200"}),
     "updateCompany": ("PATCH", "/company/{companyId}", "write:companies", {"200"}),
+    "deleteCompany": ("DELETE", "/company/{companyId}", "delete:companies", {"200"}),
     **{
         f"{verb}{Noun}{'s' if verb == 'list' else ''}": (
             method,
@@ -197,6 +198,7 @@ OPERATIONS = {
             ("delete", "DELETE", "delete"),
         )
     },
+    "getUsage": ("GET", "/billing/usage", "read:billing", {"200"}),
     "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
     "listInterviews": ("GET", "/interviews", "read:interviews", {"200"}),
     "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),

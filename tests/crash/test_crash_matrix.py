@@ -16,7 +16,7 @@ import pytest
 import scheduler
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Phase, Reason
-from scheduler.failpoints import FAILPOINTS
+from scheduler.failpoints import FAILPOINTS, OF_THE_DIAL
 from scheduler.lifecycle.state_machine import is_over
 from tests.builders import a_number, a_pending_attempt
 from tests.conftest import wait_until
@@ -35,7 +35,7 @@ BEHAVIOURS: dict[str, dict[str, Any]] = {
 NEVER_ANSWERED = {"accept_and_silence", "late_accept"}
 BETWEEN_CLAIM_AND_SEND = {"dial.claimed", "dial.looked"}
 """Died there, it has sent nothing, and nobody can tell: the outcome is unknown for good."""
-CELLS = sorted(product(FAILPOINTS, BEHAVIOURS), key=lambda cell: cell[0] not in BETWEEN_CLAIM_AND_SEND)
+CELLS = sorted(product(OF_THE_DIAL, BEHAVIOURS), key=lambda cell: cell[0] not in BETWEEN_CLAIM_AND_SEND)
 """Those that take longest go first."""
 AT_ONCE = 8
 AN_HOUR = timedelta(hours=1)
@@ -124,11 +124,11 @@ def test_no_cell_rings_twice_or_is_lost(postgres_url: str, subtests: pytest.Subt
         paused = works.house.ask("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL")
     print(f"{len(cells)} cells, {len(rings)} rings, {dict(ends)}, {monotonic() - started:.1f} s", flush=True)
     assert paused == [], "an alarm"
-    assert len(rings) == len(BEHAVIOURS) * (len(FAILPOINTS) - len(BETWEEN_CLAIM_AND_SEND))
+    assert len(rings) == len(BEHAVIOURS) * (len(OF_THE_DIAL) - len(BETWEEN_CLAIM_AND_SEND))
 
 
-def test_every_failpoint_has_its_cells() -> None:
-    assert {failpoint for failpoint, _ in CELLS} == set(FAILPOINTS)
+def test_every_failpoint_of_the_dial_has_its_cells() -> None:
+    assert {failpoint for failpoint, _ in CELLS} == set(OF_THE_DIAL)
     assert len(CELLS) == len(set(CELLS)) == 24
 
 

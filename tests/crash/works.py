@@ -43,9 +43,9 @@ TIMES = {
 }
 """The protocol's times, scaled down together; `Policy` refuses an order among them that would not be safe."""
 
-# A clean process that has read the modules once: each dial process is a fork of it, made in milliseconds.
-_nursery = multiprocessing.get_context("forkserver")
-_nursery.set_forkserver_preload(["tests.crash.dial_process"])
+# A clean process that has read the modules once: each process here is a fork of it, made in milliseconds.
+nursery = multiprocessing.get_context("forkserver")
+nursery.set_forkserver_preload(["tests.crash.dial_process", "tests.crash.erase_process"])
 
 
 @dataclass
@@ -71,8 +71,8 @@ class Works:
 
     def dialling(self, ids: Sequence[UUID], **settings: str) -> ForkServerProcess:
         """A dial process with these ids in its hand."""
-        can_be_told = _nursery.Event()
-        process = _nursery.Process(
+        can_be_told = nursery.Event()
+        process = nursery.Process(
             target=dial_process.run, args=(self.environment | settings, list(ids), can_be_told), daemon=True
         )
         process.start()

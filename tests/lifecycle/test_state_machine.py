@@ -84,6 +84,8 @@ def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None
     )
     if state is AttemptState.IN_PROGRESS:
         return replace(plain, phase=Phase.DIALLING, token="token", claimed_at=NOW, lease_until=LATER, epoch=1)
+    if reason is Reason.OUTCOME_UNKNOWN:  # and seen to be live since, so that all may happen to it that ever may
+        plain = replace(plain, call_sid="CA1", look_at=LATER)
     return replace(plain, ended_at=NOW if state in OVER else None)
 
 
@@ -150,6 +152,7 @@ CONTRACT = {
     ("moved_by_settings", "PENDING"): {("PENDING", None)},
     ("expiry_moved", "PENDING"): {("PENDING", None)},
     ("hang_up_wanted", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("hang_up_wanted", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("never_dialled", "IN_PROGRESS"): {("PENDING", None)},
     ("leg_seen", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("proof_missing", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
@@ -244,6 +247,15 @@ def test_an_end_is_left_by_late_proof_of_an_unknown_outcome_alone(state: Attempt
         if (after.state, after.reason) != (state, reason):
             ways_out.add(type(event))
     assert ways_out == ({Proven} if reason is Reason.OUTCOME_UNKNOWN else set())
+
+
+def test_a_call_is_hung_up_when_it_is_there_and_not_when_nobody_has_seen_it() -> None:
+    seen = an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
+    wanted = HangUpWanted(cause=HangUpCause.COMPANY_DELETED)
+    assert evolve(seen, wanted, NOW).hang_up is HangUpCause.COMPANY_DELETED
+    for nothing_to_end in (replace(seen, look_at=None), an_attempt(), an_attempt(AttemptState.FAILED, Reason.BUSY)):
+        with pytest.raises(NoSuchArrow):
+            evolve(nothing_to_end, wanted, NOW)
 
 
 def test_proof_is_final() -> None:

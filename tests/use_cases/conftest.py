@@ -9,6 +9,7 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.erase import Erase
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.pauses import Pauses
@@ -72,6 +73,12 @@ def records(house: House, bell: KeptBell) -> Clerk:
 @pytest.fixture
 def pauses(house: House) -> Pauses:
     return Pauses(house.database, house.now)
+
+
+@pytest.fixture
+def erase(house: House, bell: KeptBell) -> Erase:
+    """Two at a time, so that there are many batches."""
+    return Erase(house.database, bell, house.consequences, house.now, batch=2)
 
 
 @pytest.fixture

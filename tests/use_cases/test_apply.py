@@ -218,7 +218,7 @@ def test_agents_and_candidates_of_another_company_are_not_there(house: House, da
 
 def test_a_deleted_company_gets_no_interview(house: House, apply: Apply) -> None:
     house.change("UPDATE companies SET deleted_at = :at", at=house.now())
-    assert refused(house, apply, a_wish(house)) == "RESOURCE_NOT_FOUND"
+    assert refused(house, apply, a_wish(house)) == "RESOURCE_ACCESS_DENIED"
 
 
 # ---- once

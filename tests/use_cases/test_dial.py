@@ -400,7 +400,6 @@ def test_a_window_that_has_closed_since_defers_to_the_next_opening(house: House,
             "ACCOUNT_PAUSED",
             id="account paused",
         ),
-        pytest.param("UPDATE companies SET deleted_at = :at", "COMPANY_DELETED", id="company deleted"),
         pytest.param(
             "UPDATE candidates SET phone_number = '+421915999999', updated_at = :at",
             "NUMBER_BUSY",
@@ -413,6 +412,16 @@ def test_the_last_look_gives_back_in_five_seconds_after(house: House, meanwhile:
     house.change(meanwhile, at=house.now())
     back = given_back(house, mine)
     assert (cause(house, back), back.due_at) == (why, house.now() + DEFERRED_DELAY)
+
+
+def test_a_company_deleted_since_the_claim_ends_the_attempt(house: House) -> None:
+    mine = a_claimed_attempt(house)
+    house.change("UPDATE companies SET deleted_at = :at", at=house.now())
+    assert house.dial.last_look(mine) is None
+    ended = house.attempt(mine.id)
+    assert cause(house, ended) == "COMPANY_DELETED"
+    assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
+    assert house.line(mine)[0] is None
 
 
 @pytest.mark.parametrize(

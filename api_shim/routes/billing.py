@@ -1,0 +1,41 @@
+"""What calls have cost, over HTTP."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Security
+from fastapi.responses import JSONResponse
+
+from api_shim import answers, auth
+from api_shim.auth import READ_BILLING
+from api_shim.house import house
+from api_shim.openapi import error_answers
+from api_shim.schemas.usage import UsageAnswer, UsageView
+from scheduler.domain import refusals
+from scheduler.domain.principal import Principal
+
+router = APIRouter(tags=["billing"])
+_A_BOUND = "An ISO 8601 date, which is its midnight in UTC, or a date-time; without an offset that is UTC too."
+
+
+@router.get(
+    "/billing/usage",
+    operation_id="getUsage",
+    summary="What a regular key's company, or all companies of an ATS key, have used",
+    responses={
+        200: {"model": UsageAnswer},
+        **error_answers(400, 401, 403, 500, 503, refusals=(refusals.InvalidDateFormat, refusals.InvalidPeriod)),
+    },
+)
+async def get_usage(
+    request: Request,
+    principal: Annotated[Principal, Security(auth.principal, scopes=[READ_BILLING])],
+    start: Annotated[
+        str | None, Query(description=f"From here on. {_A_BOUND} Left out: 30 days before the end.")
+    ] = None,
+    end: Annotated[
+        str | None, Query(description=f"Until before here, at most 366 days after the start. {_A_BOUND} Left out: now.")
+    ] = None,
+) -> JSONResponse:
+    here = house(request)
+    companies = await here.ask(here.doors.usage.of, principal, start, end)
+    return answers.answered(request, UsageView.of(companies))

@@ -1,0 +1,116 @@
+"""How usage is shown: each unit in fields of its own, and the other's left out."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import Field, WithJsonSchema
+
+from api_shim.schemas.envelope import Answer, Wire
+from scheduler.domain.usage import BillingSystem, Bucket, CompanyUsage
+from scheduler.lifecycle.pricing import merged, minutes_shown
+
+Minutes = Annotated[float, Field(description="To one decimal, of exact seconds.", examples=[12.5])]
+Credits = Annotated[float, Field(description="Exact to a millionth.", examples=[4.25])]
+IfAny = Annotated[float | None, WithJsonSchema({"type": "number"}), Field(exclude_if=lambda value: value is None)]
+"""Left out where there is none: neither null nor 0."""
+
+
+class _Bucket(Wire):
+    cost_key: str
+    events: int = Field(description="Calls that a person answered.")
+
+
+class MinutesBucket(_Bucket):
+    cost_key: str = Field(examples=["interview_minutes"])
+    minutes_used: Minutes
+
+
+class CreditsBucket(_Bucket):
+    cost_key: str = Field(examples=["screening_interview"])
+    credits_used: Credits
+
+
+class _CompanyUsage(Wire):
+    company_id: UUID
+    company_name: str | None = Field(description="Null for a company that was deleted.")
+    total_interviews: int
+
+
+class MinutesUsage(_CompanyUsage):
+    billing_system: Literal[BillingSystem.MINUTES]
+    breakdown_by_cost_key: list[MinutesBucket]
+    total_minutes_used: Minutes
+
+
+class CreditsUsage(_CompanyUsage):
+    billing_system: Literal[BillingSystem.CREDITS]
+    breakdown_by_cost_key: list[CreditsBucket]
+    total_credits_used: Credits
+
+
+class UsageView(Wire):
+    """All companies of the key. Minutes and credits are never added up; what no company is billed in is left out."""
+
+    companies: list[Annotated[MinutesUsage | CreditsUsage, Field(discriminator="billing_system")]]
+    total_interviews: int
+    breakdown_by_cost_key: list[MinutesBucket | CreditsBucket]
+    total_minutes_used: IfAny = None
+    total_credits_used: IfAny = None
+
+    @classmethod
+    def of(cls, companies: Sequence[CompanyUsage]) -> Self:
+        """A row a company and unit."""
+        buckets = merged(bucket for each in companies for bucket in each.buckets)
+        return cls(
+            companies=[_company(each) for each in companies],
+            total_interviews=_interviews(buckets),
+            breakdown_by_cost_key=[_bucket(each) for each in buckets],
+            **{
+                _total_name(system): _total(system, buckets)
+                for system in BillingSystem
+                if any(each.system is system for each in companies)
+            },
+        )
+
+
+def _company(used: CompanyUsage) -> MinutesUsage | CreditsUsage:
+    told: dict[str, Any] = {
+        "company_id": used.company_id,
+        "company_name": used.company_name,
+        "billing_system": used.system,
+        "total_interviews": _interviews(used.buckets),
+        "breakdown_by_cost_key": [_bucket(each) for each in used.buckets],
+        _total_name(used.system): _total(used.system, used.buckets),
+    }
+    return MinutesUsage(**told) if used.system is BillingSystem.MINUTES else CreditsUsage(**told)
+
+
+def _bucket(bucket: Bucket) -> MinutesBucket | CreditsBucket:
+    used = _total(bucket.system, [bucket])
+    if bucket.system is BillingSystem.MINUTES:
+        return MinutesBucket(cost_key=bucket.cost_key, events=bucket.events, minutes_used=used)
+    return CreditsBucket(cost_key=bucket.cost_key, events=bucket.events, credits_used=used)
+
+
+def _total_name(system: BillingSystem) -> str:
+    return f"total_{system.value}_used"
+
+
+def _total(system: BillingSystem, buckets: Sequence[Bucket]) -> float:
+    """A JSON number. Of decimals this long a double keeps every digit."""
+    mine = [each for each in buckets if each.system is system]
+    if system is BillingSystem.CREDITS:
+        return float(sum((each.credits for each in mine), Decimal(0)))
+    return float(minutes_shown(sum((each.talked for each in mine), timedelta(0))))
+
+
+def _interviews(buckets: Sequence[Bucket]) -> int:
+    """An interview has one focus, and so one cost key a unit."""
+    return sum(each.interviews for each in buckets)
+
+
+class UsageAnswer(Answer[UsageView]):
+    """What was used."""

@@ -1,0 +1,136 @@
+"""What a call costs, in whichever unit its company is billed."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
+
+from scheduler.domain.agent import AgentFocus
+from scheduler.domain.attempt import Attempt
+from scheduler.domain.interview import Interview
+from scheduler.domain.refusals import InvalidPrice
+from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, Price, PriceList
+
+_MINUTE, _TICK = timedelta(minutes=1), timedelta(microseconds=1)
+_TENTH = Decimal("0.1")
+_PLACES = 6
+"""Decimals of a price and of what is booked: a millionth of a credit."""
+_MOST = Decimal(10_000)
+
+DEFAULT_PRICES: PriceList = MappingProxyType(
+    {
+        AgentFocus.GENERIC: Price(base_cost=Decimal(1), cost_per_minute=Decimal("0.1"), included_minutes=Decimal(10)),
+        AgentFocus.SCREENING: Price(base_cost=Decimal(2), cost_per_minute=Decimal("0.2"), included_minutes=Decimal(10)),
+        AgentFocus.OUTREACH: Price(
+            base_cost=Decimal("0.5"), cost_per_minute=Decimal("0.1"), included_minutes=Decimal(3)
+        ),
+        AgentFocus.LANGUAGE_TEST: Price(
+            base_cost=Decimal(3), cost_per_minute=Decimal("0.3"), included_minutes=Decimal(15)
+        ),
+    }
+)
+"""In credits; a company's own price for a focus takes the place of the one here."""
+
+
+def booking_of(attempt: Attempt, interview: Interview, billing: Billing, now: datetime) -> Booking:
+    """What is booked for a call that a person answered. A carrier that does not say how long counts as no time."""
+    talked = attempt.duration or timedelta(0)
+    in_credits = billing.system is BillingSystem.CREDITS
+    price = {**DEFAULT_PRICES, **billing.prices}[interview.focus]
+    return Booking(
+        attempt_id=attempt.id,
+        interview_id=interview.id,
+        company_id=interview.company_id,
+        ats_principal_id=billing.ats_principal_id,
+        booked_at=now,
+        system=billing.system,
+        cost_key=f"{interview.focus.value.lower()}_interview" if in_credits else "interview_minutes",
+        talked=talked,
+        credits=credits_of(price, talked) if in_credits else None,
+    )
+
+
+def credits_of(price: Price, talked: timedelta) -> Decimal:
+    """The price of one call: exact, and rounded once, to a millionth of a credit (a half to the even one)."""
+    beyond = max(Fraction(0), Fraction(talked // _TICK, _MINUTE // _TICK) - Fraction(price.included_minutes))
+    exact = Fraction(price.base_cost) + Fraction(price.cost_per_minute) * beyond
+    return Decimal(round(exact * 10**_PLACES)).scaleb(-_PLACES)
+
+
+def minutes_shown(talked: timedelta) -> Decimal:
+    """Minutes to one decimal. Only what is shown is rounded: a total is not the sum of what its parts show."""
+    return (Decimal(talked // _TICK) / (_MINUTE // _TICK)).quantize(_TENTH, ROUND_HALF_UP)
+
+
+def merged(buckets: Iterable[Bucket]) -> tuple[Bucket, ...]:
+    """One bucket a unit and cost key; minutes first, then by their keys."""
+    by_key: dict[tuple[BillingSystem, str], Bucket] = {}
+    for each in buckets:
+        key = (each.system, each.cost_key)
+        so_far = by_key.get(key)
+        by_key[key] = each if so_far is None else _sum(so_far, each)
+    return tuple(sorted(by_key.values(), key=lambda each: (each.system is BillingSystem.CREDITS, each.cost_key)))
+
+
+def _sum(one: Bucket, other: Bucket) -> Bucket:
+    return Bucket(
+        system=one.system,
+        cost_key=one.cost_key,
+        events=one.events + other.events,
+        interviews=one.interviews + other.interviews,
+        talked=one.talked + other.talked,
+        credits=one.credits + other.credits,
+    )
+
+
+def read_prices(form: Mapping[str, Any]) -> PriceList:
+    """Prices by focus from `{"SCREENING": {"baseCost": "2", "costPerMinute": "0.2", "includedMinutes": "10"}}`.
+
+    Raises InvalidPrice.
+    """
+    return {
+        _focus(name): Price(
+            base_cost=_amount(name, each, "baseCost"),
+            cost_per_minute=_amount(name, each, "costPerMinute"),
+            included_minutes=_amount(name, each, "includedMinutes"),
+        )
+        for name, each in form.items()
+    }
+
+
+def prices_as_json(prices: PriceList) -> dict[str, dict[str, str]]:
+    """The JSON that `read_prices` reads back to the same; decimals as text, because a JSON number is none."""
+    return {
+        focus.value: {
+            "baseCost": str(price.base_cost),
+            "costPerMinute": str(price.cost_per_minute),
+            "includedMinutes": str(price.included_minutes),
+        }
+        for focus, price in prices.items()
+    }
+
+
+def _focus(name: str) -> AgentFocus:
+    try:
+        return AgentFocus(name)
+    except ValueError:
+        raise InvalidPrice(f"There is no focus {name!r}; there are {', '.join(AgentFocus)}.", field=name) from None
+
+
+def _amount(focus: str, form: Mapping[str, Any], name: str) -> Decimal:
+    field = f"{focus}.{name}"
+    try:
+        amount = Decimal(form[name])
+    except (KeyError, TypeError, ArithmeticError):
+        raise _invalid(field) from None
+    if not amount.is_finite() or not 0 <= amount <= _MOST or amount != round(amount, _PLACES):
+        raise _invalid(field)
+    return amount
+
+
+def _invalid(field: str) -> InvalidPrice:
+    return InvalidPrice(
+        f"{field} must be a decimal number from 0 to {_MOST} with at most {_PLACES} decimals.", field=field
+    )

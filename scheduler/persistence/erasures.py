@@ -1,0 +1,231 @@
+"""Erasures: which deleted companies are being erased, how far that has come, and what goes next.
+
+Of a company stay its usage, which names nobody, and its row here: the certificate of what was erased and when.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Table, any_, delete, func, insert, literal, or_, select, update
+
+from scheduler.domain.attempt import AttemptState
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.persistence.lines import Lines
+from scheduler.persistence.sets import among
+from scheduler.persistence.tables import (
+    agents,
+    api_keys,
+    assignments,
+    attempt_history,
+    attempt_tokens,
+    attempts,
+    candidates,
+    carrier_events,
+    companies,
+    erasures,
+    inbox,
+    interviews,
+    invitations,
+    jobs,
+    memberships,
+    phone_numbers,
+    reresolutions,
+    stray_calls,
+    users,
+)
+
+Counts = Mapping[str, int]
+"""How many rows of each kind went; a kind of which none went is left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erasure:
+    company_id: UUID
+    erased: Counts
+
+
+class Erasures:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def ask(self, company_id: UUID, now: datetime) -> None:
+        """The company is to be erased; from now on there is a certificate of it."""
+        self._connection.execute(
+            insert(erasures).from_select(
+                ["company_id", "ats_principal_id", "asked_at", "rung_at", "erased"],
+                select(
+                    companies.c.id,
+                    companies.c.ats_principal_id,
+                    literal(now),
+                    literal(now),
+                    literal({}, erasures.c.erased.type),
+                ).where(companies.c.id == company_id),
+            )
+        )
+
+    def was_reached(self, principal: Principal, company_id: UUID) -> bool:
+        """Whether it is a company that this ATS key had made and that was deleted."""
+        query = select(erasures.c.company_id).where(
+            erasures.c.company_id == company_id, erasures.c.ats_principal_id == principal.id
+        )
+        return principal.kind is KeyKind.ATS and self._connection.execute(query).first() is not None
+
+    def lock_open(self, company_id: UUID) -> Erasure | None:
+        """The erasure, if it is not finished and nobody else is at it."""
+        row = self._connection.execute(
+            select(erasures.c.company_id, erasures.c.erased)
+            .where(erasures.c.company_id == company_id, erasures.c.finished_at.is_(None))
+            .with_for_update(skip_locked=True)
+        ).one_or_none()
+        return None if row is None else Erasure(company_id=row.company_id, erased=row.erased)
+
+    def ring_waiting(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
+        """Companies for whose erasure nobody was rung lately; they count as rung for now."""
+        waiting = (
+            select(erasures.c.company_id)
+            .where(erasures.c.finished_at.is_(None), erasures.c.rung_at <= rung_before)
+            .order_by(erasures.c.rung_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = self._connection.execute(
+            update(erasures)
+            .where(erasures.c.company_id == any_(func.array(waiting.scalar_subquery())))
+            .values(rung_at=now)
+            .returning(erasures.c.company_id)
+        )
+        return [row.company_id for row in rows]
+
+    def erase_some(self, erasure: Erasure, limit: int, now: datetime) -> bool:
+        """Erase up to `limit` rows of the next kind, with all that hangs on them. False: it is finished, or must wait.
+
+        In an order in which nothing ever points at what is gone. It waits for a call that was seen to be live.
+        """
+        counts = self._erase_next(erasure.company_id, limit, now)
+        if counts == {}:
+            # Whoever was still writing for it when it was deleted has committed or failed once we have this lock; what
+            # they left goes as well, and nobody begins anew.
+            self._lock_company(erasure.company_id)
+            counts = self._erase_next(erasure.company_id, limit, now)
+        if counts is None:
+            return False
+        if not counts:
+            self._connection.execute(delete(companies).where(companies.c.id == erasure.company_id))
+        kinds = {*erasure.erased, *counts}
+        erased = {kind: erasure.erased.get(kind, 0) + counts.get(kind, 0) for kind in sorted(kinds)}
+        self._connection.execute(
+            update(erasures)
+            .where(erasures.c.company_id == erasure.company_id)
+            .values(erased=erased, finished_at=None if counts else now)
+        )
+        return bool(counts)
+
+    def _lock_company(self, company_id: UUID) -> None:
+        self._connection.execute(select(companies.c.id).where(companies.c.id == company_id).with_for_update())
+
+    def _erase_next(self, company_id: UUID, limit: int, now: datetime) -> Counts | None:
+        """Some of the first kind that is left. Empty: nothing is. None: not yet."""
+        steps: Sequence[Callable[[], Counts | None]] = (
+            lambda: self._interviews(company_id, limit, now),
+            lambda: self._candidates(company_id, limit),
+            lambda: self._of(jobs, "jobs", company_id, limit),
+            lambda: self._of(agents, "agents", company_id, limit),
+            lambda: self._of(phone_numbers, "phoneNumbers", company_id, limit),
+            lambda: self._of(reresolutions, "reresolutions", company_id, limit),
+            lambda: self._of(invitations, "invitations", company_id, limit),
+            lambda: self._members(company_id, limit),
+            lambda: self._of(inbox, "commands", company_id, limit),
+            lambda: self._of(api_keys, "keys", company_id, limit),
+        )
+        for step in steps:
+            counts = step()
+            if counts != {}:
+                return counts
+        return {}
+
+    def _interviews(self, company_id: UUID, limit: int, now: datetime) -> Counts | None:
+        """Interviews with their attempts and all that names a call of theirs. None: one of the calls is live."""
+        ids = self._locked(interviews, company_id, limit)
+        calls = self._connection.execute(
+            select(
+                attempts.c.id,
+                attempts.c.number_hash,
+                or_(
+                    attempts.c.state == AttemptState.IN_PROGRESS.value,
+                    attempts.c.look_at.is_not(None),
+                    select(stray_calls.c.call_sid)
+                    .where(stray_calls.c.attempt_id == attempts.c.id, stray_calls.c.look_at.is_not(None))
+                    .exists(),
+                ).label("busy"),
+            )
+            .where(among(attempts.c.interview_id, ids))
+            .order_by(attempts.c.id)
+            .with_for_update()
+        ).all()
+        if any(call.busy for call in calls):
+            return None
+        called = [call.id for call in calls]
+        counts = {
+            "strayCalls": self._delete(stray_calls, among(stray_calls.c.attempt_id, called)),
+            "carrierEvents": self._events(called),
+            "tokens": self._delete(attempt_tokens, among(attempt_tokens.c.attempt_id, called)),
+            "happenings": self._delete(attempt_history, among(attempt_history.c.attempt_id, called)),
+            "attempts": self._delete(attempts, among(attempts.c.id, called)),
+            "interviews": self._delete(interviews, among(interviews.c.id, ids)),
+        }
+        # A line whose gap still runs goes on keeping others from that phone; who purges takes it later.
+        hashes = [call.number_hash for call in calls if call.number_hash is not None]
+        return _some({**counts, "lines": Lines(self._connection).forget_free(hashes, now)})
+
+    def _events(self, called: Sequence[UUID]) -> int:
+        # Who hears one has it locked and waits for the interview that we hold. It is passed over: with its token gone
+        # it is nobody's, and whoever hears it then empties it.
+        tokens = select(attempt_tokens.c.token).where(among(attempt_tokens.c.attempt_id, called))
+        theirs = select(carrier_events.c.id).where(carrier_events.c.token.in_(tokens)).with_for_update(skip_locked=True)
+        ids = self._connection.execute(theirs).scalars().all()
+        return self._delete(carrier_events, among(carrier_events.c.id, ids))
+
+    def _candidates(self, company_id: UUID, limit: int) -> Counts:
+        ids = self._locked(candidates, company_id, limit)
+        return _some(
+            {
+                "assignments": self._delete(assignments, among(assignments.c.candidate_id, ids)),
+                "candidates": self._delete(candidates, among(candidates.c.id, ids)),
+            }
+        )
+
+    def _members(self, company_id: UUID, limit: int) -> Counts:
+        """Memberships, and the users who belong to no other company. Locked first: none joins one meanwhile."""
+        of_company = memberships.c.company_id == company_id
+        member = select(memberships.c.user_id).where(of_company).limit(limit)
+        ids = (
+            self._connection.execute(
+                select(users.c.id).where(users.c.id.in_(member)).order_by(users.c.id).with_for_update()
+            )
+            .scalars()
+            .all()
+        )
+        elsewhere = select(memberships.c.user_id).where(memberships.c.user_id == users.c.id).exists()
+        return _some(
+            {
+                "memberships": self._delete(memberships, of_company & among(memberships.c.user_id, ids)),
+                "users": self._delete(users, among(users.c.id, ids) & ~elsewhere),
+            }
+        )
+
+    def _of(self, table: Table, kind: str, company_id: UUID, limit: int) -> Counts:
+        return _some({kind: self._delete(table, among(table.c.id, self._locked(table, company_id, limit)))})
+
+    def _locked(self, table: Table, company_id: UUID, limit: int) -> Sequence[Any]:
+        some = select(table.c.id).where(table.c.company_id == company_id).order_by(table.c.id).limit(limit)
+        return self._connection.execute(some.with_for_update()).scalars().all()
+
+    def _delete(self, table: Table, which: ColumnElement[bool]) -> int:
+        return self._connection.execute(delete(table).where(which)).rowcount
+
+
+def _some(counts: Counts) -> Counts:
+    return {kind: count for kind, count in counts.items() if count}

@@ -1,0 +1,54 @@
+"""Retention: what was kept long enough goes, some at a time. Each says how many went."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, or_, select
+
+from scheduler.persistence.sets import among
+from scheduler.persistence.tables import attempt_history, carrier_events, inbox, invitations
+
+
+class Retention:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def forget_answers(self, before: datetime, limit: int) -> int:
+        """Commands that were answered before then. One that was not stays, however old it is."""
+        old = select(inbox.c.id).where(inbox.c.applied_at < before).order_by(inbox.c.applied_at).limit(limit)
+        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars().all()
+        return self._connection.execute(delete(inbox).where(among(inbox.c.id, ids))).rowcount
+
+    def forget_carrier_events(self, before: datetime, limit: int) -> int:
+        """Callbacks that were heard before then. One that was not stays, however old it is."""
+        old = (
+            select(carrier_events.c.id)
+            .where(carrier_events.c.heard_at < before)
+            .order_by(carrier_events.c.heard_at)
+            .limit(limit)
+        )
+        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars().all()
+        return self._connection.execute(delete(carrier_events).where(among(carrier_events.c.id, ids))).rowcount
+
+    def forget_history(self, before: datetime, limit: int) -> int:
+        """What happened before then. Rows are numbered as they are written, so the oldest are the first."""
+        happenings = select(attempt_history.c.id, attempt_history.c.at)
+        oldest = happenings.order_by(attempt_history.c.id).limit(limit).subquery()
+        old = select(oldest.c.id).where(oldest.c.at < before)
+        return self._connection.execute(delete(attempt_history).where(attempt_history.c.id.in_(old))).rowcount
+
+    def forget_invitations(self, before: datetime, limit: int) -> int:
+        """Invitations that ended before then, or that nobody can accept any more since."""
+        old = (
+            select(invitations.c.id)
+            .where(
+                or_(
+                    invitations.c.accepted_at < before,
+                    invitations.c.revoked_at < before,
+                    invitations.c.expires_at < before,
+                )
+            )
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        ids = self._connection.execute(old).scalars().all()
+        return self._connection.execute(delete(invitations).where(among(invitations.c.id, ids))).rowcount

@@ -1,0 +1,56 @@
+"""Purge: what was kept long enough goes, in batches. What is still needed stays, however old it is."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from scheduler.clock import Now
+from scheduler.lifecycle import retention
+from scheduler.persistence.database import Database, Stores
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.bell import Bell
+
+_A_BATCH = 1000
+_BATCHES_A_TURN = 20
+"""Then others who wait in the same queue get theirs."""
+
+_Forget = Callable[[Stores, datetime, int], int]
+_STEPS: tuple[_Forget, ...] = (
+    lambda stores, now, limit: stores.retention.forget_answers(now - retention.ANSWERS, limit),
+    lambda stores, now, limit: stores.retention.forget_carrier_events(now - retention.CARRIER_EVENTS, limit),
+    lambda stores, now, limit: stores.retention.forget_history(now - retention.HISTORY, limit),
+    lambda stores, now, limit: stores.retention.forget_invitations(now - retention.INVITATIONS, limit),
+)
+
+
+class Purge:
+    def __init__(self, database: Database, bell: Bell, now: Now) -> None:
+        self._database = database
+        self._bell = bell
+        self._now = now
+
+    def round(self) -> None:
+        """Forget what is old; rings for another round when there is more. Any number may run at once.
+
+        Raises DatabaseAway.
+        """
+        if not self._database.clock_is_right():
+            return
+        now = self._now()
+        self._forget_lines(now - retention.LINES)
+        left = [self._is_left(step, now) for step in _STEPS]
+        if any(left):
+            self._bell.ring(tasks.PURGE)
+
+    def _is_left(self, step: _Forget, now: datetime) -> bool:
+        for _ in range(_BATCHES_A_TURN):
+            with self._database.transaction() as stores:
+                if step(stores, now, _A_BATCH) < _A_BATCH:
+                    return False
+        return True
+
+    def _forget_lines(self, free_before: datetime) -> None:
+        """All of them in one go: they are looked at in the order of their hashes, and most stay."""
+        after: bytes | None = b""
+        while after is not None:
+            with self._database.transaction() as stores:
+                after = stores.lines.forget_free_above(after, free_before, _A_BATCH)

@@ -1,0 +1,69 @@
+"""Usage: what calls have cost, told to who pays; and how a company is billed, said by who runs the installation."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from scheduler.clock import Now
+from scheduler.domain.principal import Principal
+from scheduler.domain.refusals import InvalidPeriod
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.domain.usage import Billing, BillingSystem, CompanyUsage, PriceList
+from scheduler.persistence.database import Database
+from scheduler.timing import call_windows, requested_time
+from scheduler.use_cases.submit import no_such
+
+_BY_DEFAULT = timedelta(days=30)
+_LONGEST = timedelta(days=366)
+_UTC = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(0))
+"""Decides where a text names no clock: what is billed is no callee's."""
+
+
+class Usage:
+    def __init__(self, database: Database, now: Now) -> None:
+        self._database = database
+        self._now = now
+
+    def of(self, principal: Principal, start: str | None, end: str | None) -> tuple[CompanyUsage, ...]:
+        """What a regular key's company, or all companies of an ATS key, have used from `start` until before `end`.
+
+        Both as they were sent: a date is its midnight in UTC. Left out: until now, for 30 days.
+        Raises InvalidDateFormat, InvalidPeriod, DatabaseAway.
+        """
+        until = self._now() if end is None else _instant(end, "end")
+        since = until - _BY_DEFAULT if start is None else _instant(start, "start")
+        if until < since:
+            raise InvalidPeriod("The end lies before the start.", field="end")
+        if until - since > _LONGEST:
+            raise InvalidPeriod(f"The period is longer than {_LONGEST.days} days; ask for a part of it.", field="start")
+        with self._database.transaction(principal) as stores:
+            return stores.usage.of(principal, since, until)
+
+    def bill(
+        self,
+        company_id: UUID,
+        *,
+        system: BillingSystem | None = None,
+        prices: PriceList | None = None,
+        drops_its_prices: bool = False,
+    ) -> Billing:
+        """Bill the company so from now on; what is left out stays. Raises NotFound, DatabaseAway.
+
+        Each focus that `prices` names gets that price; with `drops_its_prices` all others get the default one again.
+        """
+        now = self._now()
+        with self._database.transaction() as stores:
+            if stores.companies.lock(company_id) is None:
+                raise no_such("company", company_id)
+            before = stores.usage.billing_of(company_id)
+            own = {} if drops_its_prices else before.prices
+            after = replace(before, system=system or before.system, prices={**own, **(prices or {})})
+            stores.usage.bill(company_id, after, now)
+            return after
+
+
+def _instant(text: str, field: str) -> datetime:
+    requested = requested_time.read_bound(text, field=field)
+    if requested.zone is None:
+        return call_windows.resolve(requested, _UTC)
+    return call_windows.resolve(requested, CalleeClock(source=TimezoneSource.ZONE, zones=(requested.zone,)))

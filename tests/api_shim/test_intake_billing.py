@@ -1,0 +1,323 @@
+"""What calls have cost, over HTTP: rules F5-1 to F5-4."""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from scheduler.carriers.twilio import TwilioCallbacks
+from scheduler.domain.agent import AgentFocus
+from scheduler.domain.attempt import Attempt, AttemptState, Ended, ProofMissing, Proven, Reason
+from scheduler.domain.principal import KeyKind
+from scheduler.domain.usage import BillingSystem, Price, PriceList
+from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.usage import Usage
+from tests.api_shim.intake import PUBLIC_URL, Intake, Worker, an_online_agent
+from tests.api_shim.test_intake_carrier import FORM, call_back
+from tests.builders import (
+    House,
+    KeptBell,
+    a_claimed_attempt,
+    a_placed_attempt,
+    a_sid,
+    an_attempt_of_unknown_outcome,
+    an_unknown_attempt,
+    of_company,
+)
+from tests.conftest import Seeded, seed
+from tests.servers import SimulatedCarrier
+
+SECONDS = 90
+PRICES: PriceList = {
+    AgentFocus.GENERIC: Price(base_cost=Decimal(1), cost_per_minute=Decimal("0.5"), included_minutes=Decimal(1))
+}
+
+
+def usage(intake: Intake, **params: str) -> Any:
+    answer = intake.get("/billing/usage", **params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["data"]
+
+
+def refusal(intake: Intake, **params: str) -> tuple[int, str]:
+    answer = intake.get("/billing/usage", **params)
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def talk(house: House, seconds: int = SECONDS) -> Attempt:
+    """Somebody answers and talks for so long."""
+    ended = Ended(reason=Reason.ANSWERED, ended_at=house.now(), duration=timedelta(seconds=seconds))
+    return house.take(a_placed_attempt(house), ended)
+
+
+def bill(intake: Intake, system: BillingSystem, prices: PriceList | None = None) -> None:
+    Usage(intake.database, intake.now).bill(intake.seeded.company_id, system=system, prices=prices)
+
+
+def an_ats_company(intake: Intake, principal_id: UUID, name: str) -> Seeded:
+    made = seed(intake.database, intake.now())
+    intake.change(
+        "UPDATE companies SET ats_principal_id = :ats, name = :name WHERE id = :id",
+        ats=principal_id,
+        name=name,
+        id=made.company_id,
+    )
+    return made
+
+
+def in_minutes(company_id: object, name: str | None, minutes: float, events: int = 1) -> dict[str, Any]:
+    return {
+        "companyId": str(company_id),
+        "companyName": name,
+        "billingSystem": "minutes",
+        "totalInterviews": events,
+        "breakdownByCostKey": [{"costKey": "interview_minutes", "events": events, "minutesUsed": minutes}],
+        "totalMinutesUsed": minutes,
+    }
+
+
+# ---- F5-1: of whom, and when
+
+
+def test_f5_1_a_regular_key_is_told_of_its_own_company(intake: Intake, house: House) -> None:
+    talk(house)
+    other = of_company(house, seed(intake.database, intake.now()))
+    talk(other, seconds=600)
+    told = usage(intake, companyId=str(other.company_id))
+    assert told == {
+        "companies": [in_minutes(house.company_id, "Acme", 1.5)],
+        "totalInterviews": 1,
+        "breakdownByCostKey": [{"costKey": "interview_minutes", "events": 1, "minutesUsed": 1.5}],
+        "totalMinutesUsed": 1.5,
+    }
+    assert intake.get("/v1/billing/usage").json()["data"] == told
+
+
+def test_f5_1_an_ats_key_is_told_of_all_its_companies_and_of_no_other(intake: Intake, house: House) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    used = an_ats_company(intake, principal.id, "Used")
+    unused = an_ats_company(intake, principal.id, "Unused")
+    talk(of_company(house, used))
+    talk(house)
+    told = usage(intake.with_key(key))
+    nothing = in_minutes(unused.company_id, "Unused", 0.0, events=0) | {"breakdownByCostKey": []}
+    by_id = {each["companyId"]: each for each in told["companies"]}
+    assert by_id == {
+        str(used.company_id): in_minutes(used.company_id, "Used", 1.5),
+        str(unused.company_id): nothing,
+    }
+    assert (told["totalInterviews"], told["totalMinutesUsed"]) == (1, 1.5)
+    assert usage(intake.with_new_key(kind=KeyKind.ATS)) == {
+        "companies": [],
+        "totalInterviews": 0,
+        "breakdownByCostKey": [],
+    }
+
+
+def test_f5_1_the_period_is_half_open_in_utc_and_by_default_the_last_thirty_days(intake: Intake, house: House) -> None:
+    for booked_at in ("2026-03-03T11:00Z", "2026-03-31T23:59:59.999Z", "2026-04-01T00:00Z", "2026-04-02T00:00Z"):
+        attempt = talk(house)
+        intake.change(
+            "UPDATE usage SET booked_at = :at WHERE attempt_id = :id", at=booked_at.replace("Z", "+00"), id=attempt.id
+        )
+    for start, end, events in (
+        (None, None, 3),
+        ("2026-04-01", "2026-04-02", 1),
+        ("2026-04-01", "2026-04-01", 0),
+        ("20260401", "2026-04-02T00:00:00.001Z", 2),
+        ("2026-04-01T02:00:00+02:00", "2026-04-02T02:00:00+02:00", 1),
+        ("2026-04-01T02:00:00.001+02:00", "2026-04-02T02:00:00+02:00", 0),
+        ("2026-04-01T02:00:00[Europe/Bratislava]", "2026-04-02T00:00:00", 1),
+        ("2026-03-31T23:59:59", "2026-04-01", 1),
+        ("2026-03-01", None, 4),
+        (None, "2026-04-01", 2),
+    ):
+        params = {name: text for name, text in (("start", start), ("end", end)) if text is not None}
+        assert usage(intake, **params)["totalInterviews"] == events, params
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [
+        pytest.param({"start": "2026-04-02", "end": "2026-04-01"}, "INVALID_PERIOD", id="the end before the start"),
+        pytest.param({"start": "2027-04-02"}, "INVALID_PERIOD", id="a start after now"),
+        pytest.param({"start": "2025-03-31", "end": "2026-04-02"}, "INVALID_PERIOD", id="367 days"),
+        pytest.param({"start": "2026-13-01"}, "INVALID_DATE_FORMAT", id="no month"),
+        pytest.param({"start": "yesterday"}, "INVALID_DATE_FORMAT", id="no date"),
+        pytest.param({"start": ""}, "INVALID_DATE_FORMAT", id="nothing"),
+        pytest.param({"end": "2026-04-01T25:00:00Z"}, "INVALID_DATE_FORMAT", id="no hour"),
+        pytest.param({"end": "2026-04-01x"}, "INVALID_DATE_FORMAT", id="more than a date"),
+        pytest.param({"start": "0001-01-01"}, "INVALID_DATE_FORMAT", id="the first day of the calendar"),
+    ],
+)
+def test_f5_1_a_period_that_cannot_be_used_is_refused(intake: Intake, params: dict[str, str], code: str) -> None:
+    assert refusal(intake, **params) == (400, code)
+
+
+def test_f5_1_366_days_can_be_asked_for(intake: Intake) -> None:
+    assert usage(intake, start="2025-04-01", end="2026-04-02")["totalInterviews"] == 0
+
+
+def test_f5_1_it_takes_the_scope(intake: Intake) -> None:
+    assert refusal(intake.with_new_key("read:companies")) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert usage(intake.with_new_key("read:billing"))["companies"]
+
+
+# ---- F5-2: one unit or the other
+
+
+def test_f5_2_what_is_used_is_told_in_one_unit_and_the_other_is_absent(intake: Intake, house: House) -> None:
+    bill(intake, BillingSystem.CREDITS, PRICES)
+    talk(house)
+    told = usage(intake)
+    assert told["companies"] == [
+        {
+            "companyId": str(house.company_id),
+            "companyName": "Acme",
+            "billingSystem": "credits",
+            "totalInterviews": 1,
+            "breakdownByCostKey": [{"costKey": "generic_interview", "events": 1, "creditsUsed": 1.25}],
+            "totalCreditsUsed": 1.25,
+        }
+    ]
+    assert "totalMinutesUsed" not in told
+    assert told["totalCreditsUsed"] == 1.25
+
+
+def test_f5_2_a_company_whose_unit_changed_is_there_once_a_unit_and_the_two_are_never_added(
+    intake: Intake, house: House
+) -> None:
+    talk(house)
+    bill(intake, BillingSystem.CREDITS, PRICES)
+    talk(house)
+    talk(house)
+    told = usage(intake)
+    assert [(each["billingSystem"], each["totalInterviews"]) for each in told["companies"]] == [
+        ("minutes", 1),
+        ("credits", 2),
+    ]
+    assert (told["totalInterviews"], told["totalMinutesUsed"], told["totalCreditsUsed"]) == (3, 1.5, 2.5)
+    assert told["breakdownByCostKey"] == [
+        {"costKey": "interview_minutes", "events": 1, "minutesUsed": 1.5},
+        {"costKey": "generic_interview", "events": 2, "creditsUsed": 2.5},
+    ]
+
+
+# ---- F5-3: booked once, with the call's end
+
+
+def test_f5_3_a_call_that_a_person_answered_is_booked_with_its_end_as_the_carrier_tells_it(
+    intake: Intake, house: House, the_carrier: SimulatedCarrier
+) -> None:
+    claimed = a_claimed_attempt(house)
+    assert claimed.token is not None
+    form = [("CallSid", a_sid()), *FORM[1:]]
+    over = {**dict(form), "CallStatus": "completed", "CallDuration": "63", "SequenceNumber": "3"}
+    callbacks = TwilioCallbacks(the_carrier.account(public_url=PUBLIC_URL))
+    hear = Hear(intake.database, KeptBell(), callbacks, house.consequences, house.now)
+    for told in (form, list(over.items()), list(over.items()), [*over.items(), ("Again", "1")]):
+        assert call_back(intake, claimed.token, told).status_code == 204
+        for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):
+            hear.event(event_id)
+    assert house.attempt(claimed.id).state is AttemptState.COMPLETED
+    assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.1)]
+
+
+def test_f5_3_a_call_that_nobody_answered_is_not_booked(intake: Intake, house: House) -> None:
+    for reason in (Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.DECLINED, Reason.CARRIER_ERROR):
+        house.take(
+            a_placed_attempt(house),
+            Ended(reason=reason, ended_at=house.now(), duration=timedelta(seconds=SECONDS)),
+        )
+    house.take(an_unknown_attempt(house), ProofMissing())
+    assert intake.count("usage") == 0
+    assert usage(intake)["totalInterviews"] == 0
+
+
+def test_f5_3_late_proof_that_a_person_answered_is_booked_when_it_comes(intake: Intake, house: House) -> None:
+    proven = Proven(reason=Reason.ANSWERED, call_sid=a_sid(), ended_at=house.now(), duration=timedelta(seconds=SECONDS))
+    busy = replace(proven, reason=Reason.BUSY, call_sid=a_sid())
+    house.take(an_attempt_of_unknown_outcome(house), busy)
+    assert intake.count("usage") == 0
+    house.take(an_attempt_of_unknown_outcome(house), proven)
+    assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.5)]
+
+
+def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, house: House, worker: Worker) -> None:
+    placed = a_placed_attempt(house)
+    assert intake.send("DELETE", f"/interviews/{placed.interview_id}").status_code == 200
+    house.take(
+        house.attempt(placed.id),
+        Ended(reason=Reason.ANSWERED, ended_at=house.now(), duration=timedelta(seconds=SECONDS)),
+    )
+    assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.5)]
+
+
+def test_f5_3_a_test_and_an_online_interview_book_nothing(intake: Intake, worker: Worker) -> None:
+    assert intake.create(intake.body(isTest=True)).json()["data"]["status"] == "COMPLETED"
+    online = intake.create(intake.body(agentId=str(an_online_agent(intake)))).json()["data"]["id"]
+    assert intake.send("PATCH", f"/interviews/{online}", json={"status": "COMPLETED"}).status_code == 200
+    assert usage(intake)["totalInterviews"] == 0
+
+
+def test_f5_3_what_is_booked_keeps_its_unit_and_its_price(intake: Intake, house: House) -> None:
+    bill(intake, BillingSystem.CREDITS, PRICES)
+    talk(house)
+    before = usage(intake)
+    dear = Price(base_cost=Decimal(100), cost_per_minute=Decimal(1), included_minutes=Decimal(0))
+    bill(intake, BillingSystem.CREDITS, {AgentFocus.GENERIC: dear})
+    assert usage(intake) == before
+    bill(intake, BillingSystem.MINUTES)
+    assert usage(intake) == before
+    talk(house)
+    told = usage(intake)
+    assert (told["totalMinutesUsed"], told["totalCreditsUsed"]) == (1.5, 1.25)
+
+
+def test_f5_3_a_total_is_of_exact_seconds_and_not_of_what_is_shown(intake: Intake, house: House) -> None:
+    for _ in range(3):
+        talk(house, seconds=2)
+    told = usage(intake)
+    assert told["totalMinutesUsed"] == 0.1, "three times two seconds are shown as 0.0 each"
+
+
+def test_f5_3_prices_that_cannot_be_read_keep_no_call_from_its_end(intake: Intake, house: House) -> None:
+    intake.change("""UPDATE companies SET billing_system = 'credits', prices = '{"GENERIC": 7}'""")
+    assert talk(house).state is AttemptState.COMPLETED
+    assert usage(intake)["totalCreditsUsed"] == 1.0
+
+
+# ---- F5-4: after the company
+
+
+def test_f5_4_usage_of_a_deleted_company_stays_with_its_ats_key_without_a_name(intake: Intake, house: House) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats = intake.with_key(key)
+    gone, stays = (an_ats_company(intake, principal.id, name) for name in ("Gone", "Stays"))
+    for each in (gone, stays):
+        talk(of_company(house, each))
+    intake.change("UPDATE companies SET deleted_at = :at WHERE id = :id", at=intake.now(), id=gone.company_id)
+    told = usage(ats)
+    assert told["companies"] == [
+        in_minutes(stays.company_id, "Stays", 1.5),
+        in_minutes(gone.company_id, None, 1.5),
+    ]
+    assert (told["totalInterviews"], told["totalMinutesUsed"]) == (2, 3.0)
+
+
+def test_f5_4_and_is_told_to_nobody_else(intake: Intake, house: House) -> None:
+    principal, _ = intake.new_key(kind=KeyKind.ATS)
+    gone = an_ats_company(intake, principal.id, "Gone")
+    talk(of_company(house, gone))
+    intake.change("UPDATE companies SET deleted_at = :at WHERE id = :id", at=intake.now(), id=gone.company_id)
+    for stranger in (intake, intake.with_new_key(kind=KeyKind.ATS)):
+        assert str(gone.company_id) not in stranger.get("/billing/usage").text
+
+
+@pytest.fixture
+def the_carrier() -> SimulatedCarrier:
+    """Its account alone is asked for."""
+    return SimulatedCarrier(url="http://carrier.example")

@@ -1,0 +1,269 @@
+"""A company is deleted, over HTTP: rules F6-1 to F6-3. `tests/crash/test_erasure.py` kills whoever erases it."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import redis
+
+from scheduler.domain.attempt import AttemptState, HangUpCause, Reason
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.erase import Erase
+from tests.api_shim.intake import ASYNC, TOMORROW, Intake, Worker, a_call, candidate
+from tests.api_shim.test_intake_carrier import call_back, changed
+from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, code, data, of_another_company
+from tests.builders import House, KeptBell, a_placed_attempt, a_sid
+from tests.conftest import wait_until
+
+MAINTENANCE = "duecall:maintenance"
+"""The queue in which erasures wait, as Redis has it."""
+DELETE_KEY = {"Idempotency-Key": "a deletion"}
+
+
+@pytest.fixture
+def erase(house: House) -> Callable[[UUID], None]:
+    """As a worker does it, when somebody rings."""
+    return Erase(house.database, KeptBell(), house.consequences, house.now).company
+
+
+@pytest.fixture
+def ats(intake: Intake) -> Intake:
+    return intake.with_new_key(kind=KeyKind.ATS)
+
+
+def delete(intake: Intake, company_id: object, **headers: str) -> httpx.Response:
+    return intake.send("DELETE", f"/company/{company_id}", headers=headers)
+
+
+def a_company(ats: Intake, **headers: str) -> str:
+    return str(data(ats.send("POST", "/company", json={"name": "Canary"}, headers=headers), 201)["id"])
+
+
+def is_deleted(intake: Intake, company_id: object) -> bool:
+    rows = intake.ask("SELECT deleted_at IS NOT NULL FROM companies WHERE id = :id", id=str(company_id))
+    return not rows or bool(rows[0][0])
+
+
+# ---- F6-1: who may, and what is answered
+
+
+def test_f6_1_a_regular_key_deletes_its_own_company(intake: Intake) -> None:
+    assert data(delete(intake, intake.seeded.company_id)) is True
+    assert is_deleted(intake, intake.seeded.company_id)
+
+
+def test_f6_1_an_ats_key_deletes_one_that_it_created(ats: Intake) -> None:
+    company_id, other = a_company(ats), a_company(ats)
+    assert data(ats.send("DELETE", f"/v1/company/{company_id}")) is True
+    assert is_deleted(ats, company_id)
+    assert not is_deleted(ats, other)
+
+
+def test_f6_1_nobody_deletes_another_one_or_one_that_is_not_there(intake: Intake, ats: Intake) -> None:
+    company_id = a_company(ats)
+    for stranger in (intake, of_another_company(intake), intake.with_new_key(kind=KeyKind.ATS)):
+        for which in (company_id, uuid4()):
+            assert code(delete(stranger, which)) == (403, "RESOURCE_ACCESS_DENIED")
+    assert code(delete(ats, intake.seeded.company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+    assert not is_deleted(intake, company_id)
+    assert not is_deleted(intake, intake.seeded.company_id)
+
+
+def test_f6_1_it_takes_the_scope(intake: Intake) -> None:
+    writer = intake.with_new_key("write:companies", "read:companies", "delete:jobs")
+    assert code(delete(writer, intake.seeded.company_id)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert not is_deleted(intake, intake.seeded.company_id)
+    assert data(delete(intake.with_new_key("delete:companies"), intake.seeded.company_id)) is True
+
+
+def test_f6_1_it_is_written_by_the_api_itself_and_never_202(ats: Intake) -> None:
+    """No worker runs here."""
+    company_id = a_company(ats)
+    assert data(delete(ats, company_id, **ASYNC)) is True
+    assert is_deleted(ats, company_id)
+
+
+def test_f6_1_repeated_with_its_key_it_is_told_again_also_after_the_erasure(
+    ats: Intake, erase: Callable[[UUID], None]
+) -> None:
+    company_id = a_company(ats)
+    assert data(delete(ats, company_id, **DELETE_KEY)) is True
+    for _ in range(2):
+        again = delete(ats, company_id, **DELETE_KEY)
+        assert data(again) is True
+        assert again.headers["Idempotent-Replayed"] == "true"
+        erase(UUID(company_id))
+    assert ats.count("erasures") == 1
+    other = a_company(ats)
+    assert code(delete(ats, other, **DELETE_KEY)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert not is_deleted(ats, other)
+
+
+def test_f6_1_without_its_key_it_is_not_there_any_more(ats: Intake, erase: Callable[[UUID], None]) -> None:
+    company_id = a_company(ats)
+    assert data(delete(ats, company_id)) is True
+    for headers in ({}, DELETE_KEY):
+        assert code(delete(ats, company_id, **headers)) == (403, "RESOURCE_ACCESS_DENIED")
+    erase(UUID(company_id))
+    assert code(delete(ats, company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+
+
+# ---- F6-2: from that answer on
+
+
+def test_f6_2_its_keys_are_dead_and_others_are_not(intake: Intake, erase: Callable[[UUID], None]) -> None:
+    second, stranger = intake.with_new_key(), of_another_company(intake)
+    assert data(delete(intake, intake.seeded.company_id, **DELETE_KEY)) is True
+    for _ in range(2):
+        for key in (intake, second):
+            assert code(key.get("/jobs")) == (401, "INVALID_API_KEY")
+            assert code(delete(key, intake.seeded.company_id, **DELETE_KEY)) == (401, "INVALID_API_KEY")
+        assert stranger.get("/jobs").status_code == 200
+        erase(intake.seeded.company_id)
+    assert stranger.get("/jobs").status_code == 200
+
+
+def test_f6_2_nothing_of_it_can_be_read_or_written_any_more(
+    intake: Intake, worker: Worker, erase: Callable[[UUID], None]
+) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats = adopted(intake, principal, key)
+    company_id = str(intake.seeded.company_id)
+    params = {"companyId": company_id}
+    made = {
+        path: data(ats.send("POST", path, json=body, params=params), 201)["id"]
+        for path, body in (("/jobs", JOB), ("/candidates", candidate()), ("/agents", ONLINE_AGENT))
+    }
+    accepted = ats.send("POST", "/interviews", json=ats.body(), params=params, headers=ASYNC)
+    call = a_call(intake, scheduledAt=TOMORROW)
+    stays = a_company(ats)
+    paths = ["/phone-numbers", *made, call.interview, call.attempts, call.attempt, call.explanation]
+    paths += [f"{path}/{each}" for path, each in made.items()]
+    for path in paths:
+        assert ats.get(path, **params).status_code == 200, path
+    assert data(delete(ats, company_id)) is True
+    for _ in range(2):
+        for path in paths:
+            assert code(ats.get(path, **params)) == (403, "RESOURCE_ACCESS_DENIED"), path
+        assert code(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
+        assert code(ats.send("PATCH", f"/company/{company_id}", json={"name": "Back"})) == (
+            403,
+            "RESOURCE_ACCESS_DENIED",
+        )
+        assert code(ats.send("POST", "/jobs", json=JOB, params=params)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert code(ats.create(companyId=company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert [each["id"] for each in data(ats.get("/company"))["items"]] == [stays]
+        assert ats.get(accepted.headers["Location"]).status_code in {403, 404}
+        erase(UUID(company_id))
+    assert ats.get(f"/company/{stays}").status_code == 200
+
+
+def test_f6_2_no_further_call_is_claimed_and_those_in_progress_are_to_be_hung_up(
+    intake: Intake, house: House, worker: Worker, erase: Callable[[UUID], None]
+) -> None:
+    placed, waiting = a_placed_attempt(house), a_call(intake)
+    assert data(delete(intake, house.company_id)) is True
+    intake.change("UPDATE attempts SET due_at = :at WHERE state = 'PENDING'", at=intake.now())
+    assert house.dial.claim([waiting.attempt_id]).claimed == ()
+    erase(house.company_id)
+    assert house.attempt(placed.id).hang_up is HangUpCause.COMPANY_DELETED
+    ended = house.attempt(waiting.attempt_id)
+    assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
+
+
+def test_f6_2_a_worker_is_rung_for_by_its_id_alone(intake: Intake) -> None:
+    with redis.Redis.from_url(intake.settings.redis) as broker:
+        broker.delete(MAINTENANCE)
+        assert data(delete(intake, intake.seeded.company_id)) is True
+        [message] = wait_until(lambda: broker.lrange(MAINTENANCE, 0, -1), says="it is rung for")
+    told = json.loads(message)
+    assert told["headers"]["task"] == tasks.ERASE
+    assert json.loads(base64.b64decode(told["body"]))[0] == [[str(intake.seeded.company_id)]]
+
+
+# ---- F6-3: nothing comes back
+
+
+def test_f6_3_all_of_it_is_erased_and_a_certificate_and_its_usage_remain(
+    intake: Intake, worker: Worker, erase: Callable[[UUID], None]
+) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats = adopted(intake, principal, key)
+    a_call(intake)
+    company_id = intake.seeded.company_id
+    assert data(delete(ats, company_id)) is True
+    erase(company_id)
+    [[erased, asked_at, finished_at]] = intake.ask("SELECT erased, asked_at, finished_at FROM erasures")
+    assert (erased["candidates"], erased["interviews"], erased["attempts"]) == (1, 1, 1)
+    assert asked_at <= finished_at <= intake.now()
+    left = {table: intake.count(table) for (table,) in intake.ask(TABLES)}
+    assert {table for table, count in left.items() if count} == {"api_keys", "carrier_accounts", "erasures"}
+    assert intake.ask("SELECT kind FROM api_keys") == [("ATS",)]
+
+
+def test_f6_3_another_companys_rows_stay(intake: Intake, worker: Worker, erase: Callable[[UUID], None]) -> None:
+    stranger = of_another_company(intake)
+    call = a_call(stranger)
+    assert data(delete(intake, intake.seeded.company_id)) is True
+    erase(intake.seeded.company_id)
+    assert data(stranger.get(call.attempt))["status"] == "PENDING"
+
+
+def test_f6_3_a_late_callback_is_nobodys(intake: Intake, house: House, erase: Callable[[UUID], None]) -> None:
+    placed = a_placed_attempt(house)
+    assert placed.token is not None
+    form = changed(CallSid=placed.call_sid or a_sid(), CallStatus="completed")
+    assert data(delete(intake, house.company_id)) is True
+    assert call_back(intake, placed.token, form).status_code == 204
+    assert intake.count("carrier_events") == 1, "while it may still end a call it is heard"
+    intake.change(
+        "UPDATE attempts SET state = 'FAILED', reason = 'BUSY', phase = NULL, look_at = NULL, ended_at = :at",
+        at=intake.now(),
+    )
+    intake.change("UPDATE lines SET attempt_id = NULL")
+    erase(house.company_id)
+    assert intake.count("carrier_events") == 0
+    assert call_back(intake, placed.token, form).status_code == 204
+    assert intake.count("carrier_events") == 0
+
+
+def test_f6_3_repeated_requests_bring_nothing_back(
+    intake: Intake, worker: Worker, erase: Callable[[UUID], None]
+) -> None:
+    ats = intake.with_new_key(kind=KeyKind.ATS)
+    headers = {"Idempotency-Key": "a company"}
+    company_id = a_company(ats, **headers)
+    params: Any = {"companyId": company_id}
+    job = {"headers": {"Idempotency-Key": "a job"}, "json": JOB, "params": params}
+    assert ats.send("POST", "/jobs", **job).status_code == 201
+    assert data(delete(ats, company_id)) is True
+    for _ in range(2):
+        told = ats.send("POST", "/company", json={"name": "Canary"}, headers=headers)
+        again = data(told, 201)
+        assert (again["id"], again["name"]) == (company_id, None)
+        assert "Canary" not in told.text
+        assert code(ats.send("POST", "/jobs", **job)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert code(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
+        erase(UUID(company_id))
+    assert ats.ask("SELECT count(*) FROM companies WHERE id = :id", id=company_id) == [(0,)]
+    assert ats.count("jobs") == 0
+
+
+TABLES = (
+    "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('arrows', 'alembic_version')"
+)
+
+
+def adopted(intake: Intake, principal: Principal, key: str) -> Intake:
+    """The ATS key, as the one that made the intake's company."""
+    intake.change(
+        "UPDATE companies SET ats_principal_id = :id WHERE id = :company_id",
+        id=principal.id,
+        company_id=intake.seeded.company_id,
+    )
+    return intake.with_key(key)
