@@ -46,8 +46,10 @@ class CarrierEvents:
                     received_at=event.received_at,
                     rung_at=event.received_at,
                 )
-                # Nothing of it is read back: whoever stores an event may see none.
-                .on_conflict_do_nothing()
+                # Nothing of it is read back: whoever stores an event may see none. How many rows an INSERT made is
+                # forgotten unless it is asked for.
+                .on_conflict_do_nothing(),
+                execution_options={"preserve_rowcount": True},
             ).rowcount
             == 1
         )
