@@ -93,7 +93,11 @@ def postgres_url(postgres: EmbeddedPostgres) -> str:
             for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             if name not in {"arrows", "alembic_version"}
         ]
-        connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE".encode())
+        # A few rows each: TRUNCATE would make every file of every table anew, and takes twenty times as long. As a
+        # replica, PostgreSQL does not ask in which order rows go that point at each other.
+        connection.execute("SET session_replication_role = replica")
+        for table in tables:
+            connection.execute(f"DELETE FROM {table}".encode())
     return postgres.url
 
 
