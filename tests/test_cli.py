@@ -603,8 +603,8 @@ def test_how_a_company_is_billed_is_set_and_what_is_left_out_stays(duecall: Duec
         pytest.param("", 2, id="nothing to set"),
         pytest.param("--system hours", 2, id="a unit that is none"),
         pytest.param("--price SCREENING:1", 2, id="half a price"),
-        pytest.param("--price SCREENING:1:2:x", 1, id="a price that is none"),
-        pytest.param("--price UNDEFINED:1:2:3", 1, id="a focus that is none"),
+        pytest.param("--price SCREENING:1:2:x", 2, id="a price that is none"),
+        pytest.param("--price UNDEFINED:1:2:3", 2, id="a focus that is none"),
     ],
 )
 def test_wrong_billing_is_refused_and_changes_nothing(duecall: Duecall, house: House, words: str, code: int) -> None:
