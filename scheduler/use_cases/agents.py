@@ -11,7 +11,7 @@ from scheduler.domain.record import Changes
 from scheduler.domain.refusals import AgentNumberRequired
 from scheduler.lifecycle.changes import changed
 from scheduler.persistence.database import Database, Stores
-from scheduler.use_cases.submit import no_such, reached_company
+from scheduler.use_cases.submit import reached_company, there
 from scheduler.use_cases.writes import Sent, Writes, Written, of_company
 
 
@@ -25,10 +25,8 @@ class Agents:
     def get(self, principal: Principal, company_id: UUID | None, agent_id: UUID) -> Agent:
         """Raises NotFound."""
         with self._database.transaction(principal) as stores:
-            agent = stores.agents.get(reached_company(stores, principal, company_id), agent_id)
-        if agent is None:
-            raise no_such("agent", agent_id)
-        return agent
+            company = reached_company(stores, principal, company_id)
+            return there(stores.agents.get(company, agent_id), "agent", agent_id)
 
     def page(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[Agent]:
         with self._database.transaction(principal) as stores:
@@ -97,14 +95,8 @@ def _caller_number(stores: Stores, company_id: UUID, kind: AgentType, number_id:
         if kind is AgentType.PHONE:
             raise AgentNumberRequired
         return None
-    number = stores.phone_numbers.get(company_id, number_id)
-    if number is None:
-        raise no_such("phoneNumber", number_id)
-    return number.number
+    return there(stores.phone_numbers.get(company_id, number_id), "phoneNumber", number_id).number
 
 
 def _locked(stores: Stores, company_id: UUID, agent_id: UUID) -> Agent:
-    agent = stores.agents.lock(company_id, agent_id)
-    if agent is None:
-        raise no_such("agent", agent_id)
-    return agent
+    return there(stores.agents.lock(company_id, agent_id), "agent", agent_id)

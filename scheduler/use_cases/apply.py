@@ -63,7 +63,7 @@ from scheduler.use_cases.candidates import new_candidate
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.jobs import add_job
 from scheduler.use_cases.seen import callee_from, callee_of
-from scheduler.use_cases.submit import lock_busy, lock_interview, no_such
+from scheduler.use_cases.submit import lock_busy, lock_interview, no_such, there
 
 _log = log(__name__)
 
@@ -184,9 +184,7 @@ class Apply:
 
     def _create_interview(self, turn: _Turn, request: CreateInterview) -> InterviewStory:
         stores, now = turn.stores, turn.now
-        company = stores.companies.get(turn.company_id)
-        if company is None:
-            raise no_such("company", turn.company_id)
+        company = there(stores.companies.get(turn.company_id), "company", turn.company_id)
         agent = _agent(stores, company, request, now)
         candidate, is_new = _candidate(stores, company, request, now)
         job_id = _job_id(stores, agent, candidate, request, now)
@@ -439,19 +437,14 @@ def _agent(stores: Stores, company: Company, request: CreateInterview, now: date
         with _at(_PLACES_IN_AN_AGENT):
             return add_agent(stores, company.id, request.agent, now)
     assert request.agent_id is not None
-    agent = stores.agents.get(company.id, request.agent_id)
-    if agent is None:
-        raise no_such("agent", request.agent_id)
-    return agent
+    return there(stores.agents.get(company.id, request.agent_id), "agent", request.agent_id)
 
 
 def _candidate(stores: Stores, company: Company, request: CreateInterview, now: datetime) -> tuple[Candidate, bool]:
     """The candidate, and whether it was made just now."""
     if request.candidate_id is not None:
-        found = stores.candidates.lock(company.id, request.candidate_id, shared=True)
-        if found is None:
-            raise no_such("candidate", request.candidate_id)
-        return found, False
+        known = stores.candidates.lock(company.id, request.candidate_id, shared=True)
+        return there(known, "candidate", request.candidate_id), False
     assert request.candidate is not None
     return new_candidate(stores, company, request.candidate, now), True
 

@@ -19,7 +19,7 @@ from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
-from scheduler.use_cases.submit import no_such, reached_company
+from scheduler.use_cases.submit import reached_company, there
 from scheduler.use_cases.writes import Sent, Writes, Written, of_company
 
 
@@ -34,10 +34,8 @@ class Candidates:
     def get(self, principal: Principal, company_id: UUID | None, candidate_id: UUID) -> Candidate:
         """Raises NotFound."""
         with self._database.transaction(principal) as stores:
-            candidate = stores.candidates.get(reached_company(stores, principal, company_id), candidate_id)
-        if candidate is None:
-            raise no_such("candidate", candidate_id)
-        return candidate
+            company = reached_company(stores, principal, company_id)
+            return there(stores.candidates.get(company, candidate_id), "candidate", candidate_id)
 
     def page(
         self,
@@ -193,7 +191,4 @@ def _call_no_more(stores: Stores, interview_id: UUID, actor: str, now: datetime)
 
 
 def _locked(stores: Stores, company_id: UUID, candidate_id: UUID) -> Candidate:
-    candidate = stores.candidates.lock(company_id, candidate_id)
-    if candidate is None:
-        raise no_such("candidate", candidate_id)
-    return candidate
+    return there(stores.candidates.lock(company_id, candidate_id), "candidate", candidate_id)

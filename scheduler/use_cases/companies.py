@@ -16,7 +16,7 @@ from scheduler.timing import callee_zones
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.owners import name_owner
-from scheduler.use_cases.submit import no_such
+from scheduler.use_cases.submit import there
 from scheduler.use_cases.writes import Sent, Writes, Written, the_company
 
 
@@ -75,9 +75,7 @@ class Companies:
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> Company:
             nonlocal rings, invites
-            before = stores.companies.lock(company_id)
-            if before is None:
-                raise no_such("company", company_id)
+            before = there(stores.companies.lock(company_id), "company", company_id)
             others = {name: value for name, value in changes.items() if name not in {"settings", "owner_email"}}
             settings = _as_kept(replace(before.settings, **changes.get("settings", {})))
             after = replace(changed(before, others), settings=settings, updated_at=now)

@@ -25,7 +25,7 @@ from scheduler.lifecycle.state_machine import has_live_leg
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.seen import callee_of, situation_from
-from scheduler.use_cases.submit import no_such, reached_company
+from scheduler.use_cases.submit import no_such, reached_company, there
 
 __all__ = ["Carrier", "Explain", "Waiting", "etag_of", "waits_for"]
 
@@ -131,9 +131,7 @@ class Explain:
         """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
         account_calls = self._account_calls()
         with self._database.transaction() as stores:
-            attempt = stores.attempts.find(attempt_id)
-            if attempt is None:
-                raise no_such("callAttempt", attempt_id)
+            attempt = there(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
             return self._explanation(stores, attempt, account_calls, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
@@ -285,9 +283,7 @@ def _with_key_names(
 
 
 def _story(stores: Stores, company_id: UUID, interview_id: UUID) -> InterviewStory:
-    interview = stores.interviews.get(company_id, interview_id)
-    if interview is None:
-        raise no_such("interview", interview_id)
+    interview = there(stores.interviews.get(company_id, interview_id), "interview", interview_id)
     return InterviewStory(interview=interview, attempts=stores.attempts.of_interview(company_id, interview_id))
 
 

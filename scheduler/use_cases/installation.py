@@ -8,12 +8,12 @@ from scheduler.clock import Now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.company import Company, NewCompany
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.agents import add_agent
 from scheduler.use_cases.companies import add_company
 from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.submit import there
 
 _KEY_NAME = "duecall up"
 _PER_MINUTE = 6000
@@ -84,8 +84,7 @@ class Installation:
         """Another number that the company may call from. Raises PhoneNumberInvalid, NotFound."""
         e164 = callee_zones.read_number(number).e164
         with self._database.transaction() as stores:
-            if stores.companies.get(company_id) is None:
-                raise NotFound("There is no such company.", resourceType="company", resourceId=str(company_id))
+            there(stores.companies.get(company_id), "company", company_id)
             return stores.phone_numbers.add(uuid4(), company_id, e164, self._now())
 
 

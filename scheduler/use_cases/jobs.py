@@ -11,7 +11,7 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.record import Changes
 from scheduler.lifecycle.changes import changed
 from scheduler.persistence.database import Database, Stores
-from scheduler.use_cases.submit import no_such, reached_company
+from scheduler.use_cases.submit import reached_company, there
 from scheduler.use_cases.writes import Sent, Writes, Written, of_company
 
 
@@ -25,10 +25,8 @@ class Jobs:
     def get(self, principal: Principal, company_id: UUID | None, job_id: UUID) -> Job:
         """Raises NotFound."""
         with self._database.transaction(principal) as stores:
-            job = stores.jobs.get(reached_company(stores, principal, company_id), job_id)
-        if job is None:
-            raise no_such("job", job_id)
-        return job
+            company = reached_company(stores, principal, company_id)
+            return there(stores.jobs.get(company, job_id), "job", job_id)
 
     def page(
         self, principal: Principal, company_id: UUID | None, asked: Slice, *, status: JobStatus | None = None
@@ -85,7 +83,4 @@ def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job
 
 
 def _locked(stores: Stores, company_id: UUID, job_id: UUID) -> Job:
-    job = stores.jobs.lock(company_id, job_id)
-    if job is None:
-        raise no_such("job", job_id)
-    return job
+    return there(stores.jobs.lock(company_id, job_id), "job", job_id)

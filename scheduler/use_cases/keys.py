@@ -24,6 +24,7 @@ from scheduler.domain.refusals import (
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.keys import USED_EVERY
+from scheduler.use_cases.submit import there
 
 PREFIX = "sk_live_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -177,8 +178,8 @@ class Keys:
         if key.expires_at is not None and key.expires_at <= key.created_at:
             raise ExpiryInPast
         company_id = key.principal.company_id
-        if company_id is not None and stores.companies.get(company_id) is None:
-            raise NotFound("There is no such company.", resourceType="company", resourceId=str(company_id))
+        if company_id is not None:
+            there(stores.companies.get(company_id), "company", company_id)
         secret = new_secret()
         stores.keys.add(key, self._hasher.key(secret))
         return secret

@@ -1,6 +1,7 @@
 """Submit: a command becomes durable, and only then is it accepted."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now, monotonic
@@ -29,6 +30,8 @@ from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.json_forms import request_as_json
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
+
+T = TypeVar("T")
 
 _ACCEPTS_WITHIN_S = 5.0
 """Less than the intake waits for a database that hangs."""
@@ -166,21 +169,33 @@ def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
     return stores.attempts.lock_live_leg(interview_id)
 
 
+def there(found: T | None, kind: str, resource_id: UUID) -> T:
+    """What was looked for. Raises NotFound."""
+    if found is None:
+        raise no_such(kind, resource_id)
+    return found
+
+
 def no_such(kind: str, resource_id: UUID) -> NotFound:
     """The refusal for what is not there, and alike for what is somebody else's."""
     words = {"callAttempt": "call attempt", "phoneNumber": "phone number"}
     return NotFound(f"There is no such {words.get(kind, kind)}.", resourceType=kind, resourceId=str(resource_id))
 
 
+def first_with_its_key(stores: Stores, command: Command) -> Command:
+    """The command that came first with this one's idempotency key. Raises IdempotencyKeyReused for another request."""
+    assert command.idempotency_key is not None
+    first = stores.inbox.by_key(command.principal_id, command.idempotency_key)
+    assert first is not None
+    if first.request_hash != command.request_hash:
+        raise IdempotencyKeyReused
+    return first
+
+
 def _accept(stores: Stores, command: Command) -> Accepted:
     if stores.inbox.add(command):
         return Accepted(command=command, replayed=False)
-    assert command.idempotency_key is not None
-    earlier = stores.inbox.by_key(command.principal_id, command.idempotency_key)
-    assert earlier is not None
-    if earlier.request_hash != command.request_hash:
-        raise IdempotencyKeyReused
-    return Accepted(command=earlier, replayed=True)
+    return Accepted(command=first_with_its_key(stores, command), replayed=True)
 
 
 def _as_uuid(text: str) -> UUID | None:

@@ -11,7 +11,7 @@ from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.domain.usage import Billing, BillingSystem, CompanyUsage, PriceList
 from scheduler.persistence.database import Database
 from scheduler.timing import call_windows, requested_time
-from scheduler.use_cases.submit import no_such
+from scheduler.use_cases.submit import there
 
 _BY_DEFAULT = timedelta(days=30)
 _LONGEST = timedelta(days=366)
@@ -53,8 +53,7 @@ class Usage:
         """
         now = self._now()
         with self._database.transaction() as stores:
-            if stores.companies.lock(company_id) is None:
-                raise no_such("company", company_id)
+            there(stores.companies.lock(company_id), "company", company_id)
             before = stores.usage.billing_of(company_id)
             own = {} if drops_its_prices else before.prices
             after = replace(before, system=system or before.system, prices={**own, **(prices or {})})

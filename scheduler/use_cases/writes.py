@@ -14,10 +14,10 @@ from scheduler.domain.company import Company
 from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.record import Record
-from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, Forbidden, IdempotencyKeyReused, Refused
+from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, Forbidden, Refused
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_forms import record_as_json, record_from_json
-from scheduler.use_cases.submit import reached_company
+from scheduler.use_cases.submit import first_with_its_key, reached_company
 
 Within = TypeVar("Within", bound=UUID | None)
 
@@ -79,7 +79,7 @@ class Writes:
             now = self._now()
             command = _command(sent, company_id, now)
             if command.idempotency_key is not None and not stores.inbox.take_key(command):
-                return _as_before(stores, command)
+                return _told_again(stores, first_with_its_key(stores, command))
             try:
                 with stores.connection.begin_nested():
                     record = write(stores, company_id, now)
@@ -112,7 +112,7 @@ def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UU
     return reached
 
 
-def told_again(stores: Stores, command: Command) -> Written:
+def _told_again(stores: Stores, command: Command) -> Written:
     """The answer that was kept, with what it does not keep as it is now."""
     assert command.answer is not None
     if command.answer.refusal is not None:
@@ -137,15 +137,6 @@ def _command(sent: Sent, company_id: UUID | None, now: datetime) -> Command:
         applied_at=now,
         answer=Answer(),
     )
-
-
-def _as_before(stores: Stores, command: Command) -> Written:
-    assert command.idempotency_key is not None
-    earlier = stores.inbox.by_key(command.principal_id, command.idempotency_key)
-    assert earlier is not None
-    if earlier.request_hash != command.request_hash or earlier.kind is not command.kind:
-        raise IdempotencyKeyReused
-    return told_again(stores, earlier)
 
 
 def _present(stores: Stores, kind: type[Record], command: Command) -> Record | None:
