@@ -62,9 +62,6 @@ async def principal(
     return key.principal
 
 
-Reader = Annotated[Principal, Security(principal, scopes=[READ_INTERVIEWS])]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Asker:
     """Who asks, and about which company; None: a regular key's own."""
@@ -87,11 +84,7 @@ def asker(
     return Asker(principal=principal, company_id=_company(principal, company_id))
 
 
-def company_read(asking: Annotated[Asker, Security(asker, scopes=[READ_INTERVIEWS])]) -> UUID | None:
-    return asking.company_id
-
-
-CompanyRead = Annotated[UUID | None, Depends(company_read)]
+InterviewReader = Annotated[Asker, Security(asker, scopes=[READ_INTERVIEWS])]
 
 
 def _company(asking: Principal, company_id: str | None) -> UUID | None:

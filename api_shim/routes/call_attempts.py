@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import answers, json_body
 from api_shim.addresses import AskedSlice, AttemptId, InterviewId
 from api_shim.asked import IfMatch
-from api_shim.auth import CompanyRead, Reader
+from api_shim.auth import InterviewReader
 from api_shim.commanding import FromWriter
 from api_shim.errors import refuse_any
 from api_shim.house import house
@@ -36,13 +36,12 @@ _AS_SOON_AS_ALLOWED = CallRequest()
 )
 async def list_call_attempts(
     request: Request,
-    principal: Reader,
-    company_id: CompanyRead,
+    asking: InterviewReader,
     interview_id: InterviewId,
     asked: AskedSlice,
 ) -> JSONResponse:
     here = house(request)
-    story = await here.ask(here.doors.explain.interview, principal, company_id, interview_id)
+    story = await here.ask(here.doors.explain.interview, asking.principal, asking.company_id, interview_id)
     return answers.answered(request, attempt_page(story, asked, here.doors.now()))
 
 
@@ -79,13 +78,12 @@ async def create_call_attempt(
 )
 async def get_call_attempt(
     request: Request,
-    principal: Reader,
-    company_id: CompanyRead,
+    asking: InterviewReader,
     interview_id: InterviewId,
     attempt_id: AttemptId,
 ) -> JSONResponse:
     here = house(request)
-    attempt = await here.ask(here.doors.explain.attempt, principal, company_id, interview_id, attempt_id)
+    attempt = await here.ask(here.doors.explain.attempt, asking.principal, asking.company_id, interview_id, attempt_id)
     # No 304: what it waits for changes with the clock, and the ETag does not.
     return answers.answered(request, AttemptView.of(attempt, here.doors.now()), headers={"ETag": etag_of(attempt)})
 
@@ -148,11 +146,12 @@ async def delete_call_attempt(
 )
 async def explain_call_attempt(
     request: Request,
-    principal: Reader,
-    company_id: CompanyRead,
+    asking: InterviewReader,
     interview_id: InterviewId,
     attempt_id: AttemptId,
 ) -> JSONResponse:
     here = house(request)
-    explanation = await here.ask(here.doors.explain.explanation, principal, company_id, interview_id, attempt_id)
+    explanation = await here.ask(
+        here.doors.explain.explanation, asking.principal, asking.company_id, interview_id, attempt_id
+    )
     return answers.answered(request, ExplanationView.of(explanation))

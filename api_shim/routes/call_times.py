@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse
 
 from api_shim import answers, json_body
-from api_shim.auth import CompanyRead, Reader
+from api_shim.auth import InterviewReader
 from api_shim.errors import refuse_any
 from api_shim.house import house
 from api_shim.openapi import error_answers
@@ -23,12 +23,11 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
 )
 async def preview_call_time(
     request: Request,
-    principal: Reader,
-    company_id: CompanyRead,
+    asking: InterviewReader,
     _raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CallTimeRequest, Body(openapi_examples=QUESTIONS)],
 ) -> JSONResponse:
     refuse_any(body.contradictions())
     here = house(request)
-    answer = await here.ask(here.doors.explain.preview, principal, company_id, body.to_question())
+    answer = await here.ask(here.doors.explain.preview, asking.principal, asking.company_id, body.to_question())
     return answers.answered(request, CallTimeView.of(answer))

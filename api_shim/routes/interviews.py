@@ -4,12 +4,12 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Security
+from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import answers, json_body
 from api_shim.addresses import AskedSlice, InterviewId
-from api_shim.auth import READ_INTERVIEWS, Asker, CompanyRead, Reader, asker
+from api_shim.auth import InterviewReader
 from api_shim.commanding import FromDeleter, FromWriter
 from api_shim.errors import refuse_any
 from api_shim.house import house
@@ -25,8 +25,6 @@ from scheduler.domain.interview import InterviewFilter, InterviewStatus
 _ALL = "/interviews"
 _ONE = _ALL + "/{interviewId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
-
-Asking = Annotated[Asker, Security(asker, scopes=[READ_INTERVIEWS])]
 
 
 def _wanted(
@@ -45,7 +43,7 @@ def _wanted(
     responses={200: {"model": InterviewsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_interviews(
-    request: Request, asking: Asking, asked: AskedSlice, wanted: Annotated[InterviewFilter, Depends(_wanted)]
+    request: Request, asking: InterviewReader, asked: AskedSlice, wanted: Annotated[InterviewFilter, Depends(_wanted)]
 ) -> JSONResponse:
     here = house(request)
     listed = await here.ask(here.doors.explain.interviews, asking.principal, asking.company_id, asked, wanted)
@@ -91,12 +89,11 @@ async def create_interview(
 )
 async def get_interview(
     request: Request,
-    principal: Reader,
-    company_id: CompanyRead,
+    asking: InterviewReader,
     interview_id: InterviewId,
 ) -> JSONResponse:
     here = house(request)
-    story = await here.ask(here.doors.explain.interview, principal, company_id, interview_id)
+    story = await here.ask(here.doors.explain.interview, asking.principal, asking.company_id, interview_id)
     return answers.answered(request, InterviewView.of(story, story.interview.metadata, here.doors.now()))
 
 
