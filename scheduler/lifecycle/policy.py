@@ -1,4 +1,4 @@
-"""The times of the dial protocol, and the order among them without which it would not be safe."""
+"""The times and bounds of the dial protocol, and the order among them without which it would not be safe."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +27,9 @@ LONGEST_QUEUE = timedelta(days=1)
 """No call waits longer in a carrier's queue: Twilio's holds what the account can start within a day."""
 LIST_MARGIN = timedelta(seconds=5)
 """How far around claim and lease the carrier's list is searched: its times are whole seconds, and clocks differ."""
+
+QUARANTINED_AFTER = 5
+"""What has failed so often for no known reason is set aside until somebody has looked."""
 
 
 class UnsafeTimes(Exception):

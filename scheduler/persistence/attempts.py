@@ -20,6 +20,13 @@ from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.json_forms import schedule_as_json, schedule_from_json, settings_from_json
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, inbox, interviews, stray_calls
 
+MAY_BE_RINGING = or_(
+    attempts.c.state == AttemptState.IN_PROGRESS.value,
+    attempts.c.look_at.is_not(None),
+    attempts.c.id.in_(select(stray_calls.c.attempt_id).where(stray_calls.c.look_at.is_not(None))),
+)
+"""Of an attempt: its call, one whose outcome was given up and that was seen since, or one that must not be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claimable:
@@ -432,17 +439,8 @@ class Attempts:
         return [_attempt(row) for row in rows]
 
     def is_calling(self, company_id: UUID) -> bool:
-        """Whether a phone may be ringing for the company.
-
-        Also by a call whose outcome was given up and that was seen since, or by one that must not be.
-        """
-        strays = select(stray_calls.c.attempt_id).where(stray_calls.c.look_at.is_not(None))
-        live = or_(
-            attempts.c.state == AttemptState.IN_PROGRESS.value,
-            attempts.c.look_at.is_not(None),
-            attempts.c.id.in_(strays),
-        )
-        query = select(attempts.c.id).where(attempts.c.company_id == company_id, live).limit(1)
+        """Whether a phone may be ringing for the company."""
+        query = select(attempts.c.id).where(attempts.c.company_id == company_id, MAY_BE_RINGING).limit(1)
         return self._connection.execute(query).first() is not None
 
     def calls_of_company(self, company_id: UUID) -> int:

@@ -8,9 +8,8 @@ from uuid import UUID
 from sqlalchemy import Connection, any_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
-
-_MAX_FAILURES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ class CarrierEvents:
         row = self._connection.execute(
             update(carrier_events)
             .where(carrier_events.c.id == event_id, carrier_events.c.heard_at.is_(None))
-            .values(failures=failures, quarantined_at=case((failures >= _MAX_FAILURES, now)))
+            .values(failures=failures, quarantined_at=case((failures >= QUARANTINED_AFTER, now)))
             .returning(carrier_events.c.quarantined_at)
         ).one_or_none()
         return row is not None and row.quarantined_at is not None

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Table, any_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, any_, delete, func, insert, literal, select, update
 
-from scheduler.domain.attempt import AttemptState
 from scheduler.domain.principal import KeyKind, Principal
+from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.sets import among
 from scheduler.persistence.tables import (
@@ -150,17 +150,7 @@ class Erasures:
         """Interviews with their attempts and all that names a call of theirs. None: one of the calls is live."""
         ids = self._locked(interviews, company_id, limit)
         calls = self._connection.execute(
-            select(
-                attempts.c.id,
-                attempts.c.number_hash,
-                or_(
-                    attempts.c.state == AttemptState.IN_PROGRESS.value,
-                    attempts.c.look_at.is_not(None),
-                    select(stray_calls.c.call_sid)
-                    .where(stray_calls.c.attempt_id == attempts.c.id, stray_calls.c.look_at.is_not(None))
-                    .exists(),
-                ).label("busy"),
-            )
+            select(attempts.c.id, attempts.c.number_hash, MAY_BE_RINGING.label("busy"))
             .where(among(attempts.c.interview_id, ids))
             .order_by(attempts.c.id)
             .with_for_update()

@@ -11,10 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind
+from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.json_forms import ANSWER
 from scheduler.persistence.tables import inbox
-
-_MAX_FAILURES = 5
 
 
 class StillRunning(Exception):
@@ -124,7 +123,7 @@ class Inbox:
             .values(failures=inbox.c.failures + 1)
             .returning(inbox.c.failures)
         ).one_or_none()
-        if row is None or row.failures < _MAX_FAILURES:
+        if row is None or row.failures < QUARANTINED_AFTER:
             return False
         self._connection.execute(update(inbox).where(inbox.c.id == command_id).values(quarantined_at=now))
         return True
