@@ -144,11 +144,6 @@ class Settings(BaseSettings):
             f" or {shorter.upper()} to less."
         )
 
-    @field_validator("smtp_url", "mail_from", "app_url", mode="before")
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return value or None
-
     @field_validator("smtp_url")
     @classmethod
     def _is_a_mail_server(cls, url: SecretStr | None) -> SecretStr | None:

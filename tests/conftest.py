@@ -29,7 +29,7 @@ T = TypeVar("T")
 CALLER = "+421221020001"
 
 
-def wait_until(what: Callable[[], T], *, seconds: float = 20.0, says: str = "it came true") -> T:
+def wait_until(what: Callable[[], T | None], *, seconds: float = 20.0, says: str = "it came true") -> T:
     """What `what` gives, as soon as that is truthy. Fails when it never is."""
     deadline = time.monotonic() + seconds
     while True:

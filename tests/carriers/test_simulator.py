@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import pytest
@@ -26,6 +26,7 @@ from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
 
 from scheduler.carriers.simulator.app import create_app
+from tests.conftest import wait_until
 
 ACCOUNT = "AC" + "0123456789abcdef" * 2
 PRIMARY, SECONDARY = "the-primary-token", "the-secondary-token"
@@ -36,17 +37,6 @@ ALL_EVENTS = ["initiated", "ringing", "answered", "completed"]
 SPEED = 20
 FOR_HOURS = 7200.0
 PATIENCE_S = 0.3
-
-T = TypeVar("T")
-
-
-def until(fact: Callable[[], T | None], *, within_s: float = 10.0) -> T:
-    """What `fact` gives, as soon as that is something."""
-    deadline = time.monotonic() + within_s
-    while not (found := fact()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)
-    return found
 
 
 class ToCarrier(TwilioHttpClient):  # type: ignore[misc] # its base ships no type information
@@ -102,7 +92,7 @@ class Carrier:
             now = self.sdk.calls(call.sid).fetch()
             return now if now.end_time else None
 
-        return until(over)
+        return wait_until(over)
 
 
 @contextmanager
@@ -139,7 +129,7 @@ def carrier_in_thread(leaving: list[threading.Thread], **settings: Any) -> Itera
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
     try:
-        until(lambda: server.started)
+        wait_until(lambda: server.started)
         with sdk_for(url) as sdk:
             yield Carrier(url=url, sdk=sdk)
     finally:
@@ -262,7 +252,7 @@ def test_a_dialled_call_that_does_not_ring_yet_is_queued_and_has_started(
 ) -> None:
     carrier = start_carrier(speed=0.02)
     call = carrier.ring(**told(inbox))
-    until(lambda: inbox.got)
+    wait_until(lambda: inbox.got)
     assert inbox.got[0]["CallStatus"] == "initiated"
     now = carrier.sdk.calls(call.sid).fetch()
     assert (now.status, now.start_time is None) == ("queued", False)
@@ -324,7 +314,7 @@ def test_machine_detection_says_who_answered(
     carrier.plan(outcome=outcome)
     asked = {"machine_detection": detection} if detection else {}
     assert carrier.ended(carrier.ring(**asked, **told(inbox))).answered_by == answered_by
-    end = until(inbox.the_end)
+    end = wait_until(inbox.the_end)
     assert dict(end.pairs).get("AnsweredBy") == answered_by
 
 
@@ -617,7 +607,7 @@ def test_a_call_that_waits_in_the_queue_can_be_ended_and_was_never_begun(
     call = carrier.ring(**told(inbox))
     ended = carrier.sdk.calls(call.sid).update(status=status)
     assert (ended.status, ended.start_time, ended.duration) == ("canceled", None, None)
-    assert until(inbox.the_end)["CallStatus"] == "canceled"
+    assert wait_until(inbox.the_end)["CallStatus"] == "canceled"
     assert inbox.events() == [("0", "canceled")]
     [ring] = carrier.rings()
     assert (ring["started_at"], ring["rang_at"], ring["cancelled_by"]) == (None, None, "caller")
@@ -627,7 +617,7 @@ def test_a_call_that_waits_in_the_queue_can_be_ended_and_was_never_begun(
 def test_a_call_that_rings_and_is_hung_up_was_canceled(carrier: Carrier) -> None:
     carrier.plan(ring_s=FOR_HOURS)
     call = carrier.ring(timeout=600)
-    until(lambda: carrier.is_in(call, "ringing"))
+    wait_until(lambda: carrier.is_in(call, "ringing"))
     assert carrier.sdk.calls(call.sid).update(status="completed").status == "canceled"
     [ring] = carrier.rings()
     assert (ring["answered_at"], ring["cancelled_by"]) == (None, "caller")
@@ -671,7 +661,7 @@ def test_only_an_answered_call_hears_other_instructions(carrier: Carrier) -> Non
     carrier.plan(ring_s=FOR_HOURS, times=1)
     carrier.plan(ring_s=0, talk_s=FOR_HOURS, to=ANOTHER)
     ringing, answered = carrier.ring(timeout=600), carrier.ring(ANOTHER)
-    until(lambda: carrier.is_in(answered, "in-progress"))
+    wait_until(lambda: carrier.is_in(answered, "in-progress"))
     assert carrier.sdk.calls(answered.sid).update(url=INSTRUCTIONS).status == "in-progress"
     with pytest.raises(TwilioRestException) as refusal:
         carrier.sdk.calls(ringing.sid).update(url=INSTRUCTIONS)
@@ -688,9 +678,9 @@ def test_a_call_can_be_given_another_time_limit_before_it_is_answered(carrier: C
 def test_a_ringing_call_can_be_canceled(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(ring_s=FOR_HOURS)
     call = carrier.ring(timeout=600, **told(inbox))
-    until(lambda: carrier.is_in(call, "ringing"))
+    wait_until(lambda: carrier.is_in(call, "ringing"))
     assert carrier.sdk.calls(call.sid).update(status="canceled").status == "canceled"
-    assert until(inbox.the_end)["CallStatus"] == "canceled"
+    assert wait_until(inbox.the_end)["CallStatus"] == "canceled"
     assert carrier.rings()[0]["answered_at"] is None
 
 
@@ -706,7 +696,7 @@ def test_a_queued_call_that_is_canceled_never_rings(start_carrier: Callable[...,
 def test_an_answered_call_cannot_be_canceled(carrier: Carrier) -> None:
     carrier.plan(talk_s=FOR_HOURS)
     call = carrier.ring()
-    until(lambda: carrier.is_in(call, "in-progress"))
+    wait_until(lambda: carrier.is_in(call, "in-progress"))
     with pytest.raises(TwilioRestException) as refusal:
         carrier.sdk.calls(call.sid).update(status="canceled")
     assert (refusal.value.status, refusal.value.code) == (400, 21220)
@@ -716,9 +706,9 @@ def test_an_answered_call_cannot_be_canceled(carrier: Carrier) -> None:
 def test_an_answered_call_can_be_hung_up(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(talk_s=FOR_HOURS)
     call = carrier.ring(**told(inbox))
-    until(lambda: carrier.is_in(call, "in-progress"))
+    wait_until(lambda: carrier.is_in(call, "in-progress"))
     assert carrier.sdk.calls(call.sid).update(status="completed").status == "completed"
-    assert until(inbox.the_end)["CallStatus"] == "completed"
+    assert wait_until(inbox.the_end)["CallStatus"] == "completed"
 
 
 @pytest.mark.parametrize("status", ["canceled", "completed"])
@@ -741,7 +731,7 @@ def test_a_living_call_can_be_given_another_callback(carrier: Carrier, inbox: In
     carrier.plan(ring_s=FOR_HOURS)
     call = carrier.ring(timeout=600)
     carrier.sdk.calls(call.sid).update(status_callback=f"{inbox.url}/later", status="canceled")
-    assert until(inbox.the_end).path == "/later"
+    assert wait_until(inbox.the_end).path == "/later"
 
 
 # --- status callbacks
@@ -749,7 +739,7 @@ def test_a_living_call_can_be_given_another_callback(carrier: Carrier, inbox: In
 
 def test_callbacks_tell_a_call_in_order(carrier: Carrier, inbox: Inbox) -> None:
     call = carrier.ring(**told(inbox))
-    end = until(inbox.the_end)
+    end = wait_until(inbox.the_end)
     assert inbox.events() == [("0", "initiated"), ("1", "ringing"), ("2", "in-progress"), ("3", "completed")]
     expected = {
         "CallSid": call.sid,
@@ -788,7 +778,7 @@ def test_the_completed_event_carries_every_final_status(
 ) -> None:
     carrier.plan(outcome=outcome)
     carrier.ring(**told(inbox))
-    end = until(inbox.the_end)
+    end = wait_until(inbox.the_end)
     assert (end["CallStatus"], end["SipResponseCode"], end["SequenceNumber"]) == told_of_it
     assert (end["CallDuration"], end["Duration"]) == ("0", "0")
 
@@ -805,21 +795,21 @@ def test_only_subscribed_events_are_told_and_counted(
     carrier: Carrier, inbox: Inbox, events: list[str], heard: list[tuple[str, str]]
 ) -> None:
     carrier.ring(**told(inbox, events))
-    until(inbox.the_end)
+    wait_until(inbox.the_end)
     assert inbox.events() == heard
 
 
 def test_events_joined_by_spaces_leave_a_caller_at_initiated(carrier: Carrier, inbox: Inbox) -> None:
     carrier.ended(carrier.ring(**told(inbox, [" ".join(ALL_EVENTS)])))
     carrier.ring(**told(inbox, ["completed"], token="another"))
-    until(inbox.the_end)
+    wait_until(inbox.the_end)
     assert [callback["CallStatus"] for callback in inbox.got if "a-token" in callback.path] == ["initiated"]
 
 
 def test_a_callback_is_signed_with_the_primary_token_over_its_exact_url(carrier: Carrier, inbox: Inbox) -> None:
     url = f"{inbox.url}/carrier/a%2Fb~c?x=%20y&z='(1)'"
     carrier.ring(status_callback=url)
-    callback = until(inbox.the_end)
+    callback = wait_until(inbox.the_end)
     assert inbox.url + callback.path == url
     signature, fields = callback.headers["X-Twilio-Signature"], dict(callback.pairs)
     assert RequestValidator(PRIMARY).validate(url, fields, signature)
@@ -830,7 +820,7 @@ def test_a_callback_is_signed_with_the_primary_token_over_its_exact_url(carrier:
 
 def test_a_callback_by_get_carries_its_fields_in_the_query(carrier: Carrier, inbox: Inbox) -> None:
     carrier.ring(status_callback=f"{inbox.url}/carrier/a-token", status_callback_method="GET")
-    callback = until(inbox.the_end)
+    callback = wait_until(inbox.the_end)
     assert callback.method == "GET"
     signature = callback.headers["X-Twilio-Signature"]
     assert RequestValidator(PRIMARY).validate(inbox.url + callback.path, {}, signature)
@@ -855,7 +845,7 @@ def test_a_callback_is_tried(carrier: Carrier, inbox: Inbox, fragment: str, answ
     inbox.answers = answers
     order = told(inbox)
     carrier.ring(**(order | {"status_callback": order["status_callback"] + fragment}))
-    until(inbox.the_end)
+    wait_until(inbox.the_end)
     assert all(callback.path == "/carrier/a-token?a=b" for callback in inbox.got)
     tries = [callback for callback in inbox.got if callback["CallStatus"] == "initiated"]
     assert len(tries) == initiated
@@ -877,14 +867,14 @@ def test_lost_callbacks_change_nothing_about_the_call(carrier: Carrier, inbox: I
     carrier.plan(to=THEIRS, callbacks="none")
     carrier.ended(carrier.ring(**told(inbox)))
     carrier.ring(ANOTHER, **told(inbox))
-    until(inbox.the_end)
+    wait_until(inbox.the_end)
     assert {callback["To"] for callback in inbox.got} == {ANOTHER}
 
 
 def test_doubled_callbacks_come_twice_the_same(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(callbacks="doubled")
     carrier.ring(**told(inbox, ["ringing", "completed"]))
-    until(lambda: len(inbox.got) == 4)
+    wait_until(lambda: len(inbox.got) == 4)
     assert inbox.got[0].pairs == inbox.got[1].pairs
     assert inbox.events() == [("0", "ringing")] * 2 + [("1", "completed")] * 2
 
@@ -892,7 +882,7 @@ def test_doubled_callbacks_come_twice_the_same(carrier: Carrier, inbox: Inbox) -
 def test_reordered_callbacks_come_last_first(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(callbacks="reordered")
     carrier.ring(**told(inbox))
-    until(lambda: len(inbox.got) == 4)
+    wait_until(lambda: len(inbox.got) == 4)
     assert [number for number, _ in inbox.events()] == ["3", "2", "1", "0"]
 
 
@@ -969,7 +959,7 @@ def test_a_silent_acceptance_rings_and_can_be_proven_by_the_list_alone(carrier: 
 def test_a_silent_acceptance_is_told_by_callbacks(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(fault="accept_and_silence")
     gives_up(carrier, **told(inbox))
-    assert until(inbox.the_end)["CallSid"] == carrier.rings()[0]["sid"]
+    assert wait_until(inbox.the_end)["CallSid"] == carrier.rings()[0]["sid"]
 
 
 def test_an_error_after_acceptance_rings(carrier: Carrier, inbox: Inbox) -> None:
@@ -977,7 +967,7 @@ def test_an_error_after_acceptance_rings(carrier: Carrier, inbox: Inbox) -> None
     with pytest.raises(TwilioRestException) as failure:
         carrier.ring(**told(inbox))
     assert (failure.value.status, failure.value.code) == (500, 20500)
-    assert until(inbox.the_end)["CallStatus"] == "completed"
+    assert wait_until(inbox.the_end)["CallStatus"] == "completed"
     assert len(carrier.sdk.calls.list(to=THEIRS)) == 1
 
 
@@ -1023,7 +1013,7 @@ def test_a_late_acceptance_rings_after_the_caller_gave_up(carrier: Carrier, inbo
     carrier.plan(fault="late_accept", delay_s=2 * PATIENCE_S)
     gives_up(carrier, **told(inbox))
     assert carrier.sdk.calls.list() == []
-    assert until(inbox.the_end)["CallStatus"] == "completed"
+    assert wait_until(inbox.the_end)["CallStatus"] == "completed"
     [ring], [arrival] = carrier.rings(), carrier.requests()
     late = datetime.fromisoformat(ring["accepted_at"]) - datetime.fromisoformat(arrival["at"])
     assert late >= timedelta(seconds=2 * PATIENCE_S)
@@ -1074,7 +1064,7 @@ def test_a_carrier_that_is_down_answers_no_question_and_takes_no_call(
 def test_calls_go_on_while_their_carrier_is_down(carrier: Carrier, inbox: Inbox, kind: str, _status: object) -> None:
     carrier.ring(**told(inbox))
     carrier.down(kind=kind)
-    assert until(inbox.the_end)["CallStatus"] == "completed"
+    assert wait_until(inbox.the_end)["CallStatus"] == "completed"
 
 
 @pytest.mark.parametrize(("kind", "status"), DOWN)
@@ -1112,7 +1102,7 @@ def test_a_carrier_that_hangs_takes_in_and_answers_nothing(carrier: Carrier) -> 
 def test_an_outage_ends_by_itself(carrier: Carrier) -> None:
     carrier.down(kind="503", for_s=0.1)
     assert carrier.get("/outage") == {"kind": "503"}
-    until(lambda: carrier.get("/outage") == {"kind": None})
+    wait_until(lambda: carrier.get("/outage") == {"kind": None})
     assert carrier.ring().status == "queued"
 
 
@@ -1138,10 +1128,10 @@ def test_a_carrier_that_is_gone_refuses_connections_until_it_is_back(carrier: Ca
         except requests.ConnectionError:
             return False
 
-    until(is_back)
+    wait_until(is_back)
     assert [ring["sid"] for ring in carrier.rings()] == [call.sid]
     assert carrier.requests()[-1]["to"] == THEIRS
-    assert until(inbox.the_end)["CallStatus"] == "completed"
+    assert wait_until(inbox.the_end)["CallStatus"] == "completed"
     assert carrier.ring(ANOTHER).status == "queued"
 
 
@@ -1175,7 +1165,7 @@ def test_on_a_clock_that_stands_a_call_ends_in_real_time(start_carrier: Callable
     clock = Clock()
     carrier = start_carrier(now=clock)
     carrier.ended(carrier.ring(**told(inbox)))
-    until(inbox.the_end)
+    wait_until(inbox.the_end)
     assert [status for _, status in inbox.events()] == ["initiated", "ringing", "in-progress", "completed"]
     [ring] = carrier.rings()
     assert {ring[step] for step in ("accepted_at", "rang_at", "ended_at")} == {
@@ -1197,7 +1187,7 @@ def test_calls_that_follow_a_clock_end_when_it_is_moved_past_their_end_and_no_so
     carrier.plan(to=THEIRS, ring_s=0, talk_s=60)
     carrier.plan(to=ANOTHER, ring_s=600)
     short, long = carrier.ring(), carrier.ring(ANOTHER, timeout=600)
-    until(lambda: carrier.is_in(short, "in-progress") and carrier.is_in(long, "ringing"))
+    wait_until(lambda: carrier.is_in(short, "in-progress") and carrier.is_in(long, "ringing"))
     clock.at += timedelta(minutes=2)
     assert carrier.ended(short).duration == "120"
     assert carrier.is_in(long, "ringing")
@@ -1210,7 +1200,7 @@ def test_calls_that_do_not_follow_a_clock_go_on_in_real_time_when_it_is_moved(
     carrier = start_carrier(now=clock, speed=1)
     carrier.plan(to=THEIRS, ring_s=60)
     long = carrier.ring()
-    until(lambda: carrier.is_in(long, "ringing"))
+    wait_until(lambda: carrier.is_in(long, "ringing"))
     clock.at += timedelta(hours=1)
     carrier.plan(to=ANOTHER, ring_s=0.1, talk_s=0)
     carrier.ended(carrier.ring(ANOTHER))
@@ -1222,7 +1212,7 @@ def test_a_clock_that_is_moved_back_holds_no_call_up(start_carrier: Callable[...
     carrier = start_carrier(now=clock)
     carrier.plan(ring_s=2)
     call = carrier.ring()
-    until(lambda: carrier.is_in(call, "ringing"))
+    wait_until(lambda: carrier.is_in(call, "ringing"))
     clock.at -= timedelta(days=1)
     assert carrier.ended(call).duration == "0"
 
@@ -1346,7 +1336,7 @@ def test_a_killed_carrier_forgets_no_call_and_no_request(tmp_path: Path) -> None
         with carrier_process(door, url, state) as carrier:
             carrier.plan(ring_s=FOR_HOURS, times=5)
             call = carrier.ring(timeout=600)
-            until(lambda: carrier.is_in(call, "ringing"))
+            wait_until(lambda: carrier.is_in(call, "ringing"))
             before = carrier.rings(), carrier.requests(), carrier.get("/plans")
         with state.open("a") as file:
             file.write('{"kind":"call","key":"a line that was cut sho')
@@ -1366,7 +1356,7 @@ def test_a_call_goes_on_after_its_carrier_was_killed_and_rings_once(tmp_path: Pa
         with carrier_process(door, url, tmp_path / "carrier.jsonl") as carrier:
             carrier.plan(ring_s=10)
             call = carrier.ring()
-            until(lambda: carrier.is_in(call, "ringing"))
+            wait_until(lambda: carrier.is_in(call, "ringing"))
             [before] = carrier.rings()
         with carrier_process(door, url, tmp_path / "carrier.jsonl") as carrier:
             assert carrier.ended(call).status == "completed"
