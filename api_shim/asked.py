@@ -6,16 +6,13 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from api_shim.errors import invalid_fields
-from api_shim.schemas.fields import FieldError
+from scheduler.lifecycle.etags import is_condition
+from scheduler.wire.fields import FieldError, invalid_fields
+from scheduler.wire.sent import is_idempotency_key
 
 DEFAULT_WAIT_S = 5.0
 LONGEST_WAIT_S = 30.0
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?', re.ASCII | re.IGNORECASE)
-_TAG = r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-_IF_MATCH = re.compile(rf"\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG})*[ \t,]*")
-"""RFC 9110 sections 8.8.3 and 13.1.1; empty elements of the list are read, as section 5.6.1.2 asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +76,7 @@ def if_match(
     """The condition as it was sent. Raises InvalidFields for one that RFC 9110 does not know."""
     sent = request.headers.getlist("if-match")
     condition = ", ".join(sent)
-    if not sent or _IF_MATCH.fullmatch(condition):
+    if not sent or is_condition(condition):
         return condition or None
     error = FieldError(
         field="If-Match",
@@ -95,7 +92,7 @@ IfMatch = Annotated[str | None, Depends(if_match)]
 def _the_one_key(sent: list[str]) -> str | None:
     if not sent:
         return None
-    if len(sent) == 1 and _IDEMPOTENCY_KEY.fullmatch(sent[0]):
+    if len(sent) == 1 and is_idempotency_key(sent[0]):
         return sent[0]
     error = FieldError(
         field="Idempotency-Key",

@@ -7,12 +7,12 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from api_shim.errors import invalid_fields, too_often
+from api_shim.errors import too_often
 from api_shim.house import house
-from api_shim.schemas.fields import FieldError
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
 from scheduler.use_cases.keys import must_have
+from scheduler.wire.fields import FieldError, invalid_fields
 
 READ_INTERVIEWS = "read:interviews"
 WRITE_INTERVIEWS = "write:interviews"

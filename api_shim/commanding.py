@@ -8,12 +8,11 @@ from uuid import UUID
 from fastapi import Depends, Request, Security
 from fastapi.responses import Response
 
-from api_shim import answers, auth, json_body
+from api_shim import answers, auth
 from api_shim.asked import Asked, HowAsked
 from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Asker, asker
-from api_shim.errors import IdempotencyInProgress, invalid_fields
+from api_shim.errors import IdempotencyInProgress
 from api_shim.house import house
-from api_shim.schemas.fields import FieldError
 from scheduler.domain import command as wishes
 from scheduler.domain.command import Command, CommandKind, CommandState
 from scheduler.domain.principal import Principal
@@ -23,6 +22,8 @@ from scheduler.persistence.database import DatabaseAway
 from scheduler.persistence.inbox import StillRunning
 from scheduler.use_cases.submit import Accepted
 from scheduler.use_cases.writes import Sent, Written
+from scheduler.wire.fields import FieldError, invalid_fields
+from scheduler.wire.json_values import canonical
 
 P = ParamSpec("P")
 
@@ -123,7 +124,7 @@ class Sender:
         """Tells this request from any other with the same Idempotency-Key."""
         method, url = self.request.method, self.request.url
         path = f"{url.path}?{url.query}"
-        return fingerprint(method.encode(), path.encode(), json_body.canonical(raw), self.asked.if_match)
+        return fingerprint(method.encode(), path.encode(), canonical(raw), self.asked.if_match)
 
 
 def sender(request: Request, asking: Annotated[Asker, Depends(asker)], asked: HowAsked) -> Sender:

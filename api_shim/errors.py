@@ -1,6 +1,6 @@
 """Which status and which words an error becomes. The one place that knows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -15,12 +15,12 @@ from starlette.routing import Match
 from api_shim.house import house
 from api_shim.rate_limits import Window
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
-from api_shim.schemas.fields import FieldError, field_errors
 from scheduler.carriers.interface import NotACallback
 from scheduler.domain import refusals
 from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
 from scheduler.persistence.database import DatabaseAway
+from scheduler.wire.fields import field_errors, invalid_fields
 
 STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.InvalidRequest.__name__: HTTPStatus.BAD_REQUEST,
@@ -113,22 +113,6 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
             return _answer(request, status, code, message, headers=headers)
     message = "Something failed here that should not have; it is logged under this traceId."
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", message)
-
-
-def refuse_any(fields: Iterable[FieldError]) -> None:
-    """Raises InvalidFields when anything is wrong."""
-    wrong = list(fields)
-    if wrong:
-        raise invalid_fields(wrong)
-
-
-def invalid_fields(fields: Sequence[FieldError]) -> refusals.InvalidFields:
-    """The refusal that names each field, what is wrong with it, and what to change."""
-    shown = ", ".join(dict.fromkeys(each.field for each in fields if each.field))
-    return refusals.InvalidFields(
-        f"Some fields are not as they must be: {shown}." if shown else None,
-        fields=[each.model_dump() for each in fields],
-    )
 
 
 def refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:

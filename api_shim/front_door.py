@@ -14,10 +14,10 @@ from api_shim.errors import BodyTooLarge
 from api_shim.rate_limits import Standing
 from scheduler.clock import monotonic
 from scheduler.logs import log
+from scheduler.wire.json_values import LARGEST_BODY
 
 _log = log(__name__)
-MAX_BODY = 64 * 1024
-_DRAINED = 16 * MAX_BODY
+_DRAINED = 16 * LARGEST_BODY
 _DRAINED_FOR_S = 2.0
 _ALIAS = "/v1"
 
@@ -44,7 +44,7 @@ class FrontDoor:
 
     async def _admit(self, visit: "_Visit") -> None:
         try:
-            if visit.announced > MAX_BODY:
+            if visit.announced > LARGEST_BODY:
                 await visit.refuse(BodyTooLarge())
                 return
             await self._app(visit.scope, visit.receive, visit.send)
@@ -77,7 +77,7 @@ class _Visit:
         """Counts the bytes as they come: who announces no length, or a wrong one, gets no further either."""
         message = await self._receive()
         self._received += len(message.get("body", b""))
-        if self._received > MAX_BODY:
+        if self._received > LARGEST_BODY:
             await self._drain(message)
             raise BodyTooLarge
         return message

@@ -1,7 +1,6 @@
 """Is the body JSON that can be kept as it is? Read more strictly than the library does, and once."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -10,11 +9,10 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api_shim.errors import MalformedJson, WrongContentType, invalid_fields
-from api_shim.schemas.fields import FieldError, unknown_field
+from api_shim.errors import MalformedJson, WrongContentType
+from scheduler.wire.fields import FieldError, invalid_fields, refuse_any, unknown_field
+from scheduler.wire.json_values import unstorable
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-"""PostgreSQL keeps neither, in any text."""
 _JSON = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 
@@ -84,20 +82,13 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
         raise _malformed("a number has too many digits", 0) from None
 
 
-def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
-    """The same bytes for the same JSON, however it was spaced and ordered."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
 def _read(request: Request, body: bytes) -> dict[str, Any]:
     if not _JSON.fullmatch(request.headers.get("content-type", "")):
         raise WrongContentType
     value = parse(body)
     if not isinstance(value, dict):
         raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
-    unstorable = list(_unstorable(value, ""))
-    if unstorable:
-        raise invalid_fields(unstorable)
+    refuse_any(unstorable(value))
     return value
 
 
@@ -123,22 +114,3 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(read) != len(pairs):
         raise _OnlyOurs("a name stands twice in one object")
     return read
-
-
-def _unstorable(value: Any, place: str) -> list[FieldError]:  # noqa: ANN401 - JSON
-    match value:
-        case str() if _UNSTORABLE.search(value):
-            return [_error(place, "INVALID_CHARACTER", "Remove the NUL character or the half of a surrogate pair.")]
-        case float() if not math.isfinite(value):
-            return [_error(place, "INVALID_VALUE", "This number is too large.")]
-        case list():
-            return [error for index, each in enumerate(value) for error in _unstorable(each, f"{place}.{index}")]
-        case dict():
-            names = [error for name in value for error in _unstorable(name, place)]
-            return names + [error for name, each in value.items() for error in _unstorable(each, f"{place}.{name}")]
-    return []
-
-
-def _error(place: str, code: str, message: str) -> FieldError:
-    field = place.removeprefix(".").encode("ascii", "backslashreplace").decode()
-    return FieldError(field=field, code=code, message=message)

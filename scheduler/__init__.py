@@ -10,6 +10,7 @@ An attempt's story has seven stops, one module each:
     settle   scheduler.use_cases.settle   Settle.round        what nobody speaks of is asked for, or given up
     explain  scheduler.use_cases.explain  Explain.interview   what it waits for, and what happened so far
 
-Imports run one way: api_shim, workers -> assembly -> use_cases -> persistence, carriers -> lifecycle -> timing ->
-domain. lifecycle, timing and domain touch neither network, database, clock nor environment. `make check` keeps it so.
+Imports run one way: api_shim, workers -> assembly -> use_cases -> persistence, carriers, wire -> lifecycle ->
+timing -> domain. lifecycle, timing and domain touch neither network, database, clock nor environment. `make check`
+keeps it so.
 """

@@ -22,6 +22,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.jobs import Jobs
 from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.messages import Messages
 from scheduler.use_cases.owners import Invitations, Owners
 from scheduler.use_cases.purge import Purge
 from scheduler.use_cases.records import Records
@@ -57,6 +58,7 @@ class Workshop:
 
     database: Database
     now: Now
+    messages: Messages
     apply: Apply
     hear: Hear
     settle: Settle
@@ -107,6 +109,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
     return Workshop(
         database=database,
         now=now,
+        messages=Messages(Keys(database, hasher, now), Submit(database, bell, now)),
         apply=Apply(database, bell, hasher, consequences, policy, now),
         hear=Hear(database, bell, TwilioCallbacks(account), consequences, now),
         settle=Settle(database, TwilioDesk(account, policy), ours, consequences, policy, now),

@@ -1,12 +1,15 @@
 """Every task: it reads its message, calls one verb, and is done. Ids travel, state does not."""
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from celery import Task
+from celery.exceptions import Reject
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+from celery.worker.request import Request
 
 from scheduler import assembly
 from scheduler.assembly import Workshop
@@ -46,10 +49,35 @@ class QuietTask(Task):  # type: ignore[misc]
     def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the message holds
         try:
             super().__call__(*args, **kwargs)
+        except Reject:
+            raise
         except DatabaseAway:
             _log.warning("the database is away; the clock rings again", task=self.name)
         except Exception:  # noqa: BLE001 - logged by kind and place; its text stays here
             _log.exception("a task failed; the clock rings again", task=self.name)
+
+
+class _Unshown(Request):  # type: ignore[misc]
+    """A message whose contents no event and no question to the worker shows, and so no Flower."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Celery makes it
+        super().__init__(*args, **kwargs)
+        self._argsrepr = self._kwargsrepr = "..."
+
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - asked for either way, it shows the same
+        return dict(super().info(safe=True))
+
+
+class _MessageTask(QuietTask):
+    """A task whose message is a command itself: it is acknowledged when its row is committed."""
+
+    Request = _Unshown
+    acks_late = True
+    typing = False
+
+
+_TRY_AGAIN_AFTER_S = 1.0
+_nobody_calls = threading.Event()
 
 
 def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
@@ -66,6 +94,16 @@ def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
 @app.task(name=names.APPLY, base=QuietTask)  # type: ignore[untyped-decorator]
 def apply(command_ids: list[str]) -> None:
     _each(command_ids, workshop().apply.command)
+
+
+@app.task(name=names.SUBMIT, base=_MessageTask)  # type: ignore[untyped-decorator]
+def submit(*_: Any, **message: Any) -> None:  # noqa: ANN401 - whatever the message holds
+    try:
+        workshop().messages.take(message)
+    except DatabaseAway:
+        # Nobody rings for it: it goes back into the queue, and not faster than a database can come back.
+        _nobody_calls.wait(_TRY_AGAIN_AFTER_S)
+        raise Reject(requeue=True) from None
 
 
 @app.task(name=names.DIAL, base=QuietTask)  # type: ignore[untyped-decorator]

@@ -11,15 +11,16 @@ from api_shim.addresses import AskedSlice, AttemptId, InterviewId
 from api_shim.asked import IfMatch
 from api_shim.auth import InterviewReader
 from api_shim.commanding import FromWriter
-from api_shim.errors import refuse_any
 from api_shim.house import house
 from api_shim.openapi import ETAG, command_answers, error_answers
-from api_shim.schemas.call_attempts import CALLS, MOVES, CallMove, CallRequest
+from api_shim.schemas.examples import CALLS, MOVES
 from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
 from api_shim.schemas.interview import AttemptAnswer, AttemptsAnswer, AttemptView, attempt_page
 from scheduler.domain import refusals
 from scheduler.domain.command import DeleteAttempt
 from scheduler.use_cases.explain import etag_of
+from scheduler.wire.call_attempts import CallMove, CallRequest
+from scheduler.wire.fields import refuse_any
 
 _ALL = "/interviews/{interviewId}/call-attempts"
 _ONE = _ALL + "/{attemptId}"

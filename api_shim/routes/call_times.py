@@ -7,10 +7,10 @@ from fastapi.responses import JSONResponse
 
 from api_shim import answers, json_body
 from api_shim.auth import InterviewReader
-from api_shim.errors import refuse_any
 from api_shim.house import house
 from api_shim.openapi import error_answers
 from api_shim.schemas.call_times import QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
+from scheduler.wire.fields import refuse_any
 
 router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
 

@@ -11,7 +11,6 @@ from api_shim import answers, json_body
 from api_shim.addresses import AskedSlice, CandidateId
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Asker, asker
 from api_shim.commanding import Sender, sender
-from api_shim.errors import refuse_any
 from api_shim.house import house
 from api_shim.openapi import error_answers, written_answers
 from api_shim.schemas.candidate import (
@@ -28,6 +27,7 @@ from api_shim.schemas.envelope import DoneAnswer
 from scheduler.domain import refusals
 from scheduler.domain.candidate import CandidateStatus
 from scheduler.domain.command import CommandKind
+from scheduler.wire.fields import refuse_any
 
 _ALL = "/candidates"
 _ONE = _ALL + "/{candidateId}"

@@ -13,9 +13,10 @@ from api_shim import answers
 from api_shim.errors import SchemaNotReady
 from api_shim.house import house
 from api_shim.openapi import error_answers
-from api_shim.schemas.envelope import Answer, Wire
+from api_shim.schemas.envelope import Answer
 from scheduler.use_cases.backlog import Commands
 from scheduler.use_cases.explain import Carrier, Waiting
+from scheduler.wire.base import Wire
 
 router = APIRouter(tags=["health"])
 

@@ -11,16 +11,17 @@ from api_shim import answers, json_body
 from api_shim.addresses import AskedSlice, InterviewId
 from api_shim.auth import InterviewReader
 from api_shim.commanding import FromDeleter, FromWriter
-from api_shim.errors import refuse_any
 from api_shim.house import house
 from api_shim.openapi import command_answers, error_answers
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
+from api_shim.schemas.examples import CHANGES
 from api_shim.schemas.interview import InterviewAnswer, InterviewPage, InterviewsAnswer, InterviewView
-from api_shim.schemas.update_interview import CHANGES, InterviewChange
 from scheduler.domain import refusals
 from scheduler.domain.command import DeleteInterview
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
+from scheduler.wire.fields import refuse_any
+from scheduler.wire.interviews import InterviewChange
 
 _ALL = "/interviews"
 _ONE = _ALL + "/{interviewId}"

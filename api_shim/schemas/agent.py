@@ -9,10 +9,11 @@ from fastapi.openapi.models import Example
 from pydantic import Field, StringConstraints
 
 from api_shim.schemas.cefr import CefrLevel
-from api_shim.schemas.envelope import Answer, Page, Wire
-from api_shim.schemas.sent import Metadata, Strict, left_out, named
+from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent, PhoneNumber
 from scheduler.domain.record import Changes
+from scheduler.wire.base import Wire
+from scheduler.wire.sent import Metadata, Strict, left_out, named
 
 _DETAILS = ("questions", "instructions", "voice_id", "cefr_level")
 

@@ -8,12 +8,13 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, ErrorView, Wire
-from api_shim.schemas.fields import FieldError
+from api_shim.schemas.envelope import Answer, ErrorView
 from api_shim.schemas.interview import ScheduleView
-from api_shim.schemas.sent import A_TIME, PhoneNumber, Strict, ZoneName
 from scheduler.domain.explanation import CallTimeAnswer, CallTimeQuestion
 from scheduler.domain.schedule import ScheduleWarning
+from scheduler.wire.base import Wire
+from scheduler.wire.fields import FieldError
+from scheduler.wire.sent import A_TIME, PhoneNumber, Strict, ZoneName
 
 
 class CallTimeRequest(Strict):

@@ -8,9 +8,12 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, Page, Wire
-from api_shim.schemas.fields import FieldError
-from api_shim.schemas.sent import (
+from api_shim.schemas.envelope import Answer, Page
+from scheduler.domain.candidate import Candidate, CandidateStatus, NewCandidate
+from scheduler.domain.record import Changes
+from scheduler.wire.base import Wire
+from scheduler.wire.fields import FieldError
+from scheduler.wire.sent import (
     Day,
     Email,
     Metadata,
@@ -21,8 +24,6 @@ from api_shim.schemas.sent import (
     left_out,
     named,
 )
-from scheduler.domain.candidate import Candidate, CandidateStatus, NewCandidate
-from scheduler.domain.record import Changes
 
 _CONSENT = "The last day on which this person may be called; in the future."
 _ZONE = "IANA name; decides over the phone number's zones."

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, Wire
+from api_shim.schemas.envelope import Answer
 from scheduler.domain.command import CommandKind, CommandState
+from scheduler.wire.base import Wire
 
 
 class WaitingView(Wire):

@@ -8,12 +8,13 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field, StrictBool, StringConstraints, WithJsonSchema
 
-from api_shim.schemas.envelope import Answer, Page, Wire
-from api_shim.schemas.sent import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
+from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Weekday
 from scheduler.domain.record import Changes
 from scheduler.lifecycle.retry_texts import MOST_DELAYS, MOST_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
+from scheduler.wire.base import Wire
+from scheduler.wire.sent import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
 
 _PROFILE = ("description", "website", "industry", "size", "location")
 _OWNER = (

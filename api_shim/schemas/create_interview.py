@@ -5,14 +5,15 @@ from datetime import date
 from uuid import UUID
 
 from fastapi.openapi.models import Example
-from pydantic import Field, StrictBool
+from pydantic import Field
 
 from api_shim.schemas.agent import AgentRequest
-from api_shim.schemas.fields import FieldError
 from api_shim.schemas.job import MOST_SKILLS, JobRequest
-from api_shim.schemas.sent import Day, Email, MayNameATime, Metadata, Name, PhoneNumber, Strict, ZoneName
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview
+from scheduler.wire.fields import FieldError
+from scheduler.wire.interviews import InterviewTerms
+from scheduler.wire.sent import Day, Email, Name, PhoneNumber, Strict, ZoneName
 
 
 class InlineCandidate(Strict):
@@ -41,7 +42,7 @@ class InlineCandidate(Strict):
         )
 
 
-class InterviewRequest(MayNameATime):
+class InterviewRequest(InterviewTerms):
     """An interview: with whom, by which agent, about which job, and when. Without a time: as soon as allowed.
 
     `candidate`, `agent` and `job` are made with the interview, and stay; or nothing is made.
@@ -51,19 +52,9 @@ class InterviewRequest(MayNameATime):
     candidate: InlineCandidate | None = Field(None, description="A new candidate; or send `candidateId`.")
     agent_id: UUID | None = Field(None, description="An agent of the company; or send `agent`.")
     agent: AgentRequest | None = Field(None, description="A new agent; or send `agentId`.")
-    job_id: UUID | None = Field(
-        None,
-        description="A job that the candidate is assigned to, OPEN or CLOSED; somebody new is assigned to it. An agent"
-        " of focus GENERIC needs none. Any other takes the candidate's one OPEN job when none is named.",
-    )
     job: JobRequest | None = Field(
         None,
         description="A new job, which the candidate is assigned to; both lists of skills have at most 10 together.",
-    )
-    expires_at: str | None = Field(None, description="After this nobody is called; default 7 days after due.")
-    is_test: StrictBool = Field(False, description="Checked like any other and completed at once; nobody rings.")
-    metadata: Metadata = Field(
-        default_factory=dict, description="At most 10 KB, 5 levels, 50 keys.", examples=[{"ref": "A-17"}]
     )
 
     def contradictions(self) -> Iterator[FieldError]:

@@ -4,21 +4,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from scheduler.domain.listing import Listed
+from scheduler.wire.base import Wire
 
 T = TypeVar("T")
 V = TypeVar("V")
-
-
-class Wire(BaseModel):
-    """camelCase on the wire, snake_case inside."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
-    )
 
 
 class ErrorView(Wire):

@@ -7,12 +7,13 @@ from uuid import UUID
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-from api_shim.schemas.envelope import Answer, Wire
+from api_shim.schemas.envelope import Answer
 from api_shim.schemas.interview import ScheduleView
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.call import Rank
 from scheduler.domain.explanation import Block, Explanation, Happening, Rule
 from scheduler.domain.schedule import ScheduleWarning
+from scheduler.wire.base import Wire
 
 
 class BlockView(Wire):

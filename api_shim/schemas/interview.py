@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, Page, Wire
+from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.agent import AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus, InterviewStory
@@ -16,6 +16,7 @@ from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 from scheduler.use_cases.explain import waits_for
+from scheduler.wire.base import Wire
 
 
 class ScheduleView(Wire):

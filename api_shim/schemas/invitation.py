@@ -6,9 +6,10 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import AfterValidator, Field
 
-from api_shim.schemas.envelope import Answer, Wire
-from api_shim.schemas.sent import Name, Strict, printable
+from api_shim.schemas.envelope import Answer
 from scheduler.domain.owner import Owner
+from scheduler.wire.base import Wire
+from scheduler.wire.sent import Name, Strict, printable
 
 _TOKEN = "GmVPfYh4ZQb0Wc9rT2uS7kXJ1aD5nE8oL3iR6vK0yMw"  # noqa: S105 - an example
 

@@ -9,10 +9,11 @@ from fastapi.openapi.models import Example
 from pydantic import Field, StringConstraints, field_validator
 
 from api_shim.schemas.cefr import CefrLevel
-from api_shim.schemas.envelope import Answer, Page, Wire
-from api_shim.schemas.sent import CountryCode, Metadata, Strict, left_out, named
+from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.job import Job, JobStatus, NewJob
 from scheduler.domain.record import Changes
+from scheduler.wire.base import Wire
+from scheduler.wire.sent import CountryCode, Metadata, Strict, left_out, named
 
 MOST_SKILLS = 10
 _DETAILS = (

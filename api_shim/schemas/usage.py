@@ -8,9 +8,10 @@ from uuid import UUID
 
 from pydantic import Field, WithJsonSchema
 
-from api_shim.schemas.envelope import Answer, Wire
+from api_shim.schemas.envelope import Answer
 from scheduler.domain.usage import BillingSystem, Bucket, CompanyUsage
 from scheduler.lifecycle.pricing import merged, minutes_shown
+from scheduler.wire.base import Wire
 
 Minutes = Annotated[float, Field(description="To one decimal, of exact seconds.", examples=[12.5])]
 Credits = Annotated[float, Field(description="Exact to a millionth.", examples=[4.25])]

@@ -19,7 +19,7 @@ USED_EVERY = timedelta(minutes=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A key whose secret somebody has; whether it may be used is for the caller to decide."""
+    """A key whose secret or id somebody has; whether it may be used is for the caller to decide."""
 
     key: Key
     company_deleted: bool
@@ -113,6 +113,14 @@ class Keys:
     def by_hash(self, key_hash: bytes) -> Found | None:
         """The one thing that PostgreSQL tells of keys to whoever has no principal yet."""
         row = self._connection.execute(_BY_HASH, {"hash": key_hash}).one_or_none()
+        return None if row is None else Found(key=_key(row), company_deleted=row.company_deleted)
+
+    def by_id(self, key_id: UUID) -> Found | None:
+        row = self._connection.execute(
+            _THOSE.add_columns(companies.c.deleted_at.is_not(None).label("company_deleted"))
+            .outerjoin_from(api_keys, companies, companies.c.id == api_keys.c.company_id)
+            .where(api_keys.c.id == key_id)
+        ).one_or_none()
         return None if row is None else Found(key=_key(row), company_deleted=row.company_deleted)
 
     def named(self, ids: Iterable[UUID]) -> list[NamedKey]:

@@ -5,6 +5,8 @@ from typing import Protocol
 from uuid import UUID
 
 APPLY = "commands.apply"
+SUBMIT = "commands.submit"
+"""The one message that is more than a hint: a command itself. Nobody here rings it."""
 DIAL = "attempts.dial"
 SETTLE = "attempts.settle"
 HEAR = "carrier.hear"
@@ -15,6 +17,7 @@ ERASE = "companies.erase"
 
 QUEUES = {
     APPLY: "intake",
+    SUBMIT: "intake",
     DIAL: "dial",
     HEAR: "callbacks",
     **dict.fromkeys((SETTLE, RERESOLVE, INVITE, PURGE, ERASE), "maintenance"),

@@ -23,7 +23,7 @@ from scheduler.domain.refusals import (
 )
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database, Stores
-from scheduler.persistence.keys import USED_EVERY
+from scheduler.persistence.keys import USED_EVERY, Found
 from scheduler.use_cases.submit import there
 
 PREFIX = "sk_live_"
@@ -59,7 +59,17 @@ class Keys:
         if not is_well_formed(secret):
             raise InvalidApiKey
         with self._database.transaction() as stores:
-            found = stores.keys.by_hash(self._hasher.key(secret))
+            return self._usable(stores.keys.by_hash(self._hasher.key(secret)))
+
+    def of_id(self, key_id: UUID) -> Key:
+        """The key of this id, if it opens anything: for whoever is trusted to name one and has no secret.
+
+        Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
+        """
+        with self._database.transaction() as stores:
+            return self._usable(stores.keys.by_id(key_id))
+
+    def _usable(self, found: Found | None) -> Key:
         if found is None or found.company_deleted:
             raise InvalidApiKey
         key = found.key

@@ -10,6 +10,7 @@ from scheduler.domain.command import (
     KIND_OF,
     Answer,
     Command,
+    CommandKind,
     CreateInterview,
     DeleteAttempt,
     Request,
@@ -94,6 +95,26 @@ class Submit:
         if accepted.command.applied_at is None:
             self._bell.ring(tasks.APPLY, [accepted.command.id])
         return accepted
+
+    def refuse(
+        self, principal: Principal, kind: CommandKind, refused: Refused, *, idempotency_key: str, request_hash: bytes
+    ) -> None:
+        """Keep that it was refused, where nobody waits for an answer. Raises IdempotencyKeyReused, DatabaseAway."""
+        with self._database.transaction(principal) as stores:
+            now = self._now()
+            command = Command(
+                id=uuid4(),
+                kind=kind,
+                principal_id=principal.id,
+                key_id=principal.key_id,
+                company_id=principal.company_id,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash,
+                received_at=now,
+                applied_at=now,
+                answer=Answer(refusal=refusal_of(refused)),
+            )
+            _accept(stores, command)
 
     def find(self, principal: Principal, reference: str) -> Command:
         """A command of this principal, by its id or its idempotency key.

@@ -145,8 +145,8 @@ class WholeSystem:
 
 
 @contextmanager
-def running_system(home: Path, **variables: str) -> Iterator[WholeSystem]:
-    settings = Settings(database_url=None, redis_url=None, twilio_account_sid="")
+def running_system(home: Path, settings: Settings | None = None, **variables: str) -> Iterator[WholeSystem]:
+    settings = settings or Settings(database_url=None, redis_url=None, twilio_account_sid="")
     offset = (STARTS_AT - datetime.now(UTC)).total_seconds()
     options = Options(home=home, clock_offset_s=offset, variables={**SCALED, **variables})
     with System(options, settings, print) as system:

@@ -3,10 +3,8 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi.openapi.models import Example
-
-from api_shim.schemas.sent import A_TIME, MayNameATime, Strict
 from scheduler.domain.command import InvokeAttempt, RescheduleAttempt
+from scheduler.wire.sent import A_TIME, MayNameATime, Strict
 
 
 class CallRequest(MayNameATime):
@@ -25,18 +23,3 @@ class CallMove(Strict):
         return RescheduleAttempt(
             interview_id=interview_id, attempt_id=attempt_id, scheduled_at=self.scheduled_at, if_match=if_match
         )
-
-
-CALLS: dict[str, Example] = {
-    "as soon as allowed": {"summary": "Now, or at the next opening", "value": {}},
-    "at a time": {
-        "summary": "At nine in the morning on a clock that is 10:30 ahead of UTC",
-        "value": {"scheduledAt": "2026-04-02T09:00:00+10:30"},
-    },
-}
-MOVES: dict[str, Example] = {
-    "to a time": {
-        "summary": "To nine in the morning on a clock that is 10:30 ahead of UTC",
-        "value": {"scheduledAt": "2026-04-02T09:00:00+10:30"},
-    },
-}

@@ -8,16 +8,17 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from api_shim.schemas.envelope import Wire
-from api_shim.schemas.fields import OURS, FieldError
 from scheduler.domain.record import Changes
 from scheduler.lifecycle import email_addresses
 from scheduler.lifecycle.metadata import fault
 from scheduler.lifecycle.shown_names import is_printable
 from scheduler.timing import callee_zones
+from scheduler.wire.base import Wire
+from scheduler.wire.fields import OURS, FieldError
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -72,6 +73,11 @@ def _a_country(code: str) -> str:
     if not callee_zones.is_country(code):
         raise _not("invalid_country", "This must be a country's two-letter code (ISO 3166), such as SK.")
     return code
+
+
+def is_idempotency_key(text: str) -> bool:
+    """1 to 255 printable ASCII characters."""
+    return _IDEMPOTENCY_KEY.fullmatch(text) is not None
 
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]

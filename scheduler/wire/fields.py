@@ -1,9 +1,11 @@
 """What is wrong with which field, and what to change; never with the value that was sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
+
+from scheduler.domain import refusals
 
 _LONGEST_NAME = 128
 _WHERE = frozenset({"body", "path", "query", "header"})
@@ -38,6 +40,22 @@ class FieldError(BaseModel):
     field: str
     code: str
     message: str
+
+
+def refuse_any(fields: Iterable[FieldError]) -> None:
+    """Raises InvalidFields when anything is wrong."""
+    wrong = list(fields)
+    if wrong:
+        raise invalid_fields(wrong)
+
+
+def invalid_fields(fields: Sequence[FieldError]) -> refusals.InvalidFields:
+    """The refusal that names each field, what is wrong with it, and what to change."""
+    shown = ", ".join(dict.fromkeys(each.field for each in fields if each.field))
+    return refusals.InvalidFields(
+        f"Some fields are not as they must be: {shown}." if shown else None,
+        fields=[each.model_dump() for each in fields],
+    )
 
 
 def unknown_field(name: str) -> FieldError:

@@ -1,0 +1,106 @@
+"""What a command's message may hold: what address, headers and body say over HTTP, and everybody by id alone."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Protocol
+from uuid import UUID
+
+from pydantic import AfterValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+from scheduler.domain import command as wishes
+from scheduler.domain.command import CommandKind
+from scheduler.lifecycle.etags import is_condition
+from scheduler.wire.call_attempts import CallMove, CallRequest
+from scheduler.wire.fields import OURS, field_errors, invalid_fields, refuse_any
+from scheduler.wire.interviews import InterviewChange, InterviewOfKnown
+from scheduler.wire.json_values import unstorable
+from scheduler.wire.sent import MayNameATime, Strict
+
+
+def _condition(if_match: str) -> str:
+    if not is_condition(if_match):
+        message = 'Send * or ETags in their quotes, with commas between them, such as "12".'
+        raise PydanticCustomError(OURS + "invalid_if_match", message)
+    return if_match
+
+
+class _OfCompany(Strict):
+    company_id: UUID | None = None
+    """Required with an ATS key; a regular key has its own."""
+
+
+class _OfInterview(_OfCompany):
+    interview_id: UUID
+
+
+class _OfAttempt(_OfInterview):
+    attempt_id: UUID
+    if_match: Annotated[str, AfterValidator(_condition)] | None = None
+
+
+class Message(Protocol):
+    """A message's body once it was read."""
+
+    @property
+    def company_id(self) -> UUID | None: ...
+
+    def wish(self) -> wishes.Request:
+        """What it asks for."""
+        ...
+
+
+class _CreateInterview(InterviewOfKnown, _OfCompany):
+    def wish(self) -> wishes.Request:
+        return self.to_command()
+
+
+class _UpdateInterview(InterviewChange, _OfInterview):
+    def wish(self) -> wishes.Request:
+        return self.to_command(self.interview_id)
+
+
+class _DeleteInterview(_OfInterview):
+    def wish(self) -> wishes.Request:
+        return wishes.DeleteInterview(interview_id=self.interview_id)
+
+
+class _InvokeAttempt(CallRequest, _OfInterview):
+    def wish(self) -> wishes.Request:
+        return self.to_command(self.interview_id)
+
+
+class _RescheduleAttempt(CallMove, _OfAttempt):
+    def wish(self) -> wishes.Request:
+        return self.to_command(self.interview_id, self.attempt_id, self.if_match)
+
+
+class _DeleteAttempt(_OfAttempt):
+    def wish(self) -> wishes.Request:
+        return wishes.DeleteAttempt(interview_id=self.interview_id, attempt_id=self.attempt_id, if_match=self.if_match)
+
+
+_BODIES: Mapping[
+    CommandKind,
+    type[_CreateInterview | _UpdateInterview | _DeleteInterview | _InvokeAttempt | _RescheduleAttempt | _DeleteAttempt],
+] = {
+    CommandKind.CREATE_INTERVIEW: _CreateInterview,
+    CommandKind.UPDATE_INTERVIEW: _UpdateInterview,
+    CommandKind.DELETE_INTERVIEW: _DeleteInterview,
+    CommandKind.INVOKE_ATTEMPT: _InvokeAttempt,
+    CommandKind.RESCHEDULE_ATTEMPT: _RescheduleAttempt,
+    CommandKind.DELETE_ATTEMPT: _DeleteAttempt,
+}
+KINDS = frozenset(_BODIES)
+"""What a message may ask for; every other write goes over HTTP."""
+
+
+def read(kind: CommandKind, body: Any) -> Message:  # noqa: ANN401 - whatever the message holds
+    """The body of a message of one of `KINDS`. Raises InvalidFields."""
+    refuse_any(unstorable(body))
+    try:
+        message = _BODIES[kind].model_validate(body)
+    except ValidationError as error:
+        raise invalid_fields(field_errors(error.errors())) from None
+    if isinstance(message, MayNameATime):
+        refuse_any(message.contradictions())
+    return message

@@ -1,0 +1,200 @@
+"""Commands as Celery messages, sent as the README shows, through a Redis with the users that the README gives."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+import requests
+from celery import Celery
+from pydantic import SecretStr
+
+from scheduler.embedded import EmbeddedValkey
+from scheduler.settings import Settings
+from tests.acceptance.conftest import WholeSystem, running_system
+from tests.conftest import wait_until
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+NUMBER = "+421915000031"
+CANARY = "Kanarienvogel"
+
+
+def _users(url: str) -> tuple[str, str]:
+    """Where Duecall and the sender connect, once the server has the README's users."""
+    [lines] = re.findall(r"^```\n((?:ACL .*\n)+)```", README, re.MULTILINE)
+    with redis.Redis.from_url(url) as operator:
+        for line in lines.splitlines():
+            operator.execute_command(*line.split(" "))
+    server = re.sub(r"//.*@", "//{}@", url)
+    return server.format("duecall:a-long-secret"), server.format("duecall-sender:another-long-secret")
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield _users(server.url)
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def whole(urls: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
+    ours, _ = urls
+    settings = Settings(database_url=None, redis_url=SecretStr(ours), twilio_account_sid="")
+    with running_system(tmp_path_factory.mktemp("a home"), settings) as whole:
+        whole.raise_limits()
+        yield whole
+
+
+class Sender:
+    """A backend that speaks Celery and has the id of a key, not its secret."""
+
+    def __init__(self, url: str, whole: WholeSystem) -> None:
+        self._celery = Celery(broker=url, set_as_current=False)
+        self._celery.conf.broker_transport_options = {"global_keyprefix": "duecall:"}
+        self._whole = whole
+        key = whole.rows("SELECT id FROM api_keys WHERE kind = 'REGULAR'")
+        self.key_id = str(key[0][0])
+
+    def send(self, kind: str, body: dict[str, Any], **changes: Any) -> str:
+        reference = str(uuid4())
+        message = {"apiKeyId": self.key_id, "idempotencyKey": reference, "kind": kind, "body": body, **changes}
+        self._celery.send_task("commands.submit", kwargs=message, queue="intake", ignore_result=True)
+        return str(message["idempotencyKey"])
+
+    def told(self, reference: str) -> dict[str, Any]:
+        """What became of it, once something has."""
+
+        def look() -> dict[str, Any]:
+            self._whole.system.look()
+            answer = self._whole.client.get(f"/commands/{reference}").json()
+            command: dict[str, Any] = answer["data"] or {}
+            return command if command.get("status") == "APPLIED" else {}
+
+        return wait_until(look, says="the message is answered")
+
+    def result(self, kind: str, body: dict[str, Any], status: int) -> Any:
+        command = self.told(self.send(kind, body))
+        assert (command["kind"], command["statusCode"]) == (kind, status), command
+        return command["result"]
+
+
+@pytest.fixture(scope="module")
+def sender(urls: tuple[str, str], whole: WholeSystem) -> Sender:
+    return Sender(urls[1], whole)
+
+
+@pytest.fixture
+def candidate_id(whole: WholeSystem) -> str:
+    body = {"firstName": "Ferdinand", "lastName": "Canary", "gdprExpiryDate": "2030-01-01", "phoneNumber": NUMBER}
+    made = whole.client.send("POST", "/candidates", body)
+    assert made.status_code == 201, made.text
+    return str(made.json()["data"]["id"])
+
+
+def _interview(whole: WholeSystem, sender: Sender, candidate_id: str, **more: Any) -> dict[str, Any]:
+    body = {"candidateId": candidate_id, "agentId": whole.running.agentId, **more}
+    made: dict[str, Any] = sender.result("create_interview", body, 201)
+    return made
+
+
+def test_each_command_is_done_and_answered_where_the_readme_says(
+    whole: WholeSystem, sender: Sender, candidate_id: str
+) -> None:
+    later = whole.in_seconds(3600)
+    made = _interview(whole, sender, candidate_id, scheduledAt=later, metadata={"ref": "A-17"})
+    assert made["metadata"] == {"ref": "A-17"}
+    [attempt] = made["callAttempts"]
+    of_interview = {"interviewId": made["id"]}
+    of_attempt = of_interview | {"attemptId": attempt["id"]}
+    stale = sender.result("reschedule_attempt", of_attempt | {"scheduledAt": later, "ifMatch": '"99"'}, 412)
+    assert stale["code"] == "PRECONDITION_FAILED"
+    moved = whole.in_seconds(5400)
+    assert sender.result("reschedule_attempt", of_attempt | {"scheduledAt": moved}, 204) is None
+    assert whole.client.attempts(made["id"])[0]["scheduledAt"].startswith(moved.removesuffix("Z"))
+    changed = sender.result("update_interview", of_interview | {"metadata": {"ref": "A-18"}}, 200)
+    assert changed["metadata"] == {"ref": "A-18"}
+    assert sender.result("delete_attempt", of_attempt, 204) is None
+    again = sender.result("invoke_attempt", of_interview | {"scheduledAt": later}, 201)
+    assert [each["id"] for each in whole.client.attempts(made["id"])] == [again["id"]]
+    assert sender.result("delete_interview", of_interview, 200) is True
+    assert whole.client.get(f"/interviews/{made['id']}").status_code == 404
+
+
+def test_the_phone_of_a_submitted_interview_rings_once_however_often_the_message_came(
+    whole: WholeSystem, sender: Sender, candidate_id: str
+) -> None:
+    body = {"candidateId": candidate_id, "agentId": whole.running.agentId}
+    reference = sender.send("create_interview", body)
+    for _ in range(5):
+        sender.send("create_interview", body, idempotencyKey=reference)
+    interview_id = sender.told(reference)["result"]["id"]
+    whole.wait_until(
+        lambda: whole.client.attempts(interview_id)[0]["status"] == "COMPLETED", seconds=30, says="the call was made"
+    )
+    assert len(whole.client.rings_of(NUMBER)) == 1
+    assert whole.rows("SELECT count(*) FROM interviews WHERE deleted_at IS NULL") == [(1,)]
+
+
+def test_what_is_wrong_is_told_at_the_same_address(whole: WholeSystem, sender: Sender, candidate_id: str) -> None:
+    inline = {"firstName": CANARY, "lastName": "x", "gdprExpiryDate": "2030-01-01", "phoneNumber": NUMBER}
+    refused = sender.result("create_interview", {"candidate": inline, "agentId": whole.running.agentId}, 400)
+    told = {(each["field"], each["code"]) for each in refused["details"]["fields"]}
+    assert told == {("candidate", "UNKNOWN_FIELD"), ("candidateId", "MISSING_FIELD")}
+    assert sender.result("delete_interview", {"interviewId": str(uuid4())}, 404)["code"] == "RESOURCE_NOT_FOUND"
+
+
+def test_neither_flower_nor_a_log_shows_what_a_message_holds(
+    whole: WholeSystem, sender: Sender, candidate_id: str
+) -> None:
+    sender.told(sender.send("update_interview", {"interviewId": str(uuid4()), "metadata": {"who": CANARY}}))
+    sender.send("update_interview", {"metadata": {"who": CANARY}}, apiKeyId=str(uuid4()))
+
+    def shown() -> str:
+        return requests.get(f"{whole.running.flowerUrl}/api/tasks", auth=("operator", "operator"), timeout=5).text
+
+    wait_until(lambda: "commands.submit" in shown(), says="Flower shows the task")
+    wait_until(lambda: any("a message was refused" in log.read_text() for log in whole.logs()), says="the log says why")
+    assert CANARY not in shown()
+    assert not [log.name for log in whole.logs() if CANARY in log.read_text()]
+
+
+def test_a_message_that_comes_while_the_database_is_away_is_done_when_it_is_back(
+    whole: WholeSystem, sender: Sender
+) -> None:
+    postgres = whole.system.postgres
+    assert postgres is not None
+    assert postgres.pid is not None
+    os.kill(postgres.pid, signal.SIGKILL)
+    reference = sender.send("delete_interview", {"interviewId": str(uuid4())})
+
+    def taken() -> bool:
+        with redis.Redis.from_url(whole.running.redisUrl) as ours:
+            return bool(ours.hlen("duecall:unacked"))
+
+    wait_until(taken, says="a worker has the message, and has not acknowledged it")
+    postgres.restart()
+    assert sender.told(reference)["statusCode"] == 404
+
+
+def test_the_sender_may_send_and_nothing_else(urls: tuple[str, str], whole: WholeSystem) -> None:
+    with redis.Redis.from_url(urls[1]) as sender:
+        for forbidden in (
+            ("KEYS", "*"),
+            ("RPOP", "duecall:intake"),
+            ("LRANGE", "duecall:intake", "0", "-1"),
+            ("LPUSH", "duecall:dial", "x"),
+            ("DEL", "duecall:intake"),
+            ("PUBLISH", "duecall:answered", "x"),
+            ("FLUSHALL",),
+            ("CONFIG", "GET", "*"),
+        ):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                sender.execute_command(*forbidden)
+    with redis.Redis.from_url(urls[0]) as ours, pytest.raises(redis.exceptions.NoPermissionError):
+        ours.execute_command("FLUSHALL")
