@@ -31,7 +31,7 @@ def _users(url: str) -> tuple[str, str]:
         for line in lines.splitlines():
             operator.execute_command(*line.split(" "))
     server = re.sub(r"//.*@", "//{}@", url)
-    return server.format("duecall:a-long-secret"), server.format("duecall-sender:another-long-secret")
+    return server.format("duecall-processes:a-long-secret"), server.format("duecall-sender:another-long-secret")
 
 
 @pytest.fixture(scope="module")
