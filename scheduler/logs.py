@@ -59,6 +59,14 @@ def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
     return {key: value for key, value in event.items() if key in ALLOWED or key in _STRUCTLOG_OWN}
 
 
+def _without_a_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    # Of a message that it cannot use, Celery would write all that it holds, and anybody may have sent it.
+    record = event.get("_record")
+    if record is not None and record.name.startswith("celery.worker") and "body" in str(record.msg):
+        event["event"] = str(record.msg).strip().partition("\n")[0]
+    return event
+
+
 def _error_by_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     # An exception's text may quote a value (a number in a driver's message); its type and place may not.
     info = event.pop("exc_info", None)
@@ -83,6 +91,7 @@ _CHAIN: list[Any] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    _without_a_message,
     _error_by_kind,
     _only_allowed,
 ]
