@@ -177,6 +177,13 @@ def test_each_key_is_named_by_its_own_id_and_name_also_of_one_principal(intake: 
     assert first["keyName"] == intake.ask("SELECT name FROM api_keys ORDER BY created_at, id")[0][0]
 
 
+def test_a_keys_name_does_nothing_to_whoever_reads_it(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    for kept, shown in (("night\r\n\x1b[31mshift", "night [31mshift"), ("n" * 101, "n" * 99 + "…")):
+        intake.change("UPDATE api_keys SET name = :name", name=kept)
+        assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == shown
+
+
 def test_a_command_of_the_release_before_is_named_by_its_principals_first_key(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     principal, _ = intake.new_key()
