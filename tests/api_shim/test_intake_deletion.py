@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -174,6 +175,71 @@ def test_f6_2_no_further_call_is_claimed_and_those_in_progress_are_to_be_hung_up
     assert house.attempt(placed.id).hang_up is HangUpCause.COMPANY_DELETED
     ended = house.attempt(waiting.attempt_id)
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
+
+
+COMPANY = "/company/{company}"
+WRITES = [
+    pytest.param(method, path, body, id=f"{method} {path}")
+    for kind, new, change in (
+        ("jobs", JOB, {"status": "CLOSED"}),
+        ("candidates", candidate(), {"phoneNumber": "+421915123457"}),
+        ("agents", ONLINE_AGENT, {"duration": 45}),
+    )
+    for method, path, body in (
+        ("POST", f"/{kind}", new),
+        ("PATCH", f"/{kind}/{{{kind}}}", change),
+        ("DELETE", f"/{kind}/{{{kind}}}", {}),
+    )
+] + [
+    pytest.param("PATCH", COMPANY, {"name": "Back", "ownerEmail": "owner@example.com"}, id="PATCH /company"),
+    pytest.param("DELETE", COMPANY, {}, id="DELETE /company"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), WRITES)
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "a write"}], ids=["no key", "a key"])
+def test_f6_2_a_write_that_meets_the_deletion_half_way_is_refused_and_writes_nothing(
+    intake: Intake, method: str, path: str, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    address, company_id = path.format(**one_of_each(intake)), intake.seeded.company_id
+    before = rows(intake)
+    with ThreadPoolExecutor(1) as pool:
+        with intake.database.transaction() as stores:
+            assert stores.companies.lock_to_delete(company_id)
+            answer = pool.submit(intake.send, method, address, json=body, headers=headers)
+            wait_until(lambda: waits_for_a_lock(intake), says="the write waits for the company")
+            stores.companies.delete(company_id, intake.now())
+        assert code(answer.result()) == (403, "RESOURCE_ACCESS_DENIED")
+    assert rows(intake) == before
+
+
+def test_f6_2_a_write_that_was_first_is_done_whole_before_the_deletion(intake: Intake) -> None:
+    job = one_of_each(intake)["jobs"]
+    with ThreadPoolExecutor(2) as both:
+        with intake.database.transaction() as stores:
+            assert stores.jobs.lock(intake.seeded.company_id, UUID(job)) is not None
+            change = both.submit(intake.send, "PATCH", f"/jobs/{job}", json={"status": "CLOSED"})
+            wait_until(lambda: waits_for_a_lock(intake), says="the write waits for its job")
+            deletion = both.submit(delete, intake, intake.seeded.company_id)
+            wait_until(lambda: waits_for_a_lock(intake) > 1, says="the deletion waits for the write")
+        assert data(change.result())["status"] == "CLOSED"
+        assert data(deletion.result()) is True
+
+
+def one_of_each(intake: Intake) -> dict[str, str]:
+    made = {"jobs": JOB, "candidates": candidate(), "agents": ONLINE_AGENT}
+    ids = {kind: data(intake.send("POST", f"/{kind}", json=body), 201)["id"] for kind, body in made.items()}
+    return {"company": str(intake.seeded.company_id), **ids}
+
+
+def rows(intake: Intake) -> dict[str, list[Any]]:
+    """All that there is, save of the company itself."""
+    names = [name for (name,) in intake.ask(TABLES) if name not in {"companies", "api_keys"}]
+    return {name: intake.ask(f"SELECT t::text FROM {name} AS t ORDER BY 1") for name in names}
+
+
+def waits_for_a_lock(intake: Intake) -> int:
+    return len(intake.ask("SELECT DISTINCT pid FROM pg_locks WHERE NOT granted"))
 
 
 def test_f6_2_a_worker_is_rung_for_by_its_id_alone(intake: Intake) -> None:
