@@ -244,6 +244,51 @@ def test_f1_6_an_online_interview_may_be_at_night_and_stays_scheduled_until_it_i
     refused(intake.send("PATCH", address, json={"status": "CANCELLED"}), 409, "INTERVIEW_FINISHED")
 
 
+NOBODYS = "+421000000000"
+"""In the form of a number, and none."""
+
+
+def test_f1_6_nobody_asks_of_an_online_interview_whether_the_number_is_one(
+    intake: Intake, worker: Worker, desk: Desk
+) -> None:
+    interview = data(intake.create(online(desk, candidate=candidate(phoneNumber=NOBODYS))), 201)
+    person = f"/candidates/{interview['candidateId']}"
+    assert data(intake.get(person))["phoneNumber"] == NOBODYS
+    again = online(desk, candidate=..., candidateId=interview["candidateId"], scheduledAt=AT_NIGHT)
+    again = data(intake.create({name: value for name, value in again.items() if value is not ...}), 201)
+    moved = intake.send("PATCH", f"/interviews/{again['id']}", json={"scheduledAt": TOMORROW})
+    assert data(moved)["scheduledAt"] == TOMORROW
+    assert data(intake.send("PATCH", person, json={"status": "IN_PROCESS"}))["phoneNumber"] == NOBODYS
+
+
+def test_f1_6_whoever_has_a_number_that_is_none_is_not_rung(intake: Intake, worker: Worker, desk: Desk) -> None:
+    interview = data(intake.create(online(desk, candidate=candidate(phoneNumber=NOBODYS))), 201)
+    by_phone = {"candidateId": interview["candidateId"], "agentId": desk.agent("GENERIC")}
+    before = desk.rows()
+    refused(intake.create(by_phone), 400, "PHONE_NUMBER_INVALID")
+    assert desk.rows() == before
+    person = f"/candidates/{interview['candidateId']}"
+    refused(intake.send("PATCH", person, json={"phoneNumber": "+421000000001"}), 400, "PHONE_NUMBER_INVALID")
+    assert data(intake.send("PATCH", person, json={"phoneNumber": NUMBER}))["phoneNumber"] == NUMBER
+    assert data(intake.create(by_phone), 201)["type"] == "PHONE"
+
+
+def test_f1_5_nobody_gets_more_jobs_by_an_interview_than_they_may_have(
+    intake: Intake, worker: Worker, desk: Desk
+) -> None:
+    jobs = [desk.job() for _ in range(49)]
+    body = {**known(desk, *jobs), "job": JOB}
+    with ThreadPoolExecutor(2) as both:
+        told = list(both.map(lambda _: intake.create(body), range(2)))
+    last, too_many = sorted(told, key=lambda answer: answer.status_code)
+    assert len(data(intake.get(f"/candidates/{body['candidateId']}"))["jobIds"]) == 50
+    assert data(last, 201)["jobId"] not in jobs
+    assert refused(too_many, 400, "TOO_MANY_JOBS")["details"] == {"limit": 50}
+    assert intake.count("jobs") == 50
+    one = {name: value for name, value in body.items() if name != "job"} | {"jobId": jobs[0]}
+    assert data(intake.create(one), 201)["jobId"] == jobs[0]
+
+
 def test_f1_8_a_test_is_made_completed_and_rings_nobody(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(all_new(desk, isTest=True)), 201)
     assert (interview["status"], interview["isTest"]) == ("COMPLETED", True)

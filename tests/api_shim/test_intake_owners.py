@@ -335,6 +335,19 @@ def test_used_revoked_expired_unknown_and_of_a_deleted_company_are_told_alike(
     assert [row.email for row in intake.ask("SELECT email FROM users")] == ["unknown0@example.com"]
 
 
+def test_an_acceptance_has_no_key_and_so_no_answer_is_kept_for_an_idempotency_key(
+    intake: Intake, ats: Intake, office: PostOffice
+) -> None:
+    """F3-4: a used token is told as such, however it is sent again."""
+    make(ats, ownerEmail=UNKNOWN)
+    deliver(intake, office)
+    body = {"token": office.mails[0].token, "name": NAME}
+    kept = intake.count("inbox")
+    told = [intake.client.post(ACCEPT, json=body, headers={"Idempotency-Key": "a key"}) for _ in range(2)]
+    assert [each.status_code for each in told] == [200, 410]
+    assert intake.count("inbox") == kept
+
+
 def test_of_many_who_accept_at_once_one_does(intake: Intake, ats: Intake, office: PostOffice) -> None:
     """F3-4."""
     for place in range(5):
