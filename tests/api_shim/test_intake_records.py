@@ -18,6 +18,7 @@ from scheduler.use_cases.keys import ALL_SCOPES, Keys
 from tests.api_shim.intake import EMAIL, FIRST_NAME, NUMBER, PEPPER, TOMORROW, Intake, Worker, a_call, candidate
 from tests.builders import Clerk, House, KeptBell
 from tests.conftest import seed
+from tests.rules import does, does_not
 
 JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
 ONLINE_AGENT: dict[str, Any] = {
@@ -388,6 +389,7 @@ def test_a_candidate_keeps_a_way_to_be_reached(intake: Intake) -> None:
     assert data(intake.get(address))["phoneNumber"] == NUMBER
 
 
+@does("F2-11")
 def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker: Worker, house: House) -> None:
     call = a_call(intake)
     person = data(intake.get(call.interview))["candidateId"]
@@ -399,6 +401,7 @@ def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker
     assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]
 
 
+@does("F4-8")
 def test_a_deleted_candidate_is_never_rung_and_the_interview_stays_without_them(
     intake: Intake, worker: Worker, house: House
 ) -> None:
@@ -463,6 +466,7 @@ def test_every_documented_field_of_an_agent_is_kept_and_shown(intake: Intake) ->
         assert code(intake.send("PATCH", address, json=wrong)) == (400, "VALIDATION_ERROR"), wrong
 
 
+@does_not("F4-8")
 def test_a_change_or_the_end_of_an_agent_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     agent = str(intake.seeded.agent_id)
@@ -583,6 +587,7 @@ def test_settings_that_cannot_be_used_are_refused_with_the_reason(
     assert data(intake.get(address)) == before
 
 
+@does("F2-11")
 def test_hours_that_shut_at_its_time_move_a_pending_call(intake: Intake, worker: Worker, house: House) -> None:
     call = a_call(intake)
     hours = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "12:00", "end": "20:00"}]
