@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from fastapi import Request
@@ -14,7 +14,7 @@ from api_shim import errors
 from api_shim.house import house
 from api_shim.schemas.agent import AgentView
 from api_shim.schemas.candidate import CandidateView
-from api_shim.schemas.command import CommandView, WaitingView
+from api_shim.schemas.command import CommandView, WaitingView, WrittenView
 from api_shim.schemas.company import CompanyView
 from api_shim.schemas.envelope import Answer, ErrorView
 from api_shim.schemas.interview import AttemptView, InterviewView
@@ -172,7 +172,13 @@ def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple
             return HTTPStatus.NO_CONTENT, None
         case _:  # the API's own write: what it made is found at its own address
             status = HTTPStatus.CREATED if command.kind in _MAKING else HTTPStatus.OK
-            return status, None
+            return status, _written(command)
+
+
+def _written(command: Command) -> WrittenView | Literal[True]:
+    assert command.answer is not None
+    kept = command.answer.snapshot
+    return True if kept is None else WrittenView(id=kept["id"], company_id=kept.get("company_id"))
 
 
 def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:

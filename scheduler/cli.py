@@ -233,16 +233,18 @@ def _explanation(desk: "_Desk", attempt_or_interview: UUID) -> Explanation:
 def status(as_json: AsJson = False) -> None:
     """What waits and for what, what is late, calling and unknown, per company; and how the carrier and mail stand.
 
-    Of commands that were accepted and are not applied yet it tells the number and the age.
+    Of commands that were accepted and are not applied yet, and of deleted companies that are not erased yet, it tells
+    the number and the age.
     """
     with _desk() as desk:
         carriers, companies, commands = desk.explain.carriers(), desk.explain.waiting(), desk.backlog.commands()
-        mails = desk.explain.unsent_invitations()
+        mails, erasures = desk.explain.unsent_invitations(), desk.backlog.erasures()
     if as_json:
-        print(json.dumps(pages.status_as_json(carriers, companies, commands, mails)))  # noqa: T201 - the answer itself
+        told = pages.status_as_json(carriers, companies, commands, mails, erasures)
+        print(json.dumps(told))  # noqa: T201 - the answer itself
     else:
         pages.terminal().print(pages.system_line(desk.system))
-        pages.terminal().print(pages.status_page(carriers, companies, commands, mails, desk.now()))
+        pages.terminal().print(pages.status_page(carriers, companies, commands, mails, erasures, desk.now()))
 
 
 @app.command(
@@ -396,7 +398,7 @@ def db_draft(message: str) -> None:
 @keys.command(
     "create",
     epilog=_examples(
-        "duecall keys create --company 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55",
+        "duecall keys create --company 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 --name 'the night shift'",
         "duecall keys create --ats 'Acme ATS' --json",
         "duecall keys create --company ID --scopes read:interviews,write:interviews --expires 2027-01-01T00:00:00Z",
         "duecall keys create --rotate KEY_ID   # then give it to whoever uses KEY_ID, and: duecall keys revoke KEY_ID",
@@ -405,6 +407,12 @@ def db_draft(message: str) -> None:
 def keys_create(
     company: Annotated[UUID | None, typer.Option(help="A regular key for this company.")] = None,
     ats: Annotated[str | None, typer.Option(help="An ATS key of this name, for the companies that it makes.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What a company's key is called in lists and histories; else regular, or as the one rotated."
+        ),
+    ] = None,
     rotate: Annotated[
         UUID | None,
         typer.Option(metavar="KEY_ID", help="A second key of the same principal, to replace this one; both are good."),
@@ -426,7 +434,10 @@ def keys_create(
         _refuse("say one of --company ID, --ats NAME and --rotate KEY_ID")
     if ats is not None and not ats.strip():
         _refuse("--ats needs a name, by which the key is known later")
+    if ats is not None and name is not None:
+        _refuse("an ATS key is called what --ats says; leave --name out")
     given = {
+        "name": None if name is None else name.strip(),
         "scopes": None if scopes is None else frozenset(scopes.replace(",", " ").split()),
         "per_minute": per_minute,
         "per_hour": per_hour,
@@ -437,7 +448,8 @@ def keys_create(
         if rotate is not None:
             principal, secret = desk.keys.rotate(rotate, wanted)
         elif company is not None:
-            principal, secret = desk.keys.create(kind=KeyKind.REGULAR, name="regular", company_id=company, **wanted)
+            named = {"name": "regular", **wanted}
+            principal, secret = desk.keys.create(kind=KeyKind.REGULAR, company_id=company, **named)
         else:
             principal, secret = desk.keys.create(kind=KeyKind.ATS, name=str(ats).strip(), **wanted)
         if not as_json:
@@ -462,12 +474,14 @@ def keys_list(
 @keys.command("suspend", epilog=_examples("duecall keys suspend KEY_ID --reason 'the invoice of March'"))
 def keys_suspend(
     key_id: WhichKey,
-    reason: Annotated[str | None, typer.Option(help="Why; whoever uses the key is told.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, in one line; whoever uses the key is told. No name, number or address.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a key open nothing until it is resumed; whoever uses it is told so (401 API_KEY_SUSPENDED)."""
     with _desk() as desk:
-        changed = desk.keys.suspend(key_id, (reason or "").strip() or None)
+        changed = desk.keys.suspend(key_id, reason)
     _tell_of_key(
         key_id, "is suspended", "was suspended already, and keeps its reason", changed=changed, as_json=as_json
     )

@@ -19,13 +19,14 @@ from rich.text import Text
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Rank
 from scheduler.domain.explanation import Block, Explanation, Happening
-from scheduler.domain.key import Key, KeyState
+from scheduler.domain.key import LONGEST_NAME, Key, KeyState
 from scheduler.domain.owner import Mails
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
+from scheduler.lifecycle.shown_names import shown
 from scheduler.timing import call_windows
-from scheduler.use_cases.backlog import Commands
+from scheduler.use_cases.backlog import Commands, OpenErasures
 from scheduler.use_cases.explain import Carrier, Waiting
 
 STYLES = {
@@ -206,6 +207,7 @@ def status_page(
     companies: Sequence[Waiting],
     commands: Mapping[UUID, Commands],
     mails: Sequence[Mails],
+    erasures: OpenErasures,
     now: datetime,
 ) -> RenderableType:
     """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown.
@@ -223,6 +225,9 @@ def status_page(
             lines.append(
                 Text("          Does Redis answer, and does an intake worker run? Nothing accepted is lost.", "dim")
             )
+    if erasures.oldest is not None:
+        told = f"{erasures.count} of deleted companies not finished yet, the oldest for {_span(erasures.oldest)}"
+        lines.append(Text("Erasures  ").append(told, "bold yellow"))
     for company in companies:
         of_company = commands.get(company.company_id, Commands())
         lines += ["", _company(company, carriers, of_company, mail_of.get(company.company_id), now)]
@@ -323,6 +328,7 @@ def status_as_json(
     companies: Sequence[Waiting],
     commands: Mapping[UUID, Commands],
     mails: Sequence[Mails],
+    erasures: OpenErasures,
 ) -> dict[str, Any]:
     """Names as on the wire; instants in UTC, spans in seconds."""
     return {
@@ -332,6 +338,7 @@ def status_as_json(
             _as_json(asdict(each)) | {"commands": _as_json(asdict(commands.get(each.company_id, Commands())))}
             for each in companies
         ],
+        "erasures": _as_json(asdict(erasures)),
         "unsentInvitations": [_as_json(asdict(each)) for each in mails],
     }
 
@@ -371,7 +378,8 @@ def _key(key: Key, now: datetime) -> Text:
 
 def _of_key(key: Key, now: datetime) -> Iterator[tuple[str, str]]:
     principal = key.principal
-    yield "of", f"company {principal.company_id}" if principal.company_id is not None else f"ATS {key.name}"
+    name = shown(key.name, LONGEST_NAME)
+    yield "of", f"company {principal.company_id}, {name}" if principal.company_id is not None else f"ATS {name}"
     yield "principal", str(principal.id)
     yield "opens", ", ".join(sorted(principal.scopes))
     yield "may ask", f"{key.per_minute} times a minute, {key.per_hour} an hour"
@@ -390,7 +398,7 @@ def keys_as_json(keys: Sequence[Key], now: datetime) -> list[dict[str, Any]]:
                 "principal_id": key.principal.id,
                 "kind": key.principal.kind.value,
                 "company_id": key.principal.company_id,
-                "name": key.name,
+                "name": shown(key.name, LONGEST_NAME),
                 "state": key.state(now).value,
                 "scopes": sorted(key.principal.scopes),
                 "per_minute": key.per_minute,

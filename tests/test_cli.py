@@ -455,12 +455,42 @@ def test_applied_commands_are_not_counted(duecall: Duecall, house: House) -> Non
     assert "ommands" not in duecall("status").told
 
 
+def _delete_company(house: House, since: datetime) -> UUID:
+    """A company that was deleted then, and of which nothing is erased yet."""
+    other = seed(house.database, since)
+    with house.database.transaction() as stores:
+        assert stores.companies.lock_to_delete(other.company_id)
+        stores.companies.delete(other.company_id, since)
+        stores.erasures.ask(other.company_id, since)
+    return other.company_id
+
+
+def test_erasures_that_are_not_finished_are_counted_with_the_age_of_the_oldest(
+    duecall: Duecall, house: House, now: TestClock
+) -> None:
+    assert "rasures" not in duecall("status").told
+    assert json.loads(duecall("status --json").out)["erasures"] == {"count": 0, "oldestSeconds": None}
+    first = _delete_company(house, since=NOON - timedelta(minutes=3))
+    _delete_company(house, since=NOON - timedelta(minutes=1))
+    told = duecall("status").told
+    assert "Erasures 2 of deleted companies not finished yet, the oldest for 3 min" in told
+    assert str(first) not in told
+    counted = json.loads(duecall("status --json").out)["erasures"]
+    assert counted["count"] == 2
+    assert 180 <= counted["oldestSeconds"] < 240
+    house.change("UPDATE erasures SET finished_at = :now", now=now())
+    assert "rasures" not in duecall("status").told
+
+
 def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pauses, now: TestClock) -> None:
     _in_every_way(house)
-    commands = Backlog(house.database, now).commands()
+    backlog = Backlog(house.database, now)
+    _delete_company(house, since=NOON - timedelta(minutes=3))
     pauses.pause(None, "a drill")
     _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
-    told = health._metrics(explain.waiting(), explain.carriers(), commands, redis_is_away=False).decode()
+    told = health._metrics(
+        explain.waiting(), explain.carriers(), backlog.commands(), backlog.erasures(), redis_is_away=False
+    ).decode()
     company = f'{{company_id="{house.company_id}"}}'
     for line in (
         f"duecall_attempts_waiting{company} 1.0",
@@ -473,6 +503,8 @@ def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pa
         f"duecall_commands_waiting{company} 1.0",
         f"duecall_commands_oldest_seconds{company} 0.0",
         f"duecall_commands_quarantined{company} 0.0",
+        "duecall_erasures_open 1.0",
+        "duecall_erasures_oldest_seconds 180.0",
         'duecall_carrier_paused{account="1"} 1.0',
         'duecall_carrier_down{account="1"} 1.0',
         'duecall_carrier_on_trial{account="1"} 0.0',

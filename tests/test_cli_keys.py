@@ -3,10 +3,12 @@
 # ruff: noqa: F811 - a fixture is asked for by its name
 
 import json
+import shlex
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from scheduler.domain.refusals import ApiKeySuspended, InvalidApiKey
 from scheduler.hashing import Hasher
@@ -75,6 +77,52 @@ def test_a_key_is_made_as_it_is_asked_for(duecall: Duecall, seeded: Seeded, keys
         "revokedAt": None,
         "lastUsedAt": None,
     }
+
+
+def test_a_companys_keys_are_told_apart_by_their_names(duecall: Duecall, seeded: Seeded) -> None:
+    company = f"--company {seeded.company_id}"
+    named, _ = made(duecall, f"{company} --name ' the night shift '")
+    unnamed, _ = made(duecall, company)
+    rotated, _ = made(duecall, f"--rotate {named}")
+    renamed, _ = made(duecall, f"--rotate {unnamed} --name 'the day shift'")
+    names = [listed(duecall, key_id)["name"] for key_id in (named, unnamed, rotated, renamed)]
+    assert names == ["the night shift", "regular", "the night shift", "the day shift"]
+    assert f"of            company {seeded.company_id}, the day shift" in duecall("keys list").out
+
+
+def test_a_name_of_before_is_shown_without_what_it_does_to_a_page(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+    key_id, _ = made(duecall, f"--company {seeded.company_id} --name 'the night shift'")
+    _change(keys, key_id, "the\n\x1b[31mnight shift")
+    assert listed(duecall, key_id)["name"] == "the [31mnight shift"
+    assert "\x1b" not in duecall("keys list").out
+
+
+def _change(keys: Keys, key_id: str, name: str) -> None:
+    with keys._database.transaction() as stores:
+        stores.connection.execute(text("UPDATE api_keys SET name = :name WHERE id = :id"), {"name": name, "id": key_id})
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("call +421915123456", "holds what looks like a phone number"),
+        ("jana@example.com asked for it", "holds what looks like an e-mail address"),
+        (" ", "Say why"),
+        ("a\nb", "character 2 of it is U+000A"),
+        ("x" * 201, "The reason has 201 characters"),
+    ],
+)
+def test_a_reason_that_may_not_stand_suspends_nothing(
+    duecall: Duecall, seeded: Seeded, keys: Keys, reason: str, says: str
+) -> None:
+    key_id, secret = made(duecall, f"--company {seeded.company_id}")
+    said = duecall(f"keys suspend {key_id} --reason {shlex.quote(reason)}")
+    assert (said.code, said.out) == (2, "")
+    assert says in said.err
+    assert "915123456" not in said.err
+    assert "jana" not in said.err
+    assert keys.authenticate(secret).principal.key_id == UUID(key_id)
+    assert f"Key {key_id} is suspended" in duecall(f"keys suspend {key_id}").told, "none is needed"
 
 
 def test_an_ats_key_needs_no_company(duecall: Duecall, keys: Keys) -> None:
@@ -148,6 +196,10 @@ def test_a_rotation_is_the_same_principal_and_two_live_keys_are_the_most(
         ("keys create", "say one of --company ID, --ats NAME and --rotate KEY_ID"),
         (f"keys create --ats A --rotate {uuid4()}", "say one of --company ID, --ats NAME and --rotate KEY_ID"),
         ("keys create --ats ' '", "--ats needs a name"),
+        ("keys create --ats A --name B", "an ATS key is called what --ats says"),
+        ("keys create --ats 'A\nB'", "A key's name is one line of 1 to 100 characters"),
+        (f"keys create --company {uuid4()} --name ' '", "A key's name is one line of 1 to 100 characters"),
+        (f"keys create --company {uuid4()} --name {'x' * 101}", "A key's name is one line of 1 to 100 characters"),
         ("keys create --ats A --scopes read:jbos", "There is no scope read:jbos. There are: delete:agents,"),
         ("keys create --ats A --expires 2026-04-02T11:59:59Z", "A key that expires in the past would open nothing."),
         ("keys create --ats A --expires 2027-01-01T00:00", "--expires needs an offset, Z or a zone"),

@@ -1,18 +1,43 @@
 """What became of a command that was accepted."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Security
 from fastapi.responses import JSONResponse
 
 from api_shim import answers, auth
-from api_shim.auth import READ_INTERVIEWS
+from api_shim.auth import READ_AGENTS, READ_CANDIDATES, READ_COMPANIES, READ_INTERVIEWS, READ_JOBS
 from api_shim.house import house
 from api_shim.openapi import error_answers
 from api_shim.schemas.command import CommandAnswer
+from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import Principal
+from scheduler.use_cases.keys import must_have
 
 router = APIRouter(tags=["commands"])
+
+READS: Mapping[CommandKind, str] = {
+    CommandKind.CREATE_INTERVIEW: READ_INTERVIEWS,
+    CommandKind.UPDATE_INTERVIEW: READ_INTERVIEWS,
+    CommandKind.DELETE_INTERVIEW: READ_INTERVIEWS,
+    CommandKind.INVOKE_ATTEMPT: READ_INTERVIEWS,
+    CommandKind.RESCHEDULE_ATTEMPT: READ_INTERVIEWS,
+    CommandKind.DELETE_ATTEMPT: READ_INTERVIEWS,
+    CommandKind.CREATE_COMPANY: READ_COMPANIES,
+    CommandKind.UPDATE_COMPANY: READ_COMPANIES,
+    CommandKind.DELETE_COMPANY: READ_COMPANIES,
+    CommandKind.CREATE_JOB: READ_JOBS,
+    CommandKind.UPDATE_JOB: READ_JOBS,
+    CommandKind.DELETE_JOB: READ_JOBS,
+    CommandKind.CREATE_CANDIDATE: READ_CANDIDATES,
+    CommandKind.UPDATE_CANDIDATE: READ_CANDIDATES,
+    CommandKind.DELETE_CANDIDATE: READ_CANDIDATES,
+    CommandKind.CREATE_AGENT: READ_AGENTS,
+    CommandKind.UPDATE_AGENT: READ_AGENTS,
+    CommandKind.DELETE_AGENT: READ_AGENTS,
+}
+"""The scope that it takes to be told what became of a command: that of reading what it is about."""
 
 
 # An idempotency key may hold a slash.
@@ -20,15 +45,18 @@ router = APIRouter(tags=["commands"])
     "/commands/{reference:path}",
     operation_id="getCommand",
     summary="A command, by its id or its idempotency key",
+    description="Of this key and its rotations. It takes the scope of reading what the command is about:"
+    f" {', '.join(f'`{scope}`' for scope in dict.fromkeys(READS.values()))}; those of call attempts are interviews'.",
     responses={200: {"model": CommandAnswer}, **error_answers(401, 403, 404, 500, 503)},
 )
 async def get_command(
     request: Request,
-    principal: Annotated[Principal, Security(auth.principal, scopes=[READ_INTERVIEWS])],
+    principal: Annotated[Principal, Security(auth.principal)],
     reference: str,
 ) -> JSONResponse:
     here = house(request)
     command = await here.ask(here.doors.submit.find, principal, reference)
+    must_have(principal, [READS[command.kind]])
     command = await answers.with_titles(request, principal, command)
     metadata = await answers.live_metadata(request, principal, command)
     return answers.answered(request, answers.command_view(request, command, metadata))

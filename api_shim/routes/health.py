@@ -14,7 +14,7 @@ from api_shim.errors import SchemaNotReady
 from api_shim.house import house
 from api_shim.openapi import error_answers
 from api_shim.schemas.envelope import Answer
-from scheduler.use_cases.backlog import Commands
+from scheduler.use_cases.backlog import Commands, OpenErasures
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.wire.base import Wire
 
@@ -70,7 +70,8 @@ async def get_metrics(request: Request) -> Response:
     counted = await here.ask(here.doors.explain.waiting)
     carriers = await here.ask(here.doors.explain.carriers)
     commands = await here.ask(here.doors.backlog.commands)
-    told = _metrics(counted, carriers, commands, redis_is_away=here.waiter.is_away)
+    erasures = await here.ask(here.doors.backlog.erasures)
+    told = _metrics(counted, carriers, commands, erasures, redis_is_away=here.waiter.is_away)
     return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -111,6 +112,7 @@ def _metrics(
     counted: Sequence[Waiting],
     carriers: Sequence[Carrier],
     commands: Mapping[UUID, Commands],
+    erasures: OpenErasures,
     *,
     redis_is_away: bool,
 ) -> bytes:
@@ -136,5 +138,11 @@ def _metrics(
         # Nought, too, is told: a gauge that goes away keeps its last number on the screens.
         for company_id in {*commands, *(row.company_id for row in counted)}:
             gauge.labels(str(company_id)).set(told(commands.get(company_id, Commands())))
+    Gauge("duecall_erasures_open", "Deleted companies of which not everything is erased yet.", registry=registry).set(
+        erasures.count
+    )
+    Gauge("duecall_erasures_oldest_seconds", "How long ago the first of them was deleted.", registry=registry).set(
+        0 if erasures.oldest is None else erasures.oldest.total_seconds()
+    )
     Gauge("duecall_redis_away", "1 while nobody waits for answers over Redis.", registry=registry).set(redis_is_away)
     return generate_latest(registry)

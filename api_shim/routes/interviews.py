@@ -69,6 +69,7 @@ async def list_interviews(
         refusals.JobRequired,
         refusals.JobAmbiguous,
         refusals.JobNotAssigned,
+        refusals.TooManyJobs,
     ),
 )
 async def create_interview(

@@ -18,6 +18,8 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"])
     "/invitations/accept",
     operation_id="acceptInvitation",
     summary="Become the owner of the company that the mail named; once, without a key",
+    description="Whoever has no API key has no principal that an Idempotency-Key could belong to: the header is not"
+    " read, and a token that was used is told 410, also to whoever used it.",
     responses={
         200: {"model": OwnerAnswer},
         **error_answers(400, 413, 500, 503, refusals=(refusals.InvitationGone,)),

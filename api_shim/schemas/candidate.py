@@ -9,7 +9,7 @@ from fastapi.openapi.models import Example
 from pydantic import Field
 
 from api_shim.schemas.envelope import Answer, Page
-from scheduler.domain.candidate import Candidate, CandidateStatus, NewCandidate
+from scheduler.domain.candidate import MOST_JOBS, Candidate, CandidateStatus, NewCandidate
 from scheduler.domain.record import Changes
 from scheduler.wire.base import Wire
 from scheduler.wire.fields import FieldError
@@ -27,7 +27,7 @@ from scheduler.wire.sent import (
 
 _CONSENT = "The last day on which this person may be called; in the future."
 _ZONE = "IANA name; decides over the phone number's zones."
-JobIds = Annotated[list[UUID], Field(min_length=1, max_length=50)]
+JobIds = Annotated[list[UUID], Field(min_length=1, max_length=MOST_JOBS)]
 
 
 class CandidateRequest(Strict):
@@ -75,7 +75,9 @@ class CandidateChange(Strict):
     email: Email | None = Field(None, repr=False)
     phone_number: PhoneNumber | None = Field(None, repr=False)
     timezone: ZoneName | None = Field(None, description=_ZONE)
-    job_ids: Annotated[list[UUID], Field(max_length=50)] | None = Field(None, description="Replaces the whole set.")
+    job_ids: Annotated[list[UUID], Field(max_length=MOST_JOBS)] | None = Field(
+        None, description="Replaces the whole set."
+    )
     job_id: UUID | None = Field(
         None, description="One job; jobIds, where sent, counts instead.", json_schema_extra={"deprecated": True}
     )

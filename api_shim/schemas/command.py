@@ -22,6 +22,13 @@ class WaitingAnswer(Answer[WaitingView]):
     """What became of it stands at the address in the header Location."""
 
 
+class WrittenView(Wire):
+    """What the API itself wrote; how it is now stands at its own address."""
+
+    id: UUID
+    company_id: UUID | None = Field(description="Whose it is; null for a company itself.")
+
+
 class CommandView(Wire):
     id: UUID
     kind: CommandKind
@@ -30,7 +37,8 @@ class CommandView(Wire):
     applied_at: datetime | None
     status_code: int | None = Field(description="Which status it was, or would have been, answered with.")
     result: dict[str, Any] | bool | None = Field(
-        description="The `data` of that answer, or its `error`; null where it has no body."
+        description="The `data` of that answer, or its `error`; null where it has no body. Of a company, job, candidate"
+        " or agent that was made or changed its `id` and `companyId` alone: how it is now stands at its own address."
     )
 
 

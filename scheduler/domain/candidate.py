@@ -6,6 +6,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+MOST_JOBS = 50
+"""For so many jobs somebody may be considered at once."""
+
 
 class CandidateStatus(StrEnum):
     APPLIED = "APPLIED"

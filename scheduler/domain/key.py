@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from scheduler.domain.principal import Principal
 
+LONGEST_NAME = 100
+"""Characters. The companies that a key acts for read its name in what has happened to their calls."""
+
 
 class KeyState(StrEnum):
     ACTIVE = "ACTIVE"

@@ -155,6 +155,12 @@ class UnknownJobs(InvalidRequest):
     code = "JOB_NOT_FOUND"
 
 
+class TooManyJobs(InvalidRequest):
+    """A candidate is considered for at most 50 jobs at once; take some from the candidate's jobIds first."""
+
+    code = "TOO_MANY_JOBS"
+
+
 class ContactRequired(InvalidRequest):
     """A candidate needs an email or a phone number; at least one of them must stay."""
 
@@ -180,9 +186,15 @@ class ConsentExpired(InvalidRequest):
 
 
 class InvalidPauseReason(InvalidRequest):
-    """The reason of a pause is one line, at most 200 characters, and names no person."""
+    """The reason of a pause, or of a suspension, is one line, at most 200 characters, and names no person."""
 
     code = "PAUSE_REASON_INVALID"
+
+
+class InvalidKeyName(InvalidRequest):
+    """A key's name is one line of 1 to 100 characters that can be seen; companies read it beside what it did."""
+
+    code = "KEY_NAME_INVALID"
 
 
 class CompanyIdRequired(InvalidRequest):

@@ -1,4 +1,4 @@
-"""May this text stand as the reason of a pause? The company reads it, and it is shown at terminals and kept in rows."""
+"""May this text stand as the reason of a pause, or why a key is suspended? Others read it, and rows keep it."""
 
 import re
 import unicodedata
@@ -25,7 +25,7 @@ def checked(text: str) -> str:
     """
     reason = text.strip()
     if not reason:
-        raise InvalidPauseReason("Say why: whoever finds the calls waiting will ask.")
+        raise InvalidPauseReason("Say why: whoever finds it stopped will ask.")
     for position, character in enumerate(reason, start=1):
         if not character.isprintable():
             raise InvalidPauseReason(
@@ -36,7 +36,7 @@ def checked(text: str) -> str:
         raise InvalidPauseReason(f"The reason has {len(reason)} characters; say it in {LONGEST}.")
     if reason.upper().startswith(ALARM.strip()):
         raise InvalidPauseReason(
-            f"A reason that begins with {ALARM.strip()} means that no person paused; begin otherwise."
+            f"A reason that begins with {ALARM.strip()} means that no person did it; begin otherwise."
         )
     # Digits and signs of other scripts count as what they stand for.
     plain = unicodedata.normalize("NFKC", reason)

@@ -120,13 +120,23 @@ class Companies:
         # A statement of its own: that of the lock would see the owner as of before it waited.
         return self.get(company_id)
 
+    def hold(self, company_id: UUID) -> bool:
+        """Whether it is there; if so, nobody deletes it until we commit. Others may claim for it and change it."""
+        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+        return self._connection.execute(query.with_for_update(read=True, key_share=True)).first() is not None
+
+    def lock_to_delete(self, company_id: UUID) -> bool:
+        """Whether it is there; nobody claims or writes for it until we commit, and whoever had begun to has ended."""
+        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+        return self._connection.execute(query.with_for_update()).first() is not None
+
     def is_there(self, company_id: UUID) -> bool:
         """Whether it is, and was not deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         return self._connection.execute(query).first() is not None
 
     def delete(self, company_id: UUID, now: datetime) -> None:
-        """From the commit on no call of it is claimed, and none of its keys is good. Only for one that is locked."""
+        """From the commit on no call of it is claimed, and none of its keys is good. Only after `lock_to_delete`."""
         self._connection.execute(
             update(companies).where(companies.c.id == company_id).values(deleted_at=now, updated_at=now)
         )

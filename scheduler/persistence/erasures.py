@@ -82,6 +82,12 @@ class Erasures:
         ).one_or_none()
         return None if row is None else Erasure(company_id=row.company_id, erased=row.erased)
 
+    def count_open(self) -> tuple[int, datetime | None]:
+        """How many are not finished, and since when the oldest of these is asked for."""
+        query = select(func.count(), func.min(erasures.c.asked_at)).where(erasures.c.finished_at.is_(None))
+        count, oldest_at = self._connection.execute(query).one()
+        return count, oldest_at
+
     def ring_waiting(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Companies for whose erasure nobody was rung lately; they count as rung for now."""
         waiting = (

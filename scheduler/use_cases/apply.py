@@ -18,7 +18,7 @@ from scheduler.domain.attempt import (
     Reason,
     Rescheduled,
 )
-from scheduler.domain.candidate import Candidate
+from scheduler.domain.candidate import MOST_JOBS, Candidate
 from scheduler.domain.command import (
     Answer,
     Command,
@@ -46,6 +46,7 @@ from scheduler.domain.refusals import (
     PhoneNumberRequired,
     Refused,
     StatusNotSettable,
+    TooManyJobs,
 )
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
@@ -184,14 +185,17 @@ class Apply:
 
     def _create_interview(self, turn: _Turn, request: CreateInterview) -> InterviewStory:
         stores, now = turn.stores, turn.now
-        company = there(stores.companies.get(turn.company_id), "company", turn.company_id)
+        company = stores.companies.get(turn.company_id)
+        if company is None:
+            raise AccessDenied  # it was deleted at this moment
         agent = _agent(stores, company, request, now)
-        candidate, is_new = _candidate(stores, company, request, now)
+        is_rung = agent.type is AgentType.PHONE
+        candidate, is_new = _candidate(stores, company, request, now, is_rung=is_rung)
         job_id = _job_id(stores, agent, candidate, request, now)
-        callee = callee_of(candidate, company)
+        callee = callee_of(candidate, company, is_rung=is_rung)
         schedule: Schedule | None = None
         warnings: tuple[ScheduleWarning, ...] = ()
-        if agent.type is AgentType.PHONE:
+        if is_rung:
             schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at)
             if not is_new and stores.interviews.open_of_candidate(candidate.id):
                 warnings = (*warnings, ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
@@ -440,13 +444,16 @@ def _agent(stores: Stores, company: Company, request: CreateInterview, now: date
     return there(stores.agents.get(company.id, request.agent_id), "agent", request.agent_id)
 
 
-def _candidate(stores: Stores, company: Company, request: CreateInterview, now: datetime) -> tuple[Candidate, bool]:
+def _candidate(
+    stores: Stores, company: Company, request: CreateInterview, now: datetime, *, is_rung: bool
+) -> tuple[Candidate, bool]:
     """The candidate, and whether it was made just now."""
     if request.candidate_id is not None:
-        known = stores.candidates.lock(company.id, request.candidate_id, shared=True)
+        # Whoever gives them one job more counts those that they have.
+        known = stores.candidates.lock(company.id, request.candidate_id, shared=request.job is None)
         return there(known, "candidate", request.candidate_id), False
     assert request.candidate is not None
-    return new_candidate(stores, company, request.candidate, now), True
+    return new_candidate(stores, company, request.candidate, now, is_rung=is_rung), True
 
 
 def _job_id(stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, now: datetime) -> UUID | None:
@@ -457,6 +464,8 @@ def _job_id(stores: Stores, agent: Agent, candidate: Candidate, request: CreateI
     """
     named = request.job_id
     if request.job is not None:
+        if len(candidate.job_ids) >= MOST_JOBS:
+            raise TooManyJobs(limit=MOST_JOBS)
         named = add_job(stores, candidate.company_id, request.job, now).id
     elif named is not None and not stores.jobs.lock_shared(candidate.company_id, [named]):
         raise no_such("job", named)

@@ -12,7 +12,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.listing import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.record import Changes
-from scheduler.domain.refusals import ContactRequired, UnknownJobs
+from scheduler.domain.refusals import ContactRequired, PhoneNumberInvalid, UnknownJobs
 from scheduler.lifecycle import interviews
 from scheduler.lifecycle.changes import changed
 from scheduler.persistence.database import Database, Stores
@@ -57,7 +57,7 @@ class Candidates:
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate:
             company = stores.companies.get(company_id)
-            assert company is not None
+            assert company is not None  # it is held
             candidate = new_candidate(stores, company, new, now)
             _check_allowed(candidate, company)
             return candidate
@@ -75,7 +75,7 @@ class Candidates:
         def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate:
             nonlocal rings
             company = stores.companies.get(company_id)
-            assert company is not None
+            assert company is not None  # it is held
             before = _locked(stores, company_id, candidate_id)
             after = _as_kept(stores, replace(changed(before, changes), updated_at=now), before)
             if after.phone_number != before.phone_number:
@@ -111,10 +111,12 @@ class Candidates:
         return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
 
-def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: datetime) -> Candidate:
+def new_candidate(
+    stores: Stores, company: Company, new: NewCandidate, now: datetime, *, is_rung: bool = True
+) -> Candidate:
     """A candidate of the company, made of what a request says.
 
-    Raises PhoneNumberInvalid, InvalidTimezone, UnknownJobs.
+    A number that nobody rings may be none. Raises PhoneNumberInvalid, InvalidTimezone, UnknownJobs.
     """
     candidate = Candidate(
         id=uuid4(),
@@ -131,25 +133,39 @@ def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: date
         created_at=now,
         updated_at=now,
     )
-    candidate = _as_kept(stores, candidate, None)
+    candidate = _as_kept(stores, candidate, None, is_rung=is_rung)
     stores.candidates.add(candidate)
     return candidate
 
 
-def _as_kept(stores: Stores, candidate: Candidate, before: Candidate | None) -> Candidate:
-    """Number and zone in their one spelling; each job one that the company has."""
+def _as_kept(stores: Stores, candidate: Candidate, before: Candidate | None, *, is_rung: bool = True) -> Candidate:
+    """Number and zone in their one spelling; each job one that the company has.
+
+    A number that stays is not read anew: it may be none any more, and other things still change.
+    """
     if candidate.email is None and candidate.phone_number is None:
         raise ContactRequired
     number, zone = candidate.phone_number, candidate.timezone
+    if number is not None and (before is None or before.phone_number != number):
+        number = _spelled(number, is_rung=is_rung)
     had = () if before is None else before.job_ids
     if had != candidate.job_ids:
         _check_jobs(stores, candidate.company_id, candidate.job_ids)
     return replace(
         candidate,
-        phone_number=None if number is None else callee_zones.read_number(number).e164,
+        phone_number=number,
         timezone=None if zone is None else callee_zones.check_zone(zone),
         job_ids=_in_order(had, candidate.job_ids),
     )
+
+
+def _spelled(number: str, *, is_rung: bool) -> str:
+    try:
+        return callee_zones.read_number(number).e164
+    except PhoneNumberInvalid:
+        if is_rung:
+            raise
+        return number
 
 
 def _in_order(had: Sequence[UUID], job_ids: Sequence[UUID]) -> tuple[UUID, ...]:

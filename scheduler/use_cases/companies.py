@@ -16,7 +16,6 @@ from scheduler.timing import callee_zones
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.owners import name_owner
-from scheduler.use_cases.submit import there
 from scheduler.use_cases.writes import Sent, Writes, Written, the_company
 
 
@@ -75,7 +74,8 @@ class Companies:
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> Company:
             nonlocal rings, invites
-            before = there(stores.companies.lock(company_id), "company", company_id)
+            before = stores.companies.lock(company_id)
+            assert before is not None  # it is held
             others = {name: value for name, value in changes.items() if name not in {"settings", "owner_email"}}
             settings = _as_kept(replace(before.settings, **changes.get("settings", {})))
             after = replace(changed(before, others), settings=settings, updated_at=now)
@@ -97,7 +97,7 @@ class Companies:
         """From the commit on nobody is called for it and nothing of it can be read; a worker erases it (`Erase`)."""
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> None:
-            if stores.companies.lock(company_id) is None:
+            if not stores.companies.lock_to_delete(company_id):
                 raise AccessDenied
             stores.companies.delete(company_id, now)
             stores.erasures.ask(company_id, now)

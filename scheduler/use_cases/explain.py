@@ -10,6 +10,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.domain.command import refusal_of
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, Happening
 from scheduler.domain.interview import InterviewFilter, InterviewStory
+from scheduler.domain.key import LONGEST_NAME
 from scheduler.domain.listing import Listed, Slice
 from scheduler.domain.owner import Mails
 from scheduler.domain.principal import Principal
@@ -21,6 +22,7 @@ from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.etags import etag_of
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
+from scheduler.lifecycle.shown_names import shown
 from scheduler.lifecycle.state_machine import has_live_leg
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
@@ -275,8 +277,9 @@ def _with_key_names(
     names: dict[UUID, str] = {}
     for key in stores.keys.named(ids.values()):
         if reader is None or key.principal_id == reader.id or key.company_id == company_id:
-            names[key.id] = key.name
-            names.setdefault(key.principal_id, key.name)
+            name = shown(key.name, LONGEST_NAME)
+            names[key.id] = name
+            names.setdefault(key.principal_id, name)
     return tuple(
         replace(each, key_name=names.get(ids[each.actor])) if each.actor in ids else each for each in happenings
     )

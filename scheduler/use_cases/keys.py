@@ -9,19 +9,22 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now
-from scheduler.domain.key import Key, KeyState
+from scheduler.domain.key import LONGEST_NAME, Key, KeyState
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import (
     ApiKeySuspended,
     ExpiryInPast,
     InsufficientPermissions,
     InvalidApiKey,
+    InvalidKeyName,
     KeyRevoked,
     NotFound,
     TooManyLiveKeys,
     UnknownScopes,
 )
 from scheduler.hashing import Hasher
+from scheduler.lifecycle import pause_reasons
+from scheduler.lifecycle.shown_names import is_printable
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.keys import USED_EVERY, Found
 from scheduler.use_cases.submit import there
@@ -105,7 +108,7 @@ class Keys:
     ) -> tuple[Principal, str]:
         """A new key and its secret, which nothing can show again. `principal_id` makes it a rotation of that one.
 
-        Raises NotFound for a company that is not there, UnknownScopes, ExpiryInPast, DatabaseAway.
+        Raises NotFound for a company that is not there, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
         """
         key_id = uuid4()
         principal = Principal(id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id)
@@ -123,9 +126,11 @@ class Keys:
     def rotate(self, key_id: UUID, changes: Mapping[str, Any]) -> tuple[Principal, str]:
         """A second key of the same principal and its secret: what the first one is, save for `changes`.
 
-        `changes` may name scopes, per_minute, per_hour, expires_at. Both open until one is revoked; a third is refused.
+        `changes` may be of name, scopes, per_minute, per_hour, expires_at. Both open until one is revoked; a third is
+        refused.
         Of a key that is revoked or expired a new one can be made too: its principal, and with it what it sent under an
-        idempotency key, lives on. Raises NotFound, TooManyLiveKeys, UnknownScopes, ExpiryInPast, DatabaseAway.
+        idempotency key, lives on. Raises NotFound, TooManyLiveKeys, InvalidKeyName, UnknownScopes, ExpiryInPast,
+        DatabaseAway.
         """
         now = self._now()
         with self._database.transaction() as stores:
@@ -155,8 +160,10 @@ class Keys:
     def suspend(self, key_id: UUID, reason: str | None) -> bool:
         """It opens nothing until it is resumed. False: it was suspended already, and keeps its first reason.
 
-        Raises NotFound, KeyRevoked, DatabaseAway.
+        Whoever has the key is told the reason. Raises InvalidPauseReason, NotFound, KeyRevoked, DatabaseAway.
         """
+        if reason is not None:
+            reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
             key = _not_revoked(stores, key_id)
             if key.suspended_at is not None:
@@ -181,6 +188,8 @@ class Keys:
             return True
 
     def _add(self, stores: Stores, key: Key) -> str:
+        if not 0 < len(key.name) <= LONGEST_NAME or not is_printable(key.name):
+            raise InvalidKeyName
         unknown = sorted(key.principal.scopes - ALL_SCOPES)
         if unknown:
             known = ", ".join(sorted(ALL_SCOPES))

@@ -13,11 +13,15 @@ from scheduler.timing import callee_zones
 from scheduler.timing.callee_zones import CalleeNumber
 
 
-def callee_of(candidate: Candidate, company: Company) -> Callee:
-    """All that decides when this candidate may be called. Raises PhoneNumberInvalid."""
-    number = candidate.phone_number
+def callee_of(candidate: Candidate, company: Company, *, is_rung: bool = True) -> Callee:
+    """All that decides when this candidate may be called.
+
+    Raises PhoneNumberInvalid; not for whom nobody rings: there a number that is none tells nothing.
+    """
+    text = candidate.phone_number
+    read = callee_zones.read_number if is_rung else _number_or_none
     return Callee(
-        number=None if number is None else callee_zones.read_number(number),
+        number=None if text is None else read(text),
         timezone=candidate.timezone,
         consent_until=candidate.gdpr_expiry_date,
         settings=company.settings,

@@ -71,8 +71,9 @@ class Writes:
         """Do it and keep the answer, or give the answer that was kept when this key came first.
 
         `within` says which company it is about, and refuses whoever may not ask; that is not kept. What `write` refuses
-        is kept, and nothing else of what it did. Raises AccessDenied, CompanyIdRequired, InsufficientPermissions,
-        IdempotencyKeyReused, StillRunning, DatabaseAway; after any of them nothing was done.
+        is kept, and nothing else of what it did. The company is not deleted meanwhile: it was before, or will be after.
+        Raises AccessDenied, CompanyIdRequired, InsufficientPermissions, IdempotencyKeyReused, StillRunning,
+        DatabaseAway; after any of them nothing was done.
         """
         with self._database.transaction(sent.principal) as stores:
             company_id = within(stores)
@@ -82,6 +83,9 @@ class Writes:
                 return _told_again(stores, first_with_its_key(stores, command))
             try:
                 with stores.connection.begin_nested():
+                    # Not before: whoever waits for another request with its key must keep no company from its end.
+                    if command.company_id is not None and not stores.companies.hold(command.company_id):
+                        raise AccessDenied
                     record = write(stores, company_id, now)
             except _NEVER_KEPT:
                 raise

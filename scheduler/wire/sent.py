@@ -83,6 +83,8 @@ def is_idempotency_key(text: str) -> bool:
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
 Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)]
+"""Kept and told back as it was sent, and mailed by nobody; so it is not held to the rule of `MailAddress`, which would
+refuse people's real addresses (letters of any script before the `@`), and change the spelling of others."""
 MailAddress = Annotated[
     str,
     StringConstraints(max_length=email_addresses.LONGEST),

@@ -12,6 +12,7 @@ from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
 from scheduler.settings import DEVELOPMENT_PEPPER
 from tests.acceptance.conftest import WholeSystem
+from tests.rules import does, does_not
 
 TALK = {"outcome": "answered", "ring_s": 0.3, "talk_s": 0.3}
 
@@ -57,6 +58,7 @@ def _rung(whole: WholeSystem, number: str) -> bool:
     return any(ring["rang_at"] for ring in whole.client.rings_of(number))
 
 
+@does("F4-1")
 def test_a_call_that_is_asked_for_once_more_rings_again_and_replaces_the_retry_that_waited(whole: WholeSystem) -> None:
     number = "+421915100001"
     whole.client.plan(to=number, attempt=1, outcome="no_answer", ring_s=0.3)
@@ -72,6 +74,7 @@ def test_a_call_that_is_asked_for_once_more_rings_again_and_replaces_the_retry_t
     assert len(whole.client.rings_of(number)) == 2
 
 
+@does_not("F4-5")
 def test_an_interview_that_is_completed_takes_no_further_call(whole: WholeSystem) -> None:
     number = "+421915100002"
     whole.client.plan(to=number, **TALK)
@@ -82,6 +85,7 @@ def test_an_interview_that_is_completed_takes_no_further_call(whole: WholeSystem
     assert len(whole.client.rings_of(number)) == 1
 
 
+@does("F4-3")
 def test_a_deleted_attempt_never_rings(whole: WholeSystem) -> None:
     deleted, later = "+421915100003", "+421915100004"
     for number in (deleted, later):
@@ -95,6 +99,7 @@ def test_a_deleted_attempt_never_rings(whole: WholeSystem) -> None:
     assert whole.client.get(f"/interviews/{interview_id}").json()["data"]["status"] == "SCHEDULED"
 
 
+@does("F4-2")
 def test_a_moved_attempt_keeps_its_id_and_rings_at_its_new_time_alone(whole: WholeSystem) -> None:
     number = "+421915100005"
     whole.client.plan(to=number, **TALK)
@@ -111,6 +116,7 @@ def test_a_moved_attempt_keeps_its_id_and_rings_at_its_new_time_alone(whole: Who
     assert timedelta() <= late < timedelta(seconds=10)
 
 
+@does_not("F4-4")
 def test_a_call_in_progress_can_be_neither_moved_nor_deleted_and_is_rung_once(whole: WholeSystem) -> None:
     number = "+421915100006"
     whole.client.plan(to=number, outcome="answered", ring_s=0.3, talk_s=4)
@@ -130,6 +136,7 @@ def test_a_call_in_progress_can_be_neither_moved_nor_deleted_and_is_rung_once(wh
     assert len(whole.client.rings_of(number)) == 1
 
 
+@does("F4-7")
 def test_a_busy_line_is_called_again_by_the_companys_own_delays_and_then_answered(whole: WholeSystem) -> None:
     number = "+421915100007"
     whole.set_settings(retry_policy=RetryPolicy(max_retries=1, delays={"BUSY": (timedelta(seconds=2),)}))
@@ -142,6 +149,7 @@ def test_a_busy_line_is_called_again_by_the_companys_own_delays_and_then_answere
     assert len(whole.client.rings_of(number)) == 2
 
 
+@does_not("F4-7")
 def test_when_no_retry_is_left_the_interview_has_failed_and_nobody_is_rung_again(whole: WholeSystem) -> None:
     number, later = "+421915100008", "+421915100009"
     whole.set_settings(retry_policy=RetryPolicy(max_retries=1, delays={"BUSY": (timedelta(seconds=1),)}))

@@ -10,6 +10,7 @@ import requests
 
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.crash.canaries import in_dump, in_redis
+from tests.rules import does
 
 NAME, ADDRESS, WORDS = "Kanárikovská", "canary@example.com", "canary-words"
 RINGS, TALKS, WAITS = "+421915770001", "+421915770002", "+421915770003"
@@ -30,6 +31,7 @@ def person(whole: WholeSystem, number: str, **more: object) -> dict[str, Any]:
     return body
 
 
+@does("F6-2", "F6-3")
 def test_its_calls_are_ended_and_nothing_of_it_is_left_in_database_redis_or_logs(whole: WholeSystem) -> None:
     whole.client.plan(to=RINGS, ring_s=FOR_HOURS)
     whole.client.plan(to=TALKS, outcome="answered", ring_s=0.2, talk_s=FOR_HOURS)

@@ -13,6 +13,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from tests.acceptance.conftest import WholeSystem
+from tests.rules import does, does_not
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 
@@ -46,6 +47,7 @@ def test_an_interview_without_a_time_is_called_at_once_and_completed(whole: Whol
     assert [ring["to"] for ring in whole.client.rings()].count(number) == 1
 
 
+@does("F4-7")
 def test_an_unanswered_call_fails_and_the_next_try_waits_for_two_hours(whole: WholeSystem) -> None:
     number = "+421915000002"
     whole.client.plan(to=number, outcome="no_answer", ring_s=1)
@@ -70,6 +72,7 @@ def test_a_lost_answer_is_found_by_asking_and_never_dialled_again(whole: WholeSy
     assert [ring["to"] for ring in whole.client.rings()].count(number) == 1
 
 
+@does_not("F4-7")
 def test_a_call_that_the_carrier_never_took_and_denies_is_not_rung_again_by_itself(whole: WholeSystem) -> None:
     number = "+421915000004"
     whole.client.plan(to=number, outcome="answered", fault="refuse_500")
@@ -142,8 +145,9 @@ def test_the_run_file_names_everything_and_is_its_owners_alone(whole: WholeSyste
     assert file.stat().st_mode & 0o077 == 0
 
 
+@does("F3-2", "F3-4")
 def test_an_owner_who_is_not_known_gets_a_mail_and_owns_the_company_that_it_names(whole: WholeSystem) -> None:
-    """F3-2, F3-4: by the maintenance worker, into a folder, where no mail server is named."""
+    """By the maintenance worker, into a folder, where no mail server is named."""
     company = f"/company/{whole.running.companyId}"
     assert whole.client.send("PATCH", company, {"ownerEmail": "Owner@Example.com"}).status_code == 200
     whole.wait_until(lambda: whole.rows("SELECT FROM invitations WHERE sent_at IS NOT NULL"), seconds=20, says="sent")

@@ -28,6 +28,9 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
 }
 """Where the document's own example does not fit the clock of the tests."""
 
+SCOPES: Mapping[str, str] = {"getCommand": "read:interviews"}
+"""Where it takes the scope of what is asked about: here an interview."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
@@ -63,7 +66,7 @@ def _operations() -> Iterator[Operation]:
                 name=told["operationId"],
                 method=method.upper(),
                 path=path,
-                scope=scopes["apiKey"][0],
+                scope=scopes["apiKey"][0] if scopes["apiKey"] else SCOPES[told["operationId"]],
                 body=BODIES.get(told["operationId"], _example(told)),
                 takes_company_id="companyId" in {each["name"] for each in told["parameters"] if each["in"] == "query"},
             )

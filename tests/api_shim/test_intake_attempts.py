@@ -34,6 +34,7 @@ from tests.builders import (
     an_unknown_attempt,
 )
 from tests.conftest import NOON, seed
+from tests.rules import does, does_not
 
 # ---- what each state allows
 
@@ -84,6 +85,7 @@ def test_an_attempt_is_shown_in_every_state(
     assert attempt in intake.get(call.attempts).json()["data"]["items"]
 
 
+@does_not("F4-2")
 @made_by_state
 def test_only_an_attempt_that_waits_is_moved(
     intake: Intake,
@@ -101,6 +103,7 @@ def test_only_an_attempt_that_waits_is_moved(
     assert (house.attempt(attempt.id).due_at != attempt.due_at) is (answer.status_code == 204)
 
 
+@does("F4-3")
 @made_by_state
 def test_an_attempt_is_deleted_unless_its_phone_may_be_ringing(
     intake: Intake,
@@ -122,6 +125,7 @@ def test_an_attempt_is_deleted_unless_its_phone_may_be_ringing(
     assert (intake.get(call.interview).json()["data"]["callAttempts"] == []) is gone
 
 
+@does_not("F4-1", "F4-5")
 @made_by_state
 def test_one_more_call_is_made_unless_one_is_in_progress_or_the_interview_is_over(
     intake: Intake,
@@ -140,6 +144,7 @@ def test_one_more_call_is_made_unless_one_is_in_progress_or_the_interview_is_ove
     assert len(listed) == (2 if answer.status_code == 201 else 1)
 
 
+@does("F4-3")
 def test_what_was_deleted_is_neither_shown_nor_moved_nor_deleted_again(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     assert intake.send("DELETE", call.attempt).status_code == 204
@@ -156,6 +161,7 @@ def test_what_was_deleted_is_neither_shown_nor_moved_nor_deleted_again(intake: I
         }
 
 
+@does_not("F4-3")
 def test_deleting_an_attempt_leaves_the_others_and_the_interview(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     second = invoked(intake, call, {"scheduledAt": AN_HOUR_LATER}).json()["data"]
@@ -216,6 +222,7 @@ def test_an_attempt_tells_no_number(intake: Intake, worker: Worker) -> None:
 # ---- invoke
 
 
+@does("F2-7", "F4-1")
 @pytest.mark.parametrize(
     "more",
     [
@@ -238,6 +245,7 @@ def test_without_a_time_one_more_call_rings_as_soon_as_allowed(
     assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
 
 
+@does("F4-1")
 @pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
 def test_one_more_call_replaces_the_one_that_waits(intake: Intake, worker: Worker, name: str) -> None:
     call = a_call(intake)
@@ -251,6 +259,7 @@ def test_one_more_call_replaces_the_one_that_waits(intake: Intake, worker: Worke
     assert intake.get(call.interview).json()["data"]["scheduledAt"] == AN_HOUR_LATER
 
 
+@does("F4-5")
 def test_a_failed_interview_that_is_called_again_is_scheduled(intake: Intake, house: House, worker: Worker) -> None:
     call = call_of(ended(house, Reason.DECLINED))
     assert intake.get(call.interview).json()["data"]["status"] == "FAILED"
@@ -278,6 +287,7 @@ def test_what_is_refused_at_once_needs_no_worker_and_is_remembered(intake: Intak
 # ---- move
 
 
+@does("F4-2", "F2-3")
 def test_a_moved_attempt_is_the_same_attempt(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     before = intake.get(call.attempt).json()["data"]
@@ -318,6 +328,7 @@ TIMES = [
 ]
 
 
+@does_not("F2-1", "F2-6", "F4-1", "F4-2")
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 @pytest.mark.parametrize(("text", "code", "details"), TIMES)
 def test_a_time_that_cannot_be_is_refused_with_what_is_wrong_and_changes_nothing(
@@ -333,6 +344,7 @@ def test_a_time_that_cannot_be_is_refused_with_what_is_wrong_and_changes_nothing
     assert intake.get(call.attempts).json()["data"] == before
 
 
+@does_not("F2-6")
 def test_a_time_outside_the_hours_is_refused_with_the_next_one_that_is_allowed(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     refused = moved(intake, call, "2026-04-03T21:00:00")
@@ -346,6 +358,7 @@ def test_a_time_outside_the_hours_is_refused_with_the_next_one_that_is_allowed(i
 # ---- conditions
 
 
+@does("F4-2")
 def test_the_etag_changes_with_the_attempt_and_only_with_it(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     first, again = intake.get(call.attempt), intake.get(call.attempt)
@@ -355,6 +368,7 @@ def test_the_etag_changes_with_the_attempt_and_only_with_it(intake: Intake, work
     assert intake.get(call.attempt).headers["ETag"] != first.headers["ETag"]
 
 
+@does("F4-2")
 def test_who_moves_an_attempt_hears_its_new_etag_and_need_not_look(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     key = {"Idempotency-Key": "k"}
@@ -370,6 +384,7 @@ def test_who_moves_an_attempt_hears_its_new_etag_and_need_not_look(intake: Intak
     assert replayed.headers["ETag"] == first.headers["ETag"], "of what it was moved to then"
 
 
+@does_not("F4-2")
 def test_what_is_refused_deleted_or_not_applied_yet_has_no_new_etag(intake: Intake) -> None:
     with a_worker(intake.settings):
         call = a_call(intake)
@@ -400,6 +415,7 @@ MATCHING = [
 ]
 
 
+@does_not("F4-2")
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
 @pytest.mark.parametrize(("conditions", "matches"), MATCHING)
 def test_if_match_is_honoured(
@@ -418,6 +434,7 @@ def test_if_match_is_honoured(
         assert intake.get(call.attempt).headers["ETag"] == etag
 
 
+@does_not("F4-2")
 def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> None:
     with a_worker(intake.settings):
         call = a_call(intake)

@@ -28,6 +28,7 @@ from tests.builders import (
     of_company,
 )
 from tests.conftest import Seeded, seed
+from tests.rules import does, does_not
 from tests.servers import SimulatedCarrier
 
 SECONDS = 90
@@ -82,6 +83,7 @@ def in_minutes(company_id: object, name: str | None, minutes: float, events: int
 # ---- F5-1: of whom, and when
 
 
+@does("F5-1")
 def test_f5_1_a_regular_key_is_told_of_its_own_company(intake: Intake, house: House) -> None:
     talk(house)
     other = of_company(house, seed(intake.database, intake.now()))
@@ -96,6 +98,7 @@ def test_f5_1_a_regular_key_is_told_of_its_own_company(intake: Intake, house: Ho
     assert intake.get("/v1/billing/usage").json()["data"] == told
 
 
+@does("F5-1")
 def test_f5_1_an_ats_key_is_told_of_all_its_companies_and_of_no_other(intake: Intake, house: House) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
     used = an_ats_company(intake, principal.id, "Used")
@@ -117,6 +120,7 @@ def test_f5_1_an_ats_key_is_told_of_all_its_companies_and_of_no_other(intake: In
     }
 
 
+@does("F5-1")
 def test_f5_1_the_period_is_half_open_in_utc_and_by_default_the_last_thirty_days(intake: Intake, house: House) -> None:
     for booked_at in ("2026-03-03T11:00Z", "2026-03-31T23:59:59.999Z", "2026-04-01T00:00Z", "2026-04-02T00:00Z"):
         attempt = talk(house)
@@ -139,6 +143,7 @@ def test_f5_1_the_period_is_half_open_in_utc_and_by_default_the_last_thirty_days
         assert usage(intake, **params)["totalInterviews"] == events, params
 
 
+@does_not("F5-1")
 @pytest.mark.parametrize(
     ("params", "code"),
     [
@@ -157,10 +162,12 @@ def test_f5_1_a_period_that_cannot_be_used_is_refused(intake: Intake, params: di
     assert refusal(intake, **params) == (400, code)
 
 
+@does("F5-1")
 def test_f5_1_366_days_can_be_asked_for(intake: Intake) -> None:
     assert usage(intake, start="2025-04-01", end="2026-04-02")["totalInterviews"] == 0
 
 
+@does_not("F5-1")
 def test_f5_1_it_takes_the_scope(intake: Intake) -> None:
     assert refusal(intake.with_new_key("read:companies")) == (403, "INSUFFICIENT_PERMISSIONS")
     assert usage(intake.with_new_key("read:billing"))["companies"]
@@ -169,6 +176,7 @@ def test_f5_1_it_takes_the_scope(intake: Intake) -> None:
 # ---- F5-2: one unit or the other
 
 
+@does("F5-2")
 def test_f5_2_what_is_used_is_told_in_one_unit_and_the_other_is_absent(intake: Intake, house: House) -> None:
     bill(intake, BillingSystem.CREDITS, PRICES)
     talk(house)
@@ -187,6 +195,7 @@ def test_f5_2_what_is_used_is_told_in_one_unit_and_the_other_is_absent(intake: I
     assert told["totalCreditsUsed"] == 1.25
 
 
+@does_not("F5-2")
 def test_f5_2_a_company_whose_unit_changed_is_there_once_a_unit_and_the_two_are_never_added(
     intake: Intake, house: House
 ) -> None:
@@ -209,6 +218,7 @@ def test_f5_2_a_company_whose_unit_changed_is_there_once_a_unit_and_the_two_are_
 # ---- F5-3: booked once, with the call's end
 
 
+@does("F5-3")
 def test_f5_3_a_call_that_a_person_answered_is_booked_with_its_end_as_the_carrier_tells_it(
     intake: Intake, house: House, the_carrier: SimulatedCarrier
 ) -> None:
@@ -226,6 +236,7 @@ def test_f5_3_a_call_that_a_person_answered_is_booked_with_its_end_as_the_carrie
     assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.1)]
 
 
+@does_not("F5-3")
 def test_f5_3_a_call_that_nobody_answered_is_not_booked(intake: Intake, house: House) -> None:
     for reason in (Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.DECLINED, Reason.CARRIER_ERROR):
         house.take(
@@ -237,6 +248,7 @@ def test_f5_3_a_call_that_nobody_answered_is_not_booked(intake: Intake, house: H
     assert usage(intake)["totalInterviews"] == 0
 
 
+@does("F5-3")
 def test_f5_3_late_proof_that_a_person_answered_is_booked_when_it_comes(intake: Intake, house: House) -> None:
     proven = Proven(reason=Reason.ANSWERED, call_sid=a_sid(), ended_at=house.now(), duration=timedelta(seconds=SECONDS))
     busy = replace(proven, reason=Reason.BUSY, call_sid=a_sid())
@@ -246,6 +258,7 @@ def test_f5_3_late_proof_that_a_person_answered_is_booked_when_it_comes(intake: 
     assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.5)]
 
 
+@does("F5-3", "F4-8")
 def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, house: House, worker: Worker) -> None:
     placed = a_placed_attempt(house)
     assert intake.send("DELETE", f"/interviews/{placed.interview_id}").status_code == 200
@@ -256,6 +269,7 @@ def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, hou
     assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.5)]
 
 
+@does_not("F5-3", "F1-8")
 def test_f5_3_a_test_and_an_online_interview_book_nothing(intake: Intake, worker: Worker) -> None:
     assert intake.create(intake.body(isTest=True)).json()["data"]["status"] == "COMPLETED"
     online = intake.create(intake.body(agentId=str(an_online_agent(intake)))).json()["data"]["id"]
@@ -263,6 +277,7 @@ def test_f5_3_a_test_and_an_online_interview_book_nothing(intake: Intake, worker
     assert usage(intake)["totalInterviews"] == 0
 
 
+@does("F5-3")
 def test_f5_3_what_is_booked_keeps_its_unit_and_its_price(intake: Intake, house: House) -> None:
     bill(intake, BillingSystem.CREDITS, PRICES)
     talk(house)
@@ -277,6 +292,7 @@ def test_f5_3_what_is_booked_keeps_its_unit_and_its_price(intake: Intake, house:
     assert (told["totalMinutesUsed"], told["totalCreditsUsed"]) == (1.5, 1.25)
 
 
+@does("F5-3")
 def test_f5_3_a_total_is_of_exact_seconds_and_not_of_what_is_shown(intake: Intake, house: House) -> None:
     for _ in range(3):
         talk(house, seconds=2)
@@ -284,6 +300,7 @@ def test_f5_3_a_total_is_of_exact_seconds_and_not_of_what_is_shown(intake: Intak
     assert told["totalMinutesUsed"] == 0.1, "three times two seconds are shown as 0.0 each"
 
 
+@does("F5-3")
 def test_f5_3_prices_that_cannot_be_read_keep_no_call_from_its_end(intake: Intake, house: House) -> None:
     intake.change("""UPDATE companies SET billing_system = 'credits', prices = '{"GENERIC": 7}'""")
     assert talk(house).state is AttemptState.COMPLETED
@@ -293,6 +310,7 @@ def test_f5_3_prices_that_cannot_be_read_keep_no_call_from_its_end(intake: Intak
 # ---- F5-4: after the company
 
 
+@does("F5-4")
 def test_f5_4_usage_of_a_deleted_company_stays_with_its_ats_key_without_a_name(intake: Intake, house: House) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats = intake.with_key(key)
@@ -308,6 +326,7 @@ def test_f5_4_usage_of_a_deleted_company_stays_with_its_ats_key_without_a_name(i
     assert (told["totalInterviews"], told["totalMinutesUsed"]) == (2, 3.0)
 
 
+@does_not("F5-4")
 def test_f5_4_and_is_told_to_nobody_else(intake: Intake, house: House) -> None:
     principal, _ = intake.new_key(kind=KeyKind.ATS)
     gone = an_ats_company(intake, principal.id, "Gone")

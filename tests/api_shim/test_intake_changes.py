@@ -18,6 +18,7 @@ from tests.api_shim.intake import (
     candidate,
 )
 from tests.builders import House, a_pending_attempt, a_placed_attempt, a_waiting_command
+from tests.rules import does, does_not
 
 
 def change(intake: Intake, call: Call, **fields: Any) -> Any:
@@ -31,6 +32,7 @@ def code(answer: Any) -> tuple[int, str]:
 # ---- PHONE
 
 
+@does("F4-10")
 @pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
 def test_moving_an_interview_moves_the_attempt_that_waits(intake: Intake, worker: Worker, name: str) -> None:
     call = a_call(intake)
@@ -44,6 +46,7 @@ def test_moving_an_interview_moves_the_attempt_that_waits(intake: Intake, worker
     assert intake.get(call.interview).json()["data"] == interview
 
 
+@does_not("F4-10")
 def test_an_interview_without_an_attempt_that_waits_is_not_moved(intake: Intake, house: House, worker: Worker) -> None:
     placed = call_of(a_placed_attempt(house))
     assert code(change(intake, placed, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_IN_PROGRESS")
@@ -60,6 +63,7 @@ TIMES = [
 ]
 
 
+@does_not("F4-10")
 @pytest.mark.parametrize(("text", "refused"), TIMES)
 def test_a_change_that_is_refused_changes_nothing_of_it(
     intake: Intake, worker: Worker, text: str, refused: str
@@ -70,6 +74,7 @@ def test_a_change_that_is_refused_changes_nothing_of_it(
     assert intake.get(call.interview).json()["data"] == before
 
 
+@does("F4-10")
 def test_metadata_is_merged_and_null_takes_a_key_away(intake: Intake, worker: Worker) -> None:
     call = a_call(intake, metadata={"a": 1, "b": {"c": 1, "d": 2}, "e": [1, 2]})
     answer = change(intake, call, metadata={"a": None, "b": {"c": 3}, "e": [3], "f": "new", "absent": None})
@@ -84,6 +89,7 @@ def test_metadata_that_is_too_much_only_together_is_refused(intake: Intake, work
     assert change(intake, call, metadata={"0": None, "one more": 0}).status_code == 200
 
 
+@does("F4-10", "F2-7")
 def test_the_end_of_an_interview_is_moved_with_its_attempt(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     answer = change(intake, call, expiresAt="2026-04-04T12:00:00Z")
@@ -93,6 +99,7 @@ def test_the_end_of_an_interview_is_moved_with_its_attempt(intake: Intake, worke
     assert moved["expiresAt"] == "2026-04-04T12:00:00Z", "one that was named does not follow the first call"
 
 
+@does_not("F2-7", "F4-10")
 def test_an_end_before_the_call_is_refused(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     assert code(change(intake, call, expiresAt=TOMORROW)) == (400, "NO_OPENING_BEFORE_EXPIRY")
@@ -102,6 +109,7 @@ def test_an_end_before_the_call_is_refused(intake: Intake, worker: Worker) -> No
         assert invalid.json()["error"]["details"]["field"] == "expiresAt"
 
 
+@does_not("F4-10")
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
 def test_the_status_of_a_phone_interview_cannot_be_set(intake: Intake, worker: Worker, status: str) -> None:
     call = a_call(intake)
@@ -120,6 +128,7 @@ def an_online_interview(intake: Intake, **changes: Any) -> dict[str, Any]:
     return interview
 
 
+@does("F1-6")
 def test_an_online_interview_is_scheduled_without_a_number_and_without_attempts(intake: Intake, worker: Worker) -> None:
     at_night = "2026-04-03T01:00:00Z"
     interview = an_online_interview(intake, scheduledAt=at_night)
@@ -130,6 +139,7 @@ def test_an_online_interview_is_scheduled_without_a_number_and_without_attempts(
     assert intake.get(f"/interviews/{interview['id']}/call-attempts").json()["data"]["items"] == []
 
 
+@does_not("F1-6")
 @pytest.mark.parametrize(("text", "refused"), TIMES[:4])
 def test_an_online_interview_at_a_time_that_cannot_be_is_refused(
     intake: Intake, worker: Worker, text: str, refused: str
@@ -139,6 +149,7 @@ def test_an_online_interview_at_a_time_that_cannot_be_is_refused(
     assert code(intake.create(intake.body(agentId=str(an_online_agent(intake)), scheduledAt=text))) == (400, refused)
 
 
+@does("F4-10")
 def test_an_online_interview_is_moved_and_ended_by_a_change(intake: Intake, worker: Worker) -> None:
     path = f"/interviews/{an_online_interview(intake, scheduledAt=TOMORROW)['id']}"
     moved = intake.send("PATCH", path, json={"scheduledAt": AN_HOUR_LATER}).json()["data"]
@@ -151,6 +162,7 @@ def test_an_online_interview_is_moved_and_ended_by_a_change(intake: Intake, work
     assert intake.send("PATCH", path, json={"metadata": {"late": 1}}).status_code == 200
 
 
+@does_not("F4-5")
 def test_an_online_interview_is_never_called(intake: Intake, worker: Worker) -> None:
     path = f"/interviews/{an_online_interview(intake)['id']}/call-attempts"
     assert code(intake.send("POST", path)) == (400, "CALL_ATTEMPTS_NOT_SUPPORTED")
@@ -160,6 +172,7 @@ def test_an_online_interview_is_never_called(intake: Intake, worker: Worker) -> 
 # ---- DELETE
 
 
+@does("F4-8")
 def test_a_deleted_interview_and_all_of_it_is_gone(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     answer = intake.send("DELETE", call.interview)
@@ -180,6 +193,7 @@ def test_a_deleted_interview_and_all_of_it_is_gone(intake: Intake, worker: Worke
     assert (state, reason) == ("CANCELLED", "INTERVIEW_DELETED")
 
 
+@does_not("F4-8")
 def test_an_interview_whose_phone_rings_is_deleted_and_its_call_runs_to_its_end(
     intake: Intake, house: House, worker: Worker
 ) -> None:
@@ -190,6 +204,7 @@ def test_an_interview_whose_phone_rings_is_deleted_and_its_call_runs_to_its_end(
     assert house.attempt(attempt.id).state == attempt.state
 
 
+@does_not("F4-8")
 def test_deleting_one_interview_leaves_the_others(intake: Intake, house: House, worker: Worker) -> None:
     call, other = a_call(intake), call_of(a_pending_attempt(house, due_at=house.now() + timedelta(hours=20)))
     assert intake.send("DELETE", call.interview).status_code == 200

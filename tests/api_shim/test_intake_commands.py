@@ -8,7 +8,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from api_shim.routes.commands import READS
+from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import KeyKind
+from scheduler.use_cases.keys import ALL_SCOPES
 from tests.api_shim.intake import (
     AN_HOUR_LATER,
     ASYNC,
@@ -272,6 +275,11 @@ def test_what_is_kept_of_an_answer_names_nobody_and_no_metadata(intake: Intake, 
     assert "snapshot" in kept
     assert not [each for each in (number[1:], NUMBER[1:], "A-18", FIRST_NAME, EMAIL) if each in kept]
     assert [body for body, _ in intake.ask("SELECT body, answer FROM inbox") if body is not None] == []
+
+
+def test_of_each_kind_of_command_it_is_said_who_may_read_it() -> None:
+    assert set(READS) == set(CommandKind)
+    assert set(READS.values()) <= ALL_SCOPES
 
 
 def test_a_command_in_quarantine_is_told_as_such(intake: Intake, call: Call) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +20,7 @@ from tests.api_shim.test_intake_carrier import call_back, changed
 from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, code, data, of_another_company
 from tests.builders import House, KeptBell, a_placed_attempt, a_sid
 from tests.conftest import wait_until
+from tests.rules import does, does_not
 
 MAINTENANCE = "duecall:maintenance"
 """The queue in which erasures wait, as Redis has it."""
@@ -52,11 +54,13 @@ def is_deleted(intake: Intake, company_id: object) -> bool:
 # ---- F6-1: who may, and what is answered
 
 
+@does("F6-1")
 def test_f6_1_a_regular_key_deletes_its_own_company(intake: Intake) -> None:
     assert data(delete(intake, intake.seeded.company_id)) is True
     assert is_deleted(intake, intake.seeded.company_id)
 
 
+@does("F6-1")
 def test_f6_1_an_ats_key_deletes_one_that_it_created(ats: Intake) -> None:
     company_id, other = a_company(ats), a_company(ats)
     assert data(ats.send("DELETE", f"/v1/company/{company_id}")) is True
@@ -64,6 +68,7 @@ def test_f6_1_an_ats_key_deletes_one_that_it_created(ats: Intake) -> None:
     assert not is_deleted(ats, other)
 
 
+@does_not("F6-1")
 def test_f6_1_nobody_deletes_another_one_or_one_that_is_not_there(intake: Intake, ats: Intake) -> None:
     company_id = a_company(ats)
     for stranger in (intake, of_another_company(intake), intake.with_new_key(kind=KeyKind.ATS)):
@@ -74,6 +79,7 @@ def test_f6_1_nobody_deletes_another_one_or_one_that_is_not_there(intake: Intake
     assert not is_deleted(intake, intake.seeded.company_id)
 
 
+@does_not("F6-1")
 def test_f6_1_it_takes_the_scope(intake: Intake) -> None:
     writer = intake.with_new_key("write:companies", "read:companies", "delete:jobs")
     assert code(delete(writer, intake.seeded.company_id)) == (403, "INSUFFICIENT_PERMISSIONS")
@@ -81,6 +87,7 @@ def test_f6_1_it_takes_the_scope(intake: Intake) -> None:
     assert data(delete(intake.with_new_key("delete:companies"), intake.seeded.company_id)) is True
 
 
+@does("F6-1")
 def test_f6_1_it_is_written_by_the_api_itself_and_never_202(ats: Intake) -> None:
     """No worker runs here."""
     company_id = a_company(ats)
@@ -88,6 +95,7 @@ def test_f6_1_it_is_written_by_the_api_itself_and_never_202(ats: Intake) -> None
     assert is_deleted(ats, company_id)
 
 
+@does("F6-1")
 def test_f6_1_repeated_with_its_key_it_is_told_again_also_after_the_erasure(
     ats: Intake, erase: Callable[[UUID], None]
 ) -> None:
@@ -104,6 +112,7 @@ def test_f6_1_repeated_with_its_key_it_is_told_again_also_after_the_erasure(
     assert not is_deleted(ats, other)
 
 
+@does_not("F6-1")
 def test_f6_1_without_its_key_it_is_not_there_any_more(ats: Intake, erase: Callable[[UUID], None]) -> None:
     company_id = a_company(ats)
     assert data(delete(ats, company_id)) is True
@@ -116,6 +125,7 @@ def test_f6_1_without_its_key_it_is_not_there_any_more(ats: Intake, erase: Calla
 # ---- F6-2: from that answer on
 
 
+@does("F6-2")
 def test_f6_2_its_keys_are_dead_and_others_are_not(intake: Intake, erase: Callable[[UUID], None]) -> None:
     second, stranger = intake.with_new_key(), of_another_company(intake)
     assert data(delete(intake, intake.seeded.company_id, **DELETE_KEY)) is True
@@ -128,6 +138,7 @@ def test_f6_2_its_keys_are_dead_and_others_are_not(intake: Intake, erase: Callab
     assert stranger.get("/jobs").status_code == 200
 
 
+@does_not("F6-2")
 def test_f6_2_nothing_of_it_can_be_read_or_written_any_more(
     intake: Intake, worker: Worker, erase: Callable[[UUID], None]
 ) -> None:
@@ -163,6 +174,7 @@ def test_f6_2_nothing_of_it_can_be_read_or_written_any_more(
     assert ats.get(f"/company/{stays}").status_code == 200
 
 
+@does("F6-2")
 def test_f6_2_no_further_call_is_claimed_and_those_in_progress_are_to_be_hung_up(
     intake: Intake, house: House, worker: Worker, erase: Callable[[UUID], None]
 ) -> None:
@@ -176,6 +188,74 @@ def test_f6_2_no_further_call_is_claimed_and_those_in_progress_are_to_be_hung_up
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
 
 
+COMPANY = "/company/{company}"
+WRITES = [
+    pytest.param(method, path, body, id=f"{method} {path}")
+    for kind, new, change in (
+        ("jobs", JOB, {"status": "CLOSED"}),
+        ("candidates", candidate(), {"phoneNumber": "+421915123457"}),
+        ("agents", ONLINE_AGENT, {"duration": 45}),
+    )
+    for method, path, body in (
+        ("POST", f"/{kind}", new),
+        ("PATCH", f"/{kind}/{{{kind}}}", change),
+        ("DELETE", f"/{kind}/{{{kind}}}", {}),
+    )
+] + [
+    pytest.param("PATCH", COMPANY, {"name": "Back", "ownerEmail": "owner@example.com"}, id="PATCH /company"),
+    pytest.param("DELETE", COMPANY, {}, id="DELETE /company"),
+]
+
+
+@does_not("F6-2")
+@pytest.mark.parametrize(("method", "path", "body"), WRITES)
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "a write"}], ids=["no key", "a key"])
+def test_f6_2_a_write_that_meets_the_deletion_half_way_is_refused_and_writes_nothing(
+    intake: Intake, method: str, path: str, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    address, company_id = path.format(**one_of_each(intake)), intake.seeded.company_id
+    before = rows(intake)
+    with ThreadPoolExecutor(1) as pool:
+        with intake.database.transaction() as stores:
+            assert stores.companies.lock_to_delete(company_id)
+            answer = pool.submit(intake.send, method, address, json=body, headers=headers)
+            wait_until(lambda: waits_for_a_lock(intake), says="the write waits for the company")
+            stores.companies.delete(company_id, intake.now())
+        assert code(answer.result()) == (403, "RESOURCE_ACCESS_DENIED")
+    assert rows(intake) == before
+
+
+@does("F6-2")
+def test_f6_2_a_write_that_was_first_is_done_whole_before_the_deletion(intake: Intake) -> None:
+    job = one_of_each(intake)["jobs"]
+    with ThreadPoolExecutor(2) as both:
+        with intake.database.transaction() as stores:
+            assert stores.jobs.lock(intake.seeded.company_id, UUID(job)) is not None
+            change = both.submit(intake.send, "PATCH", f"/jobs/{job}", json={"status": "CLOSED"})
+            wait_until(lambda: waits_for_a_lock(intake), says="the write waits for its job")
+            deletion = both.submit(delete, intake, intake.seeded.company_id)
+            wait_until(lambda: waits_for_a_lock(intake) > 1, says="the deletion waits for the write")
+        assert data(change.result())["status"] == "CLOSED"
+        assert data(deletion.result()) is True
+
+
+def one_of_each(intake: Intake) -> dict[str, str]:
+    made = {"jobs": JOB, "candidates": candidate(), "agents": ONLINE_AGENT}
+    ids = {kind: data(intake.send("POST", f"/{kind}", json=body), 201)["id"] for kind, body in made.items()}
+    return {"company": str(intake.seeded.company_id), **ids}
+
+
+def rows(intake: Intake) -> dict[str, list[Any]]:
+    """All that there is, save of the company itself."""
+    names = [name for (name,) in intake.ask(TABLES) if name not in {"companies", "api_keys"}]
+    return {name: intake.ask(f"SELECT t::text FROM {name} AS t ORDER BY 1") for name in names}
+
+
+def waits_for_a_lock(intake: Intake) -> int:
+    return len(intake.ask("SELECT DISTINCT pid FROM pg_locks WHERE NOT granted"))
+
+
+@does("F6-2")
 def test_f6_2_a_worker_is_rung_for_by_its_id_alone(intake: Intake) -> None:
     with redis.Redis.from_url(intake.settings.redis) as broker:
         broker.delete(MAINTENANCE)
@@ -189,6 +269,7 @@ def test_f6_2_a_worker_is_rung_for_by_its_id_alone(intake: Intake) -> None:
 # ---- F6-3: nothing comes back
 
 
+@does("F6-3")
 def test_f6_3_all_of_it_is_erased_and_a_certificate_and_its_usage_remain(
     intake: Intake, worker: Worker, erase: Callable[[UUID], None]
 ) -> None:
@@ -206,6 +287,7 @@ def test_f6_3_all_of_it_is_erased_and_a_certificate_and_its_usage_remain(
     assert intake.ask("SELECT kind FROM api_keys") == [("ATS",)]
 
 
+@does_not("F6-3")
 def test_f6_3_another_companys_rows_stay(intake: Intake, worker: Worker, erase: Callable[[UUID], None]) -> None:
     stranger = of_another_company(intake)
     call = a_call(stranger)
@@ -214,6 +296,7 @@ def test_f6_3_another_companys_rows_stay(intake: Intake, worker: Worker, erase: 
     assert data(stranger.get(call.attempt))["status"] == "PENDING"
 
 
+@does_not("F6-3")
 def test_f6_3_a_late_callback_is_nobodys(intake: Intake, house: House, erase: Callable[[UUID], None]) -> None:
     placed = a_placed_attempt(house)
     assert placed.token is not None
@@ -232,6 +315,7 @@ def test_f6_3_a_late_callback_is_nobodys(intake: Intake, house: House, erase: Ca
     assert intake.count("carrier_events") == 0
 
 
+@does_not("F6-3")
 def test_f6_3_repeated_requests_bring_nothing_back(
     intake: Intake, worker: Worker, erase: Callable[[UUID], None]
 ) -> None:

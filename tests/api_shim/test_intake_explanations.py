@@ -27,6 +27,7 @@ from tests.api_shim.intake import (
 )
 from tests.builders import House, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
 from tests.conftest import NOON, seed
+from tests.rules import does
 
 EVENINGS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=20), end=timedelta(hours=22)),)
 TOLL_FREE = "+18004633339"
@@ -91,6 +92,7 @@ def test_a_shut_window_says_when_it_opens(intake: Intake) -> None:
     assert told["blocks"][0]["until"] == told["nextPossibleAt"] == "2026-04-02T18:00:00Z"
 
 
+@does("F4-6")
 def test_a_number_that_is_busy_is_named_without_it(intake: Intake, house: House) -> None:
     number = a_number()
     a_placed_attempt(house, number)
@@ -99,6 +101,7 @@ def test_a_number_that_is_busy_is_named_without_it(intake: Intake, house: House)
     assert number[1:] not in str(told)
 
 
+@does("F4-6")
 def test_a_number_that_was_called_a_short_while_ago_says_how_long_it_is_left_alone(
     intake: Intake, house: House
 ) -> None:
@@ -175,6 +178,13 @@ def test_each_key_is_named_by_its_own_id_and_name_also_of_one_principal(intake: 
     assert (moved["by"], moved["keyName"]) == (f"key:{principal.key_id}", "the night shift")
     assert first["by"] not in {moved["by"], f"key:{intake.seeded.company_id}"}
     assert first["keyName"] == intake.ask("SELECT name FROM api_keys ORDER BY created_at, id")[0][0]
+
+
+def test_a_keys_name_does_nothing_to_whoever_reads_it(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    for kept, shown in (("night\r\n\x1b[31mshift", "night [31mshift"), ("n" * 101, "n" * 99 + "…")):
+        intake.change("UPDATE api_keys SET name = :name", name=kept)
+        assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == shown
 
 
 def test_a_command_of_the_release_before_is_named_by_its_principals_first_key(intake: Intake, worker: Worker) -> None:
@@ -274,6 +284,7 @@ def test_a_refused_time_is_previewed_with_the_next_one_that_is_allowed(intake: I
     assert preview(intake, phoneNumber=NUMBER, scheduledAt=told["nextPossibleAt"]).json()["data"]["allowed"] is True
 
 
+@does("F2-2")
 def test_a_time_zone_settles_what_the_number_leaves_open(intake: Intake) -> None:
     question = {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"}
     told = preview(intake, **question, timezone="America/New_York").json()["data"]

@@ -13,6 +13,7 @@ from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, an_online_agent, candidate, data, without_now
 from tests.builders import House, a_claimed_attempt, a_pending_attempt, a_placed_attempt, an_attempt_of_unknown_outcome
 from tests.conftest import seed
+from tests.rules import does_not
 
 JOB = {"title": "Beekeeper", "description": "Knows where each of them lives."}
 
@@ -129,6 +130,7 @@ def test_those_of_a_candidate_agent_and_job_that_are_no_more_are_listed_and_dele
     assert listed(intake) == []
 
 
+@does_not("F4-8")
 def test_the_end_of_a_job_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
     one = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
     assert data(intake.send("DELETE", f"/jobs/{one['jobId']}")) is True

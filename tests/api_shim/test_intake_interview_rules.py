@@ -22,6 +22,7 @@ from tests.api_shim.intake import (
     without_now,
 )
 from tests.conftest import CALLER, seed, wait_until
+from tests.rules import does, does_as_named, does_not, does_not_as_named
 
 AT_NIGHT = "2026-04-03T01:00:00Z"
 JOB_TITLE, AGENT_NAME = "Keeper of secret bees", "Confidential interviewer"
@@ -153,7 +154,7 @@ TAKEN = [
 ]
 
 
-@pytest.mark.parametrize("ask", TAKEN)
+@pytest.mark.parametrize("ask", does_as_named(TAKEN))
 def test_the_job_is_the_one_that_the_rules_say(intake: Intake, worker: Worker, desk: Desk, ask: Ask) -> None:
     body = ask(desk)
     jobs = intake.count("jobs")
@@ -166,6 +167,7 @@ def test_the_job_is_the_one_that_the_rules_say(intake: Intake, worker: Worker, d
     assert intake.count("jobs") == jobs
 
 
+@does("F1-1")
 def test_f1_1_candidate_agent_and_job_become_real_in_one_transaction(
     intake: Intake, worker: Worker, desk: Desk
 ) -> None:
@@ -190,6 +192,7 @@ def test_f1_1_candidate_agent_and_job_become_real_in_one_transaction(
     assert intake.ask("SELECT body FROM inbox WHERE kind = 'create_interview'")[0][0] is None
 
 
+@does("F1-1")
 def test_f1_1_known_ones_are_named_by_their_ids_and_nothing_else_is_made(
     intake: Intake, worker: Worker, desk: Desk
 ) -> None:
@@ -204,6 +207,7 @@ def test_f1_1_known_ones_are_named_by_their_ids_and_nothing_else_is_made(
     assert [after[each] - before[each] for each in ("candidates", "agents", "jobs", "assignments")] == [0] * 4
 
 
+@does("F1-5")
 def test_f1_5_a_new_job_becomes_that_of_a_known_candidate_too(intake: Intake, worker: Worker, desk: Desk) -> None:
     other = desk.job()
     body = known(desk, other, job=JOB | {"status": "CLOSED"})
@@ -216,6 +220,7 @@ def test_f1_5_a_new_job_becomes_that_of_a_known_candidate_too(intake: Intake, wo
     ]
 
 
+@does("F1-7")
 def test_f1_7_a_phone_interview_comes_with_its_first_attempt_from_the_agents_number(
     intake: Intake, worker: Worker, desk: Desk
 ) -> None:
@@ -226,12 +231,14 @@ def test_f1_7_a_phone_interview_comes_with_its_first_attempt_from_the_agents_num
     assert [tuple(row) for row in intake.ask("SELECT caller_number, focus FROM interviews")] == [(CALLER, "SCREENING")]
 
 
+@does_not("F1-7")
 def test_f1_7_an_online_interview_comes_with_none(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(online(desk)), 201)
     assert (interview["type"], interview["status"], interview["callAttempts"]) == ("ONLINE", "SCHEDULED", [])
     assert (intake.count("attempts"), intake.count("lines")) == (0, 0)
 
 
+@does("F1-6")
 def test_f1_6_an_online_interview_may_be_at_night_and_stays_scheduled_until_it_is_said_to_be_over(
     intake: Intake, worker: Worker, desk: Desk
 ) -> None:
@@ -244,6 +251,55 @@ def test_f1_6_an_online_interview_may_be_at_night_and_stays_scheduled_until_it_i
     refused(intake.send("PATCH", address, json={"status": "CANCELLED"}), 409, "INTERVIEW_FINISHED")
 
 
+NOBODYS = "+421000000000"
+"""In the form of a number, and none."""
+
+
+@does("F1-6")
+def test_f1_6_nobody_asks_of_an_online_interview_whether_the_number_is_one(
+    intake: Intake, worker: Worker, desk: Desk
+) -> None:
+    interview = data(intake.create(online(desk, candidate=candidate(phoneNumber=NOBODYS))), 201)
+    person = f"/candidates/{interview['candidateId']}"
+    assert data(intake.get(person))["phoneNumber"] == NOBODYS
+    again = online(desk, candidate=..., candidateId=interview["candidateId"], scheduledAt=AT_NIGHT)
+    again = data(intake.create({name: value for name, value in again.items() if value is not ...}), 201)
+    moved = intake.send("PATCH", f"/interviews/{again['id']}", json={"scheduledAt": TOMORROW})
+    assert data(moved)["scheduledAt"] == TOMORROW
+    assert data(intake.send("PATCH", person, json={"status": "IN_PROCESS"}))["phoneNumber"] == NOBODYS
+
+
+@does_not("F1-6")
+def test_f1_6_whoever_has_a_number_that_is_none_is_not_rung(intake: Intake, worker: Worker, desk: Desk) -> None:
+    interview = data(intake.create(online(desk, candidate=candidate(phoneNumber=NOBODYS))), 201)
+    by_phone = {"candidateId": interview["candidateId"], "agentId": desk.agent("GENERIC")}
+    before = desk.rows()
+    refused(intake.create(by_phone), 400, "PHONE_NUMBER_INVALID")
+    assert desk.rows() == before
+    person = f"/candidates/{interview['candidateId']}"
+    refused(intake.send("PATCH", person, json={"phoneNumber": "+421000000001"}), 400, "PHONE_NUMBER_INVALID")
+    assert data(intake.send("PATCH", person, json={"phoneNumber": NUMBER}))["phoneNumber"] == NUMBER
+    assert data(intake.create(by_phone), 201)["type"] == "PHONE"
+
+
+@does_not("F1-5")
+def test_f1_5_nobody_gets_more_jobs_by_an_interview_than_they_may_have(
+    intake: Intake, worker: Worker, desk: Desk
+) -> None:
+    jobs = [desk.job() for _ in range(49)]
+    body = {**known(desk, *jobs), "job": JOB}
+    with ThreadPoolExecutor(2) as both:
+        told = list(both.map(lambda _: intake.create(body), range(2)))
+    last, too_many = sorted(told, key=lambda answer: answer.status_code)
+    assert len(data(intake.get(f"/candidates/{body['candidateId']}"))["jobIds"]) == 50
+    assert data(last, 201)["jobId"] not in jobs
+    assert refused(too_many, 400, "TOO_MANY_JOBS")["details"] == {"limit": 50}
+    assert intake.count("jobs") == 50
+    one = {name: value for name, value in body.items() if name != "job"} | {"jobId": jobs[0]}
+    assert data(intake.create(one), 201)["jobId"] == jobs[0]
+
+
+@does("F1-8")
 def test_f1_8_a_test_is_made_completed_and_rings_nobody(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(all_new(desk, isTest=True)), 201)
     assert (interview["status"], interview["isTest"]) == ("COMPLETED", True)
@@ -252,6 +308,7 @@ def test_f1_8_a_test_is_made_completed_and_rings_nobody(intake: Intake, worker: 
     assert (intake.count("lines"), intake.count("usage")) == (0, 0)
 
 
+@does("F1-8")
 def test_f1_8_a_test_online_has_no_attempt(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(online(desk, isTest=True)), 201)
     assert (interview["status"], interview["callAttempts"]) == ("COMPLETED", [])
@@ -504,7 +561,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("ask", "no"), REFUSED)
+@pytest.mark.parametrize(("ask", "no"), does_not_as_named(REFUSED))
 def test_what_the_rules_refuse_leaves_no_row_outside_the_inbox(
     intake: Intake, worker: Worker, desk: Desk, ask: Ask, no: No
 ) -> None:
@@ -529,6 +586,7 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 # ---- titles are never kept
 
 
+@does_not("F1-4")
 def test_f1_4_the_jobs_to_choose_from_are_told_with_the_titles_that_they_have_now(
     intake: Intake, worker: Worker, desk: Desk
 ) -> None:
@@ -572,6 +630,7 @@ def kept(intake: Intake) -> str:
 # ---- once
 
 
+@does("F1-1")
 def test_fifty_at_once_with_one_key_make_one_interview_and_get_one_answer(
     intake: Intake, worker: Worker, desk: Desk
 ) -> None:
@@ -606,6 +665,7 @@ def test_fifty_at_once_without_a_key_make_fifty(intake: Intake, worker: Worker, 
 # ---- at the same time
 
 
+@does("F1-5")
 def test_f1_5_a_change_of_the_candidate_meanwhile_does_not_take_the_new_job_away(intake: Intake, desk: Desk) -> None:
     job, person = desk.job(), desk.person()
     with ThreadPoolExecutor(1) as pool:
@@ -620,6 +680,7 @@ def test_f1_5_a_change_of_the_candidate_meanwhile_does_not_take_the_new_job_away
     assert data(intake.get(f"/candidates/{person}"))["jobIds"] == [job]
 
 
+@does_not("F1-5")
 def test_f1_5_a_job_that_is_deleted_while_its_candidate_is_changed_does_not_come_back(
     intake: Intake, desk: Desk
 ) -> None:

@@ -17,6 +17,7 @@ from scheduler.mail import Sender, SmtpMailer, SmtpServer
 from scheduler.use_cases.owners import Invitations
 from tests.api_shim.intake import PEPPER, Intake, taking_less_than
 from tests.post_office import PostOffice, a_closed_door, a_post_office
+from tests.rules import does, does_not
 from tests.test_mail import BAD_ADDRESSES, HEADERS, HOSTILE_NAMES
 
 KNOWN, UNKNOWN, OTHER = "known@example.com", "unknown@example.com", "other@example.com"
@@ -88,8 +89,8 @@ def roles(intake: Intake, company: dict[str, Any]) -> dict[str, str]:
 # ---- F3-1
 
 
+@does("F3-1")
 def test_an_owner_is_named_when_a_company_is_made_and_shown_by_get_and_list(ats: Intake) -> None:
-    """F3-1."""
     company = make(ats, ownerEmail="Owner.Name@Example.COM")
     assert company["ownerEmail"] == "owner.name@example.com"
     assert data(ats.get(f"/company/{company['id']}")) == company
@@ -98,23 +99,23 @@ def test_an_owner_is_named_when_a_company_is_made_and_shown_by_get_and_list(ats:
         assert make(ats, **without)["ownerEmail"] is None
 
 
+@does("F3-1")
 def test_both_kinds_of_keys_may_change_the_owner(intake: Intake, ats: Intake) -> None:
-    """F3-1."""
     assert change(ats, make(ats), "Owner@Bücher.example.com")["ownerEmail"] == "owner@xn--bcher-kva.example.com"
     own = {"id": str(intake.seeded.company_id)}
     assert change(intake, own, OTHER)["ownerEmail"] == OTHER
     assert data(intake.get("/company"))["items"][0]["ownerEmail"] == OTHER
 
 
+@does_not("F3-1")
 def test_a_regular_key_names_no_owner_of_a_company_that_it_may_not_make(intake: Intake) -> None:
-    """F3-1."""
     refused = intake.send("POST", "/company", json={"name": "Acme", "ownerEmail": OTHER})
     assert refused.status_code == 403
     assert (intake.count("companies"), intake.count("invitations")) == (1, 0)
 
 
+@does_not("F3-1")
 def test_what_is_no_address_is_refused_by_name_and_not_quoted(ats: Intake) -> None:
-    """F3-1."""
     for address in (*BAD_ADDRESSES[1:], f"{'a' * 243}@example.com", "", 7, ["owner@example.com"], {}):
         for method, path in (("POST", "/company"), ("PATCH", f"/company/{make(ats)['id']}")):
             refused = ats.send(method, path, json={"name": "Acme", "ownerEmail": address})
@@ -136,10 +137,10 @@ def _code_for(address: Any) -> str:
 # ---- F3-2
 
 
+@does("F3-2")
 def test_who_is_known_owns_at_once_and_anybody_else_gets_one_mail(
     intake: Intake, ats: Intake, office: PostOffice
 ) -> None:
-    """F3-2."""
     know(intake, KNOWN)
     known, unknown = make(ats, ownerEmail="KNOWN@example.com"), make(ats, ownerEmail=UNKNOWN)
     assert (roles(intake, known), roles(intake, unknown)) == ({KNOWN: "OWNER"}, {})
@@ -149,8 +150,9 @@ def test_who_is_known_owns_at_once_and_anybody_else_gets_one_mail(
     assert [each.recipients for each in office.mails] == [(UNKNOWN,)]
 
 
+@does_not("F3-2")
 def test_the_answer_does_not_tell_who_is_known(intake: Intake, office: PostOffice) -> None:
-    """F3-2: not its body, headers or status; not when it is made, changed, looked at, listed, sent again or refused."""
+    """Not its body, headers or status; not when it is made, changed, looked at, listed, sent again or refused."""
     know(intake, KNOWN)
 
     def story(email: str) -> list[Any]:
@@ -192,8 +194,8 @@ def _without_what_differs_anyway(answer: httpx.Response, email: str) -> tuple[in
     return answer.status_code, same(answer.json()), headers
 
 
+@does_not("F3-2")
 def test_a_mail_server_that_is_away_fails_and_slows_no_request(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """F3-2."""
     with a_closed_door() as nobody, taking_less_than(5):
         away = PostOffice(nobody)
         company = make(ats, ownerEmail=UNKNOWN)
@@ -209,8 +211,8 @@ def test_a_mail_server_that_is_away_fails_and_slows_no_request(intake: Intake, a
 # ---- F3-3
 
 
+@does_not("F3-3")
 def test_the_same_address_again_changes_and_sends_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """F3-3."""
     company = make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
     before = intake.ask("SELECT * FROM invitations")
@@ -227,10 +229,10 @@ def test_the_same_address_again_changes_and_sends_nothing(intake: Intake, ats: I
     assert len(office.mails) == 1
 
 
+@does("F3-3")
 def test_another_address_moves_the_ownership_and_revokes_what_was_open(
     intake: Intake, ats: Intake, office: PostOffice
 ) -> None:
-    """F3-3."""
     know(intake, KNOWN)
     company = make(ats, ownerEmail=KNOWN)
     change(ats, company, UNKNOWN)
@@ -246,8 +248,8 @@ def test_another_address_moves_the_ownership_and_revokes_what_was_open(
     assert roles(intake, company) == {KNOWN: "OWNER", OTHER: "ADMIN"}
 
 
+@does("F3-3")
 def test_null_clears_and_leaving_it_out_does_not(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """F3-3."""
     know(intake, KNOWN)
     company = make(ats, ownerEmail=KNOWN)
     kept = data(ats.send("PATCH", f"/company/{company['id']}", json={"name": "Other name"}))
@@ -260,8 +262,8 @@ def test_null_clears_and_leaving_it_out_does_not(intake: Intake, ats: Intake, of
     assert accept(intake, office.mails[0].token).json()["error"] == GONE
 
 
+@does_not("F3-3")
 def test_a_refused_change_names_nobody(intake: Intake, ats: Intake) -> None:
-    """F3-3."""
     company = make(ats)
     refused = ats.send(
         "PATCH", f"/company/{company['id']}", json={"ownerEmail": OTHER, "settings": {"timezone": "Europe/Atlantis"}}
@@ -276,8 +278,8 @@ def test_a_refused_change_names_nobody(intake: Intake, ats: Intake) -> None:
 # ---- F3-4
 
 
+@does("F3-4")
 def test_whoever_accepts_is_user_and_owner_from_then_on(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """F3-4."""
     company = make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
     owner = data(accept(intake, office.mails[0].token, f"  {NAME} "))
@@ -297,8 +299,9 @@ def test_whoever_accepts_is_user_and_owner_from_then_on(intake: Intake, ats: Int
     assert len(office.mails) == 1, "known from then on"
 
 
+@does_not("F3-4")
 def test_looking_at_the_link_consumes_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """F3-4: mail scanners open links."""
+    """Mail scanners open links."""
     make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
     token = office.mails[0].token
@@ -308,10 +311,10 @@ def test_looking_at_the_link_consumes_nothing(intake: Intake, ats: Intake, offic
     assert accept(intake, token).status_code == 200
 
 
+@does_not("F3-4")
 def test_used_revoked_expired_unknown_and_of_a_deleted_company_are_told_alike(
     intake: Intake, ats: Intake, office: PostOffice
 ) -> None:
-    """F3-4."""
     ends: dict[str, Callable[[dict[str, Any], str], object]] = {
         "used": lambda _, token: accept(intake, token),
         "revoked": lambda company, _: change(ats, company, OTHER),
@@ -335,8 +338,22 @@ def test_used_revoked_expired_unknown_and_of_a_deleted_company_are_told_alike(
     assert [row.email for row in intake.ask("SELECT email FROM users")] == ["unknown0@example.com"]
 
 
+@does_not("F3-4")
+def test_an_acceptance_has_no_key_and_so_no_answer_is_kept_for_an_idempotency_key(
+    intake: Intake, ats: Intake, office: PostOffice
+) -> None:
+    """A used token is told as such, however it is sent again."""
+    make(ats, ownerEmail=UNKNOWN)
+    deliver(intake, office)
+    body = {"token": office.mails[0].token, "name": NAME}
+    kept = intake.count("inbox")
+    told = [intake.client.post(ACCEPT, json=body, headers={"Idempotency-Key": "a key"}) for _ in range(2)]
+    assert [each.status_code for each in told] == [200, 410]
+    assert intake.count("inbox") == kept
+
+
+@does("F3-4")
 def test_of_many_who_accept_at_once_one_does(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """F3-4."""
     for place in range(5):
         company = make(ats, ownerEmail=f"unknown{place}@example.com")
         deliver(intake, office)
@@ -350,10 +367,10 @@ def test_of_many_who_accept_at_once_one_does(intake: Intake, ats: Intake, office
         assert roles(intake, company) == {f"unknown{place}@example.com": "OWNER"}
 
 
+@does("F3-4")
 def test_one_person_who_accepts_two_companies_at_once_owns_both(
     intake: Intake, ats: Intake, office: PostOffice
 ) -> None:
-    """F3-4."""
     companies = [make(ats, ownerEmail=UNKNOWN) for _ in range(4)]
     deliver(intake, office)
     with ThreadPoolExecutor(4) as several:
@@ -363,10 +380,10 @@ def test_one_person_who_accepts_two_companies_at_once_owns_both(
     assert [roles(intake, each) for each in companies] == [{UNKNOWN: "OWNER"}] * 4
 
 
+@does("F3-3", "F3-4")
 def test_accepting_against_moving_ends_with_one_owner_or_one_invitation(
     intake: Intake, ats: Intake, office: PostOffice
 ) -> None:
-    """F3-3, F3-4."""
     know(intake, KNOWN)
     for place in range(8):
         email = f"unknown{place}@example.com"
@@ -381,6 +398,7 @@ def test_accepting_against_moving_ends_with_one_owner_or_one_invitation(
         assert roles(intake, company) == expected
 
 
+@does_not("F3-4")
 @pytest.mark.parametrize(
     ("body", "field", "code"),
     [
@@ -400,7 +418,6 @@ def test_accepting_against_moving_ends_with_one_owner_or_one_invitation(
 def test_an_acceptance_that_is_wrong_consumes_nothing(
     intake: Intake, ats: Intake, office: PostOffice, body: dict[str, Any], field: str, code: str
 ) -> None:
-    """F3-4."""
     make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
     token = office.mails[0].token
@@ -414,8 +431,9 @@ def test_an_acceptance_that_is_wrong_consumes_nothing(
 # ---- F3-5
 
 
+@does_not("F3-5")
 def test_no_name_of_a_company_adds_a_header_or_a_recipient(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """F3-5: over HTTP, through the database and a worker's use case, to a real mail server."""
+    """Over HTTP, through the database and a worker's use case, to a real mail server."""
     accepted = []
     for place, name in enumerate(HOSTILE_NAMES):
         email = f"owner{place}@example.com"
@@ -433,8 +451,8 @@ def test_no_name_of_a_company_adds_a_header_or_a_recipient(intake: Intake, ats: 
     assert all(str(each.message["To"]) == each.recipients[0] for each in office.mails)
 
 
+@does("F3-5")
 def test_a_name_that_does_no_harm_is_in_the_mail(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """F3-5."""
     make(ats, name="Žluťoučký kůň, s. r. o.", ownerEmail=UNKNOWN)
     deliver(intake, office)
     [mail] = office.mails

@@ -12,10 +12,13 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import EMAIL, FIRST_NAME, NUMBER, TOMORROW, Intake, Worker, a_call, candidate
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.hashing import Hasher
+from scheduler.use_cases.keys import ALL_SCOPES, Keys
+from tests.api_shim.intake import EMAIL, FIRST_NAME, NUMBER, PEPPER, TOMORROW, Intake, Worker, a_call, candidate
 from tests.builders import Clerk, House, KeptBell
 from tests.conftest import seed
+from tests.rules import does, does_not
 
 JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
 ONLINE_AGENT: dict[str, Any] = {
@@ -216,6 +219,59 @@ def test_one_key_for_two_kinds_of_request_is_reused(intake: Intake) -> None:
     assert code(intake.send("POST", "/agents", json=ONLINE_AGENT, headers=headers)) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
+@each_noun
+def test_what_became_of_a_write_is_told_by_its_ids_to_whoever_may_read_that_kind(intake: Intake, noun: Noun) -> None:
+    principal, secret = intake.new_key()
+    writer = intake.with_key(secret)
+    one = data(made(writer, noun, **{"Idempotency-Key": "made"}), 201)
+    address = f"{noun.path}/{one['id']}"
+    changed = writer.send("PATCH", address, json=dict(noun.change), headers={"Idempotency-Key": "changed"})
+    assert changed.status_code == 200
+    refused = {**noun.body, **noun.refused}
+    assert writer.send("POST", noun.path, json=refused, headers={"Idempotency-Key": "wrong"}).status_code == 400
+    assert writer.send("DELETE", address, headers={"Idempotency-Key": "deleted"}).status_code == 200
+    missing = writer.send("DELETE", address, headers={"Idempotency-Key": "missing"})
+    ids = {"id": one["id"], "companyId": str(intake.seeded.company_id)}
+    reader = rotated(intake, principal, f"read:{noun.path.strip('/')}")
+    for key, status, result in (
+        ("made", 201, ids),
+        ("changed", 200, ids),
+        ("deleted", 200, True),
+        ("missing", 404, missing.json()["error"]),
+    ):
+        command = data(reader.get(f"/commands/{key}"))
+        assert (command["status"], command["statusCode"], command["result"]) == ("APPLIED", status, result)
+        assert data(reader.get(f"/commands/{command['id']}")) == command
+    assert code(reader.get("/commands/wrong")) == (404, "RESOURCE_NOT_FOUND"), "what never could be asked is not kept"
+
+
+@each_noun
+def test_what_became_of_a_write_is_not_told_to_whoever_may_read_other_kinds(intake: Intake, noun: Noun) -> None:
+    principal, secret = intake.new_key()
+    data(made(intake.with_key(secret), noun, **{"Idempotency-Key": "made"}), 201)
+    scope = f"read:{noun.path.strip('/')}"
+    answer = rotated(intake, principal, *ALL_SCOPES - {scope}).get("/commands/made")
+    assert code(answer) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert answer.json()["error"]["details"] == {"missingScopes": [scope]}
+
+
+def test_what_became_of_a_company_is_told_by_its_id(intake: Intake) -> None:
+    principal, secret = intake.new_key(kind=KeyKind.ATS)
+    ats, reader = intake.with_key(secret), rotated(intake, principal, "read:companies")
+    company = data(ats.send("POST", "/company", json={"name": "Acme"}, headers={"Idempotency-Key": "made"}), 201)
+    assert data(reader.get("/commands/made"))["result"] == {"id": company["id"], "companyId": None}
+    address = f"/company/{company['id']}"
+    assert ats.send("DELETE", address, headers={"Idempotency-Key": "gone"}).status_code == 200
+    assert data(reader.get("/commands/gone"))["result"] is True
+    assert data(reader.get("/commands/made"))["result"] == {"id": company["id"], "companyId": None}
+
+
+def rotated(intake: Intake, principal: Principal, *scopes: str) -> Intake:
+    """The same principal, by a key with these scopes alone."""
+    keys = Keys(intake.database, Hasher(PEPPER), intake.now)
+    return intake.with_key(keys.rotate(principal.key_id, {"scopes": frozenset(scopes)})[1])
+
+
 def test_one_that_is_still_running_is_waited_for_and_then_said_to_be_in_progress(intake: Intake) -> None:
     headers = {"Idempotency-Key": "a key"}
     assert intake.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
@@ -333,6 +389,7 @@ def test_a_candidate_keeps_a_way_to_be_reached(intake: Intake) -> None:
     assert data(intake.get(address))["phoneNumber"] == NUMBER
 
 
+@does("F2-11")
 def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker: Worker, house: House) -> None:
     call = a_call(intake)
     person = data(intake.get(call.interview))["candidateId"]
@@ -344,6 +401,7 @@ def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker
     assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]
 
 
+@does("F4-8")
 def test_a_deleted_candidate_is_never_rung_and_the_interview_stays_without_them(
     intake: Intake, worker: Worker, house: House
 ) -> None:
@@ -408,6 +466,7 @@ def test_every_documented_field_of_an_agent_is_kept_and_shown(intake: Intake) ->
         assert code(intake.send("PATCH", address, json=wrong)) == (400, "VALIDATION_ERROR"), wrong
 
 
+@does_not("F4-8")
 def test_a_change_or_the_end_of_an_agent_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     agent = str(intake.seeded.agent_id)
@@ -528,6 +587,7 @@ def test_settings_that_cannot_be_used_are_refused_with_the_reason(
     assert data(intake.get(address)) == before
 
 
+@does("F2-11")
 def test_hours_that_shut_at_its_time_move_a_pending_call(intake: Intake, worker: Worker, house: House) -> None:
     call = a_call(intake)
     hours = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "12:00", "end": "20:00"}]

@@ -187,7 +187,7 @@ def downgrade() -> None:
     op.drop_column('companies', 'profile')
     op.drop_index(op.f('ix_candidates_company_id_created_at_id'), table_name='candidates')
     op.drop_column('candidates', 'status')
-    op.drop_constraint('a_reason_of_a_suspension', 'api_keys')
+    op.drop_constraint('a_reason_of_a_suspension', 'api_keys', type_='check')
     op.drop_column('api_keys', 'suspend_reason')
     op.drop_column('api_keys', 'last_used_at')
     op.drop_index(op.f('ix_agents_company_id_created_at_id'), table_name='agents')

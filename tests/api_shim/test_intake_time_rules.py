@@ -1,0 +1,546 @@
+"""The rules F2 over HTTP: how a time is read, whose clock decides, and what is done outside the hours."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import httpx
+import pytest
+
+from scheduler.carriers.twilio import TwilioDesk
+from scheduler.domain.attempt import Attempt, Ended, Reason
+from scheduler.domain.call import Accepted, CallOrder
+from scheduler.use_cases.settle import Settle
+from tests.api_shim.intake import NUMBER, TOMORROW, Call, Intake, Worker, a_call, candidate, data
+from tests.api_shim.test_intake_explanations import TOLL_FREE
+from tests.api_shim.test_intake_interview_rules import refused
+from tests.builders import Clerk, House, KeptBell, a_sid
+from tests.rules import does, does_not
+from tests.servers import SimulatedCarrier, a_closed_port
+
+NOWHERE = "+80012345678"
+"""A number of every country: no zone can be told of it."""
+ON_MOBILES = "+61412345678"
+"""A mobile anywhere between Perth and Sydney; Lord Howe, Cocos and Christmas Island do not count."""
+IN_PERTH_OR_ADELAIDE = "+61870701234"
+EVERY_DAY = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
+ALWAYS = {"days": EVERY_DAY, "start": "00:00", "end": "24:00"}
+CAIRO, SYDNEY = "Africa/Cairo", "Australia/Sydney"
+
+
+def ask(intake: Intake, text: str | None = None, *, expires_at: str | None = None, **person: Any) -> httpx.Response:
+    """A call to this person at this time; it is noon of Thursday 2 April 2026, in UTC."""
+    times = {"scheduledAt": text, "expiresAt": expires_at}
+    named = {name: value for name, value in times.items() if value is not None}
+    return intake.create(intake.body(candidate=candidate(**person), **named))
+
+
+def booked(answer: httpx.Response) -> dict[str, Any]:
+    """The attempt that was made."""
+    [attempt] = data(answer, 201)["callAttempts"]
+    return dict(attempt)
+
+
+def set_up(intake: Intake, **settings: Any) -> httpx.Response:
+    return intake.send("PATCH", f"/company/{intake.seeded.company_id}", json={"settings": settings})
+
+
+def open_at(intake: Intake, *intervals: dict[str, Any]) -> None:
+    assert set_up(intake, callTimeIntervals=list(intervals)).status_code == 200
+
+
+def call_of(attempt: dict[str, Any]) -> Call:
+    return Call(interview_id=UUID(attempt["interviewId"]), attempt_id=UUID(attempt["id"]))
+
+
+def shown(intake: Intake, attempt: dict[str, Any]) -> dict[str, Any]:
+    """The attempt as it is now."""
+    return dict(data(intake.get(call_of(attempt).attempt)))
+
+
+def explained(intake: Intake, attempt: dict[str, Any]) -> dict[str, Any]:
+    return dict(data(intake.get(call_of(attempt).explanation)))
+
+
+def dialled(house: House, attempt: dict[str, Any]) -> CallOrder | None:
+    """What a dialler does when it is told of this attempt: the order that it would send, or None."""
+    [claimed] = house.dial.claim([UUID(attempt["id"])]).claimed
+    return house.dial.last_look(claimed.attempt)
+
+
+# ---- F2-1: how a text is read
+
+READ = [
+    pytest.param("2026-04-03T09:00:00+02:00", "2026-04-03T07:00:00Z", "OFFSET", "+02:00", id="an offset"),
+    pytest.param("2026-04-03T09:00:00+05:30", "2026-04-03T03:30:00Z", "OFFSET", "+05:30", id="of half an hour"),
+    pytest.param("2026-04-03T07:00:00Z", "2026-04-03T07:00:00Z", "PHONE_NUMBER", "+02:00", id="Z"),
+    pytest.param("2026-04-03T09:00:00", "2026-04-03T07:00:00Z", "PHONE_NUMBER", "+02:00", id="no offset"),
+    pytest.param(
+        "2026-04-03T09:00:00+10:30[Australia/Adelaide]", "2026-04-02T22:30:00Z", "ZONE", "+10:30", id="offset and zone"
+    ),
+    pytest.param("2026-04-03T09:00[Australia/Adelaide]", "2026-04-02T22:30:00Z", "ZONE", "+10:30", id="a zone"),
+]
+
+
+@does("F2-1")
+@pytest.mark.parametrize(("text", "at", "source", "offset"), READ)
+def test_each_form_of_a_time_is_read(
+    intake: Intake, worker: Worker, text: str, at: str, source: str, offset: str
+) -> None:
+    attempt = booked(ask(intake, text))
+    assert attempt["scheduledAt"] == at
+    schedule = attempt["schedule"]
+    assert (schedule["requested"], schedule["timezoneSource"], schedule["utcOffset"]) == (text, source, offset)
+
+
+UNREADABLE = [
+    pytest.param("tomorrow", 0, "year must be 4 digits, got 't'", id="words"),
+    pytest.param("2026-13-03T09:00:00Z", 5, "month must be 1..12, got 13", id="month 13"),
+    pytest.param("2026-04-03", 10, "a time of day is missing", id="no time of day"),
+    pytest.param("2026-04-03T09:00:00 02:00", 19, "expected Z, an offset", id="a plus lost in a URL"),
+    pytest.param(
+        "2026-04-03T09:00:00+09:30[Australia/Adelaide]",
+        19,
+        "Australia/Adelaide has +10:30 then, not +09:30",
+        id="an offset that the zone does not have then",
+    ),
+]
+
+
+@does_not("F2-1")
+@pytest.mark.parametrize(("text", "position", "reason"), UNREADABLE)
+def test_what_is_no_time_is_refused_with_what_is_wrong_with_it_and_where(
+    intake: Intake, worker: Worker, text: str, position: int, reason: str
+) -> None:
+    details = refused(ask(intake, text), 400, "INVALID_DATE_FORMAT")["details"]
+    assert details["reason"].startswith(reason)
+    assert details == {"field": "scheduledAt", "value": text, "reason": details["reason"], "position": position}
+    assert intake.is_untouched()
+
+
+# ---- F2-2: whose clock decides
+
+AT_NOON = "2026-04-03T12:00:00"
+CLOCKS = [
+    pytest.param(f"{AT_NOON}+00:00", {"timezone": "Europe/Prague"}, "OFFSET", None, "+00:00", id="1: its offset, of 0"),
+    pytest.param(f"{AT_NOON}[Europe/Lisbon]", {"timezone": "Europe/Prague"}, "ZONE", "Europe/Lisbon", "+01:00", id="1"),
+    pytest.param(f"{AT_NOON}Z", {"timezone": "Europe/London"}, "CANDIDATE", "Europe/London", "+01:00", id="2, Z"),
+    pytest.param(f"{AT_NOON}-00:00", {"timezone": "Europe/London"}, "CANDIDATE", "Europe/London", "+01:00", id="-00"),
+    pytest.param(AT_NOON, {"timezone": "Europe/London"}, "CANDIDATE", "Europe/London", "+01:00", id="2, no offset"),
+    pytest.param(f"{AT_NOON}Z", {}, "PHONE_NUMBER", "Europe/Bratislava", "+02:00", id="3, Z"),
+    pytest.param(AT_NOON, {}, "PHONE_NUMBER", "Europe/Bratislava", "+02:00", id="3, no offset"),
+    pytest.param(f"{AT_NOON}Z", {"phoneNumber": NOWHERE}, "COMPANY", "Europe/Athens", "+03:00", id="4, Z"),
+    pytest.param(AT_NOON, {"phoneNumber": NOWHERE}, "COMPANY", "Europe/Athens", "+03:00", id="4, no offset"),
+]
+
+
+@does("F2-2")
+@pytest.mark.parametrize(("text", "person", "source", "zone", "offset"), CLOCKS)
+def test_the_first_that_says_it_decides(
+    intake: Intake,
+    worker: Worker,
+    text: str,
+    person: dict[str, Any],
+    source: str,
+    zone: str | None,
+    offset: str,
+) -> None:
+    assert set_up(intake, timezone="Europe/Athens").status_code == 200
+    attempt = booked(ask(intake, text, **person))
+    schedule = attempt["schedule"]
+    assert (schedule["timezoneSource"], schedule["timezone"], schedule["utcOffset"]) == (source, zone, offset)
+    is_instant = text.endswith(("Z", "-00:00"))
+    noon = "12:00:00" if is_instant else f"{12 - int(offset[1:3]):02d}:00:00"
+    assert attempt["scheduledAt"] == f"2026-04-03T{noon}Z"
+
+
+@does_not("F2-2")
+def test_where_nothing_is_left_nobody_is_called(intake: Intake, worker: Worker) -> None:
+    for text in (None, f"{AT_NOON}Z", AT_NOON):
+        refused(ask(intake, text, phoneNumber=NOWHERE), 400, "TIMEZONE_UNKNOWN")
+    refused(ask(intake, AT_NOON, phoneNumber=TOLL_FREE), 400, "TIMEZONE_AMBIGUOUS")
+    assert intake.is_untouched()
+
+
+@does_not("F2-2")
+def test_a_call_whose_zone_becomes_unknown_is_held_and_never_placed(
+    intake: Intake, worker: Worker, house: House
+) -> None:
+    assert set_up(intake, timezone="Europe/Athens").status_code == 200
+    attempt = booked(ask(intake, phoneNumber=NOWHERE))
+    assert set_up(intake, timezone=None).status_code == 200
+    Clerk(house=house, bell=KeptBell()).reresolve()
+    assert dialled(house, attempt) is None
+    told = explained(intake, attempt)
+    assert (told["status"], told["nextPossibleAt"]) == ("PENDING", None)
+    assert "TIMEZONE_UNKNOWN" in [block["rule"] for block in told["blocks"]]
+
+
+# ---- F2-3: an offset is used as it is
+
+
+@does("F2-3")
+def test_an_offset_decides_to_the_half_hour_and_is_warned_of_where_the_number_has_another(
+    intake: Intake, worker: Worker
+) -> None:
+    attempt = booked(ask(intake, "2026-04-03T08:00:00+05:30"))
+    assert (attempt["scheduledAt"], attempt["warnings"]) == (
+        "2026-04-03T02:30:00Z",
+        ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"],
+    )
+    assert booked(ask(intake, "2026-04-03T09:00:00+02:00"))["warnings"] == [], "the number's own"
+
+
+@does_not("F2-3")
+def test_an_offset_is_not_rounded_nor_taken_where_the_company_wants_the_numbers_own(
+    intake: Intake, worker: Worker
+) -> None:
+    details = refused(ask(intake, "2026-04-03T07:59:00+05:30"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
+    assert (details["timezone"], details["nextAllowedAt"]) == ("+05:30", "2026-04-03T02:30:00Z")
+    assert set_up(intake, offsetMustMatchNumber=True).status_code == 200
+    details = refused(ask(intake, "2026-04-03T08:00:00+05:30"), 400, "OFFSET_DIFFERS_FROM_PHONE_NUMBER")["details"]
+    assert details == {"zones": ["Europe/Bratislava"]}
+    assert booked(ask(intake, "2026-04-03T09:00:00+02:00"))["schedule"]["timezoneSource"] == "OFFSET"
+
+
+# ---- F2-4: numbers of several zones
+
+
+@does("F2-4")
+def test_a_number_of_several_zones_is_open_when_all_of_them_are(intake: Intake, worker: Worker) -> None:
+    attempt = booked(ask(intake, phoneNumber=TOLL_FREE))
+    at = datetime.fromisoformat(attempt["scheduledAt"])
+    zones = attempt["schedule"]["timezone"].split(", ")
+    assert len(zones) > 30
+    assert all(time(8) <= at.astimezone(ZoneInfo(zone)).time() < time(20) for zone in zones)
+    earlier = at - timedelta(seconds=1)
+    assert any(earlier.astimezone(ZoneInfo(zone)).time() < time(8) for zone in zones)
+    # From eight in Perth to eight in Sydney, half past eight on Lord Howe.
+    for text in ("2026-04-03T00:00:00Z", "2026-04-03T08:59:00Z"):
+        assert booked(ask(intake, text, phoneNumber=ON_MOBILES))["scheduledAt"] == text
+
+
+@does_not("F2-4")
+def test_it_is_not_open_when_one_of_them_is_not(intake: Intake, worker: Worker) -> None:
+    for text in ("2026-04-02T23:59:00Z", "2026-04-03T09:00:00Z"):
+        details = refused(ask(intake, text, phoneNumber=ON_MOBILES), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
+        assert "Australia/Perth, Australia/Sydney" in details["timezone"]
+    open_at(intake, {"days": EVERY_DAY, "start": "09:00", "end": "11:00"})
+    told = refused(ask(intake, phoneNumber=ON_MOBILES), 400, "NO_COMMON_OPENING")
+    assert {"Australia/Perth", SYDNEY} <= set(told["details"]["zones"])
+    assert not {"Australia/Lord_Howe", "Indian/Cocos", "Indian/Christmas"} & set(told["details"]["zones"])
+    assert "timezone" in told["message"]
+    assert booked(ask(intake, phoneNumber=ON_MOBILES, timezone=SYDNEY))["scheduledAt"] == "2026-04-02T22:00:00Z"
+
+
+# ---- F2-5: intervals
+
+SHIFTS = (
+    {"days": ["FRI"], "start": "09:00", "end": "12:00"},
+    {"days": ["FRI"], "start": "13:00", "end": "14:30"},
+    {"days": ["FRI"], "start": "22:00", "end": "02:00"},
+    {"days": ["SUN"], "start": "20:00", "end": "24:00"},
+)
+"""In Bratislava; 3 April 2026 is a Friday."""
+WITHIN = [
+    pytest.param(None, "2026-04-03T08:00:00", id="by default from eight"),
+    pytest.param(None, "2026-04-03T19:59:00", id="by default until twenty"),
+    pytest.param(SHIFTS, "2026-04-03T09:00:00", id="from its start on"),
+    pytest.param(SHIFTS, "2026-04-03T14:29:00", id="in the second of a day"),
+    pytest.param(SHIFTS, "2026-04-04T01:59:00", id="on the night that begins on its day"),
+    pytest.param(SHIFTS, "2026-04-05T23:59:00", id="until midnight"),
+]
+WITHOUT = [
+    pytest.param(None, "2026-04-03T07:59:59", "2026-04-03T06:00:00Z", id="by default not before eight"),
+    pytest.param(None, "2026-04-03T20:00:00", "2026-04-04T06:00:00Z", id="by default no more at twenty"),
+    pytest.param(SHIFTS, "2026-04-03T12:00:00", "2026-04-03T11:00:00Z", id="no more at its end"),
+    pytest.param(SHIFTS, "2026-04-03T01:00:00", "2026-04-03T07:00:00Z", id="on the night before its day"),
+    pytest.param(SHIFTS, "2026-04-04T02:00:00", "2026-04-05T18:00:00Z", id="after the night"),
+    pytest.param(SHIFTS, "2026-04-06T00:00:00", "2026-04-10T07:00:00Z", id="at midnight"),
+]
+
+
+@does("F2-5")
+@pytest.mark.parametrize(("hours", "text"), WITHIN)
+def test_within_an_interval_somebody_is_called(
+    intake: Intake, worker: Worker, hours: tuple[dict[str, Any], ...] | None, text: str
+) -> None:
+    if hours is not None:
+        open_at(intake, *hours)
+    assert booked(ask(intake, text))["schedule"]["localTime"] == text
+
+
+@does_not("F2-5")
+@pytest.mark.parametrize(("hours", "text", "next_at"), WITHOUT)
+def test_outside_of_every_interval_nobody_is(
+    intake: Intake, worker: Worker, hours: tuple[dict[str, Any], ...] | None, text: str, next_at: str
+) -> None:
+    if hours is not None:
+        open_at(intake, *hours)
+    details = refused(ask(intake, text), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
+    assert (details["localTime"], details["nextAllowedAt"], details["reason"]) == (text, next_at, "CLOSED")
+
+
+@does_not("F2-5")
+@pytest.mark.parametrize(
+    ("intervals", "code"),
+    [
+        pytest.param([], "NEVER_OPEN", id="none"),
+        pytest.param(
+            [ALWAYS, {"days": ["MON"], "start": "09:00", "end": "10:00"}], "CALL_TIME_INTERVALS_INVALID", id="overlap"
+        ),
+        pytest.param([{**ALWAYS, "end": "00:00"}], "CALL_TIME_INTERVALS_INVALID", id="of no length"),
+        pytest.param([{**ALWAYS, "end": "24:01"}], "CALL_TIME_INTERVALS_INVALID", id="beyond the day"),
+        pytest.param([{**ALWAYS, "days": ["MOO"]}], "CALL_TIME_INTERVALS_INVALID", id="on no day"),
+    ],
+)
+def test_intervals_that_cannot_be_used_are_refused_and_change_nothing(
+    intake: Intake, intervals: list[dict[str, Any]], code: str
+) -> None:
+    before = data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"]
+    told = refused(set_up(intake, callTimeIntervals=intervals), 400, code)
+    assert code == "NEVER_OPEN" or told["details"]["reason"]
+    assert data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"] == before
+
+
+# ---- F2-6: a time that was asked for; `test_intake_attempts.py` asks to invoke and to move
+
+
+@does("F2-6")
+def test_a_time_within_the_hours_the_next_thirty_days_and_the_last_minute_is_taken(
+    intake: Intake, worker: Worker
+) -> None:
+    now = intake.now()
+    just_passed = (now - timedelta(seconds=50)).isoformat()
+    assert datetime.fromisoformat(booked(ask(intake, just_passed))["scheduledAt"]) >= now, "it means now"
+    last = (now + timedelta(days=30)).isoformat()
+    assert booked(ask(intake, last))["schedule"]["requested"] == last
+    assert booked(ask(intake, "2026-04-03T19:59:24"))["scheduledAt"] == "2026-04-03T17:59:24Z"
+
+
+@does_not("F2-6")
+def test_any_other_time_is_refused_with_the_next_that_is_allowed(intake: Intake, worker: Worker) -> None:
+    now = intake.now()
+    details = refused(ask(intake, "2026-04-03T21:00:00"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
+    assert details == {
+        "localTime": "2026-04-03T21:00:00",
+        "timezone": "Europe/Bratislava",
+        "timezoneSource": "PHONE_NUMBER",
+        "callTimeIntervals": [{"days": EVERY_DAY, "start": "08:00", "end": "20:00"}],
+        "nextAllowedAt": "2026-04-04T06:00:00Z",
+        "reason": "CLOSED",
+    }
+    details = refused(ask(intake, "2026-04-03T19:59:25"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
+    assert (details["reason"], details["nextAllowedAt"]) == ("CLOSING", "2026-04-04T06:00:00Z")
+    refused(ask(intake, (now - timedelta(seconds=70)).isoformat()), 400, "SCHEDULE_IN_PAST")
+    refused(ask(intake, (now + timedelta(days=30, minutes=2)).isoformat()), 400, "SCHEDULE_TOO_FAR")
+    assert intake.is_untouched()
+
+
+# ---- F2-7: as soon as allowed, and until when
+
+
+@does("F2-7")
+def test_without_a_time_it_is_now_or_the_next_opening_and_expires_a_week_after(intake: Intake, worker: Worker) -> None:
+    now = intake.now()
+    at = datetime.fromisoformat(booked(ask(intake))["scheduledAt"])
+    assert now - timedelta(seconds=1) <= at <= intake.now()
+    open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
+    waits = data(ask(intake), 201)
+    assert (waits["scheduledAt"], waits["expiresAt"]) == ("2026-04-02T18:00:00Z", "2026-04-09T18:00:00Z")
+    call = call_of(waits["callAttempts"][0])
+    again = data(intake.send("POST", call.attempts, json={"scheduledAt": "2026-04-04T20:00:00"}), 201)
+    assert again["scheduledAt"] == "2026-04-04T18:00:00Z"
+    assert data(intake.get(call.interview))["expiresAt"] == "2026-04-11T18:00:00Z", "anew with each that is asked for"
+
+
+@does_not("F2-7")
+def test_nothing_is_done_that_would_ring_after_it_expires(intake: Intake, worker: Worker, house: House) -> None:
+    open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
+    refused(ask(intake, expires_at="2026-04-02T18:00:00Z"), 400, "NO_OPENING_BEFORE_EXPIRY")
+    refused(ask(intake, "2026-04-03T20:00:00", expires_at="2026-04-03T18:00:30Z"), 400, "NO_OPENING_BEFORE_EXPIRY")
+    assert intake.is_untouched()
+    waits = booked(ask(intake, expires_at="2026-04-02T19:00:00Z"))
+    settle(later(house, timedelta(hours=8)))
+    ended = shown(intake, waits)
+    assert (ended["status"], ended["reasonCode"]) == ("FAILED", "EXPIRED")
+    assert data(intake.get(call_of(waits).interview))["status"] == "FAILED"
+
+
+@does_not("F2-7")
+def test_a_retry_that_would_open_after_it_expires_is_not_made(intake: Intake, worker: Worker, house: House) -> None:
+    retries(intake, BUSY=[3600])
+    for expires_at, statuses in (("2026-04-02T12:59:00Z", ["FAILED"]), ("2026-04-02T14:00:00Z", ["FAILED", "PENDING"])):
+        waits = booked(ask(intake, expires_at=expires_at, phoneNumber=f"+4219151{expires_at[11:16].replace(':', '')}0"))
+        assert busy(house, waits).reason is Reason.BUSY
+        interview = data(intake.get(call_of(waits).interview))
+        assert [each["status"] for each in interview["callAttempts"]] == statuses
+        assert interview["status"] == ("FAILED" if statuses == ["FAILED"] else "SCHEDULED")
+
+
+# ---- F2-8: the clock is looked at again
+
+
+@does("F2-8")
+def test_what_is_open_still_when_it_is_dialled_is_dialled(intake: Intake, worker: Worker, house: House) -> None:
+    attempt = booked(ask(intake))
+    order = dialled(house, attempt)
+    assert order is not None
+    assert order.to == NUMBER
+    assert shown(intake, attempt)["status"] == "IN_PROGRESS"
+
+
+@does_not("F2-8")
+def test_what_has_shut_meanwhile_waits_for_the_next_opening_and_spends_no_attempt(
+    intake: Intake, worker: Worker, house: House
+) -> None:
+    attempt = booked(ask(intake))
+    open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
+    assert dialled(house, attempt) is None, "nobody has looked at it since the hours changed"
+    waits = shown(intake, attempt)
+    assert (waits["status"], waits["scheduledAt"], waits["retryNumber"]) == ("PENDING", "2026-04-02T18:00:00Z", 0)
+    history = explained(intake, attempt)["history"]
+    assert [each["event"] for each in history] == ["created", "claimed", "deferred"]
+    assert len(data(intake.get(call_of(attempt).attempts))["items"]) == 1
+
+
+# ---- F2-9: what was decided is shown, and kept
+
+
+@does("F2-9")
+def test_a_retry_keeps_the_chains_clock_and_shows_it(intake: Intake, worker: Worker, house: House) -> None:
+    retries(intake, BUSY=[900])
+    first = booked(ask(intake, timezone="Europe/London"))
+    assert first["schedule"] == {
+        "requested": None,
+        "timezone": "Europe/London",
+        "timezoneSource": "CANDIDATE",
+        "utcOffset": "+01:00",
+        "localTime": first["schedule"]["localTime"],
+        "tzdataVersion": first["schedule"]["tzdataVersion"],
+    }
+    assert first["schedule"]["localTime"].startswith("2026-04-02T13:0")
+    assert first["schedule"]["tzdataVersion"] >= "2025"
+    retry = retry_of(intake, house, first)
+    assert (retry["schedule"]["timezoneSource"], retry["schedule"]["timezone"]) == ("CANDIDATE", "Europe/London")
+    ended = datetime.fromisoformat(shown(intake, first)["endedAt"])
+    assert datetime.fromisoformat(retry["scheduledAt"]) == ended + timedelta(minutes=15)
+
+
+@does_not("F2-9")
+def test_where_an_offset_decided_a_retry_does_not_ring_while_the_numbers_own_zones_are_shut(
+    intake: Intake, worker: Worker, house: House
+) -> None:
+    retries(intake, BUSY=[900])
+    asked_for = intake.now().astimezone(UTC).isoformat()
+    assert asked_for.endswith("+00:00")
+    first = booked(ask(intake, asked_for, phoneNumber=IN_PERTH_OR_ADELAIDE))
+    assert first["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
+    retry = retry_of(intake, house, first)
+    assert (retry["schedule"]["timezoneSource"], retry["schedule"]["utcOffset"]) == ("OFFSET", "+00:00")
+    assert retry["scheduledAt"] == "2026-04-03T08:00:00Z", "at noon it is evening in Perth, and at eight it is not"
+
+
+# ---- F2-10: nights when clocks change
+
+
+@does("F2-10")
+def test_a_time_that_does_not_exist_moves_forward_and_one_that_comes_twice_means_the_first(
+    intake: Intake, worker: Worker
+) -> None:
+    open_at(intake, ALWAYS)
+    gap = booked(ask(intake, "2026-04-24T00:30:00", timezone=CAIRO))
+    assert (gap["scheduledAt"], gap["schedule"]["localTime"]) == ("2026-04-23T22:30:00Z", "2026-04-24T01:30:00")
+    fold = booked(ask(intake, "2026-04-05T02:30:00", timezone=SYDNEY))
+    assert (fold["scheduledAt"], fold["schedule"]["utcOffset"]) == ("2026-04-04T15:30:00Z", "+11:00")
+    open_at(intake, {"days": EVERY_DAY, "start": "02:00", "end": "02:45"})
+    for text in ("2026-04-04T15:30:00Z", "2026-04-04T16:30:00Z"):
+        assert booked(ask(intake, text, timezone=SYDNEY))["schedule"]["localTime"] == "2026-04-05T02:30:00"
+
+
+@does_not("F2-10")
+def test_a_window_is_not_open_when_the_wall_clock_is_not_in_it(intake: Intake, worker: Worker) -> None:
+    open_at(intake, {"days": EVERY_DAY, "start": "02:00", "end": "02:45"})
+    between = refused(ask(intake, "2026-04-04T15:50:00Z", timezone=SYDNEY), 400, "OUTSIDE_CALL_TIME_INTERVAL")
+    assert between["details"]["nextAllowedAt"] == "2026-04-04T16:00:00Z", "the same hour comes again"
+    open_at(intake, {"days": ["FRI"], "start": "00:00", "end": "01:00"})
+    skipped = refused(ask(intake, "2026-04-24T00:30:00", timezone=CAIRO), 400, "OUTSIDE_CALL_TIME_INTERVAL")
+    assert skipped["details"]["nextAllowedAt"] == "2026-04-30T21:00:00Z", "that Friday has no such hour"
+
+
+# ---- F2-11: what changes moves what waits; `test_intake_records.py` has hours and numbers
+
+
+@does_not("F2-11")
+def test_a_change_moves_nothing_that_it_does_not_touch(intake: Intake, worker: Worker, house: House) -> None:
+    named, own = (
+        booked(ask(intake, "2026-04-03T09:00:00+02:00")),
+        booked(ask(intake, TOMORROW, timezone="Europe/Prague")),
+    )
+    before = [shown(intake, each) for each in (named, own)]
+    assert set_up(intake, timezone="America/New_York", locale="en").status_code == 200
+    open_at(intake, {"days": EVERY_DAY, "start": "09:00", "end": "20:00"})
+    Clerk(house=house, bell=KeptBell()).reresolve()
+    assert [shown(intake, each) for each in (named, own)] == before
+
+
+# ---- F2-12: the consent
+
+
+@does("F2-12")
+def test_until_the_end_of_its_last_day_on_the_callees_clock_a_consent_is_good(intake: Intake, worker: Worker) -> None:
+    last_day = "2026-04-03"
+    assert booked(ask(intake, "2026-04-03T19:59:00", gdprExpiryDate=last_day))["scheduledAt"] == "2026-04-03T17:59:00Z"
+    in_hawaii = booked(ask(intake, "2026-04-04T04:00:00Z", gdprExpiryDate=last_day, timezone="Pacific/Honolulu"))
+    assert in_hawaii["schedule"]["localTime"] == "2026-04-03T18:00:00"
+
+
+@does_not("F2-12")
+def test_after_it_nobody_is_called(intake: Intake, worker: Worker, house: House) -> None:
+    refused(ask(intake, "2026-04-04T08:00:00", gdprExpiryDate="2026-04-03"), 400, "CONSENT_EXPIRED")
+    in_auckland = {"gdprExpiryDate": "2026-04-03", "timezone": "Pacific/Auckland"}
+    refused(ask(intake, "2026-04-03T22:00:00Z", **in_auckland), 400, "CONSENT_EXPIRED")
+    assert intake.is_untouched()
+    call = a_call(intake, scheduledAt="2026-04-05T10:00:00Z")
+    person = data(intake.get(call.interview))["candidateId"]
+    changed = intake.send("PATCH", f"/candidates/{person}", json={"gdprExpiryDate": "2026-04-03"})
+    assert changed.status_code == 200
+    attempt = data(intake.get(call.attempt))
+    assert dialled(later(house, timedelta(days=3)), attempt) is None
+    ended = shown(intake, attempt)
+    assert (ended["status"], ended["reasonCode"]) == ("FAILED", "CONSENT_EXPIRED")
+
+
+# ---- who does what a worker does
+
+
+def later(house: House, span: timedelta) -> House:
+    """The same house, when so much time has passed."""
+    return replace(house, now=lambda: house.now() + span)
+
+
+def settle(house: House) -> None:
+    """Where no call is in progress, the carrier is not asked; and nobody is there."""
+    desk = TwilioDesk(SimulatedCarrier(url=a_closed_port()).account(), house.policy)
+    Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now).round()
+    desk._client.http_client.session.close()
+
+
+def retries(intake: Intake, **delays: list[int]) -> None:
+    assert set_up(intake, retryPolicy={"maxRetries": 3, "delays": delays}).status_code == 200
+
+
+def busy(house: House, attempt: dict[str, Any]) -> Attempt:
+    """It was dialled, and the line was busy."""
+    [claimed] = house.dial.claim([UUID(attempt["id"])]).claimed
+    house.dial.record([(claimed.attempt, Accepted(call_sid=a_sid()))])
+    return house.take(house.attempt(claimed.attempt.id), Ended(reason=Reason.BUSY, ended_at=house.now()))
+
+
+def retry_of(intake: Intake, house: House, attempt: dict[str, Any]) -> dict[str, Any]:
+    busy(house, attempt)
+    _, retry = data(intake.get(call_of(attempt).interview))["callAttempts"]
+    assert (retry["status"], retry["retryNumber"]) == ("PENDING", 1)
+    return dict(retry)

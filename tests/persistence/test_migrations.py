@@ -1,0 +1,91 @@
+"""Every migration goes up, and down again to what was before it, on a real database."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, make_url, text
+
+from scheduler.embedded import EmbeddedPostgres
+from scheduler.persistence import schema
+from scheduler.persistence.database import with_driver
+
+CATALOG = {
+    "columns": """
+        SELECT table_name, column_name, data_type, is_nullable, column_default
+        FROM information_schema.columns WHERE table_schema = 'public'
+    """,
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    """,
+    "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "functions": """
+        SELECT proname, prosecdef, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    """,
+    "walls": """
+        SELECT relname, relrowsecurity, relforcerowsecurity
+        FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    """,
+    "policies": "SELECT tablename, policyname, cmd, roles::text, qual, with_check FROM pg_policies",
+    "rights": """
+        SELECT grantee, table_name, column_name, privilege_type
+        FROM information_schema.column_privileges WHERE table_schema = 'public' AND grantee LIKE 'duecall\\_%'
+    """,
+}
+OWN_TABLE = "alembic_version"
+"""Alembic's; it stays when everything else is gone."""
+
+
+@pytest.fixture
+def connection(postgres: EmbeddedPostgres) -> Iterator[Connection]:
+    """To a database without a table, on the server of all tests."""
+    name = f"migrated_{uuid4().hex}"
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}".encode())
+        url = make_url(with_driver(postgres.url)).set(database=name)
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            yield connection
+        engine.dispose()
+        server.execute(f"DROP DATABASE {name}".encode())
+
+
+@pytest.fixture
+def config(connection: Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def test_each_migration_is_taken_back_whole(connection: Connection, config: Config) -> None:
+    revisions = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    before = {"base": _catalog(connection)}
+    for revision in revisions:
+        command.upgrade(config, revision)
+        before[revision] = _catalog(connection)
+    head = before[revisions[-1]]
+    for revision in [*revisions[-2::-1], "base"]:
+        command.downgrade(config, revision)
+        assert _catalog(connection) == before[revision], f"at {revision}"
+    command.upgrade(config, "head")
+    assert _catalog(connection) == head
+    assert len(head["columns"]) > 100
+    assert before["base"]["columns"] == []
+
+
+def _catalog(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    """What the database consists of, in an order that does not tell when it was made."""
+    told = {
+        name: sorted((tuple(row) for row in connection.execute(text(query)) if OWN_TABLE not in str(row)), key=repr)
+        for name, query in CATALOG.items()
+    }
+    arrows = connection.execute(text("SELECT to_regclass('arrows')")).scalar_one()
+    told["arrows"] = [] if arrows is None else sorted(tuple(row) for row in connection.execute(text("TABLE arrows")))
+    connection.commit()
+    return told
