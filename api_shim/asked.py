@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from api_shim.errors import invalid_fields
+from api_shim.openapi import Absent
 from api_shim.schemas.fields import FieldError
 
 DEFAULT_WAIT_S = 5.0
@@ -29,15 +30,16 @@ class Asked:
 def asked(
     request: Request,
     _idempotency_key: Annotated[
-        str | None,
+        str | Absent,
         Header(
             alias="Idempotency-Key",
             description="1 to 255 printable ASCII characters. The same key and request get the stored answer for"
             " 30 days; the same key with another request is refused.",
+            json_schema_extra={"pattern": r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"},
         ),
     ] = None,
     _prefer: Annotated[
-        str | None,
+        str | Absent,
         Header(
             alias="Prefer",
             description="`wait=N` waits up to N (at most 30) seconds for the result; `respond-async` does not wait.",
@@ -67,12 +69,13 @@ HowAsked = Annotated[Asked, Depends(asked)]
 def if_match(
     request: Request,
     _if_match: Annotated[
-        str | None,
+        str | Absent,
         Header(
             alias="If-Match",
             description="Do it only if the attempt is still as its ETag says; `*` for as it may be. Judged when it is"
             " applied; 412 if not.",
             examples=['"12"'],
+            json_schema_extra={"pattern": f"^({_IF_MATCH.pattern})$"},
         ),
     ] = None,
 ) -> str | None:

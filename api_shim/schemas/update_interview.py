@@ -5,7 +5,7 @@ from typing import Literal
 from uuid import UUID
 
 from fastapi.openapi.models import Example
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api_shim.schemas.fields import FieldError
 from api_shim.schemas.sent import MayNameATime, Metadata
@@ -15,6 +15,8 @@ from scheduler.domain.interview import InterviewStatus
 
 class InterviewChange(MayNameATime):
     """What shall be otherwise; what is left out, or null, stays. At least one field."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     expires_at: str | None = Field(None, description="After this nobody is called.")
     metadata: Metadata | None = Field(
