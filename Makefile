@@ -20,12 +20,16 @@ up: $(VENV)/runtime ## the whole system until Ctrl-C
 test: $(VENV)/dev ## all tests; needs nothing beforehand
 	@$(PY) -m pytest $(ARGS)
 
-check: $(VENV)/dev ## format, lint, types, import contracts, migration drift: word for word what CI runs
+check: $(VENV)/dev ## format, lint, types, import contracts, drift of migrations and of the document: word for word what CI runs
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m scheduler db check
+	@$(PY) -m scheduler openapi check docs/openapi.json
+
+openapi: $(VENV)/dev ## write docs/openapi.json, the document of the API as partners see it; make check compares
+	@$(PY) -m scheduler openapi write docs/openapi.json
 
 guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
 	@$(PY) -m tests.crash.guards
@@ -34,8 +38,9 @@ google: ## Google's own libphonenumber from Debian, as root: CI compares our zon
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless > /dev/null
 
-proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races, fifteen thousand steps; make test does a part
+proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races and requests, fifteen thousand steps; make test does a part
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
+	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
 	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/races tests/machine
 
 bench: $(VENV)/dev ## what a decision costs, and what is asked of a million pending attempts (some minutes)
@@ -66,7 +71,7 @@ $(VENV)/runtime: requirements.lock pyproject.toml | $(PY)
 
 $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@echo "installing what the tests need (once) ..."
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check guards google proof bench format lock clean
+.PHONY: help demo up test check openapi guards google proof bench format lock clean

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from scheduler.lifecycle.etags import is_condition
+from api_shim.openapi import Absent
+from scheduler.lifecycle.etags import IF_MATCH
 from scheduler.wire.fields import FieldError, invalid_fields
 from scheduler.wire.sent import is_idempotency_key
 
@@ -26,15 +27,16 @@ class Asked:
 def asked(
     request: Request,
     _idempotency_key: Annotated[
-        str | None,
+        str | Absent,
         Header(
             alias="Idempotency-Key",
             description="1 to 255 printable ASCII characters. The same key and request get the stored answer for"
             " 30 days; the same key with another request is refused.",
+            json_schema_extra={"pattern": r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"},
         ),
     ] = None,
     _prefer: Annotated[
-        str | None,
+        str | Absent,
         Header(
             alias="Prefer",
             description="`wait=N` waits up to N (at most 30) seconds for the result; `respond-async` does not wait.",
@@ -64,19 +66,20 @@ HowAsked = Annotated[Asked, Depends(asked)]
 def if_match(
     request: Request,
     _if_match: Annotated[
-        str | None,
+        str | Absent,
         Header(
             alias="If-Match",
             description="Do it only if the attempt is still as its ETag says; `*` for as it may be. Judged when it is"
             " applied; 412 if not.",
             examples=['"12"'],
+            json_schema_extra={"pattern": f"^({IF_MATCH.pattern})$"},
         ),
     ] = None,
 ) -> str | None:
     """The condition as it was sent. Raises InvalidFields for one that RFC 9110 does not know."""
     sent = request.headers.getlist("if-match")
     condition = ", ".join(sent)
-    if not sent or is_condition(condition):
+    if not sent or IF_MATCH.fullmatch(condition):
         return condition or None
     error = FieldError(
         field="If-Match",

@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
+
+from pydantic.json_schema import SkipJsonSchema
 
 from api_shim.errors import STATUS_OF
 from api_shim.schemas.command import WaitingAnswer
 from api_shim.schemas.envelope import Answer, ErrorAnswer
 from scheduler.domain.command import refusal_of
 from scheduler.domain.refusals import Refused
+
+Absent: TypeAlias = SkipJsonSchema[None]
+"""No value of a query or a header, which unlike a field cannot be null: it is there, or it is not."""
 
 Told = dict[int | str, dict[str, Any]]
 """The `responses` of a route, by status."""
@@ -41,6 +46,14 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"t
 _LOCATION = {"Location": {"description": "Where to ask for what becomes of it.", "schema": {"type": "string"}}}
 
 
+def links(*operations: str, **parameters: str) -> Mapping[str, Any]:
+    """Operations that can be asked next, and where their parameters are found: in the body's `data`, or `$request…`."""
+    found = {
+        name: place if place.startswith("$") else f"$response.body#/data/{place}" for name, place in parameters.items()
+    }
+    return {each: {"operationId": each, "parameters": found} for each in operations}
+
+
 ETAG = {
     "ETag": {
         "description": "Names the state of the attempt; sent back as If-Match, nothing is done to another state.",
@@ -56,16 +69,18 @@ def command_answers(
     says: str,
     *refusals: type[Refused],
     headers: Mapping[str, Any] | None = None,
+    leads_to: Mapping[str, Any] | None = None,
 ) -> Told:
-    """The answers of a command route: done (with `headers`), accepted, and every error.
+    """The answers of a command route: done (with `headers`, and what it leads to), accepted, and every error.
 
     `refusals` are those that only it knows.
     """
-    told: dict[str, Any] = {"description": says, "headers": {**(headers or {}), **_REPLAYED}}
+    told: dict[str, Any] = {"description": says, "headers": {**(headers or {}), **_REPLAYED}, **_leading_to(leads_to)}
     accepted = {
         "model": WaitingAnswer,
         "description": "Accepted and durable, not applied yet.",
         "headers": {**_LOCATION, **_REPLAYED},
+        "links": links("getCommand", reference="id"),
     }
     return {
         int(done): told if model is None else {**told, "model": model},
@@ -74,10 +89,16 @@ def command_answers(
     }
 
 
-def written_answers(done: HTTPStatus, model: type[Answer[Any]], says: str, *refusals: type[Refused]) -> Told:
-    """The answers of a route whose write the API does itself: done, and every error; never 202."""
+def written_answers(
+    done: HTTPStatus,
+    model: type[Answer[Any]],
+    says: str,
+    *refusals: type[Refused],
+    leads_to: Mapping[str, Any] | None = None,
+) -> Told:
+    """The answers of a route whose write the API does itself: done (and what it leads to), every error, never 202."""
     told = {"description": says, "headers": _REPLAYED, "model": model}
-    return {int(done): told, **error_answers(*_OF_A_COMMAND, refusals=refusals)}
+    return {int(done): told | _leading_to(leads_to), **error_answers(*_OF_A_COMMAND, refusals=refusals)}
 
 
 def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = ()) -> Told:
@@ -92,6 +113,10 @@ def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = ()) -> T
         examples.setdefault(int(STATUS_OF[refusal.family]), {})[refusal.code] = refusal.message
     told: Told = {status: _told(status, examples[status]) for status in sorted(examples)}
     return {**told, "default": {"model": ErrorAnswer, "description": "Any other error."}}
+
+
+def _leading_to(leads_to: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"links": dict(leads_to)} if leads_to else {}
 
 
 def _told(status: int, messages: dict[str, str]) -> dict[str, Any]:

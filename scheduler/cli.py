@@ -66,10 +66,12 @@ db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 numbers = typer.Typer(help="The numbers that a company calls from.", no_args_is_help=True)
 billing = typer.Typer(help="What a company's calls cost.", no_args_is_help=True)
+openapi = typer.Typer(help="The document of the public API.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(keys, name="keys")
 app.add_typer(numbers, name="numbers")
 app.add_typer(billing, name="billing")
+app.add_typer(openapi, name="openapi")
 
 _console = Console(stderr=True)
 _never = threading.Event()
@@ -93,6 +95,7 @@ At = Annotated[
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Begin with no data, and forget all data at the end.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 WhichCompany = Annotated[UUID | None, typer.Argument(metavar="COMPANY_ID", show_default=False)]
+WhichFile = Annotated[Path, typer.Argument(metavar="FILE", help="Where the document is kept.")]
 WhichKey = Annotated[UUID, typer.Argument(metavar="KEY_ID", help="As `duecall keys list` says.")]
 Everything = Annotated[bool, typer.Option("--all", help="Everything, for every company.")]
 
@@ -393,6 +396,25 @@ def db_draft(message: str) -> None:
     with _empty_database() as url:
         schema.upgrade(url)
         schema.draft(url, message)
+
+
+@openapi.command("write", epilog=_examples("duecall openapi write docs/openapi.json"))
+def openapi_write(file: WhichFile) -> None:
+    """Write what the API serves as /openapi.json; needs no system that runs."""
+    from api_shim import document  # noqa: PLC0415 - makes the whole API, which no other command needs
+
+    file.write_text(document.text(), encoding="utf-8")
+
+
+@openapi.command("check", epilog=_examples("duecall openapi check docs/openapi.json"))
+def openapi_check(file: WhichFile) -> None:
+    """Say whether a file is what the API serves as /openapi.json, byte for byte."""
+    from api_shim import document  # noqa: PLC0415 - as above
+
+    try:
+        document.check(file)
+    except document.DocumentDiffers as error:
+        _fail(str(error))
 
 
 @keys.command(

@@ -11,7 +11,7 @@ from api_shim.addresses import AgentId, AskedSlice
 from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Asker, asker
 from api_shim.commanding import Sender, sender
 from api_shim.house import house
-from api_shim.openapi import error_answers, written_answers
+from api_shim.openapi import error_answers, links, written_answers
 from api_shim.schemas.agent import (
     AGENT_CHANGES,
     AGENTS,
@@ -52,7 +52,13 @@ async def list_agents(request: Request, asking: Asking, asked: AskedSlice) -> JS
     operation_id="createAgent",
     summary="Make an agent: the template of interviews",
     status_code=HTTPStatus.CREATED,
-    responses=written_answers(HTTPStatus.CREATED, AgentAnswer, "Made.", refusals.AgentNumberRequired),
+    responses=written_answers(
+        HTTPStatus.CREATED,
+        AgentAnswer,
+        "Made.",
+        refusals.AgentNumberRequired,
+        leads_to=links("getAgent", "updateAgent", "deleteAgent", agentId="id"),
+    ),
 )
 async def create_agent(
     request: Request,

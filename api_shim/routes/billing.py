@@ -4,16 +4,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
 from fastapi.responses import JSONResponse
+from pydantic import WithJsonSchema
 
 from api_shim import answers, auth
 from api_shim.auth import READ_BILLING
 from api_shim.house import house
-from api_shim.openapi import error_answers
+from api_shim.openapi import Absent, error_answers
 from api_shim.schemas.usage import UsageAnswer, UsageView
 from scheduler.domain import refusals
 from scheduler.domain.principal import Principal
 
 router = APIRouter(tags=["billing"])
+_Bound = Annotated[
+    str | Absent,
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}),
+]
 _A_BOUND = "An ISO 8601 date, which is its midnight in UTC, or a date-time; without an offset that is UTC too."
 
 
@@ -29,11 +34,10 @@ _A_BOUND = "An ISO 8601 date, which is its midnight in UTC, or a date-time; with
 async def get_usage(
     request: Request,
     principal: Annotated[Principal, Security(auth.principal, scopes=[READ_BILLING])],
-    start: Annotated[
-        str | None, Query(description=f"From here on. {_A_BOUND} Left out: 30 days before the end.")
-    ] = None,
+    start: Annotated[_Bound, Query(description=f"From here on. {_A_BOUND} Left out: 30 days before the end.")] = None,
     end: Annotated[
-        str | None, Query(description=f"Until before here, at most 366 days after the start. {_A_BOUND} Left out: now.")
+        _Bound,
+        Query(description=f"Until before here, at most 366 days after the start. {_A_BOUND} Left out: now."),
     ] = None,
 ) -> JSONResponse:
     here = house(request)

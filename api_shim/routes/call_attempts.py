@@ -12,7 +12,7 @@ from api_shim.asked import IfMatch
 from api_shim.auth import InterviewReader
 from api_shim.commanding import FromWriter
 from api_shim.house import house
-from api_shim.openapi import ETAG, command_answers, error_answers
+from api_shim.openapi import ETAG, command_answers, error_answers, links
 from api_shim.schemas.examples import CALLS, MOVES
 from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
 from api_shim.schemas.interview import AttemptAnswer, AttemptsAnswer, AttemptView, attempt_page
@@ -59,6 +59,14 @@ async def list_call_attempts(
         refusals.CallAttemptsNotSupported,
         refusals.CallAttemptInProgress,
         refusals.InterviewFinished,
+        leads_to=links(
+            "getCallAttempt",
+            "rescheduleCallAttempt",
+            "deleteCallAttempt",
+            "explainCallAttempt",
+            interviewId="$request.path.interviewId",
+            attemptId="id",
+        ),
     ),
 )
 async def create_call_attempt(

@@ -12,7 +12,7 @@ from api_shim.addresses import AskedSlice, CandidateId
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Asker, asker
 from api_shim.commanding import Sender, sender
 from api_shim.house import house
-from api_shim.openapi import error_answers, written_answers
+from api_shim.openapi import Absent, error_answers, links, written_answers
 from api_shim.schemas.candidate import (
     CANDIDATE_CHANGES,
     CANDIDATES,
@@ -48,10 +48,10 @@ async def list_candidates(
     request: Request,
     asking: Asking,
     asked: AskedSlice,
-    job_id: Annotated[UUID | None, Query(alias="jobId", description="Considered for this job.")] = None,
-    status: Annotated[CandidateStatus | None, Query()] = None,
+    job_id: Annotated[UUID | Absent, Query(alias="jobId", description="Considered for this job.")] = None,
+    status: Annotated[CandidateStatus | Absent, Query()] = None,
     search: Annotated[
-        str | None, Query(min_length=1, max_length=100, description="A part of a name or an address.")
+        str | Absent, Query(min_length=1, max_length=100, description="A part of a name or an address.")
     ] = None,
 ) -> JSONResponse:
     here = house(request)
@@ -79,6 +79,7 @@ async def list_candidates(
         refusals.PhoneNumberInvalid,
         refusals.NumberNotAllowed,
         refusals.UnknownJobs,
+        leads_to=links("getCandidate", "updateCandidate", "deleteCandidate", candidateId="id"),
     ),
 )
 async def create_candidate(

@@ -11,7 +11,7 @@ from api_shim.addresses import AskedSlice, CompanyId
 from api_shim.auth import DELETE_COMPANIES, READ_COMPANIES, WRITE_COMPANIES
 from api_shim.commanding import Sender, sender_of_companies
 from api_shim.house import house
-from api_shim.openapi import error_answers, written_answers
+from api_shim.openapi import error_answers, links, written_answers
 from api_shim.schemas.company import (
     COMPANIES,
     COMPANY_CHANGES,
@@ -54,7 +54,13 @@ async def list_companies(request: Request, principal: Asking, asked: AskedSlice)
     operation_id="createCompany",
     summary="Make a company; for ATS keys",
     status_code=HTTPStatus.CREATED,
-    responses=written_answers(HTTPStatus.CREATED, CompanyAnswer, "Made.", *_SETTINGS),
+    responses=written_answers(
+        HTTPStatus.CREATED,
+        CompanyAnswer,
+        "Made.",
+        *_SETTINGS,
+        leads_to=links("getCompany", "updateCompany", "deleteCompany", companyId="id"),
+    ),
 )
 async def create_company(
     request: Request,

@@ -12,7 +12,7 @@ from api_shim.addresses import AskedSlice, InterviewId
 from api_shim.auth import InterviewReader
 from api_shim.commanding import FromDeleter, FromWriter
 from api_shim.house import house
-from api_shim.openapi import command_answers, error_answers
+from api_shim.openapi import Absent, command_answers, error_answers, links
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.examples import CHANGES
@@ -29,10 +29,10 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
 
 
 def _wanted(
-    candidate_id: Annotated[UUID | None, Query(alias="candidateId", description="With this candidate.")] = None,
-    agent_id: Annotated[UUID | None, Query(alias="agentId", description="Made of this agent.")] = None,
-    job_id: Annotated[UUID | None, Query(alias="jobId", description="About this job.")] = None,
-    status: Annotated[InterviewStatus | None, Query()] = None,
+    candidate_id: Annotated[UUID | Absent, Query(alias="candidateId", description="With this candidate.")] = None,
+    agent_id: Annotated[UUID | Absent, Query(alias="agentId", description="Made of this agent.")] = None,
+    job_id: Annotated[UUID | Absent, Query(alias="jobId", description="About this job.")] = None,
+    status: Annotated[InterviewStatus | Absent, Query()] = None,
 ) -> InterviewFilter:
     return InterviewFilter(candidate_id=candidate_id, agent_id=agent_id, job_id=job_id, status=status)
 
@@ -70,6 +70,11 @@ async def list_interviews(
         refusals.JobAmbiguous,
         refusals.JobNotAssigned,
         refusals.TooManyJobs,
+        leads_to={
+            **links("getInterview", "updateInterview", "deleteInterview", interviewId="id"),
+            **links("listCallAttempts", "createCallAttempt", interviewId="id"),
+            **links("getCallAttempt", interviewId="id", attemptId="callAttempts/0/id"),
+        },
     ),
 )
 async def create_interview(

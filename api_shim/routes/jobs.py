@@ -11,7 +11,7 @@ from api_shim.addresses import AskedSlice, JobId
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Asker, asker
 from api_shim.commanding import Sender, sender
 from api_shim.house import house
-from api_shim.openapi import error_answers, written_answers
+from api_shim.openapi import Absent, error_answers, links, written_answers
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
 from scheduler.domain.command import CommandKind
@@ -33,7 +33,7 @@ Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_JOBS])]
     responses={200: {"model": JobsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_jobs(
-    request: Request, asking: Asking, asked: AskedSlice, status: Annotated[JobStatus | None, Query()] = None
+    request: Request, asking: Asking, asked: AskedSlice, status: Annotated[JobStatus | Absent, Query()] = None
 ) -> JSONResponse:
     here = house(request)
     listed = await here.ask(here.doors.jobs.page, asking.principal, asking.company_id, asked, status=status)
@@ -45,7 +45,9 @@ async def list_jobs(
     operation_id="createJob",
     summary="Make a job that candidates may be considered for",
     status_code=HTTPStatus.CREATED,
-    responses=written_answers(HTTPStatus.CREATED, JobAnswer, "Made."),
+    responses=written_answers(
+        HTTPStatus.CREATED, JobAnswer, "Made.", leads_to=links("getJob", "updateJob", "deleteJob", jobId="id")
+    ),
 )
 async def create_job(
     request: Request,

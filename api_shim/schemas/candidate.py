@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi.openapi.models import Example
@@ -134,7 +134,7 @@ class CandidateView(Wire):
     job_id: UUID | None = Field(description="The first of jobIds.", json_schema_extra={"deprecated": True})
     job_ids: list[UUID]
     overall_rating: None = Field(default=None, description="Always null: Duecall rates nobody.")
-    analysis_count: Literal[0] = Field(default=0, description="Always 0: Duecall analyses nobody.")
+    analysis_count: int = Field(default=0, description="Always 0: Duecall analyses nobody.")
     interview_count: int
     links: Links
     metadata: dict[str, Any]

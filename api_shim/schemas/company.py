@@ -48,7 +48,9 @@ _INTERVALS: dict[str, Any] = {
 _DELAYS: dict[str, Any] = {
     "type": "array",
     "maxItems": MOST_DELAYS,
-    "items": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 2_592_000}, {"const": "NEXT_DAY"}]},
+    "items": {
+        "anyOf": [{"type": "integer", "minimum": 1, "maximum": 2_592_000}, {"type": "string", "enum": ["NEXT_DAY"]}]
+    },
 }
 _RETRIES: dict[str, Any] = {
     "type": "object",

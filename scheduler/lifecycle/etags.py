@@ -6,8 +6,9 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.refusals import EtagDiffers
 
 _TAG = r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-_IF_MATCH = re.compile(rf"\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG})*[ \t,]*")
-"""RFC 9110 sections 8.8.3 and 13.1.1; empty elements of the list are read, as section 5.6.1.2 asks."""
+IF_MATCH = re.compile(rf"\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG})*[ \t,]*")
+"""What an If-Match header may say, by RFC 9110 sections 8.8.3 and 13.1.1; empty elements of the list are read, as section
+5.6.1.2 asks."""
 
 
 def etag_of(attempt: Attempt) -> str:
@@ -24,8 +25,3 @@ def must_match(if_match: str | None, attempt: Attempt) -> None:
         return
     if etag_of(attempt) not in {tag.strip() for tag in if_match.split(",")}:
         raise EtagDiffers(etag=etag_of(attempt))
-
-
-def is_condition(if_match: str) -> bool:
-    """Whether an If-Match header may say this."""
-    return _IF_MATCH.fullmatch(if_match) is not None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 from uuid import UUID
 
-from pydantic import Field, StrictBool
+from pydantic import ConfigDict, Field, StrictBool
 
 from scheduler.domain.command import CreateInterview, UpdateInterview
 from scheduler.domain.interview import InterviewStatus
@@ -47,6 +47,8 @@ class InterviewOfKnown(InterviewTerms):
 
 class InterviewChange(MayNameATime):
     """What shall be otherwise; what is left out, or null, stays. At least one field."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     expires_at: str | None = Field(None, description="After this nobody is called.")
     metadata: Metadata | None = Field(

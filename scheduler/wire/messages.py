@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from scheduler.domain import command as wishes
 from scheduler.domain.command import CommandKind
-from scheduler.lifecycle.etags import is_condition
+from scheduler.lifecycle.etags import IF_MATCH
 from scheduler.wire.call_attempts import CallMove, CallRequest
 from scheduler.wire.fields import OURS, field_errors, invalid_fields, refuse_any
 from scheduler.wire.interviews import InterviewChange, InterviewOfKnown
@@ -18,7 +18,7 @@ from scheduler.wire.sent import MayNameATime, Strict
 
 
 def _condition(if_match: str) -> str:
-    if not is_condition(if_match):
+    if not IF_MATCH.fullmatch(if_match):
         message = 'Send * or ETags in their quotes, with commas between them, such as "12".'
         raise PydanticCustomError(OURS + "invalid_if_match", message)
     return if_match

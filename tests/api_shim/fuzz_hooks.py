@@ -1,0 +1,170 @@
+"""What schemathesis is told of the house that it visits; it imports this in its own process, which has no other way in.
+
+A request that is made from the document alone names nobody who is there, and is refused before anything happens. So of
+five requests that the document allows, four are given ids of what is there, and values that a schema cannot tell of: a
+number that somebody may have, a time that lies ahead. What the document forbids is sent as it was made.
+"""
+
+import copy
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import schemathesis
+from schemathesis import Case, HookContext, Response
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.generation.meta import TestPhase
+
+HOUSE: dict[str, Any] = json.loads(Path(os.environ["DUECALL_FUZZ_HOUSE"]).read_text(encoding="utf-8"))
+HOME: str = HOUSE["home"]
+"""The company in which everything happens."""
+TOKENS: list[str] = HOUSE["tokens"]
+"""Each accepts an invitation, once."""
+FITTING: dict[str, list[str]] = HOUSE["fitting"]
+"""By the name of a field: what fits there. Nobody deletes these, so that others can be made of them until the end."""
+THERE: dict[str, list[list[str]]] = HOUSE["there"]
+"""By the names in an address: what is there. What is made is added, what is deleted taken away."""
+
+_MADE_BY = {
+    "createCompany": "companyId",
+    "createJob": "jobId",
+    "createCandidate": "candidateId",
+    "createAgent": "agentId",
+    "createInterview": "interviewId",
+}
+_AN_ATTEMPT = "interviewId attemptId"
+_EITHER_OR = {
+    "createInterview": [("candidate", "candidateId"), ("agent", "agentId")],
+    "previewCallTime": [("phoneNumber", "candidateId")],
+}
+AS_IT_WAS_MADE, HALF = 0.2, 0.5
+_random = random.Random(7)
+
+
+@schemathesis.hook
+def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None:
+    """The document's `default` stands for any error, and whoever reads it knows its shape; here every status that comes
+    must be told by its number, or nothing would be held to it.
+    """
+    for operations in raw_schema["paths"].values():
+        for told in operations.values():
+            told["responses"].pop("default", None)
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    if case.method != "GET" and case.path_parameters.get("companyId") == HOME:
+        # Deleted, it would end the run, for every other operation is about it; with other hours or countries it would
+        # refuse what is asked next. Both are done to companies that are there for that, and to those just made.
+        case.path_parameters = {"companyId": _random.choice(THERE["companyId"])[0]}
+    if isinstance(case.body, dict):
+        case.body = _without_addresses_that_stop_the_run(case.body)
+    if _allowed(case, ParameterLocation.HEADER):
+        _send_by_a_key_of_its_own(case)
+    if _random.random() < AS_IT_WAS_MADE or case.meta is None:
+        return
+    if _allowed(case, ParameterLocation.QUERY) and "companyId" in _names(case, "query"):
+        case.query = {**(case.query or {}), "companyId": HOME}
+    if _allowed(case, ParameterLocation.PATH) and case.meta.phase.name is not TestPhase.STATEFUL:
+        names = " ".join(case.path_parameters)
+        if there := THERE.get(names):
+            case.path_parameters = dict(zip(names.split(), _random.choice(there), strict=True))
+    if _allowed(case, ParameterLocation.BODY) and isinstance(case.body, dict):
+        case.body = _meant(_name_of(case), copy.deepcopy(case.body))
+
+
+@schemathesis.hook
+def after_call(context: HookContext, case: Case[Any], response: Response) -> None:
+    if response.status_code not in {200, 201, 204}:
+        return
+    if case.method == "DELETE":
+        gone = list(case.path_parameters.values())
+        for names, there in THERE.items():
+            # An interview's attempts go with it. The last one stays, or nothing would be asked of any.
+            THERE[names] = [each for each in there if each[: len(gone)] != gone] or there
+    elif (name := _MADE_BY.get(_name_of(case))) and (case.query or {}).get("companyId", HOME) == HOME:
+        made = json.loads(response.content)["data"]
+        THERE[name].append([made["id"]])
+        THERE[_AN_ATTEMPT] += [[made["id"], each["id"]] for each in made.get("callAttempts", ())]
+
+
+def _allowed(case: Case[Any], location: ParameterLocation) -> bool:
+    """Whether the document allows this part of the request."""
+    return case.meta is not None and not case.meta.is_negative_at(location)
+
+
+def _names(case: Case[Any], location: str) -> set[str]:
+    told = case.operation.definition.raw.get("parameters", ())
+    return {each["name"] for each in told if each["in"] == location}
+
+
+def _name_of(case: Case[Any]) -> str:
+    return str(case.operation.definition.raw["operationId"])
+
+
+def _send_by_a_key_of_its_own(case: Case[Any]) -> None:
+    """The same Idempotency-Key with another request is refused, and nothing else of that request would be looked at."""
+    headers: Any = case.headers or {}
+    if "Idempotency-Key" in headers and _random.random() >= AS_IT_WAS_MADE / 2:
+        headers["Idempotency-Key"] = f"{headers['Idempotency-Key'][:200]}-{_random.getrandbits(64)}"
+    if "If-Match" in headers and _random.random() >= AS_IT_WAS_MADE:
+        headers["If-Match"] = "*"
+
+
+def _without_addresses_that_stop_the_run(value: Any) -> Any:
+    """schemathesis 4.32 splits every URL that is answered, and ends where Python cannot: at `http://[`, say."""
+    if isinstance(value, dict):
+        return {name: _without_addresses_that_stop_the_run(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_addresses_that_stop_the_run(each) for each in value]
+    try:
+        urlsplit(value if isinstance(value, str) else "")
+    except ValueError:
+        return "https://example.com/"
+    return value
+
+
+def _meant(operation: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The body of somebody who means it: with what is there, and without a contradiction."""
+    body = _fitting(body)
+    body.pop("scheduleTime", None)
+    if operation == "acceptInvitation" and TOKENS and _random.random() < HALF:
+        body["token"] = TOKENS.pop()
+    for one, other in _EITHER_OR.get(operation, ()):
+        if body.get(one) is not None and body.get(other) is not None:
+            del body[_random.choice((one, other))]
+        if body.get(one) is None and body.get(other) is None:
+            body[other] = _random.choice(FITTING[other])
+    if operation == "createInterview":
+        _name_the_job_once(body)
+    _can_be_reached(body if operation == "createCandidate" else body.get("candidate"))
+    _has_a_number(body if operation == "createAgent" else body.get("agent"))
+    return body
+
+
+def _name_the_job_once(body: dict[str, Any]) -> None:
+    if body.get("jobId") is not None:
+        body.pop("job", None)
+    if body.get("candidate") and (body.get("jobId") is not None or body.get("job") is not None):
+        body["candidate"].pop("jobId", None)
+
+
+def _can_be_reached(person: dict[str, Any] | None) -> None:
+    if person and person.get("email") is None and person.get("phoneNumber") is None:
+        person["phoneNumber"] = _random.choice(FITTING["phoneNumber"])
+
+
+def _has_a_number(agent: dict[str, Any] | None) -> None:
+    if agent and agent.get("type") == "PHONE" and agent.get("companyPhoneNumberId") is None:
+        agent["companyPhoneNumberId"] = _random.choice(FITTING["companyPhoneNumberId"])
+
+
+def _fitting(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {inner: _fitting(each, inner) for inner, each in value.items()}
+    if isinstance(value, list):
+        return [_fitting(each, name) for each in value]
+    return _random.choice(FITTING[name]) if isinstance(value, str) and name in FITTING else value

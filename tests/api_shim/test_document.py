@@ -1,0 +1,58 @@
+"""The document in the repository is what the API serves, and who changes the API without it is told so."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from api_shim import document
+from api_shim.app import create_app
+from api_shim.document import DocumentDiffers
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
+
+
+def changed(told: str, old: str, new: str) -> str:
+    assert old in told
+    return told.replace(old, new, 1)
+
+
+def test_the_document_in_the_repository_is_what_the_api_says() -> None:
+    document.check(DOCUMENT)
+    assert json.loads(DOCUMENT.read_text(encoding="utf-8")) == json.loads(json.dumps(create_app().openapi()))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(lambda told: changed(told, '"Candidate', '"Person'), id="another word"),
+        pytest.param(lambda told: told.removesuffix("\n"), id="no line at its end"),
+        pytest.param(lambda told: json.dumps(json.loads(told)), id="laid out otherwise"),
+        pytest.param(None, id="no file"),
+    ],
+)
+def test_a_file_that_says_anything_else_is_found(folder: Path, said: Callable[[str], str] | None) -> None:
+    file = folder / "openapi.json"
+    if said is not None:
+        file.write_text(said(document.text()), encoding="utf-8")
+    with pytest.raises(DocumentDiffers):
+        document.check(file)
+
+
+def test_what_the_command_writes_it_finds_right_and_of_anything_else_it_says_what_to_do(folder: Path) -> None:
+    file = folder / "openapi.json"
+    assert duecall("write", file).returncode == 0
+    assert file.read_bytes() == DOCUMENT.read_bytes()
+    file.write_text("{}", encoding="utf-8")
+    checked = duecall("check", file)
+    assert checked.returncode == 1
+    assert " ".join(checked.stderr.split()) == f"{file} is not what the API says; run make openapi"
+
+
+def duecall(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scheduler", "openapi", *words], check=False, capture_output=True, text=True
+    )

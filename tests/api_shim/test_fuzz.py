@@ -1,0 +1,304 @@
+"""Thousands of requests made from the public document, and each answer held to it; over HTTP, with a real worker.
+
+`make test` sends some hundreds. `DUECALL_FUZZ_CASES` is the whole size, and `make proof` asks for it: so many cases an
+operation where they are chosen freely, and every case that the document's bounds give. The choices are the same in each
+run, but for the ids; what fails is told with a command that sends it again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api_shim.app import create_app
+from scheduler.domain.principal import KeyKind
+from tests.api_shim.intake import Intake, Worker, a_worker, candidate, data
+from tests.api_shim.test_intake_owners import deliver
+from tests.conftest import CALLER
+from tests.post_office import a_post_office
+from tests.servers import serving
+
+CASES = int(os.environ.get("DUECALL_FUZZ_CASES", "0"))
+PHASES = "examples,coverage,fuzzing,stateful" if CASES else "examples,fuzzing,stateful"
+AT_LEAST = 2000 if CASES else 500
+ACCEPTED = 0.3
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "response_schema_conformance",
+    "content_type_conformance",
+    "ignored_auth",
+    "use_after_free",
+)
+HOOKS = Path(__file__).parent / "fuzz_hooks.py"
+EVERY_DAY = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """A request that was made, and how it was answered."""
+
+    phase: str
+    operation: str
+    method: str
+    status: int
+
+    @property
+    def is_accepted(self) -> bool:
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    code: int
+    said: str
+    sent: list[Sent]
+    failed: set[str]
+    """The checks that found something."""
+
+
+@pytest.mark.timeout(1800)
+def test_every_answer_to_a_crowd_of_requests_is_as_the_document_says(
+    intake: Intake, worker: Worker, folder: Path, aloud: Callable[[str], None]
+) -> None:
+    ran = _run(intake, folder, "--phases", PHASES)
+    assert ran.code == 0, ran.said
+    assert not ran.failed
+    posts = [each for each in ran.sent if each.method == "POST"]
+    share = sum(each.is_accepted for each in posts) / len(posts)
+    by_phase = Counter(each.phase for each in ran.sent)
+    aloud(f"{len(ran.sent)} requests ({dict(by_phase)}), {len(posts)} POSTs, {share:.0%} of them accepted")
+    assert set(by_phase) == set(PHASES.split(","))
+    assert len(ran.sent) >= AT_LEAST
+    assert share >= ACCEPTED
+    assert _never_accepted(ran.sent) == set()
+
+
+class _Liar:
+    """The API, which in one way each does not do as it says."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        match scope["method"], scope["path"].split("/")[1:]:
+            case "GET", ["healthz"]:
+                answer: ASGIApp = JSONResponse(_told(None), 500)
+            case "GET", ["jobs"]:
+                answer = JSONResponse(_told(None), 418)
+            case "GET", ["phone-numbers"]:
+                answer = JSONResponse(_told({"items": "none"}))
+            case "GET", ["billing", _]:
+                answer = PlainTextResponse("nothing")
+            case "DELETE", ["jobs", _]:
+                answer = JSONResponse(_told(data=True))
+            case "GET", ["company"]:  # whoever asks
+                headers = MutableHeaders(scope=scope)
+                headers["Authorization"] = f"Bearer {self._key}"
+                answer = self._app
+            case _:
+                answer = self._app
+        await answer(scope, receive, send)
+
+
+def _told(data: Any) -> dict[str, Any]:
+    return {"success": True, "data": data, "error": None, "timestamp": "2026-04-02T12:00:00Z", "traceId": "0" * 32}
+
+
+def test_an_api_that_does_not_do_as_it_says_is_found_out_by_each_check(intake: Intake, folder: Path) -> None:
+    key = intake.with_new_key(kind=KeyKind.ATS).key
+    liar = _Liar(create_app(intake.settings), key)
+    with a_worker(intake.settings), serving(liar) as url, httpx.Client(base_url=url, timeout=60) as client:
+        of_interest = "Job|isAlive|listPhoneNumbers|getUsage|listCompanies"
+        ran = _run(
+            replace(intake, client=client),
+            folder,
+            "--phases",
+            "fuzzing,stateful",
+            "--include-operation-id-regex",
+            of_interest,
+        )
+    assert ran.code == 1
+    assert ran.failed == set(CHECKS)
+
+
+def _never_accepted(sent: list[Sent]) -> set[str]:
+    """Operations that nobody got anything out of, so that nothing is known of their answer."""
+    told = create_app().openapi()["paths"]
+    every = {f"{method.upper()} {path}" for path, operations in told.items() for method in operations}
+    return every - {each.operation for each in sent if each.is_accepted}
+
+
+def _run(intake: Intake, folder: Path, *words: str) -> Ran:
+    """Have schemathesis visit the intake, with an ATS key and a house of plenty."""
+    ats = intake.with_new_key(kind=KeyKind.ATS)
+    house, orders, report = folder / "house.json", folder / "schemathesis.toml", folder / "report.ndjson"
+    house.write_text(json.dumps(_a_house_of_plenty(ats)), encoding="utf-8")
+    orders.write_text(_orders(ats.key), encoding="utf-8")
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(orders), "run", *words),
+            *("--report-ndjson-path", str(report), f"{intake.client.base_url}/openapi.json"),
+        ],
+        cwd=folder,
+        env={**os.environ, "DUECALL_FUZZ_HOUSE": str(house)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    scenarios = list(_scenarios(report))
+    return Ran(
+        code=ran.returncode,
+        said=ran.stdout + ran.stderr,
+        sent=[each for scenario in scenarios for each in _sent(scenario)],
+        failed={check for scenario in scenarios for check in _failed(scenario)},
+    )
+
+
+def _orders(key: str) -> str:
+    checks = "".join(f"{name}.enabled = true\n" for name in CHECKS)
+    return f"""
+hooks = {json.dumps(str(HOOKS))}
+continue-on-failure = true
+request-timeout = 60
+
+[auth.openapi.apiKey]
+bearer = "{key}"
+
+[generation]
+deterministic = true
+database = "none"
+max-examples = {CASES or 10}
+
+[phases.stateful]
+generation.max-examples = {CASES * 10 or 60}
+
+[checks]
+enabled = false
+{checks}"""
+
+
+def _scenarios(report: Path) -> Iterator[dict[str, Any]]:
+    with report.open(encoding="utf-8") as lines:
+        for line in lines:
+            told = json.loads(line)
+            if "ScenarioFinished" in told:
+                yield told["ScenarioFinished"]
+
+
+def _sent(scenario: dict[str, Any]) -> Iterator[Sent]:
+    """What an operation was asked; a method that it does not take is not asked of it."""
+    recorder = scenario["recorder"]
+    for case_id, interaction in recorder.get("interactions", {}).items():
+        case = recorder["cases"][case_id]["value"]
+        yield Sent(
+            phase=scenario["phase"],
+            operation=f"{case['method']} {case['path']}",
+            method=case["method"],
+            status=interaction["response"]["status_code"],
+        )
+
+
+def _failed(scenario: dict[str, Any]) -> Iterator[str]:
+    for checks in scenario["recorder"].get("checks", {}).values():
+        yield from (each["name"] for each in checks if each["status"] == "failure")
+
+
+def _a_house_of_plenty(ats: Intake) -> dict[str, Any]:
+    """A company with several of everything, and companies to delete; as `fuzz_hooks` reads it."""
+
+    def make(path: str, body: dict[str, Any], **params: str) -> Any:
+        return data(ats.send("POST", path, json=body, params=params), 201)
+
+    all_day = [{"days": EVERY_DAY, "start": "00:00", "end": "24:00"}]
+    settings = {"callTimeIntervals": all_day, "timezone": "Europe/Bratislava"}
+    home: str = make("/company", {"name": "Home", "settings": settings})["id"]
+    with ats.database.transaction() as stores:
+        number = str(stores.phone_numbers.add(uuid4(), UUID(home), CALLER, ats.now()))
+
+    def make_here(path: str, body: dict[str, Any]) -> Any:
+        return make(path, body, companyId=home)
+
+    agent = {"name": "Ann", "focus": "GENERIC", "language": "EN", "duration": 10, "companyPhoneNumberId": number}
+    job = {"title": "Some job", "description": "Something to do."}
+    numbers = [f"+42191512345{digit}" for digit in range(10)]
+
+    def several(path: str, *bodies: dict[str, Any]) -> list[str]:
+        return [make_here(path, body)["id"] for body in bodies]
+
+    agents = several("/agents", *({**agent, "type": each} for each in ("PHONE", "PHONE", "ONLINE")))
+    jobs = several("/jobs", job, job)
+    people = several("/candidates", *(candidate(phoneNumber=each, jobIds=jobs[:1]) for each in numbers))
+    calls = [
+        data(
+            ats.send(
+                "POST",
+                "/interviews",
+                json={"agentId": agents[0], "candidateId": each},
+                params={"companyId": home},
+                headers={"Idempotency-Key": f"the interview with {each}"},
+            ),
+            201,
+        )
+        for each in people
+    ]
+    return {
+        "home": home,
+        "tokens": _tokens(ats),
+        "fitting": {
+            "agentId": agents,
+            "jobId": jobs[:1],
+            "jobIds": jobs,
+            "candidateId": people,
+            "companyPhoneNumberId": [number],
+            "phoneNumber": numbers,
+            "email": ["jana@example.com", "JANA@example.com"],
+            "ownerEmail": ["owner@example.com", "another@example.com"],
+            "timezone": ["Europe/Bratislava", "Australia/Adelaide", "America/New_York"],
+            "countryCode": ["SK", "DE"],
+            "allowedCountries": ["SK", "AU"],
+            "gdprExpiryDate": ["2030-12-31", "2027-02-28"],
+            "scheduledAt": [_in_hours(ats, hours) for hours in (1, 20, 100, 400)],
+            "expiresAt": [_in_hours(ats, 600)],
+        },
+        "there": {
+            "companyId": [[make("/company", {"name": "Another"})["id"]] for _ in range(5)],
+            "agentId": [[each] for each in several("/agents", *[{**agent, "type": "ONLINE"}] * 3)],
+            "jobId": [[each] for each in several("/jobs", job, job)],
+            "candidateId": [[each] for each in several("/candidates", *[candidate()] * 3)],
+            "reference": [[f"the interview with {each}"] for each in people],
+            "interviewId": [[each["id"]] for each in calls],
+            "interviewId attemptId": [[each["id"], each["callAttempts"][0]["id"]] for each in calls],
+        },
+    }
+
+
+def _tokens(ats: Intake) -> list[str]:
+    """Of invitations that nobody has accepted yet."""
+    with a_post_office() as office:
+        for number in range(10):
+            body = {"name": "With an owner", "ownerEmail": f"owner{number}@example.com"}
+            data(ats.send("POST", "/company", json=body), 201)
+        deliver(ats, office)
+        return [each.token for each in office.mails]
+
+
+def _in_hours(intake: Intake, hours: int) -> str:
+    return (intake.now() + timedelta(hours=hours)).isoformat(timespec="seconds")
