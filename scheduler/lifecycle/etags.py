@@ -7,8 +7,8 @@ from scheduler.domain.refusals import EtagDiffers
 
 _TAG = r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 IF_MATCH = re.compile(rf"\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG})*[ \t,]*")
-"""What an If-Match header may say, by RFC 9110 sections 8.8.3 and 13.1.1; empty elements of the list are read, as section
-5.6.1.2 asks."""
+"""What an If-Match header may say, by RFC 9110 sections 8.8.3 and 13.1.1; empty elements of its list are read, as
+section 5.6.1.2 asks."""
 
 
 def etag_of(attempt: Attempt) -> str:
