@@ -5,6 +5,7 @@ PY := $(VENV)/bin/python
 ONCE ?=
 CARRIER ?=
 ARGS ?=
+AT_ONCE ?= auto
 
 .DEFAULT_GOAL := help
 
@@ -17,8 +18,8 @@ demo: $(VENV)/runtime ## everything on this machine: sample calls in eight count
 up: $(VENV)/runtime ## the whole system until Ctrl-C
 	@$(PY) -m scheduler up $(ARGS)
 
-test: $(VENV)/dev ## all tests; needs nothing beforehand
-	@$(PY) -m pytest $(ARGS)
+test: $(VENV)/dev ## all tests, on as many processors as there are up to four; needs nothing beforehand
+	@$(PY) -m pytest -n $(AT_ONCE) --maxprocesses 4 --dist loadgroup $(ARGS)
 
 check: $(VENV)/dev ## format, lint, types, import contracts, drift of migrations and of the document: word for word what CI runs
 	@$(PY) -m ruff format --check .

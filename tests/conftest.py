@@ -4,6 +4,7 @@ The servers are private ones, started once for all tests and stopped at their en
 not looked at: a test must never empty somebody's database.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from redis import Redis
+from sqlalchemy import QueuePool
 
 from scheduler.clock import clock
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
@@ -46,9 +49,27 @@ _BETWEEN_LOOKS_S = 0.02
 """How long others run before the next look; a wait ends by what it waits for, never by this."""
 
 
+_ONE_AFTER_THE_OTHER = {"acceptance", "crash", "nights", "races", "test_cli_demo.py", "test_cli_readme.py"}
+"""What starts many processes, or races with time itself: never two of these at once, however many workers test."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts whole systems comes last: whoever waits sees the quick tests first."""
     items.sort(key=lambda item: "acceptance" in item.path.parts)
+    for item in items:
+        if not _ONE_AFTER_THE_OTHER.isdisjoint(item.path.parts):
+            item.add_marker(pytest.mark.xdist_group("one after the other"))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A name that every process finds: whoever tests agree by them which test is whose."""
+    if isinstance(val, str) and _A_UUID.search(val):
+        return _A_UUID.sub("a uuid", val)
+    return None
+
+
+_A_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @pytest.fixture(scope="session")
@@ -84,25 +105,39 @@ def broker(valkey: EmbeddedValkey) -> None:
     of_this_process.cache_clear()
 
 
-@pytest.fixture
-def postgres_url(postgres: EmbeddedPostgres) -> str:
-    """A database at this release's schema, without a row but those of the table of arrows."""
+@pytest.fixture(scope="session")
+def cleaner(postgres: EmbeddedPostgres) -> Iterator[Callable[[], object]]:
+    """Leaves no row in the database of all tests but those of the table of arrows."""
     with psycopg.connect(postgres.url, autocommit=True) as connection:
+        # As a replica, PostgreSQL does not ask in which order rows go that point at each other.
+        connection.execute("SET session_replication_role = replica")
         tables = [
             name
             for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             if name not in {"arrows", "alembic_version"}
         ]
-        # A few rows each: TRUNCATE would make every file of every table anew, and takes twenty times as long. As a
-        # replica, PostgreSQL does not ask in which order rows go that point at each other.
-        connection.execute("SET session_replication_role = replica")
-        for table in tables:
-            connection.execute(f"DELETE FROM {table}".encode())
-    return postgres.url
+        # A few rows each: TRUNCATE would make every file of every table anew, and takes twenty times as long.
+        empty = "; ".join(f"DELETE FROM {table}" for table in tables).encode()
+        yield lambda: connection.execute(empty)
 
 
 @pytest.fixture
-def redis_url(valkey: EmbeddedValkey) -> str:
+def postgres_url(postgres: EmbeddedPostgres, cleaner: Callable[[], object]) -> str:
+    """A database at this release's schema, without a row but those of the table of arrows."""
+    cleaner()
+    return postgres.url
+
+
+@pytest.fixture(scope="session")
+def valkey_client(valkey: EmbeddedValkey) -> Iterator[Redis]:
+    with Redis.from_url(valkey.url) as client:
+        yield client
+
+
+@pytest.fixture
+def redis_url(valkey: EmbeddedValkey, valkey_client: Redis) -> str:
+    """A Valkey without a key: no message waits, and nobody has spent a request."""
+    valkey_client.flushall()
     return valkey.url
 
 
@@ -135,11 +170,36 @@ def now() -> TestClock:
     return TestClock(NOON)
 
 
-@pytest.fixture
-def database(postgres_url: str, now: TestClock) -> Iterator[Database]:
-    database = Database(postgres_url)
+_AS_NEW = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();"
+    " DISCARD TEMP; DISCARD SEQUENCES"
+)
+"""DISCARD ALL, but for what is prepared: that the driver takes for its own."""
+
+
+@pytest.fixture(scope="session")
+def the_database(postgres: EmbeddedPostgres) -> Iterator[Database]:
+    """One pool for all tests: to connect takes longer than most of them."""
+    database = Database(postgres.url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def database(postgres_url: str, the_database: Database) -> Iterator[Database]:
+    """Empty, and nobody holds a connection; each is as new, whatever the test before has set in it."""
+    yield the_database
+    pool = the_database._engine.pool
+    assert isinstance(pool, QueuePool)
+    wait_until(lambda: pool.checkedout() == 0, says="every connection is given back")
+    idle = [pool.connect() for _ in range(pool.checkedin())]
+    for each in idle:
+        connection = each.driver_connection
+        assert isinstance(connection, psycopg.Connection)
+        connection.autocommit = True
+        connection.execute(_AS_NEW)
+        connection.autocommit = False
+        each.close()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,13 +23,20 @@ PRIMARY, SECONDARY = "the-primary-token", "the-secondary-token"
 def serving(app: Any, door: socket.socket | None = None) -> Iterator[str]:
     """The address of `app`, served until the end."""
     door = door or a_door()
+    with a_server(app, door):
+        yield address_of(door)
+
+
+@contextmanager
+def a_server(app: Any, door: socket.socket) -> Iterator[uvicorn.Server]:
+    """Serves `app` behind this door until the end."""
     config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=75)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
     thread.start()
     wait_until(lambda: server.started, says="the server has started")
     try:
-        yield address_of(door)
+        yield server
     finally:
         server.should_exit = True
         thread.join()

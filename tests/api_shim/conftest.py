@@ -7,18 +7,26 @@ from typing import Any
 
 import pytest
 
+from scheduler.embedded import EmbeddedValkey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from tests.api_shim.intake import PEPPER, Intake, Worker, a_worker, an_intake, settings_for
+from tests.api_shim.intake import PEPPER, Intake, Premises, Worker, a_worker, settings_for
 from tests.builders import House, a_house
 from tests.conftest import Seeded
 
 
+@pytest.fixture(scope="session")
+def premises(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Iterator[Premises]:
+    premises = Premises(lambda: settings_for(logins, valkey.url))
+    yield premises
+    premises.close()
+
+
 @pytest.fixture
-def intake(broker: None, logins: Logins, redis_url: str, database: Database, seeded: Seeded) -> Iterator[Intake]:
+def intake(premises: Premises, redis_url: str, database: Database, seeded: Seeded) -> Iterator[Intake]:
     """As in production: the API and its worker log in as what they are. The test itself sees everything."""
-    with an_intake(settings_for(logins, redis_url), database, seeded) as intake:
+    with premises.intake(database, seeded) as intake:
         yield intake
 
 

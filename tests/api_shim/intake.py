@@ -1,5 +1,6 @@
 """The real intake, spoken to over HTTP; and who applies what it accepted, when a test wants that."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,16 +12,19 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import uvicorn
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import QueuePool, text
 
 from api_shim.app import create_app
+from api_shim.house import House
 from scheduler.clock import clock, machine_now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
+from scheduler.logs import configure
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
@@ -28,7 +32,7 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.keys import ALL_SCOPES, Keys
 from tests.conftest import NOON, Seeded, wait_until
-from tests.servers import ACCOUNT_SID, PRIMARY, serving
+from tests.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
 
 PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"
@@ -192,8 +196,90 @@ def settings_for(logins: Logins, redis_url: str) -> Settings:
 @contextmanager
 def an_intake(settings: Settings, database: Database, seeded: Seeded) -> Iterator[Intake]:
     with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        without = Intake(client=client, database=database, seeded=seeded, settings=settings, key="")
-        yield without.with_new_key()
+        yield _with_a_key(client, database, seeded, settings)
+
+
+def _with_a_key(client: httpx.Client, database: Database, seeded: Seeded, settings: Settings) -> Intake:
+    return Intake(client=client, database=database, seeded=seeded, settings=settings, key="").with_new_key()
+
+
+class Premises:
+    """One running intake for many tests, one after the other: to start it takes longer than most of them.
+
+    Each test finds it as if it had just been started. What it keeps, it keeps by the id of a key or a command, and each
+    test makes its own; its clock shows noon and it does not miss Redis, or it is started anew; and nothing of the test
+    before is still going on: no request, no thread that asks the database, no ring that is not rung.
+    """
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._open = contextlib.ExitStack()
+        self._served: _Served | None = None
+
+    @contextmanager
+    def intake(self, database: Database, seeded: Seeded) -> Iterator[Intake]:
+        configure()  # as each start does
+        served = self._at_noon()
+        yield _with_a_key(served.client, database, seeded, served.settings)
+        try:
+            wait_until(served.is_quiet, says="nothing that the test began is still going on")
+            served.hear_its_bell()
+        except BaseException:
+            self.close()
+            raise
+        if served.misses_redis:
+            self.close()
+
+    def close(self) -> None:
+        self._served = None
+        self._open.close()
+
+    def _at_noon(self) -> "_Served":
+        if self._served is None or self._served.past_noon > _NOON_LASTS:
+            self.close()
+            self._served = self._open.enter_context(_serve(self._settings()))
+        return self._served
+
+
+_NOON_LASTS = timedelta(seconds=20)
+"""Less than a minute: whoever counts requests by the minute has most of it left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Served:
+    settings: Settings
+    client: httpx.Client
+    server: uvicorn.Server
+    house: House
+
+    @property
+    def past_noon(self) -> timedelta:
+        return self.house.doors.now() - NOON
+
+    def is_quiet(self) -> bool:
+        """No request is being answered, not even logged; nothing is written down; the database is asked nothing."""
+        pool = self.house.doors.database._engine.pool
+        assert isinstance(pool, QueuePool)
+        return not self.server.server_state.tasks and not self.house.notes and pool.checkedout() == 0
+
+    def hear_its_bell(self) -> None:
+        """Rings are in order: with the last one heard, all are."""
+        last = uuid4()
+        self.house.doors.submit._bell.answered(last)
+        wait_until(lambda: self.misses_redis or last in self.house.waiter._answered, says="what was rung is heard")
+
+    @property
+    def misses_redis(self) -> bool:
+        """It found Redis away, or slow, and does without it for a moment."""
+        limits = self.house.rate_limits
+        return self.house.waiter.is_away or limits._is_away or time.monotonic() < limits._try_again_at
+
+
+@contextmanager
+def _serve(settings: Settings) -> Iterator[_Served]:
+    app, door = create_app(settings), a_door()
+    with a_server(app, door) as server, httpx.Client(base_url=address_of(door), timeout=60) as client:
+        yield _Served(settings=settings, client=client, server=server, house=app.state.house)
 
 
 @dataclass
@@ -249,7 +335,7 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
         thread.join()
         bell.stop()
         database.close()
-    assert not worker.errors
+    assert not worker.errors, worker.errors
 
 
 def data(answer: httpx.Response, status: int = 200) -> Any:

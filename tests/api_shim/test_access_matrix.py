@@ -256,8 +256,9 @@ def _everything(intake: Intake) -> dict[str, str]:
         for row in intake.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
         if row[0] not in {"inbox", "api_keys", "alembic_version", "arrows"}
     ]
-    digest = "SELECT md5(coalesce(string_agg(each::text, '|' ORDER BY each::text), '')) FROM {} AS each"
-    return {table: intake.ask(digest.format(table))[0][0] for table in tables}
+    digest = "SELECT '{0}', md5(coalesce(string_agg(each::text, '|' ORDER BY each::text), '')) FROM {0} AS each"
+    digests = " UNION ALL ".join(digest.format(table) for table in tables)
+    return dict(tuple(row) for row in intake.ask(digests))
 
 
 def _says_nothing_of(world: World, answer: httpx.Response) -> None:

@@ -13,6 +13,7 @@ from tests.api_shim.intake import (
     Intake,
     Worker,
     a_call,
+    a_worker,
     an_online_agent,
     call_of,
     candidate,
@@ -220,11 +221,12 @@ def test_a_key_that_may_write_may_not_delete(intake: Intake, worker: Worker) -> 
     assert deleter.send("DELETE", call.interview).status_code == 200
 
 
-def test_a_command_about_another_interview_holds_nothing_up(intake: Intake, house: House, worker: Worker) -> None:
+def test_a_command_about_another_interview_holds_nothing_up(intake: Intake, house: House) -> None:
     """Quarantined or not: a command holds its own interview and no other."""
     held = call_of(a_pending_attempt(house, due_at=house.now() + timedelta(hours=20)))
     stuck = a_waiting_command(house, held.interview_id)
     intake.change("UPDATE inbox SET quarantined_at = received_at WHERE id = :id", id=stuck.id)
-    assert change(intake, a_call(intake), metadata={"a": 1}).status_code == 200
-    waiting = intake.send("PATCH", held.interview, json={"metadata": {"a": 1}}, headers={"Prefer": "wait=1"})
-    assert waiting.status_code == 202
+    with a_worker(intake.settings):
+        assert change(intake, a_call(intake), metadata={"a": 1}).status_code == 200
+        waiting = intake.send("PATCH", held.interview, json={"metadata": {"a": 1}}, headers={"Prefer": "wait=1"})
+        assert waiting.status_code == 202

@@ -83,13 +83,19 @@ def house(database: Database, hasher: Hasher, now: TestClock) -> House:
     return a_house(database, seed(database, now()), hasher, now)
 
 
+@pytest.fixture(scope="module")
+def api(logins: Logins) -> Iterator[Database]:
+    """As in production: whoever asks, it is by connections that somebody else has used before."""
+    api = Database(logins.api, pool_size=2, bound=True)
+    yield api
+    api.close()
+
+
 @pytest.fixture
-def town(house: House, database: Database, logins: Logins, now: TestClock) -> Iterator[Town]:
+def town(house: House, database: Database, api: Database, now: TestClock) -> Town:
     one = _a_tenant(house)
     other = _a_tenant(of_company(house, seed(database, now())))
-    api = Database(logins.api, pool_size=2, bound=True)
-    yield Town(one=one, other=other, api=api)
-    api.close()
+    return Town(one=one, other=other, api=api)
 
 
 def _a_tenant(house: House) -> Tenant:
@@ -221,7 +227,7 @@ def test_a_principal_that_nobody_has_reaches_nothing(town: Town, table: str) -> 
     assert seen(town.api, replace(nobody, company_id=uuid4()), table, TENANTS[table]) == []
 
 
-@pytest.mark.parametrize("table", HIDDEN)
+@pytest.mark.parametrize("table", sorted(HIDDEN))
 def test_what_is_hidden_is_denied(town: Town, table: str) -> None:
     with pytest.raises(ProgrammingError, match=DENIED):
         seen(town.api, town.one.regular, table)
