@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from api_shim.openapi import Absent
+from api_shim.openapi import IfSent
 from scheduler.lifecycle.etags import IF_MATCH
 from scheduler.wire.fields import FieldError, invalid_fields
 from scheduler.wire.sent import is_idempotency_key
@@ -27,7 +27,7 @@ class Asked:
 def asked(
     request: Request,
     _idempotency_key: Annotated[
-        str | Absent,
+        IfSent[str],
         Header(
             alias="Idempotency-Key",
             description="1 to 255 printable ASCII characters. The same key and request get the stored answer for"
@@ -36,7 +36,7 @@ def asked(
         ),
     ] = None,
     _prefer: Annotated[
-        str | Absent,
+        IfSent[str],
         Header(
             alias="Prefer",
             description="`wait=N` waits up to N (at most 30) seconds for the result; `respond-async` does not wait.",
@@ -66,7 +66,7 @@ HowAsked = Annotated[Asked, Depends(asked)]
 def if_match(
     request: Request,
     _if_match: Annotated[
-        str | Absent,
+        IfSent[str],
         Header(
             alias="If-Match",
             description="Do it only if the attempt is still as its ETag says; `*` for as it may be. Judged when it is"

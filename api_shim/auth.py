@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 
 from api_shim.errors import too_often
 from api_shim.house import house
-from api_shim.openapi import Absent
+from api_shim.openapi import IfSent
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
 from scheduler.use_cases.keys import must_have
@@ -74,7 +74,7 @@ class Asker:
 def asker(
     principal: Annotated[Principal, Depends(principal)],
     company_id: Annotated[
-        str | Absent,
+        IfSent[str],
         Query(
             alias="companyId",
             description="Which company; required with an ATS key, ignored with a regular one.",

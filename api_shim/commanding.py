@@ -112,7 +112,8 @@ class Sender:
             except DatabaseAway:  # it is done all the same, and nobody may be told that it is not
                 return answers.still_waiting(self.request, command, headers)
             return answers.applied(self.request, command, metadata, headers)
-        if accepted.replayed and not self.asked.respond_async and not here.waiter.keeps_nobody:
+        runs = command.state is CommandState.WAITING
+        if accepted.replayed and runs and not self.asked.respond_async and not here.waiter.keeps_nobody:
             raise IdempotencyInProgress(commandId=reference)
         return answers.still_waiting(self.request, command, headers)
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from api_shim.errors import STATUS_OF
 from api_shim.schemas.command import WaitingAnswer
@@ -12,8 +14,20 @@ from api_shim.schemas.envelope import Answer, ErrorAnswer
 from scheduler.domain.command import refusal_of
 from scheduler.domain.refusals import Refused
 
-Absent: TypeAlias = SkipJsonSchema[None]
-"""No value of a query or a header, which unlike a field cannot be null: it is there, or it is not."""
+T = TypeVar("T")
+
+
+class _NeverNull:
+    """A union with pydantic's `SkipJsonSchema[None]` would say it too, and tell every error once for each branch."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        told = handler(schema)
+        [value] = [each for each in told.pop("anyOf") if each != {"type": "null"}]
+        return {**value, **told}
+
+
+IfSent: TypeAlias = Annotated[T | None, _NeverNull()]
+"""A value of a query or a header, which unlike a field cannot be null: it is there, or it is not."""
 
 Told = dict[int | str, dict[str, Any]]
 """The `responses` of a route, by status."""

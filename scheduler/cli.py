@@ -47,6 +47,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import PER_HOUR, PER_MINUTE, Keys
 from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.quarantine import Quarantine
 from scheduler.use_cases.usage import Usage
 
 
@@ -64,11 +65,13 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
+commands = typer.Typer(help="Commands in quarantine: those that failed five times.", no_args_is_help=True)
 numbers = typer.Typer(help="The numbers that a company calls from.", no_args_is_help=True)
 billing = typer.Typer(help="What a company's calls cost.", no_args_is_help=True)
 openapi = typer.Typer(help="The document of the public API.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(keys, name="keys")
+app.add_typer(commands, name="commands")
 app.add_typer(numbers, name="numbers")
 app.add_typer(billing, name="billing")
 app.add_typer(openapi, name="openapi")
@@ -475,7 +478,7 @@ def keys_create(
         else:
             principal, secret = desk.keys.create(kind=KeyKind.ATS, name=str(ats).strip(), **wanted)
         if not as_json:
-            desk.tell("a key was made")
+            desk.tell(f"key {principal.key_id} was made; it is shown this once")
     shown = {"keyId": str(principal.key_id), "key": secret}
     print(json.dumps(shown) if as_json else secret)  # noqa: T201 - the answer itself
 
@@ -491,6 +494,48 @@ def keys_list(
             print(json.dumps(pages.keys_as_json(found, desk.now())))  # noqa: T201 - the answer itself
         else:
             pages.terminal().print(pages.keys_page(found, desk.now()))
+
+
+WhichCommand = Annotated[UUID, typer.Argument(metavar="COMMAND_ID", help="As `duecall commands list` shows it.")]
+
+
+@commands.command("list", epilog=_examples("duecall commands list", "duecall commands list --json"))
+def commands_list(as_json: AsJson = False) -> None:
+    """What is in quarantine, oldest first. Why it failed is in the workers' logs, under its id."""
+    with _desk() as desk:
+        found = desk.quarantine.all()
+    told = [
+        {
+            "commandId": str(each.id),
+            "kind": each.kind.value,
+            "companyId": None if each.company_id is None else str(each.company_id),
+            "interviewId": None if each.interview_id is None else str(each.interview_id),
+            "receivedAt": each.received_at.isoformat(),
+        }
+        for each in found
+    ]
+    if as_json:
+        print(json.dumps(told))  # noqa: T201 - the answer itself
+    elif not told:
+        desk.tell("no command is in quarantine")
+    for each in () if as_json else told:
+        print("  ".join(str(value or "-") for value in each.values()))  # noqa: T201 - the answer itself
+
+
+@commands.command("retry", epilog=_examples("duecall commands retry COMMAND_ID"))
+def commands_retry(command_id: WhichCommand) -> None:
+    """Have a command tried again, once its cause is mended; times are judged as of when it was received."""
+    with _desk() as desk:
+        desk.quarantine.retry(command_id)
+    desk.tell(f"command {command_id} is tried again within seconds")
+
+
+@commands.command("drop", epilog=_examples("duecall commands drop COMMAND_ID"))
+def commands_drop(command_id: WhichCommand) -> None:
+    """End a command unapplied: it is answered with 409 COMMAND_DROPPED, and its interview takes commands again."""
+    with _desk() as desk:
+        desk.quarantine.drop(command_id)
+    desk.tell(f"command {command_id} is dropped; nothing of it was done")
 
 
 @keys.command("suspend", epilog=_examples("duecall keys suspend KEY_ID --reason 'the invoice of March'"))
@@ -669,6 +714,7 @@ class _Desk:
     keys: Keys
     explain: Explain
     backlog: Backlog
+    quarantine: Quarantine
     pauses: Pauses
     now: Now
     system: str
@@ -693,6 +739,7 @@ def _desk() -> Iterator[_Desk]:
             keys=Keys(database, hasher, now),
             explain=Explain(database, hasher, chosen.policy, now),
             backlog=Backlog(database, now),
+            quarantine=Quarantine(database, now),
             pauses=Pauses(database, now),
             now=now,
             system=system,

@@ -249,7 +249,7 @@ def _of_commands(commands: Commands) -> str:
     if commands.oldest is not None:
         told.append(f"{commands.waiting} accepted and not applied yet, the oldest for {_span(commands.oldest)}")
     if commands.quarantined:
-        told.append(f"{commands.quarantined} in quarantine: they failed five times, see QUARANTINE in the logs")
+        told.append(f"{commands.quarantined} in quarantine: they failed five times; see `duecall commands list`")
     return "; ".join(told)
 
 

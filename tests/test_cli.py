@@ -448,6 +448,21 @@ def test_a_command_in_quarantine_is_told_and_counts_as_one_that_waits_no_more(du
     }
 
 
+def test_a_command_in_quarantine_is_listed_dropped_or_tried_again(duecall: Duecall, house: House) -> None:
+    dropped, retried = a_waiting_command(house, None), a_waiting_command(house, None)
+    house.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
+    assert [each["commandId"] for each in json.loads(duecall("commands list --json").out)] == [
+        str(dropped.id),
+        str(retried.id),
+    ]
+    assert str(dropped.id) in duecall("commands list").out
+    assert "nothing of it was done" in duecall(f"commands drop {dropped.id}").err
+    assert "tried again" in duecall(f"commands retry {retried.id}").err
+    assert "no command is in quarantine" in duecall("commands list").err
+    again = duecall(f"commands drop {dropped.id}")
+    assert (again.code, "duecall commands list" in again.err) == (1, True)
+
+
 def test_applied_commands_are_not_counted(duecall: Duecall, house: House) -> None:
     command = a_waiting_command(house, None)
     with house.database.transaction() as stores:

@@ -9,14 +9,14 @@ from pydantic import WithJsonSchema
 from api_shim import answers, auth
 from api_shim.auth import READ_BILLING
 from api_shim.house import house
-from api_shim.openapi import Absent, error_answers
+from api_shim.openapi import IfSent, error_answers
 from api_shim.schemas.usage import UsageAnswer, UsageView
 from scheduler.domain import refusals
 from scheduler.domain.principal import Principal
 
 router = APIRouter(tags=["billing"])
 _Bound = Annotated[
-    str | Absent,
+    IfSent[str],
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}),
 ]
 _A_BOUND = "An ISO 8601 date, which is its midnight in UTC, or a date-time; without an offset that is UTC too."

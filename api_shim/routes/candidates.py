@@ -12,7 +12,7 @@ from api_shim.addresses import AskedSlice, CandidateId
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Asker, asker
 from api_shim.commanding import Sender, sender
 from api_shim.house import house
-from api_shim.openapi import Absent, error_answers, links, written_answers
+from api_shim.openapi import IfSent, error_answers, links, written_answers
 from api_shim.schemas.candidate import (
     CANDIDATE_CHANGES,
     CANDIDATES,
@@ -28,6 +28,7 @@ from scheduler.domain import refusals
 from scheduler.domain.candidate import CandidateStatus
 from scheduler.domain.command import CommandKind
 from scheduler.wire.fields import refuse_any
+from scheduler.wire.sent import SearchedText
 
 _ALL = "/candidates"
 _ONE = _ALL + "/{candidateId}"
@@ -48,11 +49,9 @@ async def list_candidates(
     request: Request,
     asking: Asking,
     asked: AskedSlice,
-    job_id: Annotated[UUID | Absent, Query(alias="jobId", description="Considered for this job.")] = None,
-    status: Annotated[CandidateStatus | Absent, Query()] = None,
-    search: Annotated[
-        str | Absent, Query(min_length=1, max_length=100, description="A part of a name or an address.")
-    ] = None,
+    job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Considered for this job.")] = None,
+    status: Annotated[IfSent[CandidateStatus], Query()] = None,
+    search: Annotated[IfSent[SearchedText], Query(description="A part of a name or an address.")] = None,
 ) -> JSONResponse:
     here = house(request)
     listed = await here.ask(

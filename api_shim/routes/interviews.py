@@ -12,7 +12,7 @@ from api_shim.addresses import AskedSlice, InterviewId
 from api_shim.auth import InterviewReader
 from api_shim.commanding import FromDeleter, FromWriter
 from api_shim.house import house
-from api_shim.openapi import Absent, command_answers, error_answers, links
+from api_shim.openapi import IfSent, command_answers, error_answers, links
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.examples import CHANGES
@@ -29,10 +29,10 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
 
 
 def _wanted(
-    candidate_id: Annotated[UUID | Absent, Query(alias="candidateId", description="With this candidate.")] = None,
-    agent_id: Annotated[UUID | Absent, Query(alias="agentId", description="Made of this agent.")] = None,
-    job_id: Annotated[UUID | Absent, Query(alias="jobId", description="About this job.")] = None,
-    status: Annotated[InterviewStatus | Absent, Query()] = None,
+    candidate_id: Annotated[IfSent[UUID], Query(alias="candidateId", description="With this candidate.")] = None,
+    agent_id: Annotated[IfSent[UUID], Query(alias="agentId", description="Made of this agent.")] = None,
+    job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="About this job.")] = None,
+    status: Annotated[IfSent[InterviewStatus], Query()] = None,
 ) -> InterviewFilter:
     return InterviewFilter(candidate_id=candidate_id, agent_id=agent_id, job_id=job_id, status=status)
 

@@ -11,7 +11,7 @@ from api_shim.addresses import AskedSlice, JobId
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Asker, asker
 from api_shim.commanding import Sender, sender
 from api_shim.house import house
-from api_shim.openapi import Absent, error_answers, links, written_answers
+from api_shim.openapi import IfSent, error_answers, links, written_answers
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
 from scheduler.domain.command import CommandKind
@@ -33,7 +33,7 @@ Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_JOBS])]
     responses={200: {"model": JobsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_jobs(
-    request: Request, asking: Asking, asked: AskedSlice, status: Annotated[JobStatus | Absent, Query()] = None
+    request: Request, asking: Asking, asked: AskedSlice, status: Annotated[IfSent[JobStatus], Query()] = None
 ) -> JSONResponse:
     here = house(request)
     listed = await here.ask(here.doors.jobs.page, asking.principal, asking.company_id, asked, status=status)

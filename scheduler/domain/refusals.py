@@ -275,6 +275,12 @@ class CallAttemptNotPending(Conflict):
     code = "CALL_ATTEMPT_NOT_PENDING"
 
 
+class CommandDropped(Conflict):
+    """It failed here each time that it was tried, and nothing was changed. Send it again with a new Idempotency-Key."""
+
+    code = "COMMAND_DROPPED"
+
+
 class KeyRevoked(Conflict):
     """A revoked key stays revoked; make another one of its principal: `duecall keys create --rotate KEY_ID`."""
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 ANSWERS = timedelta(days=30)
 """A command that was answered, from its answer on: for so long an idempotency key is promised to get it again.
 
-One that was not answered yet stays: it holds its interview's calls.
+One that was not answered yet stays: it holds its interview's calls. One in quarantine that would make an interview
+holds none, and has a person's name and number in it: after the same time it is dropped.
 """
 CARRIER_EVENTS = timedelta(days=30)
 """A callback that was heard; its form went when it was. What is left tells a repetition from news for that long."""

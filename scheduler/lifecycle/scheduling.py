@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.company import CompanySettings
@@ -194,8 +194,8 @@ def _must_consent(clock: CalleeClock, until: date, instant: datetime) -> None:
 
 def consent_is_over(clock: CalleeClock, until: date, instant: datetime) -> bool:
     """The last day of consent ends at midnight on the callee's clock; with several zones, on the earliest of them."""
-    end = datetime.combine(until, time.min) + timedelta(days=1)
-    return any(local >= end for local in call_windows.local_times(clock, instant))
+    # The midnight itself is not computed: behind the calendar's last day, which stands for "never", there is none.
+    return any(local.date() > until for local in call_windows.local_times(clock, instant))
 
 
 def consent_is_over_on_any(clocks: Sequence[CalleeClock], until: date, instant: datetime) -> bool:

@@ -128,6 +128,35 @@ class Inbox:
         self._connection.execute(update(inbox).where(inbox.c.id == command_id).values(quarantined_at=now))
         return True
 
+    def quarantined(self) -> Sequence[Command]:
+        """Those of every company, oldest first."""
+        rows = self._connection.execute(select(inbox).where(*_QUARANTINED).order_by(inbox.c.seq))
+        return [_command(row) for row in rows]
+
+    def lock_quarantined(self, command_id: UUID) -> Command | None:
+        row = self._connection.execute(
+            select(inbox).where(inbox.c.id == command_id, *_QUARANTINED).with_for_update()
+        ).one_or_none()
+        return _command(row) if row else None
+
+    def lock_forgotten(self, before: datetime, limit: int) -> Sequence[Command]:
+        """Commands in quarantine since before then that hold no interview."""
+        rows = self._connection.execute(
+            select(inbox)
+            .where(*_QUARANTINED, inbox.c.quarantined_at < before, inbox.c.interview_id.is_(None))
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return [_command(row) for row in rows]
+
+    def release(self, command_id: UUID) -> None:
+        """It is out of quarantine, and rung for as what nobody has answered since it came."""
+        self._connection.execute(
+            update(inbox)
+            .where(inbox.c.id == command_id)
+            .values(quarantined_at=None, failures=0, rung_at=inbox.c.received_at)
+        )
+
     def ring_waiting(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Commands that nobody has answered since they were last rung for; they count as rung now."""
         waiting = (
@@ -171,6 +200,9 @@ class Inbox:
             .distinct()
         )
         return frozenset(row.interview_id for row in rows)
+
+
+_QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None))
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:

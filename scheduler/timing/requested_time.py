@@ -296,12 +296,13 @@ class _Reader:
         return named
 
     def _refuse(self, reason: str, position: int | None = None) -> NoReturn:
+        at = self._at if position is None else position
+        # What comes behind the mistake is not read, and may be a name or a number; a refusal is kept for a month.
+        until = min(at + 1, _SHOWN_LENGTH)
         # What cannot be printed cannot be stored or encoded either: NUL is refused by PostgreSQL's JSON.
         shown = "".join(
-            character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
-            for character in self._text[:_SHOWN_LENGTH]
-        )
-        at = self._at if position is None else position
+            character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in self._text[:until]
+        ) + ("\N{HORIZONTAL ELLIPSIS}" if len(self._text) > until else "")
         raise InvalidDateFormat(
             f"{self._field} is not a date-time that can be read: {reason} (position {at}).",
             field=self._field,

@@ -43,13 +43,18 @@ class Messages:
             self._take(key, CommandKind(message["kind"]), message["idempotencyKey"], message["body"])
         except Refused as refused:
             key_id = None if key is None else str(key.principal.key_id)
-            _log.warning("a message was refused", kind=refused.code, reason=refused.message, key_id=key_id)
+            _log.warning("a message was refused", error=refused.code, reason=refused.message, key_id=key_id)
 
     def _take(self, key: Key, kind: CommandKind, idempotency_key: str, body: Any) -> None:  # noqa: ANN401 - JSON
         must_have(key.principal, [_SCOPES.get(kind, _USUAL_SCOPE)])
         if self._keys.is_news(key):
             self._keys.used(key.principal)
-        sent = canonical(body)
+        try:
+            sent = canonical(body)
+        except RecursionError:
+            raise invalid_fields(
+                [FieldError(field="body", code="TOO_DEEP", message="It is nested too deeply.")]
+            ) from None
         request_hash = fingerprint(b"message", kind.encode(), sent)
         try:
             if len(sent) > LARGEST_BODY:

@@ -8,14 +8,26 @@ from scheduler.lifecycle import retention
 from scheduler.persistence.database import Database, Stores
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.quarantine import dropped
 
 _A_BATCH = 1000
 _BATCHES_A_TURN = 20
 """Then others who wait in the same queue get theirs."""
 
 _Forget = Callable[[Stores, datetime, int], int]
+
+
+def _drop_forgotten(stores: Stores, now: datetime, limit: int) -> int:
+    """Nobody has looked at these for a month: the people whom they would have made are not kept any longer."""
+    forgotten = stores.inbox.lock_forgotten(now - retention.ANSWERS, limit)
+    for each in forgotten:
+        dropped(stores, each, now)
+    return len(forgotten)
+
+
 _STEPS: tuple[_Forget, ...] = (
     lambda stores, now, limit: stores.retention.forget_answers(now - retention.ANSWERS, limit),
+    _drop_forgotten,
     lambda stores, now, limit: stores.retention.forget_carrier_events(now - retention.CARRIER_EVENTS, limit),
     lambda stores, now, limit: stores.retention.forget_history(now - retention.HISTORY, limit),
     lambda stores, now, limit: stores.retention.forget_invitations(now - retention.INVITATIONS, limit),

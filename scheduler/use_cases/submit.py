@@ -31,6 +31,7 @@ from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.json_forms import request_as_json
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
+from scheduler.wire.sent import is_idempotency_key
 
 T = TypeVar("T")
 
@@ -70,6 +71,8 @@ class Submit:
         started = monotonic()
         with self._database.transaction(principal) as stores:
             company = reached_company(stores, principal, company_id)
+            if not stores.companies.hold(company):
+                raise AccessDenied  # it was deleted at this moment
             refused = _refused_at_once(stores, company, request)
             now = self._now()
             kind = KIND_OF[type(request)]
@@ -124,7 +127,8 @@ class Submit:
         with self._database.transaction(principal) as stores:
             command_id = _as_uuid(reference)
             found = stores.inbox.get(principal.id, command_id) if command_id else None
-            found = found or stores.inbox.by_key(principal.id, reference)
+            if found is None and is_idempotency_key(reference):
+                found = stores.inbox.by_key(principal.id, reference)
             if found is not None and found.company_id is not None and not stores.companies.is_there(found.company_id):
                 raise AccessDenied
         if found is None:

@@ -30,6 +30,7 @@ _LIMITS = {
     "too_long": ("TOO_MANY", "This must have at most {max_length} elements."),
     "greater_than_equal": ("OUT_OF_RANGE", "This must be at least {ge}."),
     "literal_error": ("INVALID_VALUE", "This must be {expected}."),
+    "enum": ("INVALID_VALUE", "This must be {expected}."),
     "less_than_equal": ("OUT_OF_RANGE", "This must be at most {le}."),
 }
 OURS = "duecall_"

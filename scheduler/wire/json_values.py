@@ -18,6 +18,11 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 
+def too_deep() -> FieldError:
+    """What is said of JSON that nobody can walk through."""
+    return FieldError(field="body", code="TOO_DEEP", message="This is nested too deeply.")
+
+
 def unstorable(value: Any, place: str = "") -> list[FieldError]:  # noqa: ANN401 - JSON
     """Everything in `value` that cannot be kept, each by its place: `candidate.firstName`, `skills.2`."""
     match value:

@@ -15,6 +15,7 @@ from scheduler.lifecycle.shown_names import is_printable
 from scheduler.timing import callee_zones
 from scheduler.wire.base import Wire
 from scheduler.wire.fields import OURS, FieldError
+from scheduler.wire.json_values import unstorable
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
@@ -80,6 +81,13 @@ def is_idempotency_key(text: str) -> bool:
     return _IDEMPOTENCY_KEY.fullmatch(text) is not None
 
 
+def _storable(text: str) -> str:
+    if unstorable(text):
+        raise _not("invalid_character", "Remove the NUL character or the half of a surrogate pair.")
+    return text
+
+
+SearchedText = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_storable)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
 Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)]

@@ -289,6 +289,19 @@ def test_a_command_in_quarantine_is_told_as_such(intake: Intake, call: Call) -> 
     assert (command["status"], command["result"], command["statusCode"]) == ("QUARANTINED", None, None)
 
 
+def test_whoever_repeats_what_is_in_quarantine_is_told_so_and_not_that_it_runs(intake: Intake, call: Call) -> None:
+    again = {"Idempotency-Key": "again"}
+    intake.send("DELETE", call.attempt, headers=ASYNC | again)
+    intake.change("UPDATE inbox SET quarantined_at = :now WHERE applied_at IS NULL", now=NOON)
+    repeated = intake.send("DELETE", call.attempt, headers=again | {"Prefer": "wait=1"})
+    assert (repeated.status_code, repeated.json()["data"]["status"]) == (202, "QUARANTINED")
+
+
+def test_what_no_command_can_be_called_is_not_there(intake: Intake) -> None:
+    for reference in ("%00", "%EF%BF%BD", "x" * 256):
+        assert intake.get(f"/commands/{reference}").status_code == 404
+
+
 def data_of(answer: httpx.Response) -> Any:
     """The `data`; None where there is no body."""
     return answer.json()["data"] if answer.content else None

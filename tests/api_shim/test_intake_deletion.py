@@ -204,6 +204,7 @@ WRITES = [
 ] + [
     pytest.param("PATCH", COMPANY, {"name": "Back", "ownerEmail": "owner@example.com"}, id="PATCH /company"),
     pytest.param("DELETE", COMPANY, {}, id="DELETE /company"),
+    pytest.param("DELETE", f"/interviews/{uuid4()}", {}, id="a command"),
 ]
 
 

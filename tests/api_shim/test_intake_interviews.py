@@ -9,7 +9,7 @@ import pytest
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from tests.api_shim.intake import ASYNC, NUMBER, Intake, Worker, candidate, without_now
+from tests.api_shim.intake import AN_HOUR_LATER, ASYNC, NUMBER, TOMORROW, Intake, Worker, candidate, without_now
 from tests.builders import a_house, a_pending_attempt
 from tests.conftest import NOON, TestClock, seed
 
@@ -55,6 +55,15 @@ def test_an_offset_decides_and_has_no_zone(intake: Intake, worker: Worker) -> No
     assert attempt["schedule"]["utcOffset"] == "+10:30"
     assert attempt["schedule"]["localTime"] == "2026-04-03T09:00:00"
     assert attempt["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
+
+
+def test_a_consent_without_end_is_taken_and_explained(intake: Intake, worker: Worker) -> None:
+    answer = intake.create(intake.body(candidate=candidate(gdprExpiryDate="9999-12-31"), scheduledAt=TOMORROW))
+    assert answer.status_code == 201, answer.text
+    [attempt] = answer.json()["data"]["callAttempts"]
+    address = f"/interviews/{attempt['interviewId']}/call-attempts"
+    assert intake.get(f"{address}/{attempt['id']}/explanation").status_code == 200
+    assert intake.send("POST", address, json={"scheduledAt": AN_HOUR_LATER}).status_code == 201
 
 
 def test_without_a_time_it_is_due_now(intake: Intake, worker: Worker) -> None:

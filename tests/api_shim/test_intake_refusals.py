@@ -216,3 +216,30 @@ def test_two_idempotency_keys_are_refused(intake: Intake) -> None:
 def send(intake: Intake, content: bytes, content_type: str = "application/json") -> Any:
     headers = {"Content-Type": content_type} if content_type else {}
     return intake.send("POST", "/interviews", content=content, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("address", "field", "code", "words"),
+    [
+        pytest.param("/interviews?status=FOO", "status", "INVALID_VALUE", "'SCHEDULED', 'IN_PROGRESS'", id="a status"),
+        pytest.param("/jobs?status=open", "status", "INVALID_VALUE", "'OPEN' or 'CLOSED'", id="another case"),
+        pytest.param("/interviews?candidateId=x", "candidateId", "INVALID_UUID", "must be a UUID", id="no UUID"),
+        pytest.param("/candidates?search=", "search", "TOO_SHORT", "1 characters", id="nothing to search for"),
+        pytest.param(f"/candidates?search={'y' * 101}", "search", "TOO_LONG", "100 characters", id="a long search"),
+        pytest.param("/candidates?search=%00", "search", "INVALID_CHARACTER", "NUL", id="NUL"),
+    ],
+)
+def test_a_query_that_cannot_be_is_refused_once_by_its_name_and_says_what_can(
+    intake: Intake, address: str, field: str, code: str, words: str
+) -> None:
+    answer = intake.send("GET", address)
+    assert answer.status_code == 400
+    [wrong] = answer.json()["error"]["details"]["fields"]
+    assert (wrong["field"], wrong["code"]) == (field, code)
+    assert words in wrong["message"]
+
+
+def test_a_value_that_is_none_of_a_few_is_told_which_there_are(intake: Intake) -> None:
+    body = {"name": "Online", "type": "phone", "focus": "GENERIC", "language": "EN", "duration": 10}
+    [wrong] = intake.create(body, path="/agents").json()["error"]["details"]["fields"]
+    assert (wrong["field"], wrong["message"]) == ("type", "This must be 'PHONE' or 'ONLINE'.")

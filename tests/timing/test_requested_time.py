@@ -285,10 +285,24 @@ def test_what_is_wrong_is_named_with_its_position(text: str, position: int, reas
     assert reason in refused.value.message
 
 
-def test_a_refusal_shows_no_more_than_64_characters_and_none_that_cannot_be_stored() -> None:
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("\x00\ud800" + "9" * 100, "\ufffd\u2026", id="what cannot be stored"),
+        pytest.param("Zuzana Tajomna +421915123456", "Z\u2026", id="somebody"),
+        pytest.param("421915123456", "42191\u2026", id="a number"),
+        pytest.param("2026-13-01T07:00:00Z", "2026-1\u2026", id="a month that is none"),
+        pytest.param("2026-04-02", "2026-04-02", id="no time of day"),
+        pytest.param(NOON + "[Zuzana]", NOON + "[Z\u2026", id="a zone that is none"),
+        pytest.param(NOON + "." + "0" * 100, NOON + ".\u2026", id="a long one"),
+    ],
+)
+def test_a_refusal_shows_what_was_read_and_nothing_behind_the_mistake(text: str, shown: str) -> None:
+    """It is kept with the command for a month, and what was not read may be anybody."""
     with pytest.raises(InvalidDateFormat) as refused:
-        requested_time.read("\x00\ud800" + "9" * 100)
-    assert refused.value.details["value"] == "\ufffd\ufffd" + "9" * 62
+        requested_time.read(text)
+    assert refused.value.details["value"] == shown
+    assert not [word for word in ("uzana", "Tajomna", "915123") if word in refused.value.message]
 
 
 LIKELY = st.text(alphabet="0123456789-+:TZtz .,[]!=/uEuropeWx\u2212\u0663\x00", max_size=140)

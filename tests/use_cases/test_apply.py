@@ -10,12 +10,23 @@ from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import Command, CommandKind, CommandState, CreateInterview
 from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.refusals import NotFound
 from scheduler.domain.schedule import TimezoneSource
 from scheduler.persistence.database import Database
 from scheduler.persistence.json_forms import STORY, request_as_json
+from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.quarantine import Quarantine
 from scheduler.use_cases.release import Release
-from tests.builders import House, KeptBell, a_candidate, a_number, a_waiting_command, of_company
+from tests.builders import (
+    House,
+    KeptBell,
+    a_candidate,
+    a_number,
+    a_pending_attempt,
+    a_waiting_command,
+    of_company,
+)
 from tests.conftest import TestClock, seed
 
 
@@ -262,6 +273,44 @@ def test_a_command_that_fails_five_times_for_no_known_reason_is_put_aside(
 def test_a_quarantined_command_holds_no_other(house: House, apply: Apply) -> None:
     fail(apply, a_waiting_command(house, None, {"no": "sense"}).id, 5)
     applied(house, apply, a_wish(house))
+
+
+def test_a_command_in_quarantine_is_tried_again_once_its_cause_is_mended(
+    house: House, apply: Apply, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    mended = sent(house, a_wish(house))
+    house.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
+    quarantine = Quarantine(house.database, house.now)
+    assert [each.id for each in quarantine.all()] == [mended.id]
+    quarantine.retry(mended.id)
+    now.move(timedelta(seconds=2))
+    release.unanswered()
+    assert bell.rung == [(tasks.APPLY, mended.id)]
+    apply.command(mended.id)
+    assert command(house, mended).state is CommandState.APPLIED
+    assert (quarantine.all(), rows(house)["interviews"]) == ([], 1)
+
+
+def test_a_command_that_is_dropped_is_answered_so_and_holds_its_interview_no_more(house: House, apply: Apply) -> None:
+    attempt = a_pending_attempt(house)
+    poison = a_waiting_command(house, attempt.interview_id, {"no": "sense"})
+    behind = a_waiting_command(house, attempt.interview_id, {"no": "sense"})
+    fail(apply, poison.id, 5)
+    apply.command(behind.id)
+    assert command(house, behind).failures == 0, "it is not tried before the other one"
+    quarantine = Quarantine(house.database, house.now)
+    quarantine.drop(poison.id)
+    dropped = command(house, poison)
+    assert (dropped.state, dropped.body) == (CommandState.APPLIED, None)
+    assert dropped.answer is not None
+    assert dropped.answer.refusal is not None
+    assert dropped.answer.refusal.code == "COMMAND_DROPPED"
+    fail(apply, behind.id, 1)
+    for do in (quarantine.drop, quarantine.retry):
+        with pytest.raises(NotFound):
+            do(poison.id)
+        with pytest.raises(NotFound):
+            do(behind.id)
 
 
 def test_a_refusal_is_no_failure(house: House, apply: Apply) -> None:

@@ -1,5 +1,6 @@
 """Commands as messages: what is accepted for whom, what is kept of what is wrong, and what is not kept at all."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -195,6 +196,15 @@ def test_what_is_wrong_with_a_body_is_its_answer(
     refusal = _refusal(submit, principal, message["idempotencyKey"])
     assert refusal["code"] == "VALIDATION_ERROR"
     assert {each["field"]: each["code"] for each in refusal["details"]["fields"]} == fields
+
+
+@pytest.mark.parametrize("depth", [100, 400, 700, 900])
+def test_however_deep_a_body_is_it_is_answered_or_told_in_the_log(
+    messages: Messages, message: Message, house: House, depth: int
+) -> None:
+    with capture_logs() as logs:
+        messages.take({**message, "body": json.loads("[" * depth + "]" * depth)})
+    assert (_commands(house), len(logs)) in {(1, 0), (0, 1)}
 
 
 def test_what_is_kept_of_a_wrong_body_names_nobody(

@@ -67,6 +67,20 @@ def states(house: House, attempt: Attempt) -> list[tuple[AttemptState, Reason | 
 # ---- retries
 
 
+def test_a_consent_without_end_lets_a_call_end_and_be_tried_again(retrying: House, explain: Explain) -> None:
+    """The calendar's last day stands for "never", and has no midnight behind it."""
+    attempt = a_placed_attempt(retrying)
+    retrying.change("UPDATE candidates SET gdpr_expiry_date = :until", until=date.max)
+    over(retrying, attempt, Reason.BUSY)
+    first, retry = retrying.attempts(attempt.interview_id)
+    assert (first.reason, retry.state) == (Reason.BUSY, AttemptState.PENDING)
+    assert explain.explanation_of(retry.id).blocks
+    retrying.change("UPDATE attempts SET due_at = :now WHERE state = 'PENDING'", now=retrying.now())
+    retrying.change("UPDATE lines SET free_at = :now", now=retrying.now())
+    retrying.dial.claim([retry.id])
+    assert retrying.dial.last_look(retrying.attempt(retry.id)) is not None
+
+
 def test_a_busy_number_is_tried_again_and_the_interview_goes_on(retrying: House) -> None:
     first = over(retrying, a_placed_attempt(retrying), Reason.BUSY)
     _, retry = retrying.attempts(first.interview_id)

@@ -203,3 +203,22 @@ def test_it_goes_in_batches_and_the_rest_is_rung_for(
 def test_the_clock_rings_for_it(release: Release, bell: KeptBell) -> None:
     release.old()
     assert bell.rings == [(tasks.PURGE, ())]
+
+
+def test_what_nobody_looked_at_in_quarantine_for_a_month_is_dropped_with_the_person_in_it(
+    house: House, purge: Purge, now: TestClock
+) -> None:
+    forgotten, held = a_waiting_command(house, None, {"number": "+421915123456"}), a_waiting_command(house, uuid4())
+    waiting = a_waiting_command(house, None)
+    house.change(
+        "UPDATE inbox SET quarantined_at = :at, failures = 5 WHERE id <> :waiting", at=house.now(), waiting=waiting.id
+    )
+    now.move(retention.ANSWERS)
+    purge.round()
+    assert house.ask("SELECT count(*) FROM inbox WHERE answer IS NOT NULL") == [(0,)]
+    now.move(A_MOMENT)
+    purge.round()
+    assert house.ask("SELECT id, body, answer -> 'refusal' ->> 'code' FROM inbox WHERE answer IS NOT NULL") == [
+        (forgotten.id, None, "COMMAND_DROPPED")
+    ]
+    assert house.ask("SELECT id FROM inbox WHERE quarantined_at IS NOT NULL AND answer IS NULL") == [(held.id,)]

@@ -1,0 +1,54 @@
+"""Commands that failed five times for no known reason: an operator has them tried again, or drops them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from scheduler.clock import Now
+from scheduler.domain.command import Answer, Command, refusal_of
+from scheduler.domain.refusals import CommandDropped, NotFound
+from scheduler.persistence.database import Database, Stores
+
+
+class Quarantine:
+    def __init__(self, database: Database, now: Now) -> None:
+        self._database = database
+        self._now = now
+
+    def all(self) -> Sequence[Command]:
+        """Oldest first. Raises DatabaseAway."""
+        with self._database.transaction() as stores:
+            return stores.inbox.quarantined()
+
+    def retry(self, command_id: UUID) -> None:
+        """Have it applied again, judged as of when it was received; the clock rings for it within a sweep.
+
+        Raises NotFound, DatabaseAway.
+        """
+        with self._database.transaction() as stores:
+            _locked(stores, command_id)
+            stores.inbox.release(command_id)
+
+    def drop(self, command_id: UUID) -> None:
+        """End it unapplied: it is answered with COMMAND_DROPPED, and what came after it for its interview is applied.
+
+        Raises NotFound, DatabaseAway.
+        """
+        with self._database.transaction() as stores:
+            dropped(stores, _locked(stores, command_id), self._now())
+
+
+def dropped(stores: Stores, command: Command, now: datetime) -> None:
+    """Its answer is kept and its body goes, with the name and number that may stand in it."""
+    stores.inbox.answer(command.id, Answer(refusal=refusal_of(CommandDropped())), command.interview_id, now)
+
+
+def _locked(stores: Stores, command_id: UUID) -> Command:
+    command = stores.inbox.lock_quarantined(command_id)
+    if command is None:
+        raise NotFound(
+            "There is no such command in quarantine; `duecall commands list` has their ids.",
+            resourceType="command",
+            resourceId=str(command_id),
+        )
+    return command
