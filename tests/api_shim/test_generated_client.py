@@ -13,9 +13,9 @@ from openapi_python_client.config import Config, ConfigFile, MetaType
 
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, NUMBER, TOMORROW, Intake, Worker
+from tests.api_shim.test_document import DOCUMENT
 from tests.conftest import CALLER
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 PACKAGE = "a_generated_client"
 
 Ask = Callable[..., Any]
