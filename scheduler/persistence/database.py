@@ -64,7 +64,7 @@ DUE_CHANNEL = "duecall_due"
 
 
 class DatabaseAway(Exception):
-    """The database cannot be reached, or the connection broke; nothing was accepted."""
+    """The database cannot be reached, or the connection broke; nothing was promised to anybody."""
 
 
 class WrongRole(Exception):
