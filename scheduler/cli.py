@@ -38,7 +38,7 @@ from scheduler.lifecycle.pricing import DEFAULT_PRICES, prices_as_json, read_pri
 from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway, WrongRole
-from scheduler.persistence.schema import SchemaDrift, SchemaNotMade
+from scheduler.persistence.schema import NoLogin, SchemaDrift, SchemaNotMade
 from scheduler.settings import MissingSetting, Settings, WrongSettings, place_of, settings
 from scheduler.system import CannotRun, Options, Running, Stopped, System, running_in
 from scheduler.timing import call_windows, callee_zones, requested_time
@@ -377,6 +377,22 @@ def db_upgrade() -> None:
     _say("the database is at this release's schema")
 
 
+@db.command("logins", epilog=_examples("duecall db logins   # after a change of the passwords in these URLs, too"))
+def db_logins() -> None:
+    """Let the users of DATABASE_URL (the API) and DATABASE_WORKER_URL log in with the passwords there.
+
+    As DATABASE_OWNER_URL, whose role may make roles. Who is not there is made; `db upgrade` comes first.
+    """
+    chosen = _settings()
+    logins = schema.Logins(api=chosen.database("api"), worker=chosen.database("worker"))
+    if chosen.database("owner") in {logins.api, logins.worker}:
+        _refuse("DATABASE_OWNER_URL must name somebody else than DATABASE_URL and DATABASE_WORKER_URL")
+    if logins.api == logins.worker:
+        _refuse("DATABASE_WORKER_URL must name somebody else than DATABASE_URL")
+    schema.set_logins(chosen.database("owner"), logins)
+    _say("the API and the workers can log in")
+
+
 @db.command("check", epilog=_examples("duecall db check"))
 def db_check() -> None:
     """Say whether the tables in the code are what the migrations make; on a private database of its own."""
@@ -588,7 +604,7 @@ def main() -> NoReturn:
     except SchemaNotMade as error:
         _complain(f"the database cannot be brought to this release's schema: {error}")
         sys.exit(1)
-    except (WrongRole, MissingSetting, ServerUnavailable, CannotRun, SchemaDrift) as error:
+    except (WrongRole, MissingSetting, ServerUnavailable, CannotRun, SchemaDrift, NoLogin) as error:
         _complain(str(error))
         sys.exit(1)
     except WrongSettings as error:

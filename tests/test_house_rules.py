@@ -3,7 +3,6 @@
 import ast
 import importlib
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import scheduler
 from scheduler.logs import ALLOWED
 from scheduler.processes import commands
+from tests.compose import as_run_by_default, procfile
 
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = sorted(
@@ -165,13 +165,10 @@ def test_the_seven_stops_are_where_the_map_says() -> None:
 
 def test_the_procfile_runs_what_duecall_up_runs() -> None:
     ours = commands(api_port=8000, flower_port=5555)
-    lines = dict(
-        line.split(": ", 1) for line in (ROOT / "Procfile").read_text(encoding="utf-8").splitlines() if line.strip()
-    )
+    lines = procfile()
     assert list(lines) == list(ours)
     for name, line in lines.items():
-        said = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", line)
-        assert [part.replace(f"{ROOT}/", "") for part in ours[name][1:]] == shlex.split(said)[1:], name
+        assert [part.replace(f"{ROOT}/", "") for part in ours[name][1:]] == as_run_by_default(line)[1:], name
 
 
 def test_nothing_names_an_index_host_or_a_machine() -> None:
