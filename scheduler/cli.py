@@ -22,7 +22,8 @@ from rich.text import Text
 from typer.exceptions import TyperException
 
 from api_shim.schemas.explanation import ExplanationView
-from scheduler import pages
+from scheduler import assembly, pages
+from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.simulator.app import create_app as create_simulator
 from scheduler.clock import Now, clock, machine_now
 from scheduler.demo import calls as sample_calls
@@ -47,6 +48,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import PER_HOUR, PER_MINUTE, Keys
 from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.reconcile import NotPaused
 from scheduler.use_cases.usage import Usage
 
 
@@ -301,6 +303,41 @@ def resume(company_id: WhichCompany = None, everything: Everything = False, as_j
         desk.tell(f"{whose} goes on; it had been paused {_by_whom(before)}")
     for still in still_waits:
         _say_plainly(still)
+
+
+@app.command(
+    epilog=_examples(
+        "duecall pause --all --reason 'restored the backup of 07:00'",
+        "duecall reconcile --since 2026-04-02T07:00Z",
+        "duecall resume --all",
+    )
+)
+def reconcile(
+    since: Annotated[str, typer.Option(help="When the backup was made, or a moment that the database surely knows.")],
+    as_json: AsJson = False,
+) -> None:
+    """After a restore or a failover: ask the carrier for the calls that this database has forgotten. Rings nobody.
+
+    Everything must be paused. It may be repeated, and should be once lost commands have been sent again.
+    """
+    instant = _instant(since, "--since")
+    with _desk() as desk:
+        try:
+            found = assembly.reconcile(_installation()[0], desk.database).since(instant)
+        except NotPaused:
+            _refuse("stop everything first: duecall pause --all --reason 'the database was restored'")
+        except CarrierUnavailable:
+            _fail("the carrier cannot be asked; nothing may be dialled before it was: try again")
+    told = {"calls": found.calls, "known": found.known, "bound": [str(each) for each in found.bound]}
+    if as_json:
+        print(json.dumps(told | {"strangers": list(found.strangers)}))  # noqa: T201 - the answer itself
+        return
+    desk.tell(
+        f"{found.calls} calls since {instant.isoformat()}: {found.known} known, {len(found.bound)} had been forgotten"
+        f" and are bound again, {len(found.strangers)} fit nothing that waits"
+    )
+    for sid in found.strangers:
+        _say_plainly(f"  fits nothing: {sid}")
 
 
 def _whose(company_id: UUID | None, *, everything: bool) -> str:

@@ -342,15 +342,18 @@ class TwilioDesk:
         except _NO_ANSWER as error:
             raise CarrierUnavailable from error
 
-    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
-        """The calls between two numbers that were created in the half-open span.
+    def listed(
+        self, *, to: str | None, caller: str, created_from: datetime, created_until: datetime
+    ) -> Sequence[ListedCall]:
+        """The calls between two numbers, or from `caller` to any, that were created in the half-open span.
 
         No StartTime filter: a queued call has none yet and would be missed. Newest first, so reading ends at the
         first older one. Raises CarrierUnavailable.
         """
         found = []
         try:
-            for call in self._client.calls.stream(to=to, from_=caller, page_size=50):
+            narrowed = {} if to is None else {"to": to}
+            for call in self._client.calls.stream(**narrowed, from_=caller, page_size=50):
                 listed = _listed(call)
                 if listed.created_at < created_from:
                     break

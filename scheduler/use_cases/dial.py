@@ -22,6 +22,7 @@ from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
 from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
+from scheduler.domain.company import ALARM
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import breaker, decisions
@@ -118,6 +119,8 @@ class Dial:
             companies = stores.companies.lock_for_claim(stores.attempts.companies_of(ids))
             if account.paused or account.breaker.is_down or not companies:
                 return Claims()
+            if not self._is_the_database_that_it_was(stores, account, now):
+                return Claims()
             found = stores.attempts.lock_claimable(ids, now)
             passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in found], now)
             claimable = self._without_waiting_commands(stores, found)
@@ -149,6 +152,18 @@ class Dial:
             # Nobody tells when a row is let go: it is looked at again soon.
             try_again_at=None if passed_over else allotment.try_again_at,
         )
+
+    def _is_the_database_that_it_was(self, stores: Stores, account: CarrierAccount, now: datetime) -> bool:
+        """A backup or a standby may have forgotten calls that were placed: it dials only when somebody has looked."""
+        present = stores.carrier_accounts.database_now()
+        if account.claimed_on == present:
+            return True
+        if account.claimed_on is None:
+            stores.carrier_accounts.claims_on(account.id, present)
+            return True
+        stores.carrier_accounts.pause(f"{ALARM}DATABASE_CHANGED", now)
+        _log.error("this is another database than calls were claimed on; nothing is dialled", alarm="DATABASE_CHANGED")
+        return False
 
     def _without_waiting_commands(self, stores: Stores, claimable: list[Claimable]) -> list[Claimable]:
         # A second statement, after the locks: whoever accepts a command for one of these interviews either committed
