@@ -97,6 +97,33 @@ def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
     assert all(user.startswith(home) for user in users), users
 
 
+SPEAKERS = {
+    "requests": {
+        "scheduler/carriers/twilio.py",
+        "scheduler/system.py",
+        "scheduler/demo/play.py",
+        "scheduler/demo/stage.py",
+    },
+    "aiohttp": {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
+    "socket": {
+        "scheduler/embedded.py",
+        "scheduler/mail.py",
+        "scheduler/carriers/twilio.py",
+        "scheduler/carriers/simulator/silence.py",
+    },
+    "urllib.request": set(),
+    "http.client": set(),
+    "httpx": set(),
+}
+
+
+@pytest.mark.parametrize("package", list(SPEAKERS))
+def test_nobody_connects_to_what_a_request_names(package: str) -> None:
+    """Who speaks to the network speaks to what the settings name: a URL in a job is kept, never fetched."""
+    found = {_name(path) for path in PRODUCT if any(f"{each}.".startswith(f"{package}.") for each in _imports(path))}
+    assert found == SPEAKERS[package]
+
+
 def _texts(path: Path) -> Iterator[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     docstrings = {

@@ -432,7 +432,7 @@ class TwilioCallbacks:
         sid = form.get("CallSid", "")
         if not _CALL_SID.fullmatch(sid) or form.get("AccountSid") != self._account.account_sid:
             raise NotACallback
-        if not form.get("To") or _has_moved_boundary(form):
+        if _has_moved_boundary(form):
             raise NotACallback
         sip = form.get("SipResponseCode", "")
         duration = form.get("CallDuration")
@@ -443,11 +443,13 @@ class TwilioCallbacks:
             answered_by=_answered_by(form.get("AnsweredBy")),
             sip_code=int(sip) if re.fullmatch(r"[1-6][0-9]{2}", sip) else None,
             duration=None if not duration else _seconds(duration),
-            to=form["To"],
+            to=form.get("To") or None,
         )
 
 
-_READ = ("AccountSid", "AnsweredBy", "CallDuration", "CallSid", "CallStatus", "SipResponseCode")
+_READ = ("AccountSid", "AnsweredBy", "CallDuration", "CallSid", "CallStatus", "SipResponseCode", "To")
+_BEGINNINGS = (*(name for name in _READ if name != "To"), "To+")
+"""How a field that we read begins in the text that is signed. There are names that begin with To, and none with To+."""
 
 
 def _has_moved_boundary(form: Mapping[str, str]) -> bool:
@@ -457,9 +459,9 @@ def _has_moved_boundary(form: Mapping[str, str]) -> bool:
     `CallDuration=12`, and so does a value that has swallowed the field behind it.
     """
     return any(
-        known in value or (name != known and (name + value).startswith(known))
+        beginning in value or (name not in _READ and (name + value).startswith(beginning))
         for name, value in form.items()
-        for known in _READ
+        for beginning in _BEGINNINGS
     )
 
 

@@ -101,7 +101,6 @@ class Forger:
             yield self._ours(f"the status {status!r}", altered(CallStatus=status))
         for sid in ("", "CA", "CA" + "g" * 32, a_sid() + "0", a_sid().lower(), "SM" + "0" * 32):
             yield self._ours(f"the call {sid!r}", altered(CallSid=sid))
-        yield self._ours("to nobody", altered(To=""))
 
     def of_boundaries(self) -> Iterator[Forgery]:
         """A signature covers no boundary between a name and its value, nor between two fields."""
