@@ -101,7 +101,6 @@ SPEAKERS = {
     "requests": {
         "scheduler/carriers/twilio.py",
         "scheduler/system.py",
-        "scheduler/demo/play.py",
         "scheduler/demo/stage.py",
     },
     "aiohttp": {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
