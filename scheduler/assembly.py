@@ -25,6 +25,7 @@ from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.messages import Messages
 from scheduler.use_cases.owners import Invitations, Owners
 from scheduler.use_cases.purge import Purge
+from scheduler.use_cases.reconcile import Reconcile
 from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -132,6 +133,23 @@ def dialler(settings: Settings) -> Dialler:
     consequences = Consequences(database, hasher, policy, now)
     dial = Dial(database, hasher, account_id(settings, database, now), consequences, policy, now)
     return Dialler(dial, TwilioLine(carrier(settings), policy), policy, now)
+
+
+def reconcile(settings: Settings, database: Database) -> Reconcile:
+    """For an operator's command. Raises MissingSetting, DatabaseAway."""
+    must_name_a_carrier(settings)
+    now = clock(settings.duecall_clock_offset_s)
+    policy = settings.policy
+    hasher = Hasher(settings.key_pepper.get_secret_value())
+    return Reconcile(
+        database,
+        TwilioDesk(carrier(settings), policy),
+        account_id(settings, database, now),
+        hasher,
+        Consequences(database, hasher, policy, now),
+        policy,
+        now,
+    )
 
 
 def must_name_a_carrier(settings: Settings) -> None:

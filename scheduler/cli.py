@@ -22,7 +22,8 @@ from rich.text import Text
 from typer.exceptions import TyperException
 
 from api_shim.schemas.explanation import ExplanationView
-from scheduler import pages
+from scheduler import assembly, pages
+from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.simulator.app import create_app as create_simulator
 from scheduler.clock import Now, clock, machine_now
 from scheduler.demo import calls as sample_calls
@@ -38,7 +39,7 @@ from scheduler.lifecycle.pricing import DEFAULT_PRICES, prices_as_json, read_pri
 from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway, WrongRole
-from scheduler.persistence.schema import SchemaDrift, SchemaNotMade
+from scheduler.persistence.schema import NoLogin, SchemaDrift, SchemaNotMade
 from scheduler.settings import MissingSetting, Settings, WrongSettings, place_of, settings
 from scheduler.system import CannotRun, Options, Running, Stopped, System, running_in
 from scheduler.timing import call_windows, callee_zones, requested_time
@@ -48,6 +49,7 @@ from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import PER_HOUR, PER_MINUTE, Keys
 from scheduler.use_cases.pauses import Pauses
 from scheduler.use_cases.quarantine import Quarantine
+from scheduler.use_cases.reconcile import NotPaused
 from scheduler.use_cases.usage import Usage
 
 
@@ -311,6 +313,41 @@ def resume(company_id: WhichCompany = None, everything: Everything = False, as_j
         _say_plainly(still)
 
 
+@app.command(
+    epilog=_examples(
+        "duecall pause --all --reason 'restored the backup of 07:00'",
+        "duecall reconcile --since 2026-04-02T07:00Z",
+        "duecall resume --all",
+    )
+)
+def reconcile(
+    since: Annotated[str, typer.Option(help="When the backup was made, or a moment that the database surely knows.")],
+    as_json: AsJson = False,
+) -> None:
+    """After a restore or a failover: ask the carrier for the calls that this database has forgotten. Rings nobody.
+
+    Everything must be paused. It may be repeated, and should be once lost commands have been sent again.
+    """
+    instant = _instant(since, "--since")
+    with _desk() as desk:
+        try:
+            found = assembly.reconcile(_installation()[0], desk.database).since(instant)
+        except NotPaused:
+            _refuse("stop everything first: duecall pause --all --reason 'the database was restored'")
+        except CarrierUnavailable:
+            _fail("the carrier cannot be asked; nothing may be dialled before it was: try again")
+    told = {"calls": found.calls, "known": found.known, "bound": [str(each) for each in found.bound]}
+    if as_json:
+        print(json.dumps(told | {"strangers": list(found.strangers)}))  # noqa: T201 - the answer itself
+        return
+    desk.tell(
+        f"{found.calls} calls since {instant.isoformat()}: {found.known} known, {len(found.bound)} had been forgotten"
+        f" and are bound again, {len(found.strangers)} fit nothing that waits"
+    )
+    for sid in found.strangers:
+        _say_plainly(f"  fits nothing: {sid}")
+
+
 def _whose(company_id: UUID | None, *, everything: bool) -> str:
     """Who is meant, as a sentence begins. One of the two must be said, so that nobody stops all by leaving one out."""
     if (company_id is None) != everything:
@@ -383,6 +420,22 @@ def db_upgrade() -> None:
     """Bring the database (DATABASE_OWNER_URL, else DATABASE_URL) to this release's schema."""
     schema.upgrade(_settings().database("owner"))
     _say("the database is at this release's schema")
+
+
+@db.command("logins", epilog=_examples("duecall db logins   # after a change of the passwords in these URLs, too"))
+def db_logins() -> None:
+    """Let the users of DATABASE_URL (the API) and DATABASE_WORKER_URL log in with the passwords there.
+
+    As DATABASE_OWNER_URL, whose role may make roles. Who is not there is made; `db upgrade` comes first.
+    """
+    chosen = _settings()
+    logins = schema.Logins(api=chosen.database("api"), worker=chosen.database("worker"))
+    if chosen.database("owner") in {logins.api, logins.worker}:
+        _refuse("DATABASE_OWNER_URL must name somebody else than DATABASE_URL and DATABASE_WORKER_URL")
+    if logins.api == logins.worker:
+        _refuse("DATABASE_WORKER_URL must name somebody else than DATABASE_URL")
+    schema.set_logins(chosen.database("owner"), logins)
+    _say("the API and the workers can log in")
 
 
 @db.command("check", epilog=_examples("duecall db check"))
@@ -526,7 +579,7 @@ def commands_list(as_json: AsJson = False) -> None:
 def commands_retry(command_id: WhichCommand) -> None:
     """Have a command tried again, once its cause is mended; times are judged as of when it was received."""
     with _desk() as desk:
-        desk.quarantine.retry(command_id)
+        desk.quarantine.again(command_id)
     desk.tell(f"command {command_id} is tried again within seconds")
 
 
@@ -669,7 +722,7 @@ def main() -> NoReturn:
     except SchemaNotMade as error:
         _complain(f"the database cannot be brought to this release's schema: {error}")
         sys.exit(1)
-    except (WrongRole, MissingSetting, ServerUnavailable, CannotRun, SchemaDrift) as error:
+    except (WrongRole, MissingSetting, ServerUnavailable, CannotRun, SchemaDrift, NoLogin) as error:
         _complain(str(error))
         sys.exit(1)
     except WrongSettings as error:

@@ -30,7 +30,7 @@ def commands(*, api_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
         "flower": (
             *python,
             *("celery", "-A", "workers.app", "flower"),
-            *(f"--conf={_PACKAGE / 'workers' / 'flowerconfig.py'}", f"--port={flower_port}"),
+            *(f"--conf={_PACKAGE / 'workers' / 'flowerconfig.py'}", "--address=127.0.0.1", f"--port={flower_port}"),
         ),
     }
 

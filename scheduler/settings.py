@@ -19,7 +19,11 @@ from scheduler.mail import SmtpServer
 
 DEVELOPMENT_PEPPER = "development-pepper"
 DEVELOPMENT_FLOWER_AUTH = "operator:operator"
+DEVELOPMENT_PUBLIC_URL = "http://127.0.0.1:8000"
 DEVELOPMENT_SENDER = "Duecall <duecall@localhost.localdomain>"
+
+_SHORTEST_PEPPER = 16
+_SHORTEST_PASSWORD = 8
 
 _A_YEAR_S = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=_A_YEAR_S, allow_inf_nan=False)]
@@ -67,7 +71,7 @@ class Settings(BaseSettings):
     database_listen_url: SecretStr | None = None
     redis_url: SecretStr | None = None
 
-    public_url: str = "http://127.0.0.1:8000"
+    public_url: str = DEVELOPMENT_PUBLIC_URL
     default_caller_id: str | None = None
 
     twilio_api_url: str = "https://api.twilio.com"
@@ -182,14 +186,18 @@ class Settings(BaseSettings):
             for name, holds in (
                 ("DUECALL_CLOCK_OFFSET_S", self.duecall_clock_offset_s != 0),
                 ("DUECALL_FAILPOINT", bool(self.duecall_failpoint)),
-                ("KEY_PEPPER", self.key_pepper.get_secret_value() == DEVELOPMENT_PEPPER),
-                ("FLOWER_BASIC_AUTH", self.flower_basic_auth.get_secret_value() == DEVELOPMENT_FLOWER_AUTH),
+                ("KEY_PEPPER", _is_weak(self.key_pepper, DEVELOPMENT_PEPPER, _SHORTEST_PEPPER)),
+                ("FLOWER_BASIC_AUTH", _is_weak_login(self.flower_basic_auth)),
                 ("DATABASE_URL", self.database_url is None),
-                ("REDIS_URL", self.redis_url is None),
-                ("TWILIO_AUTH_TOKEN", not self.twilio_auth_token.get_secret_value()),
+                ("REDIS_URL", self.redis_url is None or not urlsplit(self.redis_url.get_secret_value()).password),
+                ("PUBLIC_URL", self.public_url == DEVELOPMENT_PUBLIC_URL or _is_overheard(self.public_url)),
+                ("TWILIO_API_URL", _is_overheard(self.twilio_api_url)),
+                ("TWILIO_ACCOUNT_SID", not self.twilio_account_sid),
+                ("TWILIO_AUTH_TOKEN", not self.auth_tokens),
+                ("TWILIO_VOICE_URL", not self.twilio_voice_url or _is_overheard(self.twilio_voice_url)),
                 ("SMTP_URL", self.smtp_url is None),
                 ("MAIL_FROM", self.mail_from is None),
-                ("APP_URL", self.app_url is None),
+                ("APP_URL", self.app_url is None or _is_overheard(self.app_url)),
             )
             if holds
         ]
@@ -253,6 +261,21 @@ def place_of(database_url: str) -> str:
     parts = urlsplit(database_url)
     where = "a local socket" if parts.hostname is None else f"{parts.hostname}:{parts.port or 5432}"
     return f"{parts.path.strip('/') or 'the default one'} at {where}"
+
+
+def _is_weak(secret: SecretStr, default: str, shortest: int) -> bool:
+    return secret.get_secret_value() == default or len(secret.get_secret_value()) < shortest
+
+
+def _is_weak_login(login: SecretStr) -> bool:
+    user, _, password = login.get_secret_value().partition(":")
+    return not user or len(password) < _SHORTEST_PASSWORD or login.get_secret_value() == DEVELOPMENT_FLOWER_AUTH
+
+
+def _is_overheard(url: str) -> bool:
+    """Whether tokens, credentials or people's numbers would cross a network in clear."""
+    parts = urlsplit(url)
+    return parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}
 
 
 _ENCODED = "; in a password, characters such as / @ : # % are percent-encoded"

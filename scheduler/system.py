@@ -12,11 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import redis
 import requests
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from scheduler import redis_server
 from scheduler.clock import clock, monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port, is_free, why_not_free
@@ -36,7 +34,6 @@ _USUAL_PORTS = {"api": 8000, "flower": 5555}
 _READY_WITHIN_S = 90.0
 _TRIES = 3
 """A process that ends so often right after its start, before the system is ready, will not stay."""
-_REDIS_ANSWERS_WITHIN_S = 2.0
 _LOOKS_FOR_THE_LOCK = 10
 _BETWEEN_LOOKS_S = 0.05
 
@@ -259,10 +256,15 @@ class System:
     def _redis_url(self) -> str:
         if self._settings.redis_url is not None:
             url = self._settings.redis_url.get_secret_value()
-            if (why := _why_redis_is_away(url)) is not None:
+            if (why := redis_server.why_away(url)) is not None:
                 self._say(
                     f"WARNING: Redis (REDIS_URL) does not answer: {why}. Commands are accepted and kept, and nothing is"
                     " applied or dialled until it does; `duecall status` counts what waits"
+                )
+            elif (policy := redis_server.evicts_by(url)) is not None:
+                self._say(
+                    f"WARNING: Redis (REDIS_URL) has maxmemory-policy {policy}: when its memory is full it throws"
+                    " messages away, and each costs seconds. Set it to noeviction"
                 )
             return url
         self._say("starting a private Valkey")
@@ -425,20 +427,6 @@ def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
         return Installation(database, keys, now).seed(caller_id)
     finally:
         database.close()
-
-
-def _why_redis_is_away(url: str) -> str | None:
-    try:
-        with redis.Redis.from_url(
-            url,
-            socket_timeout=_REDIS_ANSWERS_WITHIN_S,
-            socket_connect_timeout=_REDIS_ANSWERS_WITHIN_S,
-            retry=Retry(NoBackoff(), 0),
-        ) as client:
-            client.ping()
-    except (redis.RedisError, OSError) as error:
-        return str(error).rstrip(".")
-    return None
 
 
 def _asked(url: str) -> requests.Response | None:

@@ -1,5 +1,6 @@
 """Real servers in a thread of the test process: the simulated carrier, and whoever else speaks HTTP."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import uvicorn
@@ -131,3 +133,121 @@ def a_carrier(**settings: Any) -> Iterator[SimulatedCarrier]:
     with serving(create_app(**(usual | settings))) as url:
         carrier.url = url
         yield carrier
+
+
+class Wire:
+    """A stretch of network on loopback before a server, which can fail without telling either end.
+
+    Each question is asked of what a client sends next. `dead`: from now on both ends stay open and nothing gets
+    through, as behind a router that has forgotten the connection. `cut_before`: the connection breaks, and the server
+    never hears it. `cut_after`: the server hears it, and the connection breaks instead of its answer.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._door = a_door()
+        self._ends: list[socket.socket] = []
+        self.dead: Callable[[bytes], bool] = _never
+        self.cut_before: Callable[[bytes], bool] = _never
+        self.cut_after: Callable[[bytes], bool] = _never
+        self.died = 0
+        """How many connections have failed."""
+        self._thread = threading.Thread(target=self._admit, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._door.getsockname()[1])
+
+    def close(self) -> None:
+        self._door.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._door.close()
+        for end in self._ends:
+            _break_off(end)
+            end.close()
+
+    def _admit(self) -> None:
+        while True:
+            try:
+                client, _ = self._door.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._server_port), timeout=5)
+            except OSError:
+                client.close()
+                continue
+            server.settimeout(None)
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._ends += [client, server]
+            stretch = _Stretch(client, server)
+            threading.Thread(target=self._carry_questions, args=(stretch,), daemon=True).start()
+            threading.Thread(target=_carry_answers, args=(stretch,), daemon=True).start()
+
+    def _carry_questions(self, stretch: "_Stretch") -> None:
+        with contextlib.suppress(OSError):
+            while sent := stretch.client.recv(_A_GULP):
+                if stretch.dead or self.dead(sent):
+                    self.died += not stretch.dead
+                    stretch.dead = True
+                    continue
+                if self.cut_before(sent):
+                    self.died += 1
+                    break
+                if self.cut_after(sent):
+                    self.died += 1
+                    stretch.deaf = True
+                stretch.server.sendall(sent)
+        stretch.end()
+
+
+def _carry_answers(stretch: "_Stretch") -> None:
+    with contextlib.suppress(OSError):
+        while sent := stretch.server.recv(_A_GULP):
+            if stretch.deaf:
+                break  # the server has answered, and so has done what it heard
+            if not stretch.dead:
+                stretch.client.sendall(sent)
+    stretch.end()
+
+
+_A_GULP = 65_536
+
+
+@dataclass
+class _Stretch:
+    """One connection over the wire."""
+
+    client: socket.socket
+    server: socket.socket
+    dead: bool = False
+    deaf: bool = False
+
+    def end(self) -> None:
+        """Tell both ends that it is over; of one that is dead nobody is told."""
+        if not self.dead:
+            _break_off(self.client)
+            _break_off(self.server)
+
+
+def _never(_: bytes) -> bool:
+    return False
+
+
+def _break_off(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def wired(url: str) -> Iterator[tuple[Wire, str]]:
+    """A wire before the server that `url` names, and the URL that leads over it."""
+    parts = urlsplit(url)
+    assert parts.port is not None
+    wire = Wire(parts.port)
+    try:
+        yield wire, parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{wire.port}")).geturl()
+    finally:
+        wire.close()

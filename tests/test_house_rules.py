@@ -3,7 +3,6 @@
 import ast
 import importlib
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import scheduler
 from scheduler.logs import ALLOWED
 from scheduler.processes import commands
+from tests.compose import as_run_by_default, procfile
 
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = sorted(
@@ -97,6 +97,32 @@ def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
     assert all(user.startswith(home) for user in users), users
 
 
+SPEAKERS = {
+    "requests": {
+        "scheduler/carriers/twilio.py",
+        "scheduler/system.py",
+        "scheduler/demo/stage.py",
+    },
+    "aiohttp": {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
+    "socket": {
+        "scheduler/embedded.py",
+        "scheduler/mail.py",
+        "scheduler/carriers/twilio.py",
+        "scheduler/carriers/simulator/silence.py",
+    },
+    "urllib.request": set(),
+    "http.client": set(),
+    "httpx": set(),
+}
+
+
+@pytest.mark.parametrize("package", list(SPEAKERS))
+def test_nobody_connects_to_what_a_request_names(package: str) -> None:
+    """Who speaks to the network speaks to what the settings name: a URL in a job is kept, never fetched."""
+    found = {_name(path) for path in PRODUCT if any(f"{each}.".startswith(f"{package}.") for each in _imports(path))}
+    assert found == SPEAKERS[package]
+
+
 def _texts(path: Path) -> Iterator[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     docstrings = {
@@ -165,13 +191,10 @@ def test_the_seven_stops_are_where_the_map_says() -> None:
 
 def test_the_procfile_runs_what_duecall_up_runs() -> None:
     ours = commands(api_port=8000, flower_port=5555)
-    lines = dict(
-        line.split(": ", 1) for line in (ROOT / "Procfile").read_text(encoding="utf-8").splitlines() if line.strip()
-    )
+    lines = procfile()
     assert list(lines) == list(ours)
     for name, line in lines.items():
-        said = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", line)
-        assert [part.replace(f"{ROOT}/", "") for part in ours[name][1:]] == shlex.split(said)[1:], name
+        assert [part.replace(f"{ROOT}/", "") for part in ours[name][1:]] == as_run_by_default(line)[1:], name
 
 
 def test_nothing_names_an_index_host_or_a_machine() -> None:

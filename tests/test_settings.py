@@ -1,9 +1,22 @@
 """What the environment may say; what it may not is refused in its own names, and no secret is quoted."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from scheduler import settings as scheduler_settings
 from scheduler.lifecycle.policy import Policy
-from scheduler.settings import MissingSetting, Settings, WrongSettings, place_of, settings
+from scheduler.settings import (
+    DEVELOPMENT_FLOWER_AUTH,
+    DEVELOPMENT_PEPPER,
+    MissingSetting,
+    Settings,
+    WrongSettings,
+    place_of,
+    settings,
+)
+from tests.test_settings_of_mail import STRONG
 
 
 def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
@@ -97,6 +110,51 @@ def test_a_url_that_is_one_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, 
     monkeypatch.setenv(name, url)
     taken = getattr(Settings(), name.lower())
     assert taken.get_secret_value() == url
+
+
+PRODUCTION = {name.upper(): value for name, value in STRONG.items()}
+WEAK = [
+    ("KEY_PEPPER", DEVELOPMENT_PEPPER),
+    ("KEY_PEPPER", "too short"),
+    ("FLOWER_BASIC_AUTH", DEVELOPMENT_FLOWER_AUTH),
+    ("FLOWER_BASIC_AUTH", "operator"),
+    ("FLOWER_BASIC_AUTH", "operator:short"),
+    ("FLOWER_BASIC_AUTH", ":long enough, nobody"),
+    ("DATABASE_URL", ""),
+    ("REDIS_URL", ""),
+    ("REDIS_URL", "redis://r"),
+    ("REDIS_URL", "rediss://user@r:6380/0"),
+    ("PUBLIC_URL", ""),
+    ("PUBLIC_URL", "http://duecall.example.com"),
+    ("TWILIO_API_URL", "http://api.example.com"),
+    ("TWILIO_ACCOUNT_SID", ""),
+    ("TWILIO_AUTH_TOKEN", ""),
+    ("TWILIO_AUTH_TOKEN", " , "),
+    ("TWILIO_VOICE_URL", ""),
+    ("TWILIO_VOICE_URL", "http://voice.example.com"),
+    ("SMTP_URL", ""),
+    ("MAIL_FROM", ""),
+    ("APP_URL", ""),
+    ("APP_URL", "http://app.example.com"),
+    ("DUECALL_CLOCK_OFFSET_S", "1"),
+    ("DUECALL_FAILPOINT", "dial.claimed"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WEAK)
+def test_production_refuses_each_weak_setting_by_its_name_and_development_takes_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    said = _refusal(monkeypatch, **PRODUCTION | {name: value})
+    assert f"production refuses these as they are: {name}. Set each" in said
+    assert "secret" not in said
+    monkeypatch.setenv("DUECALL_ENV", "development")
+    assert Settings()
+
+
+def test_every_refusal_of_production_is_proven_here() -> None:
+    refusals = set(re.findall(r'^ +\("([A-Z_]+)", ', Path(scheduler_settings.__file__).read_text(), re.MULTILINE))
+    assert refusals == {name for name, _ in WEAK}
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

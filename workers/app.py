@@ -49,6 +49,8 @@ def make_app(chosen: Settings) -> Celery:
         worker_redirect_stdouts=False,
         beat_scheduler="workers.clock:Clock",
         beat_max_loop_interval=1,
+        # So that a clock can be asked whether it still ticks: it falls silent when its last tick is a minute old.
+        beat_enable_remote_control=True,
     )
     return app
 

@@ -21,6 +21,19 @@ _MAX_WAITING = 10_000
 _ERRORS = (OSError, redis.RedisError)
 
 
+def quick_connection(redis_url: str) -> Connection:
+    """A connection of one's own to publish with, which gives up after half a second; it connects when it is used."""
+    return Connection(
+        redis_url,
+        connect_timeout=_SOCKET_TIMEOUT,
+        transport_options={
+            "socket_timeout": _SOCKET_TIMEOUT,
+            "socket_connect_timeout": _SOCKET_TIMEOUT,
+            "global_keyprefix": KEY_PREFIX,
+        },
+    )
+
+
 class RedisBell:
     """Rings in the background, in order, without retries: what is lost, the clock rings for again.
 
@@ -32,15 +45,7 @@ class RedisBell:
         self._redis = redis.Redis.from_url(
             redis_url, socket_timeout=_SOCKET_TIMEOUT, socket_connect_timeout=_SOCKET_TIMEOUT
         )
-        self._connection = Connection(
-            redis_url,
-            connect_timeout=_SOCKET_TIMEOUT,
-            transport_options={
-                "socket_timeout": _SOCKET_TIMEOUT,
-                "socket_connect_timeout": _SOCKET_TIMEOUT,
-                "global_keyprefix": KEY_PREFIX,
-            },
-        )
+        self._connection = quick_connection(redis_url)
         self._waiting: queue.Queue[tuple[str, tuple[UUID, ...]] | UUID | None] = queue.Queue(_MAX_WAITING)
         self._away = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)

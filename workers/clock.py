@@ -4,11 +4,12 @@ from typing import Any
 
 import psycopg
 from celery.beat import Scheduler
+from psycopg.conninfo import make_conninfo
 
 from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.logs import log
-from scheduler.persistence.database import DUE_CHANNEL, DatabaseAway, WrongRole
+from scheduler.persistence.database import DUE_CHANNEL, FINDS_OUT, DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from workers.app import app
 from workers.bell import RedisBell
@@ -87,12 +88,8 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def _wait(self, seconds: float) -> None:
         if self._listening is None:
-            self._listening = psycopg.connect(
-                settings().database("listen"),
-                autocommit=True,
-                connect_timeout=3,
-                application_name="duecall clock",
-            )
+            where = make_conninfo(settings().database("listen"), application_name="duecall clock", **FINDS_OUT)
+            self._listening = psycopg.connect(where, autocommit=True)
             self._listening.execute(f"LISTEN {DUE_CHANNEL}")
         for _ in self._listening.notifies(timeout=seconds, stop_after=1):
             return

@@ -2,7 +2,6 @@
 
 from scheduler.settings import settings
 
-address = "127.0.0.1"
 basic_auth = [settings().flower_basic_auth.get_secret_value()]
 # Nobody needs to run or stop a task by hand: the rows decide, and a worker looks at them every few seconds.
 tasks_columns = "name,uuid,state,args,received,started,runtime,worker"

@@ -8,16 +8,17 @@ from uuid import UUID
 
 from celery import Task
 from celery.exceptions import Reject
-from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker.request import Request
 
-from scheduler import assembly
+from scheduler import assembly, redis_server
 from scheduler.assembly import Workshop
 from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from scheduler.use_cases import bell as names
 from scheduler.use_cases.dial import Dialler
+from workers import hearing
 from workers.app import app
 from workers.bell import RedisBell
 
@@ -143,10 +144,16 @@ def erase(company_ids: list[str]) -> None:
     _each(company_ids, workshop().erase.company)
 
 
+@app.task(name=names.HEARD, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
+def heard() -> None:
+    hearing.heard()
+
+
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     _must_name_a_carrier()
     queues = set(sender.app.amqp.queues.consume_from)
+    hearing.listen(sender.hostname, sender.concurrency or 1, settings().redis)
     if "dial" not in queues:
         return
     if queues != {"dial"} or "solo" not in str(sender.pool_cls):
@@ -166,6 +173,18 @@ def _must_name_a_carrier() -> None:
         assembly.must_see_every_row(settings())
     except (MissingSetting, WrongRole) as error:
         raise SystemExit(str(error)) from None
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _tell_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    """No reason not to work: what is thrown away is rung for again. But somebody should know why calls are late."""
+    policy = redis_server.evicts_by(settings().redis)
+    if policy is not None:
+        _log.error(
+            "Redis throws messages away when its memory is full; set maxmemory-policy to noeviction",
+            alarm="REDIS_EVICTS",
+            cause=policy,
+        )
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

@@ -43,8 +43,10 @@ class CarrierDesk(Protocol):
         """Ask what changes nothing and rings nobody; returns when it was answered as documented."""
         ...
 
-    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
-        """The calls between two numbers that were created in the half-open span."""
+    def listed(
+        self, *, to: str | None, caller: str, created_from: datetime, created_until: datetime
+    ) -> Sequence[ListedCall]:
+        """The calls between two numbers, or from `caller` to any, that were created in the half-open span."""
         ...
 
     def fetch(self, call_sid: str) -> CallNews:

@@ -342,15 +342,18 @@ class TwilioDesk:
         except _NO_ANSWER as error:
             raise CarrierUnavailable from error
 
-    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
-        """The calls between two numbers that were created in the half-open span.
+    def listed(
+        self, *, to: str | None, caller: str, created_from: datetime, created_until: datetime
+    ) -> Sequence[ListedCall]:
+        """The calls between two numbers, or from `caller` to any, that were created in the half-open span.
 
         No StartTime filter: a queued call has none yet and would be missed. Newest first, so reading ends at the
         first older one. Raises CarrierUnavailable.
         """
         found = []
         try:
-            for call in self._client.calls.stream(to=to, from_=caller, page_size=50):
+            narrowed = {} if to is None else {"to": to}
+            for call in self._client.calls.stream(**narrowed, from_=caller, page_size=50):
                 listed = _listed(call)
                 if listed.created_at < created_from:
                     break
@@ -429,6 +432,8 @@ class TwilioCallbacks:
         sid = form.get("CallSid", "")
         if not _CALL_SID.fullmatch(sid) or form.get("AccountSid") != self._account.account_sid:
             raise NotACallback
+        if _has_moved_boundary(form):
+            raise NotACallback
         sip = form.get("SipResponseCode", "")
         duration = form.get("CallDuration")
         return CallNews(
@@ -440,6 +445,24 @@ class TwilioCallbacks:
             duration=None if not duration else _seconds(duration),
             to=form.get("To") or None,
         )
+
+
+_READ = ("AccountSid", "AnsweredBy", "CallDuration", "CallSid", "CallStatus", "SipResponseCode", "To")
+_BEGINNINGS = (*(name for name in _READ if name != "To"), "To+")
+"""How a field that we read begins in the text that is signed. There are names that begin with To, and none with To+."""
+
+
+def _has_moved_boundary(form: Mapping[str, str]) -> bool:
+    """Whether a field that we read stands hidden in another one.
+
+    A signature is over names and values in one text, without a mark between them: `CallDuratio=n12` signs as
+    `CallDuration=12`, and so does a value that has swallowed the field behind it.
+    """
+    return any(
+        beginning in value or (name not in _READ and (name + value).startswith(beginning))
+        for name, value in form.items()
+        for beginning in _BEGINNINGS
+    )
 
 
 def _status(word: str) -> CallStatus:

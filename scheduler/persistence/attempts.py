@@ -494,6 +494,25 @@ class Attempts:
         row = self._connection.execute(_NUMBERS, {"id": attempt_id}).one()
         return row.called_number, row.caller_number
 
+    def callers_of_pending(self) -> list[str]:
+        """Every number from which a pending attempt would be called."""
+        return [row.caller_number for row in self._connection.execute(_CALLERS_OF_PENDING)]
+
+    def pending_to(self, number_hash: bytes, caller: str) -> Attempt | None:
+        """The pending attempt between these two that is due first."""
+        row = self._connection.execute(
+            select(attempts)
+            .join(interviews, interviews.c.id == attempts.c.interview_id)
+            .where(
+                attempts.c.state == AttemptState.PENDING.value,
+                attempts.c.number_hash == number_hash,
+                interviews.c.caller_number == caller,
+            )
+            .order_by(attempts.c.due_at, attempts.c.id)
+            .limit(1)
+        ).one_or_none()
+        return _attempt(row) if row else None
+
     def bound_sids(self, call_sids: Iterable[str]) -> frozenset[str]:
         """Those of the carrier's calls that an attempt has already, or had."""
         sids = list(call_sids)
@@ -641,6 +660,11 @@ _CALLEE = text("""
     JOIN candidates p ON p.id = i.candidate_id
     JOIN companies c ON c.id = i.company_id
     WHERE i.id = :id
+""")
+
+_CALLERS_OF_PENDING = text("""
+    SELECT DISTINCT i.caller_number FROM attempts a JOIN interviews i ON i.id = a.interview_id
+    WHERE a.state = 'PENDING' AND i.caller_number IS NOT NULL ORDER BY i.caller_number
 """)
 
 _NUMBER_TO_CALL = text("""

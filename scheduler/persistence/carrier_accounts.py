@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, cast, func, select, update
+from sqlalchemy import Connection, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.tables import attempts, carrier_accounts
+
+_DATABASE_NOW = text("""
+    SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()
+""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,8 @@ class CarrierAccount:
     pause_reason: str | None
     """Why an operator stopped everything; None while nobody has."""
     breaker: Breaker
+    claimed_on: str | None
+    """The database on which calls were claimed last, as `database_now` names it; None before the first."""
 
     @property
     def paused(self) -> bool:
@@ -98,6 +104,20 @@ class CarrierAccounts:
                 answered_at=row.answered_at,
                 cause=row.down_cause,
             ),
+            claimed_on=row.claimed_on,
+        )
+
+    def database_now(self) -> str:
+        """Which database this is, in which of its lives: another one after a restore or a failover.
+
+        The timeline is the one that is written on: the control file tells it only after the next checkpoint.
+        """
+        name: str = self._connection.execute(_DATABASE_NOW).scalar_one()
+        return name
+
+    def claims_on(self, account_id: int, database: str) -> None:
+        self._connection.execute(
+            update(carrier_accounts).where(carrier_accounts.c.id == account_id).values(claimed_on=database)
         )
 
     def calls_at_once(self, account_id: int) -> int:
@@ -162,7 +182,8 @@ class CarrierAccounts:
         self._connection.execute(
             update(carrier_accounts)
             .where(carrier_accounts.c.paused_at.is_not(None))
-            .values(paused_at=None, pause_reason=None, updated_at=now)
+            # Whoever lets it go on has seen to what this database does not know.
+            .values(paused_at=None, pause_reason=None, claimed_on=None, updated_at=now)
         )
 
     def all(self) -> list[CarrierAccount]:

@@ -63,8 +63,19 @@ DUE_CHANNEL = "duecall_due"
 """Notified when something became due at once, so that nobody waits for the clock's next look."""
 
 
+FINDS_OUT = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""When a connection whose other end is gone without a word is given up: 10 s after what was sent and not confirmed, or
+after 25 s of silence."""
+
+
 class DatabaseAway(Exception):
-    """The database cannot be reached, or the connection broke; nothing was accepted."""
+    """The database cannot be reached, or the connection broke; nothing was promised to anybody."""
 
 
 class WrongRole(Exception):
@@ -157,9 +168,7 @@ class Database:
             pool_pre_ping=True,
             hide_parameters=True,
             connect_args={
-                "connect_timeout": 3,
-                "tcp_user_timeout": 10_000,
-                "keepalives_idle": 10,
+                **FINDS_OUT,
                 "application_name": "duecall",
                 "options": "-c statement_timeout=5000 -c lock_timeout=2000"
                 " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC",

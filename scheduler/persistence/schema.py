@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from psycopg import sql
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -56,25 +57,66 @@ class Logins:
     worker: str
 
 
+class NoLogin(Exception):
+    """Somebody cannot be let in: no name, no password, or nobody here who may do it; nothing was changed."""
+
+
 def make_logins(url: str) -> Logins:
     """Somebody who logs in as the API and somebody who does as a worker; with new passwords, if they were there.
 
-    For private servers, as their superuser: whoever has a server of their own makes these by hand, as the README says.
+    For private servers, as their superuser.
     """
-    passwords = {login: secrets.token_hex(16) for login in ("api", "worker")}
-    with _connection(url) as connection:
-        for login, password in passwords.items():
-            there = connection.execute(text("SELECT FROM pg_roles WHERE rolname = :login"), {"login": login}).first()
-            if there is None:
-                connection.execute(text(f"CREATE ROLE {login} IN ROLE duecall_{login}"))
-            connection.execute(text(f"ALTER ROLE {login} LOGIN PASSWORD '{password}'"))
-        connection.commit()
 
     def of(login: str) -> str:
-        mine = make_url(url).set(username=login, password=passwords[login])
+        mine = make_url(url).set(username=login, password=secrets.token_hex(16))
         return mine.render_as_string(hide_password=False)
 
-    return Logins(api=of("api"), worker=of("worker"))
+    logins = Logins(api=of("api"), worker=of("worker"))
+    set_logins(url, logins)
+    return logins
+
+
+def set_logins(url: str, logins: Logins) -> None:
+    """Let those whom `logins` names log in by the passwords there; made if they are not there.
+
+    As a role that may make roles, once the schema is made. Raises NoLogin, DatabaseAway.
+    """
+    chosen = [(_login_in("DATABASE_URL", logins.api), "duecall_api")]
+    chosen.append((_login_in("DATABASE_WORKER_URL", logins.worker), "duecall_worker"))
+    try:
+        with _connection(url) as connection:
+            for (login, password), group in chosen:
+                _set_login(connection, login, password, group)
+            connection.commit()
+    except OperationalError as error:
+        raise DatabaseAway(reason_of(error)) from error
+    except DBAPIError as error:
+        raise NoLogin(str(error.orig).splitlines()[0]) from error
+
+
+def _login_in(name: str, url: str) -> tuple[str, str]:
+    parts = make_url(with_driver(url))
+    if not parts.username or not parts.password:
+        raise NoLogin(f"{name} names no user, or no password, that could be given to the database")
+    return parts.username, str(parts.password)
+
+
+def _set_login(connection: Connection, login: str, password: str, group: str) -> None:
+    # What the server logs of a statement, if it logs any, holds no password then.
+    verifier = connection.connection.driver_connection.pgconn.encrypt_password(  # type: ignore[union-attr]
+        password.encode(), login.encode(), b"scram-sha-256"
+    )
+    there = connection.execute(text("SELECT FROM pg_roles WHERE rolname = :login"), {"login": login}).first()
+    for statement in (
+        *(("CREATE ROLE {login}",) if there is None else ()),
+        "GRANT {group} TO {login}",
+        "ALTER ROLE {login} LOGIN PASSWORD {verifier}",
+    ):
+        connection.exec_driver_sql(
+            sql.SQL(statement)
+            .format(login=sql.Identifier(login), group=sql.Identifier(group), verifier=sql.Literal(verifier.decode()))
+            .as_string(),
+        )
 
 
 def check(url: str) -> None:

@@ -14,6 +14,8 @@ RERESOLVE = "records.reresolve"
 INVITE = "invitations.send"
 PURGE = "records.purge"
 ERASE = "companies.erase"
+HEARD = "workers.heard"
+"""A worker rings itself, by a queue of its own, to know whether it still hears."""
 
 QUEUES = {
     APPLY: "intake",
@@ -22,7 +24,7 @@ QUEUES = {
     HEAR: "callbacks",
     **dict.fromkeys((SETTLE, RERESOLVE, INVITE, PURGE, ERASE), "maintenance"),
 }
-"""Every task and the queue that it waits in; a queue's name says who waits there."""
+"""Every task that is rung for by name and the queue that it waits in; a queue's name says who waits there."""
 
 
 class Bell(Protocol):

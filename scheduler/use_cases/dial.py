@@ -22,6 +22,7 @@ from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
 from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
+from scheduler.domain.company import ALARM
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import breaker, decisions
@@ -68,6 +69,14 @@ class Claims:
     try_again_at: datetime | None = None
 
 
+class ClaimInDoubt(DatabaseAway):
+    """The answer to the commit of a claim was lost: nobody knows whether these are claimed, and none may be sent."""
+
+    def __init__(self, claimed: Sequence[ToSend]) -> None:
+        super().__init__("the answer to a commit")
+        self.claimed = tuple(claimed)
+
+
 class Dial:
     """The steps of one dial against the database; each is one short transaction."""
 
@@ -90,15 +99,27 @@ class Dial:
     def claim(self, ids: Sequence[UUID]) -> Claims:
         """Claim those of `ids` that are due, free and have a place within the next second.
 
-        Raises DatabaseAway: then, whatever was committed, nobody dials; a lapsed lease is settled.
+        Raises DatabaseAway: then, whatever was committed, nobody dials. ClaimInDoubt says what may have been.
         """
         if not self._database.clock_is_right():
             return Claims(waiting=frozenset(ids))
+        claimed: list[ToSend] = []
+        try:
+            return self._claimed_from(ids, claimed)
+        except DatabaseAway as away:
+            if claimed:
+                raise ClaimInDoubt(claimed) from away
+            raise
+
+    def _claimed_from(self, ids: Sequence[UUID], claimed: list[ToSend]) -> Claims:
+        """`claimed` holds them as soon as they are written: whether they are committed is known when this returns."""
         started, now = monotonic(), self._now()
         with self._database.transaction() as stores:
             account = stores.carrier_accounts.lock(self._account_id)
             companies = stores.companies.lock_for_claim(stores.attempts.companies_of(ids))
             if account.paused or account.breaker.is_down or not companies:
+                return Claims()
+            if not self._is_the_database_that_it_was(stores, account, now):
                 return Claims()
             found = stores.attempts.lock_claimable(ids, now)
             passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in found], now)
@@ -123,7 +144,7 @@ class Dial:
                 now,
                 SEND_SPAN,
             )
-            claimed = self._claim(stores, claimable, allotment, now, started)
+            claimed += self._claim(stores, claimable, allotment, now, started)
         waiting = {each.attempt.id for each in claimable} - {each.attempt.id for each in claimed}
         return Claims(
             claimed=tuple(claimed),
@@ -131,6 +152,18 @@ class Dial:
             # Nobody tells when a row is let go: it is looked at again soon.
             try_again_at=None if passed_over else allotment.try_again_at,
         )
+
+    def _is_the_database_that_it_was(self, stores: Stores, account: CarrierAccount, now: datetime) -> bool:
+        """A backup or a standby may have forgotten calls that were placed: it dials only when somebody has looked."""
+        present = stores.carrier_accounts.database_now()
+        if account.claimed_on == present:
+            return True
+        if account.claimed_on is None:
+            stores.carrier_accounts.claims_on(account.id, present)
+            return True
+        stores.carrier_accounts.pause(f"{ALARM}DATABASE_CHANGED", now)
+        _log.error("this is another database than calls were claimed on; nothing is dialled", alarm="DATABASE_CHANGED")
+        return False
 
     def _without_waiting_commands(self, stores: Stores, claimable: list[Claimable]) -> list[Claimable]:
         # A second statement, after the locks: whoever accepts a command for one of these interviews either committed
@@ -270,7 +303,8 @@ class Dial:
         """The attempt as it is then; None when the record came too late, with what it found out."""
         interview = stores.interviews.lock(attempt.interview_id)
         mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-        if mine is None:
+        # The epoch alone would do for a claim whose commit was confirmed: of one in doubt it may be somebody else's.
+        if mine is None or mine.token != attempt.token:
             # The lease was settled, or the carrier called back first: that story goes on without us.
             _log.info("a record came too late", attempt_id=str(attempt.id), epoch=attempt.epoch)
             return None, self._compare(stores, attempt, events, now)
@@ -394,6 +428,12 @@ class Dialler:
         ids = list(self._hand)
         try:
             claims = await self._in_thread(lambda: self._dial.claim(ids))
+        except ClaimInDoubt as doubt:
+            _log.warning("nobody knows whether these were claimed; they are given back", count=len(doubt.claimed))
+            # The recorder reads each by its token, on another connection, until the database says which of them stand.
+            self._answers += [(claim.attempt, NeverTaken(cause="NOT_SENT")) for claim in doubt.claimed]
+            self._flush.set()
+            return _RETRY_CLAIM
         except DatabaseAway:
             _log.warning("nothing is claimed: the database is away")
             return _RETRY_CLAIM
@@ -405,19 +445,22 @@ class Dialler:
         for each in ids:
             if each not in claims.waiting:
                 self._hand.pop(each, None)
-        for claim in self._in_step(claims.claimed):
-            self._unsent[claim.attempt.id] = claim.lease_ends
-            self._set_alarm()
-            task = asyncio.create_task(self._call(claim))
-            calls.add(task)
-            task.add_done_callback(calls.discard)
-        if claims.claimed:
-            failpoint("dial.claimed")
+        self._begin(claims.claimed, calls)
         if not self._hand:
             return None
         if claims.try_again_at is not None:
             return max(0.01, (claims.try_again_at - self._now()).total_seconds())
         return _RETRY_CLAIM
+
+    def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
+        for claim in self._in_step(claimed):
+            self._unsent[claim.attempt.id] = claim.lease_ends
+            self._set_alarm()
+            task = asyncio.create_task(self._call(claim))
+            calls.add(task)
+            task.add_done_callback(calls.discard)
+        if claimed:
+            failpoint("dial.claimed")
 
     def _in_step(self, claimed: Sequence[ToSend]) -> list[ToSend]:
         """The same, as far apart from each other as before, however long the claim took.

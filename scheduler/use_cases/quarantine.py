@@ -20,7 +20,7 @@ class Quarantine:
         with self._database.transaction() as stores:
             return stores.inbox.quarantined()
 
-    def retry(self, command_id: UUID) -> None:
+    def again(self, command_id: UUID) -> None:
         """Have it applied again, judged as of when it was received; the clock rings for it within a sweep.
 
         Raises NotFound, DatabaseAway.

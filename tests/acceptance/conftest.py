@@ -145,11 +145,13 @@ class WholeSystem:
 
 
 @contextmanager
-def running_system(home: Path, settings: Settings | None = None, **variables: str) -> Iterator[WholeSystem]:
+def running_system(
+    home: Path, settings: Settings | None = None, *, say: Callable[[str], None] = print, **variables: str
+) -> Iterator[WholeSystem]:
     settings = settings or Settings(database_url=None, redis_url=None, twilio_account_sid="")
     offset = (STARTS_AT - datetime.now(UTC)).total_seconds()
     options = Options(home=home, clock_offset_s=offset, variables={**SCALED, **variables})
-    with System(options, settings, print) as system:
+    with System(options, settings, say) as system:
         yield WholeSystem(system, home, offset)
 
 

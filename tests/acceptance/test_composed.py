@@ -1,0 +1,225 @@
+"""What docker-compose.yml runs, run here without Docker: its commands, its variables, its health checks, in production.
+
+Only what a container brings is put in its place: the names of the two servers, and the ports.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+import requests
+
+from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
+from scheduler.persistence.database import Database, WrongRole
+from tests.compose import ROOT, composed, procfile
+from tests.conftest import wait_until
+from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
+from tests.test_deployment import FILLED
+
+NUMBER = "+421915320001"
+
+
+class Composition:
+    """The services as processes of this machine."""
+
+    def __init__(self, services: dict[str, Any], variables: dict[str, str], places: dict[str, str], logs: Path) -> None:
+        self._services = services
+        self._variables = variables
+        self._places = places
+        self._logs = logs
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def environment(self, name: str) -> dict[str, str]:
+        said = {variable: str(value) for variable, value in self._services[name].get("environment", {}).items()}
+        for usual, here in self._places.items():
+            said = {variable: value.replace(f"@{usual}/", f"@{here}/") for variable, value in said.items()}
+        shell = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOSTNAME": socket.gethostname()}
+        return {**shell, **said, **self._variables}
+
+    def run(self, name: str) -> int:
+        """The exit status of a service that ends."""
+        return self._shell(name, self._services[name]["command"][-1])
+
+    def start(self, name: str) -> None:
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                self._services[name]["command"], cwd=ROOT, env=self.environment(name), stdout=log, stderr=log
+            )
+
+    def is_healthy(self, name: str) -> bool:
+        kind, line = self._services[name]["healthcheck"]["test"]
+        assert kind == "CMD-SHELL"
+        return self._shell(name, line) == 0
+
+    def stop(self, name: str) -> int:
+        """Its exit status, within its own grace period after SIGTERM."""
+        process = self._running.pop(name)
+        process.send_signal(signal.SIGTERM)
+        return process.wait(int(self._services[name]["stop_grace_period"].removesuffix("s")))
+
+    @property
+    def secrets(self) -> set[str]:
+        """Every password that a service is told."""
+        return {secret for name, secret in FILLED.items() if secret.endswith("secret")} | {
+            FILLED["KEY_PEPPER"],
+            "an-operators-secret",
+            "a-mails-secret",
+        }
+
+    def logs(self) -> list[Path]:
+        """What the services and their health checks have said."""
+        return sorted(self._logs.glob("*.log"))
+
+    def kill(self) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+    def _shell(self, name: str, line: str) -> int:
+        with (self._logs / "once.log").open("ab") as log:
+            done = subprocess.run(
+                ["sh", "-c", line],
+                cwd=ROOT,
+                env=self.environment(name),
+                timeout=60,
+                check=False,
+                stdout=log,
+                stderr=log,
+            )
+        return done.returncode
+
+
+@pytest.fixture(scope="module")
+def carrier() -> Iterator[SimulatedCarrier]:
+    with a_carrier() as carrier:
+        yield carrier
+
+
+@pytest.fixture(scope="module")
+def composition(carrier: SimulatedCarrier, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
+    folder = tmp_path_factory.mktemp("composed")
+    ports = {"PORT": str(free_port()), "FLOWER_PORT": str(free_port()), "LISTEN_ON": "127.0.0.1"}
+    with ExitStack() as stack:
+        postgres, valkey = EmbeddedPostgres(folder), EmbeddedValkey(folder)
+        owner, doorbell = (urlsplit(stack.enter_context(server).url) for server in (postgres, valkey))
+        filled = FILLED | {
+            "POSTGRES_PASSWORD": str(owner.password),
+            "FLOWER_BASIC_AUTH": "operator:an-operators-secret",
+            "DEFAULT_CALLER_ID": "+421221020001",
+            "TWILIO_API_URL": carrier.url,
+            "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
+            "TWILIO_AUTH_TOKEN": f"{PRIMARY},{FILLED['TWILIO_AUTH_TOKEN']}",
+            "PUBLIC_URL": f"http://127.0.0.1:{ports['PORT']}",
+        }
+        whole = composed(filled)
+        with redis.Redis.from_url(valkey.url) as operator:
+            [user] = [line for line in whole["configs"]["users"]["content"].splitlines() if "duecall" in line]
+            operator.execute_command("ACL", "SETUSER", *user.split()[1:])
+        places = {"postgres:5432": f"127.0.0.1:{owner.port}", "valkey:6379": f"127.0.0.1:{doorbell.port}"}
+        made = Composition(whole["services"], ports, places, folder)
+        stack.callback(made.kill)
+        yield made
+
+
+@pytest.mark.timeout(590)
+def test_what_compose_runs_comes_up_healthy_calls_somebody_and_stops(
+    composition: Composition, carrier: SimulatedCarrier
+) -> None:
+    # As in the file: the schema and the logins first, and again at every later start.
+    assert composition.run("migrate") == 0
+    assert composition.run("migrate") == 0
+    who_works = composition.environment("dial")["DATABASE_URL"]
+    with psycopg.connect(composition.environment("api")["DATABASE_URL"]) as connection:
+        assert connection.execute("SELECT current_user").fetchall() == [("api",)]
+    with pytest.raises(WrongRole):
+        Database(who_works, bound=True).check_role()
+
+    names = list(procfile())
+    for name in names:
+        composition.start(name)
+    for name in names:
+        wait_until(lambda name=name: composition.is_healthy(name), seconds=200, says=f"{name} is healthy")  # type: ignore[misc]
+
+    place = f"http://127.0.0.1:{composition.environment('api')['PORT']}"
+    call_somebody(composition, place)
+    rung = wait_until(lambda: carrier.rings(NUMBER), seconds=60, says="the call rings")
+    assert len(rung) == 1
+    told = list(what_flower_and_metrics_tell(composition, place))
+
+    codes = {name: composition.stop(name) for name in names}
+    # uvicorn finishes what is in hand and then says by which signal it ended.
+    assert codes == {**dict.fromkeys(names, 0), "api": -signal.SIGTERM}
+    assert not any(composition.is_healthy(name) for name in names)
+    told += [log.read_text(encoding="utf-8") for log in composition.logs()]
+    assert len(told) > len(names)
+    for canary in (*composition.secrets, NUMBER.removeprefix("+"), "Canary", "Ferdinand"):
+        assert not any(canary in text for text in told), canary
+
+
+def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterator[str]:
+    """All that its API and pages show of workers, their settings included, to whoever has the password."""
+    variables = composition.environment("flower")
+    flower = f"http://127.0.0.1:{variables['FLOWER_PORT']}"
+    operator = tuple(variables["FLOWER_BASIC_AUTH"].split(":", 1))
+    with requests.Session() as session:
+        session.trust_env = False
+        assert session.get(f"{flower}/api/workers", timeout=20).status_code == 401
+        for path in ("/api/workers?refresh=1", "/api/tasks", "/workers", "/tasks", "/broker", "/metrics"):
+            answer = session.get(flower + path, auth=operator, timeout=60)  # type: ignore[arg-type]
+            assert answer.ok, path
+            yield answer.text
+        workers = session.get(f"{flower}/api/workers", auth=operator, timeout=60).json()  # type: ignore[arg-type]
+        assert workers
+        for name in workers:
+            yield session.get(f"{flower}/worker/{name}", auth=operator, timeout=60).text  # type: ignore[arg-type]
+        yield session.get(f"{place}/metrics", timeout=20).text
+        yield session.get(f"{place}/interviews", timeout=20).text
+
+
+def call_somebody(composition: Composition, place: str) -> None:
+    """As an operator and a platform do: a key by the command line, the rest by HTTP."""
+    variables = composition.environment("migrate") | {"KEY_PEPPER": composition.environment("api")["KEY_PEPPER"]}
+    variables["DATABASE_URL"] = variables["DATABASE_WORKER_URL"]
+    made = subprocess.run(
+        [sys.executable, "-m", "scheduler", "keys", "create", "--ats", "Acme ATS", "--json"],
+        env=variables,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    with requests.Session() as session:
+        session.trust_env = False
+        session.headers["Authorization"] = f"Bearer {json.loads(made.stdout)['key']}"
+
+        def sent(path: str, body: dict[str, Any]) -> Any:
+            answer = session.post(f"{place}{path}", json=body, timeout=40)
+            assert answer.ok, answer.text
+            return answer.json()["data"]
+
+        always = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "00:00", "end": "24:00"}]
+        company = sent("/company", {"name": "Acme", "settings": {"callTimeIntervals": always}})
+        mine = f"?companyId={company['id']}"
+        [number] = session.get(f"{place}/phone-numbers{mine}", timeout=40).json()["data"]["items"]
+        agent = {"name": "Screening", "type": "PHONE", "focus": "GENERIC", "language": "SK", "duration": 15}
+        candidate = {
+            "firstName": "Ferdinand",
+            "lastName": "Canary",
+            "phoneNumber": NUMBER,
+            "gdprExpiryDate": "2099-01-01",
+        }
+        sent(
+            f"/interviews{mine}",
+            {"agent": {**agent, "companyPhoneNumberId": number["id"]}, "candidate": candidate},
+        )

@@ -1,0 +1,189 @@
+"""The image, the compose file and the Procfile run the same processes, and bring nothing weak into production."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from scheduler import embedded
+from scheduler.settings import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, Settings
+from tests.compose import ROOT, Missing, composed, procfile, variables_of_compose
+
+SERVERS = {"postgres", "valkey"}
+ONCE = {"migrate"}
+OF_THE_SHELL = {"LISTEN_ON", "PORT", "FLOWER_PORT"}
+"""What the Procfile's lines themselves ask for."""
+OF_THE_OWNER = {"DATABASE_OWNER_URL", "POSTGRES_PASSWORD"}
+DRAIN_S = 15
+
+FILLED = {
+    "POSTGRES_PASSWORD": "an-owners-secret",
+    "API_PASSWORD": "an-apis-secret",
+    "WORKER_PASSWORD": "a-workers-secret",
+    "REDIS_PASSWORD": "a-doorbells-secret",
+    "KEY_PEPPER": "a-pepper-of-production",
+    "FLOWER_BASIC_AUTH": "operator:a-flowers-secret",
+    "PUBLIC_URL": "https://duecall.example.com",
+    "TWILIO_ACCOUNT_SID": "AC" + "1" * 32,
+    "TWILIO_AUTH_TOKEN": "a-carriers-secret",
+    "TWILIO_VOICE_URL": "https://voice.example.com/twiml",
+    "SMTP_URL": "smtp://user:a-mails-secret@mail.example.com:587",
+    "MAIL_FROM": "Duecall <mail@example.com>",
+    "APP_URL": "https://app.example.com",
+}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = composed(FILLED)["services"]
+    return found
+
+
+def test_compose_runs_the_procfiles_processes_and_no_others(services: dict[str, Any]) -> None:
+    assert set(services) == set(procfile()) | SERVERS | ONCE
+
+
+@pytest.mark.parametrize("name", list(procfile()))
+def test_a_service_runs_the_procfiles_line_word_for_word(services: dict[str, Any], name: str) -> None:
+    shell, flag, line = services[name]["command"]
+    assert (shell, flag) == ("sh", "-c")
+    assert line == f"exec {procfile()[name]}"  # a shell in between would keep SIGTERM to itself
+
+
+def test_the_image_runs_the_api_unless_it_is_told_otherwise(services: dict[str, Any]) -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    [command] = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
+    [health] = re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", text, re.MULTILINE)
+    assert json.loads(command) == services["api"]["command"]
+    assert json.loads(health)[-1] == services["api"]["healthcheck"]["test"][-1]
+
+
+def test_the_image_is_made_of_the_hashed_lock_and_nobody_in_it_is_root_or_can_build() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    build, last = (part for part in re.split(r"^FROM ", text, flags=re.MULTILINE)[1:])
+    assert "--require-hashes -r requirements.lock" in build
+    assert all(
+        "--no-index" in line or "--require-hashes" in line for line in build.splitlines() if "pip install" in line
+    )
+    assert re.search(r"^USER [1-9]\d*$", last, re.MULTILINE)
+    assert "pip install" not in last
+    assert "apt-get" not in text
+    assert "-slim" in build.splitlines()[0]
+    assert "-slim" in last.splitlines()[0]
+    copied = {word for line in build.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]}
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert copied == {word.removeprefix("!") for word in ignored if word.startswith("!")}
+    assert all((ROOT / word).exists() for word in copied)
+
+
+@pytest.mark.parametrize("name", list(procfile()))
+def test_every_variable_of_a_service_is_a_setting(services: dict[str, Any], name: str) -> None:
+    said = set(services[name]["environment"])
+    assert said <= {field.upper() for field in Settings.model_fields} | OF_THE_SHELL
+
+
+@pytest.mark.parametrize("name", list(procfile()))
+def test_what_a_service_is_told_is_good_enough_for_production(
+    services: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for variable, value in services[name]["environment"].items():
+        monkeypatch.setenv(variable, str(value))
+    assert Settings().is_production
+
+
+@pytest.mark.parametrize("name", [name for name, must in variables_of_compose().items() if must])
+def test_nothing_starts_without_a_secret_or_an_address_and_none_has_a_default(name: str) -> None:
+    with pytest.raises(Missing, match=name):
+        composed(FILLED | {name: ""})
+
+
+def test_only_what_may_be_unset_has_a_default_and_it_is_empty() -> None:
+    assert {name for name, must in variables_of_compose().items() if not must} == {
+        "DEFAULT_CALLER_ID",
+        "TWILIO_API_URL",
+        "TWILIO_CPS",
+        "TWILIO_MAX_CALLS",
+    }
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert not re.findall(r"(?<!\$)\$\{\w+:-[^}]", text)
+    assert not any(weak in text for weak in (DEVELOPMENT_PEPPER, DEVELOPMENT_FLOWER_AUTH, "duecall:duecall"))
+
+
+def test_the_example_of_env_names_what_compose_asks_for_and_holds_no_secret() -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+    named = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert set(named) == set(variables_of_compose())
+    assert not any(named.values())
+    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+
+
+def test_nobody_but_who_migrates_knows_the_owners_password(services: dict[str, Any]) -> None:
+    for name in procfile():
+        assert FILLED["POSTGRES_PASSWORD"] not in yaml.safe_dump(services[name]), name
+    assert FILLED["WORKER_PASSWORD"] not in yaml.safe_dump(services["api"])
+    for name in set(procfile()) - {"api"}:
+        assert FILLED["API_PASSWORD"] not in yaml.safe_dump(services[name]), name
+
+
+def test_ports_are_on_loopback_alone(services: dict[str, Any]) -> None:
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(ports) == {"api", "flower"} | SERVERS
+    assert all(port.startswith("127.0.0.1:") for each in ports.values() for port in each)
+
+
+@pytest.mark.parametrize("name", list(procfile()))
+def test_a_process_comes_after_the_schema_and_comes_back_when_it_ends(services: dict[str, Any], name: str) -> None:
+    service = services[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["depends_on"] == {
+        "migrate": {"condition": "service_completed_successfully"},
+        "postgres": {"condition": "service_healthy"},
+        "valkey": {"condition": "service_healthy"},
+    }
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert services["migrate"]["restart"] == "no"
+
+
+@pytest.mark.parametrize("name", list(procfile()))
+def test_who_is_told_to_stop_has_time_to_finish(services: dict[str, Any], name: str) -> None:
+    seconds = int(services[name]["stop_grace_period"].removesuffix("s"))
+    assert seconds >= (10 if name == "flower" else DRAIN_S + 10)
+
+
+@pytest.mark.parametrize("name", list(procfile()))
+def test_a_process_may_do_no_more_than_it_must(services: dict[str, Any], name: str) -> None:
+    service = services[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "user" not in service  # the image's own, who is not root
+
+
+def test_the_servers_are_set_as_the_private_ones_are(services: dict[str, Any]) -> None:
+    said = [each for each in services["postgres"]["command"] if each != "-c"][1:]
+    ours = embedded._POSTGRES_SETTINGS
+    own_affairs = {"listen_addresses", "unix_socket_directories", "log_timezone", "log_checkpoints"}
+    assert dict(each.split("=", 1) for each in said) == {
+        name: value for name, value in ours.items() if name not in own_affairs
+    }
+    flags = services["valkey"]["command"][1:]
+    said_to_valkey = dict(zip((each.removeprefix("--") for each in flags[::2]), flags[1::2], strict=True))
+    kept = ("appendonly", "appendfsync", "maxmemory-policy")
+    assert {name: said_to_valkey[name] for name in kept} == {name: embedded._VALKEY_SETTINGS[name] for name in kept}
+
+
+def test_redis_lets_in_whom_the_readme_lets_in(services: dict[str, Any]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [rights] = re.findall(r"^ACL SETUSER duecall-processes on >\S+ (.*)$", readme, re.MULTILINE)
+    users = composed(FILLED)["configs"]["users"]["content"].splitlines()
+    assert users == ["user default off", f"user duecall-processes on >{FILLED['REDIS_PASSWORD']} {rights}"]
+    assert {"source": "users", "target": "/users.acl"} in services["valkey"]["configs"]
+    assert services["valkey"]["command"][-2:] == ["--aclfile", "/users.acl"]
+
+
+def test_no_line_of_deployment_names_a_machine_or_an_index() -> None:
+    for name in ("Dockerfile", "docker-compose.yml", ".dockerignore", ".env.example"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert not re.search(r"--index-url|--extra-index|--trusted-host|https?://(?!127\.0\.0\.1)", text), name
