@@ -30,6 +30,9 @@ check: $(VENV)/dev ## format, lint, types, import contracts, migration drift: wo
 guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
 	@$(PY) -m tests.crash.guards
 
+crash: $(VENV)/dev ## kill -9 at each of the failpoints, however the carrier behaves, and through real workers; a line a cell
+	@DUECALL_CRASHES=all $(PY) -m pytest tests/crash/test_crash_matrix.py tests/crash/test_real_workers.py
+
 google: ## Google's own libphonenumber from Debian, as root: CI compares our zones with it, a laptop need not
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless > /dev/null
@@ -69,4 +72,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check guards google proof bench format lock clean
+.PHONY: help demo up test check guards crash google proof bench format lock clean
