@@ -35,6 +35,9 @@ openapi: $(VENV)/dev ## write docs/openapi.json, the document of the API as part
 guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
 	@$(PY) -m tests.crash.guards
 
+crash: $(VENV)/dev ## kill -9 at each of the failpoints, however the carrier behaves, and through real workers; a line a cell
+	@DUECALL_CRASHES=all $(PY) -m pytest tests/crash/test_crash_matrix.py tests/crash/test_real_workers.py
+
 google: ## Google's own libphonenumber from Debian, as root: CI compares our zones with it, a laptop need not
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless > /dev/null
@@ -75,4 +78,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check openapi guards google proof bench format lock clean
+.PHONY: help demo up test check openapi guards crash google proof bench format lock clean

@@ -73,6 +73,7 @@ class Workshop:
 def doors(settings: Settings, bell: Bell) -> Doors:
     """The use cases of an API process. Raises MissingSetting."""
     now = clock(settings.duecall_clock_offset_s)
+    failpoints.arm(settings.duecall_failpoint)
     # Elsewhere one role may do for all; the walls stand where it is bound by them.
     database = Database(settings.database("api"), bound=True if settings.is_production else None)
     policy = settings.policy

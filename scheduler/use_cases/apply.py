@@ -49,6 +49,7 @@ from scheduler.domain.refusals import (
     TooManyJobs,
 )
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
+from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import etags, interviews, job_choice, scheduling
 from scheduler.lifecycle.metadata import merged
@@ -129,12 +130,14 @@ class Apply:
                 command = stores.inbox.lock_next(command_id)
                 if command is None:
                     return
+                failpoint("apply.locking")
                 self._apply(_Turn(stores=stores, command=command, now=self._now()))
         except DatabaseAway:
             raise
         except Exception:
             self._count_failure(command_id)
             raise
+        failpoint("apply.applied")
         self._bell.answered(command_id)
 
     def _apply(self, turn: _Turn) -> None:
@@ -143,9 +146,11 @@ class Apply:
         try:
             with turn.stores.connection.begin_nested():
                 interview_id, answer = self._do(turn)
+                failpoint("apply.doing")
         except Refused as refused:
             answer = Answer(refusal=refusal_of(refused))
         turn.stores.inbox.answer(turn.command.id, answer, interview_id, turn.now)
+        failpoint("apply.answering")
         if interview_id is not None and turn.stores.attempts.release_anew(interview_id):
             # While the command waited a dialler could not claim it, and let its hint go.
             turn.stores.notify_due()
@@ -421,6 +426,7 @@ class Apply:
         if attempt.state is AttemptState.PENDING:
             cancelled = Cancelled(reason=Reason.CANCELLED_BY_USER)
             attempt = turn.stores.attempts.save(attempt, cancelled, turn.actor, turn.now)
+            failpoint("cancel.cancelling")
         turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
 
 

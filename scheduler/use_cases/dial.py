@@ -194,6 +194,7 @@ class Dial:
             stores.companies.take_slots(
                 {company_id: pace.next_slot_at for company_id, pace in allotment.companies.items()}
             )
+            failpoint("dial.claiming")
         return claimed
 
     def last_look(self, attempt: Attempt) -> CallOrder | None:
@@ -238,6 +239,8 @@ class Dial:
     def _give_back(self, attempt: Attempt, events: Sequence[Event], now: datetime) -> None:
         with self._database.transaction() as stores:
             self._write(stores, attempt, events, now)
+            failpoint("dial.deferring")
+        failpoint("dial.deferred")
 
     def record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
         """Write what the POSTs brought, each where its claim still stands. Raises DatabaseAway: nothing is written.
@@ -255,6 +258,8 @@ class Dial:
                 ends = written is not None and written.hang_up is not None
                 if isinstance(answer, Accepted) and (ends or _wants_its_end(events)):
                     to_cancel.append(answer.call_sid)
+            failpoint("dial.recording")
+        failpoint("dial.recorded")
         for alarmed in alarms:
             self._consequences.sound(alarmed)
         for attempt, answer in answers:
@@ -571,7 +576,7 @@ class Dialler:
             group = groups.pop(0)
             try:
                 to_cancel = await self._in_thread(lambda group=group: self._dial.record(group))  # type: ignore[misc]
-                failpoint("dial.recorded")
+                failpoint("dial.judged")
                 self._unjudged.difference_update(attempt.id for attempt, _ in group)
                 self._cancel_at_the_carrier(to_cancel)
             except DatabaseAway:

@@ -71,3 +71,4 @@ class Erase:
         if attempt.state is AttemptState.PENDING:
             event = Cancelled(reason=Reason.COMPANY_DELETED)
         self._consequences.take_in(stores, interview, attempt, [event], _ACTOR, now)
+        failpoint("erase.stopping")

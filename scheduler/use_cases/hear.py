@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from scheduler.carriers.interface import CarrierCallbacks, NotACallback
 from scheduler.clock import Now
+from scheduler.failpoints import failpoint
 from scheduler.hashing import fingerprint
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import AskTheCarrier
@@ -46,7 +47,10 @@ class Hear:
                 return  # nobody's: answered, so that the carrier stops, and kept nowhere
             if not stores.carrier_events.add(event, seen):
                 return
+            failpoint("hear.storing")
+        failpoint("hear.stored")
         self._bell.ring(tasks.HEAR, [event.id])
+        failpoint("hear.rung")
 
     def event(self, event_id: UUID) -> None:
         """Hear a stored callback, if nobody has yet. Raises DatabaseAway, and whatever kept it from being heard.
@@ -70,12 +74,14 @@ class Hear:
                     return
                 asks = self._hear(stores, event, now)
                 stores.carrier_events.heard(event_id, now)
+                failpoint("hear.hearing")
         except Alarmed as alarmed:
             # In this order of locks: the company before all others.
             with self._database.transaction() as stores:
                 self._consequences.sound_in(stores, alarmed, now)
                 stores.carrier_events.heard(event_id, now)
             return
+        failpoint("hear.heard")
         if asks:
             self._bell.ring(tasks.SETTLE)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from scheduler.domain.command import CommandKind
 from scheduler.domain.key import Key
 from scheduler.domain.refusals import InvalidFields, InvalidRequest, Refused
+from scheduler.failpoints import failpoint
 from scheduler.hashing import fingerprint
 from scheduler.logs import log
 from scheduler.use_cases.keys import Keys, must_have
@@ -40,10 +41,12 @@ class Messages:
         try:
             refuse_any(_unaddressed(message))
             key = self._keys.of_id(UUID(message["apiKeyId"]))
+            failpoint("message.authorised")
             self._take(key, CommandKind(message["kind"]), message["idempotencyKey"], message["body"])
         except Refused as refused:
             key_id = None if key is None else str(key.principal.key_id)
             _log.warning("a message was refused", error=refused.code, reason=refused.message, key_id=key_id)
+        failpoint("message.taken")
 
     def _take(self, key: Key, kind: CommandKind, idempotency_key: str, body: Any) -> None:  # noqa: ANN401 - JSON
         must_have(key.principal, [_SCOPES.get(kind, _USUAL_SCOPE)])

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.clock import Now
+from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import RELEASE_SPAN, Policy
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import Database, Stores
@@ -36,6 +37,7 @@ class Release:
         with self._database.transaction() as stores:
             account = stores.carrier_accounts.get(self._account_id)
             ids = self._release(stores, account, now)
+            failpoint("release.releasing")
         if account.breaker.is_to_be_asked(now):
             self.silent()  # who settles asks the carrier, too
         self._ring(tasks.DIAL, ids)
@@ -65,6 +67,7 @@ class Release:
             events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _AT_MOST)
             reresolve = stores.reresolutions.ring_waiting(now - _UNANSWERED_FOR, now)
             erasures = stores.erasures.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
+            failpoint("release.reminding")
         self._ring(tasks.APPLY, commands)
         self._ring(tasks.HEAR, events)
         if reresolve:
@@ -85,4 +88,6 @@ class Release:
 
     def _ring(self, task: str, ids: Sequence[UUID]) -> None:
         for start in range(0, len(ids), _IDS_A_RING):
+            failpoint("release.released")
             self._bell.ring(task, ids[start : start + _IDS_A_RING])
+            failpoint("release.rung")

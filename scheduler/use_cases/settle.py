@@ -9,6 +9,7 @@ from scheduler.carriers.interface import CarrierAway, CarrierDesk, CarrierUnavai
 from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, ListedCall
+from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, Policy
@@ -95,8 +96,11 @@ class Settle:
         with self._database.transaction() as stores:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-            if locked is not None and stores.attempts.is_to_expire(locked.id, now):
-                self._consequences.take_in(stores, interview, locked, [Expired()], _ACTOR, now)
+            if locked is None or not stores.attempts.is_to_expire(locked.id, now):
+                return
+            self._consequences.take_in(stores, interview, locked, [Expired()], _ACTOR, now)
+            failpoint("settle.expiring")
+        failpoint("settle.expired")
 
     def _notice_silence(self) -> None:
         now = self._now()
@@ -111,9 +115,12 @@ class Settle:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
             event = decisions.on_silence(locked, now) if locked is not None else None
-            if locked is not None and event is not None:
-                self._consequences.take_in(stores, interview, locked, [event], _ACTOR, now)
-                _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
+            if locked is None or event is None:
+                return
+            self._consequences.take_in(stores, interview, locked, [event], _ACTOR, now)
+            _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
+            failpoint("settle.lapsing")
+        failpoint("settle.lapsed")
 
     # ---- a carrier that is down
 
@@ -129,8 +136,10 @@ class Settle:
                 return
             asked = breaker.while_asked(before, now)
             stores.carrier_accounts.set_breaker(self._account_id, asked, now)
+        failpoint("settle.probe_begun")
         try:
             self._desk.probe()
+            failpoint("settle.probe_answered")
         except CarrierUnavailable as error:
             this.carrier_is_away = isinstance(error, CarrierAway)
             _log.error(
@@ -145,6 +154,7 @@ class Settle:
                 return  # somebody else asked after us
             stores.carrier_accounts.set_breaker(self._account_id, breaker.after_answer(before, now), now)
             stores.notify_due()
+        failpoint("settle.on_trial")
         _log.info("the carrier answers again; one call is tried")
 
     # ---- calls that must not be
@@ -181,6 +191,7 @@ class Settle:
             looks = self._take_looks()
             if not looks:
                 return
+            failpoint("settle.taken")
             for attempt in looks:
                 if not this.is_over:
                     self._try(lambda attempt: self._look(attempt, this), attempt)
@@ -202,6 +213,7 @@ class Settle:
         try:
             self._end_at_the_carrier(attempt)
             heard = self._ask(attempt)
+            failpoint("settle.asked")
         except CarrierUnavailable as error:
             this.carrier_is_away = isinstance(error, CarrierAway)
             _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
@@ -219,6 +231,7 @@ class Settle:
             self._desk.hang_up(attempt.call_sid)
         else:
             self._desk.cancel(attempt.call_sid)
+        failpoint("cancel.hung_up")
 
     def _ask(self, attempt: Attempt) -> CallNews | ProofMissing | Alarm | None:
         if attempt.phase is not Phase.UNKNOWN:
@@ -256,6 +269,7 @@ class Settle:
             match heard:
                 case ProofMissing():
                     self._consequences.take_in(stores, interview, attempt, [heard], _ACTOR, now)
+                    failpoint("settle.failing")
                     _log.error(
                         "nothing proves whether it rang; a person decides",
                         alarm="OUTCOME_UNKNOWN",
@@ -264,6 +278,8 @@ class Settle:
                 case CallNews():
                     attempt = stores.attempts.lock(attempt_id)
                     self._consequences.hear(stores, interview, attempt, heard, _ACTOR, now)
+                    failpoint("settle.proving")
+        failpoint("settle.settled")
 
     def _sound(self, alarmed: Alarmed) -> None:
         """In this order of locks: the company before its attempts."""

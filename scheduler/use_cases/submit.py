@@ -26,6 +26,7 @@ from scheduler.domain.refusals import (
     NotFound,
     Refused,
 )
+from scheduler.failpoints import failpoint
 from scheduler.lifecycle import decisions
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.json_forms import request_as_json
@@ -92,11 +93,14 @@ class Submit:
                 answer=None if refused is None else Answer(refusal=refusal_of(refused)),
             )
             accepted = _accept(stores, command)
+            failpoint("submit.accepting")
             if monotonic() - started > _ACCEPTS_WITHIN_S:
                 # Whoever asked has been told 503 by now; what nobody knows of must not be done later.
                 raise DatabaseAway("TOO_SLOW")
+        failpoint("submit.accepted")
         if accepted.command.applied_at is None:
             self._bell.ring(tasks.APPLY, [accepted.command.id])
+        failpoint("submit.rung")
         return accepted
 
     def refuse(

@@ -15,6 +15,7 @@ from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.record import Record
 from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, Forbidden, Refused
+from scheduler.failpoints import failpoint
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_forms import record_as_json, record_from_json
 from scheduler.use_cases.submit import first_with_its_key, reached_company
@@ -87,6 +88,7 @@ class Writes:
                     if command.company_id is not None and not stores.companies.hold(command.company_id):
                         raise AccessDenied
                     record = write(stores, company_id, now)
+                    failpoint("write.writing")
             except _NEVER_KEPT:
                 raise
             except Refused as refused:
@@ -97,7 +99,9 @@ class Writes:
                 answer = Answer(snapshot=None if record is None else record_as_json(record))
             if command.idempotency_key is not None:
                 stores.inbox.answer(command.id, answer, None, now)
-            return written
+            failpoint("write.answering")
+        failpoint("write.written")
+        return written
 
 
 def of_company(principal: Principal, company_id: UUID | None) -> Callable[[Stores], UUID]:

@@ -11,7 +11,7 @@ from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from tests.builders import Clerk, House, KeptBell, a_house, a_placed_attempt, of_company
 from tests.conftest import real_now, seed
-from tests.crash import erase_process
+from tests.crash import step_process
 from tests.crash.canaries import CANARIES, counts, fill, in_dump, tables
 from tests.crash.works import ended, nursery
 from tests.servers import ACCOUNT_SID, PRIMARY
@@ -43,7 +43,7 @@ def erasing(postgres_url: str, house: House) -> Erasing:
 
     def start(batch: int = 3, **settings: str) -> Any:
         process = nursery.Process(
-            target=erase_process.run, args=(environment | settings, house.company_id, batch), daemon=True
+            target=step_process.run, args=(environment | settings, "erase", house.company_id, batch), daemon=True
         )
         process.start()
         return process

@@ -1,15 +1,18 @@
-"""All that goes on around the dial processes of the crash tests: carrier, callbacks, hearing, settling."""
+"""All that goes on around the processes that crash: carrier, callbacks, workers, clock, a dialler, settling."""
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -22,12 +25,17 @@ from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.settings import Settings
 from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.consequences import Consequences
+from scheduler.use_cases.erase import Erase
 from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.records import Records
+from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.builders import ALWAYS, House, a_house
 from tests.conftest import real_now, seed, wait_until
-from tests.crash import dial_process
+from tests.crash import dial_process, step_process
+from tests.races.processes import dial_as_told
 from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_door, address_of, serving
 
 PEPPER = "a pepper for tests"
@@ -42,25 +50,60 @@ TIMES = {
     "LINE_GAP_S": "1",
 }
 """The protocol's times, scaled down together; `Policy` refuses an order among them that would not be safe."""
+LONGER = {"DIAL_LEASE_S": "5", "SETTLE_S": "8", "CARRIER_TOTAL_TIMEOUT_S": "1.5"}
+"""Where many are at work at once: a dialler that is not given the machine for a whole lease ends itself."""
+
+_AT_ANY_TIME = nullcontext()
+CALLBACK, CLOCK = "callback", "clock"
+"""What the works do besides the tasks."""
 
 # A clean process that has read the modules once: each process here is a fork of it, made in milliseconds.
 nursery = multiprocessing.get_context("forkserver")
-nursery.set_forkserver_preload(["tests.crash.dial_process", "tests.crash.erase_process"])
+nursery.set_forkserver_preload(["tests.crash.dial_process", "tests.crash.step_process", "tests.races.processes"])
 
 
 @dataclass
 class QueueBell:
     """Rings in a queue of this process; a ring is a hint, as over Redis."""
 
-    heard: SimpleQueue[UUID] = field(default_factory=SimpleQueue)
+    rung: SimpleQueue[tuple[str, UUID]] = field(default_factory=SimpleQueue)
 
     def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
-        if task == tasks.HEAR:
-            for each in ids:
-                self.heard.put(each)
+        for each in ids:
+            self.rung.put((task, each))
 
     def answered(self, command_id: UUID) -> None:
         """Nobody waits."""
+
+
+class Dialler:
+    """A dial worker with a pipe for a broker; it is started with the first hint, and again when it has ended."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
+        self._process: ForkServerProcess | None = None
+        self._pipe, _ = nursery.Pipe()
+        self.deaths = 0
+
+    def hand(self, attempt_id: UUID) -> None:
+        if self._process is not None and has_ended(self._process):
+            self.deaths += 1
+            self._process = None
+        if self._process is None:
+            self._start()
+        self._pipe.send((0.0, (attempt_id,)))
+
+    def _start(self) -> None:
+        self._pipe, theirs = nursery.Pipe()
+        self._process = nursery.Process(target=dial_as_told, args=(self._environment, theirs), daemon=True)
+        begun(self._process)
+
+    def stop(self) -> None:
+        """When it has recorded what it has sent. The next hint starts another one."""
+        if self._process is not None and not has_ended(self._process):
+            self._pipe.send(None)
+            ended(self._process, within_s=60)
+            self._process = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +111,20 @@ class Works:
     house: House
     carrier: SimulatedCarrier
     environment: dict[str, str]
+    dialler: "Dialler"
+    """Of the works themselves; idle where nobody rings for what is due."""
+    turns: dict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    """One a step: whoever does it has its lock."""
+    received: list[tuple[Any, ...]] = field(default_factory=list)
+    """Token, path, form and signature of every callback, in the order of their arrival."""
+
+    @contextmanager
+    def leave(self, *steps: str) -> Iterator[None]:
+        """Meanwhile these steps are done by a test's own processes, and by nobody else. What is due then, waits."""
+        with ExitStack() as stack:
+            for step in steps:
+                stack.enter_context(self.turns[step])
+            yield
 
     def dialling(self, ids: Sequence[UUID], **settings: str) -> ForkServerProcess:
         """A dial process with these ids in its hand."""
@@ -75,19 +132,43 @@ class Works:
         process = nursery.Process(
             target=dial_process.run, args=(self.environment | settings, list(ids), can_be_told), daemon=True
         )
-        process.start()
-        assert can_be_told.wait(20)
+        begun(process)
+        assert can_be_told.wait(60)
         return process
+
+    def doing(self, step: str, *words: Any, **settings: str) -> ForkServerProcess:
+        """A process that does this step and ends."""
+        process = nursery.Process(
+            target=step_process.run, args=(self.environment | settings, step, *words), daemon=True
+        )
+        return begun(process)
 
     def requests(self, to: str) -> list[dict[str, Any]]:
         return self.carrier.requests(to)
 
 
+_one_thread = Lock()
+"""Whoever starts a process looks at all that were started before; two that look at one at once read its end twice."""
+
+
+def begun(process: ForkServerProcess) -> ForkServerProcess:
+    with _one_thread:
+        process.start()
+    return process
+
+
+def has_ended(process: ForkServerProcess) -> bool:
+    with _one_thread:
+        return process.exitcode is not None
+
+
 def ended(process: ForkServerProcess, *, within_s: float = 20.0) -> int:
     """The exit code of a process that ends by itself; negative: the signal that ended it."""
-    process.join(within_s)
-    assert process.exitcode is not None, f"process {process.pid} has not ended in {within_s} s"
-    return process.exitcode
+    wait([process.sentinel], within_s)
+    with _one_thread:
+        code = process.exitcode
+    assert code is not None, f"process {process.pid} has not ended in {within_s} s"
+    return code
 
 
 def stopped(*processes: ForkServerProcess) -> list[int]:
@@ -104,10 +185,30 @@ def killed(process: ForkServerProcess) -> int:
 
 @contextmanager
 def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Iterator[Works]:
-    """A company at work on the machine's clock: everything but the dialling."""
+    """A company at work on the machine's clock: hearing and settling. Nobody applies, releases or dials."""
+    with a_carrier() as carrier, _at_work(postgres_url, carrier, settings, settling=settling) as works:
+        yield works
+
+
+@contextmanager
+def all_working(postgres_url: str, carrier: SimulatedCarrier, company: Mapping[str, Any]) -> Iterator[Works]:
+    """The same with everybody: workers for every hint, a clock, a dialler of its own. `company` are its settings."""
+    with _at_work(postgres_url, carrier, LONGER, everything=True, company=company) as works:
+        yield works
+
+
+@contextmanager
+def _at_work(
+    postgres_url: str,
+    carrier: SimulatedCarrier,
+    settings: Mapping[str, str],
+    *,
+    settling: bool = True,
+    everything: bool = False,
+    company: Mapping[str, Any] | None = None,
+) -> Iterator[Works]:
     door = a_door()
     with ExitStack() as stack:
-        carrier = stack.enter_context(a_carrier())
         environment = {
             **TIMES,
             "DATABASE_URL": postgres_url,
@@ -127,52 +228,76 @@ def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Ite
         database = Database(postgres_url, pool_size=16)
         stack.callback(database.close)
         account = carrier.account(public_url=address_of(door))
-        bell = QueueBell()
-        consequences = Consequences(database, Hasher(PEPPER), policy, real_now)
+        hasher, bell = Hasher(PEPPER), QueueBell()
+        consequences = Consequences(database, hasher, policy, real_now)
         hear = Hear(database, bell, TwilioCallbacks(account), consequences, real_now)
-        stack.enter_context(serving(_callbacks(hear), door))
-        stack.enter_context(_repeated(lambda: _hear_one(hear, bell), pause_s=0))
         house = a_house(
             database,
-            seed(database, real_now(), intervals=ALWAYS),
-            Hasher(PEPPER),
+            seed(database, real_now(), intervals=ALWAYS, **(company or {})),
+            hasher,
             real_now,
             policy=policy,
             account_sid=ACCOUNT_SID,
             calls_per_second=float(environment["TWILIO_CPS"]),
         )
+        works = Works(house=house, carrier=carrier, environment=environment, dialler=Dialler(environment))
+        verbs: dict[str, Callable[[UUID], None]] = {tasks.HEAR: hear.event}
         settle = Settle(database, TwilioDesk(account, policy), house.account_id, consequences, policy, real_now)
+        release = Release(database, bell, house.account_id, policy, real_now)
+        records = Records(database, hasher, consequences, policy, real_now)
+
+        def look() -> None:
+            release.due()
+            release.unanswered()
+            records.reresolve()
+
+        if everything:
+            stack.callback(works.dialler.stop)
+            verbs |= {
+                tasks.APPLY: Apply(database, bell, hasher, consequences, policy, real_now).command,
+                tasks.DIAL: works.dialler.hand,
+                tasks.ERASE: Erase(database, bell, consequences, real_now).company,
+            }
+
+        def store(*received: Any) -> None:
+            works.received.append(received)
+            with works.turns[CALLBACK]:
+                hear.callback(*received)
+
+        stack.enter_context(serving(_callbacks(store), door))
+        stack.enter_context(_repeated(lambda: _do_one(bell, verbs, works), pause_s=0))
+        if everything:
+            stack.enter_context(_repeated(look, pause_s=0.4, turn=works.turns[CLOCK]))
         if settling:
-            stack.enter_context(_repeated(settle.round, pause_s=0.25))
-        yield Works(house=house, carrier=carrier, environment=environment)
+            stack.enter_context(_repeated(settle.round, pause_s=0.4, turn=works.turns[tasks.SETTLE]))
+        yield works
 
 
 @contextmanager
-def without_a_breaker(house: House) -> Iterator[None]:
-    """What goes wrong with one call here stops no other: each is a world of its own."""
-    house.change(
+def without_a_breaker(change: Callable[[str], None]) -> Iterator[None]:
+    """What goes wrong with one call here stops no other: each is a world of its own. `change` executes a statement."""
+    change(
         "CREATE FUNCTION keep_closed() RETURNS trigger LANGUAGE plpgsql AS $$"
         " BEGIN NEW.failures := 0; NEW.down_until := NULL; RETURN NEW; END $$"
     )
-    house.change(
-        "CREATE TRIGGER keep_closed BEFORE UPDATE ON carrier_accounts FOR EACH ROW EXECUTE FUNCTION keep_closed()"
-    )
+    change("CREATE TRIGGER keep_closed BEFORE UPDATE ON carrier_accounts FOR EACH ROW EXECUTE FUNCTION keep_closed()")
     try:
         yield
     finally:
-        house.change("DROP TRIGGER keep_closed ON carrier_accounts")
-        house.change("DROP FUNCTION keep_closed")
+        change("DROP TRIGGER keep_closed ON carrier_accounts")
+        change("DROP FUNCTION keep_closed")
 
 
-def _hear_one(hear: Hear, bell: QueueBell) -> None:
+def _do_one(bell: QueueBell, verbs: Mapping[str, Callable[[UUID], None]], works: Works) -> None:
     try:
-        event_id = bell.heard.get(timeout=0.1)
+        task, each = bell.rung.get(timeout=0.1)
     except Empty:
         return
-    hear.event(event_id)
+    with works.turns[task]:
+        verbs[task](each)
 
 
-def _callbacks(hear: Hear) -> FastAPI:
+def _callbacks(store: Callable[[str, str, list[tuple[str, str]], str], None]) -> FastAPI:
     """Where the carrier reports; as the API's route does it, without the API."""
     app = FastAPI(openapi_url=None)
 
@@ -182,7 +307,7 @@ def _callbacks(hear: Hear) -> FastAPI:
         signature = request.headers.get("x-twilio-signature", "")
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         try:
-            await run_in_threadpool(hear.callback, token, path, form, signature)
+            await run_in_threadpool(store, token, path, form, signature)
         except NotACallback:
             return Response(status_code=403)
         except DatabaseAway:
@@ -193,17 +318,20 @@ def _callbacks(hear: Hear) -> FastAPI:
 
 
 @contextmanager
-def _repeated(step: Callable[[], None], *, pause_s: float) -> Iterator[None]:
-    """`step` again and again in a thread of its own; its failures are raised at the end."""
+def _repeated(
+    step: Callable[[], None], *, pause_s: float, turn: AbstractContextManager[Any] = _AT_ANY_TIME
+) -> Iterator[None]:
+    """`step` again and again in a thread of its own, in its turn; its failures are raised at the end."""
     over = threading.Event()
     failures: list[Exception] = []
 
     def run() -> None:
         while not over.is_set():
             try:
-                step()
+                with turn:
+                    step()
             except DatabaseAway:
-                continue
+                pass
             except Exception as failure:  # noqa: BLE001 - raised below, in the test's own thread
                 failures.append(failure)
             over.wait(pause_s)

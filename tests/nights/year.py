@@ -492,7 +492,7 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         account = carrier.account(public_url=address_of(door))
         bell = KeptBell()
         hear = Hear(database, bell, TwilioCallbacks(account), first.consequences, now)
-        stack.enter_context(serving(_callbacks(hear), door))
+        stack.enter_context(serving(_callbacks(hear.callback), door))
         desk = TwilioDesk(account, POLICY)
         stack.callback(desk._client.http_client.session.close)
         runner = stack.enter_context(asyncio.Runner())

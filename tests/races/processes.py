@@ -40,7 +40,7 @@ class Dialling:
 def dialling(environment: Mapping[str, str]) -> Iterator[Dialling]:
     """The product's own dialler: its event loop, its threads, its client."""
     ours, theirs = _nursery.Pipe()
-    process = _nursery.Process(target=_dial, args=(dict(environment), theirs))
+    process = _nursery.Process(target=dial_as_told, args=(dict(environment), theirs))
     process.start()
     assert ours.poll(30), "the dialler has started"
     ours.recv()
@@ -68,7 +68,8 @@ def a_carrier_apart(plan: Mapping[str, Any]) -> Iterator[SimulatedCarrier]:
         process.join(30)
 
 
-def _dial(environment: Mapping[str, str], pipe: Connection) -> None:
+def dial_as_told(environment: Mapping[str, str], pipe: Connection) -> None:
+    """A dial worker that is told over `pipe`: when, and which ids; it says when it is ready, and None ends it."""
     os.environ.update(environment)
     configure()
     dialler = assembly.dialler(Settings())

@@ -1,0 +1,109 @@
+"""How the carrier behaves over one person's calls, and what must become of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scheduler.domain.attempt import Reason
+
+SHORT = {"ring_s": 0.2, "talk_s": 0.2}
+ANSWERED = (Reason.ANSWERED,)
+UNKNOWN = (Reason.OUTCOME_UNKNOWN,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How often the phone rang, and how each attempt ended, in their order."""
+
+    rings: int
+    reasons: Sequence[Reason]
+
+
+NOBODY_KNOWS = Ending(rings=0, reasons=UNKNOWN)
+"""It has not rung, and nothing can prove that: a person decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """`rules` are the carrier's, for the first request and those after it; then everything goes well."""
+
+    rules: Sequence[Mapping[str, Any]]
+    ending: Ending = Ending(rings=1, reasons=ANSWERED)
+    unrecorded: Ending | None = None
+    """When nobody wrote down what the carrier said: the same, unless only its answer could tell."""
+
+    @property
+    def when_unrecorded(self) -> Ending:
+        return self.unrecorded or self.ending
+
+
+def _fault(fault: str, **more: Any) -> Mapping[str, Any]:
+    return {**SHORT, "fault": fault, **more}
+
+
+BEHAVIOURS: Mapping[str, Behaviour] = {
+    "answered": Behaviour(rules=[{**SHORT, "callbacks": "doubled"}]),
+    "reordered": Behaviour(rules=[{**SHORT, "callbacks": "reordered"}]),
+    "slow": Behaviour(rules=[_fault("slow", delay_s=0.6, callbacks="doubled")]),
+    "late_accept": Behaviour(rules=[_fault("late_accept", delay_s=2.0)]),
+    # Without callbacks: only the carrier's list can prove what became of it.
+    "accept_and_silence": Behaviour(rules=[_fault("accept_and_silence", callbacks="none")]),
+    "accept_then_500": Behaviour(rules=[_fault("accept_then_500", callbacks="reordered")]),
+    # Not in the carrier's list: only its callbacks can prove it.
+    "unlisted": Behaviour(rules=[_fault("accept_and_silence", listed=False, callbacks="doubled")]),
+    # It rings, and nothing will ever prove it.
+    "unprovable": Behaviour(
+        rules=[_fault("accept_and_silence", listed=False, callbacks="none")], ending=Ending(rings=1, reasons=UNKNOWN)
+    ),
+    "refuse_500": Behaviour(rules=[_fault("refuse_500")], ending=NOBODY_KNOWS),
+    "drop": Behaviour(rules=[_fault("drop")], ending=NOBODY_KNOWS),
+    "bad_number": Behaviour(
+        rules=[_fault("refuse", code=21211)],
+        ending=Ending(rings=0, reasons=(Reason.INVALID_NUMBER,)),
+        unrecorded=NOBODY_KNOWS,
+    ),
+    "429": Behaviour(rules=[_fault("429")], unrecorded=NOBODY_KNOWS),
+    "401": Behaviour(rules=[_fault("401")], unrecorded=NOBODY_KNOWS),
+    # Busy, and reached by the retry that follows by itself.
+    "busy": Behaviour(
+        rules=[{**SHORT, "outcome": "busy", "callbacks": "doubled"}, {**SHORT, "callbacks": "doubled"}],
+        ending=Ending(rings=2, reasons=(Reason.BUSY, Reason.ANSWERED)),
+    ),
+    "no_answer": Behaviour(
+        rules=[{"ring_s": 60, "outcome": "no_answer", "callbacks": "reordered"}, SHORT],
+        ending=Ending(rings=2, reasons=(Reason.NO_ANSWER, Reason.ANSWERED)),
+    ),
+    "declined": Behaviour(rules=[{**SHORT, "outcome": "declined"}], ending=Ending(rings=1, reasons=(Reason.DECLINED,))),
+    # A call that somebody must end.
+    "talking": Behaviour(rules=[{"ring_s": 0.2, "talk_s": 60, "callbacks": "doubled"}]),
+    "talking_silent": Behaviour(rules=[{"ring_s": 0.2, "talk_s": 60, "callbacks": "none"}]),
+    "queued": Behaviour(rules=[{**SHORT, "queue_s": 60}]),
+    "unnamed": Behaviour(rules=[{"fault": "accept_and_silence", "ring_s": 0.2, "talk_s": 60, "callbacks": "none"}]),
+}
+
+USUAL = (
+    *("answered", "reordered", "slow", "late_accept", "accept_and_silence", "accept_then_500", "unlisted"),
+    *("unprovable", "refuse_500", "drop", "bad_number", "429", "401", "busy"),
+)
+NOT_YET_SENT = (
+    *(
+        "answered",
+        "late_accept",
+        "accept_and_silence",
+        "accept_then_500",
+        "unlisted",
+        "drop",
+        "bad_number",
+        "429",
+        "busy",
+    ),
+)
+"""For those who die long before the carrier is asked."""
+CALLING_BACK = (
+    *("answered", "reordered", "slow", "late_accept", "accept_then_500", "unlisted", "busy", "no_answer", "declined"),
+)
+LISTED = ("answered", "reordered", "slow", "accept_and_silence", "accept_then_500", "late_accept", "busy", "no_answer")
+NEVER_ACCEPTED = ("refuse_500", "drop", "bad_number", "429")
+LIVE = ("talking", "talking_silent", "queued", "unnamed")
+OPENING = ("accept_and_silence", "refuse_500", "drop", "401")
+"""What opens the breaker at once."""
