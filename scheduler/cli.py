@@ -599,12 +599,13 @@ def keys_suspend(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a key open nothing until it is resumed; whoever uses it is told so (401 API_KEY_SUSPENDED)."""
+    """Let a key open nothing until it is resumed; whoever uses it is told so (401 API_KEY_SUSPENDED).
+
+    Its rotations stay as they are, and one that is made now is good.
+    """
     with _desk() as desk:
         changed = desk.keys.suspend(key_id, reason)
-    _tell_of_key(
-        key_id, "is suspended", "was suspended already, and keeps its reason", changed=changed, as_json=as_json
-    )
+    _tell_of_key(key_id, "is suspended", "was suspended already, and stays as it was", changed=changed, as_json=as_json)
 
 
 @keys.command("resume", epilog=_examples("duecall keys resume KEY_ID"))

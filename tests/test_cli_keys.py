@@ -123,6 +123,8 @@ def test_a_reason_that_may_not_stand_suspends_nothing(
     assert "jana" not in said.err
     assert keys.authenticate(secret).principal.key_id == UUID(key_id)
     assert f"Key {key_id} is suspended" in duecall(f"keys suspend {key_id}").told, "none is needed"
+    assert f"Key {key_id} is suspended" in duecall(f"keys suspend {key_id} --reason later").told, "it had none"
+    assert listed(duecall, key_id)["suspendReason"] == "later"
 
 
 def test_an_ats_key_needs_no_company(duecall: Duecall, keys: Keys) -> None:

@@ -54,7 +54,12 @@ def _pasted() -> str:
     """The blocks for a terminal beside the one in which the system runs, in their order."""
     sections = README.split("\n## ")
     blocks: list[str] = []
-    for title in ("A first call of your own", "Moving, cancelling, calling again", "Why has this person not been"):
+    for title in (
+        "A first call of your own",
+        "Moving, cancelling, calling again",
+        "A company of an ATS, step by step",
+        "Why has this person not been",
+    ):
         (section,) = [each for each in sections if each.startswith(title)]
         blocks += re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert blocks[0].startswith("make up"), "the first one starts the system"
@@ -95,6 +100,7 @@ def test_what_is_given_to_be_pasted_works_on_any_day(tmp_path: Path, at: str, ri
     by_day = {"OUTSIDE_CALL_TIME_INTERVAL", "CALL_ATTEMPT_IN_PROGRESS"}
     assert refusals == (by_day if rings else {"OUTSIDE_CALL_TIME_INTERVAL"})
     assert "What has happened, oldest first" in told, "explained"
+    assert '"totalPages":1' in told, "an ATS's one interview is listed"
     assert "System    the system in .duecall, database duecall at 127.0.0.1:" in told
     assert "Everything is paused: the voice server is down" in done.stderr
     assert "Everything goes on" in done.stderr

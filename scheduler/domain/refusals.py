@@ -144,7 +144,7 @@ class PhoneNumberRequired(InvalidRequest):
 
 
 class AgentNumberRequired(InvalidRequest):
-    """An agent of type PHONE calls from a number of its company; name one with companyPhoneNumberId."""
+    """An agent of type PHONE calls from a number of its company: companyPhoneNumberId, one of GET /phone-numbers."""
 
     code = "COMPANY_PHONE_NUMBER_REQUIRED"
 
@@ -198,7 +198,7 @@ class InvalidKeyName(InvalidRequest):
 
 
 class CompanyIdRequired(InvalidRequest):
-    """An ATS key reaches many companies; name one with ?companyId=."""
+    """An ATS key reaches many companies; name one: ?companyId= in the address, or companyId in a message's body."""
 
     code = "COMPANY_ID_REQUIRED"
 

@@ -158,7 +158,7 @@ class Keys:
             return stores.keys.all(company_id)
 
     def suspend(self, key_id: UUID, reason: str | None) -> bool:
-        """It opens nothing until it is resumed. False: it was suspended already, and keeps its first reason.
+        """It opens nothing until it is resumed. False: it was suspended already, and keeps its first reason, if any.
 
         Whoever has the key is told the reason. Raises InvalidPauseReason, NotFound, KeyRevoked, DatabaseAway.
         """
@@ -166,7 +166,7 @@ class Keys:
             reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
             key = _not_revoked(stores, key_id)
-            if key.suspended_at is not None:
+            if key.suspended_at is not None and (key.suspend_reason is not None or reason is None):
                 return False
             stores.keys.suspend(key_id, reason, self._now())
             return True
