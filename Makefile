@@ -19,7 +19,7 @@ up: $(VENV)/runtime ## the whole system until Ctrl-C
 	@$(PY) -m scheduler up $(ARGS)
 
 test: $(VENV)/dev ## all tests, on as many processors as there are up to four; needs nothing beforehand
-	@$(PY) -m pytest -n $(AT_ONCE) --maxprocesses 4 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n $(AT_ONCE) --maxprocesses 4 $(ARGS)
 
 check: $(VENV)/dev ## format, lint, types, import contracts, drift of migrations and of the document: word for word what CI runs
 	@$(PY) -m ruff format --check .

@@ -48,6 +48,8 @@ from tests.crash.works import without_a_breaker
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1200)]
 
+ACCEPTED = {201, 202, 409}
+"""409: the same request is being answered somewhere else."""
 ANY = ("answered", "accept_and_silence", "accept_then_500", "busy")
 REFUSING = ("slow", "late_accept", "bad_number", "drop")
 OF_THE_LIST = ("accept_and_silence", "accept_then_500", "late_accept", "drop")
@@ -94,6 +96,10 @@ class Group:
         with ThreadPoolExecutor(len(self.behaviours) * times) as pool:
             return list(pool.map(self.post, [*self.behaviours] * times))
 
+    def begin_to_post(self) -> None:
+        """Whatever comes of it."""
+        self.post_all()
+
     def send_all(self) -> None:
         """As messages."""
         [[key_id]] = self.rows("SELECT id FROM api_keys WHERE kind = 'REGULAR' LIMIT 1")
@@ -137,6 +143,19 @@ class Group:
     def unheard(self) -> list[Any]:
         return [row[0] for row in self.rows("SELECT id FROM carrier_events WHERE heard_at IS NULL")]
 
+    def standing(self) -> list[tuple[Any, ...]]:
+        """What there is of it, for whoever asks why it is not over."""
+        return [
+            *self.rows(
+                "SELECT state, phase, reason, due_at, released_until, lease_until, look_at, retry_number"
+                f" FROM attempts WHERE interview_id IN ({self.of_these()})"
+            ),
+            *self.rows("SELECT kind, received_at, rung_at, failures FROM inbox WHERE applied_at IS NULL"),
+            *self.rows("SELECT received_at, rung_at, failures FROM carrier_events WHERE heard_at IS NULL"),
+            *self.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"),
+            (self.whole.now(),),
+        ]
+
     def is_answered(self) -> bool:
         try:
             return self.whole.client.get("/readyz").ok
@@ -155,17 +174,18 @@ class Group:
 
 def _post_due_together(group: Group) -> None:
     with group.nobody_is_called():
-        assert set(group.post_all()) <= {201, 202}
+        _post(group)
         wait_until(lambda: len(group.attempts()) == len(group.behaviours), says="all are applied")
 
 
 def _post(group: Group) -> None:
-    group.post_all()
+    """Each until it was accepted, as a backend does it."""
+    wait_until(lambda: set(group.post_all()) <= ACCEPTED, seconds=60, says="all are accepted")
 
 
 def _told_again(group: Group) -> None:
     """Whoever was not answered sends it again, from two sides at once."""
-    assert set(group.post_all(times=2)) <= {201, 202, 409}
+    wait_until(lambda: set(group.post_all(times=2)) <= ACCEPTED, seconds=60, says="all are accepted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +253,7 @@ PARTS = (
         process="api",
         failpoints=["submit.accepting", "submit.accepted"],
         behaviours=REFUSING,
-        give=_post,
+        give=Group.begin_to_post,
         again=_told_again,
     ),
 )
@@ -325,6 +345,9 @@ def play(group: Group, part: Part, program: Program) -> None:
         for _ in range(2):
             part.again(group)
         group.whole.wait_until(group.is_over, seconds=120, says=f"{group.failpoint}: all is over")
+    except pytest.fail.Exception:
+        print(*group.standing(), sep="\n")
+        raise
     finally:
         stopped(*healthy)
 
