@@ -97,6 +97,14 @@ _CHAIN: list[Any] = [
 ]
 
 
+_PROCESSORS: list[Any] = [
+    structlog.stdlib.filter_by_level,
+    *_CHAIN,
+    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+]
+"""One list, however often a process is configured: loggers keep the one that they have first met."""
+
+
 def configure(level: int = logging.INFO) -> None:
     """Send this process's logs, and those of its libraries, to stderr as JSON lines. Call once, at its start."""
     handler = logging.StreamHandler(sys.stderr)
@@ -117,11 +125,7 @@ def configure(level: int = logging.INFO) -> None:
     for talkative in ("aiohttp.access", "uvicorn.access", "twilio.http_client", "httpx", "tornado.access"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_CHAIN,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )

@@ -116,7 +116,8 @@ def test_what_is_no_time_is_refused_with_what_is_wrong_with_it_and_where(
 ) -> None:
     details = refused(ask(intake, text), 400, "INVALID_DATE_FORMAT")["details"]
     assert details["reason"].startswith(reason)
-    assert details == {"field": "scheduledAt", "value": text, "reason": details["reason"], "position": position}
+    shown = text[: position + 1] + ("…" if len(text) > position + 1 else "")
+    assert details == {"field": "scheduledAt", "value": shown, "reason": details["reason"], "position": position}
     assert intake.is_untouched()
 
 

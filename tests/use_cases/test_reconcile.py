@@ -20,7 +20,7 @@ from scheduler.use_cases.pauses import Pauses
 from scheduler.use_cases.reconcile import NotPaused, Reconcile
 from tests.builders import House, a_claimed_attempt, a_house, a_number, a_pending_attempt, a_sid
 from tests.conftest import TestClock, seed
-from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_closed_port
+from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_closed_port
 
 A_MINUTE = timedelta(minutes=1)
 
@@ -75,6 +75,14 @@ class Server:
         shutil.rmtree(self._folder)
         shutil.copytree(self._backup, self._folder)
         self.start()
+
+
+@pytest.fixture
+def carrier(now: TestClock) -> Iterator[SimulatedCarrier]:
+    """One that has taken no call yet: here all that it lists counts."""
+    with a_carrier() as carrier:
+        carrier.clock = now
+        yield carrier
 
 
 @pytest.fixture
