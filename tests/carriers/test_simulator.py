@@ -1069,6 +1069,7 @@ def test_calls_go_on_while_their_carrier_is_down(carrier: Carrier, inbox: Inbox,
 
 @pytest.mark.parametrize(("kind", "status"), DOWN)
 def test_a_carrier_that_takes_no_order_may_answer_questions(carrier: Carrier, kind: str, status: int | None) -> None:
+    carrier.plan(ring_s=FOR_HOURS)
     call = carrier.ring()
     carrier.down(kind=kind, answers_questions=True)
     orders: list[Callable[[], Any]] = [
