@@ -15,7 +15,7 @@ from scheduler.use_cases.keys import Keys, must_have
 from scheduler.use_cases.submit import Submit
 from scheduler.wire import messages
 from scheduler.wire.fields import FieldError, invalid_fields, refuse_any
-from scheduler.wire.json_values import LARGEST_BODY, canonical
+from scheduler.wire.json_values import LARGEST_BODY, canonical, too_deep
 from scheduler.wire.sent import is_idempotency_key
 
 _log = log(__name__)
@@ -55,9 +55,7 @@ class Messages:
         try:
             sent = canonical(body)
         except RecursionError:
-            raise invalid_fields(
-                [FieldError(field="body", code="TOO_DEEP", message="It is nested too deeply.")]
-            ) from None
+            raise invalid_fields([too_deep()]) from None
         request_hash = fingerprint(b"message", kind.encode(), sent)
         try:
             if len(sent) > LARGEST_BODY:
