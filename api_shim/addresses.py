@@ -15,7 +15,7 @@ InterviewId = Annotated[UUID, Path(alias="interviewId")]
 AttemptId = Annotated[UUID, Path(alias="attemptId")]
 
 
-def asked_slice(
+async def asked_slice(
     page: Annotated[int, Query(ge=1, le=10_000)] = 1,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Slice:

@@ -24,7 +24,7 @@ class Asked:
     if_match: bytes
 
 
-def asked(
+async def asked(
     request: Request,
     _idempotency_key: Annotated[
         IfSent[str],
@@ -63,7 +63,7 @@ def asked(
 HowAsked = Annotated[Asked, Depends(asked)]
 
 
-def if_match(
+async def if_match(
     request: Request,
     _if_match: Annotated[
         IfSent[str],

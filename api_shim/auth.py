@@ -71,7 +71,7 @@ class Asker:
     company_id: UUID | None
 
 
-def asker(
+async def asker(
     principal: Annotated[Principal, Depends(principal)],
     company_id: Annotated[
         IfSent[str],

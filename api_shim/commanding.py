@@ -128,12 +128,12 @@ class Sender:
         return fingerprint(method.encode(), path.encode(), canonical(raw), self.asked.if_match)
 
 
-def sender(request: Request, asking: Annotated[Asker, Depends(asker)], asked: HowAsked) -> Sender:
+async def sender(request: Request, asking: Annotated[Asker, Depends(asker)], asked: HowAsked) -> Sender:
     """Who sends, and how; with the scope that the route names."""
     return Sender(request=request, principal=asking.principal, company_id=asking.company_id, asked=asked)
 
 
-def sender_of_companies(
+async def sender_of_companies(
     request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked
 ) -> Sender:
     """The same, where the address itself says which company it is about, or there is none yet."""

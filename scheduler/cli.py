@@ -408,6 +408,7 @@ def simulator(
         made,
         host="127.0.0.1",
         port=port,
+        loop="asyncio",  # an outage shuts the door from behind asyncio's own server
         access_log=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,

@@ -97,6 +97,10 @@ class Supervisor:
         self._kept[program.name] = kept
         kept.start()
 
+    def program(self, name: str) -> Program:
+        """What is kept running under this name."""
+        return self._kept[name].program
+
     def pid(self, name: str) -> int | None:
         """The process id of a program that runs; None while it waits to be started again."""
         process = self._kept[name].process

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import requests
@@ -22,17 +22,19 @@ PRIMARY, SECONDARY = "the-primary-token", "the-secondary-token"
 
 
 @contextmanager
-def serving(app: Any, door: socket.socket | None = None) -> Iterator[str]:
+def serving(app: Any, door: socket.socket | None = None, *, loop: Literal["auto", "asyncio"] = "auto") -> Iterator[str]:
     """The address of `app`, served until the end."""
     door = door or a_door()
-    with a_server(app, door):
+    with a_server(app, door, loop=loop):
         yield address_of(door)
 
 
 @contextmanager
-def a_server(app: Any, door: socket.socket) -> Iterator[uvicorn.Server]:
+def a_server(app: Any, door: socket.socket, *, loop: Literal["auto", "asyncio"] = "auto") -> Iterator[uvicorn.Server]:
     """Serves `app` behind this door until the end."""
-    config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=75)
+    config = uvicorn.Config(
+        app, loop=loop, log_level="warning", ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=75
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
     thread.start()
@@ -130,7 +132,7 @@ def a_carrier(**settings: Any) -> Iterator[SimulatedCarrier]:
         "calls_per_second": 10_000,
         "callback_retry_after_s": 0.2,
     }
-    with serving(create_app(**(usual | settings))) as url:
+    with serving(create_app(**(usual | settings)), loop="asyncio") as url:
         carrier.url = url
         yield carrier
 

@@ -3,21 +3,24 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import redis
 from celery import Celery
 from kombu import Connection
 
+from scheduler.clock import monotonic
 from scheduler.logs import log
-from scheduler.use_cases.bell import QUEUES
+from scheduler.use_cases.bell import HEAR, QUEUES
 from workers.app import ANSWERED_CHANNEL, KEY_PREFIX
 
 _log = log(__name__)
 _SOCKET_TIMEOUT = 0.5
 _TRY_AGAIN_AFTER = 1.0
 _MAX_WAITING = 10_000
+_GATHERED_FOR_S = 0.05
+_MOST_GATHERED = 50
 _ERRORS = (OSError, redis.RedisError)
 
 
@@ -35,9 +38,11 @@ def quick_connection(redis_url: str) -> Connection:
 
 
 class RedisBell:
-    """Rings in the background, in order, without retries: what is lost, the clock rings for again.
+    """Rings in the background, without retries: what is lost, the clock rings for again.
 
-    Start it in the process that uses it, after any fork.
+    In order, but for callbacks: nobody waits for those to be heard, and a message costs a worker twice as much as
+    hearing what it is about. Those of a twentieth of a second share one. Start it in the process that uses it, after
+    any fork.
     """
 
     def __init__(self, app: Celery, redis_url: str) -> None:
@@ -47,6 +52,9 @@ class RedisBell:
         )
         self._connection = quick_connection(redis_url)
         self._waiting: queue.Queue[tuple[str, tuple[UUID, ...]] | UUID | None] = queue.Queue(_MAX_WAITING)
+        self._gathered: list[UUID] = []
+        self._due_at = 0.0
+        """When those are rung for, on the monotonic clock."""
         self._away = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
         self._stopped = False
@@ -84,18 +92,43 @@ class RedisBell:
     def _run(self) -> None:
         while True:
             try:
-                ring = self._waiting.get(timeout=_TRY_AGAIN_AFTER if self._away.is_set() else None)
+                ring = self._waiting.get(timeout=self._patience())
             except queue.Empty:
-                self._look_whether_it_is_back()
-                continue
-            if ring is None:
-                return
-            try:
-                self._publish(ring)
-            except Exception as error:  # noqa: BLE001 - kombu wraps what went wrong in many kinds
-                if not isinstance(error, _ERRORS):
-                    _log.warning("a ring was lost", exc_info=error)
-                self._went_away()
+                if self._away.is_set():
+                    self._look_whether_it_is_back()
+            else:
+                if ring is None:
+                    self._try(self._publish_gathered)
+                    return
+                self._try(lambda ring=ring: self._take(ring))  # type: ignore[misc]
+            if self._gathered and (monotonic() >= self._due_at or len(self._gathered) >= _MOST_GATHERED):
+                self._try(self._publish_gathered)
+
+    def _patience(self) -> float | None:
+        if self._gathered:
+            return max(0.0, self._due_at - monotonic())
+        return _TRY_AGAIN_AFTER if self._away.is_set() else None
+
+    def _try(self, publish: Callable[[], None]) -> None:
+        try:
+            publish()
+        except Exception as error:  # noqa: BLE001 - kombu wraps what went wrong in many kinds
+            if not isinstance(error, _ERRORS):
+                _log.warning("a ring was lost", exc_info=error)
+            self._went_away()
+
+    def _take(self, ring: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        if isinstance(ring, tuple) and ring[0] == HEAR:
+            if not self._gathered:
+                self._due_at = monotonic() + _GATHERED_FOR_S
+            self._gathered.extend(ring[1])
+        else:
+            self._publish(ring)
+
+    def _publish_gathered(self) -> None:
+        ids, self._gathered = tuple(self._gathered), []
+        if ids:
+            self._publish((HEAR, ids))
 
     def _publish(self, ring: tuple[str, tuple[UUID, ...]] | UUID) -> None:
         if isinstance(ring, UUID):
@@ -115,6 +148,7 @@ class RedisBell:
         if not self._away.is_set():
             _log.warning("Redis is away; the clock will ring again for what waits")
         self._away.set()
+        self._gathered.clear()
         with contextlib.suppress(Exception):
             self._connection.close()
 

@@ -28,7 +28,7 @@ _ONE = _ALL + "/{interviewId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
 
 
-def _wanted(
+async def _wanted(
     candidate_id: Annotated[IfSent[UUID], Query(alias="candidateId", description="With this candidate.")] = None,
     agent_id: Annotated[IfSent[UUID], Query(alias="agentId", description="Made of this agent.")] = None,
     job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="About this job.")] = None,

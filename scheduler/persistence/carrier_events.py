@@ -9,6 +9,7 @@ from sqlalchemy import Connection, any_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
+from scheduler.persistence.reminders import has_waited
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
 
 
@@ -126,7 +127,7 @@ class CarrierEvents:
             .where(
                 carrier_events.c.heard_at.is_(None),
                 carrier_events.c.quarantined_at.is_(None),
-                carrier_events.c.rung_at <= rung_before,
+                has_waited(carrier_events, rung_before, now),
             )
             .order_by(carrier_events.c.rung_at)
             .limit(limit)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.json_forms import ANSWER
+from scheduler.persistence.reminders import has_waited
 from scheduler.persistence.tables import inbox
 
 
@@ -164,7 +165,7 @@ class Inbox:
             .where(
                 inbox.c.applied_at.is_(None),
                 inbox.c.quarantined_at.is_(None),
-                inbox.c.rung_at <= rung_before,
+                has_waited(inbox, rung_before, now),
             )
             .order_by(inbox.c.rung_at)
             .limit(limit)

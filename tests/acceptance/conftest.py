@@ -94,6 +94,7 @@ class WholeSystem:
     def __init__(self, system: System, home: Path, clock_offset_s: float) -> None:
         assert system.running is not None
         self.system = system
+        self.offset_s = clock_offset_s
         self.now = clock(clock_offset_s)
         self.home = home
         self.running = system.running
@@ -146,10 +147,15 @@ class WholeSystem:
 
 @contextmanager
 def running_system(
-    home: Path, settings: Settings | None = None, *, say: Callable[[str], None] = print, **variables: str
+    home: Path,
+    settings: Settings | None = None,
+    *,
+    starts_at: datetime = STARTS_AT,
+    say: Callable[[str], None] = print,
+    **variables: str,
 ) -> Iterator[WholeSystem]:
     settings = settings or Settings(database_url=None, redis_url=None, twilio_account_sid="")
-    offset = (STARTS_AT - datetime.now(UTC)).total_seconds()
+    offset = (starts_at - datetime.now(UTC)).total_seconds()
     options = Options(home=home, clock_offset_s=offset, variables={**SCALED, **variables})
     with System(options, settings, say) as system:
         yield WholeSystem(system, home, offset)

@@ -123,7 +123,7 @@ def carrier_in_thread(leaving: list[threading.Thread], **settings: Any) -> Itera
         "callback_retry_after_s": 0.05,
     }
     app = create_app(**(usual | settings))
-    config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, loop="asyncio", log_level="warning", ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     door, url = a_door()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
@@ -1307,7 +1307,7 @@ door, state, sid, token = sys.argv[1:]
 app = create_app(
     account_sid=sid, auth_tokens=[token], now=lambda: datetime.now(UTC), state_file=Path(state), speed=20
 )
-uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[socket.socket(fileno=int(door))])
+uvicorn.Server(uvicorn.Config(app, loop="asyncio", log_level="warning")).run(sockets=[socket.socket(fileno=int(door))])
 """
 
 

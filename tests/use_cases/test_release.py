@@ -209,18 +209,22 @@ def test_the_next_due_time_is_told(house: House, release: Release, now: TestCloc
     assert release.next_due() == now() + timedelta(hours=1)
 
 
-def test_commands_that_nobody_answered_are_rung_for_again_after_two_seconds(
+def test_commands_that_nobody_answered_are_rung_for_again_ever_more_rarely(
     house: House, release: Release, bell: KeptBell, now: TestClock
 ) -> None:
+    """Or workers that are behind would have more to look at the further behind they are."""
     command = a_waiting_command(house, None)
     release.unanswered()
     assert bell.ids(tasks.APPLY) == [], "they are left to the ring of whoever took them in"
-    for _ in range(2):
-        now.move(timedelta(seconds=2))
+    for seconds in (2, 2, 4, 8, 8, 8):
+        now.move(timedelta(seconds=seconds) - A_MOMENT)
+        release.unanswered()
+        assert bell.ids(tasks.APPLY) == []
+        now.move(A_MOMENT)
+        release.unanswered()
+        release.unanswered()
+        assert bell.ids(tasks.APPLY) == [command.id], "once"
         bell.rung.clear()
-        release.unanswered()
-        release.unanswered()
-        assert bell.ids(tasks.APPLY) == [command.id]
 
 
 def test_whoever_settles_is_rung_for(release: Release, bell: KeptBell) -> None:

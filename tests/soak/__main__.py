@@ -1,0 +1,129 @@
+"""The soak: calls are made while everything that can break is broken, and then the carrier's ledger judges.
+
+`make soak` runs five minutes of it at twenty calls a second; `python -m tests.soak --help` has what can be chosen. It
+prints what was broken and when, Jepsen's numbers, and what grew; it exits 1 when one person was rung twice, outside
+their hours or after a cancel, when one call was lost, or when anything that was accepted was never finished.
+"""
+
+import random
+import secrets
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import requests
+import typer
+
+from scheduler.clock import monotonic
+from tests.soak.callers import ACCEPTED, Sample
+from tests.soak.gauges import Gauges
+from tests.soak.judgement import Verdict, judge, lines
+from tests.soak.nemesis import Nemesis, a_nemesis
+from tests.soak.stage import Stage, a_stage
+
+_CALM_S = 15.0
+"""At the beginning, so that what grows can be compared with how it was."""
+_BETWEEN_BLOWS_S = (1.0, 5.0)
+_PATIENCE_S = 420.0
+"""How long what is left over may take when nothing is broken any more."""
+
+
+@dataclass
+class Forger:
+    """Sends a callback now and then that the carrier never sent."""
+
+    stage: Stage
+    dice: random.Random
+    sent: int = 0
+    heard: list[int] = field(default_factory=list)
+    _next_s: float = 0.0
+
+    def forge(self) -> None:
+        now = monotonic()
+        if now < self._next_s:
+            return
+        self._next_s = now + 1.0
+        tokens = self.stage.rows("SELECT token FROM attempt_tokens ORDER BY claimed_at DESC LIMIT 1") or [("nobody",)]
+        form = {"CallSid": f"CA{secrets.token_hex(16)}", "CallStatus": "completed", "CallDuration": "60"}
+        url = f"{self.stage.whole.running.apiUrl}/carrier/twilio/{tokens[0][0]}"
+        try:
+            answer = requests.post(url, data=form, headers={"X-Twilio-Signature": secrets.token_urlsafe(20)}, timeout=2)
+        except requests.RequestException:
+            return
+        self.sent += 1
+        if answer.ok:
+            self.heard.append(answer.status_code)
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="How long calls are asked for, and things broken.")] = 5.0,
+    rate: Annotated[float, typer.Option(help="Interviews asked for a second.")] = 20.0,
+    seed: Annotated[int | None, typer.Option(help="Who is called, and what breaks when; else a new one.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where logs and data are kept; else they are forgotten.")] = None,
+) -> None:
+    """Break everything while calls are made, and judge what came of it."""
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise typer.BadParameter(f"{folder} is not empty: what it holds would be judged too")
+    chosen = seed if seed is not None else secrets.randbelow(1_000_000)
+    _say(f"seed {chosen}, {minutes:g} minutes at {rate:g} calls a second")
+    with tempfile.TemporaryDirectory() as forgotten:
+        home = folder or Path(forgotten) / "soak"
+        with a_stage(home, _say) as stage, a_nemesis(stage, chosen, _say) as nemesis:
+            verdict = soak(stage, nemesis, seed=chosen, rate=rate, seconds=minutes * 60)
+    _say("clean" if verdict.is_clean else "NOT CLEAN")
+    sys.exit(0 if verdict.is_clean else 1)
+
+
+def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: float) -> Verdict:
+    gauges = Gauges(stage)
+    forger = Forger(stage, random.Random(seed))
+    stage.meanwhile += [gauges.read, forger.forge]
+    began = monotonic()
+    load = stage.begin(seed=seed, rate=rate, seconds=seconds, patience_s=_PATIENCE_S)
+    _let_pass(stage, _CALM_S)
+    while monotonic() - began < seconds:
+        nemesis.strike()
+        _let_pass(stage, nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
+    stage.whole.client.session.delete(f"{stage.whole.running.simulatorUrl}/outage", timeout=5)
+    _say(f"{len(nemesis.blows)} blows in {monotonic() - began:.0f} s; now nothing is broken any more")
+    is_quiet = stage.until(stage.is_quiet, seconds=_PATIENCE_S)
+    stage.meanwhile.clear()
+    _say(f"{'all is over' if is_quiet else 'STILL NOT OVER'} {monotonic() - began:.0f} s after the first was asked for")
+    verdict = judge(stage, nemesis.blows, len(forger.heard))
+    for line in lines(verdict):
+        print(line)
+    _tell_of_latency(load.told()[1])
+    _tell_of_growth(gauges)
+    print(f"{forger.sent} forged callbacks; a dialler with a wrong clock: {nemesis.wrong_clock}")
+    return verdict
+
+
+def _let_pass(stage: Stage, seconds: float) -> None:
+    until = monotonic() + seconds
+    stage.until(lambda: monotonic() >= until, seconds=seconds + 1)
+
+
+def _tell_of_latency(samples: Sequence[Sample]) -> None:
+    at_once = sorted(sample.took_s for sample in samples if not sample.waits and sample.status == ACCEPTED)
+    if at_once:
+        p50, p99 = (at_once[int(len(at_once) * part)] * 1000 for part in (0.5, 0.99))
+        print(f"{len(samples)} requests; a 202 that is not waited for took {p50:.0f} ms (p50), {p99:.0f} ms (p99)")
+
+
+def _tell_of_growth(gauges: Gauges) -> None:
+    for what, (first, last, most) in (("connections", gauges.connections()), ("unacked", gauges.unacked())):
+        print(f"{what:34} first third {first}, last third {last}, at most {most}")
+    for name, (then, now, lasted) in sorted(gauges.growth().items()):
+        print(f"memory of {name:24} {then:.0f} MiB, {now:.0f} MiB {lasted:.0f} s later")
+
+
+def _say(line: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,75 @@
+"""Who is called in a soak: their numbers, how the carrier takes their calls, and what is asked for them, by a seed."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+BRATISLAVA, KOLKATA = "Europe/Bratislava", "Asia/Kolkata"
+_SHORT = {"ring_s": 0.3, "talk_s": 0.7}
+
+BEHAVIOURS: Mapping[str, tuple[float, Sequence[Mapping[str, Any]]]] = {
+    "answered": (76, []),
+    "busy": (3, [{**_SHORT, "outcome": "busy"}]),
+    "voicemail": (2, [{**_SHORT, "outcome": "voicemail"}]),
+    "declined": (1, [{**_SHORT, "outcome": "declined"}]),
+    "bad number": (1, [{**_SHORT, "fault": "refuse", "code": 21211}]),
+    "slow": (2, [{**_SHORT, "fault": "slow", "delay_s": 1.0}]),
+    "callbacks doubled": (4, [{**_SHORT, "callbacks": "doubled"}]),
+    "callbacks reordered": (4, [{**_SHORT, "callbacks": "reordered"}]),
+    "callbacks dropped": (2, [{**_SHORT, "callbacks": "none"}]),
+    "429": (1, [{**_SHORT, "fault": "429"}]),
+    "accept then 500": (0.1, [{**_SHORT, "fault": "accept_then_500"}]),
+    "accept and silence": (0.1, [{**_SHORT, "fault": "accept_and_silence", "callbacks": "reordered"}]),
+    "late accept": (0.1, [{**_SHORT, "fault": "late_accept", "delay_s": 4.0}]),
+    "refuse 500": (0.1, [{**_SHORT, "fault": "refuse_500"}]),
+    "drop": (0.1, [{**_SHORT, "fault": "drop"}]),
+}
+"""How often among a hundred, and how a person's first call goes; every other call is answered. The last five are rare:
+each opens the breaker, and nobody is called for five seconds or more."""
+
+NOBODY_CAN_KNOW = frozenset({"refuse 500", "drop"})
+"""The carrier cut the POST, or refused it with a 5xx: no list and no callback will ever name the call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    turn: int
+    number: str
+    zone: str
+    behaviour: str
+    asks_after_s: float
+    """When their interview is posted, from the start of the load."""
+    due_in_s: int | None
+    """When the call is wanted, from then; None: as soon as allowed."""
+    waits: bool
+    """Whether the POST waits for its answer; otherwise it is told 202 at once."""
+    then: str
+    """What is asked next: "delete", "move", "invoke" or nothing."""
+    then_after_s: float
+    opens_late: bool = False
+    """Of the company whose hours begin in the middle of the soak."""
+    rules: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+
+def people(*, seed: int, rate: float, seconds: float, first: int = 0) -> Iterator[Person]:
+    """All of them, in the order in which they are asked for; the same for the same seed."""
+    dice = random.Random(seed)
+    names = list(BEHAVIOURS)
+    weights = [BEHAVIOURS[name][0] for name in names]
+    for turn in range(first, first + int(rate * seconds)):
+        indian = dice.random() < 0.05
+        behaviour = dice.choices(names, weights)[0]
+        yield Person(
+            turn=turn,
+            number=f"+9198{20_000_000 + turn:08d}" if indian else f"+42191{5_000_000 + turn:07d}",
+            zone=KOLKATA if indian else BRATISLAVA,
+            behaviour=behaviour,
+            asks_after_s=(turn - first) / rate,
+            due_in_s=dice.choice((None, None, None, 1, 2, 5, 10)),
+            waits=dice.random() < 0.5,
+            then=dice.choices(("", "delete", "move", "invoke"), (85, 5, 5, 5))[0],
+            then_after_s=dice.uniform(0, 6),
+            opens_late=not indian and dice.random() < 0.02,
+            rules=BEHAVIOURS[behaviour][1],
+        )
