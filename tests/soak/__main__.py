@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +22,7 @@ from tests.soak.callers import ACCEPTED, Sample
 from tests.soak.gauges import Gauges
 from tests.soak.judgement import Verdict, judge, lines
 from tests.soak.nemesis import Nemesis, a_nemesis
-from tests.soak.stage import Stage, a_stage
+from tests.soak.stage import Stage, a_stage, say
 
 _CALM_S = 15.0
 """At the beginning, so that what grows can be compared with how it was."""
@@ -69,12 +68,12 @@ def main(
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise typer.BadParameter(f"{folder} is not empty: what it holds would be judged too")
     chosen = seed if seed is not None else secrets.randbelow(1_000_000)
-    _say(f"seed {chosen}, {minutes:g} minutes at {rate:g} calls a second")
+    say(f"seed {chosen}, {minutes:g} minutes at {rate:g} calls a second")
     with tempfile.TemporaryDirectory() as forgotten:
         home = folder or Path(forgotten) / "soak"
-        with a_stage(home, _say) as stage, a_nemesis(stage, chosen, _say) as nemesis:
+        with a_stage(home, say) as stage, a_nemesis(stage, chosen, say) as nemesis:
             verdict = soak(stage, nemesis, seed=chosen, rate=rate, seconds=minutes * 60)
-    _say("clean" if verdict.is_clean else "NOT CLEAN")
+    say("clean" if verdict.is_clean else "NOT CLEAN")
     sys.exit(0 if verdict.is_clean else 1)
 
 
@@ -84,27 +83,22 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
     stage.meanwhile += [gauges.read, forger.forge]
     began = monotonic()
     load = stage.begin(seed=seed, rate=rate, seconds=seconds, patience_s=_PATIENCE_S)
-    _let_pass(stage, _CALM_S)
+    stage.pause(_CALM_S)
     while monotonic() - began < seconds:
         nemesis.strike()
-        _let_pass(stage, nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
+        stage.pause(nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
     stage.whole.client.session.delete(f"{stage.whole.running.simulatorUrl}/outage", timeout=5)
-    _say(f"{len(nemesis.blows)} blows in {monotonic() - began:.0f} s; now nothing is broken any more")
+    say(f"{len(stage.blows)} blows in {monotonic() - began:.0f} s; now nothing is broken any more")
     is_quiet = stage.until(stage.is_quiet, seconds=_PATIENCE_S)
     stage.meanwhile.clear()
-    _say(f"{'all is over' if is_quiet else 'STILL NOT OVER'} {monotonic() - began:.0f} s after the first was asked for")
-    verdict = judge(stage, nemesis.blows, len(forger.heard))
+    say(f"{'all is over' if is_quiet else 'STILL NOT OVER'} {monotonic() - began:.0f} s after the first was asked for")
+    verdict = judge(stage, len(forger.heard))
     for line in lines(verdict):
         print(line)
     _tell_of_latency(load.told()[1])
     _tell_of_growth(gauges)
     print(f"{forger.sent} forged callbacks; a dialler with a wrong clock: {nemesis.wrong_clock}")
     return verdict
-
-
-def _let_pass(stage: Stage, seconds: float) -> None:
-    until = monotonic() + seconds
-    stage.until(lambda: monotonic() >= until, seconds=seconds + 1)
 
 
 def _tell_of_latency(samples: Sequence[Sample]) -> None:
@@ -119,10 +113,6 @@ def _tell_of_growth(gauges: Gauges) -> None:
         print(f"{what:34} first third {first}, last third {last}, at most {most}")
     for name, (then, now, lasted) in sorted(gauges.growth().items()):
         print(f"memory of {name:24} {then:.0f} MiB, {now:.0f} MiB {lasted:.0f} s later")
-
-
-def _say(line: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
 
 
 if __name__ == "__main__":

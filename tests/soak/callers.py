@@ -7,7 +7,7 @@ question is answered for good, or when `patience_s` is over after the last; then
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ import aiohttp
 from pydantic import BaseModel, TypeAdapter
 
 from scheduler.clock import clock, monotonic
-from tests.soak.people import Person, people
+from tests.soak.people import Person, alike, people
 
 ACCEPTED, NO_BODY = 202, 204
 _ASK_AGAIN_S, _AT_THE_LATEST_S = 0.5, 8.0
@@ -39,9 +39,16 @@ class Order(BaseModel):
     seconds: float
     first: int = 0
     """The turn of the first person: those of several loads are different people."""
+    all_alike: str = ""
+    """The one behaviour of the carrier towards everybody; else they are all different."""
     clock_offset_s: float
     patience_s: float
     said: Path
+
+    def people(self) -> Iterator[Person]:
+        if self.all_alike:
+            return alike(self.all_alike, rate=self.rate, seconds=self.seconds, first=self.first)
+        return people(seed=self.seed, rate=self.rate, seconds=self.seconds, first=self.first)
 
 
 class Question(BaseModel):
@@ -229,7 +236,7 @@ async def ask_all(order: Order) -> None:
             backend = Backend(order=order, session=session, said=said)
             begins_at = monotonic()
             async with asyncio.TaskGroup() as group:
-                for person in people(seed=order.seed, rate=order.rate, seconds=order.seconds, first=order.first):
+                for person in order.people():
                     group.create_task(backend.serve(person, begins_at))
 
 

@@ -12,9 +12,8 @@ from tests.histories.judge import Asked, History, Patience, Row, Told, Verb, Wro
 from tests.nights import judge as hours_judge
 from tests.nights.world import WEEK, Hours
 from tests.soak.callers import ACCEPTED, Question
-from tests.soak.nemesis import Blow
 from tests.soak.people import NOBODY_CAN_KNOW, Person
-from tests.soak.stage import LATE_OPENING, LEASE_S, Stage
+from tests.soak.stage import LATE_OPENING, LEASE_S, Blow, Stage
 
 _CONSENT_UNTIL = date(2030, 1, 1)
 _DOUBLED = frozenset({Wrong.RANG_TWICE, Wrong.TWO_LEGS, Wrong.RANG_UNCLAIMED, Wrong.RANG_GIVEN_BACK, Wrong.TWO_OPEN})
@@ -41,7 +40,7 @@ class Verdict:
         return not any(self.faults.values())
 
 
-def judge(stage: Stage, blows: Sequence[Blow], forged_and_heard: int) -> Verdict:
+def judge(stage: Stage, forged_and_heard: int) -> Verdict:
     verdict = Verdict()
     whole = stage.whole
     questions = [question for load in stage.loads for question in load.told()[0]]
@@ -62,7 +61,7 @@ def judge(stage: Stage, blows: Sequence[Blow], forged_and_heard: int) -> Verdict
     _of_the_carrier(verdict, stage)
     _of_hours(verdict, stage, ledger, {person.number: person for person in everybody.values()})
     _of_what_was_told(verdict, stage, questions, rows)
-    _of_the_undecided(verdict, rows, requests, everybody, blows)
+    _of_the_undecided(verdict, rows, requests, everybody, stage.blows)
     verdict.faults["forged and heard"] = [f"{forged_and_heard} forged callbacks"] if forged_and_heard else []
     return verdict
 

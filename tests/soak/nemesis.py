@@ -11,13 +11,11 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import redis
 
-from scheduler.clock import monotonic
 from scheduler.embedded import bound_to_parent
 from tests.servers import Wire, wired
 from tests.soak.stage import Stage
@@ -31,24 +29,12 @@ _A_WRONG_CLOCK_RUNS_FOR_S = 20.0
 _SLOWEST_RETURN_S = 40.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Blow:
-    """Something that was broken, from when until when, on the system's clock."""
-
-    what: str
-    began_at: datetime
-    healed_at: datetime
-    hurts_diallers: bool
-    """It can have ended a dialler between a claim and its record, or kept it from writing one."""
-
-
 @dataclass
 class Nemesis:
     stage: Stage
     dice: random.Random
     wire: Wire
     say: Callable[[str], None]
-    blows: list[Blow] = field(default_factory=list)
     wrong_clock: str = "not tried"
     """What became of the dialler whose clock was wrong."""
     _deck: list[Callable[[], str]] = field(default_factory=list)
@@ -61,8 +47,7 @@ class Nemesis:
         began_at = self.stage.whole.now()
         what = self._deck.pop()()
         hurts = any(word in what for word in ("dial", "PostgreSQL", "restart", "clock", "carrier"))
-        blow = Blow(what=what, began_at=began_at, healed_at=self.stage.whole.now(), hurts_diallers=hurts)
-        self.blows.append(blow)
+        self.stage.note(what, began_at, hurts_diallers=hurts)
         self.say(f"{began_at:%H:%M:%S} {what}")
 
     def _faults(self) -> Iterator[Callable[[], str]]:
@@ -92,7 +77,7 @@ class Nemesis:
 
     def freeze(self, name: str, seconds: float) -> str:
         if (pid := self._pid(name)) is not None:
-            with _frozen([pid]):
+            with frozen([pid]):
                 self._wait(seconds)
         return f"freeze {name} {seconds:.1f} s"
 
@@ -156,7 +141,7 @@ class Nemesis:
         assert valkey is not None
         seconds = self.dice.uniform(1, 8)
         if valkey.pid is not None:
-            with _frozen([valkey.pid]):
+            with frozen([valkey.pid]):
                 self._wait(seconds)
         return f"freeze Redis {seconds:.1f} s"
 
@@ -181,7 +166,7 @@ class Nemesis:
         assert postgres is not None
         seconds = self.dice.uniform(0.5, 3)
         if postgres.pid is not None:
-            with _frozen([postgres.pid, *children_of(postgres.pid)]):
+            with frozen([postgres.pid, *children_of(postgres.pid)]):
                 self._wait(seconds)
         return f"freeze PostgreSQL {seconds:.1f} s"
 
@@ -205,9 +190,8 @@ class Nemesis:
         return f"carrier down: {kind}, {seconds:.1f} s"
 
     def _wait(self, seconds: float, *, looking: bool = True) -> None:
-        until = monotonic() + seconds
         if looking:
-            self.stage.until(lambda: monotonic() >= until, seconds=seconds + 1)
+            self.stage.pause(seconds)
         else:
             _wait_for(seconds)
 
@@ -224,7 +208,7 @@ def children_of(pid: int) -> Sequence[int]:
 
 
 @contextmanager
-def _frozen(pids: Sequence[int]) -> Iterator[None]:
+def frozen(pids: Sequence[int]) -> Iterator[None]:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)

@@ -52,6 +52,23 @@ class Person:
     rules: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
+def alike(behaviour: str, *, rate: float, seconds: float, first: int) -> Iterator[Person]:
+    """People in Slovakia, all to be called as soon as allowed, whose calls all go alike."""
+    for turn in range(first, first + int(rate * seconds)):
+        yield Person(
+            turn=turn,
+            number=f"+42191{5_000_000 + turn:07d}",
+            zone=BRATISLAVA,
+            behaviour=behaviour,
+            asks_after_s=(turn - first) / rate,
+            due_in_s=None,
+            waits=False,
+            then="",
+            then_after_s=0.0,
+            rules=BEHAVIOURS[behaviour][1],
+        )
+
+
 def people(*, seed: int, rate: float, seconds: float, first: int = 0) -> Iterator[Person]:
     """All of them, in the order in which they are asked for; the same for the same seed."""
     dice = random.Random(seed)

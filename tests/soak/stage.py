@@ -18,7 +18,7 @@ from scheduler.domain.company import RetryPolicy
 from scheduler.embedded import bound_to_parent
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.soak.callers import RECORDS, Order, Question, Sample
-from tests.soak.people import Person, people
+from tests.soak.people import Person
 
 STARTS_AT = datetime(2026, 4, 2, 14, 26, tzinfo=UTC)
 """A Thursday. In Bratislava it is 16:26; in India, four minutes before eight in the evening, when calling ends."""
@@ -37,6 +37,17 @@ TIMES = {
 LEASE_S, SETTLE_S, SWEEP_S = (float(TIMES[name]) for name in ("DIAL_LEASE_S", "SETTLE_S", "SWEEP_S"))
 _RETRIES = RetryPolicy(max_retries=1, delays=dict.fromkeys(("BUSY", "NO_ANSWER", "VOICEMAIL"), (timedelta(seconds=2),)))
 _CALLS = {"TWILIO_CPS": "50", "TWILIO_MAX_CALLS": "1000"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blow:
+    """Something that was broken, from when until when, on the system's clock."""
+
+    what: str
+    began_at: datetime
+    healed_at: datetime
+    hurts_diallers: bool
+    """It can have ended a dialler between a claim and its record, or kept it from writing one."""
 
 
 @dataclass
@@ -76,6 +87,16 @@ class Stage:
     loads: list[Load] = field(default_factory=list)
     meanwhile: list[Callable[[], None]] = field(default_factory=list)
     """What else is done at each look, some ten times a second."""
+    blows: list[Blow] = field(default_factory=list)
+
+    def note(self, what: str, began_at: datetime, *, hurts_diallers: bool) -> None:
+        """Remember what was broken, and is so no more."""
+        self.blows.append(Blow(what=what, began_at=began_at, healed_at=self.whole.now(), hurts_diallers=hurts_diallers))
+
+    def pause(self, seconds: float) -> None:
+        """Look after the system for so long."""
+        over_at = monotonic() + seconds
+        self.until(lambda: monotonic() >= over_at, seconds=seconds + 1)
 
     def look(self) -> None:
         """What has ended is started again."""
@@ -83,11 +104,10 @@ class Stage:
         for each in self.meanwhile:
             each()
 
-    def begin(self, *, seed: int, rate: float, seconds: float, patience_s: float = 120) -> Load:
+    def begin(
+        self, *, rate: float, seconds: float, seed: int = 0, all_alike: str = "", patience_s: float = 120
+    ) -> Load:
         """Begin to ask for new people, beside what is asked already."""
-        first = sum(len(load.people) for load in self.loads)
-        everybody = list(people(seed=seed, rate=rate, seconds=seconds, first=first))
-        self._plan(everybody)
         order = Order(
             api_url=self.whole.running.apiUrl,
             keys={"usual": self.whole.running.companyKey, "late": self.late_key},
@@ -95,11 +115,14 @@ class Stage:
             seed=seed,
             rate=rate,
             seconds=seconds,
-            first=first,
+            first=sum(len(load.people) for load in self.loads),
+            all_alike=all_alike,
             clock_offset_s=self.whole.offset_s,
             patience_s=patience_s,
             said=self.whole.home / f"said-{len(self.loads)}.jsonl",
         )
+        everybody = list(order.people())
+        self._plan(everybody)
         order.said.touch()
         written = order.said.with_suffix(".order")
         written.write_text(order.model_dump_json(), encoding="utf-8")
@@ -157,9 +180,13 @@ class Stage:
         return bool(what())
 
 
+def say(line: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
+
+
 @contextmanager
-def a_stage(home: Path, say: Callable[[str], None]) -> Iterator[Stage]:
-    times = {**TIMES, **_CALLS, "RING_TIMEOUT_S": "30"}
+def a_stage(home: Path, say: Callable[[str], None], **variables: str) -> Iterator[Stage]:
+    times = {**TIMES, **_CALLS, "RING_TIMEOUT_S": "30", **variables}
     with running_system(home, None, starts_at=STARTS_AT, say=say, **times) as whole:
         whole.client.plan(to=None, ring_s=0.3, talk_s=0.7)
         whole.set_settings(retry_policy=_RETRIES)
