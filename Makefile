@@ -32,8 +32,8 @@ check: $(VENV)/dev ## format, lint, types, import contracts, drift of migrations
 openapi: $(VENV)/dev ## write docs/openapi.json, the document of the API as partners see it; make check compares
 	@$(PY) -m scheduler openapi write docs/openapi.json
 
-guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that a test turns red
-	@$(PY) -m tests.crash.guards
+guards: $(VENV)/dev ## take out each guard of the dial protocol in a copy: its own tests must turn red, and no other guard's; ARGS=line: that one
+	@$(PY) -m tests.crash.guards --at-once $(AT_ONCE) $(ARGS)
 
 crash: $(VENV)/dev ## kill -9 at each of the failpoints, however the carrier behaves, and through real workers; a line a cell
 	@DUECALL_CRASHES=all $(PY) -m pytest tests/crash/test_crash_matrix.py tests/crash/test_real_workers.py

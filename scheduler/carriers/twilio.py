@@ -198,7 +198,12 @@ class TwilioLine:
         session = self._session or self._open()
         async with (
             asyncio.timeout(self._deadline),
-            session.post(url, data=form, allow_redirects=False, trace_request_ctx=places) as response,
+            session.post(
+                url,
+                data=form,
+                allow_redirects=False,  # guard: redirect
+                trace_request_ctx=places,
+            ) as response,
         ):
             return response.status, await _body(response)
 
@@ -265,7 +270,11 @@ def classify(status: int, body: bytes) -> CarrierAnswer:
             return Accepted(call_sid=sid, queue_time=_queue_time(answer.get("queue_time")))
         return AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")
     code = answer.get("code")
-    if 400 <= status < 500 and isinstance(code, int):  # noqa: PLR2004 - HTTP's own classes
+    if (
+        isinstance(code, int)
+        # HTTP's own classes: who failed may have taken the call before.
+        and 400 <= status < 500  # noqa: PLR2004  # guard: client_error
+    ):
         if code in _NUMBER_CODES:
             return NumberRefused(cause=f"TWILIO_{code}")
         if code in _NOT_TAKEN_CODES:

@@ -140,7 +140,7 @@ def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
         yield Block(rule=Rule.COMPANY_DELETED, detail="The company is deleted.")
     if situation.interview_over:
         yield Block(rule=Rule.INTERVIEW_OVER, detail="The interview is deleted or cancelled.")
-    if situation.command_waiting:
+    if situation.command_waiting:  # guard: look_command
         yield Block(
             rule=Rule.COMMAND_WAITING,
             detail="A command was accepted for this interview and is not applied yet.",
@@ -163,14 +163,14 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
             rule=Rule.TIMEZONE_UNKNOWN, detail="Nothing says whose clock decides; set the candidate's timezone."
         )
         return
-    if consent_over:
+    if consent_over:  # guard: consent
         yield Block(
             rule=Rule.CONSENT_EXPIRED,
             detail=f"The candidate's consent ended with {callee.consent_until.isoformat()}.",
         )
     if attempt.due_at > now:
         yield Block(rule=Rule.NOT_DUE, until=attempt.due_at, detail="Its time has not come.")
-    if opening != now:
+    if opening != now:  # guard: window
         yield Block(
             rule=Rule.WINDOW_CLOSED,
             until=opening,

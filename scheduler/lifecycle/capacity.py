@@ -68,9 +68,17 @@ def allot(
     later: list[datetime] = []
     for attempt_id, company_id in attempts:
         company = paces.get(company_id)
-        if company is None or company.room <= 0 or account.room <= 0:
+        if (
+            company is None
+            or company.room <= 0  # guard: company_room
+            or account.room <= 0  # guard: account_room
+        ):
             continue
-        send_at = max(now, account.next_slot_at, company.next_slot_at)
+        send_at = max(
+            now,
+            account.next_slot_at,  # guard: account_pace
+            company.next_slot_at,  # guard: company_pace
+        )
         if send_at >= now + within:
             later.append(send_at - within)
             continue

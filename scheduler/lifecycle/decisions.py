@@ -101,12 +101,16 @@ def on_last_look(
     Events instead of a yes put it back, or end it.
     """
     attempt = situation.attempt
-    if attempt.state is not AttemptState.IN_PROGRESS or attempt.epoch != epoch:
+    if (
+        attempt.state is not AttemptState.IN_PROGRESS
+        or attempt.epoch != epoch  # guard: look_epoch
+        or attempt.lease_until is None
+        # The lapsed lease is settled, never sent.
+        or attempt.lease_until <= now  # guard: look_lease
+    ):
         return NotMine()
-    if attempt.lease_until is None or attempt.lease_until <= now:
-        return NotMine()  # the lapsed lease is settled, never sent
     soon = now + times.DEFERRED_DELAY
-    if abs(situation.database_skew) > times.MAX_CLOCK_SKEW:
+    if abs(situation.database_skew) > times.MAX_CLOCK_SKEW:  # guard: look_clock
         return (Deferred(due_at=soon, cause="CLOCK_SKEW"),)
     found = blocks(situation, now, policy)
     if not found:
@@ -251,11 +255,17 @@ def _on_news_of_a_call_in_progress(
     if news.rank is Rank.OVER:
         known = replace(news, answered_by=answered_by)
         events.append(Ended(reason=reason_of(known), ended_at=now, answered_by=answered_by, duration=news.duration))
-    elif news.rank > attempt.heard_rank:
-        events.append(Progressed(rank=news.rank, answered_by=news.answered_by))
+    else:
+        events += _progress(attempt, news)
     if news.status is CallStatus.QUEUED and attempt.hang_up is None and _may_not_ring(attempt, callee, now, policy):
         events.append(HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
     return tuple(events)
+
+
+def _progress(attempt: Attempt, news: CallNews) -> tuple[Event, ...]:
+    if news.rank <= attempt.heard_rank:  # guard: rank
+        return ()
+    return (Progressed(rank=news.rank, answered_by=news.answered_by),)
 
 
 def _unanswered(news: CallNews) -> str | None:
@@ -343,7 +353,11 @@ def on_listing(
     """
     if len(listed) == 1:
         return listed[0].news
-    if attempt.unknown_at is not None and now >= attempt.unknown_at + policy.settle:
+    if (
+        attempt.unknown_at is not None
+        # Not before: the carrier may list a call late.
+        and now >= attempt.unknown_at + policy.settle  # guard: settle_time
+    ):
         return ProofMissing()
     if not listed:
         return None

@@ -132,7 +132,10 @@ def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
     """
     state = attempt.state if attempt else None
     arrow = _BY_CAUSE.get((event.name, state, _reason_after(attempt, event)))
-    if arrow is None or (attempt is not None and is_over(attempt) and not _may_come_late(attempt, event)):
+    if (
+        arrow is None
+        or (attempt is not None and is_over(attempt) and not _may_come_late(attempt, event))  # guard: late_proof
+    ):
         raise NoSuchArrow(event, state, attempt.reason if attempt else None)
     return arrow
 

@@ -199,7 +199,7 @@ class Attempts:
                 attempts.c.interview_id == interview_id,
                 attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
             )
-            .with_for_update(key_share=True)
+            .with_for_update(key_share=True)  # guard: acceptance
         ).one_or_none()
         return _attempt(row) if row else None
 
@@ -386,9 +386,10 @@ class Attempts:
         taken: set[bytes] = set()
         claimable = []
         for row in rows:
-            if row.number_hash not in taken:
-                taken.add(row.number_hash)
-                claimable.append(Claimable(attempt=_attempt(row), calls_in_progress=busy.get(row.company_id, 0)))
+            if row.number_hash in taken:  # guard: one_per_number
+                continue
+            taken.add(row.number_hash)
+            claimable.append(Claimable(attempt=_attempt(row), calls_in_progress=busy.get(row.company_id, 0)))
         return in_turns(claimable, attempt_of=lambda each: each.attempt)
 
     def passed_over(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:

@@ -76,7 +76,7 @@ class CarrierEvents:
             select(carrier_events)
             .where(
                 carrier_events.c.id == event_id,
-                carrier_events.c.heard_at.is_(None),
+                carrier_events.c.heard_at.is_(None),  # guard: heard_once
                 carrier_events.c.quarantined_at.is_(None),
             )
             .with_for_update(skip_locked=True)

@@ -68,8 +68,8 @@ class Companies:
             select(companies)
             .where(
                 companies.c.id.in_(company_ids),
-                companies.c.deleted_at.is_(None),
-                companies.c.paused_at.is_(None),
+                companies.c.deleted_at.is_(None),  # guard: company_deleted
+                companies.c.paused_at.is_(None),  # guard: company_paused
             )
             .order_by(companies.c.id)
             .with_for_update(key_share=True)

@@ -58,7 +58,10 @@ class Inbox:
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
         row = self._connection.execute(
-            select(inbox).where(inbox.c.principal_id == principal_id, inbox.c.idempotency_key == idempotency_key)
+            select(inbox).where(
+                inbox.c.principal_id == principal_id,  # guard: own_key
+                inbox.c.idempotency_key == idempotency_key,
+            )
         ).one_or_none()
         return _command(row) if row else None
 

@@ -118,7 +118,10 @@ class Interviews:
 
 
 def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
-    return select(interviews).where(interviews.c.company_id == company_id, interviews.c.deleted_at.is_(None))
+    return select(interviews).where(
+        interviews.c.company_id == company_id,  # guard: tenant
+        interviews.c.deleted_at.is_(None),
+    )
 
 
 def _is_shown_as(status: InterviewStatus) -> ColumnElement[bool]:

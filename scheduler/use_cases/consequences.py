@@ -129,9 +129,9 @@ class Consequences:
         before = attempt
         for event in events:
             attempt = stores.attempts.save(attempt, event, actor, now)
-            if isinstance(event, LegSeen):
+            if isinstance(event, LegSeen):  # guard: late_line
                 self._hold_line(stores, attempt, now)
-        if any(isinstance(event, Placed | LegSeen) for event in events) and is_busy(attempt):
+        if any(isinstance(event, Placed | LegSeen) for event in events) and is_busy(attempt):  # guard: company_gone
             attempt = _end_for_deleted_company(stores, attempt, actor, now)
         if is_busy(before) and not is_busy(attempt):
             self._free_line(stores, attempt, now)
@@ -139,7 +139,7 @@ class Consequences:
             attempt = self._come_back(stores, interview, attempt, actor, now)
         if attempt.reason is Reason.ANSWERED and before.reason is not Reason.ANSWERED:
             _book(stores, interview, attempt, now)
-        if any(isinstance(event, LegSeen | Proven) for event in events):
+        if any(isinstance(event, LegSeen | Proven) for event in events):  # guard: successor
             self._cancel_successor(stores, interview, attempt, actor, now)
         if is_over(attempt) and not has_live_leg(attempt):
             self._settle_interview(stores, interview, before, attempt, actor, now)

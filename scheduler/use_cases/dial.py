@@ -101,13 +101,13 @@ class Dial:
 
         Raises DatabaseAway: then, whatever was committed, nobody dials. ClaimInDoubt says what may have been.
         """
-        if not self._database.clock_is_right():
+        if not self._database.clock_is_right():  # guard: clock
             return Claims(waiting=frozenset(ids))
         claimed: list[ToSend] = []
         try:
             return self._claimed_from(ids, claimed)
         except DatabaseAway as away:
-            if claimed:
+            if claimed:  # guard: claim_in_doubt
                 raise ClaimInDoubt(claimed) from away
             raise
 
@@ -117,9 +117,13 @@ class Dial:
         with self._database.transaction() as stores:
             account = stores.carrier_accounts.lock(self._account_id)
             companies = stores.companies.lock_for_claim(stores.attempts.companies_of(ids))
-            if account.paused or account.breaker.is_down or not companies:
+            if (
+                not companies
+                or account.paused  # guard: account_paused
+                or account.breaker.is_down  # guard: breaker
+            ):
                 return Claims()
-            if not self._is_the_database_that_it_was(stores, account, now):
+            if not self._is_the_database_that_it_was(stores, account, now):  # guard: database
                 return Claims()
             found = stores.attempts.lock_claimable(ids, now)
             passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in found], now)
@@ -169,7 +173,11 @@ class Dial:
         # A second statement, after the locks: whoever accepts a command for one of these interviews either committed
         # before, and is seen here, or waits for our locks and is accepted after the claim.
         waiting = stores.inbox.interviews_with_waiting([each.attempt.interview_id for each in claimable])
-        return [each for each in claimable if each.attempt.interview_id not in waiting]
+        return [
+            each
+            for each in claimable
+            if each.attempt.interview_id not in waiting  # guard: command_waiting
+        ]
 
     def _claim(
         self, stores: Stores, claimable: list[Claimable], allotment: Allotment, now: datetime, started: float
@@ -308,8 +316,11 @@ class Dial:
         """The attempt as it is then; None when the record came too late, with what it found out."""
         interview = stores.interviews.lock(attempt.interview_id)
         mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-        # The epoch alone would do for a claim whose commit was confirmed: of one in doubt it may be somebody else's.
-        if mine is None or mine.token != attempt.token:
+        if (
+            mine is None
+            # The epoch alone would do where the commit was confirmed: a claim in doubt may be somebody else's by now.
+            or mine.token != attempt.token  # guard: token
+        ):
             # The lease was settled, or the carrier called back first: that story goes on without us.
             _log.info("a record came too late", attempt_id=str(attempt.id), epoch=attempt.epoch)
             return None, self._compare(stores, attempt, events, now)
@@ -542,8 +553,9 @@ class Dialler:
             if self._is_in_doubt():
                 cause = "CARRIER_IN_DOUBT"
                 break
-            if monotonic() - looked <= LOOK_TO_SEND.total_seconds():
-                return order
+            if monotonic() - looked > LOOK_TO_SEND.total_seconds():  # guard: look_age
+                continue
+            return order
         await self._in_thread(lambda: self._dial.give_back(claim.attempt, cause))
         return None
 
@@ -556,7 +568,7 @@ class Dialler:
         if not self._unsent:
             signal.setitimer(signal.ITIMER_REAL, 0)
             return
-        signal.setitimer(signal.ITIMER_REAL, max(0.001, min(self._unsent.values()) - monotonic()))
+        signal.setitimer(signal.ITIMER_REAL, max(0.001, min(self._unsent.values()) - monotonic()))  # guard: frozen
 
     async def _record_answers(self) -> None:
         """Write answers as they come, gathered for 20 ms; until all are written when stopping."""

@@ -37,7 +37,11 @@ class Hear:
         Raises NotACallback for one that is not genuine or not readable, and stores nothing; DatabaseAway.
         """
         fields = dict(form)
-        if len(fields) != len(form) or not self._callbacks.is_genuine(path, form, signature):
+        if (
+            len(fields) != len(form)
+            # It is the only key that a carrier has.
+            or not self._callbacks.is_genuine(path, form, signature)  # guard: signature
+        ):
             raise NotACallback
         self._callbacks.read(token, fields)
         event = CarrierEvent(id=uuid4(), token=token, raw=fields, received_at=self._now())
@@ -45,7 +49,8 @@ class Hear:
         with self._database.transaction() as stores:
             if not stores.carrier_events.is_known(token):
                 return  # nobody's: answered, so that the carrier stops, and kept nowhere
-            if not stores.carrier_events.add(event, seen):
+            is_new = stores.carrier_events.add(event, seen)
+            if not is_new:  # guard: stored_once
                 return
             failpoint("hear.storing")
         failpoint("hear.stored")

@@ -249,7 +249,11 @@ class Settle:
         listed = self._desk.listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
         with self._database.transaction() as stores:
             bound = stores.attempts.bound_sids(call.news.call_sid for call in listed)
-        return [call for call in listed if call.news.call_sid not in bound]
+        return [
+            call
+            for call in listed
+            if call.news.call_sid not in bound  # guard: bound
+        ]
 
     def _take_in(self, attempt_id: UUID, epoch: int, heard: CallNews | ProofMissing | Alarm | None) -> None:
         """Raises Alarmed, and then nothing is written."""

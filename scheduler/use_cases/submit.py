@@ -152,7 +152,7 @@ def reached_company(stores: Stores, principal: Principal, asked: UUID | None) ->
         raise CompanyIdRequired
     else:
         company_id = asked
-    if not stores.keys.reach(principal, [company_id]):
+    if not stores.keys.reach(principal, [company_id]):  # guard: reach
         raise AccessDenied
     return company_id
 
@@ -172,7 +172,7 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
             request.interview_id, request.attempt_id
         ):
             raise no_such("callAttempt", request.attempt_id)
-        decisions.on_acceptance(request, busy)
+        decisions.on_acceptance(request, busy)  # guard: busy
     except Refused as refused:
         return refused
     return None
@@ -216,7 +216,7 @@ def first_with_its_key(stores: Stores, command: Command) -> Command:
     assert command.idempotency_key is not None
     first = stores.inbox.by_key(command.principal_id, command.idempotency_key)
     assert first is not None
-    if first.request_hash != command.request_hash:
+    if first.request_hash != command.request_hash:  # guard: same_request
         raise IdempotencyKeyReused
     return first
 

@@ -40,6 +40,7 @@ from scheduler.domain.call import (
 from scheduler.lifecycle.policy import Policy
 from tests.builders import a_number
 from tests.conftest import real_now, wait_until
+from tests.guards import guards
 from tests.servers import (
     ACCOUNT_SID,
     PRIMARY,
@@ -153,6 +154,13 @@ def test_an_answer_means(status: int, answer: object, meaning: CarrierAnswer) ->
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b'{"sid": "CA', b"[" * 9], ids=repr)
 def test_a_body_that_is_no_json_names_no_call(body: bytes) -> None:
     assert classify(201, body) == AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")
+
+
+@guards("client_error")
+@pytest.mark.parametrize("status", [500, 502, 503])
+@pytest.mark.parametrize("code", [21211, 20429])
+def test_what_a_server_says_that_failed_is_unknown_whatever_code_it_names(status: int, code: int) -> None:
+    assert classify(status, json.dumps({"code": code}).encode()) == AnswerUnknown(cause=f"HTTP_{status}")
 
 
 @given(status=st.integers(200, 599), body=st.binary(max_size=80))
@@ -415,6 +423,7 @@ async def test_nonsense_is_unknown(carrier: SimulatedCarrier) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@guards("redirect")
 async def test_no_redirect_is_followed(carrier: SimulatedCarrier, status: int) -> None:
     number, asked = a_number(), []
 

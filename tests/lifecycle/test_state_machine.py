@@ -50,6 +50,7 @@ from scheduler.lifecycle.state_machine import (
     is_busy,
     is_over,
 )
+from tests.guards import guards
 
 NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -258,6 +259,7 @@ def test_a_call_is_hung_up_when_it_is_there_and_not_when_nobody_has_seen_it() ->
             evolve(nothing_to_end, wanted, NOW)
 
 
+@guards("late_proof")
 def test_proof_is_final() -> None:
     proven = evolve(
         an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN),

@@ -23,6 +23,7 @@ from scheduler.domain.command import (
     UpdateInterview,
 )
 from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.refusals import IdempotencyKeyReused
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle.etags import etag_of
 from scheduler.lifecycle.policy import DEFAULT_LIFE
@@ -30,7 +31,7 @@ from scheduler.persistence.json_forms import STORY
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.submit import Submit
+from scheduler.use_cases.submit import Submit, lock_busy
 from tests.builders import (
     House,
     KeptBell,
@@ -44,6 +45,7 @@ from tests.builders import (
     an_unknown_attempt,
 )
 from tests.conftest import TestClock
+from tests.guards import guards
 
 TOMORROW = "2026-04-03T09:00:00+02:00"
 """Nine in the morning in Bratislava, the day after the tests' noon."""
@@ -124,12 +126,14 @@ def test_a_retry_that_somebody_moves_rings_at_that_hour_by_its_own_offset(house:
 # ---- acceptance
 
 
+@guards("command_waiting")
 def test_an_accepted_command_keeps_the_attempt_from_being_claimed(house: House, accept: Do) -> None:
     due = a_pending_attempt(house)
     accept(delete(due))
     assert house.dial.claim([due.id]).claimed == ()
 
 
+@guards("look_command")
 def test_and_makes_a_claim_that_is_not_yet_sent_give_it_back(house: House, accept: Do) -> None:
     mine = a_claimed_attempt(house)
     accept(DeleteInterview(interview_id=mine.interview_id))
@@ -138,6 +142,7 @@ def test_and_makes_a_claim_that_is_not_yet_sent_give_it_back(house: House, accep
 
 
 @pytest.mark.parametrize("in_progress", IN_PROGRESS)
+@guards("busy")
 def test_what_a_call_in_progress_forbids_is_refused_at_once_and_holds_nothing_up(
     house: House, accept: Do, bell: KeptBell, in_progress: Callable[[House], Attempt]
 ) -> None:
@@ -169,6 +174,7 @@ def test_what_is_not_there_is_refused_at_once(house: House, accept: Do) -> None:
         assert refused(accept(request)) == "RESOURCE_NOT_FOUND"
 
 
+@guards("busy")
 def test_a_refusal_at_once_is_the_stored_answer_for_its_idempotency_key(house: House, submit: Submit) -> None:
     attempt = a_claimed_attempt(house)
     first, again = (
@@ -178,6 +184,27 @@ def test_a_refusal_at_once_is_the_stored_answer_for_its_idempotency_key(house: H
     assert (first.replayed, again.replayed) == (False, True)
     assert again.command.id == first.command.id
     assert refused(again.command) == "CALL_ATTEMPT_IN_PROGRESS"
+
+
+@guards("acceptance")
+def test_while_a_command_is_being_accepted_its_attempt_is_not_claimed(house: House) -> None:
+    due = a_pending_attempt(house)
+    with house.database.transaction() as accepting:
+        assert lock_busy(accepting, due.interview_id) is None
+        claims = house.dial.claim([due.id])
+    assert claims.claimed == ()
+    assert claims.waiting == {due.id}, "it is looked at again soon"
+
+
+@guards("same_request")
+def test_another_request_with_the_same_key_is_neither_accepted_nor_answered_as_the_first(
+    house: House, submit: Submit
+) -> None:
+    first, other = a_pending_attempt(house), a_pending_attempt(house)
+    submit.command(house.principal, None, delete(first), idempotency_key="key", request_hash=b"hash")
+    with pytest.raises(IdempotencyKeyReused):
+        submit.command(house.principal, None, delete(other), idempotency_key="key", request_hash=b"another")
+    assert house.ask("SELECT interview_id FROM inbox") == [(first.interview_id,)]
 
 
 # ---- PATCH …/call-attempts

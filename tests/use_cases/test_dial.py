@@ -32,6 +32,7 @@ from tests.builders import (
     of_company,
 )
 from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.guards import guards
 from tests.servers import wired
 
 A_MOMENT = timedelta(microseconds=1)
@@ -97,6 +98,7 @@ def in_doubt(house: House, postgres_url: str, pending: Attempt, *, committed: bo
     return claim.attempt
 
 
+@guards("claim_in_doubt")
 def test_a_claim_in_doubt_is_given_back_if_it_stands(house: House, postgres_url: str) -> None:
     mine = in_doubt(house, postgres_url, a_pending_attempt(house), committed=True)
     assert house.attempt(mine.id) == mine
@@ -104,6 +106,7 @@ def test_a_claim_in_doubt_is_given_back_if_it_stands(house: House, postgres_url:
     assert house.attempt(mine.id).state is AttemptState.PENDING
 
 
+@guards("claim_in_doubt", "token")
 def test_a_claim_in_doubt_that_somebody_else_made_instead_stays_theirs(house: House, postgres_url: str) -> None:
     mine = in_doubt(house, postgres_url, pending := a_pending_attempt(house), committed=False)
     wait_until(lambda: is_claimed(house, pending), says="the broken transaction's locks are gone")
@@ -116,73 +119,79 @@ def test_a_claim_in_doubt_that_somebody_else_made_instead_stays_theirs(house: Ho
 # ---- the claim: its guards
 
 
-def test_guard_state_a_pending_attempt_is_claimed(house: House) -> None:
+def test_a_pending_attempt_is_claimed(house: House) -> None:
     assert is_claimed(house, a_pending_attempt(house))
 
 
-def test_guard_state_one_that_is_over_is_not_claimed_though_its_line_is_free(house: House) -> None:
+@guards("state")
+def test_one_that_is_over_is_not_claimed_though_its_line_is_free(house: House) -> None:
     over = ended(house, a_placed_attempt(house))
     assert house.line(over)[0] is None
     assert not is_claimed(house, over)
     assert house.attempt(over.id) == over
 
 
-def test_guard_state_one_that_was_cancelled_is_not_claimed(house: House) -> None:
+@guards("state")
+def test_one_that_was_cancelled_is_not_claimed(house: House) -> None:
     cancelled = house.take(a_pending_attempt(house), Cancelled(reason=Reason.CANCELLED_BY_USER))
     assert not is_claimed(house, cancelled)
 
 
-def test_guard_state_one_that_is_in_progress_is_not_claimed_again(house: House) -> None:
+def test_one_that_is_in_progress_is_not_claimed_again(house: House) -> None:
     mine = a_claimed_attempt(house)
     assert not is_claimed(house, mine)
     assert house.attempt(mine.id) == mine
 
 
-def test_guard_due_at_one_that_is_due_this_instant_is_claimed(house: House) -> None:
+def test_one_that_is_due_this_instant_is_claimed(house: House) -> None:
     assert is_claimed(house, a_pending_attempt(house, due_at=house.now()))
 
 
-def test_guard_due_at_one_that_is_due_a_moment_later_is_not_claimed_whatever_the_hint(house: House) -> None:
+@guards("due_at")
+def test_one_that_is_due_a_moment_later_is_not_claimed_whatever_the_hint(house: House) -> None:
     early = a_pending_attempt(house, due_at=house.now() + A_MOMENT)
     assert not is_claimed(house, early)
     assert house.attempt(early.id) == early
 
 
-def test_guard_due_at_one_that_was_released_and_then_moved_to_tomorrow_is_not_claimed(house: House) -> None:
+@guards("due_at")
+def test_one_that_was_released_and_then_moved_to_tomorrow_is_not_claimed(house: House) -> None:
     moved = a_pending_attempt(house)
     house.change("UPDATE attempts SET due_at = :at", at=house.now() + A_DAY)
     assert not is_claimed(house, moved)
 
 
-def test_guard_expires_at_one_that_expires_a_moment_later_is_claimed(house: House) -> None:
+def test_one_that_expires_a_moment_later_is_claimed(house: House) -> None:
     assert is_claimed(house, a_pending_attempt(house, expires_at=house.now() + A_MOMENT))
 
 
-def test_guard_expires_at_one_that_expires_this_instant_is_not_claimed(house: House) -> None:
+@guards("expires_at")
+def test_one_that_expires_this_instant_is_not_claimed(house: House) -> None:
     assert not is_claimed(house, a_pending_attempt(house, expires_at=house.now()))
 
 
-def test_guard_line_one_whose_number_is_being_called_is_not_claimed(house: House) -> None:
+@guards("line")
+def test_one_whose_number_is_being_called_is_not_claimed(house: House) -> None:
     number = a_number()
     a_claimed_attempt(house, number)
     assert not is_claimed(house, a_pending_attempt(house, number))
 
 
-def test_guard_line_one_whose_number_another_company_is_calling_is_not_claimed(
-    house: House, database: Database
-) -> None:
+@guards("line")
+def test_one_whose_number_another_company_is_calling_is_not_claimed(house: House, database: Database) -> None:
     number = a_number()
     a_claimed_attempt(of_company(house, seed(database, house.now())), number)
     assert not is_claimed(house, a_pending_attempt(house, number))
 
 
-def test_guard_line_one_whose_number_was_given_back_is_claimed_at_once(house: House) -> None:
+def test_one_whose_number_was_given_back_is_claimed_at_once(house: House) -> None:
     number = a_number()
     house.dial.give_back(a_claimed_attempt(house, number), "A_TEST")
     assert is_claimed(house, a_pending_attempt(house, number))
 
 
-def test_guard_line_gap_another_interview_waits_after_a_call_and_then_does_not(house: House, now: TestClock) -> None:
+@guards("line_gap")
+def test_another_interview_waits_after_a_call_and_then_does_not(house: House, now: TestClock) -> None:
     number = a_number()
     ended(house, a_placed_attempt(house, number))
     waiting = a_pending_attempt(house, number)
@@ -192,13 +201,14 @@ def test_guard_line_gap_another_interview_waits_after_a_call_and_then_does_not(h
     assert is_claimed(house, waiting)
 
 
-def test_guard_line_gap_the_same_interview_need_not_wait(house: House) -> None:
+def test_the_same_interview_need_not_wait(house: House) -> None:
     number = a_number()
     over = ended(house, a_placed_attempt(house, number))
     assert is_claimed(house, a_pending_attempt(house, number, interview_id=over.interview_id))
 
 
-def test_guard_line_gap_after_an_unknown_outcome_the_same_interview_waits_too(house: House, now: TestClock) -> None:
+@guards("line_gap")
+def test_after_an_unknown_outcome_the_same_interview_waits_too(house: House, now: TestClock) -> None:
     number = a_number()
     over = an_attempt_of_unknown_outcome(house, number)
     again = a_pending_attempt(house, number, interview_id=over.interview_id)
@@ -207,6 +217,7 @@ def test_guard_line_gap_after_an_unknown_outcome_the_same_interview_waits_too(ho
     assert is_claimed(house, again)
 
 
+@guards("one_per_number")
 def test_of_one_number_only_the_earliest_due_is_claimed(house: House) -> None:
     number = a_number()
     later = a_pending_attempt(house, number, due_at=house.now())
@@ -226,6 +237,7 @@ def test_what_somebody_asked_for_goes_before_a_retry(house: House) -> None:
     assert [each.id for each in claimed(house, retry, asked)] == [asked.id, retry.id]
 
 
+@guards("command_waiting")
 def test_a_waiting_command_holds_its_interview_and_no_other(house: House, now: TestClock) -> None:
     held, free = a_pending_attempt(house), a_pending_attempt(house)
     command = a_waiting_command(house, held.interview_id)
@@ -239,10 +251,18 @@ def test_a_waiting_command_holds_its_interview_and_no_other(house: House, now: T
 @pytest.mark.parametrize(
     "stop",
     [
-        pytest.param("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", id="the company is paused"),
-        pytest.param("UPDATE companies SET deleted_at = :at", id="the company is deleted"),
         pytest.param(
-            "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a test'", id="the account is paused"
+            "UPDATE companies SET paused_at = :at, pause_reason = 'a test'",
+            id="the company is paused",
+            marks=guards("company_paused"),
+        ),
+        pytest.param(
+            "UPDATE companies SET deleted_at = :at", id="the company is deleted", marks=guards("company_deleted")
+        ),
+        pytest.param(
+            "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a test'",
+            id="the account is paused",
+            marks=guards("account_paused"),
         ),
     ],
 )
@@ -253,6 +273,7 @@ def test_nothing_is_claimed_while(house: House, stop: str) -> None:
     assert house.attempt(attempt.id) == attempt
 
 
+@guards("company_paused")
 def test_a_paused_company_does_not_hold_up_another(house: House, database: Database) -> None:
     other = of_company(house, seed(database, house.now()))
     paused, alive = a_pending_attempt(house), a_pending_attempt(other)
@@ -315,6 +336,7 @@ def a_house_with(
 
 
 @pytest.mark.parametrize("per_second", [1, 5])
+@guards("account_pace")
 def test_no_more_are_claimed_than_can_be_sent_within_a_second(
     database: Database, seeded: Seeded, house: House, now: TestClock, per_second: int
 ) -> None:
@@ -333,6 +355,7 @@ def test_no_more_are_claimed_than_can_be_sent_within_a_second(
     assert all(later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in pairwise(sent))
 
 
+@guards("account_pace")
 def test_who_waits_is_told_when_to_try_again(database: Database, seeded: Seeded, house: House, now: TestClock) -> None:
     slow = a_house_with(database, seeded, house, per_second=0.5)
     ids = [a_pending_attempt(slow).id for _ in range(2)]
@@ -342,6 +365,7 @@ def test_who_waits_is_told_when_to_try_again(database: Database, seeded: Seeded,
     assert len(slow.dial.claim(list(first.waiting)).claimed) == 1
 
 
+@guards("account_room")
 def test_an_account_has_no_more_calls_at_once_than_it_may(database: Database, seeded: Seeded, house: House) -> None:
     small = a_house_with(database, seeded, house, max_calls=2)
     attempts = [a_pending_attempt(small) for _ in range(3)]
@@ -353,6 +377,7 @@ def test_an_account_has_no_more_calls_at_once_than_it_may(database: Database, se
     assert is_claimed(small, left)
 
 
+@guards("company_room")
 def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(database: Database, house: House) -> None:
     limits = CallLimits(concurrent_calls=1, calls_per_second=1000.0)
     small = of_company(house, seed(database, house.now(), limits=limits))
@@ -360,6 +385,21 @@ def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(dat
     of_other = [a_pending_attempt(house) for _ in range(2)]
     mine = claimed(house, *of_small, *of_other)
     assert sorted(each.company_id == small.company_id for each in mine) == [False, False, True]
+
+
+@guards("company_pace")
+def test_a_company_starts_no_more_calls_a_second_than_it_may_and_another_goes_on(
+    database: Database, house: House, now: TestClock
+) -> None:
+    limits = CallLimits(concurrent_calls=1000, calls_per_second=1.0)
+    slow = of_company(house, seed(database, now(), limits=limits))
+    of_slow = [a_pending_attempt(slow) for _ in range(2)]
+    mine = claimed(house, *of_slow, a_pending_attempt(house))
+    assert sorted(each.company_id == slow.company_id for each in mine) == [False, True]
+    [left] = [each for each in of_slow if each.id not in {one.id for one in mine}]
+    assert not is_claimed(house, left)
+    now.move(timedelta(seconds=1))
+    assert is_claimed(house, left)
 
 
 def test_many_diallers_at_once_claim_each_attempt_once(house: House) -> None:
@@ -410,6 +450,7 @@ def cause(house: House, attempt: Attempt) -> str:
     return str(rows[-1][0])
 
 
+@guards("window")
 def test_a_window_that_has_closed_since_defers_to_the_next_opening(house: House, now: TestClock) -> None:
     # 19:59:10 in Bratislava: room for 35 s of ringing and 15 s more.
     now.instant = now().replace(hour=17, minute=59, second=10)
@@ -478,6 +519,7 @@ def test_one_in_a_country_that_the_company_calls_no_more_is_held(house: House) -
     assert house.dial.last_look(other) is not None
 
 
+@guards("look_command")
 def test_a_command_accepted_since_the_claim_gives_back(house: House) -> None:
     mine = a_claimed_attempt(house)
     a_waiting_command(house, mine.interview_id)
@@ -508,6 +550,7 @@ def test_an_attempt_that_expires_between_claim_and_look_ends(house: House, now: 
     assert house.interview_status(mine) is InterviewStatus.FAILED
 
 
+@guards("consent")
 def test_nobody_is_rung_after_the_last_day_of_consent(house: House) -> None:
     mine = a_claimed_attempt(house, consent_until=date(2026, 4, 1))
     assert house.dial.last_look(mine) is None
@@ -541,6 +584,7 @@ def wrong_clock(postgres_url: str) -> Iterator[Callable[[str], Database]]:
 
 
 @pytest.mark.parametrize("ahead", ["3 seconds", "-3 seconds"])
+@guards("look_clock")
 def test_a_database_whose_clock_is_wrong_lets_nobody_ring(
     house: House, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
@@ -559,6 +603,7 @@ def test_a_database_whose_clock_is_a_little_off_does(
     assert dial.last_look(mine) is not None
 
 
+@guards("look_lease")
 def test_a_look_after_the_lease_sends_nothing_and_writes_nothing(house: House, now: TestClock) -> None:
     mine = a_claimed_attempt(house)
     now.move(house.policy.lease)
@@ -566,14 +611,15 @@ def test_a_look_after_the_lease_sends_nothing_and_writes_nothing(house: House, n
     assert house.attempt(mine.id) == mine
 
 
-def test_guard_epoch_a_look_for_a_claim_that_was_settled_writes_nothing(house: House) -> None:
+def test_a_look_for_a_claim_that_was_settled_writes_nothing(house: House) -> None:
     mine = a_claimed_attempt(house)
     settled = house.take(mine, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
     assert house.dial.last_look(mine) is None
     assert house.attempt(mine.id) == settled
 
 
-def test_guard_epoch_a_claim_made_anew_is_not_the_old_dialler_s_to_send(house: House, now: TestClock) -> None:
+@guards("look_epoch")
+def test_a_claim_made_anew_is_not_the_old_dialler_s_to_send(house: House, now: TestClock) -> None:
     old = a_claimed_attempt(house)
     house.dial.give_back(old, "A_TEST")
     now.move(DEFERRED_DELAY)
@@ -634,7 +680,8 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_guard_epoch_a_record_after_the_lease_was_settled_writes_nothing(house: House, answer: CarrierAnswer) -> None:
+@guards("epoch")
+def test_a_record_after_the_lease_was_settled_writes_nothing(house: House, answer: CarrierAnswer) -> None:
     mine = a_claimed_attempt(house)
     settled = house.take(mine, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
     house.dial.record([(mine, answer)])
@@ -643,7 +690,7 @@ def test_guard_epoch_a_record_after_the_lease_was_settled_writes_nothing(house: 
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_guard_epoch_a_record_of_an_older_claim_does_not_touch_the_newer_one(
+def test_a_record_of_an_older_claim_does_not_touch_the_newer_one(
     house: House, now: TestClock, answer: CarrierAnswer
 ) -> None:
     old = a_claimed_attempt(house)
@@ -655,7 +702,7 @@ def test_guard_epoch_a_record_of_an_older_claim_does_not_touch_the_newer_one(
     assert house.line(new)[0] == new.id
 
 
-def test_guard_epoch_a_record_of_the_claim_that_stands_is_written(house: House) -> None:
+def test_a_record_of_the_claim_that_stands_is_written(house: House) -> None:
     mine = a_claimed_attempt(house)
     house.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
     assert house.attempt(mine.id).epoch == mine.epoch + 1

@@ -33,6 +33,7 @@ from tests.builders import (
     of_company,
 )
 from tests.conftest import TestClock, seed, wait_until
+from tests.guards import guards
 from tests.servers import SimulatedCarrier
 from tests.use_cases.test_settle import FOR_HOURS, has_status, ring
 
@@ -125,6 +126,7 @@ def test_one_that_was_not_deleted_is_not_erased(house: House, erase: Erase) -> N
     assert rows(house) == before
 
 
+@guards("company_deleted")
 def test_nothing_of_it_is_claimed_any_more(house: House, release: Release, deleted: Callable[[], None]) -> None:
     waiting = a_pending_attempt(house)
     deleted()
@@ -133,6 +135,7 @@ def test_nothing_of_it_is_claimed_any_more(house: House, release: Release, delet
     assert house.attempt(waiting.id) == waiting
 
 
+@guards("company_deleted")
 def test_a_claim_that_comes_while_it_is_being_deleted_waits_and_claims_nothing(house: House) -> None:
     mine = a_pending_attempt(house)
     with ThreadPoolExecutor(1) as pool:
@@ -197,6 +200,7 @@ def test_a_call_that_had_ended_keeps_its_true_end(house: House, erase: Erase, de
     assert len(house.attempts(mine.interview_id)) == 1, "and no retry follows"
 
 
+@guards("company_gone")
 def test_one_that_is_being_dialled_is_hung_up_as_soon_as_the_carrier_has_named_it(
     house: House, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
@@ -211,6 +215,7 @@ def test_one_that_is_being_dialled_is_hung_up_as_soon_as_the_carrier_has_named_i
     assert house.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted"]
 
 
+@guards("company_gone")
 def test_one_whose_answer_was_lost_is_hung_up_as_soon_as_it_is_found(
     house: House, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
 ) -> None:
@@ -225,6 +230,7 @@ def test_one_whose_answer_was_lost_is_hung_up_as_soon_as_it_is_found(
     assert "hang_up_wanted" in house.history(mine.id), "it was found, and hung up in the same round"
 
 
+@guards("company_gone")
 def test_a_callback_that_names_it_first_does_too(house: House, erase: Erase, deleted: Callable[[], None]) -> None:
     mine = an_unknown_attempt(house)
     deleted()
@@ -346,6 +352,7 @@ def test_a_line_is_taken_while_somebody_keeps_it_from_being_forgotten(house: Hou
         assert [each.attempt.id for each in house.dial.claim([mine.id]).claimed] == [mine.id]
 
 
+@guards("late_line")
 def test_a_leg_that_is_seen_late_holds_its_line_also_when_that_was_forgotten(house: House) -> None:
     mine = an_attempt_of_unknown_outcome(house)
     house.change("DELETE FROM lines")

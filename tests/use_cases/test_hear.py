@@ -30,6 +30,7 @@ from tests.builders import (
     of_company,
 )
 from tests.conftest import TestClock, seed
+from tests.guards import guards
 from tests.servers import ACCOUNT_SID, PRIMARY, SECONDARY, SimulatedCarrier
 
 PUBLIC_URL = "https://calls.example.com"
@@ -96,6 +97,7 @@ def test_a_genuine_callback_is_stored_and_rung_for(house: House, hear: Hear, bel
     assert house.attempt(mine.id) == mine, "storing changes nothing yet"
 
 
+@guards("stored_once")
 def test_the_same_callback_again_is_answered_and_stored_no_second_time(
     house: House, hear: Hear, bell: KeptBell
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_callback_signed_with_the_second_token_of_a_rotation_is_genuine(house:
     assert stored(house) == 1
 
 
+@guards("signature")
 def test_a_forged_callback_stores_nothing(house: House, hear: Hear, bell: KeptBell) -> None:
     mine, other = a_placed_attempt(house), a_placed_attempt(house)
     assert mine.call_sid is not None
@@ -212,6 +215,7 @@ def test_the_end_of_a_call_leaves_a_cancelled_interview_cancelled(house: House, 
     assert house.interview_status(mine) is InterviewStatus.CANCELLED
 
 
+@guards("heard_once")
 def test_an_event_is_heard_once(house: House, hear: Hear, bell: KeptBell) -> None:
     mine = a_placed_attempt(house)
     assert mine.call_sid is not None
@@ -344,6 +348,14 @@ def test_in_whatever_order_they_come_the_end_is_the_same(
     assert len(ends) == 1
     assert next(iter(ends))[1] is Reason.VOICEMAIL
     assert pause_reason(house) is None
+
+
+@guards("rank")
+def test_news_that_come_after_newer_ones_change_nothing(house: House, hear: Hear, bell: KeptBell) -> None:
+    mine, sid = a_claimed_attempt(house), a_sid()
+    answered = say(house, hear, bell, mine, a_form(sid, "in-progress"))
+    for late in ("ringing", "initiated"):
+        assert say(house, hear, bell, mine, a_form(sid, late)) == answered
 
 
 def test_a_callback_before_the_record_places_it_and_the_record_then_writes_nothing(

@@ -20,6 +20,7 @@ from scheduler.use_cases.submit import Submit
 from scheduler.wire.json_values import LARGEST_BODY
 from tests.builders import House, KeptBell, a_candidate, a_pending_attempt
 from tests.conftest import TestClock, seed
+from tests.guards import guards
 
 CANARY = "Kanarienvogel"
 Message = dict[str, Any]
@@ -102,6 +103,7 @@ def test_a_message_in_another_order_is_the_same_and_another_body_keeps_the_first
     assert _commands(house) == 1
 
 
+@guards("tenant", "own_key")
 def test_the_wall_between_tenants_stands_for_messages_too(
     messages: Messages, message: Message, keys: Keys, house: House, submit: Submit, principal: Principal
 ) -> None:
@@ -126,6 +128,7 @@ def test_the_wall_between_tenants_stands_for_messages_too(
     assert house.ask("SELECT state, deleted_at FROM attempts") == [("PENDING", None)]
 
 
+@guards("reach")
 def test_an_ats_key_names_the_company_and_reaches_its_own_alone(
     messages: Messages, message: Message, keys: Keys, house: House, submit: Submit
 ) -> None:

@@ -45,6 +45,7 @@ from tests.builders import (
     of_company,
 )
 from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.guards import guards
 from tests.servers import ACCOUNT_SID, SimulatedCarrier
 
 A_SECOND = timedelta(seconds=1)
@@ -217,6 +218,7 @@ def test_a_call_that_is_seen_late_is_asked_about_until_it_is_over(
     assert house.interview_status(mine) is InterviewStatus.COMPLETED
 
 
+@guards("successor")
 def test_a_pending_successor_is_cancelled_when_the_call_is_seen_to_live(house: House) -> None:
     unknown = an_attempt_of_unknown_outcome(house)
     successor = a_pending_attempt(house, a_number(), interview_id=unknown.interview_id)
@@ -224,6 +226,7 @@ def test_a_pending_successor_is_cancelled_when_the_call_is_seen_to_live(house: H
     assert house.attempt(successor.id).reason is Reason.REPLACED
 
 
+@guards("successor")
 def test_a_pending_successor_is_cancelled_when_the_call_has_reached_the_person(house: House) -> None:
     unknown = an_attempt_of_unknown_outcome(house)
     successor = a_pending_attempt(house, a_number(), interview_id=unknown.interview_id)
@@ -259,6 +262,7 @@ def test_late_proof_of_a_failure_is_not_retried_by_itself(retrying: House) -> No
     assert retrying.interview_status(unknown) is InterviewStatus.FAILED
 
 
+@guards("late_line")
 def test_a_call_that_is_seen_late_while_its_number_is_called_is_an_alarm(house: House, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(house, number)
@@ -635,6 +639,7 @@ def refuse(house: House, *attempts: Attempt, cause: str = "NEVER_CONNECTED") -> 
     house.dial.record([(each, NeverTaken(cause=cause)) for each in attempts])
 
 
+@guards("breaker")
 def test_after_several_that_the_carrier_did_not_take_nothing_is_claimed_for_a_while(
     house: House, now: TestClock, release: Release
 ) -> None:
@@ -647,6 +652,7 @@ def test_after_several_that_the_carrier_did_not_take_nothing_is_claimed_for_a_wh
     assert {house.attempt(each.id).state for each in due} == {AttemptState.PENDING}
 
 
+@guards("breaker")
 def test_after_a_while_nothing_is_claimed_before_the_carrier_has_answered(
     house: House, now: TestClock, release: Release, bell: KeptBell, explain: Explain
 ) -> None:

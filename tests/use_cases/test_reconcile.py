@@ -20,6 +20,7 @@ from scheduler.use_cases.pauses import Pauses
 from scheduler.use_cases.reconcile import NotPaused, Reconcile
 from tests.builders import House, a_claimed_attempt, a_house, a_number, a_pending_attempt, a_sid
 from tests.conftest import TestClock, seed
+from tests.guards import guards
 from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_closed_port
 
 A_MINUTE = timedelta(minutes=1)
@@ -163,6 +164,7 @@ def test_a_carrier_that_cannot_be_asked_proves_nothing(house: House, carrier: Si
         asks.since(now())
 
 
+@guards("database")
 def test_another_database_than_calls_were_claimed_on_stops_everything_until_somebody_lets_it_go_on(
     house: House, now: TestClock
 ) -> None:

@@ -38,6 +38,7 @@ from tests.builders import (
     of_company,
 )
 from tests.conftest import TestClock, seed, wait_until
+from tests.guards import guards
 from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
 
 A_MOMENT = timedelta(microseconds=1)
@@ -112,6 +113,7 @@ def test_two_rounds_at_once_settle_a_lapsed_lease_once(house: House, settle: Set
     assert house.history(mine.id) == ["created", "claimed", "answer_lost"]
 
 
+@guards("settle_time")
 def test_nothing_found_is_given_up_after_the_time_for_a_proof_and_not_before(
     house: House, settle: Settle, now: TestClock
 ) -> None:
@@ -275,6 +277,7 @@ def test_a_call_from_before_the_claim_is_not_taken_for_it(
     assert house.attempt(unknown.id).call_sid != sid
 
 
+@guards("bound")
 def test_a_call_that_another_attempt_has_is_not_taken_for_it(
     house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
@@ -285,7 +288,10 @@ def test_a_call_that_another_attempt_has_is_not_taken_for_it(
     house.take(house.attempt(earlier.id), Ended(reason=Reason.BUSY, ended_at=now()))
     unknown = an_unknown_attempt(house, number, interview_id=earlier.interview_id)
     settle.round()
-    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+    assert house.attempt(unknown.id).call_sid is None
+    now.move(house.policy.settle)
+    settle.round()
+    assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN, "nor does it keep this one from its end"
 
 
 def test_two_calls_that_fit_bind_neither_and_pause_the_company(
@@ -659,8 +665,14 @@ class Watched(TwilioDesk):
         return super().listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
 
 
-@pytest.mark.parametrize("news", [None, CallNews(call_sid=a_sid(), status=CallStatus.BUSY)], ids=["nothing", "busy"])
-def test_guard_epoch_what_was_asked_before_something_else_was_heard_writes_nothing(
+@pytest.mark.parametrize(
+    "news",
+    [
+        pytest.param(None, id="nothing", marks=guards("epoch")),
+        pytest.param(CallNews(call_sid=a_sid(), status=CallStatus.BUSY), id="busy"),
+    ],
+)
+def test_what_was_asked_before_something_else_was_heard_writes_nothing(
     house: House, now: TestClock, news: CallNews | None
 ) -> None:
     unknown = an_unknown_attempt(house)

@@ -15,6 +15,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.builders import House, KeptBell, a_claimed_attempt, a_pending_attempt
 from tests.conftest import TestClock
+from tests.guards import guards
 from tests.servers import SimulatedCarrier
 
 SPANS = [timedelta(seconds=10), -timedelta(seconds=10), timedelta(hours=1)]
@@ -24,8 +25,10 @@ SPANS = [timedelta(seconds=10), -timedelta(seconds=10), timedelta(hours=1)]
 def seen_from_a_machine(url: str, span: timedelta) -> Iterator[Database]:
     """The database, from a machine whose clock is `span` ahead."""
     database = Database(url, machine=lambda: machine_now() + span)
-    yield database
-    database.close()
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 def test_a_clock_that_agrees_is_right(database: Database) -> None:
@@ -39,6 +42,7 @@ def test_a_clock_that_is_seconds_off_is_wrong(postgres_url: str, span: timedelta
 
 
 @pytest.mark.parametrize("span", SPANS, ids=str)
+@guards("clock")
 def test_on_a_wrong_clock_nothing_is_released_or_claimed(
     postgres_url: str, house: House, bell: KeptBell, span: timedelta
 ) -> None:
