@@ -20,7 +20,7 @@ from scheduler.logs import log
 
 _log = log(__name__)
 _PREFIX = "duecall:limits"
-_PATIENCE_S = 0.25
+_PATIENCE_S = 0.2
 _TRY_AGAIN_AFTER_S = 1.0
 
 
@@ -94,6 +94,8 @@ class RateLimits:
         hour = _Tier("Hour", RateLimitItemPerHour(key.per_hour), str(key.principal.key_id), now)
         if self._redis_is_away() or monotonic() < self._try_again_at:
             return _untouched(minute, hour)
+        if self._is_away:
+            self._try_again_at = monotonic() + _TRY_AGAIN_AFTER_S  # one looks whether it is back; nobody else waits
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 counted = await self._storage.incr(minute.key, minute.seconds)
