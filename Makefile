@@ -38,9 +38,13 @@ guards: $(VENV)/dev ## take out each guard of the dial protocol in a copy: its o
 crash: $(VENV)/dev ## kill -9 at each of the failpoints, however the carrier behaves, and through real workers; a line a cell
 	@DUECALL_CRASHES=all $(PY) -m pytest tests/crash/test_crash_matrix.py tests/crash/test_real_workers.py
 
-google: ## Google's own libphonenumber from Debian, as root: CI compares our zones with it, a laptop need not
+soak: $(VENV)/dev ## break everything, one by one and then all at once, while calls are made, and judge; ARGS="--seed 7 --minutes 60"
+	@$(PY) -m tests.soak.drills
+	@$(PY) -m tests.soak $(ARGS)
+
+debian: ## what tests take from Debian, as root: Google's own libphonenumber, a clock that lies; CI has them, a laptop need not
 	apt-get -qq update
-	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless > /dev/null
+	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev > /dev/null
 
 proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races and requests, fifteen thousand steps; make test does a part
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
@@ -78,4 +82,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check openapi guards crash google proof bench format lock clean
+.PHONY: help demo up test check openapi guards crash soak debian proof bench format lock clean

@@ -202,5 +202,5 @@ def test_a_number_has_the_zones_that_google_gives_it() -> None:
 
 def test_what_is_kept_is_what_googles_code_says() -> None:
     if not zones.is_here() and os.environ.get("CI") != "true":
-        pytest.skip("needs Java and Debian's libphonenumber8-java: `make google` as root; CI has them")
+        pytest.skip("needs Java and Debian's libphonenumber8-java: `make debian` as root; CI has them")
     assert zones.asked_anew(GOOGLES) == (RELEASE, GOOGLES)

@@ -1,6 +1,6 @@
 """Which zones Google's own libphonenumber gives to which numbers; `python -m tests.timing.google.zones` asks it anew.
 
-Its Java code is Debian's package libphonenumber8-java; `make google` installs it. What it said is kept beside this
+Its Java code is Debian's package libphonenumber8-java; `make debian` installs it. What it said is kept beside this
 module, so that it can be compared with where there is no Java: a line for each set of zones, with the numbers that
 have it. The numbers are libphonenumber's examples of each kind in each region, and one for each prefix that has zones
 of its own.
