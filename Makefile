@@ -42,9 +42,10 @@ google: ## Google's own libphonenumber from Debian, as root: CI compares our zon
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless > /dev/null
 
-proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races and requests, fifteen thousand steps; make test does a part
+proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races and requests, three thousand traces of callbacks, fifteen thousand steps; make test does a part
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
+	@DUECALL_TRACES=all $(PY) -m pytest tests/traces
 	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/races tests/machine
 
 bench: $(VENV)/dev ## what a decision costs, and what is asked of a million pending attempts (some minutes)
