@@ -38,6 +38,9 @@ guards: $(VENV)/dev ## take out each guard of the claim in a copy, and see that 
 crash: $(VENV)/dev ## kill -9 at each of the failpoints, however the carrier behaves, and through real workers; a line a cell
 	@DUECALL_CRASHES=all $(PY) -m pytest tests/crash/test_crash_matrix.py tests/crash/test_real_workers.py
 
+model: $(VENV)/dev ## the dial protocol, checked by Spin in every order of its steps; needs spin and gcc (Debian has both)
+	@$(PY) -m tests.model
+
 google: ## Google's own libphonenumber from Debian, as root: CI compares our zones with it, a laptop need not
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless > /dev/null
@@ -79,4 +82,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check openapi guards crash google proof bench format lock clean
+.PHONY: help demo up test check openapi guards crash model google proof bench format lock clean

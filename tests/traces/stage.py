@@ -32,6 +32,10 @@ _ENDS = """
         (SELECT ARRAY[event, from_state, to_state, reason] FROM attempt_history WHERE attempt_id = a.id
             ORDER BY id DESC LIMIT 1) AS last_arrow,
         (SELECT count(*) FROM attempt_history WHERE attempt_id = a.id AND event IN ('ended', 'proven')) AS times_ended,
+        (SELECT coalesce(bool_or(rank <= before), false) FROM (
+            SELECT (detail->>'rank')::int AS rank, lag((detail->>'rank')::int) OVER (ORDER BY id) AS before
+            FROM attempt_history WHERE attempt_id = a.id AND event IN ('progressed', 'leg_seen')) AS heard
+        ) AS went_back,
         l.attempt_id IS NOT NULL AS is_held, l.interview_id IS NOT DISTINCT FROM a.interview_id AS lets_its_own,
         l.free_at - a.ended_at AS rests,
         (SELECT array_agg(ARRAY[retry_number::text, state, reason, (due_at - a.ended_at)::text] ORDER BY retry_number)
@@ -58,6 +62,8 @@ class End:
     last_arrow: tuple[str, ...]
     times_ended: int
     """How many arrows said how it ended; the verdict that nothing does is none of them."""
+    went_back: bool
+    """Something that had been known was heard as if it were new."""
     interview: str
     line: tuple[Any, ...]
     """Whether an attempt holds it, whether its own interview need not wait, and how long others wait."""
@@ -175,6 +181,7 @@ class Stage:
             is_the_right_call=row.call_sid == self.calls[row.id],
             last_arrow=tuple(row.last_arrow),
             times_ended=row.times_ended,
+            went_back=row.went_back,
             interview=row.status,
             line=(row.is_held, row.lets_its_own, row.rests),
             follows=tuple(tuple(each) for each in row.follows or ()),

@@ -51,6 +51,7 @@ class Ending:
             if kind.given_up
             else ("ended", "IN_PROGRESS", state, self.reason),
             times_ended=1,
+            went_back=False,
             interview="SCHEDULED" if is_retried else state,
             # While it was unknown its own interview had to wait too, and still has to.
             line=(False, not kind.given_up, timedelta(minutes=10)),
