@@ -42,13 +42,17 @@ soak: $(VENV)/dev ## break everything, one by one and then all at once, while ca
 	@$(PY) -m tests.soak.drills
 	@$(PY) -m tests.soak $(ARGS)
 
-debian: ## what tests take from Debian, as root: Google's own libphonenumber, a clock that lies; CI has them, a laptop need not
+model: $(VENV)/dev ## the dial protocol, checked by Spin in every order of its steps; needs spin and gcc (Debian has both)
+	@$(PY) -m tests.model
+
+debian: ## what tests take from Debian, as root: Google's own libphonenumber, a clock that lies, Spin; CI has them, a laptop need not
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev > /dev/null
 
-proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races and requests, fifteen thousand steps; make test does a part
+proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races and requests, three thousand traces of callbacks, fifteen thousand steps; make test does a part
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
+	@DUECALL_TRACES=all $(PY) -m pytest tests/traces
 	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/races tests/machine
 
 bench: $(VENV)/dev ## what a decision costs, and what is asked of a million pending attempts (some minutes)
@@ -82,4 +86,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check openapi guards crash soak debian proof bench format lock clean
+.PHONY: help demo up test check openapi guards crash soak model debian proof bench format lock clean

@@ -135,6 +135,8 @@ class Consequences:
             attempt = _end_for_deleted_company(stores, attempt, actor, now)
         if is_busy(before) and not is_busy(attempt):
             self._free_line(stores, attempt, now)
+        elif any(isinstance(event, Proven) for event in events):
+            self._rest_line(stores, attempt, now)
         if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
             attempt = self._come_back(stores, interview, attempt, actor, now)
         if attempt.reason is Reason.ANSWERED and before.reason is not Reason.ANSWERED:
@@ -152,6 +154,13 @@ class Consequences:
             assert attempt.call_sid is not None
             stray, live = (attempt.call_sid, ()) if attempt.heard_rank < Rank.ANSWERED else (None, (attempt.call_sid,))
             raise Alarmed(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray, live_sids=live), attempt)
+
+    def _rest_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
+        """A call that nobody had seen is over just now: the gap runs from here, not from when it was given up."""
+        assert attempt.number_hash is not None
+        # A line that another call has by now rests when that one is over.
+        if stores.lines.hold(attempt.number_hash, attempt.id, now):
+            self._free_line(stores, attempt, now)
 
     def _free_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):

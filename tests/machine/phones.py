@@ -12,12 +12,20 @@ import requests
 from requests.adapters import BaseAdapter
 
 from scheduler.carriers.simulator.callbacks import signature
-from scheduler.carriers.twilio import callback_path
+from scheduler.carriers.twilio import TwilioAccount, TwilioDesk, callback_path
 from scheduler.domain.call import CallOrder
+from scheduler.lifecycle.policy import Policy
 from tests.builders import a_sid
 from tests.servers import ACCOUNT_SID, PRIMARY
 
 PUBLIC_URL = "https://duecall.example"
+ACCOUNT = TwilioAccount(
+    api_url="http://carrier.example",
+    account_sid=ACCOUNT_SID,
+    auth_tokens=(PRIMARY,),
+    public_url=PUBLIC_URL,
+    voice_url="https://example.com/voice",
+)
 UNANSWERED = ("queued", "initiated", "ringing")
 ALIVE = (*UNANSWERED, "in-progress")
 
@@ -191,6 +199,13 @@ class DeskDoor(BaseAdapter):
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+def a_desk(phones: Phones, now: Any) -> TwilioDesk:
+    """The product's own, which asks these phones."""
+    desk = TwilioDesk(ACCOUNT, Policy())
+    desk._client.http_client.session.mount("http://", DeskDoor(phones, now))
+    return desk
 
 
 def _resource(leg: Leg) -> dict[str, Any]:

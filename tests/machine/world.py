@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioDesk
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import Accepted, CarrierAnswer
 from scheduler.domain.candidate import NewCandidate
@@ -38,9 +38,9 @@ from scheduler.use_cases.submit import Submit
 from tests.builders import ALWAYS, FOREVER, Clerk, House, KeptBell, a_house, a_number, of_company
 from tests.conftest import NOON, TestClock, seed
 from tests.histories.judge import Asked, History, Patience, Ring, Told, Verb
-from tests.machine.phones import PUBLIC_URL, DeskDoor, Letter, Phones
+from tests.machine.phones import ACCOUNT, Letter, Phones, a_desk
 from tests.machine.seen import Seen, see
-from tests.servers import ACCOUNT_SID, PRIMARY
+from tests.servers import ACCOUNT_SID
 
 A_TICK = timedelta(milliseconds=1)
 """Between any two things that happen, so that one of them was first."""
@@ -113,19 +113,11 @@ class World:
         second = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
         self.houses = [house, of_company(house, second)]
         consequences = house.consequences
-        account = TwilioAccount(
-            api_url="http://carrier.example",
-            account_sid=ACCOUNT_SID,
-            auth_tokens=(PRIMARY,),
-            public_url=PUBLIC_URL,
-            voice_url="https://example.com/voice",
-        )
-        desk = TwilioDesk(account, policy)
-        desk._client.http_client.session.mount("http://", DeskDoor(self.phones, self.now))
+        desk = a_desk(self.phones, self.now)
         self.dial = Dial(database, hasher, house.account_id, consequences, policy, self.now)
         self.submit = Submit(database, self.bell, self.now)
         self.apply = Apply(database, self.bell, hasher, consequences, policy, self.now)
-        self.hear = Hear(database, self.bell, TwilioCallbacks(account), consequences, self.now)
+        self.hear = Hear(database, self.bell, TwilioCallbacks(ACCOUNT), consequences, self.now)
         self.settle = Settle(database, desk, house.account_id, consequences, policy, self.now)
         self.release = Release(database, self.bell, house.account_id, policy, self.now)
         self.records = Clerk(house=house, bell=self.bell)

@@ -202,6 +202,27 @@ def test_a_call_that_is_seen_late_holds_its_line_until_it_is_over(house: House, 
     assert len(house.dial.claim([other.id]).claimed) == 1
 
 
+def test_the_gap_runs_from_the_end_of_a_call_of_which_only_the_end_is_heard(house: House, now: TestClock) -> None:
+    number = a_number()
+    unknown = an_attempt_of_unknown_outcome(house, number)
+    other = a_pending_attempt(house, number)
+    now.move(house.policy.line_gap)
+    proven(house, unknown, Reason.ANSWERED)
+    assert house.line(unknown) == (None, unknown.interview_id, now() + house.policy.line_gap)
+    assert house.dial.claim([other.id]).claimed == ()
+    now.move(house.policy.line_gap)
+    assert len(house.dial.claim([other.id]).claimed) == 1
+
+
+def test_late_proof_takes_no_line_from_the_call_that_has_it(house: House, now: TestClock) -> None:
+    number = a_number()
+    unknown = an_attempt_of_unknown_outcome(house, number)
+    now.move(house.policy.line_gap)
+    other = a_claimed_attempt(house, number)
+    proven(house, unknown, Reason.BUSY)
+    assert house.line(other)[0] == other.id
+
+
 def test_a_call_that_is_seen_late_is_asked_about_until_it_is_over(
     house: House, settle: Settle, carrier: SimulatedCarrier
 ) -> None:

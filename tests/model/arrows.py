@@ -1,0 +1,66 @@
+"""What the model says that can happen to an attempt: read from its text, to be compared with the product's table."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+MODEL = Path(__file__).parent / "dial.pml"
+_INLINE_OR_ARROW = re.compile(r"^inline (\w+)\(|TAKES\(a, ([A-Z]\w+), ([A-Z]\w+), ([A-Z]\w+)\)", re.MULTILINE)
+_SWITCH = re.compile(r"^#ifn?def (\w+)$", re.MULTILINE)
+SIZES = {"CLAIMS", "DEATHS", "COMMANDS"}
+ASKS_WHETHER_ALL_END = "LIVENESS"
+
+
+class ModelArrow(NamedTuple):
+    event: str
+    source: str | None
+    target: str
+    reason: str | None
+
+
+def arrows() -> set[ModelArrow]:
+    found, event = set(), ""
+    for match in _INLINE_OR_ARROW.finditer(MODEL.read_text(encoding="utf-8")):
+        if match[1]:
+            event = match[1]
+        else:
+            source, target, reason = match[2], match[3], match[4]
+            found.add(
+                ModelArrow(
+                    event=event,
+                    source=None if source == "NONE" else source,
+                    target=target,
+                    reason=None if reason == "NO_REASON" else reason,
+                )
+            )
+    return found
+
+
+def words(kind: str) -> set[str]:
+    """The names that the model has for one kind of thing: `state`, `phase` or `reason`."""
+    [names] = re.findall(rf"^mtype:{kind} = \{{(.*?)\}};", MODEL.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return {name for name in re.findall(r"\w+", names) if not name.startswith("NO")}
+
+
+def switches() -> set[str]:
+    """The rules that can be broken."""
+    return set(_SWITCH.findall(MODEL.read_text(encoding="utf-8"))) - SIZES - {ASKS_WHETHER_ALL_END}
+
+
+def with_its_events_told() -> str:
+    """The model, whose verifier prints `happens: EVENT` when it first comes to that event. It has the same states."""
+    text = MODEL.read_text(encoding="utf-8")
+    for place, event in enumerate(sorted({arrow.event for arrow in arrows()})):
+        head = re.compile(rf"^(inline {event}\([^)]*\) \{{)", re.MULTILINE)
+        text, times = head.subn(rf'\1 c_code {{ happens({place}, "{event}"); }};', text)
+        assert times == 1
+    return _TELLER + text
+
+
+_TELLER = """c_decl {
+static void happens(int place, const char *event) {
+  static unsigned long told;
+  if (!(told & (1ul << place))) { told |= 1ul << place; printf("happens: %s\\n", event); }
+}
+}
+"""
