@@ -193,6 +193,8 @@ class Ended(Event):
     ended_at: datetime
     answered_by: AnsweredBy | None = None
     duration: timedelta | None = None
+    cause_is_known: bool = True
+    """False: it failed, and the carrier names no cause when it is asked; it may be one after which nobody is called."""
 
 
 @dataclass(frozen=True, kw_only=True)

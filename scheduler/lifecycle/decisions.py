@@ -254,7 +254,16 @@ def _on_news_of_a_call_in_progress(
     answered_by = news.answered_by or attempt.answered_by
     if news.rank is Rank.OVER:
         known = replace(news, answered_by=answered_by)
-        events.append(Ended(reason=reason_of(known), ended_at=now, answered_by=answered_by, duration=news.duration))
+        events.append(
+            Ended(
+                reason=reason_of(known),
+                ended_at=now,
+                answered_by=answered_by,
+                duration=news.duration,
+                # A callback without a code says that there was none; whoever is asked never says one.
+                cause_is_known=news.status is not CallStatus.FAILED or news.token is not None,
+            )
+        )
     else:
         events += _progress(attempt, news)
     if news.status is CallStatus.QUEUED and attempt.hang_up is None and _may_not_ring(attempt, callee, now, policy):

@@ -9,6 +9,7 @@ from scheduler.domain.attempt import (
     AttemptState,
     Cancelled,
     Created,
+    Ended,
     Event,
     HangUpCause,
     HangUpWanted,
@@ -144,7 +145,9 @@ class Consequences:
         if any(isinstance(event, LegSeen | Proven) for event in events):  # guard: successor
             self._cancel_successor(stores, interview, attempt, actor, now)
         if is_over(attempt) and not has_live_leg(attempt):
-            self._settle_interview(stores, interview, before, attempt, actor, now)
+            retried = not is_over(before) and all(each.cause_is_known for each in events if isinstance(each, Ended))
+            goes_on = retried and self._retry(stores, interview, attempt, actor, now)
+            self._settle_interview(stores, interview, attempt, now, goes_on=goes_on)
         return attempt
 
     def _hold_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
@@ -210,9 +213,8 @@ class Consequences:
             stores.attempts.save(successor, Cancelled(reason=Reason.REPLACED), actor, now)
 
     def _settle_interview(
-        self, stores: Stores, interview: Interview, before: Attempt, attempt: Attempt, actor: str, now: datetime
+        self, stores: Stores, interview: Interview, attempt: Attempt, now: datetime, *, goes_on: bool
     ) -> None:
-        goes_on = self._retry(stores, interview, attempt, actor, now) if not is_over(before) else False
         if not goes_on and attempt.state is AttemptState.FAILED:
             goes_on = stores.attempts.has_open(interview.id)
         status = interviews.status_after(interview.status, attempt, goes_on=goes_on)

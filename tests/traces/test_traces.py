@@ -62,6 +62,8 @@ class Ending:
 
 
 CARRIER_ERROR = Ending(reason="CARRIER_ERROR", retried_after="00:05:00")
+NOBODY_SAYS_WHY = Ending(reason="CARRIER_ERROR")
+"""The person may have declined, or the number may not exist: nobody is called again by itself."""
 ENDINGS: Mapping[str, Ending] = {
     "a person answers": Ending(reason="ANSWERED", answered_by="PERSON"),
     "nobody can tell who answers": Ending(reason="ANSWERED", answered_by="UNKNOWN"),
@@ -76,7 +78,7 @@ ENDINGS: Mapping[str, Ending] = {
 
 
 def the_one_end(kind: Kind) -> End:
-    return (CARRIER_ERROR if kind.code_is_lost else ENDINGS[kind.end]).of(kind)
+    return (NOBODY_SAYS_WHY if kind.code_is_lost else ENDINGS[kind.end]).of(kind)
 
 
 def differences(kind: Kind, end: End) -> dict[str, tuple[Any, Any]]:

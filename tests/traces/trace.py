@@ -7,7 +7,7 @@ from random import Random
 
 from tests.machine.phones import ENDS
 
-CODE_IS_TOLD_BY_CALLBACK_ALONE = ("it is declined", "there is no such number")
+CODE_IS_TOLD_BY_CALLBACK_ALONE = ("it is declined", "there is no such number", "the carrier fails")
 """The carrier says `failed` of these when it is asked, and why only in the last callback."""
 
 
