@@ -20,7 +20,7 @@ import typer
 from scheduler.clock import monotonic
 from tests.soak.callers import ACCEPTED, Sample
 from tests.soak.gauges import Gauges
-from tests.soak.judgement import Verdict, judge, lines
+from tests.soak.judgement import Verdict, judge, lines, nearest_rank
 from tests.soak.nemesis import Nemesis, a_nemesis
 from tests.soak.stage import Stage, a_stage, say
 
@@ -104,7 +104,7 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
 def _tell_of_latency(samples: Sequence[Sample]) -> None:
     at_once = sorted(sample.took_s for sample in samples if not sample.waits and sample.status == ACCEPTED)
     if at_once:
-        p50, p99 = (at_once[int(len(at_once) * part)] * 1000 for part in (0.5, 0.99))
+        p50, p99 = (nearest_rank(at_once, part) * 1000 for part in (0.5, 0.99))
         print(f"{len(samples)} requests; a 202 that is not waited for took {p50:.0f} ms (p50), {p99:.0f} ms (p99)")
 
 

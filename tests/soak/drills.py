@@ -18,11 +18,11 @@ import redis
 import typer
 
 from scheduler.clock import monotonic
-from tests.soak.judgement import judge, lines
+from tests.soak.judgement import judge, lines, nearest_rank
 from tests.soak.nemesis import frozen
 from tests.soak.stage import LEASE_S, SETTLE_S, Load, Stage, a_stage, say
 
-RATE = 5.0
+RATE = 10.0
 SWEEP_S = 10.0
 """The default: the bars are said in it."""
 _BEFORE_S, _AFTER_S = 6.0, 14.0
@@ -85,7 +85,7 @@ def _latest_ring_s(drill: Drill) -> float | None:
 def _p99_ms(drill: Drill) -> float | None:
     until = drill.struck_at + timedelta(seconds=10)
     took = sorted(each.took_s for each in drill.load.told()[1] if drill.struck_at <= each.at <= until)
-    return took[int(len(took) * 0.99)] * 1000 if took else None
+    return nearest_rank(took, 0.99) * 1000 if took else None
 
 
 def postgres_is_killed(stage: Stage) -> None:

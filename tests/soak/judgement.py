@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from math import ceil
 from typing import Any
 from uuid import UUID
 
@@ -61,7 +62,7 @@ def judge(stage: Stage, forged_and_heard: int) -> Verdict:
     _of_the_carrier(verdict, stage)
     _of_hours(verdict, stage, ledger, {person.number: person for person in everybody.values()})
     _of_what_was_told(verdict, stage, questions, rows)
-    _of_the_undecided(verdict, rows, requests, everybody, stage.blows)
+    of_the_undecided(verdict, rows, requests, everybody, stage.blows)
     verdict.faults["forged and heard"] = [f"{forged_and_heard} forged callbacks"] if forged_and_heard else []
     return verdict
 
@@ -161,7 +162,7 @@ def _of_what_was_told(verdict: Verdict, stage: Stage, questions: Sequence[Questi
         verdict.faults["stuck"].append(f"a company is paused: {reason}")
 
 
-def _of_the_undecided(
+def of_the_undecided(
     verdict: Verdict,
     rows: Sequence[Row],
     requests: Sequence[dict[str, Any]],
@@ -197,6 +198,11 @@ def _why(
     ):
         return "its dialler ended between the claim and the record"
     return None
+
+
+def nearest_rank(ordered: Sequence[float], part: float) -> float:
+    """A percentile of values in their order: the smallest that at least so great a part of them does not exceed."""
+    return ordered[ceil(part * len(ordered)) - 1]
 
 
 def lines(verdict: Verdict) -> Iterator[str]:

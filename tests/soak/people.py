@@ -19,11 +19,11 @@ BEHAVIOURS: Mapping[str, tuple[float, Sequence[Mapping[str, Any]]]] = {
     "callbacks reordered": (4, [{**_SHORT, "callbacks": "reordered"}]),
     "callbacks dropped": (2, [{**_SHORT, "callbacks": "none"}]),
     "429": (1, [{**_SHORT, "fault": "429"}]),
-    "accept then 500": (0.1, [{**_SHORT, "fault": "accept_then_500"}]),
-    "accept and silence": (0.1, [{**_SHORT, "fault": "accept_and_silence", "callbacks": "reordered"}]),
-    "late accept": (0.1, [{**_SHORT, "fault": "late_accept", "delay_s": 4.0}]),
-    "refuse 500": (0.1, [{**_SHORT, "fault": "refuse_500"}]),
-    "drop": (0.1, [{**_SHORT, "fault": "drop"}]),
+    "accept then 500": (0.05, [{**_SHORT, "fault": "accept_then_500"}]),
+    "accept and silence": (0.05, [{**_SHORT, "fault": "accept_and_silence", "callbacks": "reordered"}]),
+    "late accept": (0.05, [{**_SHORT, "fault": "late_accept", "delay_s": 4.0}]),
+    "refuse 500": (0.05, [{**_SHORT, "fault": "refuse_500"}]),
+    "drop": (0.05, [{**_SHORT, "fault": "drop"}]),
 }
 """How often among a hundred, and how a person's first call goes; every other call is answered. The last five are rare:
 each opens the breaker, and nobody is called for five seconds or more."""

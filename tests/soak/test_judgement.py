@@ -1,0 +1,135 @@
+"""Whoever judges a soak must be able to say no: each heading, shown on a history that has it."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.histories.judge import Claim, Row
+from tests.soak.callers import Order
+from tests.soak.gauges import Gauges, Reading
+from tests.soak.judgement import Verdict, lines, of_the_undecided
+from tests.soak.people import BEHAVIOURS, Person, alike, people
+from tests.soak.stage import LEASE_S, STARTS_AT, Blow
+
+CLAIMED_AT = STARTS_AT + timedelta(minutes=1)
+LEASE = timedelta(seconds=LEASE_S)
+A_MINUTE = timedelta(minutes=1)
+
+
+def an_unknown(token: str) -> Row:
+    return Row(
+        id=uuid4(),
+        interview_id=uuid4(),
+        company_id=uuid4(),
+        line="a line",
+        state="FAILED",
+        reason="OUTCOME_UNKNOWN",
+        epoch=4,
+        due_at=STARTS_AT,
+        expires_at=STARTS_AT + timedelta(days=7),
+        happenings=(),
+        claims=(Claim(token=token, at=CLAIMED_AT),),
+    )
+
+
+def a_blow(began_at: datetime, *, hurts_diallers: bool = True) -> Blow:
+    healed_at = began_at + timedelta(seconds=2)
+    return Blow(what="kill -9 dial", began_at=began_at, healed_at=healed_at, hurts_diallers=hurts_diallers)
+
+
+def judged(*blows: Blow, answered: int | None = 201, was_sent: bool = False, behaviour: str = "answered") -> Verdict:
+    [person] = alike(behaviour, rate=1, seconds=1, first=0)
+    requests = [{"token": "a token", "to": person.number, "answered": answered}] if was_sent else []
+    verdict = Verdict()
+    of_the_undecided(verdict, [an_unknown("a token")], requests, {0: person}, blows)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        pytest.param(judged(), id="nothing was broken"),
+        pytest.param(judged(a_blow(CLAIMED_AT - A_MINUTE)), id="what was broken was healed before the claim"),
+        pytest.param(judged(a_blow(CLAIMED_AT + LEASE + A_MINUTE)), id="it was broken after the lease"),
+        pytest.param(judged(a_blow(CLAIMED_AT, hurts_diallers=False)), id="what was broken was no dialler's"),
+        pytest.param(judged(was_sent=True), id="the carrier took it and said so"),
+    ],
+)
+def test_an_outcome_that_nobody_knows_for_no_reason_is_a_fault(verdict: Verdict) -> None:
+    assert not verdict.is_clean
+    assert len(verdict.faults["undecided and unexplained"]) == 1
+    assert not verdict.undecided
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        pytest.param(judged(a_blow(CLAIMED_AT + timedelta(seconds=1))), id="its dialler was killed"),
+        pytest.param(judged(was_sent=True, answered=None), id="the carrier never answered"),
+        pytest.param(judged(was_sent=True, answered=503), id="the carrier refused it with a 5xx"),
+        pytest.param(judged(was_sent=True, behaviour="drop"), id="the carrier cut the POST"),
+    ],
+)
+def test_one_with_a_reason_is_counted_apart(verdict: Verdict) -> None:
+    assert verdict.is_clean
+    assert len(verdict.undecided) == 1
+
+
+def test_one_fault_is_enough_to_be_unclean_and_is_shown() -> None:
+    verdict = Verdict()
+    assert verdict.is_clean
+    verdict.faults["lost"].append("interview 17 has no attempt")
+    assert not verdict.is_clean
+    assert "    interview 17 has no attempt" in list(lines(verdict))
+
+
+def test_the_same_seed_means_the_same_people_and_another_one_others() -> None:
+    assert list(people(seed=1, rate=20, seconds=10)) == list(people(seed=1, rate=20, seconds=10))
+    assert list(people(seed=1, rate=20, seconds=10)) != list(people(seed=2, rate=20, seconds=10))
+
+
+def test_no_two_people_share_a_number_and_all_behaviours_come() -> None:
+    everybody = list(people(seed=3, rate=20, seconds=600))
+    assert len({person.number for person in everybody}) == len(everybody)
+    assert {person.behaviour for person in everybody} == set(BEHAVIOURS)
+    assert {person.then for person in everybody} == {"", "delete", "move", "invoke"}
+
+
+def test_people_of_a_later_load_are_others(tmp_path: Path) -> None:
+    def of(first: int) -> set[str]:
+        order = Order(
+            api_url="",
+            keys={},
+            agents={},
+            seed=1,
+            rate=5,
+            seconds=4,
+            first=first,
+            clock_offset_s=0,
+            patience_s=1,
+            said=tmp_path / "said",
+        )
+        return {person.number for person in order.people()}
+
+    assert not of(0) & of(20)
+
+
+def test_what_grows_is_told_of_the_process_that_lived_longest() -> None:
+    gauges = Gauges(stage=None)  # type: ignore[arg-type]  # nothing is asked of it here
+    for at in range(0, 100, 2):
+        memory = {("api", 1): 100.0 + at, ("api", 2 if at > 90 else 1): 100.0 + at}
+        gauges.readings.append(
+            Reading(at_s=at, connections=20 + (at > 60) * 10, unacked=0, queued=0, memory_mib=memory)
+        )
+    assert gauges.connections() == (20, 30, 30)
+    assert gauges.unacked() == (0, 0, 0)
+    then, now, lasted = gauges.growth()["api"]
+    assert (then, now, lasted) == (120.0, 198.0, 78.0)
+
+
+def test_nobody_in_it_is_a_real_person() -> None:
+    """Slovak mobiles of one block, and Indian ones of one block: none of them leaves this machine."""
+    assert all(isinstance(person, Person) for person in people(seed=1, rate=1, seconds=1))
+    assert {person.number[:6] for person in people(seed=1, rate=20, seconds=60)} == {"+42191", "+91982"}
