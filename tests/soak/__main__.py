@@ -27,7 +27,7 @@ from tests.soak.stage import Stage, a_stage, say
 _CALM_S = 15.0
 """At the beginning, so that what grows can be compared with how it was."""
 _BETWEEN_BLOWS_S = (1.0, 5.0)
-_PATIENCE_S = 420.0
+_PATIENCE_S = 900.0
 """How long what is left over may take when nothing is broken any more."""
 
 
@@ -87,7 +87,7 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
     while monotonic() - began < seconds:
         nemesis.strike()
         stage.pause(nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
-    stage.whole.client.session.delete(f"{stage.whole.running.simulatorUrl}/outage", timeout=5)
+    stage.whole.client.session.delete(f"{stage.whole.running.simulatorUrl}/outage", timeout=30)
     say(f"{len(stage.blows)} blows in {monotonic() - began:.0f} s; now nothing is broken any more")
     is_quiet = stage.until(stage.is_quiet, seconds=_PATIENCE_S)
     stage.meanwhile.clear()
@@ -111,8 +111,8 @@ def _tell_of_latency(samples: Sequence[Sample]) -> None:
 def _tell_of_growth(gauges: Gauges) -> None:
     for what, (first, last, most) in (("connections", gauges.connections()), ("unacked", gauges.unacked())):
         print(f"{what:34} first third {first}, last third {last}, at most {most}")
-    for name, (then, now, lasted) in sorted(gauges.growth().items()):
-        print(f"memory of {name:24} {then:.0f} MiB, {now:.0f} MiB {lasted:.0f} s later")
+    for name, (thirds, lasted) in sorted(gauges.memory().items()):
+        print(f"memory of {name:24} {' → '.join(map(str, thirds))} MiB in the thirds of {lasted} s")
 
 
 if __name__ == "__main__":

@@ -80,20 +80,22 @@ class Gauges:
         """Likewise."""
         return _thirds([each.unacked for each in self.readings if each.unacked is not None])
 
-    def growth(self) -> dict[str, tuple[float, float, float]]:
-        """Per process, of whichever lived longest: its MiB when it was grown up, at its end, and how long that was."""
+    def memory(self) -> dict[str, tuple[list[int], int]]:
+        """Per process, of whichever lived longest: its MiB in each third of its life, and how many seconds that was."""
         lives: dict[tuple[str, int], list[tuple[float, float]]] = {}
         for reading in self.readings:
             for who, mib in reading.memory_mib.items():
                 lives.setdefault(who, []).append((reading.at_s, mib))
-        longest: dict[str, tuple[float, float, float]] = {}
+        longest: dict[str, tuple[list[int], int]] = {}
         for (name, _), life in lives.items():
             grown_up = [(at, mib) for at, mib in life if at - life[0][0] >= _GROWN_UP_S]
             if len(grown_up) < _LEAST:
                 continue
-            lasted = grown_up[-1][0] - grown_up[0][0]
-            if lasted > longest.get(name, (0.0, 0.0, 0.0))[2]:
-                longest[name] = (grown_up[0][1], grown_up[-1][1], lasted)
+            lasted = int(grown_up[-1][0] - grown_up[0][0])
+            if lasted > longest.get(name, ([], 0))[1]:
+                third = len(grown_up) // 3
+                parts = (grown_up[:third], grown_up[third : 2 * third], grown_up[2 * third :])
+                longest[name] = ([int(median(mib for _, mib in part)) for part in parts], lasted)
         return longest
 
 

@@ -1,7 +1,7 @@
 """What a soak has shown: the carrier's ledger, the rows and what the callers were told, counted as Jepsen does."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from math import ceil
@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.histories.evidence import rings_from, rows_of
-from tests.histories.judge import Asked, History, Patience, Row, Told, Verb, Wrong, violations
+from tests.histories.judge import Asked, Claim, History, Patience, Row, Told, Verb, Wrong, violations
 from tests.nights import judge as hours_judge
 from tests.nights.world import WEEK, Hours
 from tests.soak.callers import ACCEPTED, Question
@@ -20,6 +20,9 @@ _CONSENT_UNTIL = date(2030, 1, 1)
 _DOUBLED = frozenset({Wrong.RANG_TWICE, Wrong.TWO_LEGS, Wrong.RANG_UNCLAIMED, Wrong.RANG_GIVEN_BACK, Wrong.TWO_OPEN})
 _PATIENCE = Patience(in_flight=timedelta(seconds=2), lateness=timedelta(seconds=5))
 _A_WHILE = timedelta(seconds=1)
+_LEASE_OVER = "LEASE_OVER"
+_CARRIER = "the carrier cut the POST, refused it with a 5xx or let it time out"
+_DIALLER = "its dialler ended between the claim and the record"
 ZEROS = (
     *("lost", "duplicated", "outside the window", "after cancel", "early", "stuck", "accepted and never finished"),
     *("told and not there", "unexplained history", "undecided and unexplained", "forged and heard"),
@@ -62,7 +65,13 @@ def judge(stage: Stage, forged_and_heard: int) -> Verdict:
     _of_the_carrier(verdict, stage)
     _of_hours(verdict, stage, ledger, {person.number: person for person in everybody.values()})
     _of_what_was_told(verdict, stage, questions, rows)
-    of_the_undecided(verdict, rows, requests, everybody, stage.blows)
+    causes = dict(
+        whole.rows(
+            "SELECT attempt_id, string_agg(detail->>'cause', ' ') FROM attempt_history"
+            " WHERE event = 'answer_lost' GROUP BY attempt_id"
+        )
+    )
+    of_the_undecided(verdict, rows, requests, causes, everybody, stage.blows)
     verdict.faults["forged and heard"] = [f"{forged_and_heard} forged callbacks"] if forged_and_heard else []
     return verdict
 
@@ -166,10 +175,15 @@ def of_the_undecided(
     verdict: Verdict,
     rows: Sequence[Row],
     requests: Sequence[dict[str, Any]],
+    causes: Mapping[UUID, str],
     everybody: dict[int, Person],
     blows: Sequence[Blow],
 ) -> None:
-    """Each must have a reason that nobody could do anything about, or it is a fault."""
+    """Each must have a reason that nobody could do anything about, or it is a fault.
+
+    `causes` says of each attempt why the answer to its POST was lost, as its dialler saw it: the carrier knows nothing
+    of a request that was cut before it had come.
+    """
     answered = {request["token"]: request["answered"] for request in requests}
     behaviours = {person.number: person.behaviour for person in everybody.values()}
     number_of = {request["token"]: request["to"] for request in requests}
@@ -177,26 +191,25 @@ def of_the_undecided(
         if row.reason != "OUTCOME_UNKNOWN":
             continue
         claim = row.claims[-1]
-        verdict_of = _why(claim.token, claim.at, answered, behaviours.get(number_of.get(claim.token, ""), ""), blows)
-        if verdict_of is None:
+        is_cut = causes.get(row.id, _LEASE_OVER) != _LEASE_OVER
+        why = _CARRIER if is_cut else _why(claim, answered, behaviours.get(number_of.get(claim.token, ""), ""), blows)
+        if why is None:
             verdict.faults["undecided and unexplained"].append(f"{row.id}, claimed at {claim.at}")
         else:
-            verdict.undecided.append(verdict_of)
+            verdict.undecided.append(why)
 
 
-def _why(
-    token: str, claimed_at: datetime, answered: dict[str, int | None], behaviour: str, blows: Sequence[Blow]
-) -> str | None:
-    if token in answered:
-        status = answered[token]
+def _why(claim: Claim, answered: dict[str, int | None], behaviour: str, blows: Sequence[Blow]) -> str | None:
+    if claim.token in answered:
+        status = answered[claim.token]
         if behaviour in NOBODY_CAN_KNOW or status is None or status >= 500:
-            return "the carrier cut the POST, refused it with a 5xx or let it time out"
-    lease_over = claimed_at + timedelta(seconds=LEASE_S)
+            return _CARRIER
+    claimed_at, lease_over = claim.at, claim.at + timedelta(seconds=LEASE_S)
     if any(
         blow.hurts_diallers and blow.began_at - _A_WHILE <= lease_over and blow.healed_at + _A_WHILE >= claimed_at
         for blow in blows
     ):
-        return "its dialler ended between the claim and the record"
+        return _DIALLER
     return None
 
 

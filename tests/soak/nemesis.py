@@ -184,7 +184,7 @@ class Nemesis:
     def carrier_down(self, kind: str, seconds: float) -> str:
         order = {"kind": kind, "for_s": seconds}
         self.stage.whole.client.session.post(
-            f"{self.stage.whole.running.simulatorUrl}/outage", json=order, timeout=5
+            f"{self.stage.whole.running.simulatorUrl}/outage", json=order, timeout=30
         ).raise_for_status()
         self._wait(seconds)
         return f"carrier down: {kind}, {seconds:.1f} s"

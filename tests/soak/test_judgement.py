@@ -39,11 +39,18 @@ def a_blow(began_at: datetime, *, hurts_diallers: bool = True) -> Blow:
     return Blow(what="kill -9 dial", began_at=began_at, healed_at=healed_at, hurts_diallers=hurts_diallers)
 
 
-def judged(*blows: Blow, answered: int | None = 201, was_sent: bool = False, behaviour: str = "answered") -> Verdict:
+def judged(
+    *blows: Blow,
+    answered: int | None = 201,
+    was_sent: bool = False,
+    behaviour: str = "answered",
+    cause: str = "LEASE_OVER",
+) -> Verdict:
     [person] = alike(behaviour, rate=1, seconds=1, first=0)
     requests = [{"token": "a token", "to": person.number, "answered": answered}] if was_sent else []
     verdict = Verdict()
-    of_the_undecided(verdict, [an_unknown("a token")], requests, {0: person}, blows)
+    unknown = an_unknown("a token")
+    of_the_undecided(verdict, [unknown], requests, {unknown.id: cause}, {0: person}, blows)
     return verdict
 
 
@@ -70,6 +77,7 @@ def test_an_outcome_that_nobody_knows_for_no_reason_is_a_fault(verdict: Verdict)
         pytest.param(judged(was_sent=True, answered=None), id="the carrier never answered"),
         pytest.param(judged(was_sent=True, answered=503), id="the carrier refused it with a 5xx"),
         pytest.param(judged(was_sent=True, behaviour="drop"), id="the carrier cut the POST"),
+        pytest.param(judged(cause="NO_ANSWER_IN_TIME"), id="it was given up before the carrier had it"),
     ],
 )
 def test_one_with_a_reason_is_counted_apart(verdict: Verdict) -> None:
@@ -78,8 +86,8 @@ def test_one_with_a_reason_is_counted_apart(verdict: Verdict) -> None:
 
 
 def test_one_fault_is_enough_to_be_unclean_and_is_shown() -> None:
+    assert Verdict().is_clean
     verdict = Verdict()
-    assert verdict.is_clean
     verdict.faults["lost"].append("interview 17 has no attempt")
     assert not verdict.is_clean
     assert "    interview 17 has no attempt" in list(lines(verdict))
@@ -125,8 +133,7 @@ def test_what_grows_is_told_of_the_process_that_lived_longest() -> None:
         )
     assert gauges.connections() == (20, 30, 30)
     assert gauges.unacked() == (0, 0, 0)
-    then, now, lasted = gauges.growth()["api"]
-    assert (then, now, lasted) == (120.0, 198.0, 78.0)
+    assert gauges.memory()["api"] == ([132, 158, 185], 78)
 
 
 def test_nobody_in_it_is_a_real_person() -> None:
