@@ -31,6 +31,7 @@ def make_app(chosen: Settings) -> Celery:
         task_default_queue="maintenance",
         worker_prefetch_multiplier=1,
         # A broker that went away is waited for; what was taken in goes on meanwhile.
+        broker_transport="workers.broker:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,

@@ -184,6 +184,25 @@ def test_a_message_that_comes_while_the_database_is_away_is_done_when_it_is_back
     assert sender.told(reference)["statusCode"] == 404
 
 
+def test_a_thousand_things_that_are_no_messages_end_no_worker_and_hold_nothing_up(
+    whole: WholeSystem, urls: tuple[str, str]
+) -> None:
+    queues = ("dial", "intake", "callbacks", "maintenance")
+    rubbish = (b"this is not json", b"{}", b"[1]", b"null", b"\x80\x04]q", b'{"body": "", "properties": {}}')
+    pids = {name: whole.system.supervisor.pid(name) for name in queues}
+    with redis.Redis.from_url(urls[0]) as ours:
+        for queue in queues:
+            ours.lpush(f"duecall:{queue}", *(rubbish * 170), CANARY.encode())
+    number = "+421915000077"
+    assert whole.client.post(whole.client.interview(number)).status_code in {201, 202}
+    whole.wait_until(lambda: whole.client.rings_of(number), seconds=30, says="the call behind all that rings")
+    assert {name: whole.system.supervisor.pid(name) for name in queues} == pids
+    for name in queues:
+        said = whole.system.log_of(name).read_text(encoding="utf-8")
+        assert "NO_MESSAGE" in said
+        assert CANARY not in said
+
+
 def test_the_sender_may_send_and_nothing_else(urls: tuple[str, str], whole: WholeSystem) -> None:
     with redis.Redis.from_url(urls[1]) as sender:
         for forbidden in (

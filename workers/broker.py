@@ -1,0 +1,39 @@
+"""Redis as Celery's broker, but that what is no message ends no worker."""
+
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis
+from redis.exceptions import RedisError
+
+from scheduler.logs import log
+
+_log = log(__name__)
+
+
+class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
+    """Takes what is no message off the queue, and says so.
+
+    kombu lets the error out into the worker's loop, which ends it: each such item costs a worker and its back-off, and
+    some hundred of them keep a queue from being worked at for an hour. A message of a kind that is none is not meant:
+    that Celery drops by itself.
+    """
+
+    def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401 - as kombu has it
+        try:
+            return super()._brpop_read(**options)
+        except (OSError, RedisError, Empty):
+            # Not kombu's `connection_errors`: a KeyError is one of them, and it connects anew over each such message.
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the text makes of kombu
+            # Its text may quote what somebody has put there.
+            _log.error(
+                "what stood in a queue is no message; it was dropped", alarm="NO_MESSAGE", kind=type(error).__name__
+            )
+            raise Empty from None
+
+
+class Transport(redis.Transport):  # type: ignore[misc]  # likewise
+    """What `broker_transport` names."""
+
+    Channel = Channel
