@@ -106,7 +106,7 @@ class RateLimits:
         except (RedisError, OSError, TimeoutError) as error:
             self._went_away(error)
             return _untouched(minute, hour)
-        self._is_away = False
+        self._is_away, self._try_again_at = False, 0.0
         windows = (minute.window(counted), hour.window(this_hour))
         if not within:
             return Standing(windows=windows, spent=windows[0])

@@ -40,7 +40,8 @@ def test_callbacks_of_a_moment_share_a_message_and_commands_have_one_each(redis:
     assert messages(redis, "intake") == [[str(each)] for each in applied]
     wait_until(lambda: sum(map(len, messages(redis, "callbacks"))) == len(heard), says="the callbacks are rung for")
     assert [UUID(each) for message in messages(redis, "callbacks") for each in message] == heard
-    assert [len(message) for message in messages(redis, "callbacks")] == [50, 50, 20]
+    assert len(messages(redis, "callbacks")) < len(heard) / 10
+    assert max(len(message) for message in messages(redis, "callbacks")) == 50
     bell.stop()
 
 

@@ -32,16 +32,17 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Beat's own
         self._listening: psycopg.Connection[Any] | None = None
+        self._bell: RedisBell | None = None
         self._next_sweep = 0.0
         self._next_purge = 0.0
         super().__init__(*args, **kwargs)
         if kwargs.get("lazy"):
             return
         chosen = settings()
-        bell = RedisBell(app, chosen.redis)
-        bell.start()
+        self._bell = RedisBell(app, chosen.redis)
+        self._bell.start()
         try:
-            self._release = assembly.workshop(chosen, bell).release
+            self._release = assembly.workshop(chosen, self._bell).release
         except DatabaseAway as away:
             raise SystemExit(f"the database cannot be reached: {away}") from None
         except (MissingSetting, WrongRole) as error:
@@ -101,3 +102,5 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def close(self) -> None:
         self._forget_connection()
+        if self._bell is not None:
+            self._bell.stop()  # what waits to be rung for counts as rung for already

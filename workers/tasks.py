@@ -197,3 +197,5 @@ def _stop_claiming(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
 def _stop(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     if _Dialler.one is not None:
         _Dialler.one.stop()
+    if _bell.cache_info().currsize:
+        _bell().stop()

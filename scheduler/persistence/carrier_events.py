@@ -120,6 +120,21 @@ class CarrierEvents:
             .values(raw={})
         )
 
+    def is_one_unheard(self, token: str) -> bool:
+        """Whether the carrier has said something of this token that is stored, and that nobody has heard yet."""
+        return (
+            self._connection.execute(
+                select(carrier_events.c.id)
+                .where(
+                    carrier_events.c.token == token,
+                    carrier_events.c.heard_at.is_(None),
+                    carrier_events.c.quarantined_at.is_(None),
+                )
+                .limit(1)
+            ).one_or_none()
+            is not None
+        )
+
     def ring_unheard(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Events that nobody has heard since they were last rung for; they count as rung now."""
         unheard = (

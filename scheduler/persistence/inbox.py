@@ -94,6 +94,16 @@ class Inbox:
         ).one_or_none()
         return _command(row) if row else None
 
+    def next_of(self, interview_id: UUID) -> UUID | None:
+        """The oldest command of an interview that waits; none is applied before one that is in quarantine."""
+        row = self._connection.execute(
+            select(inbox.c.id, inbox.c.quarantined_at)
+            .where(inbox.c.interview_id == interview_id, inbox.c.applied_at.is_(None))
+            .order_by(inbox.c.seq)
+            .limit(1)
+        ).one_or_none()
+        return None if row is None or row.quarantined_at is not None else row.id
+
     def take_key(self, command: Command) -> bool:
         """Like `add`, for what is applied in this very transaction.
 

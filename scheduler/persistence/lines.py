@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, cast, delete, func, select, update
+from sqlalchemy import Connection, and_, case, cast, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState
@@ -53,9 +53,11 @@ class Lines:
     def rest(self, attempt_id: UUID, interview_id: UUID | None, now: datetime, free_at: datetime) -> None:
         """The call is over: others wait until `free_at`; a retry of `interview_id` need not, None: all wait.
 
-        All wait too for a line that was kept free of calls meanwhile, and no shorter than that.
+        All wait too for a line that was kept free of calls meanwhile, or rests after another interview's call, and no
+        shorter than that.
         """
-        kept = and_(lines.c.interview_id.is_(None), lines.c.free_at > now)
+        another_s = or_(lines.c.interview_id.is_(None), lines.c.interview_id.is_distinct_from(interview_id))
+        kept = and_(another_s, lines.c.free_at > now)
         self._connection.execute(
             update(lines)
             .where(lines.c.attempt_id == attempt_id)

@@ -59,6 +59,7 @@ from scheduler.logs import log
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.json_forms import STORY, request_from_json
 from scheduler.timing import callee_zones
+from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.agents import add_agent
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.candidates import new_candidate
@@ -125,6 +126,7 @@ class Apply:
 
     def command(self, command_id: UUID) -> None:
         """Apply the command, if it still waits and its turn has come. Raises DatabaseAway."""
+        following = None
         try:
             with self._database.transaction() as stores:
                 command = stores.inbox.lock_next(command_id)
@@ -132,6 +134,8 @@ class Apply:
                     return
                 failpoint("apply.locking")
                 self._apply(_Turn(stores=stores, command=command, now=self._now()))
+                if command.interview_id is not None:
+                    following = stores.inbox.next_of(command.interview_id)
         except DatabaseAway:
             raise
         except Exception:
@@ -139,6 +143,8 @@ class Apply:
             raise
         failpoint("apply.applied")
         self._bell.answered(command_id)
+        if following is not None:
+            self._bell.ring(tasks.APPLY, [following])  # its own ring may have come before its turn
 
     def _apply(self, turn: _Turn) -> None:
         """Do it and write the answer; what a refused command had written is taken back, its answer is not."""

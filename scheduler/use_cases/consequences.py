@@ -161,9 +161,11 @@ class Consequences:
     def _rest_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         """A call that nobody had seen is over just now: the gap runs from here, not from when it was given up."""
         assert attempt.number_hash is not None
-        # A line that another call has by now rests when that one is over.
         if stores.lines.hold(attempt.number_hash, attempt.id, now):
             self._free_line(stores, attempt, now)
+        else:
+            # Whoever has it may not have sent yet: the last look sees this, and so does whoever comes after.
+            stores.lines.keep_free(attempt.number_hash, now + self._policy.line_gap)
 
     def _free_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):

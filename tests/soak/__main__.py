@@ -21,7 +21,7 @@ from scheduler.clock import monotonic
 from tests.soak.callers import ACCEPTED, Sample
 from tests.soak.gauges import Gauges
 from tests.soak.judgement import Verdict, judge, lines, nearest_rank
-from tests.soak.nemesis import Nemesis, a_nemesis
+from tests.soak.nemesis import UNNOTICED, Nemesis, a_nemesis
 from tests.soak.stage import Stage, a_stage, say
 
 _CALM_S = 15.0
@@ -29,6 +29,11 @@ _CALM_S = 15.0
 _BETWEEN_BLOWS_S = (1.0, 5.0)
 _PATIENCE_S = 900.0
 """How long what is left over may take when nothing is broken any more."""
+
+
+def a_form(account_sid: str) -> dict[str, str]:
+    """What the carrier says of a call that rings: right in every field, so that the signature alone can be wrong."""
+    return {"AccountSid": account_sid, "CallSid": f"CA{secrets.token_hex(16)}", "CallStatus": "ringing"}
 
 
 @dataclass
@@ -47,7 +52,7 @@ class Forger:
             return
         self._next_s = now + 1.0
         tokens = self.stage.rows("SELECT token FROM attempt_tokens ORDER BY claimed_at DESC LIMIT 1") or [("nobody",)]
-        form = {"CallSid": f"CA{secrets.token_hex(16)}", "CallStatus": "completed", "CallDuration": "60"}
+        form = {**a_form(self.stage.account_sid), "CallStatus": "completed"}
         url = f"{self.stage.whole.running.apiUrl}/carrier/twilio/{tokens[0][0]}"
         try:
             answer = requests.post(url, data=form, headers={"X-Twilio-Signature": secrets.token_urlsafe(20)}, timeout=2)
@@ -93,6 +98,10 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
     stage.meanwhile.clear()
     say(f"{'all is over' if is_quiet else 'STILL NOT OVER'} {monotonic() - began:.0f} s after the first was asked for")
     verdict = judge(stage, len(forger.heard))
+    if not is_quiet:
+        verdict.faults["stuck"].append(f"not over {_PATIENCE_S:.0f} s after nothing was broken any more")
+    if nemesis.wrong_clock == UNNOTICED:
+        verdict.faults["wrong clock"].append("a dialler two hours ahead did not notice")
     for line in lines(verdict):
         print(line)
     _tell_of_latency(load.told()[1])

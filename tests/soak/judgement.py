@@ -1,7 +1,7 @@
 """What a soak has shown: the carrier's ledger, the rows and what the callers were told, counted as Jepsen does."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from math import ceil
@@ -20,12 +20,15 @@ _CONSENT_UNTIL = date(2030, 1, 1)
 _DOUBLED = frozenset({Wrong.RANG_TWICE, Wrong.TWO_LEGS, Wrong.RANG_UNCLAIMED, Wrong.RANG_GIVEN_BACK, Wrong.TWO_OPEN})
 _PATIENCE = Patience(in_flight=timedelta(seconds=2), lateness=timedelta(seconds=5))
 _A_WHILE = timedelta(seconds=1)
-_LEASE_OVER = "LEASE_OVER"
+TOO_LATE = frozenset({"OUTSIDE_CALL_TIME_INTERVAL", "SCHEDULE_IN_PAST"})
+"""What somebody who asks in time may be told all the same, because nobody could answer them before."""
+_REFUSED = 300
+_LET_TIME_OUT = "NO_ANSWER_IN_TIME"
 _CARRIER = "the carrier cut the POST, refused it with a 5xx or let it time out"
-_DIALLER = "its dialler ended between the claim and the record"
+_DIALLER = "its dialler ended, or had no database, between the claim and the record; or the carrier went down"
 ZEROS = (
     *("lost", "duplicated", "outside the window", "after cancel", "early", "stuck", "accepted and never finished"),
-    *("told and not there", "unexplained history", "undecided and unexplained", "forged and heard"),
+    *("told and not there", "unexplained history", "undecided and unexplained", "forged and heard", "wrong clock"),
 )
 
 
@@ -34,7 +37,7 @@ class Verdict:
     faults: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in ZEROS})
     undecided: list[str] = field(default_factory=list)
     """Why nobody can know, of each attempt that ended as OUTCOME_UNKNOWN."""
-    numbers: dict[str, Counter[str]] = field(default_factory=dict)
+    numbers: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Per verb: asked, ok, fail, info (nobody answered)."""
     rings: int = 0
     attempts: Counter[str] = field(default_factory=Counter)
@@ -64,10 +67,10 @@ def judge(stage: Stage, forged_and_heard: int) -> Verdict:
     _of_history(verdict, history)
     _of_the_carrier(verdict, stage)
     _of_hours(verdict, stage, ledger, {person.number: person for person in everybody.values()})
-    _of_what_was_told(verdict, stage, questions, rows)
+    _of_what_is_there(verdict, stage, questions, rows)
     causes = dict(
         whole.rows(
-            "SELECT attempt_id, string_agg(detail->>'cause', ' ') FROM attempt_history"
+            "SELECT attempt_id, (array_agg(detail->>'cause' ORDER BY id DESC))[1] FROM attempt_history"
             " WHERE event = 'answer_lost' GROUP BY attempt_id"
         )
     )
@@ -136,25 +139,41 @@ def _of_hours(verdict: Verdict, stage: Stage, ledger: Sequence[dict[str, Any]], 
         verdict.faults["outside the window"].append(f"{found.says}: {found.why}, {found.wall}")
 
 
-def _of_what_was_told(verdict: Verdict, stage: Stage, questions: Sequence[Question], rows: Sequence[Row]) -> None:
-    numbers: dict[str, Counter[str]] = defaultdict(Counter)
-    there = {str(row[0]) for row in stage.whole.rows("SELECT id FROM interviews")}
-    told = []
+def of_what_was_told(verdict: Verdict, questions: Sequence[Question], there: Collection[str]) -> list[str]:
+    """Count the questions, and judge what each was told; `there` are the interviews in the database.
+
+    Returns the interviews that somebody was told of.
+    """
+    verdict.numbers = defaultdict(Counter)
+    told: list[str] = []
     for question in questions:
         outcome = question.applied if question.status == ACCEPTED else question.status
-        kind = "info" if outcome is None else "ok" if outcome < 300 else "fail"
-        numbers[question.verb].update(["asked", kind])
-        if question.status == ACCEPTED and question.applied is None:
-            verdict.faults["accepted and never finished"].append(f"person {question.person}: {question.verb}")
-        if question.verb == Verb.CREATE and kind == "ok":
-            told.append(question.interview_id)
+        kind = "info" if outcome is None else "ok" if outcome < _REFUSED else "fail"
+        verdict.numbers[question.verb].update(["asked", kind])
+        who = f"person {question.person}: {question.verb}"
+        if outcome is None:
+            what = "was never answered" if question.status is None else "was accepted"
+            verdict.faults["accepted and never finished"].append(f"{who} {what}")
+        if question.verb != Verb.CREATE:
+            continue
+        if kind == "fail" and question.code not in TOO_LATE:
+            verdict.faults["lost"].append(f"{who} was refused: {outcome} {question.code}")
+        if kind == "ok":
+            told.append(str(question.interview_id))
             if question.interview_id not in there:
-                verdict.faults["told and not there"].append(f"person {question.person}")
-    verdict.numbers = numbers
+                verdict.faults["told and not there"].append(who)
+    return told
+
+
+def _of_what_is_there(verdict: Verdict, stage: Stage, questions: Sequence[Question], rows: Sequence[Row]) -> None:
+    there = {str(row[0]) for row in stage.whole.rows("SELECT id FROM interviews")}
+    told = of_what_was_told(verdict, questions, there)
+    if not verdict.rings:
+        verdict.faults["lost"].append("nobody was rung")
     waiting = stage.whole.rows("SELECT count(*) FROM inbox WHERE applied_at IS NULL")[0][0]
     if waiting:
         verdict.faults["accepted and never finished"].append(f"{waiting} commands wait in the inbox")
-    unanswered = numbers[Verb.CREATE]["info"]
+    unanswered = verdict.numbers[Verb.CREATE]["info"]
     if len(set(told)) != len(told) or not len(told) <= len(there) <= len(told) + unanswered:
         verdict.faults["duplicated"].append(
             f"{len(there)} interviews, {len(set(told))} told of, {unanswered} unanswered"
@@ -181,8 +200,8 @@ def of_the_undecided(
 ) -> None:
     """Each must have a reason that nobody could do anything about, or it is a fault.
 
-    `causes` says of each attempt why the answer to its POST was lost, as its dialler saw it: the carrier knows nothing
-    of a request that was cut before it had come.
+    `causes` says of each attempt why the answer to its last POST was lost, as its dialler saw it: the carrier knows
+    nothing of a request that was given up before it had come.
     """
     answered = {request["token"]: request["answered"] for request in requests}
     behaviours = {person.number: person.behaviour for person in everybody.values()}
@@ -191,8 +210,8 @@ def of_the_undecided(
         if row.reason != "OUTCOME_UNKNOWN":
             continue
         claim = row.claims[-1]
-        is_cut = causes.get(row.id, _LEASE_OVER) != _LEASE_OVER
-        why = _CARRIER if is_cut else _why(claim, answered, behaviours.get(number_of.get(claim.token, ""), ""), blows)
+        is_late = causes.get(row.id) == _LET_TIME_OUT
+        why = _CARRIER if is_late else _why(claim, answered, behaviours.get(number_of.get(claim.token, ""), ""), blows)
         if why is None:
             verdict.faults["undecided and unexplained"].append(f"{row.id}, claimed at {claim.at}")
         else:

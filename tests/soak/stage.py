@@ -144,6 +144,11 @@ class Stage:
             f"{self.whole.running.simulatorUrl}/plans", json=rules, timeout=60
         ).raise_for_status()
 
+    @property
+    def account_sid(self) -> str:
+        """Who we are at the carrier."""
+        return self.whole.system.supervisor.program("api").environment["TWILIO_ACCOUNT_SID"]
+
     def rows(self, query: str) -> list[tuple[Any, ...]] | None:
         """None while the database cannot be asked."""
         patience = {"connect_timeout": 2, "options": "-c statement_timeout=2000"}

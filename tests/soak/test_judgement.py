@@ -6,10 +6,14 @@ from uuid import uuid4
 
 import pytest
 
+from scheduler.carriers.twilio import TwilioCallbacks
+from scheduler.domain.call import CallStatus
 from tests.histories.judge import Claim, Row
-from tests.soak.callers import Order
+from tests.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.soak.__main__ import a_form
+from tests.soak.callers import Order, Question
 from tests.soak.gauges import Gauges, Reading
-from tests.soak.judgement import Verdict, lines, of_the_undecided
+from tests.soak.judgement import Verdict, lines, of_the_undecided, of_what_was_told
 from tests.soak.people import BEHAVIOURS, Person, alike, people
 from tests.soak.stage import LEASE_S, STARTS_AT, Blow
 
@@ -62,6 +66,9 @@ def judged(
         pytest.param(judged(a_blow(CLAIMED_AT + LEASE + A_MINUTE)), id="it was broken after the lease"),
         pytest.param(judged(a_blow(CLAIMED_AT, hurts_diallers=False)), id="what was broken was no dialler's"),
         pytest.param(judged(was_sent=True), id="the carrier took it and said so"),
+        pytest.param(
+            judged(was_sent=True, cause="CREATED_WITHOUT_A_NAME"), id="what the carrier said was not understood"
+        ),
     ],
 )
 def test_an_outcome_that_nobody_knows_for_no_reason_is_a_fault(verdict: Verdict) -> None:
@@ -83,6 +90,49 @@ def test_an_outcome_that_nobody_knows_for_no_reason_is_a_fault(verdict: Verdict)
 def test_one_with_a_reason_is_counted_apart(verdict: Verdict) -> None:
     assert verdict.is_clean
     assert len(verdict.undecided) == 1
+
+
+def a_question(**told: object) -> Question:
+    return Question.model_validate({"person": 7, "verb": "POST /interviews", "asked_at": STARTS_AT, **told})
+
+
+@pytest.mark.parametrize(
+    ("told", "heading"),
+    [
+        ({}, "accepted and never finished"),
+        ({"status": 202}, "accepted and never finished"),
+        ({"status": 201, "interview_id": "one that is not there"}, "told and not there"),
+        ({"status": 401, "code": "INVALID_API_KEY"}, "lost"),
+        ({"status": 202, "applied": 400, "code": "VALIDATION_ERROR"}, "lost"),
+    ],
+)
+def test_what_somebody_was_told_may_be_a_fault(told: dict[str, object], heading: str) -> None:
+    verdict = Verdict()
+    of_what_was_told(verdict, [a_question(**told)], {"one that is there"})
+    assert [name for name, faults in verdict.faults.items() if faults] == [heading]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"status": 201, "interview_id": "one that is there"},
+        {"status": 202, "applied": 201, "interview_id": "one that is there"},
+        {"status": 400, "code": "OUTSIDE_CALL_TIME_INTERVAL"},
+        {"status": 409, "code": "CALL_ATTEMPT_IN_PROGRESS", "verb": "DELETE .../call-attempts/{id}"},
+    ],
+)
+def test_what_anybody_may_be_told_is_none(told: dict[str, object]) -> None:
+    verdict = Verdict()
+    of_what_was_told(verdict, [a_question(**told)], {"one that is there"})
+    assert verdict.is_clean
+
+
+def test_a_forged_callback_is_right_but_for_its_signature() -> None:
+    """So that nothing else can be why it is not heard."""
+    account = SimulatedCarrier(url="http://127.0.0.1:9").account()
+    news = TwilioCallbacks(account).read("a token", a_form(ACCOUNT_SID))
+    assert (news.status, news.token) == (CallStatus.RINGING, "a token")
+    assert not TwilioCallbacks(account).is_genuine("/carrier", list(a_form(ACCOUNT_SID).items()), "a signature")
 
 
 def test_one_fault_is_enough_to_be_unclean_and_is_shown() -> None:

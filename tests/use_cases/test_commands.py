@@ -291,6 +291,22 @@ def test_commands_on_one_interview_are_applied_in_the_order_of_their_acceptance(
     assert house.history(attempt.id) == ["created", "rescheduled", "cancelled", "deleted"]
 
 
+def test_whoever_has_applied_one_rings_for_the_next_of_its_interview_and_for_no_other(
+    house: House, accept: Do, apply: Apply, bell: KeptBell
+) -> None:
+    """Its own ring may have come before its turn."""
+    mine, another = a_pending_attempt(house), a_pending_attempt(house)
+    first, second = accept(move(mine)), accept(delete(mine))
+    accept(delete(another))
+    bell.rung.clear()
+    apply.command(second.id)
+    assert bell.ids(tasks.APPLY) == [], "it is not its turn"
+    apply.command(first.id)
+    assert bell.ids(tasks.APPLY) == [second.id]
+    apply.command(second.id)
+    assert bell.ids(tasks.APPLY) == [second.id]
+
+
 def test_a_time_is_judged_as_of_the_receipt_of_its_command(
     house: House, accept: Do, apply: Apply, submit: Submit, now: TestClock
 ) -> None:

@@ -214,6 +214,34 @@ def test_the_gap_runs_from_the_end_of_a_call_of_which_only_the_end_is_heard(hous
     assert len(house.dial.claim([other.id]).claimed) == 1
 
 
+def test_the_gap_after_a_late_proof_holds_for_its_own_interview_where_another_s_call_has_just_ended(
+    house: House, now: TestClock
+) -> None:
+    number = a_number()
+    unknown = an_attempt_of_unknown_outcome(house, number)
+    now.move(house.policy.line_gap)
+    house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    now.move(timedelta(seconds=5))
+    proven(house, unknown, Reason.BUSY)
+    again = a_pending_attempt(house, number, interview_id=unknown.interview_id)
+    assert house.dial.claim([again.id]).claimed == (), "another interview's call ended five seconds ago"
+    now.move(house.policy.line_gap)
+    assert len(house.dial.claim([again.id]).claimed) == 1
+
+
+def test_a_claim_that_is_not_yet_sent_waits_for_the_gap_after_a_late_proof(house: House, now: TestClock) -> None:
+    number = a_number()
+    unknown = an_attempt_of_unknown_outcome(house, number)
+    now.move(house.policy.line_gap)
+    other = a_pending_attempt(house, number)
+    [claim] = house.dial.claim([other.id]).claimed
+    assert house.dial.last_look(claim.attempt) is not None
+    proven(house, unknown, Reason.BUSY)
+    assert house.dial.last_look(claim.attempt) is None
+    now.move(house.policy.line_gap)
+    assert len(house.dial.claim([other.id]).claimed) == 1
+
+
 def test_late_proof_takes_no_line_from_the_call_that_has_it(house: House, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(house, number)

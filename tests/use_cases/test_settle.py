@@ -23,11 +23,14 @@ from scheduler.lifecycle import decisions
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
 from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING, Policy
 from scheduler.persistence.database import Database
+from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
 from tests.builders import (
     House,
+    KeptBell,
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
@@ -40,6 +43,7 @@ from tests.builders import (
 from tests.conftest import TestClock, seed, wait_until
 from tests.guards import guards
 from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
+from tests.use_cases.test_hear import a_form, tell
 
 A_MOMENT = timedelta(microseconds=1)
 FOR_HOURS = 7200.0
@@ -624,6 +628,27 @@ def test_an_end_that_is_asked_for_says_how(
     now.move(house.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
     assert house.attempt(mine.id).reason is reason
+
+
+def test_a_failure_is_left_to_the_callback_that_waits_to_be_heard_and_else_ended_without_a_cause(
+    house: House, carrier: SimulatedCarrier, settle: Settle, hear: Hear, bell: KeptBell, now: TestClock
+) -> None:
+    """Asked, the carrier does not say why a call failed; its last callback does."""
+    told, untold = a_claimed_attempt(house), a_claimed_attempt(house)
+    for mine in (told, untold):
+        sid = ring(carrier, house, mine, outcome="declined", ring_s=0.0)
+        house.dial.record([(mine, Accepted(call_sid=sid))])
+    wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
+    told_sid = house.attempt(told.id).call_sid
+    assert told_sid is not None
+    tell(hear, told, a_form(told_sid, "failed", SipResponseCode="603"))
+    now.move(house.policy.ring_timeout + POLL_AFTER_RING)
+    settle.round()
+    assert house.attempt(untold.id).reason is Reason.CARRIER_ERROR
+    assert house.attempt(told.id).state is AttemptState.IN_PROGRESS
+    for event_id in bell.ids(tasks.HEAR):
+        hear.event(event_id)
+    assert house.attempt(told.id).reason is Reason.DECLINED
 
 
 class Interrupted:
