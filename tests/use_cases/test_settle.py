@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.carriers.twilio import TwilioAccount, TwilioDesk, TwilioLine
+from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioDesk, TwilioLine
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
 from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall, NeverTaken, Rank
 from scheduler.domain.command import Command, CommandState, RescheduleAttempt
@@ -43,7 +43,7 @@ from tests.builders import (
 from tests.conftest import TestClock, seed, wait_until
 from tests.guards import guards
 from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
-from tests.use_cases.test_hear import a_form, tell
+from tests.use_cases.test_hear import PUBLIC_URL, a_form, tell
 
 A_MOMENT = timedelta(microseconds=1)
 FOR_HOURS = 7200.0
@@ -631,9 +631,11 @@ def test_an_end_that_is_asked_for_says_how(
 
 
 def test_a_failure_is_left_to_the_callback_that_waits_to_be_heard_and_else_ended_without_a_cause(
-    house: House, carrier: SimulatedCarrier, settle: Settle, hear: Hear, bell: KeptBell, now: TestClock
+    house: House, carrier: SimulatedCarrier, settle: Settle, bell: KeptBell, now: TestClock
 ) -> None:
     """Asked, the carrier does not say why a call failed; its last callback does."""
+    callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
+    hear = Hear(house.database, bell, callbacks, house.consequences, now)
     told, untold = a_claimed_attempt(house), a_claimed_attempt(house)
     for mine in (told, untold):
         sid = ring(carrier, house, mine, outcome="declined", ring_s=0.0)
