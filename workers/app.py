@@ -5,6 +5,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging
 from kombu import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.logs import configure
 from scheduler.settings import Settings, WrongSettings, settings
@@ -17,6 +18,8 @@ ANSWERED_CHANNEL = "duecall:answered"
 
 def make_app(chosen: Settings) -> Celery:
     """The application for these settings. Raises MissingSetting without REDIS_URL."""
+    # By its alias, not as `broker_transport`, whose name Flower would take for the scheme of the broker's address.
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
     app = Celery("duecall", broker=chosen.redis, backend=None, include=["workers.tasks"])
     app.conf.update(
         task_serializer="json",
@@ -31,7 +34,6 @@ def make_app(chosen: Settings) -> Celery:
         task_default_queue="maintenance",
         worker_prefetch_multiplier=1,
         # A broker that went away is waited for; what was taken in goes on meanwhile.
-        broker_transport="workers.broker:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,

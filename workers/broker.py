@@ -34,6 +34,6 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
 
 
 class Transport(redis.Transport):  # type: ignore[misc]  # likewise
-    """What `broker_transport` names."""
+    """What the scheme of REDIS_URL leads to, once `workers.app` has been imported."""
 
     Channel = Channel
