@@ -79,6 +79,27 @@ def test_each_migration_is_taken_back_whole(connection: Connection, config: Conf
     assert before["base"]["columns"] == []
 
 
+def test_a_migration_takes_nothing_from_workers_of_the_release_before(connection: Connection, config: Config) -> None:
+    """They read and write each column as they did, and know nothing of a new one."""
+    revisions = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    before: dict[tuple[str, str], tuple[str, str, object]] = {}
+    for revision in revisions:
+        command.upgrade(config, revision)
+        after = {(row[0], row[1]): row[2:] for row in connection.execute(text(CATALOG["columns"]))}
+        connection.commit()
+        tables = {table for table, _ in before}
+        for column, (kind, may_be_null, _) in before.items():
+            assert column in after, f"{revision} drops {column}"
+            assert after[column][0] == kind, f"{revision} changes what {column} holds"
+            assert (may_be_null, after[column][1]) != ("YES", "NO"), (
+                f"{revision} wants {column}, which they may leave out"
+            )
+        for (table, name), (_, may_be_null, default) in after.items():
+            if table in tables and (table, name) not in before:
+                assert may_be_null == "YES" or default is not None, f"{revision} wants {table}.{name}, unknown to them"
+        before = after
+
+
 def _catalog(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
     """What the database consists of, in an order that does not tell when it was made."""
     told = {
