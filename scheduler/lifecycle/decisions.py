@@ -219,6 +219,14 @@ def reason_of(news: CallNews) -> Reason:
     return _REASON_OF[news.status]
 
 
+def names_no_cause(news: CallNews) -> bool:
+    """Whether it failed and only a callback could say why: the carrier names no cause when it is asked.
+
+    A callback without a code says that there was none.
+    """
+    return news.status is CallStatus.FAILED and news.token is None
+
+
 def on_news(
     attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...] | Alarm | AskTheCarrier:
@@ -260,8 +268,7 @@ def _on_news_of_a_call_in_progress(
                 ended_at=now,
                 answered_by=answered_by,
                 duration=news.duration,
-                # A callback without a code says that there was none; whoever is asked never says one.
-                cause_is_known=news.status is not CallStatus.FAILED or news.token is not None,
+                cause_is_known=not names_no_cause(news),
             )
         )
     else:

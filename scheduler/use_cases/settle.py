@@ -8,7 +8,7 @@ from uuid import UUID
 from scheduler.carriers.interface import CarrierAway, CarrierDesk, CarrierUnavailable
 from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
-from scheduler.domain.call import CallNews, CallStatus, ListedCall
+from scheduler.domain.call import CallNews, ListedCall
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.decisions import Alarm
@@ -279,7 +279,9 @@ class Settle:
                         alarm="OUTCOME_UNKNOWN",
                         attempt_id=str(attempt_id),
                     )
-                case CallNews() if _says_less(heard) and stores.carrier_events.is_one_unheard(attempt.token or ""):
+                case CallNews() if decisions.names_no_cause(heard) and stores.carrier_events.is_one_unheard(
+                    attempt.token or ""
+                ):
                     pass  # the callback that waits to be heard may say why it failed; else it is asked about again
                 case CallNews():
                     attempt = stores.attempts.lock(attempt_id)
@@ -293,8 +295,3 @@ class Settle:
         with self._database.transaction() as stores:
             self._consequences.sound_in(stores, alarmed, now)
             stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now))
-
-
-def _says_less(heard: CallNews) -> bool:
-    """Whether a callback would say more: the carrier, when it is asked, names no cause of a failure."""
-    return heard.status is CallStatus.FAILED and heard.sip_code is None
