@@ -5,6 +5,7 @@ prints what was broken and when, Jepsen's numbers, and what grew; it exits 1 whe
 their hours or after a cancel, when one call was lost, or when anything that was accepted was never finished.
 """
 
+import os
 import random
 import secrets
 import sys
@@ -21,7 +22,7 @@ from scheduler.clock import monotonic
 from tests.soak.callers import ACCEPTED, Sample
 from tests.soak.gauges import Gauges
 from tests.soak.judgement import Verdict, judge, lines, nearest_rank
-from tests.soak.nemesis import UNNOTICED, Nemesis, a_nemesis
+from tests.soak.nemesis import LACKING, UNNOTICED, Nemesis, a_nemesis
 from tests.soak.stage import Stage, a_stage, say
 
 _CALM_S = 15.0
@@ -100,8 +101,8 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
     verdict = judge(stage, len(forger.heard))
     if not is_quiet:
         verdict.faults["stuck"].append(f"not over {_PATIENCE_S:.0f} s after nothing was broken any more")
-    if nemesis.wrong_clock == UNNOTICED:
-        verdict.faults["wrong clock"].append("a dialler two hours ahead did not notice")
+    if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
+        verdict.faults["wrong clock"].append(nemesis.wrong_clock)
     for line in lines(verdict):
         print(line)
     _tell_of_latency(load.told()[1])
