@@ -16,7 +16,8 @@ from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.candidates import Candidates
 from scheduler.use_cases.companies import Companies
 from scheduler.use_cases.consequences import Consequences
-from scheduler.use_cases.dial import Dial, Dialler
+from scheduler.use_cases.dial import Dial
+from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.erase import Erase
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear

@@ -17,7 +17,7 @@ from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from scheduler.use_cases import bell as names
-from scheduler.use_cases.dial import Dialler
+from scheduler.use_cases.dialler import Dialler
 from workers import hearing
 from workers.app import app
 from workers.bell import RedisBell

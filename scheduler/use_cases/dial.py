@@ -1,34 +1,28 @@
-"""Dial: claim, look a last time, send one POST, record what it brought. The only place from which a phone rings.
+"""The steps of one dial against the database: claim, last look, record. `dialler` sends the POST between them.
 
     take ─► claim ─► last look ─► POST ─► record
             commit    ≤ 200 ms    once    fenced by the epoch
 
-Whatever fails on the way, nothing is sent again: before the POST the attempt is given back, after it the lease lapses
-and `settle` asks the carrier.
+After any failure nothing is sent again. Before the POST the attempt is given back; after it the lease lapses and
+`settle` asks the carrier.
 """
 
-import asyncio
-import signal
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
-from typing import TypeVar
 from uuid import UUID
 
-from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
-from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
+from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.domain.company import ALARM
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
 from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
-from scheduler.lifecycle.policy import DEFERRED_DELAY, LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
+from scheduler.lifecycle.policy import DEFERRED_DELAY, SEND_SPAN, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
@@ -39,16 +33,7 @@ from scheduler.use_cases.seen import callee_from, situation_from
 
 _log = log(__name__)
 _ACTOR = "dial"
-_FLUSH_EVERY = 0.02
-_RETRY_CLAIM = 0.25
-_RETRY_RECORD = 0.5
-_LOOKS_PER_CALL = 3
-_SILENT_CALLS = 2
-_SILENT_FOR_S = 1.0
-_IN_TIME = timedelta(0)
-_DRAIN_S = 15.0
 _TALK_MARGIN = timedelta(minutes=2)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,262 +344,3 @@ def _room(stores: Stores, account: CarrierAccount) -> int:
     if account.breaker.is_on_trial:
         return min(room, 1 - stores.carrier_accounts.calls_being_placed(account.id))
     return room
-
-
-class Dialler:
-    """Holds the hints that a worker was handed and dials what may be dialled: one event loop, in a thread of its own.
-
-    `take` returns at once, so a hanging POST does not hold up the next hint. `stop` claims nothing more and waits for
-    what was sent.
-    """
-
-    def __init__(self, dial: Dial, line: CarrierLine, policy: Policy, now: Now) -> None:
-        self._dial = dial
-        self._line = line
-        self._policy = policy
-        self._now = now
-        self._hand: dict[UUID, float] = {}
-        self._unsent: dict[UUID, float] = {}
-        self._sent_at: dict[UUID, float] = {}
-        self._heard_at = 0.0
-        self._unjudged: set[UUID] = set()
-        self._answers: list[tuple[Attempt, CarrierAnswer]] = []
-        self._cancelling: set[asyncio.Task[bool]] = set()
-        self._stopping = False
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dial")
-        self._loop = asyncio.new_event_loop()
-        self._wake = asyncio.Event()
-        self._flush = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="dial-loop", daemon=True)
-
-    def start(self) -> None:
-        """Call from the main thread: the alarm that ends a frozen process must have its default action."""
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        self._thread.start()
-
-    def take(self, ids: Sequence[UUID]) -> None:
-        """Look at these, for as long as their release stands."""
-        failpoint("dial.taken")
-        self._loop.call_soon_threadsafe(self._take, tuple(ids))
-
-    def stop_claiming(self) -> None:
-        """Claim nothing more."""
-        self._stopping = True
-        self._loop.call_soon_threadsafe(self._wake.set)
-
-    def stop(self) -> None:
-        """Claim nothing more; wait up to 15 s for the POSTs under way and their records."""
-        self.stop_claiming()
-        self._thread.join(_DRAIN_S)
-        if self._thread.is_alive():
-            _log.error("stopped with calls unrecorded; they will be settled", count=len(self._unsent))
-
-    # ---- all below runs on the loop
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._main())
-
-    def _take(self, ids: tuple[UUID, ...]) -> None:
-        until = monotonic() + RELEASE_SPAN.total_seconds()
-        self._hand.update(dict.fromkeys(ids, until))
-        self._wake.set()
-
-    async def _main(self) -> None:
-        recorder = asyncio.create_task(self._record_answers())
-        calls: set[asyncio.Task[None]] = set()
-        while not self._stopping:
-            self._wake.clear()
-            pause = _RETRY_CLAIM if self._is_in_doubt() else await self._claim_from_hand(calls)
-            await _wait(self._wake, pause)
-        if calls:
-            await asyncio.wait(calls)
-        self._flush.set()
-        await recorder
-        if self._cancelling:
-            await asyncio.wait(self._cancelling)
-        await self._line.close()
-
-    async def _claim_from_hand(self, calls: set[asyncio.Task[None]]) -> float | None:
-        """Claim what has a place. Returns how many seconds to wait before trying again; None: until woken."""
-        instant = monotonic()
-        self._hand = {each: until for each, until in self._hand.items() if until > instant}
-        if not self._hand:
-            return None
-        ids = list(self._hand)
-        try:
-            claims = await self._in_thread(lambda: self._dial.claim(ids))
-        except ClaimInDoubt as doubt:
-            _log.warning("nobody knows whether these were claimed; they are given back", count=len(doubt.claimed))
-            # The recorder reads each by its token, on another connection, until the database says which of them stand.
-            self._answers += [(claim.attempt, NeverTaken(cause="NOT_SENT")) for claim in doubt.claimed]
-            self._flush.set()
-            return _RETRY_CLAIM
-        except DatabaseAway:
-            _log.warning("nothing is claimed: the database is away")
-            return _RETRY_CLAIM
-        except Exception:  # noqa: BLE001 - whatever it was, the loop must live for the other calls
-            # The rows are released again; this hint is dropped rather than tried in a circle.
-            _log.exception("a claim failed")
-            self._hand.clear()
-            return None
-        for each in ids:
-            if each not in claims.waiting:
-                self._hand.pop(each, None)
-        self._begin(claims.claimed, calls)
-        if not self._hand:
-            return None
-        if claims.try_again_at is not None:
-            return max(0.01, (claims.try_again_at - self._now()).total_seconds())
-        return _RETRY_CLAIM
-
-    def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
-        for claim in self._in_step(claimed):
-            self._unsent[claim.attempt.id] = claim.lease_ends
-            self._set_alarm()
-            task = asyncio.create_task(self._call(claim))
-            calls.add(task)
-            task.add_done_callback(calls.discard)
-        if claimed:
-            failpoint("dial.claimed")
-
-    def _in_step(self, claimed: Sequence[ToSend]) -> list[ToSend]:
-        """The same, as far apart from each other as before, however long the claim took.
-
-        Sent all at once because they are late, they would all be spent before the first answer tells that the
-        carrier is down.
-        """
-        late = max((self._now() - min(each.send_at for each in claimed)) if claimed else _IN_TIME, _IN_TIME)
-        return [replace(each, send_at=each.send_at + late) for each in claimed]
-
-    async def _call(self, claim: ToSend) -> None:
-        attempt = claim.attempt
-        try:
-            answer = await self._dial_once(claim)
-            if answer is not None:
-                self._answers.append((attempt, answer))
-                self._flush.set()
-        except Exception:  # noqa: BLE001 - the same
-            _log.exception("a dial broke off; it will be settled", attempt_id=str(attempt.id))
-            self._unjudged.discard(attempt.id)
-        finally:
-            self._unsent.pop(attempt.id, None)
-            self._set_alarm()
-
-    async def _dial_once(self, claim: ToSend) -> CarrierAnswer | None:
-        """What the one POST brought; None when there was none because the attempt was given back, or is not ours."""
-        try:
-            order = await self._may_ring(claim)
-        except DatabaseAway:
-            return NeverTaken(cause="NOT_SENT")  # the recorder goes on trying to write that
-        except Exception:  # noqa: BLE001 - logged; the loop goes on for the others
-            # Nothing was sent for it, and nobody shall have to ask the carrier whether it was.
-            _log.exception("a last look broke off", attempt_id=str(claim.attempt.id))
-            return NeverTaken(cause="NOT_SENT")
-        if order is None:
-            return None
-        failpoint("dial.looked")
-        answer = await self._place(claim.attempt.id, order)
-        failpoint("dial.answered")
-        return answer
-
-    async def _place(self, attempt_id: UUID, order: CallOrder) -> CarrierAnswer:
-        self._sent_at[attempt_id] = monotonic()
-        try:
-            answer = await self._line.place(order)
-        finally:
-            del self._sent_at[attempt_id]
-        if not isinstance(answer, AnswerUnknown):
-            self._heard_at = monotonic()
-        elif breaker.opens_at_once(answer.cause):
-            self._unjudged.add(attempt_id)
-        return answer
-
-    def _is_in_doubt(self) -> bool:
-        """Whether one more POST may be spent like the last ones; sooner than the breaker can tell.
-
-        An answer that will open it is not recorded yet. Or several POSTs are out and none was answered since they were
-        sent, though the first one's time is not over; one that hangs among others that are answered holds up nobody.
-        """
-        if self._unjudged:
-            return True
-        silent = [sent for sent in self._sent_at.values() if sent > self._heard_at]
-        return len(silent) >= _SILENT_CALLS and min(silent) < monotonic() - _SILENT_FOR_S
-
-    async def _may_ring(self, claim: ToSend) -> CallOrder | None:
-        """The order, from a last look that is no older than 200 ms."""
-        await asyncio.sleep(max(0.0, (claim.send_at - self._now()).total_seconds()))
-        cause = "SLOW_LOOK"
-        for _ in range(_LOOKS_PER_CALL):
-            # Counted from when it is asked: a look that waited for a thread meanwhile is none the older.
-            looked, order = await self._in_thread(lambda: (monotonic(), self._dial.last_look(claim.attempt)))
-            if order is None:
-                return None
-            if self._is_in_doubt():
-                cause = "CARRIER_IN_DOUBT"
-                break
-            if monotonic() - looked > LOOK_TO_SEND.total_seconds():  # guard: look_age
-                continue
-            return order
-        await self._in_thread(lambda: self._dial.give_back(claim.attempt, cause))
-        return None
-
-    def _set_alarm(self) -> None:
-        """Let the kernel end this process at the earliest lease that still has an unsent call.
-
-        A process that was frozen cannot tell that it was; the kernel's timer goes on meanwhile and ends it before it
-        sends anything late.
-        """
-        if not self._unsent:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            return
-        signal.setitimer(signal.ITIMER_REAL, max(0.001, min(self._unsent.values()) - monotonic()))  # guard: frozen
-
-    async def _record_answers(self) -> None:
-        """Write answers as they come, gathered for 20 ms; until all are written when stopping."""
-        while True:
-            await self._flush.wait()
-            self._flush.clear()
-            await asyncio.sleep(_FLUSH_EVERY)
-            answers, self._answers = self._answers, []
-            await self._record(answers)
-            if self._stopping and not self._unsent and not self._answers:
-                return
-
-    async def _record(self, answers: list[tuple[Attempt, CarrierAnswer]]) -> None:
-        """Write them together; what fails together is written one by one, so that none waits for another's trouble."""
-        groups = [answers] if answers else []
-        while groups:
-            group = groups.pop(0)
-            try:
-                to_cancel = await self._in_thread(lambda group=group: self._dial.record(group))  # type: ignore[misc]
-                failpoint("dial.judged")
-                self._unjudged.difference_update(attempt.id for attempt, _ in group)
-                self._cancel_at_the_carrier(to_cancel)
-            except DatabaseAway:
-                _log.warning("not recorded yet: the database is away", count=len(group))
-                await asyncio.sleep(_RETRY_RECORD)
-                groups.append(group)
-            except Exception:  # noqa: BLE001 - the same
-                if len(group) > 1:
-                    groups.extend([each] for each in group)
-                else:
-                    _log.exception("not recorded; it will be settled", attempt_id=str(group[0][0].id))
-                    self._unjudged.discard(group[0][0].id)
-
-    def _cancel_at_the_carrier(self, call_sids: Sequence[str]) -> None:
-        """Asked at once, because their turn in the queue comes soon; who settles asks again until they are over."""
-        for sid in call_sids:
-            task = asyncio.create_task(self._line.cancel(sid))
-            self._cancelling.add(task)
-            task.add_done_callback(self._cancelling.discard)
-
-    async def _in_thread(self, step: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._threads, step)
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
