@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from api_shim.errors import too_often
 from api_shim.house import house
 from api_shim.openapi import IfSent
+from api_shim.queries import check_query
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
 from scheduler.use_cases.keys import must_have
@@ -33,6 +34,8 @@ DELETE_AGENTS = "delete:agents"
 READ_PHONE_NUMBERS = "read:phone-numbers"
 READ_BILLING = "read:billing"
 
+_COMPANY_ID = "companyId"
+
 _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="apiKey",
@@ -48,8 +51,8 @@ async def principal(
 ) -> Principal:
     """Whose key this is.
 
-    Raises InvalidApiKey, ApiKeySuspended, RateLimitExceeded, InsufficientPermissions, DatabaseAway. Once the key is
-    known, whatever is answered says how often it may still ask.
+    Raises InvalidApiKey, ApiKeySuspended, RateLimitExceeded, InsufficientPermissions, InvalidFields for the query,
+    DatabaseAway. Once the key is known, whatever is answered says how often it may still ask.
     """
     if credentials is None:
         raise InvalidApiKey
@@ -60,7 +63,15 @@ async def principal(
     if standing.spent is not None:
         raise too_often(standing.spent, here.doors.now())
     must_have(key.principal, scopes.scopes)
+    check_query(request, ignored=_ignored(request, key.principal))
     return key.principal
+
+
+def _ignored(request: Request, asking: Principal) -> frozenset[str]:
+    """Return `companyId` where it decides nothing: for a regular key, and beside the same id in the address."""
+    in_address = request.path_params.get(_COMPANY_ID, "")
+    repeats = request.query_params.get(_COMPANY_ID, "").lower() == in_address.lower() != ""
+    return frozenset({_COMPANY_ID}) if repeats or asking.kind is KeyKind.REGULAR else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,24 +87,24 @@ async def asker(
     company_id: Annotated[
         IfSent[str],
         Query(
-            alias="companyId",
+            alias=_COMPANY_ID,
             description="Which company; required with an ATS key, ignored with a regular one.",
             json_schema_extra={"format": "uuid"},
         ),
     ] = None,
 ) -> Asker:
-    return Asker(principal=principal, company_id=_company(principal, company_id))
+    return Asker(principal=principal, company_id=named_company(principal, company_id))
 
 
 InterviewReader = Annotated[Asker, Security(asker, scopes=[READ_INTERVIEWS])]
 
 
-def _company(asking: Principal, company_id: str | None) -> UUID | None:
-    """The company that was named. A regular key has one, so what it names is not even read."""
+def named_company(asking: Principal, company_id: str | None) -> UUID | None:
+    """Read `companyId` of the query; None for a regular key, which reaches one company. Raises InvalidFields."""
     if company_id is None or asking.kind is KeyKind.REGULAR:
         return None
     try:
         return UUID(company_id)
     except ValueError:
-        error = FieldError(field="companyId", code="INVALID_UUID", message="This must be a company's UUID.")
+        error = FieldError(field=_COMPANY_ID, code="INVALID_UUID", message="This must be a company's UUID.")
         raise invalid_fields([error]) from None

@@ -25,7 +25,9 @@ _A_BOUND = "An ISO 8601 date, which is its midnight in UTC, or a date-time; with
 @router.get(
     "/billing/usage",
     operation_id="getUsage",
-    summary="What a regular key's company, or all companies of an ATS key, have used",
+    summary="Get the usage of one company, or of all of an ATS key",
+    description="A regular key gets its own company. An ATS key gets all its companies and their total, or the one that"
+    " `companyId` names.",
     responses={
         200: {"model": UsageAnswer},
         **error_answers(400, 401, 403, 500, 503, refusals=(refusals.InvalidDateFormat, refusals.InvalidPeriod)),
@@ -39,7 +41,16 @@ async def get_usage(
         _Bound,
         Query(description=f"Until before here, at most 366 days after the start. {_A_BOUND} Left out: now."),
     ] = None,
+    company_id: Annotated[
+        IfSent[str],
+        Query(
+            alias="companyId",
+            description="With an ATS key: only this company. Ignored with a regular key.",
+            json_schema_extra={"format": "uuid"},
+        ),
+    ] = None,
 ) -> JSONResponse:
     here = house(request)
-    companies = await here.ask(here.doors.usage.of, principal, start, end)
+    one = auth.named_company(principal, company_id)
+    companies = await here.ask(here.doors.usage.of, principal, one, start, end)
     return answers.answered(request, UsageView.of(companies))

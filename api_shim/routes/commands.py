@@ -47,7 +47,7 @@ READS: Mapping[CommandKind, str] = {
     summary="A command, by its id or its idempotency key",
     description="Of this key and its rotations. It takes the scope of reading what the command is about:"
     f" {', '.join(f'`{scope}`' for scope in dict.fromkeys(READS.values()))}; those of call attempts are interviews'.",
-    responses={200: {"model": CommandAnswer}, **error_answers(401, 403, 404, 500, 503)},
+    responses={200: {"model": CommandAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_command(
     request: Request,

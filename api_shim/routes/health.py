@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import Field
@@ -13,12 +13,13 @@ from api_shim import answers
 from api_shim.errors import SchemaNotReady
 from api_shim.house import house
 from api_shim.openapi import error_answers
+from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
 from scheduler.use_cases.backlog import Commands, OpenErasures
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.wire.base import Wire
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], dependencies=[Depends(refuse_wrong_query)])
 
 
 class HealthView(Wire):
@@ -37,7 +38,7 @@ class HealthAnswer(Answer[HealthView]):
     "/healthz",
     operation_id="isAlive",
     summary="This process answers",
-    responses={200: {"model": HealthAnswer}},
+    responses={200: {"model": HealthAnswer}, **error_answers(400)},
 )
 async def is_alive(request: Request) -> JSONResponse:
     return answers.answered(request, HealthView(instance=house(request).instance))
@@ -47,7 +48,7 @@ async def is_alive(request: Request) -> JSONResponse:
     "/readyz",
     operation_id="isReady",
     summary="The database is there and at this release's schema",
-    responses={200: {"model": HealthAnswer}, **error_answers(503)},
+    responses={200: {"model": HealthAnswer}, **error_answers(400, 503)},
 )
 async def is_ready(request: Request) -> JSONResponse:
     here = house(request)
@@ -63,7 +64,7 @@ async def is_ready(request: Request) -> JSONResponse:
     operation_id="getMetrics",
     summary="What waits and for what, per company, and how the carrier stands; for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}, **error_answers(503)},
+    responses={200: {"content": {"text/plain": {}}}, **error_answers(400, 503)},
 )
 async def get_metrics(request: Request) -> Response:
     here = house(request)

@@ -8,10 +8,11 @@ from fastapi.responses import JSONResponse
 from api_shim import answers, json_body
 from api_shim.house import house
 from api_shim.openapi import error_answers
+from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.invitation import ACCEPTANCES, Acceptance, OwnerAnswer, OwnerView
 from scheduler.domain import refusals
 
-router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"])
+router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"], dependencies=[Depends(refuse_wrong_query)])
 
 
 @router.post(

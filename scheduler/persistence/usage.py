@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.principal import KeyKind, Principal
@@ -59,27 +59,29 @@ class Usage:
             .on_conflict_do_nothing(index_elements=["attempt_id"])
         )
 
-    def of(self, principal: Principal, start: datetime, end: datetime) -> tuple[CompanyUsage, ...]:
+    def of(
+        self, principal: Principal, start: datetime, end: datetime, *, company_id: UUID | None = None
+    ) -> tuple[CompanyUsage, ...]:
         """What was booked in the half-open span, a row a company and unit; newest companies first, deleted ones last.
 
-        A company without any is there in the unit in which it is billed now.
+        A company without any is there in the unit in which it is billed now. With `company_id` there is no other.
         """
         there = self._connection.execute(
             select(companies.c.id, companies.c.name, companies.c.billing_system)
-            .where(companies.c.deleted_at.is_(None), reached_by(principal))
+            .where(companies.c.deleted_at.is_(None), reached_by(principal), _is(companies.c.id, company_id))
             .order_by(companies.c.created_at.desc(), companies.c.id.desc())
         ).all()
-        booked = self._booked(principal, start, end)
+        booked = self._booked(principal, start, end, company_id)
         told = []
         for company in there:
             by_unit = booked.pop(company.id, None) or {BillingSystem(company.billing_system): ()}
             told += [_company_usage(company.id, company.name, *each) for each in by_unit.items()]
-        for company_id, by_unit in booked.items():
-            told += [_company_usage(company_id, None, *each) for each in by_unit.items()]
+        for erased_id, by_unit in booked.items():
+            told += [_company_usage(erased_id, None, *each) for each in by_unit.items()]
         return tuple(told)
 
     def _booked(
-        self, principal: Principal, start: datetime, end: datetime
+        self, principal: Principal, start: datetime, end: datetime, company_id: UUID | None
     ) -> dict[UUID, dict[BillingSystem, tuple[Bucket, ...]]]:
         keys = (usage.c.company_id, usage.c.billing_system, usage.c.cost_key)
         rows = self._connection.execute(
@@ -90,7 +92,12 @@ class Usage:
                 func.sum(usage.c.talked).label("talked"),
                 func.sum(usage.c.credits).label("credits"),
             )
-            .where(_of(principal), usage.c.booked_at >= start, usage.c.booked_at < end)
+            .where(
+                _of(principal),
+                _is(usage.c.company_id, company_id),
+                usage.c.booked_at >= start,
+                usage.c.booked_at < end,
+            )
             .group_by(*keys)
             .order_by(usage.c.company_id, usage.c.billing_system.desc(), usage.c.cost_key)
         )
@@ -115,6 +122,11 @@ def _of(principal: Principal) -> ColumnElement[bool]:
     if principal.kind is KeyKind.REGULAR:
         return usage.c.company_id == principal.company_id
     return usage.c.ats_principal_id == principal.id
+
+
+def _is(column: ColumnElement[UUID], company_id: UUID | None) -> ColumnElement[bool]:
+    """Narrow to one company; None leaves all."""
+    return true() if company_id is None else column == company_id
 
 
 def _company_usage(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.principal import Principal
-from scheduler.domain.refusals import InvalidPeriod
+from scheduler.domain.refusals import AccessDenied, InvalidPeriod
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.domain.usage import Billing, BillingSystem, CompanyUsage, PriceList
 from scheduler.persistence.database import Database
@@ -24,11 +24,13 @@ class Usage:
         self._database = database
         self._now = now
 
-    def of(self, principal: Principal, start: str | None, end: str | None) -> tuple[CompanyUsage, ...]:
-        """What a regular key's company, or all companies of an ATS key, have used from `start` until before `end`.
+    def of(
+        self, principal: Principal, company_id: UUID | None, start: str | None, end: str | None
+    ) -> tuple[CompanyUsage, ...]:
+        """Return what was used from `start` until before `end`: by one company, or by all that the principal reaches.
 
-        Both as they were sent: a date is its midnight in UTC. Left out: until now, for 30 days.
-        Raises InvalidDateFormat, InvalidPeriod, DatabaseAway.
+        Both ends as they were sent: a date is its midnight in UTC. Left out: until now, for 30 days.
+        Raises InvalidDateFormat, InvalidPeriod, AccessDenied, DatabaseAway.
         """
         until = self._now() if end is None else _instant(end, "end")
         since = until - _BY_DEFAULT if start is None else _instant(start, "start")
@@ -37,7 +39,9 @@ class Usage:
         if until - since > _LONGEST:
             raise InvalidPeriod(f"The period is longer than {_LONGEST.days} days; ask for a part of it.", field="start")
         with self._database.transaction(principal) as stores:
-            return stores.usage.of(principal, since, until)
+            if company_id is not None and not stores.keys.reach(principal, [company_id]):
+                raise AccessDenied
+            return stores.usage.of(principal, since, until, company_id=company_id)
 
     def bill(
         self,

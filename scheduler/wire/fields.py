@@ -64,6 +64,13 @@ def unknown_field(name: str) -> FieldError:
     return _field_error({"type": "extra_forbidden", "loc": ("body", name)})
 
 
+def unknown_parameter(name: str, known: Sequence[str]) -> FieldError:
+    """Describe a query parameter that the route does not have; `known` are those that it has."""
+    there = f"use {', '.join(known)}" if known else "this address takes none"
+    message = f"There is no such query parameter; check its spelling, or remove it: {there}."
+    return FieldError(field=name[:_LONGEST_NAME], code="UNKNOWN_PARAMETER", message=message)
+
+
 def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
     """What pydantic found, in our words."""
     return [_field_error(error) for error in errors]

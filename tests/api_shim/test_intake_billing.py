@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -118,6 +118,33 @@ def test_f5_1_an_ats_key_is_told_of_all_its_companies_and_of_no_other(intake: In
         "totalInterviews": 0,
         "breakdownByCostKey": [],
     }
+
+
+@does("F5-1")
+def test_usage_of_an_ats_key_is_narrowed_to_one_company(intake: Intake, house: House) -> None:
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats = intake.with_key(key)
+    one, other = (an_ats_company(intake, principal.id, name) for name in ("One", "Other"))
+    talk(of_company(house, one))
+    talk(of_company(house, other), seconds=600)
+    told = usage(ats, companyId=str(one.company_id))
+    assert told["companies"] == [in_minutes(one.company_id, "One", 1.5)]
+    assert (told["totalInterviews"], told["totalMinutesUsed"]) == (1, 1.5)
+    assert usage(ats)["totalInterviews"] == 2
+
+
+@does_not("F5-1")
+def test_usage_of_a_company_out_of_reach_is_not_told(intake: Intake, house: House) -> None:
+    talk(house)
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats = intake.with_key(key)
+    for nowhere in (str(intake.seeded.company_id), str(uuid4())):
+        assert refusal(ats, companyId=nowhere) == (403, "RESOURCE_ACCESS_DENIED")
+    gone = str(an_ats_company(intake, principal.id, "Gone").company_id)
+    assert ats.send("DELETE", f"/company/{gone}").status_code == 200
+    assert refusal(ats, companyId=gone) == (403, "RESOURCE_ACCESS_DENIED")
+    for misspelt in ("acme", ""):
+        assert refusal(ats, companyId=misspelt) == (400, "VALIDATION_ERROR")
 
 
 @does("F5-1")

@@ -133,7 +133,7 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
         ("POST", "/call-times/preview", 200),
         ("POST", "/call-times/preview", 400),
         ("GET", "/commands/{reference}", 200),
-        ("GET", "/interviews/{interviewId}", 200),
+        ("GET", "/interviews/{interviewId}", 400),
         ("GET", "-", 404),
         ("GET", "/interviews/{interviewId}", 500),
     ]

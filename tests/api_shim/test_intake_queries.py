@@ -1,0 +1,140 @@
+"""Query parameters are read as strictly as bodies: rejected by name when unknown, repeated or not plain digits."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from api_shim.app import create_app
+from scheduler.domain.principal import KeyKind
+from tests.api_shim.intake import TOMORROW, Intake, Worker
+from tests.api_shim.test_intake_records import JOB, code, data
+
+LISTS = (
+    "/company",
+    "/jobs",
+    "/candidates",
+    "/agents",
+    "/phone-numbers",
+    "/interviews",
+    f"/interviews/{uuid4()}/call-attempts",
+)
+
+
+def _operations() -> Iterator[Any]:
+    for path, operations in create_app().openapi()["paths"].items():
+        for method, operation in operations.items():
+            body = operation.get("requestBody")
+            examples = body and body["content"]["application/json"]["examples"]
+            example = examples and next(iter(examples.values()))["value"]
+            yield pytest.param(method.upper(), path, example, "security" in operation, id=operation["operationId"])
+
+
+each_operation = pytest.mark.parametrize(("method", "path", "body", "is_keyed"), list(_operations()))
+
+
+def ask(intake: Intake, method: str, path: str, body: Any, query: str) -> Any:
+    """Send one request to an operation of the document; each id in its address is of nothing that exists."""
+    address = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
+    return intake.send(method, f"{address}?{query}", **({} if body is None else {"json": body}))
+
+
+def named(answer: Any) -> list[tuple[str, str]]:
+    assert code(answer) == (400, "VALIDATION_ERROR"), answer.text
+    return [(each["field"], each["code"]) for each in answer.json()["error"]["details"]["fields"]]
+
+
+@each_operation
+def test_unknown_parameter_is_named_by_every_operation(
+    intake: Intake, method: str, path: str, body: Any, is_keyed: bool
+) -> None:
+    answer = ask(intake, method, path, body, "candidatId=7&statuss=")
+    assert named(answer) == [("candidatId", "UNKNOWN_PARAMETER"), ("statuss", "UNKNOWN_PARAMETER")]
+    assert answer.json()["success"] is False
+    assert intake.count("inbox") == 0
+
+
+@each_operation
+def test_unknown_parameter_tells_a_stranger_nothing(
+    intake: Intake, method: str, path: str, body: Any, is_keyed: bool
+) -> None:
+    answer = ask(intake.with_key("sk_live_"), method, path, body, "candidatId=7")
+    assert answer.status_code == (401 if is_keyed else 400)
+
+
+def test_misspelt_filter_does_not_return_everything(intake: Intake) -> None:
+    data(intake.send("POST", "/jobs", json=JOB), 201)
+    answer = intake.get("/jobs", Status="CLOSED")
+    assert named(answer) == [("Status", "UNKNOWN_PARAMETER")]
+    assert "status" in answer.json()["error"]["details"]["fields"][0]["message"]
+    assert data(intake.get("/jobs", status="CLOSED"))["items"] == []
+
+
+def test_unknown_parameter_is_not_stored_as_an_answer(intake: Intake) -> None:
+    headers = {"Idempotency-Key": "a key"}
+    assert named(intake.send("POST", "/jobs?dryRun=true", json=JOB, headers=headers))
+    assert data(intake.send("POST", "/jobs", json=JOB, headers=headers), 201)
+    assert intake.count("jobs") == 1
+
+
+def test_alias_v1_rejects_an_unknown_parameter(intake: Intake) -> None:
+    assert named(intake.get("/v1/jobs", foo="1")) == [("foo", "UNKNOWN_PARAMETER")]
+
+
+NUMBERS = ("1_0", "%2B1", "+1", "%201", "1%20", "1.0", "1e1", "0x1", "-1", "", "%D9%A1", "%EF%BC%91", "1%00", "true")
+
+
+@pytest.mark.parametrize("name", ["page", "limit"])
+@pytest.mark.parametrize("text", NUMBERS)
+def test_number_that_is_not_plain_digits_is_named(intake: Intake, name: str, text: str) -> None:
+    for path in LISTS:
+        answer = intake.send("GET", f"{path}?{name}={text}")
+        assert [field for field, _ in named(answer)] == [name], path
+
+
+@pytest.mark.parametrize(
+    "query", ["page=0", "page=10001", "limit=0", "limit=101", "page=" + "9" * 5_000, "limit=" + "1" * 400]
+)
+def test_page_and_limit_out_of_range_are_named(intake: Intake, query: str) -> None:
+    name = query.partition("=")[0]
+    for path in LISTS:
+        assert [field for field, _ in named(intake.send("GET", f"{path}?{query}"))] == [name], path
+
+
+@pytest.mark.parametrize("query", ["page=10000", "limit=100", "page=1&limit=1", "page=007"])
+def test_page_and_limit_in_range_are_read(intake: Intake, query: str) -> None:
+    for path in LISTS[:-1]:
+        assert intake.send("GET", f"{path}?{query}").status_code == 200, path
+
+
+def test_repeated_parameter_is_named(intake: Intake) -> None:
+    assert named(intake.send("GET", "/jobs?status=OPEN&page=1&status=CLOSED")) == [("status", "REPEATED_PARAMETER")]
+
+
+# ---- companyId
+
+
+def test_company_of_a_regular_key_is_ignored_everywhere(intake: Intake, worker: Worker) -> None:
+    made = data(intake.create(intake.body(scheduledAt=TOMORROW), headers={"Idempotency-Key": "made"}), 201)
+    own = f"/company/{intake.seeded.company_id}"
+    for path in ("/company", own, "/jobs", f"/interviews/{made['id']}", "/commands/made", "/billing/usage"):
+        for company in (str(uuid4()), "no id at all", ""):
+            assert intake.get(path, companyId=company).status_code == 200, path
+        assert intake.send("GET", f"{path}?companyId=a&companyId=b").status_code == 200, path
+
+
+def test_company_of_an_ats_key_may_repeat_the_address(intake: Intake) -> None:
+    ats = intake.with_new_key(kind=KeyKind.ATS)
+    company = data(ats.send("POST", "/company", json={"name": "Acme"}), 201)["id"]
+    assert ats.get(f"/company/{company}", companyId=company.upper()).status_code == 200
+    assert named(ats.get(f"/company/{company}", companyId=str(uuid4()))) == [("companyId", "UNKNOWN_PARAMETER")]
+    assert named(ats.get("/company", companyId=company)) == [("companyId", "UNKNOWN_PARAMETER")]
+
+
+# ---- what is no part of the document
+
+
+def test_document_and_its_page_take_any_parameter(intake: Intake) -> None:
+    for path in ("/docs", "/openapi.json"):
+        assert intake.client.get(path, params={"cache": "7"}).status_code == 200
