@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from api_shim.errors import MalformedJson, WrongContentType
 from scheduler.wire.fields import FieldError, invalid_fields, refuse_any, unknown_field
-from scheduler.wire.json_values import unstorable
+from scheduler.wire.json_values import MOST_LEVELS, is_too_deep, unstorable
 
+_TOO_DEEP = f"it is nested more than {MOST_LEVELS} levels deep"
 _JSON = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 
@@ -65,21 +66,27 @@ async def read_nothing(request: Request) -> dict[str, Any]:
 
 
 def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
-    """JSON by RFC 8259 in UTF-8, no name twice in an object. Raises MalformedJson with the position."""
+    """Read JSON by RFC 8259 in UTF-8, no name twice in an object, at most MOST_LEVELS levels.
+
+    Raises MalformedJson with the position.
+    """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _malformed("the text is not UTF-8", error.start) from None
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise _malformed(error.msg, error.pos, line=error.lineno, column=error.colno) from None
     except RecursionError:
-        raise _malformed("it is nested too deeply", 0) from None
+        raise _malformed(_TOO_DEEP, 0) from None
     except _OnlyOurs as error:
         raise _malformed(str(error), 0) from None
     except ValueError:  # more digits than Python reads
         raise _malformed("a number has too many digits", 0) from None
+    if is_too_deep(value):
+        raise _malformed(_TOO_DEEP, 0)
+    return value
 
 
 def _read(request: Request, body: bytes) -> dict[str, Any]:

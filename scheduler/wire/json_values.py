@@ -9,6 +9,9 @@ from scheduler.wire.fields import FieldError
 
 LARGEST_BODY = 64 * 1024
 """Bytes; nobody needs more in one request."""
+MOST_LEVELS = 64
+"""Nested objects and lists, the outermost counted as 1. The deepest valid request has 8. A limit of our own, because
+Python's depends on how deep the call stack is already: readers of the same body would disagree."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """PostgreSQL keeps neither, in any text."""
 
@@ -18,9 +21,19 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 
+def is_too_deep(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Return whether JSON has more than MOST_LEVELS levels. Works level by level: recursion would fail itself."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MOST_LEVELS):
+        inside = (each for outer in level for each in (outer.values() if isinstance(outer, dict) else outer))
+        level = [each for each in inside if isinstance(each, dict | list)]
+    return bool(level)
+
+
 def too_deep() -> FieldError:
-    """What is said of JSON that nobody can walk through."""
-    return FieldError(field="body", code="TOO_DEEP", message="This is nested too deeply.")
+    """Describe JSON with more than MOST_LEVELS levels."""
+    message = f"This is nested more than {MOST_LEVELS} levels deep; send a flatter body."
+    return FieldError(field="body", code="TOO_DEEP", message=message)
 
 
 def unstorable(value: Any, place: str = "") -> list[FieldError]:  # noqa: ANN401 - JSON

@@ -13,7 +13,7 @@ from scheduler.lifecycle.etags import IF_MATCH
 from scheduler.wire.call_attempts import CallMove, CallRequest
 from scheduler.wire.fields import OURS, field_errors, invalid_fields, refuse_any
 from scheduler.wire.interviews import InterviewChange, InterviewOfKnown
-from scheduler.wire.json_values import too_deep, unstorable
+from scheduler.wire.json_values import is_too_deep, too_deep, unstorable
 from scheduler.wire.sent import MayNameATime, Strict
 
 
@@ -96,10 +96,9 @@ KINDS = frozenset(_BODIES)
 
 def read(kind: CommandKind, body: Any) -> Message:  # noqa: ANN401 - whatever the message holds
     """The body of a message of one of `KINDS`. Raises InvalidFields."""
-    try:
-        refuse_any(unstorable(body))
-    except RecursionError:
-        raise invalid_fields([too_deep()]) from None
+    if is_too_deep(body):
+        raise invalid_fields([too_deep()])
+    refuse_any(unstorable(body))
     try:
         message = _BODIES[kind].model_validate(body)
     except ValidationError as error:
