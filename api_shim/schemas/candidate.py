@@ -119,6 +119,7 @@ def _jobs(several: list[UUID] | None, one: UUID | None) -> tuple[UUID, ...]:
 
 class Links(Wire):
     interviews: str
+    analyses: None = Field(default=None, description="Always null: there are no analyses here.")
 
 
 class CandidateView(Wire):

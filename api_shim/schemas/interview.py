@@ -64,6 +64,8 @@ class AttemptView(Wire):
     called_at: datetime | None
     duration: float | None = Field(description="Seconds.")
     ended_at: datetime | None
+    notes: None = Field(default=None, description="Always null: Duecall takes no notes.")
+    recording_url: None = Field(default=None, description="Always null: Duecall records no calls.")
     schedule: ScheduleView
     warnings: list[ScheduleWarning]
     waiting_for: str | None = Field(examples=["its time"])
@@ -107,6 +109,7 @@ class InterviewView(Wire):
     duration_minutes: float | None = Field(description="Of the completed call, to one decimal.")
     finished_date: datetime | None
     call_attempts: list[AttemptView] = Field(description="Oldest first; an ONLINE interview has none.")
+    analysis: None = Field(default=None, description="Always null: Duecall analyses no interviews.")
     created_at: datetime
     updated_at: datetime
 
