@@ -79,8 +79,9 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr = SecretStr("")
     """Two, with a comma between them, while one replaces the other; the first is the one that we send."""
     twilio_voice_url: str = ""
-    twilio_cps: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    twilio_max_calls: int = Field(default=50, ge=0)
+    twilio_cps: float = Field(default=1.0, ge=0.001, le=10_000, allow_inf_nan=False)
+    """Kept to a thousandth, and never as 0, which would place no call and say nothing."""
+    twilio_max_calls: int = Field(default=50, ge=0, le=1_000_000)
 
     smtp_url: SecretStr | None = None
     """smtp:// or smtps://, see `mail.SmtpServer`; unset: mails are files below `duecall_home`."""
@@ -106,6 +107,8 @@ class Settings(BaseSettings):
     @classmethod
     def _without_a_last_slash(cls, url: str) -> str:
         _check_url(url, "web")
+        if any(mark in url for mark in "?#"):
+            raise ValueError("must have no query and no fragment; paths are appended to it")
         return url.rstrip("/")
 
     @field_validator("database_url", "database_worker_url", "database_owner_url", "database_listen_url")

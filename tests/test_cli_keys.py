@@ -165,6 +165,30 @@ def test_a_revoked_key_stays_revoked(duecall: Duecall, seeded: Seeded, keys: Key
     assert listed(duecall, key_id)["state"] == "REVOKED"
 
 
+def test_suspended_key_is_not_rotated(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+    """Its rotation would open all that the suspension closed."""
+    first_id, _ = made(duecall, f"--company {seeded.company_id}")
+    second_id, _ = made(duecall, f"--rotate {first_id}")
+    assert duecall(f"keys revoke {second_id}").code == 0
+    assert duecall(f"keys suspend {first_id}").code == 0
+    for which in (first_id, second_id):
+        said = duecall(f"keys create --rotate {which}")
+        assert said.code == 1
+        assert f"duecall keys resume {first_id}" in said.err
+    assert len(keys.all(seeded.company_id)) == 2
+    assert duecall(f"keys resume {first_id}").code == 0
+    third_id, third = made(duecall, f"--rotate {first_id}")
+    assert str(keys.authenticate(third).principal.key_id) == third_id
+
+
+def test_key_revoked_while_suspended_is_rotated(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+    key_id, _ = made(duecall, f"--company {seeded.company_id}")
+    assert duecall(f"keys suspend {key_id}").code == 0
+    assert duecall(f"keys revoke {key_id}").code == 0
+    rotated_id, secret = made(duecall, f"--rotate {key_id}")
+    assert str(keys.authenticate(secret).principal.key_id) == rotated_id
+
+
 def test_a_rotation_is_the_same_principal_and_two_live_keys_are_the_most(
     duecall: Duecall,
     seeded: Seeded,

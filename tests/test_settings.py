@@ -7,6 +7,7 @@ import pytest
 
 from scheduler import settings as scheduler_settings
 from scheduler.lifecycle.policy import Policy
+from scheduler.persistence.database import Database
 from scheduler.settings import (
     DEVELOPMENT_FLOWER_AUTH,
     DEVELOPMENT_PEPPER,
@@ -16,6 +17,7 @@ from scheduler.settings import (
     place_of,
     settings,
 )
+from tests.conftest import NOON
 from tests.test_settings_of_mail import STRONG
 
 
@@ -52,6 +54,13 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         pytest.param({"SETTLE_S": "inf"}, "SETTLE_S must be a finite number", id="for ever"),
         pytest.param({"SWEEP_S": "1e300"}, "SWEEP_S must be less than", id="for aeons"),
         pytest.param({"TWILIO_CPS": "nan"}, "TWILIO_CPS must be a finite number", id="no number"),
+        pytest.param(
+            {"TWILIO_CPS": "0.0001"}, "TWILIO_CPS must be greater than or equal to 0.001", id="a pace of none"
+        ),
+        pytest.param({"TWILIO_CPS": "10001"}, "TWILIO_CPS must be less than or equal to 10000", id="too fast a pace"),
+        pytest.param({"TWILIO_MAX_CALLS": "2147483648"}, "TWILIO_MAX_CALLS must be less than", id="too many calls"),
+        pytest.param({"TWILIO_API_URL": "https://a.example/x?y=1"}, "TWILIO_API_URL must have no query", id="a query"),
+        pytest.param({"PUBLIC_URL": "https://a.example/#x"}, "PUBLIC_URL must have no query", id="a fragment"),
         pytest.param(
             {"RING_TIMEOUT_S": "0", "TWILIO_CPS": "x"}, "; RING_TIMEOUT_S must be", id="several are told together"
         ),
@@ -189,3 +198,12 @@ def test_times_that_are_safe_together_are_taken(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_database_is_named_without_user_and_password(url: str, place: str) -> None:
     assert place_of(url) == place
+
+
+@pytest.mark.parametrize("pace", [0.001, 0.0014, 1 / 3, 10_000])
+def test_every_pace_that_is_accepted_fits_the_database(database: Database, pace: float) -> None:
+    """The column has three decimals, and its CHECK refuses 0."""
+    accepted = Settings(twilio_cps=pace, twilio_max_calls=1_000_000)
+    with database.transaction() as stores:
+        account_id = stores.carrier_accounts.ensure("AC7", accepted.twilio_cps, accepted.twilio_max_calls, NOON)
+        assert stores.carrier_accounts.get(account_id).calls_per_second == pytest.approx(pace, abs=0.0005)

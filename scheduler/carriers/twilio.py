@@ -310,7 +310,7 @@ def _queue_time(text: object) -> timedelta:
 
 
 class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
-    """The SDK's client, pointed at `api_url`, without a proxy from the environment.
+    """The SDK's client, pointed at `api_url` with its path, without a proxy from the environment.
 
     Raises CarrierAway for what would be the same whatever was asked.
     """
@@ -323,7 +323,9 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the SDK's own
         parts = urlsplit(url)
-        here = urlunsplit((self._there.scheme, self._there.netloc, parts.path, parts.query, ""))
+        # A server that knows its own path names it in the address of the next page.
+        path = parts.path if parts.path.startswith(f"{self._there.path}/") else self._there.path + parts.path
+        here = urlunsplit((self._there.scheme, self._there.netloc, path, parts.query, ""))
         try:
             response = super().request(method, here, *args, **kwargs)
         except RequestException as error:

@@ -287,6 +287,12 @@ class KeyRevoked(Conflict):
     code = "KEY_REVOKED"
 
 
+class KeySuspended(Conflict):
+    """A suspended key is not rotated, because the new key would be active; resume it first."""
+
+    code = "KEY_SUSPENDED"
+
+
 class TooManyLiveKeys(Conflict):
     """A principal has two live keys at most, while one replaces the other; revoke one of them first."""
 

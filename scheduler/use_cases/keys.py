@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from secrets import choice
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +18,7 @@ from scheduler.domain.refusals import (
     InvalidApiKey,
     InvalidKeyName,
     KeyRevoked,
+    KeySuspended,
     NotFound,
     TooManyLiveKeys,
     UnknownScopes,
@@ -81,7 +82,8 @@ class Keys:
                 return key
             case KeyState.SUSPENDED:
                 assert key.suspended_at is not None
-                raise ApiKeySuspended(suspendedAt=key.suspended_at.isoformat(), reason=key.suspend_reason)
+                suspended_at = key.suspended_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+                raise ApiKeySuspended(suspendedAt=suspended_at, reason=key.suspend_reason)
         raise InvalidApiKey
 
     def is_news(self, key: Key) -> bool:
@@ -129,17 +131,15 @@ class Keys:
         `changes` may be of name, scopes, per_minute, per_hour, expires_at. Both open until one is revoked; a third is
         refused.
         Of a key that is revoked or expired a new one can be made too: its principal, and with it what it sent under an
-        idempotency key, lives on. Raises NotFound, TooManyLiveKeys, InvalidKeyName, UnknownScopes, ExpiryInPast,
-        DatabaseAway.
+        idempotency key, lives on. Raises NotFound, KeySuspended while a key of the principal is suspended,
+        TooManyLiveKeys, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
         """
         now = self._now()
         with self._database.transaction() as stores:
             first = _locked(stores, key_id)
-            live = [
-                str(each.principal.key_id)
-                for each in stores.keys.lock_of_principal(first.principal.id)
-                if each.state(now) in {KeyState.ACTIVE, KeyState.SUSPENDED}
-            ]
+            keys = stores.keys.lock_of_principal(first.principal.id)
+            _refuse_suspended(keys)
+            live = [str(each.principal.key_id) for each in keys if each.state(now) is KeyState.ACTIVE]
             if len(live) >= _LIVE_AT_ONCE:
                 raise TooManyLiveKeys(f"Revoke one of its keys first: {', '.join(live)}.", keyIds=live)
             scopes = changes.get("scopes", first.principal.scopes)
@@ -216,6 +216,18 @@ def _locked(stores: Stores, key_id: UUID) -> Key:
     if key is None:
         raise NotFound("There is no such key; `duecall keys list` has their ids.", resourceType="key")
     return key
+
+
+def _refuse_suspended(keys: Iterable[Key]) -> None:
+    """Raise KeySuspended for a key that an operator may still resume."""
+    for key in keys:
+        if key.suspended_at is not None and key.revoked_at is None:
+            key_id = key.principal.key_id
+            raise KeySuspended(
+                f"Key {key_id} is suspended, and a rotation would be active. Resume it first: duecall keys resume"
+                f" {key_id}",
+                keyId=str(key_id),
+            )
 
 
 def _not_revoked(stores: Stores, key_id: UUID) -> Key:

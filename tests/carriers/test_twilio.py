@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
+from scheduler.carriers.simulator.app import create_app
 from scheduler.carriers.twilio import (
     TwilioCallbacks,
     TwilioDesk,
@@ -38,6 +39,7 @@ from scheduler.domain.call import (
     NumberRefused,
 )
 from scheduler.lifecycle.policy import Policy
+from scheduler.settings import Settings
 from tests.builders import a_number
 from tests.conftest import real_now, wait_until
 from tests.guards import guards
@@ -48,6 +50,7 @@ from tests.servers import (
     SimulatedCarrier,
     a_carrier,
     a_closed_port,
+    serving,
 )
 
 OURS = "+421221020001"
@@ -570,6 +573,42 @@ async def test_the_list_is_read_past_its_first_page(carrier: SimulatedCarrier, d
         await line.place(an_order(number))
     await line.close()
     assert len(listed(desk, number)) == 53
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_every_request_goes_below_the_path_of_the_api_url(slash: str) -> None:
+    """Also the second page of a list, whose address the carrier gives without that path."""
+    number, below = a_number(), "/twilio/eu"
+    with a_carrier_below(below) as carrier:
+        url = Settings(twilio_api_url=f"{carrier.url}{below}{slash}").twilio_api_url
+        account = carrier.account(url=url)
+        line = TwilioLine(account, replace(POLICY, total_timeout=timedelta(seconds=2)))
+        answers = [await line.place(an_order(number)) for _ in range(53)]
+        assert all(isinstance(answer, Accepted) for answer in answers)
+        await line.close()
+        for desk in a_desk(account):
+            desk.probe()
+            assert len(listed(desk, number)) == 53
+            assert isinstance(answers[0], Accepted)
+            assert desk.fetch(answers[0].call_sid).to == number
+            desk.hang_up(answers[0].call_sid)
+
+
+@contextmanager
+def a_carrier_below(path: str) -> Iterator[SimulatedCarrier]:
+    """The simulated carrier behind a proxy that serves its API below `path` alone."""
+    carrier = SimulatedCarrier()
+    app = create_app(account_sid=ACCOUNT_SID, auth_tokens=[PRIMARY], now=carrier.now, calls_per_second=10_000)
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        asked = scope.get("path", "")
+        if asked.startswith("/2010-04-01/"):
+            scope = {**scope, "path": "/nothing"}
+        await app({**scope, "path": scope["path"].removeprefix(path)} if asked else scope, receive, send)
+
+    with serving(proxy, loop="asyncio") as url:
+        carrier.url = url
+        yield carrier
 
 
 async def test_a_call_is_asked_for_by_its_name(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
