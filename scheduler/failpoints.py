@@ -1,4 +1,4 @@
-"""Where a process can be made to end as by kill -9: right after something has become durable. For tests.
+"""Where a process can be made to end as by kill -9, or to stand still: right after something became durable. For tests.
 
 A failpoint is named after what has just become durable, or has just happened outside. One that ends in -ing stands
 inside an open transaction, which then never commits. Off, one costs a comparison with an empty string.
@@ -44,6 +44,7 @@ OF_THE_DIAL = (
     "dial.claiming",
     "dial.claimed",
     "dial.looked",
+    "dial.permitted",
     "dial.sent",
     "dial.answered",
     "dial.recording",
@@ -51,8 +52,8 @@ OF_THE_DIAL = (
     "dial.judged",
 )
 """The steps of the dial, in their order: the hint is in the worker's hand; the claim is written; it is committed; the
-last look said yes; the POST is out; its answer is in, or surely late; what it brought is written; it is committed; the
-carrier's breaker knows of it."""
+last look said yes; nothing is left to do but the write itself; the POST is out; its answer is in, or surely late; what
+it brought is written; it is committed; the carrier's breaker knows of it."""
 
 OF_DEFERRING = ("dial.deferring", "dial.deferred")
 """Where the last look says no: the attempt is given back; that is committed."""
@@ -95,18 +96,24 @@ FAILPOINTS = (
     *OF_ERASING,
 )
 
+_STOP = ":stop"
 _armed = ""
+_signal = signal.SIGKILL
 
 
 def arm(name: str) -> None:
-    """End this process at failpoint `name`; empty: at none. Raises ValueError for a name that is none."""
-    global _armed  # noqa: PLW0603 - one process, one failpoint
-    if name and name not in FAILPOINTS:
-        raise ValueError(f"there is no failpoint {name!r}; there are: {', '.join(FAILPOINTS)}")
-    _armed = name
+    """End this process at failpoint `name`, or freeze it there if `:stop` follows the name. Empty: at none.
+
+    Raises ValueError for an unknown name.
+    """
+    global _armed, _signal
+    plain = name.removesuffix(_STOP)
+    if plain and plain not in FAILPOINTS:
+        raise ValueError(f"there is no failpoint {plain!r}; there are: {', '.join(FAILPOINTS)}")
+    _armed, _signal = plain, signal.SIGSTOP if name.endswith(_STOP) else signal.SIGKILL
 
 
 def failpoint(name: str) -> None:
-    """End here, without any clean-up, when this failpoint is armed."""
+    """End or freeze here, without any clean-up, when this failpoint is armed."""
     if _armed == name:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), _signal)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -53,6 +54,26 @@ def a_door() -> socket.socket:
     door.bind(("127.0.0.1", 0))
     door.listen()
     return door
+
+
+@contextmanager
+def a_crowded_door() -> Iterator[socket.socket]:
+    """A socket whose queue is full until somebody accepts: until then the kernel answers no attempt to connect."""
+    door = socket.socket(proto=socket.IPPROTO_TCP)
+    door.bind(("127.0.0.1", 0))
+    door.listen(0)
+    with socket.create_connection(door.getsockname(), timeout=5):
+        yield door
+
+
+def is_connecting_to(door: socket.socket) -> bool:
+    """Whether some process waits for its connection to this door."""
+    here = f"0100007F:{door.getsockname()[1]:04X}"
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
+    return any(line.split()[2:4] == [here, _SYN_SENT] for line in lines)
+
+
+_SYN_SENT = "02"
 
 
 def address_of(door: socket.socket) -> str:
@@ -145,9 +166,9 @@ class Wire:
     never hears it. `cut_after`: the server hears it, and the connection breaks instead of its answer.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, door: socket.socket | None = None) -> None:
         self._server_port = port
-        self._door = a_door()
+        self._door = door or a_door()
         self._ends: list[socket.socket] = []
         self.dead: Callable[[bytes], bool] = _never
         self.cut_before: Callable[[bytes], bool] = _never

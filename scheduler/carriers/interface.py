@@ -19,11 +19,30 @@ class NotACallback(Exception):
     """The request is not one that this carrier sends."""
 
 
+class Gate(Protocol):
+    """Decides on the way to the one POST whether it may still be sent. Every method is called on the event loop."""
+
+    async def connected(self) -> bool:
+        """Check with a connection in hand, which may have taken seconds to get. May wait. False: do not send."""
+        ...
+
+    def may_leave(self) -> bool:
+        """Check right before the first byte is written; nothing else runs in between. False: do not send."""
+        ...
+
+    def left(self) -> None:
+        """All bytes are with the kernel."""
+        ...
+
+
 class CarrierLine(Protocol):
     """Places calls, on an event loop."""
 
-    async def place(self, order: CallOrder) -> CarrierAnswer:
-        """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown."""
+    async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
+        """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown.
+
+        Without any byte sent, because `gate` said no or the connection failed before, it returns NeverTaken.
+        """
         ...
 
     async def cancel(self, call_sid: str) -> bool:

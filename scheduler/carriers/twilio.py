@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -12,6 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 from requests.exceptions import RequestException
 from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
@@ -20,7 +23,7 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
 
-from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
+from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, Gate, NotACallback
 from scheduler.domain.call import (
     Accepted,
     AnsweredBy,
@@ -148,16 +151,23 @@ class TwilioLine:
         self._connect = policy.connect_timeout.total_seconds()
         self._session: aiohttp.ClientSession | None = None
 
-    async def place(self, order: CallOrder) -> CarrierAnswer:
-        """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown."""
+    async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
+        """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown.
+
+        Without any byte sent, because `gate` said no or the connection failed before, it returns NeverTaken.
+        """
+        posting = _Posting(gate=gate)
+        _posting.set(posting)
         try:
-            return classify(*await self._post(self._url("Calls"), self._form(order), places=True))
+            return classify(*await self._post(self._url("Calls"), self._form(order)))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return NeverTaken(cause="NEVER_CONNECTED")
         except TimeoutError:
-            return AnswerUnknown(cause="NO_ANSWER_IN_TIME")
-        except (aiohttp.ClientError, OSError, ValueError):
-            return AnswerUnknown(cause="ANSWER_BROKE_OFF")
+            return AnswerUnknown(cause="NO_ANSWER_IN_TIME") if posting.begun else NeverTaken(cause="NOT_SENT")
+        except (aiohttp.ClientError, OSError, ValueError, _NotSent):
+            return AnswerUnknown(cause="ANSWER_BROKE_OFF") if posting.begun else NeverTaken(cause="NOT_SENT")
+        finally:
+            _posting.set(None)
 
     async def cancel(self, call_sid: str) -> bool:
         """Stop a call that nobody has answered. Never raises; False when nobody knows whether it was stopped."""
@@ -178,10 +188,12 @@ class TwilioLine:
             keepalive_timeout=_KEEP_IDLE,
             socket_factory=_socket_that_gives_up,
         )
-        sent = aiohttp.TraceConfig()
-        sent.on_request_chunk_sent.append(_sent)
+        gates = aiohttp.TraceConfig()
+        gates.on_request_headers_sent.append(_connected)
+        gates.on_request_chunk_sent.append(_may_leave)
         self._session = aiohttp.ClientSession(
             connector=connector,
+            request_class=_Request,
             headers={
                 "Authorization": aiohttp.encode_basic_auth(self._account.account_sid, self._account.auth_tokens[0])
             },
@@ -189,12 +201,12 @@ class TwilioLine:
             timeout=aiohttp.ClientTimeout(total=self._deadline, connect=self._connect, sock_connect=self._connect),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[sent],
+            trace_configs=[gates],
         )
         return self._session
 
-    async def _post(self, url: str, form: aiohttp.FormData, *, places: bool = False) -> tuple[int, bytes]:
-        """Status and body of one POST; whether it `places` a call, or speaks of one."""
+    async def _post(self, url: str, form: aiohttp.FormData) -> tuple[int, bytes]:
+        """Send one POST and return its status and body."""
         session = self._session or self._open()
         async with (
             asyncio.timeout(self._deadline),
@@ -202,7 +214,6 @@ class TwilioLine:
                 url,
                 data=form,
                 allow_redirects=False,  # guard: redirect
-                trace_request_ctx=places,
             ) as response,
         ):
             return response.status, await _body(response)
@@ -237,10 +248,58 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-async def _sent(_session: object, context: SimpleNamespace, _params: object) -> None:
-    # aiohttp says so right before it writes; one turn of the loop later the bytes are with the kernel.
-    if context.trace_request_ctx:
-        asyncio.get_running_loop().call_soon(failpoint, "dial.sent")
+class _NotSent(Exception):
+    """The gate refused, and no byte was written."""
+
+
+@dataclass(kw_only=True)
+class _Posting:
+    """The state of the one POST of an attempt."""
+
+    gate: Gate | None
+    begun: bool = False
+    """Some bytes may have been written."""
+
+
+_posting: ContextVar[_Posting | None] = ContextVar("posting", default=None)
+"""The POST of this task that places a call; requests and the tasks that write them inherit it."""
+
+
+async def _connected(_session: object, _context: SimpleNamespace, _params: object) -> None:
+    # aiohttp calls this with a connection in hand, before it serialises the headers.
+    posting = _posting.get()
+    if posting is not None and posting.gate is not None and not await posting.gate.connected():
+        raise _NotSent
+
+
+async def _may_leave(_session: object, _context: SimpleNamespace, _params: object) -> None:
+    # aiohttp calls this right before it writes headers and body in one piece. There must be no await in here and none
+    # follows until the bytes are written, so that nothing comes between the check and the write.
+    posting = _posting.get()
+    if posting is None:
+        return
+    if posting.gate is not None and not posting.gate.may_leave():
+        raise _NotSent
+    failpoint("dial.permitted")
+    posting.begun = True
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that reports its bytes as sent before any other callback of the event loop runs."""
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        """Write the body, and with it the headers, to the kernel. Break off what the kernel does not take at once."""
+        await super().write_bytes(writer, conn, content_length)
+        posting = _posting.get()
+        if posting is None or not posting.begun:
+            return
+        if conn.transport is not None and conn.transport.get_write_buffer_size():
+            conn.transport.abort()  # it would leave whenever the other side reads again
+        if posting.gate is not None:
+            posting.gate.left()
+        failpoint("dial.sent")
 
 
 def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:

@@ -50,6 +50,7 @@ from scheduler.lifecycle.scheduling import (
     Callee,
     consent_is_over_on_any,
     deciding_clocks,
+    last_start,
     next_opening,
     opening_after_this_one,
 )
@@ -85,8 +86,12 @@ def on_acceptance(request: Request, busy: Attempt | None) -> None:
 # ---- dial: the last look, and what the one POST brought
 
 
+@dataclass(frozen=True, kw_only=True)
 class GoAhead:
     """The one POST may be sent now."""
+
+    leave_by: datetime
+    """The last instant at which it may leave. Later it may not ring for long enough, or not at all."""
 
 
 class NotMine:
@@ -114,8 +119,22 @@ def on_last_look(
         return (Deferred(due_at=soon, cause="CLOCK_SKEW"),)
     found = blocks(situation, now, policy)
     if not found:
-        return GoAhead()
+        return GoAhead(leave_by=_leave_by(situation, attempt.lease_until, now, policy))
     return _put_back(found[0], now, soon)
+
+
+def _leave_by(situation: Situation, lease_until: datetime, now: datetime, policy: Policy) -> datetime:
+    """The earliest end of the lease, the interview, the consent, and of the room for ringing before closing.
+
+    Only for an attempt that nothing blocks at `now`. The consent is exact for the time that a last look is good for.
+    """
+    attempt, callee = situation.attempt, situation.callee
+    clocks = deciding_clocks(attempt, callee, now)
+    ends = [lease_until, attempt.expires_at, last_start(clocks, callee.settings, now, policy)]
+    # A day ends at a whole second on every clock.
+    seconds = [now.replace(microsecond=0) + timedelta(seconds=ahead) for ahead in (1, 2)]
+    ends += [second for second in seconds if consent_is_over_on_any(clocks, callee.consent_until, second)]
+    return min(ends)
 
 
 def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:

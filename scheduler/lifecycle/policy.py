@@ -9,6 +9,8 @@ SEND_SPAN = timedelta(seconds=1)
 """No more is claimed at once than can be sent within this span."""
 LOOK_TO_SEND = timedelta(milliseconds=200)
 """A last look is good for so long."""
+LOOK_TO_END = timedelta(seconds=2)
+"""The kernel ends a process that still holds an unsent call so long after its last look."""
 NOT_PLACED_DELAY = timedelta(seconds=5)
 DEFERRED_DELAY = timedelta(seconds=5)
 MAX_AHEAD = timedelta(days=30)

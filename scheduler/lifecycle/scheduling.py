@@ -285,6 +285,12 @@ def next_opening(
     return call_windows.next_open(clocks, settings.intervals, now, room=policy.room)
 
 
+def last_start(clocks: Sequence[CalleeClock], settings: CompanySettings, now: datetime, policy: Policy) -> datetime:
+    """The last instant in the opening that holds `now` at which a call may start to ring."""
+    # At the instant of closing it is closed.
+    return call_windows.closes_at(clocks, settings.intervals, now) - policy.room - timedelta.resolution
+
+
 def opening_after_this_one(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> datetime | None:
     """The next opening for `attempt` once the present one has closed; None when there is none.
 

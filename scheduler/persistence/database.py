@@ -185,17 +185,19 @@ class Database:
         `principal` is whose request it is; PostgreSQL is told, so that it can keep everybody else's rows from it.
         A commit whose answer was lost raises DatabaseAway too: whoever needs to know re-reads its own token.
         """
-        try:
-            with self._engine.begin() as connection:
-                if principal is not None:
-                    connection.execute(_ON_BEHALF_OF, _settings_of(principal))
-                yield Stores.of(connection)
-        except (OperationalError, PoolTimeoutError) as error:
-            raise DatabaseAway(reason_of(error)) from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseAway(reason_of(error)) from error
-            raise
+        with _translated(), self._engine.begin() as connection:
+            if principal is not None:
+                connection.execute(_ON_BEHALF_OF, _settings_of(principal))
+            yield Stores.of(connection)
+
+    @contextmanager
+    def statement(self) -> Iterator[Stores]:
+        """Stores for one statement that only reads: one round trip, without BEGIN and COMMIT. Raises as `transaction`.
+
+        The pool has tested the connection before this returns, so that a caller can time the statement alone.
+        """
+        with _translated(), self._engine.connect() as connection:
+            yield Stores.of(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
     @contextmanager
     def counting(self) -> Iterator[Stores]:
@@ -244,6 +246,19 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise the driver's errors as DatabaseAway where nothing was promised."""
+    try:
+        yield
+    except (OperationalError, PoolTimeoutError) as error:
+        raise DatabaseAway(reason_of(error)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseAway(reason_of(error)) from error
+        raise
 
 
 def with_driver(url: str) -> str:

@@ -8,7 +8,7 @@ After any failure nothing is sent again. Before the POST the attempt is given ba
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from uuid import UUID
@@ -44,6 +44,18 @@ class ToSend:
     send_at: datetime
     lease_ends: float
     """On the monotonic clock, counted from before the claim: never later than the row's `lease_until`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermittedOrder(CallOrder):
+    """An order that a last look permits, and for how long."""
+
+    looked_at: datetime = field(compare=False)
+    """When the look was asked, on our clock."""
+    looked: float = field(compare=False)
+    """The same instant on the monotonic clock."""
+    leave_by: datetime = field(compare=False)
+    """The last instant at which it may leave, however fresh the look is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,13 +202,14 @@ class Dial:
             failpoint("dial.claiming")
         return claimed
 
-    def last_look(self, attempt: Attempt) -> CallOrder | None:
+    def last_look(self, attempt: Attempt) -> PermittedOrder | None:
         """The order to send now; None when it may not ring, and then it has been given back.
 
         Raises DatabaseAway: then nothing is sent.
         """
-        with self._database.transaction() as stores:
-            before = machine_now()
+        # One statement and one round trip: with a slow network a transaction of four would be too old when it ends.
+        with self._database.statement() as stores:
+            looked, looked_at, before = monotonic(), self._now(), machine_now()
             row = stores.attempts.look(attempt.id)
             after = machine_now()
         if row is None:
@@ -208,20 +221,23 @@ class Dial:
         if isinstance(verdict, NotMine):
             return None
         if isinstance(verdict, GoAhead):
-            return self._order(row)
+            return self._order(row, looked_at, looked, verdict.leave_by)
         self._give_back(attempt, verdict, now)
         return None
 
-    def _order(self, row: LookRow) -> CallOrder:
+    def _order(self, row: LookRow, looked_at: datetime, looked: float, leave_by: datetime) -> PermittedOrder:
         assert row.phone_number is not None
         assert row.attempt.token is not None
-        return CallOrder(
+        return PermittedOrder(
             to=row.phone_number,
             caller=row.caller_number,
             token=row.attempt.token,
             ring_timeout=self._policy.ring_timeout,
             time_limit=min(row.interview_duration + _TALK_MARGIN, self._policy.max_call),
             machine_detection=row.settings.machine_detection,
+            looked_at=looked_at,
+            looked=looked,
+            leave_by=leave_by,
         )
 
     def give_back(self, attempt: Attempt, cause: str) -> None:

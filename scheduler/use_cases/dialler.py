@@ -4,7 +4,6 @@ The only place from which a phone rings.
 """
 
 import asyncio
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +18,17 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker
-from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, Policy
+from scheduler.lifecycle.policy import RELEASE_SPAN, Policy
 from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway
-from scheduler.use_cases.dial import ClaimInDoubt, Dial, ToSend
+from scheduler.use_cases.dial import ClaimInDoubt, Dial, PermittedOrder, ToSend
+from scheduler.use_cases.lease_alarm import LeaseAlarm
+from scheduler.use_cases.permit import Permit
 
 _log = log(__name__)
 _FLUSH_EVERY = 0.02
 _RETRY_CLAIM = 0.25
 _RETRY_RECORD = 0.5
-_LOOKS_PER_CALL = 3
 _SILENT_CALLS = 2
 _SILENT_FOR_S = 1.0
 _IN_TIME = timedelta(0)
@@ -49,7 +49,7 @@ class Dialler:
         self._policy = policy
         self._now = now
         self._hand: dict[UUID, float] = {}
-        self._unsent: dict[UUID, float] = {}
+        self._alarm = LeaseAlarm()
         self._sent_at: dict[UUID, float] = {}
         self._heard_at = 0.0
         self._unjudged: set[UUID] = set()
@@ -64,7 +64,7 @@ class Dialler:
 
     def start(self) -> None:
         """Call from the main thread: the alarm that ends a frozen process must have its default action."""
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        LeaseAlarm.prepare()
         self._thread.start()
 
     def take(self, ids: Sequence[UUID]) -> None:
@@ -82,7 +82,7 @@ class Dialler:
         self.stop_claiming()
         self._thread.join(_DRAIN_S)
         if self._thread.is_alive():
-            _log.error("stopped with calls unrecorded; they will be settled", count=len(self._unsent))
+            _log.error("stopped with calls unrecorded; they will be settled", count=len(self._alarm))
 
     # ---- all below runs on the loop
 
@@ -145,8 +145,7 @@ class Dialler:
 
     def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
         for claim in self._in_step(claimed):
-            self._unsent[claim.attempt.id] = claim.lease_ends
-            self._set_alarm()
+            self._alarm.hold(claim.attempt.id, claim.lease_ends)
             task = asyncio.create_task(self._call(claim))
             calls.add(task)
             task.add_done_callback(calls.discard)
@@ -173,32 +172,40 @@ class Dialler:
             _log.exception("a dial broke off; it will be settled", attempt_id=str(attempt.id))
             self._unjudged.discard(attempt.id)
         finally:
-            self._unsent.pop(attempt.id, None)
-            self._set_alarm()
+            self._alarm.drop(attempt.id)
 
     async def _dial_once(self, claim: ToSend) -> CarrierAnswer | None:
-        """What the one POST brought; None when there was none because the attempt was given back, or is not ours."""
-        try:
-            order = await self._may_ring(claim)
-        except DatabaseAway:
-            return NeverTaken(cause="NOT_SENT")  # the recorder goes on trying to write that
-        except Exception:  # noqa: BLE001 - logged; the loop goes on for the others
-            # Nothing was sent for it, and nobody shall have to ask the carrier whether it was.
-            _log.exception("a last look broke off", attempt_id=str(claim.attempt.id))
-            return NeverTaken(cause="NOT_SENT")
-        if order is None:
+        """Return the answer to the one POST, or None without one: the attempt was given back, or is not ours."""
+        await asyncio.sleep(max(0.0, (claim.send_at - self._now()).total_seconds()))
+        permit = Permit(claim, lambda: self._look(claim.attempt), self._alarm, self._now)
+        cause = "SLOW_LOOK"
+        while order := await permit.order():
+            if self._is_in_doubt():
+                cause = "CARRIER_IN_DOUBT"
+                break
+            failpoint("dial.looked")
+            answer = await self._place(claim.attempt.id, order, permit)
+            if not permit.has_refused:
+                failpoint("dial.answered")
+                return answer
+        if permit.is_given_back:
             return None
-        failpoint("dial.looked")
-        answer = await self._place(claim.attempt.id, order)
-        failpoint("dial.answered")
-        return answer
+        if permit.look_failed:
+            return NeverTaken(cause="NOT_SENT")  # the recorder goes on trying to write that
+        await self._in_thread(lambda: self._dial.give_back(claim.attempt, cause))
+        return None
 
-    async def _place(self, attempt_id: UUID, order: CallOrder) -> CarrierAnswer:
+    async def _look(self, attempt: Attempt) -> PermittedOrder | None:
+        return await self._in_thread(lambda: self._dial.last_look(attempt))
+
+    async def _place(self, attempt_id: UUID, order: CallOrder, permit: Permit) -> CarrierAnswer:
         self._sent_at[attempt_id] = monotonic()
         try:
-            answer = await self._line.place(order)
+            answer = await self._line.place(order, permit)
         finally:
             del self._sent_at[attempt_id]
+        if permit.has_refused:
+            return answer
         if not isinstance(answer, AnswerUnknown):
             self._heard_at = monotonic()
         elif breaker.opens_at_once(answer.cause):
@@ -216,35 +223,6 @@ class Dialler:
         silent = [sent for sent in self._sent_at.values() if sent > self._heard_at]
         return len(silent) >= _SILENT_CALLS and min(silent) < monotonic() - _SILENT_FOR_S
 
-    async def _may_ring(self, claim: ToSend) -> CallOrder | None:
-        """The order, from a last look that is no older than 200 ms."""
-        await asyncio.sleep(max(0.0, (claim.send_at - self._now()).total_seconds()))
-        cause = "SLOW_LOOK"
-        for _ in range(_LOOKS_PER_CALL):
-            # Counted from when it is asked: a look that waited for a thread meanwhile is none the older.
-            looked, order = await self._in_thread(lambda: (monotonic(), self._dial.last_look(claim.attempt)))
-            if order is None:
-                return None
-            if self._is_in_doubt():
-                cause = "CARRIER_IN_DOUBT"
-                break
-            if monotonic() - looked > LOOK_TO_SEND.total_seconds():  # guard: look_age
-                continue
-            return order
-        await self._in_thread(lambda: self._dial.give_back(claim.attempt, cause))
-        return None
-
-    def _set_alarm(self) -> None:
-        """Let the kernel end this process at the earliest lease that still has an unsent call.
-
-        A process that was frozen cannot tell that it was; the kernel's timer goes on meanwhile and ends it before it
-        sends anything late.
-        """
-        if not self._unsent:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            return
-        signal.setitimer(signal.ITIMER_REAL, max(0.001, min(self._unsent.values()) - monotonic()))  # guard: frozen
-
     async def _record_answers(self) -> None:
         """Write answers as they come, gathered for 20 ms; until all are written when stopping."""
         while True:
@@ -253,7 +231,7 @@ class Dialler:
             await asyncio.sleep(_FLUSH_EVERY)
             answers, self._answers = self._answers, []
             await self._record(answers)
-            if self._stopping and not self._unsent and not self._answers:
+            if self._stopping and not self._alarm and not self._answers:
                 return
 
     async def _record(self, answers: list[tuple[Attempt, CarrierAnswer]]) -> None:

@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -51,6 +51,7 @@ from tests.servers import (
     a_carrier,
     a_closed_port,
     serving,
+    wired,
 )
 
 OURS = "+421221020001"
@@ -91,6 +92,84 @@ async def placed(
         return await line.place(order)
     finally:
         await line.close()
+
+
+# ---- the gate before the one POST
+
+
+@dataclass
+class NotedGate:
+    """A gate that says what a test wants, and notes what it was asked."""
+
+    is_connected: bool = True
+    lets_go: bool = True
+    asked: list[str] = field(default_factory=list)
+
+    async def connected(self) -> bool:
+        self.asked.append("connected")
+        return self.is_connected
+
+    def may_leave(self) -> bool:
+        self.asked.append("may_leave")
+        return self.lets_go
+
+    def left(self) -> None:
+        self.asked.append("left")
+
+
+async def gated(carrier: SimulatedCarrier, number: str, gate: NotedGate) -> tuple[CarrierAnswer, bytes]:
+    """The answer, and every byte that reached the carrier."""
+    arrived: list[bytes] = []
+
+    def note(sent: bytes) -> bool:
+        arrived.append(sent)
+        return False
+
+    with wired(carrier.url) as (wire, url):
+        wire.dead = note
+        line = TwilioLine(carrier.account(url=url), POLICY)
+        try:
+            return await line.place(an_order(number), gate), b"".join(arrived)
+        finally:
+            await line.close()
+
+
+async def test_gate_is_asked_with_a_connection_and_again_before_the_bytes(carrier: SimulatedCarrier) -> None:
+    number, gate = a_number(), NotedGate()
+    answer, arrived = await gated(carrier, number, gate)
+    assert isinstance(answer, Accepted)
+    assert gate.asked == ["connected", "may_leave", "left"]
+    assert arrived.startswith(b"POST ")
+
+
+@pytest.mark.parametrize(
+    ("gate", "asked"),
+    [
+        pytest.param(NotedGate(is_connected=False), ["connected"], id="with the connection in hand"),
+        pytest.param(NotedGate(lets_go=False), ["connected", "may_leave"], id="right before the bytes"),
+    ],
+)
+async def test_call_that_the_gate_refuses_sends_no_byte(
+    carrier: SimulatedCarrier, gate: NotedGate, asked: list[str]
+) -> None:
+    number = a_number()
+    answer, arrived = await gated(carrier, number, gate)
+    assert answer == NeverTaken(cause="NOT_SENT")
+    assert arrived == b""
+    assert carrier.requests(number) == []
+    assert gate.asked == asked
+
+
+async def test_gate_is_not_asked_about_a_cancellation(carrier: SimulatedCarrier) -> None:
+    gate = NotedGate()
+    line = TwilioLine(carrier.account(), POLICY)
+    try:
+        accepted = await line.place(an_order(a_number()), gate)
+        assert isinstance(accepted, Accepted)
+        assert await line.cancel(accepted.call_sid)
+    finally:
+        await line.close()
+    assert gate.asked == ["connected", "may_leave", "left"]
 
 
 # ---- what an answer says

@@ -62,7 +62,11 @@ CELLS = (
     *_cells("probe", OF_PROBING, OPENING),
     *_cells("release", ["release.released"], NOT_YET_SENT),
     *_cells("settle", ["settle.failing"], (*NEVER_ACCEPTED, "unprovable")),
-    *_cells("dial", ["dial.claimed", "dial.looked"], ("answered", "accept_and_silence", "refuse_500", "busy")),
+    *_cells(
+        "dial",
+        ["dial.claimed", "dial.looked", "dial.permitted"],
+        ("answered", "accept_and_silence", "refuse_500", "busy"),
+    ),
     *_cells("settle", ["settle.lapsing", "settle.lapsed", "settle.taken"], (*LISTED, "unlisted", "refuse_500", "429")),
     *_cells("settle", ["settle.asked", "settle.settled"], (*LISTED, "unlisted", "unprovable", "drop", "bad_number")),
     *_cells("settle", ["settle.proving"], LISTED),

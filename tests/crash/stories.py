@@ -362,7 +362,7 @@ def _dial(play: Play) -> None:
         attempt = play.a_pending_attempt()
         play.dies_dialling(attempt)
         play.dialled_twice(attempt)
-    if play.cell.failpoint in {"dial.claimed", "dial.looked"}:
+    if play.cell.failpoint in {"dial.claimed", "dial.looked", "dial.permitted"}:
         play.expected = NOBODY_KNOWS
     if play.cell.failpoint in {"dial.sent", "dial.answered", "dial.recording"}:
         play.expected = BEHAVIOURS[play.cell.behaviour].when_unrecorded

@@ -1,23 +1,31 @@
-"""A dial process that stood still for longer than its lease never sends late."""
+"""A dial process that was frozen, or slow, never sends late: not after its lease, nor after closing."""
 
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from multiprocessing.context import ForkServerProcess
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 
 from scheduler.domain.attempt import AttemptState, Reason
-from tests.builders import a_number, a_pending_attempt
-from tests.conftest import wait_until
-from tests.crash.works import Works, ended, frozen, stopped, working
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval
+from scheduler.lifecycle.policy import LOOK_TO_END, RING_MARGIN
+from tests.builders import a_number, a_pending_attempt, of_company
+from tests.conftest import real_now, seed, wait_until
+from tests.crash.works import Works, ended, frozen, is_stopped, stopped, working
 from tests.guards import guards
+from tests.servers import Wire, a_crowded_door, address_of, is_connecting_to
 
 pytestmark = pytest.mark.crash
+_BRATISLAVA = ZoneInfo("Europe/Bratislava")
 
 _CLOCK = """
     CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
@@ -92,7 +100,6 @@ def test_a_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> No
         assert len(works.requests(number)) == 1
 
 
-@guards("look_age")
 def test_a_last_look_that_is_old_when_it_comes_is_none(postgres_url: str) -> None:
     with working(postgres_url) as works:
         number = a_number()
@@ -103,6 +110,111 @@ def test_a_last_look_that_is_old_when_it_comes_is_none(postgres_url: str) -> Non
         assert stopped(process) == [0]
         assert works.house.history(attempt_id) == ["created", "claimed", "deferred"]
         assert works.requests(number) == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closing:
+    """A company that closes soon, and a policy under which the last call may start seconds from now."""
+
+    hours: CallTimeInterval
+    ring_timeout_s: float
+    last_start: datetime
+
+    @classmethod
+    def soon(cls) -> "Closing":
+        now = real_now()
+        closes = now.astimezone(_BRATISLAVA).replace(second=0, microsecond=0) + timedelta(minutes=2)
+        start = timedelta(hours=closes.hour, minutes=closes.minute) - timedelta(hours=2)
+        start %= timedelta(hours=24)
+        # The kernel tries to connect again 7 s after the first time, and gives up 3 s later.
+        last_start = now + timedelta(seconds=6)
+        return cls(
+            hours=CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2)),
+            ring_timeout_s=(closes - last_start - RING_MARGIN).total_seconds(),
+            last_start=last_start,
+        )
+
+
+@pytest.mark.parametrize("is_frozen", [True, False], ids=["frozen", "slow"])
+def test_call_that_waits_for_its_connection_until_closing_is_not_sent(postgres_url: str, is_frozen: bool) -> None:
+    closing = Closing.soon()
+    with a_crowded_door() as door, ExitStack() as stack:
+        times: dict[str, Any] = {
+            "CARRIER_CONNECT_TIMEOUT_S": "20",
+            "CARRIER_TOTAL_TIMEOUT_S": "25",
+            "DIAL_LEASE_S": "40",
+            "SETTLE_S": "60",
+            "RING_TIMEOUT_S": f"{closing.ring_timeout_s:.3f}",
+            "TWILIO_API_URL": address_of(door),
+        }
+        works = stack.enter_context(working(postgres_url, **times))
+        company = of_company(works.house, seed(works.house.database, real_now(), intervals=(closing.hours,)))
+        number = a_number()
+        attempt_id = a_pending_attempt(company, number).id
+        process = works.dialling([attempt_id])
+        wait_until(lambda: is_connecting_to(door), says="its last look said yes")
+        if is_frozen:
+            frozen(process)
+        wait_until(lambda: real_now() > closing.last_start, says="it is too late for a call to start")
+        wire = Wire(urlsplit(works.carrier.url).port or 0, door)
+        stack.callback(wire.close)
+        if is_frozen:
+            thawed(process)
+        wait_until(lambda: len(works.house.history(attempt_id)) > 2, says="something became of it")
+        assert stopped(process) == [0]
+        assert works.requests(number) == []
+        assert works.house.history(attempt_id) == ["created", "claimed", "deferred"]
+
+
+def test_call_that_waits_for_its_connection_is_sent_while_open(postgres_url: str) -> None:
+    with a_crowded_door() as door, ExitStack() as stack:
+        times: dict[str, Any] = {
+            "CARRIER_CONNECT_TIMEOUT_S": "20",
+            "CARRIER_TOTAL_TIMEOUT_S": "25",
+            "DIAL_LEASE_S": "40",
+        }
+        works = stack.enter_context(working(postgres_url, SETTLE_S="60", TWILIO_API_URL=address_of(door), **times))
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        process = works.dialling([attempt_id])
+        wait_until(lambda: is_connecting_to(door), says="its last look said yes")
+        wire = Wire(urlsplit(works.carrier.url).port or 0, door)
+        stack.callback(wire.close)
+        wait_until(lambda: "placed" in works.house.history(attempt_id), says="it rang")
+        assert stopped(process) == [0]
+        assert len(works.requests(number)) == 1
+
+
+@guards("frozen_unsent")
+def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.permitted:stop")
+        assert process.pid is not None
+        pid = process.pid
+        wait_until(lambda: is_stopped(pid), says="it is about to send")
+        since = real_now()
+        wait_until(lambda: real_now() > since + LOOK_TO_END, says="its last look is old")
+        thawed(process)
+        assert ended(process, within_s=10) == -signal.SIGALRM
+        assert works.requests(number) == []
+
+
+def test_process_frozen_right_before_the_first_byte_goes_on(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.sent:stop")
+        assert process.pid is not None
+        pid = process.pid
+        wait_until(lambda: is_stopped(pid), says="its POST is out")
+        since = real_now()
+        wait_until(lambda: real_now() > since + LOOK_TO_END, says="an unsent call would be too late now")
+        thawed(process)
+        wait_until(lambda: "placed" in works.house.history(attempt_id), says="its answer is recorded")
+        assert stopped(process) == [0]
+        assert len(works.requests(number)) == 1
 
 
 def test_a_last_look_that_breaks_off_gives_the_attempt_back(postgres_url: str) -> None:

@@ -244,6 +244,35 @@ def test_when_nothing_is_wrong_it_may_ring() -> None:
     assert isinstance(looked(), GoAhead)
 
 
+def leave_by(attempt: Attempt | None = None, **seen: Any) -> datetime:
+    verdict = looked(attempt, **seen)
+    assert isinstance(verdict, GoAhead)
+    return verdict.leave_by
+
+
+def test_call_leaves_before_closing_with_room_for_ringing() -> None:
+    callee = a_callee(intervals=hours("13:00", "14:30"))  # 14:00 in Bratislava
+    assert leave_by(an_attempt(lease_until=NOON + timedelta(hours=2)), callee=callee) == (
+        NOON + timedelta(minutes=30) - POLICY.room - timedelta.resolution
+    )
+
+
+@pytest.mark.parametrize("end", ["lease_until", "expires_at"])
+def test_call_leaves_before_its_lease_and_its_interview_end(end: str) -> None:
+    ends = {"lease_until": NOON + timedelta(minutes=5), "expires_at": NOON + timedelta(minutes=5)}
+    ends[end] = NOON + timedelta(minutes=1)
+    assert leave_by(an_attempt(**ends)) == NOON + timedelta(minutes=1)
+
+
+def test_call_leaves_before_the_last_day_of_consent_ends() -> None:
+    midnight = datetime(2026, 4, 2, 22, 0, tzinfo=UTC)  # in Bratislava
+    now = midnight - timedelta(milliseconds=100)
+    all_day = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
+    callee = a_callee(intervals=all_day, consent_until=date(2026, 4, 2))
+    attempt = an_attempt(lease_until=now + timedelta(minutes=1))
+    assert leave_by(attempt, now=now, callee=callee) == midnight
+
+
 @pytest.mark.parametrize(
     ("seen", "cause"),
     [
