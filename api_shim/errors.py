@@ -19,7 +19,7 @@ from scheduler.carriers.interface import NotACallback
 from scheduler.domain import refusals
 from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
-from scheduler.persistence.database import DatabaseAway
+from scheduler.persistence.database import ClockWrong, DatabaseAway
 from scheduler.wire.fields import field_errors, invalid_fields
 
 STATUS_OF: Mapping[str, HTTPStatus] = {
@@ -97,6 +97,9 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
             return refused(request, refusal_of(error), _headers_of(error))
         case RequestValidationError():
             return refused(request, refusal_of(invalid_fields(field_errors(error.errors()))))
+        case ClockWrong():
+            message = "The clock of this server is wrong. Nothing was changed; send the request again later."
+            return _answer(request, _NOT_READY, "CLOCK_WRONG", message, headers={"Retry-After": "5"})
         case DatabaseAway():
             message = "The database is away. Nothing was changed; send the request again."
             return _answer(request, _NOT_READY, "DATABASE_AWAY", message, headers={"Retry-After": "1"})

@@ -188,8 +188,15 @@ def mailer(settings: Settings) -> Mailer:
 
 
 def account_id(settings: Settings, database: Database, now: Now) -> int:
-    """The row of the carrier account that the settings name; what it may do is set from them."""
+    """The row of the carrier account that the settings name; what it may do is set from them.
+
+    Raises ClockWrong only where that changes the row: a worker whose clock is wrong starts, says so and waits.
+    """
+    sid, per_second, max_calls = settings.twilio_account_sid, settings.twilio_cps, settings.twilio_max_calls
+    database.clock_is_right()
+    with database.reading() as stores:
+        known = stores.carrier_accounts.as_set(sid, per_second, max_calls)
+    if known is not None:
+        return known
     with database.transaction() as stores:
-        return stores.carrier_accounts.ensure(
-            settings.twilio_account_sid, settings.twilio_cps, settings.twilio_max_calls, now()
-        )
+        return stores.carrier_accounts.ensure(sid, per_second, max_calls, stores.instant(now))

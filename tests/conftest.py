@@ -212,9 +212,7 @@ def database(postgres_url: str, the_database: Database) -> Iterator[Database]:
     for each in idle:
         connection = each.driver_connection
         assert isinstance(connection, psycopg.Connection)
-        connection.autocommit = True
         connection.execute(_AS_NEW)
-        connection.autocommit = False
         each.close()
 
 

@@ -1,5 +1,6 @@
 """The clock: Celery's Beat with a scheduler that looks into PostgreSQL. Two may run; each row is released by one."""
 
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -9,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.logs import log
-from scheduler.persistence.database import DUE_CHANNEL, FINDS_OUT, DatabaseAway, WrongRole
+from scheduler.persistence.database import DUE_CHANNEL, FINDS_OUT, ClockWrong, DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from workers.app import app
 from workers.bell import RedisBell
@@ -43,6 +44,8 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._bell.start()
         try:
             self._release = assembly.workshop(chosen, self._bell).release
+        except ClockWrong as wrong:
+            raise SystemExit(str(wrong)) from None
         except DatabaseAway as away:
             raise SystemExit(f"the database cannot be reached: {away}") from None
         except (MissingSetting, WrongRole) as error:
@@ -68,9 +71,15 @@ class Clock(Scheduler):  # type: ignore[misc]
         return 0
 
     def _look(self) -> bool:
-        """Whether there is more to release right away."""
-        more = all(self._release.due() for _ in range(_RELEASES_A_LOOK))
-        self._release.unanswered()
+        """Whether there is more to release right away.
+
+        On a wrong clock nothing is released; other processes still hear when to settle and to purge.
+        """
+        more = False
+        # Logged by the database, once.
+        with suppress(ClockWrong):
+            more = all(self._release.due() for _ in range(_RELEASES_A_LOOK))
+            self._release.unanswered()
         instant = monotonic()
         if instant >= self._next_sweep:
             self._next_sweep = instant + self._sweep_every

@@ -14,7 +14,7 @@ from celery.worker.request import Request
 from scheduler import assembly, redis_server
 from scheduler.assembly import Workshop
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway, WrongRole
+from scheduler.persistence.database import ClockWrong, DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from scheduler.use_cases import bell as names
 from scheduler.use_cases.dialler import Dialler
@@ -52,6 +52,8 @@ class QuietTask(Task):  # type: ignore[misc]
             super().__call__(*args, **kwargs)
         except Reject:
             raise
+        except ClockWrong:
+            _log.debug("clock_wrong: nothing was done; the clock sends the hint again", task=self.name)
         except DatabaseAway:
             _log.warning("the database is away; the clock rings again", task=self.name)
         except Exception:  # noqa: BLE001 - logged by kind and place; its text stays here
@@ -160,6 +162,8 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
         raise SystemExit("a dial worker takes no other queue and has pool solo: celery ... -Q dial --pool solo")
     try:
         _Dialler.one = assembly.dialler(settings())
+    except ClockWrong as wrong:
+        raise SystemExit(str(wrong)) from None
     except DatabaseAway as away:
         # Celery only logs what a signal's receiver raises: the worker would take hints for ever and dial none.
         raise SystemExit(f"the database cannot be reached: {away}") from None

@@ -132,7 +132,7 @@ def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_u
 
 def _one_that_waits(database: Database) -> Attempt | None:
     """The pending attempt whose time comes last: what keeps it is worth reading."""
-    with database.transaction() as stores:
+    with database.reading() as stores:
         company = stores.companies.first()
         pending = [] if company is None else stores.attempts.pending_of(company.id, None, None, len(CALLS))
     return max(pending, key=lambda each: each.due_at, default=None)

@@ -36,6 +36,17 @@ class CarrierAccounts:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    def as_set(self, account_sid: str, calls_per_second: float, max_calls: int) -> int | None:
+        """The id of the account, if it is there and may do just that."""
+        found: int | None = self._connection.execute(
+            select(carrier_accounts.c.id).where(
+                carrier_accounts.c.account_sid == account_sid,
+                carrier_accounts.c.calls_per_second == calls_per_second,
+                carrier_accounts.c.max_calls == max_calls,
+            )
+        ).scalar_one_or_none()
+        return found
+
     def ensure(self, account_sid: str, calls_per_second: float, max_calls: int, now: datetime) -> int:
         """The id of the account; made, or set to what the settings say it may do."""
         account_id: int | None = self._connection.execute(

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import Lock
 from uuid import UUID
 
 import psycopg
@@ -14,7 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.domain.principal import Principal
-from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
+from scheduler.lifecycle import clocks
+from scheduler.lifecycle.clocks import Comparison
 from scheduler.logs import log
 from scheduler.persistence.agents import Agents
 from scheduler.persistence.attempts import Attempts
@@ -36,8 +38,11 @@ from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.usage import Usage
 
 _log = log(__name__)
-_ASK_FOR_THE_TIME_EVERY_S = 60.0
-_ASK_AGAIN_AFTER_S = 1.0
+
+# One message to the server, so the comparison costs no round trip. What comes before BEGIN in a message belongs to the
+# transaction. This statement and the last look may read the database's clock: they compare it with ours.
+_BEGIN_AND_READ_CLOCK = "SELECT clock_timestamp(); BEGIN"
+_BEGIN_READING = "BEGIN READ ONLY"
 
 _ON_BEHALF_OF = text(
     "SELECT set_config('duecall.principal_id', :principal_id, true),"
@@ -78,8 +83,43 @@ class DatabaseAway(Exception):
     """The database cannot be reached, or the connection broke; nothing was promised to anybody."""
 
 
+class ClockWrong(DatabaseAway):
+    """This machine's clock differs from the database's by more than 2 s, or was set during the transaction.
+
+    Nothing was written. Callers handle it like a database that is away: they try again later. The database logs each
+    change once, so nobody else needs to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("this machine's clock differs from the database's; set it, for example by NTP")
+
+
 class WrongRole(Exception):
     """The role of the database is not the one for what it is used for; nothing was asked by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedClock:
+    """The clock of a process within one transaction that has compared it with the database's."""
+
+    comparison: Comparison
+    machine: Now
+    is_corrected: bool
+    """A wrong clock is corrected by what the database says, rather than refused."""
+
+    def instant(self, now: Now) -> datetime:
+        """Return what `now` says. Raises ClockWrong when the clock was set since the comparison."""
+        instant = now()
+        # Read after `now`: a step in between is then noticed too.
+        ahead = self.ahead()
+        if not clocks.is_wrong(ahead):
+            return instant
+        if self.is_corrected:
+            return instant - ahead
+        raise ClockWrong  # guard: clock_step
+
+    def ahead(self) -> timedelta:
+        return self.comparison.ahead(self.machine(), monotonic())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +127,8 @@ class Stores:
     """The stores of one transaction, one a noun."""
 
     connection: Connection
+    clock: CheckedClock | None = field(repr=False)
+    """None in a transaction that only reads."""
     agents: Agents
     attempts: Attempts
     candidates: Candidates
@@ -109,9 +151,10 @@ class Stores:
     users: Users
 
     @classmethod
-    def of(cls, connection: Connection) -> "Stores":
+    def of(cls, connection: Connection, clock: CheckedClock | None) -> "Stores":
         return cls(
             connection=connection,
+            clock=clock,
             agents=Agents(connection),
             attempts=Attempts(connection),
             candidates=Candidates(connection),
@@ -133,6 +176,14 @@ class Stores:
             usage=Usage(connection),
             users=Users(connection),
         )
+
+    def instant(self, now: Now) -> datetime:
+        """Return the instant that this transaction may write: what `now` says, on a clock that was compared.
+
+        May be called again after a wait for a lock. Raises ClockWrong when the clock was set since the comparison.
+        """
+        assert self.clock is not None, "a transaction that only reads writes no time"
+        return self.clock.instant(now)
 
     def act_for_company(self, company_id: UUID) -> None:
         """From now on, and until we commit, PostgreSQL shows what belongs to this company, whoever asks.
@@ -158,10 +209,12 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 8, machine: Now = machine_now, bound: bool | None = None) -> None:
         self._machine = machine
-        self._asked_at: float | None = None
-        self._is_right = False
+        self._is_wrong = False
+        self._saying = Lock()
         self._engine = create_engine(
             with_driver(url),
+            # BEGIN is ours, sent together with the question for the time.
+            isolation_level="AUTOCOMMIT",
             pool_size=pool_size,
             max_overflow=4,
             pool_timeout=3,
@@ -179,56 +232,91 @@ class Database:
             event.listen(self._engine, "connect", lambda connection, _: _refuse_wrong_role(connection, bound=bound))
 
     @contextmanager
-    def transaction(self, principal: Principal | None = None) -> Iterator[Stores]:
-        """One transaction; leaving by an error rolls it back. Raises DatabaseAway when the connection fails.
+    def transaction(self, principal: Principal | None = None, *, corrected: bool = False) -> Iterator[Stores]:
+        """Open a transaction that may write times; leaving by an error rolls it back.
 
         `principal` is whose request it is; PostgreSQL is told, so that it can keep everybody else's rows from it.
-        A commit whose answer was lost raises DatabaseAway too: whoever needs to know re-reads its own token.
+        `corrected`: on a wrong clock, times are corrected by the database's clock. Only for what no other process
+        can write, such as the outcome of a claim.
+
+        Raises ClockWrong when this machine's clock is wrong, and DatabaseAway when the connection fails. A commit
+        whose answer was lost raises DatabaseAway too: a caller that needs to know re-reads its own token.
         """
         with _translated(), self._engine.begin() as connection:
+            clock = CheckedClock(comparison=self._compare(connection), machine=self._machine, is_corrected=corrected)
+            is_right = self._say_whether_right(clock.ahead())
+            if not is_right and not corrected:
+                raise ClockWrong  # guard: clock
             if principal is not None:
                 connection.execute(_ON_BEHALF_OF, _settings_of(principal))
-            yield Stores.of(connection)
+            yield Stores.of(connection, clock)
+
+    @contextmanager
+    def reading(self, principal: Principal | None = None) -> Iterator[Stores]:
+        """Open a transaction in which PostgreSQL refuses every write, on whatever clock. Raises DatabaseAway."""
+        with _translated(), self._engine.begin() as connection:
+            connection.exec_driver_sql(_BEGIN_READING)
+            if principal is not None:
+                connection.execute(_ON_BEHALF_OF, _settings_of(principal))
+            yield Stores.of(connection, None)
 
     @contextmanager
     def statement(self) -> Iterator[Stores]:
-        """Stores for one statement that only reads: one round trip, without BEGIN and COMMIT. Raises as `transaction`.
+        """Stores for one statement that only reads: one round trip, without BEGIN and COMMIT. Raises as `reading`.
 
         The pool has tested the connection before this returns, so that a caller can time the statement alone.
         """
         with _translated(), self._engine.connect() as connection:
-            yield Stores.of(connection.execution_options(isolation_level="AUTOCOMMIT"))
+            yield Stores.of(connection, None)
 
     @contextmanager
     def counting(self) -> Iterator[Stores]:
-        """Like `transaction`, for numbers over all companies; columns that tell of somebody cannot be read in it."""
-        with self.transaction() as stores:
+        """Like `reading`, for numbers over all companies; columns that tell of somebody cannot be read in it."""
+        with self.reading() as stores:
             stores.connection.execute(_COUNTING)
             yield stores
 
     def check_role(self) -> None:
         """Raise WrongRole now rather than at the first question. A database that is away is asked later."""
-        with suppress(DatabaseAway), self.transaction():
+        with suppress(DatabaseAway), self.reading():
             pass
 
     def clock_is_right(self) -> bool:
-        """Whether this machine's clock and the database's differ by no more than 2 s. Raises DatabaseAway.
+        """Return whether this machine's clock and the database's differ by no more than 2 s. Raises DatabaseAway.
 
-        Asked anew each minute, and each second while it is wrong. Whoever's clock is wrong releases, claims and settles
-        nothing: its `now` would be in every row that it writes. Offsets are left out on both sides.
+        Every transaction that writes compares them by itself. DUECALL_CLOCK_OFFSET_S is left out on both sides.
         """
-        good_for = _ASK_FOR_THE_TIME_EVERY_S if self._is_right else _ASK_AGAIN_AFTER_S
-        if self._asked_at is None or monotonic() - self._asked_at >= good_for:
-            with self.transaction() as stores:
-                before = self._machine()
-                theirs: datetime = stores.connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-                after = self._machine()
-            # Wrong only when no delay between the two looks at our clock could explain it.
-            self._is_right = before - MAX_CLOCK_SKEW <= theirs <= after + MAX_CLOCK_SKEW
-            self._asked_at = monotonic()
-            if not self._is_right:
-                _log.error("this machine's clock is wrong; nothing is dialled here", alarm="CLOCK_SKEW")
-        return self._is_right
+        try:
+            with self.transaction():
+                return True
+        except ClockWrong:
+            return False
+
+    def ahead(self, comparison: Comparison) -> timedelta:
+        """Return how far this machine's clock is ahead, by a comparison made just now; a change is logged."""
+        ahead = comparison.ahead(self._machine(), monotonic())
+        self._say_whether_right(ahead)
+        return ahead
+
+    def _compare(self, connection: Connection) -> Comparison:
+        asked_at = monotonic()
+        database_clock: datetime = connection.exec_driver_sql(_BEGIN_AND_READ_CLOCK).scalar_one()
+        return Comparison(database_clock=database_clock, asked_at=asked_at, answered_at=monotonic())
+
+    def _say_whether_right(self, ahead: timedelta) -> bool:
+        """Return whether a clock that is so far ahead is right, and log it when that has changed."""
+        is_wrong = clocks.is_wrong(ahead)
+        with self._saying:
+            changed, self._is_wrong = is_wrong != self._is_wrong, is_wrong
+        if changed and is_wrong:
+            _log.error(
+                "clock_wrong: this machine's clock differs from the database's; this process writes and dials nothing",
+                alarm="CLOCK_SKEW",
+                seconds=round(ahead.total_seconds(), 1),
+            )
+        elif changed:
+            _log.info("clock_right: this machine's clock agrees with the database's again")
+        return not is_wrong
 
     def schema_revision(self) -> str | None:
         """The migration that the database stands at; None for an empty one. Raises DatabaseAway."""

@@ -24,17 +24,17 @@ class Agents:
 
     def get(self, principal: Principal, company_id: UUID | None, agent_id: UUID) -> Agent:
         """Raises NotFound."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             company = reached_company(stores, principal, company_id)
             return there(stores.agents.get(company, agent_id), "agent", agent_id)
 
     def page(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[Agent]:
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             return stores.agents.page(reached_company(stores, principal, company_id), asked)
 
     def numbers(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[PhoneNumber]:
         """The numbers that the company calls from."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             return stores.phone_numbers.page(reached_company(stores, principal, company_id), asked)
 
     def create(self, sent: Sent, company_id: UUID | None, new: NewAgent) -> Written:

@@ -133,7 +133,7 @@ class Apply:
                 if command is None:
                     return
                 failpoint("apply.locking")
-                self._apply(_Turn(stores=stores, command=command, now=self._now()))
+                self._apply(_Turn(stores=stores, command=command, now=stores.instant(self._now)))
                 if command.interview_id is not None:
                     following = stores.inbox.next_of(command.interview_id)
         except DatabaseAway:
@@ -189,7 +189,7 @@ class Apply:
 
     def _count_failure(self, command_id: UUID) -> None:
         with self._database.transaction() as stores:
-            if stores.inbox.count_failure(command_id, self._now()):
+            if stores.inbox.count_failure(command_id, stores.instant(self._now)):
                 _log.error("a command is in quarantine", alarm="QUARANTINE", command_id=str(command_id))
 
     # ---- POST /interviews

@@ -33,7 +33,7 @@ class Candidates:
 
     def get(self, principal: Principal, company_id: UUID | None, candidate_id: UUID) -> Candidate:
         """Raises NotFound."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             company = reached_company(stores, principal, company_id)
             return there(stores.candidates.get(company, candidate_id), "candidate", candidate_id)
 
@@ -48,7 +48,7 @@ class Candidates:
         search: str | None = None,
     ) -> Listed[Candidate]:
         """`search` looks for a part of a name or an address, whatever its case."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             company = reached_company(stores, principal, company_id)
             return stores.candidates.page(company, asked, job_id=job_id, status=status, search=search)
 

@@ -32,7 +32,7 @@ class Companies:
         self._caller_id = caller_id
 
     def get(self, principal: Principal, company_id: UUID) -> Company:
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             company = stores.companies.get(the_company(principal, company_id)(stores))
         if company is None:
             raise AccessDenied
@@ -40,7 +40,7 @@ class Companies:
 
     def page(self, principal: Principal, asked: Slice) -> Listed[Company]:
         """A regular key's own company, or all that an ATS key has made."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             return stores.companies.page(principal, asked)
 
     def create(self, sent: Sent, new: NewCompany) -> Written:

@@ -63,9 +63,9 @@ class Consequences:
         self._now = now
 
     def sound(self, alarmed: Alarmed) -> None:
-        """The same as `sound_in`, in a transaction of its own. Raises DatabaseAway."""
-        with self._database.transaction() as stores:
-            self.sound_in(stores, alarmed, self._now())
+        """The same as `sound_in`, in a transaction of its own, on whatever clock. Raises DatabaseAway."""
+        with self._database.transaction(corrected=True) as stores:
+            self.sound_in(stores, alarmed, stores.instant(self._now))
 
     def sound_in(self, stores: Stores, alarmed: Alarmed, now: datetime) -> None:
         """No call of this company is claimed until a person has looked; what must not be is looked after.
@@ -91,9 +91,9 @@ class Consequences:
 
         Raises DatabaseAway.
         """
-        now = self._now()
-        next_look_at = decisions.next_look_at_stray(stray.seen_at, news, now, self._policy)
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            next_look_at = decisions.next_look_at_stray(stray.seen_at, news, now, self._policy)
             attempt = stores.attempts.find(stray.attempt_id)
             # The number that it rings, also when the candidate's has changed since.
             told = self._hasher.number(news.to) if news is not None and news.to else None

@@ -7,27 +7,28 @@ After any failure nothing is sent again. Before the POST the attempt is given ba
 `settle` asks the carrier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from uuid import UUID
 
-from scheduler.clock import Now, machine_now, monotonic
+from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
 from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.domain.company import ALARM
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import breaker, decisions
+from scheduler.lifecycle import breaker, clocks, decisions
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
+from scheduler.lifecycle.clocks import Comparison
 from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
 from scheduler.lifecycle.policy import DEFERRED_DELAY, SEND_SPAN, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
 from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.database import Database, DatabaseAway, Stores
+from scheduler.persistence.database import ClockWrong, Database, DatabaseAway, Stores
 from scheduler.use_cases.consequences import Alarmed, Consequences
 from scheduler.use_cases.seen import callee_from, situation_from
 
@@ -98,11 +99,11 @@ class Dial:
 
         Raises DatabaseAway: then, whatever was committed, nobody dials. ClaimInDoubt says what may have been.
         """
-        if not self._database.clock_is_right():  # guard: clock
-            return Claims(waiting=frozenset(ids))
         claimed: list[ToSend] = []
         try:
             return self._claimed_from(ids, claimed)
+        except ClockWrong:
+            return Claims(waiting=frozenset(ids))  # nothing was committed; kept until their release has lapsed
         except DatabaseAway as away:
             if claimed:  # guard: claim_in_doubt
                 raise ClaimInDoubt(claimed) from away
@@ -110,8 +111,9 @@ class Dial:
 
     def _claimed_from(self, ids: Sequence[UUID], claimed: list[ToSend]) -> Claims:
         """`claimed` holds them as soon as they are written: whether they are committed is known when this returns."""
-        started, now = monotonic(), self._now()
+        started = monotonic()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             account = stores.carrier_accounts.lock(self._account_id)
             companies = stores.companies.lock_for_claim(stores.attempts.companies_of(ids))
             if (
@@ -209,20 +211,23 @@ class Dial:
         """
         # One statement and one round trip: with a slow network a transaction of four would be too old when it ends.
         with self._database.statement() as stores:
-            looked, looked_at, before = monotonic(), self._now(), machine_now()
+            looked, looked_at = monotonic(), self._now()
             row = stores.attempts.look(attempt.id)
-            after = machine_now()
+            answered_at = monotonic()
         if row is None:
             return None
         now = self._now()
-        skew = row.database_clock - (before + (after - before) / 2)
-        situation = situation_from(row, self._hasher, skew)
+        comparison = Comparison(database_clock=row.database_clock, asked_at=looked, answered_at=answered_at)
+        ahead = self._database.ahead(comparison)
+        if clocks.is_wrong(ahead):
+            now -= ahead  # it does not ring, but is put back, due at a time that the database's clock gives
+        situation = situation_from(row, self._hasher, -ahead)
         verdict = decisions.on_last_look(situation, attempt.epoch, now, self._policy)
         if isinstance(verdict, NotMine):
             return None
         if isinstance(verdict, GoAhead):
             return self._order(row, looked_at, looked, verdict.leave_by)
-        self._give_back(attempt, verdict, now)
+        self._give_back(attempt, lambda _: verdict)
         return None
 
     def _order(self, row: LookRow, looked_at: datetime, looked: float, leave_by: datetime) -> PermittedOrder:
@@ -242,12 +247,13 @@ class Dial:
 
     def give_back(self, attempt: Attempt, cause: str) -> None:
         """Nothing was sent for it: it is pending again, in 5 s. Raises DatabaseAway."""
-        now = self._now()
-        self._give_back(attempt, (Deferred(due_at=now + DEFERRED_DELAY, cause=cause),), now)
+        self._give_back(attempt, lambda now: (Deferred(due_at=now + DEFERRED_DELAY, cause=cause),))
 
-    def _give_back(self, attempt: Attempt, events: Sequence[Event], now: datetime) -> None:
-        with self._database.transaction() as stores:
-            self._write(stores, attempt, events, now)
+    def _give_back(self, attempt: Attempt, events_at: Callable[[datetime], Sequence[Event]]) -> None:
+        """No other process knows that nothing was sent. So it is written on a wrong clock too, by the database's."""
+        with self._database.transaction(corrected=True) as stores:
+            now = stores.instant(self._now)
+            self._write(stores, attempt, events_at(now), now)
             failpoint("dial.deferring")
         failpoint("dial.deferred")
 
@@ -256,10 +262,10 @@ class Dial:
 
         Returns the calls that are to be taken out of the carrier's queue again.
         """
-        now = self._now()
         to_cancel = []
         alarms: list[Alarmed] = []
-        with self._database.transaction() as stores:
+        with self._database.transaction(corrected=True) as stores:
+            now = stores.instant(self._now)
             for attempt, answer in sorted(answers, key=lambda pair: (pair[0].interview_id, pair[0].id)):
                 events = decisions.on_answer(attempt, answer, _callee(stores, attempt, answer), now, self._policy)
                 written, found = self._write(stores, attempt, events, now)
@@ -273,7 +279,7 @@ class Dial:
             self._consequences.sound(alarmed)
         for attempt, answer in answers:
             self._tell_a_person(attempt, answer)
-        self._judge_the_carrier([answer for _, answer in answers], now)
+        self._judge_the_carrier([answer for _, answer in answers])
         return to_cancel
 
     def _tell_a_person(self, attempt: Attempt, answer: CarrierAnswer) -> None:
@@ -286,19 +292,20 @@ class Dial:
                 company_id=str(attempt.company_id),
             )
 
-    def _judge_the_carrier(self, answers: Sequence[CarrierAnswer], now: datetime) -> None:
+    def _judge_the_carrier(self, answers: Sequence[CarrierAnswer]) -> None:
         """Open or close the breaker. Apart from the record, because the account is locked before any attempt."""
         causes = [cause for answer in answers if (cause := breaker.cause_of(answer)) is not None]
         took = any(breaker.shows_that_it_works(answer) for answer in answers)
         if took and not any(breaker.opens_at_once(cause) for cause in causes):
-            with self._database.transaction() as stores:
-                is_closed = stores.carrier_accounts.close_breaker(self._account_id, now)
+            with self._database.transaction(corrected=True) as stores:
+                is_closed = stores.carrier_accounts.close_breaker(self._account_id, stores.instant(self._now))
             if is_closed:
                 _log.info("the carrier takes calls")
             return
         if not causes:
             return
-        with self._database.transaction() as stores:
+        with self._database.transaction(corrected=True) as stores:
+            now = stores.instant(self._now)
             account = stores.carrier_accounts.lock(self._account_id)
             judged = account.breaker
             for cause in causes:

@@ -18,7 +18,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker
-from scheduler.lifecycle.policy import RELEASE_SPAN, Policy
+from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway
 from scheduler.use_cases.dial import ClaimInDoubt, Dial, PermittedOrder, ToSend
@@ -31,6 +31,7 @@ _RETRY_CLAIM = 0.25
 _RETRY_RECORD = 0.5
 _SILENT_CALLS = 2
 _SILENT_FOR_S = 1.0
+_LONGEST_WAIT_S = RELEASE_SPAN.total_seconds()
 _IN_TIME = timedelta(0)
 _DRAIN_S = 15.0
 T = TypeVar("T")
@@ -140,7 +141,8 @@ class Dialler:
         if not self._hand:
             return None
         if claims.try_again_at is not None:
-            return max(0.01, (claims.try_again_at - self._now()).total_seconds())
+            # Never longer than a release stands: the clock may have been set back meanwhile.
+            return min(_LONGEST_WAIT_S, max(0.01, (claims.try_again_at - self._now()).total_seconds()))
         return _RETRY_CLAIM
 
     def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
@@ -176,7 +178,8 @@ class Dialler:
 
     async def _dial_once(self, claim: ToSend) -> CarrierAnswer | None:
         """Return the answer to the one POST, or None without one: the attempt was given back, or is not ours."""
-        await asyncio.sleep(max(0.0, (claim.send_at - self._now()).total_seconds()))
+        # A claim holds only what is sent within a second: a longer wait comes from a clock that was set back.
+        await asyncio.sleep(min(SEND_SPAN, max(_IN_TIME, claim.send_at - self._now())).total_seconds())
         permit = Permit(claim, lambda: self._look(claim.attempt), self._alarm, self._now)
         cause = "SLOW_LOOK"
         while order := await permit.order():

@@ -46,8 +46,8 @@ class Erase:
 
     def _some(self, company_id: UUID) -> bool:
         """One batch. False: it is done, somebody else is at it, or a call must end first."""
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             erasure = stores.erasures.lock_open(company_id)
             if erasure is None:
                 return False

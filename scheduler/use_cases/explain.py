@@ -97,7 +97,7 @@ class Explain:
 
     def interview(self, principal: Principal, company_id: UUID | None, interview_id: UUID) -> InterviewStory:
         """The interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             return _story(stores, reached_company(stores, principal, company_id), interview_id)
 
     def interviews(
@@ -107,7 +107,7 @@ class Explain:
 
         Raises AccessDenied, CompanyIdRequired, DatabaseAway.
         """
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             found = stores.interviews.page(reached_company(stores, principal, company_id), asked, wanted)
             attempts = stores.attempts.of_interviews([interview.id for interview in found.items])
         stories = (InterviewStory(interview=each, attempts=attempts[each.id]) for each in found.items)
@@ -115,7 +115,7 @@ class Explain:
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
         """One attempt, unless it was deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             company = reached_company(stores, principal, company_id)
             return _attempt_of(_story(stores, company, interview_id), attempt_id)
 
@@ -124,7 +124,7 @@ class Explain:
     ) -> Explanation:
         """Why an attempt stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         account_calls = self._account_calls()
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             company = reached_company(stores, principal, company_id)
             attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
             return self._explanation(stores, attempt, account_calls, principal)
@@ -132,7 +132,7 @@ class Explain:
     def explanation_of(self, attempt_id: UUID) -> Explanation:
         """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
         account_calls = self._account_calls()
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             attempt = there(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
             return self._explanation(stores, attempt, account_calls, None)
 
@@ -141,7 +141,7 @@ class Explain:
 
         None where there is no such interview. Raises DatabaseAway.
         """
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             return stores.attempts.find_of_interview(interview_id)
 
     def _account_calls(self) -> int:
@@ -184,8 +184,8 @@ class Explain:
 
         Raises NotFound for a candidate that is not there, AccessDenied, CompanyIdRequired, DatabaseAway.
         """
-        now = self._now()
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
+            now = self._now()
             company = stores.companies.get(reached_company(stores, principal, company_id))
             if company is None:
                 raise no_such("company", company_id or principal.id)
@@ -243,7 +243,7 @@ class Explain:
 
     def unsent_invitations(self) -> Sequence[Mails]:
         """How the mails of invitations stand that were not sent, by company. Raises DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             return stores.invitations.unsent(self._now())
 
     def carriers(self) -> Sequence[Carrier]:

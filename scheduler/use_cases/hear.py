@@ -44,11 +44,11 @@ class Hear:
         ):
             raise NotACallback
         self._callbacks.read(token, fields)
-        event = CarrierEvent(id=uuid4(), token=token, raw=fields, received_at=self._now())
         seen = fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode())
         with self._database.transaction() as stores:
             if not stores.carrier_events.is_known(token):
                 return  # nobody's: answered, so that the carrier stops, and kept nowhere
+            event = CarrierEvent(id=uuid4(), token=token, raw=fields, received_at=stores.instant(self._now))
             is_new = stores.carrier_events.add(event, seen)
             if not is_new:  # guard: stored_once
                 return
@@ -71,9 +71,9 @@ class Hear:
             raise
 
     def _event(self, event_id: UUID) -> None:
-        now = self._now()
         try:
             with self._database.transaction() as stores:
+                now = stores.instant(self._now)
                 event = stores.carrier_events.lock_unheard(event_id)
                 if event is None:
                     return
@@ -83,6 +83,7 @@ class Hear:
         except Alarmed as alarmed:
             # In this order of locks: the company before all others.
             with self._database.transaction() as stores:
+                now = stores.instant(self._now)
                 self._consequences.sound_in(stores, alarmed, now)
                 stores.carrier_events.heard(event_id, now)
             return
@@ -92,7 +93,7 @@ class Hear:
 
     def _count_failure(self, event_id: UUID) -> None:
         with self._database.transaction() as stores:
-            if stores.carrier_events.count_failure(event_id, self._now()):
+            if stores.carrier_events.count_failure(event_id, stores.instant(self._now)):
                 _log.error("a carrier event is in quarantine", alarm="QUARANTINE", event_id=str(event_id))
 
     def _hear(self, stores: Stores, event: CarrierEvent, now: datetime) -> bool:

@@ -42,8 +42,8 @@ class Installation:
         PhoneNumberInvalid for a caller id that is none.
         """
         number = callee_zones.read_number(caller_id).e164
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             company = stores.companies.first() or _new_company(stores, "First company", uuid4(), now)
             number_id = stores.phone_numbers.add(uuid4(), company.id, number, now)
             agent = stores.agents.first(company.id) or _new_agent(stores, company, number_id, now)
@@ -74,8 +74,8 @@ class Installation:
     def add_company(self, name: str, caller_id: str) -> tuple[UUID, UUID]:
         """Another company with all it needs to call: its id and its agent's. Raises PhoneNumberInvalid."""
         number = callee_zones.read_number(caller_id).e164
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             company = _new_company(stores, name, None, now)
             number_id = stores.phone_numbers.add(uuid4(), company.id, number, now)
             return company.id, _new_agent(stores, company, number_id, now).id
@@ -85,7 +85,7 @@ class Installation:
         e164 = callee_zones.read_number(number).e164
         with self._database.transaction() as stores:
             there(stores.companies.get(company_id), "company", company_id)
-            return stores.phone_numbers.add(uuid4(), company_id, e164, self._now())
+            return stores.phone_numbers.add(uuid4(), company_id, e164, stores.instant(self._now))
 
 
 def _new_company(stores: Stores, name: str, ats_principal_id: UUID | None, now: datetime) -> Company:

@@ -24,19 +24,19 @@ class Jobs:
 
     def get(self, principal: Principal, company_id: UUID | None, job_id: UUID) -> Job:
         """Raises NotFound."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             company = reached_company(stores, principal, company_id)
             return there(stores.jobs.get(company, job_id), "job", job_id)
 
     def page(
         self, principal: Principal, company_id: UUID | None, asked: Slice, *, status: JobStatus | None = None
     ) -> Listed[Job]:
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             return stores.jobs.page(reached_company(stores, principal, company_id), asked, status=status)
 
     def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
         """What those of the jobs are called that are there."""
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             return stores.jobs.titles(reached_company(stores, principal, company_id), job_ids)
 
     def create(self, sent: Sent, company_id: UUID | None, new: NewJob) -> Written:

@@ -62,7 +62,7 @@ class Keys:
         """
         if not is_well_formed(secret):
             raise InvalidApiKey
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             return self._usable(stores.keys.by_hash(self._hasher.key(secret)))
 
     def of_id(self, key_id: UUID) -> Key:
@@ -70,7 +70,7 @@ class Keys:
 
         Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
         """
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             return self._usable(stores.keys.by_id(key_id))
 
     def _usable(self, found: Found | None) -> Key:
@@ -94,7 +94,7 @@ class Keys:
     def used(self, principal: Principal) -> None:
         """Write that the principal's key is used now; waits for nobody. Raises DatabaseAway."""
         with self._database.transaction(principal) as stores:
-            stores.keys.used(principal.key_id, self._now())
+            stores.keys.used(principal.key_id, stores.instant(self._now))
 
     def create(
         self,
@@ -114,15 +114,15 @@ class Keys:
         """
         key_id = uuid4()
         principal = Principal(id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id)
-        key = Key(
-            principal=principal,
-            name=name,
-            per_minute=per_minute,
-            per_hour=per_hour,
-            created_at=self._now(),
-            expires_at=expires_at,
-        )
         with self._database.transaction() as stores:
+            key = Key(
+                principal=principal,
+                name=name,
+                per_minute=per_minute,
+                per_hour=per_hour,
+                created_at=stores.instant(self._now),
+                expires_at=expires_at,
+            )
             return principal, self._add(stores, key)
 
     def rotate(self, key_id: UUID, changes: Mapping[str, Any]) -> tuple[Principal, str]:
@@ -134,8 +134,8 @@ class Keys:
         idempotency key, lives on. Raises NotFound, KeySuspended while a key of the principal is suspended,
         TooManyLiveKeys, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
         """
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             first = _locked(stores, key_id)
             keys = stores.keys.lock_of_principal(first.principal.id)
             _refuse_suspended(keys)
@@ -154,7 +154,7 @@ class Keys:
 
     def all(self, company_id: UUID | None) -> Sequence[Key]:
         """Every key, or those of one company; oldest first. Raises DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             return stores.keys.all(company_id)
 
     def suspend(self, key_id: UUID, reason: str | None) -> bool:
@@ -168,7 +168,7 @@ class Keys:
             key = _not_revoked(stores, key_id)
             if key.suspended_at is not None and (key.suspend_reason is not None or reason is None):
                 return False
-            stores.keys.suspend(key_id, reason, self._now())
+            stores.keys.suspend(key_id, reason, stores.instant(self._now))
             return True
 
     def resume(self, key_id: UUID) -> bool:
@@ -176,7 +176,7 @@ class Keys:
         with self._database.transaction() as stores:
             if _not_revoked(stores, key_id).suspended_at is None:
                 return False
-            stores.keys.resume(key_id, self._now())
+            stores.keys.resume(key_id, stores.instant(self._now))
             return True
 
     def revoke(self, key_id: UUID) -> bool:
@@ -184,7 +184,7 @@ class Keys:
         with self._database.transaction() as stores:
             if _locked(stores, key_id).revoked_at is not None:
                 return False
-            stores.keys.revoke(key_id, self._now())
+            stores.keys.revoke(key_id, stores.instant(self._now))
             return True
 
     def _add(self, stores: Stores, key: Key) -> str:

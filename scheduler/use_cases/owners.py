@@ -59,7 +59,7 @@ class Owners:
             company = None if company_id is None else stores.companies.lock(company_id)
             # After the lock, under which invitations end: of two who accept at once, the second sees that it is used.
             invitation = stores.invitations.by_token(token_hash)
-            now = self._now()
+            now = stores.instant(self._now)
             if company is None or invitation is None or not invitation.is_open(now):
                 raise InvitationGone
             user_id = stores.users.add(User(id=uuid4(), email=invitation.email, name=name), now)
@@ -118,7 +118,7 @@ class Invitations:
         Any number of processes may do it at once; in each of them one thread, so that a slow mail server does not keep
         the others of a worker from their work.
         """
-        if not self._database.clock_is_right() or not self._sending.acquire(blocking=False):
+        if not self._sending.acquire(blocking=False):
             return
         try:
             while (begun := self._begin()) is not None:
@@ -129,10 +129,10 @@ class Invitations:
 
     def _begin(self) -> _Try | None:
         """Take one and keep the hash of its new token; the token itself is in the mail alone."""
-        now = self._now()
         token = token_urlsafe(_TOKEN_BYTES)
         token_hash = self._hasher.invitation(token)
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             invitation = stores.invitations.take_due(now, now + _A_TRY_TAKES)
             if invitation is None:
                 return None
@@ -152,8 +152,8 @@ class Invitations:
             _log.exception("an invitation cannot be written", alarm="MAIL", invitation_id=str(begun.invitation.id))
             self._record_failure(begun, None, is_known=True)
             return True
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             stores.invitations.sent(begun.invitation, now)
         _log.info("an invitation was sent", invitation_id=str(begun.invitation.id))
         return True
@@ -176,8 +176,8 @@ class Invitations:
 
     def _record_failure(self, begun: _Try, again_at: datetime | None, *, is_known: bool) -> None:
         """`is_known`: the mail surely did not go out, and so its token can be in nobody's hands."""
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             stores.invitations.not_sent(begun.invitation, again_at, now)
             if is_known:
                 stores.invitations.forget_token(begun.token_hash)

@@ -24,8 +24,8 @@ class Pauses:
         stopped by; DatabaseAway.
         """
         reason = pause_reasons.checked(reason)
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             before = _reason(stores, company_id)
             if company_id is None:
                 stores.carrier_accounts.pause(reason, now)
@@ -38,8 +38,8 @@ class Pauses:
 
         Raises NotFound, DatabaseAway.
         """
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             before = _reason(stores, company_id)
             if company_id is None:
                 stores.carrier_accounts.resume(now)
@@ -50,7 +50,7 @@ class Pauses:
 
     def standing(self) -> tuple[str | None, Mapping[UUID, str]]:
         """Why everything is paused, and why each company that is paused by itself is so. Raises DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             return _reason_for_all(stores), stores.companies.paused()
 
 

@@ -45,24 +45,23 @@ class Purge:
 
         Raises DatabaseAway.
         """
-        if not self._database.clock_is_right():
-            return
-        now = self._now()
-        self._forget_lines(now - retention.LINES)
-        left = [self._is_left(step, now) for step in _STEPS]
+        self._forget_lines()
+        left = [self._is_left(step) for step in _STEPS]
         if any(left):
             self._bell.ring(tasks.PURGE)
 
-    def _is_left(self, step: _Forget, now: datetime) -> bool:
+    def _is_left(self, step: _Forget) -> bool:
         for _ in range(_BATCHES_A_TURN):
             with self._database.transaction() as stores:
-                if step(stores, now, _A_BATCH) < _A_BATCH:
+                # In each transaction anew: what is deleted is deleted for good, so it takes a compared clock.
+                if step(stores, stores.instant(self._now), _A_BATCH) < _A_BATCH:
                     return False
         return True
 
-    def _forget_lines(self, free_before: datetime) -> None:
+    def _forget_lines(self) -> None:
         """All of them in one go: they are looked at in the order of their hashes, and most stay."""
         after: bytes | None = b""
         while after is not None:
             with self._database.transaction() as stores:
+                free_before = stores.instant(self._now) - retention.LINES
                 after = stores.lines.forget_free_above(after, free_before, _A_BATCH)

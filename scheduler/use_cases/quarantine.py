@@ -17,7 +17,7 @@ class Quarantine:
 
     def all(self) -> Sequence[Command]:
         """Oldest first. Raises DatabaseAway."""
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             return stores.inbox.quarantined()
 
     def again(self, command_id: UUID) -> None:
@@ -35,7 +35,7 @@ class Quarantine:
         Raises NotFound, DatabaseAway.
         """
         with self._database.transaction() as stores:
-            dropped(stores, _locked(stores, command_id), self._now())
+            dropped(stores, _locked(stores, command_id), stores.instant(self._now))
 
 
 def dropped(stores: Stores, command: Command, now: datetime) -> None:

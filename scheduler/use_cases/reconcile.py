@@ -64,7 +64,7 @@ class Reconcile:
 
         Raises NotPaused, CarrierUnavailable, DatabaseAway; what was bound until then stays so.
         """
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             if not stores.carrier_accounts.get(self._account_id).paused:
                 raise NotPaused
             callers = stores.attempts.callers_of_pending()
@@ -87,21 +87,22 @@ class Reconcile:
         return Reconciled(calls=calls, known=known, bound=tuple(bound), strangers=tuple(strangers))
 
     def _unbound(self, listed: Sequence[ListedCall]) -> list[ListedCall]:
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             taken = stores.attempts.bound_sids(call.news.call_sid for call in listed)
         return [call for call in listed if call.news.call_sid not in taken]
 
     def _bind(self, call: ListedCall, caller: str) -> UUID | None:
         """Claim in hindsight the attempt that this call was for, and let it hear what became of the call."""
-        news, now = call.news, self._now()
+        news = call.news
         if not news.to:
             return None
         number_hash = self._hasher.number(news.to)
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             found = stores.attempts.pending_to(number_hash, caller)
         if found is None:
             return None
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             stores.carrier_accounts.lock(self._account_id)
             stores.companies.lock(found.company_id)
             interview = stores.interviews.lock(found.interview_id)

@@ -40,7 +40,7 @@ class Records:
     def _reresolve_some(self) -> bool:
         """One batch of the oldest change. False: nothing is left that nobody else is at."""
         with self._database.transaction() as stores:
-            change = stores.reresolutions.lock_next(self._now())
+            change = stores.reresolutions.lock_next(stores.instant(self._now))
             if change is None:
                 return False
             pending = stores.attempts.pending_of(change.company_id, change.candidate_id, change.after_id, _AT_ONCE)
@@ -64,7 +64,7 @@ class Records:
             _log.exception("an attempt cannot be resolved anew", alarm="UNRESOLVED", attempt_id=str(attempt.id))
 
     def _resolve_anew(self, stores: Stores, seen: Attempt) -> None:
-        now = self._now()
+        now = stores.instant(self._now)
         interview = stores.interviews.lock(seen.interview_id)
         attempt = stores.attempts.lock(seen.id)
         if attempt.state is not AttemptState.PENDING:

@@ -30,11 +30,12 @@ class Release:
         self.now = now
 
     def due(self) -> int:
-        """Ring for what is due, as much as the account can start while a release stands. Returns how many."""
-        if not self._database.clock_is_right():
-            return 0
-        now = self.now()
+        """Ring for what is due, as much as the account can start while a release stands. Returns how many.
+
+        Raises DatabaseAway, ClockWrong.
+        """
         with self._database.transaction() as stores:
+            now = stores.instant(self.now)
             account = stores.carrier_accounts.get(self._account_id)
             ids = self._release(stores, account, now)
             failpoint("release.releasing")
@@ -56,13 +57,16 @@ class Release:
 
     def next_due(self) -> datetime | None:
         """When the next pending attempt becomes due; the clock need not look for due ones before."""
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             return stores.attempts.next_due(self.now())
 
     def unanswered(self) -> None:
-        """Ring again for commands, callbacks, changes, erasures that nobody has finished since they were rung for."""
-        now = self.now()
+        """Ring again for commands, callbacks, changes, erasures that nobody has finished since they were rung for.
+
+        Raises DatabaseAway, ClockWrong.
+        """
         with self._database.transaction() as stores:
+            now = stores.instant(self.now)
             commands = stores.inbox.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
             events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _AT_MOST)
             reresolve = stores.reresolutions.ring_waiting(now - _UNANSWERED_FOR, now)
@@ -77,7 +81,7 @@ class Release:
     def silent(self) -> None:
         """Ring for whoever settles what nobody has spoken of, and for mail that is due. Raises DatabaseAway."""
         self._bell.ring(tasks.SETTLE)
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             due = stores.invitations.is_one_due(self.now())
         if due:
             self._bell.ring(tasks.INVITE)

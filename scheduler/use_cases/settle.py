@@ -66,8 +66,6 @@ class Settle:
 
         What needs no carrier comes first, and the first question that shows it to be away is the round's last.
         """
-        if not self._database.clock_is_right():
-            return
         self._expire()
         self._notice_silence()
         this = _Round(ends=monotonic() + self._longest_round.total_seconds())
@@ -85,15 +83,15 @@ class Settle:
             _log.exception("an attempt could not be settled", attempt_id=str(attempt.id))
 
     def _expire(self) -> None:
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             expired = stores.attempts.to_expire(now, _A_ROUND)
         for attempt in expired:
             self._try(self._end_expired, attempt)
 
     def _end_expired(self, attempt: Attempt) -> None:
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
             if locked is None or not stores.attempts.is_to_expire(locked.id, now):
@@ -103,15 +101,15 @@ class Settle:
         failpoint("settle.expired")
 
     def _notice_silence(self) -> None:
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             silent = stores.attempts.silent(now, _A_ROUND)
         for attempt in silent:
             self._try(self._lose_the_answer, attempt)
 
     def _lose_the_answer(self, attempt: Attempt) -> None:
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
             event = decisions.on_silence(locked, now) if locked is not None else None
@@ -126,8 +124,8 @@ class Settle:
 
     def _probe(self, this: _Round) -> None:
         """Ask whether it is back by what rings nobody and spends nothing; on a good answer one call may be tried."""
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             # Not locked for nothing: every claim waits for that row.
             if not stores.carrier_accounts.get(self._account_id).breaker.is_to_be_asked(now):
                 return
@@ -148,8 +146,8 @@ class Settle:
                 until=asked.down_until and asked.down_until.isoformat(),
             )
             return
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             if stores.carrier_accounts.lock(self._account_id).breaker != asked:
                 return  # somebody else asked after us
             stores.carrier_accounts.set_breaker(self._account_id, breaker.after_answer(before, now), now)
@@ -169,8 +167,8 @@ class Settle:
                     self._end_stray(stray, this)
 
     def _take_strays(self) -> list[StrayCall]:
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             return stores.stray_calls.take(now, now + ASK_EVERY, _A_HANDFUL)
 
     def _end_stray(self, stray: StrayCall, this: _Round) -> None:
@@ -198,8 +196,8 @@ class Settle:
 
     def _take_looks(self) -> list[Attempt]:
         """Those that were asked about least come first: one whose answer hangs is not first again."""
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             taken = stores.attempts.take_looks(now, now + ASK_EVERY, _A_HANDFUL)
         return sorted(taken, key=lambda attempt: attempt.looks)
 
@@ -257,8 +255,8 @@ class Settle:
 
     def _take_in(self, attempt_id: UUID, epoch: int, heard: CallNews | ProofMissing | Alarm | None) -> None:
         """Raises Alarmed, and then nothing is written."""
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             interview_id = stores.attempts.interview_of(attempt_id)
             if interview_id is None:
                 return  # it was erased since we asked
@@ -291,7 +289,8 @@ class Settle:
 
     def _sound(self, alarmed: Alarmed) -> None:
         """In this order of locks: the company before its attempts."""
-        now, attempt = self._now(), alarmed.attempt
+        attempt = alarmed.attempt
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             self._consequences.sound_in(stores, alarmed, now)
             stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now))

@@ -75,7 +75,7 @@ class Submit:
             if not stores.companies.hold(company):
                 raise AccessDenied  # it was deleted at this moment
             refused = _refused_at_once(stores, company, request)
-            now = self._now()
+            now = stores.instant(self._now)
             kind = KIND_OF[type(request)]
             command = Command(
                 id=uuid4(),
@@ -108,7 +108,7 @@ class Submit:
     ) -> None:
         """Keep that it was refused, where nobody waits for an answer. Raises IdempotencyKeyReused, DatabaseAway."""
         with self._database.transaction(principal) as stores:
-            now = self._now()
+            now = stores.instant(self._now)
             command = Command(
                 id=uuid4(),
                 kind=kind,
@@ -128,7 +128,7 @@ class Submit:
 
         Raises NotFound, DatabaseAway; AccessDenied once its company was deleted.
         """
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             command_id = _as_uuid(reference)
             found = stores.inbox.get(principal.id, command_id) if command_id else None
             if found is None and is_idempotency_key(reference):

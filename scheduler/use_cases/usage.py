@@ -38,7 +38,7 @@ class Usage:
             raise InvalidPeriod("The end lies before the start.", field="end")
         if until - since > _LONGEST:
             raise InvalidPeriod(f"The period is longer than {_LONGEST.days} days; ask for a part of it.", field="start")
-        with self._database.transaction(principal) as stores:
+        with self._database.reading(principal) as stores:
             if company_id is not None and not stores.keys.reach(principal, [company_id]):
                 raise AccessDenied
             return stores.usage.of(principal, since, until, company_id=company_id)
@@ -55,8 +55,8 @@ class Usage:
 
         Each focus that `prices` names gets that price; with `drops_its_prices` all others get the default one again.
         """
-        now = self._now()
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
             there(stores.companies.lock(company_id), "company", company_id)
             before = stores.usage.billing_of(company_id)
             own = {} if drops_its_prices else before.prices

@@ -78,7 +78,7 @@ class Writes:
         """
         with self._database.transaction(sent.principal) as stores:
             company_id = within(stores)
-            now = self._now()
+            now = stores.instant(self._now)
             command = _command(sent, company_id, now)
             if command.idempotency_key is not None and not stores.inbox.take_key(command):
                 return _told_again(stores, first_with_its_key(stores, command))

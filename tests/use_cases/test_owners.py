@@ -16,7 +16,7 @@ from scheduler.domain.refusals import InvitationGone
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.invitations import LIFE
 from scheduler.mail import Mail, Mailer, Sender, SmtpMailer, SmtpServer
-from scheduler.persistence.database import Database
+from scheduler.persistence.database import ClockWrong, Database
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.owners import Invitations, Owners, name_owner
 from scheduler.use_cases.release import Release
@@ -188,7 +188,8 @@ def test_a_machine_whose_clock_is_wrong_sends_nothing(
     town.name(TO)
     wrong = Database(postgres_url, machine=lambda: NOON)
     mailer = SmtpMailer(SmtpServer.of(town.office.url), SENDER)
-    Invitations(wrong, hasher, mailer, "https://app.example.com", now).send()
+    with pytest.raises(ClockWrong):
+        Invitations(wrong, hasher, mailer, "https://app.example.com", now).send()
     wrong.close()
     assert not town.office.asked
     town.send()
