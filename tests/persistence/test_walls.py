@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from api_shim.app import create_app
 from scheduler import assembly
@@ -471,8 +471,16 @@ def test_over_all_companies_the_api_counts_and_reads_nobody(town: Town, hasher: 
     ):
         with town.api.counting() as stores, pytest.raises(ProgrammingError, match=DENIED):
             stores.connection.execute(text(f"SELECT {secret}"))
-    with town.api.counting() as stores, pytest.raises(ProgrammingError, match=DENIED):
-        stores.connection.execute(text("UPDATE attempts SET reason = reason"))
+    with town.api.transaction() as stores:
+        stores.connection.execute(text("SET LOCAL ROLE duecall_counter"))
+        with pytest.raises(ProgrammingError, match=DENIED):
+            stores.connection.execute(text("UPDATE attempts SET reason = reason"))
+
+
+def test_transaction_that_reads_cannot_write(town: Town) -> None:
+    for opened in (town.api.reading(town.one.house.principal), town.api.counting(), town.api.reading()):
+        with opened as stores, pytest.raises(DBAPIError, match="read-only transaction"):
+            stores.connection.execute(text("UPDATE companies SET name = name"))
 
 
 def test_an_explanation_counts_others_calls_too(town: Town, hasher: Hasher) -> None:
