@@ -11,8 +11,37 @@ from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.tables import attempts, carrier_accounts
 
 _DATABASE_NOW = text("""
-    SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()
+    SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS server,
+           d.oid || '/' || 'attempts'::regclass::oid || '/' || a.xmin AS copy
+    FROM pg_control_system(), pg_database d, arrows a
+    WHERE d.datname = current_database()
+      AND (a.event, a.from_state, a.to_state, a.reason) = ('claimed', 'PENDING', 'IN_PROGRESS', '')
 """)
+_NEWEST_CLAIMS = 50
+_CLAIMED_HERE = text("""
+    SELECT EXISTS (
+        SELECT
+        FROM (SELECT attempt_id, xmin FROM attempt_tokens ORDER BY claimed_at DESC LIMIT :newest) t
+        JOIN attempt_history claimed ON claimed.attempt_id = t.attempt_id AND claimed.event = 'claimed'
+        JOIN attempt_history made ON made.attempt_id = t.attempt_id AND made.event = 'created'
+        WHERE claimed.xmin = t.xmin AND made.xmin <> t.xmin
+    )
+""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseName:
+    """Which database a connection leads to."""
+
+    server: str
+    """The cluster and its timeline: changed by a failover, and by a restore to a point in time."""
+    copy: str
+    """The copy of the database within that server: changed by every restore of a dump.
+
+    It consists of the oid of the database (a restore into a new database, CREATE DATABASE ... TEMPLATE), the oid of a
+    table (a restore that drops and creates the tables) and the transaction that wrote a row which never changes (a
+    restore of rows into the tables that exist). Renaming, VACUUM FULL, REINDEX and our migrations keep all three.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +54,12 @@ class CarrierAccount:
     """Why an operator stopped everything; None while nobody has."""
     breaker: Breaker
     claimed_on: str | None
-    """The database on which calls were claimed last, as `database_now` names it; None before the first."""
+    """The server on which calls were last claimed, as `DatabaseName.server`.
+
+    None before the first claim on an account that an earlier release created.
+    """
+    claimed_copy: str | None
+    """The copy of the database, as `DatabaseName.copy`. None also after claims of the release that did not store it."""
 
     @property
     def paused(self) -> bool:
@@ -64,6 +98,7 @@ class CarrierAccounts:
                 .values(**limits)
             )
             return account_id
+        present = self.database_now()
         self._connection.execute(
             insert(carrier_accounts)
             .from_select(
@@ -73,6 +108,8 @@ class CarrierAccounts:
                     "calls_per_second",
                     "max_calls",
                     "next_slot_at",
+                    "claimed_on",
+                    "claimed_copy",
                     "created_at",
                     "updated_at",
                 ],
@@ -82,6 +119,8 @@ class CarrierAccounts:
                     cast(calls_per_second, carrier_accounts.c.calls_per_second.type),
                     cast(max_calls, carrier_accounts.c.max_calls.type),
                     cast(now, carrier_accounts.c.next_slot_at.type),
+                    cast(present.server, carrier_accounts.c.claimed_on.type),
+                    cast(present.copy, carrier_accounts.c.claimed_copy.type),
                     cast(now, carrier_accounts.c.created_at.type),
                     cast(now, carrier_accounts.c.updated_at.type),
                 ),
@@ -116,19 +155,31 @@ class CarrierAccounts:
                 cause=row.down_cause,
             ),
             claimed_on=row.claimed_on,
+            claimed_copy=row.claimed_copy,
         )
 
-    def database_now(self) -> str:
-        """Which database this is, in which of its lives: another one after a restore or a failover.
+    def database_now(self) -> DatabaseName:
+        """Name the database of this connection.
 
-        The timeline is the one that is written on: the control file tells it only after the next checkpoint.
+        The timeline is the one that is written on: the control file shows it only after the next checkpoint.
         """
-        name: str = self._connection.execute(_DATABASE_NOW).scalar_one()
-        return name
+        row = self._connection.execute(_DATABASE_NOW).one()
+        return DatabaseName(server=row.server, copy=row.copy)
 
-    def claims_on(self, account_id: int, database: str) -> None:
+    def has_claimed_here(self) -> bool:
+        """Return True if this copy of the database made one of its newest claims itself.
+
+        A claim writes a token and a history row in one transaction, which is not the one that created the attempt. A
+        restore loads all rows in one transaction, or these two rows in different ones.
+        """
+        found: bool = self._connection.execute(_CLAIMED_HERE, {"newest": _NEWEST_CLAIMS}).scalar_one()
+        return found
+
+    def claims_on(self, account_id: int, database: DatabaseName) -> None:
         self._connection.execute(
-            update(carrier_accounts).where(carrier_accounts.c.id == account_id).values(claimed_on=database)
+            update(carrier_accounts)
+            .where(carrier_accounts.c.id == account_id)
+            .values(claimed_on=database.server, claimed_copy=database.copy)
         )
 
     def calls_at_once(self, account_id: int) -> int:
@@ -190,11 +241,21 @@ class CarrierAccounts:
         )
 
     def resume(self, now: datetime) -> None:
+        """End the pause. The operator has reconciled what this database does not know: it is the one to claim on.
+
+        An empty name instead would accept, before the next claim, a dump that was made now.
+        """
+        present = self.database_now()
         self._connection.execute(
             update(carrier_accounts)
             .where(carrier_accounts.c.paused_at.is_not(None))
-            # Whoever lets it go on has seen to what this database does not know.
-            .values(paused_at=None, pause_reason=None, claimed_on=None, updated_at=now)
+            .values(
+                paused_at=None,
+                pause_reason=None,
+                claimed_on=present.server,
+                claimed_copy=present.copy,
+                updated_at=now,
+            )
         )
 
     def all(self) -> list[CarrierAccount]:

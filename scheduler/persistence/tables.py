@@ -248,6 +248,8 @@ carrier_accounts = Table(
     Column("answered_at", _INSTANT),
     # Which database, in which of its lives, calls were claimed on last.
     Column("claimed_on", Text),
+    # Which copy of that database: every restored dump is another copy.
+    Column("claimed_copy", Text),
     *_made_and_changed(),
     CheckConstraint("calls_per_second > 0 AND max_calls >= 0", name="limits_are_positive"),
     CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),

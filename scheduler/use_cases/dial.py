@@ -27,7 +27,7 @@ from scheduler.lifecycle.policy import DEFERRED_DELAY, SEND_SPAN, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
-from scheduler.persistence.carrier_accounts import CarrierAccount
+from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.database import ClockWrong, Database, DatabaseAway, Stores
 from scheduler.use_cases.consequences import Alarmed, Consequences
 from scheduler.use_cases.seen import callee_from, situation_from
@@ -157,15 +157,22 @@ class Dial:
         )
 
     def _is_the_database_that_it_was(self, stores: Stores, account: CarrierAccount, now: datetime) -> bool:
-        """A backup or a standby may have forgotten calls that were placed: it dials only when somebody has looked."""
+        """Return False, and pause everything, if a backup or a standby may have forgotten calls that were placed."""
         present = stores.carrier_accounts.database_now()
-        if account.claimed_on == present:
+        if (
+            account.claimed_on is not None
+            and account.claimed_on == present.server  # guard: database_server
+            and account.claimed_copy == present.copy  # guard: database_copy
+        ):
             return True
-        if account.claimed_on is None:
+        if account.claimed_on is None or _is_upgraded(stores, account, present):
             stores.carrier_accounts.claims_on(account.id, present)
             return True
         stores.carrier_accounts.pause(f"{ALARM}DATABASE_CHANGED", now)
-        _log.error("this is another database than calls were claimed on; nothing is dialled", alarm="DATABASE_CHANGED")
+        _log.error(
+            "This database is not the one that calls were last claimed in; everything was paused.",
+            alarm="DATABASE_CHANGED",
+        )
         return False
 
     def _without_waiting_commands(self, stores: Stores, claimable: list[Claimable]) -> list[Claimable]:
@@ -359,6 +366,18 @@ def _callee(stores: Stores, attempt: Attempt, answer: CarrierAnswer) -> Callee |
     if not isinstance(answer, Accepted) or not answer.queue_time:
         return None
     return callee_from(stores.attempts.callee_of(attempt.interview_id))
+
+
+def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName) -> bool:
+    """Return True if the release before claimed in this very copy of the database, which it did not name.
+
+    A dump of that release names no copy either, so the newest claims must show that they were made here.
+    """
+    return (
+        account.claimed_copy is None
+        and account.claimed_on == present.server
+        and stores.carrier_accounts.has_claimed_here()  # guard: database_upgrade
+    )
 
 
 def _room(stores: Stores, account: CarrierAccount) -> int:

@@ -164,7 +164,7 @@ def test_a_carrier_that_cannot_be_asked_proves_nothing(house: House, carrier: Si
         asks.since(now())
 
 
-@guards("database")
+@guards("database", "database_server")
 def test_another_database_than_calls_were_claimed_on_stops_everything_until_somebody_lets_it_go_on(
     house: House, now: TestClock
 ) -> None:

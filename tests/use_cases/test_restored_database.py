@@ -1,0 +1,254 @@
+"""A database that was restored from a dump has forgotten calls, and claims nothing until an operator resumes it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, make_url
+
+from scheduler.embedded import EmbeddedPostgres
+from scheduler.hashing import Hasher
+from scheduler.persistence import schema
+from scheduler.persistence.database import Database, with_driver
+from scheduler.use_cases.pauses import Pauses
+from tests.builders import House, a_claimed_attempt, a_house, a_pending_attempt
+from tests.conftest import TestClock, seed
+from tests.dumps import dump, restore
+from tests.guards import guards
+
+CHANGED = "ALARM: DATABASE_CHANGED"
+
+
+@dataclass
+class Server:
+    """The server of all tests, where a test makes databases of its own."""
+
+    url: str
+    names: list[str]
+
+    def url_of(self, name: str) -> str:
+        return make_url(self.url).set(database=name).render_as_string(hide_password=False)
+
+    def change(self, statement: str) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def create(self, *, template: str | None = None) -> str:
+        """The name of a new database."""
+        name = f"restored_{uuid4().hex}"
+        self.change(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        self.names.append(name)
+        return name
+
+    def rename(self, name: str) -> str:
+        other = f"renamed_{uuid4().hex}"
+        self.change(f"ALTER DATABASE {name} RENAME TO {other}")
+        self.names.append(other)
+        return other
+
+
+@pytest.fixture
+def server(postgres: EmbeddedPostgres) -> Iterator[Server]:
+    server = Server(postgres.url, [])
+    yield server
+    for name in server.names:
+        server.change(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@dataclass
+class Installation:
+    """An installation that has claimed a call, and has another call to claim."""
+
+    server: Server
+    name: str
+    house: House
+    waiting: UUID
+
+    def reopen(self, name: str | None = None) -> House:
+        """Connect to the database of that name, as processes do that are started after a restore."""
+        self.close()
+        self.name = name or self.name
+        self.house = replace(self.house, database=Database(self.url))
+        return self.house
+
+    def close(self) -> None:
+        self.house.database.close()
+
+    @property
+    def url(self) -> str:
+        return self.server.url_of(self.name)
+
+    def claims(self) -> bool:
+        """Whether the waiting call is claimed. If it is not, everything is paused because of the database."""
+        claimed = self.house.dial.claim([self.waiting]).claimed
+        assert self.house.ask("SELECT pause_reason FROM carrier_accounts") == [(None if claimed else CHANGED,)]
+        return bool(claimed)
+
+    def forget_the_copy(self) -> None:
+        """Leave the row as the release before wrote it: it knew the server and its timeline only."""
+        self.house.change("UPDATE carrier_accounts SET claimed_copy = NULL")
+
+
+@pytest.fixture
+def new_installation(server: Server, hasher: Hasher, now: TestClock) -> Iterator[Installation]:
+    """No call was claimed in it yet."""
+    name = server.create()
+    schema.upgrade(server.url_of(name))
+    database = Database(server.url_of(name))
+    house = a_house(database, seed(database, now()), hasher, now)
+    installation = Installation(server, name, house, a_pending_attempt(house).id)
+    yield installation
+    installation.close()
+
+
+@pytest.fixture
+def installation(new_installation: Installation) -> Installation:
+    a_claimed_attempt(new_installation.house)
+    return new_installation
+
+
+def empty(house: House) -> None:
+    """Remove every row, as an operator does before rows alone are restored."""
+    tables = [name for (name,) in house.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    house.change(f"TRUNCATE {', '.join(tables)}")
+
+
+def test_dump_restored_into_a_new_database_stops_dialling(installation: Installation, tmp_path: Path) -> None:
+    dump(installation.url, tmp_path / "dump")
+    restored = installation.server.create()
+    restore(installation.server.url_of(restored), tmp_path / "dump")
+    installation.reopen(restored)
+    assert not installation.claims()
+    assert not installation.claims()
+    Pauses(installation.house.database, installation.house.now).resume(None)
+    assert installation.claims()
+
+
+def test_dump_restored_over_its_own_database_stops_dialling(installation: Installation, tmp_path: Path) -> None:
+    dump(installation.url, tmp_path / "dump")
+    installation.close()
+    restore(installation.url, tmp_path / "dump", "--clean", "--if-exists")
+    installation.reopen()
+    assert not installation.claims()
+
+
+@pytest.mark.parametrize("options", [(), ("--single-transaction",)])
+def test_rows_restored_into_the_same_tables_stop_dialling(
+    installation: Installation, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    dump(installation.url, tmp_path / "dump")
+    empty(installation.house)
+    installation.close()
+    restore(installation.url, tmp_path / "dump", "--data-only", "--disable-triggers", *options)
+    installation.reopen()
+    assert not installation.claims()
+
+
+def test_dump_made_before_the_first_claim_stops_dialling(new_installation: Installation, tmp_path: Path) -> None:
+    """Calls that were placed after the dump are forgotten, although no call had been claimed before it."""
+    dump(new_installation.url, tmp_path / "dump")
+    restored = new_installation.server.create()
+    restore(new_installation.server.url_of(restored), tmp_path / "dump")
+    new_installation.reopen(restored)
+    assert not new_installation.claims()
+
+
+def test_dump_made_right_after_a_resume_stops_dialling(installation: Installation, tmp_path: Path) -> None:
+    pauses = Pauses(installation.house.database, installation.house.now)
+    pauses.pause(None, "a look at the carrier")
+    pauses.resume(None)
+    dump(installation.url, tmp_path / "dump")
+    restored = installation.server.create()
+    restore(installation.server.url_of(restored), tmp_path / "dump")
+    installation.reopen(restored)
+    assert not installation.claims()
+
+
+@guards("database", "database_copy")
+def test_copy_by_template_stops_dialling(installation: Installation) -> None:
+    installation.close()
+    installation.reopen(installation.server.create(template=installation.name))
+    assert not installation.claims()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "VACUUM FULL",
+        "VACUUM FREEZE",
+        "ANALYZE",
+        "REINDEX TABLE attempts",
+        "CLUSTER attempts USING pk_attempts",
+        "ALTER TABLE attempts ADD COLUMN of_a_later_release text DEFAULT 'x'",
+    ],
+)
+def test_upkeep_of_the_same_database_stops_nothing(installation: Installation, statement: str) -> None:
+    with psycopg.connect(installation.url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+    assert installation.claims()
+
+
+def test_renamed_database_stops_nothing(installation: Installation) -> None:
+    installation.close()
+    installation.reopen(installation.server.rename(installation.name))
+    assert installation.claims()
+
+
+def test_migrations_leave_the_name_of_the_database(server: Server) -> None:
+    name = server.create()
+    engine = create_engine(with_driver(server.url_of(name)))
+    with engine.connect() as connection:
+        config = Config(attributes={"connection": connection})
+        folder = Path(schema.__file__).parent / "migrations"
+        config.set_main_option("script_location", str(folder).replace("%", "%%"))
+        command.upgrade(config, "0006")
+    engine.dispose()
+    database = Database(server.url_of(name))
+    with database.transaction() as stores:
+        before = stores.carrier_accounts.database_now()
+    schema.upgrade(server.url_of(name))
+    with database.transaction() as stores:
+        assert stores.carrier_accounts.database_now() == before
+    database.close()
+
+
+def test_upgraded_installation_claims_and_learns_its_copy(installation: Installation) -> None:
+    """The release before wrote the server and its timeline only; its own claims prove that nothing was restored."""
+    [[known]] = installation.house.ask("SELECT claimed_copy FROM carrier_accounts")
+    installation.forget_the_copy()
+    assert installation.claims()
+    assert installation.house.ask("SELECT claimed_copy FROM carrier_accounts") == [(known,)]
+
+
+@pytest.mark.parametrize(
+    ("of_the_dump", "of_the_restore"),
+    [
+        pytest.param((), (), id="in turn", marks=guards("database", "database_copy", "database_upgrade")),
+        pytest.param((), ("--single-transaction",), id="in one transaction"),
+        pytest.param(("--inserts",), (), id="row by row"),
+    ],
+)
+def test_dump_of_the_release_before_stops_dialling(
+    installation: Installation, tmp_path: Path, of_the_dump: tuple[str, ...], of_the_restore: tuple[str, ...]
+) -> None:
+    """It names the same server and no copy, just as an upgraded installation does."""
+    installation.forget_the_copy()
+    dump(installation.url, tmp_path / "dump", *of_the_dump)
+    restored = installation.server.create()
+    restore(installation.server.url_of(restored), tmp_path / "dump", *of_the_restore)
+    installation.reopen(restored)
+    assert not installation.claims()
+
+
+def test_worker_of_the_release_before_claims_beside_a_new_one(installation: Installation) -> None:
+    """It compares `claimed_on` with the server and its timeline, as this statement does, and knows no other column."""
+    same = installation.house.ask("""
+        SELECT claimed_on = system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8)
+        FROM carrier_accounts, pg_control_system()
+    """)
+    assert same == [(True,)]
