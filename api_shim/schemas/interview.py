@@ -13,7 +13,7 @@ from scheduler.domain.interview import InterviewStatus, InterviewStory
 from scheduler.domain.listing import Listed, Slice
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
-from scheduler.lifecycle.scheduling import offset_text
+from scheduler.lifecycle.scheduling import offset_text, together
 from scheduler.timing import call_windows
 from scheduler.use_cases.explain import waits_for
 from scheduler.wire.base import Wire
@@ -47,8 +47,8 @@ class ScheduleView(Wire):
             requested=schedule.requested,
             timezone=", ".join(clock.zones) or None,
             timezone_source=clock.source,
-            utc_offset=_together(offsets),
-            local_time=_together(local),
+            utc_offset=together(offsets) if offsets else None,
+            local_time=together(local) if local else None,
             tzdata_version=schedule.tzdata_version,
         )
 
@@ -171,10 +171,6 @@ def _scheduled_at(story: InterviewStory) -> datetime | None:
     if story.interview.type is AgentType.ONLINE:
         return story.interview.scheduled_at
     return story.attempts[-1].due_at if story.attempts else None
-
-
-def _together(shown: list[str]) -> str | None:
-    return ", ".join(dict.fromkeys(shown)) or None
 
 
 def _minutes_talked(story: InterviewStory) -> float | None:

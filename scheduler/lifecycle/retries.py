@@ -37,7 +37,7 @@ def next_attempt(
     try:
         following = _as_retry(ended, callee)
         if isinstance(delay, NextDay):
-            found = _tomorrow(following, chain, callee, ended.ended_at, policy)
+            found = _next_open_day(following, chain, callee, ended.ended_at, policy)
         else:
             found = _from(following, callee, ended.ended_at + delay, policy)
         if found is None:
@@ -83,19 +83,23 @@ def _from(
     return None if due_at is None else (earliest_at, due_at)
 
 
-def _tomorrow(
+def _next_open_day(
     following: Attempt, chain: Sequence[Attempt], callee: Callee, ended_at: datetime, policy: Policy
 ) -> tuple[datetime, datetime] | None:
-    """The part of tomorrow that was tried least, of those in which there is an opening; else the next opening."""
+    """The next day that has an opening, in the part of it that is open and was tried least (`NEXT_DAY`)."""
     clock = _one_clock(following.schedule.clock)
     tomorrow = call_windows.local_times(clock, ended_at)[0].date() + _A_DAY
+    first = _from(following, callee, call_windows.instant_of(clock, datetime.combine(tomorrow, time.min)), policy)
+    if first is None:
+        return None
+    day = call_windows.local_times(clock, first[1])[0].date()
     tried = Counter(_part(clock, each.claimed_at) for each in chain if each.claimed_at is not None)
     for begins, ends in sorted(PARTS_OF_THE_DAY, key=lambda part: tried[part]):
-        opens = call_windows.instant_of(clock, datetime.combine(tomorrow, begins))
+        opens = call_windows.instant_of(clock, datetime.combine(day, begins))
         found = _from(following, callee, opens, policy)
-        if found is not None and found[1] < call_windows.instant_of(clock, datetime.combine(tomorrow, ends)):
+        if found is not None and found[1] < call_windows.instant_of(clock, datetime.combine(day, ends)):
             return found
-    return _from(following, callee, call_windows.instant_of(clock, datetime.combine(tomorrow, time.min)), policy)
+    return first
 
 
 def _part(clock: CalleeClock, instant: datetime) -> tuple[time, time] | None:

@@ -1,6 +1,6 @@
 """When an attempt is due, and on whose clock: from what was asked for, for a retry, and after settings changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -58,7 +58,7 @@ def on_request(
             raise NoOpeningBeforeExpiry(_NO_LONG_ENOUGH_OPENING.format(seconds=int(policy.room.total_seconds())))
         due_at = found
     else:
-        due_at = _explicit(call_windows.resolve(requested, clock), clock, callee.settings, received_at, policy)
+        due_at = _explicit(requested, clock, callee, received_at, policy)
         earliest_at = due_at
     _must_consent(clock, callee.consent_until, due_at)
     warnings = _offset_warning(clock, callee, due_at)
@@ -141,27 +141,82 @@ def _must_have_common_opening(clock: CalleeClock, settings: CompanySettings, now
         )
 
 
-def _explicit(
-    due_at: datetime, clock: CalleeClock, settings: CompanySettings, now: datetime, policy: Policy
-) -> datetime:
-    due_at = _in_time(due_at, now)
-    if call_windows.is_open(clock, settings.intervals, due_at, room=policy.room):
+def _explicit(requested: RequestedTime, clock: CalleeClock, callee: Callee, now: datetime, policy: Policy) -> datetime:
+    due_at = _in_time(call_windows.resolve(requested, clock), now)
+    intervals = callee.settings.intervals
+    if call_windows.is_open(clock, intervals, due_at, room=policy.room):
         return due_at
-    next_at = call_windows.next_open(clock, settings.intervals, due_at, room=policy.room)
-    closing = call_windows.is_open(clock, settings.intervals, due_at)
-    local = call_windows.local_times(clock, due_at)[0]
+    next_at = call_windows.next_open(clock, intervals, due_at, room=policy.room)
+    closing = call_windows.is_open(clock, intervals, due_at)
     where = _clock_text(clock)
     why = "too close to closing to ring" if closing else "outside the hours in which this person may be called"
     raise OutsideCallTimeInterval(
-        f"{local:%Y-%m-%d %H:%M} on the callee's clock ({where}) is {why}."
+        f"{_span_of_local_times(clock, due_at)} on the callee's clock ({where}) is {why}."
         + (f" The next allowed time is {_utc_text(next_at)}." if next_at else ""),
-        localTime=local.isoformat(timespec="seconds"),
+        localTime=local_time_text(clock, due_at),
         timezone=where,
         timezoneSource=clock.source.value,
-        callTimeIntervals=call_windows.intervals_as_json(settings.intervals),
+        callTimeIntervals=call_windows.intervals_as_json(intervals),
         nextAllowedAt=_utc_text(next_at) if next_at else None,
+        nextAllowedScheduledAt=_as_requested(next_at, requested, clock, callee, now) if next_at else None,
         reason="CLOSING" if closing else "CLOSED",
     )
+
+
+def local_time_text(clock: CalleeClock, instant: datetime) -> str:
+    """Each local time that the zones of `clock` have at `instant`, in their order, with commas between them."""
+    return together([each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, instant)])
+
+
+def together(texts: Sequence[str]) -> str:
+    """Each different text once, in order, with commas between them."""
+    return ", ".join(dict.fromkeys(texts))
+
+
+def _span_of_local_times(clock: CalleeClock, instant: datetime) -> str:
+    local = call_windows.local_times(clock, instant)
+    earliest, latest = min(local), max(local)
+    return f"{earliest:%Y-%m-%d %H:%M}" + ("" if earliest == latest else f" to {latest:%Y-%m-%d %H:%M}")
+
+
+def _as_requested(
+    instant: datetime, requested: RequestedTime, clock: CalleeClock, callee: Callee, now: datetime
+) -> str | None:
+    """`instant` in the form of the request, so that it is judged by the same clock when it is sent back.
+
+    None if it would be refused: beyond 30 days, or at an offset that the number does not have then and must have.
+    """
+    if instant > now + times.MAX_AHEAD:
+        return None
+    if clock.offset is not None:
+        matches = not callee.settings.offset_must_match_number or _is_an_offset_of_the_number(clock, callee, instant)
+        return (
+            f"{call_windows.local_times(clock, instant)[0].isoformat()}{offset_text(clock.offset)}" if matches else None
+        )
+    return next(
+        text
+        for text in _forms(instant, requested, clock)
+        if _named_instant(requested_time.read(text), clock) == instant
+    )
+
+
+def _forms(instant: datetime, requested: RequestedTime, clock: CalleeClock) -> Iterator[str]:
+    """The request's own form first. A wall time that comes twice, or differs among zones, needs a more exact one."""
+    wall = call_windows.local_times(clock, instant)[0].isoformat()
+    if requested.zone is not None:
+        if requested.offset is None and not requested.is_instant:
+            yield f"{wall}[{requested.zone}]"
+        yield f"{wall}{offset_text(call_windows.utc_offsets(clock, instant)[0])}[{requested.zone}]"
+    elif not requested.is_instant:
+        yield wall
+    yield _utc_text(instant)
+
+
+def _named_instant(requested: RequestedTime, clock: CalleeClock) -> datetime | None:
+    try:
+        return call_windows.resolve(requested, clock)
+    except TimezoneAmbiguous:
+        return None
 
 
 def _in_time(instant: datetime, now: datetime) -> datetime:
@@ -206,13 +261,22 @@ def consent_is_over_on_any(clocks: Sequence[CalleeClock], until: date, instant: 
 def _offset_warning(clock: CalleeClock, callee: Callee, due_at: datetime) -> tuple[ScheduleWarning, ...]:
     if clock.source is not TimezoneSource.OFFSET or callee.number is None or not callee.number.zones:
         return ()
-    own = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=callee.number.zones)
-    here = call_windows.local_times(clock, due_at)[0]
-    if here in call_windows.local_times(own, due_at):
+    if _is_an_offset_of_the_number(clock, callee, due_at):
         return ()
     if callee.settings.offset_must_match_number:
         raise OffsetMustMatchNumber(zones=list(callee.number.zones))
     return (ScheduleWarning.OFFSET_DIFFERS_FROM_PHONE_NUMBER,)
+
+
+def _is_an_offset_of_the_number(clock: CalleeClock, callee: Callee, instant: datetime) -> bool:
+    """Whether some zone of the number has that offset then. Sparsely populated zones count here (F2-3)."""
+    if callee.number is None or not callee.number.zones:
+        return True
+    own = CalleeClock(
+        source=TimezoneSource.PHONE_NUMBER,
+        zones=callee.number.zones + callee.number.sparse_zones,
+    )
+    return call_windows.local_times(clock, instant)[0] in call_windows.local_times(own, instant)
 
 
 def _clock(requested: RequestedTime | None, callee: Callee) -> CalleeClock:
@@ -261,15 +325,23 @@ def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[Ca
 
     A clock that the request's own text named stays; one that was looked up is looked up again, because nobody may be
     rung on a clock that is theirs no more. Where it is an offset, and this is a retry that nobody has moved or another
-    opening than the one that was asked for, the number's own zones must be open too: nobody asked for that hour by its
-    offset.
+    opening than the one that was asked for, the person's own clock must be open too (F2-9): the candidate's zone, else
+    those of the number. Nobody asked for that hour by its offset.
     """
     clock = present_clock(attempt, callee)
-    if clock.offset is None or callee.number is None or not callee.number.zones:
+    if clock.offset is None:
         return (clock,)
     if attempt.schedule.requested is not None and _is_in_the_same_opening(attempt.schedule, callee.settings, now):
         return (clock,)
-    return (clock, CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=callee.number.zones))
+    own = _own_clock_or_none(callee)
+    return (clock,) if own is None else (clock, own)  # guard: own_clock
+
+
+def _own_clock_or_none(callee: Callee) -> CalleeClock | None:
+    """The person's own clock, never the company's. Raises TimezoneUnknown if the candidate's zone is unknown."""
+    if callee.timezone is None and (callee.number is None or not callee.number.zones):
+        return None
+    return callee_zones.deciding_clock(None, candidate_zone=callee.timezone, number=callee.number, company_zone=None)
 
 
 def _is_in_the_same_opening(schedule: Schedule, settings: CompanySettings, now: datetime) -> bool:

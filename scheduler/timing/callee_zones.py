@@ -13,6 +13,7 @@ from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
 from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.timing import zone_facts
 from scheduler.timing.requested_time import RequestedTime
 from scheduler.timing.zone_names import TZDATA_VERSION, canonical_or_none, check_zone, of_country
 
@@ -67,45 +68,6 @@ _NEVER_CALLED: Mapping[NumberKind, str] = MappingProxyType(
     }
 )
 
-_INHABITANTS: Mapping[str, int] = MappingProxyType(
-    {
-        # As of November 2026: the last census or estimate that was known then, rounded. Only what libphonenumber gives.
-        "America/Adak": 300,
-        "America/North_Dakota/Center": 1_900,
-        "America/Scoresbysund": 350,
-        "America/Thule": 600,
-        "Antarctica/Macquarie": 40,
-        "Arctic/Longyearbyen": 2_900,
-        "Australia/Eucla": 300,
-        "Australia/Lord_Howe": 450,
-        "Europe/Vatican": 900,
-        "Indian/Chagos": 0,  # but for some thousand soldiers, who are sent there and go again
-        "Indian/Christmas": 1_700,
-        "Indian/Cocos": 600,
-        "Pacific/Chatham": 600,
-        "Pacific/Fakaofo": 1_600,
-        "Pacific/Gambier": 1_600,
-        "Pacific/Kanton": 50,
-        "Pacific/Niue": 1_700,
-        "Pacific/Norfolk": 2_200,
-    }
-)
-"""Zones with fewer than 3,000 inhabitants. A nationwide mobile number is not held to be there while it may be
-somewhere else: Lord Howe and Cocos would close half of each Australian working day."""
-
-
-_FORGOTTEN: Mapping[str, str] = MappingProxyType(
-    {
-        # As of November 2026, libphonenumber 9.0.43.
-        "1907581": "America/Anchorage",  # Unalaska is given the time of Honolulu, an hour or two behind
-        "611800": "Australia/Darwin",  # which keeps no summer time, between Perth and Adelaide
-        "614": "Australia/Darwin",
-        "7800": "Europe/Kaliningrad",  # Bucharest stands in for it among Russia's zones, an hour ahead in summer
-        "79": "Europe/Kaliningrad",
-    }
-)
-"""Prefixes of numbers that may be somewhere that the metadata leave out; that clock must be open, too."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class CalleeNumber:
@@ -118,15 +80,18 @@ class CalleeNumber:
     """ISO 3166 alpha-2; None for numbers of no country (+800)."""
     zones: tuple[str, ...]
     """Canonical IANA names, sorted; the phone may be in any of them. Empty when nothing is known."""
+    sparse_zones: tuple[str, ...] = ()
+    """Zones in which it may be as well, left out because few people live there (F2-4). Canonical names, sorted."""
 
 
 @lru_cache(maxsize=4096)
 def read_number(text: str) -> CalleeNumber:
     """Read an E.164 number; PhoneNumberInvalid says what is wrong and never repeats the number.
 
-    Zones and kinds are those of Google's libphonenumber. It gives the dominant zone of a number's prefix, and
-    mobiles roam: a set of one is likely, not certain. Where it names clocks of other countries alone, those of the
-    number's own country are added; where it knows only a part of a number's prefix better, both parts count.
+    Kinds are those of Google's libphonenumber, and so are zones where it knows better than the country. A number of
+    no area (mobile, toll-free, VoIP, ...) may be anywhere in its country: every zone of the country in the tz database
+    counts as well. Where libphonenumber names clocks of other countries alone, those of the number's own country are
+    added. Where it knows only a part of an area more exactly, both parts count. `zone_facts` corrects it.
     """
     _check_e164(text)
     try:
@@ -139,11 +104,14 @@ def read_number(text: str) -> CalleeNumber:
         raise _invalid(_validity_fault(parsed))
     kind = _kind(parsed, number_type)
     region = phonenumbers.region_code_for_number(parsed)
+    possible = _possible_zones(parsed, kind, region)
+    zones = _counted(possible, kind)
     return CalleeNumber(
         e164=phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164),
         kind=kind,
         region=None if region == _NO_COUNTRY else region,
-        zones=_zones(parsed, kind, region),
+        zones=tuple(sorted(zones)),
+        sparse_zones=tuple(sorted(possible - zones)),
     )
 
 
@@ -245,30 +213,55 @@ def _invalid(reason: str) -> PhoneNumberInvalid:
 def _kind(parsed: phonenumbers.PhoneNumber, number_type: int) -> NumberKind:
     if parsed.country_code in _SATELLITE_CODES:
         return NumberKind.SATELLITE
+    if number_type == PhoneNumberType.FIXED_LINE_OR_MOBILE and _digits(parsed).startswith(
+        zone_facts.MOBILES_IN_DISGUISE
+    ):
+        return NumberKind.MOBILE
     return _KINDS.get(number_type, NumberKind.OTHER)
 
 
-def _zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | None) -> tuple[str, ...]:
+def _possible_zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | None) -> set[str]:
+    """Every zone in which the phone may be, sparsely populated ones included. Empty when nothing is known."""
+    digits = _digits(parsed)
+    if corrected := _by_prefix(zone_facts.CORRECTED, digits):
+        return corrected
     # time_zones_for_geographical_number would give all of Russia to Moscow, and answer for invalid numbers.
     named = {canonical_or_none(name) for name in time_zones_for_number(parsed)}
     if None in named:  # Etc/Unknown, or a name that our zone data do not have: one place we cannot see
-        return ()
+        return set()
     possible = {name for name in named if name is not None}
-    possible |= _within_the_area(parsed, possible) | _forgotten(parsed)
-    own = of_country(region or _NO_COUNTRY)
-    if own and possible.isdisjoint(own):
+    possible |= _within_the_area(parsed, possible) | _by_prefix(zone_facts.ADDED, digits)
+    own = set(of_country(region or _NO_COUNTRY))
+    if _has_no_area(parsed, kind):
+        possible |= own if kind is NumberKind.MOBILE else own - zone_facts.INHABITANTS.keys()  # guard: whole_country
+    elif possible.isdisjoint(own):
         # A foreign clock that has kept the same time for a while, or never did: Canary for Morocco, Chicago for
         # Nicaragua, Paris for Algeria are an hour ahead of them in summer. Both must be open: a few ranges are rightly
         # abroad, as those of Christmas Island among Australia's are.
-        possible |= {name for name in own if name not in _INHABITANTS}
-    if kind is NumberKind.MOBILE:
-        possible = {name for name in possible if name not in _INHABITANTS} or possible
-    return tuple(sorted(possible))
+        possible |= own - zone_facts.INHABITANTS.keys()
+    return possible
 
 
-def _forgotten(parsed: phonenumbers.PhoneNumber) -> set[str]:
-    digits = f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
-    return {zone for prefix, zone in _FORGOTTEN.items() if digits.startswith(prefix)}
+def _counted(possible: set[str], kind: NumberKind) -> set[str]:
+    """The zones that must be open: for a mobile number, without those in which few people live."""
+    if kind is not NumberKind.MOBILE:
+        return possible
+    return possible - zone_facts.INHABITANTS.keys() or possible
+
+
+def _has_no_area(parsed: phonenumbers.PhoneNumber, kind: NumberKind) -> bool:
+    """Whether the number's digits say nothing about where in its country the phone is."""
+    if kind in {NumberKind.FIXED_LINE, NumberKind.FIXED_OR_MOBILE}:
+        return False
+    return not (kind is NumberKind.MOBILE and parsed.country_code in zone_facts.MOBILES_WITH_AN_AREA)
+
+
+def _digits(parsed: phonenumbers.PhoneNumber) -> str:
+    return f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
+
+
+def _by_prefix(zones_of: Mapping[str, tuple[str, ...]], digits: str) -> set[str]:
+    return {zone for prefix, zones in zones_of.items() if digits.startswith(prefix) for zone in zones}
 
 
 def _within_the_area(parsed: phonenumbers.PhoneNumber, named: set[str]) -> set[str]:
@@ -278,7 +271,7 @@ def _within_the_area(parsed: phonenumbers.PhoneNumber, named: set[str]) -> set[s
     is Sydney but for a hundred ranges in Brisbane, which keeps no summer time. Who is in none of these may be anywhere
     in it.
     """
-    digits = f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
+    digits = _digits(parsed)
     known = next((digits[:length] for length in _PREFIX_LENGTHS if digits[:length] in TIMEZONE_DATA), "")
     if known not in _FINER or {canonical_or_none(name) for name in TIMEZONE_DATA[known]} != named:
         return set()  # a kind of number without a place has the zones of its country, whatever its prefix
@@ -291,7 +284,7 @@ def _within_the_area(parsed: phonenumbers.PhoneNumber, named: set[str]) -> set[s
 def _finer_zones() -> dict[str, set[str]]:
     finer: dict[str, set[str]] = {}
     for prefix, names in TIMEZONE_DATA.items():
-        zones = {name for each in names if (name := canonical_or_none(each)) and name not in _INHABITANTS}
+        zones = {name for each in names if (name := canonical_or_none(each)) and name not in zone_facts.INHABITANTS}
         for length in range(1, len(prefix)):
             finer.setdefault(prefix[:length], set()).update(zones)
     return finer

@@ -316,13 +316,15 @@ TIMES = [
     pytest.param(
         "2026-04-03T02:00:00Z",
         "OUTSIDE_CALL_TIME_INTERVAL",
-        {"localTime", "timezone", "timezoneSource", "callTimeIntervals", "nextAllowedAt", "reason"},
+        {"localTime", "timezone", "timezoneSource", "callTimeIntervals"}
+        | {"nextAllowedAt", "nextAllowedScheduledAt", "reason"},
         id="at four in the morning",
     ),
     pytest.param(
         "2026-04-03T19:59:50+02:00",
         "OUTSIDE_CALL_TIME_INTERVAL",
-        {"localTime", "timezone", "timezoneSource", "callTimeIntervals", "nextAllowedAt", "reason"},
+        {"localTime", "timezone", "timezoneSource", "callTimeIntervals"}
+        | {"nextAllowedAt", "nextAllowedScheduledAt", "reason"},
         id="ten seconds before closing",
     ),
 ]

@@ -200,6 +200,7 @@ def test_an_offset_is_not_rounded_nor_taken_where_the_company_wants_the_numbers_
 ) -> None:
     details = refused(ask(intake, "2026-04-03T07:59:00+05:30"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
     assert (details["timezone"], details["nextAllowedAt"]) == ("+05:30", "2026-04-03T02:30:00Z")
+    assert booked(ask(intake, details["nextAllowedScheduledAt"]))["scheduledAt"] == details["nextAllowedAt"]
     assert set_up(intake, offsetMustMatchNumber=True).status_code == 200
     details = refused(ask(intake, "2026-04-03T08:00:00+05:30"), 400, "OFFSET_DIFFERS_FROM_PHONE_NUMBER")["details"]
     assert details == {"zones": ["Europe/Bratislava"]}
@@ -331,6 +332,7 @@ def test_any_other_time_is_refused_with_the_next_that_is_allowed(intake: Intake,
         "timezoneSource": "PHONE_NUMBER",
         "callTimeIntervals": [{"days": EVERY_DAY, "start": "08:00", "end": "20:00"}],
         "nextAllowedAt": "2026-04-04T06:00:00Z",
+        "nextAllowedScheduledAt": "2026-04-04T08:00:00",
         "reason": "CLOSED",
     }
     details = refused(ask(intake, "2026-04-03T19:59:25"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]

@@ -127,12 +127,12 @@ MANY: tuple[tuple[str, Callable[[random.Random], Iterator[str]], float], ...] = 
     ("Slovak mobiles, one zone", lambda dice: alike(SLOVAK, dice), BAR_US),
     ("an American area code, one zone", lambda dice: alike(AMERICAN, dice), BAR_US),
     ("Australian mobiles, five zones", lambda dice: alike(AUSTRALIAN, dice), BAR_US),
-    ("American toll-free, 42 zones", toll_free, BAR_MANY_ZONES_US),
+    ("American toll-free, 58 zones", toll_free, BAR_MANY_ZONES_US),
 )
 FIRST = (
     ("a Slovak mobile", SLOVAK),
     ("an American area code", AMERICAN),
-    ("American toll-free, 42 zones", TOLL_FREE),
+    ("American toll-free, 58 zones", TOLL_FREE),
 )
 
 

@@ -37,7 +37,7 @@ from scheduler.domain.call import (
     NumberRefused,
     Rank,
 )
-from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings, Weekday
 from scheduler.domain.refusals import Refused
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle import decisions, scheduling
@@ -160,6 +160,71 @@ def test_outside_says_when_it_is_allowed_next_and_on_whose_clock() -> None:
     assert details["nextAllowedAt"] == "2026-04-03T06:00:00Z"
     assert (details["timezone"], details["timezoneSource"]) == ("Europe/Bratislava", "PHONE_NUMBER")
     assert (details["localTime"], details["reason"]) == ("2026-04-03T03:00:00", "CLOSED")
+
+
+AUSTRALIAN_MOBILE = callee_zones.read_number("+61412345678")
+
+
+def test_outside_lists_the_local_time_of_each_zone() -> None:
+    refused = refusal("2026-04-02T21:30:00Z", number=AUSTRALIAN_MOBILE)
+    assert refused.details["timezone"].split(", ") == list(AUSTRALIAN_MOBILE.zones)
+    assert refused.details["localTime"] == (
+        "2026-04-03T08:00:00, 2026-04-03T07:30:00, 2026-04-03T07:00:00, 2026-04-03T08:30:00, 2026-04-03T05:30:00"
+    ), "Adelaide, Brisbane, Darwin, Hobart, Perth: each different time once, in the order of the zones"
+    assert refused.message.startswith("2026-04-03 05:30 to 2026-04-03 08:30 on the callee's clock")
+
+
+@pytest.mark.parametrize(
+    ("text", "next_text"),
+    [
+        pytest.param("2026-04-03T21:00:00+05:30", "2026-04-04T08:00:00+05:30", id="an offset"),
+        pytest.param("2026-04-03T21:00:00Z", "2026-04-04T06:00:00Z", id="an instant"),
+        pytest.param("2026-04-03T21:00:00", "2026-04-04T08:00:00", id="a wall time"),
+        pytest.param("2026-04-03T21:00[Asia/Tokyo]", "2026-04-04T08:00:00[Asia/Tokyo]", id="a zone"),
+        pytest.param("2026-04-03T21:00+09:00[Asia/Tokyo]", "2026-04-04T08:00:00+09:00[Asia/Tokyo]", id="offset, zone"),
+    ],
+)
+def test_next_allowed_time_is_accepted_when_it_is_sent_back(text: str, next_text: str) -> None:
+    details = refusal(text).details
+    assert details["nextAllowedScheduledAt"] == next_text
+    schedule, _ = asked(details["nextAllowedScheduledAt"])
+    assert schedule.due_at == datetime.fromisoformat(details["nextAllowedAt"])
+
+
+def test_next_allowed_time_beyond_thirty_days_is_null() -> None:
+    """Only Thursday mornings are open, and the next but four is more than 30 days ahead."""
+    thursdays = (CallTimeInterval(days=frozenset({Weekday.THU}), start=timedelta(0), end=timedelta(hours=1)),)
+    details = refusal("2026-05-01T10:00:00", intervals=thursdays).details
+    assert details["nextAllowedAt"] == "2026-05-06T22:00:00Z"
+    assert details["nextAllowedScheduledAt"] is None
+
+
+def test_next_allowed_wall_time_that_comes_twice_is_sent_with_its_offset() -> None:
+    """Open from 02:00 to 02:30 in Berlin: the second 02:00 of 25 October is the next one."""
+    half_an_hour = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=2), end=timedelta(hours=2.5)),)
+    autumn = datetime(2026, 10, 24, 12, tzinfo=UTC)
+    for text, again in (
+        ("2026-10-25T02:45:00", "2026-10-25T01:00:00Z"),
+        ("2026-10-25T02:45[Europe/Berlin]", "2026-10-25T02:00:00+01:00[Europe/Berlin]"),
+    ):
+        details = refusal(text, now=autumn, intervals=half_an_hour).details
+        assert details["nextAllowedAt"] == "2026-10-25T01:00:00Z"
+        assert details["nextAllowedScheduledAt"] == again
+        assert asked(again, now=autumn, intervals=half_an_hour)[0].due_at == datetime(2026, 10, 25, 1, tzinfo=UTC)
+
+
+def test_next_allowed_offset_is_null_if_the_number_has_it_no_longer() -> None:
+    """On 29 March Bratislava's +01:00 ends; the company accepts the number's own offsets only."""
+    winter = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    details = refusal("2026-03-28T21:00:00+01:00", now=winter, offset_must_match_number=True).details
+    assert (details["nextAllowedAt"], details["nextAllowedScheduledAt"]) == ("2026-03-29T07:00:00Z", None)
+
+
+def test_offset_of_a_sparsely_populated_zone_fits_a_mobile() -> None:
+    lord_howe = "2026-04-03T12:00:00+11:00"
+    assert asked(lord_howe, number=AUSTRALIAN_MOBILE, offset_must_match_number=True)[1] == ()
+    elsewhere = "2026-04-03T12:00:00+03:00"
+    assert refusal(elsewhere, number=AUSTRALIAN_MOBILE, offset_must_match_number=True).code.startswith("OFFSET_DIFFERS")
 
 
 def test_the_last_seconds_before_closing_count_as_outside() -> None:

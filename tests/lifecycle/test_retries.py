@@ -119,6 +119,29 @@ def test_a_chain_has_at_most_so_many_retries(most: int) -> None:
         assert due([one_before], retry_policy=policy) is not None
 
 
+# ---- NEXT_DAY before a closed day (2 April 2026 is a Thursday)
+
+NEXT_DAY_ONLY = RetryPolicy(delays={"NO_ANSWER": (NextDay.NEXT_DAY,)})
+
+
+def on_days(*days: Weekday) -> tuple[CallTimeInterval, ...]:
+    return (CallTimeInterval(days=frozenset(days), start=timedelta(hours=8), end=timedelta(hours=20)),)
+
+
+def test_next_day_passes_over_closed_days_and_keeps_its_part() -> None:
+    """Both the morning and the noon were tried: on Monday the evening has its turn, as on an open Friday."""
+    tried = [ended(Reason.NO_ANSWER, at=local(9)), ended(Reason.NO_ANSWER, number=1, at=local(13))]
+    every_day = due(tried, retry_policy=NEXT_DAY_ONLY)
+    weekdays = on_days(*(day for day in Weekday if day not in {Weekday.FRI, Weekday.SAT, Weekday.SUN}))
+    assert every_day == local(16, day=3)
+    assert due(tried, retry_policy=NEXT_DAY_ONLY, intervals=weekdays) == local(16, day=6)
+
+
+def test_next_day_is_the_next_opening_if_no_part_of_the_day_is_open() -> None:
+    tried = [ended(Reason.NO_ANSWER, at=local(9))]
+    assert due(tried, retry_policy=NEXT_DAY_ONLY, intervals=hours((6, 8))) == local(6, day=3)
+
+
 # ---- within hours, expiry and consent
 
 

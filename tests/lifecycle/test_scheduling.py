@@ -21,6 +21,7 @@ from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.timing import callee_zones
+from tests.guards import guards
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 """14:00 in Bratislava, a Thursday."""
@@ -86,6 +87,22 @@ def test_a_retry_is_never_by_the_offset_alone() -> None:
     asked = scheduled("2026-04-03T09:00:00+09:00")
     retry = replace(asked, retry_number=1, schedule=replace(asked.schedule, requested=None))
     assert scheduling.deciding_clocks(retry, a_callee(), retry.due_at) == (TOKYO, ITS_OWN)
+
+
+@guards("own_clock")
+def test_retry_of_an_offset_asks_the_candidates_zone_before_the_number() -> None:
+    asked = scheduled("2026-04-03T09:00:00+09:00")
+    retry = replace(asked, retry_number=1, schedule=replace(asked.schedule, requested=None))
+    lisbon = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/Lisbon",))
+    callee = a_callee(timezone="Europe/Lisbon")
+    assert scheduling.deciding_clocks(retry, callee, retry.due_at) == (TOKYO, lisbon)
+    assert scheduling.deciding_clocks(retry, replace(callee, number=None), retry.due_at) == (TOKYO, lisbon)
+
+
+def test_retry_of_an_offset_is_held_if_the_candidates_zone_is_unknown() -> None:
+    asked = scheduled("2026-04-03T09:00:00+09:00")
+    with pytest.raises(TimezoneUnknown):
+        scheduling.deciding_clocks(asked, a_callee(timezone="Europe/Atlantis"), asked.due_at + A_DAY)
 
 
 def test_a_zone_decides_alone_however_often_it_is_put_off() -> None:

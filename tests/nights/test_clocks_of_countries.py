@@ -26,6 +26,10 @@ A_YEAR_OF_HOURS = [datetime(2027, 1, 1, tzinfo=UTC) + timedelta(hours=hours) for
         pytest.param("+78001234567", "Europe/Kaliningrad", id="so may Russian toll-free"),
         pytest.param("+19075811234", "America/Anchorage", id="Unalaska, not Honolulu"),
         pytest.param("+61738341844", "Australia/Brisbane", id="Brisbane, not Sydney alone"),
+        pytest.param("+56961234567", "Pacific/Easter", id="a Chilean mobile may be on Easter Island"),
+        pytest.param("+56961234567", "America/Punta_Arenas", id="or in Magallanes"),
+        pytest.param("+62812345678", "Asia/Jayapura", id="an Indonesian mobile may be in Papua"),
+        pytest.param("+74012345678", "Europe/Kaliningrad", id="Kaliningrad"),
         pytest.param("+421915123456", "Europe/Bratislava", id="Slovakia, as before"),
     ],
 )
@@ -40,3 +44,8 @@ def test_a_numbers_clocks_keep_its_countrys_time_all_year(number: str, zone: str
 def test_a_number_that_may_be_in_several_countries_keeps_all_its_clocks() -> None:
     zones = callee_zones.read_number("+18765550123").zones
     assert {"America/Jamaica", "America/New_York", "Pacific/Honolulu"} <= set(zones)
+
+
+def test_kaliningrad_landline_is_open_all_its_own_day() -> None:
+    """It was judged by all of Russia's clocks, which left two hours of the day."""
+    assert callee_zones.read_number("+74012345678").zones == ("Europe/Kaliningrad",)

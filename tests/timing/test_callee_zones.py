@@ -3,7 +3,7 @@
 import ast
 import random
 import zoneinfo
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from phonenumbers.tzdata import TIMEZONE_DATA
 
 import scheduler.timing
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.refusals import (
     InvalidTimezone,
     NumberNotAllowed,
@@ -21,13 +22,15 @@ from scheduler.domain.refusals import (
     TimezoneUnknown,
 )
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
-from scheduler.timing import callee_zones, requested_time, zone_names
+from scheduler.timing import call_windows, callee_zones, requested_time, zone_facts, zone_names
 from scheduler.timing.callee_zones import NumberKind
+from tests.guards import guards
 
 SLOVAK_MOBILE = "+421915123456"
 AUSTRALIAN_MOBILE = "+61412345678"
 AMERICAN_TOLL_FREE = "+18005551234"
 UNIVERSAL_TOLL_FREE = "+80012345678"
+DEFAULT_HOURS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=8), end=timedelta(hours=20)),)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,10 @@ UNIVERSAL_TOLL_FREE = "+80012345678"
             AUSTRALIAN_MOBILE,
             NumberKind.MOBILE,
             "AU",
-            ("Australia/Adelaide", "Australia/Brisbane", "Australia/Darwin", "Australia/Perth", "Australia/Sydney"),
+            (
+                *("Australia/Adelaide", "Australia/Brisbane", "Australia/Broken_Hill", "Australia/Darwin"),
+                *("Australia/Hobart", "Australia/Melbourne", "Australia/Perth", "Australia/Sydney"),
+            ),
             id="a nationwide mobile is in each zone where more than a few people live",
         ),
         pytest.param("+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",), id="not on the Chathams"),
@@ -77,8 +83,9 @@ def test_a_number_has_these_zones(text: str, kind: NumberKind, region: str | Non
 
 def test_a_toll_free_number_may_be_anywhere_few_people_or_not() -> None:
     zones = callee_zones.read_number(AMERICAN_TOLL_FREE).zones
-    assert len(zones) == 42
-    assert "America/Adak" in zones
+    assert len(zones) == 42 + 16, "libphonenumber's, and the other zones of the United States"
+    assert {"America/Adak", "America/Detroit", "America/Nome"} <= set(zones)
+    assert "America/Yakutat" not in zones, "few people live there, and libphonenumber does not name it"
     assert list(zones) == sorted(zones)
 
 
@@ -257,15 +264,18 @@ def test_every_zone_that_a_number_can_have_is_known_by_a_canonical_name() -> Non
     assert canonical <= zoneinfo.available_timezones()
 
 
-def test_a_zone_that_is_new_to_phone_numbers_is_looked_up_for_how_many_live_there() -> None:
-    """A change here wants a look at each new zone: fewer than 3,000 belong into the table."""
+def test_population_of_each_zone_is_looked_up() -> None:
+    """If this fails, look up the population of each new zone: fewer than 3,000 belong into the table."""
     named = {callee_zones.check_zone(name) for zones in TIMEZONE_DATA.values() for name in zones}
     assert len(named) == 281
+    assert len(zone_names.PLACES) == 418
     fewest_of_the_others = {
         *("America/Noronha", "Atlantic/Stanley", "America/Montserrat", "Atlantic/St_Helena", "America/Miquelon"),
         *("Pacific/Kosrae", "Pacific/Marquesas", "Pacific/Nauru", "Pacific/Funafuti", "Pacific/Wallis"),
+        *("Pacific/Easter", "Pacific/Kiritimati", "Pacific/Kwajalein", "Asia/Srednekolymsk", "Asia/Ust-Nera"),
+        *("America/Atikokan", "America/Blanc-Sablon", "America/Fort_Nelson", "America/Nome", "America/Sitka"),
     }
-    assert fewest_of_the_others <= named - set(callee_zones._INHABITANTS)
+    assert fewest_of_the_others <= zone_names.PLACES - set(zone_facts.INHABITANTS)
 
 
 @pytest.mark.parametrize(
@@ -302,11 +312,120 @@ def test_a_number_is_read_exactly_when_phonenumbers_holds_it_to_be_valid() -> No
     assert min(counts.values()) > 1_000
 
 
-def test_every_zone_thought_nearly_empty_is_one_that_a_number_can_have() -> None:
-    named = {callee_zones.check_zone(name) for zones in TIMEZONE_DATA.values() for name in zones}
-    of_a_country = {name for name in zone_names.PLACES if name.startswith("Antarctica/")}
-    assert set(callee_zones._INHABITANTS) <= named | of_a_country
-    assert max(callee_zones._INHABITANTS.values()) < 3_000
+def test_each_zone_of_the_table_is_a_place_and_nearly_empty() -> None:
+    assert set(zone_facts.INHABITANTS) <= zone_names.PLACES
+    assert max(zone_facts.INHABITANTS.values()) < zone_facts.FEWEST_INHABITANTS
+
+
+EASTER_ISLAND_IS_TWO_HOURS_BEHIND = "+56961234567"
+
+
+@guards("whole_country")
+@pytest.mark.parametrize(
+    ("text", "zones"),
+    [
+        pytest.param(
+            EASTER_ISLAND_IS_TWO_HOURS_BEHIND,
+            {"America/Santiago", "America/Punta_Arenas", "America/Coyhaique", "Pacific/Easter"},
+            id="Chile",
+        ),
+        pytest.param(
+            "+62812345678", {"Asia/Jakarta", "Asia/Pontianak", "Asia/Makassar", "Asia/Jayapura"}, id="Indonesia"
+        ),
+        pytest.param("+67570123456", {"Pacific/Port_Moresby", "Pacific/Bougainville"}, id="Papua New Guinea"),
+        pytest.param("+8613123456789", {"Asia/Shanghai", "Asia/Urumqi"}, id="China"),
+        pytest.param("+380501234567", {"Europe/Kyiv", "Europe/Simferopol"}, id="Ukraine"),
+        pytest.param("+56800123456", {"America/Santiago", "Pacific/Easter"}, id="toll-free in Chile"),
+        pytest.param("+61147101234", {"Australia/Darwin", "Australia/Perth"}, id="VoIP in Australia"),
+    ],
+)
+def test_number_of_no_area_may_be_anywhere_in_its_country(text: str, zones: set[str]) -> None:
+    assert zones <= set(callee_zones.read_number(text).zones)
+
+
+@pytest.mark.parametrize(
+    ("text", "zones"),
+    [
+        pytest.param("+56221234567", ("America/Santiago",), id="Santiago's area code"),
+        pytest.param("+62212345678", ("Asia/Jakarta",), id="Jakarta's"),
+        pytest.param("+5511961234567", ("America/Sao_Paulo",), id="a mobile with São Paulo's"),
+        pytest.param("+5492901612345", ("America/Argentina/Buenos_Aires",), id="a mobile with an Argentine one"),
+        pytest.param("+862012345678", ("Asia/Shanghai",), id="Guangzhou's"),
+    ],
+)
+def test_number_of_an_area_is_not_judged_by_its_whole_country(text: str, zones: tuple[str, ...]) -> None:
+    assert callee_zones.read_number(text).zones == zones
+
+
+@pytest.mark.parametrize(
+    ("text", "zones"),
+    [
+        pytest.param("+74012345678", ("Europe/Kaliningrad",), id="Kaliningrad is not in 27 zones"),
+        pytest.param("+78452123456", ("Europe/Saratov",), id="Saratov is an hour ahead of Moscow"),
+        pytest.param("+78442123456", ("Europe/Moscow",), id="Volgograd is not"),
+        pytest.param("+56612212345", ("America/Punta_Arenas",), id="Magallanes"),
+        pytest.param("+56672212345", ("America/Coyhaique",), id="Aysén"),
+        pytest.param("+56322100279", ("America/Santiago", "Pacific/Easter"), id="Easter Island has Valparaíso's code"),
+        pytest.param("+56322212345", ("America/Santiago",), id="Valparaíso itself"),
+        pytest.param("+869912345678", ("Asia/Shanghai", "Asia/Urumqi"), id="Urumqi"),
+        pytest.param("+903922281234", ("Asia/Famagusta", "Europe/Istanbul"), id="Northern Cyprus"),
+        pytest.param("+905338212345", ("Asia/Famagusta", "Europe/Istanbul"), id="a mobile there"),
+        pytest.param("+905321234567", ("Europe/Istanbul",), id="a Turkish mobile"),
+        pytest.param("+2434123456", ("Africa/Kinshasa", "Africa/Lubumbashi"), id="Kasai"),
+        pytest.param("+972561234567", ("Asia/Gaza", "Asia/Hebron", "Asia/Jerusalem"), id="a Palestinian mobile"),
+    ],
+)
+def test_known_errors_of_libphonenumber_are_corrected(text: str, zones: tuple[str, ...]) -> None:
+    assert callee_zones.read_number(text).zones == zones
+
+
+YEAR_OF_HOURS = [datetime(2026, 11, 26, tzinfo=UTC) + timedelta(hours=hour) for hour in range(0, 366 * 24, 6)]
+
+
+def offsets(zone: str) -> tuple[timedelta | None, ...]:
+    """The offset that a zone has every six hours of a year."""
+    clock = zoneinfo.ZoneInfo(zone)
+    return tuple(clock.utcoffset(instant.astimezone(clock)) for instant in YEAR_OF_HOURS)
+
+
+def test_countries_that_share_numbers_have_no_other_clock() -> None:
+    """libphonenumber gives a shared number to one country (Guadeloupe, not Saint-Martin)."""
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS):
+        own = {offsets(zone) for zone in zone_names.of_country(region) if zone not in zone_facts.INHABITANTS}
+        for kind in (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.TOLL_FREE):
+            example = phonenumbers.example_number_for_type(region, kind)
+            if example is None:
+                continue
+            number = callee_zones.read_number(phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164))
+            if number.kind in {NumberKind.MOBILE, NumberKind.TOLL_FREE} and region not in {"AR", "BR"}:
+                assert own <= {offsets(zone) for zone in number.zones}, region
+
+
+def test_each_kind_of_number_has_a_common_opening() -> None:
+    """At the default hours, in each month: with more zones NO_COMMON_OPENING must stay rare."""
+    never_open = set()
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS):
+        for kind in phonenumbers.PhoneNumberType.values():
+            example = phonenumbers.example_number_for_type(region, kind)
+            if example is None:
+                continue
+            number = callee_zones.read_number(phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164))
+            clock = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=number.zones)
+            for month in range(1, 13):
+                start = datetime(2027, month, 5, tzinfo=UTC)
+                together = call_windows.common_minutes(clock, DEFAULT_HOURS, start)
+                if together < timedelta(minutes=60):
+                    never_open.add((example.country_code, number.kind))
+    assert never_open == set()
+
+
+def test_left_out_zones_of_a_mobile_are_kept_apart() -> None:
+    number = callee_zones.read_number(AUSTRALIAN_MOBILE)
+    assert set(number.sparse_zones) == {
+        *("Antarctica/Macquarie", "Australia/Eucla", "Australia/Lindeman", "Australia/Lord_Howe"),
+        *("Indian/Christmas", "Indian/Cocos"),
+    }
+    assert callee_zones.read_number(SLOVAK_MOBILE).sparse_zones == ()
 
 
 def test_the_zone_data_are_the_wheels_and_their_version_is_told() -> None:

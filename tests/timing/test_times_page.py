@@ -4,11 +4,15 @@ import re
 from datetime import UTC, timedelta
 from pathlib import Path
 
+import phonenumbers
 import pytest
+from phonenumbers.timezone import time_zones_for_number
 
 from scheduler.domain.refusals import InvalidDateFormat
-from scheduler.timing import call_windows, callee_zones, requested_time
+from scheduler.timing import call_windows, callee_zones, requested_time, zone_facts, zone_names
+from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 from scheduler.timing.requested_time import RequestedTime
+from tests.timing.google import zones as google
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "times.md").read_text(encoding="utf-8")
 ODDITIES = {
@@ -74,6 +78,43 @@ def test_a_time_in_a_gap_or_a_fold_names_the_instant_on_the_page(row: list[str])
     named_instant = call_windows.resolve(requested, clock)
     assert named_instant == requested_time.read(written(instant)).wall.replace(tzinfo=UTC)
     assert why
+
+
+def codes(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`\+?([^`]+)`", cell))
+
+
+def test_page_lists_each_correction_with_its_reason() -> None:
+    for heading, facts in (
+        ("Corrected area codes", zone_facts.CORRECTED),
+        ("Added to prefixes", zone_facts.ADDED),
+    ):
+        listed = {codes(prefix)[0]: codes(zones) for prefix, zones, _ in rows(heading)}
+        assert listed == facts
+        assert all(why for _, _, why in rows(heading))
+
+
+def test_page_lists_each_widening_with_its_reason() -> None:
+    """Compare the page with every example number and prefix that libphonenumber knows."""
+    widened: dict[tuple[str, str], set[str]] = {}
+    for text in google.numbers_of_all_regions_and_kinds():
+        number = callee_zones.read_number(text)
+        if number.region is None or any(number.e164.startswith(f"+{prefix}") for prefix in zone_facts.CORRECTED):
+            continue
+        named = {callee_zones.check_zone(zone) for zone in time_zones_for_number(phonenumbers.parse(text))}
+        listed = {zone for prefix, zones in zone_facts.ADDED.items() if text.startswith(f"+{prefix}") for zone in zones}
+        added = set(number.zones) - named - listed
+        if added:
+            widened.setdefault((number.region, why_widened(number, named)), set()).update(added)
+    page = {(country, numbers): set(codes(zones)) for country, numbers, zones, _ in rows("Added by rule")}
+    assert page == widened
+    assert all(why for _, _, _, why in rows("Added by rule"))
+
+
+def why_widened(number: CalleeNumber, named: set[str]) -> str:
+    if named.isdisjoint(zone_names.of_country(str(number.region))):
+        return "another country's clock"
+    return "a whole area" if number.kind in {NumberKind.FIXED_LINE, NumberKind.FIXED_OR_MOBILE} else "no area"
 
 
 def test_the_page_names_every_oddity_once() -> None:
