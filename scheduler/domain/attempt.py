@@ -78,7 +78,7 @@ class Attempt:
     """The first attempt of its chain of retries, itself included."""
     retry_number: int
     manual: bool
-    """Asked for by somebody, not made by a retry; goes first among those that are due."""
+    """Asked for by an invoke. Goes first among its company's due attempts. First attempts and retries are not."""
     state: AttemptState
     schedule: Schedule
     due_at: datetime

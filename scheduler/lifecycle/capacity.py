@@ -89,16 +89,20 @@ def allot(
 
 
 def in_turns(due: Iterable[T], attempt_of: Callable[[T], Any] = lambda each: each) -> list[T]:
-    """What is due, in the order of its dialling: those asked for by hand first, then each company's first, second ...
+    """Put due attempts in the order in which they are dialled: each company's first, then each company's second, ...
 
-    One company's thousands do not stand before another's one. `attempt_of` gives what has `manual`, `company_id`,
-    `due_at` and `id`.
+    One company's thousands do not stand before another's one. Within a company manual attempts (invokes) go first,
+    then the one that has been due for longest. `attempt_of` gives what has `manual`, `company_id`, `due_at` and `id`.
     """
-    turns: Counter[tuple[bool, UUID]] = Counter()
-    order = []
-    for each in sorted(due, key=lambda each: (attempt_of(each).due_at, attempt_of(each).id)):
+
+    def own_order(each: T) -> tuple[bool, Any, Any]:
         attempt = attempt_of(each)
-        turn = turns[attempt.manual, attempt.company_id]
-        turns[attempt.manual, attempt.company_id] += 1
-        order.append(((not attempt.manual, turn, attempt.due_at, attempt.id), each))
+        return not attempt.manual, attempt.due_at, attempt.id
+
+    turns: Counter[UUID] = Counter()
+    order = []
+    for each in sorted(due, key=own_order):
+        attempt = attempt_of(each)
+        order.append(((turns[attempt.company_id], attempt.due_at, attempt.id), each))
+        turns[attempt.company_id] += 1
     return [each for _, each in sorted(order, key=lambda pair: pair[0])]

@@ -331,7 +331,8 @@ class Attempts:
 
         They count as released until then. Companies take turns, each with no more than it has room and pace for, and
         none before its next call may start, so that one company's thousands, or its slowness, do not stand before
-        another's one; those asked for by hand go first.
+        another's one. A company's manual calls (invokes) go first within its turn only, so that retries of other
+        companies do not wait behind them.
         """
         rows = self._connection.execute(
             _RELEASE,
@@ -580,7 +581,7 @@ _RELEASE = text("""
     WHERE id = ANY (ARRAY (
         SELECT a.id
         FROM attempts a
-        JOIN (SELECT * FROM turns ORDER BY manual DESC, turn, due_at LIMIT :limit) mine ON mine.id = a.id
+        JOIN (SELECT * FROM turns ORDER BY turn, due_at LIMIT :limit) mine ON mine.id = a.id
         WHERE a.state = 'PENDING' AND (a.released_until IS NULL OR a.released_until <= :now)
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ))

@@ -236,7 +236,7 @@ class Apply:
         stores.interviews.add(interview)
         attempts: tuple[Attempt, ...] = ()
         if schedule is not None:
-            attempts = (self._first_attempt(turn, interview, callee, schedule, warnings),)
+            attempts = (self._first_attempt(turn, interview, callee, schedule, warnings, manual=False),)
         return InterviewStory(interview=interview, attempts=attempts)
 
     def _schedule(
@@ -263,8 +263,13 @@ class Apply:
         callee: Callee,
         schedule: Schedule,
         warnings: tuple[ScheduleWarning, ...],
+        *,
+        manual: bool,
     ) -> Attempt:
-        """The first attempt of a chain; of a test one that is over and takes no line."""
+        """The first attempt of a chain; of a test one that is over and takes no line.
+
+        `manual` means that a person asked for this call by an invoke: it goes first among its company's calls.
+        """
         assert callee.number is not None
         attempt_id = uuid4()
         attempt = Attempt(
@@ -273,7 +278,7 @@ class Apply:
             company_id=interview.company_id,
             chain_id=attempt_id,
             retry_number=0,
-            manual=True,
+            manual=manual,
             state=AttemptState.PENDING,
             schedule=schedule,
             due_at=schedule.due_at,
@@ -388,7 +393,7 @@ class Apply:
             stores.attempts.save(replaced, Cancelled(reason=Reason.REPLACED), turn.actor, turn.now)
         interview = interviews.with_status(interview, InterviewStatus.SCHEDULED, turn.now)
         interview = stores.interviews.save(interview, turn.now)
-        return self._first_attempt(turn, interview, callee, schedule, warnings)
+        return self._first_attempt(turn, interview, callee, schedule, warnings, manual=True)
 
     def _reschedule(self, turn: _Turn, request: RescheduleAttempt) -> Attempt:
         interview = lock_interview(turn.stores, turn.company_id, request.interview_id)

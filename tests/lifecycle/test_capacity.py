@@ -1,5 +1,6 @@
 """Who may start now: by pace, by room, and nobody waits behind somebody else's full company."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID, uuid4
@@ -7,7 +8,7 @@ from uuid import UUID, uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.lifecycle.capacity import Allotment, Pace, allot
+from scheduler.lifecycle.capacity import Allotment, Pace, allot, in_turns
 
 NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 A_SECOND = timedelta(seconds=1)
@@ -132,3 +133,28 @@ def test_a_slot_that_a_claim_can_have_taken_is_kept() -> None:
     allotment = allot([(uuid4(), company)], pace, {company: pace}, NOW, timedelta(seconds=1))
     assert allotment.places == ()
     assert allotment.try_again_at == ahead - timedelta(seconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    company_id: UUID
+    manual: bool
+    due_at: datetime
+    id: UUID
+
+
+def due(company: int, number: int, *, manual: bool = False, minutes: int = 0) -> Due:
+    return Due(
+        company_id=UUID(int=company), manual=manual, due_at=NOW + timedelta(minutes=minutes), id=UUID(int=number)
+    )
+
+
+def test_manual_attempts_go_first_within_their_company_only() -> None:
+    theirs = [due(1, number, manual=True, minutes=number) for number in (1, 2)]
+    their_retry = due(1, 3, minutes=-60)
+    retries = [due(2, 4, minutes=5), due(2, 5, minutes=6)]
+    assert in_turns([their_retry, *retries, *reversed(theirs)]) == [
+        *(theirs[0], retries[0]),
+        *(theirs[1], retries[1]),
+        their_retry,
+    ]

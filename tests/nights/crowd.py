@@ -1,7 +1,9 @@
 """Thousands who are due, written in a moment."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
+from itertools import cycle, islice
 from uuid import UUID, uuid4
 
 import psycopg
@@ -24,8 +26,22 @@ _COLUMNS = {
 }
 
 
-def a_crowd(url: str, house: House, count: int, *, due_at: datetime) -> list[UUID]:
-    """So many people of one company, each with an attempt that is due then."""
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Why an attempt exists."""
+
+    retry_number: int
+    manual: bool
+
+
+INVOKE = Kind(manual=True, retry_number=0)
+FIRST = Kind(manual=False, retry_number=0)
+RETRY = Kind(manual=False, retry_number=1)
+EACH_KIND = (INVOKE, FIRST, RETRY)
+
+
+def a_crowd(url: str, house: House, count: int, *, due_at: datetime, kinds: Sequence[Kind] = EACH_KIND) -> list[UUID]:
+    """So many people of one company, each with an attempt that is due then; of these kinds, in turns."""
     now = house.now()
     schedule = Schedule(
         requested=None,
@@ -34,10 +50,11 @@ def a_crowd(url: str, house: House, count: int, *, due_at: datetime) -> list[UUI
         earliest_at=due_at,
         tzdata_version=callee_zones.TZDATA_VERSION,
     )
+    untouched = (0, -1, 0, 0, now, now)
     form, expires_at, length = Jsonb(schedule_as_json(schedule)), due_at + timedelta(days=7), timedelta(minutes=10)
     rows: dict[str, list[Sequence[object]]] = {table: [] for table in _COLUMNS}
     ids = []
-    for _ in range(count):
+    for kind in islice(cycle(kinds), count):
         person, interview, attempt, number = uuid4(), uuid4(), uuid4(), a_number()
         number_hash = house.hasher.number(number)
         company = house.company_id
@@ -50,7 +67,7 @@ def a_crowd(url: str, house: House, count: int, *, due_at: datetime) -> list[UUI
         rows["lines"].append((number_hash, now))
         times = (due_at, expires_at, form)
         rows["attempts"].append(
-            (attempt, interview, company, attempt, 0, True, "PENDING", *times, [], number_hash, 0, -1, 0, 0, now, now)
+            (attempt, interview, company, attempt, *astuple(kind), "PENDING", *times, [], number_hash, *untouched)
         )
     with psycopg.connect(url) as connection:
         for table, columns in _COLUMNS.items():

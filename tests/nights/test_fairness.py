@@ -1,4 +1,4 @@
-"""One company's ten thousand due calls do not stand before another's one.
+"""One company's ten thousand due calls do not stand before another's one, a retry, whatever kinds they are of.
 
 The real clock, a dial worker in a process of its own and the carrier over HTTP, on the machine's time. What is asserted
 is who was rung before whom, in calls at the account's pace, so that a busy machine changes nothing; seconds are told.
@@ -26,7 +26,7 @@ from tests.builders import ALWAYS, House, KeptBell, a_house, a_waiting_command, 
 from tests.conftest import real_now, seed, wait_until
 from tests.crash.works import CPS, Works, working
 from tests.nights import fed_dialler
-from tests.nights.crowd import a_crowd
+from tests.nights.crowd import RETRY, a_crowd
 
 THOUSANDS = 10_000
 SMALL = 10
@@ -180,7 +180,7 @@ def test_ten_with_one_call_each_are_rung_in_the_first_second_beside_one_with_ten
         a_crowd(postgres_url, works.house, THOUSANDS, due_at=due_at)
         small = small_companies(works)
         for house in small:
-            a_crowd(postgres_url, house, 1, due_at=due_at)
+            a_crowd(postgres_url, house, 1, due_at=due_at, kinds=[RETRY])
         with at_work(postgres_url, works):
             wait_until(works.carrier.rings, says="the first one was rung")
             first = min(rung_at(works).values())
@@ -202,7 +202,7 @@ def test_ten_that_become_due_while_ten_thousand_of_another_are_being_rung_wait_n
             begun, before = works.house.now(), len(works.carrier.rings())
             due_at = works.house.now() + A_WHILE
             for house in small:
-                a_crowd(postgres_url, house, 1, due_at=due_at)
+                a_crowd(postgres_url, house, 1, due_at=due_at, kinds=[RETRY])
             late = works.house.now() - due_at
             found = waited(works, small, due_at)
             pace = (len(works.carrier.rings()) - before) / (works.house.now() - begun).total_seconds()

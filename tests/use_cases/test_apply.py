@@ -96,7 +96,9 @@ def test_an_interview_comes_with_its_first_attempt_due_at_once(
     attempt = house.attempt(told.id)
     assert (story.interview.status, attempt.state) == (InterviewStatus.SCHEDULED, AttemptState.PENDING)
     assert (attempt.due_at, attempt.expires_at) == (now(), now() + timedelta(days=7))
-    assert (attempt.retry_number, attempt.manual, attempt.chain_id) == (0, True, attempt.id)
+    assert (attempt.retry_number, attempt.manual, attempt.chain_id) == (0, False, attempt.id), (
+        "only an invoke is manual"
+    )
     assert attempt.schedule.clock.source is TimezoneSource.PHONE_NUMBER
     assert attempt.number_hash == house.hasher.number(number)
     assert house.line(attempt)[0] is None

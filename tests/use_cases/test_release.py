@@ -109,6 +109,21 @@ def test_what_is_in_progress_or_over_is_not_released(house: House, release: Rele
     assert release.due() == 0
 
 
+@pytest.mark.parametrize("manual", [True, False], ids=["invokes", "first attempts"])
+def test_retry_does_not_wait_behind_calls_of_another_company(
+    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock, *, manual: bool
+) -> None:
+    slow = a_house(database, seeded, house.hasher, now, account_sid="AC" + "5" * 32, calls_per_second=1.0)
+    release = Release(database, bell, slow.account_id, slow.policy, now)
+    for _ in range(30):
+        a_pending_attempt(slow, manual=manual, due_at=now() - timedelta(hours=1))
+    other = a_house(database, seed(database, now()), house.hasher, now, account_sid="AC" + "5" * 32)
+    retry = a_pending_attempt(other, manual=False, due_at=now() - timedelta(minutes=1))
+    slow.change("UPDATE carrier_accounts SET calls_per_second = 1")
+    release.due()
+    assert retry.id in bell.ids(tasks.DIAL)[:2]
+
+
 def test_what_somebody_asked_for_goes_first_then_the_earliest_due(
     house: House, release: Release, bell: KeptBell, now: TestClock
 ) -> None:
