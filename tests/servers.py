@@ -119,7 +119,7 @@ class SimulatedCarrier:
         requests.delete(f"{self.url}/plans", timeout=5)
 
     def down(self, kind: str, *, for_s: float | None = None, answers_questions: bool = False) -> None:
-        """Answer its customers `503`, `429`, `401`, `drop` their requests, `hang`, or `refuse` to connect `for_s`."""
+        """Answer customers `503`, `429` or `401`, `drop`, `hang`, lose the `uplink`, or `refuse` to connect `for_s`."""
         order = {"kind": kind, "for_s": for_s, "answers_questions": answers_questions}
         answer = requests.post(f"{self.url}/outage", json=order, timeout=5)
         assert answer.status_code == requests.codes.created, answer.text

@@ -88,7 +88,7 @@ class Attempt:
     number_hash: bytes | None = field(default=None, repr=False)
     """Keyed hash of the number whose line it takes; None for a test, which takes none."""
     called_number: str | None = field(default=None, repr=False)
-    """E.164, from the claim until the call is over: the carrier is asked by it, whatever becomes of the candidate."""
+    """E.164, from the claim until the call is over and is no longer searched for: the carrier is asked by it."""
     warnings: tuple[ScheduleWarning, ...] = ()
     phase: Phase | None = None
     reason: Reason | None = None
@@ -102,6 +102,10 @@ class Attempt:
     unknown_at: datetime | None = None
     look_at: datetime | None = None
     """When the carrier is asked next for what it owes us."""
+    listed_at: datetime | None = None
+    """When the carrier was last asked for a list of calls that it then returned in full."""
+    search_at: datetime | None = None
+    """When the carrier's list is searched next for the call of an attempt whose outcome was given up."""
     looks: int = 0
     not_placed: int = 0
     """How often in a row the carrier never took it; spends no retry."""
@@ -110,6 +114,8 @@ class Attempt:
     ended_at: datetime | None = None
     hang_up: HangUpCause | None = None
     """The carrier is asked to end its call, until it has."""
+    cause_is_lost: bool = False
+    """It failed, and nothing says why: the callback that would have told was lost. No retry follows by itself."""
     deleted_at: datetime | None = None
     """Listed no more; it goes on counting."""
 
@@ -199,9 +205,13 @@ class Ended(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ProofMissing(Event):
-    """The carrier was asked long enough and proved nothing."""
+    """The carrier was asked long enough and proved nothing.
+
+    `search_at`: when its list is searched next for the call, which may still be found; None: the call must be over.
+    """
 
     name: ClassVar[str] = "proof_missing"
+    search_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

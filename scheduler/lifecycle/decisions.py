@@ -380,22 +380,65 @@ def on_silence(attempt: Attempt, now: datetime) -> AnswerLost | None:
 def on_listing(
     attempt: Attempt, listed: Sequence[ListedCall], now: datetime, policy: Policy
 ) -> CallNews | ProofMissing | Alarm | None:
-    """What the carrier's list says of an attempt whose answer was lost. None: go on asking.
+    """Decide by the carrier's list on an attempt whose answer was lost. None: ask again later.
 
-    `listed` are the calls between its two numbers around its claim that no attempt has yet. One is the proof; that
-    it is unique rests on one call per number. Two bind neither, and an empty list is no proof of anything: both end
-    as an unknown outcome when the time for a proof is over.
+    `listed` are the calls between its two numbers around its claim that no other attempt has, of a list that was read
+    in full and asked for at `now`. One call is the proof; that it is unique rests on one call per number. Two calls
+    bind neither, and an empty list proves nothing: both end as an unknown outcome when the time for a proof is over.
     """
     if len(listed) == 1:
         return listed[0].news
-    if (
-        attempt.unknown_at is not None
-        # Not before: the carrier may list a call late.
-        and now >= attempt.unknown_at + policy.settle  # guard: settle_time
-    ):
-        return ProofMissing()
-    if not listed:
+    verdict = on_no_answer(replace(attempt, listed_at=now), now, policy)
+    return verdict or (_alarm_of_several(listed) if listed else None)
+
+
+def on_search(listed: Sequence[ListedCall]) -> CallNews | Alarm | None:
+    """Decide by the carrier's list on an attempt whose outcome was given up; its call may still be found.
+
+    `listed` is as in `on_listing`. Two calls bind neither, also when one of them is over.
+    """
+    if len(listed) == 1:
+        return listed[0].news
+    return _alarm_of_several(listed) if listed else None
+
+
+def next_search(
+    attempt: Attempt, listed: Sequence[ListedCall] | None, now: datetime, policy: Policy
+) -> datetime | None:
+    """Return when the list is searched next for a call whose outcome was given up. None: no longer.
+
+    `listed` is what the search at `now` found; None: there was no answer, or no search yet. The search ends when the
+    call must be over, and when two calls match that are both over: which of them it was can no longer be told.
+    """
+    assert attempt.claimed_at is not None
+    if must_be_over(attempt.claimed_at + policy.lease, now, policy):
         return None
+    if listed and len(listed) > 1 and all(call.news.rank is Rank.OVER for call in listed):
+        return None
+    return now + min(max(times.ASK_EVERY, (now - attempt.claimed_at) / 10), times.POLLS[-1])
+
+
+def was_listed(attempt: Attempt, policy: Policy) -> bool:
+    """Return whether a list was read in full that was asked for when no call of the claim could be created any more."""
+    return (
+        attempt.listed_at is not None
+        # A POST may leave until the lease ends, and clocks differ.
+        and attempt.listed_at >= listing_span(attempt, policy)[1]  # guard: listed_after_lease
+    )
+
+
+def line_free_at(attempt: Attempt, now: datetime, policy: Policy) -> datetime:
+    """Return until when the line of an attempt that is over rests.
+
+    Until a list was read in full, a call of an unknown outcome may still be ringing: the line rests a gap beyond the
+    next search, and each search that gets no answer makes that later.
+    """
+    if attempt.search_at is not None and not was_listed(attempt, policy):  # guard: unlisted_line
+        return max(now, attempt.search_at) + policy.line_gap
+    return now + policy.line_gap
+
+
+def _alarm_of_several(listed: Sequence[ListedCall]) -> Alarm:
     # Newest first; of several that nobody has answered the oldest goes on, also once the others have been ended.
     unanswered = [call.news.call_sid for call in listed if call.news.rank < Rank.ANSWERED]
     reached = any(call.news.status in {CallStatus.ANSWERED, CallStatus.COMPLETED} for call in listed)
@@ -408,15 +451,30 @@ def on_listing(
 
 
 def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | None:
-    """The carrier could not be asked, or does not know the call: that proves nothing, and time runs on.
+    """Decide on an attempt about which the carrier could not be asked, or whose call it does not know.
 
-    A call that has a name is given up only when it must be over, however long it waited, rang and talked.
+    A call that has a name is given up only when it must be over, however long it waited, rang and talked. One without a
+    name is given up after the time for a proof if an earlier list was read in full once its lease had ended. Without
+    such a list it is given up when it must have been hung up, unless it waits in the carrier's queue.
     """
-    if attempt.phase is Phase.UNKNOWN:
-        verdict = on_listing(attempt, (), now, policy)
-        return verdict if isinstance(verdict, ProofMissing) else None
     assert attempt.claimed_at is not None
-    return ProofMissing() if must_be_over(attempt.claimed_at, now, policy) else None
+    if attempt.phase is not Phase.UNKNOWN:
+        return ProofMissing() if must_be_over(attempt.claimed_at, now, policy) else None
+    may_go_on = now < attempt.claimed_at + policy.lease + policy.room + policy.max_call
+    if may_go_on and not was_listed(attempt, policy):  # guard: answered
+        return None
+    if (
+        attempt.unknown_at is not None
+        # Not before: the carrier may list a call late.
+        and now >= attempt.unknown_at + policy.settle  # guard: settle_time
+    ):
+        return ProofMissing(search_at=next_search(attempt, None, now, policy))
+    return None
+
+
+def undecided_before(now: datetime, policy: Policy) -> datetime:
+    """Return since when an attempt must be unknown for its verdict to be overdue, with a minute for those in turn."""
+    return now - policy.settle - times.POLLS[0]
 
 
 def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:

@@ -187,6 +187,8 @@ _NOT_CALLED: dict[str, Any] = {
     "lease_until": None,
     "unknown_at": None,
     "look_at": None,
+    "listed_at": None,
+    "search_at": None,
     "looks": 0,
     "released_until": None,
     "call_sid": None,
@@ -202,6 +204,7 @@ _NOT_ASKED_FOR: dict[str, Any] = {
     "phase": None,
     "lease_until": None,
     "look_at": None,
+    "search_at": None,
     "released_until": None,
     "called_number": None,
     "hang_up": None,
@@ -219,6 +222,9 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "claimed_at": now,
                 "lease_until": event.lease_until,
                 "released_until": None,
+                # A worker of the release before may have left them.
+                "listed_at": None,
+                "search_at": None,
             }
         case Deferred() | NeverDialled():
             return {**_NOT_CALLED, "due_at": event.due_at}
@@ -248,6 +254,8 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "heard_rank": event.rank,
                 "answered_by": event.answered_by or attempt.answered_by,
                 "look_at": event.look_at,
+                "search_at": None,
+                "called_number": None,  # the call has a name now, by which the carrier is asked
                 "looks": 0,
             }
         case Proven():
@@ -266,7 +274,11 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "ended_at": event.ended_at,
                 "answered_by": event.answered_by or attempt.answered_by,
                 "duration": event.duration,
+                "cause_is_lost": not event.cause_is_known,
             }
+        case ProofMissing(search_at=datetime()):
+            found_by = {"search_at": event.search_at, "called_number": attempt.called_number}
+            return {**_NOT_ASKED_FOR, **found_by, "looks": 0, "ended_at": now}
         case ProofMissing() | Expired() | ConsentEnded() | Cancelled():
             return {**_NOT_ASKED_FOR, "ended_at": now}
         case Rescheduled():

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Claimed, Event, HangUpCause, NeverDialled, Phase, Reason
 from scheduler.domain.call import AnsweredBy, Rank
@@ -23,9 +23,10 @@ from scheduler.persistence.tables import attempt_history, attempt_tokens, attemp
 MAY_BE_RINGING = or_(
     attempts.c.state == AttemptState.IN_PROGRESS.value,
     attempts.c.look_at.is_not(None),
+    and_(attempts.c.search_at.is_not(None), attempts.c.listed_at.is_(None)),
     attempts.c.id.in_(select(stray_calls.c.attempt_id).where(stray_calls.c.look_at.is_not(None))),
 )
-"""Of an attempt: its call, one whose outcome was given up and that was seen since, or one that must not be."""
+"""Of an attempt: its call, one that was given up without an answer or was seen since, or a call that must not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -483,13 +484,60 @@ class Attempts:
         rows = self._connection.execute(_TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
         return [_attempt(row) for row in rows]
 
-    def look_again(self, attempt_id: UUID, epoch: int, look_at: datetime) -> None:
-        """Nothing new was heard of it; ask again then."""
+    def look_again(self, attempt_id: UUID, epoch: int, look_at: datetime, listed_at: datetime | None = None) -> None:
+        """Record that the carrier was asked, and when it is asked again.
+
+        `listed_at`: when it was asked for a list that was then read in full; None keeps the instant of the last one.
+        """
         self._connection.execute(
             update(attempts)
             .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, attempts.c.look_at.is_not(None))
-            .values(look_at=look_at, looks=attempts.c.looks + 1)
+            .values(
+                look_at=look_at, looks=attempts.c.looks + 1, listed_at=func.coalesce(listed_at, attempts.c.listed_at)
+            )
         )
+
+    def undecided(self, before: datetime) -> tuple[int, datetime | None]:
+        """Return how many attempts are unknown since then or longer, and since when the oldest is."""
+        row = self._connection.execute(
+            select(func.count(), func.min(attempts.c.unknown_at)).where(
+                # The index of those about which the carrier is asked.
+                attempts.c.look_at.is_not(None),
+                attempts.c.phase == Phase.UNKNOWN.value,
+                attempts.c.unknown_at <= before,
+            )
+        ).one()
+        return row[0], row[1]
+
+    def take_searches(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
+        """Return attempts whose outcome was given up and whose call is to be searched for now.
+
+        No other process searches for them until `hold_until`.
+        """
+        rows = self._connection.execute(_TAKE_SEARCHES, {"now": now, "hold_until": hold_until, "limit": limit})
+        return [_attempt(row) for row in rows]
+
+    def search_again(
+        self, attempt_id: UUID, epoch: int, search_at: datetime | None, listed_at: datetime | None
+    ) -> None:
+        """Record that the list was searched in vain, and when it is searched again; None: no longer.
+
+        `listed_at` is that of `look_again`. The number that was called is deleted with the last search.
+        """
+        self._connection.execute(
+            update(attempts)
+            .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, attempts.c.search_at.is_not(None))
+            .values(
+                search_at=search_at,
+                looks=attempts.c.looks + 1,
+                listed_at=func.coalesce(listed_at, attempts.c.listed_at),
+                **({"called_number": None} if search_at is None else {}),
+            )
+        )
+
+    def forget_number_of_erased(self, attempt_id: UUID) -> None:
+        """Delete the number that the attempt called if its candidate was erased."""
+        self._connection.execute(_FORGET_NUMBER_OF_ERASED, {"id": attempt_id})
 
     def numbers_of(self, attempt_id: UUID) -> tuple[str | None, str | None]:
         """The two ends of its call: the number that was called and the caller id. Personal data."""
@@ -685,6 +733,26 @@ _TAKE_LOOKS = text("""
     RETURNING *
 """)
 
+_TAKE_SEARCHES = text("""
+    UPDATE attempts SET search_at = :hold_until
+    WHERE id = ANY (ARRAY (
+        SELECT id FROM attempts
+        WHERE search_at <= :now AND state = 'FAILED' AND reason = 'OUTCOME_UNKNOWN' AND look_at IS NULL
+        ORDER BY search_at
+        LIMIT :limit
+        FOR NO KEY UPDATE SKIP LOCKED
+    ))
+    RETURNING *
+""")
+
+_FORGET_NUMBER_OF_ERASED = text("""
+    UPDATE attempts SET called_number = NULL
+    WHERE id = :id AND EXISTS (
+        SELECT FROM interviews i JOIN candidates p ON p.id = i.candidate_id
+        WHERE i.id = attempts.interview_id AND p.erased_at IS NOT NULL
+    )
+""")
+
 # In the order in which whoever else holds several interviews takes them.
 _TO_STOP = text("""
     SELECT * FROM (
@@ -835,6 +903,9 @@ def _attempt(row: Row[Any]) -> Attempt:
         heard_rank=Rank(row.heard_rank),
         unknown_at=row.unknown_at,
         look_at=row.look_at,
+        cause_is_lost=bool(row.cause_is_lost),
+        listed_at=row.listed_at,
+        search_at=row.search_at,
         looks=row.looks,
         not_placed=row.not_placed,
         answered_by=None if row.answered_by is None else AnsweredBy(row.answered_by),

@@ -326,6 +326,8 @@ attempts = Table(
     Column("heard_rank", SmallInteger, nullable=False),
     Column("unknown_at", _INSTANT),
     Column("look_at", _INSTANT),
+    Column("listed_at", _INSTANT),
+    Column("search_at", _INSTANT),
     Column("looks", Integer, nullable=False),
     Column("not_placed", Integer, nullable=False),
     Column("answered_by", Text),
@@ -334,6 +336,7 @@ attempts = Table(
     # Personal data, from the claim until the call is over; then it goes.
     Column("called_number", Text),
     Column("hang_up", Text),
+    Column("cause_is_lost", Boolean),
     Column("deleted_at", _INSTANT),
     *_made_and_changed(),
     UniqueConstraint("company_id", "id"),
@@ -390,6 +393,8 @@ attempts = Table(
     Index("ix_attempts_in_progress", "company_id", postgresql_where=text("state = 'IN_PROGRESS'")),
     Index("ix_attempts_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
     Index("ix_attempts_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
+    Index("ix_attempts_cause_lost", "company_id", postgresql_where=text("cause_is_lost")),
+    Index("ix_attempts_search", "search_at", postgresql_where=text("search_at IS NOT NULL")),
     Index(None, "interview_id", "created_at"),
     Index(None, "chain_id"),
 )

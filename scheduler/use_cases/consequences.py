@@ -171,9 +171,11 @@ class Consequences:
         if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
             stores.lines.give_back(attempt.id)
             return
+        if attempt.search_at is not None:
+            stores.attempts.forget_number_of_erased(attempt.id)
         # After an unknown outcome the same interview waits too: nobody knows whether that phone is ringing.
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
-        stores.lines.rest(attempt.id, same, now, now + self._policy.line_gap)
+        stores.lines.rest(attempt.id, same, now, decisions.line_free_at(attempt, now, self._policy))
 
     def _come_back(self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime) -> Attempt:
         """What is pending again takes things as they are now; where its interview is over it waits for nothing."""

@@ -1,8 +1,8 @@
 """Settle: what nobody has spoken of is asked for, until it is proven or given up. Nothing here ever dials."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.carriers.interface import CarrierAway, CarrierDesk, CarrierUnavailable
@@ -12,9 +12,9 @@ from scheduler.domain.call import CallNews, ListedCall
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.decisions import Alarm
-from scheduler.lifecycle.policy import ASK_EVERY, Policy
+from scheduler.lifecycle.policy import ASK_EVERY, POLLS, Policy
 from scheduler.logs import log
-from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.consequences import Alarmed, Consequences
 
@@ -24,6 +24,7 @@ _A_HANDFUL = 10
 """So many are taken up at once: what a round has no time for is held from the others for no longer than a look."""
 _LONGEST_ROUND = timedelta(seconds=10)
 """No question is begun later. One that hangs may take its whole deadline longer, and is then the last."""
+_ALARM_EVERY = POLLS[-1]
 _ACTOR = "settle"
 
 
@@ -39,6 +40,23 @@ class _Round:
     @property
     def is_over(self) -> bool:
         return monotonic() >= self.ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    """A list of calls that was read in full."""
+
+    asked_at: datetime
+    calls: Sequence[ListedCall]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Heard:
+    """What the carrier answered about one attempt."""
+
+    what: CallNews | ProofMissing | Alarm | None
+    listed_at: datetime | None = None
+    """When it was asked for a list, if that was read in full."""
 
 
 class Settle:
@@ -60,6 +78,7 @@ class Settle:
         self._consequences = consequences
         self._policy = policy
         self._now = now
+        self._alarmed_at: datetime | None = None
 
     def round(self) -> None:
         """Expire, notice lapsed leases, ask the carrier. Any number may run at once. Raises DatabaseAway.
@@ -72,6 +91,8 @@ class Settle:
         self._probe(this)
         self._end_strays(this)
         self._look_around(this)
+        self._search_around(this)
+        self._report_undecided()
 
     def _try(self, verb: Callable[[Attempt], None], attempt: Attempt) -> None:
         """One that cannot be settled keeps no other waiting; the next round tries again. Raises DatabaseAway."""
@@ -206,7 +227,7 @@ class Settle:
         if this.carrier_is_away:
             missing = decisions.on_no_answer(attempt, self._now(), self._policy)
             if missing is not None:
-                self._take_in(attempt.id, attempt.epoch, missing)
+                self._take_in(attempt.id, attempt.epoch, _Heard(what=missing))
             return
         try:
             self._end_at_the_carrier(attempt)
@@ -215,11 +236,11 @@ class Settle:
         except CarrierUnavailable as error:
             this.carrier_is_away = isinstance(error, CarrierAway)
             _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
-            heard = decisions.on_no_answer(attempt, self._now(), self._policy)
+            heard = _Heard(what=decisions.on_no_answer(attempt, self._now(), self._policy))
         try:
             self._take_in(attempt.id, attempt.epoch, heard)
         except Alarmed as alarmed:
-            self._sound(alarmed)
+            self._sound(alarmed, heard.listed_at)
 
     def _end_at_the_carrier(self, attempt: Attempt) -> None:
         """Asked for again until it is over; what became of it the carrier then says."""
@@ -231,30 +252,39 @@ class Settle:
             self._desk.cancel(attempt.call_sid)
         failpoint("cancel.hung_up")
 
-    def _ask(self, attempt: Attempt) -> CallNews | ProofMissing | Alarm | None:
+    def _ask(self, attempt: Attempt) -> _Heard:
+        """Raises CarrierUnavailable."""
         if attempt.phase is not Phase.UNKNOWN:
             assert attempt.call_sid is not None
-            return self._desk.fetch(attempt.call_sid)
-        return decisions.on_listing(attempt, self._unbound(attempt), self._now(), self._policy)
+            return _Heard(what=self._desk.fetch(attempt.call_sid))
+        listed = self._unbound(attempt)
+        what = decisions.on_listing(attempt, listed.calls, listed.asked_at, self._policy)
+        return _Heard(what=what, listed_at=listed.asked_at)
 
-    def _unbound(self, attempt: Attempt) -> list[ListedCall]:
-        """The carrier's calls that may be this attempt's: between its two numbers, around its claim, nobody else's."""
+    def _unbound(self, attempt: Attempt) -> _Listed:
+        """Return the carrier's calls that may be this attempt's: its two numbers, around its claim, no other's.
+
+        Raises CarrierUnavailable, also for a list that broke off, and when the number is no longer known.
+        """
         with self._database.transaction() as stores:
+            asked_at = stores.instant(self._now)
             to, caller = stores.attempts.numbers_of(attempt.id)
         if to is None or caller is None:
-            return []
+            raise CarrierUnavailable
         created_from, created_until = decisions.listing_span(attempt, self._policy)
         listed = self._desk.listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
-        with self._database.transaction() as stores:
+        with self._database.reading() as stores:
             bound = stores.attempts.bound_sids(call.news.call_sid for call in listed)
-        return [
+        unbound = [
             call
             for call in listed
             if call.news.call_sid not in bound  # guard: bound
         ]
+        return _Listed(asked_at=asked_at, calls=unbound)
 
-    def _take_in(self, attempt_id: UUID, epoch: int, heard: CallNews | ProofMissing | Alarm | None) -> None:
+    def _take_in(self, attempt_id: UUID, epoch: int, heard: _Heard) -> None:
         """Raises Alarmed, and then nothing is written."""
+        what = heard.what
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             interview_id = stores.attempts.interview_of(attempt_id)
@@ -264,33 +294,121 @@ class Settle:
             attempt = stores.attempts.lock_as_of(attempt_id, epoch)
             if attempt is None:
                 return  # somebody heard something since we asked
-            if isinstance(heard, Alarm):
-                raise Alarmed(heard, attempt)
+            if isinstance(what, Alarm):
+                raise Alarmed(what, attempt)
             # Before the news: what they bring may set a time of its own.
-            stores.attempts.look_again(attempt_id, epoch, decisions.next_look(attempt, now))
-            match heard:
+            stores.attempts.look_again(attempt_id, epoch, decisions.next_look(attempt, now), heard.listed_at)
+            match what:
                 case ProofMissing():
-                    self._consequences.take_in(stores, interview, attempt, [heard], _ACTOR, now)
+                    attempt = replace(attempt, listed_at=heard.listed_at or attempt.listed_at)
+                    verdict = decisions.on_no_answer(attempt, now, self._policy)
+                    if verdict is None:
+                        return  # the clock was set since the carrier was asked
+                    self._consequences.take_in(stores, interview, attempt, [verdict], _ACTOR, now)
                     failpoint("settle.failing")
                     _log.error(
                         "nothing proves whether it rang; a person decides",
                         alarm="OUTCOME_UNKNOWN",
                         attempt_id=str(attempt_id),
                     )
-                case CallNews() if decisions.names_no_cause(heard) and stores.carrier_events.is_one_unheard(
-                    attempt.token or ""
-                ):
-                    pass  # the callback that waits to be heard may say why it failed; else it is asked about again
+                case CallNews() if _may_be_told_why(stores, attempt, what):
+                    pass  # it is asked about again
                 case CallNews():
                     attempt = stores.attempts.lock(attempt_id)
-                    self._consequences.hear(stores, interview, attempt, heard, _ACTOR, now)
+                    self._consequences.hear(stores, interview, attempt, what, _ACTOR, now)
                     failpoint("settle.proving")
         failpoint("settle.settled")
 
-    def _sound(self, alarmed: Alarmed) -> None:
+    def _sound(self, alarmed: Alarmed, listed_at: datetime | None) -> None:
         """In this order of locks: the company before its attempts."""
         attempt = alarmed.attempt
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             self._consequences.sound_in(stores, alarmed, now)
-            stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now))
+            stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now), listed_at)
+
+    # ---- calls of attempts that were given up
+
+    def _search_around(self, this: _Round) -> None:
+        while not this.is_over:
+            searches = self._take_searches()
+            if not searches:
+                return
+            for attempt in searches:
+                if not this.is_over:
+                    self._try(lambda attempt: self._search(attempt, this), attempt)
+
+    def _take_searches(self) -> list[Attempt]:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            taken = stores.attempts.take_searches(now, now + ASK_EVERY, _A_HANDFUL)
+        return sorted(taken, key=lambda attempt: attempt.looks)
+
+    def _search(self, attempt: Attempt, this: _Round) -> None:
+        """Search the carrier's list for the call, outside any transaction, and take in what it proves."""
+        listed: _Listed | None = None
+        if not this.carrier_is_away:
+            try:
+                listed = self._unbound(attempt)
+            except CarrierUnavailable as error:
+                this.carrier_is_away = isinstance(error, CarrierAway)
+                _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
+        try:
+            self._take_in_search(attempt, listed)
+        except Alarmed as alarmed:
+            with self._database.transaction() as stores:
+                self._consequences.sound_in(stores, alarmed, stores.instant(self._now))
+                self._search_again(stores, attempt, listed)
+
+    def _take_in_search(self, searched: Attempt, listed: _Listed | None) -> None:
+        """Raises Alarmed, and then nothing is written."""
+        found = None if listed is None else decisions.on_search(listed.calls)
+        with self._database.transaction() as stores:
+            interview_id = stores.attempts.interview_of(searched.id)
+            if interview_id is None:
+                return  # it was erased since we asked
+            interview = stores.interviews.lock(interview_id)
+            attempt = stores.attempts.lock_as_of(searched.id, searched.epoch)
+            if attempt is None:
+                return  # something was heard since we asked
+            if isinstance(found, Alarm):
+                raise Alarmed(found, attempt)
+            self._search_again(stores, attempt, listed)
+            if found is not None and not _may_be_told_why(stores, attempt, found):
+                attempt = stores.attempts.lock(attempt.id)
+                self._consequences.hear(stores, interview, attempt, found, _ACTOR, stores.instant(self._now))
+
+    def _search_again(self, stores: Stores, attempt: Attempt, listed: _Listed | None) -> None:
+        """Set the time of the next search. While no list was read, the line rests until after it."""
+        now, listed_at = stores.instant(self._now), None if listed is None else listed.asked_at
+        search_at = decisions.next_search(attempt, None if listed is None else listed.calls, now, self._policy)
+        stores.attempts.search_again(attempt.id, attempt.epoch, search_at, listed_at)
+        attempt = replace(attempt, search_at=search_at, listed_at=listed_at or attempt.listed_at)
+        if (
+            search_at is not None
+            and attempt.number_hash is not None
+            and not decisions.was_listed(attempt, self._policy)
+        ):
+            stores.lines.keep_free(attempt.number_hash, decisions.line_free_at(attempt, now, self._policy))
+
+    def _report_undecided(self) -> None:
+        """Raise an alarm while verdicts are overdue because no list can be read; at most one line in ten minutes."""
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            if self._alarmed_at is not None and self._alarmed_at <= now < self._alarmed_at + _ALARM_EVERY:
+                return
+            count, oldest_at = stores.attempts.undecided(decisions.undecided_before(now, self._policy))
+        if not count or oldest_at is None:
+            return
+        self._alarmed_at = now
+        _log.error(
+            "the carrier's list of calls could not be read; outcomes stay undecided and their numbers are not called",
+            alarm="OUTCOME_UNDECIDED",
+            count=count,
+            seconds=int((now - oldest_at).total_seconds()),
+        )
+
+
+def _may_be_told_why(stores: Stores, attempt: Attempt, news: CallNews) -> bool:
+    """Return whether a callback that waits to be heard may say why the call failed; asked, the carrier does not."""
+    return decisions.names_no_cause(news) and stores.carrier_events.is_one_unheard(attempt.token or "")

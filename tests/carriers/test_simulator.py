@@ -1100,6 +1100,42 @@ def test_a_carrier_that_hangs_takes_in_and_answers_nothing(carrier: Carrier) -> 
     assert carrier.rings(ANOTHER) == []
 
 
+def test_calls_go_on_and_nothing_is_heard_while_the_uplink_is_lost(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(ring_s=FOR_HOURS)
+    before = carrier.ring()
+    carrier.plan(to=ANOTHER, ring_s=0, talk_s=0)
+    carrier.down(kind="uplink")
+    asked: list[Callable[[], Any]] = [
+        lambda: carrier.ring(ANOTHER, **told(inbox)),
+        carrier.sdk.calls.list,
+        carrier.sdk.calls(before.sid).fetch,
+        lambda: carrier.sdk.calls(before.sid).update(status="canceled"),
+        lambda: carrier.ring("no number"),
+    ]
+    for ask in asked:
+        with pytest.raises(requests.ConnectionError):
+            ask()
+    wait_until(lambda: [leg["status"] for leg in carrier.rings(ANOTHER)] == ["completed"])
+    assert [leg["status"] for leg in carrier.rings(THEIRS)] == ["canceled"], "orders arrive"
+    assert [arrival["answered"] for arrival in carrier.requests()][1:] == [None, None]
+    assert requests.delete(f"{carrier.url}/outage", timeout=5).status_code == 204
+    assert carrier.sdk.calls.list(to=ANOTHER)[0].status == "completed"
+    assert inbox.got == []
+
+
+def test_callbacks_arrive_again_once_the_uplink_is_back(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(ring_s=0, talk_s=FOR_HOURS)
+    carrier.down(kind="uplink")
+    with pytest.raises(requests.ConnectionError):
+        carrier.ring(**told(inbox))
+    wait_until(lambda: [leg["status"] for leg in carrier.rings()] == ["in-progress"])
+    assert requests.delete(f"{carrier.url}/outage", timeout=5).status_code == 204
+    [call] = carrier.sdk.calls.list()
+    call.update(status="completed")
+    assert wait_until(inbox.the_end)["CallStatus"] == "completed"
+    assert [letter["CallStatus"] for letter in inbox.got] == ["completed"], "the lost ones are not sent again"
+
+
 def test_an_outage_ends_by_itself(carrier: Carrier) -> None:
     carrier.down(kind="503", for_s=0.1)
     assert carrier.get("/outage") == {"kind": "503"}

@@ -44,10 +44,11 @@ from scheduler.lifecycle import decisions, scheduling
 from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier, GoAhead, NotMine
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.policy import LONGEST_QUEUE, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import evolve, has_live_leg, is_over
 from scheduler.timing import callee_zones
+from tests.guards import guards
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 """14:00 in Bratislava, a Thursday."""
@@ -650,7 +651,7 @@ def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
     assert decisions.on_listing(unknown(), two, NOON, POLICY) == Alarm(
         cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1"
     ), "the newer one, which the list names first"
-    assert decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY) == ProofMissing()
+    assert isinstance(decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY), ProofMissing)
 
 
 def test_of_two_calls_on_the_list_the_answered_ones_are_looked_after() -> None:
@@ -663,7 +664,66 @@ def test_an_empty_list_proves_nothing_until_the_time_for_a_proof_is_over() -> No
     too_soon = NOON + POLICY.settle - timedelta(microseconds=1)
     assert decisions.on_listing(unknown(), (), NOON, POLICY) is None
     assert decisions.on_listing(unknown(), (), too_soon, POLICY) is None
-    assert decisions.on_listing(unknown(), (), NOON + POLICY.settle, POLICY) == ProofMissing()
+    missing = decisions.on_listing(unknown(), (), NOON + POLICY.settle, POLICY)
+    assert missing == ProofMissing(search_at=NOON + POLICY.settle + timedelta(seconds=30))
+
+
+LISTABLE = POLICY.lease + timedelta(seconds=5)
+"""After its claim: no call of that claim can be created any more."""
+HUNG_UP = POLICY.lease + POLICY.room + POLICY.max_call
+A_MOMENT = timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("listed_after", "asked_after", "is_given_up"),
+    [
+        pytest.param(None, POLICY.settle, False, id="never listed", marks=guards("answered")),
+        pytest.param(None, HUNG_UP - A_MOMENT, False, id="it may still talk", marks=guards("answered")),
+        pytest.param(None, HUNG_UP, True, id="it must have been hung up"),
+        pytest.param(
+            LISTABLE - A_MOMENT, POLICY.settle, False, id="listed too early", marks=guards("listed_after_lease")
+        ),
+        pytest.param(LISTABLE, POLICY.settle, True, id="listed once the lease had ended"),
+        pytest.param(LISTABLE, POLICY.settle - A_MOMENT, False, id="a call may be listed late"),
+    ],
+)
+def test_verdict_without_an_answer_needs_an_earlier_list(
+    listed_after: timedelta | None, asked_after: timedelta, is_given_up: bool
+) -> None:
+    attempt = replace(unknown(), listed_at=None if listed_after is None else NOON + listed_after)
+    missing = decisions.on_no_answer(attempt, NOON + asked_after, POLICY)
+    assert isinstance(missing, ProofMissing) is is_given_up
+
+
+def test_list_asked_for_before_the_lease_ended_is_no_verdict() -> None:
+    hasty = replace(POLICY, lease=timedelta(seconds=20), settle=timedelta(seconds=21))
+    assert decisions.on_listing(unknown(), (), NOON + timedelta(seconds=24), hasty) is None
+    assert isinstance(decisions.on_listing(unknown(), (), NOON + timedelta(seconds=25), hasty), ProofMissing)
+
+
+def test_searches_grow_rarer_until_the_call_must_be_over() -> None:
+    given_up, now = evolve(unknown(), ProofMissing(search_at=NOON), NOON), NOON + POLICY.settle
+    waits = []
+    while (then := decisions.next_search(given_up, (), now, POLICY)) is not None:
+        waits.append(then - now)
+        now = then
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (timedelta(seconds=30), timedelta(minutes=10))
+    assert now >= NOON + POLICY.lease + LONGEST_QUEUE + POLICY.ring_timeout + POLICY.max_call
+
+
+def test_search_ends_when_two_calls_match_that_are_both_over() -> None:
+    given_up = evolve(unknown(), ProofMissing(search_at=NOON), NOON)
+    over = [replace(each, news=replace(each.news, status=CallStatus.BUSY)) for each in listed("CA1", "CA2")]
+    assert decisions.next_search(given_up, over, NOON + POLICY.settle, POLICY) is None
+    one_lives = [over[0], *listed("CA2")]
+    assert decisions.next_search(given_up, one_lives, NOON + POLICY.settle, POLICY) is not None
+
+
+def test_search_binds_one_call_and_never_one_of_two() -> None:
+    assert decisions.on_search(()) is None
+    assert decisions.on_search(listed("CA1")) == listed("CA1")[0].news
+    assert decisions.on_search(listed("CA1", "CA2")) == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1")
 
 
 def test_the_list_is_searched_from_the_claim_to_the_lease_s_end_and_five_seconds_around() -> None:

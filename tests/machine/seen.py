@@ -137,8 +137,12 @@ def _faults_of_attempt(seen: Seen, attempt: Fields) -> Iterator[str]:
         yield f"{attempt['id']} is {'busy without' if is_busy else 'not busy and has'} a line"
     if is_busy and seen.lines[attempt["number_hash"]]["attempt_id"] != attempt["id"]:
         yield f"{attempt['id']} holds another line than its number's"
-    if attempt["state"] in OVER and attempt["called_number"] is not None:
+    if attempt["state"] in OVER and attempt["search_at"] is None and attempt["called_number"] is not None:
         yield f"{attempt['id']} is over and still has the number that it called"
+    if attempt["search_at"] is not None and (attempt["reason"] != "OUTCOME_UNKNOWN" or attempt["call_sid"] is not None):
+        yield f"{attempt['id']} is searched for and has a call, or another end"
+    if candidate["erased_at"] is not None and attempt["state"] in OVER and attempt["called_number"] is not None:
+        yield f"{attempt['id']} is over and has the number of a candidate who was erased"
     gone = interview["deleted_at"] is not None or candidate["erased_at"] is not None
     if attempt["state"] == "PENDING" and gone:
         yield f"{attempt['id']} is pending, and nobody wants it any more"

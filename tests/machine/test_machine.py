@@ -22,6 +22,7 @@ from scheduler.domain.command import (
     RescheduleAttempt,
     UpdateInterview,
 )
+from scheduler.lifecycle.policy import Policy
 from scheduler.use_cases import bell as tasks
 from tests.builders import Reach
 from tests.histories.judge import Wrong, violations
@@ -34,6 +35,8 @@ EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "50"))
 STEPS_AN_EXAMPLE = 50
 SPANS = [timedelta(seconds=seconds) for seconds in (1, 5, 6, 16, 61, 301, 601, 901, 7_200, 15_000, 43_200, 100_000)]
 AHEAD = [timedelta(seconds=seconds) for seconds in (0, 30, 600, 3_600, 20_000, 90_000)]
+HUNG_UP_AFTER = Policy().max_call
+"""A call that the carrier lists is given up before only if nobody could have read the list."""
 ROUNDS = 150
 """A number is called once in ten minutes, and all may have asked for the same."""
 
@@ -214,6 +217,8 @@ class Machine(RuleBasedStateMachine):
                 theirs = next(row for row in self.seen.rows for claim in row.claims if claim.token == other.token)
                 given_up = theirs.reason == "OUTCOME_UNKNOWN" and self.seen.attempts[theirs.id]["look_at"] is None
                 assert given_up, f"two legs at once to one number: {theirs}"
+                hung_up_at = other.created_at + HUNG_UP_AFTER
+                assert not other.is_listed or self.world.now() >= hung_up_at, f"nobody asked for the list: {theirs}"
                 assert theirs.id != attempt["id"], "a second ring of one attempt"
         return self.world.phones.ring(order, self.world.now(), is_listed=is_listed)
 

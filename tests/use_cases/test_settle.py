@@ -392,15 +392,15 @@ def test_an_answer_that_is_not_as_documented_proves_nothing_and_stops_nobody(
         assert (after.phase, after.looks) == (before.phase, 1)
 
 
-def test_a_carrier_that_cannot_be_asked_does_not_stop_the_time_for_a_proof(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+def test_time_for_a_proof_runs_on_once_a_list_was_read(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     unknown, placed = an_unknown_attempt(house), a_placed_attempt(house)
-    settle = settle_at(house, carrier, a_closed_port())
+    now.move(house.policy.lease + ASK_EVERY)
     settle.round()
     assert house.attempt(unknown.id).phase is Phase.UNKNOWN
     now.move(house.policy.settle)
-    settle.round()
+    settle_at(house, carrier, a_closed_port()).round()
     assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
     assert house.attempt(placed.id).phase is Phase.PLACED, "this one is known to have been taken"
 
@@ -416,17 +416,20 @@ def test_a_carrier_that_cannot_be_asked_does_not_stop_the_time_for_a_proof(
     ],
 )
 def test_the_first_question_that_shows_the_carrier_to_be_away_is_the_rounds_last(
-    house: House, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
 ) -> None:
     attempts = many_unknown_attempts(house)
+    now.move(house.policy.lease + ASK_EVERY)
+    settle.round()
+    now.move(ASK_EVERY)
     asked: list[str] = []
     with babbling(status, body, asked) as url:
-        settle = settle_at(house, carrier, url)
-        settle.round()
+        nobody_answers = settle_at(house, carrier, url)
+        nobody_answers.round()
         assert len(asked) == 1
-        assert sorted(house.attempt(each.id).looks for each in attempts) == [0] * 14 + [1]
+        assert sorted(house.attempt(each.id).looks for each in attempts) == [1] * 14 + [2]
         now.move(house.policy.settle)
-        settle.round()
+        nobody_answers.round()
         assert len(asked) == 2
     assert {house.attempt(each.id).reason for each in attempts} == {Reason.OUTCOME_UNKNOWN}, "time runs on for all"
 

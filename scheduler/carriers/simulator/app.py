@@ -44,7 +44,8 @@ def create_app(
     real time.
     """
     journal = Journal(state_file)
-    postman = Postman(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s)
+    outage = Outage()
+    postman = Postman(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s, outage=outage)
     exchange = Exchange(
         account_sid=account_sid,
         now=now,
@@ -56,8 +57,7 @@ def create_app(
     )
     plans = Plans(journal)
     arrivals = Arrivals(journal, now=now)
-    desk = Desk(exchange=exchange, plans=plans, arrivals=arrivals)
-    outage = Outage()
+    desk = Desk(exchange=exchange, plans=plans, arrivals=arrivals, outage=outage)
     door = twilio_api.Door(account_sid=account_sid, auth_tokens=auth_tokens)
 
     @asynccontextmanager

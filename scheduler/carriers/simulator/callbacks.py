@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from scheduler.carriers.simulator.calls import API_VERSION, Call, Status, rfc2822
+from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import CallbackFault
 
 EVENT_OF = {
@@ -121,8 +122,9 @@ def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, st
 class Postman:
     """Delivers callbacks: those of one call in order, those of different calls at the same time."""
 
-    def __init__(self, *, auth_token: str, retry_after_s: float) -> None:
+    def __init__(self, *, auth_token: str, retry_after_s: float, outage: Outage | None = None) -> None:
         self._auth_token = auth_token
+        self._outage = outage or Outage()
         self._retry_after_s = retry_after_s
         self._session: aiohttp.ClientSession | None = None
         self._places = asyncio.Semaphore(_UNDER_WAY)
@@ -194,6 +196,8 @@ class Postman:
 
     async def _deliver(self, letter: Letter) -> None:
         for left in range(letter.retries.times, -1, -1):
+            if self._outage.loses_answers:
+                break
             async with self._places:
                 failure = await self._send(letter)
             if failure is None:

@@ -11,19 +11,21 @@ from scheduler.carriers.simulator.calls import Call, as_resource
 from scheduler.carriers.simulator.exchange import Exchange
 from scheduler.carriers.simulator.ledger import Arrival, Arrivals
 from scheduler.carriers.simulator.order import Form, Order, field, read_order, token_of
+from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import CONDUCTS, Acceptance, Conduct, Plan, Plans, Reply
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
-from scheduler.carriers.simulator.silence import NoAnswer
+from scheduler.carriers.simulator.silence import HungUp, NoAnswer
 
 LONGEST_SILENCE_S = 60.0
 """A client that has not given up by then is hung up on."""
 
 
 class Desk:
-    def __init__(self, *, exchange: Exchange, plans: Plans, arrivals: Arrivals) -> None:
+    def __init__(self, *, exchange: Exchange, plans: Plans, arrivals: Arrivals, outage: Outage) -> None:
         self._exchange = exchange
         self._plans = plans
         self._arrivals = arrivals
+        self._outage = outage
 
     @contextmanager
     def recorded(self, form: Form) -> Iterator[Arrival]:
@@ -34,6 +36,8 @@ class Desk:
         try:
             yield arrival
         except RefusedByTwilio as refusal:
+            if self._outage.loses_answers:
+                raise HungUp(hold_s=0) from refusal
             self._arrivals.was_answered(arrival, refusal.status)
             raise
 
@@ -44,6 +48,8 @@ class Desk:
         conduct = CONDUCTS[plan.fault]
         call = self._accept(conduct, order, plan, attempt)
         answer = await _answer(conduct, plan, call)
+        if self._outage.loses_answers:
+            return NoAnswer(hold_s=0)
         if not isinstance(answer, NoAnswer):
             self._arrivals.was_answered(arrival, answer.status_code)
         return answer

@@ -11,7 +11,7 @@ from scheduler.carriers.simulator.silence import HungUp, shut_the_door
 
 
 class OutageKind(StrEnum):
-    """What a customer meets. Calls that were accepted go on, and so do their callbacks."""
+    """What a customer meets. Accepted calls go on, and so do their callbacks, except where a kind says otherwise."""
 
     REFUSE = "refuse"
     """No connection is taken, and those that were open are closed. The operator's door is shut as well."""
@@ -22,6 +22,9 @@ class OutageKind(StrEnum):
     """Each request is taken in, and its connection closed without an answer."""
     HANG = "hang"
     """Each request is taken in, and never answered."""
+    UPLINK = "uplink"
+    """The network between the carrier and its customer is lost. Orders arrive and are carried out, their answers are
+    lost, no question is answered, and no callback arrives or is sent again."""
 
 
 _LONGER_THAN_ANYBODY_WAITS_S = 600.0
@@ -76,9 +79,16 @@ class Outage:
             self._end.cancel()
             self._end = None
 
+    @property
+    def loses_answers(self) -> bool:
+        """Whether orders are carried out and nobody learns of it, neither by their answer nor by a callback."""
+        return self._kind is OutageKind.UPLINK
+
     def check(self, *, is_question: bool) -> None:
         """Raises RefusedByTwilio or HungUp while the carrier is down."""
         if self._kind is None or (is_question and self._answers_questions):
+            return
+        if self.loses_answers and not is_question:
             return
         if self._kind in _CODES:
             raise RefusedByTwilio(_CODES[self._kind])

@@ -16,6 +16,7 @@ from scheduler.carriers.simulator.listing import page
 from scheduler.carriers.simulator.order import Form, field, gives_instructions, read_changes, read_form
 from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
+from scheduler.carriers.simulator.silence import HungUp
 
 CALLS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls.json"
 CALL = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}.json"
@@ -61,7 +62,12 @@ def routes(*, door: Door, desk: Desk, exchange: Exchange, outage: Outage) -> lis
 
     async def update(request: Request) -> JSONResponse:
         admit(request)
-        return JSONResponse(as_resource(_updated(exchange, request.path_params["sid"], await _form(request))))
+        try:
+            changed = _updated(exchange, request.path_params["sid"], await _form(request))
+        finally:
+            if outage.loses_answers:
+                raise HungUp(hold_s=0)
+        return JSONResponse(as_resource(changed))
 
     return [
         Route(CALLS, create, methods=["POST"]),

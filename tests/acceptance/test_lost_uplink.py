@@ -1,0 +1,68 @@
+"""The network to the carrier is lost after it took a call: that number is not called again until the call is over."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+import requests
+
+from tests.acceptance.conftest import WholeSystem, running_system
+from tests.guards import guards
+
+GAP_S = 2
+TOKEN = "a-token-for-this-test"
+NUMBER = "+421915000077"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
+    """A system in which a line rests for two seconds after a call."""
+    with running_system(tmp_path_factory.mktemp("the system"), LINE_GAP_S=str(GAP_S), TWILIO_AUTH_TOKEN=TOKEN) as whole:
+        whole.raise_limits()
+        yield whole
+
+
+def legs(whole: WholeSystem) -> list[dict[str, Any]]:
+    return whole.client.rings_of(NUMBER)
+
+
+def attempt(whole: WholeSystem, interview_id: str) -> dict[str, Any]:
+    return whole.client.attempts(interview_id)[-1]
+
+
+def hang_up(whole: WholeSystem, sid: str) -> None:
+    """End a call as the person does who hangs up."""
+    [(account_sid,)] = whole.rows("SELECT account_sid FROM carrier_accounts")
+    url = f"{whole.running.simulatorUrl}/2010-04-01/Accounts/{account_sid}/Calls/{sid}.json"
+    answer = requests.post(url, data={"Status": "completed"}, auth=(str(account_sid), TOKEN), timeout=5)
+    assert answer.status_code == requests.codes.ok
+
+
+@guards("answered")
+def test_number_is_not_called_twice_while_the_uplink_is_lost(whole: WholeSystem) -> None:
+    outage = f"{whole.running.simulatorUrl}/outage"
+    whole.client.plan(to=NUMBER, ring_s=0.1, talk_s=7200)
+    requests.post(outage, json={"kind": "uplink"}, timeout=5).raise_for_status()
+    first = whole.client.post(whole.client.interview(NUMBER)).json()["data"]["id"]
+    whole.wait_until(
+        lambda: [leg["status"] for leg in legs(whole)] == ["in-progress"], seconds=20, says="a person has answered"
+    )
+    second = whole.client.post(whole.client.interview(NUMBER)).json()["data"]["id"]
+    # Asked at once, after ten and after twenty seconds: SETTLE_S and the gap are over by then.
+    asked = f"SELECT FROM attempts WHERE interview_id = '{first}' AND (looks >= 3 OR reason IS NOT NULL)"
+    whole.wait_until(lambda: whole.rows(asked), seconds=60, says="the carrier was asked in vain, again and again")
+    requests.delete(outage, timeout=5).raise_for_status()
+    whole.wait_until(
+        lambda: attempt(whole, first)["waitingFor"] == "the call's end" or len(legs(whole)) > 1,
+        seconds=60,
+        says="the call is found, or somebody rings there again",
+    )
+    assert len(legs(whole)) == 1, "the first call is still in progress"
+    assert attempt(whole, second)["status"] == "PENDING"
+    hang_up(whole, legs(whole)[0]["sid"])
+    whole.wait_until(lambda: attempt(whole, first)["status"] == "COMPLETED", seconds=90, says="the first call is over")
+    whole.wait_until(lambda: len(legs(whole)) == 2 and legs(whole)[1]["rang_at"], seconds=60, says="then the second")
+    over, rings = (datetime.fromisoformat(at) for at in (legs(whole)[0]["ended_at"], legs(whole)[1]["rang_at"]))
+    assert (rings - over).total_seconds() >= GAP_S
+    assert whole.rows(f"SELECT count(*) FROM usage WHERE interview_id = '{first}'") == [(1,)], "it is booked"
