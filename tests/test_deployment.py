@@ -2,14 +2,17 @@
 
 import json
 import re
+import subprocess
+import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from scheduler import embedded
-from scheduler.settings import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, Settings
-from tests.compose import ROOT, Missing, composed, procfile, variables_of_compose
+from scheduler.settings import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, Settings, environment
+from tests.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
 
 SERVERS = {"postgres", "valkey"}
 ONCE = {"migrate"}
@@ -23,6 +26,7 @@ FILLED = {
     "API_PASSWORD": "an-apis-secret",
     "WORKER_PASSWORD": "a-workers-secret",
     "REDIS_PASSWORD": "a-doorbells-secret",
+    "FLOWER_REDIS_PASSWORD": "a-watchers-secret",
     "KEY_PEPPER": "a-pepper-of-production",
     "FLOWER_BASIC_AUTH": "operator:a-flowers-secret",
     "PUBLIC_URL": "https://duecall.example.com",
@@ -176,11 +180,34 @@ def test_the_servers_are_set_as_the_private_ones_are(services: dict[str, Any]) -
 
 def test_redis_lets_in_whom_the_readme_lets_in(services: dict[str, Any]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [rights] = re.findall(r"^ACL SETUSER duecall-processes on >\S+ (.*)$", readme, re.MULTILINE)
+    rights = dict(re.findall(r"^ACL SETUSER (duecall-(?:processes|flower)) on >\S+ (.*)$", readme, re.MULTILINE))
     users = composed(FILLED)["configs"]["users"]["content"].splitlines()
-    assert users == ["user default off", f"user duecall-processes on >{FILLED['REDIS_PASSWORD']} {rights}"]
+    assert users == [
+        "user default off",
+        f"user duecall-processes on >{FILLED['REDIS_PASSWORD']} {rights['duecall-processes']}",
+        f"user duecall-flower on >{FILLED['FLOWER_REDIS_PASSWORD']} {rights['duecall-flower']}",
+    ]
+    assert rights[embedded.FLOWER_USER] == embedded.FLOWER_RIGHTS
     assert {"source": "users", "target": "/users.acl"} in services["valkey"]["configs"]
     assert services["valkey"]["command"][-2:] == ["--aclfile", "/users.acl"]
+
+
+def test_flower_knows_no_password_of_redis_but_its_own(services: dict[str, Any]) -> None:
+    told = services["flower"]["environment"]
+    assert FILLED["REDIS_PASSWORD"] not in json.dumps(told)
+    assert urlsplit(told["FLOWER_REDIS_URL"]).username == embedded.FLOWER_USER
+    assert told["REDIS_URL"] == told["FLOWER_REDIS_URL"]
+
+
+def test_flower_does_not_start_in_production_as_a_user_who_writes(services: dict[str, Any]) -> None:
+    told = dict(services["flower"]["environment"])
+    del told["FLOWER_REDIS_URL"]
+    words = [sys.executable, *as_run_by_default(procfile()["flower"])[1:]]
+    ended = subprocess.run(
+        words, cwd=ROOT, env=environment(**told), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode != 0
+    assert ended.stderr.strip().splitlines()[-1].startswith("FLOWER_REDIS_URL is not set.")
 
 
 def test_no_line_of_deployment_names_a_machine_or_an_index() -> None:

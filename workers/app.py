@@ -58,6 +58,13 @@ def make_app(chosen: Settings) -> Celery:
     return app
 
 
+def watch_only(app: Celery, chosen: Settings) -> None:
+    """Let this process receive events and nothing else: it writes nothing to Redis. For Flower."""
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:WatchingTransport"))
+    if chosen.flower_redis_url is not None:
+        app.conf.broker_url = chosen.flower_redis_url.get_secret_value()
+
+
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _our_logs(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     configure()

@@ -37,3 +37,32 @@ class Transport(redis.Transport):  # type: ignore[misc]  # likewise
     """What the scheme of REDIS_URL leads to, once `workers.app` has been imported."""
 
     Channel = Channel
+
+
+class WatchingChannel(Channel):
+    """Subscribes to broadcasts and writes nothing, so that its Redis user needs no right to write.
+
+    kombu lists each queue in a set, also those of broadcasts, which are published to a channel of Redis and never look
+    into that set.
+    """
+
+    def _new_queue(self, queue: str, **_: object) -> None:
+        """Create nothing: a subscription ends with its connection."""
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:  # noqa: ARG002 - kombu's
+        self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
+
+    def _delete(self, queue: str, *_: object, **__: object) -> None:
+        """Delete nothing, because nothing was created."""
+
+    def _put_fanout(self, *_: object, **__: object) -> None:
+        """Broadcast nothing. Flower wakes the workers when it connects; their next heartbeat comes within seconds."""
+
+    def _put(self, *_: object, **__: object) -> None:
+        raise PermissionError("this process only receives events; it sends no message")
+
+
+class WatchingTransport(Transport):
+    """What the scheme of Flower's Redis URL leads to."""
+
+    Channel = WatchingChannel

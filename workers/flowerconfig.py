@@ -1,8 +1,27 @@
-"""Flower's own settings: a password always, tasks by their names, and no more of a task than its ids."""
+"""Flower's own settings: it looks, behind a password, and can neither act nor send.
+
+The decision is docs/decisions/0023-flower-is-read-only.md.
+"""
+
+from flower.inspector import Inspector
 
 from scheduler.settings import settings
+from workers.app import app, watch_only
 
-basic_auth = [settings().flower_basic_auth.get_secret_value()]
+_chosen = settings()
+if _chosen.is_production and _chosen.flower_redis_url is None:
+    raise SystemExit(
+        "FLOWER_REDIS_URL is not set. Production runs Flower as a Redis user that can only read: the README shows it."
+    )
+watch_only(app, _chosen)
+
+basic_auth = [_chosen.flower_basic_auth.get_secret_value()]
+# Every request that would send, revoke or change anything returns 403.
+read_only = True
+# Asking workers is a broadcast, and whoever may broadcast may shut them down. Their events say enough, and each worker
+# sends them without being told to.
+enable_events = False
+Inspector.inspect_methods = ()
 # Nobody needs to run or stop a task by hand: the rows decide, and a worker looks at them every few seconds.
 tasks_columns = "name,uuid,state,args,received,started,runtime,worker"
 # As many as anybody looks at: each costs some five kilobytes, and Flower's own hundred thousand half a gigabyte.

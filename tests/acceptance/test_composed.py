@@ -124,8 +124,9 @@ def composition(carrier: SimulatedCarrier, tmp_path_factory: pytest.TempPathFact
         }
         whole = composed(filled)
         with redis.Redis.from_url(valkey.url) as operator:
-            [user] = [line for line in whole["configs"]["users"]["content"].splitlines() if "duecall" in line]
-            operator.execute_command("ACL", "SETUSER", *user.split()[1:])
+            for user in whole["configs"]["users"]["content"].splitlines():
+                if "duecall" in user:
+                    operator.execute_command("ACL", "SETUSER", *user.split()[1:])
         places = {"postgres:5432": f"127.0.0.1:{owner.port}", "valkey:6379": f"127.0.0.1:{doorbell.port}"}
         made = Composition(whole["services"], ports, places, folder)
         stack.callback(made.kill)
@@ -179,10 +180,10 @@ def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterat
             answer = session.get(flower + path, auth=operator, timeout=60)  # type: ignore[arg-type]
             assert answer.ok, path
             yield answer.text
-        workers = session.get(f"{flower}/api/workers", auth=operator, timeout=60).json()  # type: ignore[arg-type]
-        assert workers
-        for name in workers:
-            yield session.get(f"{flower}/worker/{name}", auth=operator, timeout=60).text  # type: ignore[arg-type]
+        shown = session.get(f"{flower}/workers?json=1", auth=operator, timeout=60)  # type: ignore[arg-type]
+        assert {each["hostname"].partition("@")[0] for each in shown.json()["data"]} >= {"dial", "intake"}
+        yield shown.text
+        assert session.post(f"{flower}/api/worker/shutdown/dial", auth=operator, timeout=60).status_code == 403  # type: ignore[arg-type]
         yield session.get(f"{place}/metrics", timeout=20).text
         yield session.get(f"{place}/interviews", timeout=20).text
 

@@ -7,6 +7,7 @@ from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
 
+import pytest
 import redis
 import requests
 from celery import Celery
@@ -106,6 +107,20 @@ def test_flower_wants_a_password_and_shows_tasks_by_name_and_nobody(whole: Whole
     assert "+421915" not in shown.text
     assert "421915" not in shown.text
     assert "Canary" not in shown.text
+
+
+def test_flower_of_duecall_up_cannot_act_or_write(whole: WholeSystem) -> None:
+    url = f"{whole.running.flowerUrl}/api/task/send-task/commands.submit"
+    answer = requests.post(url, auth=("operator", "operator"), json={"kwargs": {}}, timeout=5)
+    assert answer.status_code == requests.codes.forbidden
+    assert whole.system.valkey is not None
+    with redis.Redis.from_url(whole.system.valkey.flower_url) as watcher:
+        assert watcher.llen("duecall:intake") >= 0
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            watcher.lpush("duecall:intake", "{}")
+    with redis.Redis.from_url(whole.running.redisUrl) as operator:
+        users = {client["user"] for client in operator.client_list()}
+    assert "duecall-flower" in users
 
 
 def test_no_number_and_no_name_is_in_redis_or_in_any_log(whole: WholeSystem) -> None:

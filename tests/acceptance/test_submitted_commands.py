@@ -24,18 +24,20 @@ NUMBER = "+421915000031"
 CANARY = "Kanarienvogel"
 
 
-def _users(url: str) -> tuple[str, str]:
-    """Where Duecall and the sender connect, once the server has the README's users."""
+def _users(url: str) -> tuple[str, str, str]:
+    """Where Duecall, the sender and Flower connect, once the server has the README's users."""
     [lines] = re.findall(r"^```\n((?:ACL .*\n)+)```", README, re.MULTILINE)
     with redis.Redis.from_url(url) as operator:
         for line in lines.splitlines():
             operator.execute_command(*line.split(" "))
     server = re.sub(r"//.*@", "//{}@", url)
-    return server.format("duecall-processes:a-long-secret"), server.format("duecall-sender:another-long-secret")
+    users = ("duecall-processes:a-long-secret", "duecall-sender:another-long-secret", "duecall-flower:a-third-secret")
+    ours, senders, flowers = (server.format(user) for user in users)
+    return ours, senders, flowers
 
 
 @pytest.fixture(scope="module")
-def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
     server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
     server.start()
     yield _users(server.url)
@@ -43,10 +45,10 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def whole(urls: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
-    ours, _ = urls
+def whole(urls: tuple[str, str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
+    ours, _, flowers = urls
     settings = Settings(database_url=None, redis_url=SecretStr(ours), twilio_account_sid="")
-    with running_system(tmp_path_factory.mktemp("a home"), settings) as whole:
+    with running_system(tmp_path_factory.mktemp("a home"), settings, FLOWER_REDIS_URL=flowers) as whole:
         whole.raise_limits()
         yield whole
 
@@ -219,3 +221,95 @@ def test_the_sender_may_send_and_nothing_else(urls: tuple[str, str], whole: Whol
                 sender.execute_command(*forbidden)
     with redis.Redis.from_url(urls[0]) as ours, pytest.raises(redis.exceptions.NoPermissionError):
         ours.execute_command("FLUSHALL")
+
+
+OPERATOR = ("operator", "operator")
+ACTS = [
+    "/api/task/send-task/commands.submit",
+    "/api/task/async-apply/commands.submit",
+    "/api/task/apply/commands.submit",
+    "/api/task/revoke/{task}",
+    "/api/task/abort/{task}",
+    "/api/task/timeout/commands.submit",
+    "/api/task/rate-limit/commands.submit",
+    "/api/worker/shutdown/{dialler}",
+    "/api/worker/pool/restart/{dialler}",
+    "/api/worker/pool/grow/{dialler}",
+    "/api/worker/pool/shrink/{dialler}",
+    "/api/worker/pool/autoscale/{dialler}",
+    "/api/worker/queue/add-consumer/{dialler}",
+    "/api/worker/queue/cancel-consumer/{dialler}",
+]
+
+
+def _workers_shown(whole: WholeSystem) -> set[str]:
+    shown = requests.get(f"{whole.running.flowerUrl}/workers?json=1", auth=OPERATOR, timeout=5).json()["data"]
+    return {each["hostname"] for each in shown if each["status"]}
+
+
+def test_flower_shows_workers_and_queues_as_a_user_that_reads(whole: WholeSystem) -> None:
+    wait_until(
+        lambda: {name.partition("@")[0] for name in _workers_shown(whole)} >= {"dial", "intake", "maintenance"},
+        says="Flower shows the workers",
+    )
+    lengths = requests.get(f"{whole.running.flowerUrl}/api/queues/length", auth=OPERATOR, timeout=5).json()
+    assert {each["name"] for each in lengths["active_queues"]} >= {"dial", "intake"}
+
+
+@pytest.mark.parametrize("path", ACTS)
+def test_flower_refuses_with_the_right_password(whole: WholeSystem, sender: Sender, path: str) -> None:
+    [dialler] = wait_until(
+        lambda: [name for name in _workers_shown(whole) if name.startswith("dial@")], says="Flower shows the dialler"
+    )
+    reference = str(uuid4())
+    message = {
+        "apiKeyId": sender.key_id,
+        "idempotencyKey": reference,
+        "kind": "delete_interview",
+        "body": {"interviewId": str(uuid4())},
+    }
+    url = whole.running.flowerUrl + path.format(task=uuid4(), dialler=dialler)
+    answer = requests.post(url, json={"kwargs": message, "queue": "intake"}, auth=OPERATOR, timeout=20)
+    assert answer.status_code == requests.codes.forbidden
+    assert whole.client.get(f"/commands/{reference}").status_code == requests.codes.not_found
+    assert dialler in _workers_shown(whole)
+
+
+WRITES = [
+    ("LPUSH", "duecall:intake", "{}"),
+    ("RPUSH", "duecall:intake", "{}"),
+    ("SADD", "duecall:_kombu.binding.intake", "x"),
+    ("SET", "duecall:anything", "x"),
+    ("DEL", "duecall:intake"),
+    ("RENAME", "duecall:intake", "duecall:elsewhere"),
+    ("BRPOP", "duecall:intake", "0.01"),
+    ("EVAL", "return redis.call('LPUSH', KEYS[1], 'x')", "1", "duecall:intake"),
+    ("PUBLISH", "duecall:/0.celery.pidbox", "{}"),
+    ("PUBLISH", "duecall:/0.celeryev/worker.heartbeat", "{}"),
+    ("PUBLISH", "duecall:answered", str(uuid4())),
+    ("FLUSHALL",),
+    ("CONFIG", "SET", "maxmemory", "1"),
+    ("ACL", "SETUSER", "duecall-flower", "allcommands"),
+]
+
+
+@pytest.mark.parametrize("words", WRITES, ids=" ".join)
+def test_redis_user_of_flower_cannot_write(urls: tuple[str, str, str], words: tuple[str, ...]) -> None:
+    ours, _, flowers = urls
+    with redis.Redis.from_url(flowers) as watcher, redis.Redis.from_url(ours) as processes:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            watcher.execute_command(*words)
+        assert watcher.llen("duecall:intake") == processes.llen("duecall:intake")
+
+
+def test_redis_user_of_flower_hears_events_alone(urls: tuple[str, str, str]) -> None:
+    """Answers and orders to workers pass through other channels."""
+    _, _, flowers = urls
+    with redis.Redis.from_url(flowers) as watcher, watcher.pubsub() as heard:
+        heard.psubscribe("duecall:/0.celeryev/*")
+        assert wait_until(heard.get_message, says="it is subscribed")["type"] == "psubscribe"
+    for pattern in ("*", "duecall:answered", "duecall:/0.*"):
+        with redis.Redis.from_url(flowers) as watcher, watcher.pubsub() as heard:
+            heard.psubscribe(pattern)
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                wait_until(heard.get_message, says="an answer comes")
