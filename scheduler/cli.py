@@ -44,6 +44,7 @@ from scheduler.settings import MissingSetting, Settings, WrongSettings, place_of
 from scheduler.system import CannotRun, Options, Running, Stopped, System, running_in
 from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.use_cases.backlog import Backlog
+from scheduler.use_cases.carrier_waits import CarrierWaits
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import PER_HOUR, PER_MINUTE, Keys
@@ -68,12 +69,16 @@ app = typer.Typer(
 db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 commands = typer.Typer(help="Commands in quarantine: those that failed five times.", no_args_is_help=True)
+carrier = typer.Typer(
+    help="Orders that wait because the carrier refuses or fails them, and no others.", no_args_is_help=True
+)
 numbers = typer.Typer(help="The numbers that a company calls from.", no_args_is_help=True)
 billing = typer.Typer(help="What a company's calls cost.", no_args_is_help=True)
 openapi = typer.Typer(help="The document of the public API.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(keys, name="keys")
 app.add_typer(commands, name="commands")
+app.add_typer(carrier, name="carrier")
 app.add_typer(numbers, name="numbers")
 app.add_typer(billing, name="billing")
 app.add_typer(openapi, name="openapi")
@@ -592,6 +597,37 @@ def commands_drop(command_id: WhichCommand) -> None:
     desk.tell(f"command {command_id} is dropped; nothing of it was done")
 
 
+@carrier.command("list", epilog=_examples("duecall carrier list", "duecall carrier list --json"))
+def carrier_list(as_json: AsJson = False) -> None:
+    """Which country, or which company's number, waits for the carrier, why, and until when."""
+    with _desk() as desk:
+        found = desk.carrier_waits.all()
+    told = [
+        {
+            "country": each.scope.country,
+            "companyId": None if each.scope.company_id is None else str(each.scope.company_id),
+            "cause": each.cause,
+            "onTrial": each.breaker.is_on_trial,
+            "triedAt": each.breaker.down_until and each.breaker.down_until.isoformat(),
+        }
+        for each in found
+    ]
+    if as_json:
+        print(json.dumps(told))  # noqa: T201 - the answer itself
+    elif not told:
+        desk.tell("no orders wait for the carrier by themselves")
+    for each in () if as_json else told:
+        print("  ".join(str(value or "-") for value in each.values()))  # noqa: T201 - the answer itself
+
+
+@carrier.command("retry", epilog=_examples("duecall carrier retry   # after the permission was given"))
+def carrier_retry() -> None:
+    """Have one call of each country and number that waits tried at once; when it is taken, the others go on."""
+    with _desk() as desk:
+        ended = desk.carrier_waits.end()
+    desk.tell(f"{ended} waits are over; one call of each is tried")
+
+
 @keys.command("suspend", epilog=_examples("duecall keys suspend KEY_ID --reason 'the invoice of March'"))
 def keys_suspend(
     key_id: WhichKey,
@@ -771,6 +807,7 @@ class _Desk:
     backlog: Backlog
     quarantine: Quarantine
     pauses: Pauses
+    carrier_waits: CarrierWaits
     now: Now
     system: str
     """Which installation that is."""
@@ -796,6 +833,7 @@ def _desk() -> Iterator[_Desk]:
             backlog=Backlog(database, now),
             quarantine=Quarantine(database, now),
             pauses=Pauses(database, now),
+            carrier_waits=CarrierWaits(database, now),
             now=now,
             system=system,
         )

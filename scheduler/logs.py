@@ -22,6 +22,7 @@ ALLOWED = frozenset(
         "interview_id",
         "invitation_id",
         "company_id",
+        "country",
         "command_id",
         "event_id",
         "key_id",

@@ -24,6 +24,7 @@ from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
 
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, Gate, NotACallback
+from scheduler.carriers.twilio_codes import CODES, Consequence
 from scheduler.domain.call import (
     Accepted,
     AnsweredBy,
@@ -45,7 +46,6 @@ _MAX_ANSWER = 64 * 1024
 _CALLBACK_EVENTS = ("initiated", "ringing", "answered", "completed")
 _OK = 200
 _CREATED = 201
-_FORBIDDEN = 403
 _SERVER_ERROR = 500
 
 _STATUSES = {
@@ -74,34 +74,6 @@ _RETRIES = "#rc=5&rp=5xx,ct,rt"
 """Twilio's connection overrides: of itself it sends a callback again only when it could not connect. The fragment is
 neither sent nor signed."""
 
-_NUMBER_CODES = frozenset({13223, 13224, 13225, 21202, 21203, 21211, 21214, 21215, 21216, 21217})
-"""Twilio's error codes that speak of the called number: invalid, unreachable, blocked, not permitted."""
-_NOT_TAKEN_CODES = {
-    10001: "ACCOUNT_NOT_ACTIVE",
-    10004: "THROTTLED",
-    10005: "ACCOUNT_NOT_ACTIVE",
-    20001: "ORDER_REFUSED",
-    20003: "CREDENTIALS",
-    20005: "ACCOUNT_NOT_ACTIVE",
-    20006: "CREDENTIALS",
-    20008: "CREDENTIALS",
-    20403: "CREDENTIALS",
-    20429: "THROTTLED",
-    21201: "ORDER_REFUSED",
-    21205: "ORDER_REFUSED",
-    21206: "ORDER_REFUSED",
-    21207: "ORDER_REFUSED",
-    21208: "ORDER_REFUSED",
-    21209: "ORDER_REFUSED",
-    21210: "CALLER_REFUSED",
-    21212: "CALLER_REFUSED",
-    21213: "CALLER_REFUSED",
-    21218: "ORDER_REFUSED",
-    21219: "ACCOUNT_LIMITED",
-    21609: "ORDER_REFUSED",
-    22005: "QUEUE_FULL",
-}
-"""Twilio's error codes that speak of the account, of our own form, or of its queue: it looked and took nothing."""
 _CALL_IS_NOT_THERE = 20404
 _CALL_IS_OVER = 21220
 """Or answered, when it was to be cancelled."""
@@ -118,8 +90,8 @@ _NO_ANSWER = (
 _NOBODY_IS_ANSWERED = frozenset({401, 403, 429})
 """Statuses that speak of whoever asks, and not of what is asked for."""
 _NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 429: "THROTTLED"}
-"""Whoever says these, we or a server between, nothing was taken. A 403 without Twilio's code is not among them: also a
-filter on the way back may say it, after the carrier took the call."""
+"""Whoever says these, we or a server between, nothing was taken. A 403 is not among them: also a filter on the way back
+may say it, after the carrier took the call, and with a code that nobody knows it may speak of one order alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,12 +306,11 @@ def classify(status: int, body: bytes) -> CarrierAnswer:
         # HTTP's own classes: who failed may have taken the call before.
         and 400 <= status < 500  # noqa: PLR2004  # guard: client_error
     ):
-        if code in _NUMBER_CODES:
+        meaning = CODES.get(code)
+        if meaning is not None and meaning.consequence is Consequence.NUMBER:
             return NumberRefused(cause=f"TWILIO_{code}")
-        if code in _NOT_TAKEN_CODES:
-            return NeverTaken(cause=_NOT_TAKEN_CODES[code])
-        if status == _FORBIDDEN:
-            return NeverTaken(cause="CREDENTIALS")
+        if meaning is not None:
+            return NeverTaken(cause=meaning.consequence.value)
     if status in _NOT_TAKEN_STATUSES:
         return NeverTaken(cause=_NOT_TAKEN_STATUSES[status])
     return AnswerUnknown(cause=f"HTTP_{status}")

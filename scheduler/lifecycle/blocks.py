@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.refusals import NumberNotAllowed, TimezoneUnknown
+from scheduler.lifecycle.backoffs import Backoff
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening
@@ -48,6 +49,8 @@ class Situation:
     company_deleted: bool
     interview_over: bool
     breaker: Breaker
+    backoff: Backoff | None = None
+    """Why its orders wait for the carrier by themselves; None while they do not."""
     database_skew: timedelta = timedelta()
     """The database's clock less ours, offset left out."""
     load: Load | None = None
@@ -73,6 +76,9 @@ def of_number(callee: Callee) -> Block | None:
 _WAITS_FOR = {
     Rule.ACCOUNT_PAUSED: "an end of the pause",
     Rule.CARRIER_DOWN: "the carrier",
+    Rule.CARRIER_REFUSES_COUNTRY: "the carrier's permission for the country",
+    Rule.CARRIER_REFUSES_CALLER: "the carrier's permission for the caller id",
+    Rule.CARRIER_FAILS_CALLER: "the carrier",
     Rule.COMPANY_PAUSED: "an end of the pause",
     Rule.COMPANY_DELETED: "its end",
     Rule.INTERVIEW_OVER: "its end",
@@ -134,6 +140,8 @@ def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
             until=asked_at if asked_at is not None and asked_at > now else None,
             detail=f"The carrier takes no calls ({breaker.cause}); it is asked again then.",
         )
+    if situation.backoff is not None and situation.backoff.breaker.is_down:  # guard: look_backoff
+        yield _waits_by_itself(situation.backoff, now)
     if situation.company_paused is not None:
         yield Block(rule=Rule.COMPANY_PAUSED, detail=f"The company is paused: {situation.company_paused}")
     if situation.company_deleted:
@@ -145,6 +153,21 @@ def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
             rule=Rule.COMMAND_WAITING,
             detail="A command was accepted for this interview and is not applied yet.",
         )
+
+
+def _waits_by_itself(backoff: Backoff, now: datetime) -> Block:
+    tried_at = backoff.breaker.down_until
+    until = tried_at if tried_at is not None and tried_at > now else None
+    if backoff.scope.country is not None:
+        rule, why = Rule.CARRIER_REFUSES_COUNTRY, f"The carrier account may not call {backoff.scope.country}"
+    elif backoff.is_permission:
+        rule, why = Rule.CARRIER_REFUSES_CALLER, "The carrier account may not call from the company's number"
+    else:
+        rule, why = (
+            Rule.CARRIER_FAILS_CALLER,
+            f"The carrier has failed the company's calls from this number ({backoff.cause})",
+        )
+    return Block(rule=rule, until=until, detail=f"{why}; one call is tried then.")
 
 
 def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Block]:

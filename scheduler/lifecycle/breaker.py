@@ -11,11 +11,17 @@ OPENS_AFTER = 5
 BACK_OFF = (timedelta(seconds=5), timedelta(seconds=15), timedelta(minutes=1), timedelta(minutes=5))
 """How long nothing is tried, by how often in a row it was in vain; the last one repeats."""
 
+FORGETS_AFTER = 2 * BACK_OFF[-1]
+"""A carrier that has answered for so long, and on which no call has failed since, begins with the first wait again."""
+
 NEEDS_A_PERSON = frozenset({"CREDENTIALS", "ACCOUNT_NOT_ACTIVE"})
 """Trying again does not mend these, so that the first one counts as enough."""
 
 BREAKS_OFF = frozenset({"NO_ANSWER_IN_TIME", "ANSWER_BROKE_OFF"})
 """The request was perhaps taken, and no answer came. Like a 5xx it speaks of the carrier, not of one order."""
+
+PERMISSIONS = frozenset({"COUNTRY_REFUSED", "CALLER_REFUSED"})
+"""What our account may not do. Trying again mends these only after a person has: see `backoffs`."""
 
 OF_ALL_CALLS = NEEDS_A_PERSON | {"NEVER_CONNECTED", "THROTTLED", "QUEUE_FULL"}
 """Why a carrier takes no call, whosever it is. Others speak of one company's number or order, and of nobody else's."""
@@ -32,6 +38,8 @@ class Breaker:
     answered_at: datetime | None = None
     """When it answered that question well: one call may be tried."""
     cause: str | None = None
+    trials: int = 0
+    """How many calls in a row were tried in vain although it had answered the question."""
 
     @property
     def is_down(self) -> bool:
@@ -84,14 +92,34 @@ def opens_at_once(cause: str) -> bool:
     return cause in NEEDS_A_PERSON | BREAKS_OFF or cause.startswith("HTTP_5")
 
 
-def after_failure(breaker: Breaker, cause: str, now: datetime) -> Breaker:
-    """After a call that the carrier did not surely take. What was sent before the breaker opened counts no more."""
+def after_failure(breaker: Breaker, cause: str, now: datetime, *, may_open: bool = True) -> Breaker:
+    """After a call that the carrier did not surely take. What was sent before the breaker opened counts no more.
+
+    `may_open` is False while the failures are one company's alone: they are counted, and stop nobody else.
+    """
     if breaker.is_down:
         return breaker
+    if breaker.is_on_trial:
+        return _tried_in_vain(breaker, cause, now) if may_open else breaker
     failures = max(breaker.failures + 1, OPENS_AFTER if opens_at_once(cause) else 0)
-    if failures < OPENS_AFTER:
-        return Breaker(failures=failures, cause=cause)
-    return Breaker(failures=failures, down_until=_next_wait(failures, now), cause=cause)
+    if failures < OPENS_AFTER or not may_open:
+        return Breaker(failures=min(failures, OPENS_AFTER), cause=cause)
+    return Breaker(failures=OPENS_AFTER, down_until=_next_wait(OPENS_AFTER, now), cause=cause)
+
+
+def after_refusal(breaker: Breaker, cause: str, now: datetime) -> Breaker:
+    """After an order that our account has no permission for: one is enough, however it came."""
+    if breaker.is_on_trial:
+        return _tried_in_vain(breaker, cause, now)
+    return Breaker(failures=OPENS_AFTER, down_until=_next_wait(OPENS_AFTER, now), cause=cause)
+
+
+def _tried_in_vain(breaker: Breaker, cause: str, now: datetime) -> Breaker:
+    """One more trial in vain; the first one when the carrier had answered well for long."""
+    assert breaker.answered_at is not None
+    trials = 0 if now - breaker.answered_at > FORGETS_AFTER else breaker.trials + 1
+    failures = OPENS_AFTER + trials
+    return Breaker(failures=failures, down_until=_next_wait(failures, now), cause=cause, trials=trials)
 
 
 def while_asked(breaker: Breaker, now: datetime) -> Breaker:
@@ -104,8 +132,20 @@ def while_asked(breaker: Breaker, now: datetime) -> Breaker:
 
 
 def after_answer(breaker: Breaker, now: datetime) -> Breaker:
-    """It answers questions again: one call is tried. In vain, and the wait grows from where it was."""
-    return replace(breaker, down_until=now, answered_at=now)
+    """It answers questions again: one call is tried.
+
+    What questions in vain have added to the wait is taken back, since it is there; what calls in vain have added
+    stays, since each of them may be spent.
+    """
+    return replace(breaker, failures=OPENS_AFTER + breaker.trials, down_until=now, answered_at=now)
+
+
+def after_question_in_vain(breaker: Breaker, cause: str, now: datetime) -> Breaker:
+    """One company's calls failed, and the question whether it is the carrier was not answered: it is."""
+    if breaker.is_down:
+        return breaker
+    failures = OPENS_AFTER + breaker.trials
+    return Breaker(failures=failures, down_until=_next_wait(failures, now), cause=cause, trials=breaker.trials)
 
 
 def not_placed_delay(times_before: int) -> timedelta:

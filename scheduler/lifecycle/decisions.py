@@ -144,7 +144,14 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
             return (Deferred(due_at=soon, cause=cause), Expired())
         case Rule.CONSENT_EXPIRED:
             return (Deferred(due_at=soon, cause=cause), ConsentEnded())
-        case Rule.NOT_DUE | Rule.WINDOW_CLOSED | Rule.CARRIER_DOWN if block.until is not None:
+        case (
+            Rule.NOT_DUE
+            | Rule.WINDOW_CLOSED
+            | Rule.CARRIER_DOWN
+            | Rule.CARRIER_REFUSES_COUNTRY
+            | Rule.CARRIER_REFUSES_CALLER
+            | Rule.CARRIER_FAILS_CALLER
+        ) if block.until is not None:
             # A time that was asked for stands as it is; an opening is never taken for now by a rounding.
             return (
                 Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),

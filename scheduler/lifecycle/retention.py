@@ -16,6 +16,8 @@ CARRIER_EVENTS = timedelta(days=30)
 """A callback that was heard; its form went when it was. What is left tells a repetition from news for that long."""
 HISTORY = timedelta(days=366)
 """What happened to an attempt, for its explanation: as long as usage can be asked for at once, and so be questioned."""
+BACKOFFS = timedelta(days=7)
+"""Whose orders wait for the carrier by themselves, when nothing was heard of it: as long as a call waits at most."""
 INVITATIONS = timedelta(days=30)
 """An invitation that was accepted, revoked or has expired: it names somebody's address."""
 LINES = timedelta(days=1)

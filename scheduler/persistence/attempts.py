@@ -13,10 +13,12 @@ from scheduler.domain.call import AnsweredBy, Rank
 from scheduler.domain.company import CallLimits, CompanySettings
 from scheduler.domain.explanation import Happening
 from scheduler.domain.schedule import ScheduleWarning
+from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.lifecycle.state_machine import arrow_of, evolve
+from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.json_forms import schedule_as_json, schedule_from_json, settings_from_json
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, inbox, interviews, stray_calls
 
@@ -61,6 +63,8 @@ class LookRow:
     company_paused: str | None
     company_deleted: bool
     breaker: Breaker
+    backoff: Backoff | None
+    """Why its orders wait for the carrier by themselves; None while they do not."""
     max_calls: int | None
     """Of the carrier account; None before there is one."""
     database_clock: datetime
@@ -327,7 +331,7 @@ class Attempts:
 
     # ---- release
 
-    def release(self, now: datetime, until: datetime, limit: int) -> list[UUID]:
+    def release(self, now: datetime, until: datetime, limit: int, account_id: int | None = None) -> list[UUID]:
         """Up to `limit` attempts that are due and may be claimed as far as can be told without locks.
 
         They count as released until then. Companies take turns, each with no more than it has room and pace for, and
@@ -338,6 +342,7 @@ class Attempts:
         rows = self._connection.execute(
             _RELEASE,
             {
+                "account_id": account_id,
                 "now": now,
                 "soon": now + SEND_SPAN,
                 "until": until,
@@ -431,7 +436,9 @@ class Attempts:
                 down_until=row.down_until,
                 answered_at=row.carrier_answered_at,
                 cause=row.down_cause,
+                trials=row.trials or 0,
             ),
+            backoff=_backoff(row),
             max_calls=row.max_calls,
             database_clock=row.database_clock,
         )
@@ -578,7 +585,7 @@ class Attempts:
         return list(self._connection.execute(_COUNTS, {"now": now}))
 
 
-_RELEASE = text("""
+_RELEASE = text(f"""
     WITH calling AS (
         SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
     ), released AS (
@@ -614,6 +621,14 @@ _RELEASE = text("""
                   AND l.attempt_id IS NULL
                   AND (l.free_at <= :now OR l.interview_id = a.interview_id)
                   AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+                  -- What waits for the carrier by itself stands before nobody; a trial is released apart.
+                  AND NOT EXISTS (
+                      SELECT FROM carrier_backoffs b
+                      WHERE b.account_id = coalesce(
+                              CAST(:account_id AS smallint), (SELECT max(id) FROM carrier_accounts)
+                          )
+                        AND b.down_until IS NOT NULL AND ({MATCHES})
+                  )
                 ORDER BY a.due_at
                 LIMIT room.calls
             ) earliest
@@ -634,7 +649,7 @@ _RELEASE = text("""
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ))
     RETURNING id, company_id, manual, due_at
-""")
+""")  # noqa: S608 - what is put in stands in this package
 
 _COUNT_RELEASED = text("""
     SELECT count(*) FROM attempts
@@ -668,7 +683,7 @@ _CALLS_BY_COMPANY = text(
 )
 
 # The one statement that may ask the database what time it is: it compares two clocks, and decides nothing by either.
-_LAST_LOOK = text("""
+_LAST_LOOK = text(f"""
     SELECT a.*,
            p.phone_number,
            p.timezone AS candidate_timezone,
@@ -689,7 +704,14 @@ _LAST_LOOK = text("""
            k.down_until,
            k.answered_at AS carrier_answered_at,
            k.down_cause,
+           k.trials,
            k.max_calls,
+           b.country AS backoff_country,
+           b.company_id AS backoff_company_id,
+           b.failures AS backoff_failures,
+           b.down_until AS backoff_down_until,
+           b.answered_at AS backoff_answered_at,
+           b.cause AS backoff_cause,
            EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
                AS command_waiting,
            clock_timestamp() AS database_clock
@@ -700,8 +722,15 @@ _LAST_LOOK = text("""
     -- One that was never claimed has no account yet; the installation has one.
     LEFT JOIN carrier_accounts k ON k.id = coalesce(a.account_id, (SELECT max(id) FROM carrier_accounts))
     LEFT JOIN lines l ON l.number_hash = a.number_hash
+    LEFT JOIN LATERAL (
+        SELECT * FROM carrier_backoffs b
+        WHERE b.account_id = k.id AND b.down_until IS NOT NULL AND ({MATCHES})
+        -- Of two, the one that keeps it longer.
+        ORDER BY coalesce(b.answered_at >= b.down_until, false), b.down_until DESC
+        LIMIT 1
+    ) b ON true
     WHERE a.id = :id
-""")
+""")  # noqa: S608 - the same
 
 _CALLEE = text("""
     SELECT p.phone_number, p.timezone, p.gdpr_expiry_date, c.settings, c.calls_per_second, c.concurrent_calls,
@@ -829,6 +858,21 @@ _COUNTS = text("""
     WHERE c.deleted_at IS NULL
     ORDER BY c.id
 """)
+
+
+def _backoff(row: Row[Any]) -> Backoff | None:
+    """The caller of its scope is left out: nobody who reads this asks for it."""
+    if row.backoff_cause is None:
+        return None
+    return Backoff(
+        scope=Scope(country=row.backoff_country, company_id=row.backoff_company_id),
+        breaker=Breaker(
+            failures=row.backoff_failures,
+            down_until=row.backoff_down_until,
+            answered_at=row.backoff_answered_at,
+            cause=row.backoff_cause,
+        ),
+    )
 
 
 def _is_to_expire(now: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -1,14 +1,16 @@
 """The carrier account: its pace and its room, in one row that every claim locks first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState, Phase
+from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.persistence.tables import attempts, carrier_accounts
+from scheduler.persistence.backoffs import CarrierBackoffs
+from scheduler.persistence.tables import attempts, carrier_accounts, carrier_backoffs
 
 _DATABASE_NOW = text("""
     SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS server,
@@ -53,6 +55,8 @@ class CarrierAccount:
     pause_reason: str | None
     """Why an operator stopped everything; None while nobody has."""
     breaker: Breaker
+    backoffs: Backoffs
+    """Whose orders wait by themselves; mostly nobody's."""
     claimed_on: str | None
     """The server on which calls were last claimed, as `DatabaseName.server`.
 
@@ -64,6 +68,12 @@ class CarrierAccount:
     @property
     def paused(self) -> bool:
         return self.pause_reason is not None
+
+    def is_to_be_asked(self, now: datetime) -> bool:
+        """Whether the carrier is to be asked if it is back, or if it is the carrier that fails one company's calls."""
+        if self.breaker.is_down:
+            return self.breaker.is_to_be_asked(now)
+        return any(each.is_to_be_asked(now) for each in self.backoffs.values())
 
 
 class CarrierAccounts:
@@ -133,11 +143,15 @@ class CarrierAccounts:
         return found
 
     def get(self, account_id: int) -> CarrierAccount:
-        return self._account(account_id, lock=False)
+        return self._with_backoffs(self._account(account_id, lock=False))
 
     def lock(self, account_id: int) -> CarrierAccount:
         """The account; no other claim gets a slot of it until we commit."""
-        return self._account(account_id, lock=True)
+        # A second statement, after the lock: who changed them has committed.
+        return self._with_backoffs(self._account(account_id, lock=True))
+
+    def _with_backoffs(self, account: CarrierAccount) -> CarrierAccount:
+        return replace(account, backoffs=CarrierBackoffs(self._connection).of(account.id))
 
     def _account(self, account_id: int, *, lock: bool) -> CarrierAccount:
         query = select(carrier_accounts).where(carrier_accounts.c.id == account_id)
@@ -153,7 +167,9 @@ class CarrierAccounts:
                 down_until=row.down_until,
                 answered_at=row.answered_at,
                 cause=row.down_cause,
+                trials=row.trials,
             ),
+            backoffs={},
             claimed_on=row.claimed_on,
             claimed_copy=row.claimed_copy,
         )
@@ -209,28 +225,16 @@ class CarrierAccounts:
                 down_until=breaker.down_until,
                 answered_at=breaker.answered_at,
                 down_cause=breaker.cause,
+                trials=breaker.trials,
                 updated_at=now,
             )
         )
 
-    def close_breaker(self, account_id: int, now: datetime) -> bool:
-        """The carrier took a call. False, and the row is not touched, when nothing was held against it.
-
-        Nor while it is down: such a call was sent before, and what followed it was lost.
-        """
-        row = self._connection.execute(
-            update(carrier_accounts)
-            .where(
-                carrier_accounts.c.id == account_id,
-                carrier_accounts.c.failures > 0,
-                # As `Breaker.is_down` says.
-                carrier_accounts.c.down_until.is_(None)
-                | (carrier_accounts.c.answered_at >= carrier_accounts.c.down_until),
-            )
-            .values(failures=0, down_until=None, answered_at=None, down_cause=None, updated_at=now)
-            .returning(carrier_accounts.c.id)
-        ).one_or_none()
-        return row is not None
+    def is_in_trouble(self, account_id: int) -> bool:
+        """Whether anything is held against the carrier, by anybody's orders."""
+        held = select(carrier_backoffs.c.id).where(carrier_backoffs.c.account_id == account_id).exists()
+        query = select((carrier_accounts.c.failures > 0) | held).where(carrier_accounts.c.id == account_id)
+        return bool(self._connection.execute(query).scalar_one())
 
     def pause(self, reason: str, now: datetime) -> None:
         """From the commit on nothing is claimed, for whomever. A pause that stands keeps its first reason."""
@@ -259,8 +263,9 @@ class CarrierAccounts:
         )
 
     def all(self) -> list[CarrierAccount]:
+        """Without the back-offs: who only counts may not read from which numbers they are."""
         rows = self._connection.execute(select(carrier_accounts.c.id).order_by(carrier_accounts.c.id))
-        return [self.get(row.id) for row in rows]
+        return [self._account(row.id, lock=False) for row in rows]
 
     def take_slots(self, account_id: int, next_slot_at: datetime) -> None:
         self._connection.execute(

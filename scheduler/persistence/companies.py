@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
 from scheduler.domain.company import CallLimits, Company
 from scheduler.domain.listing import Listed, Slice
@@ -129,6 +129,12 @@ class Companies:
         """Whether it is there; nobody claims or writes for it until we commit, and whoever had begun to has ended."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         return self._connection.execute(query.with_for_update()).first() is not None
+
+    def count_up_to(self, most: int) -> int:
+        """How many there are that were not deleted; `most` stands for more."""
+        some = select(companies.c.id).where(companies.c.deleted_at.is_(None)).limit(most).subquery()
+        count: int = self._connection.execute(select(func.count()).select_from(some)).scalar_one()
+        return count
 
     def is_there(self, company_id: UUID) -> bool:
         """Whether it is, and was not deleted."""

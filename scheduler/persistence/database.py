@@ -20,6 +20,7 @@ from scheduler.lifecycle.clocks import Comparison
 from scheduler.logs import log
 from scheduler.persistence.agents import Agents
 from scheduler.persistence.attempts import Attempts
+from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
@@ -131,6 +132,7 @@ class Stores:
     """None in a transaction that only reads."""
     agents: Agents
     attempts: Attempts
+    backoffs: CarrierBackoffs
     candidates: Candidates
     carrier_accounts: CarrierAccounts
     carrier_events: CarrierEvents
@@ -157,6 +159,7 @@ class Stores:
             clock=clock,
             agents=Agents(connection),
             attempts=Attempts(connection),
+            backoffs=CarrierBackoffs(connection),
             candidates=Candidates(connection),
             carrier_accounts=CarrierAccounts(connection),
             carrier_events=CarrierEvents(connection),

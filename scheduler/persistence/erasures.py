@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Table, any_, delete, func, ins
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
+from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.sets import among
 from scheduler.persistence.tables import (
@@ -140,6 +141,7 @@ class Erasures:
             lambda: self._of(jobs, "jobs", company_id, limit),
             lambda: self._of(agents, "agents", company_id, limit),
             lambda: self._of(phone_numbers, "phoneNumbers", company_id, limit),
+            lambda: _some({"carrierBackoffs": CarrierBackoffs(self._connection).forget_company(company_id)}),
             lambda: self._of(reresolutions, "reresolutions", company_id, limit),
             lambda: self._of(invitations, "invitations", company_id, limit),
             lambda: self._members(company_id, limit),

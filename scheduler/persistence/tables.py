@@ -246,6 +246,8 @@ carrier_accounts = Table(
     Column("down_until", _INSTANT),
     Column("down_cause", Text),
     Column("answered_at", _INSTANT),
+    # How many calls in a row were tried in vain although it had said so.
+    Column("trials", Integer, nullable=False, server_default=text("0")),
     # Which database, in which of its lives, calls were claimed on last.
     Column("claimed_on", Text),
     # Which copy of that database: every restored dump is another copy.
@@ -253,6 +255,33 @@ carrier_accounts = Table(
     *_made_and_changed(),
     CheckConstraint("calls_per_second > 0 AND max_calls >= 0", name="limits_are_positive"),
     CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),
+)
+
+# Whose orders wait because the carrier refuses or fails them, and nobody else's: those to a country, or those of a
+# company from one of its numbers. Each has a breaker of its own.
+carrier_backoffs = Table(
+    "carrier_backoffs",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("account_id", SmallInteger, ForeignKey("carrier_accounts.id"), nullable=False),
+    Column("company_id", Uuid, ForeignKey("companies.id")),
+    Column("caller", Text),
+    Column("country", Text),
+    Column("failures", Integer, nullable=False),
+    Column("trials", Integer, nullable=False),
+    Column("down_until", _INSTANT),
+    Column("answered_at", _INSTANT),
+    Column("cause", Text, nullable=False),
+    # The carrier was asked since this opened whether it works at all.
+    Column("is_asked", Boolean, nullable=False),
+    # It has taken a call of another company since.
+    Column("others_work", Boolean, nullable=False),
+    *_made_and_changed(),
+    CheckConstraint(
+        "num_nonnulls(country, caller) = 1 AND num_nonnulls(company_id, caller) <> 1", name="a_country_or_a_caller"
+    ),
+    UniqueConstraint("company_id", "caller", "account_id"),
+    UniqueConstraint("country", "account_id"),
 )
 
 arrows = Table(
@@ -561,6 +590,8 @@ lines = Table(
     # outcome: then all wait.
     Column("interview_id", Uuid),
     Column("free_at", _INSTANT, nullable=False),
+    # The number's; NULL until somebody needed to know.
+    Column("country", Text),
     # Partial, so that PostgreSQL does not take the column for a key: who takes a line then waits for nobody who has it
     # locked only to keep it from being forgotten.
     Index("uq_lines_attempt_id", "attempt_id", unique=True, postgresql_where=text("attempt_id IS NOT NULL")),

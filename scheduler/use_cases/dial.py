@@ -29,6 +29,7 @@ from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.database import ClockWrong, Database, DatabaseAway, Stores
+from scheduler.use_cases.carrier_judge import CarrierJudge
 from scheduler.use_cases.consequences import Alarmed, Consequences
 from scheduler.use_cases.seen import callee_from, situation_from
 
@@ -91,6 +92,7 @@ class Dial:
         self._hasher = hasher
         self._account_id = account_id
         self._consequences = consequences
+        self._judge = CarrierJudge(database, hasher, account_id, now)
         self._policy = policy
         self._now = now
 
@@ -128,6 +130,8 @@ class Dial:
             passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in found], now)
             claimable = self._without_waiting_commands(stores, found)
             claimable = [each for each in claimable if each.attempt.company_id in companies]
+            held = self._judge.may_not_be_claimed(stores, account, [each.attempt.id for each in claimable])
+            claimable = [each for each in claimable if each.attempt.id not in held]
             calls = {each.attempt.company_id: each.calls_in_progress for each in claimable}
             allotment = allot(
                 [(each.attempt.id, each.attempt.company_id) for each in claimable],
@@ -286,43 +290,21 @@ class Dial:
             self._consequences.sound(alarmed)
         for attempt, answer in answers:
             self._tell_a_person(attempt, answer)
-        self._judge_the_carrier([answer for _, answer in answers])
+        self._judge.hear(answers)
         return to_cancel
 
     def _tell_a_person(self, attempt: Attempt, answer: CarrierAnswer) -> None:
-        """What trying again does not mend, and is no fault of the carrier's: a caller id, a URL, a trial account."""
-        if isinstance(answer, NeverTaken) and answer.cause != "NOT_SENT" and breaker.shows_that_it_works(answer):
+        """What trying again does not mend, and concerns this order alone: a URL, a trial account."""
+        if (
+            isinstance(answer, NeverTaken)
+            and answer.cause not in breaker.PERMISSIONS | {"NOT_SENT"}
+            and breaker.shows_that_it_works(answer)
+        ):
             _log.error(
                 "the carrier refuses an order; it waits until somebody has mended it",
                 alarm=answer.cause,
                 attempt_id=str(attempt.id),
                 company_id=str(attempt.company_id),
-            )
-
-    def _judge_the_carrier(self, answers: Sequence[CarrierAnswer]) -> None:
-        """Open or close the breaker. Apart from the record, because the account is locked before any attempt."""
-        causes = [cause for answer in answers if (cause := breaker.cause_of(answer)) is not None]
-        took = any(breaker.shows_that_it_works(answer) for answer in answers)
-        if took and not any(breaker.opens_at_once(cause) for cause in causes):
-            with self._database.transaction(corrected=True) as stores:
-                is_closed = stores.carrier_accounts.close_breaker(self._account_id, stores.instant(self._now))
-            if is_closed:
-                _log.info("the carrier takes calls")
-            return
-        if not causes:
-            return
-        with self._database.transaction(corrected=True) as stores:
-            now = stores.instant(self._now)
-            account = stores.carrier_accounts.lock(self._account_id)
-            judged = account.breaker
-            for cause in causes:
-                judged = breaker.after_failure(judged, cause, now)
-            stores.carrier_accounts.set_breaker(self._account_id, judged, now)
-        if judged.down_until is not None and judged != account.breaker:
-            _log.error(
-                "the carrier takes no calls; they wait",
-                alarm=f"CARRIER_{judged.cause}",
-                until=judged.down_until.isoformat(),
             )
 
     def _write(

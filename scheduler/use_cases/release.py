@@ -39,7 +39,7 @@ class Release:
             account = stores.carrier_accounts.get(self._account_id)
             ids = self._release(stores, account, now)
             failpoint("release.releasing")
-        if account.breaker.is_to_be_asked(now):
+        if account.is_to_be_asked(now):
             self.silent()  # who settles asks the carrier, too
         self._ring(tasks.DIAL, ids)
         return len(ids)
@@ -53,7 +53,13 @@ class Release:
         room = min(_AT_MOST, startable - stores.attempts.released(now))
         if on_trial:
             room -= stores.carrier_accounts.calls_being_placed(account.id)
-        return stores.attempts.release(now, now + RELEASE_SPAN, room) if room > 0 else []
+        if room <= 0:
+            return []
+        until = now + RELEASE_SPAN
+        tried: list[UUID] = []
+        if not on_trial and any(each.breaker.is_on_trial for each in account.backoffs.values()):
+            tried = stores.backoffs.release_trials(account.id, now, until)
+        return [*tried, *stores.attempts.release(now, until, room, account.id)]
 
     def next_due(self) -> datetime | None:
         """When the next pending attempt becomes due; the clock need not look for due ones before."""

@@ -57,6 +57,7 @@ def situation_from(row: LookRow, hasher: Hasher, skew: timedelta = timedelta()) 
         company_paused=row.company_paused,
         company_deleted=row.company_deleted,
         breaker=row.breaker,
+        backoff=row.backoff,
         database_skew=skew,
     )
 

@@ -10,10 +10,13 @@ from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, ListedCall
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle import breaker, decisions
+from scheduler.lifecycle import backoffs, breaker, decisions
+from scheduler.lifecycle.backoffs import Backoffs
+from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, POLLS, Policy
 from scheduler.logs import log
+from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.consequences import Alarmed, Consequences
@@ -57,6 +60,15 @@ class _Heard:
     what: CallNews | ProofMissing | Alarm | None
     listed_at: datetime | None = None
     """When it was asked for a list, if that was read in full."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """How the account and the back-offs stood before a question, and stand while it is out."""
+
+    before: CarrierAccount
+    account: Breaker
+    backoffs: Backoffs
 
 
 class Settle:
@@ -144,37 +156,85 @@ class Settle:
     # ---- a carrier that is down
 
     def _probe(self, this: _Round) -> None:
-        """Ask whether it is back by what rings nobody and spends nothing; on a good answer one call may be tried."""
-        with self._database.transaction() as stores:
-            now = stores.instant(self._now)
-            # Not locked for nothing: every claim waits for that row.
-            if not stores.carrier_accounts.get(self._account_id).breaker.is_to_be_asked(now):
-                return
-            before = stores.carrier_accounts.lock(self._account_id).breaker
-            if not before.is_to_be_asked(now):
-                return
-            asked = breaker.while_asked(before, now)
-            stores.carrier_accounts.set_breaker(self._account_id, asked, now)
+        """Ask whether it is back by what rings nobody and spends nothing; on a good answer one call may be tried.
+
+        Asked too when one company's calls have failed, at once: whether it is the carrier. Only a question in vain
+        then closes the account to the others.
+        """
+        asked = self._begin_to_ask()
+        if asked is None:
+            return
         failpoint("settle.probe_begun")
         try:
             self._desk.probe()
             failpoint("settle.probe_answered")
         except CarrierUnavailable as error:
             this.carrier_is_away = isinstance(error, CarrierAway)
-            _log.error(
-                "the carrier does not answer; calls wait",
-                alarm=f"CARRIER_{asked.cause}",
-                until=asked.down_until and asked.down_until.isoformat(),
-            )
+            self._ask_in_vain(asked)
             return
+        if self._take_the_answer(asked):
+            failpoint("settle.on_trial")
+            _log.info("the carrier answers again; one call is tried")
+
+    def _begin_to_ask(self) -> _Asked | None:
+        """None: nothing is to be asked now, or somebody else asks."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            if stores.carrier_accounts.lock(self._account_id).breaker != asked:
-                return  # somebody else asked after us
-            stores.carrier_accounts.set_breaker(self._account_id, breaker.after_answer(before, now), now)
+            # Not locked for nothing: every claim waits for that row.
+            if not stores.carrier_accounts.get(self._account_id).is_to_be_asked(now):
+                return None
+            before = stores.carrier_accounts.lock(self._account_id)
+            if not before.is_to_be_asked(now):
+                return None
+            asked = before.breaker
+            if asked.is_to_be_asked(now):
+                asked = breaker.while_asked(asked, now)
+                stores.carrier_accounts.set_breaker(self._account_id, asked, now)
+            held = {
+                scope: backoffs.while_asked(each, now) if each.is_to_be_asked(now) else each
+                for scope, each in before.backoffs.items()
+            }
+            if held != before.backoffs:
+                stores.backoffs.save(self._account_id, held, now)
+        return _Asked(before=before, account=asked, backoffs=held)
+
+    def _ask_in_vain(self, asked: _Asked) -> None:
+        """The carrier does not answer, so it is not one company's trouble: the account is closed."""
+        judged = asked.account
+        spoke = [each for each in asked.backoffs.values() if each.breaker.is_down and each.speaks_of_the_carrier]
+        if not judged.is_down:
+            with self._database.transaction() as stores:
+                now = stores.instant(self._now)
+                account = stores.carrier_accounts.lock(self._account_id)
+                cause = spoke[0].cause if spoke else "NO_ANSWER_IN_TIME"
+                judged = breaker.after_question_in_vain(account.breaker, cause, now)
+                stores.carrier_accounts.set_breaker(self._account_id, judged, now)
+                stores.backoffs.save(self._account_id, backoffs.without_the_carriers(account.backoffs), now)
+        _log.error(
+            "the carrier does not answer; calls wait",
+            alarm=f"CARRIER_{judged.cause}",
+            until=judged.down_until and judged.down_until.isoformat(),
+        )
+
+    def _take_the_answer(self, asked: _Asked) -> bool:
+        """Whether calls are tried from now on."""
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            account = stores.carrier_accounts.lock(self._account_id)
+            # What has changed since was asked after us, or was told by a call.
+            is_tried = asked.account != asked.before.breaker and account.breaker == asked.account
+            if is_tried:
+                answered = breaker.after_answer(asked.before.breaker, now)
+                stores.carrier_accounts.set_breaker(self._account_id, answered, now)
+            held = dict(account.backoffs)
+            for scope, each in asked.backoffs.items():
+                if held.get(scope) == each and each.breaker != asked.before.backoffs[scope].breaker:
+                    held[scope] = backoffs.after_answer(asked.before.backoffs[scope], now)
+                    is_tried = True
+            if held != account.backoffs:
+                stores.backoffs.save(self._account_id, held, now)
             stores.notify_due()
-        failpoint("settle.on_trial")
-        _log.info("the carrier answers again; one call is tried")
+        return is_tried
 
     # ---- calls that must not be
 

@@ -153,3 +153,32 @@ def test_what_only_a_person_can_mend_stops_all_calls_at_once(cause: str) -> None
 def test_an_attempt_waits_longer_each_time_it_was_not_taken() -> None:
     waits = [breaker.not_placed_delay(times) for times in range(6)]
     assert waits == [*BACK_OFF, timedelta(minutes=5), timedelta(minutes=5)]
+
+
+def test_questions_in_vain_lengthen_no_wait_once_one_is_answered() -> None:
+    judged, now = after(OPENS_AFTER), NOON
+    for _ in range(20):  # an outage of an hour and more
+        assert judged.down_until is not None
+        now = judged.down_until
+        judged = breaker.while_asked(judged, now)
+    answered = breaker.after_answer(judged, now)
+    failed = breaker.after_failure(answered, "HTTP_503", now)
+    assert failed.down_until == now + BACK_OFF[1], "a short fault after it is back costs 15 s, and not five minutes"
+
+
+def test_calls_in_vain_lengthen_the_wait_whatever_is_answered() -> None:
+    judged, now = after(OPENS_AFTER, cause="HTTP_503"), NOON
+    for wait in (BACK_OFF[1], BACK_OFF[2], BACK_OFF[3]):
+        judged = breaker.after_failure(after_a_good_answer(judged, now), "HTTP_503", now)
+        assert judged.down_until == now + wait
+
+
+def test_a_fault_long_after_a_good_answer_begins_with_the_first_wait() -> None:
+    judged = after(OPENS_AFTER, cause="HTTP_503")
+    for _ in range(4):
+        judged = breaker.after_failure(after_a_good_answer(judged, NOON), "HTTP_503", NOON)
+    answered = after_a_good_answer(judged, NOON)
+    later = NOON + breaker.FORGETS_AFTER
+    assert breaker.after_failure(answered, "HTTP_503", later).down_until == later + BACK_OFF[-1]
+    later += A_MOMENT
+    assert breaker.after_failure(answered, "HTTP_503", later).down_until == later + BACK_OFF[0]

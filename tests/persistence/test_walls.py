@@ -50,6 +50,7 @@ TENANTS = {
     "invitation_tokens": "invitation_id",
     "usage": "attempt_id",
     "erasures": "company_id",
+    "carrier_backoffs": "company_id",
 }
 """And a column that tells whose row it is."""
 FOR_ANY_PRINCIPAL = {"lines"}
@@ -147,6 +148,11 @@ _MADE = (
         "INSERT INTO usage (attempt_id, company_id, ats_principal_id, interview_id, booked_at, billing_system,"
         " cost_key, talked) VALUES"
         " (:attempt, :company, :ats, :interview, :now, 'minutes', 'GENERIC', interval '1 minute')"
+    ),
+    (
+        "INSERT INTO carrier_backoffs (account_id, company_id, caller, failures, trials, cause, is_asked, others_work,"
+        " created_at, updated_at) SELECT max(id), :company, '+421221020001', 1, 0, 'X', false, false, :now, :now"
+        " FROM carrier_accounts"
     ),
     (
         "INSERT INTO erasures (company_id, ats_principal_id, asked_at, rung_at, erased)"

@@ -10,6 +10,7 @@ from scheduler.domain.attempt import Attempt, Phase, ProofMissing
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
+from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.state_machine import is_busy
 from scheduler.persistence.database import Database
 from scheduler.use_cases import bell as tasks
@@ -150,7 +151,9 @@ class Stage:
         if sid is None:
             # The calls of others show that the carrier is there: no breaker keeps the next trace waiting.
             with self.database.transaction() as stores:
-                stores.carrier_accounts.close_breaker(self.house.account_id, self.now())
+                stores.carrier_accounts.lock(self.house.account_id)
+                stores.carrier_accounts.set_breaker(self.house.account_id, Breaker(), self.now())
+                stores.backoffs.save(self.house.account_id, {}, self.now())
 
     def _ask(self, attempt: Attempt) -> bool:
         """Wait until the carrier is asked next, and let it be. False when nobody is waited for any more."""

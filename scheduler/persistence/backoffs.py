@@ -1,0 +1,207 @@
+"""Back-offs: whose orders wait because the carrier refuses or fails them. Written under the account's lock alone."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, delete, insert, select, text
+
+from scheduler.domain.attempt import Phase
+from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
+from scheduler.lifecycle.breaker import Breaker
+from scheduler.persistence.sets import among
+from scheduler.persistence.tables import carrier_backoffs as table
+
+MATCHES = """
+    b.country = l.country
+    OR b.company_id = a.company_id
+       AND b.caller = (SELECT i.caller_number FROM interviews i WHERE i.id = a.interview_id)
+"""
+"""Whether the order of attempt `a`, to line `l`, is of the back-off `b`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """Between which ends an attempt's order goes; `called` and `caller` are numbers, and `called` personal data."""
+
+    attempt_id: UUID
+    company_id: UUID
+    caller: str
+    called: str | None
+    number_hash: bytes | None
+    country: str | None
+    """None: nobody has looked yet."""
+
+
+class CarrierBackoffs:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def of(self, account_id: int) -> Backoffs:
+        """Those of an account, by scope."""
+        return {each.scope: each for _, each in self._rows(account_id)}
+
+    def _rows(self, account_id: int) -> list[tuple[int, Backoff]]:
+        rows = self._connection.execute(select(table).where(table.c.account_id == account_id).order_by(table.c.id))
+        return [
+            (
+                row.id,
+                Backoff(
+                    scope=Scope(country=row.country, company_id=row.company_id, caller=row.caller),
+                    breaker=Breaker(
+                        failures=row.failures,
+                        down_until=row.down_until,
+                        answered_at=row.answered_at,
+                        cause=row.cause,
+                        trials=row.trials,
+                    ),
+                    is_asked=row.is_asked,
+                    others_work=row.others_work,
+                ),
+            )
+            for row in rows
+        ]
+
+    def save(self, account_id: int, after: Backoffs, now: datetime) -> None:
+        """Only these there are from now on. For who has locked the account."""
+        before = self._rows(account_id)
+        gone = [row_id for row_id, each in before if after.get(each.scope) != each]
+        stays = {each.scope for row_id, each in before if row_id not in gone}
+        if gone:
+            self._connection.execute(delete(table).where(among(table.c.id, gone)))
+        new = [_columns(account_id, each, now) for scope, each in after.items() if scope not in stays]
+        if new:
+            self._connection.execute(insert(table), new)
+
+    def forget_company(self, company_id: UUID) -> int:
+        return self._connection.execute(delete(table).where(table.c.company_id == company_id)).rowcount
+
+    def forget(self, updated_before: datetime, limit: int) -> int:
+        """Those of which nothing was heard since."""
+        old = select(table.c.id).where(table.c.updated_at < updated_before).limit(limit)
+        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars().all()
+        return self._connection.execute(delete(table).where(among(table.c.id, ids))).rowcount
+
+    # ---- the ends of orders
+
+    def ends_of(self, attempt_ids: Collection[UUID]) -> list[Ends]:
+        """Of those whose company is not deleted."""
+        rows = self._connection.execute(_ENDS, {"ids": list(attempt_ids)})
+        return [_ends(row) for row in rows]
+
+    def ends_being_placed(self, account_id: int) -> list[Ends]:
+        """Of the orders that are claimed and have no answer yet."""
+        rows = self._connection.execute(_ENDS_BEING_PLACED, {"phase": Phase.DIALLING.value, "account_id": account_id})
+        return [_ends(row) for row in rows]
+
+    def due_without_a_country(self, now: datetime, limit: int) -> list[Ends]:
+        """Of attempts that are due, or claimed and not yet sent, and whose number nobody has looked at."""
+        return [_ends(row) for row in self._connection.execute(_WITHOUT_A_COUNTRY, {"now": now, "limit": limit})]
+
+    def know_countries(self, countries: Sequence[tuple[bytes, str]]) -> None:
+        """Write to lines of which country they are; a line that somebody has locked is passed over."""
+        values = {"hashes": [each for each, _ in countries], "countries": [country for _, country in countries]}
+        self._connection.execute(_KNOW_COUNTRIES, values)
+
+    # ---- release
+
+    def release_trials(self, account_id: int, now: datetime, until: datetime) -> list[UUID]:
+        """One due attempt of each scope that is on trial and has none released or being placed."""
+        rows = self._connection.execute(_RELEASE_TRIALS, {"account_id": account_id, "now": now, "until": until})
+        return [row.id for row in rows]
+
+    def hold(self, attempt_ids: Collection[UUID]) -> None:
+        """They may not be claimed now: they are released anew when they may. For who has locked them."""
+        self._connection.execute(_HOLD, {"ids": list(attempt_ids)})
+
+
+def _columns(account_id: int, each: Backoff, now: datetime) -> dict[str, object]:
+    return {
+        "account_id": account_id,
+        "company_id": each.scope.company_id,
+        "caller": each.scope.caller,
+        "country": each.scope.country,
+        "failures": each.breaker.failures,
+        "trials": each.breaker.trials,
+        "down_until": each.breaker.down_until,
+        "answered_at": each.breaker.answered_at,
+        "cause": each.cause,
+        "is_asked": each.is_asked,
+        "others_work": each.others_work,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _ends(row: object) -> Ends:
+    return Ends(
+        attempt_id=row.attempt_id,  # type: ignore[attr-defined]
+        company_id=row.company_id,  # type: ignore[attr-defined]
+        caller=row.caller,  # type: ignore[attr-defined]
+        called=row.called,  # type: ignore[attr-defined]
+        number_hash=row.number_hash,  # type: ignore[attr-defined]
+        country=row.country,  # type: ignore[attr-defined]
+    )
+
+
+_SELECT_ENDS = """
+    SELECT a.id AS attempt_id, a.company_id, i.caller_number AS caller,
+           coalesce(a.called_number, p.phone_number) AS called, a.number_hash, l.country
+    FROM attempts a
+    JOIN interviews i ON i.id = a.interview_id
+    JOIN candidates p ON p.id = i.candidate_id
+    JOIN companies c ON c.id = a.company_id
+    LEFT JOIN lines l ON l.number_hash = a.number_hash
+    WHERE c.deleted_at IS NULL AND i.caller_number IS NOT NULL
+"""
+_ENDS = text(f"{_SELECT_ENDS} AND a.id = ANY (:ids)")
+_ENDS_BEING_PLACED = text(f"{_SELECT_ENDS} AND a.phase = :phase AND a.account_id = :account_id")
+_WITHOUT_A_COUNTRY = text(
+    f"""{_SELECT_ENDS} AND l.country IS NULL
+      AND (a.state = 'PENDING' AND a.due_at <= :now OR a.phase = 'DIALLING') LIMIT :limit"""
+)
+
+_KNOW_COUNTRIES = text("""
+    UPDATE lines SET country = known.country
+    FROM unnest(CAST(:hashes AS bytea[]), CAST(:countries AS text[])) AS known (number_hash, country)
+    WHERE lines.number_hash = known.number_hash
+      AND lines.number_hash = ANY (ARRAY (
+          SELECT l.number_hash FROM lines l
+          WHERE l.number_hash = ANY (CAST(:hashes AS bytea[]))
+          FOR NO KEY UPDATE SKIP LOCKED
+      ))
+""")
+
+_RELEASE_TRIALS = text(f"""
+    UPDATE attempts SET released_until = :until
+    WHERE id = ANY (ARRAY (
+        SELECT tried.id
+        FROM carrier_backoffs b
+        CROSS JOIN LATERAL (
+            SELECT a.id
+            FROM attempts a
+            JOIN lines l ON l.number_hash = a.number_hash
+            JOIN companies c ON c.id = a.company_id
+            WHERE ({MATCHES})
+              AND a.state = 'PENDING' AND a.due_at <= :now AND a.expires_at > :now
+              AND (a.released_until IS NULL OR a.released_until <= :now)
+              AND l.attempt_id IS NULL AND (l.free_at <= :now OR l.interview_id = a.interview_id)
+              AND c.paused_at IS NULL AND c.deleted_at IS NULL
+            ORDER BY a.due_at
+            LIMIT 1
+            FOR NO KEY UPDATE OF a SKIP LOCKED
+        ) tried
+        WHERE b.account_id = :account_id
+          AND b.answered_at >= b.down_until
+          AND NOT EXISTS (
+              SELECT FROM attempts a
+              JOIN lines l ON l.number_hash = a.number_hash
+              WHERE ({MATCHES})
+                AND (a.phase = 'DIALLING' OR a.state = 'PENDING' AND a.released_until > :now)
+          )
+    ))
+    RETURNING id
+""")  # noqa: S608 - what is put in stands above
+
+_HOLD = text("UPDATE attempts SET released_until = NULL WHERE id = ANY (:ids) AND state = 'PENDING'")

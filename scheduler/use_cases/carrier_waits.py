@@ -1,0 +1,42 @@
+"""What an operator sees and does of orders that wait for the carrier by themselves."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scheduler.clock import Now
+from scheduler.lifecycle.backoffs import Backoff
+from scheduler.persistence.database import Database
+
+
+class CarrierWaits:
+    def __init__(self, database: Database, now: Now) -> None:
+        self._database = database
+        self._now = now
+
+    def all(self) -> Sequence[Backoff]:
+        """Those that wait, or are on trial. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return [
+                each
+                for account in stores.carrier_accounts.all()
+                for each in stores.backoffs.of(account.id).values()
+                if each.breaker.down_until is not None
+            ]
+
+    def end(self) -> int:
+        """Have one call of each tried as soon as the carrier has answered. Returns how many there are.
+
+        Raises ClockWrong, DatabaseAway.
+        """
+        ended = 0
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            for account_id in [account.id for account in stores.carrier_accounts.all()]:
+                held = dict(stores.carrier_accounts.lock(account_id).backoffs)
+                waits = [scope for scope, each in held.items() if each.breaker.is_down]
+                for scope in waits:
+                    held[scope] = replace(held[scope], breaker=replace(held[scope].breaker, down_until=now))
+                stores.backoffs.save(account_id, held, now)
+                ended += len(waits)
+            stores.notify_due()
+        return ended
