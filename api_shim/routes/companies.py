@@ -59,6 +59,7 @@ async def list_companies(request: Request, principal: Asking, asked: AskedSlice)
         CompanyAnswer,
         "Made.",
         *_SETTINGS,
+        refusals.CompanyDeleted,
         leads_to=links("getCompany", "updateCompany", "deleteCompany", companyId="id"),
     ),
 )

@@ -317,6 +317,12 @@ class InvitationGone(Gone):
     code = "INVITATION_GONE"
 
 
+class CompanyDeleted(Gone):
+    """The company that this request made was deleted since; send a new Idempotency-Key to make another one."""
+
+    code = "COMPANY_DELETED"
+
+
 class PreconditionFailed(Refused):
     """It is not as the If-Match header says; read it again and decide anew."""
 

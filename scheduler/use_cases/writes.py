@@ -14,7 +14,7 @@ from scheduler.domain.company import Company
 from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.record import Record
-from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, Forbidden, Refused
+from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdRequired, Forbidden, Refused
 from scheduler.failpoints import failpoint
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_forms import record_as_json, record_from_json
@@ -129,6 +129,8 @@ def _told_again(stores: Stores, command: Command) -> Written:
         return Written(replayed=True)
     kind = _RECORD_OF[command.kind]
     present = _present(stores, kind, command)
+    if kind is Company and present is None:  # without it the answer would show settings that it never had
+        return Written(refusal=refusal_of(CompanyDeleted()), replayed=True)
     return Written(record=record_from_json(kind, command.answer.snapshot, present), replayed=True)
 
 

@@ -329,9 +329,10 @@ def test_f6_3_repeated_requests_bring_nothing_back(
     assert data(delete(ats, company_id)) is True
     for _ in range(2):
         told = ats.send("POST", "/company", json={"name": "Canary"}, headers=headers)
-        again = data(told, 201)
-        assert (again["id"], again["name"]) == (company_id, None)
+        assert code(told) == (410, "COMPANY_DELETED")
+        assert told.headers["Idempotent-Replayed"] == "true"
         assert "Canary" not in told.text
+        assert "settings" not in told.text
         assert code(ats.send("POST", "/jobs", **job)) == (403, "RESOURCE_ACCESS_DENIED")
         assert code(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
         erase(UUID(company_id))

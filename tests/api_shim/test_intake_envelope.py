@@ -178,7 +178,7 @@ def test_it_is_ready_at_this_releases_schema_and_not_at_another(intake: Intake) 
 
 OPERATIONS = {
     "listCompanies": ("GET", "/company", "read:companies", {"200"}),
-    "createCompany": ("POST", "/company", "write:companies", {"201"}),
+    "createCompany": ("POST", "/company", "write:companies", {"201", "410"}),
     "getCompany": ("GET", "/company/{companyId}", "read:companies", {"200"}),
     "updateCompany": ("PATCH", "/company/{companyId}", "write:companies", {"200"}),
     "deleteCompany": ("DELETE", "/company/{companyId}", "delete:companies", {"200"}),

@@ -476,7 +476,9 @@ def test_a_kept_answer_holds_no_address_and_is_told_with_that_of_now(intake: Int
     assert data(ats.send("POST", "/company", json=body, headers=key), 201)["ownerEmail"] == OTHER
     assert intake.ask("SELECT count(*) FROM invitations")[0][0] == 2, "a repetition invites nobody"
     intake.change("UPDATE companies SET deleted_at = updated_at WHERE id = :id", id=UUID(made["id"]))
-    assert data(ats.send("POST", "/company", json=body, headers=key), 201)["ownerEmail"] is None
+    told = ats.send("POST", "/company", json=body, headers=key)
+    assert (told.status_code, told.json()["error"]["code"]) == (410, "COMPANY_DELETED")
+    assert not [each for each in (UNKNOWN, OTHER) if each in told.text]
 
 
 def test_no_log_line_names_an_owner_or_a_token(
