@@ -24,6 +24,7 @@ from scheduler.use_cases.submit import Accepted
 from scheduler.use_cases.writes import Sent, Written
 from scheduler.wire.fields import FieldError, invalid_fields
 from scheduler.wire.json_values import canonical
+from scheduler.wire.named_fields import of_write
 
 P = ParamSpec("P")
 
@@ -69,6 +70,7 @@ class Sender:
             principal=self.principal,
             idempotency_key=self.asked.idempotency_key,
             request_hash=self._hash_of(raw),
+            fields=of_write(kind, raw),
         )
         try:
             written = await here.ask(verb, sent, *args, **kwargs)

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_shim.errors import MalformedJson, WrongContentType
-from scheduler.wire.fields import FieldError, invalid_fields, refuse_any, unknown_field
-from scheduler.wire.json_values import MOST_LEVELS, is_too_deep, unstorable
+from scheduler.wire.fields import FieldError, invalid_fields, unknown_field
+from scheduler.wire.json_values import MOST_LEVELS, is_too_deep, refuse_unstorable
 
 _TOO_DEEP = f"it is nested more than {MOST_LEVELS} levels deep"
 _JSON = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
@@ -95,7 +95,7 @@ def _read(request: Request, body: bytes) -> dict[str, Any]:
     value = parse(body)
     if not isinstance(value, dict):
         raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
-    refuse_any(unstorable(value))
+    refuse_unstorable(value)
     return value
 
 

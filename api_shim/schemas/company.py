@@ -14,6 +14,7 @@ from scheduler.domain.record import Changes
 from scheduler.lifecycle.retry_texts import MOST_DELAYS, MOST_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 from scheduler.wire.base import Wire
+from scheduler.wire.named_fields import within
 from scheduler.wire.sent import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
 
 _PROFILE = ("description", "website", "industry", "size", "location")
@@ -116,6 +117,10 @@ class SettingsChange(Strict):
 
     def to_settings(self) -> Changes:
         """By the fields of CompanySettings. Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
+        with within("settings"):
+            return self._read()
+
+    def _read(self) -> Changes:
         default = CompanySettings()
         changes = dict(named(self, "timezone", "locale"))
         for name, standard in (

@@ -101,6 +101,7 @@ class InterviewRequest(InterviewTerms):
             job_id=self.job_id or of_candidate,
             job=None if self.job is None else self.job.to_new_job(),
             scheduled_at=self.time_asked_for,
+            time_name=self.time_name,
             expires_at=self.expires_at,
             is_test=self.is_test,
             metadata=self.metadata,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from scheduler.domain.agent import NewAgent
@@ -43,6 +43,10 @@ class CommandState(StrEnum):
     """Failed five times for no known reason; it holds its own interview and no other."""
 
 
+TimeName = Literal["scheduledAt", "scheduleTime"]
+"""The name under which a time was sent; a refusal of the time names it so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CreateInterview:
     """Make an interview, and for a phone agent its first attempt."""
@@ -55,6 +59,7 @@ class CreateInterview:
     job: NewJob | None = None
     scheduled_at: str | None = None
     """The text as it was sent; it is read once, when the command is applied."""
+    time_name: TimeName = "scheduledAt"
     expires_at: str | None = None
     is_test: bool = False
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -73,6 +78,7 @@ class UpdateInterview:
     interview_id: UUID
     scheduled_at: str | None = None
     """The text as it was sent; moves an ONLINE interview, or the pending attempt of a PHONE one."""
+    time_name: TimeName = "scheduledAt"
     expires_at: str | None = None
     metadata: dict[str, Any] | None = field(default=None, repr=False)
     """Merged into what is there; a value of None removes its key."""
@@ -93,6 +99,7 @@ class InvokeAttempt:
 
     interview_id: UUID
     scheduled_at: str | None = None
+    time_name: TimeName = "scheduledAt"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,14 +41,14 @@ class Callee:
 
 
 def on_request(
-    text: str | None, callee: Callee, received_at: datetime, policy: Policy
+    text: str | None, callee: Callee, received_at: datetime, policy: Policy, *, field: str = "scheduledAt"
 ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
-    """When the call that was asked for is due, judged as of `received_at`.
+    """When the call that was asked for is due, judged as of `received_at`; `field` is what the client calls the text.
 
     Raises the refusal whose name says why not: a text that is no date, the past, too far ahead, a shut window, no
     clock, no common opening, a consent that is over by then.
     """
-    requested = requested_time.read(text) if text is not None else None
+    requested = requested_time.read(text, field=field) if text is not None else None
     clock = _clock(requested, callee)
     _must_have_common_opening(clock, callee.settings, received_at)
     if requested is None:
@@ -72,14 +72,16 @@ def on_request(
     return schedule, warnings
 
 
-def online_time(text: str | None, callee: Callee, received_at: datetime) -> datetime | None:
+def online_time(
+    text: str | None, callee: Callee, received_at: datetime, *, field: str = "scheduledAt"
+) -> datetime | None:
     """When an ONLINE interview shall be; nobody is rung, so that neither hours nor consent are asked.
 
     Raises InvalidDateFormat, ScheduleInPast, ScheduleTooFar, TimezoneUnknown, TimezoneAmbiguous.
     """
     if text is None:
         return None
-    requested = requested_time.read(text)
+    requested = requested_time.read(text, field=field)
     if requested.is_instant or requested.offset is not None:
         instant = call_windows.resolve(requested, _ANY_CLOCK)
     else:

@@ -27,7 +27,7 @@ def read_intervals(value: object) -> tuple[CallTimeInterval, ...]:
     if not isinstance(value, list):
         raise _invalid("", "must be a list of intervals")
     if not value:
-        raise NeverOpen
+        raise NeverOpen(field="callTimeIntervals")
     if len(value) > MAX_INTERVALS:
         raise _invalid("", f"must have at most {MAX_INTERVALS} intervals, got {len(value)}")
     intervals = tuple(_interval(item, f"[{index}]") for index, item in enumerate(value))

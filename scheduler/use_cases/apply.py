@@ -1,7 +1,5 @@
 """Apply: a worker does what a command asks, and its answer is written with it, in one transaction."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -26,7 +24,9 @@ from scheduler.domain.command import (
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
+    Request,
     RescheduleAttempt,
+    TimeName,
     UpdateInterview,
     refusal_of,
 )
@@ -34,15 +34,10 @@ from scheduler.domain.company import Company
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import (
     AccessDenied,
-    AgentNumberRequired,
     CallAttemptInProgress,
     CallAttemptNotPending,
     CallAttemptsNotSupported,
     InterviewFinished,
-    InvalidTimezone,
-    NotFound,
-    NumberNotAllowed,
-    PhoneNumberInvalid,
     PhoneNumberRequired,
     Refused,
     StatusNotSettable,
@@ -67,20 +62,10 @@ from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.jobs import add_job
 from scheduler.use_cases.seen import callee_from, callee_of
 from scheduler.use_cases.submit import lock_busy, lock_interview, no_such, there
+from scheduler.wire import named_fields
+from scheduler.wire.named_fields import named
 
 _log = log(__name__)
-
-_PLACES_IN_A_CANDIDATE: Mapping[type[Refused], str] = {
-    PhoneNumberRequired: "candidate.phoneNumber",
-    PhoneNumberInvalid: "candidate.phoneNumber",
-    NumberNotAllowed: "candidate.phoneNumber",
-    InvalidTimezone: "candidate.timezone",
-}
-_PLACES_IN_AN_AGENT: Mapping[type[Refused], str] = {
-    AgentNumberRequired: "agent.companyPhoneNumberId",
-    NotFound: "agent.companyPhoneNumberId",
-}
-"""Which field of an inline object a refusal is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +150,13 @@ class Apply:
         if not turn.stores.companies.is_there(turn.company_id):
             raise AccessDenied  # it was deleted after this was accepted
         request = request_from_json(turn.command.kind, turn.command.body)
+        with named(named_fields.of_command(request)):
+            return self._dispatch(turn, request)
+
+    def _dispatch(self, turn: _Turn, request: Request) -> tuple[UUID, Answer]:
         match request:
             case CreateInterview():
-                with _at(_PLACES_IN_A_CANDIDATE if request.candidate is not None else {}):
-                    story = self._create_interview(turn, request)
+                story = self._create_interview(turn, request)
                 return story.interview.id, Answer(snapshot=_snapshot(story))
             case UpdateInterview():
                 self._update_interview(turn, request)
@@ -207,10 +195,10 @@ class Apply:
         schedule: Schedule | None = None
         warnings: tuple[ScheduleWarning, ...] = ()
         if is_rung:
-            schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at)
+            schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at, request.time_name)
             if not is_new and stores.interviews.open_of_candidate(candidate.id):
                 warnings = (*warnings, ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
-        online_at = None if schedule else scheduling.online_time(request.scheduled_at, callee, turn.asked_at)
+        online_at = None if schedule else self._online_time(turn, request, callee)
         first_at = schedule.due_at if schedule else (online_at or turn.asked_at)
         over = request.is_test
         interview = Interview(
@@ -240,19 +228,22 @@ class Apply:
         return InterviewStory(interview=interview, attempts=attempts)
 
     def _schedule(
-        self, text: str | None, callee: Callee, received_at: datetime
+        self, text: str | None, callee: Callee, received_at: datetime, field: TimeName
     ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
         """Raises the refusal that says why this person cannot be called then, or at all."""
         if callee.number is None:
             raise PhoneNumberRequired
         callee_zones.check_allowed(callee.number, callee.settings.allowed_countries)
-        return scheduling.on_request(text, callee, received_at, self._policy)
+        return scheduling.on_request(text, callee, received_at, self._policy, field=field)
+
+    def _online_time(self, turn: _Turn, request: CreateInterview | UpdateInterview, callee: Callee) -> datetime | None:
+        return scheduling.online_time(request.scheduled_at, callee, turn.asked_at, field=request.time_name)
 
     def _expiry(self, text: str | None, schedule: Schedule | None, callee: Callee, first_at: datetime) -> datetime:
         if text is None:
             return scheduling.default_expiry(first_at)
         clock = schedule.clock if schedule else scheduling.clock_or_none(callee)
-        expires_at = scheduling.explicit_expiry(text, clock)
+        expires_at = _explicit_expiry(text, clock)
         scheduling.must_open_before(expires_at, first_at, self._policy)
         return expires_at
 
@@ -316,12 +307,12 @@ class Apply:
         if timed and interview.status is not InterviewStatus.SCHEDULED:
             raise InterviewFinished(status=interview.status.value)
         if request.scheduled_at is not None:
-            online_at = scheduling.online_time(request.scheduled_at, callee, turn.asked_at)
+            online_at = self._online_time(turn, request, callee)
             interview = replace(interview, scheduled_at=online_at)
             if online_at is not None and interview.expires_by_default:
                 interview = replace(interview, expires_at=scheduling.default_expiry(online_at))
         if request.expires_at is not None:
-            expires_at = scheduling.explicit_expiry(request.expires_at, scheduling.clock_or_none(callee))
+            expires_at = _explicit_expiry(request.expires_at, scheduling.clock_or_none(callee))
             interview = replace(interview, expires_at=expires_at, expires_by_default=False)
         moved = request.scheduled_at is not None or request.expires_at is not None
         if interview.scheduled_at is not None and moved:
@@ -337,12 +328,12 @@ class Apply:
         pending = self._pending(turn, interview.id) if timed else None
         if request.expires_at is not None:
             clock = pending.schedule.clock if pending else self._last_clock(turn, interview)
-            expires_at = scheduling.explicit_expiry(request.expires_at, clock)
+            expires_at = _explicit_expiry(request.expires_at, clock)
             interview = replace(interview, expires_at=expires_at, expires_by_default=False)
         if request.scheduled_at is not None:
             if pending is None:
                 raise CallAttemptNotPending("The interview has no pending call attempt; invoke a new one instead.")
-            interview, _ = self._move(turn, interview, pending, request.scheduled_at)
+            interview, _ = self._move(turn, interview, pending, request.scheduled_at, request.time_name)
         elif request.expires_at is not None and pending is not None:
             scheduling.must_open_before(interview.expires_at, pending.due_at, self._policy)
             turn.stores.attempts.save(pending, ExpiryMoved(expires_at=interview.expires_at), turn.actor, turn.now)
@@ -384,7 +375,7 @@ class Apply:
         if busy is not None:
             raise CallAttemptInProgress(attemptId=str(busy.id))
         callee = callee_from(stores.attempts.callee_of(interview.id))
-        schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at)
+        schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at, request.time_name)
         if interview.expires_by_default:
             interview = replace(interview, expires_at=scheduling.default_expiry(schedule.due_at))
         scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
@@ -400,7 +391,7 @@ class Apply:
         attempt = self._asked_for(turn, request)
         if attempt.state is not AttemptState.PENDING:
             raise CallAttemptNotPending(status=attempt.state.value)
-        interview, attempt = self._move(turn, interview, attempt, request.scheduled_at)
+        interview, attempt = self._move(turn, interview, attempt, request.scheduled_at, "scheduledAt")
         turn.stores.interviews.save(interview, turn.now)
         return attempt
 
@@ -417,10 +408,12 @@ class Apply:
         etags.must_match(request.if_match, attempt)
         return attempt
 
-    def _move(self, turn: _Turn, interview: Interview, attempt: Attempt, text: str) -> tuple[Interview, Attempt]:
+    def _move(
+        self, turn: _Turn, interview: Interview, attempt: Attempt, text: str, field: TimeName
+    ) -> tuple[Interview, Attempt]:
         """A pending attempt at another time, and its interview, whose default expiry goes with the chain's first."""
         callee = callee_from(turn.stores.attempts.callee_of(interview.id))
-        schedule, warnings = self._schedule(text, callee, turn.asked_at)
+        schedule, warnings = self._schedule(text, callee, turn.asked_at, field)
         if interview.expires_by_default and attempt.retry_number == 0:
             interview = replace(interview, expires_at=scheduling.default_expiry(schedule.due_at))
         scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
@@ -441,21 +434,15 @@ class Apply:
         turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
 
 
-@contextmanager
-def _at(places: Mapping[type[Refused], str]) -> Iterator[None]:
-    """A refusal that is about a field of an inline object names it, with its position in the request."""
-    try:
-        yield
-    except Refused as refused:
-        if type(refused) in places:
-            refused.details.setdefault("field", places[type(refused)])
-        raise
+def _explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:
+    with named(named_fields.OF_EXPIRY):
+        return scheduling.explicit_expiry(text, clock)
 
 
 def _agent(stores: Stores, company: Company, request: CreateInterview, now: datetime) -> Agent:
     """The agent, who may have been made just now; one on the phone has a number of the company to call from."""
     if request.agent is not None:
-        with _at(_PLACES_IN_AN_AGENT):
+        with named(named_fields.OF_AN_INLINE_AGENT):
             return add_agent(stores, company.id, request.agent, now)
     assert request.agent_id is not None
     return there(stores.agents.get(company.id, request.agent_id), "agent", request.agent_id)

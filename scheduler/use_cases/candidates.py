@@ -53,22 +53,24 @@ class Candidates:
             return stores.candidates.page(company, asked, job_id=job_id, status=status, search=search)
 
     def create(self, sent: Sent, company_id: UUID | None, new: NewCandidate) -> Written:
-        """Refused: PhoneNumberInvalid, NumberNotAllowed, InvalidTimezone, UnknownJobs."""
+        """Create a candidate, with any number in E.164: a call is refused where somebody asks for one.
+
+        Refused: InvalidTimezone, UnknownJobs.
+        """
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate:
             company = stores.companies.get(company_id)
             assert company is not None  # it is held
-            candidate = new_candidate(stores, company, new, now)
-            _check_allowed(candidate, company)
-            return candidate
+            return new_candidate(stores, company, new, now, is_rung=False)
 
         return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
     def change(self, sent: Sent, company_id: UUID | None, candidate_id: UUID, changes: Changes) -> Written:
         """The candidate with these changes; pending attempts ring a new number, on its clock.
 
-        A call in progress goes on to the number that it was placed to. Refused: NotFound, ContactRequired,
-        PhoneNumberInvalid, NumberNotAllowed, InvalidTimezone, UnknownJobs, MetadataTooLarge.
+        A call in progress goes on to the number that it was placed to. A pending call asks for a number that may be
+        called; without one any number in E.164 is kept. Refused: NotFound, ContactRequired, PhoneNumberInvalid,
+        NumberNotAllowed, InvalidTimezone, UnknownJobs, MetadataTooLarge.
         """
         rings = False
 
@@ -77,8 +79,9 @@ class Candidates:
             company = stores.companies.get(company_id)
             assert company is not None  # it is held
             before = _locked(stores, company_id, candidate_id)
-            after = _as_kept(stores, replace(changed(before, changes), updated_at=now), before)
-            if after.phone_number != before.phone_number:
+            is_rung = bool("phone_number" in changes and stores.attempts.pending_of(company_id, candidate_id, None, 1))
+            after = _as_kept(stores, replace(changed(before, changes), updated_at=now), before, is_rung=is_rung)
+            if is_rung and after.phone_number != before.phone_number:
                 _check_allowed(after, company)
             stores.candidates.save(after)
             if after.job_ids != before.job_ids:  # a job that was deleted meanwhile must not come back
@@ -111,9 +114,7 @@ class Candidates:
         return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
 
-def new_candidate(
-    stores: Stores, company: Company, new: NewCandidate, now: datetime, *, is_rung: bool = True
-) -> Candidate:
+def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: datetime, *, is_rung: bool) -> Candidate:
     """A candidate of the company, made of what a request says.
 
     A number that nobody rings may be none. Raises PhoneNumberInvalid, InvalidTimezone, UnknownJobs.
@@ -138,7 +139,7 @@ def new_candidate(
     return candidate
 
 
-def _as_kept(stores: Stores, candidate: Candidate, before: Candidate | None, *, is_rung: bool = True) -> Candidate:
+def _as_kept(stores: Stores, candidate: Candidate, before: Candidate | None, *, is_rung: bool) -> Candidate:
     """Number and zone in their one spelling; each job one that the company has.
 
     A number that stays is not read anew: it may be none any more, and other things still change.

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
+from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
+from scheduler.domain.company import Company
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, Happening
 from scheduler.domain.interview import InterviewFilter, InterviewStory
 from scheduler.domain.key import LONGEST_NAME
@@ -15,7 +17,7 @@ from scheduler.domain.listing import Listed, Slice
 from scheduler.domain.owner import Mails
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
-from scheduler.domain.schedule import ScheduleWarning
+from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import blocks, scheduling
 from scheduler.lifecycle.blocks import Load
@@ -28,6 +30,7 @@ from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.seen import callee_of, situation_from
 from scheduler.use_cases.submit import no_such, reached_company, there
+from scheduler.wire.named_fields import named, of_question
 
 __all__ = ["Carrier", "Explain", "Waiting", "etag_of", "waits_for"]
 
@@ -198,25 +201,32 @@ class Explain:
                 if stores.interviews.open_of_candidate(candidate.id):
                     known = (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
         try:
-            if candidate is not None:
-                callee = callee_of(candidate, company)
-            else:
-                number = question.phone_number
-                callee = Callee(
-                    number=None if number is None else callee_zones.read_number(number),
-                    timezone=None,
-                    consent_until=(now + _FAR).date(),
-                    settings=company.settings,
-                )
-            if question.timezone is not None:
-                callee = replace(callee, timezone=callee_zones.check_zone(question.timezone))
-            if callee.number is None:
-                raise PhoneNumberRequired
-            callee_zones.check_allowed(callee.number, company.settings.allowed_countries)
-            schedule, warnings = scheduling.on_request(question.scheduled_at, callee, now, self._policy)
+            with named(of_question(question)):
+                schedule, warnings = self._judge(question, candidate, company, now)
         except Refused as refused:
             return CallTimeAnswer(refusal=refusal_of(refused), next_possible_at=_next_allowed(refused))
         return CallTimeAnswer(schedule=schedule, warnings=(*warnings, *known), next_possible_at=schedule.due_at)
+
+    def _judge(
+        self, question: CallTimeQuestion, candidate: Candidate | None, company: Company, now: datetime
+    ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
+        """Raises the refusal that says why this person cannot be called then, or at all."""
+        if candidate is not None:
+            callee = callee_of(candidate, company)
+        else:
+            number = question.phone_number
+            callee = Callee(
+                number=None if number is None else callee_zones.read_number(number),
+                timezone=None,
+                consent_until=(now + _FAR).date(),
+                settings=company.settings,
+            )
+        if question.timezone is not None:
+            callee = replace(callee, timezone=callee_zones.check_zone(question.timezone))
+        if callee.number is None:
+            raise PhoneNumberRequired
+        callee_zones.check_allowed(callee.number, company.settings.allowed_countries)
+        return scheduling.on_request(question.scheduled_at, callee, now, self._policy)
 
     def waiting(self) -> Sequence[Waiting]:
         """Every company's attempts, counted. Raises DatabaseAway."""

@@ -149,7 +149,7 @@ def reached_company(stores: Stores, principal: Principal, asked: UUID | None) ->
         company_id = principal.company_id
         assert company_id is not None
     elif asked is None:
-        raise CompanyIdRequired
+        raise CompanyIdRequired(field="companyId")
     else:
         company_id = asked
     if not stores.keys.reach(principal, [company_id]):  # guard: reach

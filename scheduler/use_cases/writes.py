@@ -1,7 +1,7 @@
 """Writes: what the API applies itself, in one transaction with its answer, and once for an idempotency key."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -19,6 +19,7 @@ from scheduler.failpoints import failpoint
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_forms import record_as_json, record_from_json
 from scheduler.use_cases.submit import first_with_its_key, reached_company
+from scheduler.wire.named_fields import Fields, named
 
 Within = TypeVar("Within", bound=UUID | None)
 
@@ -46,6 +47,8 @@ class Sent:
     principal: Principal
     idempotency_key: str | None
     request_hash: bytes
+    fields: Fields = field(default_factory=dict)
+    """What a refusal calls the field that it is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,8 @@ class Writes:
                     # Not before: whoever waits for another request with its key must keep no company from its end.
                     if command.company_id is not None and not stores.companies.hold(command.company_id):
                         raise AccessDenied
-                    record = write(stores, company_id, now)
+                    with named(sent.fields):
+                        record = write(stores, company_id, now)
                     failpoint("write.writing")
             except _NEVER_KEPT:
                 raise

@@ -11,7 +11,7 @@ class CallRequest(MayNameATime):
     """One more call. Without a time it rings as soon as allowed."""
 
     def to_command(self, interview_id: UUID) -> InvokeAttempt:
-        return InvokeAttempt(interview_id=interview_id, scheduled_at=self.time_asked_for)
+        return InvokeAttempt(interview_id=interview_id, scheduled_at=self.time_asked_for, time_name=self.time_name)
 
 
 class CallMove(Strict):

@@ -39,6 +39,7 @@ class InterviewOfKnown(InterviewTerms):
             candidate_id=self.candidate_id,
             job_id=self.job_id,
             scheduled_at=self.time_asked_for,
+            time_name=self.time_name,
             expires_at=self.expires_at,
             is_test=self.is_test,
             metadata=self.metadata,
@@ -70,6 +71,7 @@ class InterviewChange(MayNameATime):
         return UpdateInterview(
             interview_id=interview_id,
             scheduled_at=self.time_asked_for,
+            time_name=self.time_name,
             expires_at=self.expires_at,
             metadata=self.metadata,
             status=None if self.status is None else InterviewStatus(self.status),

@@ -5,7 +5,8 @@ import math
 import re
 from typing import Any
 
-from scheduler.wire.fields import FieldError
+from scheduler.timing import requested_time
+from scheduler.wire.fields import FieldError, refuse_any
 
 LARGEST_BODY = 64 * 1024
 """Bytes; nobody needs more in one request."""
@@ -14,6 +15,8 @@ MOST_LEVELS = 64
 Python's depends on how deep the call stack is already: readers of the same body would disagree."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """PostgreSQL keeps neither, in any text."""
+_TIMES = frozenset({"scheduledAt", "scheduleTime", "expiresAt"})
+"""A worker reads these when it applies the command, and refuses what is no date; this it could not even be sent."""
 
 
 def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
@@ -34,6 +37,15 @@ def too_deep() -> FieldError:
     """Describe JSON with more than MOST_LEVELS levels."""
     message = f"This is nested more than {MOST_LEVELS} levels deep; send a flatter body."
     return FieldError(field="body", code="TOO_DEEP", message=message)
+
+
+def refuse_unstorable(body: Any) -> None:  # noqa: ANN401 - JSON
+    """Raises InvalidFields for every text that PostgreSQL cannot keep; InvalidDateFormat where that is a time."""
+    wrong = unstorable(body)
+    for name in (each.field for each in wrong if each.field in _TIMES):
+        if isinstance(body[name], str):
+            requested_time.read(body[name], field=name)
+    refuse_any(wrong)
 
 
 def unstorable(value: Any, place: str = "") -> list[FieldError]:  # noqa: ANN401 - JSON

@@ -13,7 +13,7 @@ from scheduler.lifecycle.etags import IF_MATCH
 from scheduler.wire.call_attempts import CallMove, CallRequest
 from scheduler.wire.fields import OURS, field_errors, invalid_fields, refuse_any
 from scheduler.wire.interviews import InterviewChange, InterviewOfKnown
-from scheduler.wire.json_values import is_too_deep, too_deep, unstorable
+from scheduler.wire.json_values import is_too_deep, refuse_unstorable, too_deep
 from scheduler.wire.sent import MayNameATime, Strict
 
 
@@ -98,7 +98,7 @@ def read(kind: CommandKind, body: Any) -> Message:  # noqa: ANN401 - whatever th
     """The body of a message of one of `KINDS`. Raises InvalidFields."""
     if is_too_deep(body):
         raise invalid_fields([too_deep()])
-    refuse_any(unstorable(body))
+    refuse_unstorable(body)
     try:
         message = _BODIES[kind].model_validate(body)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from scheduler.domain.command import TimeName
 from scheduler.domain.record import Changes
 from scheduler.lifecycle import email_addresses
 from scheduler.lifecycle.metadata import fault
@@ -137,6 +138,11 @@ class MayNameATime(Strict):
     @property
     def time_asked_for(self) -> str | None:
         return self.schedule_time if self.scheduled_at is None else self.scheduled_at
+
+    @property
+    def time_name(self) -> TimeName:
+        """The name under which the time was sent."""
+        return "scheduledAt" if self.schedule_time is None or self.scheduled_at is not None else "scheduleTime"
 
     def contradictions(self) -> Iterator[FieldError]:
         """What is wrong between fields that are each right."""

@@ -277,9 +277,51 @@ def test_f1_6_whoever_has_a_number_that_is_none_is_not_rung(intake: Intake, work
     refused(intake.create(by_phone), 400, "PHONE_NUMBER_INVALID")
     assert desk.rows() == before
     person = f"/candidates/{interview['candidateId']}"
-    refused(intake.send("PATCH", person, json={"phoneNumber": "+421000000001"}), 400, "PHONE_NUMBER_INVALID")
+    other = "+421000000001"
+    assert data(intake.send("PATCH", person, json={"phoneNumber": other}))["phoneNumber"] == other
+    refused(intake.create(by_phone), 400, "PHONE_NUMBER_INVALID")
     assert data(intake.send("PATCH", person, json={"phoneNumber": NUMBER}))["phoneNumber"] == NUMBER
     assert data(intake.create(by_phone), 201)["type"] == "PHONE"
+    for uncallable, code in ((other, "PHONE_NUMBER_INVALID"), ("+19002345678", "NUMBER_NOT_ALLOWED")):
+        told = refused(intake.send("PATCH", person, json={"phoneNumber": uncallable}), 400, code)
+        assert told["details"]["field"] == "phoneNumber"
+    assert data(intake.get(person))["phoneNumber"] == NUMBER, "a call waits that would ring it"
+
+
+UNCALLABLE = [
+    pytest.param("+421000000000", "PHONE_NUMBER_INVALID", id="no such number"),
+    pytest.param("+999123456", "PHONE_NUMBER_INVALID", id="no such country"),
+    pytest.param("+19002345678", "NUMBER_NOT_ALLOWED", id="premium"),
+    pytest.param("+448431234567", "NUMBER_NOT_ALLOWED", id="shared cost"),
+    pytest.param("+881612345678", "NUMBER_NOT_ALLOWED", id="satellite"),
+    pytest.param("+420601123456", "NUMBER_NOT_ALLOWED", id="a country that is not allowed"),
+]
+
+
+@does("F1-6")
+@pytest.mark.parametrize(("number", "code"), UNCALLABLE)
+def test_candidate_keeps_any_number_until_a_call_is_asked_for(
+    intake: Intake, worker: Worker, desk: Desk, number: str, code: str
+) -> None:
+    _allowing_only(desk, "SK", "US", "GB")
+    made = data(intake.send("POST", "/candidates", json=candidate(phoneNumber=number)), 201)
+    assert made["phoneNumber"] == number
+    changed = f"/candidates/{desk.person()}"
+    assert data(intake.send("PATCH", changed, json={"phoneNumber": number}))["phoneNumber"] == number
+    agent = desk.an_agent(type="ONLINE", focus="GENERIC", companyPhoneNumberId=...)
+    web = data(intake.create({"candidateId": made["id"], "agent": agent}), 201)
+    assert (web["type"], web["callAttempts"]) == ("ONLINE", [])
+    refused(intake.create({"candidateId": made["id"], "agentId": desk.agent("GENERIC")}), 400, code)
+
+
+@does_not("F1-6")
+@pytest.mark.parametrize(
+    "number", ["0915123456", "+0421915123456", "+4219151234567890", "+421 915 123 456", "+42191x", ""]
+)
+def test_candidate_keeps_no_number_that_is_not_e164(intake: Intake, number: str) -> None:
+    answer = intake.send("POST", "/candidates", json=candidate(phoneNumber=number))
+    [field] = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]
+    assert (field["field"], field["code"]) == ("phoneNumber", "NOT_E164")
 
 
 @does_not("F1-5")
@@ -293,7 +335,7 @@ def test_f1_5_nobody_gets_more_jobs_by_an_interview_than_they_may_have(
     last, too_many = sorted(told, key=lambda answer: answer.status_code)
     assert len(data(intake.get(f"/candidates/{body['candidateId']}"))["jobIds"]) == 50
     assert data(last, 201)["jobId"] not in jobs
-    assert refused(too_many, 400, "TOO_MANY_JOBS")["details"] == {"limit": 50}
+    assert refused(too_many, 400, "TOO_MANY_JOBS")["details"] == {"limit": 50, "field": "job"}
     assert intake.count("jobs") == 50
     one = {name: value for name, value in body.items() if name != "job"} | {"jobId": jobs[0]}
     assert data(intake.create(one), 201)["jobId"] == jobs[0]

@@ -203,7 +203,7 @@ def test_an_offset_is_not_rounded_nor_taken_where_the_company_wants_the_numbers_
     assert booked(ask(intake, details["nextAllowedScheduledAt"]))["scheduledAt"] == details["nextAllowedAt"]
     assert set_up(intake, offsetMustMatchNumber=True).status_code == 200
     details = refused(ask(intake, "2026-04-03T08:00:00+05:30"), 400, "OFFSET_DIFFERS_FROM_PHONE_NUMBER")["details"]
-    assert details == {"zones": ["Europe/Bratislava"]}
+    assert details == {"field": "scheduledAt", "zones": ["Europe/Bratislava"]}
     assert booked(ask(intake, "2026-04-03T09:00:00+02:00"))["schedule"]["timezoneSource"] == "OFFSET"
 
 
@@ -327,6 +327,7 @@ def test_any_other_time_is_refused_with_the_next_that_is_allowed(intake: Intake,
     now = intake.now()
     details = refused(ask(intake, "2026-04-03T21:00:00"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
     assert details == {
+        "field": "scheduledAt",
         "localTime": "2026-04-03T21:00:00",
         "timezone": "Europe/Bratislava",
         "timezoneSource": "PHONE_NUMBER",

@@ -1,0 +1,302 @@
+"""Each rule with a code of its own names the field that it is about, in the name under which it was sent."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from scheduler.domain.principal import KeyKind
+from tests.api_shim.intake import ASYNC, NUMBER, TOMORROW, Intake, Worker, a_call, applied, candidate, data
+from tests.api_shim.test_intake_interview_rules import (  # noqa: F401 - a fixture
+    AT_NIGHT,
+    JOB,
+    Desk,
+    all_new,
+    desk,
+    known,
+    new,
+    online,
+)
+
+# ruff: noqa: F811 - a fixture is asked for by its name
+
+PREMIUM, NO_NUMBER, OF_NO_COUNTRY, TOLL_FREE = "+19002345678", "+421000000000", "+80012345678", "+18004633339"
+AN_HOUR_AGO, IN_TWO_MONTHS = "2026-04-02T11:00:00Z", "2026-06-01T09:00:00Z"
+MORNINGS = [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "08:00", "end": "09:00"}]
+METADATA = {"metadata": {"a": "x" * 10_225}}
+"""Little enough by itself, and too much beside what is there."""
+TIMES = [
+    ("INVALID_DATE_FORMAT", "2026-13-01T09:00:00Z"),
+    ("INVALID_DATE_FORMAT", "tomorrow"),
+    ("INVALID_DATE_FORMAT", "2026-04-03T09:00\x00:00Z"),
+    ("SCHEDULE_IN_PAST", AN_HOUR_AGO),
+    ("SCHEDULE_TOO_FAR", IN_TWO_MONTHS),
+]
+"""Refused of any call, whoever it is with."""
+OF_A_CALL = [*TIMES, ("OUTSIDE_CALL_TIME_INTERVAL", AT_NIGHT)]
+NAMES = ("scheduledAt", "scheduleTime")
+
+
+def refused(answer: Any, code: str, field: str) -> dict[str, Any]:
+    """The details of a refusal that names this field."""
+    error: dict[str, Any] = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, code), answer.text
+    assert error["details"]["field"] == field, error
+    return dict(error["details"])
+
+
+# ---- the time, under either of its names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refused_time_is_named_as_it_was_sent(intake: Intake, worker: Worker, desk: Desk, name: str) -> None:
+    call = a_call(intake)
+    web = data(intake.create(online(desk)), 201)["id"]
+    for code, text in OF_A_CALL:
+        body = {name: text}
+        refused(intake.create(intake.body(**body)), code, name)
+        refused(intake.send("POST", call.attempts, json=body), code, name)
+        refused(intake.send("PATCH", call.interview, json=body), code, name)
+    for code, text in TIMES:
+        refused(intake.create(online(desk, **{name: text})), code, name)
+        refused(intake.send("PATCH", f"/interviews/{web}", json={name: text}), code, name)
+
+
+def test_refused_time_of_a_moved_call_is_named(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake)
+    for code, text in OF_A_CALL:
+        refused(intake.send("PATCH", call.attempt, json={"scheduledAt": text}), code, "scheduledAt")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_message_of_a_bad_date_begins_with_its_name(intake: Intake, worker: Worker, name: str) -> None:
+    for text in ("tomorrow", "2026\x00"):
+        assert intake.create(intake.body(**{name: text})).json()["error"]["message"].startswith(f"{name} is not a date")
+
+
+def test_command_applied_later_names_the_field_as_sent(intake: Intake, worker: Worker) -> None:
+    accepted = intake.create(intake.body(scheduleTime=AN_HOUR_AGO), headers=ASYNC)
+    assert applied(intake, accepted)["result"]["details"]["field"] == "scheduleTime"
+
+
+def test_replayed_refusal_names_the_same_field(intake: Intake, worker: Worker) -> None:
+    key = {"Idempotency-Key": "a key"}
+    for _ in range(2):
+        refused(intake.create(intake.body(scheduleTime=AT_NIGHT), headers=key), "OUTSIDE_CALL_TIME_INTERVAL", NAMES[1])
+
+
+def test_character_that_cannot_be_stored_is_a_bad_date(intake: Intake) -> None:
+    """And nothing behind it is shown."""
+    details = refused(intake.create(intake.body(scheduledAt="2026\x00secret")), "INVALID_DATE_FORMAT", "scheduledAt")
+    assert set(details) == {"field", "value", "reason", "position"}
+    assert (details["position"], details["value"]) == (4, "2026\N{REPLACEMENT CHARACTER}\N{HORIZONTAL ELLIPSIS}")
+    refused(intake.create(intake.body(expiresAt="\x00")), "INVALID_DATE_FORMAT", "expiresAt")
+    half_of_a_pair = json.dumps(intake.body(scheduleTime="2026-04-03T09\ud800"))
+    headers = {"Content-Type": "application/json"}
+    answer = intake.send("POST", "/interviews", content=half_of_a_pair, headers=headers)
+    refused(answer, "INVALID_DATE_FORMAT", "scheduleTime")
+    answer = intake.send("POST", "/call-times/preview", json={"phoneNumber": NUMBER, "scheduledAt": "\x00"})
+    refused(answer, "INVALID_DATE_FORMAT", "scheduledAt")
+
+
+def test_character_that_cannot_be_stored_is_named_elsewhere(intake: Intake) -> None:
+    answer = intake.create(intake.body(metadata={"scheduledAt": "\x00"}))
+    assert answer.json()["error"]["code"] == "VALIDATION_ERROR"
+    assert answer.json()["error"]["details"]["fields"][0]["field"] == "metadata.scheduledAt"
+
+
+# ---- everything else of an interview
+
+
+Ask = Callable[[Desk], dict[str, Any]]
+
+
+def _person(desk: Desk, **changes: Any) -> dict[str, Any]:
+    return {"candidateId": desk.person(**changes), "agentId": desk.agent("GENERIC")}
+
+
+def _new_person(desk: Desk, **changes: Any) -> dict[str, Any]:
+    return {"candidate": candidate(**changes), "agentId": desk.agent("GENERIC")}
+
+
+def _with_settings(desk: Desk, body: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    company = f"/company/{desk.intake.seeded.company_id}"
+    assert desk.intake.send("PATCH", company, json={"settings": settings}).status_code == 200
+    return body
+
+
+def _of_interviews() -> Iterator[Any]:
+    cases: list[tuple[str, str, Ask]] = [
+        ("PHONE_NUMBER_REQUIRED", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=...)),
+        ("PHONE_NUMBER_REQUIRED", "candidateId", lambda desk: _person(desk, phoneNumber=...)),
+        ("PHONE_NUMBER_INVALID", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=NO_NUMBER)),
+        ("PHONE_NUMBER_INVALID", "candidateId", lambda desk: _person(desk, phoneNumber=NO_NUMBER)),
+        ("NUMBER_NOT_ALLOWED", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=PREMIUM)),
+        ("NUMBER_NOT_ALLOWED", "candidateId", lambda desk: _person(desk, phoneNumber=PREMIUM)),
+        ("TIMEZONE_INVALID", "candidate.timezone", lambda desk: _new_person(desk, timezone="Mars/Olympus")),
+        ("TIMEZONE_UNKNOWN", "candidate.timezone", lambda desk: _new_person(desk, phoneNumber=OF_NO_COUNTRY)),
+        ("TIMEZONE_UNKNOWN", "candidateId", lambda desk: _person(desk, phoneNumber=OF_NO_COUNTRY)),
+        (
+            "TIMEZONE_UNKNOWN",
+            "scheduleTime",
+            lambda desk: {**_person(desk, phoneNumber=OF_NO_COUNTRY), "scheduleTime": TOMORROW},
+        ),
+        (
+            "TIMEZONE_AMBIGUOUS",
+            "scheduledAt",
+            lambda desk: {**_new_person(desk, phoneNumber=TOLL_FREE), "scheduledAt": "2026-04-03T12:00:00"},
+        ),
+        (
+            "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
+            "scheduledAt",
+            lambda desk: _with_settings(
+                desk,
+                {**_new_person(desk), "scheduledAt": "2026-04-03T09:00:00+10:30"},
+                offsetMustMatchNumber=True,
+            ),
+        ),
+        (
+            "NO_COMMON_OPENING",
+            "candidate.timezone",
+            lambda desk: _with_settings(desk, _new_person(desk, phoneNumber=TOLL_FREE), callTimeIntervals=MORNINGS),
+        ),
+        (
+            "NO_COMMON_OPENING",
+            "candidateId",
+            lambda desk: _with_settings(desk, _person(desk, phoneNumber=TOLL_FREE), callTimeIntervals=MORNINGS),
+        ),
+        (
+            "CONSENT_EXPIRED",
+            "scheduledAt",
+            lambda desk: {**_new_person(desk, gdprExpiryDate="2026-04-04"), "scheduledAt": "2026-04-06T09:00:00Z"},
+        ),
+        (
+            "NO_OPENING_BEFORE_EXPIRY",
+            "expiresAt",
+            lambda desk: {**_new_person(desk), "expiresAt": "2026-04-02T12:00:20Z"},
+        ),
+        ("INVALID_DATE_FORMAT", "expiresAt", lambda desk: {**_new_person(desk), "expiresAt": "never"}),
+        (
+            "TIMEZONE_UNKNOWN",
+            "expiresAt",
+            lambda desk: online(desk, candidate=candidate(phoneNumber=...), expiresAt="2026-04-05T12:00:00"),
+        ),
+        ("JOB_REQUIRED", "jobId", new),
+        ("JOB_AMBIGUOUS", "jobId", lambda desk: known(desk, desk.job(), desk.job())),
+        ("JOB_NOT_ASSIGNED", "jobId", lambda desk: known(desk, desk.job(), jobId=desk.job())),
+        ("TOO_MANY_JOBS", "job", lambda desk: {**known(desk, *(desk.job() for _ in range(50))), "job": JOB}),
+        (
+            "COMPANY_PHONE_NUMBER_REQUIRED",
+            "agent.companyPhoneNumberId",
+            lambda desk: all_new(desk, agent=desk.an_agent(companyPhoneNumberId=...)),
+        ),
+    ]
+    for code, field, ask in cases:
+        yield pytest.param(code, field, ask, id=f"{code} {field}")
+
+
+@pytest.mark.parametrize(("code", "field", "ask"), list(_of_interviews()))
+def test_refused_interview_names_the_field(
+    intake: Intake, worker: Worker, desk: Desk, code: str, field: str, ask: Ask
+) -> None:
+    refused(intake.create(ask(desk)), code, field)
+
+
+def test_refused_change_of_an_interview_names_the_field(intake: Intake, worker: Worker) -> None:
+    call = a_call(intake, metadata={"b": "x" * 100})
+    for code, field, body in (
+        ("STATUS_NOT_SETTABLE", "status", {"status": "COMPLETED"}),
+        ("METADATA_TOO_LARGE", "metadata", METADATA),
+        ("NO_OPENING_BEFORE_EXPIRY", "expiresAt", {"expiresAt": "2026-04-02T12:30:00Z"}),
+        ("INVALID_DATE_FORMAT", "expiresAt", {"expiresAt": "never"}),
+    ):
+        refused(intake.send("PATCH", call.interview, json=body), code, field)
+    data(intake.send("PATCH", call.interview, json={"expiresAt": "2026-04-03T07:30:00Z"}))
+    for name in NAMES:
+        later = {name: "2026-04-03T08:00:00Z"}
+        refused(intake.send("PATCH", call.interview, json=later), "NO_OPENING_BEFORE_EXPIRY", name)
+
+
+# ---- previews
+
+
+def test_previewed_refusal_names_the_field(intake: Intake, worker: Worker, desk: Desk) -> None:
+    for code, field, body in (
+        ("PHONE_NUMBER_INVALID", "phoneNumber", {"phoneNumber": NO_NUMBER}),
+        ("NUMBER_NOT_ALLOWED", "phoneNumber", {"phoneNumber": PREMIUM}),
+        ("NUMBER_NOT_ALLOWED", "candidateId", {"candidateId": desk.person(phoneNumber=PREMIUM)}),
+        ("PHONE_NUMBER_REQUIRED", "candidateId", {"candidateId": desk.person(phoneNumber=...)}),
+        ("TIMEZONE_INVALID", "timezone", {"phoneNumber": NUMBER, "timezone": "Mars/Olympus"}),
+        ("TIMEZONE_UNKNOWN", "phoneNumber", {"phoneNumber": OF_NO_COUNTRY}),
+        ("SCHEDULE_IN_PAST", "scheduledAt", {"phoneNumber": NUMBER, "scheduledAt": AN_HOUR_AGO}),
+        ("INVALID_DATE_FORMAT", "scheduledAt", {"phoneNumber": NUMBER, "scheduledAt": "tomorrow"}),
+    ):
+        refusal = data(intake.send("POST", "/call-times/preview", json=body))["refusal"]
+        assert (refusal["code"], refusal["details"]["field"]) == (code, field)
+
+
+# ---- what the API writes itself
+
+
+COMPANY = [
+    ("TIMEZONE_INVALID", "settings.timezone", {"timezone": "Europe/Atlantis"}),
+    ("NEVER_OPEN", "settings.callTimeIntervals", {"callTimeIntervals": []}),
+    ("CALL_TIME_INTERVALS_INVALID", "settings.callTimeIntervals", {"callTimeIntervals": "always"}),
+    (
+        "CALL_TIME_INTERVALS_INVALID",
+        "settings.callTimeIntervals[0].start",
+        {"callTimeIntervals": [{"days": ["MON"], "start": "9", "end": "10:00"}]},
+    ),
+    ("RETRY_POLICY_INVALID", "settings.retryPolicy.maxRetries", {"retryPolicy": {"maxRetries": 11}}),
+    ("RETRY_POLICY_INVALID", "settings.retryPolicy.delays.BUSY[0]", {"retryPolicy": {"delays": {"BUSY": [0]}}}),
+]
+
+
+@pytest.mark.parametrize(("code", "field", "settings"), COMPANY)
+def test_refused_setting_of_a_company_is_named(intake: Intake, code: str, field: str, settings: Any) -> None:
+    ats = intake.with_new_key(kind=KeyKind.ATS)
+    refused(ats.send("POST", "/company", json={"name": "Acme", "settings": settings}), code, field)
+    address = f"/company/{intake.seeded.company_id}"
+    refused(intake.send("PATCH", address, json={"settings": settings}), code, field)
+
+
+def _records(desk: Desk) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
+    """Which request, with what; which code and field it is refused with."""
+    stranger = str(UUID(int=7))
+    person, job, agent = (f"/candidates/{desk.person()}", f"/jobs/{desk.job()}", f"/agents/{desk.agent()}")
+    phone, mail = (f"/candidates/{desk.person(**{each: ...})}" for each in ("email", "phoneNumber"))
+    for address in (person, job, agent, f"/company/{desk.intake.seeded.company_id}"):
+        desk.intake.send("PATCH", address, json={"metadata": {"b": "x" * 100}})
+        yield "PATCH", address, METADATA, "METADATA_TOO_LARGE", "metadata"
+    for method, address, rest in (("POST", "/candidates", candidate()), ("PATCH", person, {})):
+        yield method, address, {**rest, "timezone": "Etc/GMT-1"}, "TIMEZONE_INVALID", "timezone"
+        yield method, address, {**rest, "jobIds": [stranger]}, "JOB_NOT_FOUND", "jobIds"
+        yield method, address, {**rest, "jobId": stranger}, "JOB_NOT_FOUND", "jobId"
+        yield method, address, {**rest, "jobId": stranger, "jobIds": None}, "JOB_NOT_FOUND", "jobId"
+    yield "PATCH", phone, {"phoneNumber": None}, "CONTACT_REQUIRED", "phoneNumber"
+    yield "PATCH", mail, {"email": None}, "CONTACT_REQUIRED", "email"
+    without = desk.an_agent(companyPhoneNumberId=...)
+    needed = "COMPANY_PHONE_NUMBER_REQUIRED"
+    yield "POST", "/agents", without, needed, "companyPhoneNumberId"
+    yield "PATCH", agent, {"companyPhoneNumberId": None}, needed, "companyPhoneNumberId"
+
+
+def test_refused_write_names_the_field(intake: Intake, desk: Desk) -> None:
+    for method, address, body, code, field in _records(desk):
+        for key in ({}, {"Idempotency-Key": str(uuid4())}):
+            refused(intake.send(method, address, json=body, headers=key), code, field)
+
+
+def test_missing_company_of_an_ats_key_is_named(intake: Intake) -> None:
+    ats = intake.with_new_key(kind=KeyKind.ATS)
+    refused(ats.get("/jobs"), "COMPANY_ID_REQUIRED", "companyId")
+    refused(ats.send("POST", "/jobs", json=JOB), "COMPANY_ID_REQUIRED", "companyId")
+    refused(ats.create(), "COMPANY_ID_REQUIRED", "companyId")
+
+
+def test_refused_period_of_usage_is_named(intake: Intake) -> None:
+    refused(intake.get("/billing/usage", start="yesterday"), "INVALID_DATE_FORMAT", "start")
+    refused(intake.get("/billing/usage", end="2020-01-01\x00"), "INVALID_DATE_FORMAT", "end")
+    refused(intake.get("/billing/usage", start="2026-04-02", end="2026-04-01"), "INVALID_PERIOD", "end")
