@@ -298,7 +298,7 @@ def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) ->
     yield "waiting", ", ".join(f"{count} for {name}" for name, count in waits.items()) or "nothing"
     if company.next_due_at is not None:
         yield "next is due", f"{_utc(company.next_due_at)}, {_from_now(company.next_due_at, now)}"
-    late = "" if company.late is None else f", the longest for {_span(company.late)}"
+    late = "" if company.late is None else f", late by {_span(company.late)}"
     yield "due", f"{company.due}{late}"
     yield "in progress", f"{company.in_progress} of {company.concurrent_calls}"
     if company.asked_for:

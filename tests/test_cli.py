@@ -289,7 +289,7 @@ def test_status_says_what_waits_and_for_what(duecall: Duecall, house: House) -> 
     assert f"Company {house.company_id} runs" in told
     assert "waiting 1 for their time, 1 for a command, 1 for their number, 1 for their turn" in told
     assert "next is due 2026-04-02 13:00:00 UTC, in 59 min" in told
-    assert "due 3, the longest for" in told
+    assert "due 3, late by" in told
     assert "in progress 2 of 1000" in told
     assert "asked for 1" in told
     assert "unknown 1" in told

@@ -124,7 +124,10 @@ def _metrics(
         for row in counted:
             gauge.labels(str(row.company_id)).set(number(row))
     late = Gauge(
-        "duecall_late_seconds", "How long the longest due attempt has been due.", ["company_id"], registry=registry
+        "duecall_late_seconds",
+        "How long the longest attempt has waited that could be rung at once: free, not held back, within the pace.",
+        ["company_id"],
+        registry=registry,
     )
     paused = Gauge("duecall_paused", "1 while no call of it is claimed.", ["company_id"], registry=registry)
     for row in counted:

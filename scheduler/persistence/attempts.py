@@ -582,7 +582,8 @@ class Attempts:
 
     def counts(self, now: datetime) -> list[Row[Any]]:
         """Per company: what is due, late, waiting, in progress, unknown."""
-        return list(self._connection.execute(_COUNTS, {"now": now}))
+        times = {"now": now, "soon": now + SEND_SPAN, "impossible": now + _NO_SLOT_IS_FURTHER}
+        return list(self._connection.execute(_COUNTS, times))
 
 
 _RELEASE = text(f"""
@@ -808,32 +809,80 @@ _NUMBERS = text("""
     WHERE a.id = :id
 """)
 
+_NO_SLOT_IS_FURTHER = timedelta(hours=1)
+"""No pace leads to a later slot: that one was taken on a wrong clock, and is free."""
+
 _COUNTS = text("""
-    WITH due AS (
-        SELECT a.company_id, a.due_at,
-               l.attempt_id IS NOT NULL
-               OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
-               EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL) AS held
-        FROM attempts a
-        JOIN lines l ON l.number_hash = a.number_hash
-        WHERE a.state = 'PENDING' AND a.due_at <= :now
-    ), late AS (
-        SELECT company_id,
-               count(*) AS due,
-               max(:now - due_at) AS late,
-               count(*) FILTER (WHERE held) AS for_commands,
-               count(*) FILTER (WHERE busy AND NOT held) AS for_numbers,
-               count(*) FILTER (WHERE NOT busy AND NOT held) AS for_places
-        FROM due GROUP BY company_id
-    ), waiting AS (
-        -- Most of all there are; of these no more is asked than an index tells.
-        SELECT company_id, count(*) AS waiting, min(due_at) AS next_due_at
-        FROM attempts WHERE state = 'PENDING' AND due_at > :now GROUP BY company_id
+    WITH account AS (
+        -- The one that is in use. After a change of the account, the others keep the state that they had.
+        SELECT k.next_slot_at, k.calls_per_second,
+               CASE WHEN k.updated_at > k.created_at THEN k.updated_at END AS changed_at,
+               k.paused_at IS NULL AND k.down_until IS NULL
+               AND (k.next_slot_at < :soon OR k.next_slot_at > :impossible)
+               AND k.max_calls > (
+                   SELECT count(*) FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id
+               ) AS takes_calls
+        FROM carrier_accounts k
+        ORDER BY greatest(k.updated_at, CASE WHEN k.next_slot_at < :impossible THEN k.next_slot_at END) DESC
+        LIMIT 1
     ), calling AS (
         SELECT company_id,
                count(*) AS in_progress,
                count(*) FILTER (WHERE phase = 'UNKNOWN') AS asked_for
         FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
+    ), due AS (
+        SELECT a.company_id, waits.busy, waits.held, c.next_slot_at, c.calls_per_second,
+               a.expires_at > :now AND NOT waits.busy AND NOT waits.held AND c.paused_at IS NULL
+               AND (c.next_slot_at < :soon OR c.next_slot_at > :impossible)
+               AND c.concurrent_calls > coalesce(calling.in_progress, 0)
+               AND coalesce((SELECT takes_calls FROM account), true)
+               -- Whoever counts sees no caller: one refused number excuses the others of its company too.
+               AND NOT EXISTS (
+                   SELECT FROM carrier_backoffs b
+                   WHERE b.down_until IS NOT NULL AND (b.country = l.country OR b.company_id = a.company_id)
+               ) AS could_ring,
+               -- What kept it from ringing before is no delay of ours.
+               greatest(
+                   a.due_at,
+                   CASE WHEN l.interview_id IS DISTINCT FROM a.interview_id AND l.free_at > a.created_at
+                        THEN l.free_at END,
+                   c.resumed_at,
+                   (SELECT changed_at FROM account)
+               ) AS since
+        FROM attempts a
+        JOIN lines l ON l.number_hash = a.number_hash
+        JOIN companies c ON c.id = a.company_id
+        LEFT JOIN calling ON calling.company_id = a.company_id
+        CROSS JOIN LATERAL (SELECT
+            l.attempt_id IS NOT NULL
+                OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
+            EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL) AS held
+        ) waits
+        WHERE a.state = 'PENDING' AND a.due_at <= :now
+    ), late AS (
+        SELECT company_id,
+               count(*) AS due,
+               -- Where more waits than the pace starts in a second, each waits for its slot, and none longer than that.
+               max(:now - greatest(
+                   since,
+                   CASE WHEN ringable_of_company > calls_per_second THEN least(next_slot_at, :now) END,
+                   CASE WHEN ringable > (SELECT calls_per_second FROM account)
+                        THEN least((SELECT next_slot_at FROM account), :now) END
+               )) FILTER (WHERE could_ring AND since <= :now) AS late,
+               count(*) FILTER (WHERE held) AS for_commands,
+               count(*) FILTER (WHERE busy AND NOT held) AS for_numbers,
+               count(*) FILTER (WHERE NOT busy AND NOT held) AS for_places
+        FROM (
+            SELECT *,
+                   count(*) FILTER (WHERE could_ring) OVER (PARTITION BY company_id) AS ringable_of_company,
+                   count(*) FILTER (WHERE could_ring) OVER () AS ringable
+            FROM due
+        ) counted
+        GROUP BY company_id
+    ), waiting AS (
+        -- Most of all there are; of these no more is asked than an index tells.
+        SELECT company_id, count(*) AS waiting, min(due_at) AS next_due_at
+        FROM attempts WHERE state = 'PENDING' AND due_at > :now GROUP BY company_id
     ), unknown AS (
         SELECT company_id, count(*) AS unknown FROM attempts WHERE reason = 'OUTCOME_UNKNOWN' GROUP BY company_id
     )

@@ -109,7 +109,7 @@ class Companies:
         self._connection.execute(
             update(companies)
             .where(companies.c.id == company_id, companies.c.paused_at.is_not(None))
-            .values(paused_at=None, pause_reason=None, updated_at=now)
+            .values(paused_at=None, pause_reason=None, resumed_at=now, updated_at=now)
         )
 
     def lock(self, company_id: UUID) -> Company | None:

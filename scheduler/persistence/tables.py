@@ -61,6 +61,7 @@ companies = Table(
     Column("next_slot_at", _INSTANT, nullable=False),
     Column("paused_at", _INSTANT),
     Column("pause_reason", Text),
+    Column("resumed_at", _INSTANT),
     Column("deleted_at", _INSTANT),
     *_made_and_changed(),
     CheckConstraint("calls_per_second > 0 AND concurrent_calls >= 0", name="limits_are_positive"),

@@ -49,7 +49,10 @@ class Waiting:
     next_due_at: datetime | None
     due: int
     late: timedelta | None
-    """How long the longest due one has been due."""
+    """How long the longest one has waited that Duecall itself could ring and has not (F8-1); None without one.
+
+    Counted since it could: a resting line, a command, a pause, an open breaker, the pace and the limits excuse it.
+    """
     for_commands: int
     """Of the due ones: a command was accepted and is not applied yet."""
     for_numbers: int
