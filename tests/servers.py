@@ -163,7 +163,8 @@ class Wire:
 
     Each question is asked of what a client sends next. `dead`: from now on both ends stay open and nothing gets
     through, as behind a router that has forgotten the connection. `cut_before`: the connection breaks, and the server
-    never hears it. `cut_after`: the server hears it, and the connection breaks instead of its answer.
+    never hears it. `cut_after`: the server hears it, and the connection breaks instead of its answer. `delay_s`: every
+    packet takes so long, in either direction.
     """
 
     def __init__(self, port: int, door: socket.socket | None = None) -> None:
@@ -173,6 +174,7 @@ class Wire:
         self.dead: Callable[[bytes], bool] = _never
         self.cut_before: Callable[[bytes], bool] = _never
         self.cut_after: Callable[[bytes], bool] = _never
+        self.delay_s = 0.0
         self.died = 0
         """How many connections have failed."""
         self._thread = threading.Thread(target=self._admit, daemon=True)
@@ -207,7 +209,7 @@ class Wire:
             self._ends += [client, server]
             stretch = _Stretch(client, server)
             threading.Thread(target=self._carry_questions, args=(stretch,), daemon=True).start()
-            threading.Thread(target=_carry_answers, args=(stretch,), daemon=True).start()
+            threading.Thread(target=self._carry_answers, args=(stretch,), daemon=True).start()
 
     def _carry_questions(self, stretch: "_Stretch") -> None:
         with contextlib.suppress(OSError):
@@ -222,18 +224,23 @@ class Wire:
                 if self.cut_after(sent):
                     self.died += 1
                     stretch.deaf = True
+                self._on_its_way()
                 stretch.server.sendall(sent)
         stretch.end()
 
+    def _carry_answers(self, stretch: "_Stretch") -> None:
+        with contextlib.suppress(OSError):
+            while sent := stretch.server.recv(_A_GULP):
+                if stretch.deaf:
+                    break  # the server has answered, and so has done what it heard
+                if not stretch.dead:
+                    self._on_its_way()
+                    stretch.client.sendall(sent)
+        stretch.end()
 
-def _carry_answers(stretch: "_Stretch") -> None:
-    with contextlib.suppress(OSError):
-        while sent := stretch.server.recv(_A_GULP):
-            if stretch.deaf:
-                break  # the server has answered, and so has done what it heard
-            if not stretch.dead:
-                stretch.client.sendall(sent)
-    stretch.end()
+    def _on_its_way(self) -> None:
+        if self.delay_s:
+            threading.Event().wait(self.delay_s)
 
 
 _A_GULP = 65_536

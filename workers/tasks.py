@@ -14,9 +14,10 @@ from celery.worker.request import Request
 from scheduler import assembly, redis_server
 from scheduler.assembly import Workshop
 from scheduler.logs import log
-from scheduler.persistence.database import ClockWrong, DatabaseAway, WrongRole
+from scheduler.persistence.database import ClockWrong, DatabaseAway, LockTaken, WrongRole
 from scheduler.settings import MissingSetting, settings
 from scheduler.use_cases import bell as names
+from scheduler.use_cases.conflicts import again_at_once
 from scheduler.use_cases.dialler import Dialler
 from workers import hearing
 from workers.app import app
@@ -49,11 +50,13 @@ class QuietTask(Task):  # type: ignore[misc]
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the message holds
         try:
-            super().__call__(*args, **kwargs)
+            again_at_once(lambda: super(QuietTask, self).__call__(*args, **kwargs))
         except Reject:
             raise
         except ClockWrong:
             _log.debug("clock_wrong: nothing was done; the clock sends the hint again", task=self.name)
+        except LockTaken:
+            _log.warning("task_conflict", task=self.name)
         except DatabaseAway:
             _log.warning("the database is away; the clock rings again", task=self.name)
         except Exception:  # noqa: BLE001 - logged by kind and place; its text stays here
@@ -87,7 +90,9 @@ def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
     """One that fails does not keep the verb from the others; the clock rings again for it."""
     for each in ids:
         try:
-            verb(UUID(each))
+            again_at_once(lambda each=each: verb(UUID(each)))  # type: ignore[misc]
+        except LockTaken:
+            _log.warning("task_conflict", ids=each)
         except DatabaseAway:
             raise
         except Exception:  # noqa: BLE001 - the others get their turn

@@ -116,6 +116,13 @@ class NeverTaken(CarrierAnswer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Withheld(CarrierAnswer):
+    """We did not send it, for a reason of our own that says nothing about the carrier."""
+
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NumberRefused(CarrierAnswer):
     """The carrier refuses this number for good."""
 

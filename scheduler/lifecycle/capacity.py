@@ -1,11 +1,13 @@
 """How many calls may start now, and when each: the account's pace and room, and each company's."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
+
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RECORD_SPAN
 
 T = TypeVar("T")
 
@@ -86,6 +88,59 @@ def allot(
         account = account.taken(send_at)
         paces[company_id] = company.taken(send_at)
     return Allotment(places=tuple(places), account=account, companies=paces, try_again_at=min(later) if later else None)
+
+
+_FEW = 20
+"""So many are claimed when nothing is known yet, or after a rest: less than a second's at a usual pace."""
+_SECOND = 1.0
+
+
+class SendRate:
+    """How many calls this machine can send, measured by what it did send. Instants are seconds on the monotonic clock.
+
+    A claim that is sized by the pace alone fills leases with calls that a slow machine cannot send before they end.
+    """
+
+    def __init__(self) -> None:
+        self._sent: deque[float] = deque()
+        self._late_at: float | None = None
+        self._few = _FEW
+
+    def sent(self, instant: float) -> None:
+        self._sent.append(instant)
+        self._few = min(self._few + 1, _FEW)
+
+    def fell_behind(self, instant: float) -> None:
+        """A claimed call could not be sent in time, or a claim took too long. Each one halves what is tried next."""
+        self._late_at = instant
+        self._few = max(1, self._few // 2)
+
+    def may_claim(self, instant: float, held: int) -> int:
+        """How many more may be claimed while `held` are claimed and not yet sent, or sent and not yet recorded.
+
+        Twice of what was sent within the last second, or half of it after the machine fell behind. Few at a time are
+        not claimed at all before half of the earlier ones are done: each claim is a transaction.
+        """
+        while self._sent and self._sent[0] <= instant - _SECOND:
+            self._sent.popleft()
+        recent = len(self._sent)
+        is_behind = self._late_at is not None and instant - self._late_at < _SECOND
+        size = max(1, recent // 2) if is_behind else max(self._few, 2 * recent)
+        size = min(size, AT_MOST_A_TRANSACTION)
+        free = size - held
+        return free if 2 * free >= size else 0
+
+
+class RecordSize:
+    """How many answers are recorded in one transaction, by what the last transactions took."""
+
+    def __init__(self) -> None:
+        self.size = 20
+
+    def took(self, count: int, seconds: float) -> None:
+        """Fit the next one into `RECORD_SPAN`, growing no faster than twofold."""
+        fitting = RECORD_SPAN.total_seconds() / max(seconds / count, 0.001)
+        self.size = max(1, min(int(fitting), 2 * self.size, AT_MOST_A_TRANSACTION))
 
 
 def in_turns(due: Iterable[T], attempt_of: Callable[[T], Any] = lambda each: each) -> list[T]:

@@ -38,6 +38,7 @@ from scheduler.domain.call import (
     NeverTaken,
     NumberRefused,
     Rank,
+    Withheld,
 )
 from scheduler.domain.command import DeleteAttempt, InvokeAttempt, Request, RescheduleAttempt, UpdateInterview
 from scheduler.domain.explanation import Block, Rule
@@ -178,6 +179,8 @@ def on_answer(
             return (placed,)
         case NeverTaken():
             return (NotPlaced(due_at=now + not_placed_delay(attempt.not_placed), cause=answer.cause),)
+        case Withheld():
+            return (Deferred(due_at=now + times.DEFERRED_DELAY, cause=answer.cause),)
         case NumberRefused():
             return (Ended(reason=Reason.INVALID_NUMBER, ended_at=now),)
         case AnswerUnknown():

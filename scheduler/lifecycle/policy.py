@@ -7,6 +7,10 @@ RELEASE_SPAN = timedelta(seconds=15)
 """How long a release stands before the attempt is released again."""
 SEND_SPAN = timedelta(seconds=1)
 """No more is claimed at once than can be sent within this span."""
+AT_MOST_A_TRANSACTION = 100
+"""How many attempts one transaction claims or records at the most, whatever is in memory."""
+RECORD_SPAN = timedelta(milliseconds=500)
+"""A transaction that records answers is made no larger than fits into this span, by what the last ones took."""
 LOOK_TO_SEND = timedelta(milliseconds=200)
 """A last look is good for so long."""
 LOOK_TO_END = timedelta(seconds=2)
@@ -70,6 +74,14 @@ class Policy:
         ):
             if getattr(self, shorter) >= getattr(self, longer) or getattr(self, shorter) + by > getattr(self, longer):
                 raise UnsafeTimes(shorter, longer, by, why)
+
+    @property
+    def send_within(self) -> timedelta:
+        """How long after its claim began a call may be sent; later it is given back.
+
+        What remains of the lease is for the POST and for giving back what was not sent.
+        """
+        return min(self.lease / 2, max(self.lease - self.total_timeout, 1.5 * SEND_SPAN))
 
     @property
     def room(self) -> timedelta:

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, func, insert, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Claimed, Event, HangUpCause, NeverDialled, Phase, Reason
 from scheduler.domain.call import AnsweredBy, Rank
@@ -296,12 +296,39 @@ class Attempts:
         return moved
 
     def claim(self, attempt: Attempt, event: Claimed, account_id: int, actor: str, now: datetime) -> Attempt:
-        """Like `save`; the new token leads to the attempt for ever, and the number that is called is kept."""
-        self._connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(account_id=account_id))
-        called = self._connection.execute(_NUMBER_TO_CALL, {"id": attempt.interview_id}).scalar_one()
-        moved = self.save(replace(attempt, called_number=called), event, actor, now)
+        """Claim one attempt, as `claim_all` does."""
+        [moved] = self.claim_all([(attempt, event)], account_id, actor, now)
+        return moved
+
+    def claim_all(
+        self, claims: Sequence[tuple[Attempt, Claimed]], account_id: int, actor: str, now: datetime
+    ) -> list[Attempt]:
+        """Save attempts as claimed, with their history, in a constant number of statements; in their order.
+
+        Each new token leads to its attempt permanently, and the number that is called is kept. Only for attempts that
+        the caller has locked. Raises NoSuchArrow when one cannot be claimed.
+        """
+        ids = [attempt.interview_id for attempt, _ in claims]
+        called = {row.id: row.phone_number for row in self._connection.execute(_NUMBERS_TO_CALL, {"ids": ids})}
+        arrows = [arrow_of(attempt, event) for attempt, event in claims]
+        moved = [
+            evolve(replace(attempt, called_number=called[attempt.interview_id]), event, now)
+            for attempt, event in claims
+        ]
         self._connection.execute(
-            insert(attempt_tokens).values(token=event.token, attempt_id=attempt.id, claimed_at=now)
+            update(attempts).where(attempts.c.id == bindparam("moved_id")).values(account_id=account_id),
+            [{"moved_id": each.id, **_columns(each)} for each in moved],
+        )
+        self._connection.execute(
+            insert(attempt_history),
+            [
+                _history_row(each, event.name, attempt.state, arrow.target, arrow.reason, actor, _detail(event))
+                for each, arrow, (attempt, event) in zip(moved, arrows, claims, strict=True)
+            ],
+        )
+        self._connection.execute(
+            insert(attempt_tokens),
+            [{"token": event.token, "attempt_id": attempt.id, "claimed_at": now} for attempt, event in claims],
         )
         return moved
 
@@ -315,19 +342,8 @@ class Attempts:
         actor: str,
         detail: dict[str, Any],
     ) -> None:
-        self._connection.execute(
-            insert(attempt_history).values(
-                attempt_id=attempt.id,
-                at=attempt.updated_at,
-                event=event,
-                from_state=source.value if source else "",
-                to_state=target.value,
-                reason=reason.value if reason else "",
-                epoch=attempt.epoch,
-                actor=actor,
-                detail=detail,
-            )
-        )
+        row = _history_row(attempt, event, source, target, reason, actor, detail)
+        self._connection.execute(insert(attempt_history).values(**row))
 
     # ---- release
 
@@ -377,6 +393,10 @@ class Attempts:
         return found
 
     # ---- claim and last look
+
+    def hinted(self, ids: Sequence[UUID]) -> list[Row[Any]]:
+        """Those of `ids` that are pending: `id`, `company_id`, `manual`, `due_at`, which decide the order of claims."""
+        return list(self._connection.execute(_HINTED, {"ids": list(ids)}))
 
     def companies_of(self, ids: Sequence[UUID]) -> list[UUID]:
         """Whose attempts these are."""
@@ -747,8 +767,12 @@ _CALLERS_OF_PENDING = text("""
     WHERE a.state = 'PENDING' AND i.caller_number IS NOT NULL ORDER BY i.caller_number
 """)
 
-_NUMBER_TO_CALL = text("""
-    SELECT p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = :id
+_NUMBERS_TO_CALL = text("""
+    SELECT i.id, p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = ANY (:ids)
+""")
+
+_HINTED = text("""
+    SELECT id, company_id, manual, due_at FROM attempts WHERE id = ANY (:ids) AND state = 'PENDING'
 """)
 
 _TAKE_LOOKS = text("""
@@ -957,6 +981,28 @@ def _plain(value: object) -> object:
     if isinstance(value, timedelta):
         return value.total_seconds()
     return value
+
+
+def _history_row(
+    attempt: Attempt,
+    event: str,
+    source: AttemptState | None,
+    target: AttemptState,
+    reason: Reason | None,
+    actor: str,
+    detail: dict[str, Any],
+) -> dict[str, Any]:
+    return {
+        "attempt_id": attempt.id,
+        "at": attempt.updated_at,
+        "event": event,
+        "from_state": source.value if source else "",
+        "to_state": target.value,
+        "reason": reason.value if reason else "",
+        "epoch": attempt.epoch,
+        "actor": actor,
+        "detail": detail,
+    }
 
 
 def _columns(attempt: Attempt) -> dict[str, Any]:

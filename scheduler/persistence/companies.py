@@ -1,11 +1,11 @@
 """Companies: what the claim locks and asks, and what decides when their candidates may be called."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, text, update
 
 from scheduler.domain.company import CallLimits, Company
 from scheduler.domain.listing import Listed, Slice
@@ -21,6 +21,13 @@ _log = log(__name__)
 
 
 _WITH_OWNER = select(companies, email_of_owner_or_invited(companies.c.id).label("owner_email"))
+
+
+# Who locks a row writes its transaction id into it, and holds that id's own lock until it ends.
+_LOCK_HOLDER = text("""
+    SELECT l.pid FROM companies c JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = c.xmax
+    WHERE c.id = :id AND l.granted
+""")
 
 
 class Companies:
@@ -61,8 +68,9 @@ class Companies:
     def lock_for_claim(self, company_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Company, datetime]]:
         """Those that may be called for, with their next slot, in the order of their ids.
 
-        Nobody else may pause, delete or claim for them until we commit. One whose settings cannot be read, because
-        another release wrote them, is left out, so that it stops nobody else's calls.
+        No other transaction may pause, delete or claim for them until we commit. A company that another transaction has
+        locked is left out (see `locked_away`), and so is one whose settings cannot be read, because another release
+        wrote them: neither stops the calls of the others.
         """
         rows = self._connection.execute(
             select(companies)
@@ -72,7 +80,8 @@ class Companies:
                 companies.c.paused_at.is_(None),  # guard: company_paused
             )
             .order_by(companies.c.id)
-            .with_for_update(key_share=True)
+            # Waiting would hold the account's row meanwhile, and every claim waits for that.
+            .with_for_update(key_share=True, skip_locked=True)
         ).all()
         found = {}
         for row in rows:
@@ -82,11 +91,29 @@ class Companies:
                 _log.exception("the company's settings cannot be read", alarm="SETTINGS", company_id=str(row.id))
         return found
 
-    def take_slots(self, next_slots: Mapping[UUID, datetime]) -> None:
-        for company_id, next_slot_at in next_slots.items():
-            self._connection.execute(
-                update(companies).where(companies.c.id == company_id).values(next_slot_at=next_slot_at)
+    def locked_away(self, company_ids: Collection[UUID]) -> frozenset[UUID]:
+        """Of the companies that `lock_for_claim` left out, those that another transaction has locked."""
+        if not company_ids:
+            return frozenset()
+        rows = self._connection.execute(
+            select(companies.c.id).where(
+                companies.c.id.in_(company_ids),
+                companies.c.deleted_at.is_(None),
+                companies.c.paused_at.is_(None),
             )
+        )
+        return frozenset(row.id for row in rows)
+
+    def lock_holder(self, company_id: UUID) -> int | None:
+        """The process id of the database session that has locked the row; None when several have, or none."""
+        pid: int | None = self._connection.execute(_LOCK_HOLDER, {"id": company_id}).scalar()
+        return pid
+
+    def take_slots(self, next_slots: Mapping[UUID, datetime]) -> None:
+        self._connection.execute(
+            update(companies).where(companies.c.id == bindparam("company_id")),
+            [{"company_id": each, "next_slot_at": next_slot_at} for each, next_slot_at in next_slots.items()],
+        )
 
     def pause(self, company_id: UUID, reason: str, now: datetime) -> None:
         """From the commit on no call of it is claimed. A pause that stands keeps its first reason."""

@@ -95,6 +95,17 @@ class ClockWrong(DatabaseAway):
         super().__init__("this machine's clock differs from the database's; set it, for example by NTP")
 
 
+class LockTaken(DatabaseAway):
+    """Another transaction holds a row that this one needs. Nothing was written; try again at once.
+
+    A kind of DatabaseAway only so that a caller that does not try again treats it as a transaction that did not happen.
+    """
+
+
+_CONFLICTS = frozenset({"55P03", "40P01"})
+"""SQLSTATE of a lock timeout and of a deadlock."""
+
+
 class WrongRole(Exception):
     """The role of the database is not the one for what it is used for; nothing was asked by it."""
 
@@ -238,6 +249,8 @@ class Database:
     def transaction(self, principal: Principal | None = None, *, corrected: bool = False) -> Iterator[Stores]:
         """Open a transaction that may write times; leaving by an error rolls it back.
 
+        Raises LockTaken when another transaction held a row for longer than the lock timeout, or in a deadlock.
+
         `principal` is whose request it is; PostgreSQL is told, so that it can keep everybody else's rows from it.
         `corrected`: on a wrong clock, times are corrected by the database's clock. Only for what no other process
         can write, such as the outcome of a claim.
@@ -341,10 +354,12 @@ class Database:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise the driver's errors as DatabaseAway where nothing was promised."""
+    """Raise the driver's errors as DatabaseAway where nothing was promised, and conflicts as LockTaken."""
     try:
         yield
     except (OperationalError, PoolTimeoutError) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS:  # guard: lock_taken
+            raise LockTaken("another transaction holds a row that is needed") from error
         raise DatabaseAway(reason_of(error)) from error
     except DBAPIError as error:
         if error.connection_invalidated:

@@ -1,15 +1,21 @@
 """Lines: whether a person's number is busy or free. One call at a time to a number, in the whole installation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, cast, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, case, cast, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.persistence.sets import among
 from scheduler.persistence.tables import attempts, lines
+
+_TAKE_ALL = text("""
+    UPDATE lines SET attempt_id = mine.attempt_id
+    FROM unnest(CAST(:hashes AS bytea[]), CAST(:ids AS uuid[])) AS mine (number_hash, attempt_id)
+    WHERE lines.number_hash = mine.number_hash
+""")
 
 
 class Lines:
@@ -28,9 +34,9 @@ class Lines:
             if self._connection.execute(there.with_for_update(read=True, key_share=True)).first() is not None:
                 return
 
-    def take(self, number_hash: bytes, attempt_id: UUID) -> None:
-        """The line is this attempt's. Only for a line that `Attempts.lock_claimable` has locked."""
-        self._connection.execute(update(lines).where(lines.c.number_hash == number_hash).values(attempt_id=attempt_id))
+    def take_all(self, attempts_by_line: Mapping[bytes, UUID]) -> None:
+        """Give each line to its attempt. Only for lines that `Attempts.lock_claimable` has locked."""
+        self._connection.execute(_TAKE_ALL, {"hashes": list(attempts_by_line), "ids": list(attempts_by_line.values())})
 
     def hold(self, number_hash: bytes, attempt_id: UUID, now: datetime) -> bool:
         """The line is this attempt's, for a call that was seen late. False when another attempt has it."""

@@ -8,7 +8,7 @@ After any failure nothing is sent again. Before the POST the attempt is given ba
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from uuid import UUID
@@ -23,7 +23,7 @@ from scheduler.lifecycle import breaker, clocks, decisions
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
 from scheduler.lifecycle.clocks import Comparison
 from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
-from scheduler.lifecycle.policy import DEFERRED_DELAY, SEND_SPAN, Policy
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
@@ -35,6 +35,7 @@ from scheduler.use_cases.seen import callee_from, situation_from
 
 _log = log(__name__)
 _ACTOR = "dial"
+_ROOM_AGAIN = timedelta(seconds=0.25)
 _TALK_MARGIN = timedelta(minutes=2)
 
 
@@ -46,6 +47,18 @@ class ToSend:
     send_at: datetime
     lease_ends: float
     """On the monotonic clock, counted from before the claim: never later than the row's `lease_until`."""
+    send_by: float
+    """On the same clock. A call that is not sent by then is given back while the lease lasts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hinted:
+    """A pending attempt that a hint is about, with what decides its turn."""
+
+    id: UUID
+    company_id: UUID
+    manual: bool
+    due_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +77,16 @@ class PermittedOrder(CallOrder):
 class Claims:
     claimed: tuple[ToSend, ...] = ()
     waiting: frozenset[UUID] = frozenset()
-    """Without a place yet, or locked by somebody else; they wait in the worker's hand, never in a claim."""
+    """Without a place yet, or locked by another transaction; they wait in the worker's hand, never in a claim."""
     try_again_at: datetime | None = None
+    full: frozenset[UUID] = frozenset()
+    """Companies without a place until then: none of their attempts can be claimed earlier."""
+    locked: frozenset[UUID] = frozenset()
+    """Companies whose row another transaction has locked."""
+    account_free_at: datetime | None = None
+    """No attempt at all can be claimed earlier."""
+    is_stopped: bool = False
+    """The account is paused, the carrier down, or the database another one: no hint is worth keeping."""
 
 
 class ClaimInDoubt(DatabaseAway):
@@ -74,6 +95,10 @@ class ClaimInDoubt(DatabaseAway):
     def __init__(self, claimed: Sequence[ToSend]) -> None:
         super().__init__("the answer to a commit")
         self.claimed = tuple(claimed)
+
+
+class ClaimTooSlow(Exception):
+    """The claim took so long that its calls could not be sent while their leases last. It was rolled back."""
 
 
 class Dial:
@@ -95,17 +120,23 @@ class Dial:
         self._judge = CarrierJudge(database, hasher, account_id, now)
         self._policy = policy
         self._now = now
+        self.look_took: timedelta | None = None
+        """The time that the statement of the last look took when it was made last; None before the first."""
 
     def claim(self, ids: Sequence[UUID]) -> Claims:
-        """Claim those of `ids` that are due, free and have a place within the next second.
+        """Claim those of the first 100 `ids` that are due, free and have a place within the next second.
 
-        Raises DatabaseAway: then, whatever was committed, nobody dials. ClaimInDoubt says what may have been.
+        Raises DatabaseAway: then, whatever was committed, nobody dials. ClaimInDoubt says what may have been. Raises
+        LockTaken and ClaimTooSlow: nothing was claimed.
         """
+        later = frozenset(ids[AT_MOST_A_TRANSACTION:])
+        ids = ids[:AT_MOST_A_TRANSACTION]  # guard: claim_size
         claimed: list[ToSend] = []
         try:
-            return self._claimed_from(ids, claimed)
+            claims = self._claimed_from(ids, claimed)
+            return replace(claims, waiting=claims.waiting | later)
         except ClockWrong:
-            return Claims(waiting=frozenset(ids))  # nothing was committed; kept until their release has lapsed
+            return Claims(waiting=frozenset(ids) | later)  # nothing was committed; kept until their release has lapsed
         except DatabaseAway as away:
             if claimed:  # guard: claim_in_doubt
                 raise ClaimInDoubt(claimed) from away
@@ -117,28 +148,34 @@ class Dial:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             account = stores.carrier_accounts.lock(self._account_id)
-            companies = stores.companies.lock_for_claim(stores.attempts.companies_of(ids))
-            if (
-                not companies
-                or account.paused  # guard: account_paused
-                or account.breaker.is_down  # guard: breaker
-            ):
+            stops = (
+                account.paused,  # guard: account_paused
+                account.breaker.is_down,  # guard: breaker
+            )
+            if any(stops):
+                return Claims(is_stopped=True)
+            asked = stores.attempts.companies_of(ids)
+            companies = stores.companies.lock_for_claim(asked)
+            locked = stores.companies.locked_away(set(asked) - set(companies))
+            if not companies and not locked:
                 return Claims()
             if not self._is_the_database_that_it_was(stores, account, now):  # guard: database
-                return Claims()
+                return Claims(is_stopped=True)
             found = stores.attempts.lock_claimable(ids, now)
             passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in found], now)
             claimable = self._without_waiting_commands(stores, found)
+            held = {each.attempt.id for each in claimable if each.attempt.company_id in locked}
             claimable = [each for each in claimable if each.attempt.company_id in companies]
-            held = self._judge.may_not_be_claimed(stores, account, [each.attempt.id for each in claimable])
-            claimable = [each for each in claimable if each.attempt.id not in held]
+            waits = self._judge.may_not_be_claimed(stores, account, [each.attempt.id for each in claimable])
+            claimable = [each for each in claimable if each.attempt.id not in waits]
+            room = _room(stores, account)
             calls = {each.attempt.company_id: each.calls_in_progress for each in claimable}
             allotment = allot(
                 [(each.attempt.id, each.attempt.company_id) for each in claimable],
                 Pace(
                     next_slot_at=account.next_slot_at,
                     per_second=account.calls_per_second,
-                    room=_room(stores, account),
+                    room=room,
                 ),
                 {
                     company_id: Pace(
@@ -152,12 +189,19 @@ class Dial:
                 SEND_SPAN,
             )
             claimed += self._claim(stores, claimable, allotment, now, started)
-        waiting = {each.attempt.id for each in claimable} - {each.attempt.id for each in claimed}
+            if monotonic() - started > self._policy.send_within.total_seconds():
+                claimed.clear()
+                raise ClaimTooSlow
+        mine = {each.attempt.id for each in claimed}
+        waiting = [each.attempt for each in claimable if each.attempt.id not in mine]
         return Claims(
             claimed=tuple(claimed),
-            waiting=passed_over | waiting,
-            # Nobody tells when a row is let go: it is looked at again soon.
-            try_again_at=None if passed_over else allotment.try_again_at,
+            waiting=passed_over | held | {each.id for each in waiting},
+            # No event tells when a row is unlocked: it is looked at again soon.
+            try_again_at=None if passed_over or held else allotment.try_again_at,
+            full=frozenset(each.company_id for each in waiting),
+            locked=locked,
+            account_free_at=_account_free_at(allotment, room, now),
         )
 
     def _is_the_database_that_it_was(self, stores: Stores, account: CarrierAccount, now: datetime) -> bool:
@@ -193,27 +237,55 @@ class Dial:
         self, stores: Stores, claimable: list[Claimable], allotment: Allotment, now: datetime, started: float
     ) -> list[ToSend]:
         by_id = {each.attempt.id: each.attempt for each in claimable}
-        claimed = []
+        events: list[tuple[Attempt, Claimed]] = []
+        taken: dict[bytes, UUID] = {}
+        moved: list[Attempt] = []
         for place in allotment.places:
             attempt = by_id[place.attempt_id]
             assert attempt.number_hash is not None
-            event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
-            stores.lines.take(attempt.number_hash, attempt.id)
-            moved = stores.attempts.claim(attempt, event, self._account_id, _ACTOR, now)
-            claimed.append(
-                ToSend(
-                    attempt=moved,
-                    send_at=place.send_at,
-                    lease_ends=started + self._policy.lease.total_seconds(),
-                )
-            )
-        if claimed:
+            events.append((attempt, Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)))
+            taken[attempt.number_hash] = attempt.id
+        if events:
+            stores.lines.take_all(taken)
+            moved = stores.attempts.claim_all(events, self._account_id, _ACTOR, now)
             stores.carrier_accounts.take_slots(self._account_id, allotment.account.next_slot_at)
             stores.companies.take_slots(
                 {company_id: pace.next_slot_at for company_id, pace in allotment.companies.items()}
             )
             failpoint("dial.claiming")
-        return claimed
+        return [
+            ToSend(
+                attempt=attempt,
+                send_at=place.send_at,
+                lease_ends=started + self._policy.lease.total_seconds(),
+                send_by=started + self._policy.send_within.total_seconds(),
+            )
+            for attempt, place in zip(moved, allotment.places, strict=True)
+        ]
+
+    def hinted(self, ids: Sequence[UUID]) -> Sequence[Hinted]:
+        """Those of `ids` that are pending. Raises DatabaseAway."""
+        with self._database.statement() as stores:
+            return [
+                Hinted(id=row.id, company_id=row.company_id, manual=row.manual, due_at=row.due_at)
+                for row in stores.attempts.hinted(ids)
+            ]
+
+    def lock_holder(self, company_id: UUID) -> int | None:
+        """The process id of the database session that has locked the company's row, if one has. Raises DatabaseAway."""
+        with self._database.statement() as stores:
+            return stores.companies.lock_holder(company_id)
+
+    def try_look(self, attempt_id: UUID) -> timedelta:
+        """Time the statement of a last look, for an attempt that need not be claimed. Raises DatabaseAway."""
+        with self._database.statement() as stores:
+            looked = monotonic()
+            stores.attempts.look(attempt_id)
+            return self._note_look(monotonic() - looked)
+
+    def _note_look(self, seconds: float) -> timedelta:
+        self.look_took = timedelta(seconds=seconds)
+        return self.look_took
 
     def last_look(self, attempt: Attempt) -> PermittedOrder | None:
         """The order to send now; None when it may not ring, and then it has been given back.
@@ -225,6 +297,7 @@ class Dial:
             looked, looked_at = monotonic(), self._now()
             row = stores.attempts.look(attempt.id)
             answered_at = monotonic()
+            self._note_look(answered_at - looked)
         if row is None:
             return None
         now = self._now()
@@ -269,10 +342,19 @@ class Dial:
         failpoint("dial.deferred")
 
     def record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
-        """Write what the POSTs brought, each where its claim still stands. Raises DatabaseAway: nothing is written.
+        """Write what the POSTs brought, each where its claim still stands, at most 100 in a transaction.
 
-        Returns the calls that are to be taken out of the carrier's queue again.
+        Returns the calls that are to be taken out of the carrier's queue again. Raises DatabaseAway and LockTaken: of
+        up to 100 answers nothing is written then.
         """
+        to_cancel = []
+        at_once = len(answers) or 1
+        at_once = min(at_once, AT_MOST_A_TRANSACTION)  # guard: record_size
+        for start in range(0, len(answers), at_once):
+            to_cancel += self._record(answers[start : start + at_once])
+        return to_cancel
+
+    def _record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
         to_cancel = []
         alarms: list[Alarmed] = []
         with self._database.transaction(corrected=True) as stores:
@@ -360,6 +442,14 @@ def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName)
         and account.claimed_on == present.server
         and stores.carrier_accounts.has_claimed_here()  # guard: database_upgrade
     )
+
+
+def _account_free_at(allotment: Allotment, room: int, now: datetime) -> datetime | None:
+    """When the account's next call has a place within the next second; None: now."""
+    if room <= 0:
+        return now + _ROOM_AGAIN  # no event tells when a call ends
+    free_at = allotment.account.next_slot_at - SEND_SPAN
+    return free_at if free_at > now else None
 
 
 def _room(stores: Stores, account: CarrierAccount) -> int:

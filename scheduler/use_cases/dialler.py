@@ -8,27 +8,30 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
 from scheduler.carriers.interface import CarrierLine
 from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt
-from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken
+from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, Withheld
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker
-from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN, Policy
+from scheduler.lifecycle.capacity import SendRate
+from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway
-from scheduler.use_cases.dial import ClaimInDoubt, Dial, PermittedOrder, ToSend
+from scheduler.persistence.database import DatabaseAway, LockTaken
+from scheduler.use_cases.dial import ClaimInDoubt, Claims, ClaimTooSlow, Dial, PermittedOrder, ToSend
+from scheduler.use_cases.hand import Hand
 from scheduler.use_cases.lease_alarm import LeaseAlarm
 from scheduler.use_cases.permit import Permit
+from scheduler.use_cases.recorder import Answer, Recorder
+from scheduler.use_cases.watch import LockWatch, LookWatch
 
 _log = log(__name__)
-_FLUSH_EVERY = 0.02
 _RETRY_CLAIM = 0.25
-_RETRY_RECORD = 0.5
+_RETRY_LOOK = 1.0
 _SILENT_CALLS = 2
 _SILENT_FOR_S = 1.0
 _LONGEST_WAIT_S = RELEASE_SPAN.total_seconds()
@@ -49,18 +52,25 @@ class Dialler:
         self._line = line
         self._policy = policy
         self._now = now
-        self._hand: dict[UUID, float] = {}
+        self._hand = Hand()
+        self._rate = SendRate()
+        self._locks = LockWatch(dial.lock_holder)
+        self._looks = LookWatch()
         self._alarm = LeaseAlarm()
+        self._unsent: set[UUID] = set()
+        self._account_free_at = 0.0
+        self._conflicts = 0
         self._sent_at: dict[UUID, float] = {}
         self._heard_at = 0.0
         self._unjudged: set[UUID] = set()
-        self._answers: list[tuple[Attempt, CarrierAnswer]] = []
         self._cancelling: set[asyncio.Task[bool]] = set()
         self._stopping = False
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dial")
+        self._is_over = False
+        """No call is under way, and no other one is begun."""
+        self._threads = ThreadPoolExecutor(max_workers=12, thread_name_prefix="dial")
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
-        self._flush = asyncio.Event()
+        self._recorder = Recorder(self._record, self._forget)
         self._thread = threading.Thread(target=self._run, name="dial-loop", daemon=True)
 
     def start(self) -> None:
@@ -92,12 +102,11 @@ class Dialler:
         self._loop.run_until_complete(self._main())
 
     def _take(self, ids: tuple[UUID, ...]) -> None:
-        until = monotonic() + RELEASE_SPAN.total_seconds()
-        self._hand.update(dict.fromkeys(ids, until))
+        self._hand.take(ids, monotonic())
         self._wake.set()
 
     async def _main(self) -> None:
-        recorder = asyncio.create_task(self._record_answers())
+        recorder = asyncio.create_task(self._recorder.run(lambda: self._is_over))
         calls: set[asyncio.Task[None]] = set()
         while not self._stopping:
             self._wake.clear()
@@ -105,26 +114,38 @@ class Dialler:
             await _wait(self._wake, pause)
         if calls:
             await asyncio.wait(calls)
-        self._flush.set()
+        self._is_over = True
+        self._recorder.wake()
         await recorder
         if self._cancelling:
             await asyncio.wait(self._cancelling)
         await self._line.close()
 
+    # ---- claiming
+
     async def _claim_from_hand(self, calls: set[asyncio.Task[None]]) -> float | None:
         """Claim what has a place. Returns how many seconds to wait before trying again; None: until woken."""
-        instant = monotonic()
-        self._hand = {each: until for each, until in self._hand.items() if until > instant}
-        if not self._hand:
-            return None
-        ids = list(self._hand)
         try:
+            await self._give_turns()
+            ids = self._next_ids()
+            if not ids:
+                return self._pause()
+            if await self._looks_are_too_slow(ids[0]):
+                return _RETRY_LOOK
             claims = await self._in_thread(lambda: self._dial.claim(ids))
         except ClaimInDoubt as doubt:
             _log.warning("nobody knows whether these were claimed; they are given back", count=len(doubt.claimed))
             # The recorder reads each by its token, on another connection, until the database says which of them stand.
-            self._answers += [(claim.attempt, NeverTaken(cause="NOT_SENT")) for claim in doubt.claimed]
-            self._flush.set()
+            self._recorder.add(*((claim.attempt, NeverTaken(cause="NOT_SENT")) for claim in doubt.claimed))
+            return _RETRY_CLAIM
+        except LockTaken:
+            self._conflicts += 1
+            _log.info("claim_conflict", count=self._conflicts)
+            await self._in_thread(lambda: self._locks.saw({None}, set(), monotonic()))
+            return 0.0
+        except ClaimTooSlow:
+            _log.warning("A claim took too long and was rolled back; the next one is smaller.", count=len(ids))
+            self._rate.fell_behind(monotonic())
             return _RETRY_CLAIM
         except DatabaseAway:
             _log.warning("nothing is claimed: the database is away")
@@ -134,19 +155,73 @@ class Dialler:
             _log.exception("a claim failed")
             self._hand.clear()
             return None
-        for each in ids:
-            if each not in claims.waiting:
-                self._hand.pop(each, None)
+        await self._learn(ids, claims)
         self._begin(claims.claimed, calls)
+        return self._pause()
+
+    async def _give_turns(self) -> None:
+        new = self._hand.without_a_turn()
+        if new:
+            self._hand.give_turns(new, await self._in_thread(lambda: self._dial.hinted(new)))
+
+    def _next_ids(self) -> list[UUID]:
+        """As many as this machine can send soon, and the account may start."""
+        instant = monotonic()
+        if self._account_free_at > instant:
+            return []
+        room = self._rate.may_claim(instant, len(self._unsent) + len(self._recorder))
+        return self._hand.next(instant, room) if room else []
+
+    async def _looks_are_too_slow(self, attempt_id: UUID) -> bool:
+        """Whether the calls of a claim would only be given back. Tried by a look when the last one took too long.
+
+        Claimed all the same, they would end undecided if the database became too slow to give them back.
+        """
+        took = self._dial.look_took
+        if took is None:
+            return False
+        if took > LOOK_TO_SEND:
+            took = await self._in_thread(lambda: self._dial.try_look(attempt_id))
+        return self._looks.is_too_slow(took, monotonic())
+
+    async def _learn(self, ids: Sequence[UUID], claims: Claims) -> None:
+        """Drop the hints that a claim has used, and hold those that it could not use."""
+        instant = monotonic()
+        if claims.is_stopped:
+            self._hand.clear()
+            return
+        again_s = _RETRY_CLAIM
+        if claims.try_again_at is not None:
+            again_s = max(0.01, self._until(claims.try_again_at))
+        self._hand.drop(each for each in ids if each not in claims.waiting)
+        self._hand.hold(claims.waiting, instant + _RETRY_CLAIM)
+        self._hand.hold(claims.full, instant + again_s)
+        self._hand.hold(claims.locked, instant + _RETRY_CLAIM)
+        if claims.account_free_at is not None:
+            self._account_free_at = instant + self._until(claims.account_free_at)
+        if claims.locked or self._locks:
+            free = {None, *claims.full, *(each.attempt.company_id for each in claims.claimed)}
+            await self._in_thread(lambda: self._locks.saw(claims.locked, free, instant))
+
+    def _until(self, at: datetime) -> float:
+        """Seconds until then, but never longer than a release lasts: the clock may have been set back meanwhile."""
+        return min(_LONGEST_WAIT_S, max(0.0, (at - self._now()).total_seconds()))
+
+    def _pause(self) -> float | None:
+        """Seconds until something may be claimed again, if no call is sent, recorded or hinted at before."""
         if not self._hand:
             return None
-        if claims.try_again_at is not None:
-            # Never longer than a release stands: the clock may have been set back meanwhile.
-            return min(_LONGEST_WAIT_S, max(0.01, (claims.try_again_at - self._now()).total_seconds()))
-        return _RETRY_CLAIM
+        if self._next_ids():
+            return 0.0
+        wait = max(self._account_free_at, self._hand.ready_at() or 0.0) - monotonic()
+        return wait if wait > 0 else _RETRY_CLAIM
 
     def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
         for claim in self._in_step(claimed):
+            if monotonic() >= claim.send_by:
+                self._withhold(claim, "TOO_SLOW")
+                continue
+            self._unsent.add(claim.attempt.id)
             self._alarm.hold(claim.attempt.id, claim.lease_ends)
             task = asyncio.create_task(self._call(claim))
             calls.add(task)
@@ -163,29 +238,34 @@ class Dialler:
         late = max((self._now() - min(each.send_at for each in claimed)) if claimed else _IN_TIME, _IN_TIME)
         return [replace(each, send_at=each.send_at + late) for each in claimed]
 
+    # ---- sending
+
     async def _call(self, claim: ToSend) -> None:
         attempt = claim.attempt
         try:
             answer = await self._dial_once(claim)
             if answer is not None:
-                self._answers.append((attempt, answer))
-                self._flush.set()
+                self._recorder.add((attempt, answer))
         except Exception:  # noqa: BLE001 - the same
             _log.exception("a dial broke off; it will be settled", attempt_id=str(attempt.id))
             self._unjudged.discard(attempt.id)
         finally:
             self._alarm.drop(attempt.id)
+            self._is_sent(attempt.id)
+
+    def _is_sent(self, attempt_id: UUID) -> None:
+        """Sent or given back: there is room for another one."""
+        self._unsent.discard(attempt_id)
+        self._wake.set()
 
     async def _dial_once(self, claim: ToSend) -> CarrierAnswer | None:
-        """Return the answer to the one POST, or None without one: the attempt was given back, or is not ours."""
+        """Return what to record: the answer to the one POST, or why there was none. None: a last look wrote it."""
         # A claim holds only what is sent within a second: a longer wait comes from a clock that was set back.
-        await asyncio.sleep(min(SEND_SPAN, max(_IN_TIME, claim.send_at - self._now())).total_seconds())
-        permit = Permit(claim, lambda: self._look(claim.attempt), self._alarm, self._now)
-        cause = "SLOW_LOOK"
+        await asyncio.sleep(min(SEND_SPAN.total_seconds(), self._until(claim.send_at)))
+        permit = Permit(claim, lambda: self._look(claim.attempt), self._alarm, self._now, lambda: self._left(claim))
         while order := await permit.order():
             if self._is_in_doubt():
-                cause = "CARRIER_IN_DOUBT"
-                break
+                return Withheld(cause="CARRIER_IN_DOUBT")
             failpoint("dial.looked")
             answer = await self._place(claim.attempt.id, order, permit)
             if not permit.has_refused:
@@ -194,9 +274,20 @@ class Dialler:
         if permit.is_given_back:
             return None
         if permit.look_failed:
-            return NeverTaken(cause="NOT_SENT")  # the recorder goes on trying to write that
-        await self._in_thread(lambda: self._dial.give_back(claim.attempt, cause))
-        return None
+            return NeverTaken(cause="NOT_SENT")
+        self._rate.fell_behind(monotonic())
+        if self._dial.look_took is not None:
+            self._looks.is_too_slow(self._dial.look_took, monotonic())
+        return Withheld(cause="TOO_SLOW" if permit.is_too_late else "SLOW_LOOK")
+
+    def _left(self, claim: ToSend) -> None:
+        self._rate.sent(monotonic())
+        self._is_sent(claim.attempt.id)
+
+    def _withhold(self, claim: ToSend, cause: str) -> None:
+        """Give back a call that was not begun."""
+        self._rate.fell_behind(monotonic())
+        self._recorder.add((claim.attempt, Withheld(cause=cause)))
 
     async def _look(self, attempt: Attempt) -> PermittedOrder | None:
         return await self._in_thread(lambda: self._dial.last_look(attempt))
@@ -226,37 +317,17 @@ class Dialler:
         silent = [sent for sent in self._sent_at.values() if sent > self._heard_at]
         return len(silent) >= _SILENT_CALLS and min(silent) < monotonic() - _SILENT_FOR_S
 
-    async def _record_answers(self) -> None:
-        """Write answers as they come, gathered for 20 ms; until all are written when stopping."""
-        while True:
-            await self._flush.wait()
-            self._flush.clear()
-            await asyncio.sleep(_FLUSH_EVERY)
-            answers, self._answers = self._answers, []
-            await self._record(answers)
-            if self._stopping and not self._alarm and not self._answers:
-                return
+    # ---- recording
 
-    async def _record(self, answers: list[tuple[Attempt, CarrierAnswer]]) -> None:
-        """Write them together; what fails together is written one by one, so that none waits for another's trouble."""
-        groups = [answers] if answers else []
-        while groups:
-            group = groups.pop(0)
-            try:
-                to_cancel = await self._in_thread(lambda group=group: self._dial.record(group))  # type: ignore[misc]
-                failpoint("dial.judged")
-                self._unjudged.difference_update(attempt.id for attempt, _ in group)
-                self._cancel_at_the_carrier(to_cancel)
-            except DatabaseAway:
-                _log.warning("not recorded yet: the database is away", count=len(group))
-                await asyncio.sleep(_RETRY_RECORD)
-                groups.append(group)
-            except Exception:  # noqa: BLE001 - the same
-                if len(group) > 1:
-                    groups.extend([each] for each in group)
-                else:
-                    _log.exception("not recorded; it will be settled", attempt_id=str(group[0][0].id))
-                    self._unjudged.discard(group[0][0].id)
+    async def _record(self, answers: Sequence[Answer]) -> None:
+        to_cancel = await self._in_thread(lambda: self._dial.record(answers))
+        failpoint("dial.judged")
+        self._unjudged.difference_update(attempt.id for attempt, _ in answers)
+        self._cancel_at_the_carrier(to_cancel)
+        self._wake.set()
+
+    def _forget(self, answer: Answer) -> None:
+        self._unjudged.discard(answer[0].id)
 
     def _cancel_at_the_carrier(self, call_sids: Sequence[str]) -> None:
         """Asked at once, because their turn in the queue comes soon; who settles asks again until they are over."""

@@ -5,6 +5,7 @@ from running. So the permit is checked twice: with the connection in hand, when 
 again, and right before the first byte.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -23,15 +24,20 @@ Look = Callable[[], Awaitable[PermittedOrder | None]]
 class Permit:
     """The gate (`carriers.interface.Gate`) of one call. `look` gives back what may not ring."""
 
-    def __init__(self, claim: ToSend, look: Look, alarm: LeaseAlarm, now: Now) -> None:
+    def __init__(
+        self, claim: ToSend, look: Look, alarm: LeaseAlarm, now: Now, on_left: Callable[[], None] = lambda: None
+    ) -> None:
         self._claim = claim
         self._look = look
         self._alarm = alarm
         self._now = now
+        self._on_left = on_left
         self._looks_left = LOOKS_PER_CALL
         self._order: PermittedOrder | None = None
         self.is_given_back = False
         """A look gave the attempt back, or found that it belongs to another worker now. Nothing is left to do."""
+        self.is_too_late = False
+        """The time for sending that the claim left is over: the attempt is to be given back while its lease lasts."""
         self.has_refused = False
         """The last POST was refused before its first byte."""
         self.look_failed = False
@@ -40,7 +46,7 @@ class Permit:
     async def order(self) -> PermittedOrder | None:
         """The order that may be sent now. None: it was given back, a look failed, or no look was fresh enough."""
         self.has_refused = False
-        if self.is_given_back or self.look_failed:
+        if self.is_given_back or self.look_failed or self.is_too_late:
             return None
         while self._order is None or not self.is_fresh():
             if self._looks_left == 0:
@@ -52,7 +58,10 @@ class Permit:
 
     async def _looks_again(self) -> bool:
         try:
-            self._order = await self._look()
+            # Not longer than the call may wait: a look that hangs until the lease is over would end the process.
+            self._order = await asyncio.wait_for(self._look(), max(0.0, self._claim.send_by - monotonic()))
+        except TimeoutError:
+            self.is_too_late = True
         except DatabaseAway:
             self.look_failed = True
         except Exception:  # noqa: BLE001 - logged; nothing was sent, and the loop goes on for the others
@@ -60,7 +69,7 @@ class Permit:
             self.look_failed = True
         else:
             self.is_given_back = self._order is None
-        return not (self.look_failed or self.is_given_back)
+        return not (self.look_failed or self.is_given_back or self.is_too_late)
 
     async def connected(self) -> bool:
         """Look again if getting the connection took too long. An order that changed meanwhile is not sent like this."""
@@ -79,12 +88,13 @@ class Permit:
         self._alarm.hold(self._claim.attempt.id, ends)  # guard: frozen_unsent
         self.has_refused = not self.is_fresh()
         if self.has_refused:
-            self.left()
+            self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
         return not self.has_refused
 
     def left(self) -> None:
         """From now on only the lease counts: no timer may end the process while an answer is under way."""
         self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
+        self._on_left()
 
     def is_fresh(self) -> bool:
         """Compare both clocks: of a paused virtual machine the monotonic one stands still, and the other one jumps."""

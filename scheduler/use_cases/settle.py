@@ -17,8 +17,9 @@ from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, POLLS, Policy
 from scheduler.logs import log
 from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.database import Database, DatabaseAway, Stores
+from scheduler.persistence.database import Database, DatabaseAway, LockTaken, Stores
 from scheduler.persistence.stray_calls import StrayCall
+from scheduler.use_cases.conflicts import again_at_once
 from scheduler.use_cases.consequences import Alarmed, Consequences
 
 _log = log(__name__)
@@ -109,7 +110,9 @@ class Settle:
     def _try(self, verb: Callable[[Attempt], None], attempt: Attempt) -> None:
         """One that cannot be settled keeps no other waiting; the next round tries again. Raises DatabaseAway."""
         try:
-            verb(attempt)
+            again_at_once(lambda: verb(attempt))
+        except LockTaken:
+            _log.warning("settle_conflict", attempt_id=str(attempt.id))
         except DatabaseAway:
             raise
         except Exception:  # noqa: BLE001 - the others get their turn

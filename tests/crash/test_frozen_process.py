@@ -79,7 +79,7 @@ def thawed(process: ForkServerProcess) -> None:
 
 @guards("frozen")
 def test_a_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: str) -> None:
-    with working(postgres_url) as works:
+    with working(postgres_url, DIAL_LEASE_S="6", SETTLE_S="8") as works:
         number = a_number()
         attempt_id, process = claimed_and_frozen(works, postgres_url, number)
         wait_until(lambda: "answer_lost" in works.house.history(attempt_id), says="the lease was settled")
@@ -185,7 +185,7 @@ def test_call_that_waits_for_its_connection_is_sent_while_open(postgres_url: str
         assert len(works.requests(number)) == 1
 
 
-@guards("frozen_unsent")
+@guards("frozen", "frozen_unsent")
 def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
         number = a_number()

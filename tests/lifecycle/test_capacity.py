@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.lifecycle.capacity import Allotment, Pace, allot, in_turns
+from scheduler.lifecycle.capacity import Allotment, Pace, RecordSize, SendRate, allot, in_turns
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RECORD_SPAN
 
 NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 A_SECOND = timedelta(seconds=1)
@@ -158,3 +159,79 @@ def test_manual_attempts_go_first_within_their_company_only() -> None:
         *(theirs[1], retries[1]),
         their_retry,
     ]
+
+
+# ---- what this machine can send
+
+
+def a_rate(*sent: float) -> SendRate:
+    rate = SendRate()
+    for instant in sent:
+        rate.sent(instant)
+    return rate
+
+
+def test_claim_takes_twice_of_what_was_sent_within_a_second() -> None:
+    rate = a_rate(*(10 + number / 100 for number in range(30)))
+    assert rate.may_claim(10.5, 0) == 60
+    assert rate.may_claim(11.145, 0) == 30, "half of them are older"
+
+
+def test_claim_takes_no_more_than_a_hundred() -> None:
+    assert a_rate(*[10.0] * 500).may_claim(10.5, 0) == AT_MOST_A_TRANSACTION
+
+
+def test_claim_leaves_room_for_what_is_held() -> None:
+    rate = a_rate(*[10.0] * 30)
+    assert rate.may_claim(10.5, 30) == 30
+    assert rate.may_claim(10.5, 31) == 0, "and waits until half is free"
+    assert rate.may_claim(10.5, 600) == 0
+
+
+def test_claim_is_smaller_after_calls_that_could_not_be_sent() -> None:
+    rate = a_rate(*[10.0] * 30)
+    rate.fell_behind(10.2)
+    assert rate.may_claim(10.5, 0) == 15
+    assert rate.may_claim(12.0, 0) < 15, "nothing was sent since: it begins with few"
+
+
+def test_machine_that_sends_nothing_claims_one_at_a_time() -> None:
+    rate = SendRate()
+    first = rate.may_claim(10.0, 0)
+    for number in range(10):
+        rate.fell_behind(10.0 + number)
+    assert 1 == rate.may_claim(19.5, 0) == rate.may_claim(30.0, 0) < first
+
+
+def test_machine_that_keeps_up_claims_more_again() -> None:
+    rate = SendRate()
+    for _ in range(10):
+        rate.fell_behind(10.0)
+    sizes = []
+    instant = 12.0
+    for _ in range(8):
+        sizes.append(rate.may_claim(instant, 0))
+        for _ in range(sizes[-1]):
+            rate.sent(instant)
+        instant += 0.5
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == AT_MOST_A_TRANSACTION
+
+
+def test_record_fits_into_its_span() -> None:
+    size = RecordSize()
+    size.took(10, 5.0)
+    assert size.size * 0.5 <= RECORD_SPAN.total_seconds()
+    size.took(1, 60.0)
+    assert size.size == 1
+
+
+def test_record_grows_twofold_and_to_a_hundred() -> None:
+    size = RecordSize()
+    size.took(1, 60.0)
+    sizes = []
+    for _ in range(10):
+        size.took(size.size, 0.001)
+        sizes.append(size.size)
+    assert sizes[:3] == [2, 4, 8]
+    assert sizes[-1] == AT_MOST_A_TRANSACTION

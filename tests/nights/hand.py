@@ -15,6 +15,7 @@ from uuid import UUID
 from scheduler.carriers.twilio import TwilioLine
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CarrierAnswer
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.dial import ToSend
 from scheduler.use_cases.release import Release
@@ -48,6 +49,10 @@ class Hand:
             self.dial(ids)
 
     def dial(self, ids: Sequence[UUID]) -> None:
+        for start in range(0, len(ids), AT_MOST_A_TRANSACTION):
+            self._dial_some(ids[start : start + AT_MOST_A_TRANSACTION])
+
+    def _dial_some(self, ids: Sequence[UUID]) -> None:
         found = self.threads.map(self.house.dial.claim, [ids] * WORKERS)
         mine = sorted((each for claims in found for each in claims.claimed), key=lambda each: each.send_at)
         if mine:

@@ -41,7 +41,7 @@ class Looks:
 
 def a_permit(house: House, alarm: LeaseAlarm, mine: Attempt) -> tuple[Permit, Looks]:
     looks = Looks(house, mine)
-    claim = ToSend(attempt=mine, send_at=house.now(), lease_ends=monotonic() + LEASE_S)
+    claim = ToSend(attempt=mine, send_at=house.now(), lease_ends=monotonic() + LEASE_S, send_by=monotonic() + LEASE_S)
     return Permit(claim, looks, alarm, house.now), looks
 
 
@@ -73,7 +73,7 @@ async def test_look_ages_while_the_monotonic_clock_stands_still(
     assert not permit.may_leave()
 
 
-@guards("leave_by")
+@guards("leave_by", "look_age")
 async def test_call_may_not_leave_after_the_last_start_before_closing(
     house: House, alarm: LeaseAlarm, now: TestClock
 ) -> None:
