@@ -26,6 +26,7 @@ SAFETY: Mapping[str, str] = {
     "RECORDS_ANYHOW": "an answer is recorded whatever has happened since the claim",
     "A_LAPSED_LEASE_IS_PENDING": "a lease that is over puts the attempt back",
     "VERDICT_AT_ONCE": "an outcome is given up while the POST may still be on its way",
+    "VERDICT_WITHOUT_AN_ANSWER": "an outcome is given up although no list could be read",
     "AN_EMPTY_LIST_IS_PROOF": "what the carrier does not list was never placed",
     "THE_UNKNOWN_IS_RETRIED": "a retry follows an outcome that nobody knows",
     "A_CANCEL_IS_PROOF": "a cancelled call was never dialled, whatever the carrier says when it is asked",
@@ -40,6 +41,9 @@ LIVENESS: Mapping[str, str] = {
 
 MISSING = "the model is checked by spin and gcc, and there is no {}: apt-get install spin gcc (Debian, Ubuntu)"
 _SMALL = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 1}
+_TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
+_SIZES_OF = {"VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS}
+"""Sizes of the runs in which a broken rule can show; others are small."""
 _MEGABYTES = 1900
 _AT_ONCE = 2
 _DEEPEST = 1_000_000
@@ -76,9 +80,11 @@ def all_runs() -> Iterator[Run]:
     yield Run(name="as it is: two deaths, two commands", sizes={"CLAIMS": 2, "DEATHS": 2, "COMMANDS": 2})
     ends = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0}
     yield Run(name="as it is: every attempt ends", sizes=ends, whether_all_end=True)
+    yield Run(name="as it is: two interviews, one number", sizes=_TWO_INTERVIEWS)
     events = frozenset(arrow.event for arrow in arrows())
     yield Run(name=f"as it is: each of its {len(events)} events happens", must_happen=events)
-    yield from (Run(name=f"broken: {what}", broken=switch) for switch, what in SAFETY.items())
+    for switch, what in SAFETY.items():
+        yield Run(name=f"broken: {what}", sizes=_SIZES_OF.get(switch, _SMALL), broken=switch)
     for switch, what in LIVENESS.items():
         yield Run(name=f"broken: {what}", sizes=ends, broken=switch, whether_all_end=True)
 

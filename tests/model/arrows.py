@@ -7,7 +7,7 @@ from typing import NamedTuple
 MODEL = Path(__file__).parent / "dial.pml"
 _INLINE_OR_ARROW = re.compile(r"^inline (\w+)\(|TAKES\(a, ([A-Z]\w+), ([A-Z]\w+), ([A-Z]\w+)\)", re.MULTILINE)
 _SWITCH = re.compile(r"^#ifn?def (\w+)$", re.MULTILINE)
-SIZES = {"CLAIMS", "DEATHS", "COMMANDS"}
+SIZES = {"CLAIMS", "DEATHS", "COMMANDS", "INTERVIEWS"}
 ASKS_WHETHER_ALL_END = "LIVENESS"
 
 

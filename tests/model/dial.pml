@@ -11,6 +11,9 @@
  * here who has seen the attempt as it stands: any event empties `as_of`, which says the same with fewer states. Rounds
  * of settle do not overlap here; tests/use_cases/test_settle.py lets them.
  *
+ * With two interviews the carrier lists what it took, except calls that it never lists: these alone may still be on when
+ * the other interview is called.
+ *
  * `make model` runs it; tests/model/__main__.py says how large, and what each -DNAME breaks.
  */
 #ifndef CLAIMS
@@ -18,6 +21,9 @@
 #endif
 #ifndef DEATHS
 #define DEATHS 2 /* of dial workers and of questions to the carrier */
+#endif
+#ifndef INTERVIEWS
+#define INTERVIEWS 1 /* 2: the second attempt is another interview's, to the same number, and due from the beginning */
 #endif
 
 mtype:state = { NONE, PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELLED };
@@ -39,6 +45,7 @@ typedef Attempt {
   byte heard = NOTHING;
   byte as_of = 0; /* who has seen it as it stands, a bit each */
   bool looked_for = false; /* a live leg of an outcome that was given up */
+  bool listed = false; /* a list was read in full, asked for after the lease had ended */
   bool hang_up = false;
   bool due = false;
   bool held = false; /* a command for it is accepted and not applied */
@@ -55,6 +62,7 @@ typedef Claim {
   byte leg = NOTHING;
   bool started = false; /* the carrier has begun to dial */
   mtype:reason how = NO_REASON;
+  bool unlisted = false; /* no list ever shows it */
   bool closed = false /* proven never to have been dialled: its news are old */
 };
 
@@ -79,7 +87,7 @@ inline created(a) { TAKES(a, NONE, PENDING, NO_REASON); at[a].due = true }
 inline claimed(a, who) {
   TAKES(a, PENDING, IN_PROGRESS, NO_REASON);
   claims++;
-  at[a].phase = DIALLING; at[a].token = claims;
+  at[a].phase = DIALLING; at[a].token = claims; at[a].listed = false;
   at[a].as_of = 1 << who;
   cl[claims].whose = a; cl[claims].post = UNSENT
 }
@@ -92,7 +100,7 @@ inline not_placed(a) { TAKES(a, IN_PROGRESS, PENDING, NO_REASON); not_called(a) 
 
 inline never_dialled(a) { TAKES(a, IN_PROGRESS, PENDING, NO_REASON); not_called(a); cl[at[a].token].closed = true }
 
-inline placed(a) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON); at[a].phase = PLACED }
+inline placed(a) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON); at[a].phase = PLACED; at[a].listed = false }
 
 inline answer_lost(a) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON); at[a].phase = UNKNOWN }
 
@@ -117,14 +125,20 @@ inline ended(a, why) {
 }
 
 /* What follows by itself. */
-inline retried() { assert(!at[1].was_given_up); created(2) }
+inline retried() {
+  assert(!at[1].was_given_up);
+#if INTERVIEWS == 1
+  created(2)
+#endif
+}
 
 inline proof_missing(a) {
   if
   :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, FAILED, OUTCOME_UNKNOWN)
   :: else -> assert(at[a].looked_for); TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
   fi;
-  at[a].phase = NO_PHASE; at[a].hang_up = false; at[a].looked_for = false; at[a].was_given_up = true
+  at[a].phase = NO_PHASE; at[a].hang_up = false; at[a].looked_for = false; at[a].listed = false;
+  at[a].was_given_up = true
 }
 
 inline leg_seen(a, rank) {
@@ -169,7 +183,12 @@ inline rescheduled(a) { TAKES(a, PENDING, PENDING, NO_REASON); at[a].due = false
 #define CLAIMABLE(a) (at[a].state == PENDING && IS_DUE(a) && !IS_HELD(a) && LINE_IS_FREE(a) && claims < CLAIMS)
 
 /* Hints come as often as one likes, for whatever one likes: a worker that has none may claim. */
-active [2] proctype Dialler() {
+#if INTERVIEWS > 1
+#define DIALLERS 1
+#else
+#define DIALLERS 2
+#endif
+active [DIALLERS] proctype Dialler() {
   byte a = 0, c = 0;
 end_idle:
 #ifdef CLAIMS_READ_THEN_WRITE
@@ -229,6 +248,12 @@ dead:
 
 /* ---- the carrier: a process a call */
 
+#if INTERVIEWS > 1
+#define MAY_BE_ON(c) (cl[c].unlisted && at[cl[c].whose].was_given_up)
+#else
+#define MAY_BE_ON(c) false
+#endif
+
 inline lands(c) {
   if
   :: cl[c].post = NEVER_TAKEN /* nor is it said, when the answer is lost */
@@ -240,9 +265,12 @@ inline lands(c) {
      assert(at[cl[c].whose].due && !at[cl[c].whose].is_gone && !shut);
      other = 1;
      do
-     :: other <= CLAIMS -> assert(!IS_LIVE(other)); other++
+     :: other <= CLAIMS -> assert(!IS_LIVE(other) || MAY_BE_ON(other)); other++
      :: else -> other = 0; break
      od;
+#if INTERVIEWS > 1
+     if :: cl[c].unlisted = true :: cl[c].unlisted = false fi;
+#endif
      cl[c].leg = QUEUED
   fi
 }
@@ -256,7 +284,7 @@ inline goes_to_ring(c) {
 
 active [CLAIMS] proctype Call() {
   byte c, other = 0;
-  c = _pid - 1;
+  c = _pid + 1 - DIALLERS;
 end_call:
   do
   :: atomic { cl[c].post == ON_ITS_WAY -> lands(c) }
@@ -274,7 +302,8 @@ end_call:
 inline late_proof(a, c, rank) {
   if
   :: rank == OVER -> proven(a, cl[c].how)
-  :: rank != OVER && (!at[a].looked_for || rank > at[a].heard) -> leg_seen(a, rank)
+     /* While another call holds the line it is an alarm instead. */
+  :: rank != OVER && (!at[a].looked_for || rank > at[a].heard) && LINE_IS_FREE(a) -> leg_seen(a, rank)
   :: else -> skip
   fi
 }
@@ -360,6 +389,16 @@ end_hear:
 #define HAS_LANDED(c) (cl[c].post != ON_ITS_WAY) /* SETTLE_S is longer than any byte is on its way */
 #endif
 #define TAKES_IN(a) AS_OF(a, SETTLE)
+#if INTERVIEWS > 1
+#define IS_MISSING(c) (cl[c].leg == NOTHING || cl[c].unlisted)
+#else
+#define IS_MISSING(c) true /* it is not on the list, or not yet */
+#endif
+#ifdef VERDICT_WITHOUT_AN_ANSWER
+#define HAS_AN_ANSWER(a, c) true
+#else
+#define HAS_AN_ANSWER(a, c) (at[a].listed || !IS_LIVE(c)) /* without a list it waits until the call must be over */
+#endif
 
 inline gives_up(a) {
 #ifdef AN_EMPTY_LIST_IS_PROOF
@@ -381,10 +420,16 @@ inline lapses(a) {
 #endif
 }
 
-#define IS_ASKED_FOR(a) (at[a].phase == PLACED || at[a].phase == UNKNOWN || at[a].looked_for)
+#ifdef LIVENESS
+#define IS_SEARCHED_FOR(a) false /* it would be chosen for ever; it ends when the call must be over */
+#else
+#define IS_SEARCHED_FOR(a) (at[a].reason == OUTCOME_UNKNOWN && !at[a].looked_for)
+#endif
+#define IS_ASKED_FOR(a) (at[a].phase == PLACED || at[a].phase == UNKNOWN || at[a].looked_for || IS_SEARCHED_FOR(a))
 
 active proctype Settle() {
   byte a = 0, c = 0, rank = 0;
+  bool is_listed = false;
 end_settle:
   do
   :: atomic { at[1].state == PENDING && !at[1].held -> expired(1) }
@@ -401,7 +446,7 @@ end_settle:
        if :: at[a].hang_up && IS_LIVE(c) -> cl[c].leg = OVER; cl[c].how = CANCELLED_AT_CARRIER :: else -> skip fi;
        if
        :: rank = cl[c].leg
-       :: at[a].phase == UNKNOWN -> rank = NOTHING /* it is not on the list, or not yet */
+       :: (at[a].phase == UNKNOWN || IS_SEARCHED_FOR(a)) && IS_MISSING(c) -> rank = NOTHING; is_listed = HAS_LANDED(c)
        :: deaths < DEATHS -> deaths++; rank = NOTHING /* nobody answers */
        fi
      };
@@ -410,14 +455,17 @@ end_settle:
        if
        :: TAKES_IN(a) && rank != NOTHING -> hear(a, c, rank, true)
 #ifndef NOBODY_GIVES_UP
-       :: TAKES_IN(a) && rank == NOTHING && at[a].phase == UNKNOWN && HAS_LANDED(c) -> gives_up(a)
+       :: TAKES_IN(a) && rank == NOTHING && at[a].phase == UNKNOWN && HAS_LANDED(c) ->
+          at[a].listed = at[a].listed || is_listed;
+          if :: HAS_AN_ANSWER(a, c) -> gives_up(a) :: else -> skip fi
 #endif
           /* It must be over, however long it waited, rang and talked. */
-       :: TAKES_IN(a) && rank == NOTHING && at[a].phase != UNKNOWN && cl[c].leg == OVER -> proof_missing(a)
+       :: TAKES_IN(a) && rank == NOTHING && (at[a].phase == PLACED || at[a].looked_for) && cl[c].leg == OVER ->
+          proof_missing(a)
        :: else -> skip
        fi;
        at[a].as_of = at[a].as_of & ~(1 << SETTLE);
-       a = 0; c = 0; rank = 0
+       a = 0; c = 0; rank = 0; is_listed = false
      }
 #endif
   od
@@ -466,7 +514,15 @@ told:
 
 active proctype Time() {
   bool ends;
-  atomic { created(1); if :: ends = true :: ends = false fi };
+  atomic {
+    created(1);
+#if INTERVIEWS > 1
+    created(2);
+#endif
+#if INTERVIEWS == 1
+    if :: ends = true :: ends = false fi
+#endif
+  };
 end_time:
   do
   :: atomic { ends && !shut && NONE_IS_BETWEEN -> shut = true; ends = false }
