@@ -9,6 +9,7 @@ import pytest
 from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import TOMORROW, Intake, Worker
+from tests.api_shim.test_intake_carrier import call_back, path_of
 from tests.api_shim.test_intake_records import JOB, code, data
 
 LISTS = (
@@ -138,3 +139,8 @@ def test_company_of_an_ats_key_may_repeat_the_address(intake: Intake) -> None:
 def test_document_and_its_page_take_any_parameter(intake: Intake) -> None:
     for path in ("/docs", "/openapi.json"):
         assert intake.client.get(path, params={"cache": "7"}).status_code == 200
+
+
+def test_callback_of_the_carrier_may_have_any_parameter(intake: Intake) -> None:
+    """Its signature covers the query, and Twilio adds parameters without notice."""
+    assert call_back(intake, "a-token", path=f"{path_of('a-token')}?region=ie1&region=us1").status_code == 204
