@@ -174,6 +174,7 @@ def carrier(settings: Settings) -> TwilioAccount:
         auth_tokens=settings.auth_tokens,
         public_url=settings.public_url,
         voice_url=settings.twilio_voice_url,
+        ca_file=settings.ssl_cert_file,
     )
 
 

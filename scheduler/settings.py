@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from scheduler.carriers.trust import trusted
 from scheduler.lifecycle.email_addresses import NotAnAddress, sender
 from scheduler.lifecycle.policy import Policy, UnsafeTimes
 from scheduler.mail import SmtpServer
@@ -79,6 +80,8 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr = SecretStr("")
     """Two, with a comma between them, while one replaces the other; the first is the one that we send."""
     twilio_voice_url: str = ""
+    ssl_cert_file: Path | None = None
+    """CAs in PEM form that the carrier's certificate may be signed by, besides the system's; OpenSSL reads it, too."""
     twilio_cps: float = Field(default=1.0, ge=0.001, le=10_000, allow_inf_nan=False)
     """Kept to a thousandth, and never as 0, which would place no call and say nothing."""
     twilio_max_calls: int = Field(default=50, ge=0, le=1_000_000)
@@ -112,6 +115,13 @@ class Settings(BaseSettings):
         if any(mark in url for mark in "?#"):
             raise ValueError("must have no query and no fragment; paths are appended to it")
         return url.rstrip("/")
+
+    @field_validator("ssl_cert_file")
+    @classmethod
+    def _holds_certificates(cls, file: Path | None) -> Path | None:
+        # OpenSSL passes over a file that is not there, without a word.
+        trusted(file)
+        return file
 
     @field_validator("database_url", "database_worker_url", "database_owner_url", "database_listen_url")
     @classmethod

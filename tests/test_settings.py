@@ -18,6 +18,7 @@ from scheduler.settings import (
     settings,
 )
 from tests.conftest import NOON
+from tests.post_office import CERTIFICATE
 from tests.test_settings_of_mail import STRONG
 
 
@@ -207,3 +208,20 @@ def test_every_pace_that_is_accepted_fits_the_database(database: Database, pace:
     with database.transaction() as stores:
         account_id = stores.carrier_accounts.ensure("AC7", accepted.twilio_cps, accepted.twilio_max_calls, NOON)
         assert stores.carrier_accounts.get(account_id).calls_per_second == pytest.approx(pace, abs=0.0005)
+
+
+def test_a_file_of_cas_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = _refusal(monkeypatch, SSL_CERT_FILE=str(tmp_path / "missing.pem"))
+    assert said == "SSL_CERT_FILE names a file that cannot be read: No such file or directory"
+
+
+def test_a_file_without_a_certificate_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "empty.pem"
+    file.write_text("no certificate", encoding="utf-8")
+    said = _refusal(monkeypatch, SSL_CERT_FILE=str(file))
+    assert said == "SSL_CERT_FILE names a file that holds no certificate in PEM form"
+
+
+def test_a_file_of_cas_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    assert Settings().ssl_cert_file == CERTIFICATE

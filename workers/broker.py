@@ -1,14 +1,46 @@
-"""Redis as Celery's broker, but that what is no message ends no worker."""
+"""Redis as Celery's broker, but that neither what is no message nor a full memory ends a worker."""
 
+import threading
 from queue import Empty
 from typing import Any
 
 from kombu.transport import redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
+from scheduler.clock import monotonic
 from scheduler.logs import log
 
 _log = log(__name__)
+_TOLD_EVERY_S = 60.0
+
+
+class Tally:
+    """Counts what would be told a thousand times: the first one is told at once, the others once a minute."""
+
+    def __init__(self, every_s: float = _TOLD_EVERY_S) -> None:
+        self._every_s = every_s
+        self._untold = 0
+        self._told_at: float | None = None
+        self._lock = threading.Lock()
+
+    def count_of(self, instant: float, *, new: int = 1) -> int:
+        """Count `new` more at this monotonic instant; how many are to be told now, 0 for none."""
+        with self._lock:
+            self._untold += new
+            if not self._untold or (self._told_at is not None and instant - self._told_at < self._every_s):
+                return 0
+            count, self._untold, self._told_at = self._untold, 0, instant
+            return count
+
+
+_no_messages = Tally()
+
+
+def _tell(kind: str | None, *, new: int) -> None:
+    count = _no_messages.count_of(monotonic(), new=new)
+    if count:
+        # Its text may quote what somebody has put there.
+        _log.error("what stood in a queue was no message; it was dropped", alarm="NO_MESSAGE", kind=kind, count=count)
 
 
 class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
@@ -20,16 +52,15 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
     """
 
     def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401 - as kombu has it
+        # The last ones of a flood are told when its minute is over, though no more come.
+        _tell(None, new=0)
         try:
             return super()._brpop_read(**options)
         except (OSError, RedisError, Empty):
             # Not kombu's `connection_errors`: a KeyError is one of them, and it connects anew over each such message.
             raise
         except Exception as error:  # noqa: BLE001 - whatever the text makes of kombu
-            # Its text may quote what somebody has put there.
-            _log.error(
-                "what stood in a queue is no message; it was dropped", alarm="NO_MESSAGE", kind=type(error).__name__
-            )
+            _tell(type(error).__name__, new=1)
             raise Empty from None
 
 
@@ -37,6 +68,9 @@ class Transport(redis.Transport):  # type: ignore[misc]  # likewise
     """What the scheme of REDIS_URL leads to, once `workers.app` has been imported."""
 
     Channel = Channel
+    # A Redis at its memory limit refuses what a consumer writes when it connects. Like one that is away it is waited
+    # for: to Celery any other error of a command is the end of the worker.
+    connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError)
 
 
 class WatchingChannel(Channel):

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection
+from secrets import token_hex
 
 from celery import signals
 from celery.worker import state
@@ -93,8 +94,11 @@ def heard() -> None:
 
 
 def queue_of(hostname: str) -> Queue:
-    """The queue that this worker alone consumes."""
-    name = f"hearing.{hostname}"
+    """The queue that this process alone consumes; each call names another one.
+
+    Two workers of one node name, as two `dial` lines on one host are, would take each other's rings for their own.
+    """
+    name = f"hearing.{hostname}.{os.getpid()}.{token_hex(4)}"
     return Queue(name, Exchange(""), routing_key=name, queue_arguments={"x-expires": _FORGOTTEN_AFTER_MS})
 
 

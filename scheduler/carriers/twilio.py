@@ -4,10 +4,12 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
+from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
@@ -24,6 +27,7 @@ from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
 
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, Gate, NotACallback
+from scheduler.carriers.trust import trusted
 from scheduler.carriers.twilio_codes import CODES, Consequence
 from scheduler.domain.call import (
     Accepted,
@@ -104,6 +108,8 @@ class TwilioAccount:
     """The first one signs our requests; callbacks may be signed with any."""
     public_url: str
     voice_url: str
+    ca_file: Path | None = None
+    """Trusted besides what the system trusts; for a carrier behind a private CA."""
 
     def __repr__(self) -> str:
         """Without the secrets."""
@@ -157,6 +163,7 @@ class TwilioLine:
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=0,
+            ssl=trusted(self._account.ca_file),
             keepalive_timeout=_KEEP_IDLE,
             socket_factory=_socket_that_gives_up,
         )
@@ -339,17 +346,32 @@ def _queue_time(text: object) -> timedelta:
     return timedelta(0)
 
 
+class _TrustingAsTheLineDoes(HTTPAdapter):
+    """Certificates are judged by one context. requests would look at its own list of CAs, and at no setting."""
+
+    def __init__(self, trust: ssl.SSLContext) -> None:
+        self._trust = trust
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests' own
+        super().init_poolmanager(*args, ssl_context=self._trust, **kwargs)
+
+    def cert_verify(self, conn: Any, *_: object) -> None:  # noqa: ANN401 - urllib3's own
+        conn.cert_reqs = "CERT_REQUIRED"
+
+
 class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
     """The SDK's client, pointed at `api_url` with its path, without a proxy from the environment.
 
     Raises CarrierAway for what would be the same whatever was asked.
     """
 
-    def __init__(self, api_url: str, timeout: float) -> None:
+    def __init__(self, api_url: str, timeout: float, trust: ssl.SSLContext) -> None:
         super().__init__(pool_connections=True, timeout=timeout)
         self._there = urlsplit(api_url)
         if self.session is not None:
             self.session.trust_env = False
+            self.session.mount("https://", _TrustingAsTheLineDoes(trust))
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the SDK's own
         parts = urlsplit(url)
@@ -373,7 +395,7 @@ class TwilioDesk:
         self._client = Client(
             account.account_sid,
             account.auth_tokens[0],
-            http_client=_HttpClient(account.api_url, policy.total_timeout.total_seconds()),
+            http_client=_HttpClient(account.api_url, policy.total_timeout.total_seconds(), trusted(account.ca_file)),
         )
 
     def probe(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
+from scheduler import assembly
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
 from scheduler.carriers.simulator.app import create_app
 from scheduler.carriers.twilio import (
@@ -43,6 +45,7 @@ from scheduler.settings import Settings
 from tests.builders import a_number
 from tests.conftest import real_now, wait_until
 from tests.guards import guards
+from tests.post_office import CERTIFICATE
 from tests.servers import (
     ACCOUNT_SID,
     PRIMARY,
@@ -1059,3 +1062,58 @@ def test_no_secret_shows_in_a_repr(carrier: SimulatedCarrier) -> None:
     assert PRIMARY not in repr(carrier.account())
     assert an_order("+421915123456").token not in repr(an_order("+421915123456"))
     assert "+421915123456" not in repr(an_order("+421915123456"))
+
+
+# ---- a carrier behind a private CA
+
+
+async def _answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As a carrier does: a call to who places one, and an empty list to who asks."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if head.startswith(b"POST"):
+        writer.write(HEAD + BODY)
+    else:
+        body = json.dumps({"calls": [], "page": 0, "page_size": 1, "next_page_uri": None}).encode()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+    await writer.drain()
+
+
+@asynccontextmanager
+async def a_carrier_of_a_private_ca() -> AsyncIterator[str]:
+    trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trust.load_cert_chain(CERTIFICATE)
+    server = await asyncio.start_server(_answers, "127.0.0.1", 0, ssl=trust)
+    try:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_ssl_cert_file_is_trusted_by_who_asks(carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_carrier_of_a_private_ca() as url:
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        account = assembly.carrier(Settings(twilio_api_url=url, twilio_account_sid=ACCOUNT_SID))
+        for desk in a_desk(replace(account, auth_tokens=(PRIMARY,))):
+            await asyncio.to_thread(desk.probe)
+
+
+async def test_ssl_cert_file_is_trusted_by_who_dials(
+    carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_carrier_of_a_private_ca() as url:
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        account = assembly.carrier(Settings(twilio_api_url=url, twilio_account_sid=ACCOUNT_SID))
+        line = TwilioLine(replace(account, auth_tokens=(PRIMARY,)), POLICY)
+        assert await line.place(an_order(a_number())) == Accepted(call_sid=SID)
+        await line.close()
+
+
+async def test_a_private_ca_is_trusted_by_nobody_without_it(carrier: SimulatedCarrier) -> None:
+    async with a_carrier_of_a_private_ca() as url:
+        account = carrier.account(url=url)
+        assert await placed(carrier, an_order(a_number()), url=url) == NeverTaken(cause="NEVER_CONNECTED")
+        for desk in a_desk(account):
+            with pytest.raises(CarrierAway):
+                await asyncio.to_thread(desk.probe)
