@@ -303,6 +303,10 @@ def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) ->
     yield "in progress", f"{company.in_progress} of {company.concurrent_calls}"
     if company.asked_for:
         yield "asked for", f"{company.asked_for}: their answer was lost, and the carrier is asked"
+    if company.undecided:
+        yield "undecided", f"{company.undecided}: the carrier's list of calls cannot be read"
+    if company.cause_lost:
+        yield "cause lost", f"{company.cause_lost}: they failed, and nothing says why; a person decides"
     if company.unknown:
         yield "unknown", f"{company.unknown}: nothing proved whether they rang; a person decides"
 

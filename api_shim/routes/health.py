@@ -85,7 +85,17 @@ _GAUGES: tuple[tuple[str, str, Callable[[Waiting], int]], ...] = (
     ("in_progress", "Attempts whose phone may be ringing.", lambda row: row.in_progress),
     ("in_progress_limit", "How many may be in progress at once.", lambda row: row.concurrent_calls),
     ("asked_for", "Attempts whose answer was lost; the carrier is being asked.", lambda row: row.asked_for),
+    (
+        "undecided",
+        "Of those asked for: overdue, because no list of the carrier's calls could be read.",
+        lambda row: row.undecided,
+    ),
     ("unknown", "Attempts that ended with an unknown outcome; a person decides.", lambda row: row.unknown),
+    (
+        "cause_lost",
+        "Attempts that failed while the callback that says why was lost; not retried.",
+        lambda row: row.cause_lost,
+    ),
 )
 
 

@@ -600,9 +600,17 @@ class Attempts:
         )
         return frozenset(row.call_sid for row in rows)
 
-    def counts(self, now: datetime) -> list[Row[Any]]:
-        """Per company: what is due, late, waiting, in progress, unknown."""
-        times = {"now": now, "soon": now + SEND_SPAN, "impossible": now + _NO_SLOT_IS_FURTHER}
+    def counts(self, now: datetime, undecided_before: datetime) -> list[Row[Any]]:
+        """Per company: what is due, late, waiting, in progress, unknown, and failed without a known cause.
+
+        Attempts that are unknown since `undecided_before` or longer are counted as undecided too.
+        """
+        times = {
+            "now": now,
+            "soon": now + SEND_SPAN,
+            "impossible": now + _NO_SLOT_IS_FURTHER,
+            "undecided_before": undecided_before,
+        }
         return list(self._connection.execute(_COUNTS, times))
 
 
@@ -852,7 +860,8 @@ _COUNTS = text("""
     ), calling AS (
         SELECT company_id,
                count(*) AS in_progress,
-               count(*) FILTER (WHERE phase = 'UNKNOWN') AS asked_for
+               count(*) FILTER (WHERE phase = 'UNKNOWN') AS asked_for,
+               count(*) FILTER (WHERE phase = 'UNKNOWN' AND unknown_at <= :undecided_before) AS undecided
         FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
     ), due AS (
         SELECT a.company_id, waits.busy, waits.held, c.next_slot_at, c.calls_per_second,
@@ -909,6 +918,8 @@ _COUNTS = text("""
         FROM attempts WHERE state = 'PENDING' AND due_at > :now GROUP BY company_id
     ), unknown AS (
         SELECT company_id, count(*) AS unknown FROM attempts WHERE reason = 'OUTCOME_UNKNOWN' GROUP BY company_id
+    ), causeless AS (
+        SELECT company_id, count(*) AS cause_lost FROM attempts WHERE cause_is_lost GROUP BY company_id
     )
     SELECT c.id AS company_id,
            c.pause_reason,
@@ -922,12 +933,15 @@ _COUNTS = text("""
            waiting.next_due_at,
            coalesce(calling.in_progress, 0) AS in_progress,
            coalesce(calling.asked_for, 0) AS asked_for,
-           coalesce(unknown.unknown, 0) AS unknown
+           coalesce(calling.undecided, 0) AS undecided,
+           coalesce(unknown.unknown, 0) AS unknown,
+           coalesce(causeless.cause_lost, 0) AS cause_lost
     FROM companies c
     LEFT JOIN late ON late.company_id = c.id
     LEFT JOIN waiting ON waiting.company_id = c.id
     LEFT JOIN calling ON calling.company_id = c.id
     LEFT JOIN unknown ON unknown.company_id = c.id
+    LEFT JOIN causeless ON causeless.company_id = c.id
     WHERE c.deleted_at IS NULL
     ORDER BY c.id
 """)

@@ -132,6 +132,7 @@ class Consequences:
             attempt = stores.attempts.save(attempt, event, actor, now)
             if isinstance(event, LegSeen):  # guard: late_line
                 self._hold_line(stores, attempt, now)
+        _report_lost_cause(before, attempt)
         if any(isinstance(event, Placed | LegSeen) for event in events) and is_busy(attempt):  # guard: company_gone
             attempt = _end_for_deleted_company(stores, attempt, actor, now)
         if is_busy(before) and not is_busy(attempt):
@@ -269,6 +270,17 @@ class Consequences:
         if event.due_at <= now:
             stores.notify_due()
         return moved
+
+
+def _report_lost_cause(before: Attempt, attempt: Attempt) -> None:
+    """Raise an alarm for a call that failed while nothing says why: no retry follows, so a person decides."""
+    if attempt.cause_is_lost and not before.cause_is_lost:
+        _log.error(
+            "call_failed_without_cause: The carrier named no cause for a failed call; no retry follows.",
+            alarm="CAUSE_LOST",
+            attempt_id=str(attempt.id),
+            company_id=str(attempt.company_id),
+        )
 
 
 def _end_for_deleted_company(stores: Stores, attempt: Attempt, actor: str, now: datetime) -> Attempt:

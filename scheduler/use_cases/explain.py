@@ -19,7 +19,7 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import blocks, scheduling
+from scheduler.lifecycle import blocks, decisions, scheduling
 from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.etags import etag_of
 from scheduler.lifecycle.policy import Policy
@@ -64,8 +64,12 @@ class Waiting:
     """How many may be in progress."""
     asked_for: int
     """Their answer was lost, and the carrier is being asked."""
+    undecided: int
+    """Of these: the verdict is overdue, because no list of the carrier's calls could be read."""
     unknown: int
     """Ended with an unknown outcome; a person decides."""
+    cause_lost: int
+    """Failed, and nothing says why; no retry followed, and a person decides."""
 
     @property
     def paused(self) -> bool:
@@ -249,9 +253,11 @@ class Explain:
                     in_progress=row.in_progress,
                     concurrent_calls=row.concurrent_calls,
                     asked_for=row.asked_for,
+                    undecided=row.undecided,
                     unknown=row.unknown,
+                    cause_lost=row.cause_lost,
                 )
-                for row in stores.attempts.counts(now)
+                for row in stores.attempts.counts(now, decisions.undecided_before(now, self._policy))
             ]
 
     def unsent_invitations(self) -> Sequence[Mails]:

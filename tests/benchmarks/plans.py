@@ -198,7 +198,7 @@ def tell(database: Database, houses: list[House]) -> None:
             ("settings changed: the first 100", BAR_MS, lambda s: s.attempts.pending_of(busy, None, None, 100)),
             ("settings changed: 100 half way on", BAR_MS, lambda s: s.attempts.pending_of(busy, None, page, 100)),
             ("a candidate changed", BAR_MS, lambda s: s.attempts.pending_of(busy, UUID(int=0), None, 100)),
-            ("status: the counts", None, lambda s: s.attempts.counts(NOW)),
+            ("status: the counts", None, lambda s: s.attempts.counts(NOW, NOW)),
         )
         print(f"\n  {'':<40}{'median ms':>10}{'rows':>8}   read whole")
         for name, bar, act in asked:

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio import TwilioLine
 from scheduler.domain.attempt import (
@@ -111,6 +112,35 @@ def test_nothing_follows_by_itself_after(retrying: House, reason: Reason) -> Non
     first = over(retrying, a_placed_attempt(retrying), reason)
     assert len(retrying.attempts(first.interview_id)) == 1
     assert retrying.interview_status(first) is not InterviewStatus.SCHEDULED
+
+
+def lost_causes(retrying: House, attempt: Attempt, **ended: Any) -> list[str]:
+    """The alarms about lost causes when the attempt's call fails so."""
+    with capture_logs() as logs:
+        retrying.take(attempt, Ended(reason=Reason.CARRIER_ERROR, ended_at=retrying.now(), **ended))
+    return [line["attempt_id"] for line in logs if line.get("alarm") == "CAUSE_LOST"]
+
+
+def test_failure_without_a_cause_raises_an_alarm_and_is_counted(retrying: House, explain: Explain) -> None:
+    attempt = a_placed_attempt(retrying)
+    assert lost_causes(retrying, attempt, cause_is_known=False) == [str(attempt.id)]
+    assert states(retrying, attempt) == [(AttemptState.FAILED, Reason.CARRIER_ERROR)], "it is not retried"
+    [counted] = [each for each in explain.waiting() if each.company_id == retrying.company_id]
+    assert counted.cause_lost == 1
+
+
+def test_failure_with_a_cause_raises_no_such_alarm(retrying: House, explain: Explain) -> None:
+    attempt = a_placed_attempt(retrying)
+    assert lost_causes(retrying, attempt) == []
+    assert [each.cause_lost for each in explain.waiting() if each.company_id == retrying.company_id] == [0]
+
+
+def test_undecided_attempts_are_counted_once_they_are_overdue(house: House, explain: Explain, now: TestClock) -> None:
+    lost(house, a_claimed_attempt(house))
+    now.move(house.policy.settle)
+    assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 0)]
+    now.move(timedelta(minutes=1))
+    assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 1)]
 
 
 def test_nothing_follows_by_itself_after_an_unknown_outcome(retrying: House) -> None:
