@@ -22,7 +22,7 @@ from scheduler.persistence import schema
 from tests.builders import FOREVER
 from tests.crash.behaviours import CALLING_BACK, LISTED, LIVE, NEVER_ACCEPTED, NOT_YET_SENT, OPENING, SHORT, USUAL
 from tests.crash.stories import EVERY_HOUR, Cell, Play, play
-from tests.crash.works import Works, all_working
+from tests.crash.works import TIMES, Works, all_working
 from tests.histories.evidence import rings_from, rows_of
 from tests.histories.judge import Asked, History, Patience, Violation, Wrong, violations
 from tests.nights import judge as hours_judge
@@ -41,7 +41,11 @@ COMPANY = {
     "limits": CallLimits(concurrent_calls=1000, calls_per_second=1000.0),
     "retry_policy": RetryPolicy(max_retries=1, delays=dict.fromkeys(("BUSY", "NO_ANSWER"), (timedelta(seconds=1),))),
 }
-PATIENCE = Patience(in_flight=timedelta(seconds=2), lateness=timedelta(0))
+PATIENCE = Patience(
+    in_flight=timedelta(seconds=2),
+    lateness=timedelta(0),
+    line_gap=timedelta(seconds=float(TIMES["LINE_GAP_S"])),
+)
 """A call that was looked at before something stopped it is sent within 200 ms, and rings when the carrier comes to it.
 When a cell is over nothing waits."""
 ZONE = "Europe/Bratislava"
@@ -115,6 +119,7 @@ DOUBLE, LOST, EARLY, OUTSIDE, AFTER, OTHER = "double", "lost", "early", "outside
 _HEADINGS: Mapping[Wrong, str] = {
     Wrong.RANG_TWICE: DOUBLE,
     Wrong.TWO_LEGS: DOUBLE,
+    Wrong.RANG_IN_GAP: DOUBLE,
     Wrong.RANG_UNCLAIMED: DOUBLE,
     Wrong.RANG_GIVEN_BACK: DOUBLE,
     Wrong.LOST: LOST,

@@ -227,6 +227,7 @@ class Wrong(StrEnum):
     RANG_WHILE_PAUSED = "a ring while paused"
     RANG_EXPIRED = "a ring after expiry"
     TWO_LEGS = "two legs at once to one number"
+    RANG_IN_GAP = "a ring to a number that was still to rest (F4-6)"
     LOST = "due and free, and neither rang nor ended with a reason"
     UNEXPLAINED = "a history that does not explain the row"
     TWO_OPEN = "more than one open attempt of an interview"
@@ -245,6 +246,7 @@ def violations(history: History) -> list[Violation]:
     return [
         *_of_rings(history),
         *_of_legs(history),
+        *_of_gaps(history),
         *(violation for row in history.attempts for violation in (*_unexplained(row), *_lost(history, row))),
         *_two_open(history),
     ]
@@ -339,6 +341,33 @@ def _of_legs(history: History) -> Iterator[Violation]:
     for line, count in calling.items():
         if count > 1:
             yield Violation(kind=Wrong.TWO_LEGS, about=line, why=f"{count} attempts are in progress")
+
+
+def _of_gaps(history: History) -> Iterator[Violation]:
+    """Another interview's call, or any call after an unknown outcome, waits for the gap of the number's line."""
+    for number, rings in history.rings_to.items():
+        for place, later in enumerate(rings):
+            row = history.attempt_of.get(later.token or "")
+            if row is None:
+                continue
+            claimed_at = next(claim.at for claim in row.claims if claim.token == later.token)
+            for earlier in rings[:place]:
+                rests_from = _rests_from(history, earlier, row, claimed_at)
+                if rests_from is not None and later.accepted_at < rests_from + history.patience.line_gap:
+                    why = f"at {later.accepted_at}, and it rests from {rests_from}"
+                    yield Violation(kind=Wrong.RANG_IN_GAP, about=number, why=why)
+
+
+def _rests_from(history: History, earlier: Ring, row: Row, claimed_at: datetime) -> datetime | None:
+    """The instant from which the line rests for a claim of `row`; None: that call keeps it from nothing."""
+    of_earlier = history.attempt_of.get(earlier.token or "")
+    if of_earlier is None or of_earlier.fate_of(earlier.token or "") == "never_dialled":
+        return None
+    verdicts = [each.at for each in of_earlier.happenings if each.reason == "OUTCOME_UNKNOWN" and each.at <= claimed_at]
+    if verdicts:
+        return verdicts[0]  # its end may never become known: nobody can wait for it
+    # A call that is not over is judged as two legs.
+    return None if of_earlier.interview_id == row.interview_id else earlier.ended_at
 
 
 # ---- rows

@@ -39,6 +39,7 @@ WAYS = {
     "replaced": ("PENDING", "CANCELLED", "REPLACED"),
     "rescheduled": ("PENDING", "PENDING", ""),
     "expired": ("PENDING", "FAILED", "EXPIRED"),
+    "given_up": ("IN_PROGRESS", "FAILED", "OUTCOME_UNKNOWN"),
 }
 
 
@@ -103,6 +104,16 @@ CANCELLED = a_row("created@0 cancelled@5 deleted@5")
 REPLACED = a_row("created@0 replaced@5")
 SUCCESSOR = a_row("created@5 claimed@20 answered@31", id=ANOTHER, first_seq=50)
 GIVEN_BACK = a_row("created@0 claimed@10 deferred@11 claimed@16 answered@30")
+ELSEWHERE = UUID(int=9)
+GAP = Patience(line_gap=timedelta(seconds=100))
+GIVEN_UP = a_row("created@0 claimed@10 given_up@40")
+
+
+def a_later_call(claimed: float, interview_id: UUID = ELSEWHERE) -> Row:
+    story = f"created@{claimed - 1} claimed@{claimed} answered@{claimed + 15}"
+    return a_row(story, id=ANOTHER, first_seq=50, interview_id=interview_id)
+
+
 NOT_APPLIED = asked(Verb.MOVE, 5, 202, due_at=at(3600))
 
 
@@ -222,6 +233,44 @@ WRONG = [
             a_row("created@0 claimed@12", id=ANOTHER, first_seq=50, interview_id=UUID(int=9)),
         ),
         id="two attempts of one line are in progress",
+    ),
+    pytest.param(
+        Wrong.RANG_IN_GAP,
+        a_history(
+            CALLED,
+            a_later_call(119),
+            rings=(a_ring(10.5, ended=20), a_ring(119.5, of=ANOTHER)),
+            patience=GAP,
+            until=at(999),
+        ),
+        id="another interview's call rings before the number has rested",
+    ),
+    pytest.param(
+        Wrong.RANG_IN_GAP,
+        a_history(
+            CALLED,
+            a_row("created@21 claimed@22 answered@28", id=UUID(int=5), first_seq=30),
+            a_later_call(125),
+            rings=(
+                a_ring(10.5, ended=20),
+                a_ring(22.5, of=UUID(int=5), ended=27),
+                a_ring(125.5, of=ANOTHER),
+            ),
+            patience=GAP,
+            until=at(999),
+        ),
+        id="the number has rested since the first call, and not since its retry",
+    ),
+    pytest.param(
+        Wrong.RANG_IN_GAP,
+        a_history(
+            GIVEN_UP,
+            a_later_call(139, INTERVIEW),
+            rings=(a_ring(10.5, ended=20), a_ring(139.5, of=ANOTHER)),
+            patience=GAP,
+            until=at(999),
+        ),
+        id="a call of the same interview rings too soon after an unknown outcome",
     ),
     pytest.param(Wrong.LOST, a_history(WAITING, until=at(61)), id="it is due and free, and waits for ever"),
     pytest.param(
@@ -395,6 +444,36 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                 patience=Patience(in_flight=timedelta(seconds=1)),
             ),
             id="it was on its way when its company was paused",
+        ),
+        pytest.param(
+            a_history(
+                CALLED,
+                a_later_call(120),
+                rings=(a_ring(10.5, ended=20), a_ring(120, of=ANOTHER)),
+                patience=GAP,
+                until=at(999),
+            ),
+            id="another interview's call rings when the number has rested",
+        ),
+        pytest.param(
+            a_history(
+                CALLED,
+                a_later_call(24, INTERVIEW),
+                rings=(a_ring(10.5, ended=20), a_ring(24.5, of=ANOTHER)),
+                patience=GAP,
+                until=at(999),
+            ),
+            id="a retry of the same interview does not wait for the gap",
+        ),
+        pytest.param(
+            a_history(
+                GIVEN_UP,
+                a_later_call(140, INTERVIEW),
+                rings=(a_ring(10.5, ended=45), a_ring(140, of=ANOTHER)),
+                patience=GAP,
+                until=at(999),
+            ),
+            id="the number has rested since an unknown outcome, whose call ended unseen",
         ),
         pytest.param(
             a_history(WAITING, asked=(replace(a_pause(Verb.PAUSE, 5), company_id=None),), until=at(4000)),

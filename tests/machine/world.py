@@ -234,7 +234,7 @@ class World:
             if not leg.is_stray
         )
         # Whether one is lost is asked by letting all come to an end, not by how long it waits on a clock that leaps.
-        patience = Patience(lateness=A_LONG_TIME)
+        patience = Patience(lateness=A_LONG_TIME, line_gap=self.houses[0].policy.line_gap)
         return History(attempts=seen.rows, rings=rings, asked=tuple(self.asked), until=self.now(), patience=patience)
 
 

@@ -224,7 +224,8 @@ class Course:
     def history(self) -> History:
         rings = rings_from(self.carrier.rings())
         rows = rows_of(self.url)
-        return History(attempts=rows, rings=rings, asked=tuple(self.asked), until=self.house.now(), patience=IN_FLIGHT)
+        patience = replace(IN_FLIGHT, line_gap=self.house.policy.line_gap)
+        return History(attempts=rows, rings=rings, asked=tuple(self.asked), until=self.house.now(), patience=patience)
 
 
 @contextmanager

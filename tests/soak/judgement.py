@@ -14,11 +14,17 @@ from tests.nights import judge as hours_judge
 from tests.nights.world import WEEK, Hours
 from tests.soak.callers import ACCEPTED, Question
 from tests.soak.people import NOBODY_CAN_KNOW, Person
-from tests.soak.stage import LATE_OPENING, LEASE_S, Blow, Stage
+from tests.soak.stage import LATE_OPENING, LEASE_S, TIMES, Blow, Stage
 
 _CONSENT_UNTIL = date(2030, 1, 1)
-_DOUBLED = frozenset({Wrong.RANG_TWICE, Wrong.TWO_LEGS, Wrong.RANG_UNCLAIMED, Wrong.RANG_GIVEN_BACK, Wrong.TWO_OPEN})
-_PATIENCE = Patience(in_flight=timedelta(seconds=2), lateness=timedelta(seconds=5))
+_DOUBLED = frozenset(
+    {Wrong.RANG_TWICE, Wrong.TWO_LEGS, Wrong.RANG_IN_GAP, Wrong.RANG_UNCLAIMED, Wrong.RANG_GIVEN_BACK, Wrong.TWO_OPEN}
+)
+_PATIENCE = Patience(
+    in_flight=timedelta(seconds=2),
+    lateness=timedelta(seconds=5),
+    line_gap=timedelta(seconds=float(TIMES["LINE_GAP_S"])),
+)
 _A_WHILE = timedelta(seconds=1)
 TOO_LATE = frozenset({"OUTSIDE_CALL_TIME_INTERVAL", "SCHEDULE_IN_PAST"})
 """What somebody who asks in time may be told all the same, because nobody could answer them before."""
