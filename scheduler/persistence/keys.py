@@ -29,8 +29,6 @@ class Found:
 class NamedKey:
     id: UUID
     principal_id: UUID
-    company_id: UUID | None
-    """The one company of a regular key."""
     name: str
 
 
@@ -123,17 +121,22 @@ class Keys:
         ).one_or_none()
         return None if row is None else Found(key=_key(row), company_deleted=row.company_deleted)
 
-    def named(self, ids: Iterable[UUID]) -> list[NamedKey]:
-        """The keys of these ids, and those whose principal has one of them; the oldest first."""
+    def named(self, ids: Iterable[UUID], company_id: UUID, reader: Principal | None) -> list[NamedKey]:
+        """Return the keys of these ids, and those whose principal has one of them, oldest first.
+
+        A reader sees the keys of this company and of their own principal. Another key, such as the one of the ATS that
+        created a company, is not the company's to know. `reader` is None for operators, who see every key.
+        """
         wanted = list(ids)
-        rows = self._connection.execute(
-            select(api_keys.c.id, api_keys.c.principal_id, api_keys.c.company_id, api_keys.c.name)
+        query = (
+            select(api_keys.c.id, api_keys.c.principal_id, api_keys.c.name)
             .where(api_keys.c.id.in_(wanted) | api_keys.c.principal_id.in_(wanted))
             .order_by(api_keys.c.created_at, api_keys.c.id)
         )
-        return [
-            NamedKey(id=row.id, principal_id=row.principal_id, company_id=row.company_id, name=row.name) for row in rows
-        ]
+        if reader is not None:
+            query = query.where((api_keys.c.principal_id == reader.id) | (api_keys.c.company_id == company_id))
+        rows = self._connection.execute(query)
+        return [NamedKey(id=row.id, principal_id=row.principal_id, name=row.name) for row in rows]
 
     def reach(self, principal: Principal, company_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Those of the companies that this principal reaches and that are not deleted; asked in SQL, from the key."""

@@ -288,17 +288,13 @@ def _carriers(stores: Stores) -> list[Carrier]:
 def _with_key_names(
     stores: Stores, happenings: Sequence[Happening], company_id: UUID, reader: Principal | None
 ) -> tuple[Happening, ...]:
-    """Each with the name of the key that did it, where that is the reader's own or one of the attempt's company.
-
-    Another's, such as of the ATS that made a company, is not the company's to know.
-    """
+    """Add the name of the key that caused each happening, where the reader may know that key."""
     ids = {each.actor: UUID(each.actor.removeprefix(_KEY)) for each in happenings if each.actor.startswith(_KEY)}
     names: dict[UUID, str] = {}
-    for key in stores.keys.named(ids.values()):
-        if reader is None or key.principal_id == reader.id or key.company_id == company_id:
-            name = shown(key.name, LONGEST_NAME)
-            names[key.id] = name
-            names.setdefault(key.principal_id, name)
+    for key in stores.keys.named(ids.values(), company_id, reader):
+        name = shown(key.name, LONGEST_NAME)
+        names[key.id] = name
+        names.setdefault(key.principal_id, name)
     return tuple(
         replace(each, key_name=names.get(ids[each.actor])) if each.actor in ids else each for each in happenings
     )

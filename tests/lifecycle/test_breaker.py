@@ -1,7 +1,9 @@
 """When no call is tried because the carrier takes none, when it is asked, and when one is tried again."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +184,34 @@ def test_a_fault_long_after_a_good_answer_begins_with_the_first_wait() -> None:
     assert breaker.after_failure(answered, "HTTP_503", later).down_until == later + BACK_OFF[-1]
     later += A_MOMENT
     assert breaker.after_failure(answered, "HTTP_503", later).down_until == later + BACK_OFF[0]
+
+
+ROOT = Path(__file__).resolve().parents[2]
+DECISION = "docs/decisions/0013-a-harmless-question-before-a-call-is-tried.md"
+
+
+def trials_in_vain(hours: int) -> list[int]:
+    """How many calls are tried in each hour while the carrier answers every question at once and fails every call."""
+    judged, tried = after(OPENS_AFTER), [0] * hours
+    while judged.down_until is not None and (hour := (judged.down_until - NOON) // timedelta(hours=1)) < hours:
+        instant = judged.down_until
+        judged = breaker.after_failure(breaker.after_answer(judged, instant), "HTTP_500", instant)
+        tried[hour] += 1
+    return tried
+
+
+def test_trials_of_an_hour_are_as_many_as_the_decision_says() -> None:
+    first, *further = trials_in_vain(5)
+    assert set(further) == {further[0]}
+    text = " ".join((ROOT / DECISION).read_text(encoding="utf-8").split())
+    assert f"{first} trials in the first hour, and {further[0]} in each further one" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_trials_of_an_hour_are_counted_on_one_page_alone(page: str) -> None:
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    [of_trials] = [
+        each for each in text.split(". ") if "answers questions and fails calls" in each and "trial" in each
+    ][:1]
+    assert "0013-a-harmless-question" in of_trials
+    assert not re.search(r"\b(?:twelve|fourteen|\d+) (?:in )?an hour", of_trials)

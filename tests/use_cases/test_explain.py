@@ -2,13 +2,15 @@
 
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from scheduler.domain.attempt import AttemptState, Ended, Reason
 from scheduler.domain.explanation import CallTimeQuestion, Rule
 from scheduler.domain.refusals import NotFound
+from scheduler.persistence import schema
+from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.pauses import Pauses
 from scheduler.use_cases.release import Release
@@ -282,6 +284,53 @@ def test_a_preview_of_a_candidate_uses_their_zone_or_the_one_that_is_named(house
     assert named.schedule.clock.zones == ("America/New_York",)
     with pytest.raises(NotFound):
         explain.preview(house.principal, None, CallTimeQuestion(candidate_id=uuid4()))
+
+
+# ---- names of keys
+
+
+def a_key(house: House, name: str, company_id: UUID | None) -> UUID:
+    """The id of a key, and of its principal. Without a company it is the key of an ATS."""
+    key_id = uuid4()
+    house.insert(
+        "api_keys",
+        id=key_id,
+        principal_id=key_id,
+        kind="ATS" if company_id is None else "REGULAR",
+        company_id=company_id,
+        name=name,
+        key_hash=key_id.bytes,
+        scopes=[],
+        per_minute=60,
+        per_hour=2000,
+        created_at=house.now(),
+        updated_at=house.now(),
+    )
+    return key_id
+
+
+def test_explanation_names_no_key_of_another_tenant(house: House, explain: Explain) -> None:
+    """Not even on a connection that sees every row: the query itself names whose keys the reader may know."""
+    ats, own = a_key(house, "a secret partner", None), a_key(house, "the night shift", house.company_id)
+    attempt = a_claimed_attempt(house)
+    for event, actor in (("created", ats), ("claimed", own)):
+        house.change(
+            "UPDATE attempt_history SET actor = :actor WHERE event = :event", event=event, actor=f"key:{actor}"
+        )
+    mine = explain.explanation(house.principal, None, attempt.interview_id, attempt.id)
+    assert [each.key_name for each in mine.happenings] == [None, "the night shift"]
+    operators = explain.explanation_of(attempt.id)
+    assert [each.key_name for each in operators.happenings] == ["a secret partner", "the night shift"]
+
+
+def test_database_names_no_key_of_another_tenant(house: House, logins: schema.Logins) -> None:
+    """The wall behind the query: PostgreSQL hides that key, even where a query asks as an operator does."""
+    ats, own = a_key(house, "a secret partner", None), a_key(house, "the night shift", house.company_id)
+    api = Database(logins.api, bound=True)
+    with api.transaction(house.principal) as stores:
+        seen = stores.keys.named([ats, own], house.company_id, None)
+    api.close()
+    assert [each.name for each in seen] == ["the night shift"]
 
 
 # ---- status
