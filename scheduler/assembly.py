@@ -117,7 +117,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
         hear=Hear(database, bell, TwilioCallbacks(account), consequences, now),
         settle=Settle(database, TwilioDesk(account, policy), ours, consequences, policy, now),
         release=Release(database, bell, ours, policy, now),
-        records=Records(database, hasher, consequences, policy, now),
+        records=Records(database, bell, hasher, consequences, policy, now),
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
         purge=Purge(database, bell, now),
         erase=Erase(database, bell, consequences, now),

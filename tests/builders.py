@@ -194,7 +194,9 @@ class Clerk:
 
     def reresolve(self) -> None:
         house = self.house
-        Records(house.database, house.hasher, house.consequences, house.policy, house.now).reresolve()
+        records = Records(house.database, self.bell, house.hasher, house.consequences, house.policy, house.now)
+        while records.reresolve():
+            pass
 
     @property
     def _candidates(self) -> Candidates:

@@ -40,7 +40,7 @@ def test_one_that_evicts_is_told_of_before_anything_is_late_and_everything_runs(
     with running_system(tmp_path, settings, say=said.append) as whole:
         (warning,) = [line for line in said if line.startswith("WARNING")]
         assert "maxmemory-policy allkeys-lru" in warning
-        for name in ("dial", "intake", "callbacks", "maintenance"):
+        for name in ("dial", "intake", "callbacks", "settle", "maintenance"):
             log = whole.system.log_of(name)
             whole.wait_until(
                 lambda log=log: '"alarm": "REDIS_EVICTS"' in log.read_text(encoding="utf-8"),  # type: ignore[misc]

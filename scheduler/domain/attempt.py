@@ -254,12 +254,14 @@ class Rescheduled(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class MovedBySettings(Event):
-    """Hours, zones or the number changed, and with them the time at which it may ring."""
+    """Hours, zones, zone data or the number changed, and with them the time at which it may ring."""
 
     name: ClassVar[str] = "moved_by_settings"
     schedule: Schedule
     due_at: datetime
     number_hash: bytes | None = field(default=None, repr=False)
+    cause: str | None = None
+    """What changed, if it was not a setting or the number: `tzdata 2026e to 2026f`."""
 
 
 @dataclass(frozen=True, kw_only=True)

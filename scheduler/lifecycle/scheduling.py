@@ -8,6 +8,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.refusals import (
     ConsentExpired,
+    InvalidDateFormat,
     NoCommonOpening,
     NoOpeningBeforeExpiry,
     OffsetMustMatchNumber,
@@ -405,14 +406,22 @@ def resolved_anew(attempt: Attempt, callee: Callee, now: datetime, policy: Polic
 
 
 def _present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:
-    """A wall time means another instant on another clock; an instant, and the end of a retry's wait, do not."""
-    text = attempt.schedule.requested
-    if text is None or clock == attempt.schedule.clock:
-        return attempt.schedule.earliest_at
+    """A wall time means another instant on another clock, or by newer zone data.
+
+    An instant, and the end of a retry's wait, do not. Older zone data than those that resolved it decide nothing.
+    """
+    schedule = attempt.schedule
+    has_newer_data = schedule.tzdata_version < callee_zones.TZDATA_VERSION
+    if schedule.requested is None or (clock == schedule.clock and not has_newer_data):
+        return schedule.earliest_at
     try:
-        return call_windows.resolve(requested_time.read(text), clock)
+        return call_windows.resolve(requested_time.read(schedule.requested), clock)
     except TimezoneAmbiguous:
-        return attempt.schedule.earliest_at
+        return schedule.earliest_at
+    except InvalidDateFormat:
+        if clock.source is not TimezoneSource.ZONE:
+            raise
+        return schedule.earliest_at  # an offset that its zone no longer has: the offset named the instant
 
 
 def _moved(attempt: Attempt, clock: CalleeClock, earliest_at: datetime) -> Attempt:

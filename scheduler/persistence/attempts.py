@@ -6,7 +6,22 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    any_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from scheduler.domain.attempt import Attempt, AttemptState, Claimed, Event, HangUpCause, NeverDialled, Phase, Reason
 from scheduler.domain.call import AnsweredBy, Rank
@@ -265,6 +280,33 @@ class Attempts:
         if after is not None:
             query = query.where(attempts.c.id > after)
         return [_attempt(row) for row in self._connection.execute(query.order_by(attempts.c.id).limit(limit))]
+
+    def has_older_zone_data(self, version: str) -> bool:
+        """Whether a pending attempt was resolved with zone data older than `version`."""
+        return self._connection.execute(_older_zone_data(version).limit(1)).first() is not None
+
+    def pending_with_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
+        """Up to `limit` pending attempts that were resolved with zone data older than `version`, soonest due first."""
+        ids = self._connection.execute(_older_zone_data(version).limit(limit)).scalars().all()
+        rows = self._connection.execute(select(attempts).where(attempts.c.id.in_(ids)))
+        return [_attempt(row) for row in rows]
+
+    def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
+        """These pending attempts are as zone data of `version` have them."""
+        mine = (
+            select(attempts.c.id)
+            .where(
+                attempts.c.id.in_(attempt_ids),
+                attempts.c.state == AttemptState.PENDING.value,
+                _zone_data < version,
+            )
+            .with_for_update(skip_locked=True, key_share=True)
+        )
+        self._connection.execute(
+            update(attempts)
+            .where(attempts.c.id == any_(func.array(mine.scalar_subquery())))
+            .values(schedule=attempts.c.schedule.op("||")(func.jsonb_build_object("tzdata_version", version)))
+        )
 
     def lock_as_of(self, attempt_id: UUID, epoch: int) -> Attempt | None:
         """The attempt, if nothing has happened to it since the caller knew it. None: the caller writes nothing."""
@@ -612,6 +654,18 @@ class Attempts:
             "undecided_before": undecided_before,
         }
         return list(self._connection.execute(_COUNTS, times))
+
+
+_zone_data = attempts.c.schedule["tzdata_version"].astext
+"""Releases of the tz database are in the order of their names: 2026a, 2026b, ... 2027a."""
+
+
+def _older_zone_data(version: str) -> Select[tuple[UUID]]:
+    return (
+        select(attempts.c.id)
+        .where(attempts.c.state == AttemptState.PENDING.value, _zone_data < version)
+        .order_by(_zone_data)
+    )
 
 
 _RELEASE = text(f"""

@@ -27,6 +27,31 @@ class Reresolutions:
         self._connection = connection
 
     def ask(self, company_id: UUID, candidate_id: UUID | None, now: datetime) -> None:
+        """Have pending attempts of a company, or of one of its candidates, resolved again.
+
+        A change that already waits for the same attempts is started over instead: what it has still to do is done
+        once. One that a worker holds is left alone, because waiting for it here could be a deadlock.
+        """
+        waiting = (
+            select(reresolutions.c.id)
+            .where(
+                reresolutions.c.company_id == company_id,
+                reresolutions.c.candidate_id.is_not_distinct_from(candidate_id),
+            )
+            .order_by(reresolutions.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        coalesced = self._connection.execute(
+            update(reresolutions)
+            .where(reresolutions.c.id == any_(func.array(waiting.scalar_subquery())))
+            # It goes on from where it is, and then once more from the first attempt. Starting over at once would keep
+            # it from ever coming to its end while settings are changed again and again.
+            .values(is_last_pass=False, asked_at=now, not_before=now, rung_at=now)
+            .returning(reresolutions.c.id)
+        ).all()
+        if coalesced:
+            return
         self._connection.execute(
             insert(reresolutions).values(
                 company_id=company_id,
@@ -39,11 +64,11 @@ class Reresolutions:
         )
 
     def lock_next(self, now: datetime) -> Reresolution | None:
-        """The oldest that nobody is at, and whose time has come."""
+        """The change that has waited longest, among those whose time has come and that no other worker is at."""
         row = self._connection.execute(
             select(reresolutions)
             .where(reresolutions.c.not_before <= now)
-            .order_by(reresolutions.c.id)
+            .order_by(reresolutions.c.not_before, reresolutions.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
         ).one_or_none()
@@ -58,9 +83,16 @@ class Reresolutions:
             is_last_pass=row.is_last_pass,
         )
 
-    def came_to(self, reresolution_id: int, after_id: UUID) -> None:
+    def came_to(self, reresolution_id: int, after_id: UUID, now: datetime) -> None:
+        """Attempts up to that id are done. The change goes behind those of other companies."""
         self._connection.execute(
-            update(reresolutions).where(reresolutions.c.id == reresolution_id).values(after_id=after_id)
+            update(reresolutions).where(reresolutions.c.id == reresolution_id).values(after_id=after_id, not_before=now)
+        )
+
+    def put_off(self, reresolution_id: int, not_before: datetime) -> None:
+        """It is tried again then, from where it is."""
+        self._connection.execute(
+            update(reresolutions).where(reresolutions.c.id == reresolution_id).values(not_before=not_before)
         )
 
     def once_more(self, reresolution_id: int, not_before: datetime) -> None:

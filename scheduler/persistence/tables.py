@@ -419,6 +419,8 @@ attempts = Table(
     ),
     # Who waits for a line.
     Index("ix_attempts_waiting_by_number", "number_hash", postgresql_where=text("state = 'PENDING'")),
+    # Resolved with which release of the tz database.
+    Index("ix_attempts_zone_data", text("(schedule ->> 'tzdata_version')"), postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_expiry", "expires_at", postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_in_progress", "company_id", postgresql_where=text("state = 'IN_PROGRESS'")),
     Index("ix_attempts_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),

@@ -22,7 +22,9 @@ QUEUES = {
     SUBMIT: "intake",
     DIAL: "dial",
     HEAR: "callbacks",
-    **dict.fromkeys((SETTLE, RERESOLVE, INVITE, PURGE, ERASE), "maintenance"),
+    # On its own queue, in a process of its own: no change of settings, mail or erasure holds up settling and probes.
+    SETTLE: "settle",
+    **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE), "maintenance"),
 }
 """Every task that is rung for by name and the queue that it waits in; a queue's name says who waits there."""
 

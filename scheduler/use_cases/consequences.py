@@ -254,10 +254,18 @@ class Consequences:
         if attempt.due_at <= attempt.created_at:
             stores.notify_due()
 
-    def move(self, stores: Stores, attempt: Attempt, schedule: Schedule | None, number: str, now: datetime) -> Attempt:
+    def move(
+        self,
+        stores: Stores,
+        attempt: Attempt,
+        schedule: Schedule | None,
+        number: str,
+        now: datetime,
+        cause: str | None = None,
+    ) -> Attempt:
         """A pending attempt is due at another time, or rings another number, because settings changed.
 
-        Without a schedule it keeps its own, and its time.
+        Without a schedule it keeps its own, and its time. `cause` goes into the history where it is no setting.
         """
         number_hash = self._hasher.number(number)
         stores.lines.ensure(number_hash, now)
@@ -265,6 +273,7 @@ class Consequences:
             schedule=schedule or attempt.schedule,
             due_at=schedule.due_at if schedule else attempt.due_at,
             number_hash=number_hash,
+            cause=cause,
         )
         moved = stores.attempts.save(attempt, event, "settings", now)
         if event.due_at <= now:

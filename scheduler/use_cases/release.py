@@ -12,6 +12,7 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import RELEASE_SPAN, Policy
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import Database, Stores
+from scheduler.timing import callee_zones
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
 
@@ -85,12 +86,18 @@ class Release:
         self._ring(tasks.ERASE, erasures)
 
     def silent(self) -> None:
-        """Ring for whoever settles what nobody has spoken of, and for mail that is due. Raises DatabaseAway."""
+        """Ring for whoever settles what nobody has spoken of, for mail that is due and for newer zone data.
+
+        Raises DatabaseAway.
+        """
         self._bell.ring(tasks.SETTLE)
         with self._database.reading() as stores:
             due = stores.invitations.is_one_due(self.now())
+            is_older = stores.attempts.has_older_zone_data(callee_zones.TZDATA_VERSION)
         if due:
             self._bell.ring(tasks.INVITE)
+        if is_older:
+            self._bell.ring(tasks.RERESOLVE)
 
     def old(self) -> None:
         """Ring for whoever forgets what was kept long enough."""

@@ -10,7 +10,7 @@ import requests
 
 from tests.acceptance.conftest import WholeSystem, running_system
 
-PROCESSES = ("simulator", "api", "clock", "dial", "intake", "callbacks", "maintenance", "flower")
+PROCESSES = ("simulator", "api", "clock", "dial", "intake", "callbacks", "settle", "maintenance", "flower")
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_a_message_that_comes_while_the_database_is_away_is_done_when_it_is_back
 def test_a_thousand_things_that_are_no_messages_end_no_worker_and_hold_nothing_up(
     whole: WholeSystem, urls: tuple[str, str]
 ) -> None:
-    queues = ("dial", "intake", "callbacks", "maintenance")
+    queues = ("dial", "intake", "callbacks", "settle", "maintenance")
     rubbish = (b"this is not json", b"{}", b"[1]", b"null", b"\x80\x04]q", b'{"body": "", "properties": {}}')
     pids = {name: whole.system.supervisor.pid(name) for name in queues}
     with redis.Redis.from_url(urls[0]) as ours:

@@ -236,7 +236,7 @@ PARTS = (
         again=lambda group: group.hint(tasks.HEAR, group.unheard()),
     ),
     Part(
-        process="maintenance",
+        process="settle",
         failpoints=["settle.asked", "settle.settled"],
         behaviours=OF_THE_LIST,
         give=_post,

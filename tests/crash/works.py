@@ -244,7 +244,7 @@ def _at_work(
         verbs: dict[str, Callable[[UUID], None]] = {tasks.HEAR: hear.event}
         settle = Settle(database, TwilioDesk(account, policy), house.account_id, consequences, policy, real_now)
         release = Release(database, bell, house.account_id, policy, real_now)
-        records = Records(database, hasher, consequences, policy, real_now)
+        records = Records(database, bell, hasher, consequences, policy, real_now)
 
         def look() -> None:
             release.due()

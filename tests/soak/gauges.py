@@ -12,7 +12,7 @@ from tests.soak.nemesis import PROCESSES
 from tests.soak.stage import Stage
 
 _EVERY_S = 2.0
-_QUEUES = ("dial", "intake", "callbacks", "maintenance")
+_QUEUES = ("dial", "intake", "callbacks", "settle", "maintenance")
 _GROWN_UP_S = 20.0
 """A process that is so old has read its modules and opened its connections."""
 _LEAST = 4

@@ -20,7 +20,7 @@ from scheduler.embedded import bound_to_parent
 from tests.servers import Wire, wired
 from tests.soak.stage import Stage
 
-WORKERS = ("dial", "wired dial", "intake", "callbacks", "maintenance")
+WORKERS = ("dial", "wired dial", "intake", "callbacks", "settle", "maintenance")
 PROCESSES = ("api", "clock", *WORKERS)
 _DIALLERS = ("dial", "wired dial")
 _GARBAGE = (b"this is not json", b"{}", b'{"body": "bm8=", "headers": {"task": "no.such.task"}}', b"\x80\x04]q\x00.")
@@ -158,9 +158,9 @@ class Nemesis:
     def garbage(self) -> str:
         """In every queue that somebody consumes: what is no message at all, and what is one of nobody's."""
         with suppress(redis.RedisError):
-            for queue in ("dial", "intake", "callbacks", "maintenance"):
+            for queue in ("dial", "intake", "callbacks", "settle", "maintenance"):
                 self._redis.lpush(f"duecall:{queue}", self.dice.choice(_GARBAGE))
-        return "garbage in every queue of intake, dial, callbacks, maintenance"
+        return "garbage in every queue of intake, dial, callbacks, settle, maintenance"
 
     # ---- PostgreSQL
 

@@ -15,9 +15,12 @@ from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import AccessDenied
 from scheduler.domain.schedule import ScheduleWarning
-from scheduler.persistence.database import Database
+from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.timing.callee_zones import TZDATA_VERSION
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.records import Records
+from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
     Clerk,
@@ -148,6 +151,155 @@ def test_a_second_look_sees_what_was_being_made_meanwhile_and_then_it_is_done(
     records.reresolve()
     assert house.attempt(late.id).due_at == late.due_at + timedelta(hours=2)
     assert open_changes(house) == 0
+
+
+# ---- turns, and one recomputation for each company
+
+ONE_BATCH = timedelta(0)
+
+
+def in_turns_of(house: House, bell: KeptBell, turn: timedelta) -> Records:
+    return Records(house.database, bell, house.hasher, house.consequences, house.policy, house.now, turn=turn)
+
+
+def moved(house: House, attempts: list[Attempt]) -> int:
+    return sum(house.attempt(each.id).due_at != each.due_at for each in attempts)
+
+
+def test_recomputation_ends_its_turn_and_sends_a_hint_for_the_rest(
+    house: House, records: Clerk, bell: KeptBell, now: TestClock
+) -> None:
+    many = [a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
+    records.change_settings(house.principal, replace(settings_of(house), intervals=hours(12, 20)))
+    bell.rings.clear()
+    assert in_turns_of(house, bell, ONE_BATCH).reresolve()
+    assert 0 < moved(house, many) < len(many)
+    assert bell.rings == [(tasks.RERESOLVE, ())]
+
+
+def test_companies_take_turns_in_recomputation(
+    database: Database, house: House, records: Clerk, bell: KeptBell, now: TestClock
+) -> None:
+    many = [a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
+    other = of_company(house, seed(database, now()))
+    one = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    for each in (house, other):
+        records.change_settings(each.principal, replace(settings_of(each), intervals=hours(12, 20)))
+    for _ in range(2):
+        now.move(timedelta(milliseconds=100))
+        in_turns_of(house, bell, ONE_BATCH).reresolve()
+    assert moved(other, [one]) == 1
+    assert moved(house, many) < len(many)
+
+
+def test_changes_of_one_company_wait_as_one_recomputation(
+    house: House, records: Clerk, bell: KeptBell, now: TestClock
+) -> None:
+    many = [a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
+    for opens in (11, 13, 12):
+        records.change_settings(house.principal, replace(settings_of(house), intervals=hours(opens, 20)))
+        in_turns_of(house, bell, ONE_BATCH).reresolve()
+        assert open_changes(house) == 1
+    records.reresolve()
+    now.move(timedelta(seconds=6))
+    records.reresolve()
+    assert {house.attempt(each.id).due_at for each in many} == {many[0].due_at + timedelta(hours=2)}
+    assert open_changes(house) == 0
+
+
+def test_change_of_settings_does_not_wait_for_a_recomputation(house: House, records: Clerk, database: Database) -> None:
+    records.change_settings(house.principal, replace(settings_of(house), intervals=hours(12, 20)))
+    with database.transaction() as stores:
+        assert stores.reresolutions.lock_next(house.now()) is not None
+        records.change_settings(house.principal, replace(settings_of(house), intervals=hours(13, 20)))
+    assert open_changes(house) == 2
+
+
+def test_held_interview_of_one_company_does_not_stop_another(
+    database: Database, house: House, records: Clerk, bell: KeptBell, now: TestClock
+) -> None:
+    held = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    other = of_company(house, seed(database, now()))
+    free = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    for each in (house, other):
+        records.change_settings(each.principal, replace(settings_of(each), intervals=hours(12, 20)))
+    with database.transaction() as stores:
+        stores.interviews.lock(held.interview_id)
+        with pytest.raises(DatabaseAway):
+            in_turns_of(house, bell, ONE_BATCH).reresolve()
+        in_turns_of(house, bell, ONE_BATCH).reresolve()
+        assert moved(other, [free]) == 1
+    now.move(timedelta(seconds=5))
+    records.reresolve()
+    assert moved(house, [held]) == 1
+
+
+# ---- newer zone data
+
+
+def resolved_with(house: House, attempt: Attempt, version: str, earlier: timedelta = timedelta(0)) -> Attempt:
+    """As a release with other zone data had stored it: due so much earlier."""
+    at = attempt.due_at - earlier
+    house.change(
+        "UPDATE attempts SET due_at = :at, schedule = schedule || jsonb_build_object("
+        "'tzdata_version', CAST(:version AS text), 'due_at', CAST(:text AS text), 'earliest_at', CAST(:text AS text),"
+        " 'requested', '2026-04-03T10:00:00') WHERE id = :id",
+        at=at,
+        version=version,
+        text=at.isoformat(),
+        id=attempt.id,
+    )
+    return house.attempt(attempt.id)
+
+
+def test_newer_zone_data_move_wall_times_whose_rules_changed(house: House, records: Clerk, now: TestClock) -> None:
+    right = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    resolved_with(house, right, "2020a", timedelta(hours=1))
+    records.reresolve()
+    found = house.attempt(right.id)
+    assert found.due_at == right.due_at, "ten in the morning by the rules that are known now"
+    assert found.schedule.tzdata_version == TZDATA_VERSION
+    assert found.warnings == (ScheduleWarning.MOVED_BY_SETTINGS,)
+    [detail] = house.ask("SELECT detail FROM attempt_history WHERE event = 'moved_by_settings'")
+    assert detail[0]["cause"] == f"tzdata 2020a to {TZDATA_VERSION}"
+
+
+def test_newer_zone_data_move_nothing_where_the_instant_is_the_same(
+    house: House, records: Clerk, now: TestClock
+) -> None:
+    attempts = [
+        resolved_with(house, a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN), "2020a") for _ in range(60)
+    ]
+    records.reresolve()
+    for attempt in attempts:
+        found = house.attempt(attempt.id)
+        assert (found.due_at, found.warnings, found.epoch) == (attempt.due_at, (), attempt.epoch)
+        assert found.schedule.tzdata_version == TZDATA_VERSION
+        assert house.history(attempt.id) == ["created"]
+
+
+def test_older_zone_data_never_replace_newer_ones(house: House, records: Clerk, now: TestClock) -> None:
+    """A process of the release before is still running: it would move the call back, and the next one forth."""
+    ahead = resolved_with(house, a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN), "2099a", timedelta(hours=1))
+    records.reresolve()
+    change(house, records, intervals=hours(7, 20))
+    assert house.attempt(ahead.id) == ahead
+
+
+def test_clock_sends_a_hint_for_attempts_with_older_zone_data(
+    house: House, records: Clerk, bell: KeptBell, now: TestClock
+) -> None:
+    release = Release(house.database, bell, house.account_id, house.policy, now)
+    attempt = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    release.silent()
+    assert bell.rings == [(tasks.SETTLE, ())]
+    resolved_with(house, attempt, "2020a")
+    release.silent()
+    assert (tasks.RERESOLVE, ()) in bell.rings
+    records.reresolve()
+    bell.rings.clear()
+    release.silent()
+    assert bell.rings == [(tasks.SETTLE, ())]
 
 
 def test_another_companys_settings_are_not_changed(database: Database, house: House, records: Clerk) -> None:

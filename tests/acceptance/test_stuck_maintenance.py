@@ -1,0 +1,100 @@
+"""A recomputation, a mail server or an erasure that holds up maintenance holds up nothing else."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import WholeSystem, running_system
+
+UNHEARD, WAITING = "+421915780001", "+421915780002"
+
+
+@pytest.fixture
+def silent_mail_server() -> Iterator[socket.socket]:
+    """It takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.fixture
+def whole(tmp_path_factory: pytest.TempPathFactory, silent_mail_server: socket.socket) -> Iterator[WholeSystem]:
+    port = silent_mail_server.getsockname()[1]
+    home = tmp_path_factory.mktemp("stuck")
+    with running_system(home, SMTP_URL=f"smtp://127.0.0.1:{port}", MAIL_FROM="Duecall <calls@example.com>") as whole:
+        whole.raise_limits()
+        yield whole
+
+
+def booked(whole: WholeSystem, number: str, **more: object) -> str:
+    answer = whole.client.post(whole.client.interview(number, **more), Prefer="wait=20")
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["data"]["id"])
+
+
+def last_attempt(whole: WholeSystem, interview_id: str) -> dict[str, Any]:
+    return whole.client.attempts(interview_id)[-1]
+
+
+def set_hours(whole: WholeSystem, start: str) -> None:
+    every_day = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
+    settings = {"callTimeIntervals": [{"days": every_day, "start": start, "end": "20:00"}]}
+    answer = whole.client.send("PATCH", f"/company/{whole.running.companyId}", {"settings": settings})
+    assert answer.status_code == 200, answer.text
+
+
+def test_endless_recomputation_stops_neither_leases_nor_expiry_nor_probes(whole: WholeSystem) -> None:
+    """The maintenance process is stopped, as one looks from outside whose threads are all taken."""
+    waiting = booked(whole, WAITING, scheduledAt=whole.in_seconds(3600))
+    maintenance = whole.system.supervisor.pid("maintenance")
+    assert maintenance is not None
+    os.kill(maintenance, signal.SIGSTOP)
+    try:
+        set_hours(whole, "08:30")
+        whole.client.plan(to=UNHEARD, fault="accept_and_silence", ring_s=0.2, talk_s=0.2, callbacks="none")
+        unheard = booked(whole, UNHEARD)
+        whole.wait_until(lambda: whole.client.rings_of(UNHEARD), seconds=30, says="the carrier took the call")
+        dialler = whole.system.supervisor.pid("dial")
+        assert dialler is not None
+        os.kill(dialler, signal.SIGKILL)
+        whole.wait_until(
+            lambda: last_attempt(whole, unheard)["status"] == "COMPLETED",
+            seconds=60,
+            says="its lease lapsed, it is found",
+        )
+        whole.change("UPDATE attempts SET expires_at = created_at WHERE state = 'PENDING'")
+        whole.wait_until(
+            lambda: last_attempt(whole, waiting)["reasonCode"] == "EXPIRED", seconds=30, says="it has expired"
+        )
+        whole.change(
+            f"UPDATE carrier_accounts SET failures = 1, down_cause = 'NEVER_CONNECTED', down_until = '{whole.now()}'"
+        )
+        whole.wait_until(
+            lambda: whole.rows("SELECT 1 FROM carrier_accounts WHERE answered_at >= down_until"),
+            seconds=60,
+            says="a probe has asked the carrier",
+        )
+    finally:
+        os.kill(maintenance, signal.SIGCONT)
+
+
+def test_silent_mail_server_does_not_stop_a_change_of_hours(
+    whole: WholeSystem, silent_mail_server: socket.socket
+) -> None:
+    today = whole.now().strftime("%Y-%m-%d")
+    waiting = booked(whole, WAITING, scheduledAt=f"{today}T15:00:00")
+    company = f"/company/{whole.running.companyId}"
+    assert whole.client.send("PATCH", company, {"ownerEmail": "owner@example.com"}).status_code == 200
+    silent_mail_server.settimeout(30)
+    connection, _ = silent_mail_server.accept()
+    with connection:
+        set_hours(whole, "16:00")
+        whole.wait_until(
+            lambda: "MOVED_BY_SETTINGS" in last_attempt(whole, waiting)["warnings"],
+            seconds=30,
+            says="the call is moved while the mail hangs",
+        )
+        assert last_attempt(whole, waiting)["scheduledAt"] == f"{today}T14:00:00Z"
