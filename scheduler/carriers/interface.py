@@ -69,7 +69,7 @@ class CarrierDesk(Protocol):
         ...
 
     def fetch(self, call_sid: str) -> CallNews:
-        """How a call stands."""
+        """Return how a call stands; of a failed call with its cause, where the carrier names one."""
         ...
 
     def cancel(self, call_sid: str) -> None:

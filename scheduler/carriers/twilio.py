@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +37,7 @@ from scheduler.domain.call import (
     CallOrder,
     CallStatus,
     CarrierAnswer,
+    FailureCause,
     ListedCall,
     NeverTaken,
     NumberRefused,
@@ -427,11 +428,27 @@ class TwilioDesk:
         return found
 
     def fetch(self, call_sid: str) -> CallNews:
-        """How a call stands. Raises CarrierUnavailable."""
+        """Return how a call stands; of a failed call with the cause that its notifications name.
+
+        Raises CarrierUnavailable.
+        """
         try:
-            return _listed(self._client.calls(call_sid).fetch()).news
+            news = _listed(self._client.calls(call_sid).fetch()).news
         except _NO_ANSWER as error:
             raise CarrierUnavailable from error
+        return replace(news, cause=self._cause(call_sid)) if news.status is CallStatus.FAILED else news
+
+    def _cause(self, call_sid: str) -> FailureCause | None:
+        """Return why a call failed; None when its notifications say nothing, or cannot be read.
+
+        Not every server that speaks the Calls API has notifications, and a failure that is known must not stay open
+        for want of its cause: without one no retry follows.
+        """
+        try:
+            codes = [each.error_code for each in self._client.calls(call_sid).notifications.list(limit=50)]
+        except (*_NO_ANSWER, CarrierUnavailable):
+            return None
+        return cause_of(codes)
 
     def cancel(self, call_sid: str) -> None:
         """Stop a call that nobody has answered; one that was answered is left alone. Raises CarrierUnavailable."""
@@ -449,6 +466,28 @@ class TwilioDesk:
                 raise CarrierUnavailable from refusal
         except _NO_ANSWER as error:
             raise CarrierUnavailable from error
+
+
+def cause_of(error_codes: Sequence[object]) -> FailureCause | None:
+    """Return what the error codes of a failed call's notifications say; a code of the number counts before others.
+
+    A code that is not in the table proves nothing: it may speak of a web request of the call.
+    """
+    known = {CODES[int(code)].consequence for code in map(str, error_codes) if code.isdecimal() and int(code) in CODES}
+    if Consequence.NUMBER in known:
+        return FailureCause.NUMBER
+    return FailureCause.CARRIER if known & _CAUSES_OF_THE_ACCOUNT else None
+
+
+_CAUSES_OF_THE_ACCOUNT = frozenset(
+    {
+        Consequence.COUNTRY_REFUSED,
+        Consequence.CALLER_REFUSED,
+        Consequence.ACCOUNT_LIMITED,
+        Consequence.ACCOUNT_NOT_ACTIVE,
+    }
+)
+"""What keeps a call that was taken from being connected, and says nothing of the number or the person."""
 
 
 def _listed(call: CallInstance) -> ListedCall:

@@ -51,6 +51,15 @@ class AnsweredBy(StrEnum):
     """The carrier could not tell; counts as a person."""
 
 
+class FailureCause(StrEnum):
+    """Why a call failed, as the carrier says when it is asked."""
+
+    NUMBER = "NUMBER"
+    """The number itself cannot be called."""
+    CARRIER = "CARRIER"
+    """The carrier or our account at it; neither the number nor the person."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CallNews:
     """One thing that the carrier said of a call, by a callback or when asked.
@@ -64,6 +73,8 @@ class CallNews:
     """From the callback's address; None when we asked for the call by its sid."""
     answered_by: AnsweredBy | None = None
     sip_code: int | None = None
+    cause: FailureCause | None = None
+    """Of a failed call, when the carrier named it on being asked; callbacks bring a `sip_code` instead."""
     duration: timedelta | None = None
     started: bool | None = None
     """Whether the carrier has begun to dial it; None: this news does not say."""

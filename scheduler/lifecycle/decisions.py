@@ -34,6 +34,7 @@ from scheduler.domain.call import (
     CallNews,
     CallStatus,
     CarrierAnswer,
+    FailureCause,
     ListedCall,
     NeverTaken,
     NumberRefused,
@@ -243,17 +244,19 @@ def reason_of(news: CallNews) -> Reason:
     if news.status is CallStatus.COMPLETED:
         machine = news.answered_by in {AnsweredBy.MACHINE, AnsweredBy.FAX}
         return Reason.VOICEMAIL if machine else Reason.ANSWERED
+    if news.status is CallStatus.FAILED and news.cause is FailureCause.NUMBER:
+        return Reason.INVALID_NUMBER
     if news.status is CallStatus.FAILED:
         return _SIP_REASONS.get(news.sip_code or 0, Reason.CARRIER_ERROR)
     return _REASON_OF[news.status]
 
 
 def names_no_cause(news: CallNews) -> bool:
-    """Whether it failed and only a callback could say why: the carrier names no cause when it is asked.
+    """Return whether it failed and only a callback could say why: asked, the carrier named no cause.
 
     A callback without a code says that there was none.
     """
-    return news.status is CallStatus.FAILED and news.token is None
+    return news.status is CallStatus.FAILED and news.token is None and news.cause is None
 
 
 def on_news(

@@ -322,6 +322,8 @@ class Settle:
             return _Heard(what=self._desk.fetch(attempt.call_sid))
         listed = self._unbound(attempt)
         what = decisions.on_listing(attempt, listed.calls, listed.asked_at, self._policy)
+        if isinstance(what, CallNews) and decisions.names_no_cause(what):
+            what = self._desk.fetch(what.call_sid)
         return _Heard(what=what, listed_at=listed.asked_at)
 
     def _unbound(self, attempt: Attempt) -> _Listed:

@@ -24,6 +24,7 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
+from twilio.rest.api.v2010.account.call.notification import NotificationInstance
 
 from scheduler.carriers.simulator.app import create_app
 from tests.conftest import wait_until
@@ -221,6 +222,24 @@ def told(inbox: Inbox, events: Sequence[str] = ALL_EVENTS, token: str = "a-token
 
 
 # --- the resource
+
+
+def test_notifications_name_the_codes_of_a_call_that_is_over(carrier: Carrier) -> None:
+    carrier.plan(outcome="invalid_number", error_codes=[13224])
+    call = carrier.ended(carrier.ring())
+    [notification] = carrier.sdk.calls(call.sid).notifications.list()
+    assert (notification.error_code, notification.call_sid, notification.log) == ("13224", call.sid, "0")
+    with_code = carrier.get(f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{call.sid}/Notifications.json")["notifications"][0]
+    read = vars(NotificationInstance(version=None, payload={}, account_sid=ACCOUNT, call_sid=call.sid))
+    of_one_alone = {"request_variables", "response_body", "response_headers"}
+    assert set(with_code) == {name for name in read if not name.startswith("_")} - of_one_alone
+
+
+def test_calls_without_error_codes_have_no_notification(carrier: Carrier) -> None:
+    call = carrier.ended(carrier.ring())
+    assert carrier.sdk.calls(call.sid).notifications.list() == []
+    with pytest.raises(TwilioException, match="20404"):
+        carrier.sdk.calls("CA" + "0" * 32).notifications.list()
 
 
 def test_a_resource_has_exactly_the_fields_that_the_sdk_reads(carrier: Carrier) -> None:

@@ -656,6 +656,38 @@ def test_a_failure_is_left_to_the_callback_that_waits_to_be_heard_and_else_ended
     assert house.attempt(told.id).reason is Reason.DECLINED
 
 
+@pytest.mark.parametrize(
+    ("error_codes", "reason", "is_cause_lost"),
+    [
+        pytest.param([13224], Reason.INVALID_NUMBER, False, id="the number"),
+        pytest.param([11200, 13224], Reason.INVALID_NUMBER, False, id="a web request, and the number"),
+        pytest.param([13227], Reason.CARRIER_ERROR, False, id="our account"),
+        pytest.param([11200], Reason.CARRIER_ERROR, True, id="a web request"),
+        pytest.param([], Reason.CARRIER_ERROR, True, id="nothing"),
+    ],
+)
+def test_cause_of_a_failure_is_asked_for(
+    house: House,
+    carrier: SimulatedCarrier,
+    settle: Settle,
+    now: TestClock,
+    error_codes: list[int],
+    reason: Reason,
+    is_cause_lost: bool,
+) -> None:
+    named, listed = a_claimed_attempt(house), a_claimed_attempt(house)
+    for mine in (named, listed):
+        sid = ring(carrier, house, mine, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
+        if mine is named:
+            house.dial.record([(mine, Accepted(call_sid=sid))])
+    wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
+    now.move(house.policy.lease)
+    settle.round()
+    for mine in (named, listed):
+        ended = house.attempt(mine.id)
+        assert (ended.reason, ended.cause_is_lost) == (reason, is_cause_lost)
+
+
 class Interrupted:
     """A desk during whose answer something else happens."""
 

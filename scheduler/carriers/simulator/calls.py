@@ -101,6 +101,8 @@ class Call(BaseModel):
     ring_s: float
     talk_s: float
     callbacks: CallbackFault | None
+    error_codes: tuple[int, ...] = ()
+    """Named by its notifications once it is over."""
     listed: bool = True
     """Whether lists show it; whoever knows its sid can always ask."""
     beside: str | None = None
@@ -181,6 +183,31 @@ def as_resource(call: Call) -> dict[str, Any]:
         "subresource_uris": {
             name: f"{account}/Calls/{call.sid}/{folder}.json" for name, folder in _SUBRESOURCES.items()
         },
+    }
+
+
+def notifications_of(call: Call) -> list[dict[str, Any]]:
+    """Return the call's notifications in Twilio's fields, those that a list shows; none before the call is over."""
+    return [_notification(call, code) for code in call.error_codes] if call.is_over else []
+
+
+def _notification(call: Call, code: int) -> dict[str, Any]:
+    sid = f"NO{uuid5(NAMESPACE_URL, f'{call.sid}/{code}').hex}"
+    return {
+        "account_sid": call.account_sid,
+        "api_version": API_VERSION,
+        "call_sid": call.sid,
+        "date_created": rfc2822(call.ended_at),
+        "date_updated": rfc2822(call.ended_at),
+        "error_code": str(code),
+        "log": "0",
+        "message_date": rfc2822(call.ended_at),
+        "message_text": f"error {code}",
+        "more_info": f"https://www.twilio.com/docs/errors/{code}",
+        "request_method": "POST",
+        "request_url": call.order.status_callback or "",
+        "sid": sid,
+        "uri": f"/{API_VERSION}/Accounts/{call.account_sid}/Calls/{call.sid}/Notifications/{sid}.json",
     }
 
 

@@ -113,6 +113,7 @@ class Exchange:
             ring_s=plan.ring_s,
             talk_s=plan.talk_s,
             callbacks=plan.callbacks,
+            error_codes=plan.error_codes,
             listed=plan.listed,
             beside=next(iter(self._alive.get(order.to, ())), None),
             queue_time_ms=round(queued_s * 1000),

@@ -117,6 +117,8 @@ class Plan(BaseModel):
     listed: bool = True
     """False: the carrier's lists forget the call; whoever knows its sid can still ask for it and end it."""
     callbacks: CallbackFault | None = None
+    error_codes: tuple[int, ...] = ()
+    """Twilio's codes that the call's notifications name once it is over."""
     times: int | None = Field(default=None, ge=1)
     """How many calls it is good for; None is any number."""
 

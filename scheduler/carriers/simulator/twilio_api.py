@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from scheduler.carriers.simulator.calls import API_VERSION, Call, as_resource
+from scheduler.carriers.simulator.calls import API_VERSION, Call, as_resource, notifications_of
 from scheduler.carriers.simulator.desk import Desk
 from scheduler.carriers.simulator.exchange import Exchange
 from scheduler.carriers.simulator.listing import page
@@ -20,6 +20,7 @@ from scheduler.carriers.simulator.silence import HungUp
 
 CALLS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls.json"
 CALL = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}.json"
+NOTIFICATIONS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}/Notifications.json"
 
 
 class Door:
@@ -60,6 +61,15 @@ def routes(*, door: Door, desk: Desk, exchange: Exchange, outage: Outage) -> lis
         admit(request)
         return JSONResponse(as_resource(exchange.get(request.path_params["sid"])))
 
+    async def read_notifications(request: Request) -> JSONResponse:
+        admit(request)
+        found = notifications_of(exchange.get(request.path_params["sid"]))
+        path = request.url.path
+        envelope = {"first_page_uri": path, "next_page_uri": None, "previous_page_uri": None, "page": 0, "uri": path}
+        return JSONResponse(
+            {**envelope, "page_size": 50, "start": 0, "end": max(len(found) - 1, 0), "notifications": found}
+        )
+
     async def update(request: Request) -> JSONResponse:
         admit(request)
         try:
@@ -74,6 +84,7 @@ def routes(*, door: Door, desk: Desk, exchange: Exchange, outage: Outage) -> lis
         Route(CALLS, read_many, methods=["GET"]),
         Route(CALL, read, methods=["GET"]),
         Route(CALL, update, methods=["POST"]),
+        Route(NOTIFICATIONS, read_notifications, methods=["GET"]),
     ]
 
 
