@@ -143,6 +143,16 @@ class RecordSize:
         self.size = max(1, min(int(fitting), 2 * self.size, AT_MOST_A_TRANSACTION))
 
 
+def in_step(send_at: Sequence[datetime], now: datetime) -> list[datetime]:
+    """Move the instants of one claim together so that none is over, as far apart from each other as before.
+
+    Sent all at once because the claim took long, they would all be used up before the first answer shows that the
+    carrier is down.
+    """
+    late = max(now - min(send_at), timedelta(0)) if send_at else timedelta(0)
+    return [each + late for each in send_at]
+
+
 def in_turns(due: Iterable[T], attempt_of: Callable[[T], Any] = lambda each: each) -> list[T]:
     """Put due attempts in the order in which they are dialled: each company's first, then each company's second, ...
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, Withheld
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker
-from scheduler.lifecycle.capacity import SendRate
+from scheduler.lifecycle.capacity import SendRate, in_step
 from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway, LockTaken
@@ -35,7 +35,6 @@ _RETRY_LOOK = 1.0
 _SILENT_CALLS = 2
 _SILENT_FOR_S = 1.0
 _LONGEST_WAIT_S = RELEASE_SPAN.total_seconds()
-_IN_TIME = timedelta(0)
 _DRAIN_S = 15.0
 T = TypeVar("T")
 
@@ -217,7 +216,8 @@ class Dialler:
         return wait if wait > 0 else _RETRY_CLAIM
 
     def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
-        for claim in self._in_step(claimed):
+        send_at = in_step([each.send_at for each in claimed], self._now())
+        for claim in (replace(each, send_at=at) for each, at in zip(claimed, send_at, strict=True)):
             if monotonic() >= claim.send_by:
                 self._withhold(claim, "TOO_SLOW")
                 continue
@@ -228,15 +228,6 @@ class Dialler:
             task.add_done_callback(calls.discard)
         if claimed:
             failpoint("dial.claimed")
-
-    def _in_step(self, claimed: Sequence[ToSend]) -> list[ToSend]:
-        """The same, as far apart from each other as before, however long the claim took.
-
-        Sent all at once because they are late, they would all be spent before the first answer tells that the
-        carrier is down.
-        """
-        late = max((self._now() - min(each.send_at for each in claimed)) if claimed else _IN_TIME, _IN_TIME)
-        return [replace(each, send_at=each.send_at + late) for each in claimed]
 
     # ---- sending
 

@@ -18,12 +18,17 @@ from scheduler.settings import Settings
 
 
 def run(environment: Mapping[str, str], ids: Sequence[UUID], can_be_told: Event | None = None) -> None:
-    """`can_be_told` is set as soon as SIGTERM no longer ends the process by itself."""
+    """Dial with the settings in `environment`. `LOG_TO` there names a file for the log.
+
+    `can_be_told` is set as soon as SIGTERM no longer ends the process by itself.
+    """
     # Blocked in every thread, so that it waits until it is asked for.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if can_be_told is not None:
         can_be_told.set()
     os.environ.update(environment)
+    if "LOG_TO" in environment:
+        os.dup2(os.open(environment["LOG_TO"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
     configure()
     dialler = assembly.dialler(Settings())
     dialler.start()

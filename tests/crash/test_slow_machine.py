@@ -1,14 +1,18 @@
 """A dial worker on a machine that is too slow, or far from its database, gives calls back and leaves none undecided."""
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from scheduler.lifecycle.policy import RELEASE_SPAN
@@ -28,10 +32,11 @@ def starved(process: ForkServerProcess) -> Iterator[None]:
     pid, over = process.pid, threading.Event()
 
     def run() -> None:
-        while not over.wait(RUNS_S):
-            os.kill(pid, signal.SIGSTOP)
-            over.wait(STANDS_S)
-            os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # it has ended, which a test sees by its exit code
+            while not over.wait(RUNS_S):
+                os.kill(pid, signal.SIGSTOP)
+                over.wait(STANDS_S)
+                os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -40,7 +45,8 @@ def starved(process: ForkServerProcess) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def events(works: Works, event: str) -> int:
@@ -80,21 +86,15 @@ def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> N
 
 
 @pytest.mark.timeout(180)
-def test_slow_database_raises_an_alarm_and_leaves_no_call_undecided(
-    postgres_url: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_slow_database_raises_an_alarm_and_leaves_no_call_undecided(postgres_url: str, tmp_path: Path) -> None:
     times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60"}
     with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.12
         ids = a_crowd(postgres_url, works.house, 30, due_at=works.house.now())
-        process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url)
-        said: list[str] = []
-
-        def has_said() -> bool:
-            said.append(capfd.readouterr().err)
-            return "DATABASE_SLOW" in "".join(said)
-
-        wait_until(has_said, seconds=60, says="the alarm names the cause")
+        log = tmp_path / "log"
+        log.touch()
+        process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url, LOG_TO=str(log))
+        wait_until(lambda: "DATABASE_SLOW" in log.read_text(), seconds=60, says="the alarm names the cause")
         until = real_now() + RELEASE_SPAN
         wait_until(lambda: real_now() > until, seconds=60, says="its hints are used up")
         wait_until(lambda: not is_dialling(works), seconds=60, says="no call is under way")
@@ -114,3 +114,24 @@ def test_database_at_a_distance_is_dialled_from(postgres_url: str) -> None:
         process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url)
         wait_until(lambda: events(works, "placed") == len(ids), seconds=60, says="each was rung")
         assert stopped(process) == [0]
+
+
+def waits_for_a_lock(works: Works) -> bool:
+    return bool(works.house.ask("SELECT FROM pg_locks WHERE NOT granted"))
+
+
+def test_calls_of_a_late_claim_are_sent_one_after_the_other(postgres_url: str) -> None:
+    step = timedelta(seconds=0.5)
+    times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "TWILIO_CPS": "2"}
+    with working(postgres_url, **times) as works:
+        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("SELECT FROM carrier_accounts FOR UPDATE")
+            process = works.dialling(a_crowd(postgres_url, works.house, 2, due_at=works.house.now()))
+            wait_until(lambda: waits_for_a_lock(works), says="a claim has begun")
+            since = real_now()
+            wait_until(lambda: real_now() > since + 3 * step, says="it is late, and its lock has not timed out")
+        wait_until(lambda: len(works.carrier.requests()) == 2, says="both are sent")
+        assert stopped(process) == [0]
+        first, second = sorted(datetime.fromisoformat(request["at"]) for request in works.carrier.requests())
+        assert second - first > step / 2

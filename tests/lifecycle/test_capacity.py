@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.lifecycle.capacity import Allotment, Pace, RecordSize, SendRate, allot, in_turns
+from scheduler.lifecycle.capacity import Allotment, Pace, RecordSize, SendRate, allot, in_step, in_turns
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RECORD_SPAN
 
 NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
@@ -235,3 +235,14 @@ def test_record_grows_twofold_and_to_a_hundred() -> None:
         sizes.append(size.size)
     assert sizes[:3] == [2, 4, 8]
     assert sizes[-1] == AT_MOST_A_TRANSACTION
+
+
+def test_late_calls_stay_as_far_apart_as_they_were() -> None:
+    planned = [NOW, NOW + A_SECOND / 4, NOW + A_SECOND / 2]
+    assert in_step(planned, NOW + 3 * A_SECOND) == [each + 3 * A_SECOND for each in planned]
+
+
+def test_calls_that_are_not_late_keep_their_instants() -> None:
+    planned = [NOW + A_SECOND / 4, NOW + A_SECOND / 2]
+    assert in_step(planned, NOW) == planned
+    assert in_step([], NOW) == []
