@@ -61,6 +61,7 @@ class Nemesis:
             yield partial(self.kill, name)
         for kind in ("503", "429", "drop", "hang", "refuse", "401"):
             yield partial(self.carrier_down, kind, self.dice.uniform(1, 5))
+        yield partial(self.carrier_down, "uplink", self.dice.uniform(5, 15))
         for fault in (self.kill_redis, self.flush_redis, self.freeze_redis, self.garbage, self.flush_redis):
             yield fault
         for fault in (self.kill_postgres, self.freeze_postgres, self.cut_commits, self.cut_commits):
@@ -195,7 +196,7 @@ class Nemesis:
     # ---- the carrier
 
     def carrier_down(self, kind: str, seconds: float) -> str:
-        self._hurts_diallers = kind in {"503", "drop", "hang", "refuse"}  # the others say that nothing was taken
+        self._hurts_diallers = kind in {"503", "drop", "hang", "refuse", "uplink"}  # else nothing is taken
         order = {"kind": kind, "for_s": seconds}
         self.stage.whole.client.session.post(
             f"{self.stage.whole.running.simulatorUrl}/outage", json=order, timeout=30
