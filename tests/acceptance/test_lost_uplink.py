@@ -8,7 +8,6 @@ import pytest
 import requests
 
 from tests.acceptance.conftest import WholeSystem, running_system
-from tests.guards import guards
 
 GAP_S = 2
 TOKEN = "a-token-for-this-test"
@@ -39,7 +38,6 @@ def hang_up(whole: WholeSystem, sid: str) -> None:
     assert answer.status_code == requests.codes.ok
 
 
-@guards("answered")
 def test_number_is_not_called_twice_while_the_uplink_is_lost(whole: WholeSystem) -> None:
     outage = f"{whole.running.simulatorUrl}/outage"
     whole.client.plan(to=NUMBER, ring_s=0.1, talk_s=7200)

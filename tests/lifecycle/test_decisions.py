@@ -681,7 +681,11 @@ A_MOMENT = timedelta(microseconds=1)
         pytest.param(None, HUNG_UP - A_MOMENT, False, id="it may still talk", marks=guards("answered")),
         pytest.param(None, HUNG_UP, True, id="it must have been hung up"),
         pytest.param(
-            LISTABLE - A_MOMENT, POLICY.settle, False, id="listed too early", marks=guards("listed_after_lease")
+            LISTABLE - A_MOMENT,
+            POLICY.settle,
+            False,
+            id="listed too early",
+            marks=guards("answered", "listed_after_lease"),
         ),
         pytest.param(LISTABLE, POLICY.settle, True, id="listed once the lease had ended"),
         pytest.param(LISTABLE, POLICY.settle - A_MOMENT, False, id="a call may be listed late"),

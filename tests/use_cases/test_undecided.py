@@ -115,7 +115,7 @@ def test_number_is_not_called_again_while_nothing_can_be_asked(
     assert len(house.dial.claim([theirs.id]).claimed) == 1
 
 
-@guards("listed_after_lease")
+@guards("answered", "listed_after_lease")
 def test_list_that_was_read_during_the_lease_is_no_verdict(
     house: House, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
