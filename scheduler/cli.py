@@ -40,7 +40,7 @@ from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway, WrongRole
 from scheduler.persistence.schema import NoLogin, SchemaDrift, SchemaNotMade
-from scheduler.settings import MissingSetting, Settings, WrongSettings, place_of, settings
+from scheduler.settings import MissingSetting, Settings, WrongSettings, as_kept, place_of, settings
 from scheduler.system import CannotRun, Options, Running, Stopped, System, running_in
 from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.use_cases.backlog import Backlog
@@ -857,13 +857,13 @@ def _installation() -> tuple[Settings, str]:
     homes = {chosen.duecall_home: "the system", _demo_home(chosen): "the demo"}
     for home, what in homes.items() if _Given.home is None else [(_Given.home, "the system")]:
         if (running := running_in(home, _say_plainly)) is not None:
-            url, offset_s = running
             of_this_run = {
-                "database_url": SecretStr(url),
+                "database_url": SecretStr(running.database_url),
                 "database_worker_url": None,
-                "duecall_clock_offset_s": offset_s,
+                "duecall_clock_offset_s": running.clock_offset_s,
             }
-            return chosen.model_copy(update=of_this_run), f"{what} in {home}, database {place_of(url)}"
+            used = as_kept(chosen, running.settings).model_copy(update=of_this_run)
+            return used, f"{what} in {home}, database {place_of(running.database_url)}"
     if _Given.home is not None:
         raise NothingRuns(f"Nothing runs in {_Given.home}. Start it there, or leave --home out.")
     raise NothingRuns(

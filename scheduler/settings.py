@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -264,6 +265,33 @@ class Settings(BaseSettings):
         if self.redis_url is None:
             raise MissingSetting("REDIS_URL")
         return self.redis_url.get_secret_value()
+
+
+KEPT_OF_A_RUN = ("key_pepper", *_TIMES.values())
+"""Settings with which an operator's command must look at a running system: its own would explain another system."""
+
+
+def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of KEPT_OF_A_RUN by their environment names, as processes with these variables see them.
+
+    The pepper is a secret.
+    """
+    values = {name.upper(): getattr(chosen, name) for name in KEPT_OF_A_RUN}
+    written = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else repr(value)
+        for name, value in values.items()
+    }
+    return {name: variables.get(name) or value for name, value in written.items()}
+
+
+def as_kept(chosen: Settings, written: Mapping[str, str]) -> Settings:
+    """Return `chosen` with the settings that `kept` has written. Raises ValueError for a value that is not a number."""
+    update: dict[str, object] = {
+        name: float(written[name.upper()]) for name in _TIMES.values() if name.upper() in written
+    }
+    if "KEY_PEPPER" in written:
+        update["key_pepper"] = SecretStr(written["KEY_PEPPER"])
+    return chosen.model_copy(update=update)
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from scheduler.hashing import Hasher
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.processes import commands, simulator_command
-from scheduler.settings import Settings, WrongSettings, environment
+from scheduler.settings import Settings, WrongSettings, environment, kept
 from scheduler.supervisor import Program, Supervisor
 from scheduler.use_cases.installation import Installation, Seeded
 from scheduler.use_cases.keys import Keys
@@ -37,7 +37,7 @@ _TRIES = 3
 _LOOKS_FOR_THE_LOCK = 10
 _BETWEEN_LOOKS_S = 0.05
 
-_RUN_FILE, _OFFSET_FILE, _LOCK_FILE = "run.json", "clock_offset_s", "up.lock"
+_RUN_FILE, _OFFSET_FILE, _SETTINGS_FILE, _LOCK_FILE = "run.json", "clock_offset_s", "settings.json", "up.lock"
 _OTHER_ROLES = ("DATABASE_WORKER_URL", "DATABASE_OWNER_URL", "DATABASE_LISTEN_URL")
 _never = threading.Event()
 
@@ -178,6 +178,11 @@ class System:
         return self._home / _OFFSET_FILE
 
     @property
+    def _settings_file(self) -> Path:
+        """With which settings this run's processes work, for the same commands. The pepper is among them."""
+        return self._home / _SETTINGS_FILE
+
+    @property
     def _data(self) -> Path:
         return self._home / ("ephemeral" if self._options.ephemeral else "data")
 
@@ -223,7 +228,7 @@ class System:
             phoneNumberId=str(seeded.phone_number_id),
         )
         self._wait_until_ready(self.running)
-        self._write_run_file(self.running)
+        self._write_run_file(self.running, kept(self._settings, variables))
 
     def _take_lock(self) -> None:
         """Before anything in the folder is touched: one system a folder."""
@@ -352,22 +357,37 @@ class System:
 
         self.supervisor.run(all_ready)
 
-    def _write_run_file(self, running: Running) -> None:
-        # First: whoever finds the other file reads both.
+    def _write_run_file(self, running: Running, used: Mapping[str, str]) -> None:
+        # First: whoever finds the run file reads all three.
         self._offset_file.write_text(repr(self._options.clock_offset_s), encoding="ascii")
-        partial = self._run_file.with_suffix(".partial")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(running), file, indent=2)
-        partial.replace(self._run_file)
+        _write_private_json(self._settings_file, used)
+        _write_private_json(self._run_file, asdict(running))
 
     def _forget_run(self) -> None:
-        for file in (self._run_file, self._offset_file):
+        for file in (self._run_file, self._offset_file, self._settings_file):
             file.unlink(missing_ok=True)
 
 
-def running_in(home: Path, say: Callable[[str], None]) -> tuple[str, float] | None:
-    """The database of the system that runs in this folder, and how many seconds its clock is ahead; None without one.
+def _write_private_json(file: Path, what: Mapping[str, Any]) -> None:
+    """Replace the file as a whole; only its owner can read it."""
+    partial = file.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as written:
+        json.dump(what, written, indent=2)
+    partial.replace(file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A system that runs in a folder. `settings` are those that its processes use, the pepper among them."""
+
+    database_url: str
+    clock_offset_s: float
+    settings: Mapping[str, str]
+
+
+def running_in(home: Path, say: Callable[[str], None]) -> Found | None:
+    """Return the system that runs in this folder; None without one.
 
     One that is being started is waited for, and `say` hears of it. Raises HomeUnusable.
     """
@@ -376,7 +396,11 @@ def running_in(home: Path, say: Callable[[str], None]) -> tuple[str, float] | No
     while True:
         try:
             running = json.loads((home / _RUN_FILE).read_text(encoding="utf-8"))
-            return running["databaseUrl"], float((home / _OFFSET_FILE).read_text(encoding="ascii"))
+            return Found(
+                database_url=running["databaseUrl"],
+                clock_offset_s=float((home / _OFFSET_FILE).read_text(encoding="ascii")),
+                settings=_settings_in(home),
+            )
         except (FileNotFoundError, NotADirectoryError):
             if not _is_held(home) or monotonic() > deadline:
                 return None
@@ -386,6 +410,12 @@ def running_in(home: Path, say: Callable[[str], None]) -> tuple[str, float] | No
             say(f"Duecall is being started or stopped in {home}; waiting for it")
             waits = True
         _never.wait(_BETWEEN_LOOKS_S)
+
+
+def _settings_in(home: Path) -> Mapping[str, str]:
+    """Nothing where the release before runs: it does not write them."""
+    file = home / _SETTINGS_FILE
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def _is_held(home: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -836,6 +837,23 @@ def test_without_a_named_database_the_run_file_of_this_folder_names_it_and_else_
         assert str(house.company_id) in told
         assert told.startswith(f"System {what} in {home}, database duecall at 127.0.0.1:")
         run_file.unlink()
+
+
+def test_explain_uses_the_settings_of_the_running_system(
+    duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    """The shell's pepper and times are of no matter: with another pepper, no line would be the number's own."""
+    attempt = a_pending_attempt(house)
+    monkeypatch.setenv("KEY_PEPPER", "a pepper for tests")
+    expected = duecall(f"explain {attempt.id} --json").told
+    monkeypatch.delenv("DATABASE_URL")
+    _run_file(folder, postgres_url)
+    (folder / "clock_offset_s").write_text(os.environ["DUECALL_CLOCK_OFFSET_S"])
+    (folder / "settings.json").write_text(json.dumps({"KEY_PEPPER": "a pepper for tests", "RING_TIMEOUT_S": "30.0"}))
+    monkeypatch.setenv("KEY_PEPPER", "the pepper of this shell")
+    monkeypatch.setenv("RING_TIMEOUT_S", "31")
+    told = duecall(f"explain {attempt.id} --json").told
+    assert json.loads(told)["blocks"] == json.loads(expected)["blocks"]
 
 
 def test_every_answer_names_the_installation_that_was_asked_and_not_its_password(
