@@ -56,6 +56,8 @@ async def is_ready(request: Request) -> JSONResponse:
     if revision is None or revision != here.schema_head:
         raise SchemaNotReady
     degraded = ["redis"] if here.waiter.is_away else []
+    if not await here.ask(here.doors.database.clock_is_right):
+        degraded.append("clock")
     return answers.answered(request, HealthView(degraded=degraded, instance=here.instance))
 
 
