@@ -304,7 +304,7 @@ def a_pending_attempt(
         updated_at=now,
     )
     with house.database.transaction() as stores:
-        stores.lines.ensure(number_hash, now)
+        stores.lines.ensure(number_hash)
         stores.attempts.add(attempt, Created(), "a test")
     return attempt
 

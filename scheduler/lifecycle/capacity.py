@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+from scheduler.lifecycle import bounds
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RECORD_SPAN
 
 T = TypeVar("T")
@@ -22,12 +23,8 @@ class Pace:
     """How many more calls may be in progress."""
 
     def of_this_clock(self, now: datetime) -> "Pace":
-        """The same, unless its slot was taken on a clock that has been set back since: then it is free now.
-
-        No claim takes one further ahead than a step and a second, and clocks that differ by more than two seconds claim
-        nothing, so that a minute is beyond doubt.
-        """
-        latest = now + timedelta(minutes=1) + timedelta(seconds=1 / self.per_second)
+        """Return the same, unless its slot was taken on a wrong clock: then it is free now."""
+        latest = bounds.latest_slot(now, self.per_second)
         return self if self.next_slot_at <= latest else replace(self, next_slot_at=now)
 
     def taken(self, send_at: datetime) -> "Pace":

@@ -512,7 +512,8 @@ def next_look_at_stray(seen_at: datetime, news: CallNews | None, now: datetime, 
 def listing_span(attempt: Attempt, policy: Policy) -> tuple[datetime, datetime]:
     """Between which instants the carrier must have created the call, if it did."""
     assert attempt.claimed_at is not None
-    return (
-        attempt.claimed_at - times.LIST_MARGIN,
-        attempt.claimed_at + policy.lease + times.LIST_MARGIN,
-    )
+    lease_ended = attempt.claimed_at + policy.lease
+    if attempt.unknown_at is not None:
+        # An impossible lease is shortened to one from then, with a claim that is set as early as matters.
+        lease_ended = max(lease_ended, attempt.unknown_at)
+    return attempt.claimed_at - times.LIST_MARGIN, lease_ended + times.LIST_MARGIN

@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 
+from scheduler.lifecycle.bounds import SLACK
+
 LIFE = timedelta(days=7)
 _AGAIN_AFTER = (
     timedelta(seconds=10),
@@ -17,3 +19,8 @@ def try_again_at(tries: int, now: datetime, expires_at: datetime) -> datetime | 
     """When to send it again after `tries` that failed, 1 at least; None: it would have expired."""
     again = now + _AGAIN_AFTER[min(tries, len(_AGAIN_AFTER)) - 1]
     return again if again < expires_at else None
+
+
+def latest_try(now: datetime) -> datetime:
+    """Return the latest instant at which a mail can be due to be sent; a later one was set by a wrong clock."""
+    return now + _AGAIN_AFTER[-1] + SLACK

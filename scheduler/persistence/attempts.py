@@ -28,6 +28,7 @@ from scheduler.domain.call import AnsweredBy, Rank
 from scheduler.domain.company import CallLimits, CompanySettings
 from scheduler.domain.explanation import Happening
 from scheduler.domain.schedule import ScheduleWarning
+from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
@@ -119,7 +120,7 @@ class Attempts:
             )
             .order_by(attempts.c.created_at, attempts.c.id)
         )
-        return tuple(_attempt(row) for row in rows)
+        return tuple(attempt_of(row) for row in rows)
 
     def of_interviews(self, interview_ids: Sequence[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
         """For each of the interviews what `of_interview` gives, in one query."""
@@ -130,7 +131,7 @@ class Attempts:
         )
         found: dict[UUID, list[Attempt]] = {interview_id: [] for interview_id in interview_ids}
         for row in rows:
-            found[row.interview_id].append(_attempt(row))
+            found[row.interview_id].append(attempt_of(row))
         return {interview_id: tuple(each) for interview_id, each in found.items()}
 
     def of_chain(self, chain_id: UUID) -> tuple[Attempt, ...]:
@@ -138,12 +139,12 @@ class Attempts:
         rows = self._connection.execute(
             select(attempts).where(attempts.c.chain_id == chain_id).order_by(attempts.c.retry_number)
         )
-        return tuple(_attempt(row) for row in rows)
+        return tuple(attempt_of(row) for row in rows)
 
     def find(self, attempt_id: UUID) -> Attempt | None:
         """The attempt, whosever it is; for operators."""
         row = self._connection.execute(select(attempts).where(attempts.c.id == attempt_id)).one_or_none()
-        return _attempt(row) if row else None
+        return attempt_of(row) if row else None
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
         """All attempts of an interview, whosever it is, deleted ones too, oldest first; for operators."""
@@ -152,7 +153,7 @@ class Attempts:
             .where(attempts.c.interview_id == interview_id)
             .order_by(attempts.c.created_at, attempts.c.id)
         )
-        return tuple(_attempt(row) for row in rows)
+        return tuple(attempt_of(row) for row in rows)
 
     def history(self, attempt_id: UUID) -> tuple[Happening, ...]:
         """What happened to it, in its order."""
@@ -196,7 +197,7 @@ class Attempts:
         row = self._connection.execute(
             select(attempts).where(attempts.c.id == attempt_id).with_for_update(key_share=True)
         ).one()
-        return _attempt(row)
+        return attempt_of(row)
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """That attempt of that interview, unless it was deleted; nobody else may move it until we commit."""
@@ -209,7 +210,7 @@ class Attempts:
             )
             .with_for_update(key_share=True)
         ).one_or_none()
-        return _attempt(row) if row else None
+        return attempt_of(row) if row else None
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """The interview's attempt that is pending or in progress; no claim of it is under way until we commit."""
@@ -221,7 +222,7 @@ class Attempts:
             )
             .with_for_update(key_share=True)  # guard: acceptance
         ).one_or_none()
-        return _attempt(row) if row else None
+        return attempt_of(row) if row else None
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
         """Whether the interview has that attempt, and nobody deleted it."""
@@ -266,7 +267,7 @@ class Attempts:
             .limit(1)
             .with_for_update(key_share=True)
         ).one_or_none()
-        return _attempt(row) if row else None
+        return attempt_of(row) if row else None
 
     def pending_of(self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int) -> list[Attempt]:
         """Up to `limit` pending attempts of a company, or of one of its candidates, with ids above `after`."""
@@ -279,7 +280,7 @@ class Attempts:
             )
         if after is not None:
             query = query.where(attempts.c.id > after)
-        return [_attempt(row) for row in self._connection.execute(query.order_by(attempts.c.id).limit(limit))]
+        return [attempt_of(row) for row in self._connection.execute(query.order_by(attempts.c.id).limit(limit))]
 
     def has_older_zone_data(self, version: str) -> bool:
         """Whether a pending attempt was resolved with zone data older than `version`."""
@@ -318,7 +319,7 @@ class Attempts:
             )
             .with_for_update(key_share=True)
         ).one_or_none()
-        return _attempt(row) if row else None
+        return attempt_of(row) if row else None
 
     # ---- moving
 
@@ -404,6 +405,8 @@ class Attempts:
                 "now": now,
                 "soon": now + SEND_SPAN,
                 "until": until,
+                "latest": bounds.latest_release(now),
+                "latest_slot": bounds.latest_slot(now, 1.0) - timedelta(seconds=1),
                 "limit": limit,
                 "span_s": (until - now).total_seconds(),
             },
@@ -425,8 +428,9 @@ class Attempts:
         return rows.first() is not None
 
     def released(self, now: datetime) -> int:
-        """How many attempts are released and not yet claimed."""
-        count: int = self._connection.execute(_COUNT_RELEASED, {"now": now}).scalar_one()
+        """Return how many attempts are released and not yet claimed. A release from the future counts as none."""
+        values = {"now": now, "latest": bounds.latest_release(now)}
+        count: int = self._connection.execute(_COUNT_RELEASED, values).scalar_one()
         return count
 
     def next_due(self, after: datetime) -> datetime | None:
@@ -458,7 +462,7 @@ class Attempts:
             if row.number_hash in taken:  # guard: one_per_number
                 continue
             taken.add(row.number_hash)
-            claimable.append(Claimable(attempt=_attempt(row), calls_in_progress=busy.get(row.company_id, 0)))
+            claimable.append(Claimable(attempt=attempt_of(row), calls_in_progress=busy.get(row.company_id, 0)))
         return in_turns(claimable, attempt_of=lambda each: each.attempt)
 
     def passed_over(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:
@@ -478,7 +482,7 @@ class Attempts:
             return None
         limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
         return LookRow(
-            attempt=_attempt(row),
+            attempt=attempt_of(row),
             phone_number=row.phone_number,
             timezone=row.candidate_timezone,
             gdpr_expiry_date=row.gdpr_expiry_date,
@@ -508,7 +512,7 @@ class Attempts:
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
         """Attempts of a deleted company that wait, or whose call the carrier has named and not yet been told to end."""
         rows = self._connection.execute(_TO_STOP, {"company_id": company_id, "limit": limit})
-        return [_attempt(row) for row in rows]
+        return [attempt_of(row) for row in rows]
 
     def is_calling(self, company_id: UUID) -> bool:
         """Whether a phone may be ringing for the company."""
@@ -534,14 +538,14 @@ class Attempts:
             .order_by(attempts.c.lease_until)
             .limit(limit)
         )
-        return [_attempt(row) for row in rows]
+        return [attempt_of(row) for row in rows]
 
     def to_expire(self, now: datetime, limit: int) -> list[Attempt]:
         """Pending attempts whose interview has expired, and for which nothing was asked in time that is to be done."""
         rows = self._connection.execute(
             select(attempts).where(*_is_to_expire(now)).order_by(attempts.c.expires_at).limit(limit)
         )
-        return [_attempt(row) for row in rows]
+        return [attempt_of(row) for row in rows]
 
     def is_to_expire(self, attempt_id: UUID, now: datetime) -> bool:
         """The same of one attempt; with its interview locked nobody asks for anything meanwhile."""
@@ -551,7 +555,7 @@ class Attempts:
     def take_looks(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
         """Attempts about which the carrier is to be asked now; nobody else asks about them until `hold_until`."""
         rows = self._connection.execute(_TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
-        return [_attempt(row) for row in rows]
+        return [attempt_of(row) for row in rows]
 
     def look_again(self, attempt_id: UUID, epoch: int, look_at: datetime, listed_at: datetime | None = None) -> None:
         """Record that the carrier was asked, and when it is asked again.
@@ -584,7 +588,7 @@ class Attempts:
         No other process searches for them until `hold_until`.
         """
         rows = self._connection.execute(_TAKE_SEARCHES, {"now": now, "hold_until": hold_until, "limit": limit})
-        return [_attempt(row) for row in rows]
+        return [attempt_of(row) for row in rows]
 
     def search_again(
         self, attempt_id: UUID, epoch: int, search_at: datetime | None, listed_at: datetime | None
@@ -630,7 +634,7 @@ class Attempts:
             .order_by(attempts.c.due_at, attempts.c.id)
             .limit(1)
         ).one_or_none()
-        return _attempt(row) if row else None
+        return attempt_of(row) if row else None
 
     def bound_sids(self, call_sids: Iterable[str]) -> frozenset[str]:
         """Those of the carrier's calls that an attempt has already, or had."""
@@ -674,6 +678,7 @@ _RELEASE = text(f"""
     ), released AS (
         SELECT company_id, count(*) AS calls FROM attempts
         WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
+          AND released_until <= :latest  -- guard: release_of_company
         GROUP BY company_id
     ), turns AS (
         SELECT due.id, due.manual, due.due_at, row_number() OVER (
@@ -700,7 +705,7 @@ _RELEASE = text(f"""
                   AND a.manual = asked.by_hand
                   AND a.due_at <= :now
                   AND a.expires_at > :now
-                  AND (a.released_until IS NULL OR a.released_until <= :now)
+                  AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
                   AND l.attempt_id IS NULL
                   AND (l.free_at <= :now OR l.interview_id = a.interview_id)
                   AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
@@ -719,16 +724,17 @@ _RELEASE = text(f"""
             LIMIT room.calls
         ) due
         WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
-          -- A later slot was taken on a clock that has been set back since, as `capacity.Pace.of_this_clock` says.
+          -- A later slot was taken on a wrong clock, as `capacity.Pace.of_this_clock` says.
           AND (c.next_slot_at < :soon
-               OR c.next_slot_at > :now + interval '1 minute' + interval '1 second' / c.calls_per_second)
+               OR c.next_slot_at > CAST(:latest_slot AS timestamptz) + interval '1 second' / c.calls_per_second)
     )
     UPDATE attempts SET released_until = :until
     WHERE id = ANY (ARRAY (
         SELECT a.id
         FROM attempts a
         JOIN (SELECT * FROM turns ORDER BY turn, due_at LIMIT :limit) mine ON mine.id = a.id
-        WHERE a.state = 'PENDING' AND (a.released_until IS NULL OR a.released_until <= :now)
+        WHERE a.state = 'PENDING'
+          AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ))
     RETURNING id, company_id, manual, due_at
@@ -737,6 +743,7 @@ _RELEASE = text(f"""
 _COUNT_RELEASED = text("""
     SELECT count(*) FROM attempts
     WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
+      AND released_until <= :latest  -- guard: release_of_account
 """)
 
 _NEXT_DUE = text("SELECT min(due_at) FROM attempts WHERE state = 'PENDING' AND due_at > :after")
@@ -1083,7 +1090,8 @@ def _columns(attempt: Attempt) -> dict[str, Any]:
     return values
 
 
-def _attempt(row: Row[Any]) -> Attempt:
+def attempt_of(row: Row[Any]) -> Attempt:
+    """The attempt that a row of `attempts` is."""
     return Attempt(
         id=row.id,
         interview_id=row.interview_id,

@@ -25,6 +25,7 @@ from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
+from scheduler.persistence.corrections import Corrections
 from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.inbox import Inbox
 from scheduler.persistence.interviews import Interviews
@@ -148,6 +149,7 @@ class Stores:
     carrier_accounts: CarrierAccounts
     carrier_events: CarrierEvents
     companies: Companies
+    corrections: Corrections
     erasures: Erasures
     inbox: Inbox
     interviews: Interviews
@@ -175,6 +177,7 @@ class Stores:
             carrier_accounts=CarrierAccounts(connection),
             carrier_events=CarrierEvents(connection),
             companies=Companies(connection),
+            corrections=Corrections(connection),
             erasures=Erasures(connection),
             inbox=Inbox(connection),
             interviews=Interviews(connection),

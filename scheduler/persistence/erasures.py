@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Table, any_, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Table, any_, delete, func, insert, literal, or_, select, update
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.lines import Lines
+from scheduler.persistence.reminders import is_from_the_future
 from scheduler.persistence.sets import among
 from scheduler.persistence.tables import (
     agents,
@@ -93,7 +94,10 @@ class Erasures:
         """Companies for whose erasure nobody was rung lately; they count as rung for now."""
         waiting = (
             select(erasures.c.company_id)
-            .where(erasures.c.finished_at.is_(None), erasures.c.rung_at <= rung_before)
+            .where(
+                erasures.c.finished_at.is_(None),
+                or_(erasures.c.rung_at <= rung_before, is_from_the_future(erasures, now)),
+            )
             .order_by(erasures.c.rung_at)
             .limit(limit)
             .with_for_update(skip_locked=True)

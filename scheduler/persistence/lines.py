@@ -1,7 +1,7 @@
 """Lines: whether a person's number is busy or free. One call at a time to a number, in the whole installation."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, case, cast, delete, func, or_, select, text, update
@@ -10,6 +10,9 @@ from sqlalchemy.dialects.postgresql import insert
 from scheduler.domain.attempt import AttemptState
 from scheduler.persistence.sets import among
 from scheduler.persistence.tables import attempts, lines
+
+_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before every call. A new line on the present instant of a wrong clock would be free in an hour."""
 
 _TAKE_ALL = text("""
     UPDATE lines SET attempt_id = mine.attempt_id
@@ -22,14 +25,14 @@ class Lines:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def ensure(self, number_hash: bytes, now: datetime) -> None:
-        """There is a line for this number, and there will be until we commit; a new one is free."""
+    def ensure(self, number_hash: bytes) -> None:
+        """Make a line for this number if there is none, and keep it until we commit. A new one has always been free."""
         there = select(lines.c.number_hash).where(lines.c.number_hash == number_hash)
         # The weakest lock: it keeps the line from being forgotten, and nobody from claiming it. One that was forgotten
         # between the two statements is made anew.
         while True:
             self._connection.execute(
-                insert(lines).values(number_hash=number_hash, free_at=now).on_conflict_do_nothing()
+                insert(lines).values(number_hash=number_hash, free_at=_ALWAYS).on_conflict_do_nothing()
             )
             if self._connection.execute(there.with_for_update(read=True, key_share=True)).first() is not None:
                 return
@@ -38,9 +41,9 @@ class Lines:
         """Give each line to its attempt. Only for lines that `Attempts.lock_claimable` has locked."""
         self._connection.execute(_TAKE_ALL, {"hashes": list(attempts_by_line), "ids": list(attempts_by_line.values())})
 
-    def hold(self, number_hash: bytes, attempt_id: UUID, now: datetime) -> bool:
+    def hold(self, number_hash: bytes, attempt_id: UUID) -> bool:
         """The line is this attempt's, for a call that was seen late. False when another attempt has it."""
-        self.ensure(number_hash, now)
+        self.ensure(number_hash)
         row = self._connection.execute(
             update(lines)
             .where(

@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Table, and_, or_
 
+from scheduler.lifecycle import bounds
+
 _AT_THE_LATEST = timedelta(seconds=8)
 
 
@@ -14,7 +16,16 @@ def has_waited(table: Table, rung_before: datetime, now: datetime) -> ColumnElem
     the further behind they are, and never catch up.
     """
     rung_at, received_at = table.c.rung_at, table.c.received_at
-    return and_(
+    waited = and_(
         rung_at <= rung_before,
         or_(rung_at + (rung_at - received_at) <= now, rung_at <= now - _AT_THE_LATEST),
     )
+    return or_(
+        waited,
+        is_from_the_future(table, now),  # guard: rung_in_future
+    )
+
+
+def is_from_the_future(table: Table, now: datetime) -> ColumnElement[bool]:
+    """Whether a row was last rung for by a wrong clock; that counts as not rung for."""
+    return table.c.rung_at > bounds.latest_written(now)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, any_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, any_, delete, func, insert, or_, select, update
 
+from scheduler.lifecycle import bounds
+from scheduler.persistence.reminders import is_from_the_future
 from scheduler.persistence.tables import reresolutions
 
 
@@ -67,7 +69,7 @@ class Reresolutions:
         """The change that has waited longest, among those whose time has come and that no other worker is at."""
         row = self._connection.execute(
             select(reresolutions)
-            .where(reresolutions.c.not_before <= now)
+            .where(_may_begin(now))
             .order_by(reresolutions.c.not_before, reresolutions.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -110,7 +112,7 @@ class Reresolutions:
         """Whether one waits that nobody was rung for lately; it counts as rung for now."""
         waiting = (
             select(reresolutions.c.id)
-            .where(reresolutions.c.rung_at <= rung_before, reresolutions.c.not_before <= now)
+            .where(or_(reresolutions.c.rung_at <= rung_before, is_from_the_future(reresolutions, now)), _may_begin(now))
             .with_for_update(skip_locked=True)
         )
         rows = self._connection.execute(
@@ -120,3 +122,8 @@ class Reresolutions:
             .returning(reresolutions.c.id)
         ).all()
         return bool(rows)
+
+
+def _may_begin(now: datetime) -> ColumnElement[bool]:
+    """Whether its time has come. One that was asked for in the future, by a wrong clock, does not wait for it."""
+    return or_(reresolutions.c.not_before <= now, reresolutions.c.asked_at > bounds.latest_written(now))

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, any_, func, select, update
+from sqlalchemy import Connection, any_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from scheduler.lifecycle import bounds
 from scheduler.persistence.tables import stray_calls
 
 
@@ -34,7 +35,8 @@ class StrayCalls:
         """Those that are to be ended now; nobody else tries until `hold_until`."""
         due = (
             select(stray_calls.c.call_sid)
-            .where(stray_calls.c.look_at <= now)
+            # A later look was set by a wrong clock.
+            .where(or_(stray_calls.c.look_at <= now, stray_calls.c.look_at > bounds.latest_stray_look(now)))
             .order_by(stray_calls.c.look_at)
             .limit(limit)
             .with_for_update(skip_locked=True)

@@ -427,6 +427,8 @@ attempts = Table(
     Index("ix_attempts_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
     Index("ix_attempts_cause_lost", "company_id", postgresql_where=text("cause_is_lost")),
     Index("ix_attempts_search", "search_at", postgresql_where=text("search_at IS NOT NULL")),
+    # Those that a clock from the future wrote last.
+    Index("ix_attempts_pending_updated_at", "updated_at", postgresql_where=text("state = 'PENDING'")),
     Index(None, "interview_id", "created_at"),
     Index(None, "chain_id"),
 )
@@ -595,6 +597,7 @@ lines = Table(
     Column("free_at", _INSTANT, nullable=False),
     # The number's; NULL until somebody needed to know.
     Column("country", Text),
+    Index(None, "free_at"),
     # Partial, so that PostgreSQL does not take the column for a key: who takes a line then waits for nobody who has it
     # locked only to keep it from being forgotten.
     Index("uq_lines_attempt_id", "attempt_id", unique=True, postgresql_where=text("attempt_id IS NOT NULL")),

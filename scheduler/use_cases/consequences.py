@@ -131,7 +131,7 @@ class Consequences:
         for event in events:
             attempt = stores.attempts.save(attempt, event, actor, now)
             if isinstance(event, LegSeen):  # guard: late_line
-                self._hold_line(stores, attempt, now)
+                self._hold_line(stores, attempt)
         _report_lost_cause(before, attempt)
         if any(isinstance(event, Placed | LegSeen) for event in events) and is_busy(attempt):  # guard: company_gone
             attempt = _end_for_deleted_company(stores, attempt, actor, now)
@@ -151,9 +151,9 @@ class Consequences:
             self._settle_interview(stores, interview, attempt, now, goes_on=goes_on)
         return attempt
 
-    def _hold_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
+    def _hold_line(self, stores: Stores, attempt: Attempt) -> None:
         assert attempt.number_hash is not None
-        if not stores.lines.hold(attempt.number_hash, attempt.id, now):
+        if not stores.lines.hold(attempt.number_hash, attempt.id):
             # Somebody else is calling that number at this moment: two legs to one phone.
             assert attempt.call_sid is not None
             stray, live = (attempt.call_sid, ()) if attempt.heard_rank < Rank.ANSWERED else (None, (attempt.call_sid,))
@@ -162,7 +162,7 @@ class Consequences:
     def _rest_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         """A call that nobody had seen is over just now: the gap runs from here, not from when it was given up."""
         assert attempt.number_hash is not None
-        if stores.lines.hold(attempt.number_hash, attempt.id, now):
+        if stores.lines.hold(attempt.number_hash, attempt.id):
             self._free_line(stores, attempt, now)
         else:
             # Whoever has it may not have sent yet: the last look sees this, and so does whoever comes after.
@@ -249,7 +249,7 @@ class Consequences:
     def add_attempt(self, stores: Stores, attempt: Attempt, actor: str) -> None:
         """A new pending attempt, with a line to wait for; the clock is told when it is due already."""
         assert attempt.number_hash is not None
-        stores.lines.ensure(attempt.number_hash, attempt.created_at)
+        stores.lines.ensure(attempt.number_hash)
         stores.attempts.add(attempt, Created(), actor)
         if attempt.due_at <= attempt.created_at:
             stores.notify_due()
@@ -268,7 +268,7 @@ class Consequences:
         Without a schedule it keeps its own, and its time. `cause` goes into the history where it is no setting.
         """
         number_hash = self._hasher.number(number)
-        stores.lines.ensure(number_hash, now)
+        stores.lines.ensure(number_hash)
         event = MovedBySettings(
             schedule=schedule or attempt.schedule,
             due_at=schedule.due_at if schedule else attempt.due_at,

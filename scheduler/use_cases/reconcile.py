@@ -107,7 +107,7 @@ class Reconcile:
             stores.companies.lock(found.company_id)
             interview = stores.interviews.lock(found.interview_id)
             attempt = stores.attempts.lock_as_of(found.id, found.epoch)
-            if attempt is None or not stores.lines.hold(number_hash, found.id, now):
+            if attempt is None or not stores.lines.hold(number_hash, found.id):
                 return None
             event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
             claimed = stores.attempts.claim(attempt, event, self._account_id, _ACTOR, now)

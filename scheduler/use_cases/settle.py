@@ -21,6 +21,7 @@ from scheduler.persistence.database import Database, DatabaseAway, LockTaken, St
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.conflicts import again_at_once
 from scheduler.use_cases.consequences import Alarmed, Consequences
+from scheduler.use_cases.correct import Correct
 
 _log = log(__name__)
 _A_ROUND = 100
@@ -88,6 +89,7 @@ class Settle:
         self._desk = desk
         self._account_id = account_id
         self._longest_round = longest_round
+        self._correct = Correct(database, policy, now)
         self._consequences = consequences
         self._policy = policy
         self._now = now
@@ -98,6 +100,7 @@ class Settle:
 
         What needs no carrier comes first, and the first question that shows it to be away is the round's last.
         """
+        self._correct.round()
         self._expire()
         self._notice_silence()
         this = _Round(ends=monotonic() + self._longest_round.total_seconds())

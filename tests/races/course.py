@@ -327,7 +327,7 @@ def _an_attempt(house: House, stores: Stores, number: str) -> Attempt:
     stores.candidates.add(candidate)
     stores.interviews.add(interview)
     assert attempt.number_hash is not None
-    stores.lines.ensure(attempt.number_hash, now)
+    stores.lines.ensure(attempt.number_hash)
     stores.attempts.add(attempt, Created(), "a test")
     return attempt
 

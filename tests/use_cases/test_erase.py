@@ -108,12 +108,12 @@ def test_nobody_elses_is_touched(house: House, erase: Erase, deleted: Callable[[
     number = a_number()
     theirs = a_pending_attempt(other, number)
     a_waiting_command(other, theirs.interview_id)
-    before = rows(other)
+    before, line = rows(other), other.line(theirs)
     a_pending_attempt(house, number)
     deleted()
     erase.company(house.company_id)
     assert rows(other) == before | dict.fromkeys(("companies", "agents", "phone_numbers"), 1), "those two had one each"
-    assert other.line(theirs) == (None, None, house.now()), "the line that they wait for"
+    assert other.line(theirs) == line, "the line that they wait for"
     other.change("DELETE FROM inbox")
     assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
 
@@ -337,7 +337,7 @@ def test_a_line_whose_gap_still_runs_goes_on_keeping_others_from_that_phone(
 def test_a_line_that_somebody_begins_to_wait_for_meanwhile_is_not_forgotten(house: House, now: TestClock) -> None:
     number_hash = house.hasher.number(a_number())
     with house.database.transaction() as waiting:
-        waiting.lines.ensure(number_hash, now())
+        waiting.lines.ensure(number_hash)
         with house.database.transaction() as forgetting:
             assert forgetting.lines.forget_free([number_hash], now()) == 0
     with house.database.transaction() as forgetting:
@@ -348,7 +348,7 @@ def test_a_line_is_taken_while_somebody_keeps_it_from_being_forgotten(house: Hou
     mine = a_pending_attempt(house)
     assert mine.number_hash is not None
     with house.database.transaction() as keeping:
-        keeping.lines.ensure(mine.number_hash, now())
+        keeping.lines.ensure(mine.number_hash)
         assert [each.attempt.id for each in house.dial.claim([mine.id]).claimed] == [mine.id]
 
 

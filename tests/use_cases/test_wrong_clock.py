@@ -3,21 +3,30 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from scheduler.carriers.twilio import TwilioDesk
+from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk
 from scheduler.clock import machine_now
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import NeverTaken
+from scheduler.domain.command import RescheduleAttempt
+from scheduler.domain.company import CompanySettings
 from scheduler.persistence.database import ClockWrong, Database
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.purge import Purge
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
-from tests.builders import House, KeptBell, a_claimed_attempt, a_pending_attempt
+from scheduler.use_cases.submit import Submit
+from tests.builders import Clerk, House, KeptBell, a_claimed_attempt, a_pending_attempt, a_placed_attempt
 from tests.conftest import TestClock
 from tests.guards import guards
 from tests.servers import SimulatedCarrier
+from tests.use_cases.test_apply import a_wish, sent
+from tests.use_cases.test_hear import PUBLIC_URL, a_form, tell
 
 SPANS = [timedelta(seconds=10), -timedelta(seconds=10), timedelta(hours=1)]
 AN_HOUR = timedelta(hours=1)
@@ -29,7 +38,7 @@ class Machine:
 
     ahead: timedelta
 
-    def __call__(self) -> object:
+    def __call__(self) -> datetime:
         return machine_now() + self.ahead
 
 
@@ -42,7 +51,7 @@ def seen_from_a_machine(url: str, span: timedelta) -> Iterator[Database]:
 
 @contextmanager
 def seen_from(url: str, machine: Machine) -> Iterator[Database]:
-    database = Database(url, machine=machine)  # type: ignore[arg-type]
+    database = Database(url, machine=machine)
     try:
         yield database
     finally:
@@ -160,6 +169,133 @@ def test_last_look_on_a_wrong_clock_defers_to_a_right_time(
     back = house.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert abs(back.due_at - now()) < timedelta(seconds=30)
+
+
+# ---- every stop
+
+
+def wrong(house: House, database: Database, now: TestClock, span: timedelta) -> House:
+    """The same company, seen by a process whose clock is `span` ahead."""
+    return replace(house, database=database, now=lambda: now() + span)
+
+
+@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
+@guards("clock")
+def test_wrong_clock_accepts_no_command(
+    postgres_url: str, house: House, bell: KeptBell, now: TestClock, span: timedelta
+) -> None:
+    mine = a_pending_attempt(house)
+    request = RescheduleAttempt(interview_id=mine.interview_id, attempt_id=mine.id, scheduled_at="2026-04-03T12:00:00Z")
+    with seen_from_a_machine(postgres_url, span) as database, pytest.raises(ClockWrong):
+        Submit(database, bell, wrong(house, database, now, span).now).command(
+            house.principal, None, request, idempotency_key=None, request_hash=b""
+        )
+    assert house.ask("SELECT 1 FROM inbox") == []
+    assert bell.rings == []
+
+
+@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
+@guards("clock")
+def test_wrong_clock_applies_no_command(
+    postgres_url: str, house: House, bell: KeptBell, apply: Apply, now: TestClock, span: timedelta
+) -> None:
+    given = sent(house, a_wish(house))
+    with seen_from_a_machine(postgres_url, span) as database:
+        there = wrong(house, database, now, span)
+        late = Apply(database, bell, there.hasher, there.consequences, there.policy, there.now)
+        with pytest.raises(ClockWrong):
+            late.command(given.id)
+    assert house.ask("SELECT failures, applied_at FROM inbox") == [(0, None)], "no step towards quarantine"
+    apply.command(given.id)
+    assert house.ask("SELECT due_at FROM attempts") == [(now(),)]
+
+
+@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
+@guards("clock")
+def test_wrong_clock_hears_nothing(
+    postgres_url: str, house: House, bell: KeptBell, carrier: SimulatedCarrier, now: TestClock, span: timedelta
+) -> None:
+    """An hour behind, the retry of a busy call was due in the past; two hours ahead, its line was blocked."""
+    callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
+    right = Hear(house.database, bell, callbacks, house.consequences, now)
+    busy = a_placed_attempt(house)
+    assert busy.call_sid is not None
+    tell(right, busy, a_form(busy.call_sid, "busy"))
+    [event_id] = bell.ids(tasks.HEAR)
+    with seen_from_a_machine(postgres_url, span) as database:
+        there = wrong(house, database, now, span)
+        hear = Hear(database, bell, callbacks, there.consequences, there.now)
+        with pytest.raises(ClockWrong):
+            hear.event(event_id)
+        with pytest.raises(ClockWrong):
+            tell(hear, busy, a_form(busy.call_sid, "ringing"))
+    assert house.ask("SELECT failures, heard_at FROM carrier_events") == [(0, None)]
+    assert house.line(busy)[0] == busy.id
+    right.event(event_id)
+    assert house.attempt(busy.id).ended_at == now()
+
+
+@guards("clock")
+def test_wrong_clock_writes_no_record(postgres_url: str, house: House, bell: KeptBell, now: TestClock) -> None:
+    with seen_from_a_machine(postgres_url, AN_HOUR) as database:
+        there = replace(wrong(house, database, now, AN_HOUR))
+        with pytest.raises(ClockWrong):
+            Clerk(house=there, bell=bell).change_settings(house.principal, CompanySettings())
+    assert house.ask("SELECT updated_at FROM companies") == [(now(),)]
+
+
+def test_wrong_clock_expires_and_purges_nothing(
+    postgres_url: str, house: House, bell: KeptBell, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    """Maintenance eight days ahead ended 126 attempts as expired, finally."""
+    waiting = a_pending_attempt(house, due_at=now() + AN_HOUR)
+    a_month = timedelta(days=400)
+    with seen_from_a_machine(postgres_url, a_month) as database, a_desk(carrier, house) as desk:
+        there = wrong(house, database, now, a_month)
+        with pytest.raises(ClockWrong):
+            Settle(database, desk, house.account_id, there.consequences, there.policy, there.now).round()
+        with pytest.raises(ClockWrong):
+            Purge(database, bell, there.now).round()
+    assert house.attempt(waiting.id) == waiting
+    assert house.history(waiting.id) == ["created"]
+
+
+@guards("clock_step")
+def test_clock_that_steps_while_it_waits_for_a_lock_expires_nothing(
+    postgres_url: str, house: House, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    """The round found nothing wrong with its clock when it began."""
+    waiting = a_pending_attempt(house, due_at=now() + AN_HOUR)
+    machine = Machine(timedelta())
+    eight_days = timedelta(days=8)
+
+    def step() -> datetime:
+        machine.ahead = eight_days
+        return now() + eight_days
+
+    with seen_from(postgres_url, machine) as database, a_desk(carrier, house) as desk, pytest.raises(ClockWrong):
+        Settle(database, desk, house.account_id, house.consequences, house.policy, step).round()
+    assert house.attempt(waiting.id) == waiting
+
+
+def test_wrong_clock_of_the_clock_process_leaves_the_room_to_others(
+    postgres_url: str, house: House, bell: KeptBell, release: Release, now: TestClock
+) -> None:
+    """An hour ahead, it released fifteen calls at a pace of one, and the others found no room."""
+    for _ in range(30):
+        a_pending_attempt(house)
+    with seen_from_a_machine(postgres_url, AN_HOUR) as database, pytest.raises(ClockWrong):
+        Release(database, bell, house.account_id, house.policy, wrong(house, database, now, AN_HOUR).now).due()
+    assert release.due() == 30
+
+
+def test_deferred_call_waits_by_the_databases_clock(postgres_url: str, house: House, now: TestClock) -> None:
+    """Set an hour ahead after the claim, the last look put it back an hour late, and called that CLOCK_SKEW."""
+    mine = a_claimed_attempt(house)
+    with seen_from_a_machine(postgres_url, AN_HOUR) as database:
+        assert wrong(house, database, now, AN_HOUR).dial.last_look(mine) is None
+    assert house.ask("SELECT detail ->> 'cause' FROM attempt_history WHERE event = 'deferred'") == [("CLOCK_SKEW",)]
+    assert house.attempt(mine.id).due_at <= now() + timedelta(minutes=1)
 
 
 @contextmanager

@@ -1,0 +1,124 @@
+"""Bounds: the latest instants that the rules can produce. A later one was written by a wrong clock.
+
+A clock may be wrong without any comparison showing it: PostgreSQL and a worker on one host step together. Work
+waits for whatever instant such a clock wrote. These rules say how other processes recognise it, and what they write
+instead.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from scheduler.domain.attempt import Attempt, Phase
+from scheduler.lifecycle import policy as times
+from scheduler.lifecycle.breaker import BACK_OFF
+from scheduler.lifecycle.policy import Policy
+
+SLACK = 2 * times.MAX_CLOCK_SKEW + timedelta(seconds=1)
+"""Two clocks that may write differ by so much at most: each by 2 s from the database's."""
+
+
+def latest_written(now: datetime) -> datetime:
+    """Return the latest instant at which anything can have happened, been rung for, or been written."""
+    return now + SLACK
+
+
+def latest_release(now: datetime) -> datetime:
+    """Return the latest instant until which an attempt can be released."""
+    return now + times.RELEASE_SPAN + SLACK
+
+
+def latest_slot(now: datetime, per_second: float) -> datetime:
+    """Return the latest next slot of an account or company: no claim goes further ahead than a second and a step."""
+    return now + times.SEND_SPAN + timedelta(seconds=1 / per_second) + SLACK
+
+
+def latest_stray_look(now: datetime) -> datetime:
+    """Return the latest instant at which the carrier is to be asked about a call that must not exist."""
+    return now + times.POLLS[-1] + SLACK
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallBounds:
+    """The latest instants of an attempt that is in progress, or whose call is looked for."""
+
+    written: datetime
+    lease_until: datetime
+    look_at_asked: datetime
+    """While the carrier is asked every ten seconds: the answer was lost, or the call is to end."""
+    look_at_queued: datetime
+    """Of a call that may wait in the carrier's queue, and was not asked about yet."""
+    look_at: datetime
+    """Of every other call, and the latest `search_at`."""
+
+
+def of_calls(now: datetime, policy: Policy) -> CallBounds:
+    """Return the bounds for attempts that are in progress at `now`."""
+    after_ring = policy.ring_timeout + times.POLL_AFTER_RING
+    return CallBounds(
+        written=latest_written(now),
+        lease_until=now + policy.lease + SLACK,
+        look_at_asked=now + times.ASK_EVERY + SLACK,
+        look_at_queued=now + times.LONGEST_QUEUE + after_ring + SLACK,
+        look_at=now + max(after_ring, times.POLLS[-1]) + SLACK,
+    )
+
+
+def latest_look(attempt: Attempt, bounds: CallBounds) -> datetime:
+    """Return the latest `look_at` of this attempt."""
+    if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
+        return bounds.look_at_asked
+    if attempt.looks == 0 and attempt.updated_at <= bounds.written:
+        return bounds.look_at_queued
+    return bounds.look_at
+
+
+def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
+    """Return the attempt with each impossible instant replaced by one that its rule can produce; else the same.
+
+    An impossible lease ends one lease from now: by then its holder has sent what it will send, so that the attempt is
+    settled as unknown in the usual way and its number does not ring twice. When it was claimed is unknown then, and is
+    set as early as matters, since the carrier's list is searched from there.
+    """
+    bounds = of_calls(now, policy)
+    corrected = attempt
+    if attempt.claimed_at is not None and attempt.claimed_at > bounds.written:
+        corrected = replace(corrected, claimed_at=now - policy.lease - policy.settle)
+    if attempt.unknown_at is not None and attempt.unknown_at > bounds.written:
+        corrected = replace(corrected, unknown_at=now)
+    if attempt.listed_at is not None and attempt.listed_at > bounds.written:
+        corrected = replace(corrected, listed_at=None)  # else a list counted as read that was read too early
+    if attempt.lease_until is not None and attempt.lease_until > bounds.lease_until:
+        corrected = replace(corrected, lease_until=now + policy.lease)  # guard: impossible_lease
+    if attempt.look_at is not None and attempt.look_at > latest_look(attempt, bounds):
+        corrected = replace(corrected, look_at=now)  # guard: impossible_look
+    if attempt.search_at is not None and attempt.search_at > bounds.look_at:
+        corrected = replace(corrected, search_at=now)
+    return corrected if corrected == attempt else replace(corrected, updated_at=min(attempt.updated_at, now))
+
+
+def due_corrected(attempt: Attempt, now: datetime) -> datetime:
+    """Return when a pending attempt is due that was written last by a clock that is still ahead of `now`.
+
+    A time that somebody asked for stands. What was counted from the wrong instant is counted from now: never earlier
+    than its rule wanted, since it was written before. Openings are judged again by the last look.
+    """
+    waits = max(attempt.due_at - attempt.updated_at, timedelta())
+    if attempt.due_at != attempt.schedule.due_at:
+        waits = min(waits, BACK_OFF[-1])  # deferred, or not placed
+    elif attempt.retry_number > 0 and attempt.created_at > latest_written(now):
+        waits = max(attempt.due_at - attempt.created_at, timedelta())
+    elif attempt.retry_number == 0 and attempt.schedule.requested is None:
+        waits = timedelta()  # as soon as may be
+    else:
+        return attempt.due_at
+    return min(attempt.due_at, now + waits)
+
+
+def latest_line_rest(now: datetime, policy: Policy) -> datetime:
+    """Return the latest instant until which a line rests after a call of one interview."""
+    return now + policy.line_gap + SLACK
+
+
+def latest_line_kept(now: datetime, policy: Policy) -> datetime:
+    """Return the latest instant until which a line rests for all: a gap beyond the next question about its call."""
+    return now + times.POLLS[-1] + policy.line_gap + SLACK

@@ -1,0 +1,69 @@
+"""Correct: what a wrong clock wrote before it was noticed is recognised as impossible, and bounded, within a sweep."""
+
+from scheduler.clock import Now
+from scheduler.domain.attempt import MovedBySettings
+from scheduler.lifecycle import bounds
+from scheduler.lifecycle.policy import Policy
+from scheduler.logs import log
+from scheduler.persistence.database import Database
+
+_log = log(__name__)
+_AT_ONCE = 100
+_ACTOR = "clock"
+
+
+class Correct:
+    """Each step is one transaction, so it is only taken on a clock that was compared in it."""
+
+    def __init__(self, database: Database, policy: Policy, now: Now) -> None:
+        self._database = database
+        self._policy = policy
+        self._now = now
+
+    def round(self) -> None:
+        """Correct up to a hundred rows of each kind; the next sweep continues. Several processes may do it at once.
+
+        Raises DatabaseAway, ClockWrong.
+        """
+        self._calls()
+        self._pending()
+        self._lines()  # guard: impossible_rest
+
+    def _calls(self) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            found = stores.corrections.lock_impossible_calls(bounds.of_calls(now, self._policy), _AT_ONCE)
+            if found:
+                stores.corrections.save_calls([bounds.call_corrected(each, now, self._policy) for each in found])
+        _say(len(found), "leases and looks of attempts")
+
+    def _pending(self) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            found = stores.corrections.lock_impossible_pending(bounds.latest_written(now), _AT_ONCE)
+            if found:
+                for each in found:
+                    due_at = bounds.due_corrected(each, now)
+                    if due_at != each.due_at:
+                        event = MovedBySettings(schedule=each.schedule, due_at=due_at)
+                        stores.attempts.save(each, event, _ACTOR, now)  # guard: impossible_due
+                stores.corrections.written_now([each.id for each in found], now)
+                stores.notify_due()
+        _say(len(found), "due times of attempts")
+
+    def _lines(self) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            rests = bounds.latest_line_rest(now, self._policy)
+            count = stores.corrections.shorten_rests(rests, bounds.latest_line_kept(now, self._policy), _AT_ONCE)
+        _say(count, "lines")
+
+
+def _say(count: int, kind: str) -> None:
+    if count:
+        _log.error(
+            "impossible_times_corrected: a wrong clock had written instants that no rule can produce",
+            alarm="CLOCK_WAS_WRONG",
+            kind=kind,
+            count=count,
+        )

@@ -1,0 +1,322 @@
+"""PostgreSQL and a worker on one host step together: what was written meanwhile is recognised, and makes nobody wait.
+
+The test's clock is the one that all processes agree on: moved ahead, and back again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from scheduler.domain.attempt import AttemptState, Ended, Phase, Reason
+from scheduler.domain.call import NeverTaken
+from scheduler.lifecycle.bounds import SLACK
+from scheduler.lifecycle.breaker import BACK_OFF
+from scheduler.lifecycle.policy import DEFERRED_DELAY, POLL_AFTER_RING, POLLS
+from scheduler.persistence.stray_calls import StrayCall
+from scheduler.use_cases import bell as tasks
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.correct import Correct
+from scheduler.use_cases.records import Records
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.settle import Settle
+from tests.builders import (
+    House,
+    KeptBell,
+    a_claimed_attempt,
+    a_house,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_waiting_command,
+    an_unknown_attempt,
+)
+from tests.conftest import Seeded, TestClock
+from tests.guards import guards
+from tests.servers import ACCOUNT_SID
+from tests.use_cases.test_apply import a_wish, applied
+
+AN_HOUR = timedelta(hours=1)
+TWO_HOURS = timedelta(hours=2)
+A_MOMENT = timedelta(microseconds=1)
+
+
+@contextmanager
+def stepped(now: TestClock, step: timedelta) -> Iterator[None]:
+    """All clocks are ahead by `step` meanwhile, that of PostgreSQL too."""
+    now.move(step)
+    yield
+    now.move(-step)
+
+
+@pytest.fixture
+def correct(house: House) -> Correct:
+    return Correct(house.database, house.policy, house.now)
+
+
+def a_slow_house(house: House, seeded: Seeded, now: TestClock) -> House:
+    """An account that starts one call a second, so that fifteen releases fill it."""
+    return a_house(house.database, seeded, house.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=1.0)
+
+
+# ---- releases
+
+
+@guards("release_of_account")
+def test_release_from_the_future_takes_no_room_of_the_account(
+    house: House, seeded: Seeded, bell: KeptBell, now: TestClock
+) -> None:
+    slow = a_slow_house(house, seeded, now)
+    release = Release(slow.database, bell, slow.account_id, slow.policy, now)
+    for _ in range(30):
+        a_pending_attempt(slow)
+    with stepped(now, AN_HOUR):
+        assert release.due() == 15
+    assert release.due() == 15
+    assert release.due() == 0, "those that were released just now do take room"
+
+
+@guards("release_of_company")
+def test_release_from_the_future_takes_no_room_of_the_company(house: House, release: Release, now: TestClock) -> None:
+    house.change("UPDATE companies SET concurrent_calls = 2")
+    for _ in range(4):
+        a_pending_attempt(house)
+    with stepped(now, AN_HOUR):
+        assert release.due() == 2
+    assert release.due() == 2
+    assert release.due() == 0
+
+
+def test_attempt_released_in_the_future_is_released_again(house: House, release: Release, now: TestClock) -> None:
+    due = a_pending_attempt(house)
+    with stepped(now, AN_HOUR):
+        release.due()
+    assert release.due() == 1
+    assert house.attempt(due.id).released_until == now() + timedelta(seconds=15)
+
+
+# ---- leases and looks
+
+
+@guards("impossible_lease")
+def test_lease_from_the_future_ends_within_a_lease(house: House, settle: Settle, now: TestClock) -> None:
+    pending = a_pending_attempt(house)
+    with stepped(now, TWO_HOURS):
+        [claim] = house.dial.claim([pending.id]).claimed
+    settle.round()
+    shortened = house.attempt(pending.id)
+    assert (shortened.phase, shortened.epoch) == (Phase.DIALLING, claim.attempt.epoch)
+    assert shortened.lease_until == now() + house.policy.lease
+    assert not house.dial.claim([pending.id]).claimed, "it is not free to ring a second time"
+    now.move(house.policy.lease)
+    settle.round()
+    lapsed = house.attempt(pending.id)
+    assert (lapsed.phase, lapsed.epoch) == (Phase.UNKNOWN, claim.attempt.epoch + 1)
+    assert house.line(lapsed)[0] == lapsed.id, "its line is held until the outcome is known"
+    assert house.dial.last_look(claim.attempt) is None, "whoever claimed it sends nothing"
+
+
+def test_leases_from_the_future_free_the_trial_of_a_breaker(
+    house: House, settle: Settle, release: Release, now: TestClock
+) -> None:
+    """Twenty claims with leases two hours ahead had used up the place of the one call that is tried."""
+    ids = [a_pending_attempt(house).id for _ in range(20)]
+    with stepped(now, TWO_HOURS):
+        house.dial.claim(ids)
+    house.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
+    waiting = a_pending_attempt(house)
+    settle.round()
+    assert release.due() == 0
+    now.move(house.policy.lease)
+    settle.round()
+    assert release.due() == 1
+    assert house.attempt(waiting.id).released_until is not None
+
+
+def test_possible_lease_is_left_alone(house: House, correct: Correct) -> None:
+    mine = a_claimed_attempt(house)
+    correct.round()
+    assert house.attempt(mine.id) == mine
+
+
+def test_holder_of_a_shortened_lease_records_what_it_sent(house: House, correct: Correct, now: TestClock) -> None:
+    pending = a_pending_attempt(house)
+    with stepped(now, TWO_HOURS):
+        [claim] = house.dial.claim([pending.id]).claimed
+    correct.round()
+    house.dial.record([(claim.attempt, NeverTaken(cause="NEVER_CONNECTED"))])
+    assert house.attempt(pending.id).state is AttemptState.PENDING
+
+
+@guards("impossible_look")
+def test_look_from_the_future_is_asked_about_at_once(house: House, correct: Correct, now: TestClock) -> None:
+    placed = a_placed_attempt(house)
+    with stepped(now, TWO_HOURS):
+        unknown = an_unknown_attempt(house)
+        house.change("UPDATE attempts SET look_at = :at, looks = 1 WHERE id = :id", at=now(), id=placed.id)
+    correct.round()
+    assert house.attempt(unknown.id).look_at == now()
+    assert house.attempt(placed.id).look_at == now()
+    assert house.attempt(unknown.id).unknown_at == now(), "the time for a proof runs from now"
+
+
+def test_call_in_a_long_queue_is_looked_at_when_it_said(house: House, correct: Correct, now: TestClock) -> None:
+    placed = a_placed_attempt(house)
+    at = now() + timedelta(hours=3) + house.policy.ring_timeout + POLL_AFTER_RING
+    house.change("UPDATE attempts SET look_at = :at WHERE id = :id", at=at, id=placed.id)
+    correct.round()
+    assert house.attempt(placed.id).look_at == at
+
+
+def test_stray_call_is_asked_about_though_its_look_is_far(house: House, now: TestClock) -> None:
+    mine = a_placed_attempt(house)
+    with stepped(now, AN_HOUR), house.database.transaction() as stores:
+        stores.stray_calls.add(StrayCall(call_sid="CA1", attempt_id=mine.id, seen_at=now()))
+    with house.database.transaction() as stores:
+        assert [each.call_sid for each in stores.stray_calls.take(now(), now() + POLLS[-1], 10)] == ["CA1"]
+        assert stores.stray_calls.take(now(), now() + POLLS[-1], 10) == []
+
+
+# ---- due times
+
+
+@guards("impossible_due")
+def test_deferral_from_the_future_is_due_soon(house: House, correct: Correct, now: TestClock) -> None:
+    claimed = a_claimed_attempt(house)
+    with stepped(now, AN_HOUR):
+        house.dial.give_back(claimed, "SLOW_LOOK")
+    correct.round()
+    back = house.attempt(claimed.id)
+    assert (back.due_at, back.updated_at) == (now() + DEFERRED_DELAY, now())
+    assert back.epoch == claimed.epoch + 2, "its ETag tells of the other time"
+    correct.round()
+    assert house.attempt(claimed.id) == back, "once is enough"
+
+
+def test_call_not_placed_in_the_future_keeps_its_back_off(house: House, correct: Correct, now: TestClock) -> None:
+    claimed = a_claimed_attempt(house)
+    with stepped(now, AN_HOUR):
+        house.dial.record([(claimed, NeverTaken(cause="NEVER_CONNECTED"))])
+    correct.round()
+    assert house.attempt(claimed.id).due_at == now() + BACK_OFF[0]
+
+
+def test_asap_call_asked_for_in_the_future_is_due_now(
+    house: House, apply: Apply, correct: Correct, now: TestClock
+) -> None:
+    with stepped(now, AN_HOUR):
+        [told] = applied(house, apply, a_wish(house)).attempts
+    correct.round()
+    assert house.attempt(told.id).due_at == now()
+
+
+def test_time_that_was_asked_for_stands(house: House, apply: Apply, correct: Correct, now: TestClock) -> None:
+    with stepped(now, AN_HOUR):
+        [told] = applied(house, apply, a_wish(house, scheduled_at="2026-04-02T15:30:00Z")).attempts
+    correct.round()
+    assert house.attempt(told.id).due_at == told.due_at
+
+
+def test_pending_attempt_written_now_is_left_alone(house: House, correct: Correct) -> None:
+    mine = a_pending_attempt(house, due_at=house.now() + timedelta(days=20))
+    correct.round()
+    assert house.attempt(mine.id) == mine
+
+
+# ---- lines
+
+
+def test_new_line_is_free_on_whatever_clock_it_was_made(house: House, now: TestClock) -> None:
+    with stepped(now, AN_HOUR):
+        mine = a_pending_attempt(house, due_at=now() - AN_HOUR)
+    assert [claim.attempt.id for claim in house.dial.claim([mine.id]).claimed] == [mine.id]
+
+
+@guards("impossible_rest")
+def test_line_does_not_rest_longer_than_a_gap_from_now(house: House, correct: Correct, now: TestClock) -> None:
+    number = a_number()
+    placed = a_placed_attempt(house, number)
+    other = a_pending_attempt(house, number)
+    with stepped(now, TWO_HOURS):
+        house.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+    correct.round()
+    free_at = house.line(placed)[2]
+    assert now() + house.policy.line_gap <= free_at <= now() + house.policy.line_gap + SLACK
+    assert not house.dial.claim([other.id]).claimed, "the gap after a call is kept"
+    now.instant = free_at
+    assert house.dial.claim([other.id]).claimed
+
+
+def test_line_that_rests_as_long_as_it_may_is_left_alone(house: House, correct: Correct, now: TestClock) -> None:
+    mine = a_pending_attempt(house)
+    assert mine.number_hash is not None
+    free_at = now() + POLLS[-1] + house.policy.line_gap
+    with house.database.transaction() as stores:
+        stores.lines.keep_free(mine.number_hash, free_at)
+    correct.round()
+    assert house.line(mine)[2] == free_at
+
+
+# ---- hints
+
+
+@guards("rung_in_future")
+def test_command_rung_for_in_the_future_is_rung_for_again(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    waiting = a_waiting_command(house, None)
+    house.change("UPDATE inbox SET rung_at = :at", at=now() + AN_HOUR)
+    release.unanswered()
+    assert bell.ids(tasks.APPLY) == [waiting.id]
+    release.unanswered()
+    assert bell.ids(tasks.APPLY) == [waiting.id], "not at every look"
+
+
+def test_change_asked_for_in_the_future_is_looked_at_now(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    with stepped(now, AN_HOUR), house.database.transaction() as stores:
+        stores.reresolutions.ask(house.company_id, None, now())
+    release.unanswered()
+    assert (tasks.RERESOLVE, ()) in bell.rings
+    Records(house.database, house.hasher, house.consequences, house.policy, now).reresolve()
+    now.move(timedelta(seconds=7))
+    Records(house.database, house.hasher, house.consequences, house.policy, now).reresolve()
+    assert house.ask("SELECT 1 FROM reresolutions") == []
+
+
+def test_erasure_rung_for_in_the_future_is_rung_for_again(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    house.insert("erasures", company_id=house.company_id, asked_at=now(), rung_at=now() + AN_HOUR, erased="{}")
+    release.unanswered()
+    assert bell.ids(tasks.ERASE) == [house.company_id]
+
+
+# ---- what is said
+
+
+def test_corrections_are_counted_and_said(house: House, correct: Correct, now: TestClock) -> None:
+    ids = [a_pending_attempt(house).id for _ in range(3)]
+    with stepped(now, TWO_HOURS):
+        house.dial.claim(ids)
+    with capture_logs() as said:
+        correct.round()
+        correct.round()
+    assert [(line["alarm"], line["count"]) for line in said] == [("CLOCK_WAS_WRONG", 3)]
+
+
+def test_clock_set_back_within_a_minute_makes_no_call_late(
+    house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    """A claim on the wrong clock had taken the account's slots an hour ahead."""
+    first = a_pending_attempt(house)
+    with stepped(now, AN_HOUR):
+        assert house.dial.claim([first.id]).claimed
+    second = a_pending_attempt(house)
+    release.due()
+    assert bell.ids(tasks.DIAL) == [second.id]
+    [claim] = house.dial.claim([second.id]).claimed
+    assert claim.send_at <= now() + timedelta(seconds=1)
