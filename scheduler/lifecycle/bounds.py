@@ -32,6 +32,11 @@ def latest_slot(now: datetime, per_second: float) -> datetime:
     return now + times.SEND_SPAN + timedelta(seconds=1 / per_second) + SLACK
 
 
+def latest_recomputation(now: datetime) -> datetime:
+    """Return the latest instant for which a recomputation of pending attempts is put off: some seconds."""
+    return now + timedelta(seconds=30)
+
+
 def latest_stray_look(now: datetime) -> datetime:
     """Return the latest instant at which the carrier is to be asked about a call that must not exist."""
     return now + times.POLLS[-1] + SLACK

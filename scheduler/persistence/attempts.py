@@ -290,7 +290,7 @@ class Attempts:
         """Up to `limit` pending attempts that were resolved with zone data older than `version`, soonest due first."""
         ids = self._connection.execute(_older_zone_data(version).limit(limit)).scalars().all()
         rows = self._connection.execute(select(attempts).where(attempts.c.id.in_(ids)))
-        return [_attempt(row) for row in rows]
+        return [attempt_of(row) for row in rows]
 
     def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
         """These pending attempts are as zone data of `version` have them."""

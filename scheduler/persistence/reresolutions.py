@@ -125,5 +125,5 @@ class Reresolutions:
 
 
 def _may_begin(now: datetime) -> ColumnElement[bool]:
-    """Whether its time has come. One that was asked for in the future, by a wrong clock, does not wait for it."""
-    return or_(reresolutions.c.not_before <= now, reresolutions.c.asked_at > bounds.latest_written(now))
+    """Whether its time has come. A later one than a worker sets was written by a wrong clock, and counts as come."""
+    return or_(reresolutions.c.not_before <= now, reresolutions.c.not_before > bounds.latest_recomputation(now))

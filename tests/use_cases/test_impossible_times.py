@@ -19,10 +19,10 @@ from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.correct import Correct
-from scheduler.use_cases.records import Records
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.builders import (
+    Clerk,
     House,
     KeptBell,
     a_claimed_attempt,
@@ -275,15 +275,15 @@ def test_command_rung_for_in_the_future_is_rung_for_again(
 
 
 def test_change_asked_for_in_the_future_is_looked_at_now(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    house: House, release: Release, bell: KeptBell, records: Clerk, now: TestClock
 ) -> None:
     with stepped(now, AN_HOUR), house.database.transaction() as stores:
         stores.reresolutions.ask(house.company_id, None, now())
     release.unanswered()
     assert (tasks.RERESOLVE, ()) in bell.rings
-    Records(house.database, house.hasher, house.consequences, house.policy, now).reresolve()
+    records.reresolve()
     now.move(timedelta(seconds=7))
-    Records(house.database, house.hasher, house.consequences, house.policy, now).reresolve()
+    records.reresolve()
     assert house.ask("SELECT 1 FROM reresolutions") == []
 
 
