@@ -147,6 +147,20 @@ def test_two_statements_compare_the_databases_clock_the_last_look_and_each_minut
     assert saying == ["scheduler/persistence/attempts.py", "scheduler/persistence/database.py"]
 
 
+def _instants_of_own(path: Path) -> Iterator[str]:
+    """Each function that opens a transaction which may write, and reads the clock by itself."""
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(function, ast.FunctionDef):
+            called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
+            if "self._database.transaction" in called and called & {"self._now", "self.now"}:
+                yield f"{_name(path)}:{function.name}"
+
+
+def test_instants_in_a_transaction_are_those_of_its_clock() -> None:
+    use_cases = [path for path in PRODUCT if "use_cases" in path.parts]
+    assert [found for path in use_cases for found in _instants_of_own(path)] == []
+
+
 def test_no_message_carries_a_time_and_nothing_is_retried_by_the_broker() -> None:
     forbidden = {"countdown", "eta", "task_always_eager", "expires"}
     for path in PRODUCT:

@@ -259,6 +259,17 @@ def test_line_that_rests_as_long_as_it_may_is_left_alone(house: House, correct: 
     assert house.line(mine)[2] == free_at
 
 
+def test_line_that_rests_longer_already_is_not_free_earlier(house: House, now: TestClock) -> None:
+    """A call to that number was seen that no attempt has; another one's end does not shorten its rest."""
+    placed = a_placed_attempt(house)
+    assert placed.number_hash is not None
+    long = now() + house.policy.line_gap + AN_HOUR
+    with house.database.transaction() as stores:
+        stores.lines.keep_free(placed.number_hash, long)
+        stores.lines.rest(placed.id, placed.interview_id, now(), now() + house.policy.line_gap)
+    assert house.line(placed) == (None, None, long)
+
+
 # ---- hints
 
 
