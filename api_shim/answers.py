@@ -31,7 +31,7 @@ from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.persistence.json_forms import STORY
 from scheduler.use_cases.writes import Written
 
-_MAKING = frozenset(
+MAKING = frozenset(
     {
         CommandKind.CREATE_COMPANY,
         CommandKind.CREATE_JOB,
@@ -86,7 +86,7 @@ def written(request: Request, kind: CommandKind, done: Written) -> Response:
         return errors.refused(request, done.refusal, headers)
     if done.record is None:
         return answered(request, True, headers=headers)
-    status = HTTPStatus.CREATED if kind in _MAKING else HTTPStatus.OK
+    status = HTTPStatus.CREATED if kind in MAKING else HTTPStatus.OK
     return answered(request, _record_view(done.record), status, headers)
 
 
@@ -171,7 +171,7 @@ def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple
         case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT:
             return HTTPStatus.NO_CONTENT, None
         case _:  # the API's own write: what it made is found at its own address
-            status = HTTPStatus.CREATED if command.kind in _MAKING else HTTPStatus.OK
+            status = HTTPStatus.CREATED if command.kind in MAKING else HTTPStatus.OK
             return status, _written(command)
 
 

@@ -3,15 +3,16 @@
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
 
-from anyio import to_thread
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
 from api_shim.front_door import FrontDoor
-from api_shim.house import House, places
+from api_shim.house import House, Rooms, asked
+from api_shim.out_of_memory import ending_the_process
 from api_shim.rate_limits import RateLimits
 from api_shim.routes import (
     agents,
@@ -98,24 +99,31 @@ async def _open(settings: Settings) -> AsyncIterator[House]:
 
     bell = doorbell.RedisBell(celery, redis_url)
     doors = assembly.doors(settings, bell)
-    waiter = Waiter(redis_url, ANSWERED_CHANNEL, lambda: bell.is_away)
+    rooms = Rooms.open()
+
+    async def which_answered(command_ids: Sequence[UUID]) -> frozenset[UUID]:
+        return await asked(rooms.lookout, doors.lookout.which_answered, command_ids)
+
+    waiter = Waiter(redis_url, ANSWERED_CHANNEL, lambda: bell.is_away, which_answered)
     rate_limits = RateLimits(redis_url, doors.now, lambda: waiter.is_away)
-    await to_thread.run_sync(doors.database.check_role)
+    await asked(rooms.requests, doors.database.check_role)
     bell.start()
     try:
         async with waiter.listening(), rate_limits.counting():
-            with told_to_stop(waiter.let_go):
+            with told_to_stop(waiter.let_go), ending_the_process():
                 yield House(
                     doors=doors,
                     waiter=waiter,
                     schema_head=schema.head(),
-                    places=places(),
+                    rooms=rooms,
                     instance=settings.duecall_instance or None,
                     rate_limits=rate_limits,
                 )
     finally:
         bell.stop()
-        doors.database.close()
+        rooms.close()
+        for database in doors.databases:
+            database.close()
 
 
 class _PlainStart:

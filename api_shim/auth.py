@@ -8,7 +8,7 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
 from api_shim.errors import too_often
-from api_shim.house import house
+from api_shim.house import asked, house
 from api_shim.openapi import IfSent
 from api_shim.queries import check_query
 from scheduler.domain.principal import KeyKind, Principal
@@ -57,7 +57,7 @@ async def principal(
     if credentials is None:
         raise InvalidApiKey
     here = house(request)
-    key = await here.ask(here.doors.keys.authenticate, credentials.credentials)
+    key = await asked(here.rooms.keys, here.doors.keys.authenticate, credentials.credentials)
     here.note_use(key)
     request.state.standing = standing = await here.rate_limits.spend(key)
     if standing.spent is not None:

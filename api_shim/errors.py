@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
 
+from api_shim import out_of_memory
 from api_shim.house import house
 from api_shim.rate_limits import Window
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
@@ -19,7 +20,7 @@ from scheduler.carriers.interface import NotACallback
 from scheduler.domain import refusals
 from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
-from scheduler.persistence.database import ClockWrong, DatabaseAway
+from scheduler.persistence.database import ClockWrong, CommitInDoubt, DatabaseAway
 from scheduler.wire.fields import field_errors, invalid_fields
 
 STATUS_OF: Mapping[str, HTTPStatus] = {
@@ -37,6 +38,8 @@ STATUS_OF: Mapping[str, HTTPStatus] = {
 """A family of refusals and its status. A stored refusal names its family, so it is told as a fresh one is."""
 
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+_SAFE = ("GET", "HEAD")
+"""Methods that change nothing, whatever becomes of their transactions."""
 _NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
 _FRAMEWORK = {
     HTTPStatus.NOT_FOUND: ("ROUTE_NOT_FOUND", "There is nothing at this address; /docs lists what there is."),
@@ -76,17 +79,37 @@ class IdempotencyInProgress(refusals.Conflict):
     code = "IDEMPOTENCY_IN_PROGRESS"
 
 
+class CommitUnknown(Exception):
+    """The database went away while it stored what a request asked for, and does not say whether it did."""
+
+    def __init__(self, message: str, *, may_send_again: bool, **details: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.may_send_again = may_send_again
+        """Sending it again does nothing twice."""
+        self.details = details
+
+
 class SchemaNotReady(Exception):
     """The database is not at the schema that this release was made for."""
 
 
 def handle_in(app: FastAPI) -> None:
     """Every error of a route, foreseen or the framework's own, becomes our envelope."""
-    for kind in (Refused, HTTPException, RequestValidationError, DatabaseAway, NotACallback, SchemaNotReady):
+    for kind in (
+        Refused,
+        HTTPException,
+        RequestValidationError,
+        DatabaseAway,
+        CommitUnknown,
+        NotACallback,
+        SchemaNotReady,
+    ):
         app.add_exception_handler(kind, _handler)
 
 
 async def _handler(request: Request, error: Exception) -> JSONResponse:
+    out_of_memory.end_if(error)  # the framework makes 400 of whatever happened while it read a body
     return answer_to(request, error)
 
 
@@ -100,7 +123,14 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
         case ClockWrong():
             message = "The clock of this server is wrong. Nothing was changed; send the request again later."
             return _answer(request, _NOT_READY, "CLOCK_WRONG", message, headers={"Retry-After": "5"})
+        case CommitUnknown():
+            again = {"Retry-After": "1"} if error.may_send_again else None
+            return _answer(request, _NOT_READY, "COMMIT_UNKNOWN", error.message, error.details, again)
+        case CommitInDoubt() if request.method not in _SAFE:
+            message = "The database went away while this was stored, so it may be stored. Send the request again."
+            return _answer(request, _NOT_READY, "COMMIT_UNKNOWN", message, headers={"Retry-After": "1"})
         case DatabaseAway():
+            # True of every error that comes here: a commit in doubt is another case.
             message = "The database is away. Nothing was changed; send the request again."
             return _answer(request, _NOT_READY, "DATABASE_AWAY", message, headers={"Retry-After": "1"})
         case SchemaNotReady():

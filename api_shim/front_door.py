@@ -9,10 +9,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_shim import errors
+from api_shim import errors, out_of_memory
 from api_shim.errors import BodyTooLarge
+from api_shim.house import LONGEST_S
 from api_shim.rate_limits import Standing
 from scheduler.clock import monotonic
+from scheduler.deadline import set_deadline
 from scheduler.logs import log
 from scheduler.wire.json_values import LARGEST_BODY
 
@@ -35,6 +37,7 @@ class FrontDoor:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        set_deadline(LONGEST_S)
         visit = _Visit(_without_alias(scope), receive, send)
         with structlog.contextvars.bound_contextvars(trace_id=visit.trace_id):
             try:
@@ -49,6 +52,7 @@ class FrontDoor:
                 return
             await self._app(visit.scope, visit.receive, visit.send)
         except Exception as error:
+            out_of_memory.end_if(error)
             _log.exception("a request failed", trace_id=visit.trace_id)
             if visit.status:
                 raise
@@ -80,6 +84,9 @@ class _Visit:
         if self._received > LARGEST_BODY:
             await self._drain(message)
             raise BodyTooLarge
+        if message["type"] == "http.request" and not message.get("more_body"):
+            # However long the client took to send it: what is left is for our own work.
+            set_deadline(LONGEST_S)
         return message
 
     async def send(self, message: Message) -> None:

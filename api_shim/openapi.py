@@ -46,6 +46,15 @@ _WHEN = {
     500: ("Something failed that should not have; name the traceId.", "INTERNAL_ERROR"),
     503: ("The database is away; nothing was changed.", "DATABASE_AWAY"),
 }
+_COMMIT_UNKNOWN = {
+    "COMMIT_UNKNOWN": "The database went away while it stored this, so it may have been done. Ask the address in"
+    " `details.check` what is there; `details.commandId` is the id for `GET /commands/{id}`."
+}
+_MAYBE_CHANGED = (
+    "The database is away. `DATABASE_AWAY`: nothing was changed. `COMMIT_UNKNOWN`: it may have been done; without"
+    " `Retry-After`, sending the request again could do it twice."
+)
+"""What 503 means for a request that writes."""
 _OF_A_COMMAND = (400, 401, 403, 404, 409, 413, 422, 500, 503)
 """What every request may be answered that changes something; an address without an id has no 404 of its own."""
 _WITH_A_KEY, _LIMITED = 401, 429
@@ -99,7 +108,7 @@ def command_answers(
     return {
         int(done): told if model is None else {**told, "model": model},
         202: accepted,
-        **error_answers(*_OF_A_COMMAND, refusals=refusals),
+        **error_answers(*_OF_A_COMMAND, refusals=refusals, writes=True),
     }
 
 
@@ -112,10 +121,10 @@ def written_answers(
 ) -> Told:
     """The answers of a route whose write the API does itself: done (and what it leads to), every error, never 202."""
     told = {"description": says, "headers": _REPLAYED, "model": model}
-    return {int(done): told | _leading_to(leads_to), **error_answers(*_OF_A_COMMAND, refusals=refusals)}
+    return {int(done): told | _leading_to(leads_to), **error_answers(*_OF_A_COMMAND, refusals=refusals, writes=True)}
 
 
-def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = ()) -> Told:
+def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writes: bool = False) -> Told:
     """The errors of a route; who may be told 401 may be told 429 too.
 
     `default` stands for all others, so that nothing is told of that never comes.
@@ -126,6 +135,8 @@ def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = ()) -> T
     for refusal in map(refusal_of, (kind() for kind in refusals)):
         examples.setdefault(int(STATUS_OF[refusal.family]), {})[refusal.code] = refusal.message
     told: Told = {status: _told(status, examples[status]) for status in sorted(examples)}
+    if writes:
+        told[503] = {**_told(503, examples[503] | _COMMIT_UNKNOWN), "description": _MAYBE_CHANGED}
     return {**told, "default": {"model": ErrorAnswer, "description": "Any other error."}}
 
 

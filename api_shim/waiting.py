@@ -1,8 +1,8 @@
-"""Has a worker answered this command yet? Asked by requests that wait, told by Redis, looked up in the row."""
+"""Requests that wait until a worker has answered their command: woken over Redis, and by a rare look at the rows."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +18,10 @@ from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway
 
 _log = log(__name__)
-_FIRST_LOOK_S = 0.25
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 5.0
+"""For news that was lost although Redis works: a worker died between its commit and the news, for example."""
+_LOOK_AROUND_EVERY_S = 0.25
+"""How soon a request is released after the doorbell found Redis away; this asks nobody."""
 _SILENCE_S = 1.0
 """After so long without a word Redis is asked whether it is there; it has as long again to say so."""
 _CONNECT_AGAIN_S = 0.5
@@ -28,16 +30,25 @@ _REMEMBERED = 4096
 
 
 class Waiter:
-    """One subscription a process; every request that waits is woken from it. Lives in one event loop.
+    """One subscription and one look for all requests of a process that wait. Lives in one event loop.
 
     `bell_is_away`: the doorbell found Redis away, so that no worker was told.
+    `which_answered`: returns those of the commands that are no longer waiting, in one query; may raise DatabaseAway.
     """
 
-    def __init__(self, redis_url: str, channel: str, bell_is_away: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        channel: str,
+        bell_is_away: Callable[[], bool],
+        which_answered: Callable[[Sequence[UUID]], Awaitable[Collection[UUID]]],
+    ) -> None:
         self._redis_url = redis_url
         self._channel = channel
         self._bell_is_away = bell_is_away
+        self._which_answered = which_answered
         self._subscribed = asyncio.Event()
+        self._look_now = asyncio.Event()
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._answered: dict[UUID, None] = {}
         self._stops = False
@@ -53,40 +64,45 @@ class Waiter:
         return self._stops or self.is_away
 
     def let_go(self) -> None:
-        """The process is about to stop: whoever waits looks at the row once more and goes."""
+        """The process is about to stop: look at the rows once more, then release every request that waits."""
         self._stops = True
-        self._wake_all()
+        self._look_now.set()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Listens from now on. Waits for Redis a moment, not for ever: without it everything is accepted too."""
-        listener = asyncio.create_task(self._keep_listening(), name="waiter")
+        tasks = [
+            asyncio.create_task(self._keep_listening(), name="waiter"),
+            asyncio.create_task(self._keep_looking(), name="lookout"),
+        ]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._subscribed.wait(), _SILENCE_S)
         try:
             yield
         finally:
-            listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listener
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     async def answer_to(self, command: Command, look: Callable[[], Awaitable[Command]], seconds: float) -> Command:
         """The command once it is no longer waiting; as it was, when `seconds` are over or nobody is kept.
 
         Nothing that is published is missed: news that came before anybody asked is remembered. `look` gives the
-        command as its row says; that the database is away then takes nothing back, so it is no error here.
+        command as its row says; that the database is away then takes nothing back, so it is no error here. It is asked
+        once there is an answer, and at the end of the wait.
         """
         ends = monotonic() + seconds
-        pause = _FIRST_LOOK_S
         with self._told_of(command.id) as told:
             while command.state is CommandState.WAITING:
                 remaining = ends - monotonic()
                 if remaining <= 0 or self.keeps_nobody:
                     break
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(told.wait(), min(pause, remaining))
-                told.clear()
-                pause = min(pause * 2, _LOOK_EVERY_S)
+                    await asyncio.wait_for(told.wait(), remaining)
+                    told.clear()
+                    if command.id not in self._answered:
+                        continue
                 with contextlib.suppress(DatabaseAway):
                     command = await look()
         return command
@@ -104,6 +120,27 @@ class Waiter:
             others.discard(told)
             if not others:
                 self._waiting.pop(command_id, None)
+
+    async def _keep_looking(self) -> None:
+        """Look at the rows of all that wait: every 5 s, and at once when Redis went away or is back."""
+        looked_at = monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), _LOOK_AROUND_EVERY_S)
+            if not (self._look_now.is_set() or self.keeps_nobody or monotonic() - looked_at >= _LOOK_EVERY_S):
+                continue
+            self._look_now.clear()
+            looked_at = monotonic()
+            try:
+                if self._waiting:
+                    for command_id in await self._which_answered(list(self._waiting)):
+                        self._wake(command_id)
+            except DatabaseAway:
+                pass
+            except Exception as error:  # noqa: BLE001 - the next look may be better
+                _log.warning("look_failed: Requests that wait could not be looked up.", exc_info=error)
+            if self.keeps_nobody:
+                self._wake_all()
 
     async def _keep_listening(self) -> None:
         while True:
@@ -141,6 +178,7 @@ class Waiter:
     def _hear(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":
             self._subscribed.set()
+            self._look_now.set()
         if message["type"] != "message":
             return
         with contextlib.suppress(ValueError):  # a word that is no id wakes nobody
@@ -157,7 +195,7 @@ class Waiter:
         if self._subscribed.is_set():
             _log.warning("Redis is away; commands are accepted and not waited for", exc_info=error)
         self._subscribed.clear()
-        self._wake_all()
+        self._look_now.set()
 
     def _wake_all(self) -> None:
         for waiting in self._waiting.values():

@@ -23,6 +23,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.jobs import Jobs
 from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.lookout import Lookout
 from scheduler.use_cases.messages import Messages
 from scheduler.use_cases.owners import Invitations, Owners
 from scheduler.use_cases.purge import Purge
@@ -52,6 +53,11 @@ class Doors:
     agents: Agents
     owners: Owners
     usage: Usage
+    health: Database
+    """For health checks alone."""
+    lookout: Lookout
+    databases: tuple[Database, ...]
+    """All of them: carriers, key checks, health checks and the lookout have connections of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +81,13 @@ def doors(settings: Settings, bell: Bell) -> Doors:
     """The use cases of an API process. Raises MissingSetting."""
     now = clock(settings.duecall_clock_offset_s)
     failpoints.arm(settings.duecall_failpoint)
-    # Elsewhere one role may do for all; the walls stand where it is bound by them.
-    database = Database(settings.database("api"), bound=True if settings.is_production else None)
+
+    def connected(pool_size: int) -> Database:
+        # Elsewhere one role may do for all; the walls stand where it is bound by them.
+        bound = True if settings.is_production else None
+        return Database(settings.database("api"), pool_size=pool_size, bound=bound)
+
+    database, of_keys, of_callbacks, of_health, of_lookout = map(connected, (8, 2, 3, 1, 2))
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
     consequences = Consequences(database, hasher, policy, now)
@@ -84,9 +95,9 @@ def doors(settings: Settings, bell: Bell) -> Doors:
     return Doors(
         database=database,
         now=now,
-        keys=Keys(database, hasher, now),
+        keys=Keys(of_keys, hasher, now),
         submit=Submit(database, bell, now),
-        hear=Hear(database, bell, TwilioCallbacks(carrier(settings)), consequences, now),
+        hear=Hear(of_callbacks, bell, TwilioCallbacks(carrier(settings)), consequences, now),
         explain=Explain(database, hasher, policy, now),
         backlog=Backlog(database, now),
         companies=Companies(database, writes, bell, settings.default_caller_id),
@@ -95,6 +106,9 @@ def doors(settings: Settings, bell: Bell) -> Doors:
         agents=Agents(database, writes),
         owners=Owners(database, hasher, now),
         usage=Usage(database, now),
+        health=of_health,
+        lookout=Lookout(of_lookout, Submit(of_lookout, bell, now), bell),
+        databases=(database, of_keys, of_callbacks, of_health, of_lookout),
     )
 
 

@@ -5,6 +5,7 @@ A field that is not on the list below is not written, whatever a caller passes: 
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -53,6 +54,8 @@ ALLOWED = frozenset(
     }
 )
 
+_watch: Callable[[BaseException], None] | None = None
+
 _STRUCTLOG_OWN = frozenset({"_record", "_from_structlog"})
 
 
@@ -75,6 +78,8 @@ def _error_by_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
+        if _watch is not None:
+            _watch(error)
         event["error"] = _place(error)
     return event
 
@@ -130,6 +135,12 @@ def configure(level: int = logging.INFO) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def watch_errors(watch: Callable[[BaseException], None] | None) -> None:
+    """Show every error that is logged to `watch`, libraries' errors too; None: no longer."""
+    global _watch  # noqa: PLW0603 - there is one log
+    _watch = watch
 
 
 def log(name: str) -> structlog.stdlib.BoundLogger:

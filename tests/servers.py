@@ -163,8 +163,9 @@ class Wire:
 
     Each question is asked of what a client sends next. `dead`: from now on both ends stay open and nothing gets
     through, as behind a router that has forgotten the connection. `cut_before`: the connection breaks, and the server
-    never hears it. `cut_after`: the server hears it, and the connection breaks instead of its answer. `delay_s`: every
-    packet takes so long, in either direction.
+    never hears it. `cut_after`: the server hears it, and the connection breaks instead of its answer. `mute_after`: the
+    server hears it, and its answers get lost while the connection stays open. `delay_s`: every packet takes so long, in
+    either direction.
     """
 
     def __init__(self, port: int, door: socket.socket | None = None) -> None:
@@ -175,6 +176,7 @@ class Wire:
         self.cut_before: Callable[[bytes], bool] = _never
         self.cut_after: Callable[[bytes], bool] = _never
         self.delay_s = 0.0
+        self.mute_after: Callable[[bytes], bool] = _never
         self.died = 0
         """How many connections have failed."""
         self._thread = threading.Thread(target=self._admit, daemon=True)
@@ -224,6 +226,9 @@ class Wire:
                 if self.cut_after(sent):
                     self.died += 1
                     stretch.deaf = True
+                if self.mute_after(sent):
+                    self.died += 1
+                    stretch.mute = True
                 self._on_its_way()
                 stretch.server.sendall(sent)
         stretch.end()
@@ -233,7 +238,7 @@ class Wire:
             while sent := stretch.server.recv(_A_GULP):
                 if stretch.deaf:
                     break  # the server has answered, and so has done what it heard
-                if not stretch.dead:
+                if not (stretch.dead or stretch.mute):
                     self._on_its_way()
                     stretch.client.sendall(sent)
         stretch.end()
@@ -254,6 +259,7 @@ class _Stretch:
     server: socket.socket
     dead: bool = False
     deaf: bool = False
+    mute: bool = False
 
     def end(self) -> None:
         """Tell both ends that it is over; of one that is dead nobody is told."""

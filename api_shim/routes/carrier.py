@@ -1,11 +1,13 @@
 """Where the carrier says what became of a call. Not part of the public document."""
 
+from functools import partial
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 
-from api_shim.house import house
+from api_shim.house import house, written
 from scheduler.carriers.interface import NotACallback
+from scheduler.persistence.commits import Commit
 
 router = APIRouter(include_in_schema=False)
 _MOST_FIELDS = 200
@@ -17,7 +19,9 @@ async def hear_twilio(request: Request, token: str) -> Response:
     form = _pairs(await request.body())
     signature = request.headers.get("x-twilio-signature", "")
     here = house(request)
-    await here.ask(here.doors.hear.callback, token, _signed_path(request), form, signature)
+    commit = Commit()
+    store = partial(here.doors.hear.callback, token, _signed_path(request), form, signature, commit=commit)
+    await written(here.rooms.callbacks, commit, store)
     return Response(status_code=204)
 
 

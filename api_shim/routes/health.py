@@ -11,7 +11,7 @@ from pydantic import Field
 
 from api_shim import answers
 from api_shim.errors import SchemaNotReady
-from api_shim.house import house
+from api_shim.house import asked, house
 from api_shim.openapi import error_answers
 from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
@@ -52,11 +52,11 @@ async def is_alive(request: Request) -> JSONResponse:
 )
 async def is_ready(request: Request) -> JSONResponse:
     here = house(request)
-    revision = await here.ask(here.doors.database.schema_revision)
+    revision = await asked(here.rooms.health, here.doors.health.schema_revision)
     if revision is None or revision != here.schema_head:
         raise SchemaNotReady
     degraded = ["redis"] if here.waiter.is_away else []
-    if not await here.ask(here.doors.database.clock_is_right):
+    if not await asked(here.rooms.health, here.doors.health.clock_is_right):
         degraded.append("clock")
     return answers.answered(request, HealthView(degraded=degraded, instance=here.instance))
 
@@ -70,10 +70,10 @@ async def is_ready(request: Request) -> JSONResponse:
 )
 async def get_metrics(request: Request) -> Response:
     here = house(request)
-    counted = await here.ask(here.doors.explain.waiting)
-    carriers = await here.ask(here.doors.explain.carriers)
-    commands = await here.ask(here.doors.backlog.commands)
-    erasures = await here.ask(here.doors.backlog.erasures)
+    counted = await asked(here.rooms.strangers, here.doors.explain.waiting)
+    carriers = await asked(here.rooms.strangers, here.doors.explain.carriers)
+    commands = await asked(here.rooms.strangers, here.doors.backlog.commands)
+    erasures = await asked(here.rooms.strangers, here.doors.backlog.erasures)
     told = _metrics(counted, carriers, commands, erasures, redis_is_away=here.waiter.is_away)
     return Response(told, media_type=CONTENT_TYPE_LATEST)
 

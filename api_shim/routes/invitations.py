@@ -1,16 +1,21 @@
 """Invitations over HTTP: accepted by whoever holds the link of the mail. Looking at it does nothing."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse
 
 from api_shim import answers, json_body
-from api_shim.house import house
+from api_shim.commanding import certain
+from api_shim.errors import CommitUnknown
+from api_shim.house import house, written
 from api_shim.openapi import error_answers
 from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.invitation import ACCEPTANCES, Acceptance, OwnerAnswer, OwnerView
 from scheduler.domain import refusals
+from scheduler.persistence.commits import Commit
+from scheduler.persistence.database import CommitInDoubt
 
 router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"], dependencies=[Depends(refuse_wrong_query)])
 
@@ -23,7 +28,7 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"], depend
     " read, and a token that was used is told 410, also to whoever used it.",
     responses={
         200: {"model": OwnerAnswer},
-        **error_answers(400, 413, 500, 503, refusals=(refusals.InvitationGone,)),
+        **error_answers(400, 413, 500, 503, refusals=(refusals.InvitationGone,), writes=True),
     },
 )
 async def accept_invitation(
@@ -32,5 +37,18 @@ async def accept_invitation(
     body: Annotated[Acceptance, Body(openapi_examples=ACCEPTANCES)],
 ) -> JSONResponse:
     here = house(request)
-    owner = await here.ask(here.doors.owners.accept, body.token, body.name)
+    commit = Commit()
+    try:
+        accept = partial(here.doors.owners.accept, body.token, body.name, commit=commit)
+        owner = await written(here.rooms.strangers, commit, accept)
+    except CommitInDoubt as doubt:
+        owner = await certain(here, commit, doubt, _unknown)
     return answers.answered(request, OwnerView.of(owner))
+
+
+def _unknown() -> CommitUnknown:
+    return CommitUnknown(
+        "The database went away while the invitation was accepted, so it may have been. Send the request again: 410"
+        " then says that it was accepted, or that the invitation can no longer be used.",
+        may_send_again=True,
+    )

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from scheduler.clock import Now, machine_now, monotonic
+from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.lifecycle import clocks
 from scheduler.lifecycle.clocks import Comparison
@@ -24,6 +25,7 @@ from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
+from scheduler.persistence.commits import Commit, GivenUp, Outcome
 from scheduler.persistence.companies import Companies
 from scheduler.persistence.corrections import Corrections
 from scheduler.persistence.erasures import Erasures
@@ -45,6 +47,19 @@ _log = log(__name__)
 # transaction. This statement and the last look may read the database's clock: they compare it with ours.
 _BEGIN_AND_READ_CLOCK = "SELECT clock_timestamp(); BEGIN"
 _BEGIN_READING = "BEGIN READ ONLY"
+
+_STATEMENT_S, _LOCK_S = 5.0, 2.0
+"""The usual limits of a statement and of a wait for a lock; less when a request's deadline comes first."""
+
+_INTRODUCTION = text(
+    "SELECT set_config('duecall.principal_id', :principal_id, true),"
+    " set_config('duecall.company_id', :company_id, true),"
+    " set_config('statement_timeout', :statement_ms, true),"
+    " set_config('lock_timeout', :lock_ms, true),"
+    " CASE WHEN :is_asked_for THEN CAST(pg_current_xact_id() AS text) END AS transaction_id"
+)
+
+_STATUS = text("SELECT pg_xact_status(CAST(:transaction_id AS xid8))")
 
 _ON_BEHALF_OF = text(
     "SELECT set_config('duecall.principal_id', :principal_id, true),"
@@ -105,6 +120,13 @@ class LockTaken(DatabaseAway):
 
 _CONFLICTS = frozenset({"55P03", "40P01"})
 """SQLSTATE of a lock timeout and of a deadlock."""
+
+
+class CommitInDoubt(DatabaseAway):
+    """COMMIT was sent and its answer was lost: the transaction was committed, will be, or was not.
+
+    `Database.outcome_of` can tell, for a transaction that was given a `Commit`.
+    """
 
 
 class WrongRole(Exception):
@@ -249,34 +271,53 @@ class Database:
             event.listen(self._engine, "connect", lambda connection, _: _refuse_wrong_role(connection, bound=bound))
 
     @contextmanager
-    def transaction(self, principal: Principal | None = None, *, corrected: bool = False) -> Iterator[Stores]:
+    def transaction(
+        self, principal: Principal | None = None, *, corrected: bool = False, commit: Commit | None = None
+    ) -> Iterator[Stores]:
         """Open a transaction that may write times; leaving by an error rolls it back.
 
         Raises LockTaken when another transaction held a row for longer than the lock timeout, or in a deadlock.
 
         `principal` is whose request it is; PostgreSQL is told, so that it can keep everybody else's rows from it.
         `corrected`: on a wrong clock, times are corrected by the database's clock. Only for what no other process
-        can write, such as the outcome of a claim.
+        can write, such as the outcome of a claim. `commit` is for a caller that must know how the transaction ended:
+        it can forbid the commit, and learns the id under which `outcome_of` knows it. After the request's deadline
+        nothing is committed.
 
-        Raises ClockWrong when this machine's clock is wrong, and DatabaseAway when the connection fails. A commit
-        whose answer was lost raises DatabaseAway too: a caller that needs to know re-reads its own token.
+        Raises ClockWrong when this machine's clock is wrong, and DatabaseAway when the connection fails: then nothing
+        was written. Raises CommitInDoubt when the answer to COMMIT was lost.
         """
-        with _translated(), self._engine.begin() as connection:
-            clock = CheckedClock(comparison=self._compare(connection), machine=self._machine, is_corrected=corrected)
-            is_right = self._say_whether_right(clock.ahead())
-            if not is_right and not corrected:
-                raise ClockWrong  # guard: clock
-            if principal is not None:
-                connection.execute(_ON_BEHALF_OF, _settings_of(principal))
-            yield Stores.of(connection, clock)
+        is_leaving = False
+        try:
+            with _translated(), self._engine.begin() as connection:
+                _must_be_in_time()
+                clock = CheckedClock(
+                    comparison=self._compare(connection), machine=self._machine, is_corrected=corrected
+                )
+                is_right = self._say_whether_right(clock.ahead())
+                if not is_right and not corrected:
+                    raise ClockWrong  # guard: clock
+                _introduce(connection, principal, commit)
+                yield Stores.of(connection, clock)
+                # The client has received a 503 by now, which says that nothing was changed.
+                _must_be_in_time()  # guard: deadline
+                if commit is not None:
+                    commit.send()  # guard: given_up
+                is_leaving = True
+        except GivenUp as given_up:
+            raise DatabaseAway(_TOO_SLOW) from given_up
+        except DatabaseAway as away:
+            if is_leaving and _is_lost(away.__cause__):
+                raise CommitInDoubt(*away.args) from away  # guard: commit_in_doubt
+            raise
 
     @contextmanager
     def reading(self, principal: Principal | None = None) -> Iterator[Stores]:
         """Open a transaction in which PostgreSQL refuses every write, on whatever clock. Raises DatabaseAway."""
         with _translated(), self._engine.begin() as connection:
+            _must_be_in_time()
             connection.exec_driver_sql(_BEGIN_READING)
-            if principal is not None:
-                connection.execute(_ON_BEHALF_OF, _settings_of(principal))
+            _introduce(connection, principal, None)
             yield Stores.of(connection, None)
 
     @contextmanager
@@ -287,6 +328,18 @@ class Database:
         """
         with _translated(), self._engine.connect() as connection:
             yield Stores.of(connection, None)
+
+    def outcome_of(self, transaction_id: str) -> Outcome:
+        """Return how a transaction ended that was given a `Commit`. Raises DatabaseAway.
+
+        UNKNOWN while it is still in progress: its COMMIT may be on its way.
+        """
+        try:
+            with self.reading() as stores:
+                status = stores.connection.execute(_STATUS, {"transaction_id": transaction_id}).scalar_one()
+        except DBAPIError:  # a later transaction than this server knows: it is another one, or restored
+            return Outcome.UNKNOWN
+        return _OUTCOMES.get(status, Outcome.UNKNOWN)
 
     @contextmanager
     def counting(self) -> Iterator[Stores]:
@@ -377,9 +430,49 @@ def with_driver(url: str) -> str:
     return url
 
 
-def _settings_of(principal: Principal) -> dict[str, str]:
-    company_id = principal.company_id
-    return {"principal_id": str(principal.id), "company_id": "" if company_id is None else str(company_id)}
+_TOO_SLOW = "the request's deadline has passed"
+_OUTCOMES = {"committed": Outcome.COMMITTED, "aborted": Outcome.ABORTED}
+
+
+def _must_be_in_time() -> None:
+    left = remaining_s()
+    if left is not None and left <= 0:
+        raise DatabaseAway(_TOO_SLOW)
+
+
+def _introduce(connection: Connection, principal: Principal | None, commit: Commit | None) -> None:
+    """Say in one statement whose request this is and what it may take, and learn the transaction's id.
+
+    A transaction without a principal that has its usual time says nothing, and costs no round trip.
+    """
+    _must_be_in_time()
+    left = remaining_s()
+    if principal is None and commit is None and (left is None or left >= _STATEMENT_S):
+        return
+    told = connection.execute(
+        _INTRODUCTION,
+        {
+            "principal_id": "" if principal is None else str(principal.id),
+            "company_id": "" if principal is None or principal.company_id is None else str(principal.company_id),
+            "statement_ms": _milliseconds(_STATEMENT_S, left),
+            "lock_ms": _milliseconds(_LOCK_S, left),
+            "is_asked_for": commit is not None,
+        },
+    ).one()
+    if commit is not None:
+        commit.transaction_id = told.transaction_id
+
+
+def _milliseconds(usual_s: float, left_s: float | None) -> str:
+    """As PostgreSQL reads it, which takes 0 for no limit."""
+    return str(max(1, int(1000 * (usual_s if left_s is None else min(usual_s, left_s)))))
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Return whether it was the connection that failed; otherwise the server said no."""
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
+    )
 
 
 def _refuse_wrong_role(connection: DBAPIConnection, *, bound: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, Row, any_, func, null, select, update
+from sqlalchemy import ARRAY, Connection, Row, Uuid, any_, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
@@ -70,6 +70,14 @@ class Inbox:
             select(inbox).where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
         ).one_or_none()
         return _command(row) if row else None
+
+    def which_answered(self, command_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Return those of the commands, of whichever principals, that are no longer waiting.
+
+        For a process that looks on behalf of all its requests at once; it learns nothing else about them.
+        """
+        rows = self._connection.execute(select(func.answered_commands(cast(list(command_ids), ARRAY(Uuid)))))
+        return list(rows.scalars())
 
     def lock_next(self, command_id: UUID) -> Command | None:
         """The command, if it still waits, nobody else has it, and none older of its interview waits."""

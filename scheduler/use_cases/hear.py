@@ -13,6 +13,7 @@ from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import AskTheCarrier
 from scheduler.logs import log
 from scheduler.persistence.carrier_events import CarrierEvent
+from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
@@ -31,10 +32,19 @@ class Hear:
         self._consequences = consequences
         self._now = now
 
-    def callback(self, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> None:
+    def callback(
+        self,
+        token: str,
+        path: str,
+        form: Sequence[tuple[str, str]],
+        signature: str,
+        *,
+        commit: Commit | None = None,
+    ) -> None:
         """Store a callback as it came, once, and ring for it. `path` is the request's own, with its query.
 
-        Raises NotACallback for one that is not genuine or not readable, and stores nothing; DatabaseAway.
+        Raises NotACallback for one that is not genuine or not readable, and stores nothing; DatabaseAway;
+        CommitInDoubt.
         """
         fields = dict(form)
         if (
@@ -45,7 +55,7 @@ class Hear:
             raise NotACallback
         self._callbacks.read(token, fields)
         seen = fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode())
-        with self._database.transaction() as stores:
+        with self._database.transaction(commit=commit) as stores:
             if not stores.carrier_events.is_known(token):
                 return  # nobody's: answered, so that the carrier stops, and kept nowhere
             event = CarrierEvent(id=uuid4(), token=token, raw=fields, received_at=stores.instant(self._now))

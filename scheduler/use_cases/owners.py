@@ -15,6 +15,7 @@ from scheduler.lifecycle.invitations import LIFE, try_again_at
 from scheduler.lifecycle.shown_names import shown
 from scheduler.logs import log
 from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeMail
+from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, Stores
 
 _log = log(__name__)
@@ -46,13 +47,14 @@ class Owners:
         self._hasher = hasher
         self._now = now
 
-    def accept(self, token: str, name: str) -> Owner:
+    def accept(self, token: str, name: str, *, commit: Commit | None = None) -> Owner:
         """Whoever has the token of an open invitation owns its company; once.
 
-        Raises InvitationGone, alike for one that was used, revoked or replaced, has expired, or never was.
+        Raises InvitationGone, alike for one that was used, revoked or replaced, has expired, or never was. Raises
+        CommitInDoubt; the result of `commit` is what would have been returned.
         """
         token_hash = self._hasher.invitation(token)
-        with self._database.transaction() as stores:
+        with self._database.transaction(commit=commit) as stores:
             company_id = stores.invitations.company_of(token_hash)
             if company_id is not None:
                 stores.act_for_company(company_id)
@@ -66,7 +68,10 @@ class Owners:
             stores.memberships.make_owner(company.id, user_id, now)
             stores.invitations.accept(invitation.id, now)
             user = stores.users.get(user_id)
-        return Owner(user=user, company_id=company.id, company_name=company.name)
+            owner = Owner(user=user, company_id=company.id, company_name=company.name)
+            if commit is not None:
+                commit.result = owner
+        return owner
 
 
 def name_owner(stores: Stores, company: Company, email: str | None, now: datetime) -> Company:

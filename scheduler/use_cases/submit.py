@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID, uuid4
 
-from scheduler.clock import Now, monotonic
+from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.command import (
     KIND_OF,
@@ -28,16 +28,14 @@ from scheduler.domain.refusals import (
 )
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import decisions
-from scheduler.persistence.database import Database, DatabaseAway, Stores
+from scheduler.persistence.commits import Commit
+from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_forms import request_as_json
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.bell import Bell
 from scheduler.wire.sent import is_idempotency_key
 
 T = TypeVar("T")
-
-_ACCEPTS_WITHIN_S = 5.0
-"""Less than the intake waits for a database that hangs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +61,18 @@ class Submit:
         *,
         idempotency_key: str | None,
         request_hash: bytes,
+        command_id: UUID | None = None,
+        commit: Commit | None = None,
     ) -> Accepted:
         """Accept what is asked for; or keep it as refused, when that can be said at once.
 
-        From the commit on no attempt of its interview is claimed until it has been applied. Raises CompanyIdRequired,
-        AccessDenied, IdempotencyKeyReused, DatabaseAway; after any of them nothing was accepted.
+        From the commit on no attempt of its interview is claimed until it has been applied. A caller that gives the
+        command its id can look for it when the commit was in doubt.
+
+        Raises CompanyIdRequired, AccessDenied, IdempotencyKeyReused, DatabaseAway: then nothing was accepted. Raises
+        CommitInDoubt: then it may have been.
         """
-        started = monotonic()
-        with self._database.transaction(principal) as stores:
+        with self._database.transaction(principal, commit=commit) as stores:
             company = reached_company(stores, principal, company_id)
             if not stores.companies.hold(company):
                 raise AccessDenied  # it was deleted at this moment
@@ -78,7 +80,7 @@ class Submit:
             now = stores.instant(self._now)
             kind = KIND_OF[type(request)]
             command = Command(
-                id=uuid4(),
+                id=command_id or uuid4(),
                 kind=kind,
                 principal_id=principal.id,
                 key_id=principal.key_id,
@@ -94,9 +96,6 @@ class Submit:
             )
             accepted = _accept(stores, command)
             failpoint("submit.accepting")
-            if monotonic() - started > _ACCEPTS_WITHIN_S:
-                # Whoever asked has been told 503 by now; what nobody knows of must not be done later.
-                raise DatabaseAway("TOO_SLOW")
         failpoint("submit.accepted")
         if accepted.command.applied_at is None:
             self._bell.ring(tasks.APPLY, [accepted.command.id])

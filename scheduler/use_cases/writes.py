@@ -16,6 +16,7 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.record import Record
 from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdRequired, Forbidden, Refused
 from scheduler.failpoints import failpoint
+from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_forms import record_as_json, record_from_json
 from scheduler.use_cases.submit import first_with_its_key, reached_company
@@ -49,6 +50,10 @@ class Sent:
     request_hash: bytes
     fields: Fields = field(default_factory=dict)
     """What a refusal calls the field that it is about."""
+    command_id: UUID = field(default_factory=uuid4)
+    """Its id in the inbox, where a write with an idempotency key is kept."""
+    commit: Commit | None = None
+    """For a caller that must know whether it was committed. Its result is what `Writes.once` would have returned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +82,14 @@ class Writes:
         `within` says which company it is about, and refuses whoever may not ask; that is not kept. What `write` refuses
         is kept, and nothing else of what it did. The company is not deleted meanwhile: it was before, or will be after.
         Raises AccessDenied, CompanyIdRequired, InsufficientPermissions, IdempotencyKeyReused, StillRunning,
-        DatabaseAway; after any of them nothing was done.
+        DatabaseAway: then nothing was done. Raises CommitInDoubt: then it may have been.
         """
-        with self._database.transaction(sent.principal) as stores:
+        with self._database.transaction(sent.principal, commit=sent.commit) as stores:
             company_id = within(stores)
             now = stores.instant(self._now)
             command = _command(sent, company_id, now)
             if command.idempotency_key is not None and not stores.inbox.take_key(command):
-                return _told_again(stores, first_with_its_key(stores, command))
+                return _kept(sent, _told_again(stores, first_with_its_key(stores, command)))
             try:
                 with stores.connection.begin_nested():
                     # Not before: whoever waits for another request with its key must keep no company from its end.
@@ -103,6 +108,7 @@ class Writes:
                 answer = Answer(snapshot=None if record is None else record_as_json(record))
             if command.idempotency_key is not None:
                 stores.inbox.answer(command.id, answer, None, now)
+            _kept(sent, written)
             failpoint("write.answering")
         failpoint("write.written")
         return written
@@ -124,6 +130,13 @@ def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UU
     return reached
 
 
+def _kept(sent: Sent, written: Written) -> Written:
+    """Keep what is returned once it is committed, for a caller that does not hear of the commit."""
+    if sent.commit is not None:
+        sent.commit.result = written
+    return written
+
+
 def _told_again(stores: Stores, command: Command) -> Written:
     """The answer that was kept, with what it does not keep as it is now."""
     assert command.answer is not None
@@ -140,7 +153,7 @@ def _told_again(stores: Stores, command: Command) -> Written:
 
 def _command(sent: Sent, company_id: UUID | None, now: datetime) -> Command:
     return Command(
-        id=uuid4(),
+        id=sent.command_id,
         kind=sent.kind,
         principal_id=sent.principal.id,
         key_id=sent.principal.key_id,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx
@@ -193,6 +193,19 @@ def settings_for(logins: Logins, redis_url: str) -> Settings:
     )
 
 
+def environment_of(intake: Intake) -> dict[str, str]:
+    """What a process of its own is told, so that it runs on the same servers at the same time of day."""
+    return {
+        "DATABASE_URL": intake.settings.database("api"),
+        "DATABASE_WORKER_URL": intake.settings.database("worker"),
+        "REDIS_URL": intake.settings.redis,
+        "KEY_PEPPER": intake.settings.key_pepper.get_secret_value(),
+        "DUECALL_CLOCK_OFFSET_S": str(intake.settings.duecall_clock_offset_s),
+        "TWILIO_ACCOUNT_SID": intake.settings.twilio_account_sid,
+        "TWILIO_AUTH_TOKEN": intake.settings.twilio_auth_token.get_secret_value(),
+    }
+
+
 @contextmanager
 def an_intake(settings: Settings, database: Database, seeded: Seeded) -> Iterator[Intake]:
     with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=60) as client:
@@ -258,9 +271,8 @@ class _Served:
 
     def is_quiet(self) -> bool:
         """No request is being answered, not even logged; nothing is written down; the database is asked nothing."""
-        pool = self.house.doors.database._engine.pool
-        assert isinstance(pool, QueuePool)
-        return not self.server.server_state.tasks and not self.house.notes and pool.checkedout() == 0
+        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.house.doors.databases)
+        return not self.server.server_state.tasks and not self.house.notes and out == 0
 
     def hear_its_bell(self) -> None:
         """Rings are in order: with the last one heard, all are."""

@@ -22,6 +22,7 @@ from tests.api_shim.intake import (
     a_call,
     a_worker,
     an_intake,
+    environment_of,
     meanwhile,
     settings_for,
     taking_less_than,
@@ -192,16 +193,7 @@ def test_a_real_worker_applies_what_was_accepted(intake: Intake) -> None:
 @contextmanager
 def a_process(intake: Intake, command: str) -> Iterator[subprocess.Popen[bytes]]:
     """One of the product's own, on the same servers, at the same time of day."""
-    environment = {
-        **os.environ,
-        "DATABASE_URL": intake.settings.database("api"),
-        "DATABASE_WORKER_URL": intake.settings.database("worker"),
-        "REDIS_URL": intake.settings.redis,
-        "KEY_PEPPER": intake.settings.key_pepper.get_secret_value(),
-        "DUECALL_CLOCK_OFFSET_S": str(intake.settings.duecall_clock_offset_s),
-        "TWILIO_ACCOUNT_SID": intake.settings.twilio_account_sid,
-        "TWILIO_AUTH_TOKEN": intake.settings.twilio_auth_token.get_secret_value(),
-    }
+    environment = {**os.environ, **environment_of(intake)}
     process = subprocess.Popen([sys.executable, *command.split()], env=environment)
     try:
         yield process

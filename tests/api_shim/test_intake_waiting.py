@@ -1,9 +1,9 @@
 """A command is answered when it is applied, or accepted when the wait is over; sent twice, it is done once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -176,7 +176,7 @@ def test_what_was_accepted_in_time_is_replayed_when_the_consent_is_over(intake: 
 
 
 async def test_news_is_not_missed_however_early_it_comes(redis_url: str, waiting: Command) -> None:
-    waiter = Waiter(redis_url, CHANNEL, lambda: False)
+    waiter = Waiter(redis_url, CHANNEL, lambda: False, none_answered)
     applied, looks = done(waiting), 0
 
     async def look() -> Command:
@@ -191,7 +191,7 @@ async def test_news_is_not_missed_however_early_it_comes(redis_url: str, waiting
 
 
 async def test_news_of_another_command_wakes_nobody(redis_url: str, waiting: Command) -> None:
-    waiter = Waiter(redis_url, CHANNEL, lambda: False)
+    waiter = Waiter(redis_url, CHANNEL, lambda: False, none_answered)
     looks = 0
 
     async def look() -> Command:
@@ -206,25 +206,32 @@ async def test_news_of_another_command_wakes_nobody(redis_url: str, waiting: Com
 
 
 async def test_an_answer_that_nobody_told_of_is_found_in_the_row(redis_url: str, waiting: Command) -> None:
-    waiter = Waiter(redis_url, CHANNEL, lambda: False)
-    rows = iter([waiting, waiting, done(waiting)])
+    looks = iter([[], [waiting.id]])
+
+    async def which_answered(_: Sequence[UUID]) -> Sequence[UUID]:
+        return next(looks)
 
     async def look() -> Command:
-        return next(rows)
+        return done(waiting)
 
+    waiter = Waiter(redis_url, CHANNEL, lambda: False, which_answered)
     async with waiter.listening():
         answered = await waiter.answer_to(waiting, look, 20)
     assert answered.applied_at == NOON
 
 
 async def test_nobody_waits_while_the_bell_finds_redis_away(redis_url: str, waiting: Command) -> None:
-    waiter = Waiter(redis_url, CHANNEL, lambda: True)
+    waiter = Waiter(redis_url, CHANNEL, lambda: True, none_answered)
     async with waiter.listening():
         assert await waiter.answer_to(waiting, never, 20) is waiting
 
 
 def done(command: Command) -> Command:
     return replace(command, applied_at=NOON, answer=Answer())
+
+
+async def none_answered(_: Sequence[UUID]) -> Sequence[UUID]:
+    return []
 
 
 async def never() -> Command:

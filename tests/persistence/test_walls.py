@@ -437,6 +437,21 @@ def test_whoever_asks_finds_a_user_by_the_whole_address_alone(town: Town) -> Non
         assert stores.connection.execute(find, {"email": "%"}).scalar_one() is None
 
 
+def test_answered_commands_of_any_principal_are_told_by_id_alone(town: Town) -> None:
+    waiting = a_waiting_command(town.other.house, None)
+    applied = a_waiting_command(town.one.house, None)
+    _do(
+        town.one.house,
+        "UPDATE inbox SET applied_at = :now, body = NULL, answer = '{}' WHERE id = :id",
+        now=NOON,
+        id=applied.id,
+    )
+    with town.api.reading() as stores:
+        assert stores.inbox.which_answered([waiting.id, applied.id, uuid4()]) == [applied.id]
+        assert stores.inbox.which_answered([waiting.id]) == []
+        assert stores.connection.execute(text("SELECT count(*) FROM inbox")).scalar_one() == 0
+
+
 def test_the_doors_in_the_wall_are_these_and_nobody_can_put_tables_before_theirs(database: Database) -> None:
     with database.transaction() as stores:
         doors = stores.connection.execute(
@@ -450,6 +465,7 @@ def test_the_doors_in_the_wall_are_these_and_nobody_can_put_tables_before_theirs
         "token_is_known",
         "company_of_invitation",
         "user_of_email",
+        "answered_commands",
     }
     assert all(config == ["search_path=pg_catalog, pg_temp"] for _, config, _ in doors)
     assert not any(anybody for *_, anybody in doors)

@@ -1,0 +1,219 @@
+"""Many requests wait: they hardly ask the database, and take nothing from those that need an answer at once."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, event
+
+from api_shim.app import create_app
+from api_shim.waiting import Waiter
+from scheduler.domain.command import Command
+from scheduler.hashing import Hasher
+from scheduler.use_cases.keys import new_secret
+from tests.api_shim.intake import ASYNC, Intake, a_worker, meanwhile
+from tests.api_shim.test_intake_carrier import call_back
+from tests.api_shim.test_intake_commits_in_doubt import slow_acceptance
+from tests.api_shim.test_intake_waiting import CHANNEL, done, waiting  # noqa: F401 - a fixture
+from tests.builders import a_house, a_placed_attempt
+from tests.conftest import wait_until
+from tests.servers import a_door, a_server, address_of
+
+MANY, WAVE, THOUSAND = 100, 25, 1000
+AT_MOST = 20
+"""Statements that look at all commands; one would do."""
+
+
+@dataclass
+class Statements:
+    """The statements of the API's role, and the ids that each of them names."""
+
+    ids: list[set[UUID]] = field(default_factory=list)
+
+    def naming(self, ids: set[UUID]) -> int:
+        return sum(bool(each & ids) for each in self.ids)
+
+    def have_named(self, ids: set[UUID]) -> bool:
+        return ids <= set().union(*self.ids)
+
+
+@contextmanager
+def counted() -> Iterator[Statements]:
+    statements = Statements()
+
+    def count(connection: Any, _cursor: Any, _statement: str, parameters: Any, *_: Any) -> None:
+        if connection.engine.url.username == "api":
+            statements.ids.append(set(_ids_in(parameters)))
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+
+
+def _ids_in(value: Any) -> Iterator[UUID]:
+    if isinstance(value, UUID):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _ids_in(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _ids_in(each)
+
+
+@contextmanager
+def all_waiting(intake: Intake, url: str) -> Iterator[list[int]]:
+    """So many requests that wait for their commands, and the statuses of those that wait no longer."""
+    statuses: list[int] = []
+    limits = httpx.Limits(max_connections=MANY)
+    headers = {"Authorization": f"Bearer {intake.key}", "Prefer": "wait=30"}
+
+    async def post(client: httpx.AsyncClient) -> None:
+        answer = await client.post("/interviews", json=intake.body())
+        statuses.append(answer.status_code)
+
+    def all_accepted(count: int) -> None:
+        wait_until(lambda: intake.count("inbox") == count, says="they are accepted")
+
+    async def post_all() -> None:
+        """A wave at a time: what comes faster than it can be accepted is refused at its deadline."""
+        posts: list[asyncio.Task[None]] = []
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, limits=limits) as client:
+            while len(posts) < MANY:
+                posts += [asyncio.create_task(post(client)) for _ in range(WAVE)]
+                await asyncio.to_thread(all_accepted, len(posts))
+            await asyncio.gather(*posts)
+
+    thread = threading.Thread(target=lambda: asyncio.run(post_all()), daemon=True)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        thread.join(60)
+
+
+def test_waiting_requests_are_looked_up_together(intake: Intake) -> None:
+    app, door = create_app(intake.settings), a_door()
+    with a_server(app, door), all_waiting(intake, address_of(door)) as statuses:
+        wait_until(lambda: intake.count("inbox") == MANY, seconds=60, says="all are accepted")
+        ids = {row.id for row in intake.ask("SELECT id FROM inbox")}
+        with counted() as statements:
+            wait_until(lambda: statements.have_named(ids), says="each of them was looked at")
+        assert statements.naming(ids) <= AT_MOST
+        wait_until(lambda: len(statuses) == MANY, seconds=120, says="all are answered when their wait ends")
+    assert set(statuses) == {202}
+
+
+async def test_thousand_waiting_requests_share_each_look(redis_url: str, waiting: Command) -> None:  # noqa: F811
+    commands = [replace(waiting, id=UUID(int=n)) for n in range(THOUSAND)]
+    looks: list[Sequence[UUID]] = []
+    is_looked_up = asyncio.Event()
+
+    async def which_answered(ids: Sequence[UUID]) -> Sequence[UUID]:
+        looks.append(ids)
+        if len(ids) == THOUSAND:
+            is_looked_up.set()
+            return [each.id for each in commands[:10]]
+        return []
+
+    async def look_at(command: Command) -> Command:
+        assert command in commands[:10], "nobody has a reason to look"
+        return done(command)
+
+    waiter = Waiter(redis_url, CHANNEL, lambda: False, which_answered)
+    async with waiter.listening():
+        waits = [
+            asyncio.create_task(waiter.answer_to(each, lambda each=each: look_at(each), 600))  # type: ignore[misc]
+            for each in commands
+        ]
+        await asyncio.wait_for(is_looked_up.wait(), 60)
+        answered = await asyncio.gather(*waits[:10])
+        for each in waits:
+            each.cancel()
+    assert all(each.applied_at for each in answered)
+    assert sum(len(ids) == THOUSAND for ids in looks) == 1
+    assert len(looks) <= AT_MOST
+
+
+def test_answer_wakes_its_own_request_alone(intake: Intake) -> None:
+    others = [intake.create(headers=ASYNC).json()["data"]["id"] for _ in range(3)]
+    with meanwhile(lambda: intake.create(headers={"Prefer": "wait=30"})) as answer, counted() as statements:
+        wait_until(lambda: intake.count("inbox") == len(others) + 1)
+        with a_worker(intake.settings):
+            assert answer().status_code == 201
+    assert statements.naming({UUID(each) for each in others}) == 0
+
+
+async def test_lost_subscription_is_followed_by_one_look_at_all(redis_url: str, waiting: Command) -> None:  # noqa: F811
+    commands = [replace(waiting, id=UUID(int=n)) for n in range(50)]
+    looks: list[Sequence[UUID]] = []
+
+    async def which_answered(ids: Sequence[UUID]) -> Sequence[UUID]:
+        looks.append(ids)
+        return [commands[0].id] if is_lost else []
+
+    async def look_at(command: Command) -> Command:
+        assert command is commands[0], "nobody has a reason to look"
+        return done(command)
+
+    is_lost = False
+    waiter = Waiter(redis_url, CHANNEL, lambda: False, which_answered)
+    async with waiter.listening():
+        waits = [
+            asyncio.create_task(waiter.answer_to(each, lambda each=each: look_at(each), 30))  # type: ignore[misc]
+            for each in commands
+        ]
+        await asyncio.sleep(0)  # each of them begins
+        assert len(waiter._waiting) == len(commands)
+        is_lost, looks = True, []
+        with Redis.from_url(redis_url) as redis:
+            redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        answered, *_ = await asyncio.gather(waits[0], asyncio.wait(waits, timeout=20))
+    assert answered.applied_at is not None
+    assert looks
+    assert set(looks[0]) == {each.id for each in commands}
+    assert len(looks) <= AT_MOST
+
+
+@pytest.fixture
+def crowded(intake: Intake) -> Iterator[Intake]:
+    """Requests with a valid key take all the threads and connections that they may."""
+    with slow_acceptance(intake.database, "4 s"), ThreadPoolExecutor(24) as clients:
+        for _ in range(24):
+            clients.submit(intake.create, headers=ASYNC)
+        wait_until(lambda: len(intake.ask(_SLEEPING)) >= 8, says="every place is taken")
+        yield intake
+        assert intake.ask(_SLEEPING), "they have been at it all the time"
+
+
+_SLEEPING = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+
+def test_callback_is_stored_while_every_place_is_taken(crowded: Intake, hasher: Hasher) -> None:
+    token = a_placed_attempt(a_house(crowded.database, crowded.seeded, hasher, crowded.now)).token
+    assert token is not None
+    assert call_back(crowded, token).status_code == 204
+
+
+def test_health_is_answered_while_every_place_is_taken(crowded: Intake) -> None:
+    assert crowded.client.get("/healthz").status_code == 200
+    assert crowded.client.get("/readyz").status_code == 200
+
+
+def test_key_is_checked_while_every_place_is_taken(crowded: Intake) -> None:
+    assert crowded.with_key(new_secret()).get("/jobs").json()["error"]["code"] == "INVALID_API_KEY"
+
+
+def test_request_without_a_key_has_threads_of_its_own(crowded: Intake) -> None:
+    body = {"token": "x" * 43, "name": "Zuzana Tajomná"}
+    assert crowded.client.post("/invitations/accept", json=body).status_code == 410

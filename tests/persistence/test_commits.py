@@ -1,0 +1,166 @@
+"""The commit of a write that a client waits for: never after its deadline, and never a guess about its outcome."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from scheduler.deadline import deadline_in, remaining_s
+from scheduler.domain.job import Job, JobStatus
+from scheduler.persistence.commits import Commit, Outcome
+from scheduler.persistence.database import CommitInDoubt, Database, DatabaseAway, Stores
+from tests.conftest import NOON, Seeded, wait_until
+from tests.guards import guards
+from tests.servers import Wire, wired
+
+
+@pytest.fixture
+def over_wire(postgres_url: str) -> Iterator[tuple[Wire, Database]]:
+    with wired(postgres_url) as (wire, url):
+        database = Database(url, pool_size=1)
+        database.check_role()  # connects, which commits too
+        yield wire, database
+        database.close()
+
+
+@guards("deadline")
+def test_transaction_is_not_committed_after_its_deadline(database: Database, seeded: Seeded) -> None:
+    written: list[UUID] = []
+
+    def write_late() -> None:
+        with deadline_in(0.3), database.transaction() as stores:
+            written.append(write(stores, seeded))
+            wait_until(lambda: (remaining_s() or 1) < 0, says="the deadline has passed")
+
+    with pytest.raises(DatabaseAway):
+        write_late()
+    assert not is_there(database, written[0])
+
+
+def test_transaction_is_committed_before_its_deadline(database: Database, seeded: Seeded) -> None:
+    with deadline_in(60), database.transaction() as stores:
+        job_id = write(stores, seeded)
+    assert is_there(database, job_id)
+
+
+def test_transaction_does_not_begin_after_its_deadline(database: Database, seeded: Seeded) -> None:
+    with pytest.raises(DatabaseAway), deadline_in(0), database.transaction() as stores:
+        write(stores, seeded)
+
+
+def test_statement_and_lock_wait_end_with_the_deadline(database: Database) -> None:
+    with deadline_in(1.5), database.transaction() as stores:
+        assert limits(stores) == (True, True)
+    with deadline_in(60), database.transaction() as stores:
+        assert limits(stores) == (False, False)
+
+
+@guards("given_up")
+def test_transaction_is_not_committed_once_given_up(database: Database, seeded: Seeded) -> None:
+    commit = Commit()
+    written: list[UUID] = []
+
+    def write_unheard() -> None:
+        with database.transaction(commit=commit) as stores:
+            written.append(write(stores, seeded))
+            assert commit.give_up()
+
+    with pytest.raises(DatabaseAway):
+        write_unheard()
+    assert not is_there(database, written[0])
+    assert commit.transaction_id is not None
+    assert database.outcome_of(commit.transaction_id) is Outcome.ABORTED
+
+
+def test_commit_cannot_be_given_up_once_it_was_sent(database: Database, seeded: Seeded) -> None:
+    commit = Commit()
+    with database.transaction(commit=commit) as stores:
+        job_id = write(stores, seeded)
+    assert not commit.give_up()
+    assert is_there(database, job_id)
+
+
+@guards("commit_in_doubt")
+def test_commit_without_an_answer_is_in_doubt(
+    over_wire: tuple[Wire, Database], database: Database, seeded: Seeded
+) -> None:
+    wire, cut = over_wire
+    commit = Commit()
+    wire.cut_after = is_commit
+    with pytest.raises(CommitInDoubt), cut.transaction(commit=commit) as stores:
+        job_id = write(stores, seeded)
+    assert commit.transaction_id is not None
+    wait_until(lambda: settled(database, commit), says="PostgreSQL has finished it")
+    assert database.outcome_of(commit.transaction_id) is Outcome.COMMITTED
+    assert is_there(database, job_id)
+
+
+def test_commit_that_was_never_heard_is_found_aborted(
+    over_wire: tuple[Wire, Database], database: Database, seeded: Seeded
+) -> None:
+    wire, cut = over_wire
+    commit = Commit()
+    wire.cut_before = is_commit
+    with pytest.raises(CommitInDoubt), cut.transaction(commit=commit) as stores:
+        job_id = write(stores, seeded)
+    wait_until(lambda: settled(database, commit), says="PostgreSQL has finished it")
+    assert commit.transaction_id is not None
+    assert database.outcome_of(commit.transaction_id) is Outcome.ABORTED
+    assert not is_there(database, job_id)
+
+
+def test_error_before_the_commit_leaves_no_doubt(
+    over_wire: tuple[Wire, Database], database: Database, seeded: Seeded
+) -> None:
+    wire, cut = over_wire
+    wire.cut_after = lambda sent: b"INSERT INTO jobs" in sent
+    with pytest.raises(DatabaseAway) as away, cut.transaction(commit=Commit()) as stores:
+        write(stores, seeded)
+    assert not isinstance(away.value, CommitInDoubt)
+
+
+def test_open_transaction_has_no_outcome_yet(postgres_url: str, database: Database) -> None:
+    with psycopg.connect(postgres_url) as other:
+        row: Any = other.execute("SELECT CAST(pg_current_xact_id() AS text)").fetchone()
+        assert database.outcome_of(row[0]) is Outcome.UNKNOWN
+    assert database.outcome_of("9000000000000") is Outcome.UNKNOWN, "of another server"
+
+
+def write(stores: Stores, seeded: Seeded) -> UUID:
+    job = Job(
+        id=uuid4(),
+        company_id=seeded.company_id,
+        title="Baker",
+        description="Bakes.",
+        status=JobStatus.OPEN,
+        created_at=NOON,
+        updated_at=NOON,
+    )
+    stores.jobs.add(job)
+    return job.id
+
+
+def is_there(database: Database, job_id: UUID) -> bool:
+    with database.reading() as stores:
+        row = stores.connection.exec_driver_sql("SELECT count(*) FROM jobs WHERE id = %s", (job_id,)).one()
+    return bool(row[0])
+
+
+def limits(stores: Stores) -> tuple[bool, bool]:
+    """Whether a statement, and a wait for a lock, have less than their usual time."""
+    row: Any = stores.connection.exec_driver_sql(
+        "SELECT current_setting('statement_timeout')::interval < '5 s',"
+        " current_setting('lock_timeout')::interval < '2 s'"
+    ).one()
+    return bool(row[0]), bool(row[1])
+
+
+def settled(database: Database, commit: Commit) -> bool:
+    assert commit.transaction_id is not None
+    return database.outcome_of(commit.transaction_id) is not Outcome.UNKNOWN
+
+
+def is_commit(sent: bytes) -> bool:
+    return b"COMMIT" in sent
