@@ -1,7 +1,6 @@
 """What becomes of a company that is deleted: no further call, those in progress ended, then erased (F6-2, F6-3)."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +11,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, 
 from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken, Rank
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY
+from scheduler.persistence.database import LockTaken
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
@@ -136,17 +136,17 @@ def test_nothing_of_it_is_claimed_any_more(house: House, release: Release, delet
 
 
 @guards("company_deleted")
-def test_a_claim_that_comes_while_it_is_being_deleted_waits_and_claims_nothing(house: House) -> None:
+def test_claim_during_a_deletion_waits_in_memory_and_claims_nothing(house: House) -> None:
     mine = a_pending_attempt(house)
-    with ThreadPoolExecutor(1) as pool:
-        with house.database.transaction() as deleting:
-            assert deleting.companies.lock(house.company_id) is not None
-            deleting.companies.delete(house.company_id, house.now())
-            claims = pool.submit(house.dial.claim, [mine.id])
-            wait_until(
-                lambda: house.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"), says="it waits"
-            )
-        assert claims.result().claimed == ()
+    with house.database.transaction() as deleting:
+        assert deleting.companies.lock(house.company_id) is not None
+        deleting.companies.delete(house.company_id, house.now())
+        during = house.dial.claim([mine.id])
+        assert during.claimed == ()
+        assert during.waiting == {mine.id}, "the deletion may still be rolled back"
+    after = house.dial.claim([mine.id])
+    assert (after.claimed, after.waiting) == ((), frozenset())
+    assert house.attempt(mine.id) == mine
 
 
 # ---- what is being called
@@ -383,7 +383,7 @@ def test_who_was_still_writing_when_it_was_deleted_is_waited_for_and_that_is_era
     deleted()
     with house.database.transaction() as stores:
         stores.phone_numbers.add(uuid4(), house.company_id, "+421221020009", house.now())
-        with pytest.raises(Exception, match="LockNotAvailable"):
+        with pytest.raises(LockTaken):
             erase.company(house.company_id)
         assert certificate(house)[1] is None
     erase.company(house.company_id)
