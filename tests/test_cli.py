@@ -211,7 +211,7 @@ def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall
             ),
             AUSTRALIAN_MOBILE,
             [
-                "5 time zones",
+                "8 time zones",
                 "all of them must be open",
                 "Fri 03 Apr 08:00:00 in Australia/Perth to Fri 03 Apr 11:00:00 in Australia/Sydney",
             ],
