@@ -36,6 +36,7 @@ from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.settings import Settings, WrongSettings
 from scheduler.settings import settings as of_this_process
+from workers.presence import Presence
 
 _DESCRIPTION = """
 Places every scheduled phone call when it is due, inside the hours in which that person may be called, and never twice.
@@ -105,6 +106,7 @@ async def _open(settings: Settings) -> AsyncIterator[House]:
         return await asked(rooms.lookout, doors.lookout.which_answered, command_ids)
 
     waiter = Waiter(redis_url, ANSWERED_CHANNEL, lambda: bell.is_away, which_answered)
+    presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, doors.now, lambda: waiter.is_away)
     await asked(rooms.requests, doors.database.check_role)
     bell.start()
@@ -118,10 +120,12 @@ async def _open(settings: Settings) -> AsyncIterator[House]:
                     rooms=rooms,
                     instance=settings.duecall_instance or None,
                     rate_limits=rate_limits,
+                    presence=presence,
                 )
     finally:
         bell.stop()
         rooms.close()
+        presence.close()
         for database in doors.databases:
             database.close()
 

@@ -18,6 +18,7 @@ from scheduler.domain.key import Key
 from scheduler.logs import log
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import CommitInDoubt, DatabaseAway
+from workers.presence import Presence
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,6 +75,8 @@ class House:
     """The migration that this release was made for."""
     rooms: Rooms
     rate_limits: RateLimits
+    presence: Presence
+    """Which workers and clocks are live."""
     instance: str | None = None
     """Which `duecall up` runs it, if one does."""
     notes: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)

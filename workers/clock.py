@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 from celery.beat import Scheduler
 from psycopg.conninfo import make_conninfo
+from redis import RedisError
 
 from scheduler import assembly
 from scheduler.clock import monotonic
@@ -14,6 +15,7 @@ from scheduler.persistence.database import DUE_CHANNEL, FINDS_OUT, ClockWrong, D
 from scheduler.settings import MissingSetting, settings
 from workers.app import app
 from workers.bell import RedisBell
+from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
 
 _log = log(__name__)
 _LOOK_EVERY = 1.0
@@ -36,12 +38,16 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._bell: RedisBell | None = None
         self._next_sweep = 0.0
         self._next_purge = 0.0
+        self._next_announcement = 0.0
+        self._presence: Presence | None = None
+        self._process = Announcement()
         super().__init__(*args, **kwargs)
         if kwargs.get("lazy"):
             return
         chosen = settings()
         self._bell = RedisBell(app, chosen.redis)
         self._bell.start()
+        self._presence = Presence(chosen.redis)
         try:
             self._release = assembly.workshop(chosen, self._bell).release
         except ClockWrong as wrong:
@@ -57,6 +63,7 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def tick(self, *_: Any, **__: Any) -> float:  # noqa: ANN401 - Beat's own
         """Look once, then wait for the next due time, a notification, or a second. Beat need not sleep after it."""
+        self._announce()
         try:
             more = self._look()
             self._wait(0 if more else self._until_next())
@@ -89,6 +96,14 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._release.old()
         return more
 
+    def _announce(self) -> None:
+        """Report this process as live. Without Redis that costs half a second, and no hint can be sent then either."""
+        instant = monotonic()
+        if self._presence is not None and instant >= self._next_announcement:
+            self._next_announcement = instant + ANNOUNCE_EVERY_S
+            with suppress(OSError, RedisError):
+                self._presence.announce(self._process)
+
     def _until_next(self) -> float:
         next_due = self._release.next_due()
         wait = min(_LOOK_EVERY, max(0.0, self._next_sweep - monotonic()))
@@ -111,5 +126,8 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def close(self) -> None:
         self._forget_connection()
+        if self._presence is not None:
+            with suppress(OSError, RedisError):
+                self._presence.withdraw(self._process)
         if self._bell is not None:
             self._bell.stop()  # what waits to be rung for counts as rung for already

@@ -160,7 +160,7 @@ def heard() -> None:
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     _must_name_a_carrier()
     queues = set(sender.app.amqp.queues.consume_from)
-    hearing.listen(sender.hostname, sender.concurrency or 1, settings().redis)
+    hearing.listen(sender.hostname, queues, sender.concurrency or 1, settings().redis)
     if "dial" not in queues:
         return
     if queues != {"dial"} or "solo" not in str(sender.pool_cls):

@@ -8,24 +8,30 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import Field
+from redis import RedisError
 
 from api_shim import answers
 from api_shim.errors import SchemaNotReady
-from api_shim.house import asked, house
+from api_shim.house import House, asked, house
 from api_shim.openapi import error_answers
 from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
 from scheduler.use_cases.backlog import Commands, OpenErasures
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.wire.base import Wire
+from workers.presence import Degraded, degraded_by
 
 router = APIRouter(tags=["health"], dependencies=[Depends(refuse_wrong_query)])
 
 
 class HealthView(Wire):
     status: Literal["ok"] = "ok"
-    degraded: list[str] = Field(default_factory=list)
-    """What is away without which everything is still accepted."""
+    degraded: list[Degraded] = Field(default_factory=list)
+    """What is wrong although requests are still answered.
+
+    `redis`: unreachable. `workers`: no live worker serves one of the queues. `tzdata`: the processes have different
+    versions of the tz database. `clock`: this process's clock and the database's differ by more than 2 s.
+    """
     instance: str | None = None
     """Which `duecall up` this process belongs to; null where it is run by itself."""
 
@@ -55,10 +61,20 @@ async def is_ready(request: Request) -> JSONResponse:
     revision = await asked(here.rooms.health, here.doors.health.schema_revision)
     if revision is None or revision != here.schema_head:
         raise SchemaNotReady
-    degraded = ["redis"] if here.waiter.is_away else []
+    degraded = await _degraded_by_redis(here)
     if not await asked(here.rooms.health, here.doors.health.clock_is_right):
         degraded.append("clock")
     return answers.answered(request, HealthView(degraded=degraded, instance=here.instance))
+
+
+async def _degraded_by_redis(here: House) -> list[Degraded]:
+    """Without Redis, nothing is known of the workers: only `redis` is reported then."""
+    if here.waiter.is_away:
+        return ["redis"]
+    try:
+        return degraded_by(await asked(here.rooms.health, here.presence.live))
+    except (OSError, RedisError):
+        return ["redis"]
 
 
 @router.get(

@@ -36,6 +36,14 @@ def _ring_dial(whole: WholeSystem, attempt_id: str) -> None:
     sender.send_task("attempts.dial", args=[[attempt_id]], queue="dial", ignore_result=True)
 
 
+def test_whole_system_reports_nothing_as_degraded(whole: WholeSystem) -> None:
+    def degraded() -> list[str]:
+        found: list[str] = whole.client.get("/readyz").json()["data"]["degraded"]
+        return found
+
+    whole.wait_until(lambda: degraded() == [], seconds=60, says="each queue is served")
+
+
 def test_an_interview_without_a_time_is_called_at_once_and_completed(whole: WholeSystem) -> None:
     number = "+421915000001"
     answer = whole.client.post(whole.client.interview(number))

@@ -84,7 +84,7 @@ def test_when_redis_is_back_commands_are_waited_for_again(on_own_valkey: Intake,
     own_valkey.stop()
     wait_until(lambda: degraded(on_own_valkey) == ["redis"])
     own_valkey.start()
-    wait_until(lambda: degraded(on_own_valkey) == [])
+    wait_until(lambda: degraded(on_own_valkey) == ["workers"], says="Redis is back, and no worker runs here")
     with a_worker(on_own_valkey.settings):
         assert on_own_valkey.create(headers=PATIENT).status_code == 201
 

@@ -1,31 +1,175 @@
 """`/readyz` reports what is degraded while requests are still answered."""
 
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from importlib import resources
+from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
+from redis import Redis
 
 from api_shim.app import create_app
 from scheduler.clock import machine_now
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from tests.api_shim.intake import settings_for
+from scheduler.processes import commands
+from scheduler.settings import environment
+from scheduler.timing.zone_names import TZDATA_VERSION
+from scheduler.use_cases.bell import QUEUES
+from tests.api_shim.intake import Intake, environment_of, settings_for
+from tests.conftest import wait_until
 from tests.servers import a_door, a_server, address_of
+from tests.test_house_rules import ROOT
+
+ALL_QUEUES = sorted(set(QUEUES.values()))
+PROCESSES = "duecall:processes"
+OLD = "2001a"
+"""A version of the tz database that no process has by itself."""
 
 
-@pytest.mark.parametrize(("seconds", "degraded"), [(0, []), (-1, []), (5, ["clock"]), (-5, ["clock"])], ids=str)
+@pytest.mark.parametrize(("seconds", "wrong"), [(0, False), (-1, False), (5, True), (-5, True)], ids=str)
 @pytest.mark.usefixtures("broker", "postgres_url")
-def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: int, degraded: list[str]) -> None:
+def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: int, *, wrong: bool) -> None:
     settings = settings_for(logins, redis_url)
     app, door = create_app(settings), a_door()
     off = timedelta(seconds=seconds)
     database = Database(settings.database("api"), machine=lambda: machine_now() + off)
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
         house = app.state.house
-        app.state.house = replace(house, doors=replace(house.doors, database=database))
+        app.state.house = replace(house, doors=replace(house.doors, health=database))
         answer = client.get("/readyz")
         app.state.house = house
     database.close()
     assert answer.status_code == httpx.codes.OK
-    assert answer.json()["data"]["degraded"] == degraded
+    assert ("clock" in answer.json()["data"]["degraded"]) is wrong
+
+
+def test_readyz_reports_workers_while_none_runs(intake: Intake) -> None:
+    answer = intake.client.get("/readyz")
+    assert answer.status_code == httpx.codes.OK, "commands are accepted meanwhile"
+    assert answer.json()["data"]["degraded"] == ["workers"]
+
+
+@pytest.mark.parametrize("missing", ALL_QUEUES)
+def test_readyz_reports_workers_for_one_unserved_queue(intake: Intake, valkey_client: Redis, missing: str) -> None:
+    announce(valkey_client, queues=[each for each in ALL_QUEUES if each != missing])
+    assert degraded(intake) == ["workers"]
+
+
+def test_readyz_reports_nothing_while_all_is_served(intake: Intake, valkey_client: Redis) -> None:
+    for queue in ALL_QUEUES:
+        announce(valkey_client, queues=[queue])
+    announce(valkey_client, queues=[])  # a clock
+    assert degraded(intake) == []
+
+
+@pytest.mark.parametrize("age_s", [55, -55], ids=["old", "from the future"])
+def test_readyz_believes_no_announcement_of_another_time(intake: Intake, valkey_client: Redis, age_s: float) -> None:
+    announce(valkey_client, queues=ALL_QUEUES, age_s=age_s)
+    assert degraded(intake) == ["workers"]
+
+
+def test_readyz_passes_over_what_is_no_announcement(intake: Intake, valkey_client: Redis) -> None:
+    announce(valkey_client, queues=ALL_QUEUES)
+    valkey_client.zadd(PROCESSES, dict.fromkeys(("no json", "[]", "{}", "7"), valkey_client.time()[0]))
+    assert degraded(intake) == []
+
+
+@pytest.mark.parametrize("queues", [["dial"], []], ids=["a worker", "a clock"])
+def test_readyz_reports_different_tzdata(intake: Intake, valkey_client: Redis, queues: list[str]) -> None:
+    announce(valkey_client, queues=ALL_QUEUES)
+    announce(valkey_client, queues=queues, tzdata=OLD)
+    assert degraded(intake) == ["tzdata"]
+
+
+def test_readyz_compares_its_own_tzdata(intake: Intake, valkey_client: Redis) -> None:
+    announce(valkey_client, queues=ALL_QUEUES, tzdata=OLD)
+    assert degraded(intake) == ["tzdata"]
+
+
+@pytest.mark.timeout(180)
+def test_real_worker_is_reported_until_it_ends(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
+    announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"])
+    assert degraded(intake) == ["workers"]
+    with a_process("callbacks", intake, tmp_path) as worker:
+        wait_until(lambda: degraded(intake) == [], seconds=90, says="the worker serves the last queue")
+        worker.terminate()
+        worker.wait(60)
+    assert degraded(intake) == ["workers"], "it has withdrawn itself"
+
+
+@pytest.mark.timeout(180)
+def test_real_worker_that_is_killed_grows_old(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
+    announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"])
+    with a_process("callbacks", intake, tmp_path) as worker:
+        wait_until(lambda: degraded(intake) == [], seconds=90, says="the worker serves the last queue")
+        worker.kill()
+        worker.wait(60)
+    [member] = [each for each in announced(valkey_client) if json.loads(each)["queues"] == ["callbacks"]]
+    # As if 55 s had passed.
+    valkey_client.zincrby(PROCESSES, -55, member)
+    assert degraded(intake) == ["workers"]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", ["callbacks", "clock"])
+def test_real_process_with_older_tzdata_is_reported(
+    intake: Intake, valkey_client: Redis, tmp_path: Path, name: str
+) -> None:
+    announce(valkey_client, queues=ALL_QUEUES)
+    assert degraded(intake) == []
+    with a_process(name, intake, tmp_path, PYTHONPATH=str(older_tzdata(tmp_path))) as process:
+        wait_until(lambda: degraded(intake) == ["tzdata"], seconds=90, says="its older data are reported")
+        process.terminate()
+        process.wait(60)
+    assert degraded(intake) == [], "it has withdrawn itself"
+
+
+@contextmanager
+def a_process(name: str, intake: Intake, folder: Path, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """One of Duecall's processes, as the Procfile runs it."""
+    named = environment(**environment_of(intake), **variables)
+    command = commands(api_port=0, flower_port=0)[name]
+    with (folder / f"{name}.log").open("wb") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=named, stdout=said, stderr=said)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(60)
+
+
+def older_tzdata(folder: Path) -> Path:
+    """A folder with the package tzdata as it is here, except for its version."""
+    copied = folder / "older" / "tzdata"
+    with resources.as_file(resources.files("tzdata")) as package:
+        shutil.copytree(package, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    compiled = copied / "zoneinfo" / "tzdata.zi"
+    text = compiled.read_text(encoding="utf-8")
+    compiled.write_text(text.replace(f"# version {TZDATA_VERSION}", f"# version {OLD}", 1), encoding="utf-8")
+    return copied.parent
+
+
+_token: Callable[[], str] = iter(map(str, range(10_000))).__next__
+
+
+def announce(client: Redis, *, queues: Sequence[str], tzdata: str = TZDATA_VERSION, age_s: float = 0.0) -> None:
+    """Write what a live process writes, so many seconds ago."""
+    told = json.dumps({"token": _token(), "queues": queues, "tzdata": tzdata})
+    client.zadd(PROCESSES, {told: client.time()[0] - age_s})
+
+
+def announced(client: Redis) -> list[str]:
+    return [cast("bytes", each).decode() for each in client.zrange(PROCESSES, 0, -1)]
+
+
+def degraded(intake: Intake) -> list[str]:
+    found: list[str] = intake.client.get("/readyz").json()["data"]["degraded"]
+    return found

@@ -1,0 +1,107 @@
+"""Announcements of live processes in Redis: `/readyz` learns from them which queues are served.
+
+every worker and clock, each 20 s ─► one sorted set, by Redis's own clock ─► /readyz
+
+Asking the workers instead would be a broadcast, which takes as long as the slowest of them may take to answer.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from secrets import token_hex
+from typing import Literal, cast
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from scheduler.timing.callee_zones import TZDATA_VERSION
+from scheduler.use_cases.bell import QUEUES
+
+ANNOUNCE_EVERY_S = 20.0
+LIVE_FOR_S = 50.0
+"""A process counts as live for so long after its announcement: one may be lost, and the next may be slow."""
+KEY = "duecall:processes"
+Degraded = Literal["redis", "workers", "tzdata", "clock"]
+"""What `/readyz` reports as degraded."""
+_PATIENCE_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announcement:
+    """A live process: the queues that it consumes, and the version of its tz database. Nothing about a person."""
+
+    queues: frozenset[str] = frozenset()
+    tzdata: str = TZDATA_VERSION
+    token: str = field(default_factory=lambda: token_hex(8))
+    """Different for each process, so that processes of one kind are counted apart."""
+
+    def as_text(self) -> str:
+        return json.dumps({"token": self.token, "queues": sorted(self.queues), "tzdata": self.tzdata})
+
+    @classmethod
+    def of_text(cls, text: bytes) -> "Announcement":
+        """Raise ValueError, LookupError or TypeError for what no process has written."""
+        form = json.loads(text)
+        return cls(token=form["token"], queues=frozenset(form["queues"]), tzdata=form["tzdata"])
+
+
+class Presence:
+    """The announcements in one Redis. Each method raises RedisError or OSError, within a second or so."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = Redis.from_url(
+            redis_url,
+            socket_timeout=_PATIENCE_S,
+            socket_connect_timeout=_PATIENCE_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def announce(self, process: Announcement) -> None:
+        """Make the process count as live from now on, for LIVE_FOR_S."""
+        now = self._now_s()
+        with self._redis.pipeline() as pipeline:
+            pipeline.zadd(KEY, {process.as_text(): now})
+            pipeline.zremrangebyscore(KEY, "-inf", now - LIVE_FOR_S)
+            pipeline.expire(KEY, int(LIVE_FOR_S))
+            pipeline.execute()
+
+    def withdraw(self, process: Announcement) -> None:
+        """Make the process count as gone at once, for example while it drains."""
+        self._redis.zrem(KEY, process.as_text())
+
+    def live(self) -> Sequence[Announcement]:
+        """Return the live processes. Malformed entries are skipped."""
+        now = self._now_s()
+        # Bounded above, too: after a backward step of Redis's clock a dead process would count as live for too long.
+        found = self._redis.zrangebyscore(KEY, now - LIVE_FOR_S, now + LIVE_FOR_S)
+        return [each for each in (_read(text) for text in found) if each is not None]
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _now_s(self) -> float:
+        # Redis's clock for all: on a process with a wrong clock, everybody else would seem to be dead.
+        seconds, microseconds = self._redis.time()
+        return float(seconds) + float(microseconds) / 1_000_000
+
+
+def degraded_by(live: Collection[Announcement], own_tzdata: str = TZDATA_VERSION) -> list[Degraded]:
+    """Return what `/readyz` reports of these live processes: `workers`, `tzdata`, both or nothing.
+
+    `own_tzdata` is the version of the process that asks.
+    """
+    served = {queue for each in live for queue in each.queues}
+    versions = {own_tzdata, *(each.tzdata for each in live)}
+    found: dict[Degraded, bool] = {
+        "workers": not served.issuperset(QUEUES.values()),
+        "tzdata": len(versions) > 1,
+    }
+    return [name for name, holds in found.items() if holds]
+
+
+def _read(text: object) -> Announcement | None:
+    try:
+        return Announcement.of_text(cast("bytes", text))
+    except (ValueError, LookupError, TypeError):
+        return None
