@@ -48,7 +48,9 @@ def _ring(asked: Asked, retry_number: int, sid: str, at: datetime) -> Ring:
         zones = (asked.zone,)
     elif asked.offset is not None:
         alone = retry_number == 0 and _is_one_opening(asked, at)
-        zones = () if alone else asked.place.zones
+        # F2-9: in any other opening the candidate's own zone must be open too, or else those of the number.
+        own = asked.place.zones if asked.candidate_zone is None else (asked.candidate_zone,)
+        zones = () if alone else own
     elif asked.candidate_zone is not None:
         zones = (asked.candidate_zone,)
     else:
@@ -60,7 +62,8 @@ def _ring(asked: Asked, retry_number: int, sid: str, at: datetime) -> Ring:
         offset=asked.offset,
         hours=asked.shape.hours,
         consent_until=asked.consent_until,
-        says=f"{asked.place.name} ({asked.shape.name}), asked {asked.text}, retry {retry_number}, rung {at}",
+        says=f"{asked.place.name} ({asked.shape.name}), asked {asked.text}, candidate in {asked.candidate_zone},"
+        f" retry {retry_number}, rung {at}",
     )
 
 
