@@ -52,6 +52,7 @@ from scheduler.use_cases.pauses import Pauses
 from scheduler.use_cases.quarantine import Quarantine
 from scheduler.use_cases.reconcile import NotPaused
 from scheduler.use_cases.usage import Usage
+from workers.presence import TimesUnknown, times_of
 
 
 def _examples(*lines: str) -> str:
@@ -219,7 +220,7 @@ def explain(
 
     It asks the very rules that dial. Deleted attempts are explained too.
     """
-    with _desk() as desk:
+    with _desk(computes=True) as desk:
         explanation = _explanation(desk, attempt_id)
         if as_json:
             print(ExplanationView.of(explanation).model_dump_json(by_alias=True))  # noqa: T201 - the answer itself
@@ -249,7 +250,7 @@ def status(as_json: AsJson = False) -> None:
     Of commands that were accepted and are not applied yet, and of deleted companies that are not erased yet, it tells
     the number and the age.
     """
-    with _desk() as desk:
+    with _desk(computes=True) as desk:
         carriers, companies, commands = desk.explain.carriers(), desk.explain.waiting(), desk.backlog.commands()
         mails, erasures = desk.explain.unsent_invitations(), desk.backlog.erasures()
     if as_json:
@@ -818,8 +819,11 @@ class _Desk:
 
 
 @contextmanager
-def _desk() -> Iterator[_Desk]:
+def _desk(*, computes: bool = False) -> Iterator[_Desk]:
+    """`computes`: the command's answer depends on the times that the processes dial with."""
     chosen, system = _installation()
+    if computes and _Given.home is None and _settings().database_url is not None:
+        chosen = _as_announced(chosen)
     database = Database(chosen.database("worker"), pool_size=1, bound=False)
     now = clock(chosen.duecall_clock_offset_s)
     hasher = Hasher(chosen.key_pepper.get_secret_value())
@@ -870,6 +874,24 @@ def _installation() -> tuple[Settings, str]:
         f"Nothing runs in {' or '.join(map(str, homes))}, and DATABASE_URL is not set: start `duecall up` or `duecall"
         " demo`, name the folder of one that runs with --home, or set DATABASE_URL."
     )
+
+
+def _as_announced(chosen: Settings) -> Settings:
+    """Return the settings with the times that the live processes announce; else warn that the shell's are used.
+
+    Without REDIS_URL there is nobody to ask.
+    """
+    if chosen.redis_url is None:
+        return chosen
+    try:
+        times = times_of(chosen.redis)
+    except TimesUnknown as unknown:
+        _complain(f"WARNING: {unknown}; times such as RING_TIMEOUT_S are those of this shell.")
+        return chosen
+    differing = [name for name, seconds in times.items() if seconds != chosen.times.get(name, seconds)]
+    if differing:
+        _complain(f"WARNING: this shell sets {', '.join(differing)} differently; the times of the processes are used.")
+    return as_kept(chosen, times)
 
 
 class NothingRuns(CannotRun):

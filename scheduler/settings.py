@@ -231,6 +231,11 @@ class Settings(BaseSettings):
         return Policy(**{name: timedelta(seconds=getattr(self, setting)) for name, setting in _TIMES.items()})
 
     @property
+    def times(self) -> dict[str, float]:
+        """The times of the dial protocol in seconds, by the names of their variables."""
+        return {name.upper(): float(getattr(self, name)) for name in _TIMES.values()}
+
+    @property
     def auth_tokens(self) -> tuple[str, ...]:
         return tuple(token.strip() for token in self.twilio_auth_token.get_secret_value().split(",") if token.strip())
 
@@ -284,13 +289,13 @@ def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
     return {name: variables.get(name) or value for name, value in written.items()}
 
 
-def as_kept(chosen: Settings, written: Mapping[str, str]) -> Settings:
+def as_kept(chosen: Settings, written: Mapping[str, str | float]) -> Settings:
     """Return `chosen` with the settings that `kept` has written. Raises ValueError for a value that is not a number."""
     update: dict[str, object] = {
         name: float(written[name.upper()]) for name in _TIMES.values() if name.upper() in written
     }
     if "KEY_PEPPER" in written:
-        update["key_pepper"] = SecretStr(written["KEY_PEPPER"])
+        update["key_pepper"] = SecretStr(str(written["KEY_PEPPER"]))
     return chosen.model_copy(update=update)
 
 

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ from scheduler.demo.play import print_what_to_try
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import Rank
 from scheduler.domain.command import Answer
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.owner import Invitation
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
@@ -48,6 +49,7 @@ from tests.builders import (
     of_company,
 )
 from tests.conftest import NOON, Seeded, TestClock, seed
+from workers.presence import Announcement, Presence
 
 NUMBER = "+421915777888"
 AUSTRALIAN_MOBILE = "+61412345678"
@@ -839,21 +841,103 @@ def test_without_a_named_database_the_run_file_of_this_folder_names_it_and_else_
         run_file.unlink()
 
 
-def test_explain_uses_the_settings_of_the_running_system(
-    duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+MINUTES_TO_CLOSING = timedelta(minutes=3)
+"""Long enough for a phone that rings for 30 s, and too short for one that rings for 600 s."""
+
+
+@pytest.fixture
+def closes_soon(house: House) -> str:
+    """An attempt that is due now and whose hours end soon: whether it may ring depends on RING_TIMEOUT_S."""
+    start = timedelta(hours=14) - timedelta(minutes=1)  # noon, in Bratislava
+    hours = (CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(minutes=1) + MINUTES_TO_CLOSING),)
+    with house.database.transaction() as stores:
+        company = stores.companies.lock(house.company_id)
+        assert company is not None
+        stores.companies.save(replace(company, settings=replace(company.settings, intervals=hours)))
+    return str(a_pending_attempt(house).id)
+
+
+def rules_that_block(said: Said) -> list[str]:
+    return [each["rule"] for each in json.loads(said.out)["blocks"]]
+
+
+def test_explain_uses_the_times_of_the_running_system(
+    duecall: Duecall, closes_soon: str, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
-    """The shell's pepper and times are of no matter: with another pepper, no line would be the number's own."""
-    attempt = a_pending_attempt(house)
-    monkeypatch.setenv("KEY_PEPPER", "a pepper for tests")
-    expected = duecall(f"explain {attempt.id} --json").told
     monkeypatch.delenv("DATABASE_URL")
     _run_file(folder, postgres_url)
     (folder / "clock_offset_s").write_text(os.environ["DUECALL_CLOCK_OFFSET_S"])
-    (folder / "settings.json").write_text(json.dumps({"KEY_PEPPER": "a pepper for tests", "RING_TIMEOUT_S": "30.0"}))
-    monkeypatch.setenv("KEY_PEPPER", "the pepper of this shell")
-    monkeypatch.setenv("RING_TIMEOUT_S", "31")
-    told = duecall(f"explain {attempt.id} --json").told
-    assert json.loads(told)["blocks"] == json.loads(expected)["blocks"]
+    (folder / "settings.json").write_text(json.dumps({"RING_TIMEOUT_S": "30.0"}))
+    monkeypatch.setenv("RING_TIMEOUT_S", "600")
+    assert rules_that_block(duecall(f"explain {closes_soon} --json")) == []
+    (folder / "settings.json").write_text(json.dumps({"RING_TIMEOUT_S": "600.0"}))
+    monkeypatch.setenv("RING_TIMEOUT_S", "30")
+    assert rules_that_block(duecall(f"explain {closes_soon} --json")) == ["WINDOW_CLOSED"]
+
+
+@pytest.mark.parametrize(
+    ("process_s", "shell_s", "blocks"), [(30.0, "600", []), (600.0, "30", ["WINDOW_CLOSED"])], ids=str
+)
+def test_explain_uses_the_times_that_processes_announce(
+    duecall: Duecall,
+    closes_soon: str,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    process_s: float,
+    shell_s: str,
+    blocks: list[str],
+) -> None:
+    Presence(redis_url).announce(Announcement(times={"RING_TIMEOUT_S": process_s}))
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("RING_TIMEOUT_S", shell_s)
+    said = duecall(f"explain {closes_soon} --json")
+    assert rules_that_block(said) == blocks
+    assert "this shell sets RING_TIMEOUT_S differently" in said.err
+
+
+def test_explain_does_not_warn_of_times_that_agree(
+    duecall: Duecall, closes_soon: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Presence(redis_url).announce(Announcement(times={"RING_TIMEOUT_S": 30.0}))
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("RING_TIMEOUT_S", "30")
+    said = duecall(f"explain {closes_soon} --json")
+    assert (rules_that_block(said), said.err) == ([], "")
+
+
+@pytest.mark.parametrize(
+    ("announced", "why"),
+    [
+        ([], "no live process has announced its times"),
+        ([{}], "no live process has announced its times"),
+        ([{"RING_TIMEOUT_S": 30.0}, {"RING_TIMEOUT_S": 600.0}], "the live processes have different times"),
+    ],
+    ids=["none", "an older one", "two"],
+)
+def test_explain_warns_where_it_uses_the_shells_times(
+    duecall: Duecall,
+    closes_soon: str,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    announced: list[dict[str, float]],
+    why: str,
+) -> None:
+    for times in announced:
+        Presence(redis_url).announce(Announcement(times=times))
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("RING_TIMEOUT_S", "600")
+    said = duecall(f"explain {closes_soon} --json")
+    assert rules_that_block(said) == ["WINDOW_CLOSED"]
+    assert f"{why}; times such as RING_TIMEOUT_S are those of this shell." in said.told
+
+
+def test_explain_warns_where_redis_does_not_answer(
+    duecall: Duecall, closes_soon: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:9/0")
+    said = duecall(f"explain {closes_soon} --json")
+    assert said.code == 0
+    assert "Redis does not answer" in said.told
 
 
 def test_every_answer_names_the_installation_that_was_asked_and_not_its_password(

@@ -40,7 +40,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._next_purge = 0.0
         self._next_announcement = 0.0
         self._presence: Presence | None = None
-        self._process = Announcement()
+        self._process = Announcement(times=settings().times)
         super().__init__(*args, **kwargs)
         if kwargs.get("lazy"):
             return

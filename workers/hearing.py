@@ -132,10 +132,10 @@ def queue_of(hostname: str) -> Queue:
     return Queue(name, Exchange(""), routing_key=name, queue_arguments={"x-expires": _FORGOTTEN_AFTER_MS})
 
 
-def listen(hostname: str, queues: Collection[str], places: int, redis_url: str) -> None:
+def listen(hostname: str, process: Announcement, places: int, redis_url: str) -> None:
     """Have this worker consume a queue of its own; judge it from when it is ready. Call while it is being set up.
 
-    `queues` are those that it serves, and `places` is how many tasks it runs at once.
+    `process` is how it is announced, and `places` is how many tasks it runs at once.
     """
     queue = queue_of(hostname)
     app.amqp.queues.select_add(queue)
@@ -150,7 +150,7 @@ def listen(hostname: str, queues: Collection[str], places: int, redis_url: str) 
             raise
 
     in_hand: Collection[object] = state.reserved_requests
-    presence, process = Presence(redis_url), Announcement(queues=frozenset(queues))
+    presence = Presence(redis_url)
     _Ears.one = Hearing(
         ring,
         is_full=lambda: len(in_hand) >= places,

@@ -6,12 +6,12 @@ Asking the workers instead would be a broadcast, which takes as long as the slow
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Literal, cast
 
-from redis import Redis
+from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -29,21 +29,29 @@ _PATIENCE_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Announcement:
-    """A live process: the queues that it consumes, and the version of its tz database. Nothing about a person."""
+    """A live process: its queues, the version of its tz database, and the times that it dials with. No secrets."""
 
     queues: frozenset[str] = frozenset()
     tzdata: str = TZDATA_VERSION
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Those of the dial protocol, in seconds, by the names of their environment variables."""
     token: str = field(default_factory=lambda: token_hex(8))
     """Different for each process, so that processes of one kind are counted apart."""
 
     def as_text(self) -> str:
-        return json.dumps({"token": self.token, "queues": sorted(self.queues), "tzdata": self.tzdata})
+        form = {"token": self.token, "queues": sorted(self.queues), "tzdata": self.tzdata, "times": dict(self.times)}
+        return json.dumps(form)
 
     @classmethod
     def of_text(cls, text: bytes) -> "Announcement":
-        """Raise ValueError, LookupError or TypeError for what no process has written."""
+        """Raise ValueError, LookupError, TypeError or AttributeError for what no process has written."""
         form = json.loads(text)
-        return cls(token=form["token"], queues=frozenset(form["queues"]), tzdata=form["tzdata"])
+        return cls(
+            token=form["token"],
+            queues=frozenset(form["queues"]),
+            tzdata=form["tzdata"],
+            times={name: float(seconds) for name, seconds in form.get("times", {}).items()},
+        )
 
 
 class Presence:
@@ -86,6 +94,26 @@ class Presence:
         return float(seconds) + float(microseconds) / 1_000_000
 
 
+class TimesUnknown(Exception):
+    """The times that the live processes dial with cannot be told; the message says why."""
+
+
+def times_of(redis_url: str) -> Mapping[str, float]:
+    """Return the times that the live processes dial with. Raises TimesUnknown."""
+    presence = Presence(redis_url)
+    try:
+        found = [each.times for each in presence.live() if each.times]
+    except (OSError, RedisError) as error:
+        raise TimesUnknown("Redis does not answer") from error
+    finally:
+        presence.close()
+    if not found:
+        raise TimesUnknown("no live process has announced its times")
+    if any(each != found[0] for each in found):
+        raise TimesUnknown("the live processes have different times")
+    return found[0]
+
+
 def degraded_by(live: Collection[Announcement], own_tzdata: str = TZDATA_VERSION) -> list[Degraded]:
     """Return what `/readyz` reports of these live processes: `workers`, `tzdata`, both or nothing.
 
@@ -103,5 +131,5 @@ def degraded_by(live: Collection[Announcement], own_tzdata: str = TZDATA_VERSION
 def _read(text: object) -> Announcement | None:
     try:
         return Announcement.of_text(cast("bytes", text))
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None

@@ -22,6 +22,7 @@ from scheduler.use_cases.dialler import Dialler
 from workers import hearing
 from workers.app import app
 from workers.bell import RedisBell
+from workers.presence import Announcement
 
 _log = log(__name__)
 
@@ -160,7 +161,8 @@ def heard() -> None:
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     _must_name_a_carrier()
     queues = set(sender.app.amqp.queues.consume_from)
-    hearing.listen(sender.hostname, queues, sender.concurrency or 1, settings().redis)
+    process = Announcement(queues=frozenset(queues), times=settings().times)
+    hearing.listen(sender.hostname, process, sender.concurrency or 1, settings().redis)
     if "dial" not in queues:
         return
     if queues != {"dial"} or "solo" not in str(sender.pool_cls):

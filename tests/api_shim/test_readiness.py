@@ -108,11 +108,12 @@ def test_real_worker_is_reported_until_it_ends(intake: Intake, valkey_client: Re
 @pytest.mark.timeout(180)
 def test_real_worker_that_is_killed_grows_old(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
     announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"])
-    with a_process("callbacks", intake, tmp_path) as worker:
+    with a_process("callbacks", intake, tmp_path, RING_TIMEOUT_S="31") as worker:
         wait_until(lambda: degraded(intake) == [], seconds=90, says="the worker serves the last queue")
         worker.kill()
         worker.wait(60)
     [member] = [each for each in announced(valkey_client) if json.loads(each)["queues"] == ["callbacks"]]
+    assert json.loads(member)["times"]["RING_TIMEOUT_S"] == 31, "and it has told with which times it works"
     # As if 55 s had passed.
     valkey_client.zincrby(PROCESSES, -55, member)
     assert degraded(intake) == ["workers"]
