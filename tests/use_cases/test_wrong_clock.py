@@ -18,10 +18,19 @@ from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.purge import Purge
+from scheduler.use_cases.quarantine import Quarantine
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
-from tests.builders import Clerk, House, KeptBell, a_claimed_attempt, a_pending_attempt, a_placed_attempt
+from tests.builders import (
+    Clerk,
+    House,
+    KeptBell,
+    a_claimed_attempt,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_waiting_command,
+)
 from tests.conftest import TestClock
 from tests.guards import guards
 from tests.servers import SimulatedCarrier
@@ -63,13 +72,13 @@ def test_a_clock_that_agrees_is_right(database: Database) -> None:
 
 
 @pytest.mark.parametrize("span", SPANS, ids=str)
+@guards("clock")
 def test_a_clock_that_is_seconds_off_is_wrong(postgres_url: str, span: timedelta) -> None:
     with seen_from_a_machine(postgres_url, span) as database:
         assert not database.clock_is_right()
 
 
 @pytest.mark.parametrize("span", SPANS, ids=str)
-@guards("clock")
 def test_on_a_wrong_clock_nothing_is_released_or_claimed(
     postgres_url: str, house: House, bell: KeptBell, span: timedelta
 ) -> None:
@@ -114,6 +123,18 @@ def test_clock_set_within_a_transaction_writes_nothing(
     with seen_from(postgres_url, machine) as database, pytest.raises(ClockWrong):
         pause(database)
     assert house.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
+
+
+@guards("clock")
+def test_wrong_clock_begins_no_writing_transaction(postgres_url: str, house: House, bell: KeptBell) -> None:
+    """Where the time is not asked for, as by an operator's command, the comparison at its beginning counts."""
+    a_waiting_command(house, None)
+    house.change("UPDATE inbox SET failures = 5, quarantined_at = received_at")
+    [(command_id,)] = house.ask("SELECT id FROM inbox")
+    with seen_from_a_machine(postgres_url, AN_HOUR) as database, pytest.raises(ClockWrong):
+        Quarantine(database, house.now).again(command_id)
+    assert house.ask("SELECT failures FROM inbox") == [(5,)]
+    assert bell.rings == []
 
 
 def test_clock_set_back_right_writes_again(postgres_url: str, now: TestClock) -> None:
@@ -180,7 +201,6 @@ def wrong(house: House, database: Database, now: TestClock, span: timedelta) -> 
 
 
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-@guards("clock")
 def test_wrong_clock_accepts_no_command(
     postgres_url: str, house: House, bell: KeptBell, now: TestClock, span: timedelta
 ) -> None:
@@ -195,7 +215,6 @@ def test_wrong_clock_accepts_no_command(
 
 
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-@guards("clock")
 def test_wrong_clock_applies_no_command(
     postgres_url: str, house: House, bell: KeptBell, apply: Apply, now: TestClock, span: timedelta
 ) -> None:
@@ -211,7 +230,6 @@ def test_wrong_clock_applies_no_command(
 
 
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-@guards("clock")
 def test_wrong_clock_hears_nothing(
     postgres_url: str, house: House, bell: KeptBell, carrier: SimulatedCarrier, now: TestClock, span: timedelta
 ) -> None:
@@ -235,7 +253,6 @@ def test_wrong_clock_hears_nothing(
     assert house.attempt(busy.id).ended_at == now()
 
 
-@guards("clock")
 def test_wrong_clock_writes_no_record(postgres_url: str, house: House, bell: KeptBell, now: TestClock) -> None:
     with seen_from_a_machine(postgres_url, AN_HOUR) as database:
         there = replace(wrong(house, database, now, AN_HOUR))
@@ -261,7 +278,7 @@ def test_wrong_clock_expires_and_purges_nothing(
 
 
 @guards("clock_step")
-def test_clock_that_steps_while_it_waits_for_a_lock_expires_nothing(
+def test_clock_that_steps_within_a_round_expires_nothing(
     postgres_url: str, house: House, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     """The round found nothing wrong with its clock when it began."""
@@ -278,7 +295,7 @@ def test_clock_that_steps_while_it_waits_for_a_lock_expires_nothing(
     assert house.attempt(waiting.id) == waiting
 
 
-def test_wrong_clock_of_the_clock_process_leaves_the_room_to_others(
+def test_wrong_clock_process_leaves_the_room_to_others(
     postgres_url: str, house: House, bell: KeptBell, release: Release, now: TestClock
 ) -> None:
     """An hour ahead, it released fifteen calls at a pace of one, and the others found no room."""
