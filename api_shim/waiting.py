@@ -25,6 +25,7 @@ _LOOK_AROUND_EVERY_S = 0.25
 _SILENCE_S = 1.0
 """After so long without a word Redis is asked whether it is there; it has as long again to say so."""
 _CONNECT_AGAIN_S = 0.5
+_CANCEL_AGAIN_S = 0.5
 _REMEMBERED = 4096
 """So many answered commands are remembered, for those that ask after the news has come."""
 
@@ -81,9 +82,7 @@ class Waiter:
             yield
         finally:
             for task in tasks:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await end_task(task)
 
     async def answer_to(self, command: Command, look: Callable[[], Awaitable[Command]], seconds: float) -> Command:
         """The command once it is no longer waiting; as it was, when `seconds` are over or nobody is kept.
@@ -201,6 +200,17 @@ class Waiter:
         for waiting in self._waiting.values():
             for told in waiting:
                 told.set()
+
+
+async def end_task(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended.
+
+    Once is not enough: a cancellation that comes together with what the task waits for can be swallowed there, by
+    `asyncio.wait_for` or by the Redis client, and the server would never stop.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
 
 
 async def _ask_whether_it_is_there(subscription: PubSub) -> None:

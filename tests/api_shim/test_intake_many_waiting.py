@@ -15,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine, event
 
 from api_shim.app import create_app
-from api_shim.waiting import Waiter
+from api_shim.waiting import Waiter, end_task
 from scheduler.domain.command import Command
 from scheduler.hashing import Hasher
 from scheduler.use_cases.keys import new_secret
@@ -183,6 +183,24 @@ async def test_lost_subscription_is_followed_by_one_look_at_all(redis_url: str, 
     assert looks
     assert set(looks[0]) == {each.id for each in commands}
     assert len(looks) <= AT_MOST
+
+
+async def test_task_ends_although_a_cancellation_was_swallowed() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed += 1
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)  # it begins
+    await asyncio.wait_for(end_task(task), 20)
+    assert task.cancelled()
+    assert swallowed == 1
 
 
 @pytest.fixture
