@@ -4,8 +4,8 @@ A failpoint is named after what has just become durable, or has just happened ou
 inside an open transaction, which then never commits. Off, one costs a comparison with an empty string.
 """
 
-import os
 import signal
+import threading
 
 OF_THE_INTAKE = (
     "submit.accepting",
@@ -116,4 +116,5 @@ def arm(name: str) -> None:
 def failpoint(name: str) -> None:
     """End or freeze here, without any clean-up, when this failpoint is armed."""
     if _armed == name:
-        os.kill(os.getpid(), _signal)
+        # To this thread: what is sent to the process may be taken by another one, later, and this one would go on.
+        signal.pthread_kill(threading.get_ident(), _signal)
