@@ -1,6 +1,5 @@
 """A dial process that was frozen, or slow, never sends late: not after its lease, nor after closing."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.lifecycle.policy import LOOK_TO_END, RING_MARGIN
 from tests.builders import a_number, a_pending_attempt, of_company
 from tests.conftest import real_now, seed, wait_until
-from tests.crash.works import Works, ended, frozen, is_stopped, stopped, working
+from tests.crash.works import Works, ended, frozen, is_stopped, stopped, thawed, working
 from tests.guards import guards
 from tests.servers import Wire, a_crowded_door, address_of, is_connecting_to
 
@@ -70,11 +69,6 @@ def claimed_and_frozen(works: Works, url: str, number: str) -> tuple[UUID, ForkS
         wait_until(lambda: works.house.attempt(attempt_id).state is AttemptState.IN_PROGRESS, says="it is claimed")
         frozen(process)
     return attempt_id, process
-
-
-def thawed(process: ForkServerProcess) -> None:
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGCONT)
 
 
 @guards("frozen")
@@ -196,6 +190,7 @@ def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> N
         wait_until(lambda: is_stopped(pid), says="it is about to send")
         since = real_now()
         wait_until(lambda: real_now() > since + LOOK_TO_END, says="its last look is old")
+        assert works.requests(number) == [], "it was frozen before the first byte"
         thawed(process)
         assert ended(process, within_s=10) == -signal.SIGALRM
         assert works.requests(number) == []

@@ -363,3 +363,8 @@ def frozen(process: ForkServerProcess) -> None:
     pid = process.pid
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: is_stopped(pid), says="it stands still")
+
+
+def thawed(process: ForkServerProcess) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGCONT)
