@@ -112,6 +112,21 @@ def _around(house: House, called: Attempt) -> None:
                 "updated_at": at,
             },
         ),
+        (
+            "carrier_backoffs",
+            {
+                "account_id": house.account_id,
+                "company_id": company_id,
+                "caller": OURS,
+                "failures": 1,
+                "trials": 0,
+                "cause": "HTTP_500",
+                "is_asked": False,
+                "others_work": False,
+                "created_at": at,
+                "updated_at": at,
+            },
+        ),
         ("stray_calls", {"call_sid": f"CA{uuid4().hex}", "attempt_id": called.id, "seen_at": at}),
         *(_event(called, number, heard) for number, heard in zip(NUMBERS, (None, at), strict=False)),
     )
@@ -151,6 +166,7 @@ def counts(house: House) -> dict[str, int]:
         "commands": "inbox WHERE company_id",
         "keys": "api_keys WHERE company_id",
         "phoneNumbers": "phone_numbers WHERE company_id",
+        "carrierBackoffs": "carrier_backoffs WHERE company_id",
         "users": "users u JOIN memberships m ON m.user_id = u.id WHERE m.company_id",
         **{
             table: f"{table} WHERE company_id"

@@ -74,8 +74,8 @@ def test_the_canaries_are_in_every_table_that_names_anybody(house: House, postgr
     found = in_dump(postgres_url)
     assert set().union(*found.values()) == set(CANARIES)
     assert set(found) == {
-        *("agents", "api_keys", "attempts", "candidates", "carrier_events", "companies", "inbox", "interviews"),
-        *("invitations", "jobs", "phone_numbers", "users"),
+        *("agents", "api_keys", "attempts", "candidates", "carrier_backoffs", "carrier_events", "companies", "inbox"),
+        *("interviews", "invitations", "jobs", "phone_numbers", "users"),
     }
     assert all(counts(house).values()), "and no kind is without a row"
     assert filled(house, postgres_url) == set(tables(postgres_url)) - {"erasures"}, "nor any table"

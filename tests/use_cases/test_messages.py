@@ -167,9 +167,9 @@ def test_an_ats_key_names_the_company_and_reaches_its_own_alone(
             id="no ETag",
         ),
         pytest.param(
-            "reschedule_attempt",
-            {"interviewId": str(uuid4()), "attemptId": str(uuid4()), "scheduledAt": "\0"},
-            {"scheduledAt": "INVALID_CHARACTER"},
+            "update_interview",
+            {"interviewId": str(uuid4()), "metadata": {"note": "\0"}},
+            {"metadata.note": "INVALID_CHARACTER"},
             id="NUL",
         ),
         pytest.param(
@@ -199,6 +199,15 @@ def test_what_is_wrong_with_a_body_is_its_answer(
     refusal = _refusal(submit, principal, message["idempotencyKey"])
     assert refusal["code"] == "VALIDATION_ERROR"
     assert {each["field"]: each["code"] for each in refusal["details"]["fields"]} == fields
+
+
+def test_nul_in_a_time_is_an_invalid_time(
+    messages: Messages, message: Message, submit: Submit, principal: Principal
+) -> None:
+    body = {"interviewId": str(uuid4()), "attemptId": str(uuid4()), "scheduledAt": "\0"}
+    messages.take({**message, "kind": "reschedule_attempt", "body": body})
+    refusal = _refusal(submit, principal, message["idempotencyKey"])
+    assert (refusal["code"], refusal["details"]["field"]) == ("INVALID_DATE_FORMAT", "scheduledAt")
 
 
 @pytest.mark.parametrize("depth", [100, 400, 700, 900])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk
 from scheduler.clock import machine_now
@@ -146,17 +147,14 @@ def test_clock_set_back_right_writes_again(postgres_url: str, now: TestClock) ->
             assert stores.instant(now) == now()
 
 
-def test_wrong_clock_is_said_once_and_again_when_it_changes(
-    postgres_url: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_clock_is_said_once_and_again_when_it_changes(postgres_url: str) -> None:
     machine = Machine(AN_HOUR)
-    with seen_from(postgres_url, machine) as database:
+    with seen_from(postgres_url, machine) as database, capture_logs() as logs:
         for ahead in (AN_HOUR, AN_HOUR, timedelta(), timedelta(), -AN_HOUR, -AN_HOUR):
             machine.ahead = ahead
             database.clock_is_right()
-    said = "".join(capfd.readouterr())
-    assert said.count("CLOCK_SKEW") == 2
-    assert said.count("clock_right") == 1
+    assert [each.get("alarm") for each in logs] == ["CLOCK_SKEW", None, "CLOCK_SKEW"]
+    assert "clock_right" in logs[1]["event"]
 
 
 def test_reading_goes_on_with_a_wrong_clock(postgres_url: str, house: House) -> None:
