@@ -6,6 +6,7 @@ inside an open transaction, which then never commits. Off, one costs a compariso
 
 import signal
 import threading
+from collections.abc import Callable
 
 OF_THE_INTAKE = (
     "submit.accepting",
@@ -113,8 +114,21 @@ def arm(name: str) -> None:
     _armed, _signal = plain, signal.SIGSTOP if name.endswith(_STOP) else signal.SIGKILL
 
 
+def do_instead(act: Callable[[], None]) -> None:
+    """Call `act` at the armed failpoint, and go on there, instead of ending or freezing."""
+    global _act  # noqa: PLW0603 - as `arm`: there is one process
+    _act = act
+
+
 def failpoint(name: str) -> None:
     """End or freeze here, without any clean-up, when this failpoint is armed."""
     if _armed == name:
-        # To this thread: what is sent to the process may be taken by another one, later, and this one would go on.
-        signal.pthread_kill(threading.get_ident(), _signal)
+        _act()
+
+
+def _end_or_freeze() -> None:
+    # To this thread: what is sent to the process may be taken by another one, later, and this one would go on.
+    signal.pthread_kill(threading.get_ident(), _signal)
+
+
+_act = _end_or_freeze

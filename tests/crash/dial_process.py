@@ -15,9 +15,15 @@ from uuid import UUID
 from scheduler import assembly
 from scheduler.logs import configure
 from scheduler.settings import Settings
+from tests.crash.wrong_clock import WrongClock
 
 
-def run(environment: Mapping[str, str], ids: Sequence[UUID], can_be_told: Event | None = None) -> None:
+def run(
+    environment: Mapping[str, str],
+    ids: Sequence[UUID],
+    can_be_told: Event | None = None,
+    clock: WrongClock | None = None,
+) -> None:
     """Dial with the settings in `environment`. `LOG_TO` there names a file for the log.
 
     `can_be_told` is set as soon as SIGTERM no longer ends the process by itself.
@@ -30,6 +36,8 @@ def run(environment: Mapping[str, str], ids: Sequence[UUID], can_be_told: Event 
     if "LOG_TO" in environment:
         os.dup2(os.open(environment["LOG_TO"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
     configure()
+    if clock is not None:
+        clock.begin()
     dialler = assembly.dialler(Settings())
     dialler.start()
     dialler.take(ids)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -17,12 +17,13 @@ import psycopg
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Reason
 from scheduler.domain.company import CallLimits, RetryPolicy
-from scheduler.failpoints import OF_ERASING, OF_PROBING
+from scheduler.failpoints import OF_ERASING, OF_PROBING, OF_THE_DIAL
 from scheduler.persistence import schema
 from tests.builders import FOREVER
 from tests.crash.behaviours import CALLING_BACK, LISTED, LIVE, NEVER_ACCEPTED, NOT_YET_SENT, OPENING, SHORT, USUAL
 from tests.crash.stories import EVERY_HOUR, Cell, Play, play
 from tests.crash.works import TIMES, Works, all_working
+from tests.crash.wrong_clock import AHEAD, BEHIND, FROM_THE_BEGINNING, REFUSED, SET_AHEAD, SET_BACK
 from tests.histories.evidence import rings_from, rows_of
 from tests.histories.judge import Asked, History, Patience, Violation, Wrong, violations
 from tests.nights import judge as hours_judge
@@ -96,6 +97,51 @@ CELLS = (
     *_cells("defer for good", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
 )
 
+
+def _clock_cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> Iterator[Cell]:
+    """A clock that is set at each failpoint; and one that is wrong from the beginning, set at no failpoint."""
+    for cell in _cells(story, failpoints, behaviours):
+        yield from (replace(cell, clock=clock) for clock in (SET_AHEAD, SET_BACK))
+    for cell in _cells(story, failpoints[:1], behaviours):
+        yield from (replace(cell, clock=clock) for clock in (AHEAD, BEHIND))
+
+
+CLOCK_CELLS = (
+    *_clock_cells("settle", ["settle.lapsing", "settle.lapsed", "settle.taken"], ("answered", "unlisted")),
+    *_clock_cells("settle", ["settle.asked", "settle.proving", "settle.settled"], ("answered", "busy")),
+    *_clock_cells("settle", ["settle.failing"], ("refuse_500",)),
+    *_clock_cells("release", ["release.releasing", "release.released", "release.rung"], ("answered", "busy")),
+    *_clock_cells("remind", ["release.reminding"], ("answered",)),
+    *_clock_cells(
+        "dial",
+        [name for name in OF_THE_DIAL if name != "dial.taken"],
+        ("answered", "accept_and_silence", "bad_number", "busy"),
+    ),
+    *_clock_cells("dial", ["dial.taken"], ("answered", "busy")),
+    *_clock_cells("create", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered",)),
+    *_clock_cells("message", ["message.authorised", "message.taken"], ("answered",)),
+    *_clock_cells("delete at the door", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered",)),
+    *_clock_cells("another number", ["write.writing", "write.answering", "write.written"], ("answered",)),
+    *_clock_cells(
+        "apply create", ["apply.locking", "apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")
+    ),
+    *_clock_cells("apply PATCH", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")),
+    *_clock_cells("apply invoke", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")),
+    *_clock_cells("apply DELETE", ["apply.doing", "apply.applied", "cancel.cancelling"], ("answered",)),
+    *_clock_cells("store", ["hear.storing", "hear.stored", "hear.rung"], ("answered", "busy")),
+    *_clock_cells("hear", ["hear.hearing", "hear.heard"], ("answered", "busy", "declined")),
+    *_clock_cells("expire", ["settle.expiring", "settle.expired"], ("answered",)),
+)
+"""A machine's clock is an hour off the database's, or is set so while the process works: nothing else goes wrong."""
+
+SOME_CLOCK_CELLS = (
+    Cell(story="dial", failpoint="dial.claiming", behaviour="answered", clock=BEHIND),
+    Cell(story="dial", failpoint="dial.permitted", behaviour="answered", clock=SET_BACK),
+    Cell(story="dial", failpoint="dial.recording", behaviour="bad_number", clock=SET_AHEAD),
+    Cell(story="apply PATCH", failpoint="apply.doing", behaviour="answered", clock=AHEAD),
+    Cell(story="hear", failpoint="hear.hearing", behaviour="busy", clock=SET_AHEAD),
+)
+"""Those of `make test`: soon over."""
 
 _QUICK = frozenset({"defer for good"})
 
@@ -216,8 +262,11 @@ def _fault_of(found: Violation) -> Fault:
 
 
 def _of_processes(played: Play) -> Iterator[Fault]:
-    if set(played.exits) != {-signal.SIGKILL}:
+    clock = played.cell.clock
+    if set(played.exits) - {-signal.SIGKILL} or not (played.exits or clock):
         yield Fault(heading=OTHER, why=f"the first processes ended with {played.exits}, not at their failpoint")
+    if set(played.refused) - ({REFUSED} if clock in FROM_THE_BEGINNING else {0, REFUSED}):
+        yield Fault(heading=OTHER, why=f"with a {clock} the first processes ended with {played.refused}")
     if any(played.others):
         yield Fault(heading=OTHER, why=f"the others ended with {played.others}")
 
@@ -368,7 +417,7 @@ def _played(works: Works, cell: Cell, url: str) -> Judged:
 def line(result: Judged) -> str:
     cell = result.cell
     head = (
-        f"{cell.failpoint:21} x {cell.behaviour:18} {cell.story:19} {result.seconds:5.1f} s"
+        f"{cell.failpoint:21} x {cell.behaviour:18} {cell.story:19} {cell.clock:15} {result.seconds:5.1f} s"
         f"  {result.rings} rang  {' '.join(result.reasons)}"
     )
     return "\n".join([head, *(f"        WRONG {each.heading}: {each.why}" for each in result.faults)])

@@ -5,6 +5,7 @@ as any process's.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,17 +17,31 @@ from scheduler.domain.command import Request
 from scheduler.domain.principal import Principal
 from scheduler.domain.record import Changes
 from scheduler.logs import configure
+from scheduler.persistence.database import ClockWrong
 from scheduler.settings import Settings
 from scheduler.use_cases.writes import Sent
 from tests.builders import KeptBell
+from tests.crash.wrong_clock import REFUSED, WrongClock
 
 _NEVER = threading.Event()
 _BETWEEN_ROUNDS_S = 0.1
 
 
-def run(environment: Mapping[str, str], step: str, *words: Any) -> None:
+def run(environment: Mapping[str, str], step: str, *words: Any, clock: WrongClock | None = None) -> None:
+    """Do `step`. Ends with the exit code REFUSED when the database has refused this process's `clock`."""
     os.environ.update(environment)
     configure()
+    if clock is None:
+        _do(step, *words)
+        return
+    clock.begin()
+    try:
+        _do(step, *words)
+    except ClockWrong:
+        sys.exit(REFUSED)
+
+
+def _do(step: str, *words: Any) -> None:
     if step in AT_THE_DOOR:
         AT_THE_DOOR[step](assembly.doors(Settings(), KeptBell()), *words)
     else:

@@ -1,5 +1,7 @@
 """What is played in a cell: a process does one step and dies in it, two do it again, and the works go on.
 
+Where the cell has a wrong clock, that process does not die: its clock is wrong, or is set at the failpoint.
+
 A story brings its person so far that the step is next, leaves that step to the processes that it starts, and lets go.
 """
 
@@ -34,7 +36,8 @@ from scheduler.use_cases.writes import Sent
 from tests.builders import ALWAYS, FOREVER, Clerk, House, KeptBell, a_candidate, a_number, a_pending_attempt, of_company
 from tests.conftest import seed, wait_until
 from tests.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS, SHORT, Ending
-from tests.crash.works import CALLBACK, CLOCK, Works, ended, stopped
+from tests.crash.works import CALLBACK, CLOCK, Works, ended, nursery, stopped
+from tests.crash.wrong_clock import WrongClock
 from tests.histories.judge import Asked, Told, Verb
 from tests.nights.world import Hours
 
@@ -62,9 +65,11 @@ class Cell:
     story: str
     failpoint: str
     behaviour: str
+    clock: str = ""
+    """What is wrong with the clock of the first process of the step; empty: nothing, and it dies at the failpoint."""
 
     def __str__(self) -> str:
-        return f"{self.failpoint} x {self.behaviour} ({self.story})"
+        return f"{self.failpoint} x {self.behaviour} ({self.story}{', ' if self.clock else ''}{self.clock})"
 
 
 @dataclass(kw_only=True)
@@ -78,6 +83,8 @@ class Play:
     asked: list[Asked] = field(default_factory=list)
     exits: list[int] = field(default_factory=list)
     """Of the first process of each step, which must have died in it."""
+    refused: list[int] = field(default_factory=list)
+    """How those with a wrong clock ended: 0, or REFUSED."""
     others: list[int] = field(default_factory=list)
     diallers: list[Any] = field(default_factory=list)
     hours: tuple[Hours, ...] = EVERY_HOUR
@@ -118,13 +125,32 @@ class Play:
     # ---- what its processes do
 
     def dies(self, step: str, *words: Any) -> None:
+        if self.cell.clock:
+            clock = self._a_wrong_clock()
+            process = self.works.doing(
+                step, *words, clock=clock, DUECALL_FAILPOINT=clock.failpoint(self.cell.failpoint)
+            )
+            self.refused.append(ended(process, within_s=60))
+            assert clock.is_wrong.is_set(), f"{self.cell}: it has not come to its failpoint"
+            return
         self.exits.append(ended(self.works.doing(step, *words, DUECALL_FAILPOINT=self.cell.failpoint), within_s=60))
 
     def twice(self, step: str, *words: Any) -> None:
         both = [self.works.doing(step, *words) for _ in range(2)]
         self.others += [ended(each, within_s=60) for each in both]
 
+    def _a_wrong_clock(self) -> WrongClock:
+        return WrongClock(kind=self.cell.clock, is_wrong=nursery.Event())
+
     def dies_dialling(self, attempt: Attempt, failpoint: str | None = None) -> None:
+        if self.cell.clock and failpoint is None:
+            clock = self._a_wrong_clock()
+            process = self.works.dialling(
+                [attempt.id], clock=clock, DUECALL_FAILPOINT=clock.failpoint(self.cell.failpoint)
+            )
+            self.diallers.append(process)
+            self.wait(clock.is_wrong.is_set, "its clock is wrong")
+            return
         process = self.works.dialling([attempt.id], DUECALL_FAILPOINT=failpoint or self.cell.failpoint)
         self.exits.append(ended(process, within_s=60))
 
@@ -362,6 +388,8 @@ def _dial(play: Play) -> None:
         attempt = play.a_pending_attempt()
         play.dies_dialling(attempt)
         play.dialled_twice(attempt)
+    if play.cell.clock:  # whoever has claimed gives it back, or writes what it knows
+        return
     if play.cell.failpoint in {"dial.claimed", "dial.looked", "dial.permitted"}:
         play.expected = NOBODY_KNOWS
     if play.cell.failpoint in {"dial.sent", "dial.answered", "dial.recording"}:

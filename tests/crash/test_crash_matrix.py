@@ -12,12 +12,13 @@ import pytest
 
 import scheduler
 from scheduler.domain.attempt import Phase
-from scheduler.failpoints import FAILPOINTS
+from scheduler.failpoints import FAILPOINTS, OF_THE_DIAL
 from tests.builders import a_number, a_pending_attempt
 from tests.conftest import wait_until
 from tests.crash import matrix
-from tests.crash.matrix import CELLS, WHOLE, is_chosen, one_of_each
+from tests.crash.matrix import CELLS, CLOCK_CELLS, SOME_CLOCK_CELLS, WHOLE, is_chosen, one_of_each
 from tests.crash.works import killed, stopped, working
+from tests.crash.wrong_clock import AHEAD, BEHIND, SET_AHEAD, SET_BACK
 
 pytestmark = pytest.mark.crash
 
@@ -26,7 +27,8 @@ pytestmark = pytest.mark.crash
 def test_wherever_a_process_dies_nobody_is_rung_twice_and_nobody_is_lost(
     postgres_url: str, aloud: Callable[[str], None], subtests: pytest.Subtests
 ) -> None:
-    cells = [cell for cell in (CELLS if WHOLE else one_of_each(CELLS)) if is_chosen(cell)]
+    every = (*CELLS, *CLOCK_CELLS) if WHOLE else (*one_of_each(CELLS), *SOME_CLOCK_CELLS)
+    cells = [cell for cell in every if is_chosen(cell)]
     for result in matrix.run(postgres_url, cells, aloud if WHOLE else print):
         with subtests.test(cell=str(result.cell)):
             assert result.faults == []
@@ -36,6 +38,17 @@ def test_every_failpoint_has_its_cells() -> None:
     assert {cell.failpoint for cell in CELLS} == set(FAILPOINTS) == {cell.failpoint for cell in one_of_each(CELLS)}
     assert len(FAILPOINTS) == len(set(FAILPOINTS)) >= 30
     assert len(CELLS) == len(set(CELLS)) >= 300
+
+
+def test_every_part_has_cells_of_each_wrong_clock() -> None:
+    parts = ("apply", "cancel", "dial", "hear", "message", "release", "settle", "submit", "write")
+    found = {(cell.failpoint.split(".")[0], cell.clock) for cell in CLOCK_CELLS}
+    set_within = {(part, clock) for part in parts for clock in (SET_AHEAD, SET_BACK)}
+    wrong_before = {(part, clock) for part in parts if part != "cancel" for clock in (AHEAD, BEHIND)}
+    assert found == set_within | wrong_before
+    assert {cell.failpoint for cell in CLOCK_CELLS} >= set(OF_THE_DIAL)
+    assert set(SOME_CLOCK_CELLS) <= set(CLOCK_CELLS)
+    assert len(CLOCK_CELLS) == len(set(CLOCK_CELLS))
 
 
 def test_the_failpoints_are_those_of_the_product() -> None:

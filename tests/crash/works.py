@@ -35,6 +35,7 @@ from scheduler.use_cases.settle import Settle
 from tests.builders import ALWAYS, House, a_house
 from tests.conftest import real_now, seed, wait_until
 from tests.crash import dial_process, step_process
+from tests.crash.wrong_clock import WrongClock
 from tests.races.processes import dial_as_told
 from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_door, address_of, serving
 
@@ -126,20 +127,23 @@ class Works:
                 stack.enter_context(self.turns[step])
             yield
 
-    def dialling(self, ids: Sequence[UUID], **settings: str) -> ForkServerProcess:
+    def dialling(self, ids: Sequence[UUID], clock: WrongClock | None = None, **settings: str) -> ForkServerProcess:
         """A dial process with these ids in its hand."""
         can_be_told = nursery.Event()
         process = nursery.Process(
-            target=dial_process.run, args=(self.environment | settings, list(ids), can_be_told), daemon=True
+            target=dial_process.run, args=(self.environment | settings, list(ids), can_be_told, clock), daemon=True
         )
         begun(process)
         assert can_be_told.wait(60)
         return process
 
-    def doing(self, step: str, *words: Any, **settings: str) -> ForkServerProcess:
+    def doing(self, step: str, *words: Any, clock: WrongClock | None = None, **settings: str) -> ForkServerProcess:
         """A process that does this step and ends."""
         process = nursery.Process(
-            target=step_process.run, args=(self.environment | settings, step, *words), daemon=True
+            target=step_process.run,
+            args=(self.environment | settings, step, *words),
+            kwargs={"clock": clock},
+            daemon=True,
         )
         return begun(process)
 
