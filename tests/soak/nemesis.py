@@ -25,9 +25,14 @@ PROCESSES = ("api", "clock", *WORKERS)
 _DIALLERS = ("dial", "wired dial")
 _GARBAGE = (b"this is not json", b"{}", b'{"body": "bm8=", "headers": {"task": "no.such.task"}}', b"\x80\x04]q\x00.")
 _FAKE_TIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+_STEPPED = ("dial", "intake", "callbacks", "settle", "maintenance", "clock")
+"""Not the API: nobody would ask one that runs beside the other."""
+_STEPS_S = ("+3600", "-3600", "+10", "-10")
 _A_WRONG_CLOCK_RUNS_FOR_S = 20.0
+_STARTS_WITHIN_S = 5.0
 _SLOWEST_RETURN_S = 40.0
 UNNOTICED = "IT DID NOT NOTICE"
+_NO_FAKE_TIME = "no wrong clock: libfaketime is not here"
 LACKING = "not tried: this machine lacks Debian's libfaketime (`make debian` as root); CI has it"
 
 
@@ -68,6 +73,8 @@ class Nemesis:
             yield fault
         yield self.rolling_restart
         yield self.wrong_clock_for_a_while
+        for name in _STEPPED:
+            yield partial(self.clock_that_is_set, name, self.dice.choice(_STEPS_S), self.dice.uniform(5, 15))
 
     # ---- processes
 
@@ -103,30 +110,57 @@ class Nemesis:
 
     def wrong_clock_for_a_while(self) -> str:
         """A dialler more, on a machine whose clock is two hours ahead: it must not dial, nor keep others from it."""
-        library = next(iter(sorted(Path("/").glob(_FAKE_TIME[1:]))), None)
+        library = _fake_time()
         if library is None:
             self.wrong_clock = LACKING
-            return "no wrong clock: libfaketime is not here"
-        program = self.stage.whole.system.supervisor.program("dial")
-        log = program.log.with_name("wrong-clock.log")
-        variables = {"LD_PRELOAD": str(library), "FAKETIME": "+2h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            return _NO_FAKE_TIME
+        log = self._log_of("wrong-clock")
+        with self._beside("dial", log, LD_PRELOAD=str(library), FAKETIME="+2h"):
+            self._wait(_A_WRONG_CLOCK_RUNS_FOR_S)
+        knew = "CLOCK_SKEW" in log.read_text(encoding="utf-8")
+        self.wrong_clock = "it knew, and dialled nothing" if knew else UNNOTICED
+        return "a dialler with a clock two hours ahead"
+
+    def clock_that_is_set(self, name: str, span: str, seconds: float) -> str:
+        """One more process of this kind works on a right clock that is set wrong for a while, and right again."""
+        library = _fake_time()
+        if library is None:
+            return _NO_FAKE_TIME
+        log = self._log_of(f"set-clock-{name}")
+        offset = log.with_suffix(".offset")
+        _write_at_once(offset, "+0")
+        variables = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
+        with self._beside(name, log, **variables):
+            self._wait(_STARTS_WITHIN_S)
+            _write_at_once(offset, span)
+            self._wait(seconds)
+            _write_at_once(offset, "+0")
+            self._wait(_STARTS_WITHIN_S)
+        return f"a clock of one more {name} set {span} s for {seconds:.1f} s"
+
+    def _log_of(self, name: str) -> Path:
+        return self.stage.whole.system.supervisor.program("dial").log.with_name(f"{name}.log")
+
+    @contextmanager
+    def _beside(self, name: str, log: Path, **variables: str) -> Iterator[None]:
+        """A process more of this kind, with these variables; it is told to stop at the end."""
+        program = self.stage.whole.system.supervisor.program(name)
         with log.open("ab") as said:
             process = subprocess.Popen(
-                bound_to_parent(signal.SIGTERM, *(word.replace("dial@", "wrong@") for word in program.argv)),
-                env={**program.environment, **variables},
+                bound_to_parent(signal.SIGTERM, *(word.replace(f"{name}@", "wrong@") for word in program.argv)),
+                env={**program.environment, "FAKETIME_DONT_FAKE_MONOTONIC": "1", **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
             )
-        self._wait(_A_WRONG_CLOCK_RUNS_FOR_S)
-        process.terminate()
         try:
-            process.wait(_SLOWEST_RETURN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        knew = "CLOCK_SKEW" in log.read_text(encoding="utf-8")
-        self.wrong_clock = "it knew, and dialled nothing" if knew else UNNOTICED
-        return "a dialler with a clock two hours ahead"
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(_SLOWEST_RETURN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     # ---- Redis
 
@@ -209,6 +243,17 @@ class Nemesis:
             self.stage.pause(seconds)
         else:
             _wait_for(seconds)
+
+
+def _fake_time() -> Path | None:
+    return next(iter(sorted(Path("/").glob(_FAKE_TIME[1:]))), None)
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    """Whoever reads it meanwhile finds the old text or the new one, never half of it."""
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="ascii")
+    new.replace(path)
 
 
 def _wait_for(seconds: float) -> None:
