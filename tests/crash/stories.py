@@ -481,8 +481,11 @@ def _settle(play: Play) -> None:
 def _expire(play: Play) -> None:
     """Due, and expired before anybody called: whoever ends it dies, and the hint comes afterwards."""
     with play.works.leave(tasks.SETTLE, CLOCK):
-        attempt = play.a_pending_attempt(expires_at=play.house.now() + timedelta(seconds=1))
+        expires_at = play.house.now() + timedelta(seconds=1)
+        attempt = play.a_pending_attempt(expires_at=expires_at)
         play.dies("settle", FAR_ROUNDS)
+        # One with a wrong clock is refused at once, perhaps before that.
+        play.wait(lambda: play.house.now() > expires_at, "it has expired")
         play.dialled_twice(attempt)
         play.twice("settle")
     play.expected = Ending(rings=0, reasons=(Reason.EXPIRED,))
