@@ -78,9 +78,11 @@ class Claims:
     claimed: tuple[ToSend, ...] = ()
     waiting: frozenset[UUID] = frozenset()
     """Without a place yet, or locked by another transaction; they wait in the worker's hand, never in a claim."""
+    unplaced: frozenset[UUID] = frozenset()
+    """Those of `waiting` that lack nothing but a place."""
     try_again_at: datetime | None = None
     full: frozenset[UUID] = frozenset()
-    """Companies without a place until then: none of their attempts can be claimed earlier."""
+    """Companies that lack a place of their own until then: none of their attempts can be claimed earlier."""
     locked: frozenset[UUID] = frozenset()
     """Companies whose row another transaction has locked."""
     account_free_at: datetime | None = None
@@ -197,9 +199,10 @@ class Dial:
         return Claims(
             claimed=tuple(claimed),
             waiting=passed_over | held | {each.id for each in waiting},
+            unplaced=frozenset(each.id for each in waiting),
             # No event tells when a row is unlocked: it is looked at again soon.
             try_again_at=None if passed_over or held else allotment.try_again_at,
-            full=frozenset(each.company_id for each in waiting),
+            full=frozenset(each.company_id for each in waiting if _is_full(allotment.companies[each.company_id], now)),
             locked=locked,
             account_free_at=_account_free_at(allotment, room, now),
         )
@@ -442,6 +445,11 @@ def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName)
         and account.claimed_on == present.server
         and stores.carrier_accounts.has_claimed_here()  # guard: database_upgrade
     )
+
+
+def _is_full(company: Pace, now: datetime) -> bool:
+    """Whether a company has no place of its own within the next second, whatever the account has."""
+    return company.room <= 0 or company.next_slot_at >= now + SEND_SPAN
 
 
 def _account_free_at(allotment: Allotment, room: int, now: datetime) -> datetime | None:

@@ -193,7 +193,8 @@ class Dialler:
         if claims.try_again_at is not None:
             again_s = max(0.01, self._until(claims.try_again_at))
         self._hand.drop(each for each in ids if each not in claims.waiting)
-        self._hand.hold(claims.waiting, instant + _RETRY_CLAIM)
+        # Not those that lack only a place: while they were held, later hints would take each place that becomes free.
+        self._hand.hold(claims.waiting - claims.unplaced, instant + _RETRY_CLAIM)
         self._hand.hold(claims.full, instant + again_s)
         self._hand.hold(claims.locked, instant + _RETRY_CLAIM)
         if claims.account_free_at is not None:

@@ -35,6 +35,9 @@ _CLOCK = """
 """
 
 
+_A_LOOK_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'"
+
+
 @contextmanager
 def asking_the_clock(url: str, meanwhile: str) -> Iterator[psycopg.Connection[Any]]:
     """For processes that connect while this lasts, a last look does `meanwhile` when it asks the database's clock.
@@ -66,7 +69,9 @@ def claimed_and_frozen(works: Works, url: str, number: str) -> tuple[UUID, ForkS
     attempt_id = a_pending_attempt(works.house, number).id
     with no_last_look(url):
         process = works.dialling([attempt_id])
-        wait_until(lambda: works.house.attempt(attempt_id).state is AttemptState.IN_PROGRESS, says="it is claimed")
+        # Only then does it hold the claim: right after the commit its timer is not set yet.
+        wait_until(lambda: works.house.ask(_A_LOOK_WAITS), says="it is claimed, and its last look waits")
+        assert works.house.attempt(attempt_id).state is AttemptState.IN_PROGRESS
         frozen(process)
     return attempt_id, process
 

@@ -355,6 +355,24 @@ def test_no_more_are_claimed_than_can_be_sent_within_a_second(
     assert all(later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in pairwise(sent))
 
 
+def test_company_is_not_full_where_only_the_account_is(database: Database, seeded: Seeded, house: House) -> None:
+    """Else calls hinted later would take its places, one after the other."""
+    slow = a_house_with(database, seeded, house, per_second=0.5)
+    claims = slow.dial.claim([a_pending_attempt(slow).id for _ in range(2)])
+    assert len(claims.unplaced) == 1
+    assert claims.unplaced == claims.waiting
+    assert claims.full == frozenset()
+    assert claims.account_free_at is not None
+
+
+def test_company_without_a_place_of_its_own_is_full(database: Database, house: House, now: TestClock) -> None:
+    small = of_company(house, seed(database, now(), limits=CallLimits(concurrent_calls=1, calls_per_second=1.0)))
+    claims = house.dial.claim([a_pending_attempt(small).id for _ in range(2)])
+    assert claims.unplaced == claims.waiting != frozenset()
+    assert claims.full == {small.company_id}
+    assert claims.account_free_at is None
+
+
 @guards("account_pace")
 def test_who_waits_is_told_when_to_try_again(database: Database, seeded: Seeded, house: House, now: TestClock) -> None:
     slow = a_house_with(database, seeded, house, per_second=0.5)
