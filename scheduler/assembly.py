@@ -14,6 +14,7 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.bell import Bell
 from scheduler.use_cases.candidates import Candidates
+from scheduler.use_cases.carrier_waits import CarrierWaits
 from scheduler.use_cases.companies import Companies
 from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial
@@ -47,6 +48,7 @@ class Doors:
     hear: Hear
     explain: Explain
     backlog: Backlog
+    carrier_waits: CarrierWaits
     companies: Companies
     jobs: Jobs
     candidates: Candidates
@@ -100,6 +102,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
         hear=Hear(of_callbacks, bell, TwilioCallbacks(carrier(settings)), consequences, now),
         explain=Explain(database, hasher, policy, now),
         backlog=Backlog(database, now),
+        carrier_waits=CarrierWaits(database, now),
         companies=Companies(database, writes, bell, settings.default_caller_id),
         jobs=Jobs(database, writes),
         candidates=Candidates(database, writes, bell),

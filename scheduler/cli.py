@@ -253,12 +253,14 @@ def status(as_json: AsJson = False) -> None:
     with _desk(computes=True) as desk:
         carriers, companies, commands = desk.explain.carriers(), desk.explain.waiting(), desk.backlog.commands()
         mails, erasures = desk.explain.unsent_invitations(), desk.backlog.erasures()
+        backoffs = desk.carrier_waits.all()
     if as_json:
-        told = pages.status_as_json(carriers, companies, commands, mails, erasures)
+        told = pages.status_as_json(carriers, backoffs, companies, commands, mails, erasures)
         print(json.dumps(told))  # noqa: T201 - the answer itself
     else:
         pages.terminal().print(pages.system_line(desk.system))
-        pages.terminal().print(pages.status_page(carriers, companies, commands, mails, erasures, desk.now()))
+        page = pages.status_page(carriers, backoffs, companies, commands, mails, erasures, desk.now())
+        pages.terminal().print(page)
 
 
 @app.command(
@@ -603,16 +605,7 @@ def carrier_list(as_json: AsJson = False) -> None:
     """Which country, or which company's number, waits for the carrier, why, and until when."""
     with _desk() as desk:
         found = desk.carrier_waits.all()
-    told = [
-        {
-            "country": each.scope.country,
-            "companyId": None if each.scope.company_id is None else str(each.scope.company_id),
-            "cause": each.cause,
-            "onTrial": each.breaker.is_on_trial,
-            "triedAt": each.breaker.down_until and each.breaker.down_until.isoformat(),
-        }
-        for each in found
-    ]
+    told = pages.backoffs_as_json(found)
     if as_json:
         print(json.dumps(told))  # noqa: T201 - the answer itself
     elif not told:

@@ -23,6 +23,7 @@ from scheduler.domain.key import LONGEST_NAME, Key, KeyState
 from scheduler.domain.owner import Mails
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.lifecycle.shown_names import shown
 from scheduler.timing import call_windows
@@ -204,6 +205,7 @@ def attempt_line(attempt: Attempt) -> str:
 
 def status_page(
     carriers: Sequence[Carrier],
+    backoffs: Sequence[Backoff],
     companies: Sequence[Waiting],
     commands: Mapping[UUID, Commands],
     mails: Sequence[Mails],
@@ -212,12 +214,13 @@ def status_page(
 ) -> RenderableType:
     """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown.
 
-    `mails`: invitations of owners that were not sent.
+    `backoffs`: those of a country or of a company's number. `mails`: invitations of owners that were not sent.
     """
     mail_of = {each.company_id: each for each in mails}
     lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
     if not carriers:
         lines.append(Text("Carrier   none yet: the first worker that starts makes it known"))
+    lines += [_backoff(each, now) for each in backoffs]
     total = _all_of(commands)
     if told := _of_commands(total):
         lines.append(Text("Commands  ").append(told, "bold yellow"))
@@ -266,6 +269,21 @@ def _carrier(carrier: Carrier, now: datetime) -> Text:
     elif carrier.pause_reason is None:
         line.append("takes calls", "green").append("; ")
     return line.append(f"{carrier.in_progress} of {carrier.max_calls} calls in progress")
+
+
+def _backoff(backoff: Backoff, now: datetime) -> Text:
+    scope, until = backoff.scope, backoff.breaker.down_until
+    if scope.country is None:
+        whose = f"calls of company {scope.company_id} from one of its numbers"
+    else:
+        whose = "calls to numbers of no country" if scope.country == NO_COUNTRY else f"calls to {scope.country}"
+    line = Text("Back-off  ").append(whose)
+    if backoff.breaker.is_on_trial:
+        return line.append(": ").append("ON TRIAL", "bold yellow").append(f", one at a time ({backoff.cause})")
+    line.append(" ").append("WAIT", "bold yellow").append(f" ({backoff.cause}), ")
+    if until is None or until <= now:
+        return line.append("one is tried as soon as the carrier answers a question")
+    return line.append(f"one is tried {_utc(until)}, {_from_now(until, now)}")
 
 
 def _company(
@@ -327,8 +345,25 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
     }
 
 
+def backoffs_as_json(backoffs: Sequence[Backoff]) -> list[dict[str, Any]]:
+    """Names as on the wire; instants in UTC."""
+    return [
+        _as_json(
+            {
+                "country": each.scope.country,
+                "company_id": each.scope.company_id,
+                "cause": each.cause,
+                "on_trial": each.breaker.is_on_trial,
+                "tried_at": each.breaker.down_until,
+            }
+        )
+        for each in backoffs
+    ]
+
+
 def status_as_json(
     carriers: Sequence[Carrier],
+    backoffs: Sequence[Backoff],
     companies: Sequence[Waiting],
     commands: Mapping[UUID, Commands],
     mails: Sequence[Mails],
@@ -337,6 +372,7 @@ def status_as_json(
     """Names as on the wire; instants in UTC, spans in seconds."""
     return {
         "carriers": [_as_json(asdict(each)) for each in carriers],
+        "carrierBackoffs": backoffs_as_json(backoffs),
         "commands": _as_json(asdict(_all_of(commands))),
         "companies": [
             _as_json(asdict(each)) | {"commands": _as_json(asdict(commands.get(each.company_id, Commands())))}

@@ -28,12 +28,14 @@ from scheduler.domain.owner import Invitation
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
+from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
 from scheduler.settings import settings
 from scheduler.system import Running
 from scheduler.timing import callee_zones
 from scheduler.use_cases.backlog import Backlog
+from scheduler.use_cases.carrier_waits import CarrierWaits
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.pauses import Pauses
@@ -365,6 +367,65 @@ def test_a_carrier_that_answers_again_is_on_trial_not_down(duecall: Duecall, hou
     assert "DOWN" not in told
 
 
+def _back_off(house: House, scope: Scope, breaker: Breaker) -> None:
+    with house.database.transaction() as stores:
+        before = stores.carrier_accounts.lock(house.account_id).backoffs
+        after = {**before, scope: Backoff(scope=scope, breaker=breaker)}
+        stores.backoffs.save(house.account_id, after, house.now())
+
+
+def _back_off_in_every_way(house: House) -> None:
+    """Two countries and one company's number wait or are on trial; of another number one failure is counted."""
+    in_five = NOON + timedelta(minutes=5)
+    _back_off(house, Scope(country="AT"), Breaker(failures=5, down_until=in_five, cause="COUNTRY_REFUSED"))
+    on_trial = Breaker(failures=5, down_until=NOON, answered_at=NOON, cause="COUNTRY_REFUSED")
+    _back_off(house, Scope(country="SK"), on_trial)
+    caller = Scope(company_id=house.company_id, caller="+12025550123")
+    _back_off(house, caller, Breaker(failures=6, down_until=NOON - timedelta(minutes=1), cause="HTTP_500"))
+    _back_off(house, replace(caller, caller="+12025550124"), Breaker(failures=1, cause="HTTP_400"))
+
+
+def test_status_shows_back_offs_without_numbers(duecall: Duecall, house: House) -> None:
+    before = duecall("status")
+    assert "Back-off" not in before.out
+    assert json.loads(duecall("status --json").out)["carrierBackoffs"] == []
+    _back_off_in_every_way(house)
+    said = duecall("status")
+    assert "Back-off calls to AT WAIT (COUNTRY_REFUSED), one is tried 2026-04-02 12:05:00 UTC, in 4 min" in said.told
+    assert "Back-off calls to SK: ON TRIAL, one at a time (COUNTRY_REFUSED)" in said.told
+    whose = (
+        f"Back-off calls of company {house.company_id} from one of its numbers WAIT (HTTP_500), one is tried as soon"
+    )
+    assert whose in said.told
+    assert said.told.count("Back-off") == 3
+    scripts = duecall("status --json")
+    assert json.loads(scripts.out)["carrierBackoffs"] == [
+        {
+            "country": "AT",
+            "companyId": None,
+            "cause": "COUNTRY_REFUSED",
+            "onTrial": False,
+            "triedAt": "2026-04-02T12:05:00Z",
+        },
+        {
+            "country": "SK",
+            "companyId": None,
+            "cause": "COUNTRY_REFUSED",
+            "onTrial": True,
+            "triedAt": "2026-04-02T12:00:00Z",
+        },
+        {
+            "country": None,
+            "companyId": str(house.company_id),
+            "cause": "HTTP_500",
+            "onTrial": False,
+            "triedAt": "2026-04-02T11:59:00Z",
+        },
+    ]
+    assert json.loads(duecall("carrier list --json").out) == json.loads(scripts.out)["carrierBackoffs"]
+    assert "+1202555" not in said.out + scripts.out
+
+
 def test_status_tells_of_invitations_that_were_not_sent_and_of_no_other(duecall: Duecall, house: House) -> None:
     """F3-2."""
     now = house.now()
@@ -506,9 +567,22 @@ def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pa
     _delete_company(house, since=NOON - timedelta(minutes=3))
     pauses.pause(None, "a drill")
     _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
-    told = health._metrics(
-        explain.waiting(), explain.carriers(), backlog.commands(), backlog.erasures(), redis_is_away=False
-    ).decode()
+    waits = CarrierWaits(house.database, now)
+
+    def told_now() -> str:
+        return health._metrics(
+            explain.waiting(),
+            explain.carriers(),
+            waits.all(),
+            backlog.commands(),
+            backlog.erasures(),
+            redis_is_away=False,
+        ).decode()
+
+    kinds = ("country", "caller")
+    assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in told_now() for kind in kinds)
+    _back_off_in_every_way(house)
+    told = told_now()
     company = f'{{company_id="{house.company_id}"}}'
     for line in (
         f"duecall_attempts_waiting{company} 1.0",
@@ -528,8 +602,12 @@ def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pa
         'duecall_carrier_on_trial{account="1"} 0.0',
         'duecall_carrier_calls_in_progress{account="1"} 2.0',
         'duecall_carrier_calls_limit{account="1"} 1000.0',
+        'duecall_carrier_backoffs{kind="country"} 2.0',
+        'duecall_carrier_backoffs{kind="caller"} 1.0',
     ):
         assert line in told
+    assert told.count("duecall_carrier_backoffs{") == 2
+    assert "+1202555" not in told
     assert "drill" not in told
 
 

@@ -1,5 +1,6 @@
 """Whether this process lives and can work, and what waits."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 from uuid import UUID
@@ -16,6 +17,7 @@ from api_shim.house import House, asked, house
 from api_shim.openapi import error_answers
 from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
+from scheduler.lifecycle.backoffs import Backoff
 from scheduler.use_cases.backlog import Commands, OpenErasures
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.wire.base import Wire
@@ -88,9 +90,10 @@ async def get_metrics(request: Request) -> Response:
     here = house(request)
     counted = await asked(here.rooms.strangers, here.doors.explain.waiting)
     carriers = await asked(here.rooms.strangers, here.doors.explain.carriers)
+    backoffs = await asked(here.rooms.strangers, here.doors.carrier_waits.all)
     commands = await asked(here.rooms.strangers, here.doors.backlog.commands)
     erasures = await asked(here.rooms.strangers, here.doors.backlog.erasures)
-    told = _metrics(counted, carriers, commands, erasures, redis_is_away=here.waiter.is_away)
+    told = _metrics(counted, carriers, backoffs, commands, erasures, redis_is_away=here.waiter.is_away)
     return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -140,6 +143,7 @@ _COMMAND_GAUGES: tuple[tuple[str, str, Callable[[Commands], float]], ...] = (
 def _metrics(
     counted: Sequence[Waiting],
     carriers: Sequence[Carrier],
+    backoffs: Sequence[Backoff],
     commands: Mapping[UUID, Commands],
     erasures: OpenErasures,
     *,
@@ -165,6 +169,15 @@ def _metrics(
         gauge = Gauge(f"duecall_carrier_{name}", says, ["account"], registry=registry)
         for place, carrier in enumerate(carriers, start=1):
             gauge.labels(str(place)).set(stands(carrier))
+    waits = Gauge(
+        "duecall_carrier_backoffs",
+        "Countries, and companies' numbers, whose calls wait because the carrier refuses or fails them.",
+        ["kind"],
+        registry=registry,
+    )
+    by_kind = Counter("caller" if each.scope.country is None else "country" for each in backoffs)
+    for kind in ("country", "caller"):
+        waits.labels(kind).set(by_kind[kind])
     for name, says, told in _COMMAND_GAUGES:
         gauge = Gauge(f"duecall_commands_{name}", says, ["company_id"], registry=registry)
         # Nought, too, is told: a gauge that goes away keeps its last number on the screens.

@@ -63,6 +63,38 @@ class CarrierBackoffs:
             for row in rows
         ]
 
+    def waiting(self) -> list[Backoff]:
+        """Return those that wait or are on trial, of all accounts, countries first, without the callers' numbers.
+
+        Reads only columns that may be read by a connection that counts.
+        """
+        rows = self._connection.execute(
+            select(
+                table.c.country,
+                table.c.company_id,
+                table.c.failures,
+                table.c.down_until,
+                table.c.answered_at,
+                table.c.cause,
+                table.c.trials,
+            )
+            .where(table.c.down_until.is_not(None))
+            .order_by(table.c.country, table.c.company_id, table.c.id)
+        )
+        return [
+            Backoff(
+                scope=Scope(country=row.country, company_id=row.company_id),
+                breaker=Breaker(
+                    failures=row.failures,
+                    down_until=row.down_until,
+                    answered_at=row.answered_at,
+                    cause=row.cause,
+                    trials=row.trials,
+                ),
+            )
+            for row in rows
+        ]
+
     def save(self, account_id: int, after: Backoffs, now: datetime) -> None:
         """Only these there are from now on. For who has locked the account."""
         before = self._rows(account_id)

@@ -22,6 +22,7 @@ from scheduler.persistence import schema
 from scheduler.persistence.database import Database, WrongRole
 from scheduler.persistence.schema import Logins, SchemaNotMade
 from scheduler.settings import Settings
+from scheduler.use_cases.carrier_waits import CarrierWaits
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.keys import Keys
 from tests.builders import House, a_house, a_placed_attempt, a_waiting_command, of_company
@@ -479,6 +480,9 @@ def test_over_all_companies_the_api_counts_and_reads_nobody(town: Town, hasher: 
     explain = Explain(town.api, hasher, house.policy, house.now)
     assert {row.company_id for row in explain.waiting()} == {house.company_id, town.other.house.company_id}
     assert [each.in_progress for each in explain.carriers()] == [2]
+    _do(house, "UPDATE carrier_backoffs SET down_until = :now", now=NOON)
+    waits = CarrierWaits(town.api, house.now).all()
+    assert {each.scope.company_id for each in waits} == {house.company_id, town.other.house.company_id}
     for secret in (
         "first_name FROM candidates",
         "body FROM inbox",
@@ -490,6 +494,7 @@ def test_over_all_companies_the_api_counts_and_reads_nobody(town: Town, hasher: 
         "email FROM users",
         "key_hash FROM api_keys",
         "raw FROM carrier_events",
+        "caller FROM carrier_backoffs",
     ):
         with town.api.counting() as stores, pytest.raises(ProgrammingError, match=DENIED):
             stores.connection.execute(text(f"SELECT {secret}"))
