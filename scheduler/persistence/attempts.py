@@ -908,7 +908,7 @@ _NO_SLOT_IS_FURTHER = timedelta(hours=1)
 _COUNTS = text("""
     WITH account AS (
         -- The one that is in use. After a change of the account, the others keep the state that they had.
-        SELECT k.next_slot_at, k.calls_per_second,
+        SELECT k.id, k.next_slot_at, k.calls_per_second,
                CASE WHEN k.updated_at > k.created_at THEN k.updated_at END AS changed_at,
                k.paused_at IS NULL AND k.down_until IS NULL
                AND (k.next_slot_at < :soon OR k.next_slot_at > :impossible)
@@ -933,7 +933,8 @@ _COUNTS = text("""
                -- Whoever counts sees no caller: one refused number excuses the others of its company too.
                AND NOT EXISTS (
                    SELECT FROM carrier_backoffs b
-                   WHERE b.down_until IS NOT NULL AND (b.country = l.country OR b.company_id = a.company_id)
+                   WHERE b.account_id = (SELECT id FROM account)
+                     AND b.down_until IS NOT NULL AND (b.country = l.country OR b.company_id = a.company_id)
                ) AS could_ring,
                -- What kept it from ringing before is no delay of ours.
                greatest(

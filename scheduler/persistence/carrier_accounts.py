@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, cast, func, select, text, update
+from sqlalchemy import Connection, case, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState, Phase
@@ -217,6 +217,10 @@ class CarrierAccounts:
         return count
 
     def set_breaker(self, account_id: int, breaker: Breaker, now: datetime) -> None:
+        """Save the breaker. The account counts as changed only when the breaker opens, waits anew or closes.
+
+        Lateness is measured from the last change. A counted failure keeps no call from ringing, so it excuses none.
+        """
         self._connection.execute(
             update(carrier_accounts)
             .where(carrier_accounts.c.id == account_id)
@@ -226,7 +230,10 @@ class CarrierAccounts:
                 answered_at=breaker.answered_at,
                 down_cause=breaker.cause,
                 trials=breaker.trials,
-                updated_at=now,
+                updated_at=case(
+                    (carrier_accounts.c.down_until.is_distinct_from(breaker.down_until), now),
+                    else_=carrier_accounts.c.updated_at,
+                ),
             )
         )
 

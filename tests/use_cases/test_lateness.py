@@ -94,11 +94,11 @@ def _it_is_expired(house: House, attempt: Attempt) -> None:
     house.change("UPDATE attempts SET expires_at = :it WHERE id = :id", it=house.now(), id=attempt.id)
 
 
-def _back_off(house: House, attempt: Attempt, **scope: object) -> None:
+def _back_off(house: House, attempt: Attempt, *, account_id: int | None = None, **scope: object) -> None:
     columns = ("company_id", "caller", "country")
     house.insert(
         "carrier_backoffs",
-        account_id=house.account_id,
+        account_id=account_id or house.account_id,
         failures=1,
         trials=0,
         down_until=house.now() + timedelta(hours=1),
@@ -197,6 +197,25 @@ def test_call_is_late_since_the_breaker_closed(house: House, now: TestClock) -> 
         stores.carrier_accounts.set_breaker(house.account_id, Breaker(), now())
     now.move(timedelta(seconds=7))
     assert waiting(house).late == timedelta(seconds=7)
+
+
+def test_counted_failure_excuses_no_late_call(house: House, now: TestClock) -> None:
+    """One company's failing orders are counted all the time; they keep no other company's call from ringing."""
+    a_pending_attempt(house)
+    now.move(SPAN)
+    for breaker in (Breaker(failures=1, cause="HTTP_400"), Breaker()):
+        with house.database.transaction() as stores:
+            stores.carrier_accounts.set_breaker(house.account_id, breaker, now())
+        assert waiting(house).late == SPAN
+
+
+def test_back_off_of_an_unused_account_excuses_nothing(house: House, now: TestClock) -> None:
+    with house.database.transaction() as stores:
+        before = stores.carrier_accounts.ensure("AC" + "9" * 32, 1, 1, now() - timedelta(days=9))
+    a_claimed_attempt(house)
+    _back_off(house, a_pending_attempt(house), account_id=before, country="SK")
+    now.move(SPAN)
+    assert waiting(house).late is not None
 
 
 def test_thousands_due_at_once_are_not_late_within_the_pace(house: House, now: TestClock) -> None:
