@@ -286,9 +286,14 @@ class Attempts:
         """Whether a pending attempt was resolved with zone data older than `version`."""
         return self._connection.execute(_older_zone_data(version).limit(1)).first() is not None
 
-    def pending_with_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
-        """Up to `limit` pending attempts that were resolved with zone data older than `version`, soonest due first."""
-        ids = self._connection.execute(_older_zone_data(version).limit(limit)).scalars().all()
+    def lock_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
+        """Lock up to `limit` pending attempts that were resolved with zone data older than `version`.
+
+        Their interviews are locked too. An attempt that another transaction holds is left for later.
+        """
+        older = _older_zone_data(version).join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
+        free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
+        ids = self._connection.execute(free).scalars().all()
         rows = self._connection.execute(select(attempts).where(attempts.c.id.in_(ids)))
         return [attempt_of(row) for row in rows]
 

@@ -1,5 +1,6 @@
 """Records: what pending calls become when hours, zones or numbers have changed under them."""
 
+import threading
 from datetime import timedelta
 
 from scheduler.clock import Now, monotonic
@@ -48,16 +49,33 @@ class Records:
         self._policy = policy
         self._now = now
         self._turn = turn.total_seconds()
+        self._has_turn = threading.Lock()
 
     def reresolve(self) -> bool:
         """Resolve pending attempts again whose hours, zones, number or zone data changed, for at most one turn.
 
-        Companies take turns batch by batch. Returns whether work is left; then a hint for the next turn was sent.
+        Companies take turns batch by batch, and so do changed settings and newer zone data: a company that changes its
+        settings again and again keeps nobody's zone data old.
+        Returns whether work is left; then a hint for the next turn was sent. In each process one thread takes turns:
+        a second one would keep mail and erasures waiting, and each turn ends with a hint of its own.
         Raises DatabaseAway.
         """
+        if not self._has_turn.acquire(blocking=False):
+            return False
+        try:
+            return self._take_turn()
+        finally:
+            self._has_turn.release()
+
+    def _take_turn(self) -> bool:
         ends_at = monotonic() + self._turn
-        while self._reresolve_some() or self._reresolve_old_zone_data():
+        # Both each time: `or` would not reach the second one while the first has work.
+        while self._reresolve_some() | self._reresolve_old_zone_data():
             if monotonic() >= ends_at:
+                with self._database.transaction() as stores:
+                    # The clock sends a hint only if this one is lost. Otherwise hints would pile up turn by turn.
+                    now = stores.instant(self._now)
+                    stores.reresolutions.ring_waiting(now, now)
                 self._bell.ring(RERESOLVE)
                 return True
         return False
@@ -99,7 +117,7 @@ class Records:
         Newer data never give way to older ones, so that processes of two releases do not undo each other's work.
         """
         with self._database.transaction() as stores:
-            pending = stores.attempts.pending_with_older_zone_data(callee_zones.TZDATA_VERSION, _AT_ONCE)
+            pending = stores.attempts.lock_older_zone_data(callee_zones.TZDATA_VERSION, _AT_ONCE)
             for attempt in sorted(pending, key=lambda each: each.interview_id):
                 cause = f"tzdata {attempt.schedule.tzdata_version} to {callee_zones.TZDATA_VERSION}"
                 self._try_to_resolve(stores, attempt, cause)

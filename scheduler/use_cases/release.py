@@ -20,6 +20,8 @@ _IDS_A_RING = 50
 _AT_MOST = 500
 _UNANSWERED_FOR = timedelta(seconds=2)
 """How long a command or a callback is left to the ring of whoever took it in."""
+_RECOMPUTED_FOR = timedelta(seconds=5)
+"""How long a changed setting is left to the last hint: longer than a turn of recomputation, which ends with a hint."""
 
 
 class Release:
@@ -76,7 +78,7 @@ class Release:
             now = stores.instant(self.now)
             commands = stores.inbox.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
             events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _AT_MOST)
-            reresolve = stores.reresolutions.ring_waiting(now - _UNANSWERED_FOR, now)
+            reresolve = stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now)
             erasures = stores.erasures.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
             failpoint("release.reminding")
         self._ring(tasks.APPLY, commands)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
@@ -177,6 +178,47 @@ def test_recomputation_ends_its_turn_and_sends_a_hint_for_the_rest(
     assert bell.rings == [(tasks.RERESOLVE, ())]
 
 
+def test_clock_adds_no_hint_to_those_of_a_recomputation(
+    house: House, records: Clerk, bell: KeptBell, now: TestClock
+) -> None:
+    """Each turn ends with a hint, so each hint of the clock would be one more until the end of the work."""
+    release = Release(house.database, bell, house.account_id, house.policy, now)
+    for _ in range(60):
+        a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    records.change_settings(house.principal, replace(settings_of(house), intervals=hours(12, 20)))
+    for _ in range(2):
+        now.move(timedelta(seconds=3))
+        assert in_turns_of(house, bell, ONE_BATCH).reresolve()
+        bell.rings.clear()
+        release.unanswered()
+        assert bell.rings == []
+    now.move(timedelta(seconds=5))
+    release.unanswered()
+    assert bell.rings == [(tasks.RERESOLVE, ())], "the last hint was lost"
+
+
+def test_one_thread_of_a_process_recomputes_at_a_time(
+    database: Database, house: House, records: Clerk, bell: KeptBell, now: TestClock, postgres_url: str
+) -> None:
+    mine = a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    other = of_company(house, seed(database, now()))
+    free = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    for each in (house, other):
+        records.change_settings(each.principal, replace(settings_of(each), intervals=hours(12, 20)))
+    worker = in_turns_of(house, bell, ONE_BATCH)
+    with ThreadPoolExecutor(1) as threads, psycopg.connect(postgres_url) as session:
+        session.execute("SELECT FROM interviews WHERE id = %s FOR UPDATE", [mine.interview_id])
+        turn = threads.submit(worker.reresolve)
+        wait_until(lambda: house.ask(_WAITS_FOR_A_LOCK), says="the turn waits for the interview")
+        assert not worker.reresolve()
+        assert moved(other, [free]) == 0
+        session.rollback()
+        assert turn.result()
+
+
+_WAITS_FOR_A_LOCK = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
 def test_companies_take_turns_in_recomputation(
     database: Database, house: House, records: Clerk, bell: KeptBell, now: TestClock
 ) -> None:
@@ -284,6 +326,35 @@ def test_older_zone_data_never_replace_newer_ones(house: House, records: Clerk, 
     records.reresolve()
     change(house, records, intervals=hours(7, 20))
     assert house.attempt(ahead.id) == ahead
+
+
+def test_held_interview_keeps_no_other_zone_data_old(
+    database: Database, house: House, bell: KeptBell, now: TestClock
+) -> None:
+    held, free = (a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN) for _ in range(2))
+    for each in (held, free):
+        resolved_with(house, each, "2020a", timedelta(hours=1))
+    with database.transaction() as stores:
+        stores.interviews.lock(held.interview_id)
+        in_turns_of(house, bell, ONE_BATCH).reresolve()
+        assert house.attempt(free.id).due_at == free.due_at
+        assert house.attempt(held.id).due_at != held.due_at
+    in_turns_of(house, bell, ONE_BATCH).reresolve()
+    assert house.attempt(held.id).due_at == held.due_at
+
+
+def test_changes_of_one_company_keep_no_zone_data_old(
+    database: Database, house: House, records: Clerk, bell: KeptBell, now: TestClock
+) -> None:
+    other = of_company(house, seed(database, now()))
+    right = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    resolved_with(other, right, "2020a", timedelta(hours=1))
+    for _ in range(60):
+        a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN)
+    records.change_settings(house.principal, replace(settings_of(house), intervals=hours(12, 20)))
+    assert in_turns_of(house, bell, ONE_BATCH).reresolve()
+    assert other.attempt(right.id).due_at == right.due_at
+    assert open_changes(house) == 1
 
 
 def test_clock_sends_a_hint_for_attempts_with_older_zone_data(
