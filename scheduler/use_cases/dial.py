@@ -85,6 +85,8 @@ class Claims:
     """Companies that lack a place of their own until then: none of their attempts can be claimed earlier."""
     locked: frozenset[UUID] = frozenset()
     """Companies whose row another transaction has locked."""
+    unlocked: frozenset[UUID] = frozenset()
+    """Companies whose row this claim has locked itself."""
     account_free_at: datetime | None = None
     """No attempt at all can be claimed earlier."""
     is_stopped: bool = False
@@ -204,6 +206,7 @@ class Dial:
             try_again_at=None if passed_over or held else allotment.try_again_at,
             full=frozenset(each.company_id for each in waiting if _is_full(allotment.companies[each.company_id], now)),
             locked=locked,
+            unlocked=frozenset(companies),
             account_free_at=_account_free_at(allotment, room, now),
         )
 

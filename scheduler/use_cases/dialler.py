@@ -200,8 +200,7 @@ class Dialler:
         if claims.account_free_at is not None:
             self._account_free_at = instant + self._until(claims.account_free_at)
         if claims.locked or self._locks:
-            free = {None, *claims.full, *(each.attempt.company_id for each in claims.claimed)}
-            await self._in_thread(lambda: self._locks.saw(claims.locked, free, instant))
+            await self._in_thread(lambda: self._locks.saw(claims.locked, {None, *claims.unlocked}, instant))
 
     def _until(self, at: datetime) -> float:
         """Seconds until then, but never longer than a release lasts: the clock may have been set back meanwhile."""

@@ -25,6 +25,8 @@ class LockWatch:
     def __init__(self, holder: Callable[[UUID], int | None]) -> None:
         self._holder = holder
         self._since: dict[UUID | None, float] = {}
+        self._seen: dict[UUID | None, float] = {}
+        """When each was seen locked last."""
         self._told: set[UUID | None] = set()
 
     def __bool__(self) -> bool:
@@ -33,10 +35,14 @@ class LockWatch:
 
     def saw(self, locked: Collection[UUID | None], free: Collection[UUID | None], instant: float) -> None:
         """Note one claim: these rows were locked, those were not. Queries the database before it raises an alarm."""
-        for each in free:
+        # A row that no claim has met for so long may have been free in between: two short locks are not a long one.
+        unseen = {each for each, seen in self._seen.items() if instant - seen > _SAY_AGAIN_S}
+        for each in {*free, *unseen}:
             self._since.pop(each, None)
+            self._seen.pop(each, None)
             self._told.discard(each)
         for each in locked:
+            self._seen[each] = instant
             since = self._since.setdefault(each, instant)
             if instant - since > LOCK_LASTS_S and each not in self._told:
                 self._told.add(each)

@@ -15,7 +15,7 @@ from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.database import DatabaseAway
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.watch import LOCK_LASTS_S, LockWatch
-from tests.builders import House, KeptBell, a_claimed_attempt, a_pending_attempt, a_sid, of_company
+from tests.builders import House, KeptBell, a_claimed_attempt, a_number, a_pending_attempt, a_sid, of_company
 from tests.conftest import TestClock, seed
 from tests.guards import guards
 from tests.nights.crowd import a_crowd
@@ -84,6 +84,25 @@ def test_lock_that_lasts_raises_one_alarm(house: House, postgres_url: str) -> No
         assert logs == [], "counted from the beginning"
         watch.saw({company_id}, set(), 213.0)
         assert len(logs) == 1
+
+
+def test_two_short_locks_are_not_one_that_lasts(house: House) -> None:
+    """In between no claim met the company: its call was cancelled, or another worker claimed it."""
+    watch = LockWatch(house.dial.lock_holder)
+    with capture_logs() as logs:
+        watch.saw({house.company_id}, set(), 100.0)
+        watch.saw({house.company_id}, set(), 3700.0)
+    assert logs == []
+
+
+def test_company_whose_row_is_free_is_reported_free(house: House, postgres_url: str) -> None:
+    """Also while its call waits for something else, such as its number."""
+    busy = a_number()
+    a_claimed_attempt(house, busy)
+    stuck = a_pending_attempt(house, busy)
+    with locked_company(postgres_url, house.company_id):
+        assert house.dial.claim([stuck.id]).unlocked == frozenset()
+    assert house.dial.claim([stuck.id]).unlocked == {house.company_id}
 
 
 # ---- a lock timeout is a conflict

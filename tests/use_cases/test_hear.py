@@ -5,6 +5,7 @@ from datetime import timedelta
 from itertools import permutations
 from uuid import UUID
 
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
@@ -305,6 +306,19 @@ def test_one_that_is_set_aside_keeps_no_other_waiting(house: House, hear: Hear, 
     mine = a_placed_attempt(other)
     assert mine.call_sid is not None
     assert say(other, hear, bell, mine, a_form(mine.call_sid, "busy")).reason is Reason.BUSY
+
+
+@pytest.mark.parametrize(("status", "reason"), [("busy", Reason.BUSY), ("completed", Reason.ANSWERED)])
+def test_event_of_a_locked_company_is_heard(
+    house: House, hear: Hear, bell: KeptBell, postgres_url: str, status: str, reason: Reason
+) -> None:
+    """Neither the retry nor the usage refers to the company's row, so no callback waits for a forgotten session."""
+    mine = a_placed_attempt(house)
+    assert mine.call_sid is not None
+    with psycopg.connect(postgres_url) as session:
+        session.execute("SELECT FROM companies WHERE id = %s FOR UPDATE", [house.company_id])
+        told = a_form(mine.call_sid, status, AnsweredBy="human", CallDuration="60")
+        assert say(house, hear, bell, mine, told).reason is reason
 
 
 def test_what_was_set_aside_keeps_no_number_of_a_candidate_who_was_erased(
