@@ -49,7 +49,7 @@ class Announcement:
         return cls(
             token=form["token"],
             queues=frozenset(form["queues"]),
-            tzdata=form["tzdata"],
+            tzdata=str(form["tzdata"]),
             times={name: float(seconds) for name, seconds in form.get("times", {}).items()},
         )
 

@@ -80,6 +80,9 @@ def test_readyz_passes_over_what_is_no_announcement(intake: Intake, valkey_clien
     announce(valkey_client, queues=ALL_QUEUES)
     valkey_client.zadd(PROCESSES, dict.fromkeys(("no json", "[]", "{}", "7"), valkey_client.time()[0]))
     assert degraded(intake) == []
+    forged = {"token": "x", "queues": [], "tzdata": ["no", "version"]}
+    valkey_client.zadd(PROCESSES, {json.dumps(forged): valkey_client.time()[0]})
+    assert degraded(intake) == ["tzdata"]
 
 
 @pytest.mark.parametrize("queues", [["dial"], []], ids=["a worker", "a clock"])
