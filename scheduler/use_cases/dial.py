@@ -401,6 +401,10 @@ class Dial:
         """The attempt as it is then; None when the record came too late, with what it found out."""
         interview = stores.interviews.lock(attempt.interview_id)
         mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
+        if mine is None:
+            # The COMMIT of a claim in doubt may still be under way: it holds the row, and is seen once it is done.
+            stores.attempts.lock(attempt.id)
+            mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
         if (
             mine is None
             # The epoch alone would do where the commit was confirmed: a claim in doubt may be somebody else's by now.

@@ -116,6 +116,31 @@ def test_a_claim_in_doubt_that_somebody_else_made_instead_stays_theirs(house: Ho
     assert house.attempt(pending.id) == theirs
 
 
+def as_in(table: str) -> bytes:
+    """What a claim changes of an attempt, as it was kept in this table."""
+    names = ("state", "phase", "epoch", "token", "claimed_at", "lease_until", "called_number")
+    changes = ", ".join(f"{name} = kept.{name}" for name in names)
+    return f"UPDATE attempts SET {changes} FROM {table} kept WHERE kept.id = attempts.id".encode()
+
+
+def test_claim_in_doubt_whose_commit_comes_late_is_given_back(house: House, postgres_url: str) -> None:
+    """The connection was lost while PostgreSQL was writing the claim, or waited for a standby."""
+    pending = a_pending_attempt(house)
+    with psycopg.connect(postgres_url) as server, ThreadPoolExecutor(1) as pool:
+        server.execute("CREATE TEMP TABLE pending AS SELECT * FROM attempts")
+        [mine] = claimed(house, pending)
+        server.execute("CREATE TEMP TABLE claim AS SELECT * FROM attempts")
+        server.execute(as_in("pending"))
+        server.commit()
+        server.execute(as_in("claim"))
+        recording = pool.submit(house.dial.record, [(mine, NeverTaken(cause="NOT_SENT"))])
+        wait_until(lambda: house.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="the record waits for the claim")
+        server.commit()
+        recording.result()
+    assert house.attempt(mine.id).state is AttemptState.PENDING
+    assert house.line(mine)[0] is None
+
+
 # ---- the claim: its guards
 
 
