@@ -395,17 +395,21 @@ class Attempts:
 
     # ---- release
 
-    def release(self, now: datetime, until: datetime, limit: int, account_id: int | None = None) -> list[UUID]:
+    def release(
+        self, now: datetime, until: datetime, limit: int, account_id: int | None = None, *, on_trial: bool = False
+    ) -> list[UUID]:
         """Up to `limit` attempts that are due and may be claimed as far as can be told without locks.
 
         They count as released until then. Companies take turns, each with no more than it has room and pace for, and
         none before its next call may start, so that one company's thousands, or its slowness, do not stand before
         another's one. A company's manual calls (invokes) go first within its turn only, so that retries of other
-        companies do not wait behind them.
+        companies do not wait behind them. `on_trial`: the next one is another company's, if the last one could not be
+        claimed, since nothing else is tried while it is released.
         """
         rows = self._connection.execute(
             _RELEASE,
             {
+                "on_trial": on_trial,
                 "account_id": account_id,
                 "now": now,
                 "soon": now + SEND_SPAN,
@@ -686,7 +690,7 @@ _RELEASE = text(f"""
           AND released_until <= :latest  -- guard: release_of_company
         GROUP BY company_id
     ), turns AS (
-        SELECT due.id, due.manual, due.due_at, row_number() OVER (
+        SELECT due.id, due.manual, due.due_at, due.released_until, row_number() OVER (
             PARTITION BY c.id ORDER BY due.manual DESC, due.due_at
         ) AS turn
         FROM companies c
@@ -702,7 +706,7 @@ _RELEASE = text(f"""
             FROM (VALUES (true), (false)) AS asked (by_hand)
             -- Each kind by itself, so that no more is read than is taken.
             CROSS JOIN LATERAL (
-                SELECT a.id, a.manual, a.due_at
+                SELECT a.id, a.manual, a.due_at, a.released_until
                 FROM attempts a
                 JOIN lines l ON l.number_hash = a.number_hash
                 WHERE a.company_id = c.id
@@ -737,7 +741,11 @@ _RELEASE = text(f"""
     WHERE id = ANY (ARRAY (
         SELECT a.id
         FROM attempts a
-        JOIN (SELECT * FROM turns ORDER BY turn, due_at LIMIT :limit) mine ON mine.id = a.id
+        JOIN (
+            SELECT * FROM turns
+            ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+            LIMIT :limit
+        ) mine ON mine.id = a.id
         WHERE a.state = 'PENDING'
           AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
         FOR NO KEY UPDATE OF a SKIP LOCKED

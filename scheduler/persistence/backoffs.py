@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, insert, select, text
 
 from scheduler.domain.attempt import Phase
+from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.sets import among
@@ -140,7 +141,8 @@ class CarrierBackoffs:
 
     def release_trials(self, account_id: int, now: datetime, until: datetime) -> list[UUID]:
         """One due attempt of each scope that is on trial and has none released or being placed."""
-        rows = self._connection.execute(_RELEASE_TRIALS, {"account_id": account_id, "now": now, "until": until})
+        values = {"account_id": account_id, "now": now, "until": until, "latest": bounds.latest_release(now)}
+        rows = self._connection.execute(_RELEASE_TRIALS, values)
         return [row.id for row in rows]
 
     def hold(self, attempt_ids: Collection[UUID]) -> None:
@@ -217,10 +219,18 @@ _RELEASE_TRIALS = text(f"""
             JOIN companies c ON c.id = a.company_id
             WHERE ({MATCHES})
               AND a.state = 'PENDING' AND a.due_at <= :now AND a.expires_at > :now
-              AND (a.released_until IS NULL OR a.released_until <= :now)
+              AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
               AND l.attempt_id IS NULL AND (l.free_at <= :now OR l.interview_id = a.interview_id)
               AND c.paused_at IS NULL AND c.deleted_at IS NULL
-            ORDER BY a.due_at
+              AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+              -- One that waits for another scope too would be held by its claim, and tried again and again.
+              AND NOT EXISTS (
+                  SELECT FROM carrier_backoffs b
+                  WHERE b.account_id = :account_id AND b.down_until IS NOT NULL
+                    AND NOT coalesce(b.answered_at >= b.down_until, false) AND ({MATCHES})
+              )
+            -- One that was released in vain, because its company has no room for example, goes behind the others.
+            ORDER BY a.released_until NULLS FIRST, a.due_at
             LIMIT 1
             FOR NO KEY UPDATE OF a SKIP LOCKED
         ) tried
@@ -230,7 +240,11 @@ _RELEASE_TRIALS = text(f"""
               SELECT FROM attempts a
               JOIN lines l ON l.number_hash = a.number_hash
               WHERE ({MATCHES})
-                AND (a.phase = 'DIALLING' OR a.state = 'PENDING' AND a.released_until > :now)
+                AND (
+                    a.phase = 'DIALLING'
+                    -- A later release was made by a wrong clock.
+                    OR a.state = 'PENDING' AND a.released_until > :now AND a.released_until <= :latest
+                )
           )
     ))
     RETURNING id

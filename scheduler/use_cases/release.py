@@ -62,7 +62,7 @@ class Release:
         tried: list[UUID] = []
         if not on_trial and any(each.breaker.is_on_trial for each in account.backoffs.values()):
             tried = stores.backoffs.release_trials(account.id, now, until)
-        return [*tried, *stores.attempts.release(now, until, room, account.id)]
+        return [*tried, *stores.attempts.release(now, until, room, account.id, on_trial=on_trial)]
 
     def next_due(self) -> datetime | None:
         """When the next pending attempt becomes due; the clock need not look for due ones before."""

@@ -11,13 +11,23 @@ from scheduler.carriers.twilio import TwilioLine
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken
 from scheduler.lifecycle.breaker import BACK_OFF
+from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.persistence.database import Database
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.carrier_waits import CarrierWaits
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
-from tests.builders import House, KeptBell, a_claimed_attempt, a_pending_attempt, a_sid, of_company
+from tests.builders import (
+    House,
+    KeptBell,
+    a_claimed_attempt,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    a_waiting_command,
+    of_company,
+)
 from tests.conftest import TestClock, seed
 from tests.guards import guards
 from tests.nights.hand import Hand, a_hand
@@ -171,6 +181,78 @@ def test_a_refused_caller_id_stops_its_company_alone(
     [block] = explain.explanation_of(waiting.id).blocks
     assert block.rule.value == "CARRIER_REFUSES_CALLER"
     assert not is_down(house)
+
+
+# ---- which call a trial tries
+
+
+def on_trial(house: House, settle: Settle, now: TestClock) -> None:
+    """Austria was refused, its wait is over, and the carrier has answered a question."""
+    answered(house, a_claimed_attempt(house, AUSTRIA[0]), NeverTaken(cause="COUNTRY_REFUSED"))
+    now.move(BACK_OFF[0])
+    settle.round()
+    assert house.ask("SELECT 1 FROM carrier_backoffs WHERE answered_at >= down_until") != []
+    house.change("UPDATE attempts SET due_at = :later", later=now() + timedelta(days=1))
+
+
+def to_austria(house: House, number: int) -> Attempt:
+    """A pending attempt whose number was looked at before, so that no ordinary release takes it."""
+    attempt = a_pending_attempt(house, AUSTRIA[number])
+    house.change("UPDATE lines SET country = 'AT' WHERE number_hash = :hash", hash=attempt.number_hash)
+    return attempt
+
+
+def test_trial_passes_over_a_call_that_waits_for_a_command(
+    house: House, release: Release, settle: Settle, bell: KeptBell, now: TestClock
+) -> None:
+    on_trial(house, settle, now)
+    held = to_austria(house, 1)
+    a_waiting_command(house, held.interview_id)
+    now.move(A_SECOND)
+    free = to_austria(house, 2)
+    assert release.due() == 1
+    assert bell.ids(tasks.DIAL) == [free.id]
+
+
+def test_trial_passes_over_a_call_of_a_caller_that_waits_too(
+    house: House, other: House, release: Release, settle: Settle, bell: KeptBell, now: TestClock
+) -> None:
+    """Its claim would hold it each time, and nobody else's call to that country would be tried."""
+    on_trial(house, settle, now)
+    failed(other)
+    settle.round()
+    to_austria(other, 1)
+    now.move(A_SECOND)
+    mine = to_austria(house, 2)
+    assert release.due() == 1
+    assert bell.ids(tasks.DIAL) == [mine.id]
+
+
+def test_trial_that_could_not_be_claimed_gives_way_to_another(
+    house: House, other: House, release: Release, settle: Settle, bell: KeptBell, now: TestClock
+) -> None:
+    on_trial(house, settle, now)
+    a_placed_attempt(other, SLOVAKIA[0])
+    house.change("UPDATE companies SET concurrent_calls = 1 WHERE id = :id", id=other.company_id)
+    full = to_austria(other, 1)
+    now.move(A_SECOND)
+    mine = to_austria(house, 2)
+    assert release.due() == 1
+    assert claimed(house, full) == []
+    now.move(RELEASE_SPAN)
+    release.due()
+    assert bell.ids(tasks.DIAL) == [full.id, mine.id]
+
+
+def test_trial_is_not_held_up_by_a_release_from_the_future(
+    house: House, release: Release, settle: Settle, bell: KeptBell, now: TestClock
+) -> None:
+    on_trial(house, settle, now)
+    mine = to_austria(house, 1)
+    house.change("UPDATE attempts SET released_until = :at WHERE id = :id", at=now() + timedelta(hours=1), id=mine.id)
+    assert release.due() == 1
+    assert bell.ids(tasks.DIAL) == [mine.id]
+    assert release.due() == 0
 
 
 # ---- failures of one company

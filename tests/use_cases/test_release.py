@@ -18,6 +18,7 @@ from tests.builders import (
     a_pending_attempt,
     a_placed_attempt,
     a_waiting_command,
+    of_company,
 )
 from tests.conftest import Seeded, TestClock, seed
 
@@ -207,6 +208,24 @@ def test_a_very_slow_account_still_releases_one(
     for _ in range(2):
         a_pending_attempt(slow)
     assert Release(database, bell, slow.account_id, slow.policy, now).due() == 1
+
+
+def test_trial_that_could_not_be_claimed_gives_way_to_another(
+    database: Database, house: House, release: Release, bell: KeptBell, now: TestClock
+) -> None:
+    """Or nobody's calls would be tried while one company's row is locked, or its settings cannot be read."""
+    other = of_company(house, seed(database, now()))
+    stuck = a_pending_attempt(other)
+    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
+    now.move(A_MOMENT)
+    mine = a_pending_attempt(house)
+    house.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
+    assert is_released(release, bell, stuck)
+    assert not house.dial.claim([stuck.id]).claimed
+    now.move(RELEASE_SPAN)
+    assert is_released(release, bell, mine)
+    now.move(RELEASE_SPAN)
+    assert is_released(release, bell, stuck), "each in its turn"
 
 
 def test_a_ring_names_at_most_fifty(house: House, release: Release, bell: KeptBell) -> None:
