@@ -10,11 +10,12 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.domain.attempt import AttemptState, Ended, Phase, Reason
+from scheduler.domain.attempt import AttemptState, Ended, Phase, ProofMissing, Reason
 from scheduler.domain.call import NeverTaken
+from scheduler.domain.company import RetryPolicy
 from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.breaker import BACK_OFF
-from scheduler.lifecycle.policy import DEFERRED_DELAY, POLL_AFTER_RING, POLLS
+from scheduler.lifecycle.policy import ASK_EVERY, DEFERRED_DELAY, POLL_AFTER_RING, POLLS
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
@@ -32,11 +33,14 @@ from tests.builders import (
     a_placed_attempt,
     a_waiting_command,
     an_unknown_attempt,
+    of_company,
 )
-from tests.conftest import Seeded, TestClock
+from tests.conftest import Seeded, TestClock, seed
 from tests.guards import guards
-from tests.servers import ACCOUNT_SID
+from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_closed_port
 from tests.use_cases.test_apply import a_wish, applied
+from tests.use_cases.test_settle import babbling, settle_at
+from tests.use_cases.test_undecided import EMPTY, order_by_hand
 
 AN_HOUR = timedelta(hours=1)
 TWO_HOURS = timedelta(hours=2)
@@ -118,6 +122,43 @@ def test_lease_from_the_future_ends_within_a_lease(house: House, settle: Settle,
     assert house.dial.last_look(claim.attempt) is None, "whoever claimed it sends nothing"
 
 
+@pytest.mark.parametrize("is_sent_first", [True, False], ids=["before the correction", "after the correction"])
+def test_call_that_was_sent_within_a_shortened_lease_is_found(
+    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock, is_sent_first: bool
+) -> None:
+    """The list is searched for all of the lease that was shortened, whenever it is thought to have begun."""
+    pending = a_pending_attempt(house)
+    with stepped(now, TWO_HOURS):
+        [claim] = house.dial.claim([pending.id]).claimed
+    number = claim.attempt.called_number
+    assert number is not None
+    if is_sent_first:
+        sid = order_by_hand(carrier, number, house.caller)
+    now.move(house.policy.lease / 2)
+    settle.round()
+    now.move(house.policy.lease / 2)
+    if not is_sent_first:
+        sid = order_by_hand(carrier, number, house.caller)
+    now.move(house.policy.lease / 2)
+    settle.round()
+    found = house.attempt(pending.id)
+    assert (found.phase, found.call_sid) == (Phase.PLACED, sid)
+
+
+def test_list_that_was_read_in_the_future_is_no_verdict(
+    house: House, carrier: SimulatedCarrier, correct: Correct, now: TestClock
+) -> None:
+    """By a right clock it was read during the lease, when the POST may have been on its way."""
+    unknown = an_unknown_attempt(house)
+    with stepped(now, 2 * house.policy.lease), babbling(200, EMPTY) as url:
+        settle_at(house, carrier, url).round()
+    correct.round()
+    assert house.attempt(unknown.id).looks == 1
+    now.move(house.policy.settle)
+    settle_at(house, carrier, a_closed_port()).round()
+    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+
+
 def test_leases_from_the_future_free_the_trial_of_a_breaker(
     house: House, settle: Settle, release: Release, now: TestClock
 ) -> None:
@@ -162,6 +203,14 @@ def test_look_from_the_future_is_asked_about_at_once(house: House, correct: Corr
     assert house.attempt(unknown.id).unknown_at == now(), "the time for a proof runs from now"
 
 
+def test_search_from_the_future_is_made_at_once(house: House, correct: Correct, now: TestClock) -> None:
+    unknown = an_unknown_attempt(house)
+    with stepped(now, AN_HOUR):
+        house.take(unknown, ProofMissing(search_at=now() + ASK_EVERY))
+    correct.round()
+    assert house.attempt(unknown.id).search_at == now()
+
+
 def test_call_in_a_long_queue_is_looked_at_when_it_said(house: House, correct: Correct, now: TestClock) -> None:
     placed = a_placed_attempt(house)
     at = now() + timedelta(hours=3) + house.policy.ring_timeout + POLL_AFTER_RING
@@ -201,6 +250,32 @@ def test_call_not_placed_in_the_future_keeps_its_back_off(house: House, correct:
         house.dial.record([(claimed, NeverTaken(cause="NEVER_CONNECTED"))])
     correct.round()
     assert house.attempt(claimed.id).due_at == now() + BACK_OFF[0]
+
+
+def test_retry_made_in_the_future_waits_as_long_as_its_rule_says(
+    house: House, correct: Correct, now: TestClock
+) -> None:
+    placed = a_placed_attempt(of_company(house, seed(house.database, now(), retry_policy=RetryPolicy())))
+    with stepped(now, AN_HOUR):
+        house.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+    [_, retry] = house.attempts(placed.interview_id)
+    correct.round()
+    wait = retry.due_at - retry.created_at
+    assert wait > timedelta(minutes=1)
+    assert house.attempt(retry.id).due_at == now() + wait
+
+
+def test_deferral_to_an_opening_of_the_future_is_judged_again_soon(
+    house: House, correct: Correct, now: TestClock
+) -> None:
+    """By the wrong clock it was night, and the call was put off until the morning."""
+    pending = a_pending_attempt(house)
+    with stepped(now, timedelta(hours=12)):
+        [claim] = house.dial.claim([pending.id]).claimed
+        assert house.dial.last_look(claim.attempt) is None
+    assert house.attempt(pending.id).due_at > now() + timedelta(hours=12)
+    correct.round()
+    assert house.attempt(pending.id).due_at == now() + BACK_OFF[-1]
 
 
 def test_asap_call_asked_for_in_the_future_is_due_now(
@@ -266,6 +341,7 @@ def test_line_that_rests_longer_already_is_not_free_earlier(house: House, now: T
     long = now() + house.policy.line_gap + AN_HOUR
     with house.database.transaction() as stores:
         stores.lines.keep_free(placed.number_hash, long)
+        stores.lines.keep_free(placed.number_hash, now() + house.policy.line_gap)
         stores.lines.rest(placed.id, placed.interview_id, now(), now() + house.policy.line_gap)
     assert house.line(placed) == (None, None, long)
 

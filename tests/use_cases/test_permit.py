@@ -1,5 +1,6 @@
 """A permit ends with its look: on either clock, with the last instant for a call to start, and with the lease."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -124,6 +125,20 @@ async def test_permit_gives_up_after_some_looks(house: House, alarm: LeaseAlarm,
         now.move(timedelta(seconds=1))
     assert looks.made == LOOKS_PER_CALL
     assert not permit.is_given_back
+
+
+async def test_look_that_hangs_is_not_waited_for_longer_than_the_call(house: House, alarm: LeaseAlarm) -> None:
+    """Waited for until the lease is over, it would end the process with all its other calls."""
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    mine = a_claimed_attempt(house)
+    claim = ToSend(attempt=mine, send_at=house.now(), lease_ends=monotonic() + LEASE_S, send_by=monotonic() + 0.1)
+    permit = Permit(claim, hangs, alarm, house.now)
+    async with asyncio.timeout(5):
+        assert await permit.order() is None
+    assert permit.is_too_late
 
 
 async def test_timer_ends_with_the_look_until_the_call_has_left(house: House, alarm: LeaseAlarm) -> None:
