@@ -131,6 +131,7 @@ def test_company_of_an_ats_key_may_repeat_the_address(intake: Intake) -> None:
     assert ats.get(f"/company/{company}", companyId=company.upper()).status_code == 200
     assert named(ats.get(f"/company/{company}", companyId=str(uuid4()))) == [("companyId", "UNKNOWN_PARAMETER")]
     assert named(ats.get("/company", companyId=company)) == [("companyId", "UNKNOWN_PARAMETER")]
+    assert named(ats.get("/company", companyId="")) == [("companyId", "UNKNOWN_PARAMETER")]
 
 
 # ---- what is no part of the document

@@ -27,6 +27,7 @@ from tests.api_shim.intake import Intake, environment_of, settings_for
 from tests.conftest import wait_until
 from tests.servers import a_door, a_server, address_of
 from tests.test_house_rules import ROOT
+from workers.presence import Presence
 
 ALL_QUEUES = sorted(set(QUEUES.values()))
 PROCESSES = "duecall:processes"
@@ -49,6 +50,20 @@ def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: i
     database.close()
     assert answer.status_code == httpx.codes.OK
     assert ("clock" in answer.json()["data"]["degraded"]) is wrong
+
+
+@pytest.mark.usefixtures("broker", "postgres_url")
+def test_readyz_reports_redis_that_fails_its_question(logins: Logins, redis_url: str) -> None:
+    """The subscription notices a lost Redis a second or two later."""
+    app, door = create_app(settings_for(logins, redis_url)), a_door()
+    unreachable = Presence("redis://127.0.0.1:9/0")
+    with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
+        house = app.state.house
+        app.state.house = replace(house, presence=unreachable)
+        answer = client.get("/readyz")
+        app.state.house = house
+    unreachable.close()
+    assert answer.json()["data"]["degraded"] == ["redis"]
 
 
 def test_readyz_reports_workers_while_none_runs(intake: Intake) -> None:

@@ -249,6 +249,22 @@ def test_changes_of_one_company_wait_as_one_recomputation(
     assert open_changes(house) == 0
 
 
+def test_change_during_the_last_pass_adds_another_pass(
+    house: House, records: Clerk, bell: KeptBell, now: TestClock
+) -> None:
+    many = [a_pending_attempt(house, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
+    records.change_settings(house.principal, replace(settings_of(house), intervals=hours(11, 20)))
+    records.reresolve()
+    now.move(timedelta(seconds=6))
+    in_turns_of(house, bell, ONE_BATCH).reresolve()
+    assert house.ask("SELECT is_last_pass, after_id IS NULL FROM reresolutions") == [(True, False)]
+    records.change_settings(house.principal, replace(settings_of(house), intervals=hours(13, 20)))
+    for _ in range(2):
+        records.reresolve()
+        now.move(timedelta(seconds=6))
+    assert {house.attempt(each.id).due_at for each in many} == {many[0].due_at + timedelta(hours=3)}
+
+
 def test_change_of_settings_does_not_wait_for_a_recomputation(house: House, records: Clerk, database: Database) -> None:
     records.change_settings(house.principal, replace(settings_of(house), intervals=hours(12, 20)))
     with database.transaction() as stores:
