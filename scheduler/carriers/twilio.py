@@ -275,11 +275,17 @@ class _Request(aiohttp.ClientRequest):
         posting = _posting.get()
         if posting is None or not posting.begun:
             return
-        if conn.transport is not None and conn.transport.get_write_buffer_size():
+        if conn.transport is not None and _left_over(conn.transport):
             conn.transport.abort()  # it would leave whenever the other side reads again
         if posting.gate is not None:
             posting.gate.left()
         failpoint("dial.sent")
+
+
+def _left_over(transport: asyncio.WriteTransport) -> int:
+    """How many bytes the kernel has not taken. Below TLS lies a transport with a buffer of its own."""
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return transport.get_write_buffer_size() + (0 if below is None else below.get_write_buffer_size())
 
 
 def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:

@@ -7,6 +7,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -161,6 +162,49 @@ async def test_call_that_the_gate_refuses_sends_no_byte(
     assert arrived == b""
     assert carrier.requests(number) == []
     assert gate.asked == asked
+
+
+@contextmanager
+def a_carrier_that_does_not_read(trust: ssl.SSLContext | None) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """Its port, and what it has read at last. The kernel takes only some 30 KB for it at once."""
+    with socket.socket() as door, ThreadPoolExecutor(1) as pool:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        door.settimeout(10)
+        door.bind(("127.0.0.1", 0))
+        door.listen()
+
+        def admit() -> socket.socket:
+            client, _ = door.accept()
+            client.settimeout(10)
+            return client if trust is None else trust.wrap_socket(client, server_side=True)
+
+        admitted = pool.submit(admit)
+
+        def read() -> bytes:
+            pieces = []
+            with admitted.result() as client, suppress(ConnectionError, ssl.SSLError):
+                while piece := client.recv(65536):
+                    pieces.append(piece)
+            return b"".join(pieces)
+
+        yield door.getsockname()[1], read
+
+
+@pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "over TLS"])
+async def test_what_the_kernel_does_not_take_at_once_never_leaves(carrier: SimulatedCarrier, secret: bool) -> None:
+    """It would leave whenever the other side reads again, long after its permit."""
+    trust = None
+    if secret:
+        trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        trust.load_cert_chain(CERTIFICATE)
+    with a_carrier_that_does_not_read(trust) as (port, read):
+        url = f"http{'s' if secret else ''}://127.0.0.1:{port}"
+        form = {"voice_url": f"https://example.com/{'x' * 60_000}", "ca_file": CERTIFICATE}
+        answer = await placed(carrier, an_order(a_number()), url=url, **form)
+        arrived = await asyncio.to_thread(read)
+    assert answer == AnswerUnknown(cause="ANSWER_BROKE_OFF")
+    assert b"MachineDetection" not in arrived, "the end of the form"
 
 
 async def test_gate_is_not_asked_about_a_cancellation(carrier: SimulatedCarrier) -> None:
