@@ -8,17 +8,20 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from scheduler.carriers.twilio import TwilioLine
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import Accepted, CarrierAnswer
 from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.database import DatabaseAway
+from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.watch import LOCK_LASTS_S, LockWatch
 from tests.builders import House, KeptBell, a_claimed_attempt, a_number, a_pending_attempt, a_sid, of_company
 from tests.conftest import TestClock, seed
 from tests.guards import guards
 from tests.nights.crowd import a_crowd
+from tests.servers import SimulatedCarrier
 
 OPEN = CallLimits(concurrent_calls=1000, calls_per_second=1000.0)
 
@@ -103,6 +106,25 @@ def test_company_whose_row_is_free_is_reported_free(house: House, postgres_url: 
     with locked_company(postgres_url, house.company_id):
         assert house.dial.claim([stuck.id]).unlocked == frozenset()
     assert house.dial.claim([stuck.id]).unlocked == {house.company_id}
+
+
+def test_dialler_forgets_a_lock_when_the_row_is_free(
+    house: House, carrier: SimulatedCarrier, postgres_url: str
+) -> None:
+    dialler = Dialler(house.dial, TwilioLine(carrier.account(), house.policy), house.policy, house.now)
+    busy = a_number()
+    a_claimed_attempt(house, busy)
+    stuck = a_pending_attempt(house, busy)
+
+    def learns_of_a_lock() -> bool:
+        claims = house.dial.claim([stuck.id])
+        dialler._loop.run_until_complete(dialler._learn([stuck.id], claims))
+        return bool(dialler._locks)
+
+    with locked_company(postgres_url, house.company_id):
+        assert learns_of_a_lock()
+    assert not learns_of_a_lock()
+    dialler._loop.close()
 
 
 # ---- a lock timeout is a conflict
