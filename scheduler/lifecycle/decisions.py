@@ -46,7 +46,7 @@ from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.refusals import CallAttemptInProgress, TimezoneUnknown
 from scheduler.lifecycle import policy as times
 from scheduler.lifecycle.blocks import Situation, blocks
-from scheduler.lifecycle.breaker import not_placed_delay
+from scheduler.lifecycle.breaker import BACK_OFF, not_placed_delay
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import (
     Callee,
@@ -146,18 +146,16 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
             return (Deferred(due_at=soon, cause=cause), Expired())
         case Rule.CONSENT_EXPIRED:
             return (Deferred(due_at=soon, cause=cause), ConsentEnded())
-        case (
-            Rule.NOT_DUE
-            | Rule.WINDOW_CLOSED
-            | Rule.CARRIER_DOWN
-            | Rule.CARRIER_REFUSES_COUNTRY
-            | Rule.CARRIER_REFUSES_CALLER
-            | Rule.CARRIER_FAILS_CALLER
-        ) if block.until is not None:
+        case Rule.NOT_DUE | Rule.WINDOW_CLOSED if block.until is not None:
             # A time that was asked for stands as it is; an opening is never taken for now by a rounding.
             return (
                 Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),
             )
+        case (
+            Rule.CARRIER_DOWN | Rule.CARRIER_REFUSES_COUNTRY | Rule.CARRIER_REFUSES_CALLER | Rule.CARRIER_FAILS_CALLER
+        ) if block.until is not None:
+            # No wait for the carrier is longer: a later end was written by a wrong clock.
+            return (Deferred(due_at=min(max(block.until, soon), now + BACK_OFF[-1]), cause=cause),)
         case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING | Rule.NUMBER_NOT_ALLOWED:
             return (Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
         case _:

@@ -278,6 +278,15 @@ def test_deferral_to_an_opening_of_the_future_is_judged_again_soon(
     assert house.attempt(pending.id).due_at == now() + BACK_OFF[-1]
 
 
+def test_breaker_of_the_future_puts_off_a_call_for_its_longest_wait(house: House, now: TestClock) -> None:
+    claimed = a_claimed_attempt(house)
+    house.change(
+        "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'A_TEST'", at=now() + AN_HOUR
+    )
+    assert house.dial.last_look(claimed) is None
+    assert house.attempt(claimed.id).due_at == now() + BACK_OFF[-1]
+
+
 def test_asap_call_asked_for_in_the_future_is_due_now(
     house: House, apply: Apply, correct: Correct, now: TestClock
 ) -> None:
