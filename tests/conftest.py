@@ -4,6 +4,7 @@ The servers are private ones, started once for all tests and stopped at their en
 not looked at: a test must never empty somebody's database.
 """
 
+import os
 import re
 import threading
 import time
@@ -56,21 +57,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _ONE_AFTER_THE_OTHER = {
-    *("acceptance", "crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
-    *("test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"),
+    "whole systems": {"acceptance", "test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"},
+    "races with time": {"crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"},
+    "waits for minutes": {"test_deaf_workers.py"},
 }
-"""Folders and files of what starts many processes, races with time itself, or wants the usual ports."""
+"""Files and folders whose tests start many processes, race with time itself, want the usual ports, or mostly wait."""
 
 
 class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Whichever process is free takes the next test; but one, and it begins with them, takes all of the above.
+    """Give the next test to the process that is free; tests of one of these groups run in one process, first of all.
 
-    The marker `xdist_group` would say the same, and is not heard by this pytest: it is written where no name is read.
+    The marker `xdist_group` would say the same, but this pytest ignores it: it is written where no name is read.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "one after the other" if _ONE_AFTER_THE_OTHER.intersection(file.split("/")) else nodeid
+        parts = set(nodeid.partition("::")[0].split("/"))
+        groups = [name for name, places in _ONE_AFTER_THE_OTHER.items() if places & parts]
+        return groups[-1] if groups else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are processors: a third of the time tests wait for another process."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
