@@ -21,7 +21,7 @@ _log = log(__name__)
 _LOOK_EVERY_S = 5.0
 """For news that was lost although Redis works: a worker died between its commit and the news, for example."""
 _LOOK_AROUND_EVERY_S = 0.25
-"""How soon a request is released after the doorbell found Redis away; this asks nobody."""
+"""How soon a request is released after the doorbell found Redis away; this needs no answer from Redis."""
 _SILENCE_S = 1.0
 """After so long without a word Redis is asked whether it is there; it has as long again to say so."""
 _CONNECT_AGAIN_S = 0.5

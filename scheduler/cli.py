@@ -872,7 +872,7 @@ def _installation() -> tuple[Settings, str]:
 def _as_announced(chosen: Settings) -> Settings:
     """Return the settings with the times that the live processes announce; else warn that the shell's are used.
 
-    Without REDIS_URL there is nobody to ask.
+    Without REDIS_URL no worker can be asked.
     """
     if chosen.redis_url is None:
         return chosen

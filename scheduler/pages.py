@@ -137,7 +137,7 @@ def _why(attempt: Attempt) -> str:
     silence = "no time was asked for" if schedule.requested is None else "the request names nobody's clock"
     why = _WHY[schedule.clock.source].format(silence=silence)
     if schedule.clock.offset is not None and attempt.retry_number > 0:
-        why += "; nobody asked for the retry by it, so the person's own zones must be open too"
+        why += "; the request did not name the retry's time by it, so the person's own zones must be open too"
     if len(schedule.clock.zones) > 1:
         why += "; all of them must be open"
     return why

@@ -58,7 +58,7 @@ def a_door() -> socket.socket:
 
 @contextmanager
 def a_crowded_door() -> Iterator[socket.socket]:
-    """A socket whose queue is full until somebody accepts: until then the kernel answers no attempt to connect."""
+    """A socket whose queue is full until the test accepts: until then the kernel answers no attempt to connect."""
     door = socket.socket(proto=socket.IPPROTO_TCP)
     door.bind(("127.0.0.1", 0))
     door.listen(0)

@@ -21,7 +21,7 @@ ONE_MB = 1_000_000
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[EmbeddedValkey]:
-    """A server of the test's own, so that its limits are nobody else's."""
+    """A server for this test alone, so that its limits affect no other test."""
     server = EmbeddedValkey(tmp_path)
     server.start()
     yield server
@@ -113,7 +113,7 @@ def test_what_is_no_message_is_told_at_once_and_then_once_a_minute(broker: None)
     assert tally.count_of(1000.0) == 1
     assert [tally.count_of(1000.0 + each / 100) for each in range(1459)] == [0] * 1459
     assert tally.count_of(1059.9, new=0) == 0
-    assert tally.count_of(1060.0, new=0) == 1459, "also when no more come"
+    assert tally.count_of(1060.0, new=0) == 1459, "also when no others come"
     assert tally.count_of(1090.0) == 0
     assert tally.count_of(1200.0) == 2
     assert tally.count_of(2000.0, new=0) == 0

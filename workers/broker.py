@@ -52,7 +52,7 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
     """
 
     def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401 - as kombu has it
-        # The last ones of a flood are told when its minute is over, though no more come.
+        # The last ones of a flood are reported when its minute is over, although no others come.
         _tell(None, new=0)
         try:
             return super()._brpop_read(**options)

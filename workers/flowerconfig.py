@@ -18,8 +18,8 @@ watch_only(app, _chosen)
 basic_auth = [_chosen.flower_basic_auth.get_secret_value()]
 # Every request that would send, revoke or change anything returns 403.
 read_only = True
-# Asking workers is a broadcast, and whoever may broadcast may shut them down. Their events say enough, and each worker
-# sends them without being told to.
+# Asking workers is a broadcast, and a user that may broadcast may shut them down. The workers' events are enough, and
+# each worker sends them without being asked.
 enable_events = False
 Inspector.inspect_methods = ()
 # Nobody needs to run or stop a task by hand: the rows decide, and a worker looks at them every few seconds.

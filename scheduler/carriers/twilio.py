@@ -95,8 +95,9 @@ _NO_ANSWER = (
 _NOBODY_IS_ANSWERED = frozenset({401, 403, 429})
 """Statuses that speak of whoever asks, and not of what is asked for."""
 _NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 429: "THROTTLED"}
-"""Whoever says these, we or a server between, nothing was taken. A 403 is not among them: also a filter on the way back
-may say it, after the carrier took the call, and with a code that nobody knows it may speak of one order alone."""
+"""Statuses that prove that no call was accepted, whether the carrier or a server between returns them. 403 is not among
+them: a filter on the way back may also return it, after the carrier took the call, and with an unknown code it may
+concern one order alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

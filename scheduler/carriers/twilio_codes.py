@@ -26,9 +26,9 @@ class Consequence(StrEnum):
     QUEUE_FULL = "QUEUE_FULL"
     """The account's queue is full: counted against the carrier."""
     CREDENTIALS = "CREDENTIALS"
-    """The code says that our credentials are wrong: nothing is dialled for anybody."""
+    """The code says that our credentials are wrong: no company's calls are dialled."""
     ACCOUNT_NOT_ACTIVE = "ACCOUNT_NOT_ACTIVE"
-    """The code says that the account is closed or suspended: nothing is dialled for anybody."""
+    """The code says that the account is closed or suspended: no company's calls are dialled."""
 
 
 class Meaning(NamedTuple):
@@ -45,7 +45,7 @@ CODES: dict[int, Meaning] = {
     13212: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid"),
     13214: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid"),
     13223: Meaning(Consequence.NUMBER, "the format of the number is invalid"),
-    13224: Meaning(Consequence.NUMBER, "the number is invalid, or nobody can reach it"),
+    13224: Meaning(Consequence.NUMBER, "the number is invalid or cannot be reached"),
     13225: Meaning(Consequence.NUMBER, "the number is forbidden to everybody"),
     13226: Meaning(Consequence.NUMBER, "there is no such country code"),
     13227: Meaning(Consequence.COUNTRY_REFUSED, "no geographic permission for the country"),

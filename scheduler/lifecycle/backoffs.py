@@ -129,7 +129,7 @@ def judge(
 
 
 def _after_those_that_worked(backoffs: Backoffs, worked: Sequence[tuple[Where, CarrierAnswer]]) -> dict[Scope, Backoff]:
-    """What was sent before a back-off opened ends it no more than it would lengthen it."""
+    """A call sent before a back-off opened neither ends nor lengthens it."""
     ended: set[Scope] = set()
     for where, answer in worked:
         if isinstance(answer, Accepted):
@@ -149,7 +149,7 @@ def _after_those_that_worked(backoffs: Backoffs, worked: Sequence[tuple[Where, C
 def _after_one_that_failed(
     account: Breaker, held: dict[Scope, Backoff], where: Where, cause: str, companies: int, now: datetime
 ) -> Breaker:
-    """The account's breaker; `held` is changed. Of an only company nobody else is to be spared its failures."""
+    """The account's breaker; `held` is changed. If only one company calls, its failures count for the account."""
     if companies <= 1:
         return breakers.after_failure(account, cause, now)
     before = held.get(where.of_caller, Backoff(scope=where.of_caller, breaker=Breaker()))

@@ -104,7 +104,7 @@ def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
 def due_corrected(attempt: Attempt, now: datetime) -> datetime:
     """Return when a pending attempt is due that was written last by a clock that is still ahead of `now`.
 
-    A time that somebody asked for stands. What was counted from the wrong instant is counted from now: never earlier
+    A requested time is kept. What was counted from the wrong instant is counted from now: never earlier
     than its rule wanted, since it was written before. Openings are judged again by the last look.
     """
     waits = max(attempt.due_at - attempt.updated_at, timedelta())

@@ -93,9 +93,9 @@ def opens_at_once(cause: str) -> bool:
 
 
 def after_failure(breaker: Breaker, cause: str, now: datetime, *, may_open: bool = True) -> Breaker:
-    """After a call that the carrier did not surely take. What was sent before the breaker opened counts no more.
+    """After a call that the carrier did not surely take. Calls sent before the breaker opened no longer count.
 
-    `may_open` is False while the failures are one company's alone: they are counted, and stop nobody else.
+    `may_open` is False while the failures are one company's alone: they are counted, and stop no other company.
     """
     if breaker.is_down:
         return breaker

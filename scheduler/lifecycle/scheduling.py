@@ -329,7 +329,7 @@ def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[Ca
     A clock that the request's own text named stays; one that was looked up is looked up again, because nobody may be
     rung on a clock that is theirs no more. Where it is an offset, and this is a retry that nobody has moved or another
     opening than the one that was asked for, the person's own clock must be open too (F2-9): the candidate's zone, else
-    those of the number. Nobody asked for that hour by its offset.
+    those of the number. No request named that hour by its offset.
     """
     clock = present_clock(attempt, callee)
     if clock.offset is None:

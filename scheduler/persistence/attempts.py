@@ -718,7 +718,7 @@ _RELEASE = text(f"""
                   AND l.attempt_id IS NULL
                   AND (l.free_at <= :now OR l.interview_id = a.interview_id)
                   AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
-                  -- What waits for the carrier by itself stands before nobody; a trial is released apart.
+                  -- Attempts that wait for the carrier block no others; a trial is released separately.
                   AND NOT EXISTS (
                       SELECT FROM carrier_backoffs b
                       WHERE b.account_id = coalesce(
@@ -943,7 +943,7 @@ _COUNTS = text("""
                AND (c.next_slot_at < :soon OR c.next_slot_at > :impossible)
                AND c.concurrent_calls > coalesce(calling.in_progress, 0)
                AND coalesce((SELECT takes_calls FROM account), true)
-               -- Whoever counts sees no caller: one refused number excuses the others of its company too.
+               -- The query that counts sees no caller: one refused number excuses the others of its company too.
                AND NOT EXISTS (
                    SELECT FROM carrier_backoffs b
                    WHERE b.account_id = (SELECT id FROM account)
@@ -1023,7 +1023,7 @@ _COUNTS = text("""
 
 
 def _backoff(row: Row[Any]) -> Backoff | None:
-    """The caller of its scope is left out: nobody who reads this asks for it."""
+    """The caller of its scope is left out: no reader needs it."""
     if row.backoff_cause is None:
         return None
     return Backoff(

@@ -32,7 +32,7 @@ class Ends:
     called: str | None
     number_hash: bytes | None
     country: str | None
-    """None: nobody has looked yet."""
+    """None: no worker has looked yet."""
 
 
 class CarrierBackoffs:
@@ -129,11 +129,11 @@ class CarrierBackoffs:
         return [_ends(row) for row in rows]
 
     def due_without_a_country(self, now: datetime, limit: int) -> list[Ends]:
-        """Of attempts that are due, or claimed and not yet sent, and whose number nobody has looked at."""
+        """Of attempts that are due, or claimed and not yet sent, and whose number no worker has looked at."""
         return [_ends(row) for row in self._connection.execute(_WITHOUT_A_COUNTRY, {"now": now, "limit": limit})]
 
     def know_countries(self, countries: Sequence[tuple[bytes, str]]) -> None:
-        """Write to lines of which country they are; a line that somebody has locked is passed over."""
+        """Write to lines of which country they are; a line that another transaction has locked is skipped."""
         values = {"hashes": [each for each, _ in countries], "countries": [country for _, country in countries]}
         self._connection.execute(_KNOW_COUNTRIES, values)
 
@@ -146,7 +146,7 @@ class CarrierBackoffs:
         return [row.id for row in rows]
 
     def hold(self, attempt_ids: Collection[UUID]) -> None:
-        """They may not be claimed now: they are released anew when they may. For who has locked them."""
+        """Defer attempts that may not be claimed now until they may. The caller has locked them."""
         self._connection.execute(_HOLD, {"ids": list(attempt_ids)})
 
 

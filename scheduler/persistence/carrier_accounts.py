@@ -56,7 +56,7 @@ class CarrierAccount:
     """Why an operator stopped everything; None while nobody has."""
     breaker: Breaker
     backoffs: Backoffs
-    """Whose orders wait by themselves; mostly nobody's."""
+    """Scopes whose orders wait by themselves; mostly empty."""
     claimed_on: str | None
     """The server on which calls were last claimed, as `DatabaseName.server`.
 
@@ -238,7 +238,7 @@ class CarrierAccounts:
         )
 
     def is_in_trouble(self, account_id: int) -> bool:
-        """Whether anything is held against the carrier, by anybody's orders."""
+        """True if failures of any company's orders are counted against the carrier."""
         held = select(carrier_backoffs.c.id).where(carrier_backoffs.c.account_id == account_id).exists()
         query = select((carrier_accounts.c.failures > 0) | held).where(carrier_accounts.c.id == account_id)
         return bool(self._connection.execute(query).scalar_one())

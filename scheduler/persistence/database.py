@@ -104,7 +104,7 @@ class ClockWrong(DatabaseAway):
     """This machine's clock differs from the database's by more than 2 s, or was set during the transaction.
 
     Nothing was written. Callers handle it like a database that is away: they try again later. The database logs each
-    change once, so nobody else needs to.
+    change once, so no other code needs to.
     """
 
     def __init__(self) -> None:
@@ -343,7 +343,7 @@ class Database:
 
     @contextmanager
     def counting(self) -> Iterator[Stores]:
-        """Like `reading`, for numbers over all companies; columns that tell of somebody cannot be read in it."""
+        """Like `reading`, for numbers over all companies; columns with personal data cannot be read in it."""
         with self.reading() as stores:
             stores.connection.execute(_COUNTING)
             yield stores

@@ -595,7 +595,7 @@ lines = Table(
     # outcome: then all wait.
     Column("interview_id", Uuid),
     Column("free_at", _INSTANT, nullable=False),
-    # The number's; NULL until somebody needed to know.
+    # The number's; NULL until a worker needed to know.
     Column("country", Text),
     Index(None, "free_at"),
     # Partial, so that PostgreSQL does not take the column for a key: who takes a line then waits for nobody who has it

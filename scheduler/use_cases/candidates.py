@@ -53,7 +53,7 @@ class Candidates:
             return stores.candidates.page(company, asked, job_id=job_id, status=status, search=search)
 
     def create(self, sent: Sent, company_id: UUID | None, new: NewCandidate) -> Written:
-        """Create a candidate, with any number in E.164: a call is refused where somebody asks for one.
+        """Create a candidate, with any number in E.164: a forbidden number is refused when a call is requested.
 
         Refused: InvalidTimezone, UnknownJobs.
         """

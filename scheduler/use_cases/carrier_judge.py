@@ -32,7 +32,7 @@ class CarrierJudge:
         """Count what the answers say for or against the carrier. Raises DatabaseAway.
 
         Apart from the record, because the account is locked before any attempt. On a wrong clock too, by the
-        database's: nobody else has heard these answers.
+        database's: no other process has heard these answers.
         """
         causes = {cause for _, answer in answers if (cause := breaker.cause_of(answer)) is not None}
         refused = any(isinstance(each, NeverTaken) and each.cause in breaker.PERMISSIONS for _, each in answers)
@@ -68,7 +68,7 @@ class CarrierJudge:
     def may_not_be_claimed(self, stores: Stores, account: CarrierAccount, claimable: Iterable[UUID]) -> frozenset[UUID]:
         """Those whose orders the carrier refuses or fails, but one of each scope that is to be tried.
 
-        They are let go, and released anew when it is time. For who has locked the account and the attempts.
+        Give them back, to be released again when it is time. The caller has locked the account and the attempts.
         """
         ids = list(claimable)
         if not account.backoffs or not ids:

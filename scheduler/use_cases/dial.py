@@ -130,7 +130,7 @@ class Dial:
     def claim(self, ids: Sequence[UUID]) -> Claims:
         """Claim those of the first 100 `ids` that are due, free and have a place within the next second.
 
-        Raises DatabaseAway: then, whatever was committed, nobody dials. ClaimInDoubt says what may have been. Raises
+        Raises DatabaseAway: then, whatever was committed, no worker dials. ClaimInDoubt says what may have been. Raises
         LockTaken and ClaimTooSlow: nothing was claimed.
         """
         later = frozenset(ids[AT_MOST_A_TRANSACTION:])

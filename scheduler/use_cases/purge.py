@@ -54,7 +54,7 @@ class Purge:
     def _is_left(self, step: _Forget) -> bool:
         for _ in range(_BATCHES_A_TURN):
             with self._database.transaction() as stores:
-                # In each transaction anew: what is deleted is deleted for good, so it takes a compared clock.
+                # Again in each transaction: what is deleted is deleted for good, so it takes a compared clock.
                 if step(stores, stores.instant(self._now), _A_BATCH) < _A_BATCH:
                     return False
         return True

@@ -23,7 +23,7 @@ _AT_ONCE = 25
 _TURN = timedelta(seconds=2)
 """How long one task works before it queues up again behind the others of its queue."""
 _PUT_OFF = timedelta(seconds=5)
-"""When a change is tried again whose rows somebody else held."""
+"""Delay until a change is tried again whose rows another transaction held."""
 _CANNOT_BE_LOOKED_AT = (Refused, NoSuchArrow, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
 """What a row brings about that another release wrote, or nobody should have; not what the database does."""
 _LONGEST_TRANSACTION = timedelta(seconds=6)
@@ -87,7 +87,7 @@ class Records:
             with self._database.transaction() as stores:
                 return self._batch(stores, taken)
         except DatabaseAway:
-            # Perhaps a row that somebody holds. The changes of other companies must not wait behind it.
+            # Perhaps another transaction holds a row. The changes of other companies must not wait behind it.
             for change_id in taken:
                 with self._database.transaction() as stores:
                     stores.reresolutions.put_off(change_id, stores.instant(self._now) + _PUT_OFF)

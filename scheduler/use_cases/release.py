@@ -70,7 +70,7 @@ class Release:
             return stores.attempts.next_due(self.now())
 
     def unanswered(self) -> None:
-        """Ring again for commands, callbacks, changes, erasures that nobody has finished since they were rung for.
+        """Ring again for commands, callbacks, changes, erasures that are still open since their last hint.
 
         Raises DatabaseAway, ClockWrong.
         """
@@ -88,7 +88,7 @@ class Release:
         self._ring(tasks.ERASE, erasures)
 
     def silent(self) -> None:
-        """Ring for whoever settles what nobody has spoken of, for mail that is due and for newer zone data.
+        """Ring for calls without a callback, which are to be settled, for mail that is due and for newer zone data.
 
         Raises DatabaseAway.
         """

@@ -162,7 +162,7 @@ class Settle:
     # ---- a carrier that is down
 
     def _probe(self, this: _Round) -> None:
-        """Ask whether it is back by what rings nobody and spends nothing; on a good answer one call may be tried.
+        """Ask whether it is back with a request that calls no person and costs nothing; a good answer permits one call.
 
         Asked too when one company's calls have failed, at once: whether it is the carrier. Only a question in vain
         then closes the account to the others.
@@ -183,7 +183,7 @@ class Settle:
             _log.info("the carrier answers again; one call is tried")
 
     def _begin_to_ask(self) -> _Asked | None:
-        """None: nothing is to be asked now, or somebody else asks."""
+        """None: nothing is to be asked now, or another worker asks."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             # Not locked for nothing: every claim waits for that row.

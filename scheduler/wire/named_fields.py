@@ -81,7 +81,7 @@ def of_command(request: Request) -> Fields:
 
 
 def of_question(question: CallTimeQuestion) -> Fields:
-    """Return the fields of a question whether somebody may be called at a time."""
+    """Return the fields of a question whether a person may be called at a time."""
     person = "candidateId" if question.candidate_id is not None else "phoneNumber"
     time = {} if question.scheduled_at is None else _all(_OF_THE_TIME, "scheduledAt")
     return {**_all(_OF_A_PERSON, person), refusals.InvalidTimezone: "timezone", **time}

@@ -16,7 +16,7 @@ from api_shim import json_body
 
 
 def no_thread_begins(_number: int, _frame: FrameType | None) -> None:
-    """As it ends where a new thread has no memory for its first steps: whoever started it waits to hear of it."""
+    """Let no thread begin, as when a new one has no memory: the thread that started it waits for its signal."""
 
     def fail(_: threading.Thread) -> NoReturn:
         raise MemoryError

@@ -34,7 +34,7 @@ TIMES = [
     ("SCHEDULE_IN_PAST", AN_HOUR_AGO),
     ("SCHEDULE_TOO_FAR", IN_TWO_MONTHS),
 ]
-"""Refused of any call, whoever it is with."""
+"""Refused for each call, with every candidate."""
 OF_A_CALL = [*TIMES, ("OUTSIDE_CALL_TIME_INTERVAL", AT_NIGHT)]
 NAMES = ("scheduledAt", "scheduleTime")
 

@@ -388,7 +388,7 @@ def _dial(play: Play) -> None:
         attempt = play.a_pending_attempt()
         play.dies_dialling(attempt)
         play.dialled_twice(attempt)
-    if play.cell.clock:  # whoever has claimed gives it back, or writes what it knows
+    if play.cell.clock:  # the claiming process gives it back, or writes what it knows
         return
     if play.cell.failpoint in {"dial.claimed", "dial.looked", "dial.permitted"}:
         play.expected = NOBODY_KNOWS

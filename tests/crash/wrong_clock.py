@@ -1,4 +1,4 @@
-"""A process whose machine has a wrong clock, or one that somebody sets while the process works."""
+"""A process whose machine has a wrong clock, or a clock that is set while the process works."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo

@@ -365,7 +365,7 @@ def _rests_from(history: History, earlier: Ring, row: Row, claimed_at: datetime)
         return None
     verdicts = [each.at for each in of_earlier.happenings if each.reason == "OUTCOME_UNKNOWN" and each.at <= claimed_at]
     if verdicts:
-        return verdicts[0]  # its end may never become known: nobody can wait for it
+        return verdicts[0]  # its end may never become known: no rule can wait for it
     # A call that is not over is judged as two legs.
     return None if of_earlier.interview_id == row.interview_id else earlier.ended_at
 

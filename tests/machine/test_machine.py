@@ -36,7 +36,7 @@ STEPS_AN_EXAMPLE = 50
 SPANS = [timedelta(seconds=seconds) for seconds in (1, 5, 6, 16, 61, 301, 601, 901, 7_200, 15_000, 43_200, 100_000)]
 AHEAD = [timedelta(seconds=seconds) for seconds in (0, 30, 600, 3_600, 20_000, 90_000)]
 HUNG_UP_AFTER = Policy().max_call
-"""A call that the carrier lists is given up before only if nobody could have read the list."""
+"""A call that the carrier lists is given up before only if no list could be read."""
 ROUNDS = 150
 """A number is called once in ten minutes, and all may have asked for the same."""
 
@@ -218,7 +218,7 @@ class Machine(RuleBasedStateMachine):
                 given_up = theirs.reason == "OUTCOME_UNKNOWN" and self.seen.attempts[theirs.id]["look_at"] is None
                 assert given_up, f"two legs at once to one number: {theirs}"
                 hung_up_at = other.created_at + HUNG_UP_AFTER
-                assert not other.is_listed or self.world.now() >= hung_up_at, f"nobody asked for the list: {theirs}"
+                assert not other.is_listed or self.world.now() >= hung_up_at, f"no list was asked for: {theirs}"
                 assert theirs.id != attempt["id"], "a second ring of one attempt"
         return self.world.phones.ring(order, self.world.now(), is_listed=is_listed)
 

@@ -421,7 +421,7 @@ inline lapses(a) {
 }
 
 #ifdef LIVENESS
-#define IS_SEARCHED_FOR(a) false /* it would be chosen for ever; it ends when the call must be over */
+#define IS_SEARCHED_FOR(a) false /* it would be chosen endlessly; it ends when the call must be over */
 #else
 #define IS_SEARCHED_FOR(a) (at[a].reason == OUTCOME_UNKNOWN && !at[a].looked_for)
 #endif

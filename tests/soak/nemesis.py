@@ -26,7 +26,7 @@ _DIALLERS = ("dial", "wired dial")
 _GARBAGE = (b"this is not json", b"{}", b'{"body": "bm8=", "headers": {"task": "no.such.task"}}', b"\x80\x04]q\x00.")
 _FAKE_TIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 _STEPPED = ("dial", "intake", "callbacks", "settle", "maintenance", "clock")
-"""Not the API: nobody would ask one that runs beside the other."""
+"""Not the API: no client would ask a second one that runs next to the first."""
 _STEPS_S = ("+3600", "-3600", "+10", "-10")
 _A_WRONG_CLOCK_RUNS_FOR_S = 20.0
 _STARTS_WITHIN_S = 5.0
@@ -250,7 +250,7 @@ def _fake_time() -> Path | None:
 
 
 def _write_at_once(path: Path, text: str) -> None:
-    """Whoever reads it meanwhile finds the old text or the new one, never half of it."""
+    """A process that reads it meanwhile finds the old text or the new one, never half of it."""
     new = path.with_suffix(".new")
     new.write_text(text, encoding="ascii")
     new.replace(path)

@@ -1,4 +1,4 @@
-"""Whose orders wait for the carrier by themselves: a country's, or one company's from one number; and nobody else's."""
+"""Back-off of some orders: those to a country, or one company's from one number; all others are dialled."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -95,7 +95,7 @@ def test_a_country_without_permission_waits_and_no_other(
     assert {house.attempt(each.id).state for each in [*elsewhere, *of_others]} == {AttemptState.IN_PROGRESS}
     assert not is_down(house)
 
-    carrier.clear()  # somebody has given the permission
+    carrier.clear()  # the operator has given the permission
     for _ in range(4):
         hand.now.move(BACK_OFF[-1])
         settle.round()
@@ -262,7 +262,7 @@ def test_trial_is_not_held_up_by_a_release_from_the_future(
     ("cause", "times"),
     [
         pytest.param("HTTP_500", 1, id="one that may be spent"),
-        pytest.param("HTTP_400", 5, id="five codes that nobody knows"),
+        pytest.param("HTTP_400", 5, id="five unknown codes"),
         pytest.param("CREATED_WITHOUT_A_NAME", 5, id="five answers without a name"),
     ],
 )

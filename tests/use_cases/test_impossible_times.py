@@ -1,4 +1,4 @@
-"""PostgreSQL and a worker on one host step together: what was written meanwhile is recognised, and makes nobody wait.
+"""PostgreSQL and a worker on one host step together: what was written meanwhile is recognised, and delays no call.
 
 The test's clock is the one that all processes agree on: moved ahead, and back again.
 """
@@ -119,7 +119,7 @@ def test_lease_from_the_future_ends_within_a_lease(house: House, settle: Settle,
     lapsed = house.attempt(pending.id)
     assert (lapsed.phase, lapsed.epoch) == (Phase.UNKNOWN, claim.attempt.epoch + 1)
     assert house.line(lapsed)[0] == lapsed.id, "its line is held until the outcome is known"
-    assert house.dial.last_look(claim.attempt) is None, "whoever claimed it sends nothing"
+    assert house.dial.last_look(claim.attempt) is None, "the worker that claimed it sends nothing"
 
 
 @pytest.mark.parametrize("is_sent_first", [True, False], ids=["before the correction", "after the correction"])

@@ -232,7 +232,7 @@ def test_thousands_due_at_once_are_not_late_within_the_pace(house: House, now: T
 
 
 def test_account_that_is_no_longer_used_excuses_nothing(house: House, now: TestClock) -> None:
-    """Another account of the carrier was configured before; its breaker may be open for ever."""
+    """Another account of the carrier was configured before; its breaker may stay open permanently."""
     with house.database.transaction() as stores:
         before = stores.carrier_accounts.ensure("AC" + "9" * 32, 1, 1, now() - timedelta(days=9))
     house.change("UPDATE carrier_accounts SET down_until = updated_at WHERE id = :it", it=before)

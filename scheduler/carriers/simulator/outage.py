@@ -81,7 +81,7 @@ class Outage:
 
     @property
     def loses_answers(self) -> bool:
-        """Whether orders are carried out and nobody learns of it, neither by their answer nor by a callback."""
+        """True if orders are carried out and neither their answer nor a callback reaches us."""
         return self._kind is OutageKind.UPLINK
 
     def check(self, *, is_question: bool) -> None:
