@@ -730,7 +730,7 @@ class Watched(TwilioDesk):
 @pytest.mark.parametrize(
     "news",
     [
-        pytest.param(None, id="nothing", marks=guards("epoch")),
+        pytest.param(None, id="nothing"),
         pytest.param(CallNews(call_sid=a_sid(), status=CallStatus.BUSY), id="busy"),
     ],
 )
