@@ -25,6 +25,7 @@ from scheduler.persistence.database import DatabaseAway, LockTaken
 from scheduler.use_cases.dial import ClaimInDoubt, Claims, ClaimTooSlow, Dial, PermittedOrder, ToSend
 from scheduler.use_cases.hand import Hand
 from scheduler.use_cases.lease_alarm import LeaseAlarm
+from scheduler.use_cases.look_limit import LookLimit
 from scheduler.use_cases.permit import Permit
 from scheduler.use_cases.recorder import Answer, Recorder
 from scheduler.use_cases.watch import LockWatch, LookWatch
@@ -56,6 +57,7 @@ class Dialler:
         self._locks = LockWatch(dial.lock_holder)
         self._looks = LookWatch()
         self._alarm = LeaseAlarm()
+        self._look_limit = LookLimit()
         self._unsent: set[UUID] = set()
         self._account_free_at = 0.0
         self._conflicts = 0
@@ -66,8 +68,9 @@ class Dialler:
         self._stopping = False
         self._is_over = False
         """No call is under way, and no other one is begun."""
-        self._threads = ThreadPoolExecutor(max_workers=12, thread_name_prefix="dial")
+        self._threads = _threads("dial")
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_threads("names"))
         self._wake = asyncio.Event()
         self._recorder = Recorder(self._record, self._forget)
         self._thread = threading.Thread(target=self._run, name="dial-loop", daemon=True)
@@ -97,6 +100,7 @@ class Dialler:
     # ---- all below runs on the loop
 
     def _run(self) -> None:
+        LeaseAlarm.unblock()
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._main())
 
@@ -242,6 +246,7 @@ class Dialler:
             self._unjudged.discard(attempt.id)
         finally:
             self._alarm.drop(attempt.id)
+            self._look_limit.end(attempt.id)
             self._is_sent(attempt.id)
 
     def _is_sent(self, attempt_id: UUID) -> None:
@@ -272,6 +277,7 @@ class Dialler:
         return Withheld(cause="TOO_SLOW" if permit.is_too_late else "SLOW_LOOK")
 
     def _left(self, claim: ToSend) -> None:
+        self._look_limit.end(claim.attempt.id)
         self._rate.sent(monotonic())
         self._is_sent(claim.attempt.id)
 
@@ -281,6 +287,7 @@ class Dialler:
         self._recorder.add((claim.attempt, Withheld(cause=cause)))
 
     async def _look(self, attempt: Attempt) -> PermittedOrder | None:
+        await self._look_limit.begin(attempt.id)
         return await self._in_thread(lambda: self._dial.last_look(attempt))
 
     async def _place(self, attempt_id: UUID, order: CallOrder, permit: Permit) -> CarrierAnswer:
@@ -329,6 +336,11 @@ class Dialler:
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._threads, step)
+
+
+def _threads(name: str) -> ThreadPoolExecutor:
+    """Threads that do not take the signal of the alarm: the loop starts them, and each would inherit its mask."""
+    return ThreadPoolExecutor(max_workers=12, thread_name_prefix=name, initializer=LeaseAlarm.block)
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -23,8 +23,27 @@ class LeaseAlarm:
 
     @staticmethod
     def prepare() -> None:
-        """Give the signal its default action, which ends the process. Call from the main thread."""
+        """Give the signal its default action, which ends the process. Call from the main thread.
+
+        Blocks the signal in this thread and in those that it starts.
+        """
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        LeaseAlarm.block()
+
+    @staticmethod
+    def block() -> None:
+        """Keep the signal from the calling thread, which sends no calls."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # guard: alarm_thread
+
+    @staticmethod
+    def unblock() -> None:
+        """Let the calling thread alone take the signal: the one that sends.
+
+        After SIGCONT each thread looks for pending signals before it goes on. If another thread takes this one, it
+        releases a kernel lock before it ends the process, and the sending thread may write its first byte meanwhile.
+        The sending thread itself cannot go on while the signal is pending.
+        """
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
 
     def hold(self, attempt_id: UUID, until: float) -> None:
         """End this process at `until`, on the monotonic clock, unless the call is held longer or dropped by then."""

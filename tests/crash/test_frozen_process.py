@@ -19,7 +19,7 @@ from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.lifecycle.policy import LOOK_TO_END, RING_MARGIN
 from tests.builders import a_number, a_pending_attempt, of_company
 from tests.conftest import real_now, seed, wait_until
-from tests.crash.works import Works, ended, frozen, is_stopped, stopped, thawed, working
+from tests.crash.works import Works, ended, frozen, is_stopped, stopped, thawed, threads_that_take, working
 from tests.guards import guards
 from tests.servers import Wire, a_crowded_door, address_of, is_connecting_to
 
@@ -199,6 +199,22 @@ def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> N
         thawed(process)
         assert ended(process, within_s=10) == -signal.SIGALRM
         assert works.requests(number) == []
+
+
+@guards("alarm_thread")
+def test_alarm_is_taken_by_the_sending_thread_alone(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
+        attempt_id = a_pending_attempt(works.house).id
+        by_name = works.carrier.url.replace("127.0.0.1", "localhost")  # a thread looks up the name
+        process = works.dialling([attempt_id], TWILIO_API_URL=by_name, DUECALL_FAILPOINT="dial.sent:stop")
+        assert process.pid is not None
+        pid = process.pid
+        wait_until(lambda: is_stopped(pid), says="all threads have begun that one call needs")
+        [sender] = threads_that_take(signal.SIGALRM, pid)
+        assert sender != pid, "the main thread sends nothing"
+        thawed(process)
+        wait_until(lambda: "placed" in works.house.history(attempt_id), says="its answer is recorded")
+        assert stopped(process) == [0]
 
 
 def test_process_frozen_right_before_the_first_byte_goes_on(postgres_url: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
@@ -360,6 +361,16 @@ def is_stopped(pid: int) -> bool:
     """Whether the kernel has frozen this process."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - one line of the kernel's
         return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+def threads_that_take(number: signal.Signals, pid: int) -> set[int]:
+    """The ids of the threads of this process in which the signal is not blocked."""
+    found = set()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        [blocked] = [line for line in (thread / "status").read_text().splitlines() if line.startswith("SigBlk:")]
+        if not int(blocked.split()[1], 16) >> (number - 1) & 1:
+            found.add(int(thread.name))
+    return found
 
 
 def frozen(process: ForkServerProcess) -> None:
