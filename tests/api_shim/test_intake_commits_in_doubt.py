@@ -11,10 +11,12 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from tests.api_shim.intake import ASYNC, Intake, an_intake, settings_for
+from tests.api_shim.intake import ASYNC, PEPPER, Intake, an_intake, settings_for
+from tests.api_shim.test_intake_owners import UNKNOWN, accept, make, roles
 from tests.builders import a_house, a_placed_attempt
 from tests.conftest import Seeded, wait_until
 from tests.servers import Wire, wired
@@ -174,6 +176,38 @@ def test_change_is_uncertain_while_nothing_can_be_asked(wire: Wire, cut: Intake)
     assert cut.get(job).json()["data"]["title"] == "Pastry cook"
 
 
+def test_acceptance_with_a_lost_commit_is_answered_as_done(wire: Wire, cut: Intake) -> None:
+    token, company = an_invitation(cut)
+    wire.cut_after = NextCommit(b"memberships")
+    accepted = accept(cut, token)
+    assert accepted.status_code == 200, accepted.text
+    assert roles(cut, company) == {UNKNOWN: "OWNER"}
+    assert accept(cut, token).status_code == 410, "it was used once"
+
+
+def test_acceptance_whose_commit_was_never_heard_is_refused(wire: Wire, cut: Intake) -> None:
+    token, company = an_invitation(cut)
+    wire.cut_before = NextCommit(b"memberships")
+    nothing_was_changed(accept(cut, token), cut, table="memberships")
+    assert accept(cut, token).status_code == 200
+    assert roles(cut, company) == {UNKNOWN: "OWNER"}
+
+
+def test_acceptance_is_uncertain_while_nothing_can_be_asked(wire: Wire, cut: Intake) -> None:
+    token, company = an_invitation(cut)
+    commit = NextCommit(b"memberships")
+    wire.cut_after = commit
+    with lost(wire, commit):
+        answer = accept(cut, token)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "COMMIT_UNKNOWN"), answer.text
+    assert "it may have been" in error["message"]
+    assert answer.headers["Retry-After"] == "1"
+    again = wait_until(lambda: answered(accept(cut, token)), says="the database is back")
+    assert again.status_code == 410, "it was accepted, as the message said"
+    assert roles(cut, company) == {UNKNOWN: "OWNER"}
+
+
 def test_callback_with_a_lost_commit_is_asked_for_again(wire: Wire, cut: Intake, hasher: Hasher) -> None:
     from tests.api_shim.test_intake_carrier import call_back  # noqa: PLC0415 - one caller
 
@@ -238,6 +272,20 @@ def lost(wire: Wire, commit: NextCommit) -> Iterator[None]:
 
 def nothing(_: bytes) -> bool:
     return False
+
+
+def an_invitation(intake: Intake) -> tuple[str, dict[str, Any]]:
+    """The token of a mail, and the company that it invites to."""
+    company = make(intake.with_new_key(kind=KeyKind.ATS), ownerEmail=UNKNOWN)
+    token = "a token of a mail"
+    [(invitation_id,)] = intake.ask("SELECT id FROM invitations")
+    with intake.database.transaction() as stores:
+        stores.invitations.add_token(invitation_id, Hasher(PEPPER).invitation(token), intake.now())
+    return token, company
+
+
+def answered(answer: httpx.Response) -> httpx.Response | None:
+    return None if answer.status_code == 503 else answer
 
 
 def uncertain(answer: httpx.Response) -> dict[str, Any]:

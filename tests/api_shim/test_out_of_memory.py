@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -136,6 +137,43 @@ def test_other_error_ends_no_process(error: Exception | None) -> None:
 def test_embedded_api_ends_no_process() -> None:
     assert threading.current_thread() is threading.main_thread()
     out_of_memory.end_if(MemoryError())
+
+
+_LOOPS = """
+import asyncio, sys, threading
+from api_shim import out_of_memory
+
+out_of_memory._LOOK_EVERY_S = 0.02
+stands_still, turns = map(int, sys.argv[1:])
+
+async def main():
+    with out_of_memory.ending_the_process():
+        for _ in range(turns):
+            beats = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(out_of_memory._LOOK_EVERY_S, beats.set_result, None)
+            await beats
+            threading.Event().wait(stands_still * out_of_memory._LOOK_EVERY_S)
+
+asyncio.run(main())
+"""
+
+
+def a_loop(*, stands_still: int, turns: int) -> subprocess.CompletedProcess[str]:
+    """A watched process whose loop stands still for so many looks of the watchdog, and that so many times."""
+    words = [sys.executable, "-c", _LOOPS, str(stands_still), str(turns)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_process_ends_when_its_loop_stands_still() -> None:
+    ended = a_loop(stands_still=10_000, turns=1)
+    assert ended.returncode == out_of_memory.STATUS, ended.stderr
+    assert '"alarm": "LOOP_STUCK"' in ended.stderr
+
+
+def test_process_goes_on_while_its_loop_turns_slowly() -> None:
+    """Together the pauses last longer than one that ends the process."""
+    ended = a_loop(stands_still=10, turns=4)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def memory_of(pid: int) -> int:

@@ -1,5 +1,7 @@
 """A process whose machine has a wrong clock, or a clock that is set while the process works."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from multiprocessing.synchronize import Event
@@ -35,9 +37,23 @@ class WrongClock:
             failpoints.do_instead(self._set)
 
     def _set(self) -> None:
-        # The one place where the product asks the machine; what is replaced is the machine's answer.
-        vars(clock)["datetime"] = _ahead_by(SPANS[self.kind])
+        _set_machine(_ahead_by(SPANS[self.kind]))
         self.is_wrong.set()
+
+
+@contextmanager
+def set_wrong(span: timedelta) -> Iterator[None]:
+    """The clock of this machine is `span` ahead meanwhile, as the product sees it in this process."""
+    _set_machine(_ahead_by(span))
+    try:
+        yield
+    finally:
+        _set_machine(datetime)
+
+
+def _set_machine(answering: type[datetime]) -> None:
+    # The one place where the product asks the machine; what is replaced is the machine's answer.
+    vars(clock)["datetime"] = answering
 
 
 def _ahead_by(span: timedelta) -> type[datetime]:

@@ -3,19 +3,20 @@
 The test's clock is the one that all processes agree on: moved ahead, and back again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.domain.attempt import AttemptState, Ended, Phase, ProofMissing, Reason
-from scheduler.domain.call import NeverTaken
+from scheduler.domain.attempt import Attempt, AttemptState, Ended, Phase, ProofMissing, Reason
+from scheduler.domain.call import AnswerUnknown, NeverTaken
 from scheduler.domain.company import RetryPolicy
 from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import ASK_EVERY, DEFERRED_DELAY, POLL_AFTER_RING, POLLS
+from scheduler.persistence.database import Database
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
@@ -53,6 +54,12 @@ def stepped(now: TestClock, step: timedelta) -> Iterator[None]:
     now.move(step)
     yield
     now.move(-step)
+
+
+def a_searched_attempt(house: House, search_at: datetime | None = None) -> Attempt:
+    """Given up, and its call is still searched for."""
+    event = ProofMissing(search_at=search_at or house.now() + POLLS[0])
+    return house.take(an_unknown_attempt(house), event)
 
 
 @pytest.fixture
@@ -219,6 +226,25 @@ def test_call_in_a_long_queue_is_looked_at_when_it_said(house: House, correct: C
     assert house.attempt(placed.id).look_at == at
 
 
+def test_search_that_is_as_far_as_may_be_is_left_alone(house: House, correct: Correct, now: TestClock) -> None:
+    mine = a_searched_attempt(house, search_at=now() + POLLS[-1])
+    correct.round()
+    assert house.attempt(mine.id) == mine
+
+
+@pytest.mark.parametrize("make", [an_unknown_attempt, a_searched_attempt], ids=["asked about", "searched for"])
+def test_list_from_the_future_counts_as_unread(
+    house: House, correct: Correct, now: TestClock, make: Callable[[House], Attempt]
+) -> None:
+    """Read before the lease was over, it would seem to prove that the call is not there."""
+    early, late = make(house), make(house)
+    house.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=now() + SLACK, id=early.id)
+    house.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=now() + SLACK + A_MOMENT, id=late.id)
+    correct.round()
+    assert house.attempt(early.id).listed_at == now() + SLACK, "this may be written by a clock that is right"
+    assert house.attempt(late.id).listed_at is None
+
+
 def test_stray_call_is_asked_about_though_its_look_is_far(house: House, now: TestClock) -> None:
     mine = a_placed_attempt(house)
     with stepped(now, AN_HOUR), house.database.transaction() as stores:
@@ -226,6 +252,35 @@ def test_stray_call_is_asked_about_though_its_look_is_far(house: House, now: Tes
     with house.database.transaction() as stores:
         assert [each.call_sid for each in stores.stray_calls.take(now(), now() + POLLS[-1], 10)] == ["CA1"]
         assert stores.stray_calls.take(now(), now() + POLLS[-1], 10) == []
+
+
+# ---- back-offs
+
+
+def test_back_off_from_the_future_is_over_with_the_next_question(
+    database: Database, house: House, settle: Settle, now: TestClock
+) -> None:
+    """A clock two hours ahead had one company's calls wait for two hours."""
+    of_company(house, seed(database, now()))
+    failing = a_claimed_attempt(house)
+    with stepped(now, TWO_HOURS):
+        house.dial.record([(failing, AnswerUnknown(cause="HTTP_500"))])
+    waiting = a_pending_attempt(house)
+    assert house.dial.claim([waiting.id]).claimed == ()
+    settle.round()
+    assert [each.attempt.id for each in house.dial.claim([waiting.id]).claimed] == [waiting.id]
+
+
+def test_back_off_that_lasts_as_long_as_may_be_is_kept(
+    database: Database, house: House, settle: Settle, now: TestClock
+) -> None:
+    of_company(house, seed(database, now()))
+    house.dial.record([(a_claimed_attempt(house), AnswerUnknown(cause="HTTP_500"))])
+    house.change("UPDATE carrier_backoffs SET down_until = :at", at=now() + BACK_OFF[-1])
+    waiting = a_pending_attempt(house)
+    settle.round()
+    assert house.dial.claim([waiting.id]).claimed == ()
+    assert house.ask("SELECT down_until FROM carrier_backoffs") == [(now() + BACK_OFF[-1],)]
 
 
 # ---- due times

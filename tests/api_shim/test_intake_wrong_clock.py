@@ -1,0 +1,41 @@
+"""The API on a machine whose clock is wrong: it refuses what it would have to write, and answers what it only reads."""
+
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from tests.api_shim.intake import ASYNC, Intake
+from tests.api_shim.test_intake_carrier import call_back
+from tests.builders import House, a_placed_attempt
+from tests.crash.wrong_clock import set_wrong
+
+JOB = {"title": "Baker", "description": "Bakes bread at night."}
+AN_HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=["ahead", "behind"])
+def test_write_on_a_wrong_clock_is_refused_by_name(intake: Intake, span: timedelta) -> None:
+    with set_wrong(span):
+        answers = [intake.create(headers=ASYNC), intake.send("POST", "/jobs", json=JOB)]
+        read = intake.get("/jobs")
+    for answer in answers:
+        assert is_refused(answer)
+        assert "Nothing was changed" in answer.json()["error"]["message"]
+        assert answer.headers["Retry-After"] == "5"
+    assert (intake.count("inbox"), intake.count("jobs")) == (0, 0)
+    assert read.status_code == 200, "nothing is written for it"
+    assert intake.create(headers=ASYNC).status_code == 202, "the clock is right again"
+
+
+def test_callback_on_a_wrong_clock_is_asked_for_again(intake: Intake, house: House) -> None:
+    token = a_placed_attempt(house).token
+    assert token is not None
+    with set_wrong(AN_HOUR):
+        assert is_refused(call_back(intake, token))
+    assert intake.count("carrier_events") == 0
+    assert call_back(intake, token).status_code == 204
+
+
+def is_refused(answer: httpx.Response) -> bool:
+    return (answer.status_code, answer.json()["error"]["code"]) == (503, "CLOCK_WRONG")
