@@ -4,6 +4,7 @@ The only place from which a phone rings.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,18 +41,33 @@ _DRAIN_S = 15.0
 T = TypeVar("T")
 
 
+def _end_the_process() -> None:
+    """Exit with status 70: a supervisor that restarts on failure only starts the worker again."""
+    os._exit(os.EX_SOFTWARE)
+
+
 class Dialler:
     """Holds the hints that a worker was handed and dials what may be dialled: one event loop, in a thread of its own.
 
     `take` returns at once, so a hanging POST does not hold up the next hint. `stop` claims nothing more and waits for
-    what was sent.
+    what was sent. `on_failure` is called when the loop has ended by an error: a worker without it would take hints and
+    dial nothing, so by default the process ends.
     """
 
-    def __init__(self, dial: Dial, line: CarrierLine, policy: Policy, now: Now) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        line: CarrierLine,
+        policy: Policy,
+        now: Now,
+        *,
+        on_failure: Callable[[], None] = _end_the_process,
+    ) -> None:
         self._dial = dial
         self._line = line
         self._policy = policy
         self._now = now
+        self._on_failure = on_failure
         self._hand = Hand()
         self._rate = SendRate()
         self._locks = LockWatch(dial.lock_holder)
@@ -102,7 +118,14 @@ class Dialler:
     def _run(self) -> None:
         LeaseAlarm.unblock()
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._main())
+        try:
+            self._loop.run_until_complete(self._main())
+        except BaseException:  # noqa: BLE001 - whatever it was, a worker without its loop dials nothing
+            _log.exception(
+                "dialler_failed: The dial loop ended by an error. The worker exits to be started again.",
+                alarm="DIALLER_FAILED",
+            )
+            self._on_failure()
 
     def _take(self, ids: tuple[UUID, ...]) -> None:
         self._hand.take(ids, monotonic())

@@ -1,7 +1,10 @@
 """Rows that another transaction has locked, and how much one transaction takes: neither stops anything else."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from uuid import UUID
 
 import psycopg
@@ -124,6 +127,33 @@ def test_dialler_forgets_a_lock_when_the_row_is_free(
     with locked_company(postgres_url, house.company_id):
         assert learns_of_a_lock()
     assert not learns_of_a_lock()
+    dialler._loop.close()
+
+
+# ---- a dial loop that ends
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_dialler_reports_when_its_loop_ended_by_an_error(house: House, carrier: SimulatedCarrier, fails: bool) -> None:
+    failed = threading.Event()
+
+    def no_memory() -> datetime:
+        raise MemoryError
+
+    line = TwilioLine(carrier.account(), house.policy)
+    dialler = Dialler(house.dial, line, house.policy, no_memory, on_failure=failed.set)
+    # Not `start`: the alarm that it prepares would end the process of all tests.
+    dialler._thread.start()
+    if fails:
+        dialler.take([a_pending_attempt(house).id])
+        dialler._thread.join(20)
+    else:
+        dialler.stop()
+    assert not dialler._thread.is_alive()
+    assert failed.is_set() == fails
+    for task in asyncio.all_tasks(dialler._loop):
+        task.cancel()
+    dialler._loop.run_until_complete(line.close())
     dialler._loop.close()
 
 
