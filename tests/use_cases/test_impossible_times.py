@@ -373,7 +373,7 @@ def test_new_line_is_free_on_whatever_clock_it_was_made(house: House, now: TestC
     assert [claim.attempt.id for claim in house.dial.claim([mine.id]).claimed] == [mine.id]
 
 
-@guards("impossible_rest")
+@guards("impossible_rest", "line_gap")
 def test_line_does_not_rest_longer_than_a_gap_from_now(house: House, correct: Correct, now: TestClock) -> None:
     number = a_number()
     placed = a_placed_attempt(house, number)

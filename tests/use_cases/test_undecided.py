@@ -83,7 +83,7 @@ def test_verdict_waits_until_a_list_was_read(house: House, carrier: SimulatedCar
     assert house.line(unknown) == (None, None, now() + house.policy.line_gap)
 
 
-@guards("answered")
+@guards("answered", "line", "line_gap")
 def test_number_is_not_called_again_while_nothing_can_be_asked(
     database: Database, house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
@@ -207,7 +207,7 @@ def test_verdict_without_any_list_comes_when_the_call_was_hung_up(
     assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
 
 
-@guards("unlisted_line")
+@guards("unlisted_line", "line_gap")
 def test_line_rests_after_that_verdict_until_a_list_was_read(
     database: Database, house: House, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
