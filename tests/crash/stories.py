@@ -234,9 +234,19 @@ class Play:
 
 
 def play(played: Play) -> None:
-    """The cell from its beginning to its end; the breaker is closed before, whatever the cell before has left."""
+    """Play the cell from its beginning to its end. Before, the carrier is as new, whatever the last cell has left.
+
+    Failures close the account at once only while one company calls, so the companies of other cells are deleted.
+    """
     works, cell = played.works, played.cell
-    works.house.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, answered_at = NULL")
+    works.house.change(
+        "UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL, answered_at = NULL, trials = 0"
+    )
+    works.house.change("DELETE FROM carrier_backoffs")
+    works.house.change(
+        "UPDATE companies SET deleted_at = created_at WHERE id <> :own AND deleted_at IS NULL",
+        own=works.house.company_id,
+    )
     deaths = works.dialler.deaths
     played.expected = played.ordinarily
     try:
