@@ -111,11 +111,12 @@ def test_a_process_that_is_killed_then_does_not_record_it(postgres_url: str) -> 
 
 
 def test_a_process_that_is_told_to_stop_claims_nothing_more(postgres_url: str) -> None:
-    with working(postgres_url, settling=False) as works:
-        # A slot that is more than a minute away is nobody's: it would be claimed at once.
+    # A call every fifty seconds: at a faster pace no claim can have taken a slot so far away, and it is ignored.
+    with working(postgres_url, settling=False, TWILIO_CPS="0.02") as works:
         later = works.house.now() + timedelta(seconds=50)
         works.house.change("UPDATE carrier_accounts SET next_slot_at = :later", later=later)
         waiting = a_pending_attempt(works.house)
+        assert works.house.dial.claim([waiting.id]).claimed == (), "it waits for its slot"
         process = works.dialling([waiting.id])
         assert stopped(process) == [0]
         assert works.house.history(waiting.id) == ["created"]
