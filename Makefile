@@ -18,7 +18,7 @@ demo: $(VENV)/runtime ## everything on this machine: sample calls in eight count
 up: $(VENV)/runtime ## the whole system until Ctrl-C
 	@$(PY) -m scheduler up $(ARGS)
 
-test: $(VENV)/dev ## all tests, in one process more than there are processors, at most four; needs nothing beforehand
+test: $(VENV)/dev ## all tests, on as many processors as there are up to four; needs nothing beforehand
 	@$(PY) -m pytest -n $(AT_ONCE) --maxprocesses 4 $(ARGS)
 
 check: $(VENV)/dev ## format, lint, types, import contracts, drift of migrations and of the document: word for word what CI runs

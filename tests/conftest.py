@@ -4,7 +4,6 @@ The servers are private ones, started once for all tests and stopped at their en
 not looked at: a test must never empty somebody's database.
 """
 
-import os
 import re
 import threading
 import time
@@ -57,11 +56,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _ONE_AFTER_THE_OTHER = {
-    "whole systems": {"acceptance", "test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"},
-    "races with time": {"crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"},
+    "many processes": {
+        *("acceptance", "crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
+        *("test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"),
+    },
     "waits for minutes": {"test_deaf_workers.py"},
 }
-"""Files and folders whose tests start many processes, race with time itself, want the usual ports, or mostly wait."""
+"""Files and folders whose tests start many processes, race with time itself, want the usual ports, or mostly wait.
+
+One process more than there are processors would be no faster, and the races with time would fail.
+"""
 
 
 class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
@@ -74,12 +78,6 @@ class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
         parts = set(nodeid.partition("::")[0].split("/"))
         groups = [name for name, places in _ONE_AFTER_THE_OTHER.items() if places & parts]
         return groups[-1] if groups else nodeid
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are processors: a third of the time tests wait for another process."""
-    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
