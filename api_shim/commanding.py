@@ -1,7 +1,7 @@
 """How a request becomes a command, and how what became of it is told: the same for every command route."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Concatenate, ParamSpec
 from uuid import UUID, uuid4
@@ -21,7 +21,7 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import NotFound
 from scheduler.hashing import fingerprint
 from scheduler.persistence.commits import Commit, Outcome
-from scheduler.persistence.database import CommitInDoubt, DatabaseAway
+from scheduler.persistence.database import CommitInDoubt, DatabaseAway, may_wait_again
 from scheduler.persistence.inbox import StillRunning
 from scheduler.use_cases.submit import Accepted
 from scheduler.use_cases.writes import Sent, Written
@@ -74,7 +74,6 @@ class Sender:
     ) -> Response:
         """Have the API do it now, and tell what became of it. `raw` is the body as it was sent."""
         here = house(self.request)
-        commit = Commit()
         sent = Sent(
             kind=kind,
             principal=self.principal,
@@ -82,14 +81,21 @@ class Sender:
             request_hash=self._hash_of(raw),
             fields=of_write(kind, raw),
             command_id=uuid4(),
-            commit=commit,
         )
-        try:
-            written = await here.write(commit, lambda: verb(sent, *args, **kwargs))
-        except StillRunning as earlier:
-            raise IdempotencyInProgress from earlier
-        except CommitInDoubt as doubt:
-            written = await certain(here, commit, doubt, lambda: self._write_unknown(sent))
+        while True:
+            # A new one each time: a commit belongs to one transaction.
+            commit = Commit()
+            sent = replace(sent, commit=commit)
+            try:
+                written = await here.write(commit, partial(verb, sent, *args, **kwargs))
+                break
+            except StillRunning as earlier:
+                # The database ends each wait for a lock after 2 s, and the request may wait for longer.
+                if not may_wait_again():
+                    raise IdempotencyInProgress from earlier
+            except CommitInDoubt as doubt:
+                written = await certain(here, commit, doubt, partial(self._write_unknown, sent))
+                break
         return answers.written(self.request, kind, written)
 
     async def _submit(self, wish: wishes.Request, request_hash: bytes, command_id: UUID, commit: Commit) -> Accepted:

@@ -50,6 +50,8 @@ _BEGIN_READING = "BEGIN READ ONLY"
 
 _STATEMENT_S, _LOCK_S = 5.0, 2.0
 """The usual limits of a statement and of a wait for a lock; less when a request's deadline comes first."""
+_ANSWER_S = 0.5
+"""How long before its deadline a request stops waiting for locks, so that it can still be answered."""
 
 _INTRODUCTION = text(
     "SELECT set_config('duecall.principal_id', :principal_id, true),"
@@ -438,6 +440,12 @@ def _must_be_in_time() -> None:
     left = remaining_s()
     if left is not None and left <= 0:
         raise DatabaseAway(_TOO_SLOW)
+
+
+def may_wait_again() -> bool:
+    """Return whether the request has time for another wait for a lock, and for an answer after it."""
+    left = remaining_s()
+    return left is not None and left > _LOCK_S + _ANSWER_S
 
 
 def _introduce(connection: Connection, principal: Principal | None, commit: Commit | None) -> None:

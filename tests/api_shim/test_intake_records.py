@@ -17,7 +17,7 @@ from scheduler.hashing import Hasher
 from scheduler.use_cases.keys import ALL_SCOPES, Keys
 from tests.api_shim.intake import EMAIL, FIRST_NAME, NUMBER, PEPPER, TOMORROW, Intake, Worker, a_call, candidate
 from tests.builders import Clerk, House, KeptBell
-from tests.conftest import seed
+from tests.conftest import seed, wait_until
 from tests.rules import does, does_not
 
 JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
@@ -278,6 +278,24 @@ def test_one_that_is_still_running_is_waited_for_and_then_said_to_be_in_progress
     with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'a key'"):
         answer = intake.send("POST", "/jobs", json=JOB, headers=headers)
     assert code(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
+
+
+def test_request_waits_for_its_key_beyond_one_lock_timeout(intake: Intake) -> None:
+    headers = {"Idempotency-Key": "a key"}
+    assert intake.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
+    with ThreadPoolExecutor(1) as pool:
+        with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'a key'"):
+            again = pool.submit(intake.send, "POST", "/jobs", json=JOB, headers=headers)
+            first = wait_until(lambda: _waiting_transactions(intake), says="the request waits for its key")
+            wait_until(
+                lambda: again.done() or _waiting_transactions(intake) - first, says="it waits in another transaction"
+            )
+        assert again.result().status_code == 201
+
+
+def _waiting_transactions(intake: Intake) -> set[str]:
+    rows = intake.ask("SELECT virtualtransaction FROM pg_locks WHERE NOT granted")
+    return {str(row[0]) for row in rows}
 
 
 # ---- jobs
