@@ -114,7 +114,7 @@ class RedisBell:
             publish()
         except Exception as error:  # noqa: BLE001 - kombu wraps what went wrong in many kinds
             if not isinstance(error, _ERRORS):
-                _log.warning("a ring was lost", exc_info=error)
+                _log.warning("hint_lost: a hint could not be published; the clock sends it again", exc_info=error)
             self._went_away()
 
     def _take(self, ring: tuple[str, tuple[UUID, ...]] | UUID) -> None:
@@ -146,7 +146,7 @@ class RedisBell:
 
     def _went_away(self) -> None:
         if not self._away.is_set():
-            _log.warning("Redis is away; the clock will ring again for what waits")
+            _log.warning("redis_away: Redis could not be reached; the clock sends the hints again")
         self._away.set()
         self._gathered.clear()
         with contextlib.suppress(Exception):
@@ -156,4 +156,4 @@ class RedisBell:
         with contextlib.suppress(*_ERRORS):
             self._redis.ping()
             self._away.clear()
-            _log.info("Redis is back")
+            _log.info("redis_back: Redis answered again")

@@ -40,7 +40,9 @@ def _tell(kind: str | None, *, new: int) -> None:
     count = _no_messages.count_of(monotonic(), new=new)
     if count:
         # Its text may quote what somebody has put there.
-        _log.error("what stood in a queue was no message; it was dropped", alarm="NO_MESSAGE", kind=kind, count=count)
+        _log.error(
+            "message_dropped: malformed messages were dropped from a queue", alarm="NO_MESSAGE", kind=kind, count=count
+        )
 
 
 class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types

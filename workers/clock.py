@@ -68,11 +68,11 @@ class Clock(Scheduler):  # type: ignore[misc]
             more = self._look()
             self._wait(0 if more else self._until_next())
         except (DatabaseAway, psycopg.Error):
-            _log.warning("the clock does not see the database; it looks again in a second")
+            _log.warning("database_away: the database could not be reached; the clock retries in 1 s")
             self._forget_connection()
             return _LOOK_EVERY
         except Exception:  # noqa: BLE001 - an error out of tick ends Beat
-            _log.exception("the clock stumbled; it looks again in a second")
+            _log.exception("tick_failed: a tick failed; the clock retries in 1 s")
             self._forget_connection()
             return _LOOK_EVERY
         return 0

@@ -162,7 +162,11 @@ def listen(hostname: str, process: Announcement, places: int, redis_url: str) ->
 
 def _end() -> None:
     """As an operator would, so that what is in hand is finished; by force when that takes too long."""
-    _log.error("this worker hears nothing any more; it ends, to be started again", alarm="DEAF_WORKER", pid=os.getpid())
+    _log.error(
+        "worker_unresponsive: this worker no longer received its messages; it exits to be started again",
+        alarm="DEAF_WORKER",
+        pid=os.getpid(),
+    )
     threading.Timer(_MAY_TAKE_S, os._exit, (os.EX_SOFTWARE,)).start()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -57,11 +57,16 @@ class QuietTask(Task):  # type: ignore[misc]
         except ClockWrong:
             _log.debug("clock_wrong: nothing was done; the clock sends the hint again", task=self.name)
         except LockTaken:
-            _log.warning("task_conflict", task=self.name)
+            _log.warning(
+                "task_conflict: the task waited too long for a locked row; the clock sends the hint again",
+                task=self.name,
+            )
         except DatabaseAway:
-            _log.warning("the database is away; the clock rings again", task=self.name)
+            _log.warning(
+                "database_away: the task could not reach the database; the clock sends the hint again", task=self.name
+            )
         except Exception:  # noqa: BLE001 - logged by kind and place; its text stays here
-            _log.exception("a task failed; the clock rings again", task=self.name)
+            _log.exception("task_failed: the task ended by an error; the clock sends the hint again", task=self.name)
 
 
 class _Unshown(Request):  # type: ignore[misc]
@@ -93,11 +98,13 @@ def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
         try:
             again_at_once(lambda each=each: verb(UUID(each)))  # type: ignore[misc]
         except LockTaken:
-            _log.warning("task_conflict", ids=each)
+            _log.warning(
+                "task_conflict: an id waited too long for a locked row; the clock sends its hint again", ids=each
+            )
         except DatabaseAway:
             raise
         except Exception:  # noqa: BLE001 - the others get their turn
-            _log.exception("one failed; the clock rings again for it", ids=each)
+            _log.exception("id_failed: the task failed for one id; the clock sends its hint again", ids=each)
 
 
 @app.task(name=names.APPLY, base=QuietTask)  # type: ignore[untyped-decorator]
@@ -192,7 +199,7 @@ def _tell_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own argume
     policy = redis_server.evicts_by(settings().redis)
     if policy is not None:
         _log.error(
-            "Redis throws messages away when its memory is full; set maxmemory-policy to noeviction",
+            "redis_evicts: Redis evicts messages when its memory is full; set maxmemory-policy to noeviction",
             alarm="REDIS_EVICTS",
             cause=policy,
         )

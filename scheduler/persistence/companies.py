@@ -88,7 +88,11 @@ class Companies:
             try:
                 found[row.id] = (_company(row), row.next_slot_at)
             except (Refused, LookupError, TypeError, ValueError):
-                _log.exception("the company's settings cannot be read", alarm="SETTINGS", company_id=str(row.id))
+                _log.exception(
+                    "settings_unreadable: the company's settings could not be read; nothing was claimed for it",
+                    alarm="SETTINGS",
+                    company_id=str(row.id),
+                )
         return found
 
     def locked_away(self, company_ids: Collection[UUID]) -> frozenset[UUID]:

@@ -39,7 +39,11 @@ class Usage:
         try:
             prices = read_prices(row.prices)
         except (Refused, LookupError, TypeError, ValueError, AttributeError):
-            _log.exception("the company's prices cannot be read", alarm="PRICES", company_id=str(company_id))
+            _log.exception(
+                "prices_unreadable: the company's prices could not be read; the default prices were used",
+                alarm="PRICES",
+                company_id=str(company_id),
+            )
         return Billing(system=BillingSystem(row.billing_system), prices=prices, ats_principal_id=row.ats_principal_id)
 
     def bill(self, company_id: UUID, billing: Billing, now: datetime) -> None:

@@ -205,7 +205,7 @@ class Postman:
             if not left or failure not in letter.retries.after:
                 break
             await asyncio.sleep(self._retry_after_s)
-        _log.warning("a status callback for %s was lost", letter.fields["CallSid"])
+        _log.warning("callback_lost: a status callback for %s was not delivered", letter.fields["CallSid"])
 
     async def _send(self, letter: Letter) -> Failure | None:
         """None when it arrived."""
