@@ -1,6 +1,6 @@
 """Flower's own settings: it looks, behind a password, and can neither act nor send.
 
-The decision is docs/decisions/0029-flower-is-read-only.md.
+The decision is docs/decisions/0029-make-flower-read-only.md.
 """
 
 from flower.inspector import Inspector

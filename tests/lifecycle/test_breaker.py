@@ -187,7 +187,7 @@ def test_a_fault_long_after_a_good_answer_begins_with_the_first_wait() -> None:
 
 
 ROOT = Path(__file__).resolve().parents[2]
-DECISION = "docs/decisions/0013-a-harmless-question-before-a-call-is-tried.md"
+DECISION = "docs/decisions/0013-probe-the-carrier-before-trying-a-call.md"
 
 
 def trials_in_vain(hours: int) -> list[int]:
@@ -213,5 +213,5 @@ def test_trials_of_an_hour_are_counted_on_one_page_alone(page: str) -> None:
     [of_trials] = [
         each for each in text.split(". ") if "answers questions and fails calls" in each and "trial" in each
     ][:1]
-    assert "0013-a-harmless-question" in of_trials
+    assert "0013-probe-the-carrier" in of_trials
     assert not re.search(r"\b(?:twelve|fourteen|\d+) (?:in )?an hour", of_trials)
