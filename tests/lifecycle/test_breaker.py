@@ -204,7 +204,7 @@ def test_trials_of_an_hour_are_as_many_as_the_decision_says() -> None:
     first, *further = trials_in_vain(5)
     assert set(further) == {further[0]}
     text = " ".join((ROOT / DECISION).read_text(encoding="utf-8").split())
-    assert f"{first} trials in the first hour, and {further[0]} in each further one" in text
+    assert f"{first} trials in the first hour and {further[0]} in each later hour" in text
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
