@@ -1,6 +1,7 @@
 """What people type: `duecall up`, `duecall demo`, `duecall explain`, `duecall status`, and the rest."""
 
 import json
+import shlex
 import signal
 import sys
 import tempfile
@@ -8,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -41,7 +42,7 @@ from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway, WrongRole
 from scheduler.persistence.schema import NoLogin, SchemaDrift, SchemaNotMade
 from scheduler.settings import MissingSetting, Settings, WrongSettings, as_kept, place_of, settings
-from scheduler.system import CannotRun, Options, Running, Stopped, System, running_in
+from scheduler.system import CannotRun, Found, Options, Running, Stopped, System, is_running, running_in
 from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.carrier_waits import CarrierWaits
@@ -90,6 +91,15 @@ _MOST_REQUESTS = 1_000_000
 _AMOUNTS = ("baseCost", "costPerMinute", "includedMinutes")
 _ANY_ZONE = "Europe/London"
 """Stands in where a text names its own instant, and no zone decides."""
+
+_SHELL_VARIABLES = {
+    "API": "apiUrl",
+    "KEY": "companyKey",
+    "AGENT": "agentId",
+    "NUMBER": "phoneNumberId",
+    "ATS_KEY": "atsKey",
+}
+"""Shell variables of `duecall env`, by the names of run.json."""
 
 _LAST_PORT = 65_535
 _WRONG = 2
@@ -207,6 +217,26 @@ def demo(
                 _pause()
     if once and not as_expected:
         raise typer.Exit(1)
+
+
+@app.command(epilog=_examples('eval "$(duecall env)"', 'eval "$(duecall --home .duecall/demo env)"'))
+def env() -> None:
+    """Print shell variables for a first call: API, KEY, AGENT, NUMBER, ATS_KEY and TOMORROW.
+
+    They are those of the running `duecall up`, or else of the demo. Each run makes new keys. TOMORROW is a date in UTC,
+    on the system's clock.
+    """
+    chosen = _settings()
+    found = _running_system(chosen)
+    if found is None or not is_running(found[0].home):
+        homes = " or ".join(map(str, _homes(chosen)))
+        raise NothingRuns(f"Nothing runs in {homes}. Start `duecall up` or `duecall demo` first, in another terminal.")
+    system, name = found
+    tomorrow = clock(system.clock_offset_s)() + timedelta(days=1)
+    values = {variable: system.run_file[key] for variable, key in _SHELL_VARIABLES.items()}
+    for variable, value in (values | {"TOMORROW": f"{tomorrow:%Y-%m-%d}"}).items():
+        print(f"export {variable}={shlex.quote(value)}")  # noqa: T201 - the answer itself
+    _say_plainly(f"Variables of {name}: {', '.join(values)}, TOMORROW")
 
 
 @app.command(
@@ -851,22 +881,35 @@ def _installation() -> tuple[Settings, str]:
     if _Given.home is None and chosen.database_url is not None:
         name = "DATABASE_URL" if chosen.database_worker_url is None else "DATABASE_WORKER_URL"
         return chosen, f"the system of {name}, database {place_of(chosen.database('worker'))}"
-    homes = {chosen.duecall_home: "the system", _demo_home(chosen): "the demo"}
-    for home, what in homes.items() if _Given.home is None else [(_Given.home, "the system")]:
-        if (running := running_in(home, _say_plainly)) is not None:
-            of_this_run = {
-                "database_url": SecretStr(running.database_url),
-                "database_worker_url": None,
-                "duecall_clock_offset_s": running.clock_offset_s,
-            }
-            used = as_kept(chosen, running.settings).model_copy(update=of_this_run)
-            return used, f"{what} in {home}, database {place_of(running.database_url)}"
+    if (found := _running_system(chosen)) is not None:
+        running, name = found
+        of_this_run = {
+            "database_url": SecretStr(running.database_url),
+            "database_worker_url": None,
+            "duecall_clock_offset_s": running.clock_offset_s,
+        }
+        used = as_kept(chosen, running.settings).model_copy(update=of_this_run)
+        return used, f"{name}, database {place_of(running.database_url)}"
     if _Given.home is not None:
         raise NothingRuns(f"Nothing runs in {_Given.home}. Start it there, or leave --home out.")
     raise NothingRuns(
-        f"Nothing runs in {' or '.join(map(str, homes))}, and DATABASE_URL is not set: start `duecall up` or `duecall"
-        " demo`, name the folder of one that runs with --home, or set DATABASE_URL."
+        f"Nothing runs in {' or '.join(map(str, _homes(chosen)))}, and DATABASE_URL is not set: start `duecall up` or"
+        " `duecall demo`, name the folder of one that runs with --home, or set DATABASE_URL."
     )
+
+
+def _homes(chosen: Settings) -> dict[Path, str]:
+    """Folders in which a system may run, with what each is called."""
+    own = {chosen.duecall_home: "the system"}
+    return own if _Given.home is not None else own | {_demo_home(chosen): "the demo"}
+
+
+def _running_system(chosen: Settings) -> tuple[Found, str] | None:
+    """Return the first running system, with a name for messages."""
+    for home, what in _homes(chosen).items():
+        if (running := running_in(home, _say_plainly)) is not None:
+            return running, f"{what} in {home}"
+    return None
 
 
 def _as_announced(chosen: Settings) -> Settings:

@@ -381,6 +381,8 @@ def _write_private_json(file: Path, what: Mapping[str, Any]) -> None:
 class Found:
     """A system that runs in a folder. `settings` are those that its processes use, the pepper among them."""
 
+    home: Path
+    run_file: Mapping[str, str]
     database_url: str
     clock_offset_s: float
     settings: Mapping[str, str]
@@ -397,12 +399,14 @@ def running_in(home: Path, say: Callable[[str], None]) -> Found | None:
         try:
             running = json.loads((home / _RUN_FILE).read_text(encoding="utf-8"))
             return Found(
+                home=home,
+                run_file=running,
                 database_url=running["databaseUrl"],
                 clock_offset_s=float((home / _OFFSET_FILE).read_text(encoding="ascii")),
                 settings=_settings_in(home),
             )
         except (FileNotFoundError, NotADirectoryError):
-            if not _is_held(home) or monotonic() > deadline:
+            if not is_running(home) or monotonic() > deadline:
                 return None
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise HomeUnusable(_unusable(home, error)) from error
@@ -418,7 +422,7 @@ def _settings_in(home: Path) -> Mapping[str, str]:
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
-def _is_held(home: Path) -> bool:
+def is_running(home: Path) -> bool:
     """Whether a system is up in this folder, ready or not."""
     try:
         with (home / _LOCK_FILE).open(encoding="ascii") as lock:
