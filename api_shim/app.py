@@ -39,12 +39,12 @@ from scheduler.settings import settings as of_this_process
 from workers.presence import Presence
 
 _DESCRIPTION = """
-Places every scheduled phone call when it is due, inside the hours in which that person may be called, and never twice.
+Places each scheduled phone call when it is due, within the hours in which that person may be called, and never twice.
 
-Every path also works under `/v1`. Every JSON answer has the same envelope; `traceId` is in the header `X-Trace-Id` too.
+Every path also works under `/v1`. All JSON responses have the same envelope. The header `X-Trace-Id` repeats `traceId`.
 
-Every answer to a valid key says how often it may still ask: `X-RateLimit-Limit-Minute`, `X-RateLimit-Remaining-Minute`,
-`X-RateLimit-Reset-Minute` (Unix seconds), and the same with `-Hour`.
+Responses to requests with a valid key show its rate limits: `X-RateLimit-Limit-Minute`,
+`X-RateLimit-Remaining-Minute`, `X-RateLimit-Reset-Minute` (Unix seconds), and the same headers with `-Hour`.
 """
 
 

@@ -30,8 +30,8 @@ async def asked(
         IfSent[str],
         Header(
             alias="Idempotency-Key",
-            description="1 to 255 printable ASCII characters. The same key and request get the stored answer for"
-            " 30 days; the same key with another request is refused.",
+            description="1 to 255 printable ASCII characters. For 30 days, repeating the request with the same key"
+            " returns the stored response. Using the key for a different request is rejected.",
             json_schema_extra={"pattern": r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"},
         ),
     ] = None,
@@ -39,7 +39,7 @@ async def asked(
         IfSent[str],
         Header(
             alias="Prefer",
-            description="`wait=N` waits up to N (at most 30) seconds for the result; `respond-async` does not wait.",
+            description="`wait=N` waits up to N seconds (at most 30) for the result. `respond-async` does not wait.",
             examples=["wait=10"],
         ),
     ] = None,
@@ -69,8 +69,8 @@ async def if_match(
         IfSent[str],
         Header(
             alias="If-Match",
-            description="Do it only if the attempt is still as its ETag says; `*` for as it may be. Judged when it is"
-            " applied; 412 if not.",
+            description="Apply the change only if the attempt still has this ETag; `*` matches any. Checked when the"
+            " change is applied. Otherwise 412.",
             examples=['"12"'],
             json_schema_extra={"pattern": f"^({IF_MATCH.pattern})$"},
         ),

@@ -40,7 +40,7 @@ _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="apiKey",
     bearerFormat="sk_live_...",
-    description="`Authorization: Bearer sk_live_...`; made by `duecall keys create`, shown once.",
+    description="`Authorization: Bearer sk_live_...`. Created by `duecall keys create`, which shows it once.",
 )
 
 
@@ -88,7 +88,7 @@ async def asker(
         IfSent[str],
         Query(
             alias=_COMPANY_ID,
-            description="Which company; required with an ATS key, ignored with a regular one.",
+            description="The company to use. Required for ATS keys, ignored for regular keys.",
             json_schema_extra={"format": "uuid"},
         ),
     ] = None,

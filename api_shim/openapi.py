@@ -33,40 +33,40 @@ Told = dict[int | str, dict[str, Any]]
 """The `responses` of a route, by status."""
 
 _WHEN = {
-    400: ("The request is wrong; `details` says what to change.", "VALIDATION_ERROR"),
-    401: ("No valid API key.", "INVALID_API_KEY"),
-    403: ("The key lacks a scope, or does not reach that company.", "RESOURCE_ACCESS_DENIED"),
-    404: ("It is not there, or not within the key's reach.", "RESOURCE_NOT_FOUND"),
-    409: ("It does not fit the present state.", "IDEMPOTENCY_IN_PROGRESS"),
-    410: ("It is not there any more.", "GONE"),
-    412: ("It is not as the If-Match header says.", "PRECONDITION_FAILED"),
+    400: ("The request is invalid; `details` says what to change.", "VALIDATION_ERROR"),
+    401: ("The API key is missing or invalid.", "INVALID_API_KEY"),
+    403: ("The key lacks a scope or has no access to the company.", "RESOURCE_ACCESS_DENIED"),
+    404: ("The resource does not exist, or the key has no access to it.", "RESOURCE_NOT_FOUND"),
+    409: ("The request conflicts with the current state.", "IDEMPOTENCY_IN_PROGRESS"),
+    410: ("The resource no longer exists.", "GONE"),
+    412: ("The call attempt does not match the If-Match header.", "PRECONDITION_FAILED"),
     413: ("The body is larger than 64 KiB.", "BODY_TOO_LARGE"),
-    422: ("The Idempotency-Key was sent before with another request.", "IDEMPOTENCY_KEY_REUSED"),
-    429: ("The key has asked too often; wait as `Retry-After` says.", "RATE_LIMIT_EXCEEDED"),
-    500: ("Something failed that should not have; name the traceId.", "INTERNAL_ERROR"),
-    503: ("The database is away; nothing was changed.", "DATABASE_AWAY"),
+    422: ("The Idempotency-Key was already used for a different request.", "IDEMPOTENCY_KEY_REUSED"),
+    429: ("Rate limit exceeded; retry after the number of seconds in `Retry-After`.", "RATE_LIMIT_EXCEEDED"),
+    500: ("Unexpected error; quote the traceId when you report it.", "INTERNAL_ERROR"),
+    503: ("The database is unavailable; nothing was changed.", "DATABASE_AWAY"),
 }
 _COMMIT_UNKNOWN = {
-    "COMMIT_UNKNOWN": "The database went away while it stored this, so it may have been done. Ask the address in"
-    " `details.check` what is there; `details.commandId` is the id for `GET /commands/{id}`."
+    "COMMIT_UNKNOWN": "The database connection was lost during the write, so it may have been applied. Check the URL in"
+    " `details.check`; `details.commandId` is the id for `GET /commands/{id}`."
 }
 _MAYBE_CHANGED = (
-    "The database is away. `DATABASE_AWAY`: nothing was changed. `COMMIT_UNKNOWN`: it may have been done; without"
-    " `Retry-After`, sending the request again could do it twice."
+    "The database is unavailable. `DATABASE_AWAY`: nothing was changed. `COMMIT_UNKNOWN`: the write may have been"
+    " applied; without `Retry-After`, sending the request again could apply it twice."
 )
-"""What 503 means for a request that writes."""
-_OF_A_COMMAND = (400, 401, 403, 404, 409, 413, 422, 500, 503)
-"""What every request may be answered that changes something; an address without an id has no 404 of its own."""
-_WITH_A_KEY, _LIMITED = 401, 429
-"""Whoever needs a key is limited by it."""
+"""Description of a 503 for a request that writes."""
+_WRITE_ERRORS = (400, 401, 403, 404, 409, 413, 422, 500, 503)
+"""Errors of every request that writes, including 404 for URLs without an id."""
+_NEEDS_KEY, _LIMITED = 401, 429
+"""Every request that needs a key is rate limited."""
 _REPLAYED = {
     "Idempotent-Replayed": {
-        "description": "`true` when this Idempotency-Key was answered before; this is that answer.",
+        "description": "`true` if this response was stored for an earlier request with the same Idempotency-Key.",
         "schema": {"type": "string"},
     }
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
-_LOCATION = {"Location": {"description": "Where to ask for what becomes of it.", "schema": {"type": "string"}}}
+_LOCATION = {"Location": {"description": "URL of the command and its result.", "schema": {"type": "string"}}}
 
 
 def links(*operations: str, **parameters: str) -> Mapping[str, Any]:
@@ -79,11 +79,11 @@ def links(*operations: str, **parameters: str) -> Mapping[str, Any]:
 
 ETAG = {
     "ETag": {
-        "description": "Names the state of the attempt; sent back as If-Match, nothing is done to another state.",
+        "description": "Version of the attempt. Send it as `If-Match` to change the attempt only in this version.",
         "schema": {"type": "string", "examples": ['"12"']},
     }
 }
-"""A header of the answers that tell how an attempt stands."""
+"""Header of responses that contain or change one attempt."""
 
 
 def command_answers(
@@ -101,14 +101,14 @@ def command_answers(
     told: dict[str, Any] = {"description": says, "headers": {**(headers or {}), **_REPLAYED}, **_leading_to(leads_to)}
     accepted = {
         "model": WaitingAnswer,
-        "description": "Accepted and durable, not applied yet.",
+        "description": "The command was accepted and stored, and is not applied yet.",
         "headers": {**_LOCATION, **_REPLAYED},
         "links": links("getCommand", reference="id"),
     }
     return {
         int(done): told if model is None else {**told, "model": model},
         202: accepted,
-        **error_answers(*_OF_A_COMMAND, refusals=refusals, writes=True),
+        **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True),
     }
 
 
@@ -121,7 +121,7 @@ def written_answers(
 ) -> Told:
     """The answers of a route whose write the API does itself: done (and what it leads to), every error, never 202."""
     told = {"description": says, "headers": _REPLAYED, "model": model}
-    return {int(done): told | _leading_to(leads_to), **error_answers(*_OF_A_COMMAND, refusals=refusals, writes=True)}
+    return {int(done): told | _leading_to(leads_to), **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True)}
 
 
 def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writes: bool = False) -> Told:
@@ -129,7 +129,7 @@ def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writ
 
     `default` stands for all others, so that nothing is told of that never comes.
     """
-    if _WITH_A_KEY in statuses:
+    if _NEEDS_KEY in statuses:
         statuses = (*statuses, _LIMITED)
     examples: dict[int, dict[str, str]] = {status: {_WHEN[status][1]: _WHEN[status][0]} for status in statuses}
     for refusal in map(refusal_of, (kind() for kind in refusals)):

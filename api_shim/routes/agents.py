@@ -1,4 +1,4 @@
-"""Agents over HTTP: made, listed, looked at, changed, deleted."""
+"""HTTP routes for agents."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -38,7 +38,8 @@ Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_AGENTS])]
 @router.get(
     _ALL,
     operation_id="listAgents",
-    summary="The company's agents, newest first",
+    summary="List agents",
+    description="Newest first.",
     responses={200: {"model": AgentsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_agents(request: Request, asking: Asking, asked: AskedSlice) -> JSONResponse:
@@ -50,12 +51,13 @@ async def list_agents(request: Request, asking: Asking, asked: AskedSlice) -> JS
 @router.post(
     _ALL,
     operation_id="createAgent",
-    summary="Make an agent: the template of interviews",
+    summary="Create an agent",
+    description="An agent is the template for interviews. Agents of type PHONE need a number to call from.",
     status_code=HTTPStatus.CREATED,
     responses=written_answers(
         HTTPStatus.CREATED,
         AgentAnswer,
-        "Made.",
+        "The created agent.",
         refusals.AgentNumberRequired,
         leads_to=links("getAgent", "updateAgent", "deleteAgent", agentId="id"),
     ),
@@ -73,7 +75,7 @@ async def create_agent(
 @router.get(
     _ONE,
     operation_id="getAgent",
-    summary="An agent",
+    summary="Get an agent",
     responses={200: {"model": AgentAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_agent(request: Request, asking: Asking, agent_id: AgentId) -> JSONResponse:
@@ -85,8 +87,9 @@ async def get_agent(request: Request, asking: Asking, agent_id: AgentId) -> JSON
 @router.patch(
     _ONE,
     operation_id="updateAgent",
-    summary="Change an agent; interviews that were made before keep what they had",
-    responses=written_answers(HTTPStatus.OK, AgentAnswer, "Changed: as it is now.", refusals.AgentNumberRequired),
+    summary="Update an agent",
+    description="Existing interviews keep the settings that they were created with.",
+    responses=written_answers(HTTPStatus.OK, AgentAnswer, "The updated agent.", refusals.AgentNumberRequired),
 )
 async def update_agent(
     request: Request,
@@ -104,8 +107,9 @@ async def update_agent(
 @router.delete(
     _ONE,
     operation_id="deleteAgent",
-    summary="Delete an agent; its interviews go on",
-    responses=written_answers(HTTPStatus.OK, DoneAnswer, "It is gone."),
+    summary="Delete an agent",
+    description="New interviews can no longer use the agent. Its existing interviews continue.",
+    responses=written_answers(HTTPStatus.OK, DoneAnswer, "The agent was deleted."),
 )
 async def delete_agent(
     request: Request,

@@ -1,4 +1,4 @@
-"""What calls have cost, over HTTP."""
+"""HTTP route for usage."""
 
 from typing import Annotated
 
@@ -19,15 +19,15 @@ _Bound = Annotated[
     IfSent[str],
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}),
 ]
-_A_BOUND = "An ISO 8601 date, which is its midnight in UTC, or a date-time; without an offset that is UTC too."
+_BOUND_FORMAT = "An ISO 8601 date (midnight UTC) or date-time (UTC unless it has an offset)."
 
 
 @router.get(
     "/billing/usage",
     operation_id="getUsage",
-    summary="Get the usage of one company, or of all of an ATS key",
-    description="A regular key gets its own company. An ATS key gets all its companies and their total, or the one that"
-    " `companyId` names.",
+    summary="Get the usage of one company or of all companies",
+    description="A regular key returns its own company. An ATS key returns all its companies and their totals, or only"
+    " the company in `companyId`.",
     responses={
         200: {"model": UsageAnswer},
         **error_answers(400, 401, 403, 500, 503, refusals=(refusals.InvalidDateFormat, refusals.InvalidPeriod)),
@@ -36,21 +36,23 @@ _A_BOUND = "An ISO 8601 date, which is its midnight in UTC, or a date-time; with
 async def get_usage(
     request: Request,
     principal: Annotated[Principal, Security(auth.principal, scopes=[READ_BILLING])],
-    start: Annotated[_Bound, Query(description=f"From here on. {_A_BOUND} Left out: 30 days before the end.")] = None,
+    start: Annotated[
+        _Bound, Query(description=f"Start (inclusive). {_BOUND_FORMAT} Default: 30 days before `end`.")
+    ] = None,
     end: Annotated[
         _Bound,
-        Query(description=f"Until before here, at most 366 days after the start. {_A_BOUND} Left out: now."),
+        Query(description=f"End (exclusive), at most 366 days after `start`. {_BOUND_FORMAT} Default: now."),
     ] = None,
     company_id: Annotated[
         IfSent[str],
         Query(
             alias="companyId",
-            description="With an ATS key: only this company. Ignored with a regular key.",
+            description="ATS keys: return only this company. Ignored for regular keys.",
             json_schema_extra={"format": "uuid"},
         ),
     ] = None,
 ) -> JSONResponse:
     here = house(request)
-    one = auth.named_company(principal, company_id)
-    companies = await here.ask(here.doors.usage.of, principal, one, start, end)
+    company = auth.named_company(principal, company_id)
+    companies = await here.ask(here.doors.usage.of, principal, company, start, end)
     return answers.answered(request, UsageView.of(companies))

@@ -1,4 +1,4 @@
-"""The call attempts of an interview over HTTP: asked for, looked at, moved, deleted, explained."""
+"""HTTP routes for the call attempts of an interview."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -32,7 +32,8 @@ _AS_SOON_AS_ALLOWED = CallRequest()
 @router.get(
     _ALL,
     operation_id="listCallAttempts",
-    summary="The call attempts of an interview, newest first",
+    summary="List the call attempts of an interview",
+    description="Newest first.",
     responses={200: {"model": AttemptsAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def list_call_attempts(
@@ -49,12 +50,13 @@ async def list_call_attempts(
 @router.post(
     _ALL,
     operation_id="createCallAttempt",
-    summary="Call once more; an attempt that waits is replaced",
+    summary="Create a call attempt",
+    description="Calls again. A pending attempt is cancelled and replaced by the new one.",
     status_code=HTTPStatus.CREATED,
     responses=command_answers(
         HTTPStatus.CREATED,
         AttemptAnswer,
-        "Applied: the new attempt.",
+        "The created call attempt.",
         refusals.OutsideCallTimeInterval,
         refusals.CallAttemptsNotSupported,
         refusals.CallAttemptInProgress,
@@ -82,7 +84,7 @@ async def create_call_attempt(
 @router.get(
     _ONE,
     operation_id="getCallAttempt",
-    summary="A call attempt, with its ETag",
+    summary="Get a call attempt and its ETag",
     responses={200: {"model": AttemptAnswer, "headers": ETAG}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_call_attempt(
@@ -93,19 +95,20 @@ async def get_call_attempt(
 ) -> JSONResponse:
     here = house(request)
     attempt = await here.ask(here.doors.explain.attempt, asking.principal, asking.company_id, interview_id, attempt_id)
-    # No 304: what it waits for changes with the clock, and the ETag does not.
+    # Never 304: `waitingFor` changes with the clock, and the ETag does not.
     return answers.answered(request, AttemptView.of(attempt, here.doors.now()), headers={"ETag": etag_of(attempt)})
 
 
 @router.patch(
     _ONE,
     operation_id="rescheduleCallAttempt",
-    summary="Move an attempt that waits; its id stays",
+    summary="Reschedule a pending call attempt",
+    description="The attempt keeps its id.",
     status_code=HTTPStatus.NO_CONTENT,
     responses=command_answers(
         HTTPStatus.NO_CONTENT,
         None,
-        "Applied: it is due at the new time.",
+        "The attempt is due at the new time.",
         refusals.OutsideCallTimeInterval,
         refusals.CallAttemptNotPending,
         refusals.CallAttemptInProgress,
@@ -127,12 +130,13 @@ async def reschedule_call_attempt(
 @router.delete(
     _ONE,
     operation_id="deleteCallAttempt",
-    summary="Delete an attempt whose phone cannot be ringing; one that waits never rings",
+    summary="Delete a call attempt",
+    description="A pending attempt is cancelled and never rings. An attempt in progress cannot be deleted.",
     status_code=HTTPStatus.NO_CONTENT,
     responses=command_answers(
         HTTPStatus.NO_CONTENT,
         None,
-        "Applied: it is gone, and no phone rings for it.",
+        "The attempt was deleted; no phone rings for it.",
         refusals.CallAttemptInProgress,
         refusals.EtagDiffers,
     ),
@@ -150,7 +154,8 @@ async def delete_call_attempt(
 @router.get(
     _ONE + "/explanation",
     operation_id="explainCallAttempt",
-    summary="Why an attempt has not rung yet, whose clock decides, and what has happened to it",
+    summary="Explain why a call attempt has not rung yet",
+    description="Returns the rules that block the call now, the clock that decides, and the history of the attempt.",
     responses={200: {"model": ExplanationAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def explain_call_attempt(

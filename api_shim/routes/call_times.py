@@ -1,4 +1,4 @@
-"""When somebody may be called, asked over HTTP; nothing is made."""
+"""HTTP route that checks when a person may be called."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,9 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
 @router.post(
     "/call-times/preview",
     operation_id="previewCallTime",
-    summary="Whether an interview at that time would be taken, and whose clock would decide; nothing is made",
+    summary="Check whether a person may be called at a time",
+    description="Returns whether an interview at that time would be accepted, and whose clock would decide. Creates"
+    " nothing.",
     responses={200: {"model": CallTimeAnswered}, **error_answers(400, 401, 403, 404, 413, 500, 503)},
 )
 async def preview_call_time(

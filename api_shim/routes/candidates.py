@@ -1,4 +1,4 @@
-"""Candidates over HTTP: made, listed, looked at, changed, deleted."""
+"""HTTP routes for candidates."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -42,16 +42,17 @@ Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_CANDIDATES])]
 @router.get(
     _ALL,
     operation_id="listCandidates",
-    summary="The company's candidates, newest first",
+    summary="List candidates",
+    description="Newest first.",
     responses={200: {"model": CandidatesAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_candidates(
     request: Request,
     asking: Asking,
     asked: AskedSlice,
-    job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Considered for this job.")] = None,
+    job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Only candidates assigned to this job.")] = None,
     status: Annotated[IfSent[CandidateStatus], Query()] = None,
-    search: Annotated[IfSent[SearchedText], Query(description="A part of a name or an address.")] = None,
+    search: Annotated[IfSent[SearchedText], Query(description="Part of a name or e-mail address.")] = None,
 ) -> JSONResponse:
     here = house(request)
     listed = await here.ask(
@@ -69,13 +70,13 @@ async def list_candidates(
 @router.post(
     _ALL,
     operation_id="createCandidate",
-    summary="Create a candidate: a person who may be called",
-    description="Takes any number in E.164. Whether it may be called is decided where a call is asked for.",
+    summary="Create a candidate",
+    description="Accepts any phone number in E.164. Whether it may be called is checked when a call is requested.",
     status_code=HTTPStatus.CREATED,
     responses=written_answers(
         HTTPStatus.CREATED,
         CandidateAnswer,
-        "Made.",
+        "The created candidate.",
         refusals.InvalidTimezone,
         refusals.UnknownJobs,
         leads_to=links("getCandidate", "updateCandidate", "deleteCandidate", candidateId="id"),
@@ -97,7 +98,7 @@ async def create_candidate(
 @router.get(
     _ONE,
     operation_id="getCandidate",
-    summary="A candidate",
+    summary="Get a candidate",
     responses={200: {"model": CandidateAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_candidate(request: Request, asking: Asking, candidate_id: CandidateId) -> JSONResponse:
@@ -109,12 +110,13 @@ async def get_candidate(request: Request, asking: Asking, candidate_id: Candidat
 @router.patch(
     _ONE,
     operation_id="updateCandidate",
-    summary="Change a candidate; pending calls ring a new number, on its clock",
-    description="While a call is pending, a new number must be one that may be called.",
+    summary="Update a candidate",
+    description="Pending calls use the new phone number and its time zone. While a call is pending, only a number that"
+    " may be called is accepted.",
     responses=written_answers(
         HTTPStatus.OK,
         CandidateAnswer,
-        "Changed: as it is now.",
+        "The updated candidate.",
         refusals.InvalidTimezone,
         refusals.PhoneNumberInvalid,
         refusals.NumberNotAllowed,
@@ -143,8 +145,10 @@ async def update_candidate(
 @router.delete(
     _ONE,
     operation_id="deleteCandidate",
-    summary="Erase a candidate: pending calls never ring, name, number and address are gone",
-    responses=written_answers(HTTPStatus.OK, DoneAnswer, "It is gone."),
+    summary="Delete a candidate",
+    description="Erases name, phone number and e-mail address and cancels pending calls. A call in progress is not"
+    " interrupted. Interviews are kept without the personal data.",
+    responses=written_answers(HTTPStatus.OK, DoneAnswer, "The candidate was erased."),
 )
 async def delete_candidate(
     request: Request,

@@ -1,4 +1,4 @@
-"""Where the carrier says what became of a call. Not part of the public document."""
+"""HTTP route for carrier callbacks. Not part of the public document."""
 
 from functools import partial
 from urllib.parse import parse_qsl
@@ -15,7 +15,7 @@ _MOST_FIELDS = 200
 
 @router.post("/carrier/twilio/{token}", status_code=204)
 async def hear_twilio(request: Request, token: str) -> Response:
-    """204 once it is stored. The signature is the only key that the carrier has."""
+    """Store a callback and return 204. The carrier authenticates only by its signature."""
     form = _pairs(await request.body())
     signature = request.headers.get("x-twilio-signature", "")
     here = house(request)
@@ -26,7 +26,7 @@ async def hear_twilio(request: Request, token: str) -> Response:
 
 
 def _pairs(body: bytes) -> list[tuple[str, str]]:
-    """Every pair of the form, empty and repeated ones too: the signature covers them all."""
+    """Return all form pairs, including empty and repeated ones: the signature covers them all."""
     try:
         return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError as error:
@@ -34,7 +34,7 @@ def _pairs(body: bytes) -> list[tuple[str, str]]:
 
 
 def _signed_path(request: Request) -> str:
-    """The path as it was written, which is what was signed: never decoded and encoded again."""
+    """Return the raw path and query. The carrier signed exactly these bytes, so they are never re-encoded."""
     raw: bytes = request.scope["raw_path"]
     query: bytes = request.scope["query_string"]
     return (raw + b"?" + query if query else raw).decode("ascii", errors="replace")

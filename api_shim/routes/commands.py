@@ -1,4 +1,4 @@
-"""What became of a command that was accepted."""
+"""HTTP route for accepted commands."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -37,16 +37,17 @@ READS: Mapping[CommandKind, str] = {
     CommandKind.UPDATE_AGENT: READ_AGENTS,
     CommandKind.DELETE_AGENT: READ_AGENTS,
 }
-"""The scope that it takes to be told what became of a command: that of reading what it is about."""
+"""Scope required to read a command: the read scope of the resource that it changed."""
 
 
-# An idempotency key may hold a slash.
+# `:path`, because an idempotency key may contain a slash.
 @router.get(
     "/commands/{reference:path}",
     operation_id="getCommand",
-    summary="A command, by its id or its idempotency key",
-    description="Of this key and its rotations. It takes the scope of reading what the command is about:"
-    f" {', '.join(f'`{scope}`' for scope in dict.fromkeys(READS.values()))}; those of call attempts are interviews'.",
+    summary="Get a command by its id or idempotency key",
+    description="Returns commands sent by this key or its rotations. Requires the read scope of the resource that the"
+    f" command changed: {', '.join(f'`{scope}`' for scope in dict.fromkeys(READS.values()))}. Commands on call attempts"
+    " require `read:interviews`.",
     responses={200: {"model": CommandAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_command(

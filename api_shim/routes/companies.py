@@ -1,4 +1,4 @@
-"""Companies over HTTP: made, listed, looked at, changed, deleted."""
+"""HTTP routes for companies."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -40,7 +40,9 @@ Writing = Annotated[Sender, Security(sender_of_companies, scopes=[WRITE_COMPANIE
 @router.get(
     _ALL,
     operation_id="listCompanies",
-    summary="A regular key's own company, or all that an ATS key has made, newest first",
+    summary="List companies",
+    description="A regular key returns its own company. An ATS key returns the companies that it created, newest"
+    " first.",
     responses={200: {"model": CompaniesAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_companies(request: Request, principal: Asking, asked: AskedSlice) -> JSONResponse:
@@ -52,12 +54,13 @@ async def list_companies(request: Request, principal: Asking, asked: AskedSlice)
 @router.post(
     _ALL,
     operation_id="createCompany",
-    summary="Make a company; for ATS keys",
+    summary="Create a company",
+    description="Requires an ATS key, which has access to the company from then on.",
     status_code=HTTPStatus.CREATED,
     responses=written_answers(
         HTTPStatus.CREATED,
         CompanyAnswer,
-        "Made.",
+        "The created company.",
         *_SETTINGS,
         refusals.CompanyDeleted,
         leads_to=links("getCompany", "updateCompany", "deleteCompany", companyId="id"),
@@ -76,7 +79,7 @@ async def create_company(
 @router.get(
     _ONE,
     operation_id="getCompany",
-    summary="A company",
+    summary="Get a company",
     responses={200: {"model": CompanyAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def get_company(request: Request, principal: Asking, company_id: CompanyId) -> JSONResponse:
@@ -88,8 +91,9 @@ async def get_company(request: Request, principal: Asking, company_id: CompanyId
 @router.patch(
     _ONE,
     operation_id="updateCompany",
-    summary="Change a company; pending calls that other hours or zones touch are looked at anew",
-    responses=written_answers(HTTPStatus.OK, CompanyAnswer, "Changed: as it is now.", *_SETTINGS),
+    summary="Update a company",
+    description="Pending calls are rescheduled if calling hours, time zone or allowed countries change.",
+    responses=written_answers(HTTPStatus.OK, CompanyAnswer, "The updated company.", *_SETTINGS),
 )
 async def update_company(
     request: Request,
@@ -107,11 +111,13 @@ async def update_company(
 @router.delete(
     _ONE,
     operation_id="deleteCompany",
-    summary="Delete a company: nobody is called for it any more, and all that it was is erased",
+    summary="Delete a company",
+    description="Places no further calls for the company and erases all its data.",
     responses=written_answers(
         HTTPStatus.OK,
         DoneAnswer,
-        "Deleted: its keys are dead and nothing of it can be read. Calls in progress are ended, then it is erased.",
+        "The company was deleted. Its keys are invalid and its data can no longer be read. The data is erased after"
+        " calls in progress have been ended.",
     ),
 )
 async def delete_company(

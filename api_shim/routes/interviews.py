@@ -1,4 +1,4 @@
-"""Interviews over HTTP: asked for, looked at, changed, deleted."""
+"""HTTP routes for interviews."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -29,9 +29,11 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
 
 
 async def _wanted(
-    candidate_id: Annotated[IfSent[UUID], Query(alias="candidateId", description="With this candidate.")] = None,
-    agent_id: Annotated[IfSent[UUID], Query(alias="agentId", description="Made of this agent.")] = None,
-    job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="About this job.")] = None,
+    candidate_id: Annotated[
+        IfSent[UUID], Query(alias="candidateId", description="Only interviews with this candidate.")
+    ] = None,
+    agent_id: Annotated[IfSent[UUID], Query(alias="agentId", description="Only interviews of this agent.")] = None,
+    job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Only interviews about this job.")] = None,
     status: Annotated[IfSent[InterviewStatus], Query()] = None,
 ) -> InterviewFilter:
     return InterviewFilter(candidate_id=candidate_id, agent_id=agent_id, job_id=job_id, status=status)
@@ -40,7 +42,8 @@ async def _wanted(
 @router.get(
     _ALL,
     operation_id="listInterviews",
-    summary="The company's interviews with their call attempts, newest first",
+    summary="List interviews with their call attempts",
+    description="Newest first.",
     responses={200: {"model": InterviewsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_interviews(
@@ -56,12 +59,14 @@ async def list_interviews(
 @router.post(
     _ALL,
     operation_id="createInterview",
-    summary="Schedule an interview, and its first call",
+    summary="Schedule an interview and its first call",
+    description="A new candidate, agent or job in the request is created together with the interview. If the request"
+    " is rejected, nothing is created.",
     status_code=HTTPStatus.CREATED,
     responses=command_answers(
         HTTPStatus.CREATED,
         InterviewAnswer,
-        "Applied: the interview with its first attempt.",
+        "The created interview with its first call attempt.",
         refusals.OutsideCallTimeInterval,
         refusals.PhoneNumberRequired,
         refusals.NumberNotAllowed,
@@ -91,7 +96,7 @@ async def create_interview(
 @router.get(
     _ONE,
     operation_id="getInterview",
-    summary="An interview with its call attempts",
+    summary="Get an interview with its call attempts",
     responses={200: {"model": InterviewAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_interview(
@@ -107,11 +112,12 @@ async def get_interview(
 @router.patch(
     _ONE,
     operation_id="updateInterview",
-    summary="Change an interview: its time, its end, its metadata; the status of an ONLINE one",
+    summary="Update an interview",
+    description="Changes time, expiry or metadata, or the status of an ONLINE interview.",
     responses=command_answers(
         HTTPStatus.OK,
         InterviewAnswer,
-        "Applied: the interview as it is now.",
+        "The updated interview.",
         refusals.OutsideCallTimeInterval,
         refusals.StatusNotSettable,
         refusals.CallAttemptNotPending,
@@ -132,8 +138,9 @@ async def update_interview(
 @router.delete(
     _ONE,
     operation_id="deleteInterview",
-    summary="Call no more for an interview, and forget it; a live call runs to its end",
-    responses=command_answers(HTTPStatus.OK, DoneAnswer, "Applied: it is gone."),
+    summary="Delete an interview",
+    description="Cancels a pending call. A call in progress is not interrupted. The interview can no longer be read.",
+    responses=command_answers(HTTPStatus.OK, DoneAnswer, "The interview was deleted."),
 )
 async def delete_interview(
     sender: FromDeleter,

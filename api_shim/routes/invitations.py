@@ -1,4 +1,4 @@
-"""Invitations over HTTP: accepted by whoever holds the link of the mail. Looking at it does nothing."""
+"""HTTP route that accepts an invitation. Opening the link in the e-mail changes nothing; only this route does."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -23,9 +23,9 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"], depend
 @router.post(
     "/invitations/accept",
     operation_id="acceptInvitation",
-    summary="Become the owner of the company that the mail named; once, without a key",
-    description="Whoever has no API key has no principal that an Idempotency-Key could belong to: the header is not"
-    " read, and a token that was used is told 410, also to whoever used it.",
+    summary="Accept an invitation to own a company",
+    description="This endpoint needs no API key and ignores `Idempotency-Key`. A used token always returns 410, even to"
+    " the person who used it.",
     responses={
         200: {"model": OwnerAnswer},
         **error_answers(400, 413, 500, 503, refusals=(refusals.InvitationGone,), writes=True),
@@ -48,7 +48,7 @@ async def accept_invitation(
 
 def _unknown() -> CommitUnknown:
     return CommitUnknown(
-        "The database went away while the invitation was accepted, so it may have been. Send the request again: 410"
-        " then says that it was accepted, or that the invitation can no longer be used.",
+        "The database connection was lost, so the invitation may have been accepted. Send the request again: 410 then"
+        " means that it was accepted or can no longer be used.",
         may_send_again=True,
     )

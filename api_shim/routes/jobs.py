@@ -1,4 +1,4 @@
-"""Jobs over HTTP: made, listed, looked at, changed, deleted."""
+"""HTTP routes for jobs."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -29,7 +29,8 @@ Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_JOBS])]
 @router.get(
     _ALL,
     operation_id="listJobs",
-    summary="The company's jobs, newest first",
+    summary="List jobs",
+    description="Newest first.",
     responses={200: {"model": JobsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_jobs(
@@ -43,10 +44,14 @@ async def list_jobs(
 @router.post(
     _ALL,
     operation_id="createJob",
-    summary="Make a job that candidates may be considered for",
+    summary="Create a job",
+    description="Candidates are assigned to a job with their `jobIds`.",
     status_code=HTTPStatus.CREATED,
     responses=written_answers(
-        HTTPStatus.CREATED, JobAnswer, "Made.", leads_to=links("getJob", "updateJob", "deleteJob", jobId="id")
+        HTTPStatus.CREATED,
+        JobAnswer,
+        "The created job.",
+        leads_to=links("getJob", "updateJob", "deleteJob", jobId="id"),
     ),
 )
 async def create_job(
@@ -62,7 +67,7 @@ async def create_job(
 @router.get(
     _ONE,
     operation_id="getJob",
-    summary="A job",
+    summary="Get a job",
     responses={200: {"model": JobAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_job(request: Request, asking: Asking, job_id: JobId) -> JSONResponse:
@@ -74,8 +79,9 @@ async def get_job(request: Request, asking: Asking, job_id: JobId) -> JSONRespon
 @router.patch(
     _ONE,
     operation_id="updateJob",
-    summary="Change a job; close it, or open it again",
-    responses=written_answers(HTTPStatus.OK, JobAnswer, "Changed: as it is now."),
+    summary="Update a job",
+    description="Set `status` to close the job or to open it again.",
+    responses=written_answers(HTTPStatus.OK, JobAnswer, "The updated job."),
 )
 async def update_job(
     request: Request,
@@ -93,8 +99,9 @@ async def update_job(
 @router.delete(
     _ONE,
     operation_id="deleteJob",
-    summary="Delete a job; nobody is considered for it any more, its interviews stay",
-    responses=written_answers(HTTPStatus.OK, DoneAnswer, "It is gone."),
+    summary="Delete a job",
+    description="Candidates are no longer assigned to the job. Its interviews are kept.",
+    responses=written_answers(HTTPStatus.OK, DoneAnswer, "The job was deleted."),
 )
 async def delete_job(
     request: Request,

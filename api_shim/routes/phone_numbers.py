@@ -1,4 +1,4 @@
-"""The numbers that a company calls from, over HTTP: listed."""
+"""HTTP route for the phone numbers that a company calls from."""
 
 from typing import Annotated
 
@@ -18,7 +18,8 @@ router = APIRouter(tags=["phone numbers"])
 @router.get(
     "/phone-numbers",
     operation_id="listPhoneNumbers",
-    summary="The numbers that the company calls from, newest first",
+    summary="List the phone numbers of a company",
+    description="Numbers that its agents can call from, newest first.",
     responses={200: {"model": PhoneNumbersAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_phone_numbers(

@@ -1,4 +1,4 @@
-"""What may be sent of an agent, and how one and the numbers to call from are shown."""
+"""Request and response schemas for agents and phone numbers."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -73,7 +73,7 @@ class Voice(StrEnum):
 
 
 class _AgentDetails(Strict):
-    """What is kept and shown of an agent, and decides nothing here; null takes a field away."""
+    """Fields that are stored and returned but not used by Duecall. Null clears a field."""
 
     questions: Annotated[list[Question], Field(max_length=50)] | None = None
     instructions: Annotated[str, StringConstraints(max_length=2000)] | None = None
@@ -82,26 +82,26 @@ class _AgentDetails(Strict):
 
     @property
     def details(self) -> dict[str, Any]:
-        """Those that were named, in their wire form."""
+        """The fields that were sent, in their wire form."""
         sent = set(_DETAILS) & self.model_fields_set
         return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
 
 
 class AgentRequest(_AgentDetails):
-    """An agent: who talks, about what, for how long, from which number."""
+    """An agent: voice, subject, duration and caller id of interviews."""
 
     name: AgentName = Field(examples=["Generic interviewer"])
     type: AgentType
-    focus: AgentFocus = Field(description="GENERIC needs no job; any other is about one.")
+    focus: AgentFocus = Field(description="GENERIC needs no job. With any other focus, an interview is about a job.")
     language: Language
     duration: Minutes
     company_phone_number_id: UUID | None = Field(
-        None, description="A number of the company, which is the caller id; required for type PHONE."
+        None, description="A phone number of the company, used as caller id. Required for type PHONE."
     )
     metadata: Metadata = Field(default_factory=dict)
 
     def to_new_agent(self) -> NewAgent:
-        kept = {name: value for name, value in self.details.items() if value is not None}
+        details = {name: value for name, value in self.details.items() if value is not None}
         return NewAgent(
             name=self.name,
             type=self.type,
@@ -109,13 +109,13 @@ class AgentRequest(_AgentDetails):
             language=self.language.value,
             duration=timedelta(minutes=self.duration),
             phone_number_id=self.company_phone_number_id,
-            details=kept,
+            details=details,
             metadata=self.metadata,
         )
 
 
 class AgentChange(_AgentDetails):
-    """What shall be otherwise; what is left out stays. Interviews that were made before keep what they had."""
+    """Fields to change. Omitted fields keep their value. Existing interviews keep the previous settings."""
 
     name: AgentName = Field(default_factory=left_out)
     type: AgentType = Field(default_factory=left_out)
@@ -123,7 +123,7 @@ class AgentChange(_AgentDetails):
     language: Language = Field(default_factory=left_out)
     duration: Minutes = Field(default_factory=left_out)
     company_phone_number_id: UUID | None = None
-    metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+    metadata: Metadata | None = Field(None, description="Merged into the existing metadata; null removes a key.")
 
     def to_changes(self) -> Changes:
         changes = {**named(self, "name", "type", "focus", "language", "duration", "metadata")}
@@ -139,7 +139,7 @@ class AgentChange(_AgentDetails):
 class AgentView(Wire):
     id: UUID
     company_id: UUID
-    name: str | None = Field(description="Null in an answer that is told again after the agent was deleted.")
+    name: str | None = Field(description="Null in a response that is repeated after the agent was deleted.")
     type: AgentType
     focus: AgentFocus
     language: str
@@ -188,7 +188,7 @@ class AgentsAnswer(Answer[AgentPage]):
 
 
 class PhoneNumberView(Wire):
-    """A number that the company calls from; added by whoever runs the installation."""
+    """A number that the company calls from, added by the operator of the installation."""
 
     id: UUID
     company_id: UUID
@@ -229,11 +229,11 @@ class PhoneNumbersAnswer(Answer[PhoneNumberPage]):
 
 AGENTS: dict[str, Example] = {
     "over the web": {
-        "summary": "Talks over the web and rings nobody",
+        "summary": "An agent that talks over the web and makes no calls",
         "value": {"name": "Web interviewer", "type": "ONLINE", "focus": "GENERIC", "language": "EN", "duration": 30},
     },
     "on the phone": {
-        "summary": "Rings, from a number of the company",
+        "summary": "An agent that calls from a number of the company",
         "value": {
             "name": "Phone interviewer",
             "type": "PHONE",
@@ -245,5 +245,5 @@ AGENTS: dict[str, Example] = {
     },
 }
 AGENT_CHANGES: dict[str, Example] = {
-    "longer": {"summary": "Calls that are made from now on may take longer", "value": {"duration": 45}},
+    "longer": {"summary": "A longer duration for new interviews", "value": {"duration": 45}},
 }

@@ -1,4 +1,4 @@
-"""May this person be called, then? The question, and how it is answered."""
+"""Request and response schemas for checking a call time."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,17 +18,17 @@ from scheduler.wire.sent import A_TIME, PhoneNumber, Strict, ZoneName
 
 
 class CallTimeRequest(Strict):
-    """Whom, and when; exactly one of phoneNumber and candidateId. Without a time: as soon as allowed."""
+    """The person and the time. Send either phoneNumber or candidateId. Without a time: as soon as allowed."""
 
     phone_number: PhoneNumber | None = Field(None, examples=["+421915123456"], repr=False)
     candidate_id: UUID | None = Field(None, description="A candidate of the company.")
     timezone: ZoneName | None = Field(
-        None, examples=["Europe/Bratislava"], description="IANA name; as a candidate's own, decides over the number's."
+        None, examples=["Europe/Bratislava"], description="IANA name. Overrides the number's time zones."
     )
     scheduled_at: Annotated[str | None, A_TIME] = None
 
     def contradictions(self) -> Iterator[FieldError]:
-        """What is wrong between fields that are each right."""
+        """Yield errors between fields that are valid on their own."""
         if self.phone_number is None and self.candidate_id is None:
             yield FieldError(field="phoneNumber", code="MISSING_FIELD", message="Send phoneNumber or candidateId.")
         if self.phone_number is not None and self.candidate_id is not None:
@@ -45,14 +45,14 @@ class CallTimeRequest(Strict):
 
 
 class CallTimeView(Wire):
-    """What an interview with these would be answered; nothing was made."""
+    """The answer that an interview with this person and time would get. Nothing was created."""
 
     allowed: bool
-    refusal: ErrorView | None = Field(description="The error that an interview would be refused with.")
-    schedule: ScheduleView | None = Field(description="Null when it would be refused.")
+    refusal: ErrorView | None = Field(description="The error with which the interview would be rejected.")
+    schedule: ScheduleView | None = Field(description="Null if the interview would be rejected.")
     warnings: list[ScheduleWarning]
     next_possible_at: datetime | None = Field(
-        description="When it would be due; of a refused time, the next one that is allowed, where there is one."
+        description="When the call would be due. For a rejected time: the next allowed time, if there is one."
     )
 
     @classmethod
@@ -70,16 +70,16 @@ class CallTimeView(Wire):
 
 
 class CallTimeAnswered(Answer[CallTimeView]):
-    """Whether, and when."""
+    """The result of a call time check."""
 
 
 QUESTIONS: dict[str, Example] = {
     "a number, a time": {
-        "summary": "May this number be called at nine in the evening?",
+        "summary": "Check whether a number may be called at nine in the evening",
         "value": {"phoneNumber": "+421915123456", "scheduledAt": "2026-04-02T21:00:00+02:00"},
     },
     "a candidate, now": {
-        "summary": "When may this candidate be called next?",
+        "summary": "Check when a candidate may be called next",
         "value": {"candidateId": "9a1d2f5e-3c77-4c52-8a9b-5f0f7f3b2a10"},
     },
 }

@@ -1,4 +1,4 @@
-"""What may be sent of a candidate, and how one is shown."""
+"""Request and response schemas for candidates."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -25,13 +25,13 @@ from scheduler.wire.sent import (
     named,
 )
 
-_CONSENT = "The last day on which this person may be called; in the future."
-_ZONE = "IANA name; decides over the phone number's zones."
+_CONSENT = "The last day on which this person may be called. Must be in the future."
+_ZONE = "IANA name. Overrides the time zones of the phone number."
 JobIds = Annotated[list[UUID], Field(min_length=1, max_length=MOST_JOBS)]
 
 
 class CandidateRequest(Strict):
-    """A person who may be called; at least one of email and phoneNumber."""
+    """A person who may be called. At least one of email and phoneNumber is required."""
 
     first_name: Name = Field(examples=["Jana"], repr=False)
     last_name: Name = Field(examples=["Nováková"], repr=False)
@@ -39,9 +39,9 @@ class CandidateRequest(Strict):
     email: Email | None = Field(None, examples=["jana@example.com"], repr=False)
     phone_number: PhoneNumber | None = Field(None, examples=["+421915123456"], repr=False)
     timezone: ZoneName | None = Field(None, examples=["Europe/Bratislava"], description=_ZONE)
-    job_ids: JobIds | None = Field(None, description="The jobs that this person is considered for.")
+    job_ids: JobIds | None = Field(None, description="The jobs that the candidate is assigned to.")
     job_id: UUID | None = Field(
-        None, description="One job; jobIds, where sent, counts instead.", json_schema_extra={"deprecated": True}
+        None, description="A single job. Ignored if `jobIds` is sent.", json_schema_extra={"deprecated": True}
     )
     status: CandidateStatus = CandidateStatus.APPLIED
     metadata: Metadata = Field(default_factory=dict)
@@ -67,7 +67,7 @@ class CandidateRequest(Strict):
 
 
 class CandidateChange(Strict):
-    """What shall be otherwise; what is left out stays, null takes away. Pending calls ring a new number."""
+    """Fields to change. Omitted fields keep their value; null clears a field. Pending calls use the new number."""
 
     first_name: Name = Field(default_factory=left_out, repr=False)
     last_name: Name = Field(default_factory=left_out, repr=False)
@@ -76,13 +76,13 @@ class CandidateChange(Strict):
     phone_number: PhoneNumber | None = Field(None, repr=False)
     timezone: ZoneName | None = Field(None, description=_ZONE)
     job_ids: Annotated[list[UUID], Field(max_length=MOST_JOBS)] | None = Field(
-        None, description="Replaces the whole set."
+        None, description="Replaces all assigned jobs."
     )
     job_id: UUID | None = Field(
-        None, description="One job; jobIds, where sent, counts instead.", json_schema_extra={"deprecated": True}
+        None, description="A single job. Ignored if `jobIds` is sent.", json_schema_extra={"deprecated": True}
     )
     status: CandidateStatus = Field(default_factory=left_out)
-    metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+    metadata: Metadata | None = Field(None, description="Merged into the existing metadata; null removes a key.")
 
     def contradictions(self, today: date) -> Iterator[FieldError]:
         if "gdpr_expiry_date" in self.model_fields_set:
@@ -107,7 +107,7 @@ class CandidateChange(Strict):
 
 def _not_in_future(day: date, today: date) -> Iterator[FieldError]:
     if day <= today:
-        message = "The consent must end in the future; send a later date, or call nobody."
+        message = "gdprExpiryDate must be in the future, for example 2030-01-31."
         yield FieldError(field="gdprExpiryDate", code="NOT_IN_FUTURE", message=message)
 
 
@@ -119,23 +119,23 @@ def _jobs(several: list[UUID] | None, one: UUID | None) -> tuple[UUID, ...]:
 
 class Links(Wire):
     interviews: str
-    analyses: None = Field(default=None, description="Always null: there are no analyses here.")
+    analyses: None = Field(default=None, description="Always null: Duecall makes no analyses.")
 
 
 class CandidateView(Wire):
     id: UUID
     company_id: UUID
-    first_name: str | None = Field(description="Null, as all that names them, once the person was erased.")
+    first_name: str | None = Field(description="Null after the candidate was erased, like all personal data.")
     last_name: str | None
     email: str | None
     phone_number: str | None
     timezone: str | None
     gdpr_expiry_date: date
     status: CandidateStatus
-    job_id: UUID | None = Field(description="The first of jobIds.", json_schema_extra={"deprecated": True})
+    job_id: UUID | None = Field(description="The first of `jobIds`.", json_schema_extra={"deprecated": True})
     job_ids: list[UUID]
-    overall_rating: None = Field(default=None, description="Always null: Duecall rates nobody.")
-    analysis_count: int = Field(default=0, description="Always 0: Duecall analyses nobody.")
+    overall_rating: None = Field(default=None, description="Always null: Duecall does not rate candidates.")
+    analysis_count: int = Field(default=0, description="Always 0: Duecall does not analyse candidates.")
     interview_count: int
     links: Links
     metadata: dict[str, Any]
@@ -178,7 +178,7 @@ class CandidatesAnswer(Answer[CandidatePage]):
 
 CANDIDATES: dict[str, Example] = {
     "a person": {
-        "summary": "With a number, and the day on which the consent ends",
+        "summary": "A candidate with a phone number and the last day of consent",
         "value": {
             "firstName": "Jana",
             "lastName": "Nováková",
@@ -190,7 +190,7 @@ CANDIDATES: dict[str, Example] = {
 }
 CANDIDATE_CHANGES: dict[str, Example] = {
     "another number": {
-        "summary": "Pending calls ring it, on its clock",
+        "summary": "A new number, which pending calls use with its time zone",
         "value": {"phoneNumber": "+61870701234", "timezone": None},
     },
 }

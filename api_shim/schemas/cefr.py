@@ -1,4 +1,4 @@
-"""How well somebody speaks a language, by the Common European Framework of Reference."""
+"""Language levels of the Common European Framework of Reference."""
 
 from enum import StrEnum
 

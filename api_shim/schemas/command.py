@@ -1,4 +1,4 @@
-"""How a command that was accepted is shown."""
+"""Response schemas for accepted commands."""
 
 from datetime import datetime
 from typing import Any
@@ -12,21 +12,21 @@ from scheduler.wire.base import Wire
 
 
 class WaitingView(Wire):
-    """Accepted and durable; what became of it is told at another address."""
+    """A command that was accepted and stored, and is not applied yet."""
 
     id: UUID
     status: CommandState
 
 
 class WaitingAnswer(Answer[WaitingView]):
-    """What became of it stands at the address in the header Location."""
+    """The command was accepted. Poll the URL in the `Location` header for its result."""
 
 
 class WrittenView(Wire):
-    """What the API itself wrote; how it is now stands at its own address."""
+    """A resource that the API wrote itself. Its own URL has its current state."""
 
     id: UUID
-    company_id: UUID | None = Field(description="Whose it is; null for a company itself.")
+    company_id: UUID | None = Field(description="Company of the resource. Null for a company itself.")
 
 
 class CommandView(Wire):
@@ -35,10 +35,10 @@ class CommandView(Wire):
     status: CommandState
     received_at: datetime
     applied_at: datetime | None
-    status_code: int | None = Field(description="Which status it was, or would have been, answered with.")
+    status_code: int | None = Field(description="HTTP status that was returned for the command, or would have been.")
     result: dict[str, Any] | bool | None = Field(
-        description="The `data` of that answer, or its `error`; null where it has no body. Of a company, job, candidate"
-        " or agent that was made or changed its `id` and `companyId` alone: how it is now stands at its own address."
+        description="The `data` or the `error` of that response; null if it has no body. For a company, job, candidate"
+        " or agent that was created or changed, only its `id` and `companyId`: its own URL has the current state."
     )
 
 

@@ -1,4 +1,4 @@
-"""What may be sent of a company and its settings, and how one is shown."""
+"""Request and response schemas for companies and their settings."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -19,14 +19,14 @@ from scheduler.wire.sent import CountryCode, MailAddress, Metadata, Strict, Zone
 
 _PROFILE = ("description", "website", "industry", "size", "location")
 _OWNER = (
-    "Whose the company is, by address, whatever its case. Somebody who is known is the owner at once; anybody else gets"
-    " a mail, and is when they accept. The answer does not tell which."
+    "E-mail address of the owner, in any case. A known user becomes the owner immediately. Anyone else receives an"
+    " invitation by e-mail and becomes the owner on accepting it. The response is the same for both."
 )
 _TIME_OF_DAY = {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$", "examples": ["09:00"]}
 _INTERVALS: dict[str, Any] = {
     "type": "array",
-    "description": "When people may be called, on their own clock. Half-open; an end before the start lies on the"
-    " next day; no two may overlap. An empty list is refused.",
+    "description": "When people may be called, on their own clock. `end` is exclusive. An `end` before `start` is on"
+    " the next day. Intervals must not overlap. An empty list is rejected.",
     "minItems": 1,
     "maxItems": 50,
     "items": {
@@ -55,8 +55,8 @@ _DELAYS: dict[str, Any] = {
 }
 _RETRIES: dict[str, Any] = {
     "type": "object",
-    "description": "What follows by itself when nobody answered. Delays in seconds by reason, the last one repeats;"
-    " NEXT_DAY is the next day, in the part of it that was tried least. What is left out is the default.",
+    "description": "Automatic retries of calls that reached no person. Delays in seconds by reason; the last delay"
+    " repeats. NEXT_DAY is the next day, in the part of it that was tried least. Omitted values use the default.",
     "additionalProperties": False,
     "properties": {
         "maxRetries": {"type": "integer", "minimum": 0, "maximum": MOST_RETRIES},
@@ -93,14 +93,14 @@ class CompanyLocation(Strict):
 
 
 class Limits(Strict):
-    """How much of the carrier the company may use; what is left out is the default."""
+    """Carrier capacity that the company may use. Omitted values use the default."""
 
     concurrent_calls: Annotated[int, Field(ge=1, le=10_000, strict=True)] = CallLimits().concurrent_calls
     calls_per_second: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = CallLimits().calls_per_second
 
 
 class SettingsChange(Strict):
-    """Each setting that is named is replaced whole, the others stay; null brings back the default."""
+    """Settings to change. Each is replaced as a whole; omitted settings keep their value; null restores the default."""
 
     timezone: ZoneName | None = Field(None, examples=["Europe/Bratislava"], description="IANA name.")
     locale: Locale | None = Field(None, examples=["sk-SK"])
@@ -109,27 +109,27 @@ class SettingsChange(Strict):
     limits: Limits | None = None
     machine_detection: StrictBool | None = None
     offset_must_match_number: StrictBool | None = Field(
-        None, description="Refuse an offset that no zone of the number has, instead of warning."
+        None, description="Reject a UTC offset that no time zone of the number has, instead of adding a warning."
     )
     allowed_countries: Annotated[list[CountryCode], Field(max_length=300)] | None = Field(
-        None, description="Numbers of other countries are not called; null allows all."
+        None, description="Numbers of other countries are not called. Null allows all countries."
     )
 
     def to_settings(self) -> Changes:
-        """By the fields of CompanySettings. Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
+        """Return the changes by field of CompanySettings. Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
         with within("settings"):
             return self._read()
 
     def _read(self) -> Changes:
         default = CompanySettings()
         changes = dict(named(self, "timezone", "locale"))
-        for name, standard in (
+        for name, default_value in (
             ("machine_detection", default.machine_detection),
             ("offset_must_match_number", default.offset_must_match_number),
         ):
             if name in self.model_fields_set:
                 value = getattr(self, name)
-                changes[name] = standard if value is None else value
+                changes[name] = default_value if value is None else value
         if "call_time_intervals" in self.model_fields_set:
             sent = self.call_time_intervals
             changes["intervals"] = default.intervals if sent is None else read_intervals(sent)
@@ -147,7 +147,7 @@ class SettingsChange(Strict):
 
 
 class _Profile(Strict):
-    """What is kept and shown of a company, and decides nothing here; null takes a field away."""
+    """Fields that are stored and returned but not used by Duecall. Null clears a field."""
 
     description: Description | None = None
     website: Website | None = None
@@ -157,13 +157,13 @@ class _Profile(Strict):
 
     @property
     def profile(self) -> dict[str, Any]:
-        """Those that were named, in their wire form."""
+        """The fields that were sent, in their wire form."""
         sent = set(_PROFILE) & self.model_fields_set
         return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
 
 
 class CompanyRequest(_Profile):
-    """A company, which the ATS key that makes it reaches from then on."""
+    """A company. The ATS key that creates it has access to it from then on."""
 
     name: CompanyName = Field(examples=["Acme"])
     settings: SettingsChange | None = None
@@ -172,11 +172,11 @@ class CompanyRequest(_Profile):
 
     def to_new_company(self) -> NewCompany:
         """Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
-        kept = {name: value for name, value in self.profile.items() if value is not None}
+        profile = {name: value for name, value in self.profile.items() if value is not None}
         settings = CompanySettings() if self.settings is None else CompanySettings(**self.settings.to_settings())
         return NewCompany(
             name=self.name,
-            profile=kept,
+            profile=profile,
             settings=settings,
             metadata=self.metadata,
             owner_email=self.owner_email,
@@ -184,16 +184,16 @@ class CompanyRequest(_Profile):
 
 
 class CompanyChange(_Profile):
-    """What shall be otherwise; what is left out stays."""
+    """Fields to change. Omitted fields keep their value."""
 
     name: CompanyName = Field(default_factory=left_out)
     settings: SettingsChange | None = Field(
-        None, description="Pending calls that another hour, zone or country touches are looked at anew."
+        None, description="Pending calls are rescheduled if calling hours, time zone or allowed countries change."
     )
-    metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+    metadata: Metadata | None = Field(None, description="Merged into the existing metadata; null removes a key.")
     owner_email: MailAddress | None = Field(
         None,
-        description=_OWNER + " The owner so far becomes an admin; null leaves the company without one.",
+        description=_OWNER + " The previous owner becomes an admin. Null leaves the company without an owner.",
         repr=False,
     )
 
@@ -211,7 +211,7 @@ class SettingsView(Wire):
     limits: Limits
     machine_detection: bool
     offset_must_match_number: bool
-    allowed_countries: list[str] | None = Field(description="Null: all.")
+    allowed_countries: list[str] | None = Field(description="Null means all countries.")
 
     @classmethod
     def of(cls, settings: CompanySettings) -> Self:
@@ -235,7 +235,7 @@ class SettingsView(Wire):
 
 class CompanyView(Wire):
     id: UUID
-    name: str | None = Field(description="Null in an answer that is told again after the company was deleted.")
+    name: str | None = Field(description="Null in a response that is repeated after the company was deleted.")
     description: str | None
     website: str | None
     industry: str | None
@@ -244,7 +244,7 @@ class CompanyView(Wire):
     settings: SettingsView
     metadata: dict[str, Any]
     owner_email: str | None = Field(
-        description="Of the owner, or of whoever is invited to be it: in lower case, its domain in ASCII."
+        description="E-mail address of the owner or of the invited owner, in lower case with an ASCII domain."
     )
     created_at: datetime
     updated_at: datetime
@@ -278,7 +278,7 @@ class CompaniesAnswer(Answer[CompanyPage]):
 
 COMPANIES: dict[str, Example] = {
     "a company": {
-        "summary": "With its hours and zone",
+        "summary": "A company with calling hours and a time zone",
         "value": {
             "name": "Acme",
             "settings": {
@@ -290,11 +290,11 @@ COMPANIES: dict[str, Example] = {
 }
 COMPANY_CHANGES: dict[str, Example] = {
     "another owner": {
-        "summary": "Somebody who is not known gets a mail",
+        "summary": "Another owner; an unknown user receives an invitation by e-mail",
         "value": {"ownerEmail": "owner@example.com"},
     },
     "other hours": {
-        "summary": "Pending calls outside of them move to the next opening",
+        "summary": "Other calling hours; pending calls outside them are rescheduled",
         "value": {
             "settings": {"callTimeIntervals": [{"days": ["MON", "TUE"], "start": "10:00", "end": "16:00"}]},
         },

@@ -1,4 +1,4 @@
-"""What a request for an interview looks like, and the command that it becomes."""
+"""Request schema for creating an interview."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -17,19 +17,19 @@ from scheduler.wire.sent import Day, Email, Name, PhoneNumber, Strict, ZoneName
 
 
 class InlineCandidate(Strict):
-    """A person who is not known here yet; at least one of email and phoneNumber."""
+    """A new candidate. At least one of email and phoneNumber is required."""
 
     first_name: Name = Field(examples=["Jana"], repr=False)
     last_name: Name = Field(examples=["Nováková"], repr=False)
     gdpr_expiry_date: Day = Field(
-        examples=["2030-12-31"], description="The last day on which this person may be called; in the future."
+        examples=["2030-12-31"], description="The last day on which this person may be called. Must be in the future."
     )
     email: Email | None = Field(None, examples=["jana@example.com"], repr=False)
     phone_number: PhoneNumber | None = Field(None, examples=["+421915123456"], repr=False)
     timezone: ZoneName | None = Field(
-        None, examples=["Europe/Bratislava"], description="IANA name; decides over the phone number's zones."
+        None, examples=["Europe/Bratislava"], description="IANA name. Overrides the time zones of the phone number."
     )
-    job_id: UUID | None = Field(None, description="The same as the request's `jobId`; one of them.")
+    job_id: UUID | None = Field(None, description="Same as `jobId` of the request. Send only one of them.")
 
     def to_new_candidate(self) -> NewCandidate:
         return NewCandidate(
@@ -43,18 +43,19 @@ class InlineCandidate(Strict):
 
 
 class InterviewRequest(InterviewTerms):
-    """An interview: with whom, by which agent, about which job, and when. Without a time: as soon as allowed.
+    """An interview: candidate, agent, job and time. Without a time, the call is placed as soon as allowed.
 
-    `candidate`, `agent` and `job` are made with the interview, and stay; or nothing is made.
+    `candidate`, `agent` and `job` are created with the interview and kept. A rejected request creates nothing.
     """
 
-    candidate_id: UUID | None = Field(None, description="A candidate of the company; or send `candidate`.")
-    candidate: InlineCandidate | None = Field(None, description="A new candidate; or send `candidateId`.")
-    agent_id: UUID | None = Field(None, description="An agent of the company; or send `agent`.")
-    agent: AgentRequest | None = Field(None, description="A new agent; or send `agentId`.")
+    candidate_id: UUID | None = Field(None, description="A candidate of the company. Alternative: `candidate`.")
+    candidate: InlineCandidate | None = Field(None, description="A new candidate. Alternative: `candidateId`.")
+    agent_id: UUID | None = Field(None, description="An agent of the company. Alternative: `agent`.")
+    agent: AgentRequest | None = Field(None, description="A new agent. Alternative: `agentId`.")
     job: JobRequest | None = Field(
         None,
-        description="A new job, which the candidate is assigned to; both lists of skills have at most 10 together.",
+        description="A new job, to which the candidate is assigned. Its two lists of skills have at most 10 entries"
+        " together.",
     )
 
     def contradictions(self) -> Iterator[FieldError]:
@@ -65,7 +66,7 @@ class InterviewRequest(InterviewTerms):
         if self.job is not None:
             skills = (self.job.required_skills or []) + (self.job.nice_to_have_skills or [])
             if len(skills) > MOST_SKILLS:
-                message = f"requiredSkills and niceToHaveSkills may have {MOST_SKILLS} skills together."
+                message = f"requiredSkills and niceToHaveSkills may have at most {MOST_SKILLS} skills together."
                 yield FieldError(field="job.niceToHaveSkills", code="TOO_MANY", message=message)
         yield from super().contradictions()
 
@@ -80,25 +81,25 @@ class InterviewRequest(InterviewTerms):
             if known is not None and new is not None:
                 message = f"Send either {name} or {name}Id, not both."
                 yield FieldError(field=f"{name}Id", code="CONFLICTING_FIELDS", message=message)
-        of_candidate = None if self.candidate is None else self.candidate.job_id
-        if of_candidate is not None and (self.job_id is not None or self.job is not None):
-            message = "The job is named twice; send candidate.jobId, jobId or job."
+        job_of_candidate = None if self.candidate is None else self.candidate.job_id
+        if job_of_candidate is not None and (self.job_id is not None or self.job is not None):
+            message = "The job is named twice; send only one of candidate.jobId, jobId and job."
             yield FieldError(field="candidate.jobId", code="CONFLICTING_FIELDS", message=message)
 
     def stale(self, today: date) -> Iterator[FieldError]:
-        """What was right on another day."""
+        """Yield errors in fields that were valid on an earlier day."""
         if self.candidate is not None and self.candidate.gdpr_expiry_date <= today:
-            message = "The consent must end in the future; send a later date, or call nobody."
+            message = "gdprExpiryDate must be in the future, for example 2030-01-31."
             yield FieldError(field="candidate.gdprExpiryDate", code="NOT_IN_FUTURE", message=message)
 
     def to_command(self) -> CreateInterview:
-        of_candidate = None if self.candidate is None else self.candidate.job_id
+        job_of_candidate = None if self.candidate is None else self.candidate.job_id
         return CreateInterview(
             agent_id=self.agent_id,
             agent=None if self.agent is None else self.agent.to_new_agent(),
             candidate_id=self.candidate_id,
             candidate=None if self.candidate is None else self.candidate.to_new_candidate(),
-            job_id=self.job_id or of_candidate,
+            job_id=self.job_id or job_of_candidate,
             job=None if self.job is None else self.job.to_new_job(),
             scheduled_at=self.time_asked_for,
             time_name=self.time_name,
@@ -110,7 +111,7 @@ class InterviewRequest(InterviewTerms):
 
 EXAMPLES: dict[str, Example] = {
     "at a time": {
-        "summary": "Somebody new, at nine in the morning on a clock that is 10:30 ahead of UTC",
+        "summary": "A new candidate, at 09:00 on a clock 10:30 ahead of UTC",
         "value": {
             "candidate": {
                 "firstName": "Jana",
@@ -124,14 +125,14 @@ EXAMPLES: dict[str, Example] = {
         },
     },
     "as soon as allowed": {
-        "summary": "Somebody known, now or at the next opening",
+        "summary": "An existing candidate, as soon as calling hours allow",
         "value": {
             "candidateId": "9a1d2f5e-3c77-4c52-8a9b-5f0f7f3b2a10",
             "agentId": "3f0c0f3e-8f1e-4b59-9d0b-3a8f0a4c1d11",
         },
     },
     "about a job": {
-        "summary": "Somebody known, about one of their jobs; needed where several are OPEN",
+        "summary": "An existing candidate and one of their jobs; required if several are OPEN",
         "value": {
             "candidateId": "9a1d2f5e-3c77-4c52-8a9b-5f0f7f3b2a10",
             "agentId": "7c2a4b1d-6e0f-4f4e-8d3a-2b9c5e1f0a22",
@@ -139,7 +140,7 @@ EXAMPLES: dict[str, Example] = {
         },
     },
     "all of it new": {
-        "summary": "Candidate, agent and job are made with the interview, or nothing is",
+        "summary": "Candidate, agent and job created with the interview",
         "value": {
             "candidate": {
                 "firstName": "Jana",

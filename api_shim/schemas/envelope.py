@@ -1,4 +1,4 @@
-"""The one shape of every JSON answer."""
+"""Envelope of every JSON response."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -22,7 +22,7 @@ class ErrorView(Wire):
 TraceId = Annotated[
     str,
     Field(
-        description="Names this request in our logs; also in the header X-Trace-Id.",
+        description="Identifies this request in the server's logs. Also in the header `X-Trace-Id`.",
         examples=["8d1f0c7e5b7a4e0c9a52d3c1f6b0a4e7"],
     ),
 ]
@@ -37,7 +37,7 @@ class Answer(Wire, Generic[T]):
 
 
 class DoneAnswer(Answer[Literal[True]]):
-    """It was done."""
+    """The request was carried out."""
 
 
 class ErrorAnswer(Wire):

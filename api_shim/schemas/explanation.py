@@ -1,4 +1,4 @@
-"""How it is told why an attempt stands as it does."""
+"""Response schemas for the explanation of a call attempt."""
 
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -17,10 +17,10 @@ from scheduler.wire.base import Wire
 
 
 class BlockView(Wire):
-    """One rule that says no now."""
+    """A rule that blocks the call now."""
 
     rule: Rule
-    until: datetime | None = Field(description="Null when nobody can say how long.")
+    until: datetime | None = Field(description="Null if the end is unknown.")
     detail: str
 
     @classmethod
@@ -29,20 +29,20 @@ class BlockView(Wire):
 
 
 class HappeningView(Wire):
-    """What happened to the attempt, when, and who did it."""
+    """An entry of the attempt's history: what happened, when, and who caused it."""
 
     at: datetime
     event: str = Field(examples=["claimed"])
     from_state: str | None = Field(
-        serialization_alias="from", description="Null for the first one.", examples=["PENDING"]
+        serialization_alias="from", description="Null for the first entry.", examples=["PENDING"]
     )
     to_state: str = Field(serialization_alias="to", examples=["IN_PROGRESS"])
     reason_code: str | None
     by: str = Field(
-        description="`key:` and the key's id, or the part of Duecall that did it.",
+        description="`key:` and the id of an API key, or a part of Duecall.",
         examples=["key:6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11", "dial"],
     )
-    key_name: str | None = Field(description="What the key is called, where it is one of yours.")
+    key_name: str | None = Field(description="Name of the key, if it is one of yours.")
     detail: dict[str, Any]
 
     @classmethod
@@ -60,19 +60,21 @@ class HappeningView(Wire):
 
 
 class ExplanationView(Wire):
-    """What keeps the attempt from ringing now, whose clock decides, and what has happened so far."""
+    """The rules that block the call now, the clock that decides, and the history of the attempt."""
 
     attempt_id: UUID
     status: AttemptState
     reason_code: Reason | None
     waiting_for: str | None = Field(examples=["its time"])
     next_possible_at: datetime | None = Field(
-        description="When it may ring at the earliest, as far as can be told; null when it is over, or nobody can tell."
+        description="Earliest time for the call, as far as known. Null if the attempt is finished or no time is known."
     )
-    blocks: list[BlockView] = Field(description="In the order in which the dialler asks; empty: it may ring now.")
+    blocks: list[BlockView] = Field(
+        description="In the order in which the rules are checked. Empty: the phone may ring now."
+    )
     schedule: ScheduleView
     warnings: list[ScheduleWarning]
-    expires_at: datetime = Field(description="After this it is not called.")
+    expires_at: datetime = Field(description="The attempt is not called after this time.")
     history: list[HappeningView] = Field(description="Oldest first.")
 
     @classmethod
@@ -93,11 +95,11 @@ class ExplanationView(Wire):
 
 
 class ExplanationAnswer(Answer[ExplanationView]):
-    """Why an attempt stands as it does."""
+    """The explanation of a call attempt."""
 
 
 def _on_the_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Instants end in Z on the wire, and how far a call had come is a word; the history keeps offsets and numbers."""
+    """Convert a stored history value to its wire form: instants in UTC with Z, the progress of a call as a word."""
     if name == "rank":
         return Rank(value).name
     if not name.endswith(("_at", "_until")) or not isinstance(value, str):

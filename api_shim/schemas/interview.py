@@ -1,4 +1,4 @@
-"""How an interview and its attempts are shown."""
+"""Response schemas for interviews and call attempts."""
 
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
@@ -20,17 +20,17 @@ from scheduler.wire.base import Wire
 
 
 class ScheduleView(Wire):
-    """Whose clock decides, and what it shows when the attempt is due."""
+    """The clock that decides, and its local time when the attempt is due."""
 
-    requested: str | None = Field(description="The time as it was sent; null when none was.")
+    requested: str | None = Field(description="The time as it was sent. Null if none was sent.")
     timezone: str | None = Field(
-        description="IANA names, several with commas between them; null for an offset.",
+        description="IANA name, or several separated by commas. Null for an offset.",
         examples=["Europe/Bratislava"],
     )
     timezone_source: TimezoneSource
     utc_offset: str | None = Field(examples=["+10:30"])
     local_time: str | None = Field(
-        description="On that clock; several, with commas between them, where the zones differ.",
+        description="Time on that clock, or several separated by commas if the zones differ.",
         examples=["2026-04-02T07:00:00"],
     )
     tzdata_version: str
@@ -41,7 +41,7 @@ class ScheduleView(Wire):
         try:
             local = [each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, due_at)]
             offsets = [offset_text(each) for each in call_windows.utc_offsets(clock, due_at)]
-        except TimezoneUnknown:  # known when it was scheduled, no longer: held, and shown
+        except TimezoneUnknown:  # the zone was known when the attempt was scheduled; the attempt is held but shown
             local = offsets = []
         return cls(
             requested=schedule.requested,
@@ -60,7 +60,7 @@ class AttemptView(Wire):
     status: AttemptState
     reason_code: Reason | None
     retry_number: int
-    scheduled_at: datetime = Field(description="From this instant on it may be called.")
+    scheduled_at: datetime = Field(description="The call may be placed from this time on.")
     called_at: datetime | None
     duration: float | None = Field(description="Seconds.")
     ended_at: datetime | None
@@ -97,18 +97,18 @@ class InterviewView(Wire):
     company_id: UUID
     candidate_id: UUID
     agent_id: UUID
-    job_id: UUID | None = Field(description="What it is about; null where it is about none.")
+    job_id: UUID | None = Field(description="The job of the interview. Null if it has none.")
     type: AgentType
     status: InterviewStatus
     scheduled_at: datetime | None = Field(
-        description="When it shall be; of a PHONE interview: when its newest attempt is due, null without one."
+        description="Time of the interview. PHONE: when the newest attempt is due, or null without attempts."
     )
     expires_at: datetime
     is_test: bool
     metadata: dict[str, Any]
-    duration_minutes: float | None = Field(description="Of the completed call, to one decimal.")
+    duration_minutes: float | None = Field(description="Duration of the completed call, to one decimal.")
     finished_date: datetime | None
-    call_attempts: list[AttemptView] = Field(description="Oldest first; an ONLINE interview has none.")
+    call_attempts: list[AttemptView] = Field(description="Oldest first. An ONLINE interview has none.")
     analysis: None = Field(default=None, description="Always null: Duecall analyses no interviews.")
     created_at: datetime
     updated_at: datetime
@@ -162,8 +162,8 @@ class AttemptsAnswer(Answer[AttemptPage]):
 
 def attempt_page(story: InterviewStory, asked: Slice, now: datetime) -> AttemptPage:
     newest_first = story.attempts[::-1]
-    shown = newest_first[asked.offset : asked.offset + asked.limit]
-    listed = Listed(items=shown, total=len(newest_first), asked=asked)
+    items = newest_first[asked.offset : asked.offset + asked.limit]
+    listed = Listed(items=items, total=len(newest_first), asked=asked)
     return AttemptPage.of(listed, lambda attempt: AttemptView.of(attempt, now))
 
 

@@ -1,4 +1,4 @@
-"""What accepts an invitation, and what it makes of whoever accepts."""
+"""Request and response schemas for accepting an invitation."""
 
 from typing import Annotated, Literal, Self
 from uuid import UUID
@@ -15,7 +15,7 @@ _TOKEN = "GmVPfYh4ZQb0Wc9rT2uS7kXJ1aD5nE8oL3iR6vK0yMw"  # noqa: S105 - an exampl
 
 
 class Acceptance(Strict):
-    """From whoever holds the link of the mail; there is no key."""
+    """The token from the invitation e-mail and the name of the new owner."""
 
     token: str = Field(description="The part of the link after `#token=`.", examples=[_TOKEN], repr=False)
     name: Annotated[Name, AfterValidator(printable)] = Field(examples=["Jana Nováková"], repr=False)
@@ -23,7 +23,7 @@ class Acceptance(Strict):
 
 class OwnerView(Wire):
     user_id: UUID
-    name: str = Field(description="As it is known; who was an owner elsewhere before keeps the name of then.")
+    name: str = Field(description="Name of the owner. An existing user keeps the name already on record.")
     email: str
     company_id: UUID
     company_name: str | None
@@ -41,9 +41,9 @@ class OwnerView(Wire):
 
 
 class OwnerAnswer(Answer[OwnerView]):
-    """Who owns which company now."""
+    """The new owner and the company."""
 
 
 ACCEPTANCES: dict[str, Example] = {
-    "accept": {"summary": "With the token of the link", "value": {"token": _TOKEN, "name": "Jana Nováková"}},
+    "accept": {"summary": "Accept with the token from the link", "value": {"token": _TOKEN, "name": "Jana Nováková"}},
 }

@@ -1,4 +1,4 @@
-"""What may be sent of a job, and how one is shown."""
+"""Request and response schemas for jobs."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -102,7 +102,7 @@ class Salary(Strict):
 
 
 class _JobDetails(Strict):
-    """What is kept and shown of a job, and decides nothing here; null takes a field away."""
+    """Fields that are stored and returned but not used by Duecall. Null clears a field."""
 
     job_url: Url | None = None
     description_url: Url | None = None
@@ -118,34 +118,34 @@ class _JobDetails(Strict):
 
     @property
     def details(self) -> dict[str, Any]:
-        """Those that were named, in their wire form."""
+        """The fields that were sent, in their wire form."""
         sent = set(_DETAILS) & self.model_fields_set
         return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
 
 
 class JobRequest(_JobDetails):
-    """A job; candidates are assigned to it with their `jobIds`."""
+    """A job. Candidates are assigned to it with their `jobIds`."""
 
     title: Title = Field(examples=["Warehouse operator"])
     description: Description = Field(examples=["Picks and packs, in three shifts."])
-    status: JobStatus = Field(JobStatus.OPEN, description="Only an OPEN job is taken when an interview names none.")
+    status: JobStatus = Field(JobStatus.OPEN, description="An interview that names no job uses only an OPEN job.")
     metadata: Metadata = Field(default_factory=dict)
 
     def to_new_job(self) -> NewJob:
-        kept = {name: value for name, value in self.details.items() if value is not None}
+        details = {name: value for name, value in self.details.items() if value is not None}
         return NewJob(
-            title=self.title, description=self.description, status=self.status, details=kept, metadata=self.metadata
+            title=self.title, description=self.description, status=self.status, details=details, metadata=self.metadata
         )
 
 
 class JobChange(_JobDetails):
-    """What shall be otherwise; what is left out stays."""
+    """Fields to change. Omitted fields keep their value."""
 
     title: Title = Field(default_factory=left_out)
     description: Description = Field(default_factory=left_out)
     status: JobStatus = Field(default_factory=left_out)
-    work_mode: WorkMode | None = Field(None, description="The same as location.workMode.")
-    metadata: Metadata | None = Field(None, description="Merged into what is there; null removes a key.")
+    work_mode: WorkMode | None = Field(None, description="Same as `location.workMode`.")
+    metadata: Metadata | None = Field(None, description="Merged into the existing metadata; null removes a key.")
 
     def to_changes(self) -> Changes:
         details = self.details
@@ -158,7 +158,7 @@ class JobChange(_JobDetails):
 class JobView(Wire):
     id: UUID
     company_id: UUID
-    title: str | None = Field(description="Null in an answer that is told again after the job was deleted.")
+    title: str | None = Field(description="Null in a response that is repeated after the job was deleted.")
     description: str | None
     status: JobStatus
     job_url: str | None
@@ -211,7 +211,7 @@ class JobsAnswer(Answer[JobPage]):
 
 JOBS: dict[str, Example] = {
     "a job": {
-        "summary": "What an interview may be about",
+        "summary": "A job for interviews",
         "value": {
             "title": "Warehouse operator",
             "description": "Picks and packs, in three shifts.",
@@ -222,5 +222,5 @@ JOBS: dict[str, Example] = {
     },
 }
 JOB_CHANGES: dict[str, Example] = {
-    "close it": {"summary": "Nobody is considered for it any more", "value": {"status": "CLOSED"}},
+    "close it": {"summary": "Close the job", "value": {"status": "CLOSED"}},
 }

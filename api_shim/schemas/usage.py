@@ -1,4 +1,4 @@
-"""How usage is shown: each unit in fields of its own, and the other's left out."""
+"""Response schemas for usage. Each unit has fields of its own; the fields of the other unit are omitted."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,10 +13,10 @@ from scheduler.domain.usage import BillingSystem, Bucket, CompanyUsage
 from scheduler.lifecycle.pricing import merged, minutes_shown
 from scheduler.wire.base import Wire
 
-Minutes = Annotated[float, Field(description="To one decimal, of exact seconds.", examples=[12.5])]
-Credits = Annotated[float, Field(description="Exact to a millionth.", examples=[4.25])]
+Minutes = Annotated[float, Field(description="Minutes to one decimal, calculated from exact seconds.", examples=[12.5])]
+Credits = Annotated[float, Field(description="Credits to six decimals.", examples=[4.25])]
 IfAny = Annotated[float | None, WithJsonSchema({"type": "number"}), Field(exclude_if=lambda value: value is None)]
-"""Left out where there is none: neither null nor 0."""
+"""Omitted when absent, not null or 0."""
 
 
 class _Bucket(Wire):
@@ -36,7 +36,7 @@ class CreditsBucket(_Bucket):
 
 class _CompanyUsage(Wire):
     company_id: UUID
-    company_name: str | None = Field(description="Null for a company that was deleted.")
+    company_name: str | None = Field(description="Null for a deleted company.")
     total_interviews: int
 
 
@@ -53,7 +53,7 @@ class CreditsUsage(_CompanyUsage):
 
 
 class UsageView(Wire):
-    """All companies of the key. Minutes and credits are never added up; what no company is billed in is left out."""
+    """Usage by company. Minutes and credits are totalled separately. A unit that bills no company is omitted."""
 
     companies: list[Annotated[MinutesUsage | CreditsUsage, Field(discriminator="billing_system")]]
     total_interviews: int
@@ -63,7 +63,7 @@ class UsageView(Wire):
 
     @classmethod
     def of(cls, companies: Sequence[CompanyUsage]) -> Self:
-        """A row a company and unit."""
+        """Build the view from one row per company and unit."""
         buckets = merged(bucket for each in companies for bucket in each.buckets)
         return cls(
             companies=[_company(each) for each in companies],
@@ -78,7 +78,7 @@ class UsageView(Wire):
 
 
 def _company(used: CompanyUsage) -> MinutesUsage | CreditsUsage:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "company_id": used.company_id,
         "company_name": used.company_name,
         "billing_system": used.system,
@@ -86,7 +86,7 @@ def _company(used: CompanyUsage) -> MinutesUsage | CreditsUsage:
         "breakdown_by_cost_key": [_bucket(each) for each in used.buckets],
         _total_name(used.system): _total(used.system, used.buckets),
     }
-    return MinutesUsage(**told) if used.system is BillingSystem.MINUTES else CreditsUsage(**told)
+    return MinutesUsage(**fields) if used.system is BillingSystem.MINUTES else CreditsUsage(**fields)
 
 
 def _bucket(bucket: Bucket) -> MinutesBucket | CreditsBucket:
@@ -101,17 +101,17 @@ def _total_name(system: BillingSystem) -> str:
 
 
 def _total(system: BillingSystem, buckets: Sequence[Bucket]) -> float:
-    """A JSON number. Of decimals this long a double keeps every digit."""
-    mine = [each for each in buckets if each.system is system]
+    """Return a JSON number. A double keeps every digit of decimals this long."""
+    of_system = [each for each in buckets if each.system is system]
     if system is BillingSystem.CREDITS:
-        return float(sum((each.credits for each in mine), Decimal(0)))
-    return float(minutes_shown(sum((each.talked for each in mine), timedelta(0))))
+        return float(sum((each.credits for each in of_system), Decimal(0)))
+    return float(minutes_shown(sum((each.talked for each in of_system), timedelta(0))))
 
 
 def _interviews(buckets: Sequence[Bucket]) -> int:
-    """An interview has one focus, and so one cost key a unit."""
+    """Count the interviews. An interview has one focus, so it has one cost key per unit."""
     return sum(each.interviews for each in buckets)
 
 
 class UsageAnswer(Answer[UsageView]):
-    """What was used."""
+    """Usage by company and in total."""
