@@ -1,14 +1,14 @@
-"""When may this phone ring, and what happened to it.
+"""Scheduling of phone calls, and the history of each call.
 
-An attempt's story has seven stops, one module each:
+The life of an attempt has seven stops, one module each:
 
-    submit   scheduler.use_cases.submit   Submit.command      a command becomes durable and is accepted
-    apply    scheduler.use_cases.apply    Apply.command       a worker does what it asks, once
-    release  scheduler.use_cases.release  Release.due         what is due is rung for
+    submit   scheduler.use_cases.submit   Submit.command      stores a command durably and accepts it
+    apply    scheduler.use_cases.apply    Apply.command       applies the command once, in a worker
+    release  scheduler.use_cases.release  Release.due         sends hints for due attempts
     dial     scheduler.use_cases.dial     Dial.claim          claim, last look, one POST, record
-    hear     scheduler.use_cases.hear     Hear.event          what the carrier says changes the attempt
-    settle   scheduler.use_cases.settle   Settle.round        what nobody speaks of is asked for, or given up
-    explain  scheduler.use_cases.explain  Explain.interview   what it waits for, and what happened so far
+    hear     scheduler.use_cases.hear     Hear.event          applies a carrier callback to its attempt
+    settle   scheduler.use_cases.settle   Settle.round        polls the carrier for missing news, or gives up
+    explain  scheduler.use_cases.explain  Explain.interview   explains what an attempt waits for, and its history
 
 Imports run one way: api_shim, workers -> assembly -> use_cases -> persistence, carriers, wire -> lifecycle ->
 timing -> domain. lifecycle, timing and domain touch neither network, database, clock nor environment. `make check`

@@ -1,4 +1,4 @@
-"""What starts when somebody types `duecall`: the command, and until it has been read a Ctrl-C that says nothing."""
+"""Entry point of the `duecall` command. Until the command line module is imported, Ctrl-C exits without a traceback."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ _STOPPED = 130
 
 
 def main() -> NoReturn:
-    """Run the command. Reading it takes a second, and an interrupt meanwhile would show where, line by line."""
+    """Run the command. Importing it takes a second, in which an interrupt would print a traceback."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(_STOPPED))
     from scheduler import cli  # noqa: PLC0415 - the line above comes first
 

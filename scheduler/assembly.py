@@ -1,4 +1,4 @@
-"""Settings in, use cases out: the one place where a process is put together, once."""
+"""Assembly: builds the use cases of a process from its settings, in one place, once."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ from scheduler.use_cases.writes import Writes
 
 @dataclass(frozen=True, kw_only=True)
 class Doors:
-    """What the API opens onto."""
+    """The use cases of the API."""
 
     database: Database
     now: Now
@@ -56,15 +56,15 @@ class Doors:
     owners: Owners
     usage: Usage
     health: Database
-    """For health checks alone."""
+    """Only for health checks."""
     lookout: Lookout
     databases: tuple[Database, ...]
-    """All of them: carriers, key checks, health checks and the lookout have connections of their own."""
+    """All connection pools: callbacks, key checks, health checks and the lookout have their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """What the workers and the clock do. Dialling is apart: only a dial worker has a dialler."""
+    """The use cases of the workers and the clock. Only a dial worker has a dialler in addition."""
 
     database: Database
     now: Now
@@ -80,12 +80,12 @@ class Workshop:
 
 
 def doors(settings: Settings, bell: Bell) -> Doors:
-    """The use cases of an API process. Raises MissingSetting."""
+    """Build the use cases of an API process. Raises MissingSetting."""
     now = clock(settings.duecall_clock_offset_s)
     failpoints.arm(settings.duecall_failpoint)
 
     def connected(pool_size: int) -> Database:
-        # Elsewhere one role may do for all; the walls stand where it is bound by them.
+        # Development may use one role for all; row-level security applies only to a role that is bound by it.
         bound = True if settings.is_production else None
         return Database(settings.database("api"), pool_size=pool_size, bound=bound)
 
@@ -116,7 +116,7 @@ def doors(settings: Settings, bell: Bell) -> Doors:
 
 
 def workshop(settings: Settings, bell: Bell) -> Workshop:
-    """The use cases of a worker process or the clock. Raises MissingSetting, WrongRole, DatabaseAway."""
+    """Build the use cases of a worker or the clock. Raises MissingSetting, WrongRole, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"), bound=False)
@@ -125,15 +125,15 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
     hasher = Hasher(settings.key_pepper.get_secret_value())
     consequences = Consequences(database, hasher, policy, now)
     account = carrier(settings)
-    ours = account_id(settings, database, now)
+    own_account_id = account_id(settings, database, now)
     return Workshop(
         database=database,
         now=now,
         messages=Messages(Keys(database, hasher, now), Submit(database, bell, now)),
         apply=Apply(database, bell, hasher, consequences, policy, now),
         hear=Hear(database, bell, TwilioCallbacks(account), consequences, now),
-        settle=Settle(database, TwilioDesk(account, policy), ours, consequences, policy, now),
-        release=Release(database, bell, ours, policy, now),
+        settle=Settle(database, TwilioDesk(account, policy), own_account_id, consequences, policy, now),
+        release=Release(database, bell, own_account_id, policy, now),
         records=Records(database, bell, hasher, consequences, policy, now),
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
         purge=Purge(database, bell, now),
@@ -142,7 +142,7 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
 
 
 def dialler(settings: Settings) -> Dialler:
-    """The one that dials, for a dial worker. Raises MissingSetting, WrongRole, DatabaseAway."""
+    """Build the dialler of a dial worker. Raises MissingSetting, WrongRole, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"), bound=False)
@@ -155,7 +155,7 @@ def dialler(settings: Settings) -> Dialler:
 
 
 def reconcile(settings: Settings, database: Database) -> Reconcile:
-    """For an operator's command. Raises MissingSetting, DatabaseAway."""
+    """Build the use case of an operator's command. Raises MissingSetting, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
     policy = settings.policy
@@ -172,13 +172,16 @@ def reconcile(settings: Settings, database: Database) -> Reconcile:
 
 
 def must_name_a_carrier(settings: Settings) -> None:
-    """Raise MissingSetting where calls could not be placed or asked for."""
+    """Raise MissingSetting if the carrier account or its token is missing."""
     if not settings.twilio_account_sid or not settings.auth_tokens:
         raise MissingSetting("TWILIO_ACCOUNT_SID" if settings.auth_tokens else "TWILIO_AUTH_TOKEN")
 
 
 def must_see_every_row(settings: Settings) -> None:
-    """Raise WrongRole where a worker would see no row, do nothing and say nothing. A database that is away will do."""
+    """Raise WrongRole if row-level security would hide every row from a worker, which would then silently do nothing.
+
+    An unavailable database is no error.
+    """
     database = Database(settings.database("worker"), pool_size=1, bound=False)
     database.check_role()
     database.close()
@@ -196,7 +199,7 @@ def carrier(settings: Settings) -> TwilioAccount:
 
 
 def mailer(settings: Settings) -> Mailer:
-    """Over SMTP where there is a server; else into a folder."""
+    """Build the mailer: SMTP if a server is set, otherwise files in a folder."""
     name, address = settings.sender
     sender = Sender(name=name, address=address)
     server = settings.smtp_server
@@ -206,9 +209,9 @@ def mailer(settings: Settings) -> Mailer:
 
 
 def account_id(settings: Settings, database: Database, now: Now) -> int:
-    """The row of the carrier account that the settings name; what it may do is set from them.
+    """Return the id of the carrier account in the settings, and store its limits if they have changed.
 
-    Raises ClockWrong only where that changes the row: a worker whose clock is wrong starts, says so and waits.
+    Raises ClockWrong only if the row must change: otherwise a worker with a wrong clock starts, logs it and waits.
     """
     sid, per_second, max_calls = settings.twilio_account_sid, settings.twilio_cps, settings.twilio_max_calls
     database.clock_is_right()

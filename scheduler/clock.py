@@ -1,20 +1,20 @@
-"""What time is it? The one place that asks the machine."""
+"""The clock: the only module that reads the machine's time."""
 
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 Now = Callable[[], datetime]
-"""Gives the present instant, aware UTC."""
+"""Returns the current instant, aware UTC."""
 
 
 def machine_now() -> datetime:
-    """The machine's clock, offset left out. Only for comparing clocks and for reading the offset."""
+    """Return the machine's time without the offset. Only for comparing clocks and for reading the offset."""
     return datetime.now(UTC)
 
 
 def clock(offset_s: float) -> Now:
-    """A clock that runs `offset_s` seconds ahead of the machine's."""
+    """Return a clock that is `offset_s` seconds ahead of the machine's."""
     offset = timedelta(seconds=offset_s)
 
     def now() -> datetime:
@@ -24,5 +24,5 @@ def clock(offset_s: float) -> Now:
 
 
 def monotonic() -> float:
-    """Seconds on a clock that never jumps; for spans within one process."""
+    """Return seconds on a clock that never jumps, for spans within one process."""
     return time.monotonic()

@@ -1,7 +1,7 @@
-"""Where a process can be made to end as by kill -9, or to stand still: right after something became durable. For tests.
+"""Failpoints: places where tests can kill a process as by kill -9, or freeze it, right after a durable step.
 
-A failpoint is named after what has just become durable, or has just happened outside. One that ends in -ing stands
-inside an open transaction, which then never commits. Off, one costs a comparison with an empty string.
+A failpoint is named after the step just taken; each tuple below lists its failpoints in order. A name that ends in -ing
+lies inside an open transaction, which then never commits. An unarmed failpoint costs one string comparison.
 """
 
 import signal
@@ -18,9 +18,8 @@ OF_THE_INTAKE = (
     "message.authorised",
     "message.taken",
 )
-"""A command is in the inbox; that is committed; it was rung for. What the API writes itself is done; its answer stands
-beside it; both are committed. A message named a key that opens; what it asks for was taken in, and it is not yet
-acknowledged to the broker."""
+"""submit: the command is in the inbox, committed, its hint sent. write: the API has written a resource, stored the
+answer, committed. message: its key is valid, its command stored but not acknowledged to the broker."""
 
 OF_APPLYING = (
     "apply.locking",
@@ -29,8 +28,8 @@ OF_APPLYING = (
     "apply.applied",
     "cancel.cancelling",
 )
-"""The command is this worker's; it is done; its answer stands beside it; both are committed. And in the midst of a
-DELETE: the attempt is cancelled, and not yet deleted."""
+"""A worker has locked the command, applied it, stored the answer, committed. cancel: within a DELETE the attempt is
+cancelled, but not yet deleted."""
 
 OF_THE_CLOCK = (
     "release.releasing",
@@ -38,7 +37,7 @@ OF_THE_CLOCK = (
     "release.released",
     "release.rung",
 )
-"""What is due is released; what nobody has finished counts as rung for anew; either is committed; it was rung for."""
+"""Due attempts are marked as released, or unfinished work for a new hint. Then that is committed, hints are sent."""
 
 OF_THE_DIAL = (
     "dial.taken",
@@ -52,16 +51,16 @@ OF_THE_DIAL = (
     "dial.recorded",
     "dial.judged",
 )
-"""The steps of the dial, in their order: the hint is in the worker's hand; the claim is written; it is committed; the
-last look said yes; nothing is left to do but the write itself; the POST is out; its answer is in, or surely late; what
-it brought is written; it is committed; the carrier's breaker knows of it."""
+"""A worker has the hint, has written the claim, committed. The last look allowed the call, only the write to the socket
+is left, the POST is sent, its answer has arrived or is late. The answer is recorded, committed, and the carrier's
+breaker updated."""
 
 OF_DEFERRING = ("dial.deferring", "dial.deferred")
-"""Where the last look says no: the attempt is given back; that is committed."""
+"""After a last look that forbids the call, the attempt is put back, and that is committed."""
 
 OF_HEARING = ("hear.storing", "hear.stored", "hear.rung", "hear.hearing", "hear.heard")
-"""A callback is stored; that is committed; it was rung for, and the carrier has no answer yet. A worker has let it
-change its attempt; that is committed."""
+"""A callback is stored, committed, its hint sent, but the carrier has no answer yet. A worker has applied the callback
+to its attempt, committed."""
 
 OF_SETTLING = (
     "settle.expiring",
@@ -75,15 +74,15 @@ OF_SETTLING = (
     "settle.failing",
     "settle.settled",
 )
-"""An attempt has expired; that is committed. A lease is over; that is committed. Attempts are this worker's to ask
-about; the carrier has answered; a call that must end was ended there; what the carrier said is written, or that nothing
-proves anything; it is committed."""
+"""An attempt is marked as expired, committed. A lapsed lease is settled, committed. A worker has reserved attempts to
+poll, the carrier has answered, an unwanted call is ended. The carrier's news is recorded (proving), or the lack of
+proof (failing), then committed."""
 
 OF_PROBING = ("settle.probe_begun", "settle.probe_answered", "settle.on_trial")
-"""A carrier that is down: somebody is going to ask it; it has answered well; one call may be tried."""
+"""While the carrier is down, a worker is about to probe it, it has answered, one trial call is allowed."""
 
 OF_ERASING = ("erase.stopping", "erase.batch")
-"""An attempt of a deleted company is cancelled, or its call's end is wanted; a batch is committed."""
+"""An attempt of a deleted company is cancelled, or its call marked for hang-up. Then a batch is committed."""
 
 FAILPOINTS = (
     *OF_THE_INTAKE,
@@ -103,31 +102,31 @@ _signal = signal.SIGKILL
 
 
 def arm(name: str) -> None:
-    """End this process at failpoint `name`, or freeze it there if `:stop` follows the name. Empty: at none.
+    """Kill this process at failpoint `name`, or freeze it there if the name ends in `:stop`. Empty: disarm.
 
     Raises ValueError for an unknown name.
     """
     global _armed, _signal
     plain = name.removesuffix(_STOP)
     if plain and plain not in FAILPOINTS:
-        raise ValueError(f"there is no failpoint {plain!r}; there are: {', '.join(FAILPOINTS)}")
+        raise ValueError(f"unknown failpoint {plain!r}; use one of {', '.join(FAILPOINTS)}")
     _armed, _signal = plain, signal.SIGSTOP if name.endswith(_STOP) else signal.SIGKILL
 
 
 def do_instead(act: Callable[[], None]) -> None:
-    """Call `act` at the armed failpoint, and go on there, instead of ending or freezing."""
+    """Call `act` at the armed failpoint and continue, instead of killing or freezing the process."""
     global _act  # noqa: PLW0603 - as `arm`: there is one process
     _act = act
 
 
 def failpoint(name: str) -> None:
-    """End or freeze here, without any clean-up, when this failpoint is armed."""
+    """Kill or freeze the process here, without any clean-up, if this failpoint is armed."""
     if _armed == name:
         _act()
 
 
 def _end_or_freeze() -> None:
-    # To this thread: what is sent to the process may be taken by another one, later, and this one would go on.
+    # Signal this thread: a signal to the process may be handled later by another thread while this one continues.
     signal.pthread_kill(threading.get_ident(), _signal)
 
 

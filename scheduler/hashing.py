@@ -1,25 +1,25 @@
-"""Keyed hashes: how a number or a secret is recognised without being kept."""
+"""Keyed hashes, which recognise a phone number or a secret without storing it."""
 
 import hashlib
 import hmac
 
 
 class Hasher:
-    """HMAC-SHA256 under one pepper. Changing the pepper makes every key unknown and every line a new one."""
+    """HMAC-SHA256 with one pepper. A new pepper invalidates every API key and makes every line a new one."""
 
     def __init__(self, pepper: str) -> None:
         self._pepper = pepper.encode()
 
     def number(self, e164: str) -> bytes:
-        """32 bytes that stand for a phone number."""
+        """Return the 32-byte hash of a phone number."""
         return self._hash(b"number", e164)
 
     def key(self, secret: str) -> bytes:
-        """32 bytes that stand for an API key."""
+        """Return the 32-byte hash of an API key."""
         return self._hash(b"key", secret)
 
     def invitation(self, token: str) -> bytes:
-        """32 bytes that stand for the token of an invitation's mail."""
+        """Return the 32-byte hash of the token in an invitation's mail."""
         return self._hash(b"invitation", token)
 
     def _hash(self, kind: bytes, text: str) -> bytes:
@@ -27,7 +27,7 @@ class Hasher:
 
 
 def fingerprint(*parts: bytes) -> bytes:
-    """32 bytes that tell two requests apart; no secret, no order among equal parts lost."""
+    """Return 32 bytes that identify these parts in this order. Not keyed, so not for secrets."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)

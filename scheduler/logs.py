@@ -1,6 +1,6 @@
-"""How a process tells what it does: one JSON object a line, ids and words of the glossary, never personal data.
+"""Logging: one JSON object per line, with ids and words of the glossary, never personal data.
 
-A field that is not on the list below is not written, whatever a caller passes: a name or number cannot slip in.
+A field that is not in `ALLOWED` is never written, so that no name or number slips in.
 """
 
 import logging
@@ -64,7 +64,7 @@ def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 
 
 def _without_a_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    # Of a message that it cannot use, Celery would write all that it holds, and anybody may have sent it.
+    # Celery logs the whole content of a malformed message, which may come from any client of the broker.
     record = event.get("_record")
     if record is not None and record.name.startswith("celery.worker") and "body" in str(record.msg):
         event["event"] = str(record.msg).strip().partition("\n")[0]
@@ -72,7 +72,7 @@ def _without_a_message(_logger: WrappedLogger, _method: str, event: EventDict) -
 
 
 def _error_by_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    # An exception's text may quote a value (a number in a driver's message); its type and place may not.
+    # The text of an exception may quote a value, such as a phone number. Its type and location cannot.
     info = event.pop("exc_info", None)
     error = sys.exc_info()[1] if info is True else info
     if isinstance(error, tuple):
@@ -108,11 +108,11 @@ _PROCESSORS: list[Any] = [
     *_CHAIN,
     structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
 ]
-"""One list, however often a process is configured: loggers keep the one that they have first met."""
+"""A single list, also if a process is configured repeatedly: loggers cache the first list that they get."""
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Send this process's logs, and those of its libraries, to stderr as JSON lines. Call once, at its start."""
+    """Send the logs of this process and its libraries to stderr as JSON lines. Call once, at the start."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -126,10 +126,10 @@ def configure(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # A record that cannot be written must not be printed raw: its arguments are not on the list.
+    # A record that fails to format must not be printed raw, because its arguments are not filtered.
     logging.raiseExceptions = False
-    for talkative in ("aiohttp.access", "uvicorn.access", "twilio.http_client", "httpx", "tornado.access"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    for verbose in ("aiohttp.access", "uvicorn.access", "twilio.http_client", "httpx", "tornado.access"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
     structlog.configure(
         processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -138,12 +138,12 @@ def configure(level: int = logging.INFO) -> None:
 
 
 def watch_errors(watch: Callable[[BaseException], None] | None) -> None:
-    """Show every error that is logged to `watch`, libraries' errors too; None: no longer."""
+    """Pass every logged error, also of libraries, to `watch`. None ends this."""
     global _watch  # noqa: PLW0603 - there is one log
     _watch = watch
 
 
 def log(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger for a module; its fields must be on the list."""
+    """Return the logger of a module. Only fields in `ALLOWED` are written."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger

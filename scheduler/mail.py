@@ -1,6 +1,6 @@
-"""How a mail leaves the house: over SMTP, or into a folder. The only home of SMTP, and of a mail's form.
+"""Sending of e-mail, over SMTP or into a local folder. The only module that knows SMTP and the format of a mail.
 
-A mail has exactly one recipient, and exactly the headers that are written here, whatever a name or an address holds.
+A mail has exactly one recipient and exactly the headers written here, whatever a name or an address contains.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 _ANSWERS_WITHIN_S = 10.0
 _TAKES_AT_MOST_S = 60.0
-"""All of it; a server that sends a byte now and then keeps no worker for longer."""
+"""Limit for the whole delivery, so that a server that answers byte by byte cannot block a worker."""
 _FOR_GOOD = 500
 _POLICY = SMTP.clone(cte_type="7bit")
-"""ASCII over the wire, whatever is in the text."""
+"""ASCII on the wire, whatever the text contains."""
 _ONE_ADDRESS = re.compile(r"""[^\x00-\x20\x7f-\U0010ffff@<>()\[\],;:\\"]+@[A-Za-z0-9.-]+""")
 _WRITTEN = (
     "From",
@@ -44,7 +44,7 @@ Starttls = Literal["always", "offered", "never"]
 
 
 class NotSent(Exception):
-    """The mail was not taken. `status` is the server's SMTP code; None: it gave none."""
+    """The server did not accept the mail. `status` is its SMTP code, or None if it sent no code."""
 
     def __init__(self, status: int | None = None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class NotSent(Exception):
 
 
 class MailAway(NotSent):
-    """The server takes no mail now, or not from us. Whether this one went out may be unknown: `surely_not` says."""
+    """The server accepts no mail now, or none from us. `surely_not` is False if this mail may have been sent."""
 
     def __init__(self, status: int | None = None, *, surely_not: bool = True) -> None:
         super().__init__(status)
@@ -60,25 +60,25 @@ class MailAway(NotSent):
 
 
 class MailDeferred(NotSent):
-    """The server does not take this mail now; others it may."""
+    """The server does not accept this mail now. It may accept others."""
 
 
 class MailRefused(NotSent):
-    """The server will never take this mail."""
+    """The server will never accept this mail."""
 
 
 class UnsafeMail(Exception):
-    """The mail would not have had the headers that were meant; nothing was sent."""
+    """The mail would not have the intended headers. Nothing was sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mail:
-    """One mail to one person. `subject` and `text` are fit to be shown: one line, and lines."""
+    """One mail to one person. `subject` is one printable line, `text` several."""
 
     name: str
-    """What it is known by, also if it is sent twice: part of its Message-ID, and of its file's name."""
+    """Identifies the mail, also if it is sent twice. Part of its Message-ID and of its file name."""
     to: str = field(repr=False)
-    """An address as `lifecycle.email_addresses.canonical` gives it."""
+    """An address in the form of `lifecycle.email_addresses.canonical`."""
     subject: str = field(repr=False)
     text: str = field(repr=False)
     written_at: datetime
@@ -86,13 +86,13 @@ class Mail:
 
 class Mailer(Protocol):
     def send(self, mail: Mail) -> None:
-        """Raises MailAway, MailDeferred, MailRefused, UnsafeMail."""
+        """Send the mail. Raises MailAway, MailDeferred, MailRefused, UnsafeMail."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """Whom mail comes from."""
+    """The sender of all mails."""
 
     name: str
     address: str
@@ -106,8 +106,8 @@ class Sender:
 class SmtpServer:
     """A mail server: `smtp://user:password@host:587?starttls=always`, or `smtps://` for TLS from the first byte.
 
-    `starttls` is `always`, `offered` (TLS when the server offers it) or `never`; `always` where there is a password,
-    else `offered`. A certificate is always checked.
+    `starttls` is `always`, `offered` (TLS if the server offers it) or `never`. The default is `always` if the URL names
+    a user, otherwise `offered`. The certificate is always checked.
     """
 
     host: str
@@ -119,21 +119,21 @@ class SmtpServer:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Raises ValueError, whose text does not quote the URL."""
+        """Parse the URL. Raises ValueError, whose text does not quote the URL."""
         try:
             parts = urlsplit(url)
-            port, asked = parts.port, dict(parse_qsl(parts.query, strict_parsing=True) if parts.query else ())
+            port, options = parts.port, dict(parse_qsl(parts.query, strict_parsing=True) if parts.query else ())
         except ValueError:
             raise ValueError(_HOW) from None
         user = None if parts.username is None else unquote(parts.username)
         tls = parts.scheme == "smtps"
-        starttls = asked.pop("starttls", "offered" if user is None else "always")
+        starttls = options.pop("starttls", "offered" if user is None else "always")
         if (
             parts.scheme not in {"smtp", "smtps"}
             or not parts.hostname
             or parts.path not in {"", "/"}
             or parts.fragment
-            or asked
+            or options
             or starttls not in {"always", "offered", "never"}
         ):
             raise ValueError(_HOW)
@@ -148,12 +148,13 @@ class SmtpServer:
 
 
 _HOW = (
-    "must be smtp://user:password@host:587?starttls=always|offered|never, or smtps://...; escape what is special by %"
+    "must be smtp://user:password@host:587?starttls=always|offered|never, or smtps://...; percent-encode special"
+    " characters"
 )
 
 
 class SmtpMailer:
-    """A connection a mail."""
+    """A mailer that opens one SMTP connection per mail."""
 
     def __init__(self, server: SmtpServer, sender: Sender) -> None:
         self._server = server
@@ -165,14 +166,14 @@ class SmtpMailer:
             self._hand_over(smtp, mail.to, raw)
 
     def _hand_over(self, smtp: smtplib.SMTP, to: str, raw: bytes) -> None:
-        # `from None` throughout: the text of what smtplib raises quotes addresses.
+        # `from None` everywhere: the messages of smtplib's errors quote addresses.
         handed_over = False
         try:
             _want(smtp.mail(self._sender.address), MailAway, MailAway)
             _want(smtp.rcpt(to), MailDeferred, MailRefused)
             handed_over = True
             _want(smtp.data(raw), MailDeferred, MailRefused)
-        except smtplib.SMTPDataError as refused:  # the server does not even want to see it
+        except smtplib.SMTPDataError as refused:  # the server refused before the content
             _want((refused.smtp_code, b""), MailDeferred, MailRefused)
         except (smtplib.SMTPException, OSError, ValueError):
             raise MailAway(surely_not=not handed_over) from None
@@ -195,7 +196,7 @@ class SmtpMailer:
 
     def _connect(self) -> smtplib.SMTP:
         server = self._server
-        # A name of our own in EHLO: the machine's would be asked of DNS, without any limit of time.
+        # Our own name in EHLO: smtplib would look up the machine's name in DNS, without a timeout.
         name = self._sender.domain
         if server.tls:
             context = ssl.create_default_context()
@@ -207,8 +208,8 @@ class SmtpMailer:
     def _greet(self, smtp: smtplib.SMTP) -> None:
         server = self._server
         smtp.ehlo_or_helo_if_needed()
-        wants = server.starttls == "always" or (server.starttls == "offered" and smtp.has_extn("starttls"))
-        if wants and not server.tls:
+        upgrades = server.starttls == "always" or (server.starttls == "offered" and smtp.has_extn("starttls"))
+        if upgrades and not server.tls:
             smtp.starttls(context=ssl.create_default_context())
             smtp.ehlo_or_helo_if_needed()
         if server.user is not None:
@@ -216,7 +217,7 @@ class SmtpMailer:
 
 
 class MailFolder:
-    """Files instead of mails, for machines without a mail server; each is a mail as it would have been sent."""
+    """A mailer that writes each mail to a file, for machines without a mail server."""
 
     def __init__(self, folder: Path, sender: Sender) -> None:
         self._folder = folder
@@ -232,7 +233,7 @@ class MailFolder:
             raise MailAway from None
 
     def _new_file(self, mail: Mail) -> int:
-        """Open for writing, and for its owner alone. What is there stays as it is."""
+        """Create a file that only its owner can read. An existing file is never overwritten."""
         stem = f"{mail.written_at:%Y%m%dT%H%M%S}-{mail.name}"
         count = 1
         while True:
@@ -243,7 +244,7 @@ class MailFolder:
 
 
 def as_bytes(mail: Mail, sender: Sender) -> bytes:
-    """The mail as it goes over the wire, in ASCII. Raises UnsafeMail."""
+    """Return the mail as it is sent, in ASCII. Raises UnsafeMail."""
     if not _ONE_ADDRESS.fullmatch(mail.to):
         raise UnsafeMail
     message = EmailMessage(policy=_POLICY)
@@ -254,17 +255,17 @@ def as_bytes(mail: Mail, sender: Sender) -> bytes:
         message["Date"] = format_datetime(mail.written_at)
         message["Message-ID"] = f"<{mail.name}@{sender.domain}>"
         message["Auto-Submitted"] = "auto-generated"
-        # As it is where that can be, so that whoever finds it in a folder can read it, and the link is whole.
+        # Unencoded if possible, so that the file is readable and the link is not broken across lines.
         message.set_content(mail.text, cte="7bit" if mail.text.isascii() else "quoted-printable")
         raw = message.as_bytes()
-    except Exception:  # noqa: BLE001 - the library raises many kinds, and their texts quote what they were given
+    except Exception:  # noqa: BLE001 - the library raises many types, and their messages quote their input
         raise UnsafeMail from None
     _check(raw, mail.to)
     return raw
 
 
 def _check(raw: bytes, to: str) -> None:
-    """Seen anew, as a server sees it: the library has let line breaks into headers before (CVE-2024-6923)."""
+    """Check the headers as a server parses them: the library has let line breaks through before (CVE-2024-6923)."""
     head, _, _ = raw.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     names = tuple(line.partition(b":")[0].decode("ascii", "replace") for line in lines if line[:1] != b" ")
@@ -274,7 +275,7 @@ def _check(raw: bytes, to: str) -> None:
 
 
 def _want(answer: tuple[int, bytes], later: type[NotSent], never: type[NotSent]) -> None:
-    """Go on when the server said yes; else raise what its no means."""
+    """Raise `later` or `never`, by the status, unless the server answered with success."""
     status, _ = answer
     if status in {250, 251}:
         return
@@ -283,7 +284,7 @@ def _want(answer: tuple[int, bytes], later: type[NotSent], never: type[NotSent])
 
 @contextlib.contextmanager
 def _at_most(seconds: float, smtp: smtplib.SMTP) -> Iterator[None]:
-    """Whoever reads from the server is woken by an error when the time is over."""
+    """Shut the connection down after that time, so that a blocked read or write ends with an error."""
 
     def cut() -> None:
         if smtp.sock is not None:

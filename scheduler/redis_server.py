@@ -1,4 +1,4 @@
-"""What a Redis says of itself: whether it answers, and whether it would throw messages away."""
+"""Checks of a Redis server: whether it answers, and whether it evicts keys."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ _KEEPS_ALL = "noeviction"
 
 
 def why_away(url: str) -> str | None:
-    """Why it does not answer within 2 s; None when it does."""
+    """Return the error if the server does not answer within 2 s, otherwise None."""
     try:
-        with _asked(url) as client:
+        with _client(url) as client:
             client.ping()
     except (redis.RedisError, OSError) as error:
         return str(error).rstrip(".")
@@ -23,21 +23,21 @@ def why_away(url: str) -> str | None:
 
 
 def evicts_by(url: str) -> str | None:
-    """The policy by which it throws keys away when its memory is full; None when it keeps all, or cannot be asked.
+    """Return the server's eviction policy, or None if it never evicts keys or cannot be queried.
 
-    Asked by INFO, which a user may have who may not read its configuration.
+    Read by INFO, because a user without access to the configuration may still have INFO.
     """
     try:
-        with _asked(url) as client:
-            said: dict[str, Any] = client.info("memory")
+        with _client(url) as client:
+            memory: dict[str, Any] = client.info("memory")
     except (redis.RedisError, OSError):
         return None
-    policy = str(said.get("maxmemory_policy", _KEEPS_ALL))
+    policy = str(memory.get("maxmemory_policy", _KEEPS_ALL))
     return None if policy == _KEEPS_ALL else policy
 
 
 @contextmanager
-def _asked(url: str) -> Iterator[Any]:
+def _client(url: str) -> Iterator[Any]:
     with redis.Redis.from_url(
         url,
         socket_timeout=_ANSWERS_WITHIN_S,

@@ -1,4 +1,4 @@
-"""Every environment variable, read once. Nothing else in the product reads the environment."""
+"""Settings: every environment variable, read once. Nothing else in the product reads the environment."""
 
 import os
 import re
@@ -40,7 +40,7 @@ _TIMES = {
     "total_timeout": "carrier_total_timeout_s",
     "max_call": "max_call_s",
 }
-"""Each time of the policy, and the setting that says it."""
+"""The setting of each time of the policy."""
 
 _SCHEMES = {"database": ("postgresql", "postgres"), "redis": ("redis", "rediss"), "web": ("http", "https")}
 _EXAMPLES = {
@@ -51,7 +51,7 @@ _EXAMPLES = {
 
 
 class Settings(BaseSettings):
-    """What may be set. A variable is the field's name in capitals; times are seconds, decimals allowed."""
+    """All settings. A variable is the field's name in capitals. Times are seconds, decimals allowed."""
 
     model_config = SettingsConfigDict(
         env_prefix="", case_sensitive=False, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
@@ -59,13 +59,13 @@ class Settings(BaseSettings):
 
     duecall_env: Literal["development", "production"] = "development"
     duecall_home: Path = Path(".duecall")
-    """Where embedded servers, run.json and logs live."""
+    """Folder of the embedded servers, run.json and the logs."""
     duecall_clock_offset_s: float = Field(default=0.0, allow_inf_nan=False)
-    """Added to the clock of every process; refused in production."""
+    """Added to the clock of every process. Rejected in production."""
     duecall_instance: str = ""
-    """Which `duecall up` this process belongs to; it knows its own API by it, whoever else answers on that port."""
+    """Id of the `duecall up` that started this process. It distinguishes its API from another on the same port."""
     duecall_failpoint: str = ""
-    """Development only: the process ends itself, as by kill -9, where it has just made this durable."""
+    """Development only: the process kills itself at this failpoint, as by kill -9."""
 
     database_url: SecretStr | None = None
     database_worker_url: SecretStr | None = None
@@ -79,32 +79,32 @@ class Settings(BaseSettings):
     twilio_api_url: str = "https://api.twilio.com"
     twilio_account_sid: str = ""
     twilio_auth_token: SecretStr = SecretStr("")
-    """Two, with a comma between them, while one replaces the other; the first is the one that we send."""
+    """One token, or during a rotation two, separated by a comma. The first one is sent."""
     twilio_voice_url: str = ""
     ssl_cert_file: Path | None = None
-    """CAs in PEM form that the carrier's certificate may be signed by, besides the system's; OpenSSL reads it, too."""
+    """CAs (PEM) trusted for the carrier's certificate in addition to the system's. OpenSSL reads this variable, too."""
     twilio_cps: float = Field(default=1.0, ge=0.001, le=10_000, allow_inf_nan=False)
-    """Kept to a thousandth, and never as 0, which would place no call and say nothing."""
+    """Stored with three decimals. Never 0, because then no call would be placed, without any error."""
     twilio_max_calls: int = Field(default=50, ge=0, le=1_000_000)
 
     smtp_url: SecretStr | None = None
-    """smtp:// or smtps://, see `mail.SmtpServer`; unset: mails are files below `duecall_home`."""
+    """smtp:// or smtps://, see `mail.SmtpServer`. Unset: mails are written to files in `duecall_home`."""
     mail_from: str | None = None
-    """`Duecall <mail@example.com>`, or an address alone."""
+    """`Duecall <mail@example.com>`, or only an address."""
     app_url: str | None = None
-    """Where an invited person's link leads; default: this API, which has no page for it."""
+    """The web application that invitation links lead to. Default: this API, which has no page for them."""
 
     key_pepper: SecretStr = SecretStr(DEVELOPMENT_PEPPER)
     flower_basic_auth: SecretStr = SecretStr(DEVELOPMENT_FLOWER_AUTH)
     flower_redis_url: SecretStr | None = None
-    """Redis for Flower, as a user that can only read. None: Flower connects as REDIS_URL does."""
+    """Redis for Flower, as a read-only user. None: Flower connects with REDIS_URL."""
 
     dial_lease_s: Seconds = 60
     settle_s: Seconds = 300
     sweep_s: Seconds = 10
     ring_timeout_s: float = Field(default=30, ge=1, le=600)
     line_gap_s: float = Field(default=600, ge=1, le=_A_YEAR_S)
-    """Never none: after an outcome that nobody knows the phone may still be ringing, and all wait for this."""
+    """Never zero: after an unknown outcome the phone may still be ringing, and every call to it waits for this gap."""
     carrier_connect_timeout_s: Seconds = 3
     carrier_total_timeout_s: Seconds = 13
     max_call_s: Seconds = 11400
@@ -114,13 +114,13 @@ class Settings(BaseSettings):
     def _without_a_last_slash(cls, url: str) -> str:
         _check_url(url, "web")
         if any(mark in url for mark in "?#"):
-            raise ValueError("must have no query and no fragment; paths are appended to it")
+            raise ValueError("must not have a query or a fragment, because paths are appended to it")
         return url.rstrip("/")
 
     @field_validator("ssl_cert_file")
     @classmethod
     def _holds_certificates(cls, file: Path | None) -> Path | None:
-        # OpenSSL passes over a file that is not there, without a word.
+        # OpenSSL ignores a missing file silently.
         trusted(file)
         return file
 
@@ -132,8 +132,8 @@ class Settings(BaseSettings):
             try:
                 conninfo_to_dict(url.get_secret_value())
             except psycopg.ProgrammingError:
-                # What it says may quote the password.
-                raise ValueError(f"cannot be read; it looks like {_EXAMPLES['database']}{_ENCODED}") from None
+                # The message of the error may quote the password.
+                raise ValueError(f"is not a valid URL; use the form {_EXAMPLES['database']}{_ENCODED}") from None
         return url
 
     @field_validator("redis_url", "flower_redis_url")
@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         if url is not None:
             number = _check_url(url.get_secret_value(), "redis").strip("/")
             if number and not number.isdecimal():
-                raise ValueError(f"names a database that is no number; it looks like {_EXAMPLES['redis']}{_ENCODED}")
+                raise ValueError(f"must end with a database number; use the form {_EXAMPLES['redis']}{_ENCODED}")
         return url
 
     @model_validator(mode="after")
@@ -150,18 +150,18 @@ class Settings(BaseSettings):
         try:
             _ = self.policy
         except UnsafeTimes as unsafe:
-            raise ValueError(self._told(unsafe)) from None
+            raise ValueError(self._unsafe_text(unsafe)) from None
         return self
 
-    def _told(self, unsafe: UnsafeTimes) -> str:
-        """The rule that is broken, in the names and numbers of who sets them."""
+    def _unsafe_text(self, unsafe: UnsafeTimes) -> str:
+        """Describe the broken rule with the names and values of the variables."""
         shorter, longer = (_TIMES[name] for name in (unsafe.shorter, unsafe.longer))
         least = getattr(self, shorter) + unsafe.by.total_seconds()
         bound = f"at least {least:g}" if unsafe.by else f"more than {least:g}"
         return (
-            f"{longer.upper()}={getattr(self, longer):g} is too short beside"
+            f"{longer.upper()}={getattr(self, longer):g} is too short for"
             f" {shorter.upper()}={getattr(self, shorter):g}: {unsafe.why}. Set {longer.upper()} to {bound},"
-            f" or {shorter.upper()} to less."
+            f" or reduce {shorter.upper()}."
         )
 
     @field_validator("smtp_url")
@@ -218,7 +218,9 @@ class Settings(BaseSettings):
             if holds
         ]
         if weak:
-            raise ValueError(f"production refuses these as they are: {', '.join(weak)}. Set each of them.")
+            raise ValueError(
+                f"production rejects missing or unsafe values of {', '.join(weak)}. Set each of these variables."
+            )
         return self
 
     @property
@@ -245,16 +247,16 @@ class Settings(BaseSettings):
 
     @property
     def sender(self) -> tuple[str, str]:
-        """The name and the address that mail comes from."""
+        """Name and address in the From header of mails."""
         return sender(self.mail_from or DEVELOPMENT_SENDER)
 
     @property
     def mail_folder(self) -> Path:
-        """Where mails are put that have no server to go to."""
+        """The folder for mails when no mail server is set."""
         return self.duecall_home / "mail"
 
     def database(self, role: Literal["api", "worker", "owner", "listen"]) -> str:
-        """The URL for a role. Raises MissingSetting when there is no database at all."""
+        """Return the URL for a role, by default DATABASE_URL. Raises MissingSetting if neither is set."""
         chosen = {
             "api": self.database_url,
             "worker": self.database_worker_url,
@@ -273,7 +275,7 @@ class Settings(BaseSettings):
 
 
 KEPT_OF_A_RUN = ("key_pepper", *_TIMES.values())
-"""Settings with which an operator's command must look at a running system: its own would explain another system."""
+"""Settings that an operator's command takes from the running system, because its own environment may differ."""
 
 
 def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
@@ -300,15 +302,15 @@ def as_kept(chosen: Settings, written: Mapping[str, str | float]) -> Settings:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment with `variables` set; for a child process."""
+    """Return this process's environment with `variables` added, for a child process."""
     return {**os.environ, **variables}
 
 
 def place_of(database_url: str) -> str:
-    """Which database that is, for whoever may read it on a screen: without user and password."""
+    """Describe the database for display, without user and password."""
     parts = urlsplit(database_url)
-    where = "a local socket" if parts.hostname is None else f"{parts.hostname}:{parts.port or 5432}"
-    return f"{parts.path.strip('/') or 'the default one'} at {where}"
+    host = "a local socket" if parts.hostname is None else f"{parts.hostname}:{parts.port or 5432}"
+    return f"{parts.path.strip('/') or 'the default one'} at {host}"
 
 
 def _is_weak(secret: SecretStr, default: str, shortest: int) -> bool:
@@ -321,55 +323,53 @@ def _is_weak_login(login: SecretStr) -> bool:
 
 
 def _is_overheard(url: str) -> bool:
-    """Whether tokens, credentials or people's numbers would cross a network in clear."""
+    """Return whether the URL would send tokens, credentials or phone numbers over a network unencrypted."""
     parts = urlsplit(url)
     return parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}
 
 
-_ENCODED = "; in a password, characters such as / @ : # % are percent-encoded"
+_ENCODED = "; percent-encode characters such as / @ : # % in a password"
 
 
 def _check_url(url: str, kind: Literal["database", "redis", "web"]) -> str:
-    """The path of a URL of that kind. ValueError says what is wrong, and never more of the URL than its scheme."""
+    """Return the path of a URL of that kind. The text of a ValueError quotes at most the scheme of the URL."""
     scheme, separator, _ = url.partition("://")
     if not separator or scheme.lower() not in _SCHEMES[kind]:
-        begins = (
-            f", and this one begins with {scheme}://" if separator and re.fullmatch(r"[\w.+-]{1,30}", scheme) else ""
-        )
+        begins = f", but begins with {scheme}://" if separator and re.fullmatch(r"[\w.+-]{1,30}", scheme) else ""
         allowed = " or ".join(f"{each}://" for each in _SCHEMES[kind])
-        raise ValueError(f"must be a URL that begins with {allowed}{begins}; it looks like {_EXAMPLES[kind]}")
+        raise ValueError(f"must be a URL that begins with {allowed}{begins}; use the form {_EXAMPLES[kind]}")
     try:
         parts = urlsplit(url)
         if parts.port == 0:
-            raise ValueError  # noqa: TRY301 - told as the others are
+            raise ValueError  # noqa: TRY301 - same message as an unreadable port
     except ValueError:
-        raise ValueError(f"has a host or port that cannot be read; it looks like {_EXAMPLES[kind]}{_ENCODED}") from None
+        raise ValueError(f"has an invalid host or port; use the form {_EXAMPLES[kind]}{_ENCODED}") from None
     if kind != "database" and not parts.hostname:
-        raise ValueError(f"names no host; it looks like {_EXAMPLES[kind]}")
+        raise ValueError(f"must name a host; use the form {_EXAMPLES[kind]}")
     return parts.path
 
 
 class WrongSettings(Exception):
-    """What is set cannot be used; the message names each variable, what is wrong, and what to set."""
+    """The settings are invalid. The message names each variable, what is wrong, and what to set."""
 
 
 class MissingSetting(WrongSettings):
     """A setting without a default is not set."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is not set. Set it, or run `duecall up`, which brings a private server of its own.")
+        super().__init__(f"{name} is not set. Set it, or run `duecall up`, which starts its own private servers.")
 
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process. Raises WrongSettings."""
+    """Return the settings of this process. Raises WrongSettings."""
     try:
         return Settings()
     except ValidationError as error:
-        # They hide what they were given: it may be a secret.
-        raise WrongSettings("; ".join(_in_words(each["loc"], each["msg"]) for each in error.errors())) from None
+        # The errors hide their input, which may be a secret.
+        raise WrongSettings("; ".join(_error_text(each["loc"], each["msg"]) for each in error.errors())) from None
 
 
-def _in_words(where: tuple[int | str, ...], what: str) -> str:
-    said = what.removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"{'.'.join(map(str, where)).upper()} {said}".strip()
+def _error_text(location: tuple[int | str, ...], message: str) -> str:
+    text = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{'.'.join(map(str, location)).upper()} {text}".strip()

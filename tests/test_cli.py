@@ -792,7 +792,7 @@ def test_a_port_that_is_none_is_named_with_what_to_do(duecall: Duecall) -> None:
 
 
 def test_the_zone_that_was_meant_is_named(duecall: Duecall) -> None:
-    assert "most like it is Europe/Bratislava" in duecall("up --at '2026-04-02T10:00[Europe/Bratislav]'").told
+    assert "the closest name is Europe/Bratislava" in duecall("up --at '2026-04-02T10:00[Europe/Bratislav]'").told
 
 
 def test_the_release_is_told(duecall: Duecall) -> None:

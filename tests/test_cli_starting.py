@@ -73,7 +73,7 @@ def test_unsafe_times_are_refused_at_start_by_every_process(name: str, tmp_path:
     )
     said = done.stdout + done.stderr
     assert done.returncode not in {0, -signal.SIGTERM}
-    assert "DIAL_LEASE_S=1 is too short beside CARRIER_TOTAL_TIMEOUT_S=13" in said
+    assert "DIAL_LEASE_S=1 is too short for CARRIER_TOTAL_TIMEOUT_S=13" in said
     assert "Set DIAL_LEASE_S to at least 14" in said
     assert "Traceback" not in said
     assert not (tmp_path / "up.lock").exists()

@@ -39,15 +39,15 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     [
         pytest.param(
             {"DIAL_LEASE_S": "1"},
-            "DIAL_LEASE_S=1 is too short beside CARRIER_TOTAL_TIMEOUT_S=13: a POST must be over before its lease is,"
-            " wherever in a claim's second it is sent. Set DIAL_LEASE_S to at least 14, or CARRIER_TOTAL_TIMEOUT_S to"
-            " less.",
+            "DIAL_LEASE_S=1 is too short for CARRIER_TOTAL_TIMEOUT_S=13: a POST must be over before its lease is,"
+            " wherever in a claim's second it is sent. Set DIAL_LEASE_S to at least 14, or reduce"
+            " CARRIER_TOTAL_TIMEOUT_S.",
             id="the POST outlives the lease",
         ),
         pytest.param({"DIAL_LEASE_S": "13.5"}, "Set DIAL_LEASE_S to at least 14", id="no second is left to send in"),
         pytest.param(
             {"CARRIER_CONNECT_TIMEOUT_S": "13"},
-            "Set CARRIER_TOTAL_TIMEOUT_S to more than 13, or CARRIER_CONNECT_TIMEOUT_S to less.",
+            "Set CARRIER_TOTAL_TIMEOUT_S to more than 13, or reduce CARRIER_CONNECT_TIMEOUT_S.",
             id="connecting takes all the time",
         ),
         pytest.param({"SETTLE_S": "60"}, "Set SETTLE_S to more than 60", id="given up as soon as the lease is over"),
@@ -60,8 +60,10 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         ),
         pytest.param({"TWILIO_CPS": "10001"}, "TWILIO_CPS must be less than or equal to 10000", id="too fast a pace"),
         pytest.param({"TWILIO_MAX_CALLS": "2147483648"}, "TWILIO_MAX_CALLS must be less than", id="too many calls"),
-        pytest.param({"TWILIO_API_URL": "https://a.example/x?y=1"}, "TWILIO_API_URL must have no query", id="a query"),
-        pytest.param({"PUBLIC_URL": "https://a.example/#x"}, "PUBLIC_URL must have no query", id="a fragment"),
+        pytest.param(
+            {"TWILIO_API_URL": "https://a.example/x?y=1"}, "TWILIO_API_URL must not have a query", id="a query"
+        ),
+        pytest.param({"PUBLIC_URL": "https://a.example/#x"}, "PUBLIC_URL must not have a query", id="a fragment"),
         pytest.param(
             {"RING_TIMEOUT_S": "0", "TWILIO_CPS": "x"}, "; RING_TIMEOUT_S must be", id="several are told together"
         ),
@@ -80,18 +82,18 @@ def test_what_cannot_be_used_is_refused_in_the_names_of_the_environment(
     [
         ("DATABASE_URL", "mysql://u:secret@h/x", "begins with mysql://"),
         ("DATABASE_URL", "postgresql+psycopg://u:secret@h/x", "begins with postgresql+psycopg://"),
-        ("DATABASE_URL", "secret", "it looks like postgresql://"),
-        ("DATABASE_URL", "my secret://x", "it looks like postgresql://"),
-        ("DATABASE_URL", "postgresql://u:sec/ret@h/x", "percent-encoded"),
-        ("DATABASE_URL", "postgresql://u:secret@h:99999/x", "a host or port that cannot be read"),
-        ("DATABASE_URL", "postgresql://u:secret@h:0/x", "a host or port that cannot be read"),
-        ("DATABASE_URL", "postgresql://u:secret%ZZ@h/x", "cannot be read"),
-        ("DATABASE_URL", "postgresql://u:secret@h/x?nonsense=1", "cannot be read"),
+        ("DATABASE_URL", "secret", "use the form postgresql://"),
+        ("DATABASE_URL", "my secret://x", "use the form postgresql://"),
+        ("DATABASE_URL", "postgresql://u:sec/ret@h/x", "percent-encode"),
+        ("DATABASE_URL", "postgresql://u:secret@h:99999/x", "an invalid host or port"),
+        ("DATABASE_URL", "postgresql://u:secret@h:0/x", "an invalid host or port"),
+        ("DATABASE_URL", "postgresql://u:secret%ZZ@h/x", "is not a valid URL"),
+        ("DATABASE_URL", "postgresql://u:secret@h/x?nonsense=1", "is not a valid URL"),
         ("DATABASE_LISTEN_URL", "redis://:secret@h/0", "begins with redis://"),
-        ("REDIS_URL", "localhost:6379", "it looks like redis://"),
-        ("REDIS_URL", "redis://:secret@h/name", "a database that is no number"),
-        ("REDIS_URL", "redis://:secret@h:port/0", "a host or port that cannot be read"),
-        ("REDIS_URL", "redis://", "names no host"),
+        ("REDIS_URL", "localhost:6379", "use the form redis://"),
+        ("REDIS_URL", "redis://:secret@h/name", "must end with a database number"),
+        ("REDIS_URL", "redis://:secret@h:port/0", "an invalid host or port"),
+        ("REDIS_URL", "redis://", "must name a host"),
         ("TWILIO_API_URL", "ftp://h", "begins with ftp://"),
     ],
 )
@@ -156,7 +158,7 @@ def test_production_refuses_each_weak_setting_by_its_name_and_development_takes_
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     said = _refusal(monkeypatch, **PRODUCTION | {name: value})
-    assert f"production refuses these as they are: {name}. Set each" in said
+    assert f"production rejects missing or unsafe values of {name}. Set each" in said
     assert "secret" not in said
     monkeypatch.setenv("DUECALL_ENV", "development")
     assert Settings()

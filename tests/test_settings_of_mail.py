@@ -37,7 +37,7 @@ def test_production_wants_mail_to_go_somewhere(name: str, value: str | None, mon
     monkeypatch.delenv(name.upper())
     if value is not None:
         monkeypatch.setenv(name.upper(), value)
-    with pytest.raises(ValidationError, match=rf"refuses these as they are: {name.upper()}\. Set each"):
+    with pytest.raises(ValidationError, match=rf"rejects missing or unsafe values of {name.upper()}\. Set each"):
         Settings()
     monkeypatch.setenv("DUECALL_ENV", "development")
     assert Settings()

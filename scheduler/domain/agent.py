@@ -1,4 +1,4 @@
-"""An agent: the template of an interview. Who talks, about what, for how long, from which number."""
+"""An agent: the template of an interview. It sets the focus, language, duration and caller number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class AgentType(StrEnum):
 
 class AgentFocus(StrEnum):
     GENERIC = "GENERIC"
-    """Needs no job."""
+    """The only focus that needs no job."""
     SCREENING = "SCREENING"
     OUTREACH = "OUTREACH"
     LANGUAGE_TEST = "LANGUAGE_TEST"
@@ -23,7 +23,7 @@ class AgentFocus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class NewAgent:
-    """An agent as a request describes one."""
+    """An agent as described by a request."""
 
     name: str = field(repr=False)
     type: AgentType
@@ -40,16 +40,16 @@ class Agent:
     id: UUID
     company_id: UUID
     name: str | None
-    """None in an answer that is told again after the agent was deleted."""
+    """None in an answer that is replayed after the agent was deleted."""
     type: AgentType
     focus: AgentFocus
     language: str
     duration: timedelta
     phone_number_id: UUID | None = None
     caller_number: str | None = field(default=None, repr=False)
-    """E.164; the company's phone number that it calls from."""
+    """E.164: the company's phone number from which the agent calls."""
     details: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What the public API documents of an agent and no rule here asks, in its wire form."""
+    """Documented fields of the public API that no rule here uses, in wire form."""
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     created_at: datetime
     updated_at: datetime
@@ -57,7 +57,7 @@ class Agent:
 
 @dataclass(frozen=True, kw_only=True)
 class PhoneNumber:
-    """A number that a company calls from; added by whoever runs the installation."""
+    """A number from which a company calls. Operators add it."""
 
     id: UUID
     company_id: UUID

@@ -1,4 +1,4 @@
-"""An attempt: one try to reach one person by phone. Its states, what can happen to it, and how it may end."""
+"""An attempt: one try to reach one person by phone. Its states, its events and its end reasons."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,27 +12,27 @@ from scheduler.domain.schedule import Schedule, ScheduleWarning
 
 class AttemptState(StrEnum):
     PENDING = "PENDING"
-    """Waits for its time; nobody may have rung yet."""
+    """Waits for its time. The phone has certainly not rung yet."""
     IN_PROGRESS = "IN_PROGRESS"
-    """Claimed: the phone may be ringing, and somebody owes us news of it."""
+    """Claimed. The phone may be ringing, and the dialler or the carrier owes news of it."""
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
 
 class Phase(StrEnum):
-    """What `IN_PROGRESS` means just now; an attempt in any other state has none."""
+    """The phase of an attempt that is `IN_PROGRESS`. In any other state it is None."""
 
     DIALLING = "DIALLING"
-    """A dialler holds it until `lease_until` and may send its one POST."""
+    """A dialler holds the attempt until `lease_until` and may send its single POST."""
     PLACED = "PLACED"
-    """The carrier named the call; it owes us how it ended."""
+    """The carrier has returned the call's sid and will report its end."""
     UNKNOWN = "UNKNOWN"
-    """The POST's answer was lost; the carrier is asked. It is never dialled again by itself."""
+    """The answer to the POST was lost, so the carrier is polled. The attempt is never dialled again automatically."""
 
 
 class Reason(StrEnum):
-    """Why an attempt is in the end that it is in."""
+    """Why an attempt ended."""
 
     ANSWERED = "ANSWERED"
     TEST = "TEST"
@@ -46,20 +46,20 @@ class Reason(StrEnum):
     BUSY = "BUSY"
     NO_ANSWER = "NO_ANSWER"
     VOICEMAIL = "VOICEMAIL"
-    """A machine or a fax took the call."""
+    """A machine or a fax answered the call."""
     DECLINED = "DECLINED"
     INVALID_NUMBER = "INVALID_NUMBER"
     CARRIER_ERROR = "CARRIER_ERROR"
     CANCELLED_AT_CARRIER = "CANCELLED_AT_CARRIER"
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
-    """Nothing proves whether it rang. Only a person may decide to call again."""
+    """There is no proof whether the phone rang. Only a person may decide to call again."""
 
 
 class HangUpCause(StrEnum):
-    """Why a call that the carrier has taken is to be ended there."""
+    """Why an accepted call must be ended at the carrier."""
 
     QUEUED_PAST_CLOSING = "QUEUED_PAST_CLOSING"
-    """Its turn in the carrier's queue comes when this person may be rung no more."""
+    """The call would leave the carrier's queue when this person may no longer be called."""
     COMPANY_DELETED = "COMPANY_DELETED"
 
 
@@ -67,18 +67,18 @@ class HangUpCause(StrEnum):
 class Attempt:
     """One row of the schedule. Instants are aware UTC.
 
-    `epoch` rises with each event. Whoever claimed it, or asked the carrier about it, names the epoch that it knew;
-    when something else has happened since, it writes nothing.
+    `epoch` increases with each event. A dialler or a poll writes its result only if the epoch is still the one that it
+    read.
     """
 
     id: UUID
     interview_id: UUID
     company_id: UUID
     chain_id: UUID
-    """The first attempt of its chain of retries, itself included."""
+    """The id of the first attempt in its chain of retries, possibly its own."""
     retry_number: int
     manual: bool
-    """Asked for by an invoke. Goes first among its company's due attempts. First attempts and retries are not."""
+    """True for an attempt created by an invoke. It goes first among its company's due attempts."""
     state: AttemptState
     schedule: Schedule
     due_at: datetime
@@ -86,9 +86,9 @@ class Attempt:
     created_at: datetime
     updated_at: datetime
     number_hash: bytes | None = field(default=None, repr=False)
-    """Keyed hash of the number whose line it takes; None for a test, which takes none."""
+    """Keyed hash of the number whose line it takes. None for a test, which takes no line."""
     called_number: str | None = field(default=None, repr=False)
-    """E.164, from the claim until the call is over and is no longer searched for: the carrier is asked by it."""
+    """E.164, for polls of the carrier. Set from the claim until the call has ended and is no longer searched for."""
     warnings: tuple[ScheduleWarning, ...] = ()
     phase: Phase | None = None
     reason: Reason | None = None
@@ -101,27 +101,27 @@ class Attempt:
     heard_rank: Rank = Rank.NOTHING
     unknown_at: datetime | None = None
     look_at: datetime | None = None
-    """When the carrier is asked next for what it owes us."""
+    """The time of the next poll for missing news."""
     listed_at: datetime | None = None
-    """When the carrier was last asked for a list of calls that it then returned in full."""
+    """The start of the last poll whose list of calls was returned in full."""
     search_at: datetime | None = None
-    """When the carrier's list is searched next for the call of an attempt whose outcome was given up."""
+    """The next search of the carrier's list for the call, after the outcome was given up."""
     looks: int = 0
     not_placed: int = 0
-    """How often in a row the carrier never took it; spends no retry."""
+    """How often in a row the carrier did not accept it. Uses up no retry."""
     answered_by: AnsweredBy | None = None
     duration: timedelta | None = None
     ended_at: datetime | None = None
     hang_up: HangUpCause | None = None
-    """The carrier is asked to end its call, until it has."""
+    """Set while the carrier must end the call."""
     cause_is_lost: bool = False
-    """It failed, and nothing says why: the callback that would have told was lost. No retry follows by itself."""
+    """The call failed for an unknown cause, because its last callback was lost. No automatic retry follows."""
     deleted_at: datetime | None = None
-    """Listed no more; it goes on counting."""
+    """No longer listed, but still counted."""
 
 
 class Event:
-    """Something that happened to an attempt. `name` is its word in the history and in `lifecycle.state_machine`."""
+    """An event of an attempt. `name` identifies it in the history and in `lifecycle.state_machine`."""
 
     name: ClassVar[str]
 
@@ -138,7 +138,7 @@ class CreatedAsTest(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Claimed(Event):
-    """A dialler holds it: the line is taken, and its one POST may be sent until `lease_until`."""
+    """A dialler has claimed the attempt and its line, and may send the single POST until `lease_until`."""
 
     name: ClassVar[str] = "claimed"
     token: str = field(repr=False)
@@ -147,7 +147,7 @@ class Claimed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Deferred(Event):
-    """The last look said no; nothing was sent."""
+    """The last look forbade the call. Nothing was sent."""
 
     name: ClassVar[str] = "deferred"
     due_at: datetime
@@ -156,7 +156,7 @@ class Deferred(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NotPlaced(Event):
-    """The carrier never took it: nobody rang, nothing is spent."""
+    """The carrier did not accept the call: the phone did not ring, and no retry is used up."""
 
     name: ClassVar[str] = "not_placed"
     due_at: datetime
@@ -165,7 +165,7 @@ class NotPlaced(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Placed(Event):
-    """The carrier has named the call."""
+    """The carrier has returned the call's sid."""
 
     name: ClassVar[str] = "placed"
     call_sid: str
@@ -174,7 +174,7 @@ class Placed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerLost(Event):
-    """Nobody knows whether the carrier took it."""
+    """It is unknown whether the carrier accepted the call."""
 
     name: ClassVar[str] = "answer_lost"
     look_at: datetime
@@ -183,7 +183,7 @@ class AnswerLost(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Progressed(Event):
-    """The carrier says that the call has come further, not that it is over."""
+    """The call has progressed but not ended."""
 
     name: ClassVar[str] = "progressed"
     rank: Rank
@@ -192,7 +192,7 @@ class Progressed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Ended(Event):
-    """The call is over, and the carrier has said how."""
+    """The call has ended, and the carrier has reported how."""
 
     name: ClassVar[str] = "ended"
     reason: Reason
@@ -200,14 +200,14 @@ class Ended(Event):
     answered_by: AnsweredBy | None = None
     duration: timedelta | None = None
     cause_is_known: bool = True
-    """False: it failed, and the carrier names no cause when it is asked; it may be one after which nobody is called."""
+    """False if the call failed and a poll returned no cause. It may be a cause after which no retry is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProofMissing(Event):
-    """The carrier was asked long enough and proved nothing.
+    """The carrier was polled long enough without proof of the outcome.
 
-    `search_at`: when its list is searched next for the call, which may still be found; None: the call must be over.
+    `search_at` is the next search of its list, in which the call may still appear. None: the call must have ended.
     """
 
     name: ClassVar[str] = "proof_missing"
@@ -216,7 +216,7 @@ class ProofMissing(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Proven(Event):
-    """Late proof of how an attempt of unknown outcome had ended."""
+    """Late proof of the outcome of an attempt that was given up as unknown."""
 
     name: ClassVar[str] = "proven"
     reason: Reason
@@ -244,7 +244,7 @@ class Cancelled(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Rescheduled(Event):
-    """Somebody moved it to another time; it is still the same attempt."""
+    """A client moved the attempt to another time."""
 
     name: ClassVar[str] = "rescheduled"
     schedule: Schedule
@@ -254,19 +254,19 @@ class Rescheduled(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class MovedBySettings(Event):
-    """Hours, zones, zone data or the number changed, and with them the time at which it may ring."""
+    """Hours, time zones, zone data or the number changed, and with them the time of the attempt."""
 
     name: ClassVar[str] = "moved_by_settings"
     schedule: Schedule
     due_at: datetime
     number_hash: bytes | None = field(default=None, repr=False)
     cause: str | None = None
-    """What changed, if it was not a setting or the number: `tzdata 2026e to 2026f`."""
+    """Set if neither a setting nor the number changed: `tzdata 2026e to 2026f`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpiryMoved(Event):
-    """Somebody gave its interview another end."""
+    """A client changed the expiry of its interview."""
 
     name: ClassVar[str] = "expiry_moved"
     expires_at: datetime
@@ -274,7 +274,7 @@ class ExpiryMoved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class HangUpWanted(Event):
-    """The carrier is to end its call; what becomes of it the carrier will say."""
+    """The carrier must end the call, and will report the outcome."""
 
     name: ClassVar[str] = "hang_up_wanted"
     cause: HangUpCause
@@ -282,7 +282,7 @@ class HangUpWanted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NeverDialled(Event):
-    """The carrier took it and has proven that it never began to dial: nobody rang, nothing is spent."""
+    """The carrier accepted the call and then proved that it never dialled. No retry is used up."""
 
     name: ClassVar[str] = "never_dialled"
     due_at: datetime
@@ -291,7 +291,7 @@ class NeverDialled(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LegSeen(Event):
-    """An attempt of unknown outcome has a call after all, and it is not over: its line is held until it is."""
+    """A call of an attempt with unknown outcome was found in progress. Its line is held until the call ends."""
 
     name: ClassVar[str] = "leg_seen"
     call_sid: str
@@ -302,6 +302,6 @@ class LegSeen(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Deleted(Event):
-    """Somebody wants to see it no more. It is over, and stays what it is."""
+    """A client removed a finished attempt from all lists. Its state does not change."""
 
     name: ClassVar[str] = "deleted"

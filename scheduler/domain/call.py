@@ -1,4 +1,4 @@
-"""A call, as the carrier knows it: what we order, what it answers, what it says of it later."""
+"""A call at the carrier: our order, the carrier's answer, and its later news of the call."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from enum import IntEnum, StrEnum
 
 
 class CallStatus(StrEnum):
-    """What a carrier says of a call, in our words."""
+    """The status of a call, translated from the carrier's words."""
 
     QUEUED = "QUEUED"
     DIALLED = "DIALLED"
@@ -20,7 +20,7 @@ class CallStatus(StrEnum):
 
 
 class Rank(IntEnum):
-    """How far a call has come. News of a lower rank than what is known is old and changes nothing."""
+    """The progress of a call. News of a lower rank than the known one is old and changes nothing."""
 
     NOTHING = -1
     QUEUED = 0
@@ -48,38 +48,38 @@ class AnsweredBy(StrEnum):
     MACHINE = "MACHINE"
     FAX = "FAX"
     UNKNOWN = "UNKNOWN"
-    """The carrier could not tell; counts as a person."""
+    """The carrier could not decide. Counts as a person."""
 
 
 class FailureCause(StrEnum):
-    """Why a call failed, as the carrier says when it is asked."""
+    """The cause of a failed call, from the carrier's answer to a poll."""
 
     NUMBER = "NUMBER"
     """The number itself cannot be called."""
     CARRIER = "CARRIER"
-    """The carrier or our account at it; neither the number nor the person."""
+    """The carrier or our account there, not the number or the person."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallNews:
-    """One thing that the carrier said of a call, by a callback or when asked.
+    """One report of the carrier about a call, from a callback or a poll.
 
-    `sip_code` is RFC 3261's final response, where there was one; `duration` counts from the answer.
+    `sip_code` is the final response (RFC 3261), if any. `duration` counts from the answer.
     """
 
     call_sid: str
     status: CallStatus
     token: str | None = None
-    """From the callback's address; None when we asked for the call by its sid."""
+    """From the callback's URL. None if the call was polled by its sid."""
     answered_by: AnsweredBy | None = None
     sip_code: int | None = None
     cause: FailureCause | None = None
-    """Of a failed call, when the carrier named it on being asked; callbacks bring a `sip_code` instead."""
+    """For a failed call, if a poll returned it. Callbacks contain a `sip_code` instead."""
     duration: timedelta | None = None
     started: bool | None = None
-    """Whether the carrier has begun to dial it; None: this news does not say."""
+    """Whether the carrier has begun to dial it. None: not part of this report."""
     to: str | None = field(default=None, repr=False)
-    """The number called; None: this news does not say."""
+    """The number called. None: not part of this report."""
 
     @property
     def rank(self) -> Rank:
@@ -88,7 +88,7 @@ class CallNews:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedCall:
-    """A call as the carrier lists it. Its list carries no token."""
+    """A call from the carrier's list, which contains no tokens."""
 
     news: CallNews
     created_at: datetime
@@ -97,7 +97,7 @@ class ListedCall:
 
 @dataclass(frozen=True, kw_only=True)
 class CallOrder:
-    """The one POST of one attempt."""
+    """The content of an attempt's single POST."""
 
     to: str = field(repr=False)
     caller: str = field(repr=False)
@@ -108,12 +108,12 @@ class CallOrder:
 
 
 class CarrierAnswer:
-    """What came of the one POST."""
+    """The result of an attempt's single POST."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted(CarrierAnswer):
-    """The carrier took it and named the call."""
+    """The carrier accepted the call and returned its sid."""
 
     call_sid: str
     queue_time: timedelta = timedelta(0)
@@ -121,27 +121,27 @@ class Accepted(CarrierAnswer):
 
 @dataclass(frozen=True, kw_only=True)
 class NeverTaken(CarrierAnswer):
-    """It certainly did not reach the carrier, or the carrier certainly did not take it."""
+    """The POST certainly did not reach the carrier, or the carrier certainly did not accept it."""
 
     cause: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Withheld(CarrierAnswer):
-    """We did not send it, for a reason of our own that says nothing about the carrier."""
+    """The POST was not sent, for a reason of our own that is unrelated to the carrier."""
 
     cause: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumberRefused(CarrierAnswer):
-    """The carrier refuses this number for good."""
+    """The carrier permanently refuses this number."""
 
     cause: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerUnknown(CarrierAnswer):
-    """Nobody can tell whether the carrier took it. Everything that is not surely one of the others is this."""
+    """It is unknown whether the carrier accepted the call. Every result that is not certain is this one."""
 
     cause: str

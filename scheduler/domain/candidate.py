@@ -1,4 +1,4 @@
-"""A candidate: the person whose phone rings. Everything here is personal data and stays out of messages and logs."""
+"""A candidate: the person who is called. All fields are personal data and stay out of messages and logs."""
 
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 MOST_JOBS = 50
-"""For so many jobs somebody may be considered at once."""
+"""Maximum number of jobs per candidate."""
 
 
 class CandidateStatus(StrEnum):
@@ -19,7 +19,7 @@ class CandidateStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class NewCandidate:
-    """A person as a request describes one."""
+    """A candidate as described by a request."""
 
     first_name: str = field(repr=False)
     last_name: str = field(repr=False)
@@ -37,19 +37,19 @@ class Candidate:
     id: UUID
     company_id: UUID
     first_name: str | None = field(repr=False)
-    """None once the person was erased; so are last name, email, number and zone."""
+    """None after the person was erased, like last name, email, number and time zone."""
     last_name: str | None = field(repr=False)
     gdpr_expiry_date: date
-    """The last day on which this person may be called; it ends at midnight on the callee's clock."""
+    """The last day on which this person may be called. It ends at midnight on the callee's clock."""
     email: str | None = field(default=None, repr=False)
     phone_number: str | None = field(default=None, repr=False)
     """E.164."""
     timezone: str | None = None
     status: CandidateStatus = CandidateStatus.APPLIED
     job_ids: tuple[UUID, ...] = ()
-    """The jobs that this person is considered for, oldest assignment first."""
+    """The jobs that this person is assigned to, oldest assignment first."""
     interview_count: int = 0
-    """Interviews with this person that were not deleted."""
+    """Number of this person's interviews, without deleted ones."""
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     created_at: datetime
     updated_at: datetime

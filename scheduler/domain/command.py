@@ -1,4 +1,4 @@
-"""A command: what somebody asked to be done. Durable before it is answered, applied by a worker, once."""
+"""A command: a client's request for a change. It is stored before it is answered, and a worker applies it once."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,7 +21,7 @@ class CommandKind(StrEnum):
     RESCHEDULE_ATTEMPT = "reschedule_attempt"
     DELETE_ATTEMPT = "delete_attempt"
 
-    # Applied by the API itself: they are in the inbox for their idempotency key alone, and answered.
+    # Applied by the API itself. The inbox stores them only for their idempotency key, already answered.
     CREATE_COMPANY = "create_company"
     UPDATE_COMPANY = "update_company"
     DELETE_COMPANY = "delete_company"
@@ -40,16 +40,16 @@ class CommandState(StrEnum):
     WAITING = "WAITING"
     APPLIED = "APPLIED"
     QUARANTINED = "QUARANTINED"
-    """Failed five times for no known reason; it holds its own interview and no other."""
+    """Failed five times for an unknown reason. It blocks further commands of its own interview only."""
 
 
 TimeName = Literal["scheduledAt", "scheduleTime"]
-"""The name under which a time was sent; a refusal of the time names it so."""
+"""The field name that the client used for a time. Refusals of the time use the same name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CreateInterview:
-    """Make an interview, and for a phone agent its first attempt."""
+    """Create an interview, and for a phone agent its first attempt."""
 
     agent_id: UUID | None = None
     agent: NewAgent | None = None
@@ -58,44 +58,44 @@ class CreateInterview:
     job_id: UUID | None = None
     job: NewJob | None = None
     scheduled_at: str | None = None
-    """The text as it was sent; it is read once, when the command is applied."""
+    """The client's text. It is parsed once, when the command is applied."""
     time_name: TimeName = "scheduledAt"
     expires_at: str | None = None
     is_test: bool = False
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless it names one agent and one candidate, each known or new, and at most one job."""
-        needed = ((self.agent_id, self.agent), (self.candidate_id, self.candidate))
-        if any((known is None) == (new is None) for known, new in needed) or None not in (self.job_id, self.job):
+        """Raise ValueError unless there is one agent and one candidate, each known or new, and at most one job."""
+        required = ((self.agent_id, self.agent), (self.candidate_id, self.candidate))
+        if any((known is None) == (new is None) for known, new in required) or None not in (self.job_id, self.job):
             raise ValueError("an interview has one agent, one candidate and at most one job")
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateInterview:
-    """Change what is named; None leaves a thing as it is."""
+    """Change some fields of an interview. A field that is None keeps its value."""
 
     interview_id: UUID
     scheduled_at: str | None = None
-    """The text as it was sent; moves an ONLINE interview, or the pending attempt of a PHONE one."""
+    """The client's text. It moves an ONLINE interview, or the pending attempt of a PHONE interview."""
     time_name: TimeName = "scheduledAt"
     expires_at: str | None = None
     metadata: dict[str, Any] | None = field(default=None, repr=False)
-    """Merged into what is there; a value of None removes its key."""
+    """Merged into the stored metadata. A value of None removes its key."""
     status: InterviewStatus | None = None
-    """COMPLETED or CANCELLED, and only of an ONLINE interview."""
+    """COMPLETED or CANCELLED. Only for an ONLINE interview."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteInterview:
-    """Call no more for it, and forget it; a live call runs to its end."""
+    """Delete an interview and cancel its pending attempt. A call in progress is not interrupted."""
 
     interview_id: UUID
 
 
 @dataclass(frozen=True, kw_only=True)
 class InvokeAttempt:
-    """Call once more: a new attempt, and a new chain of retries. A pending one is replaced."""
+    """Call again: create a new attempt with a new chain of retries. A pending attempt is replaced."""
 
     interview_id: UUID
     scheduled_at: str | None = None
@@ -104,18 +104,18 @@ class InvokeAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class RescheduleAttempt:
-    """Move a pending attempt; its id stays."""
+    """Move a pending attempt to another time. It keeps its id."""
 
     interview_id: UUID
     attempt_id: UUID
     scheduled_at: str
     if_match: str | None = None
-    """The header as it was sent; judged when the command is applied."""
+    """The client's header. It is evaluated when the command is applied."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteAttempt:
-    """Cancel it when it is pending; it is listed no more."""
+    """Remove an attempt from all lists. A pending attempt is also cancelled."""
 
     interview_id: UUID
     attempt_id: UUID
@@ -123,7 +123,7 @@ class DeleteAttempt:
 
 
 Request = CreateInterview | UpdateInterview | DeleteInterview | InvokeAttempt | RescheduleAttempt | DeleteAttempt
-"""What a command may ask for; its kind says which of them."""
+"""The request of a command, one class per kind."""
 
 KIND_OF: dict[type[Request], CommandKind] = {
     CreateInterview: CommandKind.CREATE_INTERVIEW,
@@ -137,7 +137,7 @@ KIND_OF: dict[type[Request], CommandKind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why a command was not done; what `domain.refusals` says, in a form that can be stored."""
+    """Why a command was refused: an error of `domain.refusals` in a form that can be stored."""
 
     family: str
     code: str
@@ -147,11 +147,11 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What became of a command: a refusal, or the resource as it stood when the command was applied.
+    """The result of a command: a refusal, or the resource right after the command was applied.
 
-    `snapshot` is an `InterviewStory`, company, job, candidate or agent as JSON, without metadata; it holds no name,
-    title, number or address. It is None where the answer says no more than that it was done. `attempt_id` is the
-    attempt that the command was about, and `etag` names the state that it was moved to.
+    `snapshot` is an `InterviewStory`, company, job, candidate or agent as JSON, without metadata. It contains no name,
+    title, number or address, and is None for commands without a resource in their answer. `attempt_id` is the attempt
+    that the command was about, `etag` the state to which it was moved.
     """
 
     refusal: Refusal | None = None
@@ -162,22 +162,22 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A row of the inbox. Times are judged as of `received_at`."""
+    """A row of the inbox. Times are evaluated as of `received_at`."""
 
     id: UUID
     kind: CommandKind
     principal_id: UUID
     company_id: UUID | None
-    """None for what makes or deletes a company."""
+    """None for a command that creates or deletes a company."""
     idempotency_key: str | None
     request_hash: bytes = field(repr=False)
     received_at: datetime
     key_id: UUID | None = None
-    """Which of the principal's keys sent it; the release before did not keep it."""
+    """The principal's key that sent it. None for commands stored by the previous version."""
     body: dict[str, Any] | None = field(default=None, repr=False)
-    """Gone once the command is applied."""
+    """Removed after the command was applied."""
     interview_id: UUID | None = None
-    """The interview that it is about; None while it does not exist yet."""
+    """None while the interview does not exist yet."""
     applied_at: datetime | None = None
     answer: Answer | None = None
     failures: int = 0
@@ -191,6 +191,6 @@ class Command:
 
 
 def refusal_of(refused: Refused) -> Refusal:
-    """The refusal in a form that can be stored: its family decides the status when it is told."""
+    """Convert an error to a form that can be stored. Its family determines the HTTP status of the answer."""
     family = next(parent.__name__ for parent in type(refused).__mro__ if Refused in parent.__bases__)
     return Refusal(family=family, code=refused.code, message=refused.message, details=refused.details)

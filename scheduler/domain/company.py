@@ -1,4 +1,4 @@
-"""A company: whose settings say when its candidates may be called, and how much may be called at once."""
+"""A company (tenant). Its settings determine when its candidates may be called, and how many at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 ALARM = "ALARM: "
-"""How the reason of a pause begins when no person paused the company."""
+"""Prefix of the reason of a pause that an alarm caused, not a person."""
 
 
 class Weekday(IntEnum):
-    """Numbered as `date.weekday()` numbers them."""
+    """Numbered like `date.weekday()`."""
 
     MON = 0
     TUE = 1
@@ -26,10 +26,10 @@ class Weekday(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CallTimeInterval:
-    """Wall-clock hours, half-open, on each of `days`; the day is the one on which the interval starts.
+    """Wall-clock hours, half-open, that start on each of `days`.
 
-    `start` and `end` are spans from that day's midnight: `end` lies after `start`, and beyond 24 hours when the
-    interval crosses midnight (22:00 to 02:00 is 22 h to 26 h). `24:00` is 24 h.
+    `start` and `end` are spans from that day's midnight. `end` is after `start`, and beyond 24 hours if the interval
+    crosses midnight (22:00 to 02:00 is 22 h to 26 h). `24:00` is 24 h.
     """
 
     days: frozenset[Weekday]
@@ -42,7 +42,7 @@ DEFAULT_INTERVALS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=8), 
 
 
 class NextDay(Enum):
-    """Instead of a span: tomorrow on the callee's clock, in the part of the day that was tried least."""
+    """Instead of a span: the next day on the callee's clock, in the part of the day with the fewest tries."""
 
     NEXT_DAY = "NEXT_DAY"
 
@@ -57,21 +57,21 @@ DEFAULT_DELAYS: Mapping[str, tuple[Delay, ...]] = MappingProxyType(
         "CARRIER_ERROR": (timedelta(seconds=300),),
     }
 )
-"""By the reason why an attempt failed; the last one repeats. A reason that is not here is never retried."""
+"""Delays by the reason of the failure; the last one repeats. Other reasons are never retried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """What follows by itself when a call was not answered by a person."""
+    """Automatic retries after a call that no person answered."""
 
     max_retries: int = 3
-    """In one chain, 0 to 10."""
+    """Per chain, 0 to 10."""
     delays: Mapping[str, tuple[Delay, ...]] = field(default_factory=lambda: DEFAULT_DELAYS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallLimits:
-    """How much of the carrier one company may use."""
+    """A company's limits at the carrier."""
 
     concurrent_calls: int = 10
     calls_per_second: float = 1.0
@@ -79,7 +79,7 @@ class CallLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class CompanySettings:
-    """What a company has decided; what it left open is the default here."""
+    """The settings of a company, with the defaults for unset fields."""
 
     timezone: str | None = None
     locale: str | None = None
@@ -93,7 +93,7 @@ class CompanySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class NewCompany:
-    """A company as a request describes one."""
+    """A company as described by a request."""
 
     name: str
     profile: Mapping[str, Any] = field(default_factory=dict)
@@ -106,16 +106,16 @@ class NewCompany:
 class Company:
     id: UUID
     name: str | None
-    """None in an answer that is told again after the company was deleted."""
+    """None in an answer that is replayed after the company was deleted."""
     settings: CompanySettings
     profile: Mapping[str, Any] = field(default_factory=dict)
-    """What the public API documents of a company and no rule here asks, in its wire form."""
+    """Documented fields of the public API that no rule here uses, in wire form."""
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     created_at: datetime
     updated_at: datetime
     ats_principal_id: UUID | None = None
-    """The ATS key's principal that made this company; None for one made by an operator."""
+    """The principal of the ATS key that created this company. None if an operator created it."""
     owner_email: str | None = field(default=None, repr=False)
-    """The owner's address, or that of whoever is invited to be it; which of the two is not told."""
+    """The address of the owner or of the invited owner, without distinction."""
     paused_at: datetime | None = None
     deleted_at: datetime | None = None

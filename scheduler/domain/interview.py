@@ -1,4 +1,4 @@
-"""An interview: the conversation that a company wants to have, and the attempts to bring it about."""
+"""An interview: the conversation that a company wants with a candidate, and the attempts to have it."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,9 +12,9 @@ from scheduler.domain.attempt import Attempt, AttemptState
 
 class InterviewStatus(StrEnum):
     SCHEDULED = "SCHEDULED"
-    """May still be called, also when no attempt waits."""
+    """Calls are still possible, even if no attempt is pending."""
     IN_PROGRESS = "IN_PROGRESS"
-    """Its attempt is. Read from the attempt, never stored."""
+    """An attempt is in progress. Derived from the attempt, never stored."""
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     """The last attempt failed and no retry follows."""
@@ -23,14 +23,14 @@ class InterviewStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Interview:
-    """What was asked for. Type, focus, duration and caller id were copied from the agent when it was made."""
+    """A requested interview. Type, focus, duration and caller id are copied from the agent at creation."""
 
     id: UUID
     company_id: UUID
     candidate_id: UUID
     agent_id: UUID
     job_id: UUID | None = None
-    """What it is about; it stays when the job is deleted."""
+    """Kept when the job is deleted."""
     type: AgentType
     focus: AgentFocus
     duration: timedelta
@@ -39,9 +39,9 @@ class Interview:
     is_test: bool = False
     expires_at: datetime
     expires_by_default: bool = True
-    """Nobody named `expires_at`: it is a span after the chain's first due time, and moves with that."""
+    """True if the client sent no `expires_at`. Then it is a span after the chain's first due time and moves with it."""
     scheduled_at: datetime | None = None
-    """When an ONLINE interview shall be; a PHONE interview's time is its attempt's."""
+    """The time of an ONLINE interview. The time of a PHONE interview is that of its attempt."""
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
@@ -51,18 +51,18 @@ class Interview:
 
 @dataclass(frozen=True, kw_only=True)
 class InterviewFilter:
-    """Which interviews of a list are asked for; None where it does not matter."""
+    """A filter for lists of interviews. A field that is None does not filter."""
 
     candidate_id: UUID | None = None
     agent_id: UUID | None = None
     job_id: UUID | None = None
     status: InterviewStatus | None = None
-    """As it is shown, IN_PROGRESS too."""
+    """The displayed status, which can be IN_PROGRESS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterviewStory:
-    """An interview with its attempts, oldest first; those that were deleted are not among them."""
+    """An interview with its attempts, oldest first, without deleted attempts."""
 
     interview: Interview
     attempts: tuple[Attempt, ...]

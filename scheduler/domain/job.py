@@ -1,4 +1,4 @@
-"""A job: what a candidate is considered for, and what an interview that is not GENERIC is about."""
+"""A job: the position that candidates are assigned to and that an interview is about, unless its focus is GENERIC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from uuid import UUID
 
 class JobStatus(StrEnum):
     OPEN = "OPEN"
-    """A candidate who is assigned to it is considered for it now."""
+    """Its candidates are currently considered for it."""
     CLOSED = "CLOSED"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job as a request describes one."""
+    """A job as described by a request."""
 
     title: str = field(repr=False)
     description: str = field(repr=False)
@@ -30,11 +30,11 @@ class Job:
     id: UUID
     company_id: UUID
     title: str | None = field(repr=False)
-    """None once it was deleted; so is the description."""
+    """None after the job was deleted, like the description."""
     description: str | None = field(repr=False)
     status: JobStatus
     details: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What the public API documents of a job and no rule here asks, in its wire form."""
+    """Documented fields of the public API that no rule here uses, in wire form."""
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     created_at: datetime
     updated_at: datetime

@@ -1,4 +1,4 @@
-"""An API key: whose it is, how often it may ask, and whether it opens anything."""
+"""An API key: its principal, its rate limits and its state."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,23 +7,23 @@ from enum import StrEnum
 from scheduler.domain.principal import Principal
 
 LONGEST_NAME = 100
-"""Characters. The companies that a key acts for read its name in what has happened to their calls."""
+"""Characters. Companies see the name of a key in the history of their calls."""
 
 
 class KeyState(StrEnum):
     ACTIVE = "ACTIVE"
-    """It opens what its scopes say."""
+    """Grants its scopes."""
     SUSPENDED = "SUSPENDED"
-    """Until an operator resumes it, it opens nothing, and whoever has it is told so."""
+    """Grants nothing until an operator resumes it. Its caller gets API_KEY_SUSPENDED."""
     EXPIRED = "EXPIRED"
-    """Its time is over; to whoever has it, it was never there."""
+    """Past its expiry. Its caller gets the same answer as for an unknown key."""
     REVOKED = "REVOKED"
-    """For ever; to whoever has it, it was never there."""
+    """Permanently invalid. Its caller gets the same answer as for an unknown key."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """A key as it stands. Of its secret nothing is known but that there is one."""
+    """A stored key. Its secret is not known here."""
 
     principal: Principal
     name: str
@@ -35,7 +35,7 @@ class Key:
     suspend_reason: str | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
-    """To the minute."""
+    """Accurate to the minute."""
 
     def state(self, now: datetime) -> KeyState:
         if self.revoked_at is not None:

@@ -1,4 +1,4 @@
-"""A page of a list: newest first, stable while nothing is added."""
+"""Pages of a list, newest first and stable while nothing is added."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """Which page is asked for, counting from 1, and how many things a page has."""
+    """The requested page, counted from 1, and the page size."""
 
     page: int
     limit: int
@@ -20,7 +20,7 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Listed(Generic[T]):
-    """One page, and how many things there are in all."""
+    """One page, with the total number of items."""
 
     items: tuple[T, ...]
     total: int

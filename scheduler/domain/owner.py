@@ -1,4 +1,4 @@
-"""Owners: the person whom a company belongs to, and the invitation of one who is not known yet."""
+"""Owners of companies, and the invitations of owners who are not known yet."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,9 +8,9 @@ from uuid import UUID
 
 class Role(StrEnum):
     OWNER = "OWNER"
-    """One a company."""
+    """One per company."""
     ADMIN = "ADMIN"
-    """What an owner becomes when somebody else is named."""
+    """A former owner, after another person became the owner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,13 @@ class User:
 
     id: UUID
     email: str = field(repr=False)
-    """In its one spelling; see `lifecycle.email_addresses`."""
+    """In canonical form; see `lifecycle.email_addresses`."""
     name: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A person as the owner of a company."""
+    """A user as the owner of a company."""
 
     user: User
     company_id: UUID
@@ -34,7 +34,7 @@ class Owner:
 
 @dataclass(frozen=True, kw_only=True)
 class Invitation:
-    """A person was asked by mail to become the owner of a company; at most one a company is not ended."""
+    """A request by mail to become the owner of a company. A company has at most one open invitation."""
 
     id: UUID
     company_id: UUID
@@ -43,19 +43,19 @@ class Invitation:
     accepted_at: datetime | None = None
     revoked_at: datetime | None = None
     tries: int = 0
-    """How often a mail was begun; it names the newest try to whoever records what became of one."""
+    """Number of mails started. It identifies the latest try when the result of one is recorded."""
 
     def is_open(self, now: datetime) -> bool:
-        """Whether it can be accepted."""
+        """Return whether it can be accepted."""
         return self.accepted_at is None and self.revoked_at is None and now < self.expires_at
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mails:
-    """How the mails of one company's open invitation stand. Only those that were not sent are told of."""
+    """The unsent mails of a company's open invitation."""
 
     company_id: UUID
     tries: int
-    """Mails that were begun and not sent; 0: it has not been tried yet."""
+    """Number of mails started but not sent. 0: not tried yet."""
     try_at: datetime | None
-    """When it is tried again; None: the mail server refused it for good, and nobody tries."""
+    """The time of the next try. None: the mail server refused the mail permanently, so there is no further try."""

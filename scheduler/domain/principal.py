@@ -1,4 +1,4 @@
-"""A principal: who is asking. A key with its rotations; every query about company data names one."""
+"""A principal: an API key with its rotations, on whose behalf a request runs. Every query of company data names one."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,9 +7,9 @@ from uuid import UUID
 
 class KeyKind(StrEnum):
     REGULAR = "REGULAR"
-    """Reaches exactly one company."""
+    """Has access to exactly one company."""
     ATS = "ATS"
-    """Reaches every company that it created."""
+    """Has access to every company that it created."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,4 +19,4 @@ class Principal:
     key_id: UUID
     scopes: frozenset[str]
     company_id: UUID | None = None
-    """The one company of a regular key."""
+    """The company of a regular key."""

@@ -1,4 +1,4 @@
-"""A record: a resource that is written directly, by whoever asks, without a worker."""
+"""A record: a resource that a request writes directly, without a worker."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,4 +11,4 @@ from scheduler.domain.job import Job
 Record = Company | Job | Candidate | Agent
 
 Changes = Mapping[str, Any]
-"""The fields that a change names, by their names in the record, with their new values. What it leaves out stays."""
+"""New values by the field names of the record. Omitted fields keep their value."""

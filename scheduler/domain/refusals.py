@@ -1,18 +1,18 @@
-"""Why a request is not done: one family a kind of answer, one class a reason.
+"""Refusals: the reasons for rejecting a request. Each kind of answer has one base class, each reason one subclass.
 
     Refused
-    ├── InvalidRequest      what was asked is wrong and must be changed
-    ├── NotFound            it is not there, or not within the caller's reach
-    ├── AccessDenied        a company that the key does not reach
-    ├── Conflict            what was asked does not fit the present state
-    ├── Gone                it was there, or never was; it will not come back
-    ├── PreconditionFailed  it is not as the caller last saw it
-    ├── Unprocessable       it contradicts an earlier request
-    ├── NotAuthenticated    no key, or none that is valid
-    ├── Forbidden           a key that may not do this
-    └── RateLimitExceeded   a key that has asked too often
+    ├── InvalidRequest      the request is wrong and must be changed
+    ├── NotFound            the resource does not exist, or the caller may not see it
+    ├── AccessDenied        the key has no access to the company
+    ├── Conflict            the request does not fit the current state
+    ├── Gone                the resource never existed, or was removed permanently
+    ├── PreconditionFailed  the resource has changed since the caller last read it
+    ├── Unprocessable       the request contradicts an earlier one
+    ├── NotAuthenticated    the API key is missing or invalid
+    ├── Forbidden           the key lacks a permission
+    └── RateLimitExceeded   the key has sent too many requests
 
-A class's docstring is its default message. `details` never holds more than the caller sent or may read.
+A class's docstring is its default message. `details` holds only values that the caller sent or may read.
 """
 
 from typing import Any, ClassVar
@@ -36,103 +36,103 @@ class InvalidRequest(Refused):
 
 
 class NotFound(Refused):
-    """There is no such resource."""
+    """The resource does not exist."""
 
     code = "RESOURCE_NOT_FOUND"
 
 
 class AccessDenied(Refused):
-    """This key does not reach that company."""
+    """This API key has no access to that company."""
 
     code = "RESOURCE_ACCESS_DENIED"
 
 
 class Conflict(Refused):
-    """The request does not fit the present state."""
+    """The request does not fit the current state."""
 
     code = "CONFLICT"
 
 
 class InvalidFields(InvalidRequest):
-    """Some fields are not as they must be; see details.fields."""
+    """Some fields are invalid. See details.fields."""
 
     code = "VALIDATION_ERROR"
 
 
 class InvalidDateFormat(InvalidRequest):
-    """The text is not a date-time that can be read; details: field, value, reason, position."""
+    """The value is not a valid date-time. See details (field, value, reason, position)."""
 
     code = "INVALID_DATE_FORMAT"
 
 
 class ScheduleInPast(InvalidRequest):
-    """The time lies in the past."""
+    """The time is in the past. Send a later one."""
 
     code = "SCHEDULE_IN_PAST"
 
 
 class ScheduleTooFar(InvalidRequest):
-    """The time lies more than 30 days ahead."""
+    """The time is more than 30 days ahead. Send an earlier one."""
 
     code = "SCHEDULE_TOO_FAR"
 
 
 class OutsideCallTimeInterval(InvalidRequest):
-    """At that time this person may not be called; details.nextAllowedAt says when next."""
+    """This person may not be called at that time. The next allowed time is in details.nextAllowedAt."""
 
     code = "OUTSIDE_CALL_TIME_INTERVAL"
 
 
 class NoOpeningBeforeExpiry(InvalidRequest):
-    """Until the interview expires there is no time at which this person may be called."""
+    """This person may not be called at any time before the interview expires."""
 
     code = "NO_OPENING_BEFORE_EXPIRY"
 
 
 class NoCommonOpening(InvalidRequest):
-    """The number's time zones have no common opening hours; set the candidate's timezone."""
+    """The number's time zones have no common opening hours. Set the candidate's timezone."""
 
     code = "NO_COMMON_OPENING"
 
 
 class TimezoneAmbiguous(InvalidRequest):
-    """The number's time zones disagree on that local time; send an offset, or set the candidate's timezone."""
+    """The number's time zones disagree on that local time. Send an offset, or set the candidate's timezone."""
 
     code = "TIMEZONE_AMBIGUOUS"
 
 
 class TimezoneUnknown(InvalidRequest):
-    """Nothing says whose clock decides; send an offset, or set the candidate's or the company's timezone."""
+    """The time zone is unknown. Send an offset, or set the candidate's or the company's timezone."""
 
     code = "TIMEZONE_UNKNOWN"
 
 
 class InvalidTimezone(InvalidRequest):
-    """That is not the IANA name of a time zone; write it as Europe/Bratislava."""
+    """The time zone is not a valid IANA name. Write it like Europe/Bratislava."""
 
     code = "TIMEZONE_INVALID"
 
 
 class InvalidInterval(InvalidRequest):
-    """The call time intervals cannot be used; details.reason says why, details.field where."""
+    """The call time intervals are invalid. See details.field and details.reason."""
 
     code = "CALL_TIME_INTERVALS_INVALID"
 
 
 class InvalidRetryPolicy(InvalidRequest):
-    """The retry policy cannot be used; details.reason says why, details.field where."""
+    """The retry policy is invalid. See details.field and details.reason."""
 
     code = "RETRY_POLICY_INVALID"
 
 
 class NeverOpen(InvalidRequest):
-    """Without any call time interval nobody could ever be called."""
+    """callTimeIntervals must not be empty: without an interval no call could ever be placed."""
 
     code = "NEVER_OPEN"
 
 
 class OffsetMustMatchNumber(InvalidRequest):
-    """No time zone of the phone number has that offset at that time."""
+    """The offset matches no time zone of the phone number at that time. Send a matching offset, or none."""
 
     code = "OFFSET_DIFFERS_FROM_PHONE_NUMBER"
 
@@ -144,193 +144,193 @@ class PhoneNumberRequired(InvalidRequest):
 
 
 class AgentNumberRequired(InvalidRequest):
-    """An agent of type PHONE calls from a number of its company: companyPhoneNumberId, one of GET /phone-numbers."""
+    """An agent of type PHONE needs companyPhoneNumberId, one of the company's numbers (GET /phone-numbers)."""
 
     code = "COMPANY_PHONE_NUMBER_REQUIRED"
 
 
 class UnknownJobs(InvalidRequest):
-    """Some of the jobs are not there, or are another company's; see details.jobIds."""
+    """Some of the jobs do not exist, or belong to another company. See details.jobIds."""
 
     code = "JOB_NOT_FOUND"
 
 
 class TooManyJobs(InvalidRequest):
-    """A candidate is considered for at most 50 jobs at once; take some from the candidate's jobIds first."""
+    """A candidate can be assigned to at most 50 jobs. Remove some from the candidate's jobIds first."""
 
     code = "TOO_MANY_JOBS"
 
 
 class ContactRequired(InvalidRequest):
-    """A candidate needs an email or a phone number; at least one of them must stay."""
+    """A candidate needs an email or a phone number. Keep at least one of them."""
 
     code = "CONTACT_REQUIRED"
 
 
 class PhoneNumberInvalid(InvalidRequest):
-    """The phone number is not one that exists; write it as +421915123456."""
+    """The phone number is invalid. Write it in E.164, like +421915123456."""
 
     code = "PHONE_NUMBER_INVALID"
 
 
 class NumberNotAllowed(InvalidRequest):
-    """Premium, shared-cost and satellite numbers, and countries that the company does not allow, are not called."""
+    """The number is premium, shared-cost or satellite, or its country is not in the company's allowedCountries."""
 
     code = "NUMBER_NOT_ALLOWED"
 
 
 class ConsentExpired(InvalidRequest):
-    """The candidate's consent (gdprExpiryDate) ends before the call."""
+    """The candidate's consent ends before the call. Send a later gdprExpiryDate, or an earlier time."""
 
     code = "CONSENT_EXPIRED"
 
 
 class InvalidPauseReason(InvalidRequest):
-    """The reason of a pause, or of a suspension, is one line, at most 200 characters, and names no person."""
+    """The reason of a pause or suspension must be one line of at most 200 characters and must not name a person."""
 
     code = "PAUSE_REASON_INVALID"
 
 
 class InvalidKeyName(InvalidRequest):
-    """A key's name is one line of 1 to 100 characters that can be seen; companies read it beside what it did."""
+    """A key's name must be one line of 1 to 100 visible characters. Companies see it in the history of their calls."""
 
     code = "KEY_NAME_INVALID"
 
 
 class CompanyIdRequired(InvalidRequest):
-    """An ATS key reaches many companies; name one: ?companyId= in the address, or companyId in a message's body."""
+    """An ATS key must name a company: ?companyId= in the URL, or companyId in the body of a message."""
 
     code = "COMPANY_ID_REQUIRED"
 
 
 class JobRequired(InvalidRequest):
-    """This agent's focus needs a job, and the candidate has no open one; name one with jobId, or send job."""
+    """This agent's focus needs a job, and the candidate has no open job. Send jobId or job."""
 
     code = "JOB_REQUIRED"
 
 
 class JobAmbiguous(InvalidRequest):
-    """The candidate is assigned to several open jobs; name one of them with jobId, see details.jobs."""
+    """The candidate is assigned to several open jobs. Send the jobId of one of them (see details.jobs)."""
 
     code = "JOB_AMBIGUOUS"
 
 
 class JobNotAssigned(InvalidRequest):
-    """The candidate is not assigned to that job; add it to the candidate's jobIds first, or name another."""
+    """The candidate is not assigned to that job. Add it to the candidate's jobIds first, or send another jobId."""
 
     code = "JOB_NOT_ASSIGNED"
 
 
 class CallAttemptsNotSupported(InvalidRequest):
-    """An ONLINE interview is not called; it has no call attempts."""
+    """An ONLINE interview has no call attempts. Only PHONE interviews are called."""
 
     code = "CALL_ATTEMPTS_NOT_SUPPORTED"
 
 
 class MetadataTooLarge(InvalidRequest):
-    """With this change the metadata would be more than a resource may carry: 10 KB, 5 levels, 50 keys."""
+    """With this change the metadata would exceed 10 KB, 5 levels or 50 keys. Send less."""
 
     code = "METADATA_TOO_LARGE"
 
 
 class UnknownScopes(InvalidRequest):
-    """There is no such scope."""
+    """The scope does not exist."""
 
     code = "SCOPES_UNKNOWN"
 
 
 class ExpiryInPast(InvalidRequest):
-    """A key that expires in the past would open nothing."""
+    """The expiry of a key must be in the future."""
 
     code = "EXPIRY_IN_PAST"
 
 
 class StatusNotSettable(InvalidRequest):
-    """The status of a PHONE interview follows from its calls; only an ONLINE one takes COMPLETED or CANCELLED."""
+    """Only the status of an ONLINE interview can be set. That of a PHONE interview follows from its calls."""
 
     code = "STATUS_NOT_SETTABLE"
 
 
 class InvalidPeriod(InvalidRequest):
-    """The period cannot be used: its end lies before its start, or it is longer than 366 days."""
+    """The period is invalid: it ends before its start, or is longer than 366 days."""
 
     code = "INVALID_PERIOD"
 
 
 class InvalidPrice(InvalidRequest):
-    """A price is not as it must be; details.field says which."""
+    """A price is invalid. See details.field."""
 
     code = "PRICE_INVALID"
 
 
 class CallAttemptInProgress(Conflict):
-    """The phone may be ringing; wait until this call is over."""
+    """A call may be in progress. Wait until it has ended."""
 
     code = "CALL_ATTEMPT_IN_PROGRESS"
 
 
 class CallAttemptNotPending(Conflict):
-    """Only a pending call attempt can be moved; invoke a new one instead."""
+    """Only a pending call attempt can be rescheduled. Invoke a new one instead."""
 
     code = "CALL_ATTEMPT_NOT_PENDING"
 
 
 class CommandDropped(Conflict):
-    """It failed here each time that it was tried, and nothing was changed. Send it again with a new Idempotency-Key."""
+    """The command failed each time it was tried and changed nothing. Send it again with a new Idempotency-Key."""
 
     code = "COMMAND_DROPPED"
 
 
 class KeyRevoked(Conflict):
-    """A revoked key stays revoked; make another one of its principal: `duecall keys create --rotate KEY_ID`."""
+    """A revoked key cannot be restored. Create another key of its principal: `duecall keys create --rotate KEY_ID`."""
 
     code = "KEY_REVOKED"
 
 
 class KeySuspended(Conflict):
-    """A suspended key is not rotated, because the new key would be active; resume it first."""
+    """A suspended key cannot be rotated, because the new key would be active. Resume it first."""
 
     code = "KEY_SUSPENDED"
 
 
 class TooManyLiveKeys(Conflict):
-    """A principal has two live keys at most, while one replaces the other; revoke one of them first."""
+    """A principal can have at most two live keys, one replacing the other. Revoke one of them first."""
 
     code = "TOO_MANY_LIVE_KEYS"
 
 
 class InterviewFinished(Conflict):
-    """The interview is completed or cancelled; make a new one to call again."""
+    """The interview is completed or cancelled. Create a new one to call again."""
 
     code = "INTERVIEW_FINISHED"
 
 
 class Gone(Refused):
-    """It is not there any more."""
+    """The resource no longer exists."""
 
     code = "GONE"
 
 
 class InvitationGone(Gone):
-    """This invitation cannot be accepted: it was used or withdrawn, it has expired, or there never was one."""
+    """This invitation cannot be accepted: it was used or withdrawn, has expired, or never existed."""
 
     code = "INVITATION_GONE"
 
 
 class CompanyDeleted(Gone):
-    """The company that this request made was deleted since; send a new Idempotency-Key to make another one."""
+    """The company that this request created has been deleted. Send a new Idempotency-Key to create another one."""
 
     code = "COMPANY_DELETED"
 
 
 class PreconditionFailed(Refused):
-    """It is not as the If-Match header says; read it again and decide anew."""
+    """The resource does not match the If-Match header. Read it again before changing it."""
 
     code = "PRECONDITION_FAILED"
 
 
 class EtagDiffers(PreconditionFailed):
-    """The call attempt has changed since that ETag was given; read it again and decide anew."""
+    """The call attempt has changed since that ETag was issued. Read it again before changing it."""
 
     code = "PRECONDITION_FAILED"
 
@@ -342,13 +342,13 @@ class Unprocessable(Refused):
 
 
 class IdempotencyKeyReused(Unprocessable):
-    """This Idempotency-Key was sent before with another request; use a new key for a new request."""
+    """This Idempotency-Key was already sent with another request. Use a new key for a new request."""
 
     code = "IDEMPOTENCY_KEY_REUSED"
 
 
 class NotAuthenticated(Refused):
-    """The request names no key that is valid."""
+    """The request has no valid API key."""
 
     code = "INVALID_API_KEY"
 
@@ -360,13 +360,13 @@ class InvalidApiKey(NotAuthenticated):
 
 
 class ApiKeySuspended(NotAuthenticated):
-    """The API key is suspended; ask whoever runs this installation."""
+    """The API key is suspended. Contact the operator of this installation."""
 
     code = "API_KEY_SUSPENDED"
 
 
 class Forbidden(Refused):
-    """The key may not do this."""
+    """The API key lacks a permission for this request."""
 
     code = "INSUFFICIENT_PERMISSIONS"
 
@@ -378,6 +378,6 @@ class InsufficientPermissions(Forbidden):
 
 
 class RateLimitExceeded(Refused):
-    """This key has asked as often as it may; wait as many seconds as the Retry-After header says."""
+    """Rate limit exceeded. Retry after the number of seconds in the Retry-After header."""
 
     code = "RATE_LIMIT_EXCEEDED"

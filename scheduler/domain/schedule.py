@@ -1,4 +1,4 @@
-"""A schedule: the time that was asked for, and on whose clock it was judged."""
+"""A schedule: the requested time, and the clock on which it was evaluated."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 class TimezoneSource(StrEnum):
     OFFSET = "OFFSET"
-    """A numeric offset in the request; used as it is."""
+    """A numeric offset in the request."""
     ZONE = "ZONE"
     """A named zone in the request."""
     CANDIDATE = "CANDIDATE"
@@ -23,9 +23,9 @@ class ScheduleWarning(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CalleeClock:
-    """Whose wall clock decides: either one offset, or zones that must all be open.
+    """The wall clock that decides: either one offset, or zones that must all be open.
 
-    Exactly one of the two is set. `zones` are canonical IANA names, sorted, without repeats.
+    Exactly one of the two is set. `zones` are canonical IANA names, sorted, without duplicates.
     """
 
     source: TimezoneSource
@@ -35,13 +35,13 @@ class CalleeClock:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What was asked for and what was made of it; kept with the attempt as its proof."""
+    """The requested time and its interpretation, stored with the attempt as evidence."""
 
     requested: str | None
-    """The text as it was sent; None when none was."""
+    """The client's text, or None."""
     clock: CalleeClock
     due_at: datetime
     """Aware UTC: the first instant at which this attempt may be dialled."""
     earliest_at: datetime
-    """Aware UTC: from when on an opening was looked for; `due_at` where that instant itself was asked for."""
+    """Aware UTC: the start of the search for an opening. Equal to `due_at` if the client named that instant."""
     tzdata_version: str

@@ -1,4 +1,4 @@
-"""Usage: what calls have cost, by company and unit. Booked once, with the call's end; it outlives its company."""
+"""Usage: the cost of calls, by company and unit. Booked once, at the end of the call, and kept after the company."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class BillingSystem(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What a call costs in credits: `base_cost`, and `cost_per_minute` for each beyond `included_minutes`."""
+    """The price of a call in credits: `base_cost`, plus `cost_per_minute` beyond `included_minutes`."""
 
     base_cost: Decimal
     cost_per_minute: Decimal
@@ -29,17 +29,17 @@ PriceList = Mapping[AgentFocus, Price]
 
 @dataclass(frozen=True, kw_only=True)
 class Billing:
-    """How a company is billed from now on; what is booked keeps its unit and price."""
+    """The billing of a company's future calls. Existing bookings keep their unit and price."""
 
     system: BillingSystem
     prices: PriceList
-    """Its own, by focus; for the others the default price list stands."""
+    """The company's own prices by focus. The default price list applies to all others."""
     ats_principal_id: UUID | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Booking:
-    """One call that a person answered."""
+    """The booking of one call that a person answered."""
 
     attempt_id: UUID
     interview_id: UUID
@@ -49,14 +49,14 @@ class Booking:
     system: BillingSystem
     cost_key: str
     talked: timedelta
-    """From the answer on, in the carrier's whole seconds."""
+    """Counted from the answer, in whole seconds of the carrier."""
     credits: Decimal | None
-    """Where the unit is credits: its price."""
+    """The price, if the unit is credits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """What was booked under one cost key, in one unit."""
+    """The total booked under one cost key in one unit."""
 
     system: BillingSystem
     cost_key: str
@@ -68,10 +68,10 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class CompanyUsage:
-    """What one company has used in one unit."""
+    """The usage of one company in one unit."""
 
     company_id: UUID
     company_name: str | None
-    """None for a company that was deleted."""
+    """None for a deleted company."""
     system: BillingSystem
     buckets: tuple[Bucket, ...]

@@ -72,7 +72,7 @@ class _Reader:
 
     def date_time(self) -> RequestedTime:
         if len(self._text) > MAX_LENGTH:
-            self._refuse(f"at most {MAX_LENGTH} characters are read", MAX_LENGTH)
+            self._refuse(f"at most {MAX_LENGTH} characters are accepted", MAX_LENGTH)
         if not self._text:
             self._refuse("the text is empty", 0)
         day, extended = self._date()
@@ -99,7 +99,7 @@ class _Reader:
 
     def _refuse_the_calendars_ends(self, day: date) -> None:
         if day in (date.min, date.max):
-            self._refuse("years are read from 0001 to 9999, but for the first and the last day of these", 0)
+            self._refuse("the year must be 0001..9999; the first and the last day of that range are not supported", 0)
 
     def _date(self) -> tuple[date, bool]:
         year = self._number("year", 4, 1, 9999)
@@ -118,10 +118,10 @@ class _Reader:
     def _refuse_other_dates(self, at: int) -> None:
         """Week dates, and ordinal dates: three digits where month and day belong."""
         if self._text[at : at + 1] in {"W", "w"}:
-            self._refuse("week dates are not read; write year, month and day", at)
+            self._refuse("week dates are not supported; write year, month and day", at)
         days = self._text[at : at + 4]
         if days[:3].isdigit() and len(days[:3]) == 3 and days[3:] in {"", "T", "t", " "}:  # noqa: PLR2004 - of 366
-            self._refuse("ordinal dates are not read; write year, month and day", at)
+            self._refuse("ordinal dates are not supported; write year, month and day", at)
 
     # --- time of day
 
@@ -154,7 +154,7 @@ class _Reader:
 
     def _second(self) -> int:
         if self._text[self._at : self._at + 2] == "60":
-            self._refuse("second must be 0..59, got 60; leap seconds are not read")
+            self._refuse("second must be 0..59, got 60; leap seconds are not supported")
         return self._number("second", 2, 0, 59)
 
     def _fraction(self) -> timedelta:
@@ -231,11 +231,11 @@ class _Reader:
         if tag is None:
             self._refuse("a tag is written [key=value], in letters, digits and dashes", starts)
         if critical:
-            self._refuse(f"the tag {tag[1]} is marked critical and is not understood here", starts)
+            self._refuse(f"the tag {tag[1]} is marked critical and is not supported", starts)
 
     def _zone(self, name: str, starts: int) -> str:
         if name[:1] in {"+", "-"}:
-            self._refuse("an offset stands before the brackets; in them stands an Area/City name", starts)
+            self._refuse("an offset belongs before the brackets; the brackets hold an Area/City name", starts)
         try:
             return check_zone(name)
         except InvalidTimezone as unknown:
@@ -304,7 +304,7 @@ class _Reader:
             character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in self._text[:until]
         ) + ("\N{HORIZONTAL ELLIPSIS}" if len(self._text) > until else "")
         raise InvalidDateFormat(
-            f"{self._field} is not a date-time that can be read: {reason} (position {at}).",
+            f"{self._field} is not a valid date-time: {reason} (position {at}).",
             field=self._field,
             value=shown,
             reason=reason,

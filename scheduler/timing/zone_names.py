@@ -90,14 +90,14 @@ number, which may be in 58 zones, five milliseconds."""
 
 def _fault(name: str) -> str:
     if as_written := _AS_WRITTEN.get(name.lower()):
-        return f"it is written {as_written}"
+        return f"it must be written {as_written}"
     if "/" not in name:
         return "it must be an Area/City name such as Europe/Bratislava, not an abbreviation or a country"
     if name.lower().startswith("etc/"):
         return "it names no place; name the Area/City on whose clock the person lives"
     alike = get_close_matches(name.lower()[:_LONGEST], _AS_WRITTEN, n=1, cutoff=_ALIKE)
     return (
-        f"no such zone is known; most like it is {check_zone(_AS_WRITTEN[alike[0]])}"
+        f"the zone does not exist; the closest name is {check_zone(_AS_WRITTEN[alike[0]])}"
         if alike
-        else "no such zone is known"
+        else "the zone does not exist"
     )

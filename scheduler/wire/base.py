@@ -1,4 +1,4 @@
-"""How our names are spelled in JSON."""
+"""Base model of everything on the wire: camelCase names in JSON."""
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel

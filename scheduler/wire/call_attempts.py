@@ -1,4 +1,4 @@
-"""What may be asked of call attempts, and the commands that it becomes."""
+"""Request bodies about call attempts, and their conversion to commands."""
 
 from typing import Annotated
 from uuid import UUID
@@ -8,14 +8,14 @@ from scheduler.wire.sent import A_TIME, MayNameATime, Strict
 
 
 class CallRequest(MayNameATime):
-    """One more call. Without a time it rings as soon as allowed."""
+    """Another call. Without a time, it is placed as soon as allowed."""
 
     def to_command(self, interview_id: UUID) -> InvokeAttempt:
         return InvokeAttempt(interview_id=interview_id, scheduled_at=self.time_asked_for, time_name=self.time_name)
 
 
 class CallMove(Strict):
-    """Another time for an attempt that waits."""
+    """A new time for a pending call attempt."""
 
     scheduled_at: Annotated[str, A_TIME]
 

@@ -1,4 +1,4 @@
-"""What is wrong with which field, and what to change; never with the value that was sent."""
+"""Field errors: which field is wrong, why, and what to change. They never quote the value that was sent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from pydantic import BaseModel
 from scheduler.domain import refusals
 
 _LONGEST_NAME = 128
-_WHERE = frozenset({"body", "path", "query", "header"})
+_LOCATIONS = frozenset({"body", "path", "query", "header"})
 
 _WORDS: Mapping[str, tuple[str, str]] = {
     "missing": ("MISSING_FIELD", "This field is required; add it."),
-    "extra_forbidden": ("UNKNOWN_FIELD", "There is no such field; check its spelling, or remove it."),
+    "extra_forbidden": ("UNKNOWN_FIELD", "This field does not exist; check its spelling, or remove it."),
     "string_type": ("WRONG_TYPE", "This must be a string."),
     "bool_type": ("WRONG_TYPE", "This must be true or false."),
     "dict_type": ("WRONG_TYPE", "This must be an object."),
@@ -34,7 +34,7 @@ _LIMITS = {
     "less_than_equal": ("OUT_OF_RANGE", "This must be at most {le}."),
 }
 OURS = "duecall_"
-"""What our own checks call their errors begins so; the rest of it is the code, and the message is ours."""
+"""Prefix of the error types that our own validators raise; the rest of the type is the code."""
 
 
 class FieldError(BaseModel):
@@ -44,35 +44,35 @@ class FieldError(BaseModel):
 
 
 def refuse_any(fields: Iterable[FieldError]) -> None:
-    """Raises InvalidFields when anything is wrong."""
-    wrong = list(fields)
-    if wrong:
-        raise invalid_fields(wrong)
+    """Raise InvalidFields if there are errors."""
+    errors = list(fields)
+    if errors:
+        raise invalid_fields(errors)
 
 
 def invalid_fields(fields: Sequence[FieldError]) -> refusals.InvalidFields:
-    """The refusal that names each field, what is wrong with it, and what to change."""
-    shown = ", ".join(dict.fromkeys(each.field for each in fields if each.field))
+    """Build the refusal that lists these errors."""
+    names = ", ".join(dict.fromkeys(each.field for each in fields if each.field))
     return refusals.InvalidFields(
-        f"Some fields are not as they must be: {shown}." if shown else None,
+        f"Some fields are invalid: {names}." if names else None,
         fields=[each.model_dump() for each in fields],
     )
 
 
 def unknown_field(name: str) -> FieldError:
-    """A field that is sent where there is none of that name."""
+    """Describe a field that the request must not have."""
     return _field_error({"type": "extra_forbidden", "loc": ("body", name)})
 
 
 def unknown_parameter(name: str, known: Sequence[str]) -> FieldError:
-    """Describe a query parameter that the route does not have; `known` are those that it has."""
-    there = f"use {', '.join(known)}" if known else "this address takes none"
-    message = f"There is no such query parameter; check its spelling, or remove it: {there}."
+    """Describe a query parameter that the route does not have. `known` are the parameters that it has."""
+    hint = f"This route accepts {', '.join(known)}." if known else "This route accepts no query parameters."
+    message = f"This query parameter does not exist; check its spelling, or remove it. {hint}"
     return FieldError(field=name[:_LONGEST_NAME], code="UNKNOWN_PARAMETER", message=message)
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
-    """What pydantic found, in our words."""
+    """Translate the errors of pydantic."""
     return [_field_error(error) for error in errors]
 
 
@@ -84,10 +84,10 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
         code, message = _LIMITS[kind]
         message = message.format_map(error.get("ctx", {}))
     else:
-        code, message = _WORDS.get(kind, ("INVALID_VALUE", "This value cannot be used here; see /docs."))
+        code, message = _WORDS.get(kind, ("INVALID_VALUE", "This value is invalid; see /docs."))
     return FieldError(field=_name(error["loc"]), code=code, message=message)
 
 
-def _name(place: Sequence[str | int]) -> str:
-    parts = place[1:] if place and place[0] in _WHERE else place
+def _name(location: Sequence[str | int]) -> str:
+    parts = location[1:] if location and location[0] in _LOCATIONS else location
     return ".".join(str(part) for part in parts)[:_LONGEST_NAME]

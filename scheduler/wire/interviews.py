@@ -1,4 +1,4 @@
-"""What may be asked of interviews, and the commands that it becomes."""
+"""Request bodies about interviews, and their conversion to commands."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -13,22 +13,26 @@ from scheduler.wire.sent import MayNameATime, Metadata
 
 
 class InterviewTerms(MayNameATime):
-    """Of any interview that is asked for, whoever it is with. Without a time: as soon as allowed."""
+    """Fields of every request for an interview. Without a time, the call is placed as soon as allowed."""
 
     job_id: UUID | None = Field(
         None,
-        description="A job that the candidate is assigned to, OPEN or CLOSED; somebody new is assigned to it. An agent"
-        " of focus GENERIC needs none. Any other takes the candidate's one OPEN job when none is named.",
+        description="A job that the candidate is assigned to, OPEN or CLOSED. A new candidate is assigned to it. An"
+        " agent with focus GENERIC needs no job. With any other focus the default is the candidate's only OPEN job.",
     )
-    expires_at: str | None = Field(None, description="After this nobody is called; default 7 days after due.")
-    is_test: StrictBool = Field(False, description="Checked like any other and completed at once; nobody rings.")
+    expires_at: str | None = Field(
+        None, description="No call is placed after this time. Default: 7 days after the call is due."
+    )
+    is_test: StrictBool = Field(
+        False, description="Validate the interview and complete it immediately, without placing a call."
+    )
     metadata: Metadata = Field(
         default_factory=dict, description="At most 10 KB, 5 levels, 50 keys.", examples=[{"ref": "A-17"}]
     )
 
 
 class InterviewOfKnown(InterviewTerms):
-    """An interview of which everybody is known here already."""
+    """An interview whose candidate and agent already exist."""
 
     candidate_id: UUID
     agent_id: UUID
@@ -47,18 +51,18 @@ class InterviewOfKnown(InterviewTerms):
 
 
 class InterviewChange(MayNameATime):
-    """What shall be otherwise; what is left out, or null, stays. At least one field."""
+    """Fields to change. Omitted and null fields keep their value. At least one field is required."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    expires_at: str | None = Field(None, description="After this nobody is called.")
+    expires_at: str | None = Field(None, description="No call is placed after this time.")
     metadata: Metadata | None = Field(
         None,
-        description="Merged into what is there; null removes a key. At most 10 KB, 5 levels, 50 keys.",
+        description="Merged into the stored metadata; null removes a key. At most 10 KB, 5 levels, 50 keys.",
         examples=[{"ref": "A-18"}],
     )
     status: Literal["COMPLETED", "CANCELLED"] | None = Field(
-        None, description="Only of an ONLINE interview; a PHONE interview's follows from its calls."
+        None, description="Only for ONLINE interviews. The status of a PHONE interview follows from its calls."
     )
 
     def contradictions(self) -> Iterator[FieldError]:

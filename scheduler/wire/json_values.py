@@ -1,4 +1,4 @@
-"""JSON as it was sent: what PostgreSQL cannot keep of it, and its one spelling."""
+"""JSON values from clients: limits, values that PostgreSQL cannot store, and a canonical form."""
 
 import json
 import math
@@ -9,23 +9,26 @@ from scheduler.timing import requested_time
 from scheduler.wire.fields import FieldError, refuse_any
 
 LARGEST_BODY = 64 * 1024
-"""Bytes; nobody needs more in one request."""
+"""Bytes."""
 MOST_LEVELS = 64
-"""Nested objects and lists, the outermost counted as 1. The deepest valid request has 8. A limit of our own, because
-Python's depends on how deep the call stack is already: readers of the same body would disagree."""
+"""Levels of nested objects and lists, counting the outermost as 1. The deepest valid request has 8.
+
+Python's own limit depends on the current depth of the call stack, so two readers of one body could disagree.
+"""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-"""PostgreSQL keeps neither, in any text."""
+"""PostgreSQL can store neither in a text."""
 _TIMES = frozenset({"scheduledAt", "scheduleTime", "expiresAt"})
-"""A worker reads these when it applies the command, and refuses what is no date; this it could not even be sent."""
+"""A worker parses these when it applies the command. An unstorable text would not reach it, so it is rejected here
+with the same error as any other invalid date-time."""
 
 
 def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
-    """The same bytes for the same JSON, however it was spaced and ordered."""
+    """Return the same bytes for equal JSON, regardless of white space and key order."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 
 def is_too_deep(value: Any) -> bool:  # noqa: ANN401 - JSON
-    """Return whether JSON has more than MOST_LEVELS levels. Works level by level: recursion would fail itself."""
+    """Return whether JSON has more than MOST_LEVELS levels. Level by level, because recursion could fail itself."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(MOST_LEVELS):
         inside = (each for outer in level for each in (outer.values() if isinstance(outer, dict) else outer))
@@ -40,16 +43,16 @@ def too_deep() -> FieldError:
 
 
 def refuse_unstorable(body: Any) -> None:  # noqa: ANN401 - JSON
-    """Raises InvalidFields for every text that PostgreSQL cannot keep; InvalidDateFormat where that is a time."""
-    wrong = unstorable(body)
-    for name in (each.field for each in wrong if each.field in _TIMES):
+    """Raise InvalidFields for values that PostgreSQL cannot store, or InvalidDateFormat if one of them is a time."""
+    errors = unstorable(body)
+    for name in (each.field for each in errors if each.field in _TIMES):
         if isinstance(body[name], str):
             requested_time.read(body[name], field=name)
-    refuse_any(wrong)
+    refuse_any(errors)
 
 
 def unstorable(value: Any, place: str = "") -> list[FieldError]:  # noqa: ANN401 - JSON
-    """Everything in `value` that cannot be kept, each by its place: `candidate.firstName`, `skills.2`."""
+    """Return an error for each unstorable part of `value`, with its path: `candidate.firstName`, `skills.2`."""
     match value:
         case str() if _UNSTORABLE.search(value):
             return [_error(place, "INVALID_CHARACTER", "Remove the NUL character or the half of a surrogate pair.")]
@@ -62,7 +65,7 @@ def unstorable(value: Any, place: str = "") -> list[FieldError]:  # noqa: ANN401
             return names + [error for name, each in value.items() for error in unstorable(each, f"{place}.{name}")]
         case str() | int() | float() | None:
             return []
-        case _:  # what a message's own coding makes of a date or a UUID
+        case _:  # the serializer of a broker message may decode a date or a UUID
             return [_error(place, "WRONG_TYPE", "This must be a JSON value; send a UUID or a time as a string.")]
 
 

@@ -1,4 +1,4 @@
-"""What a command's message may hold: what address, headers and body say over HTTP, and everybody by id alone."""
+"""Bodies of command messages: the values that HTTP sends in URL, headers and body. Resources are named by id only."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Protocol
@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
-from scheduler.domain import command as wishes
+from scheduler.domain import command as commands
 from scheduler.domain.command import CommandKind
 from scheduler.lifecycle.etags import IF_MATCH
 from scheduler.wire.call_attempts import CallMove, CallRequest
@@ -19,14 +19,14 @@ from scheduler.wire.sent import MayNameATime, Strict
 
 def _condition(if_match: str) -> str:
     if not IF_MATCH.fullmatch(if_match):
-        message = 'Send * or ETags in their quotes, with commas between them, such as "12".'
+        message = 'Send * or a comma-separated list of ETags in double quotes, such as "12".'
         raise PydanticCustomError(OURS + "invalid_if_match", message)
     return if_match
 
 
 class _OfCompany(Strict):
     company_id: UUID | None = None
-    """Required with an ATS key; a regular key has its own."""
+    """Required with an ATS key; a regular key belongs to one company."""
 
 
 class _OfInterview(_OfCompany):
@@ -39,44 +39,46 @@ class _OfAttempt(_OfInterview):
 
 
 class Message(Protocol):
-    """A message's body once it was read."""
+    """A parsed message body."""
 
     @property
     def company_id(self) -> UUID | None: ...
 
-    def wish(self) -> wishes.Request:
-        """What it asks for."""
+    def wish(self) -> commands.Request:
+        """Return the command's request."""
         ...
 
 
 class _CreateInterview(InterviewOfKnown, _OfCompany):
-    def wish(self) -> wishes.Request:
+    def wish(self) -> commands.Request:
         return self.to_command()
 
 
 class _UpdateInterview(InterviewChange, _OfInterview):
-    def wish(self) -> wishes.Request:
+    def wish(self) -> commands.Request:
         return self.to_command(self.interview_id)
 
 
 class _DeleteInterview(_OfInterview):
-    def wish(self) -> wishes.Request:
-        return wishes.DeleteInterview(interview_id=self.interview_id)
+    def wish(self) -> commands.Request:
+        return commands.DeleteInterview(interview_id=self.interview_id)
 
 
 class _InvokeAttempt(CallRequest, _OfInterview):
-    def wish(self) -> wishes.Request:
+    def wish(self) -> commands.Request:
         return self.to_command(self.interview_id)
 
 
 class _RescheduleAttempt(CallMove, _OfAttempt):
-    def wish(self) -> wishes.Request:
+    def wish(self) -> commands.Request:
         return self.to_command(self.interview_id, self.attempt_id, self.if_match)
 
 
 class _DeleteAttempt(_OfAttempt):
-    def wish(self) -> wishes.Request:
-        return wishes.DeleteAttempt(interview_id=self.interview_id, attempt_id=self.attempt_id, if_match=self.if_match)
+    def wish(self) -> commands.Request:
+        return commands.DeleteAttempt(
+            interview_id=self.interview_id, attempt_id=self.attempt_id, if_match=self.if_match
+        )
 
 
 _BODIES: Mapping[
@@ -91,11 +93,11 @@ _BODIES: Mapping[
     CommandKind.DELETE_ATTEMPT: _DeleteAttempt,
 }
 KINDS = frozenset(_BODIES)
-"""What a message may ask for; every other write goes over HTTP."""
+"""The kinds of commands that a message may contain; every other write needs HTTP."""
 
 
-def read(kind: CommandKind, body: Any) -> Message:  # noqa: ANN401 - whatever the message holds
-    """The body of a message of one of `KINDS`. Raises InvalidFields."""
+def read(kind: CommandKind, body: Any) -> Message:  # noqa: ANN401 - the message may contain anything
+    """Parse the body of a message of one of `KINDS`. Raises InvalidFields."""
     if is_too_deep(body):
         raise invalid_fields([too_deep()])
     refuse_unstorable(body)

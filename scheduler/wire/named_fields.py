@@ -1,7 +1,7 @@
-"""Named fields: which field of a request a refusal is about, in the name under which the client sent it.
+"""Named fields: map a refusal to the request field that it is about, under the name that the client used.
 
-A rule knows what is wrong and not how the request spelled it. The same rule is reached by `scheduledAt` and
-`scheduleTime`, by `candidate.phoneNumber` and `candidateId`.
+A rule knows the error but not the field's name. One rule serves `scheduledAt` and `scheduleTime`,
+`candidate.phoneNumber` and `candidateId`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ from scheduler.domain.explanation import CallTimeQuestion
 from scheduler.domain.refusals import Refused
 
 Fields = Mapping[type[Refused], str]
-"""The field by the kind of the refusal; a kind that is about no field of this request is left out."""
+"""Field names by class of refusal. Refusals that are about no field of this request are left out."""
 
 _OF_THE_TIME: tuple[type[Refused], ...] = (
     refusals.InvalidDateFormat,
@@ -56,7 +56,7 @@ def named(fields: Fields) -> Iterator[None]:
 
 @contextmanager
 def within(parent: str) -> Iterator[None]:
-    """Put the name of the parent before the field that a refusal names."""
+    """Prefix the field that a refusal names with the name of its parent."""
     try:
         yield
     except Refused as refused:
@@ -81,14 +81,14 @@ def of_command(request: Request) -> Fields:
 
 
 def of_question(question: CallTimeQuestion) -> Fields:
-    """Return the fields of a question whether a person may be called at a time."""
+    """Return the fields of a question about a call time."""
     person = "candidateId" if question.candidate_id is not None else "phoneNumber"
     time = {} if question.scheduled_at is None else _all(_OF_THE_TIME, "scheduledAt")
     return {**_all(_OF_A_PERSON, person), refusals.InvalidTimezone: "timezone", **time}
 
 
 def of_write(kind: CommandKind, body: Mapping[str, Any]) -> Fields:
-    """Return the fields of a request that the API applies itself; `body` is as the client sent it."""
+    """Return the fields of a request that the API applies itself. `body` is the client's original body."""
     if kind in {CommandKind.CREATE_COMPANY, CommandKind.UPDATE_COMPANY}:
         return {**_METADATA, refusals.InvalidTimezone: "settings.timezone"}
     return {

@@ -25,7 +25,7 @@ NAME = "Jana Nováková"
 ACCEPT = "/invitations/accept"
 GONE = {
     "code": "INVITATION_GONE",
-    "message": "This invitation cannot be accepted: it was used or withdrawn, it has expired, or there never was one.",
+    "message": "This invitation cannot be accepted: it was used or withdrawn, has expired, or never existed.",
     "details": None,
 }
 

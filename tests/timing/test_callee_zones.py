@@ -238,7 +238,7 @@ def test_what_names_no_place_is_no_time_zone(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "most_like"),
+    ("name", "closest"),
     [
         ("Europe/Bratislav", "Europe/Bratislava"),
         ("America/NewYork", "America/New_York"),
@@ -248,13 +248,13 @@ def test_what_names_no_place_is_no_time_zone(name: str) -> None:
         (f"{'x' * 60_000}/y", None),
     ],
 )
-def test_a_misspelt_zone_is_answered_with_the_one_most_like_it_and_a_strange_one_with_none(
-    name: str, most_like: str | None
+def test_a_misspelt_zone_is_answered_with_the_one_closest_it_and_a_strange_one_with_none(
+    name: str, closest: str | None
 ) -> None:
     with pytest.raises(InvalidTimezone) as refused:
         callee_zones.check_zone(name)
-    hint = "" if most_like is None else f"; most like it is {most_like}"
-    assert refused.value.details["reason"] == f"no such zone is known{hint}"
+    hint = "" if closest is None else f"; the closest name is {closest}"
+    assert refused.value.details["reason"] == f"the zone does not exist{hint}"
 
 
 def test_every_zone_that_a_number_can_have_is_known_by_a_canonical_name() -> None:
