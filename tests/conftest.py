@@ -23,8 +23,8 @@ from xdist.scheduler import LoadScopeScheduling
 from scheduler.clock import clock
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
-from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey
 from scheduler.hashing import Hasher
+from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.settings import settings as of_this_process

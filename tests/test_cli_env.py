@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.test_cli import Duecall, duecall  # noqa: F401 - a fixture
+from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
 
 RUN_FILE = {
     "databaseUrl": "postgresql://127.0.0.1:1/nothing",

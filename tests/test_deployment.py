@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from scheduler import embedded
+from scheduler.local import private_server as embedded
 from scheduler.settings import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, Settings, environment
 from tests.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
 

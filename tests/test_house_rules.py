@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import scheduler
+from scheduler.local.processes import commands
 from scheduler.logs import ALLOWED
-from scheduler.processes import commands
 from tests.compose import as_run_by_default, procfile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ POWERS = [
     ),
     pytest.param(
         re.compile(r"psycopg\.connect"),
-        {"scheduler/embedded.py", "workers/clock.py"},
+        {"scheduler/local/private_server.py", "workers/clock.py"},
         id="a connection of one's own: to see whether a server is up, and to listen",
     ),
     pytest.param(
@@ -100,12 +100,12 @@ def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
 SPEAKERS = {
     "requests": {
         "scheduler/carriers/twilio.py",
-        "scheduler/system.py",
-        "scheduler/demo/stage.py",
+        "scheduler/local/system.py",
+        "scheduler/demo/client.py",
     },
     "aiohttp": {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
     "socket": {
-        "scheduler/embedded.py",
+        "scheduler/local/private_server.py",
         "scheduler/mail.py",
         "scheduler/carriers/twilio.py",
         "scheduler/carriers/simulator/silence.py",

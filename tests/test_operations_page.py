@@ -9,9 +9,9 @@ import psycopg
 import pytest
 import typer
 
-from scheduler import cli
 from scheduler.carriers import twilio
 from scheduler.carriers.twilio_codes import CODES, Consequence
+from scheduler.cli import app as cli
 from scheduler.lifecycle import breaker
 from tests.test_house_rules import PRODUCT, ROOT
 

@@ -15,9 +15,9 @@ import pytest
 import requests
 
 from scheduler.clock import clock
+from scheduler.local.system import Options, Running, System
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings, environment
-from scheduler.system import Options, Running, System
 from tests.conftest import wait_until
 
 STARTS_AT = datetime(2026, 4, 2, 8, 0, tzinfo=UTC)
@@ -116,7 +116,7 @@ class WholeSystem:
         """What `duecall` says on standard output, as a process of its own in this system's folder."""
         named = environment(DUECALL_HOME=str(self.home))
         named.pop("DATABASE_URL", None)
-        command = [sys.executable, "-m", "scheduler.cli", *words]
+        command = [sys.executable, "-m", "scheduler", *words]
         return subprocess.run(command, env=named, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def logs(self) -> list[Path]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from scheduler.demo.stage import Client as Company
-from scheduler.demo.stage import Stage
+from scheduler.demo.client import Client as Company
+from scheduler.demo.client import Stage
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
 from scheduler.settings import DEVELOPMENT_PEPPER

@@ -20,7 +20,7 @@ import pytest
 import redis
 import requests
 
-from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
+from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey, free_port
 from scheduler.persistence.database import Database, WrongRole
 from tests.compose import ROOT, composed, procfile
 from tests.conftest import wait_until

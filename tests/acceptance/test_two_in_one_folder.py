@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.local.system import AlreadyRunning, Options, System
 from scheduler.settings import Settings
-from scheduler.system import AlreadyRunning, Options, System
 from tests.acceptance.conftest import WholeSystem
 
 

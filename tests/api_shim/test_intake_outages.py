@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
+from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey, free_port
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins

@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from api_shim import out_of_memory
-from scheduler.embedded import free_port
+from scheduler.local.private_server import free_port
+from scheduler.local.supervisor import Program, Supervisor
 from scheduler.settings import environment
-from scheduler.supervisor import Program, Supervisor
 from tests.api_shim.intake import Intake, environment_of
 from tests.conftest import wait_until
 

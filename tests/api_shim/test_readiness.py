@@ -17,9 +17,9 @@ from redis import Redis
 
 from api_shim.app import create_app
 from scheduler.clock import machine_now
+from scheduler.local.processes import commands
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.processes import commands
 from scheduler.settings import environment
 from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.bell import QUEUES

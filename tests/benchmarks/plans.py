@@ -25,9 +25,9 @@ from sqlalchemy import Connection, event
 
 from scheduler.domain.company import CallLimits
 from scheduler.domain.schedule import Schedule
-from scheduler.embedded import EmbeddedPostgres
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.local.private_server import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_forms import schedule_as_json

@@ -20,9 +20,9 @@ import requests
 from celery import Celery
 
 from scheduler.clock import monotonic
-from scheduler.embedded import bound_to_parent
+from scheduler.local.private_server import bound_to_parent
+from scheduler.local.supervisor import Program
 from scheduler.persistence.database import Database
-from scheduler.supervisor import Program
 from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.pauses import Pauses
 from tests.acceptance.conftest import WholeSystem, running_system

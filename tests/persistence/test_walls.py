@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from api_shim.app import create_app
 from scheduler import assembly
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.embedded import EmbeddedPostgres
 from scheduler.hashing import Hasher
+from scheduler.local.private_server import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, WrongRole
 from scheduler.persistence.schema import Logins, SchemaNotMade

@@ -12,8 +12,8 @@ import pytest
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio import TwilioDesk, TwilioLine
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.embedded import EmbeddedPostgres
 from scheduler.hashing import Hasher
+from scheduler.local.private_server import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.use_cases.pauses import Pauses

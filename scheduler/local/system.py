@@ -17,13 +17,13 @@ import requests
 from scheduler import redis_server
 from scheduler.clock import clock, monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
-from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, free_port, is_free, why_not_free
 from scheduler.hashing import Hasher
+from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey, free_port, is_free, why_not_free
+from scheduler.local.processes import commands, simulator_command
+from scheduler.local.supervisor import Program, Supervisor
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
-from scheduler.processes import commands, simulator_command
 from scheduler.settings import Settings, WrongSettings, environment, kept
-from scheduler.supervisor import Program, Supervisor
 from scheduler.use_cases.installation import Installation, Seeded
 from scheduler.use_cases.keys import Keys
 

@@ -9,11 +9,11 @@ from uuid import UUID
 import requests
 
 from scheduler.clock import Now
-from scheduler.demo.calls import BUSY_RETRY_AFTER, SampleCall, Then, moved_to
+from scheduler.demo.sample_calls import BUSY_RETRY_AFTER, SampleCall, Then, moved_to
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
+from scheduler.local.system import Running
 from scheduler.persistence.database import Database
-from scheduler.system import Running
 from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import Keys
 from scheduler.use_cases.pauses import Pauses

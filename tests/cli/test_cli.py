@@ -18,8 +18,8 @@ import pytest
 import typer.main
 
 from api_shim.routes import health
-from scheduler import cli
-from scheduler.demo.play import print_what_to_try
+from scheduler.cli import app as cli
+from scheduler.demo.run import print_what_to_try
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import Rank
 from scheduler.domain.command import Answer
@@ -30,9 +30,9 @@ from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.local.system import Running
 from scheduler.persistence.database import Database
 from scheduler.settings import settings
-from scheduler.system import Running
 from scheduler.timing import callee_zones
 from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.carrier_waits import CarrierWaits

@@ -23,13 +23,13 @@ import psycopg
 import pytest
 import redis
 
-from scheduler import embedded
-from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey, ServerUnavailable, free_port
+from scheduler.local import private_server as embedded
+from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey, ServerUnavailable, free_port
 
 Server = EmbeddedPostgres | EmbeddedValkey
 Kind = type[EmbeddedPostgres] | type[EmbeddedValkey]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NUMBER = "+421900123456"
 
 both = pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey], ids=["postgres", "valkey"])
@@ -39,7 +39,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a c
 SUPERVISOR = """
 import json, sys
 from pathlib import Path
-from scheduler.embedded import EmbeddedPostgres, EmbeddedValkey
+from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey
 
 folder = Path(sys.argv[1])
 with EmbeddedPostgres(folder, durable=False) as postgres, EmbeddedValkey(folder) as valkey:

@@ -12,12 +12,12 @@ import pytest
 import requests
 import typer.main
 
-from scheduler import cli
+from scheduler.cli import app as cli
 from scheduler.lifecycle.state_machine import ARROWS
+from scheduler.local.system import Options, System
 from scheduler.settings import Settings
-from scheduler.system import Options, System
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 Drawn = set[tuple[str, str, str]]
 
 

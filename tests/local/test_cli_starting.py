@@ -15,11 +15,11 @@ import requests
 from pydantic import SecretStr
 
 from scheduler.clock import monotonic
-from scheduler.embedded import EmbeddedPostgres, free_port
-from scheduler.processes import commands
+from scheduler.local.private_server import EmbeddedPostgres, free_port
+from scheduler.local.processes import commands
+from scheduler.local.supervisor import Program, Supervisor
+from scheduler.local.system import NotReady, Options, PortTaken, System, _instance_in
 from scheduler.settings import Settings
-from scheduler.supervisor import Program, Supervisor
-from scheduler.system import NotReady, Options, PortTaken, System, _instance_in
 from tests.acceptance.conftest import Client
 from tests.conftest import wait_until
 from tests.servers import a_door

@@ -14,8 +14,8 @@ from scheduler.domain.refusals import ApiKeySuspended, InvalidApiKey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.keys import ALL_SCOPES, Keys, is_well_formed
+from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
 from tests.conftest import Seeded, TestClock
-from tests.test_cli import Duecall, duecall  # noqa: F401 - a fixture
 
 
 @pytest.fixture

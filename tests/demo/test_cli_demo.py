@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from rich.console import Console
 
-from scheduler.demo.calls import CALLS, STARTS_AT, SampleCall, Then, moved_to
-from scheduler.demo.stage import Client, Row, _held_against
+from scheduler.demo.client import Client, Row, _held_against
+from scheduler.demo.sample_calls import CALLS, STARTS_AT, SampleCall, Then, moved_to
 from scheduler.demo.table import WIDE, table
 
 STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)

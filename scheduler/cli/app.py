@@ -23,26 +23,27 @@ from rich.text import Text
 from typer.exceptions import TyperException
 
 from api_shim.schemas.explanation import ExplanationView
-from scheduler import assembly, pages
+from scheduler import assembly
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.simulator.app import create_app as create_simulator
 from scheduler.clock import Now, clock, machine_now
-from scheduler.demo import calls as sample_calls
-from scheduler.demo import play
+from scheduler.demo import run as demo_run
+from scheduler.demo import sample_calls
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import InvalidRequest, NotFound, Refused
 from scheduler.domain.usage import Billing, BillingSystem, PriceList
-from scheduler.embedded import EmbeddedPostgres, ServerUnavailable
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.pricing import DEFAULT_PRICES, prices_as_json, read_prices
+from scheduler.local.private_server import EmbeddedPostgres, ServerUnavailable
+from scheduler.local.system import CannotRun, Found, Options, Running, Stopped, System, is_running, running_in
 from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway, WrongRole
 from scheduler.persistence.schema import NoLogin, SchemaDrift, SchemaNotMade
 from scheduler.settings import MissingSetting, Settings, WrongSettings, as_kept, place_of, settings
-from scheduler.system import CannotRun, Found, Options, Running, Stopped, System, is_running, running_in
+from scheduler.terminal import pages
 from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.use_cases.backlog import Backlog
 from scheduler.use_cases.carrier_waits import CarrierWaits
@@ -207,9 +208,9 @@ def demo(
     with _until_stopped() as stopped, System(options, own, _say, stopped) as system:
         assert system.running is not None
         # Stopped on the way, nothing was proven or disproven.
-        as_expected = play.run(system, own, carrier=carrier, stopped=stopped)
+        as_expected = demo_run.run(system, own, carrier=carrier, stopped=stopped)
         if not stopped() and (as_expected or not once):
-            play.print_what_to_try(system.running, own, options.home, stays_up=not once)
+            demo_run.print_what_to_try(system.running, own, options.home, stays_up=not once)
         if not once and not stopped():
             _print_running(system.running, own, system.mail_goes_to)
             while not stopped():

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def commands(*, api_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
@@ -31,7 +31,7 @@ def commands(*, api_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
         "flower": (
             *python,
             *("celery", "-A", "workers.app", "flower"),
-            *(f"--conf={_PACKAGE / 'workers' / 'flowerconfig.py'}", "--address=127.0.0.1", f"--port={flower_port}"),
+            *(f"--conf={_ROOT / 'workers' / 'flowerconfig.py'}", "--address=127.0.0.1", f"--port={flower_port}"),
         ),
     }
 
@@ -41,7 +41,7 @@ def simulator_command(*, port: int, journal: Path) -> tuple[str, ...]:
     return (
         sys.executable,
         "-m",
-        "scheduler.cli",
+        "scheduler",
         "simulator",
         "--port",
         str(port),

@@ -10,16 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from scheduler import pages
 from scheduler.clock import clock, monotonic
-from scheduler.demo.calls import CALLS, CARRIERS, RESUMES_AFTER, Then
-from scheduler.demo.stage import Row, Stage
+from scheduler.demo.client import Row, Stage
+from scheduler.demo.sample_calls import CALLS, CARRIERS, RESUMES_AFTER, Then
 from scheduler.demo.table import table, terminal
 from scheduler.domain.attempt import Attempt
 from scheduler.hashing import Hasher
+from scheduler.local.system import Running, Stopped, System
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
-from scheduler.system import Running, Stopped, System
+from scheduler.terminal import pages
 from scheduler.use_cases.explain import Explain
 
 _ENDS_WITHIN_S = 60.0
