@@ -24,7 +24,8 @@ from scheduler.clock import clock
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.hashing import Hasher
-from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.settings import settings as of_this_process

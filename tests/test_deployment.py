@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from scheduler.local import private_server as embedded
+from scheduler.local.postgres import _POSTGRES_SETTINGS
+from scheduler.local.valkey import _VALKEY_SETTINGS, FLOWER_RIGHTS, FLOWER_USER
 from scheduler.settings import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, Settings, environment
 from tests.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
 
@@ -167,7 +168,7 @@ def test_a_process_may_do_no_more_than_it_must(services: dict[str, Any], name: s
 
 def test_the_servers_are_set_as_the_private_ones_are(services: dict[str, Any]) -> None:
     said = [each for each in services["postgres"]["command"] if each != "-c"][1:]
-    ours = embedded._POSTGRES_SETTINGS
+    ours = _POSTGRES_SETTINGS
     own_affairs = {"listen_addresses", "unix_socket_directories", "log_timezone", "log_checkpoints"}
     assert dict(each.split("=", 1) for each in said) == {
         name: value for name, value in ours.items() if name not in own_affairs
@@ -175,7 +176,7 @@ def test_the_servers_are_set_as_the_private_ones_are(services: dict[str, Any]) -
     flags = services["valkey"]["command"][1:]
     said_to_valkey = dict(zip((each.removeprefix("--") for each in flags[::2]), flags[1::2], strict=True))
     kept = ("appendonly", "appendfsync", "maxmemory-policy")
-    assert {name: said_to_valkey[name] for name in kept} == {name: embedded._VALKEY_SETTINGS[name] for name in kept}
+    assert {name: said_to_valkey[name] for name in kept} == {name: _VALKEY_SETTINGS[name] for name in kept}
 
 
 def test_redis_lets_in_whom_the_readme_lets_in(services: dict[str, Any]) -> None:
@@ -187,7 +188,7 @@ def test_redis_lets_in_whom_the_readme_lets_in(services: dict[str, Any]) -> None
         f"user duecall-processes on >{FILLED['REDIS_PASSWORD']} {rights['duecall-processes']}",
         f"user duecall-flower on >{FILLED['FLOWER_REDIS_PASSWORD']} {rights['duecall-flower']}",
     ]
-    assert rights[embedded.FLOWER_USER] == embedded.FLOWER_RIGHTS
+    assert rights[FLOWER_USER] == FLOWER_RIGHTS
     assert {"source": "users", "target": "/users.acl"} in services["valkey"]["configs"]
     assert services["valkey"]["command"][-2:] == ["--aclfile", "/users.acl"]
 
@@ -195,7 +196,7 @@ def test_redis_lets_in_whom_the_readme_lets_in(services: dict[str, Any]) -> None
 def test_flower_knows_no_password_of_redis_but_its_own(services: dict[str, Any]) -> None:
     told = services["flower"]["environment"]
     assert FILLED["REDIS_PASSWORD"] not in json.dumps(told)
-    assert urlsplit(told["FLOWER_REDIS_URL"]).username == embedded.FLOWER_USER
+    assert urlsplit(told["FLOWER_REDIS_URL"]).username == FLOWER_USER
     assert told["REDIS_URL"] == told["FLOWER_REDIS_URL"]
 
 

@@ -60,7 +60,7 @@ POWERS = [
     ),
     pytest.param(
         re.compile(r"psycopg\.connect"),
-        {"scheduler/local/private_server.py", "workers/clock.py"},
+        {"scheduler/local/postgres.py", "workers/clock.py"},
         id="a connection of one's own: to see whether a server is up, and to listen",
     ),
     pytest.param(
@@ -105,7 +105,8 @@ SPEAKERS = {
     },
     "aiohttp": {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
     "socket": {
-        "scheduler/local/private_server.py",
+        "scheduler/local/ports.py",
+        "scheduler/local/valkey.py",
         "scheduler/mail.py",
         "scheduler/carriers/twilio.py",
         "scheduler/carriers/simulator/silence.py",

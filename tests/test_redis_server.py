@@ -8,7 +8,7 @@ import redis
 from pydantic import SecretStr
 
 from scheduler import redis_server
-from scheduler.local.private_server import EmbeddedValkey
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
 from tests.acceptance.conftest import running_system
 

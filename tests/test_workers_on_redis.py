@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from scheduler.local.private_server import EmbeddedValkey
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import environment
 from tests.conftest import wait_until
 from tests.servers import ACCOUNT_SID, PRIMARY

@@ -36,8 +36,10 @@ from scheduler.domain.refusals import InvalidRequest, NotFound, Refused
 from scheduler.domain.usage import Billing, BillingSystem, PriceList
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.pricing import DEFAULT_PRICES, prices_as_json, read_prices
-from scheduler.local.private_server import EmbeddedPostgres, ServerUnavailable
-from scheduler.local.system import CannotRun, Found, Options, Running, Stopped, System, is_running, running_in
+from scheduler.local.errors import CannotRun, ServerUnavailable, Stopped
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.local.run_file import Found, Running, is_running, running_in
+from scheduler.local.system import Options, System
 from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, DatabaseAway, WrongRole

@@ -12,7 +12,7 @@ from scheduler.clock import Now
 from scheduler.demo.sample_calls import BUSY_RETRY_AFTER, SampleCall, Then, moved_to
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from scheduler.local.system import Running
+from scheduler.local.run_file import Running
 from scheduler.persistence.database import Database
 from scheduler.use_cases.installation import Installation
 from scheduler.use_cases.keys import Keys

@@ -16,7 +16,9 @@ from scheduler.demo.sample_calls import CALLS, CARRIERS, RESUMES_AFTER, Then
 from scheduler.demo.table import table, terminal
 from scheduler.domain.attempt import Attempt
 from scheduler.hashing import Hasher
-from scheduler.local.system import Running, Stopped, System
+from scheduler.local.errors import Stopped
+from scheduler.local.run_file import Running
+from scheduler.local.system import System
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
 from scheduler.terminal import pages

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scheduler.clock import monotonic
-from scheduler.local.private_server import bound_to_parent
+from scheduler.local.child_process import bound_to_parent
 
 _LOOK_EVERY_S = 0.1
 _FIRST_BACK_OFF_S = 0.5

@@ -1,7 +1,6 @@
 """The whole system on one machine: servers, schema, first company, every process, and run.json that names them."""
 
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -18,9 +17,24 @@ from scheduler import redis_server
 from scheduler.clock import clock, monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
-from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey, free_port, is_free, why_not_free
+from scheduler.local.errors import AlreadyRunning, HomeUnusable, NotReady, PortTaken, Stopped
+from scheduler.local.ports import free_port, is_free, why_not_free
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.processes import commands, simulator_command
+from scheduler.local.run_file import (
+    BETWEEN_LOOKS_S,
+    LOCK_FILE,
+    OFFSET_FILE,
+    READY_WITHIN_S,
+    RUN_FILE,
+    SETTINGS_FILE,
+    Running,
+    locked,
+    unusable,
+    write_private_json,
+)
 from scheduler.local.supervisor import Program, Supervisor
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings, WrongSettings, environment, kept
@@ -31,39 +45,12 @@ SIMULATOR_CALLER_ID = "+421221020001"
 _SIMULATOR_ACCOUNT = "AC" + "5" * 32
 _SIMULATOR_CPS = 20
 _USUAL_PORTS = {"api": 8000, "flower": 5555}
-_READY_WITHIN_S = 90.0
 _TRIES = 3
 """A process that ends so often right after its start, before the system is ready, will not stay."""
-_LOOKS_FOR_THE_LOCK = 10
-_BETWEEN_LOOKS_S = 0.05
 
-_RUN_FILE, _OFFSET_FILE, _SETTINGS_FILE, _LOCK_FILE = "run.json", "clock_offset_s", "settings.json", "up.lock"
+_LOOKS_FOR_THE_LOCK = 10
 _OTHER_ROLES = ("DATABASE_WORKER_URL", "DATABASE_OWNER_URL", "DATABASE_LISTEN_URL")
 _never = threading.Event()
-
-
-class Stopped(Exception):
-    """It was told to stop before it was ready."""
-
-
-class CannotRun(Exception):
-    """The system cannot be run so, here; the message says why and what to do."""
-
-
-class AlreadyRunning(CannotRun):
-    """Another one runs in this folder."""
-
-
-class PortTaken(CannotRun):
-    """The port that was asked for cannot be listened on."""
-
-
-class NotReady(CannotRun):
-    """The system did not become ready; its logs say why."""
-
-
-class HomeUnusable(CannotRun):
-    """Its folder cannot be made, written or read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,22 +62,6 @@ class Options:
     port: int | None = None
     clock_offset_s: float = 0.0
     variables: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """What run.json says. Keys are secrets; the file is readable by its owner alone."""
-
-    apiUrl: str  # noqa: N815 - the names of run.json
-    simulatorUrl: str | None  # noqa: N815
-    flowerUrl: str  # noqa: N815
-    databaseUrl: str  # noqa: N815
-    redisUrl: str  # noqa: N815
-    atsKey: str  # noqa: N815
-    companyKey: str  # noqa: N815
-    companyId: str  # noqa: N815
-    agentId: str  # noqa: N815
-    phoneNumberId: str  # noqa: N815
 
 
 class System:
@@ -125,7 +96,7 @@ class System:
             self._start()
         except OSError as error:
             self.stop()
-            raise HomeUnusable(_unusable(self._home, error)) from error
+            raise HomeUnusable(unusable(self._home, error)) from error
         except BaseException:
             self.stop()
             raise
@@ -170,17 +141,17 @@ class System:
 
     @property
     def _run_file(self) -> Path:
-        return self._home / _RUN_FILE
+        return self._home / RUN_FILE
 
     @property
     def _offset_file(self) -> Path:
         """How far this run's clock is ahead, for the commands that look into its database."""
-        return self._home / _OFFSET_FILE
+        return self._home / OFFSET_FILE
 
     @property
     def _settings_file(self) -> Path:
         """With which settings this run's processes work, for the same commands. The pepper is among them."""
-        return self._home / _SETTINGS_FILE
+        return self._home / SETTINGS_FILE
 
     @property
     def _data(self) -> Path:
@@ -232,11 +203,11 @@ class System:
 
     def _take_lock(self) -> None:
         """Before anything in the folder is touched: one system a folder."""
-        lock = (self._home / _LOCK_FILE).open("a+", encoding="ascii")
+        lock = (self._home / LOCK_FILE).open("a+", encoding="ascii")
         for _ in range(_LOOKS_FOR_THE_LOCK):
-            if _locked(lock, fcntl.LOCK_EX):
+            if locked(lock, fcntl.LOCK_EX):
                 break
-            _never.wait(_BETWEEN_LOOKS_S)  # somebody who only asks whether it is held lets it go at once
+            _never.wait(BETWEEN_LOOKS_S)  # somebody who only asks whether it is held lets it go at once
         else:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
@@ -332,7 +303,7 @@ class System:
 
     def _wait_until_ready(self, running: Running) -> None:
         """Until the API answers, and it is ours; Flower answers; and the simulator listens."""
-        deadline = monotonic() + _READY_WITHIN_S
+        deadline = monotonic() + READY_WITHIN_S
         readyz = f"{running.apiUrl}/readyz"
         waited_for = {readyz, f"{running.flowerUrl}/healthcheck"}
         if running.simulatorUrl is not None:
@@ -350,7 +321,7 @@ class System:
                 raise NotReady(why)
             if monotonic() > deadline:
                 raise NotReady(
-                    f"not ready after {_READY_WITHIN_S:.0f} s: {', '.join(sorted(waited_for))};"
+                    f"not ready after {READY_WITHIN_S:.0f} s: {', '.join(sorted(waited_for))};"
                     f" the logs in {self._home / 'logs'} say why"
                 )
             return not waited_for
@@ -360,88 +331,12 @@ class System:
     def _write_run_file(self, running: Running, used: Mapping[str, str]) -> None:
         # First: whoever finds the run file reads all three.
         self._offset_file.write_text(repr(self._options.clock_offset_s), encoding="ascii")
-        _write_private_json(self._settings_file, used)
-        _write_private_json(self._run_file, asdict(running))
+        write_private_json(self._settings_file, used)
+        write_private_json(self._run_file, asdict(running))
 
     def _forget_run(self) -> None:
         for file in (self._run_file, self._offset_file, self._settings_file):
             file.unlink(missing_ok=True)
-
-
-def _write_private_json(file: Path, what: Mapping[str, Any]) -> None:
-    """Replace the file as a whole; only its owner can read it."""
-    partial = file.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as written:
-        json.dump(what, written, indent=2)
-    partial.replace(file)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A system that runs in a folder. `settings` are those that its processes use, the pepper among them."""
-
-    home: Path
-    run_file: Mapping[str, str]
-    database_url: str
-    clock_offset_s: float
-    settings: Mapping[str, str]
-
-
-def running_in(home: Path, say: Callable[[str], None]) -> Found | None:
-    """Return the system that runs in this folder; None without one.
-
-    One that is being started is waited for, and `say` hears of it. Raises HomeUnusable.
-    """
-    deadline = monotonic() + _READY_WITHIN_S
-    waits = False
-    while True:
-        try:
-            running = json.loads((home / _RUN_FILE).read_text(encoding="utf-8"))
-            return Found(
-                home=home,
-                run_file=running,
-                database_url=running["databaseUrl"],
-                clock_offset_s=float((home / _OFFSET_FILE).read_text(encoding="ascii")),
-                settings=_settings_in(home),
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            if not is_running(home) or monotonic() > deadline:
-                return None
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise HomeUnusable(_unusable(home, error)) from error
-        if not waits:
-            say(f"Duecall is being started or stopped in {home}; waiting for it")
-            waits = True
-        _never.wait(_BETWEEN_LOOKS_S)
-
-
-def _settings_in(home: Path) -> Mapping[str, str]:
-    """Nothing where the release before runs: it does not write them."""
-    file = home / _SETTINGS_FILE
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
-
-
-def is_running(home: Path) -> bool:
-    """Whether a system is up in this folder, ready or not."""
-    try:
-        with (home / _LOCK_FILE).open(encoding="ascii") as lock:
-            return not _locked(lock, fcntl.LOCK_SH)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _locked(lock: IO[str], how: int) -> bool:
-    try:
-        fcntl.flock(lock, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _unusable(home: Path, error: Exception) -> str:
-    what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{home} cannot be used: {what.lower()}. Name a folder that you may write with DUECALL_HOME=/some/folder."
 
 
 def _roles_of(url: str) -> dict[str, str]:

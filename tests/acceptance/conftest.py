@@ -15,7 +15,8 @@ import pytest
 import requests
 
 from scheduler.clock import clock
-from scheduler.local.system import Options, Running, System
+from scheduler.local.run_file import Running
+from scheduler.local.system import Options, System
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings, environment
 from tests.conftest import wait_until

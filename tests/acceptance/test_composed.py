@@ -20,7 +20,9 @@ import pytest
 import redis
 import requests
 
-from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey, free_port
+from scheduler.local.ports import free_port
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database, WrongRole
 from tests.compose import ROOT, composed, procfile
 from tests.conftest import wait_until

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import SecretStr
 
-from scheduler.local.private_server import EmbeddedValkey
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.servers import Wire, wired

@@ -14,7 +14,7 @@ import requests
 from celery import Celery
 from pydantic import SecretStr
 
-from scheduler.local.private_server import EmbeddedValkey
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.conftest import wait_until

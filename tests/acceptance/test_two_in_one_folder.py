@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.local.system import AlreadyRunning, Options, System
+from scheduler.local.errors import AlreadyRunning
+from scheduler.local.system import Options, System
 from scheduler.settings import Settings
 from tests.acceptance.conftest import WholeSystem
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scheduler.hashing import Hasher
-from scheduler.local.private_server import EmbeddedValkey
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import PEPPER, Intake, Premises, Worker, a_worker, settings_for

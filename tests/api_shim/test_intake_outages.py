@@ -13,7 +13,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey, free_port
+from scheduler.local.ports import free_port
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins

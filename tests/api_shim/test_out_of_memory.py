@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from api_shim import out_of_memory
-from scheduler.local.private_server import free_port
+from scheduler.local.ports import free_port
 from scheduler.local.supervisor import Program, Supervisor
 from scheduler.settings import environment
 from tests.api_shim.intake import Intake, environment_of

@@ -27,7 +27,7 @@ from scheduler.domain.company import CallLimits
 from scheduler.domain.schedule import Schedule
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.local.private_server import EmbeddedPostgres
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_forms import schedule_as_json

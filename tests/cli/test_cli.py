@@ -30,7 +30,7 @@ from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.local.system import Running
+from scheduler.local.run_file import Running
 from scheduler.persistence.database import Database
 from scheduler.settings import settings
 from scheduler.timing import callee_zones

@@ -20,7 +20,7 @@ import requests
 from celery import Celery
 
 from scheduler.clock import monotonic
-from scheduler.local.private_server import bound_to_parent
+from scheduler.local.child_process import bound_to_parent
 from scheduler.local.supervisor import Program
 from scheduler.persistence.database import Database
 from scheduler.use_cases import bell as tasks

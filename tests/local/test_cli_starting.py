@@ -15,10 +15,12 @@ import requests
 from pydantic import SecretStr
 
 from scheduler.clock import monotonic
-from scheduler.local.private_server import EmbeddedPostgres, free_port
+from scheduler.local.errors import NotReady, PortTaken
+from scheduler.local.ports import free_port
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.processes import commands
 from scheduler.local.supervisor import Program, Supervisor
-from scheduler.local.system import NotReady, Options, PortTaken, System, _instance_in
+from scheduler.local.system import Options, System, _instance_in
 from scheduler.settings import Settings
 from tests.acceptance.conftest import Client
 from tests.conftest import wait_until

@@ -23,8 +23,11 @@ import psycopg
 import pytest
 import redis
 
-from scheduler.local import private_server as embedded
-from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey, ServerUnavailable, free_port
+from scheduler.local import private_server
+from scheduler.local.errors import ServerUnavailable
+from scheduler.local.ports import free_port
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.local.valkey import EmbeddedValkey
 
 Server = EmbeddedPostgres | EmbeddedValkey
 Kind = type[EmbeddedPostgres] | type[EmbeddedValkey]
@@ -39,7 +42,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a c
 SUPERVISOR = """
 import json, sys
 from pathlib import Path
-from scheduler.local.private_server import EmbeddedPostgres, EmbeddedValkey
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.local.valkey import EmbeddedValkey
 
 folder = Path(sys.argv[1])
 with EmbeddedPostgres(folder, durable=False) as postgres, EmbeddedValkey(folder) as valkey:
@@ -212,7 +216,7 @@ def test_a_frozen_server_is_ended_by_force(
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
-        patch.setattr(embedded, "_STOPS_WITHIN_S", 0.1)
+        patch.setattr(private_server, "_STOPS_WITHIN_S", 0.1)
         server.stop()
     assert not server.is_running()
     assert keeps(server.start(), word)

@@ -17,7 +17,7 @@ from api_shim.app import create_app
 from scheduler import assembly
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
-from scheduler.local.private_server import EmbeddedPostgres
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, WrongRole
 from scheduler.persistence.schema import Logins, SchemaNotMade

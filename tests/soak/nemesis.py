@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from scheduler.local.private_server import bound_to_parent
+from scheduler.local.child_process import bound_to_parent
 from tests.servers import Wire, wired
 from tests.soak.stage import Stage
 

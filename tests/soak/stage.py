@@ -15,7 +15,7 @@ import psycopg
 
 from scheduler.clock import monotonic
 from scheduler.domain.company import RetryPolicy
-from scheduler.local.private_server import bound_to_parent
+from scheduler.local.child_process import bound_to_parent
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.soak.callers import RECORDS, Order, Question, Sample
 from tests.soak.people import Person

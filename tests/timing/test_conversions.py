@@ -16,7 +16,7 @@ import pytest
 import whenever
 
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
-from scheduler.local.private_server import EmbeddedPostgres
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
 
 SEED = 20_261_125

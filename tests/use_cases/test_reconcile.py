@@ -13,7 +13,7 @@ from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio import TwilioDesk, TwilioLine
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.hashing import Hasher
-from scheduler.local.private_server import EmbeddedPostgres
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.use_cases.pauses import Pauses

@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine, make_url
 
 from scheduler.hashing import Hasher
-from scheduler.local.private_server import EmbeddedPostgres
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, with_driver
 from scheduler.use_cases.pauses import Pauses
