@@ -10,10 +10,10 @@ _STOPPED = 130
 def main() -> NoReturn:
     """Run the command. Importing it takes a second, in which an interrupt would print a traceback."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(_STOPPED))
-    from scheduler.cli import app  # noqa: PLC0415 - the line above comes first
+    from scheduler.cli.main import main as run  # noqa: PLC0415 - the line above comes first
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    app.main()
+    run()
 
 
 if __name__ == "__main__":

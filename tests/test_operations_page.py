@@ -11,7 +11,7 @@ import typer
 
 from scheduler.carriers import twilio
 from scheduler.carriers.twilio_codes import CODES, Consequence
-from scheduler.cli import app as cli
+from scheduler.cli import main as cli
 from scheduler.lifecycle import breaker
 from tests.test_house_rules import PRODUCT, ROOT
 

@@ -21,7 +21,7 @@ from scheduler.local.run_file import Running
 from scheduler.local.system import System
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
-from scheduler.terminal import pages
+from scheduler.terminal.explanation import explanation_page
 from scheduler.use_cases.explain import Explain
 
 _ENDS_WITHIN_S = 60.0
@@ -118,7 +118,7 @@ def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_u
             return
         explain = Explain(database, Hasher(chosen.key_pepper.get_secret_value()), chosen.policy, now)
         console.print(f"\n$ {duecall} explain {attempt.id}", style="bold", soft_wrap=True)
-        console.print(pages.explanation_page(explain.explanation_of(attempt.id), now()))
+        console.print(explanation_page(explain.explanation_of(attempt.id), now()))
     finally:
         database.close()
     if stays_up:

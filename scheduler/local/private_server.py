@@ -23,13 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
-from scheduler.local.child_process import (
-    CHILD_ENVIRONMENT,
-    Identity,
-    ends_within,
-    last_lines,
-    launch,
-)
+from scheduler.local.child_process import CHILD_ENVIRONMENT, Identity, ends_within, last_lines, launch
 from scheduler.local.errors import ServerUnavailable
 from scheduler.local.left_overs import lives, read_pid, send_signal, servers_in
 from scheduler.local.ports import free_port, is_free

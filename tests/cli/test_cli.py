@@ -18,7 +18,7 @@ import pytest
 import typer.main
 
 from api_shim.routes import health
-from scheduler.cli import app as cli
+from scheduler.cli import main as cli
 from scheduler.demo.run import print_what_to_try
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import Rank

@@ -12,7 +12,7 @@ import pytest
 import requests
 import typer.main
 
-from scheduler.cli import app as cli
+from scheduler.cli import main as cli
 from scheduler.lifecycle.state_machine import ARROWS
 from scheduler.local.system import Options, System
 from scheduler.settings import Settings

@@ -1,0 +1,200 @@
+"""The page of an installation's status, and its JSON. No phone number and no name of a person is on it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from scheduler.domain.owner import Mails
+from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
+from scheduler.terminal.json_text import as_json
+from scheduler.terminal.text import from_now, span_text, utc
+from scheduler.use_cases.backlog import Commands, OpenErasures
+from scheduler.use_cases.explain import Carrier, Waiting
+
+_NOT_SOON = timedelta(seconds=10)
+"""A command that has waited so long waits for something that is not there."""
+
+
+def status_page(
+    carriers: Sequence[Carrier],
+    backoffs: Sequence[Backoff],
+    companies: Sequence[Waiting],
+    commands: Mapping[UUID, Commands],
+    mails: Sequence[Mails],
+    erasures: OpenErasures,
+    now: datetime,
+) -> RenderableType:
+    """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown.
+
+    `backoffs`: those of a country or of a company's number. `mails`: invitations of owners that were not sent.
+    """
+    mail_of = {each.company_id: each for each in mails}
+    lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
+    if not carriers:
+        lines.append(Text("Carrier   none yet: the first worker that starts makes it known"))
+    lines += [_backoff(each, now) for each in backoffs]
+    total = _all_of(commands)
+    if told := _of_commands(total):
+        lines.append(Text("Commands  ").append(told, "bold yellow"))
+        if total.oldest is not None and total.oldest >= _NOT_SOON:
+            lines.append(
+                Text("          Does Redis answer, and does an intake worker run? Nothing accepted is lost.", "dim")
+            )
+    if erasures.oldest is not None:
+        told = f"{erasures.count} of deleted companies not finished yet, the oldest for {span_text(erasures.oldest)}"
+        lines.append(Text("Erasures  ").append(told, "bold yellow"))
+    for company in companies:
+        of_company = commands.get(company.company_id, Commands())
+        lines += ["", _company(company, carriers, of_company, mail_of.get(company.company_id), now)]
+    return Group(*lines)
+
+
+def _all_of(commands: Mapping[UUID, Commands]) -> Commands:
+    """Of every company, those that are deleted too."""
+    return Commands(
+        waiting=sum(each.waiting for each in commands.values()),
+        oldest=max((each.oldest for each in commands.values() if each.oldest is not None), default=None),
+        quarantined=sum(each.quarantined for each in commands.values()),
+    )
+
+
+def _of_commands(commands: Commands) -> str:
+    """Those that were accepted and are not applied, in a line; empty when there are none."""
+    told = []
+    if commands.oldest is not None:
+        told.append(f"{commands.waiting} accepted and not applied yet, the oldest for {span_text(commands.oldest)}")
+    if commands.quarantined:
+        told.append(f"{commands.quarantined} in quarantine: they failed five times; see `duecall commands list`")
+    return "; ".join(told)
+
+
+def _carrier(carrier: Carrier, now: datetime) -> Text:
+    line = Text("Carrier   ")
+    if carrier.pause_reason is not None:
+        line.append("PAUSED", "bold red").append(f", everything waits: {carrier.pause_reason}; ")
+    if carrier.on_trial:
+        line.append("ON TRIAL", "bold yellow").append(f", one call at a time (it was down: {carrier.down_cause}); ")
+    elif carrier.down_until is not None:
+        until = carrier.down_until
+        asked = f"{utc(until)}, {from_now(until, now)}" if until > now else "now"
+        line.append("DOWN", "bold red").append(f" ({carrier.down_cause}), asked again {asked}; ")
+    elif carrier.pause_reason is None:
+        line.append("takes calls", "green").append("; ")
+    return line.append(f"{carrier.in_progress} of {carrier.max_calls} calls in progress")
+
+
+def _backoff(backoff: Backoff, now: datetime) -> Text:
+    scope, until = backoff.scope, backoff.breaker.down_until
+    if scope.country is None:
+        whose = f"calls of company {scope.company_id} from one of its numbers"
+    else:
+        whose = "calls to numbers of no country" if scope.country == NO_COUNTRY else f"calls to {scope.country}"
+    line = Text("Back-off  ").append(whose)
+    if backoff.breaker.is_on_trial:
+        return line.append(": ").append("ON TRIAL", "bold yellow").append(f", one at a time ({backoff.cause})")
+    line.append(" ").append("WAIT", "bold yellow").append(f" ({backoff.cause}), ")
+    if until is None or until <= now:
+        return line.append("one is tried as soon as the carrier answers a question")
+    return line.append(f"one is tried {utc(until)}, {from_now(until, now)}")
+
+
+def _company(
+    company: Waiting, carriers: Sequence[Carrier], commands: Commands, mail: Mails | None, now: datetime
+) -> Text:
+    text = Text(f"Company   {company.company_id}  ")
+    if company.pause_reason is None:
+        text.append("runs", "green")
+    else:
+        text.append("PAUSED", "bold red").append(f": {company.pause_reason}")
+    for name, told in _of_company(company, carriers, now):
+        text.append(f"\n  {name:<13} ", "dim").append(told)
+    if told := _of_commands(commands):
+        text.append(f"\n  {'commands':<13} ", "dim").append(told)
+    if mail is not None:
+        text.append(f"\n  {'invitation':<13} ", "dim").append(_mail(mail, now))
+    return text
+
+
+def _mail(mail: Mails, now: datetime) -> str:
+    if mail.try_at is None:
+        return "the mail server refused it for good; name the owner anew, another or after null the same"
+    if not mail.tries:
+        return "its mail goes out now"
+    return f"not sent yet, tries: {mail.tries}; again {from_now(mail.try_at, now)}"
+
+
+def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iterator[tuple[str, str]]:
+    waits = {name: count for name, count in waits_for(company, carriers).items() if count}
+    yield "waiting", ", ".join(f"{count} for {name}" for name, count in waits.items()) or "nothing"
+    if company.next_due_at is not None:
+        yield "next is due", f"{utc(company.next_due_at)}, {from_now(company.next_due_at, now)}"
+    late = "" if company.late is None else f", late by {span_text(company.late)}"
+    yield "due", f"{company.due}{late}"
+    yield "in progress", f"{company.in_progress} of {company.concurrent_calls}"
+    if company.asked_for:
+        yield "asked for", f"{company.asked_for}: their answer was lost, and the carrier is asked"
+    if company.undecided:
+        yield "undecided", f"{company.undecided}: the carrier's list of calls cannot be read"
+    if company.cause_lost:
+        yield "cause lost", f"{company.cause_lost}: they failed, and nothing says why; a person decides"
+    if company.unknown:
+        yield "unknown", f"{company.unknown}: nothing proved whether they rang; a person decides"
+
+
+def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
+    """How many pending attempts wait for what. Each is counted once, by the first thing that it waits for."""
+    down = any(carrier.is_down for carrier in carriers)
+    if any(carrier.pause_reason is not None for carrier in carriers) or (company.paused and not down):
+        return {"their time": company.waiting, "an end of the pause": company.due}
+    if down:
+        return {"their time": company.waiting, "the carrier": company.due}
+    full = company.in_progress >= company.concurrent_calls or any(each.is_full for each in carriers)
+    return {
+        "their time": company.waiting,
+        "a command": company.for_commands,
+        "their number": company.for_numbers,
+        "a place" if full else "their turn": company.for_places,
+    }
+
+
+def backoffs_as_json(backoffs: Sequence[Backoff]) -> list[dict[str, Any]]:
+    """Names as on the wire; instants in UTC."""
+    return [
+        as_json(
+            {
+                "country": each.scope.country,
+                "company_id": each.scope.company_id,
+                "cause": each.cause,
+                "on_trial": each.breaker.is_on_trial,
+                "tried_at": each.breaker.down_until,
+            }
+        )
+        for each in backoffs
+    ]
+
+
+def status_as_json(
+    carriers: Sequence[Carrier],
+    backoffs: Sequence[Backoff],
+    companies: Sequence[Waiting],
+    commands: Mapping[UUID, Commands],
+    mails: Sequence[Mails],
+    erasures: OpenErasures,
+) -> dict[str, Any]:
+    """Names as on the wire; instants in UTC, spans in seconds."""
+    return {
+        "carriers": [as_json(asdict(each)) for each in carriers],
+        "carrierBackoffs": backoffs_as_json(backoffs),
+        "commands": as_json(asdict(_all_of(commands))),
+        "companies": [
+            as_json(asdict(each)) | {"commands": as_json(asdict(commands.get(each.company_id, Commands())))}
+            for each in companies
+        ],
+        "erasures": as_json(asdict(erasures)),
+        "unsentInvitations": [as_json(asdict(each)) for each in mails],
+    }

@@ -1,0 +1,69 @@
+"""Words for times, zones and spans on the pages of the terminal."""
+
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+from rich.text import Text
+
+from scheduler.domain.refusals import TimezoneUnknown
+from scheduler.domain.schedule import CalleeClock
+from scheduler.lifecycle.scheduling import offset_text
+from scheduler.timing import call_windows
+
+_LIST_AT_MOST = 3
+"""So many zones are named; of more their number is told, and the ends of the day that they span."""
+
+
+def terminal() -> Console:
+    """Where a page is printed: as wide as the terminal, and wide enough for a page where there is none."""
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=120)
+
+
+def system_line(system: str) -> Text:
+    """On top of a page: of several installations, the one that was asked."""
+    return Text(f"System    {system}", "dim")
+
+
+def utc(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def local_time(clock: CalleeClock, instant: datetime) -> str:
+    """What the callee's clock shows at that instant; of many zones the earliest and the latest."""
+    try:
+        local = call_windows.local_times(clock, instant)
+    except TimezoneUnknown:
+        return "at an hour there that nobody knows"
+    if clock.offset is not None:
+        return f"{local[0]:%a %d %b %H:%M:%S} at {offset_text(clock.offset)}"
+    shown = sorted(zip(local, clock.zones, strict=True))
+    if len({each for each, _ in shown}) == 1:
+        return f"{shown[0][0]:%a %d %b %H:%M:%S} in {clock_name(clock)}"
+    (first, where_first), (last, where_last) = shown[0], shown[-1]
+    return f"{first:%a %d %b %H:%M:%S} in {where_first} to {last:%a %d %b %H:%M:%S} in {where_last}"
+
+
+def clock_name(clock: CalleeClock) -> str:
+    if clock.offset is not None:
+        return offset_text(clock.offset)
+    return ", ".join(clock.zones) if len(clock.zones) <= _LIST_AT_MOST else f"{len(clock.zones)} time zones"
+
+
+def from_now(instant: datetime, now: datetime) -> str:
+    if instant <= now:
+        return "now" if now - instant < timedelta(seconds=1) else f"since {span_text(now - instant)}"
+    return f"in {span_text(instant - now)}"
+
+
+def span_text(span: timedelta) -> str:
+    """Its two greatest units, as people say it."""
+    seconds = span.total_seconds()
+    if seconds < 10:  # noqa: PLR2004 - below this a tenth of a second tells something
+        return f"{seconds:.1f} s"
+    days, rest = divmod(int(seconds), 86_400)
+    hours, rest = divmod(rest, 3_600)
+    minutes, seconds_left = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds_left, "s")]
+    first = next(index for index, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
