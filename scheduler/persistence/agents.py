@@ -23,32 +23,32 @@ class Agents:
         )
 
     def get(self, company_id: UUID, agent_id: UUID) -> Agent | None:
-        """The agent with its caller id, if it is this company's and not deleted."""
-        row = self._connection.execute(_those_of(company_id).where(agents.c.id == agent_id)).one_or_none()
+        """Return the agent with its caller id, if it is this company's and not deleted."""
+        row = self._connection.execute(_of_company(company_id).where(agents.c.id == agent_id)).one_or_none()
         return _agent(row) if row else None
 
     def lock(self, company_id: UUID, agent_id: UUID) -> Agent | None:
-        """The same, and nobody else may change it until we commit."""
+        """Lock the agent, if it is this company's and not deleted."""
         row = self._connection.execute(
-            _those_of(company_id).where(agents.c.id == agent_id).with_for_update(key_share=True, of=agents)
+            _of_company(company_id).where(agents.c.id == agent_id).with_for_update(key_share=True, of=agents)
         ).one_or_none()
         return _agent(row) if row else None
 
-    def page(self, company_id: UUID, asked: Slice) -> Listed[Agent]:
-        return listed(self._connection, _those_of(company_id), agents, asked, _agent)
+    def page(self, company_id: UUID, requested: Slice) -> Listed[Agent]:
+        return listed(self._connection, _of_company(company_id), agents, requested, _agent)
 
     def first(self, company_id: UUID) -> Agent | None:
         row = self._connection.execute(
-            _those_of(company_id).order_by(agents.c.created_at, agents.c.id).limit(1)
+            _of_company(company_id).order_by(agents.c.created_at, agents.c.id).limit(1)
         ).one_or_none()
         return _agent(row) if row else None
 
     def save(self, agent: Agent) -> None:
-        """What may change of an agent, as it is in `agent`. Only for one that the caller has locked."""
+        """Write the mutable fields of an agent that the caller has locked."""
         self._connection.execute(update(agents).where(agents.c.id == agent.id).values(**_changeable(agent)))
 
     def delete(self, agent_id: UUID, now: datetime) -> None:
-        """It is listed no more and its texts are gone; the row stays for the interviews that were made of it."""
+        """Delete the agent's texts and hide it. The row stays for its interviews."""
         self._connection.execute(
             update(agents)
             .where(agents.c.id == agent_id)
@@ -56,7 +56,7 @@ class Agents:
         )
 
 
-def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return (
         select(agents, phone_numbers.c.number.label("caller_number"))
         .outerjoin(phone_numbers, phone_numbers.c.id == agents.c.phone_number_id)

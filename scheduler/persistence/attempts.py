@@ -1,4 +1,4 @@
-"""Attempts: released, locked for the claim, looked at a last time, saved together with their history."""
+"""Attempts: released, claimed, checked a last time before dialling, and saved together with their history."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -44,21 +44,25 @@ MAY_BE_RINGING = or_(
     and_(attempts.c.search_at.is_not(None), attempts.c.listed_at.is_(None)),
     attempts.c.id.in_(select(stray_calls.c.attempt_id).where(stray_calls.c.look_at.is_not(None))),
 )
-"""Of an attempt: its call, one that was given up without an answer or was seen since, or a call that must not exist."""
+"""True if a phone may be ringing for the attempt.
+
+That is while it is in progress, while a stray call of it is open, and after its outcome was given up until the
+carrier's list has been read, or while its call was seen alive.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claimable:
-    """An attempt that is due and whose line is free, both locked by us."""
+    """A due attempt with a free line, both locked by this transaction."""
 
     attempt: Attempt
     calls_in_progress: int
-    """How many calls its company has in progress."""
+    """Those of its company."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LookRow:
-    """What the last look reads, in one query. `phone_number` is personal data."""
+    """The facts that the last look reads, in one query. `phone_number` is personal data."""
 
     attempt: Attempt
     phone_number: str | None
@@ -68,27 +72,27 @@ class LookRow:
     interview_duration: timedelta
     settings: CompanySettings
     line_holder: UUID | None
-    """Which attempt holds the line of this attempt's number."""
+    """The attempt that holds the line of this attempt's number."""
     line_interview: UUID | None
-    """Whose interview need not wait until `line_free_at`."""
+    """The interview that need not wait until `line_free_at`."""
     line_free_at: datetime | None
     interview_over: bool
-    """Deleted, or no longer to be called for."""
+    """Deleted, or no longer SCHEDULED."""
     command_waiting: bool
     account_paused: str | None
     company_paused: str | None
     company_deleted: bool
     breaker: Breaker
     backoff: Backoff | None
-    """Why its orders wait for the carrier by themselves; None while they do not."""
+    """The back-off that holds this order, if there is one."""
     max_calls: int | None
-    """Of the carrier account; None before there is one."""
+    """The limit of the carrier account. None before an account exists."""
     database_clock: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalleeRow:
-    """Whom an interview calls, and what their company decided. `phone_number` is personal data."""
+    """The person whom an interview calls, and the settings of the company. `phone_number` is personal data."""
 
     phone_number: str | None
     timezone: str | None
@@ -101,16 +105,16 @@ class Attempts:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    # ---- making and reading
+    # ---- creating and reading
 
     def add(self, attempt: Attempt, event: Event, actor: str) -> None:
-        """A new attempt with the first row of its history."""
+        """Insert a new attempt with the first row of its history."""
         self._connection.execute(insert(attempts).values(**_columns(attempt)))
         arrow = arrow_of(None, event)
         self._write_history(attempt, event.name, None, arrow.target, arrow.reason, actor, {})
 
     def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
-        """All attempts of one interview that were not deleted, oldest first."""
+        """Return the attempts of an interview that were not deleted, oldest first."""
         rows = self._connection.execute(
             select(attempts)
             .where(
@@ -123,31 +127,31 @@ class Attempts:
         return tuple(attempt_of(row) for row in rows)
 
     def of_interviews(self, interview_ids: Sequence[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
-        """For each of the interviews what `of_interview` gives, in one query."""
+        """Return the attempts of each interview, like `of_interview`, in one query."""
         rows = self._connection.execute(
             select(attempts)
             .where(attempts.c.interview_id.in_(interview_ids), attempts.c.deleted_at.is_(None))
             .order_by(attempts.c.created_at, attempts.c.id)
         )
-        found: dict[UUID, list[Attempt]] = {interview_id: [] for interview_id in interview_ids}
+        by_interview: dict[UUID, list[Attempt]] = {interview_id: [] for interview_id in interview_ids}
         for row in rows:
-            found[row.interview_id].append(attempt_of(row))
-        return {interview_id: tuple(each) for interview_id, each in found.items()}
+            by_interview[row.interview_id].append(attempt_of(row))
+        return {interview_id: tuple(each) for interview_id, each in by_interview.items()}
 
     def of_chain(self, chain_id: UUID) -> tuple[Attempt, ...]:
-        """All attempts of one chain of retries, deleted ones too: they go on counting."""
+        """Return all attempts of a chain of retries. Deleted attempts still count as tries."""
         rows = self._connection.execute(
             select(attempts).where(attempts.c.chain_id == chain_id).order_by(attempts.c.retry_number)
         )
         return tuple(attempt_of(row) for row in rows)
 
     def find(self, attempt_id: UUID) -> Attempt | None:
-        """The attempt, whosever it is; for operators."""
+        """Return the attempt of any company, for operators."""
         row = self._connection.execute(select(attempts).where(attempts.c.id == attempt_id)).one_or_none()
         return attempt_of(row) if row else None
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
-        """All attempts of an interview, whosever it is, deleted ones too, oldest first; for operators."""
+        """Return all attempts of an interview of any company, also deleted attempts, oldest first, for operators."""
         rows = self._connection.execute(
             select(attempts)
             .where(attempts.c.interview_id == interview_id)
@@ -156,7 +160,7 @@ class Attempts:
         return tuple(attempt_of(row) for row in rows)
 
     def history(self, attempt_id: UUID) -> tuple[Happening, ...]:
-        """What happened to it, in its order."""
+        """Return the events of the attempt, oldest first."""
         rows = self._connection.execute(
             select(attempt_history).where(attempt_history.c.attempt_id == attempt_id).order_by(attempt_history.c.id)
         )
@@ -174,7 +178,7 @@ class Attempts:
         )
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
-        """Whom the interview calls, as they are now."""
+        """Return the person whom the interview calls, with their current data."""
         row = self._connection.execute(_CALLEE, {"id": interview_id}).one()
         limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
         return CalleeRow(
@@ -186,21 +190,21 @@ class Attempts:
         )
 
     def interview_of(self, attempt_id: UUID) -> UUID | None:
-        """Which interview to lock before the attempt."""
-        found: UUID | None = self._connection.execute(
+        """Return the id of the interview, which must be locked before the attempt."""
+        interview_id: UUID | None = self._connection.execute(
             select(attempts.c.interview_id).where(attempts.c.id == attempt_id)
         ).scalar_one_or_none()
-        return found
+        return interview_id
 
     def lock(self, attempt_id: UUID) -> Attempt:
-        """The attempt; nobody else may move it until we commit."""
+        """Lock the attempt: no other transaction may change it until we commit."""
         row = self._connection.execute(
             select(attempts).where(attempts.c.id == attempt_id).with_for_update(key_share=True)
         ).one()
         return attempt_of(row)
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
-        """That attempt of that interview, unless it was deleted; nobody else may move it until we commit."""
+        """Lock an attempt of the interview, unless it was deleted."""
         row = self._connection.execute(
             select(attempts)
             .where(
@@ -213,7 +217,7 @@ class Attempts:
         return attempt_of(row) if row else None
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
-        """The interview's attempt that is pending or in progress; no claim of it is under way until we commit."""
+        """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
         row = self._connection.execute(
             select(attempts)
             .where(
@@ -225,7 +229,7 @@ class Attempts:
         return attempt_of(row) if row else None
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
-        """Whether the interview has that attempt, and nobody deleted it."""
+        """Return True if the interview has that attempt and it was not deleted."""
         query = select(attempts.c.id).where(
             attempts.c.id == attempt_id,
             attempts.c.interview_id == interview_id,
@@ -234,12 +238,12 @@ class Attempts:
         return self._connection.execute(query).first() is not None
 
     def forget_candidate(self, candidate_id: UUID) -> None:
-        """No number stays that nobody is being asked by: the release before left it where it ended a call."""
-        mine = select(interviews.c.id).where(interviews.c.candidate_id == candidate_id)
+        """Delete the called number of the candidate's finished attempts: the previous version kept it there."""
+        of_candidate = select(interviews.c.id).where(interviews.c.candidate_id == candidate_id)
         self._connection.execute(
             update(attempts)
             .where(
-                attempts.c.interview_id.in_(mine),
+                attempts.c.interview_id.in_(of_candidate),
                 attempts.c.state != AttemptState.IN_PROGRESS.value,
                 attempts.c.called_number.is_not(None),
             )
@@ -247,7 +251,7 @@ class Attempts:
         )
 
     def has_open(self, interview_id: UUID) -> bool:
-        """Whether the interview has an attempt that is pending or in progress."""
+        """Return True if the interview has an attempt that is pending or in progress."""
         query = select(attempts.c.id).where(
             attempts.c.interview_id == interview_id,
             attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
@@ -255,7 +259,7 @@ class Attempts:
         return self._connection.execute(query).first() is not None
 
     def lock_live_leg(self, interview_id: UUID) -> Attempt | None:
-        """The interview's attempt of unknown outcome whose call was seen since and is not over."""
+        """Lock the interview's attempt of unknown outcome whose call was later seen alive and has not ended."""
         row = self._connection.execute(
             select(attempts)
             .where(
@@ -270,7 +274,7 @@ class Attempts:
         return attempt_of(row) if row else None
 
     def pending_of(self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int) -> list[Attempt]:
-        """Up to `limit` pending attempts of a company, or of one of its candidates, with ids above `after`."""
+        """Return up to `limit` pending attempts of a company, or of one of its candidates, with ids above `after`."""
         query = select(attempts).where(
             attempts.c.company_id == company_id, attempts.c.state == AttemptState.PENDING.value
         )
@@ -283,13 +287,13 @@ class Attempts:
         return [attempt_of(row) for row in self._connection.execute(query.order_by(attempts.c.id).limit(limit))]
 
     def has_older_zone_data(self, version: str) -> bool:
-        """Whether a pending attempt was resolved with zone data older than `version`."""
+        """Return True if a pending attempt was resolved with zone data older than `version`."""
         return self._connection.execute(_older_zone_data(version).limit(1)).first() is not None
 
     def lock_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
         """Lock up to `limit` pending attempts that were resolved with zone data older than `version`.
 
-        Their interviews are locked too. An attempt that another transaction holds is left for later.
+        Their interviews are locked too. An attempt that another transaction has locked is left for later.
         """
         older = _older_zone_data(version).join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
         free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
@@ -298,8 +302,8 @@ class Attempts:
         return [attempt_of(row) for row in rows]
 
     def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
-        """These pending attempts are as zone data of `version` have them."""
-        mine = (
+        """Record that these pending attempts were checked against zone data of `version`."""
+        outdated = (
             select(attempts.c.id)
             .where(
                 attempts.c.id.in_(attempt_ids),
@@ -310,12 +314,12 @@ class Attempts:
         )
         self._connection.execute(
             update(attempts)
-            .where(attempts.c.id == any_(func.array(mine.scalar_subquery())))
+            .where(attempts.c.id == any_(func.array(outdated.scalar_subquery())))
             .values(schedule=attempts.c.schedule.op("||")(func.jsonb_build_object("tzdata_version", version)))
         )
 
     def lock_as_of(self, attempt_id: UUID, epoch: int) -> Attempt | None:
-        """The attempt, if nothing has happened to it since the caller knew it. None: the caller writes nothing."""
+        """Lock the attempt if nothing has happened to it since the caller read it. None: the caller writes nothing."""
         row = self._connection.execute(
             select(attempts)
             .where(
@@ -329,9 +333,9 @@ class Attempts:
     # ---- moving
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
-        """The attempt after `event`, written with its history row. Only for one that the caller has locked.
+        """Apply `event` to an attempt that the caller has locked, and save it with its history row.
 
-        Raises NoSuchArrow when the event cannot happen to it.
+        Raises NoSuchArrow if the event cannot happen to it.
         """
         arrow = arrow_of(attempt, event)
         moved = evolve(attempt, event, now)
@@ -351,16 +355,16 @@ class Attempts:
     def claim_all(
         self, claims: Sequence[tuple[Attempt, Claimed]], account_id: int, actor: str, now: datetime
     ) -> list[Attempt]:
-        """Save attempts as claimed, with their history, in a constant number of statements; in their order.
+        """Save attempts as claimed, with their history, in a constant number of statements. Return them in order.
 
-        Each new token leads to its attempt permanently, and the number that is called is kept. Only for attempts that
-        the caller has locked. Raises NoSuchArrow when one cannot be claimed.
+        Each new token names its attempt permanently, and the number that is called is stored. The caller has locked
+        the attempts. Raises NoSuchArrow if an attempt cannot be claimed.
         """
         ids = [attempt.interview_id for attempt, _ in claims]
-        called = {row.id: row.phone_number for row in self._connection.execute(_NUMBERS_TO_CALL, {"ids": ids})}
+        numbers = {row.id: row.phone_number for row in self._connection.execute(_NUMBERS_TO_CALL, {"ids": ids})}
         arrows = [arrow_of(attempt, event) for attempt, event in claims]
         moved = [
-            evolve(replace(attempt, called_number=called[attempt.interview_id]), event, now)
+            evolve(replace(attempt, called_number=numbers[attempt.interview_id]), event, now)
             for attempt, event in claims
         ]
         self._connection.execute(
@@ -398,13 +402,13 @@ class Attempts:
     def release(
         self, now: datetime, until: datetime, limit: int, account_id: int | None = None, *, on_trial: bool = False
     ) -> list[UUID]:
-        """Up to `limit` attempts that are due and may be claimed as far as can be told without locks.
+        """Release up to `limit` due attempts that seem claimable without locks. They count as released until `until`.
 
-        They count as released until then. Companies take turns, each with no more than it has room and pace for, and
-        none before its next call may start, so that one company's thousands, or its slowness, do not stand before
-        another's one. A company's manual calls (invokes) go first within its turn only, so that retries of other
-        companies do not wait behind them. `on_trial`: the next one is another company's, if the last one could not be
-        claimed, since nothing else is tried while it is released.
+        Companies take turns. Each gets only as many as its room and pace allow, and none before its next call may
+        start, so that a company with thousands of attempts or a slow pace does not delay another one. A company's
+        manual calls (invokes) go first within its own turn only, so that they do not delay other companies' retries.
+        `on_trial`: if the last trial could not be claimed, the next one is another company's, because nothing else is
+        tried while a trial is released.
         """
         rows = self._connection.execute(
             _RELEASE,
@@ -423,7 +427,7 @@ class Attempts:
         return [row.id for row in in_turns(rows)]
 
     def release_anew(self, interview_id: UUID) -> bool:
-        """A hint for the interview's pending attempt may have been dropped; whether there was one."""
+        """End the release of the interview's pending attempt, whose hint may be lost. True if there was one."""
         rows = self._connection.execute(
             update(attempts)
             .where(
@@ -437,47 +441,47 @@ class Attempts:
         return rows.first() is not None
 
     def released(self, now: datetime) -> int:
-        """Return how many attempts are released and not yet claimed. A release from the future counts as none."""
+        """Count the attempts that are released and not yet claimed. A release from the future is not counted."""
         values = {"now": now, "latest": bounds.latest_release(now)}
         count: int = self._connection.execute(_COUNT_RELEASED, values).scalar_one()
         return count
 
     def next_due(self, after: datetime) -> datetime | None:
-        """When the next pending attempt becomes due."""
-        found: datetime | None = self._connection.execute(_NEXT_DUE, {"after": after}).scalar_one_or_none()
-        return found
+        """Return the instant at which the next pending attempt becomes due."""
+        due_at: datetime | None = self._connection.execute(_NEXT_DUE, {"after": after}).scalar_one_or_none()
+        return due_at
 
     # ---- claim and last look
 
     def hinted(self, ids: Sequence[UUID]) -> list[Row[Any]]:
-        """Those of `ids` that are pending: `id`, `company_id`, `manual`, `due_at`, which decide the order of claims."""
+        """Return `id`, `company_id`, `manual`, `due_at` of the pending attempts: they decide the order of claims."""
         return list(self._connection.execute(_HINTED, {"ids": list(ids)}))
 
     def companies_of(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Whose attempts these are."""
+        """Return the companies of these attempts."""
         rows = self._connection.execute(select(attempts.c.company_id).where(attempts.c.id.in_(ids)).distinct())
         return [row.company_id for row in rows]
 
     def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Claimable]:
-        """Those of `ids` that may be claimed now, one a number, the earliest due; companies take turns.
+        """Lock the attempts that may be claimed now, with their lines. One a number, the earliest due.
 
-        They and their lines are ours until we commit. What somebody else has locked is `passed_over`.
+        Companies take turns. Rows that another transaction has locked are left out, see `passed_over`.
         """
         rows = self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}).all()
-        busy = {row.company_id: row.calls for row in self._connection.execute(_CALLS_BY_COMPANY)}
-        taken: set[bytes] = set()
+        calls = {row.company_id: row.calls for row in self._connection.execute(_CALLS_BY_COMPANY)}
+        hashes: set[bytes] = set()
         claimable = []
         for row in rows:
-            if row.number_hash in taken:  # guard: one_per_number
+            if row.number_hash in hashes:  # guard: one_per_number
                 continue
-            taken.add(row.number_hash)
-            claimable.append(Claimable(attempt=attempt_of(row), calls_in_progress=busy.get(row.company_id, 0)))
+            hashes.add(row.number_hash)
+            claimable.append(Claimable(attempt=attempt_of(row), calls_in_progress=calls.get(row.company_id, 0)))
         return in_turns(claimable, attempt_of=lambda each: each.attempt)
 
     def passed_over(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:
-        """Those of `ids` that may be claimed as far as can be told without locks, and are not among the `locked`.
+        """Return the attempts that seem claimable without locks and are not among the `locked`.
 
-        Somebody holds them or their lines for a moment; or another attempt to their number goes first.
+        Another transaction has locked them or their lines, or another attempt to their number goes first.
         """
         rest = set(ids) - set(locked)
         if not rest:
@@ -485,7 +489,7 @@ class Attempts:
         return frozenset(row.id for row in self._connection.execute(_CLAIMABLE, {"ids": list(rest), "now": now}))
 
     def look(self, attempt_id: UUID) -> LookRow | None:
-        """Everything that the last look asks, with the database's own clock."""
+        """Read everything that the last look needs, with the database's clock."""
         row = self._connection.execute(_LAST_LOOK, {"id": attempt_id}).one_or_none()
         if row is None:
             return None
@@ -519,17 +523,17 @@ class Attempts:
         )
 
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
-        """Attempts of a deleted company that wait, or whose call the carrier has named and not yet been told to end."""
+        """Return open attempts of a deleted company: pending, or with a call whose end was not yet ordered."""
         rows = self._connection.execute(_TO_STOP, {"company_id": company_id, "limit": limit})
         return [attempt_of(row) for row in rows]
 
     def is_calling(self, company_id: UUID) -> bool:
-        """Whether a phone may be ringing for the company."""
+        """Return True if a phone may be ringing for the company."""
         query = select(attempts.c.id).where(attempts.c.company_id == company_id, MAY_BE_RINGING).limit(1)
         return self._connection.execute(query).first() is not None
 
     def calls_of_company(self, company_id: UUID) -> int:
-        """How many calls it has in progress."""
+        """Count the company's calls in progress."""
         count: int = self._connection.execute(
             select(func.count())
             .select_from(attempts)
@@ -540,7 +544,7 @@ class Attempts:
     # ---- settle
 
     def silent(self, now: datetime, limit: int) -> list[Attempt]:
-        """Attempts whose lease is over without a record."""
+        """Return attempts whose lease has ended without a record of an outcome."""
         rows = self._connection.execute(
             select(attempts)
             .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.lease_until <= now)
@@ -550,26 +554,26 @@ class Attempts:
         return [attempt_of(row) for row in rows]
 
     def to_expire(self, now: datetime, limit: int) -> list[Attempt]:
-        """Pending attempts whose interview has expired, and for which nothing was asked in time that is to be done."""
+        """Return pending attempts whose interview has expired, unless a command was received before the expiry."""
         rows = self._connection.execute(
             select(attempts).where(*_is_to_expire(now)).order_by(attempts.c.expires_at).limit(limit)
         )
         return [attempt_of(row) for row in rows]
 
     def is_to_expire(self, attempt_id: UUID, now: datetime) -> bool:
-        """The same of one attempt; with its interview locked nobody asks for anything meanwhile."""
+        """Return True if this attempt should expire now, like `to_expire`. The caller has locked the interview."""
         query = select(attempts.c.id).where(attempts.c.id == attempt_id, *_is_to_expire(now))
         return self._connection.execute(query).first() is not None
 
     def take_looks(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
-        """Attempts about which the carrier is to be asked now; nobody else asks about them until `hold_until`."""
+        """Return attempts whose poll is due. No other process polls for them until `hold_until`."""
         rows = self._connection.execute(_TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
         return [attempt_of(row) for row in rows]
 
     def look_again(self, attempt_id: UUID, epoch: int, look_at: datetime, listed_at: datetime | None = None) -> None:
-        """Record that the carrier was asked, and when it is asked again.
+        """Record a poll of the carrier, and the instant of the next one.
 
-        `listed_at`: when it was asked for a list that was then read in full; None keeps the instant of the last one.
+        `listed_at`: the request of a list that was read in full. None keeps the instant of the last one.
         """
         self._connection.execute(
             update(attempts)
@@ -580,10 +584,10 @@ class Attempts:
         )
 
     def undecided(self, before: datetime) -> tuple[int, datetime | None]:
-        """Return how many attempts are unknown since then or longer, and since when the oldest is."""
+        """Count the attempts that became unknown at `before` or earlier, and return the instant of the oldest."""
         row = self._connection.execute(
             select(func.count(), func.min(attempts.c.unknown_at)).where(
-                # The index of those about which the carrier is asked.
+                # For the index of attempts that are polled.
                 attempts.c.look_at.is_not(None),
                 attempts.c.phase == Phase.UNKNOWN.value,
                 attempts.c.unknown_at <= before,
@@ -592,7 +596,7 @@ class Attempts:
         return row[0], row[1]
 
     def take_searches(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
-        """Return attempts whose outcome was given up and whose call is to be searched for now.
+        """Return attempts without a known outcome whose call is to be searched for now.
 
         No other process searches for them until `hold_until`.
         """
@@ -602,9 +606,9 @@ class Attempts:
     def search_again(
         self, attempt_id: UUID, epoch: int, search_at: datetime | None, listed_at: datetime | None
     ) -> None:
-        """Record that the list was searched in vain, and when it is searched again; None: no longer.
+        """Record an unsuccessful search of the list, and the instant of the next one, if any.
 
-        `listed_at` is that of `look_again`. The number that was called is deleted with the last search.
+        `listed_at` as in `look_again`. The called number is deleted with the last search.
         """
         self._connection.execute(
             update(attempts)
@@ -618,20 +622,20 @@ class Attempts:
         )
 
     def forget_number_of_erased(self, attempt_id: UUID) -> None:
-        """Delete the number that the attempt called if its candidate was erased."""
+        """Delete the called number of the attempt if its candidate was erased."""
         self._connection.execute(_FORGET_NUMBER_OF_ERASED, {"id": attempt_id})
 
     def numbers_of(self, attempt_id: UUID) -> tuple[str | None, str | None]:
-        """The two ends of its call: the number that was called and the caller id. Personal data."""
+        """Return the number that was called and the caller id. Personal data."""
         row = self._connection.execute(_NUMBERS, {"id": attempt_id}).one()
         return row.called_number, row.caller_number
 
     def callers_of_pending(self) -> list[str]:
-        """Every number from which a pending attempt would be called."""
+        """Return the caller ids of all pending attempts."""
         return [row.caller_number for row in self._connection.execute(_CALLERS_OF_PENDING)]
 
     def pending_to(self, number_hash: bytes, caller: str) -> Attempt | None:
-        """The pending attempt between these two that is due first."""
+        """Return the earliest due pending attempt between these two numbers."""
         row = self._connection.execute(
             select(attempts)
             .join(interviews, interviews.c.id == attempts.c.interview_id)
@@ -646,7 +650,7 @@ class Attempts:
         return attempt_of(row) if row else None
 
     def bound_sids(self, call_sids: Iterable[str]) -> frozenset[str]:
-        """Those of the carrier's calls that an attempt has already, or had."""
+        """Return the carrier's calls that belong to an attempt, or did."""
         sids = list(call_sids)
         rows = self._connection.execute(
             select(attempts.c.call_sid)
@@ -656,9 +660,9 @@ class Attempts:
         return frozenset(row.call_sid for row in rows)
 
     def counts(self, now: datetime, undecided_before: datetime) -> list[Row[Any]]:
-        """Per company: what is due, late, waiting, in progress, unknown, and failed without a known cause.
+        """Count the attempts of each company: due, late, waiting, in progress, unknown, failed without a known cause.
 
-        Attempts that are unknown since `undecided_before` or longer are counted as undecided too.
+        Attempts that became unknown at `undecided_before` or earlier also count as undecided.
         """
         times = {
             "now": now,
@@ -670,7 +674,7 @@ class Attempts:
 
 
 _zone_data = attempts.c.schedule["tzdata_version"].astext
-"""Releases of the tz database are in the order of their names: 2026a, 2026b, ... 2027a."""
+"""Versions of the tz database sort by name: 2026a, 2026b, ... 2027a."""
 
 
 def _older_zone_data(version: str) -> Select[tuple[UUID]]:
@@ -703,15 +707,15 @@ _RELEASE = text(f"""
         )) AS calls) room
         CROSS JOIN LATERAL (
             SELECT earliest.*
-            FROM (VALUES (true), (false)) AS asked (by_hand)
-            -- Each kind by itself, so that no more is read than is taken.
+            FROM (VALUES (true), (false)) AS kind (by_hand)
+            -- Manual and other attempts separately, so that only the rows that are taken are read.
             CROSS JOIN LATERAL (
                 SELECT a.id, a.manual, a.due_at, a.released_until
                 FROM attempts a
                 JOIN lines l ON l.number_hash = a.number_hash
                 WHERE a.company_id = c.id
                   AND a.state = 'PENDING'
-                  AND a.manual = asked.by_hand
+                  AND a.manual = kind.by_hand
                   AND a.due_at <= :now
                   AND a.expires_at > :now
                   AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
@@ -733,7 +737,7 @@ _RELEASE = text(f"""
             LIMIT room.calls
         ) due
         WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
-          -- A later slot was taken on a wrong clock, as `capacity.Pace.of_this_clock` says.
+          -- A later slot was taken on a wrong clock, see `capacity.Pace.of_this_clock`.
           AND (c.next_slot_at < :soon
                OR c.next_slot_at > CAST(:latest_slot AS timestamptz) + interval '1 second' / c.calls_per_second)
     )
@@ -745,13 +749,13 @@ _RELEASE = text(f"""
             SELECT * FROM turns
             ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
             LIMIT :limit
-        ) mine ON mine.id = a.id
+        ) chosen ON chosen.id = a.id
         WHERE a.state = 'PENDING'
           AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ))
     RETURNING id, company_id, manual, due_at
-""")  # noqa: S608 - what is put in stands in this package
+""")  # noqa: S608 - the inserted text is a constant of this package
 
 _COUNT_RELEASED = text("""
     SELECT count(*) FROM attempts
@@ -761,8 +765,7 @@ _COUNT_RELEASED = text("""
 
 _NEXT_DUE = text("SELECT min(due_at) FROM attempts WHERE state = 'PENDING' AND due_at > :after")
 
-# Each guard stands here once, and is asked by the one statement that locks what will be claimed: a hint is never a
-# reason to dial.
+# The statement that locks attempts for the claim checks every guard itself: a hint is never a reason to dial.
 _WHAT_MAY_BE_CLAIMED = """
     FROM attempts a
     JOIN lines l ON l.number_hash = a.number_hash
@@ -785,7 +788,7 @@ _CALLS_BY_COMPANY = text(
     "SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id"
 )
 
-# The one statement that may ask the database what time it is: it compares two clocks, and decides nothing by either.
+# The only statement that may read the database's clock: it compares two clocks and decides nothing by either.
 _LAST_LOOK = text(f"""
     SELECT a.*,
            p.phone_number,
@@ -822,18 +825,18 @@ _LAST_LOOK = text(f"""
     JOIN interviews i ON i.id = a.interview_id
     JOIN candidates p ON p.id = i.candidate_id
     JOIN companies c ON c.id = a.company_id
-    -- One that was never claimed has no account yet; the installation has one.
+    -- An attempt that was never claimed has no account yet: it will use the installation's newest.
     LEFT JOIN carrier_accounts k ON k.id = coalesce(a.account_id, (SELECT max(id) FROM carrier_accounts))
     LEFT JOIN lines l ON l.number_hash = a.number_hash
     LEFT JOIN LATERAL (
         SELECT * FROM carrier_backoffs b
         WHERE b.account_id = k.id AND b.down_until IS NOT NULL AND ({MATCHES})
-        -- Of two, the one that keeps it longer.
+        -- If two match, the one that lasts longer.
         ORDER BY coalesce(b.answered_at >= b.down_until, false), b.down_until DESC
         LIMIT 1
     ) b ON true
     WHERE a.id = :id
-""")  # noqa: S608 - the same
+""")  # noqa: S608 - the inserted text is a constant of this package
 
 _CALLEE = text("""
     SELECT p.phone_number, p.timezone, p.gdpr_expiry_date, c.settings, c.calls_per_second, c.concurrent_calls,
@@ -889,14 +892,14 @@ _FORGET_NUMBER_OF_ERASED = text("""
     )
 """)
 
-# In the order in which whoever else holds several interviews takes them.
+# In the order in which every transaction locks several interviews.
 _TO_STOP = text("""
     SELECT * FROM (
         SELECT * FROM attempts WHERE company_id = :company_id AND state = 'PENDING'
         UNION ALL
         SELECT * FROM attempts WHERE company_id = :company_id AND state = 'IN_PROGRESS' AND phase = 'PLACED'
         UNION ALL
-        -- Given up as unknown, and then seen to be live.
+        -- Given up as unknown, then seen alive.
         SELECT * FROM attempts WHERE company_id = :company_id AND state = 'FAILED' AND look_at IS NOT NULL
     ) open
     WHERE state = 'PENDING' OR hang_up IS DISTINCT FROM 'COMPANY_DELETED'
@@ -906,7 +909,7 @@ _TO_STOP = text("""
 
 _NUMBERS = text("""
     SELECT
-        -- The release before did not keep the number; the candidate's is the same unless it has changed since.
+        -- The previous version did not store the number. The candidate's is the same unless it has changed since.
         coalesce(a.called_number, CASE WHEN p.updated_at <= a.claimed_at THEN p.phone_number END) AS called_number,
         i.caller_number
     FROM attempts a
@@ -916,11 +919,11 @@ _NUMBERS = text("""
 """)
 
 _NO_SLOT_IS_FURTHER = timedelta(hours=1)
-"""No pace leads to a later slot: that one was taken on a wrong clock, and is free."""
+"""No pace leads to a later slot: such a slot was taken on a wrong clock and counts as free."""
 
 _COUNTS = text("""
     WITH account AS (
-        -- The one that is in use. After a change of the account, the others keep the state that they had.
+        -- The account in use. After a change of the account, the others keep their last state.
         SELECT k.id, k.next_slot_at, k.calls_per_second,
                CASE WHEN k.updated_at > k.created_at THEN k.updated_at END AS changed_at,
                k.paused_at IS NULL AND k.down_until IS NULL
@@ -943,13 +946,13 @@ _COUNTS = text("""
                AND (c.next_slot_at < :soon OR c.next_slot_at > :impossible)
                AND c.concurrent_calls > coalesce(calling.in_progress, 0)
                AND coalesce((SELECT takes_calls FROM account), true)
-               -- The query that counts sees no caller: one refused number excuses the others of its company too.
+               -- This role cannot read caller ids, so one refused number excuses the company's other numbers too.
                AND NOT EXISTS (
                    SELECT FROM carrier_backoffs b
                    WHERE b.account_id = (SELECT id FROM account)
                      AND b.down_until IS NOT NULL AND (b.country = l.country OR b.company_id = a.company_id)
                ) AS could_ring,
-               -- What kept it from ringing before is no delay of ours.
+               -- Time before these instants is not our delay: something else kept the phone from ringing.
                greatest(
                    a.due_at,
                    CASE WHEN l.interview_id IS DISTINCT FROM a.interview_id AND l.free_at > a.created_at
@@ -970,7 +973,7 @@ _COUNTS = text("""
     ), late AS (
         SELECT company_id,
                count(*) AS due,
-               -- Where more waits than the pace starts in a second, each waits for its slot, and none longer than that.
+               -- If more attempts wait than the pace starts in a second, they wait for slots, but not longer than that.
                max(:now - greatest(
                    since,
                    CASE WHEN ringable_of_company > calls_per_second THEN least(next_slot_at, :now) END,
@@ -988,7 +991,7 @@ _COUNTS = text("""
         ) counted
         GROUP BY company_id
     ), waiting AS (
-        -- Most of all there are; of these no more is asked than an index tells.
+        -- Most attempts are here, so this reads only columns of an index.
         SELECT company_id, count(*) AS waiting, min(due_at) AS next_due_at
         FROM attempts WHERE state = 'PENDING' AND due_at > :now GROUP BY company_id
     ), unknown AS (
@@ -1023,7 +1026,7 @@ _COUNTS = text("""
 
 
 def _backoff(row: Row[Any]) -> Backoff | None:
-    """The caller of its scope is left out: no reader needs it."""
+    """Without the caller of its scope, which no reader needs."""
     if row.backoff_cause is None:
         return None
     return Backoff(
@@ -1038,29 +1041,28 @@ def _backoff(row: Row[Any]) -> Backoff | None:
 
 
 def _is_to_expire(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    """Who asked before the interview expired is answered as of then, however late. A quarantine holds no expiry."""
-    asked_in_time = exists().where(
+    """Commands received before the expiry are applied first, however late. Quarantined commands do not delay it."""
+    has_command = exists().where(
         inbox.c.interview_id == attempts.c.interview_id,
         inbox.c.received_at < attempts.c.expires_at,
         inbox.c.applied_at.is_(None),
         inbox.c.quarantined_at.is_(None),
     )
-    return attempts.c.state == AttemptState.PENDING.value, attempts.c.expires_at <= now, ~asked_in_time
+    return attempts.c.state == AttemptState.PENDING.value, attempts.c.expires_at <= now, ~has_command
 
 
-_UNTOLD = frozenset({"token", "number_hash", "schedule", "warnings"})
-"""Who reads a history may not speak for the carrier; and what has a column of its own is not told again."""
+_NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings"})
+"""Not in `detail`: the token, with which a reader could forge callbacks, and values that have their own column."""
 
 
 def _detail(event: Event) -> dict[str, Any]:
-    """What an event adds to the history, without the token: who reads a history may not speak for the carrier."""
     assert hasattr(event, "__dataclass_fields__")
     schedule = getattr(event, "schedule", None)
     moved_to = {} if schedule is None else {"due_at": schedule.due_at.isoformat()}
     return moved_to | {
         field.name: _plain(getattr(event, field.name))
         for field in fields(event)  # type: ignore[arg-type]
-        if field.name not in _UNTOLD and getattr(event, field.name) is not None
+        if field.name not in _NOT_IN_DETAIL and getattr(event, field.name) is not None
     }
 
 
@@ -1105,7 +1107,7 @@ def _columns(attempt: Attempt) -> dict[str, Any]:
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
-    """The attempt that a row of `attempts` is."""
+    """Return the attempt in a row of `attempts`."""
     return Attempt(
         id=row.id,
         interview_id=row.interview_id,

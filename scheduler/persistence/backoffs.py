@@ -1,4 +1,4 @@
-"""Back-offs: whose orders wait because the carrier refuses or fails them. Written under the account's lock alone."""
+"""Back-offs: scopes whose orders wait because the carrier refuses or fails them. Written under the account's lock."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ MATCHES = """
     OR b.company_id = a.company_id
        AND b.caller = (SELECT i.caller_number FROM interviews i WHERE i.id = a.interview_id)
 """
-"""Whether the order of attempt `a`, to line `l`, is of the back-off `b`."""
+"""True if the back-off `b` holds the order of attempt `a` to line `l`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ends:
-    """Between which ends an attempt's order goes; `called` and `caller` are numbers, and `called` personal data."""
+    """The two numbers of an attempt's order. `called` is personal data."""
 
     attempt_id: UUID
     company_id: UUID
@@ -32,7 +32,7 @@ class Ends:
     called: str | None
     number_hash: bytes | None
     country: str | None
-    """None: no worker has looked yet."""
+    """None until a worker has determined it."""
 
 
 class CarrierBackoffs:
@@ -40,7 +40,7 @@ class CarrierBackoffs:
         self._connection = connection
 
     def of(self, account_id: int) -> Backoffs:
-        """Those of an account, by scope."""
+        """Return the back-offs of an account, by scope."""
         return {each.scope: each for _, each in self._rows(account_id)}
 
     def _rows(self, account_id: int) -> list[tuple[int, Backoff]]:
@@ -65,9 +65,9 @@ class CarrierBackoffs:
         ]
 
     def waiting(self) -> list[Backoff]:
-        """Return those that wait or are on trial, of all accounts, countries first, without the callers' numbers.
+        """Return the back-offs of all accounts that wait or are half-open, countries first, without caller ids.
 
-        Reads only columns that may be read by a connection that counts.
+        Reads only columns that the counting role may read.
         """
         rows = self._connection.execute(
             select(
@@ -97,13 +97,13 @@ class CarrierBackoffs:
         ]
 
     def save(self, account_id: int, after: Backoffs, now: datetime) -> None:
-        """Only these there are from now on. For who has locked the account."""
+        """Replace the back-offs of an account that the caller has locked."""
         before = self._rows(account_id)
-        gone = [row_id for row_id, each in before if after.get(each.scope) != each]
-        stays = {each.scope for row_id, each in before if row_id not in gone}
-        if gone:
-            self._connection.execute(delete(table).where(among(table.c.id, gone)))
-        new = [_columns(account_id, each, now) for scope, each in after.items() if scope not in stays]
+        outdated = [row_id for row_id, each in before if after.get(each.scope) != each]
+        unchanged = {each.scope for row_id, each in before if row_id not in outdated}
+        if outdated:
+            self._connection.execute(delete(table).where(among(table.c.id, outdated)))
+        new = [_columns(account_id, each, now) for scope, each in after.items() if scope not in unchanged]
         if new:
             self._connection.execute(insert(table), new)
 
@@ -111,7 +111,7 @@ class CarrierBackoffs:
         return self._connection.execute(delete(table).where(table.c.company_id == company_id)).rowcount
 
     def forget(self, updated_before: datetime, limit: int) -> int:
-        """Those of which nothing was heard since."""
+        """Delete up to `limit` back-offs that have not changed since `updated_before`."""
         old = select(table.c.id).where(table.c.updated_at < updated_before).limit(limit)
         ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars().all()
         return self._connection.execute(delete(table).where(among(table.c.id, ids))).rowcount
@@ -119,34 +119,34 @@ class CarrierBackoffs:
     # ---- the ends of orders
 
     def ends_of(self, attempt_ids: Collection[UUID]) -> list[Ends]:
-        """Of those whose company is not deleted."""
+        """Return the numbers of these attempts, except those of deleted companies."""
         rows = self._connection.execute(_ENDS, {"ids": list(attempt_ids)})
         return [_ends(row) for row in rows]
 
     def ends_being_placed(self, account_id: int) -> list[Ends]:
-        """Of the orders that are claimed and have no answer yet."""
+        """Return the numbers of orders that are claimed and have no answer yet."""
         rows = self._connection.execute(_ENDS_BEING_PLACED, {"phase": Phase.DIALLING.value, "account_id": account_id})
         return [_ends(row) for row in rows]
 
     def due_without_a_country(self, now: datetime, limit: int) -> list[Ends]:
-        """Of attempts that are due, or claimed and not yet sent, and whose number no worker has looked at."""
+        """Return the numbers of attempts, due or claimed and not yet sent, whose country is not determined yet."""
         return [_ends(row) for row in self._connection.execute(_WITHOUT_A_COUNTRY, {"now": now, "limit": limit})]
 
     def know_countries(self, countries: Sequence[tuple[bytes, str]]) -> None:
-        """Write to lines of which country they are; a line that another transaction has locked is skipped."""
+        """Write the countries of lines. A line that another transaction has locked is skipped."""
         values = {"hashes": [each for each, _ in countries], "countries": [country for _, country in countries]}
         self._connection.execute(_KNOW_COUNTRIES, values)
 
     # ---- release
 
     def release_trials(self, account_id: int, now: datetime, until: datetime) -> list[UUID]:
-        """One due attempt of each scope that is on trial and has none released or being placed."""
+        """Release one due attempt of each half-open scope, unless one is already released or being placed."""
         values = {"account_id": account_id, "now": now, "until": until, "latest": bounds.latest_release(now)}
         rows = self._connection.execute(_RELEASE_TRIALS, values)
         return [row.id for row in rows]
 
     def hold(self, attempt_ids: Collection[UUID]) -> None:
-        """Defer attempts that may not be claimed now until they may. The caller has locked them."""
+        """End the release of attempts that may not be claimed now. The caller has locked them."""
         self._connection.execute(_HOLD, {"ids": list(attempt_ids)})
 
 
@@ -223,13 +223,13 @@ _RELEASE_TRIALS = text(f"""
               AND l.attempt_id IS NULL AND (l.free_at <= :now OR l.interview_id = a.interview_id)
               AND c.paused_at IS NULL AND c.deleted_at IS NULL
               AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
-              -- One that waits for another scope too would be held by its claim, and tried again and again.
+              -- The claim would hold an attempt that also waits for another scope, and it would be tried repeatedly.
               AND NOT EXISTS (
                   SELECT FROM carrier_backoffs b
                   WHERE b.account_id = :account_id AND b.down_until IS NOT NULL
                     AND NOT coalesce(b.answered_at >= b.down_until, false) AND ({MATCHES})
               )
-            -- One that was released in vain, because its company has no room for example, goes behind the others.
+            -- An attempt that was released before and not claimed (no room in its company, for example) comes last.
             ORDER BY a.released_until NULLS FIRST, a.due_at
             LIMIT 1
             FOR NO KEY UPDATE OF a SKIP LOCKED
@@ -248,6 +248,6 @@ _RELEASE_TRIALS = text(f"""
           )
     ))
     RETURNING id
-""")  # noqa: S608 - what is put in stands above
+""")  # noqa: S608 - the inserted text is a constant of this module
 
 _HOLD = text("UPDATE attempts SET released_until = NULL WHERE id = ANY (:ids) AND state = 'PENDING'")

@@ -48,13 +48,13 @@ class Candidates:
         self.assign(candidate, candidate.job_ids, candidate.created_at)
 
     def save(self, candidate: Candidate) -> None:
-        """What may change of a candidate but the jobs, as it is in `candidate`. Only for one that the caller locked."""
+        """Write the mutable fields, except the jobs, of a candidate that the caller has locked."""
         self._connection.execute(
             update(candidates).where(candidates.c.id == candidate.id).values(**_changeable(candidate))
         )
 
     def save_jobs(self, candidate: Candidate) -> None:
-        """The candidate is considered for the jobs in `candidate` and no other; the caller has locked them all."""
+        """Replace the candidate's jobs by those in `candidate`. The caller has locked candidate and jobs."""
         self._connection.execute(
             delete(assignments).where(
                 assignments.c.candidate_id == candidate.id, assignments.c.job_id.not_in(candidate.job_ids)
@@ -63,7 +63,7 @@ class Candidates:
         self.assign(candidate, candidate.job_ids, candidate.updated_at)
 
     def assign(self, candidate: Candidate, job_ids: Sequence[UUID], now: datetime) -> None:
-        """The candidate is considered for these jobs too; for one that they are considered for already, still."""
+        """Assign the candidate to these jobs too. Existing assignments stay as they are."""
         if job_ids:
             self._connection.execute(
                 upsert(assignments)
@@ -82,16 +82,16 @@ class Candidates:
             )
 
     def get(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
-        """The candidate, if it is this company's and not erased."""
-        row = self._connection.execute(_those_of(company_id).where(candidates.c.id == candidate_id)).one_or_none()
+        """Return the candidate, if it is this company's and not erased."""
+        row = self._connection.execute(_of_company(company_id).where(candidates.c.id == candidate_id)).one_or_none()
         return _candidate(row) if row else None
 
     def lock(self, company_id: UUID, candidate_id: UUID, *, shared: bool = False) -> Candidate | None:
-        """The candidate, if it is this company's and not erased; nobody else may change it until we commit.
+        """Lock the candidate, if it is this company's and not erased.
 
-        `shared`: others may lock it so too, as those do who make an interview with this person.
+        `shared`: other transactions may take a shared lock too, for example to create interviews with this person.
         """
-        # Read in a statement of its own: one that waits for the lock would tell of the jobs as they were before.
+        # Read in a second statement: the statement that waits for the lock would return the jobs as of before the wait.
         self._connection.execute(
             select(candidates.c.id)
             .where(candidates.c.company_id == company_id, candidates.c.id == candidate_id)
@@ -102,26 +102,26 @@ class Candidates:
     def page(
         self,
         company_id: UUID,
-        asked: Slice,
+        requested: Slice,
         *,
         job_id: UUID | None,
         status: CandidateStatus | None,
         search: str | None,
     ) -> Listed[Candidate]:
-        """Those of the company; `search` looks for a part of a name or an address, whatever its case."""
-        query = _those_of(company_id)
+        """Return a page of the company's candidates. `search`: part of a name or e-mail address, in any case."""
+        query = _of_company(company_id)
         if job_id is not None:
-            considered = select(assignments.c.candidate_id).where(assignments.c.job_id == job_id)
-            query = query.where(candidates.c.id.in_(considered))
+            assigned = select(assignments.c.candidate_id).where(assignments.c.job_id == job_id)
+            query = query.where(candidates.c.id.in_(assigned))
         if status is not None:
             query = query.where(candidates.c.status == status.value)
         if search is not None:
             name = candidates.c.first_name + " " + candidates.c.last_name
             query = query.where(or_(matching(name, search), matching(candidates.c.email, search)))
-        return listed(self._connection, query, candidates, asked, _candidate)
+        return listed(self._connection, query, candidates, requested, _candidate)
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
-        """Name, number, address and metadata are gone; the row stays for what points at it."""
+        """Delete name, number, address, metadata and assignments. The row stays for its interviews."""
         self._connection.execute(
             update(candidates)
             .where(candidates.c.id == candidate_id, candidates.c.erased_at.is_(None))
@@ -139,7 +139,7 @@ class Candidates:
         self._connection.execute(delete(assignments).where(assignments.c.candidate_id == candidate_id))
 
 
-def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(candidates, _JOB_IDS, _INTERVIEW_COUNT).where(
         candidates.c.company_id == company_id, candidates.c.erased_at.is_(None)
     )

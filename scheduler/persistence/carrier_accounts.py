@@ -1,4 +1,4 @@
-"""The carrier account: its pace and its room, in one row that every claim locks first."""
+"""Carrier accounts: pace and limit of calls, in a row that every claim locks first."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,7 +33,7 @@ _CLAIMED_HERE = text("""
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseName:
-    """Which database a connection leads to."""
+    """The identity of the database of a connection."""
 
     server: str
     """The cluster and its timeline: changed by a failover, and by a restore to a point in time."""
@@ -53,24 +53,24 @@ class CarrierAccount:
     max_calls: int
     next_slot_at: datetime
     pause_reason: str | None
-    """Why an operator stopped everything; None while nobody has."""
+    """Why an operator paused all calls. None if they are not paused."""
     breaker: Breaker
     backoffs: Backoffs
-    """Scopes whose orders wait by themselves; mostly empty."""
+    """Scopes whose orders wait separately. Mostly empty."""
     claimed_on: str | None
     """The server on which calls were last claimed, as `DatabaseName.server`.
 
-    None before the first claim on an account that an earlier release created.
+    None before the first claim on an account that an earlier version created.
     """
     claimed_copy: str | None
-    """The copy of the database, as `DatabaseName.copy`. None also after claims of the release that did not store it."""
+    """The copy of the database, as `DatabaseName.copy`. None also after claims of a version that did not store it."""
 
     @property
     def paused(self) -> bool:
         return self.pause_reason is not None
 
     def is_to_be_asked(self, now: datetime) -> bool:
-        """Whether the carrier is to be asked if it is back, or if it is the carrier that fails one company's calls."""
+        """Return True if it is time to probe the carrier: it is down, or fails the orders of one scope."""
         if self.breaker.is_down:
             return self.breaker.is_to_be_asked(now)
         return any(each.is_to_be_asked(now) for each in self.backoffs.values())
@@ -81,18 +81,18 @@ class CarrierAccounts:
         self._connection = connection
 
     def as_set(self, account_sid: str, calls_per_second: float, max_calls: int) -> int | None:
-        """The id of the account, if it is there and may do just that."""
-        found: int | None = self._connection.execute(
+        """Return the id of the account if it exists with exactly these limits."""
+        account_id: int | None = self._connection.execute(
             select(carrier_accounts.c.id).where(
                 carrier_accounts.c.account_sid == account_sid,
                 carrier_accounts.c.calls_per_second == calls_per_second,
                 carrier_accounts.c.max_calls == max_calls,
             )
         ).scalar_one_or_none()
-        return found
+        return account_id
 
     def ensure(self, account_sid: str, calls_per_second: float, max_calls: int, now: datetime) -> int:
-        """The id of the account; made, or set to what the settings say it may do."""
+        """Create the account, or update its limits, and return its id."""
         account_id: int | None = self._connection.execute(
             select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)
         ).scalar_one_or_none()
@@ -137,17 +137,17 @@ class CarrierAccounts:
             )
             .on_conflict_do_nothing()
         )
-        found: int = self._connection.execute(
+        new_id: int = self._connection.execute(
             select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)
         ).scalar_one()
-        return found
+        return new_id
 
     def get(self, account_id: int) -> CarrierAccount:
         return self._with_backoffs(self._account(account_id, lock=False))
 
     def lock(self, account_id: int) -> CarrierAccount:
-        """The account; no other claim gets a slot of it until we commit."""
-        # A second statement, after the lock: who changed them has committed.
+        """Lock the account: no other claim gets a slot of it until we commit."""
+        # The back-offs in a second statement, after the lock: whichever transaction changed them has committed.
         return self._with_backoffs(self._account(account_id, lock=True))
 
     def _with_backoffs(self, account: CarrierAccount) -> CarrierAccount:
@@ -177,7 +177,7 @@ class CarrierAccounts:
     def database_now(self) -> DatabaseName:
         """Name the database of this connection.
 
-        The timeline is the one that is written on: the control file shows it only after the next checkpoint.
+        The timeline comes from the current WAL file: the control file shows it only after the next checkpoint.
         """
         row = self._connection.execute(_DATABASE_NOW).one()
         return DatabaseName(server=row.server, copy=row.copy)
@@ -185,11 +185,11 @@ class CarrierAccounts:
     def has_claimed_here(self) -> bool:
         """Return True if this copy of the database made one of its newest claims itself.
 
-        A claim writes a token and a history row in one transaction, which is not the one that created the attempt. A
+        A claim writes a token and a history row in one transaction, and another one created the attempt. A
         restore loads all rows in one transaction, or these two rows in different ones.
         """
-        found: bool = self._connection.execute(_CLAIMED_HERE, {"newest": _NEWEST_CLAIMS}).scalar_one()
-        return found
+        has_claimed: bool = self._connection.execute(_CLAIMED_HERE, {"newest": _NEWEST_CLAIMS}).scalar_one()
+        return has_claimed
 
     def claims_on(self, account_id: int, database: DatabaseName) -> None:
         self._connection.execute(
@@ -199,7 +199,7 @@ class CarrierAccounts:
         )
 
     def calls_at_once(self, account_id: int) -> int:
-        """Counted from the attempts, so that an outcome never touches the account's row."""
+        """Count the calls in progress, from the attempts, so that an outcome never touches the account's row."""
         count: int = self._connection.execute(
             select(func.count())
             .select_from(attempts)
@@ -208,7 +208,7 @@ class CarrierAccounts:
         return count
 
     def calls_being_placed(self, account_id: int) -> int:
-        """How many calls are claimed and have no answer yet."""
+        """Count the calls that are claimed and have no answer yet."""
         count: int = self._connection.execute(
             select(func.count())
             .select_from(attempts)
@@ -217,9 +217,9 @@ class CarrierAccounts:
         return count
 
     def set_breaker(self, account_id: int, breaker: Breaker, now: datetime) -> None:
-        """Save the breaker. The account counts as changed only when the breaker opens, waits anew or closes.
+        """Save the breaker. The account counts as changed only when the breaker opens, waits again or closes.
 
-        Lateness is measured from the last change. A counted failure keeps no call from ringing, so it excuses none.
+        Lateness is measured from the last change. A counted failure blocks no call, so it excuses no delay.
         """
         self._connection.execute(
             update(carrier_accounts)
@@ -244,7 +244,7 @@ class CarrierAccounts:
         return bool(self._connection.execute(query).scalar_one())
 
     def pause(self, reason: str, now: datetime) -> None:
-        """From the commit on nothing is claimed, for whomever. A pause that stands keeps its first reason."""
+        """Stop all claims once committed. An existing pause keeps its original reason."""
         self._connection.execute(
             update(carrier_accounts)
             .where(carrier_accounts.c.paused_at.is_(None))
@@ -252,9 +252,9 @@ class CarrierAccounts:
         )
 
     def resume(self, now: datetime) -> None:
-        """End the pause. The operator has reconciled what this database does not know: it is the one to claim on.
+        """End the pause and accept this database for claims: the operator has reconciled what it does not know.
 
-        An empty name instead would accept, before the next claim, a dump that was made now.
+        An empty name instead would accept a dump that is made before the next claim.
         """
         present = self.database_now()
         self._connection.execute(
@@ -270,7 +270,7 @@ class CarrierAccounts:
         )
 
     def all(self) -> list[CarrierAccount]:
-        """Without the back-offs: who only counts may not read from which numbers they are."""
+        """Return all accounts without their back-offs: the counting role may not read caller ids."""
         rows = self._connection.execute(select(carrier_accounts.c.id).order_by(carrier_accounts.c.id))
         return [self._account(row.id, lock=False) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Carrier events: callbacks as they came, stored before they are believed, each once."""
+"""Carrier events: callbacks, stored once each as they were received, before they are evaluated."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,7 +34,7 @@ class CarrierEvents:
         self._connection = connection
 
     def add(self, event: CarrierEvent, fingerprint: bytes) -> bool:
-        """Store it. False when the very same one is there already."""
+        """Store the event. False if an identical one exists."""
         return (
             self._connection.execute(
                 insert(carrier_events)
@@ -46,8 +46,8 @@ class CarrierEvents:
                     received_at=event.received_at,
                     rung_at=event.received_at,
                 )
-                # Nothing of it is read back: whoever stores an event may see none. How many rows an INSERT made is
-                # forgotten unless it is asked for.
+                # No RETURNING: the API role may insert events and not read them. SQLAlchemy keeps an INSERT's row count
+                # only with this option.
                 .on_conflict_do_nothing(),
                 execution_options={"preserve_rowcount": True},
             ).rowcount
@@ -55,12 +55,12 @@ class CarrierEvents:
         )
 
     def is_known(self, token: str) -> bool:
-        """Whether a claim of ours has that token; PostgreSQL tells it to whoever has the token."""
+        """Return True if a claim has that token. Callable by any role that has the token."""
         known: bool = self._connection.execute(select(func.token_is_known(token))).scalar_one()
         return known
 
     def claim_of(self, token: str) -> ClaimOfToken | None:
-        """The claim that a token was made for, be it the attempt's last one or an old one."""
+        """Return the claim of a token, also if the attempt was claimed again since."""
         row = self._connection.execute(
             select(attempts.c.id, attempts.c.interview_id, attempt_tokens.c.closed_sid)
             .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
@@ -71,7 +71,7 @@ class CarrierEvents:
         return ClaimOfToken(attempt_id=row.id, interview_id=row.interview_id, closed_sid=row.closed_sid)
 
     def lock_unheard(self, event_id: UUID) -> CarrierEvent | None:
-        """The event, if nobody has heard it, nobody else is about to, and it is not in quarantine."""
+        """Lock the event, unless it was processed, is locked by another worker or is in quarantine."""
         row = self._connection.execute(
             select(carrier_events)
             .where(
@@ -86,13 +86,13 @@ class CarrierEvents:
         return CarrierEvent(id=row.id, token=row.token, raw=row.raw, received_at=row.received_at)
 
     def heard(self, event_id: UUID, now: datetime) -> None:
-        """It has changed what it could; its form, which names the person's number, goes."""
+        """Mark the event as processed and delete its form, which contains the person's number."""
         self._connection.execute(
             update(carrier_events).where(carrier_events.c.id == event_id).values(heard_at=now, raw={})
         )
 
     def count_failure(self, event_id: UUID, now: datetime) -> bool:
-        """One more failure to hear it, for no known reason. True when it is now in quarantine."""
+        """Count an unexpected failure to process the event. True if it is now in quarantine."""
         failures = carrier_events.c.failures + 1
         row = self._connection.execute(
             update(carrier_events)
@@ -103,7 +103,7 @@ class CarrierEvents:
         return row is not None and row.quarantined_at is not None
 
     def forget_candidate(self, candidate_id: UUID) -> None:
-        """No form of this candidate's calls stays that was heard, which the release before kept, or is not to be."""
+        """Delete the forms of this candidate's processed and quarantined events. The previous version kept them."""
         tokens = (
             select(attempt_tokens.c.token)
             .join(attempts, attempts.c.id == attempt_tokens.c.attempt_id)
@@ -121,7 +121,7 @@ class CarrierEvents:
         )
 
     def is_one_unheard(self, token: str) -> bool:
-        """Whether the carrier has said something of this token that is stored, and that nobody has heard yet."""
+        """Return True if an event with this token is stored and not yet processed."""
         return (
             self._connection.execute(
                 select(carrier_events.c.id)
@@ -136,7 +136,7 @@ class CarrierEvents:
         )
 
     def ring_unheard(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Events that nobody has heard since they were last rung for; they count as rung now."""
+        """Return unprocessed events whose hint is to be sent again, and record it as sent now."""
         unheard = (
             select(carrier_events.c.id)
             .where(

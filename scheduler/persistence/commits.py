@@ -1,4 +1,4 @@
-"""The commit of a write that a client waits for: given up in time, or asked about when its answer was lost."""
+"""The commit of a write that a client waits for: given up in time, or looked up when its answer was lost."""
 
 import threading
 from dataclasses import dataclass, field
@@ -7,30 +7,30 @@ from typing import Any
 
 
 class Outcome(StrEnum):
-    """How a transaction ended whose commit was in doubt."""
+    """The end of a transaction whose commit was in doubt."""
 
     COMMITTED = "committed"
     ABORTED = "aborted"
     UNKNOWN = "unknown"
-    """The database cannot be asked, or is still at it."""
+    """The database cannot be reached, or the transaction is still in progress."""
 
 
 class GivenUp(Exception):
-    """The client has already received an answer that says that nothing was changed."""
+    """The client has already received the answer that nothing was changed."""
 
 
 @dataclass(kw_only=True)
 class Commit:
-    """One write of one request. The thread that writes and the request that waits for it share it.
+    """One write of one request, shared by the thread that writes and the request that waits for it.
 
-    Whichever comes first decides: the thread sends COMMIT, or the request gives up. So an answer "nothing was changed"
-    stays true, however late the thread comes to its commit.
+    The first one decides: the thread sends COMMIT, or the request gives up. So the answer "nothing was changed" stays
+    true, however late the thread reaches its commit.
     """
 
     transaction_id: str | None = None
-    """PostgreSQL's id of the transaction, by which any connection can ask how it ended."""
+    """PostgreSQL's id of the transaction, with which any connection can look up how it ended."""
     result: Any = None
-    """The value that the write returns once it is committed, kept before the commit."""
+    """The value that the write returns once committed. Stored before the commit."""
     _is_sent: bool = False
     _is_given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -43,7 +43,7 @@ class Commit:
             self._is_sent = True
 
     def give_up(self) -> bool:
-        """Forbid the commit. False: it was sent before, and only the database knows whether it took effect."""
+        """Forbid the commit. False: it was sent already, and only the database knows if it took effect."""
         with self._lock:
             self._is_given_up = not self._is_sent
             return self._is_given_up

@@ -1,4 +1,4 @@
-"""Companies: what the claim locks and asks, and what decides when their candidates may be called."""
+"""Companies: the rows that every claim locks and checks, and the settings that decide when candidates are called."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ _log = log(__name__)
 _WITH_OWNER = select(companies, email_of_owner_or_invited(companies.c.id).label("owner_email"))
 
 
-# Who locks a row writes its transaction id into it, and holds that id's own lock until it ends.
+# A transaction that locks a row writes its id into the row, and holds the lock on that id until it ends.
 _LOCK_HOLDER = text("""
     SELECT l.pid FROM companies c JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = c.xmax
     WHERE c.id = :id AND l.granted
@@ -52,25 +52,25 @@ class Companies:
         )
 
     def get(self, company_id: UUID) -> Company | None:
-        """The company, unless it was deleted."""
+        """Return the company, unless it was deleted."""
         row = self._connection.execute(
             _WITH_OWNER.where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         ).one_or_none()
         return _with_owner(row) if row else None
 
     def first(self) -> Company | None:
-        """The oldest company there is; the one that a development installation was seeded with."""
+        """Return the oldest company, with which a development installation was seeded."""
         row = self._connection.execute(
             select(companies).where(companies.c.deleted_at.is_(None)).order_by(companies.c.created_at).limit(1)
         ).one_or_none()
         return _company(row) if row else None
 
     def lock_for_claim(self, company_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Company, datetime]]:
-        """Those that may be called for, with their next slot, in the order of their ids.
+        """Lock the companies that may place calls, in the order of their ids. Return them with their next slot.
 
         No other transaction may pause, delete or claim for them until we commit. A company that another transaction has
-        locked is left out (see `locked_away`), and so is one whose settings cannot be read, because another release
-        wrote them: neither stops the calls of the others.
+        locked (see `locked_away`), or whose settings another version wrote and cannot be read, is left out and does not
+        stop the calls of the others.
         """
         rows = self._connection.execute(
             select(companies)
@@ -80,23 +80,23 @@ class Companies:
                 companies.c.paused_at.is_(None),  # guard: company_paused
             )
             .order_by(companies.c.id)
-            # Waiting would hold the account's row meanwhile, and every claim waits for that.
+            # Do not wait: we hold the account's row, which every claim needs.
             .with_for_update(key_share=True, skip_locked=True)
         ).all()
-        found = {}
+        locked = {}
         for row in rows:
             try:
-                found[row.id] = (_company(row), row.next_slot_at)
+                locked[row.id] = (_company(row), row.next_slot_at)
             except (Refused, LookupError, TypeError, ValueError):
                 _log.exception(
                     "settings_unreadable: the company's settings could not be read; nothing was claimed for it",
                     alarm="SETTINGS",
                     company_id=str(row.id),
                 )
-        return found
+        return locked
 
     def locked_away(self, company_ids: Collection[UUID]) -> frozenset[UUID]:
-        """Of the companies that `lock_for_claim` left out, those that another transaction has locked."""
+        """Return which of the companies that `lock_for_claim` left out are locked by another transaction."""
         if not company_ids:
             return frozenset()
         rows = self._connection.execute(
@@ -109,7 +109,7 @@ class Companies:
         return frozenset(row.id for row in rows)
 
     def lock_holder(self, company_id: UUID) -> int | None:
-        """The process id of the database session that has locked the row; None when several have, or none."""
+        """Return the process id of the database session that has locked the row. None if several have, or none."""
         pid: int | None = self._connection.execute(_LOCK_HOLDER, {"id": company_id}).scalar()
         return pid
 
@@ -120,7 +120,7 @@ class Companies:
         )
 
     def pause(self, company_id: UUID, reason: str, now: datetime) -> None:
-        """From the commit on no call of it is claimed. A pause that stands keeps its first reason."""
+        """Stop claims for the company once committed. An existing pause keeps its original reason."""
         self._connection.execute(
             update(companies)
             .where(companies.c.id == company_id, companies.c.paused_at.is_(None))
@@ -128,7 +128,7 @@ class Companies:
         )
 
     def paused(self) -> Mapping[UUID, str]:
-        """Why each company that is paused is so."""
+        """Return the paused companies with the reason of each pause."""
         rows = self._connection.execute(
             select(companies.c.id, companies.c.pause_reason)
             .where(companies.c.paused_at.is_not(None), companies.c.deleted_at.is_(None))
@@ -144,50 +144,47 @@ class Companies:
         )
 
     def lock(self, company_id: UUID) -> Company | None:
-        """The company, unless it was deleted; nobody claims for it until we commit."""
+        """Lock the company, unless it was deleted: no claim for it happens until we commit."""
         self._connection.execute(
             select(companies.c.id).where(companies.c.id == company_id).with_for_update(key_share=True)
         )
-        # A statement of its own: that of the lock would see the owner as of before it waited.
+        # Read in a second statement: the first one would see the owner as of before its wait.
         return self.get(company_id)
 
     def hold(self, company_id: UUID) -> bool:
-        """Whether it is there; if so, nobody deletes it until we commit. Others may claim for it and change it."""
+        """Block the company's deletion until we commit, but not claims or changes. False: it is deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         return self._connection.execute(query.with_for_update(read=True, key_share=True)).first() is not None
 
     def lock_to_delete(self, company_id: UUID) -> bool:
-        """Whether it is there; nobody claims or writes for it until we commit, and whoever had begun to has ended."""
+        """Wait for all transactions of the company and block new ones until we commit. False: it is deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         return self._connection.execute(query.with_for_update()).first() is not None
 
-    def count_up_to(self, most: int) -> int:
-        """How many there are that were not deleted; `most` stands for more."""
-        some = select(companies.c.id).where(companies.c.deleted_at.is_(None)).limit(most).subquery()
+    def count_up_to(self, maximum: int) -> int:
+        """Count the companies that were not deleted; `maximum` means that many or more."""
+        some = select(companies.c.id).where(companies.c.deleted_at.is_(None)).limit(maximum).subquery()
         count: int = self._connection.execute(select(func.count()).select_from(some)).scalar_one()
         return count
 
     def is_there(self, company_id: UUID) -> bool:
-        """Whether it is, and was not deleted."""
+        """Return True if the company exists and was not deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         return self._connection.execute(query).first() is not None
 
     def delete(self, company_id: UUID, now: datetime) -> None:
-        """From the commit on no call of it is claimed, and none of its keys is good. Only after `lock_to_delete`."""
+        """End its claims and disable its keys once committed. Only after `lock_to_delete`."""
         self._connection.execute(
             update(companies).where(companies.c.id == company_id).values(deleted_at=now, updated_at=now)
         )
 
-    def page(self, principal: Principal, asked: Slice) -> Listed[Company]:
-        """Those that the principal reaches."""
+    def page(self, principal: Principal, requested: Slice) -> Listed[Company]:
+        """Return a page of the companies that the principal can access."""
         query = _WITH_OWNER.where(companies.c.deleted_at.is_(None), reached_by(principal))
-        return listed(self._connection, query, companies, asked, _with_owner)
+        return listed(self._connection, query, companies, requested, _with_owner)
 
     def save(self, company: Company) -> None:
-        """What may change of a company, as it is in `company`; its owner is saved by `use_cases.owners`.
-
-        Only for one that the caller has locked.
-        """
+        """Write the mutable fields of a company that the caller has locked; `use_cases.owners` saves its owner."""
         self._connection.execute(
             update(companies)
             .where(companies.c.id == company.id)
@@ -204,7 +201,7 @@ class Companies:
 
 
 def reached_by(principal: Principal) -> ColumnElement[bool]:
-    """The companies of a principal: a regular key's own, or all that an ATS key has made."""
+    """Match the companies of a principal: a regular key's own, or all that an ATS key has created."""
     if principal.kind is KeyKind.REGULAR:
         return companies.c.id == principal.company_id
     return companies.c.ats_principal_id == principal.id
@@ -215,7 +212,7 @@ def _with_owner(row: Row[tuple[object, ...]]) -> Company:
 
 
 def _company(row: Row[tuple[object, ...]]) -> Company:
-    """Without its owner, whom nobody asks for who calls."""
+    """Without the owner, which the dialler does not need."""
     limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
     return Company(
         id=row.id,

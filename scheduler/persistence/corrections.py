@@ -1,4 +1,4 @@
-"""Corrections: rows that wait for an instant which no rule can produce, found by an index and written once."""
+"""Corrections: rows with an instant that no rule can produce, found by an index and written once."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,7 +23,7 @@ _LOCK_LOOKED_AT = text("""
         claimed_at > :written
         OR unknown_at > :written
         OR listed_at > :written
-        -- As `bounds.latest_look` says.
+        -- The rule of `bounds.latest_look`.
         OR look_at > CASE
             WHEN phase = 'UNKNOWN' OR hang_up IS NOT NULL THEN CAST(:look_at_asked AS timestamptz)
             WHEN looks = 0 AND updated_at <= :written THEN :look_at_queued
@@ -80,15 +80,15 @@ class Corrections:
         self._connection = connection
 
     def lock_impossible_calls(self, bounds: CallBounds, limit: int) -> list[Attempt]:
-        """Up to `limit` attempts of each kind with an instant beyond its bound; rows in use are left for later."""
+        """Lock up to `limit` attempts of each kind with an instant beyond its bound, except rows in use."""
         values = {name: getattr(bounds, name) for name in bounds.__dataclass_fields__} | {"limit": limit}
-        found = {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_LEASED, values)}
-        found |= {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_LOOKED_AT, values)}
-        found |= {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_SEARCHED, values)}
-        return list(found.values())
+        impossible = {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_LEASED, values)}
+        impossible |= {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_LOOKED_AT, values)}
+        impossible |= {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_SEARCHED, values)}
+        return list(impossible.values())
 
     def save_calls(self, corrected: Sequence[Attempt]) -> None:
-        """Write what `bounds.call_corrected` changes. Only for rows that the caller has locked."""
+        """Write the fields that `bounds.call_corrected` changes. The caller has locked the rows."""
         self._connection.execute(
             _SAVE_CALLS,
             {
@@ -109,15 +109,15 @@ class Corrections:
         )
 
     def lock_impossible_pending(self, written: datetime, limit: int) -> list[Attempt]:
-        """Up to `limit` pending attempts that were written last after `written`; rows in use are left for later."""
+        """Lock up to `limit` pending attempts that were last written after `written`, except rows in use."""
         return [
             attempt_of(row) for row in self._connection.execute(_LOCK_PENDING, {"written": written, "limit": limit})
         ]
 
     def written_now(self, attempt_ids: Sequence[UUID], now: datetime) -> None:
-        """Forget that a clock from the future wrote these. Only for rows that the caller has locked."""
+        """Replace the future instant at which these rows were written. The caller has locked them."""
         self._connection.execute(_UPDATED_NOW, {"ids": list(attempt_ids), "now": now})
 
     def shorten_rests(self, rests: datetime, kept: datetime, limit: int) -> int:
-        """Let up to `limit` lines rest no longer than that: `rests` after one interview's call, else `kept`."""
+        """Shorten the gap of up to `limit` lines: to `rests` after one interview's call, else to `kept`."""
         return self._connection.execute(_SHORTEN_RESTS, {"rests": rests, "kept": kept, "limit": limit}).rowcount

@@ -1,4 +1,4 @@
-"""How a transaction is opened, and the stores that it carries. Nobody else opens one."""
+"""Transactions and the stores that they carry. No other module opens a transaction."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,22 +43,22 @@ from scheduler.persistence.usage import Usage
 
 _log = log(__name__)
 
-# One message to the server, so the comparison costs no round trip. What comes before BEGIN in a message belongs to the
-# transaction. This statement and the last look may read the database's clock: they compare it with ours.
+# One message to the server, so the comparison costs no round trip. A statement before BEGIN in the same message belongs
+# to the transaction. This statement and the last look may read the database's clock: they compare it with ours.
 _BEGIN_AND_READ_CLOCK = "SELECT clock_timestamp(); BEGIN"
 _BEGIN_READING = "BEGIN READ ONLY"
 
 _STATEMENT_S, _LOCK_S = 5.0, 2.0
-"""The usual limits of a statement and of a wait for a lock; less when a request's deadline comes first."""
+"""The usual limits of a statement and of a wait for a lock. Less when a request's deadline comes first."""
 _ANSWER_S = 0.5
-"""How long before its deadline a request stops waiting for locks, so that it can still be answered."""
+"""Time before its deadline at which a request stops waiting for locks, so that it can still be answered."""
 
 _INTRODUCTION = text(
     "SELECT set_config('duecall.principal_id', :principal_id, true),"
     " set_config('duecall.company_id', :company_id, true),"
     " set_config('statement_timeout', :statement_ms, true),"
     " set_config('lock_timeout', :lock_ms, true),"
-    " CASE WHEN :is_asked_for THEN CAST(pg_current_xact_id() AS text) END AS transaction_id"
+    " CASE WHEN :needs_id THEN CAST(pg_current_xact_id() AS text) END AS transaction_id"
 )
 
 _STATUS = text("SELECT pg_xact_status(CAST(:transaction_id AS xid8))")
@@ -70,7 +70,7 @@ _ON_BEHALF_OF = text(
 
 _COUNTING = text("SET LOCAL ROLE duecall_counter")
 
-_STANDING = """
+_ROLE = """
     SELECT r.rolname,
            r.rolsuper OR r.rolbypassrls
                OR EXISTS (
@@ -81,10 +81,13 @@ _STANDING = """
     FROM pg_roles r
     WHERE r.rolname = current_user AND to_regclass('companies') IS NOT NULL
 """
-"""Who we are, whether we see every tenant's rows, whether those of a principal; nothing where no migration has run."""
+"""Our role, whether it sees every tenant's rows, and whether it is bound to a principal's rows.
+
+No row in a database without tables.
+"""
 
 DUE_CHANNEL = "duecall_due"
-"""Notified when something became due at once, so that nobody waits for the clock's next look."""
+"""Notified when an attempt became due at once, so that it does not wait for the clock's next tick."""
 
 
 FINDS_OUT = {
@@ -94,12 +97,11 @@ FINDS_OUT = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-"""When a connection whose other end is gone without a word is given up: 10 s after what was sent and not confirmed, or
-after 25 s of silence."""
+"""Give up a connection whose other end has vanished: 10 s after unconfirmed data, or after 25 s without traffic."""
 
 
 class DatabaseAway(Exception):
-    """The database cannot be reached, or the connection broke; nothing was promised to anybody."""
+    """The database cannot be reached, or the connection broke. Nothing was committed."""
 
 
 class ClockWrong(DatabaseAway):
@@ -114,7 +116,7 @@ class ClockWrong(DatabaseAway):
 
 
 class LockTaken(DatabaseAway):
-    """Another transaction holds a row that this one needs. Nothing was written; try again at once.
+    """Another transaction holds a row that this one needs. Nothing was written. Try again at once.
 
     A kind of DatabaseAway only so that a caller that does not try again treats it as a transaction that did not happen.
     """
@@ -132,20 +134,20 @@ class CommitInDoubt(DatabaseAway):
 
 
 class WrongRole(Exception):
-    """The role of the database is not the one for what it is used for; nothing was asked by it."""
+    """The database role does not fit this process. No statement was sent with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedClock:
-    """The clock of a process within one transaction that has compared it with the database's."""
+    """This process's clock within one transaction, which has compared it with the database's."""
 
     comparison: Comparison
     machine: Now
     is_corrected: bool
-    """A wrong clock is corrected by what the database says, rather than refused."""
+    """A wrong clock is corrected by the database's clock instead of being rejected."""
 
     def instant(self, now: Now) -> datetime:
-        """Return what `now` says. Raises ClockWrong when the clock was set since the comparison."""
+        """Read `now`. Raises ClockWrong when the clock was set since the comparison."""
         instant = now()
         # Read after `now`: a step in between is then noticed too.
         ahead = self.ahead()
@@ -219,7 +221,7 @@ class Stores:
         )
 
     def instant(self, now: Now) -> datetime:
-        """Return the instant that this transaction may write: what `now` says, on a clock that was compared.
+        """Read `now` for this transaction to write. Its clock was compared with the database's.
 
         May be called again after a wait for a lock. Raises ClockWrong when the clock was set since the comparison.
         """
@@ -227,9 +229,9 @@ class Stores:
         return self.clock.instant(now)
 
     def act_for_company(self, company_id: UUID) -> None:
-        """From now on, and until we commit, PostgreSQL shows what belongs to this company, whoever asks.
+        """Let this transaction see the rows of the company.
 
-        For those who have no key and proved by something else that they may.
+        For callers without an API key that have proved their permission otherwise, by the token of an invitation.
         """
         self.connection.execute(_ON_BEHALF_OF, {"principal_id": "", "company_id": str(company_id)})
 
@@ -241,20 +243,20 @@ class Stores:
 class Database:
     """A pool of connections for one role.
 
-    Statements end after 5 s, waits for a lock after 2 s, an idle transaction after 10 s: nothing here may hold a row
-    for longer than a caller waits. Values are never quoted in an error.
+    A statement ends after 5 s, a wait for a lock after 2 s, an idle transaction after 10 s, so that no row is locked
+    for longer than a caller waits. Errors never quote values.
 
-    `bound` True: only a role that sees no more than its principal's rows will do; False: only one that sees all rows,
-    since whoever sees none would do nothing and say nothing; None: any. Otherwise everything raises WrongRole.
+    `bound` True: the role must be bound to its principal's rows. False: it must see all rows, because a role that sees
+    none would do nothing without an error. None: any role. With another role every method raises WrongRole.
     """
 
     def __init__(self, url: str, *, pool_size: int = 8, machine: Now = machine_now, bound: bool | None = None) -> None:
         self._machine = machine
         self._is_wrong = False
-        self._saying = Lock()
+        self._log_lock = Lock()
         self._engine = create_engine(
             with_driver(url),
-            # BEGIN is ours, sent together with the question for the time.
+            # We send BEGIN ourselves, in one message with the query for the time.
             isolation_level="AUTOCOMMIT",
             pool_size=pool_size,
             max_overflow=4,
@@ -276,14 +278,14 @@ class Database:
     def transaction(
         self, principal: Principal | None = None, *, corrected: bool = False, commit: Commit | None = None
     ) -> Iterator[Stores]:
-        """Open a transaction that may write times; leaving by an error rolls it back.
+        """Open a transaction that may write times. Leaving by an error rolls it back.
 
         Raises LockTaken when another transaction held a row for longer than the lock timeout, or in a deadlock.
 
-        `principal` is whose request it is; PostgreSQL is told, so that it can keep everybody else's rows from it.
-        `corrected`: on a wrong clock, times are corrected by the database's clock. Only for what no other process
-        can write, such as the outcome of a claim. `commit` is for a caller that must know how the transaction ended:
-        it can forbid the commit, and learns the id under which `outcome_of` knows it. After the request's deadline
+        `principal` is the sender of the request. PostgreSQL hides all other tenants' rows from the transaction.
+        `corrected`: on a wrong clock, times are corrected by the database's clock. Only for facts that no other
+        process can write, such as the outcome of a claim. `commit` is for a caller that must know how the transaction
+        ended: the caller can forbid the commit, and receives the id for `outcome_of`. After the request's deadline
         nothing is committed.
 
         Raises ClockWrong when this machine's clock is wrong, and DatabaseAway when the connection fails: then nothing
@@ -296,12 +298,12 @@ class Database:
                 clock = CheckedClock(
                     comparison=self._compare(connection), machine=self._machine, is_corrected=corrected
                 )
-                is_right = self._say_whether_right(clock.ahead())
+                is_right = self._check_clock(clock.ahead())
                 if not is_right and not corrected:
                     raise ClockWrong  # guard: clock
                 _introduce(connection, principal, commit)
                 yield Stores.of(connection, clock)
-                # The client has received a 503 by now, which says that nothing was changed.
+                # After the deadline the client has received a 503, so nothing may change.
                 _must_be_in_time()  # guard: deadline
                 if commit is not None:
                     commit.send()  # guard: given_up
@@ -332,31 +334,31 @@ class Database:
             yield Stores.of(connection, None)
 
     def outcome_of(self, transaction_id: str) -> Outcome:
-        """Return how a transaction ended that was given a `Commit`. Raises DatabaseAway.
+        """Look up the end of a transaction that had a `Commit`. Raises DatabaseAway.
 
-        UNKNOWN while it is still in progress: its COMMIT may be on its way.
+        UNKNOWN while it is in progress: its COMMIT may be on its way.
         """
         try:
             with self.reading() as stores:
                 status = stores.connection.execute(_STATUS, {"transaction_id": transaction_id}).scalar_one()
-        except DBAPIError:  # a later transaction than this server knows: it is another one, or restored
+        except DBAPIError:  # the id is above this server's newest: it is another server, or was restored
             return Outcome.UNKNOWN
         return _OUTCOMES.get(status, Outcome.UNKNOWN)
 
     @contextmanager
     def counting(self) -> Iterator[Stores]:
-        """Like `reading`, for numbers over all companies; columns with personal data cannot be read in it."""
+        """Like `reading`, for numbers over all companies. Columns with personal data cannot be read in it."""
         with self.reading() as stores:
             stores.connection.execute(_COUNTING)
             yield stores
 
     def check_role(self) -> None:
-        """Raise WrongRole now rather than at the first question. A database that is away is asked later."""
+        """Raise WrongRole now rather than at the first statement. A database that is away is checked later."""
         with suppress(DatabaseAway), self.reading():
             pass
 
     def clock_is_right(self) -> bool:
-        """Return whether this machine's clock and the database's differ by no more than 2 s. Raises DatabaseAway.
+        """Return True if this machine's clock and the database's differ by at most 2 s. Raises DatabaseAway.
 
         Every transaction that writes compares them by itself. DUECALL_CLOCK_OFFSET_S is left out on both sides.
         """
@@ -367,9 +369,9 @@ class Database:
             return False
 
     def ahead(self, comparison: Comparison) -> timedelta:
-        """Return how far this machine's clock is ahead, by a comparison made just now; a change is logged."""
+        """Return how far this machine's clock is ahead, by a comparison made just now. A change is logged."""
         ahead = comparison.ahead(self._machine(), monotonic())
-        self._say_whether_right(ahead)
+        self._check_clock(ahead)
         return ahead
 
     def _compare(self, connection: Connection) -> Comparison:
@@ -377,10 +379,10 @@ class Database:
         database_clock: datetime = connection.exec_driver_sql(_BEGIN_AND_READ_CLOCK).scalar_one()
         return Comparison(database_clock=database_clock, asked_at=asked_at, answered_at=monotonic())
 
-    def _say_whether_right(self, ahead: timedelta) -> bool:
-        """Return whether a clock that is so far ahead is right, and log it when that has changed."""
+    def _check_clock(self, ahead: timedelta) -> bool:
+        """Return True if a clock that is `ahead` by this much is right. A change is logged."""
         is_wrong = clocks.is_wrong(ahead)
-        with self._saying:
+        with self._log_lock:
             changed, self._is_wrong = is_wrong != self._is_wrong, is_wrong
         if changed and is_wrong:
             _log.error(
@@ -393,11 +395,11 @@ class Database:
         return not is_wrong
 
     def schema_revision(self) -> str | None:
-        """The migration that the database stands at; None for an empty one. Raises DatabaseAway."""
+        """Return the newest migration of the database. None for an empty one. Raises DatabaseAway."""
         try:
             with self._engine.connect() as connection:
-                there = connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
-                if not there:
+                exists = connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
+                if not exists:
                     return None
                 revision: str | None = connection.execute(
                     text("SELECT version_num FROM alembic_version")
@@ -412,7 +414,7 @@ class Database:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise the driver's errors as DatabaseAway where nothing was promised, and conflicts as LockTaken."""
+    """Translate the driver's errors: a lost connection to DatabaseAway, a conflict to LockTaken."""
     try:
         yield
     except (OperationalError, PoolTimeoutError) as error:
@@ -443,41 +445,41 @@ def _must_be_in_time() -> None:
 
 
 def may_wait_again() -> bool:
-    """Return whether the request has time for another wait for a lock, and for an answer after it."""
+    """Return True if the request has time for another wait for a lock, and for an answer after it."""
     left = remaining_s()
     return left is not None and left > _LOCK_S + _ANSWER_S
 
 
 def _introduce(connection: Connection, principal: Principal | None, commit: Commit | None) -> None:
-    """Say in one statement whose request this is and what it may take, and learn the transaction's id.
+    """Set principal and timeouts, and read the transaction's id, in one statement.
 
-    A transaction without a principal that has its usual time says nothing, and costs no round trip.
+    A transaction without principal and `commit`, and with the usual timeouts, needs no such round trip.
     """
     _must_be_in_time()
     left = remaining_s()
     if principal is None and commit is None and (left is None or left >= _STATEMENT_S):
         return
-    told = connection.execute(
+    row = connection.execute(
         _INTRODUCTION,
         {
             "principal_id": "" if principal is None else str(principal.id),
             "company_id": "" if principal is None or principal.company_id is None else str(principal.company_id),
             "statement_ms": _milliseconds(_STATEMENT_S, left),
             "lock_ms": _milliseconds(_LOCK_S, left),
-            "is_asked_for": commit is not None,
+            "needs_id": commit is not None,
         },
     ).one()
     if commit is not None:
-        commit.transaction_id = told.transaction_id
+        commit.transaction_id = row.transaction_id
 
 
 def _milliseconds(usual_s: float, left_s: float | None) -> str:
-    """As PostgreSQL reads it, which takes 0 for no limit."""
+    """Format a timeout for PostgreSQL, to which 0 means no limit."""
     return str(max(1, int(1000 * (usual_s if left_s is None else min(usual_s, left_s)))))
 
 
 def _is_lost(error: BaseException | None) -> bool:
-    """Return whether it was the connection that failed; otherwise the server said no."""
+    """Return True if the connection failed, False if the server rejected the statement."""
     return isinstance(error, DBAPIError) and (
         error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
     )
@@ -485,13 +487,13 @@ def _is_lost(error: BaseException | None) -> bool:
 
 def _refuse_wrong_role(connection: DBAPIConnection, *, bound: bool) -> None:
     cursor = connection.cursor()
-    cursor.execute(_STANDING)
-    standing = cursor.fetchone()
+    cursor.execute(_ROLE)
+    row = cursor.fetchone()
     cursor.close()
     connection.rollback()
-    if standing is None:
+    if row is None:
         return
-    role, sees_all, is_api = standing
+    role, sees_all, is_api = row
     if sees_all is not bound and (is_api or not bound):
         return
     connection.close()
@@ -508,9 +510,9 @@ def _refuse_wrong_role(connection: DBAPIConnection, *, bound: bool) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Why, in a line: what libpq says of a connection, which names host, database and role; else the kind alone.
+    """Return the reason in one line: libpq's message about a connection, else only the type of the error.
 
-    What the server says may quote what was stored, and comes with a code.
+    libpq names host, database and role. A message of the server has an SQLSTATE and may quote stored values.
     """
     original = getattr(error, "orig", None) or error
     if isinstance(original, psycopg.OperationalError) and original.sqlstate is None and str(original):

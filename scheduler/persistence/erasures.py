@@ -1,6 +1,6 @@
-"""Erasures: which deleted companies are being erased, how far that has come, and what goes next.
+"""Erasures: deleted companies that are being erased, and the progress of each.
 
-Of a company stay its usage, which names nobody, and its row here: the certificate of what was erased and when.
+A company's usage stays, which names no person, and its row here: the certificate of the erased rows and the time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ from scheduler.persistence.tables import (
 )
 
 Counts = Mapping[str, int]
-"""How many rows of each kind went; a kind of which none went is left out."""
+"""Deleted rows by kind, without zeros."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Erasures:
         self._connection = connection
 
     def ask(self, company_id: UUID, now: datetime) -> None:
-        """The company is to be erased; from now on there is a certificate of it."""
+        """Request the erasure of the company by adding its certificate."""
         self._connection.execute(
             insert(erasures).from_select(
                 ["company_id", "ats_principal_id", "asked_at", "rung_at", "erased"],
@@ -69,14 +69,14 @@ class Erasures:
         )
 
     def was_reached(self, principal: Principal, company_id: UUID) -> bool:
-        """Whether it is a company that this ATS key had made and that was deleted."""
+        """Return True if this ATS key had created the company and it was deleted."""
         query = select(erasures.c.company_id).where(
             erasures.c.company_id == company_id, erasures.c.ats_principal_id == principal.id
         )
         return principal.kind is KeyKind.ATS and self._connection.execute(query).first() is not None
 
     def lock_open(self, company_id: UUID) -> Erasure | None:
-        """The erasure, if it is not finished and nobody else is at it."""
+        """Lock the erasure, unless it is finished or another worker has locked it."""
         row = self._connection.execute(
             select(erasures.c.company_id, erasures.c.erased)
             .where(erasures.c.company_id == company_id, erasures.c.finished_at.is_(None))
@@ -85,13 +85,13 @@ class Erasures:
         return None if row is None else Erasure(company_id=row.company_id, erased=row.erased)
 
     def count_open(self) -> tuple[int, datetime | None]:
-        """How many are not finished, and since when the oldest of these is asked for."""
+        """Count the unfinished erasures, and return the instant of the oldest request."""
         query = select(func.count(), func.min(erasures.c.asked_at)).where(erasures.c.finished_at.is_(None))
         count, oldest_at = self._connection.execute(query).one()
         return count, oldest_at
 
     def ring_waiting(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Companies for whose erasure nobody was rung lately; they count as rung for now."""
+        """Return companies whose erasure hint is to be sent again, and record it as sent now."""
         waiting = (
             select(erasures.c.company_id)
             .where(
@@ -111,14 +111,14 @@ class Erasures:
         return [row.company_id for row in rows]
 
     def erase_some(self, erasure: Erasure, limit: int, now: datetime) -> bool:
-        """Erase up to `limit` rows of the next kind, with all that hangs on them. False: it is finished, or must wait.
+        """Erase up to `limit` rows of the next kind, with their dependent rows. False: it is finished, or must wait.
 
-        In an order in which nothing ever points at what is gone. It waits for a call that was seen to be live.
+        The order of the kinds respects the foreign keys. It waits for a live call.
         """
         counts = self._erase_next(erasure.company_id, limit, now)
         if counts == {}:
-            # Whoever was still writing for it when it was deleted has committed or failed once we have this lock; what
-            # they left goes as well, and nobody begins anew.
+            # Transactions that were writing for it during the deletion have ended once we have this lock, and no new
+            # one begins. Erase the rows that they left, too.
             self._lock_company(erasure.company_id)
             counts = self._erase_next(erasure.company_id, limit, now)
         if counts is None:
@@ -138,7 +138,7 @@ class Erasures:
         self._connection.execute(select(companies.c.id).where(companies.c.id == company_id).with_for_update())
 
     def _erase_next(self, company_id: UUID, limit: int, now: datetime) -> Counts | None:
-        """Some of the first kind that is left. Empty: nothing is. None: not yet."""
+        """Erase rows of the first kind that is left. Empty: nothing is left. None: it must wait."""
         steps: Sequence[Callable[[], Counts | None]] = (
             lambda: self._interviews(company_id, limit, now),
             lambda: self._candidates(company_id, limit),
@@ -159,7 +159,7 @@ class Erasures:
         return {}
 
     def _interviews(self, company_id: UUID, limit: int, now: datetime) -> Counts | None:
-        """Interviews with their attempts and all that names a call of theirs. None: one of the calls is live."""
+        """Erase interviews with their attempts and the rows of their calls. None: one of the calls is live."""
         ids = self._locked(interviews, company_id, limit)
         calls = self._connection.execute(
             select(attempts.c.id, attempts.c.number_hash, MAY_BE_RINGING.label("busy"))
@@ -169,25 +169,25 @@ class Erasures:
         ).all()
         if any(call.busy for call in calls):
             return None
-        called = [call.id for call in calls]
+        attempt_ids = [call.id for call in calls]
         counts = {
-            "strayCalls": self._delete(stray_calls, among(stray_calls.c.attempt_id, called)),
-            "carrierEvents": self._events(called),
-            "tokens": self._delete(attempt_tokens, among(attempt_tokens.c.attempt_id, called)),
-            "happenings": self._delete(attempt_history, among(attempt_history.c.attempt_id, called)),
-            "attempts": self._delete(attempts, among(attempts.c.id, called)),
+            "strayCalls": self._delete(stray_calls, among(stray_calls.c.attempt_id, attempt_ids)),
+            "carrierEvents": self._events(attempt_ids),
+            "tokens": self._delete(attempt_tokens, among(attempt_tokens.c.attempt_id, attempt_ids)),
+            "happenings": self._delete(attempt_history, among(attempt_history.c.attempt_id, attempt_ids)),
+            "attempts": self._delete(attempts, among(attempts.c.id, attempt_ids)),
             "interviews": self._delete(interviews, among(interviews.c.id, ids)),
         }
-        # A line whose gap still runs goes on keeping others from that phone; who purges takes it later.
+        # A line whose gap still runs must stay: it blocks other calls to that phone. The purge deletes it later.
         hashes = [call.number_hash for call in calls if call.number_hash is not None]
         return _some({**counts, "lines": Lines(self._connection).forget_free(hashes, now)})
 
-    def _events(self, called: Sequence[UUID]) -> int:
-        # Who hears one has it locked and waits for the interview that we hold. It is passed over: with its token gone
-        # it is nobody's, and whoever hears it then empties it.
-        tokens = select(attempt_tokens.c.token).where(among(attempt_tokens.c.attempt_id, called))
-        theirs = select(carrier_events.c.id).where(carrier_events.c.token.in_(tokens)).with_for_update(skip_locked=True)
-        ids = self._connection.execute(theirs).scalars().all()
+    def _events(self, attempt_ids: Sequence[UUID]) -> int:
+        # Skip locked events: their worker waits for the interview that we have locked. Once their token is deleted
+        # they belong to no attempt, and the worker empties them.
+        tokens = select(attempt_tokens.c.token).where(among(attempt_tokens.c.attempt_id, attempt_ids))
+        events = select(carrier_events.c.id).where(carrier_events.c.token.in_(tokens)).with_for_update(skip_locked=True)
+        ids = self._connection.execute(events).scalars().all()
         return self._delete(carrier_events, among(carrier_events.c.id, ids))
 
     def _candidates(self, company_id: UUID, limit: int) -> Counts:
@@ -200,7 +200,7 @@ class Erasures:
         )
 
     def _members(self, company_id: UUID, limit: int) -> Counts:
-        """Memberships, and the users who belong to no other company. Locked first: none joins one meanwhile."""
+        """Erase memberships, and users without another company. A lock keeps them from joining one."""
         of_company = memberships.c.company_id == company_id
         member = select(memberships.c.user_id).where(of_company).limit(limit)
         ids = (

@@ -1,4 +1,4 @@
-"""The inbox: commands that were accepted, in the order of their acceptance, and what became of them."""
+"""The inbox: accepted commands in the order of their acceptance, and their answers."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -26,9 +26,9 @@ class Inbox:
         self._connection = connection
 
     def add(self, command: Command) -> bool:
-        """Accept the command, or keep one that was refused at once.
+        """Store the command, accepted or already refused.
 
-        False when its principal has sent one with that idempotency key before.
+        False if its principal has sent a command with that idempotency key before.
         """
         row = self._connection.execute(
             insert(inbox)
@@ -72,15 +72,15 @@ class Inbox:
         return _command(row) if row else None
 
     def which_answered(self, command_ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Return those of the commands, of whichever principals, that are no longer waiting.
+        """Return which of the commands, of any principals, are no longer waiting.
 
-        For a process that looks on behalf of all its requests at once; it learns nothing else about them.
+        For a process that checks for all its requests at once. It reads nothing else of the commands.
         """
         rows = self._connection.execute(select(func.answered_commands(cast(list(command_ids), ARRAY(Uuid)))))
         return list(rows.scalars())
 
     def lock_next(self, command_id: UUID) -> Command | None:
-        """The command, if it still waits, nobody else has it, and none older of its interview waits."""
+        """Lock the command if it waits, no other worker has locked it, and no older one of its interview waits."""
         older = inbox.alias("older")
         row = self._connection.execute(
             select(inbox)
@@ -88,7 +88,7 @@ class Inbox:
                 inbox.c.id == command_id,
                 inbox.c.applied_at.is_(None),
                 inbox.c.quarantined_at.is_(None),
-                # What a later release has accepted is left to its own workers.
+                # A command of a newer version is left to that version's workers.
                 inbox.c.kind.in_([kind.value for kind in CommandKind]),
                 ~select(older.c.id)
                 .where(
@@ -103,7 +103,7 @@ class Inbox:
         return _command(row) if row else None
 
     def next_of(self, interview_id: UUID) -> UUID | None:
-        """The oldest command of an interview that waits; none is applied before one that is in quarantine."""
+        """Return an interview's oldest waiting command. None while it is in quarantine, which blocks the others."""
         row = self._connection.execute(
             select(inbox.c.id, inbox.c.quarantined_at)
             .where(inbox.c.interview_id == interview_id, inbox.c.applied_at.is_(None))
@@ -113,9 +113,9 @@ class Inbox:
         return None if row is None or row.quarantined_at is not None else row.id
 
     def take_key(self, command: Command) -> bool:
-        """Like `add`, for what is applied in this very transaction.
+        """Store a command that is applied in this same transaction, like `add`.
 
-        Whoever sends the same key meanwhile waits for our commit. Raises StillRunning when that takes too long.
+        A request with the same key waits for our commit. Raises StillRunning if that takes too long.
         """
         try:
             return self.add(command)
@@ -125,7 +125,7 @@ class Inbox:
             raise
 
     def answer(self, command_id: UUID, answer: Answer, interview_id: UUID | None, now: datetime) -> None:
-        """The command is applied: its answer is kept, its body goes."""
+        """Mark the command as applied: store its answer and delete its body."""
         self._connection.execute(
             update(inbox)
             .where(inbox.c.id == command_id)
@@ -138,7 +138,7 @@ class Inbox:
         )
 
     def count_failure(self, command_id: UUID, now: datetime) -> bool:
-        """One more failure for no known reason. True when it is now in quarantine."""
+        """Count an unexpected failure of the command. True if it is now in quarantine."""
         row = self._connection.execute(
             update(inbox)
             .where(inbox.c.id == command_id, inbox.c.applied_at.is_(None))
@@ -151,7 +151,7 @@ class Inbox:
         return True
 
     def quarantined(self) -> Sequence[Command]:
-        """Those of every company, oldest first."""
+        """Return the quarantined commands of all companies, oldest first."""
         rows = self._connection.execute(select(inbox).where(*_QUARANTINED).order_by(inbox.c.seq))
         return [_command(row) for row in rows]
 
@@ -162,7 +162,7 @@ class Inbox:
         return _command(row) if row else None
 
     def lock_forgotten(self, before: datetime, limit: int) -> Sequence[Command]:
-        """Commands in quarantine since before then that hold no interview."""
+        """Lock commands in quarantine since before then that block no interview."""
         rows = self._connection.execute(
             select(inbox)
             .where(*_QUARANTINED, inbox.c.quarantined_at < before, inbox.c.interview_id.is_(None))
@@ -172,7 +172,7 @@ class Inbox:
         return [_command(row) for row in rows]
 
     def release(self, command_id: UUID) -> None:
-        """It is out of quarantine, and rung for as what nobody has answered since it came."""
+        """Take the command out of quarantine, as if its hint was only sent when it was received."""
         self._connection.execute(
             update(inbox)
             .where(inbox.c.id == command_id)
@@ -180,7 +180,7 @@ class Inbox:
         )
 
     def ring_waiting(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Commands that nobody has answered since they were last rung for; they count as rung now."""
+        """Return waiting commands whose hint is to be sent again, and record it as sent now."""
         waiting = (
             select(inbox.c.id)
             .where(
@@ -201,7 +201,7 @@ class Inbox:
         return [row.id for row in sorted(rows, key=lambda row: row.seq)]
 
     def count_unapplied(self) -> Sequence[Row[Any]]:
-        """Per company with any: how many wait, since when the oldest of them does, how many are in quarantine."""
+        """Count the waiting and quarantined commands of each company that has any, with the oldest waiting instant."""
         waits = inbox.c.quarantined_at.is_(None)
         return self._connection.execute(
             select(
@@ -215,7 +215,7 @@ class Inbox:
         ).all()
 
     def interviews_with_waiting(self, interview_ids: list[UUID]) -> frozenset[UUID]:
-        """Those of the interviews for which a command was accepted and not yet applied."""
+        """Return which of the interviews have a command that was accepted and not yet applied."""
         rows = self._connection.execute(
             select(inbox.c.interview_id)
             .where(inbox.c.interview_id.in_(interview_ids), inbox.c.applied_at.is_(None))

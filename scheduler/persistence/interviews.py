@@ -1,4 +1,4 @@
-"""Interviews: asked for by a company, locked by whoever moves one of their attempts."""
+"""Interviews. A transaction that changes the state of an attempt locks its interview first."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -43,26 +43,26 @@ class Interviews:
         )
 
     def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
-        """The interview, if it is this company's and not deleted."""
-        row = self._connection.execute(_those_of(company_id).where(interviews.c.id == interview_id)).one_or_none()
+        """Return the interview, if it is this company's and not deleted."""
+        row = self._connection.execute(_of_company(company_id).where(interviews.c.id == interview_id)).one_or_none()
         return _interview(row) if row else None
 
-    def page(self, company_id: UUID, asked: Slice, wanted: InterviewFilter) -> Listed[Interview]:
-        """Those of the company that were not deleted; also those with a candidate, agent or job who is no more."""
-        query = _those_of(company_id)
+    def page(self, company_id: UUID, requested: Slice, filters: InterviewFilter) -> Listed[Interview]:
+        """Return a page of the company's interviews, also those whose candidate, agent or job was deleted."""
+        query = _of_company(company_id)
         for column, value in (
-            (interviews.c.candidate_id, wanted.candidate_id),
-            (interviews.c.agent_id, wanted.agent_id),
-            (interviews.c.job_id, wanted.job_id),
+            (interviews.c.candidate_id, filters.candidate_id),
+            (interviews.c.agent_id, filters.agent_id),
+            (interviews.c.job_id, filters.job_id),
         ):
             if value is not None:
                 query = query.where(column == value)
-        if wanted.status is not None:
-            query = query.where(_is_shown_as(wanted.status))
-        return listed(self._connection, query, interviews, asked, _interview)
+        if filters.status is not None:
+            query = query.where(_is_shown_as(filters.status))
+        return listed(self._connection, query, interviews, requested, _interview)
 
     def lock(self, interview_id: UUID) -> Interview:
-        """The interview, deleted or not; nobody else may change it or its attempts' ends until we commit."""
+        """Lock the interview, deleted or not: no other transaction may change it or end its attempts."""
         row = self._connection.execute(
             select(interviews).where(interviews.c.id == interview_id).with_for_update(key_share=True)
         ).one()
@@ -77,7 +77,7 @@ class Interviews:
         )
 
     def save(self, interview: Interview, now: datetime) -> Interview:
-        """What may change of an interview, as it is in `interview`. Only for one that the caller has locked."""
+        """Write the mutable fields of an interview that the caller has locked."""
         self._connection.execute(
             update(interviews)
             .where(interviews.c.id == interview.id)
@@ -95,14 +95,14 @@ class Interviews:
         return replace(interview, updated_at=now)
 
     def of_candidate(self, candidate_id: UUID) -> list[UUID]:
-        """The interviews of a candidate, deleted ones too, in the order of their ids."""
+        """Return all interviews of a candidate, also deleted interviews, in the order of their ids."""
         rows = self._connection.execute(
             select(interviews.c.id).where(interviews.c.candidate_id == candidate_id).order_by(interviews.c.id)
         )
         return [row.id for row in rows]
 
     def open_of_candidate(self, candidate_id: UUID) -> bool:
-        """Whether this candidate has an interview that may still be called."""
+        """Return True if the candidate has an interview for which calls may still follow."""
         return (
             self._connection.execute(
                 select(interviews.c.id)
@@ -117,7 +117,7 @@ class Interviews:
         )
 
 
-def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(interviews).where(
         interviews.c.company_id == company_id,  # guard: tenant
         interviews.c.deleted_at.is_(None),
@@ -125,7 +125,7 @@ def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
 
 
 def _is_shown_as(status: InterviewStatus) -> ColumnElement[bool]:
-    """The same as `InterviewStory.status`: one whose attempt is in progress is, whatever was stored."""
+    """Match the status of `InterviewStory.status`: an attempt in progress overrides the stored status."""
     in_progress = (
         select(attempts.c.id)
         .where(attempts.c.interview_id == interviews.c.id, attempts.c.state == AttemptState.IN_PROGRESS.value)

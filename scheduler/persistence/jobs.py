@@ -1,4 +1,4 @@
-"""Jobs: what candidates are considered for."""
+"""Jobs, for which candidates are considered."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,28 +22,28 @@ class Jobs:
         )
 
     def get(self, company_id: UUID, job_id: UUID) -> Job | None:
-        """The job, if it is this company's and not deleted."""
-        row = self._connection.execute(_those_of(company_id).where(jobs.c.id == job_id)).one_or_none()
+        """Return the job, if it is this company's and not deleted."""
+        row = self._connection.execute(_of_company(company_id).where(jobs.c.id == job_id)).one_or_none()
         return _job(row) if row else None
 
     def lock(self, company_id: UUID, job_id: UUID) -> Job | None:
-        """The same, and nobody else may change it until we commit."""
+        """Lock the job, if it is this company's and not deleted."""
         row = self._connection.execute(
-            _those_of(company_id).where(jobs.c.id == job_id).with_for_update(key_share=True)
+            _of_company(company_id).where(jobs.c.id == job_id).with_for_update(key_share=True)
         ).one_or_none()
         return _job(row) if row else None
 
     def lock_shared(self, company_id: UUID, job_ids: Sequence[UUID]) -> tuple[Job, ...]:
-        """Those of the jobs that are this company's; none of them is deleted until we commit."""
+        """Lock the company's jobs among these, so that they are not deleted until we commit."""
         rows = self._connection.execute(
-            _those_of(company_id).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.id).with_for_update(read=True)
+            _of_company(company_id).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.id).with_for_update(read=True)
         )
         return tuple(_job(row) for row in rows)
 
     def of_candidate(self, company_id: UUID, candidate_id: UUID) -> tuple[Job, ...]:
-        """The jobs that this candidate is considered for, oldest assignment first."""
+        """Return the jobs of a candidate, oldest assignment first."""
         rows = self._connection.execute(
-            _those_of(company_id)
+            _of_company(company_id)
             .join(assignments, assignments.c.job_id == jobs.c.id)
             .where(assignments.c.candidate_id == candidate_id)
             .order_by(assignments.c.created_at, jobs.c.id)
@@ -51,24 +51,24 @@ class Jobs:
         return tuple(_job(row) for row in rows)
 
     def titles(self, company_id: UUID, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-        """What those of the jobs are called that are this company's and not deleted."""
+        """Return the titles of the company's jobs among these that were not deleted."""
         rows = self._connection.execute(
-            _those_of(company_id).with_only_columns(jobs.c.id, jobs.c.title).where(jobs.c.id.in_(job_ids))
+            _of_company(company_id).with_only_columns(jobs.c.id, jobs.c.title).where(jobs.c.id.in_(job_ids))
         )
         return {row.id: row.title for row in rows}
 
-    def page(self, company_id: UUID, asked: Slice, *, status: JobStatus | None) -> Listed[Job]:
-        query = _those_of(company_id)
+    def page(self, company_id: UUID, requested: Slice, *, status: JobStatus | None) -> Listed[Job]:
+        query = _of_company(company_id)
         if status is not None:
             query = query.where(jobs.c.status == status.value)
-        return listed(self._connection, query, jobs, asked, _job)
+        return listed(self._connection, query, jobs, requested, _job)
 
     def save(self, job: Job) -> None:
-        """What may change of a job, as it is in `job`. Only for one that the caller has locked."""
+        """Write the mutable fields of a job that the caller has locked."""
         self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(**_changeable(job)))
 
     def delete(self, job_id: UUID, now: datetime) -> None:
-        """Nobody is considered for it any more and its texts are gone; the row stays for its interviews."""
+        """Delete the job's assignments and texts and hide it. The row stays for its interviews."""
         self._connection.execute(delete(assignments).where(assignments.c.job_id == job_id))
         self._connection.execute(
             update(jobs)
@@ -77,7 +77,7 @@ class Jobs:
         )
 
 
-def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(jobs).where(jobs.c.company_id == company_id, jobs.c.deleted_at.is_(None))
 
 

@@ -1,4 +1,4 @@
-"""How our frozen values stand in a JSON column, and how they come back."""
+"""JSON forms of our frozen values, as stored in JSON columns."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -48,20 +48,20 @@ _RECORDS: Mapping[type[Record], tuple[TypeAdapter[Any], frozenset[str]]] = {
     ),
     Agent: (TypeAdapter(Agent), frozenset({"name", "caller_number", "details", "metadata"})),
 }
-"""What an answer may not keep of each, because it says who somebody is, or may."""
+"""Fields that a stored answer leaves out, because they identify a person or may do so."""
 
 _NOTHING: Mapping[str, Any] = {"settings": CompanySettings(), "profile": {}, "details": {}, "metadata": {}}
 
 
 def record_as_json(record: Record) -> dict[str, Any]:
-    """What an answer keeps of a record: no name, title, number, address or metadata."""
+    """Return the stored form of a record in an answer: without name, title, number, address or metadata."""
     adapter, left_out = _RECORDS[type(record)]
     form: dict[str, Any] = adapter.dump_python(record, mode="json", exclude=set(left_out))
     return form
 
 
 def record_from_json(kind: type[Record], form: Mapping[str, Any], present: Record | None) -> Record:
-    """The record as it was answered; what was not kept is as it is now, or gone with it."""
+    """Rebuild the record of an answer. Fields that were left out have their present value, or none if it is deleted."""
     adapter, left_out = _RECORDS[kind]
     filled = {name: getattr(present, name, _NOTHING.get(name)) for name in left_out}
     record: Record = adapter.validate_python({**form, **filled})
@@ -101,14 +101,14 @@ def schedule_from_json(form: dict[str, Any]) -> Schedule:
             zones=tuple(form["zones"]),
         ),
         due_at=datetime.fromisoformat(form["due_at"]),
-        # Not yet kept by the release before.
+        # The previous version did not store it.
         earliest_at=datetime.fromisoformat(form.get("earliest_at", form["due_at"])),
         tzdata_version=form["tzdata_version"],
     )
 
 
 def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
-    """The wire form of a company's settings, limits left out: those have columns of their own."""
+    """Return the wire form of a company's settings without the limits, which have their own columns."""
     return {
         "timezone": settings.timezone,
         "locale": settings.locale,

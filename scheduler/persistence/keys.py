@@ -1,4 +1,4 @@
-"""API keys: found by the keyed hash of their secret; the secret itself is kept nowhere."""
+"""API keys, found by the keyed hash of their secret. The secret itself is not stored."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from scheduler.persistence.companies import reached_by
 from scheduler.persistence.tables import api_keys, companies
 
 USED_EVERY = timedelta(minutes=1)
-"""`last_used_at` is written no more often."""
+"""The shortest interval between two writes of `last_used_at`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A key whose secret or id somebody has; whether it may be used is for the caller to decide."""
+    """A key that was found by its secret or id. The caller decides if it may be used."""
 
     key: Key
     company_deleted: bool
@@ -56,24 +56,24 @@ class Keys:
         )
 
     def lock(self, key_id: UUID) -> Key | None:
-        """The key; nobody else may change it until we commit."""
+        """Lock the key."""
         row = self._connection.execute(
-            _THOSE.where(api_keys.c.id == key_id).with_for_update(key_share=True)
+            _SELECT.where(api_keys.c.id == key_id).with_for_update(key_share=True)
         ).one_or_none()
         return _key(row) if row else None
 
     def lock_of_principal(self, principal_id: UUID) -> Sequence[Key]:
-        """A principal's key and its rotations, oldest first; nobody else may change them until we commit."""
+        """Lock a principal's key and its rotations, oldest first."""
         rows = self._connection.execute(
-            _THOSE.where(api_keys.c.principal_id == principal_id)
+            _SELECT.where(api_keys.c.principal_id == principal_id)
             .order_by(api_keys.c.created_at, api_keys.c.id)
             .with_for_update(key_share=True)
         )
         return [_key(row) for row in rows]
 
     def all(self, company_id: UUID | None) -> Sequence[Key]:
-        """Every key, or those of one company; oldest first."""
-        query = _THOSE if company_id is None else _THOSE.where(api_keys.c.company_id == company_id)
+        """Return every key, or the keys of one company, oldest first."""
+        query = _SELECT if company_id is None else _SELECT.where(api_keys.c.company_id == company_id)
         return [_key(row) for row in self._connection.execute(query.order_by(api_keys.c.created_at, api_keys.c.id))]
 
     def suspend(self, key_id: UUID, reason: str | None, now: datetime) -> None:
@@ -89,7 +89,7 @@ class Keys:
         self._connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(updated_at=now, **values))
 
     def revoke_named(self, name: str, now: datetime) -> None:
-        """No key of that name is good any more."""
+        """Revoke all keys of that name."""
         self._connection.execute(
             update(api_keys)
             .where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
@@ -97,40 +97,40 @@ class Keys:
         )
 
     def used(self, key_id: UUID, now: datetime) -> None:
-        """It was used now; written unless that is known to the minute, or somebody is writing it at this moment."""
+        """Update `last_used_at`, at most once a minute, and not while another transaction has locked the key."""
         last = api_keys.c.last_used_at
-        mine = (
+        outdated = (
             select(api_keys.c.id)
             .where(api_keys.c.id == key_id, or_(last.is_(None), last <= now - USED_EVERY, last > now))
             .with_for_update(key_share=True, skip_locked=True)
         )
         self._connection.execute(
-            update(api_keys).where(api_keys.c.id == mine.scalar_subquery()).values(last_used_at=now)
+            update(api_keys).where(api_keys.c.id == outdated.scalar_subquery()).values(last_used_at=now)
         )
 
     def by_hash(self, key_hash: bytes) -> Found | None:
-        """The one thing that PostgreSQL tells of keys to whoever has no principal yet."""
+        """Return the key of a hash. PostgreSQL lets a request without a principal read nothing else of keys."""
         row = self._connection.execute(_BY_HASH, {"hash": key_hash}).one_or_none()
         return None if row is None else Found(key=_key(row), company_deleted=row.company_deleted)
 
     def by_id(self, key_id: UUID) -> Found | None:
         row = self._connection.execute(
-            _THOSE.add_columns(companies.c.deleted_at.is_not(None).label("company_deleted"))
+            _SELECT.add_columns(companies.c.deleted_at.is_not(None).label("company_deleted"))
             .outerjoin_from(api_keys, companies, companies.c.id == api_keys.c.company_id)
             .where(api_keys.c.id == key_id)
         ).one_or_none()
         return None if row is None else Found(key=_key(row), company_deleted=row.company_deleted)
 
     def named(self, ids: Iterable[UUID], company_id: UUID, reader: Principal | None) -> list[NamedKey]:
-        """Return the keys of these ids, and those whose principal has one of them, oldest first.
+        """Return the keys whose own id or whose principal's id is one of these, oldest first.
 
-        A reader sees the keys of this company and of their own principal. Another key, such as the one of the ATS that
-        created a company, is not the company's to know. `reader` is None for operators, who see every key.
+        A reader sees the keys of this company and of their own principal, but no other key, such as that of the ATS
+        that created the company. `reader` is None for operators, who see every key.
         """
-        wanted = list(ids)
+        either = list(ids)
         query = (
             select(api_keys.c.id, api_keys.c.principal_id, api_keys.c.name)
-            .where(api_keys.c.id.in_(wanted) | api_keys.c.principal_id.in_(wanted))
+            .where(api_keys.c.id.in_(either) | api_keys.c.principal_id.in_(either))
             .order_by(api_keys.c.created_at, api_keys.c.id)
         )
         if reader is not None:
@@ -139,7 +139,7 @@ class Keys:
         return [NamedKey(id=row.id, principal_id=row.principal_id, name=row.name) for row in rows]
 
     def reach(self, principal: Principal, company_ids: Iterable[UUID]) -> frozenset[UUID]:
-        """Those of the companies that this principal reaches and that are not deleted; asked in SQL, from the key."""
+        """Return which of the companies this principal can access and are not deleted."""
         rows = self._connection.execute(
             select(companies.c.id).where(
                 companies.c.id.in_(list(company_ids)), companies.c.deleted_at.is_(None), reached_by(principal)
@@ -148,7 +148,7 @@ class Keys:
         return frozenset(row.id for row in rows)
 
 
-_THOSE = select(*(column for column in api_keys.c if column.name != "key_hash"))
+_SELECT = select(*(column for column in api_keys.c if column.name != "key_hash"))
 _BY_HASH = text("SELECT (found.key).*, found.company_deleted FROM key_of_hash(:hash) AS found")
 
 

@@ -1,6 +1,6 @@
-"""Owners: users, who of them owns which company, and who has been invited to.
+"""Owners: users, their memberships in companies, and invitations.
 
-Whoever writes a membership or ends an invitation has locked the company first.
+A transaction that writes a membership or ends an invitation locks the company first.
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ class Users:
         self._connection = connection
 
     def id_of(self, email: str) -> UUID | None:
-        """Who is known by that address, of whichever company; no more of them is told than that."""
-        found: UUID | None = self._connection.execute(select(func.user_of_email(email))).scalar_one()
-        return found
+        """Return the id of the user with that address, of any company. Nothing else of the user is readable here."""
+        user_id: UUID | None = self._connection.execute(select(func.user_of_email(email))).scalar_one()
+        return user_id
 
     def get(self, user_id: UUID) -> User:
-        """A user of a company that whoever asks reaches."""
+        """Return a user of a company that the caller can access."""
         row = self._connection.execute(select(users).where(users.c.id == user_id)).one()
         return User(id=row.id, email=row.email, name=row.name)
 
     def add(self, user: User, now: datetime) -> UUID:
-        """The user's id; or of whoever is known by that address already, also when it was made this very moment."""
+        """Add the user, or return the id of the existing one with that address, even if it was created concurrently."""
         self._connection.execute(
             insert(users)
             .values(id=user.id, email=user.email, name=user.name, created_at=now, updated_at=now)
-            # Which constraint is not said: PostgreSQL would want to show the row, and whoever asks may not see it yet.
+            # No constraint is named: for that PostgreSQL would need to read the row, which the caller may not see yet.
             .on_conflict_do_nothing()
         )
         known = self.id_of(user.email)
@@ -47,7 +47,7 @@ class Memberships:
         self._connection = connection
 
     def demote_owner(self, company_id: UUID, now: datetime) -> None:
-        """Whoever owns the company is its admin from now on."""
+        """Make the owner of the company an admin."""
         self._connection.execute(
             update(memberships)
             .where(memberships.c.company_id == company_id, memberships.c.role == Role.OWNER.value)
@@ -55,7 +55,7 @@ class Memberships:
         )
 
     def make_owner(self, company_id: UUID, user_id: UUID, now: datetime) -> None:
-        """Of a company that has none."""
+        """Make the user the owner of a company without an owner."""
         self._connection.execute(
             insert(memberships)
             .values(company_id=company_id, user_id=user_id, role=Role.OWNER.value, created_at=now, updated_at=now)
@@ -70,7 +70,7 @@ class Invitations:
         self._connection = connection
 
     def add(self, invitation: Invitation, now: datetime) -> None:
-        """Its mail is due at once."""
+        """Store the invitation. Its mail is due at once."""
         self._connection.execute(
             insert(invitations).values(
                 id=invitation.id,
@@ -85,14 +85,14 @@ class Invitations:
         )
 
     def standing_of(self, company_id: UUID) -> Invitation | None:
-        """The company's invitation that was neither accepted nor revoked; it may have expired."""
+        """Return the company's invitation that was neither accepted nor revoked. It may have expired."""
         row = self._connection.execute(
             select(invitations).where(invitations.c.company_id == company_id, _NOT_ENDED)
         ).one_or_none()
         return None if row is None else _invitation(row)
 
     def company_of(self, token_hash: bytes) -> UUID | None:
-        """Whose invitation that token is for; the company is to be locked before the invitation is looked at."""
+        """Return the company of the token's invitation. Lock it before reading the invitation."""
         company_id: UUID | None = self._connection.execute(select(func.company_of_invitation(token_hash))).scalar_one()
         return company_id
 
@@ -105,15 +105,15 @@ class Invitations:
         return None if row is None else _invitation(row)
 
     def revoke(self, company_id: UUID, now: datetime) -> None:
-        """The company's invitation that stands, if there is one, can be accepted no more, and its mail is not sent."""
+        """End the company's open invitation, if there is one. Its mail is no longer sent."""
         self._end(invitations.c.company_id == company_id, "revoked_at", now)
 
     def accept(self, invitation_id: UUID, now: datetime) -> None:
         self._end(invitations.c.id == invitation_id, "accepted_at", now)
 
-    def _end(self, which: ColumnElement[bool], how: str, now: datetime) -> None:
+    def _end(self, which: ColumnElement[bool], column: str, now: datetime) -> None:
         self._connection.execute(
-            update(invitations).where(which, _NOT_ENDED).values({how: now, "send_at": None, "updated_at": now})
+            update(invitations).where(which, _NOT_ENDED).values({column: now, "send_at": None, "updated_at": now})
         )
 
     # ---- their mail
@@ -123,11 +123,8 @@ class Invitations:
         return due
 
     def take_due(self, now: datetime, until: datetime) -> Invitation | None:
-        """The one whose mail has been due the longest and that nobody is at, for one try.
-
-        Nobody else tries before `until`.
-        """
-        longest = (
+        """Return the invitation whose mail has been due longest, for one try. No other worker tries before `until`."""
+        oldest = (
             select(invitations.c.id)
             .where(_is_due(now))
             .order_by(invitations.c.send_at)
@@ -136,39 +133,39 @@ class Invitations:
         )
         row = self._connection.execute(
             update(invitations)
-            .where(invitations.c.id == longest.scalar_subquery())
+            .where(invitations.c.id == oldest.scalar_subquery())
             .values(tries=invitations.c.tries + 1, send_at=until, updated_at=now)
             .returning(*invitations.c)
         ).one_or_none()
         return None if row is None else _invitation(row)
 
     def add_token(self, invitation_id: UUID, token_hash: bytes, now: datetime) -> None:
-        """Before the mail with it goes out."""
+        """Store a token before the mail with it is sent."""
         self._connection.execute(
             insert(invitation_tokens).values(token_hash=token_hash, invitation_id=invitation_id, created_at=now)
         )
 
     def forget_token(self, token_hash: bytes) -> None:
-        """The mail with it surely did not go out."""
+        """Delete the token of a mail that was certainly not sent."""
         self._connection.execute(delete(invitation_tokens).where(invitation_tokens.c.token_hash == token_hash))
 
-    def sent(self, taken: Invitation, now: datetime) -> None:
-        self._tried(taken, now, {"sent_at": now, "send_at": None})
+    def sent(self, invitation: Invitation, now: datetime) -> None:
+        self._tried(invitation, now, {"sent_at": now, "send_at": None})
 
-    def not_sent(self, taken: Invitation, again_at: datetime | None, now: datetime) -> None:
-        """`again_at` None: it is not tried again."""
-        self._tried(taken, now, {"send_at": again_at})
+    def not_sent(self, invitation: Invitation, again_at: datetime | None, now: datetime) -> None:
+        """Record a failed try, and the instant of the next one, if any."""
+        self._tried(invitation, now, {"send_at": again_at})
 
-    def _tried(self, taken: Invitation, now: datetime, values: dict[str, datetime | None]) -> None:
-        """Nothing, when somebody else has begun another try since, or it has ended."""
+    def _tried(self, invitation: Invitation, now: datetime, values: dict[str, datetime | None]) -> None:
+        """Write nothing if another worker has begun a later try, or the invitation has ended."""
         self._connection.execute(
             update(invitations)
-            .where(invitations.c.id == taken.id, invitations.c.tries == taken.tries, _NOT_ENDED)
+            .where(invitations.c.id == invitation.id, invitations.c.tries == invitation.tries, _NOT_ENDED)
             .values({**values, "updated_at": now})
         )
 
     def unsent(self, now: datetime) -> Sequence[Mails]:
-        """Of every company whose invitation is open and was not sent: how its mail stands."""
+        """Return the mail status of every open invitation that was not sent."""
         rows = self._connection.execute(
             select(invitations.c.company_id, invitations.c.tries, invitations.c.send_at)
             .join(companies)
@@ -185,14 +182,14 @@ _COMPANY_LIVES = companies.c.deleted_at.is_(None)
 def _is_due(now: datetime) -> ColumnElement[bool]:
     lives = select(companies.c.id).where(companies.c.id == invitations.c.company_id, _COMPANY_LIVES).exists()
     # A later time was set by a wrong clock.
-    has_come = or_(invitations.c.send_at <= now, invitations.c.send_at > latest_try(now))
-    return and_(has_come, invitations.c.expires_at > now, _NOT_ENDED, lives)
+    is_due = or_(invitations.c.send_at <= now, invitations.c.send_at > latest_try(now))
+    return and_(is_due, invitations.c.expires_at > now, _NOT_ENDED, lives)
 
 
 def email_of_owner_or_invited(company_id: ColumnElement[UUID]) -> ColumnElement[str | None]:
-    """The address of the company's owner, else of whoever is invited to be it, expired or not.
+    """Select the address of the company's owner, else of the invited owner, even if the invitation has expired.
 
-    Which of the two is not told, and so an invitation that expires must not change what is.
+    Readers cannot tell the two apart, so the address must not change when an invitation expires.
     """
     owner: ScalarSelect[str] = (
         select(users.c.email)

@@ -17,36 +17,36 @@ class PhoneNumbers:
         self._connection = connection
 
     def add(self, number_id: UUID, company_id: UUID, number: str, now: datetime) -> UUID:
-        """The id of the company's number; the one that it has, when it has that number."""
+        """Add the number to the company, unless it has it, and return its id."""
         self._connection.execute(
             upsert(phone_numbers)
             .values(id=number_id, company_id=company_id, number=number, created_at=now, updated_at=now)
             .on_conflict_do_nothing(index_elements=["company_id", "number"])
         )
-        found: UUID = self._connection.execute(
+        stored_id: UUID = self._connection.execute(
             select(phone_numbers.c.id).where(phone_numbers.c.company_id == company_id, phone_numbers.c.number == number)
         ).scalar_one()
-        return found
+        return stored_id
 
     def get(self, company_id: UUID, number_id: UUID) -> PhoneNumber | None:
-        """The number, if it is this company's."""
-        row = self._connection.execute(_those_of(company_id).where(phone_numbers.c.id == number_id)).one_or_none()
+        """Return the number, if it is this company's."""
+        row = self._connection.execute(_of_company(company_id).where(phone_numbers.c.id == number_id)).one_or_none()
         return _phone_number(row) if row else None
 
-    def page(self, company_id: UUID, asked: Slice) -> Listed[PhoneNumber]:
-        return listed(self._connection, _those_of(company_id), phone_numbers, asked, _phone_number)
+    def page(self, company_id: UUID, requested: Slice) -> Listed[PhoneNumber]:
+        return listed(self._connection, _of_company(company_id), phone_numbers, requested, _phone_number)
 
     def first(self, company_id: UUID) -> UUID | None:
-        found: UUID | None = self._connection.execute(
+        number_id: UUID | None = self._connection.execute(
             select(phone_numbers.c.id)
             .where(phone_numbers.c.company_id == company_id)
             .order_by(phone_numbers.c.created_at)
             .limit(1)
         ).scalar_one_or_none()
-        return found
+        return number_id
 
 
-def _those_of(company_id: UUID) -> Select[tuple[object, ...]]:
+def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(phone_numbers).where(phone_numbers.c.company_id == company_id)
 
 

@@ -1,4 +1,4 @@
-"""When somebody is to be rung for again: what the rows of commands and of callbacks have in common."""
+"""Redelivery: the time at which the hint for a command or a callback is sent again."""
 
 from datetime import datetime, timedelta
 
@@ -6,19 +6,19 @@ from sqlalchemy import ColumnElement, Table, and_, or_
 
 from scheduler.lifecycle import bounds
 
-_AT_THE_LATEST = timedelta(seconds=8)
+_MAX_INTERVAL = timedelta(seconds=8)
 
 
 def has_waited(table: Table, rung_before: datetime, now: datetime) -> ColumnElement[bool]:
-    """Whether a row was last rung for before `rung_before`, and has waited since for as long as it had until then.
+    """Match rows whose last hint is older than `rung_before`, and whose wait since then equals the wait before it.
 
-    So it is rung for after 2, 4, 8 s, then every 8 s. Each 2 s, workers that are behind would be given more to look at
-    the further behind they are, and never catch up.
+    So hints are sent after 2, 4, 8 s, then every 8 s. Hints every 2 s would give workers with a backlog ever more
+    messages, and they would never catch up.
     """
     rung_at, received_at = table.c.rung_at, table.c.received_at
     waited = and_(
         rung_at <= rung_before,
-        or_(rung_at + (rung_at - received_at) <= now, rung_at <= now - _AT_THE_LATEST),
+        or_(rung_at + (rung_at - received_at) <= now, rung_at <= now - _MAX_INTERVAL),
     )
     return or_(
         waited,
@@ -27,5 +27,5 @@ def has_waited(table: Table, rung_before: datetime, now: datetime) -> ColumnElem
 
 
 def is_from_the_future(table: Table, now: datetime) -> ColumnElement[bool]:
-    """Whether a row was last rung for by a wrong clock; that counts as not rung for."""
+    """Match rows whose last hint has an instant from a wrong clock. It counts as not sent."""
     return table.c.rung_at > bounds.latest_written(now)

@@ -1,4 +1,4 @@
-"""Reresolutions: whose pending attempts are to be looked at anew, and how far that has come."""
+"""Recomputations of schedules: changes after which pending attempts are resolved again, and their progress."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +31,8 @@ class Reresolutions:
     def ask(self, company_id: UUID, candidate_id: UUID | None, now: datetime) -> None:
         """Have pending attempts of a company, or of one of its candidates, resolved again.
 
-        A change that already waits for the same attempts is started over instead: what it has still to do is done
-        once. One that a worker holds is left alone, because waiting for it here could be a deadlock.
+        If a change already waits for the same attempts, it is repeated instead of adding another one. A change that a
+        worker has locked is left alone, because waiting for it here could be a deadlock.
         """
         waiting = (
             select(reresolutions.c.id)
@@ -47,8 +47,8 @@ class Reresolutions:
         coalesced = self._connection.execute(
             update(reresolutions)
             .where(reresolutions.c.id == any_(func.array(waiting.scalar_subquery())))
-            # It goes on from where it is, and then once more from the first attempt. Starting over at once would keep
-            # it from ever coming to its end while settings are changed again and again.
+            # It continues, and is then repeated from the first attempt. If it restarted at once, it would never end
+            # while settings are changed repeatedly.
             .values(is_last_pass=False, asked_at=now, not_before=now, rung_at=now)
             .returning(reresolutions.c.id)
         ).all()
@@ -66,7 +66,7 @@ class Reresolutions:
         )
 
     def lock_next(self, now: datetime) -> Reresolution | None:
-        """The change that has waited longest, among those whose time has come and that no other worker is at."""
+        """Lock the change that has waited longest, among due changes that no other worker has locked."""
         row = self._connection.execute(
             select(reresolutions)
             .where(_may_begin(now))
@@ -86,19 +86,19 @@ class Reresolutions:
         )
 
     def came_to(self, reresolution_id: int, after_id: UUID, now: datetime) -> None:
-        """Attempts up to that id are done. The change goes behind those of other companies."""
+        """Record that attempts up to that id are done. The change then comes after those of other companies."""
         self._connection.execute(
             update(reresolutions).where(reresolutions.c.id == reresolution_id).values(after_id=after_id, not_before=now)
         )
 
     def put_off(self, reresolution_id: int, not_before: datetime) -> None:
-        """It is tried again then, from where it is."""
+        """Continue the change at `not_before`, from where it is."""
         self._connection.execute(
             update(reresolutions).where(reresolutions.c.id == reresolution_id).values(not_before=not_before)
         )
 
     def once_more(self, reresolution_id: int, not_before: datetime) -> None:
-        """From the first attempt on, for the last time, then."""
+        """Begin the last pass over all attempts, at `not_before`."""
         self._connection.execute(
             update(reresolutions)
             .where(reresolutions.c.id == reresolution_id)
@@ -109,7 +109,7 @@ class Reresolutions:
         self._connection.execute(delete(reresolutions).where(reresolutions.c.id == reresolution_id))
 
     def ring_waiting(self, rung_before: datetime, now: datetime) -> bool:
-        """Whether one waits that nobody was rung for lately; it counts as rung for now."""
+        """Return True if a hint is to be sent again for a waiting change, and record it as sent now."""
         waiting = (
             select(reresolutions.c.id)
             .where(or_(reresolutions.c.rung_at <= rung_before, is_from_the_future(reresolutions, now)), _may_begin(now))
@@ -125,5 +125,5 @@ class Reresolutions:
 
 
 def _may_begin(now: datetime) -> ColumnElement[bool]:
-    """Whether its time has come. A later one than a worker sets was written by a wrong clock, and counts as come."""
+    """Match changes that are due. A later time than workers set was written by a wrong clock and counts as due."""
     return or_(reresolutions.c.not_before <= now, reresolutions.c.not_before > bounds.latest_recomputation(now))

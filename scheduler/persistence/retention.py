@@ -1,4 +1,4 @@
-"""Retention: what was kept long enough goes, some at a time. Each says how many went."""
+"""Retention: deletes old rows, some at a time. Each method returns the number of deleted rows."""
 
 from datetime import datetime
 
@@ -13,13 +13,13 @@ class Retention:
         self._connection = connection
 
     def forget_answers(self, before: datetime, limit: int) -> int:
-        """Commands that were answered before then. One that was not stays, however old it is."""
+        """Delete commands that were answered before then. Unanswered commands stay, however old they are."""
         old = select(inbox.c.id).where(inbox.c.applied_at < before).order_by(inbox.c.applied_at).limit(limit)
         ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars().all()
         return self._connection.execute(delete(inbox).where(among(inbox.c.id, ids))).rowcount
 
     def forget_carrier_events(self, before: datetime, limit: int) -> int:
-        """Callbacks that were heard before then. One that was not stays, however old it is."""
+        """Delete callbacks that were processed before then. Unprocessed callbacks stay, however old they are."""
         old = (
             select(carrier_events.c.id)
             .where(carrier_events.c.heard_at < before)
@@ -30,14 +30,14 @@ class Retention:
         return self._connection.execute(delete(carrier_events).where(among(carrier_events.c.id, ids))).rowcount
 
     def forget_history(self, before: datetime, limit: int) -> int:
-        """What happened before then. Rows are numbered as they are written, so the oldest are the first."""
-        happenings = select(attempt_history.c.id, attempt_history.c.at)
-        oldest = happenings.order_by(attempt_history.c.id).limit(limit).subquery()
+        """Delete history before then. Rows are numbered as they are written, so the oldest have the lowest ids."""
+        entries = select(attempt_history.c.id, attempt_history.c.at)
+        oldest = entries.order_by(attempt_history.c.id).limit(limit).subquery()
         old = select(oldest.c.id).where(oldest.c.at < before)
         return self._connection.execute(delete(attempt_history).where(attempt_history.c.id.in_(old))).rowcount
 
     def forget_invitations(self, before: datetime, limit: int) -> int:
-        """Invitations that ended before then, or that nobody can accept any more since."""
+        """Delete invitations that were accepted, revoked or expired before then."""
         old = (
             select(invitations.c.id)
             .where(

@@ -1,4 +1,4 @@
-"""Which schema the database has, which it should have, and how it gets there."""
+"""Schema of the database: migrations, drift check and logins."""
 
 import secrets
 from collections.abc import Iterator
@@ -20,22 +20,22 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class SchemaDrift(Exception):
-    """The tables in the code and the migrations say different things."""
+    """The tables in the code differ from the schema that the migrations make."""
 
 
 class SchemaNotMade(Exception):
-    """The database could not be brought to this release's schema; nothing in it was changed."""
+    """The database could not be upgraded to this version's schema. Nothing in it was changed."""
 
 
 def head() -> str | None:
-    """The newest migration that this release knows."""
+    """Return the newest migration of this version."""
     return ScriptDirectory.from_config(_config(None)).get_current_head()
 
 
 def upgrade(url: str) -> None:
-    """Bring the database to this release's schema. Safe to run twice, and from several processes at once.
+    """Upgrade the database to this version's schema. Safe to run twice, and from several processes at once.
 
-    Raises DatabaseAway, and SchemaNotMade for one that is not ours, or whose role may not make tables.
+    Raises DatabaseAway, and SchemaNotMade for a foreign database or a role that may not create tables.
     """
     try:
         with _connection(url) as connection:
@@ -43,43 +43,43 @@ def upgrade(url: str) -> None:
     except OperationalError as error:
         raise DatabaseAway(reason_of(error)) from error
     except DBAPIError as error:
-        # Of tables, roles and versions; no row of anybody's is touched before the schema stands.
+        # The message is about tables, roles and versions: no tenant's row is read before the schema is complete.
         raise SchemaNotMade(str(error.orig).splitlines()[0]) from error
     except CommandError as error:
-        raise SchemaNotMade(f"{error}; a later release has been here, or another program") from error
+        raise SchemaNotMade(f"{error}; a newer version or another program has used this database") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logins:
-    """The URLs of a database for those who are behind its walls; passwords included."""
+    """The URLs of a database for the API and the workers, with passwords."""
 
     api: str
     worker: str
 
 
 class NoLogin(Exception):
-    """Somebody cannot be let in: no name, no password, or nobody here who may do it; nothing was changed."""
+    """A login cannot be set: user or password is missing, or this role may not create roles. Nothing was changed."""
 
 
 def make_logins(url: str) -> Logins:
-    """Somebody who logs in as the API and somebody who does as a worker; with new passwords, if they were there.
+    """Create the logins of the API and the workers, or give existing ones new passwords.
 
     For private servers, as their superuser.
     """
 
-    def of(login: str) -> str:
-        mine = make_url(url).set(username=login, password=secrets.token_hex(16))
-        return mine.render_as_string(hide_password=False)
+    def login_url(login: str) -> str:
+        chosen = make_url(url).set(username=login, password=secrets.token_hex(16))
+        return chosen.render_as_string(hide_password=False)
 
-    logins = Logins(api=of("api"), worker=of("worker"))
+    logins = Logins(api=login_url("api"), worker=login_url("worker"))
     set_logins(url, logins)
     return logins
 
 
 def set_logins(url: str, logins: Logins) -> None:
-    """Let those whom `logins` names log in by the passwords there; made if they are not there.
+    """Create the users in `logins` if they do not exist, and set their passwords.
 
-    As a role that may make roles, once the schema is made. Raises NoLogin, DatabaseAway.
+    Needs the schema and a role that may create roles. Raises NoLogin, DatabaseAway.
     """
     chosen = [(_login_in("DATABASE_URL", logins.api), "duecall_api")]
     chosen.append((_login_in("DATABASE_WORKER_URL", logins.worker), "duecall_worker"))
@@ -97,18 +97,18 @@ def set_logins(url: str, logins: Logins) -> None:
 def _login_in(name: str, url: str) -> tuple[str, str]:
     parts = make_url(with_driver(url))
     if not parts.username or not parts.password:
-        raise NoLogin(f"{name} names no user, or no password, that could be given to the database")
+        raise NoLogin(f"{name} must contain a user and a password")
     return parts.username, str(parts.password)
 
 
 def _set_login(connection: Connection, login: str, password: str, group: str) -> None:
-    # What the server logs of a statement, if it logs any, holds no password then.
+    # A verifier instead of the password, because the server may log the statement.
     verifier = connection.connection.driver_connection.pgconn.encrypt_password(  # type: ignore[union-attr]
         password.encode(), login.encode(), b"scram-sha-256"
     )
-    there = connection.execute(text("SELECT FROM pg_roles WHERE rolname = :login"), {"login": login}).first()
+    existing = connection.execute(text("SELECT FROM pg_roles WHERE rolname = :login"), {"login": login}).first()
     for statement in (
-        *(("CREATE ROLE {login}",) if there is None else ()),
+        *(("CREATE ROLE {login}",) if existing is None else ()),
         "GRANT {group} TO {login}",
         "ALTER ROLE {login} LOGIN PASSWORD {verifier}",
     ):
@@ -120,7 +120,7 @@ def _set_login(connection: Connection, login: str, password: str, group: str) ->
 
 
 def check(url: str) -> None:
-    """Raises SchemaDrift when the tables in the code are not what the migrations make."""
+    """Raise SchemaDrift if the tables in the code differ from the schema that the migrations make."""
     with _connection(url) as connection:
         try:
             command.check(_config(connection))
@@ -129,7 +129,7 @@ def check(url: str) -> None:
 
 
 def draft(url: str, message: str) -> None:
-    """Write a new migration with what `check` found; a draft, to be read and mended by hand."""
+    """Write a new migration with the differences that `check` finds. A draft, to be corrected by hand."""
     with _connection(url) as connection:
         command.revision(_config(connection), message=message, autogenerate=True)
 

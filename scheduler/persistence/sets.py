@@ -1,4 +1,4 @@
-"""A set of values as one parameter, however many they are."""
+"""A set of values as one SQL parameter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,5 +7,5 @@ from sqlalchemy import ARRAY, Column, ColumnElement, any_, literal
 
 
 def among(column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
-    """Whether the column's value is one of these."""
+    """Match rows whose value is one of these."""
     return column == any_(literal(list(values), ARRAY(column.type)))

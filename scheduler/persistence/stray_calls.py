@@ -1,4 +1,4 @@
-"""Stray calls: those that must not be, until they are over."""
+"""Stray calls: calls at the carrier that must not exist and are ended."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ class StrayCalls:
         self._connection = connection
 
     def add(self, stray: StrayCall) -> None:
-        """It is to be ended; one that is known already is asked about again."""
+        """Add a call that is to be ended. A known one becomes due again."""
         now = stray.seen_at
         self._connection.execute(
             insert(stray_calls)
@@ -32,10 +32,10 @@ class StrayCalls:
         )
 
     def take(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
-        """Those that are to be ended now; nobody else tries until `hold_until`."""
+        """Return the stray calls that are due. No other process polls for them until `hold_until`."""
         due = (
             select(stray_calls.c.call_sid)
-            # A later look was set by a wrong clock.
+            # A later instant was set by a wrong clock.
             .where(or_(stray_calls.c.look_at <= now, stray_calls.c.look_at > bounds.latest_stray_look(now)))
             .order_by(stray_calls.c.look_at)
             .limit(limit)
@@ -50,9 +50,9 @@ class StrayCalls:
         return [StrayCall(call_sid=row.call_sid, attempt_id=row.attempt_id, seen_at=row.seen_at) for row in rows]
 
     def look_again(self, call_sid: str, look_at: datetime) -> None:
-        """It is not over, as far as anybody can tell; ask again then."""
+        """Poll the carrier again at `look_at`: the call has not provably ended."""
         self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=look_at))
 
     def ended(self, call_sid: str) -> None:
-        """It is over; nobody asks any more."""
+        """Record that the call has ended. It is no longer polled."""
         self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=None))

@@ -1,4 +1,4 @@
-"""What PostgreSQL keeps: every table, and our invariants as constraints. It repeats our rules; it decides none."""
+"""Tables of PostgreSQL, with our invariants as constraints. The database repeats our rules and decides none."""
 
 from sqlalchemy import (
     ARRAY,
@@ -39,7 +39,7 @@ metadata = MetaData(
 _INSTANT = DateTime(timezone=True)
 
 
-def _made_and_changed() -> tuple[Column[object], Column[object]]:
+def _timestamps() -> tuple[Column[object], Column[object]]:
     return (Column("created_at", _INSTANT, nullable=False), Column("updated_at", _INSTANT, nullable=False))
 
 
@@ -50,12 +50,12 @@ companies = Table(
     Column("name", Text, nullable=False),
     Column("settings", JSONB, nullable=False),
     Column("ats_principal_id", Uuid),
-    # What the public API documents of a company and no rule here asks.
+    # Fields of the public API that no rule here uses.
     Column("profile", JSONB, nullable=False, server_default=text("'{}'")),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("billing_system", Text, nullable=False, server_default="minutes"),
     Column("prices", JSONB, nullable=False, server_default=text("'{}'")),
-    # What the claim locks and asks; pause and DELETE write the same row, so neither slips in between.
+    # Locked and checked by the claim. Pause and DELETE write the same row, so neither can happen during a claim.
     Column("calls_per_second", Numeric(8, 3), nullable=False),
     Column("concurrent_calls", Integer, nullable=False),
     Column("next_slot_at", _INSTANT, nullable=False),
@@ -63,7 +63,7 @@ companies = Table(
     Column("pause_reason", Text),
     Column("resumed_at", _INSTANT),
     Column("deleted_at", _INSTANT),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("calls_per_second > 0 AND concurrent_calls >= 0", name="limits_are_positive"),
     CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),
     CheckConstraint("billing_system IN ('minutes', 'credits')", name="billing_system"),
@@ -87,7 +87,7 @@ api_keys = Table(
     Column("suspend_reason", Text),
     Column("revoked_at", _INSTANT),
     Column("last_used_at", _INSTANT),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("kind IN ('REGULAR', 'ATS')", name="kind"),
     CheckConstraint("(kind = 'REGULAR') = (company_id IS NOT NULL)", name="a_regular_key_has_one_company"),
     CheckConstraint("suspend_reason IS NULL OR suspended_at IS NOT NULL", name="a_reason_of_a_suspension"),
@@ -107,7 +107,7 @@ phone_numbers = Table(
     Column("capabilities", Text, nullable=False, server_default="OUTBOUND"),
     Column("custom", Boolean, nullable=False, server_default=text("false")),
     Column("location", Text),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint(r"number ~ '^\+[1-9][0-9]{6,14}$'", name="e164"),
     UniqueConstraint("company_id", "number"),
     UniqueConstraint("company_id", "id"),
@@ -127,7 +127,7 @@ agents = Table(
     Column("details", JSONB, nullable=False, server_default=text("'{}'")),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("deleted_at", _INSTANT),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("type IN ('PHONE', 'ONLINE')", name="type"),
     CheckConstraint("focus IN ('GENERIC', 'SCREENING', 'OUTREACH', 'LANGUAGE_TEST')", name="focus"),
     CheckConstraint("type <> 'PHONE' OR phone_number_id IS NOT NULL", name="a_phone_agent_has_a_caller_id"),
@@ -141,14 +141,14 @@ jobs = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
-    # Texts go when it is deleted; the row stays for the interviews that point at it.
+    # Texts are deleted with the job. The row stays for its interviews.
     Column("title", Text),
     Column("description", Text),
     Column("status", Text, nullable=False),
     Column("details", JSONB, nullable=False, server_default=text("'{}'")),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("deleted_at", _INSTANT),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("status IN ('OPEN', 'CLOSED')", name="status"),
     CheckConstraint("num_nulls(title, description) = CASE WHEN deleted_at IS NULL THEN 0 ELSE 2 END", name="texts"),
     UniqueConstraint("company_id", "id"),
@@ -169,7 +169,7 @@ candidates = Table(
     Column("status", Text, nullable=False, server_default="APPLIED"),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("erased_at", _INSTANT),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint(r"phone_number ~ '^\+[1-9][0-9]{6,14}$'", name="e164"),
     CheckConstraint(
         "CASE WHEN erased_at IS NULL THEN first_name IS NOT NULL AND last_name IS NOT NULL"
@@ -185,7 +185,7 @@ candidates = Table(
 assignments = Table(
     "assignments",
     metadata,
-    # Which jobs a candidate is considered for.
+    # The jobs that a candidate is considered for.
     Column("candidate_id", Uuid, primary_key=True),
     Column("job_id", Uuid, primary_key=True),
     Column("company_id", Uuid, nullable=False),
@@ -212,11 +212,11 @@ interviews = Table(
     Column("metadata", JSONB, nullable=False),
     Column("expires_at", _INSTANT, nullable=False),
     Column("expires_by_default", Boolean, nullable=False, server_default=text("true")),
-    # Of an ONLINE interview; a PHONE interview's time is its attempt's.
+    # Only of ONLINE interviews: for a PHONE interview the attempt has the time.
     Column("scheduled_at", _INSTANT),
     Column("finished_at", _INSTANT),
     Column("deleted_at", _INSTANT),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("type IN ('PHONE', 'ONLINE')", name="type"),
     CheckConstraint("status IN ('SCHEDULED', 'COMPLETED', 'FAILED', 'CANCELLED')", name="status"),
     CheckConstraint("(status = 'SCHEDULED') = (finished_at IS NULL)", name="finished_when_over"),
@@ -241,25 +241,25 @@ carrier_accounts = Table(
     Column("next_slot_at", _INSTANT, nullable=False),
     Column("paused_at", _INSTANT),
     Column("pause_reason", Text),
-    # The breaker: calls in a row that the carrier did not surely take, when it is asked whether it is back, and when it
-    # said that it was.
+    # The breaker: consecutive calls that the carrier did not certainly take, the next probe, and the last probe that
+    # the carrier answered.
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("down_until", _INSTANT),
     Column("down_cause", Text),
     Column("answered_at", _INSTANT),
-    # How many calls in a row were tried in vain although it had said so.
+    # Consecutive trial calls that failed after such an answer.
     Column("trials", Integer, nullable=False, server_default=text("0")),
-    # Which database, in which of its lives, calls were claimed on last.
+    # The database server and timeline on which calls were last claimed.
     Column("claimed_on", Text),
-    # Which copy of that database: every restored dump is another copy.
+    # The copy of that database: every restored dump is another copy.
     Column("claimed_copy", Text),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("calls_per_second > 0 AND max_calls >= 0", name="limits_are_positive"),
     CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),
 )
 
-# Whose orders wait because the carrier refuses or fails them, and nobody else's: those to a country, or those of a
-# company from one of its numbers. Each has a breaker of its own.
+# Scopes whose orders wait because the carrier refuses or fails them: a country, or a company with one of its numbers.
+# Each scope has its own breaker.
 carrier_backoffs = Table(
     "carrier_backoffs",
     metadata,
@@ -273,11 +273,11 @@ carrier_backoffs = Table(
     Column("down_until", _INSTANT),
     Column("answered_at", _INSTANT),
     Column("cause", Text, nullable=False),
-    # The carrier was asked since this opened whether it works at all.
+    # The carrier was probed since the breaker opened.
     Column("is_asked", Boolean, nullable=False),
-    # It has taken a call of another company since.
+    # The carrier has taken a call of another company since then.
     Column("others_work", Boolean, nullable=False),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint(
         "num_nonnulls(country, caller) = 1 AND num_nonnulls(company_id, caller) <> 1", name="a_country_or_a_caller"
     ),
@@ -288,7 +288,7 @@ carrier_backoffs = Table(
 arrows = Table(
     "arrows",
     metadata,
-    # '' stands for "none", because a foreign key with a NULL in it checks nothing.
+    # '' means "none", because a foreign key with a NULL in it is not checked.
     Column("event", Text, primary_key=True),
     Column("from_state", Text, primary_key=True),
     Column("to_state", Text, primary_key=True),
@@ -363,12 +363,12 @@ attempts = Table(
     Column("answered_by", Text),
     Column("duration", Interval),
     Column("ended_at", _INSTANT),
-    # Personal data, from the claim until the call is over; then it goes.
+    # Personal data, from the claim until the call has ended. Then it is deleted.
     Column("called_number", Text),
     Column("hang_up", Text),
     Column("cause_is_lost", Boolean),
     Column("deleted_at", _INSTANT),
-    *_made_and_changed(),
+    *_timestamps(),
     UniqueConstraint("company_id", "id"),
     ForeignKeyConstraint(["company_id", "interview_id"], ["interviews.company_id", "interviews.id"]),
     CheckConstraint(_state_and_reason(), name="state_and_reason"),
@@ -395,7 +395,7 @@ attempts = Table(
         " AND call_sid IS NOT NULL)",
         name="a_live_leg_has_a_name",
     ),
-    # F4-6, and what a carrier's name of a call stands for.
+    # Rules F4 to F6, and one attempt for each call SID.
     Index(
         "uq_attempts_one_open_per_interview",
         "interview_id",
@@ -417,9 +417,9 @@ attempts = Table(
         "released_until",
         postgresql_where=text("state = 'PENDING' AND released_until IS NOT NULL"),
     ),
-    # Who waits for a line.
+    # For attempts that wait for a line.
     Index("ix_attempts_waiting_by_number", "number_hash", postgresql_where=text("state = 'PENDING'")),
-    # Resolved with which release of the tz database.
+    # By the version of the tz database that an attempt was resolved with.
     Index("ix_attempts_zone_data", text("(schedule ->> 'tzdata_version')"), postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_expiry", "expires_at", postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_in_progress", "company_id", postgresql_where=text("state = 'IN_PROGRESS'")),
@@ -427,7 +427,7 @@ attempts = Table(
     Index("ix_attempts_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
     Index("ix_attempts_cause_lost", "company_id", postgresql_where=text("cause_is_lost")),
     Index("ix_attempts_search", "search_at", postgresql_where=text("search_at IS NOT NULL")),
-    # Those that a clock from the future wrote last.
+    # For attempts that a clock from the future wrote last.
     Index("ix_attempts_pending_updated_at", "updated_at", postgresql_where=text("state = 'PENDING'")),
     Index(None, "interview_id", "created_at"),
     Index(None, "chain_id"),
@@ -436,11 +436,11 @@ attempts = Table(
 attempt_tokens = Table(
     "attempt_tokens",
     metadata,
-    # Each claim's token stays and leads to its attempt, so that late news are never news for nobody.
+    # Each claim's token stays and names its attempt, so that a late callback always finds it.
     Column("token", Text, primary_key=True),
     Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
     Column("claimed_at", _INSTANT, nullable=False),
-    # The call of this claim that was proven never to have been dialled: news of it are old.
+    # The call of this claim that was proven never to have been dialled: callbacks about it are outdated.
     Column("closed_sid", Text),
     Index(None, "attempt_id"),
 )
@@ -448,7 +448,7 @@ attempt_tokens = Table(
 stray_calls = Table(
     "stray_calls",
     metadata,
-    # Calls that must not be: the second one of a claim or to a number. Each is ended at the carrier.
+    # Calls that must not exist: a second call of a claim or to a number. Each is ended at the carrier.
     Column("call_sid", Text, primary_key=True),
     Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
     Column("seen_at", _INSTANT, nullable=False),
@@ -460,12 +460,12 @@ stray_calls = Table(
 reresolutions = Table(
     "reresolutions",
     metadata,
-    # Hours, zones or a number have changed: pending attempts are looked at anew, in the order of their ids.
+    # Hours, zones or a number have changed: pending attempts are resolved again, in the order of their ids.
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("candidate_id", Uuid),
     Column("after_id", Uuid),
-    # Two passes: the second one, a little later, sees what was being made under the old settings meanwhile.
+    # Two passes: the second one, a little later, sees attempts that were being created under the old settings.
     Column("is_last_pass", Boolean, nullable=False),
     Column("not_before", _INSTANT, nullable=False),
     Column("asked_at", _INSTANT, nullable=False),
@@ -478,10 +478,10 @@ users = Table(
     "users",
     metadata,
     Column("id", Uuid, primary_key=True),
-    # In lower case: an address is one, however it was written.
+    # In lower case, so that each address exists once.
     Column("email", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("email = lower(email)", name="email_in_lower_case"),
 )
 
@@ -491,7 +491,7 @@ memberships = Table(
     Column("company_id", Uuid, ForeignKey("companies.id"), primary_key=True),
     Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
     Column("role", Text, nullable=False),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("role IN ('OWNER', 'ADMIN')", name="role"),
     Index(None, "user_id"),
     Index("uq_memberships_one_owner", "company_id", unique=True, postgresql_where=text("role = 'OWNER'")),
@@ -508,9 +508,9 @@ invitations = Table(
     Column("revoked_at", _INSTANT),
     Column("sent_at", _INSTANT),
     Column("tries", Integer, nullable=False),
-    # When it is sent, or tried again; None when it was sent, or is open no more.
+    # The next try to send it. NULL when it was sent, or is no longer open.
     Column("send_at", _INSTANT),
-    *_made_and_changed(),
+    *_timestamps(),
     CheckConstraint("email = lower(email)", name="email_in_lower_case"),
     CheckConstraint("num_nonnulls(accepted_at, revoked_at) < 2", name="one_end"),
     Index(None, "company_id"),
@@ -526,7 +526,7 @@ invitations = Table(
 invitation_tokens = Table(
     "invitation_tokens",
     metadata,
-    # One a mail that may have gone out, kept before it is handed over: whichever mail arrives, its token is known.
+    # One for each mail that may have been sent, stored before the mail: whichever mail arrives, its token is known.
     Column("token_hash", LargeBinary, primary_key=True),
     Column("invitation_id", Uuid, ForeignKey("invitations.id", ondelete="CASCADE"), nullable=False),
     Column("created_at", _INSTANT, nullable=False),
@@ -536,8 +536,8 @@ invitation_tokens = Table(
 usage = Table(
     "usage",
     metadata,
-    # Booked once, with the call's end; unit and price are those of that day. It outlives its company, so nothing here
-    # points at a row that may go.
+    # Booked once, when the call ends, with the unit and price of that day. Rows outlive their company, so there are no
+    # foreign keys.
     Column("attempt_id", Uuid, primary_key=True),
     Column("company_id", Uuid, nullable=False),
     Column("ats_principal_id", Uuid),
@@ -556,7 +556,7 @@ usage = Table(
 erasures = Table(
     "erasures",
     metadata,
-    # One row a company that was deleted: what remains of it.
+    # One row for each deleted company: the certificate that remains.
     Column("company_id", Uuid, primary_key=True),
     Column("ats_principal_id", Uuid),
     Column("asked_at", _INSTANT, nullable=False),
@@ -591,15 +591,14 @@ lines = Table(
     metadata,
     Column("number_hash", LargeBinary, primary_key=True),
     Column("attempt_id", Uuid, ForeignKey("attempts.id")),
-    # Whose call was the last: a retry of the same interview need not wait for `free_at`. NULL after an unknown
-    # outcome: then all wait.
+    # The interview of the last call: its retries need not wait for `free_at`. NULL after an unknown outcome: all wait.
     Column("interview_id", Uuid),
     Column("free_at", _INSTANT, nullable=False),
-    # The number's; NULL until a worker needed to know.
+    # The number's country. NULL until a worker has determined it.
     Column("country", Text),
     Index(None, "free_at"),
-    # Partial, so that PostgreSQL does not take the column for a key: who takes a line then waits for nobody who has it
-    # locked only to keep it from being forgotten.
+    # Partial, so that PostgreSQL does not treat the column as a key: a claim then does not wait for transactions that
+    # have locked the line only against deletion.
     Index("uq_lines_attempt_id", "attempt_id", unique=True, postgresql_where=text("attempt_id IS NOT NULL")),
 )
 
@@ -609,9 +608,9 @@ inbox = Table(
     Column("id", Uuid, primary_key=True),
     Column("seq", BigInteger, Identity(always=True), nullable=False),
     Column("principal_id", Uuid, nullable=False),
-    # Which of the principal's keys; the release before does not say.
+    # The principal's key. NULL in rows of the previous version.
     Column("key_id", Uuid),
-    # None for what makes or deletes a company: that answer outlives it, so that a repetition brings nothing back.
+    # NULL for commands that create or delete a company: the answer outlives it, so that a repetition recreates nothing.
     Column("company_id", Uuid, ForeignKey("companies.id")),
     Column("idempotency_key", Text),
     Column("request_hash", LargeBinary, nullable=False),

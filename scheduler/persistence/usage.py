@@ -1,4 +1,4 @@
-"""Usage: booked with a call's end, told by company and unit, and kept when its company is erased."""
+"""Usage: booked when a call ends, summed by company and unit, and kept after the company was erased."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -25,10 +25,10 @@ class Usage:
         self._connection = connection
 
     def billing_of(self, company_id: UUID) -> Billing:
-        """How the company is billed; also while it is being erased. Raises NoResultFound when it is not there.
+        """Return the billing settings of the company, also while it is being erased. Raises NoResultFound without one.
 
-        Prices that cannot be read, because another release wrote them, are the default ones: no call is kept from its
-        end by what it costs.
+        Prices that another version wrote and that cannot be read are replaced by the defaults, so that the call can
+        end.
         """
         row = self._connection.execute(
             select(companies.c.billing_system, companies.c.prices, companies.c.ats_principal_id).where(
@@ -47,7 +47,7 @@ class Usage:
         return Billing(system=BillingSystem(row.billing_system), prices=prices, ats_principal_id=row.ats_principal_id)
 
     def bill(self, company_id: UUID, billing: Billing, now: datetime) -> None:
-        """Its calls are booked so from now on. Only for a company that the caller has locked."""
+        """Set the billing of future calls, for a company that the caller has locked."""
         self._connection.execute(
             update(companies)
             .where(companies.c.id == company_id)
@@ -55,7 +55,7 @@ class Usage:
         )
 
     def book(self, booking: Booking) -> None:
-        """Once for an attempt, however often it is told."""
+        """Book the call of an attempt once. Repetitions change nothing."""
         values = {field.name: getattr(booking, field.name) for field in fields(booking) if field.name != "system"}
         self._connection.execute(
             insert(usage)
@@ -66,23 +66,23 @@ class Usage:
     def of(
         self, principal: Principal, start: datetime, end: datetime, *, company_id: UUID | None = None
     ) -> tuple[CompanyUsage, ...]:
-        """What was booked in the half-open span, a row a company and unit; newest companies first, deleted ones last.
+        """Sum the usage in the half-open span by company and unit. Newest companies first, deleted ones last.
 
-        A company without any is there in the unit in which it is billed now. With `company_id` there is no other.
+        A company without usage is listed with its current unit. `company_id` narrows the result to one company.
         """
-        there = self._connection.execute(
+        present = self._connection.execute(
             select(companies.c.id, companies.c.name, companies.c.billing_system)
             .where(companies.c.deleted_at.is_(None), reached_by(principal), _is(companies.c.id, company_id))
             .order_by(companies.c.created_at.desc(), companies.c.id.desc())
         ).all()
         booked = self._booked(principal, start, end, company_id)
-        told = []
-        for company in there:
+        usages = []
+        for company in present:
             by_unit = booked.pop(company.id, None) or {BillingSystem(company.billing_system): ()}
-            told += [_company_usage(company.id, company.name, *each) for each in by_unit.items()]
+            usages += [_company_usage(company.id, company.name, *each) for each in by_unit.items()]
         for erased_id, by_unit in booked.items():
-            told += [_company_usage(erased_id, None, *each) for each in by_unit.items()]
-        return tuple(told)
+            usages += [_company_usage(erased_id, None, *each) for each in by_unit.items()]
+        return tuple(usages)
 
     def _booked(
         self, principal: Principal, start: datetime, end: datetime, company_id: UUID | None
@@ -122,14 +122,14 @@ class Usage:
 
 
 def _of(principal: Principal) -> ColumnElement[bool]:
-    """What a regular key's company has used, or all companies that an ATS key has ever made."""
+    """Match the usage of a regular key's company, or of all companies that an ATS key has ever created."""
     if principal.kind is KeyKind.REGULAR:
         return usage.c.company_id == principal.company_id
     return usage.c.ats_principal_id == principal.id
 
 
 def _is(column: ColumnElement[UUID], company_id: UUID | None) -> ColumnElement[bool]:
-    """Narrow to one company; None leaves all."""
+    """Match one company. None matches all."""
     return true() if company_id is None else column == company_id
 
 

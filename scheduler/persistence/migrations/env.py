@@ -1,4 +1,4 @@
-"""How a migration runs: on the connection that `persistence.schema` hands over, one runner at a time."""
+"""Alembic's environment: runs migrations on the connection of `persistence.schema`, one process at a time."""
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 from scheduler.persistence.tables import metadata
 
 _LOCK = 0x64_75_65
-"""Of advisory locks, the one that says: somebody migrates."""
+"""The advisory lock of a running migration."""
 
 
 def _run(connection: Connection) -> None:
