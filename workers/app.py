@@ -13,27 +13,27 @@ from scheduler.use_cases.bell import QUEUES
 
 KEY_PREFIX = "duecall:"
 ANSWERED_CHANNEL = "duecall:answered"
-"""On this Redis channel a worker says which command it has answered."""
+"""The Redis channel on which workers publish the ids of answered commands."""
 
 
 def make_app(chosen: Settings) -> Celery:
-    """The application for these settings. Raises MissingSetting without REDIS_URL."""
-    # By its alias, not as `broker_transport`, whose name Flower would take for the scheme of the broker's address.
+    """Build the application for these settings. Raises MissingSetting without REDIS_URL."""
+    # By its alias and not as `broker_transport`, because Flower would use that name as the scheme of the broker's URL.
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
     app = Celery("duecall", broker=chosen.redis, backend=None, include=["workers.tasks"])
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
-        # A message is a hint: nobody waits for its result, and a lost or doubled one costs a look.
+        # A message is a hint: no process waits for its result, and a lost or doubled hint does no harm.
         task_ignore_result=True,
         task_acks_late=False,
         task_publish_retry=False,
-        # The default exchange leads to the queue of that name and to no other, and costs no look-up a message.
+        # The default exchange routes to the queue of that name alone, without a look-up for each message.
         task_queues=[Queue(name, Exchange(""), routing_key=name) for name in sorted(set(QUEUES.values()))],
         task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
         task_default_queue="maintenance",
         worker_prefetch_multiplier=1,
-        # A broker that went away is waited for; what was taken in goes on meanwhile.
+        # Wait for a broker that is away, and finish the tasks that were received.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -45,14 +45,14 @@ def make_app(chosen: Settings) -> Celery:
             "health_check_interval": 15,
             "global_keyprefix": KEY_PREFIX,
         },
-        # Flower shows tasks by these events; arguments are ids.
+        # Flower shows tasks by these events. Arguments are ids.
         worker_send_task_events=True,
         task_send_sent_event=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         beat_scheduler="workers.clock:Clock",
         beat_max_loop_interval=1,
-        # So that a clock can be asked whether it still ticks: it falls silent when its last tick is a minute old.
+        # For liveness checks of the clock: it no longer answers a ping when its last tick is a minute old.
         beat_enable_remote_control=True,
     )
     return app
@@ -71,7 +71,7 @@ def _our_logs(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
 
 
 def _of_this_process() -> Celery:
-    """Wrong settings end the process in one line; Celery would show any other error as a traceback."""
+    """Wrong settings end the process in one line. Celery would show any other error as a traceback."""
     try:
         return make_app(settings())
     except WrongSettings as wrong:

@@ -1,4 +1,4 @@
-"""The doorbell over Redis: a background publisher that never keeps a caller waiting, and knows when Redis is away."""
+"""A background publisher of hints over Redis. It never blocks a caller, and detects when Redis is away."""
 
 import contextlib
 import queue
@@ -17,15 +17,15 @@ from workers.app import ANSWERED_CHANNEL, KEY_PREFIX
 
 _log = log(__name__)
 _SOCKET_TIMEOUT = 0.5
-_TRY_AGAIN_AFTER = 1.0
+_RETRY_AFTER_S = 1.0
 _MAX_WAITING = 10_000
-_GATHERED_FOR_S = 0.05
-_MOST_GATHERED = 50
+_BATCH_S = 0.05
+_MAX_BATCH = 50
 _ERRORS = (OSError, redis.RedisError)
 
 
 def quick_connection(redis_url: str) -> Connection:
-    """A connection of one's own to publish with, which gives up after half a second; it connects when it is used."""
+    """Build a separate connection for publishing, which gives up after half a second and connects on first use."""
     return Connection(
         redis_url,
         connect_timeout=_SOCKET_TIMEOUT,
@@ -38,11 +38,10 @@ def quick_connection(redis_url: str) -> Connection:
 
 
 class RedisBell:
-    """Rings in the background, without retries: what is lost, the clock rings for again.
+    """Publishes hints in the background, without retries: the clock sends a lost hint again.
 
-    In order, but for callbacks: nobody waits for those to be heard, and a message costs a worker twice as much as
-    hearing what it is about. Those of a twentieth of a second share one. Start it in the process that uses it, after
-    any fork.
+    Hints are published in order, except those for carrier callbacks: they are batched for 50 ms, because a message
+    costs a worker twice as much as processing the callback. Start it in the process that uses it, after any fork.
     """
 
     def __init__(self, app: Celery, redis_url: str) -> None:
@@ -52,9 +51,9 @@ class RedisBell:
         )
         self._connection = quick_connection(redis_url)
         self._waiting: queue.Queue[tuple[str, tuple[UUID, ...]] | UUID | None] = queue.Queue(_MAX_WAITING)
-        self._gathered: list[UUID] = []
-        self._due_at = 0.0
-        """When those are rung for, on the monotonic clock."""
+        self._batch: list[UUID] = []
+        self._batch_due_at = 0.0
+        """On the monotonic clock."""
         self._away = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
         self._stopped = False
@@ -63,7 +62,7 @@ class RedisBell:
         self._thread.start()
 
     def stop(self) -> None:
-        """Publish what waits, then end; at most 2 s."""
+        """Publish the waiting hints and stop, within 2 s."""
         self._stopped = True
         with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(None)
@@ -71,43 +70,43 @@ class RedisBell:
 
     @property
     def is_away(self) -> bool:
-        """Redis did not take the last ring; nobody should wait for an answer over it."""
+        """True if Redis did not take the last message, so that no request should wait for an answer over it."""
         return self._away.is_set()
 
     def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
-        """Tell a worker to look at these. Never raises."""
+        """Send a worker a hint with these ids. Never raises."""
         self._put((task, tuple(ids)))
 
     def answered(self, command_id: UUID) -> None:
-        """Tell whoever waits for this command that its answer is there. Never raises."""
+        """Tell waiting requests that this command was answered. Never raises."""
         self._put(command_id)
 
-    def _put(self, ring: tuple[str, tuple[UUID, ...]] | UUID) -> None:
-        # While Redis is away rings are dropped, not piled up: the rows know what waits.
+    def _put(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        # While Redis is away hints are dropped and not queued: the database rows show the pending work.
         if self._away.is_set():
             return
         with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait(ring)
+            self._waiting.put_nowait(message)
 
     def _run(self) -> None:
         while True:
             try:
-                ring = self._waiting.get(timeout=self._patience())
+                message = self._waiting.get(timeout=self._timeout())
             except queue.Empty:
                 if self._away.is_set():
-                    self._look_whether_it_is_back()
+                    self._check_if_back()
             else:
-                if ring is None:
-                    self._try(self._publish_gathered)
+                if message is None:
+                    self._try(self._publish_batch)
                     return
-                self._try(lambda ring=ring: self._take(ring))  # type: ignore[misc]
-            if self._gathered and (monotonic() >= self._due_at or len(self._gathered) >= _MOST_GATHERED):
-                self._try(self._publish_gathered)
+                self._try(lambda message=message: self._publish_or_batch(message))  # type: ignore[misc]
+            if self._batch and (monotonic() >= self._batch_due_at or len(self._batch) >= _MAX_BATCH):
+                self._try(self._publish_batch)
 
-    def _patience(self) -> float | None:
-        if self._gathered:
-            return max(0.0, self._due_at - monotonic())
-        return _TRY_AGAIN_AFTER if self._away.is_set() else None
+    def _timeout(self) -> float | None:
+        if self._batch:
+            return max(0.0, self._batch_due_at - monotonic())
+        return _RETRY_AFTER_S if self._away.is_set() else None
 
     def _try(self, publish: Callable[[], None]) -> None:
         try:
@@ -117,24 +116,24 @@ class RedisBell:
                 _log.warning("hint_lost: a hint could not be published; the clock sends it again", exc_info=error)
             self._went_away()
 
-    def _take(self, ring: tuple[str, tuple[UUID, ...]] | UUID) -> None:
-        if isinstance(ring, tuple) and ring[0] == HEAR:
-            if not self._gathered:
-                self._due_at = monotonic() + _GATHERED_FOR_S
-            self._gathered.extend(ring[1])
+    def _publish_or_batch(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        if isinstance(message, tuple) and message[0] == HEAR:
+            if not self._batch:
+                self._batch_due_at = monotonic() + _BATCH_S
+            self._batch.extend(message[1])
         else:
-            self._publish(ring)
+            self._publish(message)
 
-    def _publish_gathered(self) -> None:
-        ids, self._gathered = tuple(self._gathered), []
+    def _publish_batch(self) -> None:
+        ids, self._batch = tuple(self._batch), []
         if ids:
             self._publish((HEAR, ids))
 
-    def _publish(self, ring: tuple[str, tuple[UUID, ...]] | UUID) -> None:
-        if isinstance(ring, UUID):
-            self._redis.publish(ANSWERED_CHANNEL, str(ring))
+    def _publish(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        if isinstance(message, UUID):
+            self._redis.publish(ANSWERED_CHANNEL, str(message))
             return
-        task, ids = ring
+        task, ids = message
         self._app.send_task(
             task,
             args=[[str(each) for each in ids]],
@@ -148,11 +147,11 @@ class RedisBell:
         if not self._away.is_set():
             _log.warning("redis_away: Redis could not be reached; the clock sends the hints again")
         self._away.set()
-        self._gathered.clear()
+        self._batch.clear()
         with contextlib.suppress(Exception):
             self._connection.close()
 
-    def _look_whether_it_is_back(self) -> None:
+    def _check_if_back(self) -> None:
         with contextlib.suppress(*_ERRORS):
             self._redis.ping()
             self._away.clear()

@@ -1,4 +1,4 @@
-"""Redis as Celery's broker, but that neither what is no message nor a full memory ends a worker."""
+"""Redis transport for Celery. Neither a malformed message nor a full Redis ends a worker."""
 
 import threading
 from queue import Empty
@@ -11,75 +11,74 @@ from scheduler.clock import monotonic
 from scheduler.logs import log
 
 _log = log(__name__)
-_TOLD_EVERY_S = 60.0
+_LOG_INTERVAL_S = 60.0
 
 
 class Tally:
-    """Counts what would be told a thousand times: the first one is told at once, the others once a minute."""
+    """Limits repeated log lines: the first event is reported at once, later ones are summed up once a minute."""
 
-    def __init__(self, every_s: float = _TOLD_EVERY_S) -> None:
+    def __init__(self, every_s: float = _LOG_INTERVAL_S) -> None:
         self._every_s = every_s
-        self._untold = 0
-        self._told_at: float | None = None
+        self._unreported = 0
+        self._reported_at: float | None = None
         self._lock = threading.Lock()
 
     def count_of(self, instant: float, *, new: int = 1) -> int:
-        """Count `new` more at this monotonic instant; how many are to be told now, 0 for none."""
+        """Count `new` events at this monotonic instant, and return the number to report now, or 0."""
         with self._lock:
-            self._untold += new
-            if not self._untold or (self._told_at is not None and instant - self._told_at < self._every_s):
+            self._unreported += new
+            if not self._unreported or (self._reported_at is not None and instant - self._reported_at < self._every_s):
                 return 0
-            count, self._untold, self._told_at = self._untold, 0, instant
+            count, self._unreported, self._reported_at = self._unreported, 0, instant
             return count
 
 
-_no_messages = Tally()
+_malformed = Tally()
 
 
-def _tell(kind: str | None, *, new: int) -> None:
-    count = _no_messages.count_of(monotonic(), new=new)
+def _report_dropped(kind: str | None, *, new: int) -> None:
+    count = _malformed.count_of(monotonic(), new=new)
     if count:
-        # Its text may quote what somebody has put there.
+        # Only the error's kind: its text may quote the message.
         _log.error(
             "message_dropped: malformed messages were dropped from a queue", alarm="NO_MESSAGE", kind=kind, count=count
         )
 
 
 class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
-    """Takes what is no message off the queue, and says so.
+    """Drops malformed messages from a queue and reports them.
 
-    kombu lets the error out into the worker's loop, which ends it: each such item costs a worker and its back-off, and
-    some hundred of them keep a queue from being worked at for an hour. A message of a kind that is none is not meant:
-    that Celery drops by itself.
+    kombu raises the error into the worker's loop, which ends the worker. A hundred malformed messages would stop a
+    queue for an hour, because each one costs a worker and its back-off. Messages of an unknown kind reach Celery, which
+    drops them.
     """
 
     def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401 - as kombu has it
-        # The last ones of a flood are reported when its minute is over, although no others come.
-        _tell(None, new=0)
+        # Report the end of a flood when its minute has passed, even if no malformed message follows.
+        _report_dropped(None, new=0)
         try:
             return super()._brpop_read(**options)
         except (OSError, RedisError, Empty):
-            # Not kombu's `connection_errors`: a KeyError is one of them, and it connects anew over each such message.
+            # Not kombu's `connection_errors`: they contain KeyError, for which it would reconnect after each message.
             raise
         except Exception as error:  # noqa: BLE001 - whatever the text makes of kombu
-            _tell(type(error).__name__, new=1)
+            _report_dropped(type(error).__name__, new=1)
             raise Empty from None
 
 
-class Transport(redis.Transport):  # type: ignore[misc]  # likewise
-    """What the scheme of REDIS_URL leads to, once `workers.app` has been imported."""
+class Transport(redis.Transport):  # type: ignore[misc]  # kombu ships no types
+    """The transport for REDIS_URL once `workers.app` has been imported."""
 
     Channel = Channel
-    # A Redis at its memory limit refuses what a consumer writes when it connects. Like one that is away it is waited
-    # for: to Celery any other error of a command is the end of the worker.
+    # A Redis at its memory limit rejects the writes of a consumer that connects. Wait for it as for a Redis that is
+    # away: any other error of a command would end the worker.
     connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError)
 
 
 class WatchingChannel(Channel):
     """Subscribes to broadcasts and writes nothing, so that its Redis user needs no right to write.
 
-    kombu lists each queue in a set, also those of broadcasts, which are published to a channel of Redis and never look
-    into that set.
+    kombu lists each queue in a set, also for broadcasts, which use a channel of Redis and do not need the set.
     """
 
     def _new_queue(self, queue: str, **_: object) -> None:
@@ -92,13 +91,13 @@ class WatchingChannel(Channel):
         """Delete nothing, because nothing was created."""
 
     def _put_fanout(self, *_: object, **__: object) -> None:
-        """Broadcast nothing. Flower wakes the workers when it connects; their next heartbeat comes within seconds."""
+        """Broadcast nothing. Flower wakes the workers when it connects. Their next heartbeat comes within seconds."""
 
     def _put(self, *_: object, **__: object) -> None:
-        raise PermissionError("this process only receives events; it sends no message")
+        raise PermissionError("this process only receives events and sends no messages")
 
 
 class WatchingTransport(Transport):
-    """What the scheme of Flower's Redis URL leads to."""
+    """The transport for Flower's Redis URL."""
 
     Channel = WatchingChannel

@@ -1,4 +1,4 @@
-"""The clock: Celery's Beat with a scheduler that looks into PostgreSQL. Two may run; each row is released by one."""
+"""The clock: Celery Beat with a scheduler that reads PostgreSQL. Two may run, and only one of them releases a row."""
 
 from contextlib import suppress
 from typing import Any
@@ -18,19 +18,19 @@ from workers.bell import RedisBell
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
 
 _log = log(__name__)
-_LOOK_EVERY = 1.0
-_SHORTEST_WAIT = 0.005
-_RELEASES_A_LOOK = 10
-"""So often at most, before anything else is looked at: however much is due, commands and leases get their turn."""
+_TICK_S = 1.0
+_MIN_WAIT_S = 0.005
+_MAX_RELEASES = 10
+"""Releases in one tick, so that commands and leases get their turn however many attempts are due."""
 _PURGE_EVERY = 6 * 3600.0
-"""So that what is old goes on the same day; whoever starts a clock anew only makes it earlier."""
+"""Old rows are deleted on the same day. A restart of the clock only brings the next purge forward."""
 
 
 class Clock(Scheduler):  # type: ignore[misc]
-    """Releases what is due, and rings again for what nobody has looked at.
+    """Releases due attempts and sends hints again for work that no worker has finished.
 
-    It waits inside `tick`, on LISTEN: Beat sleeps between ticks, and nothing can wake that sleep. No error leaves
-    `tick`, because one that did would end Beat. Nothing is kept in Beat's own schedule.
+    It waits inside `tick`, on LISTEN, because Beat's sleep between ticks cannot be interrupted. No error leaves `tick`,
+    because it would end Beat. Beat's own schedule is not used.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Beat's own
@@ -62,30 +62,30 @@ class Clock(Scheduler):  # type: ignore[misc]
         """Beat's own schedule stays empty."""
 
     def tick(self, *_: Any, **__: Any) -> float:  # noqa: ANN401 - Beat's own
-        """Look once, then wait for the next due time, a notification, or a second. Beat need not sleep after it."""
+        """Do the due work once, then wait for the next due time, a notification, or a second. Beat need not sleep."""
         self._announce()
         try:
-            more = self._look()
+            more = self._work()
             self._wait(0 if more else self._until_next())
         except (DatabaseAway, psycopg.Error):
             _log.warning("database_away: the database could not be reached; the clock retries in 1 s")
             self._forget_connection()
-            return _LOOK_EVERY
+            return _TICK_S
         except Exception:  # noqa: BLE001 - an error out of tick ends Beat
             _log.exception("tick_failed: a tick failed; the clock retries in 1 s")
             self._forget_connection()
-            return _LOOK_EVERY
+            return _TICK_S
         return 0
 
-    def _look(self) -> bool:
-        """Whether there is more to release right away.
+    def _work(self) -> bool:
+        """Do the due work once. True if there is more to release at once.
 
-        On a wrong clock nothing is released; other processes still hear when to settle and to purge.
+        On a wrong clock nothing is released, but the hints to settle and to purge are still sent.
         """
         more = False
-        # Logged by the database, once.
+        # `Database` logs it once.
         with suppress(ClockWrong):
-            more = all(self._release.due() for _ in range(_RELEASES_A_LOOK))
+            more = all(self._release.due() for _ in range(_MAX_RELEASES))
             self._release.unanswered()
         instant = monotonic()
         if instant >= self._next_sweep:
@@ -97,7 +97,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         return more
 
     def _announce(self) -> None:
-        """Report this process as live. Without Redis that costs half a second, and no hint can be sent then either."""
+        """Announce this process as live. Without Redis this takes half a second, and no hint can be sent either."""
         instant = monotonic()
         if self._presence is not None and instant >= self._next_announcement:
             self._next_announcement = instant + ANNOUNCE_EVERY_S
@@ -106,15 +106,15 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def _until_next(self) -> float:
         next_due = self._release.next_due()
-        wait = min(_LOOK_EVERY, max(0.0, self._next_sweep - monotonic()))
+        wait = min(_TICK_S, max(0.0, self._next_sweep - monotonic()))
         if next_due is None:
             return wait
-        return min(wait, max(_SHORTEST_WAIT, (next_due - self._release.now()).total_seconds()))
+        return min(wait, max(_MIN_WAIT_S, (next_due - self._release.now()).total_seconds()))
 
     def _wait(self, seconds: float) -> None:
         if self._listening is None:
-            where = make_conninfo(settings().database("listen"), application_name="duecall clock", **FINDS_OUT)
-            self._listening = psycopg.connect(where, autocommit=True)
+            conninfo = make_conninfo(settings().database("listen"), application_name="duecall clock", **FINDS_OUT)
+            self._listening = psycopg.connect(conninfo, autocommit=True)
             self._listening.execute(f"LISTEN {DUE_CHANNEL}")
         for _ in self._listening.notifies(timeout=seconds, stop_after=1):
             return
@@ -130,4 +130,4 @@ class Clock(Scheduler):  # type: ignore[misc]
             with suppress(OSError, RedisError):
                 self._presence.withdraw(self._process)
         if self._bell is not None:
-            self._bell.stop()  # what waits to be rung for counts as rung for already
+            self._bell.stop()  # publishes waiting hints: their rows are already marked as sent

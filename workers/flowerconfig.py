@@ -1,4 +1,4 @@
-"""Flower's own settings: it looks, behind a password, and can neither act nor send.
+"""Flower's own settings: read-only, behind a password.
 
 The decision is docs/decisions/0029-make-flower-read-only.md.
 """
@@ -22,7 +22,7 @@ read_only = True
 # each worker sends them without being asked.
 enable_events = False
 Inspector.inspect_methods = ()
-# Nobody needs to run or stop a task by hand: the rows decide, and a worker looks at them every few seconds.
+# Columns for reading only. Tasks need not be started or stopped by hand: hints for pending rows are sent again.
 tasks_columns = "name,uuid,state,args,received,started,runtime,worker"
-# As many as anybody looks at: each costs some five kilobytes, and Flower's own hundred thousand half a gigabyte.
+# Each costs about five kilobytes. Flower's default of 100,000 would need half a gigabyte.
 max_tasks = 10_000

@@ -1,8 +1,8 @@
-"""Does this worker still hear its doorbell? One that is deaf ends itself, and whoever keeps it running starts it anew.
+"""Liveness: a worker that no longer receives its messages ends itself, and its supervisor starts it again.
 
-every 20 s: ring ─► a queue of this worker's own ─► its consumer ─► its pool ─► `heard`
-heard: announced as live, for `/readyz`
-four rings in a row that Redis took and nobody heard: deaf
+every 20 s: ping ─► this worker's own queue ─► its consumer ─► its pool ─► `heard`
+received: announced as live, for `/readyz`
+four pings in a row that Redis took and that were not received: unresponsive
 """
 
 import contextlib
@@ -24,25 +24,25 @@ from workers.bell import quick_connection
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
 
 _log = log(__name__)
-_RING_EVERY_S = ANNOUNCE_EVERY_S
-_UNHEARD_RINGS = 4
-"""After an outage Celery connects again within 32 s, and kombu drops a connection that is half open after 51 s at the
-latest: whatever heals by itself is heard before the fourth."""
-_MAY_TAKE_S = 25.0
-"""How long the end may take that was asked for: longer than a dialler drains."""
-_FORGOTTEN_AFTER_MS = 600_000
-"""What is left of the queue of a worker that is gone goes by itself."""
+_PING_EVERY_S = ANNOUNCE_EVERY_S
+_MAX_MISSED = 4
+"""After an outage Celery connects again within 32 s, and kombu drops a half-open connection within 51 s: a worker that
+recovers by itself receives a ping before the fourth one."""
+_EXIT_TIMEOUT_S = 25.0
+"""The time for an orderly exit: longer than a dialler drains."""
+_QUEUE_EXPIRES_MS = 600_000
+"""Redis deletes the queue of a dead worker after this time."""
 
 
 class Hearing:
-    """Rings for its own worker and counts what is not heard.
+    """Sends pings to its own worker and counts the missed ones.
 
-    `ring` puts a message into the worker's own queue, over another connection than the one that it consumes with, and
-    raises when Redis does not take it. `is_full` says that every place is taken by a task in hand: such a worker hears
-    nothing, and is at work. `on_deaf` is called once, from the thread that found out.
+    `ring` puts a ping into the worker's own queue, over a connection other than its consumer's, and raises if Redis
+    does not take it. `is_full` is True while every place is busy with a task: such a worker receives no ping, but is
+    working. `on_deaf` is called once, from the thread of this object.
 
-    `announce` reports the worker as live: at the start, and after each ring that was heard. `withdraw` takes that back
-    at the end. What they raise is ignored, because Redis is away then.
+    `announce` reports the worker as live, at the start and after each received ping. `withdraw` ends that. Their errors
+    are ignored, because Redis is away then.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Hearing:
         on_deaf: Callable[[], None],
         announce: Callable[[], None] = lambda: None,
         withdraw: Callable[[], None] = lambda: None,
-        every_s: float = _RING_EVERY_S,
-        unheard_rings: int = _UNHEARD_RINGS,
+        every_s: float = _PING_EVERY_S,
+        unheard_rings: int = _MAX_MISSED,
     ) -> None:
         self._ring = ring
         self._is_full = is_full
@@ -62,8 +62,8 @@ class Hearing:
         self._announce = announce
         self._withdraw = withdraw
         self._every_s = every_s
-        self._most_unheard = unheard_rings
-        self._unheard = 0
+        self._max_missed = unheard_rings
+        self._missed = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hearing", daemon=True)
 
@@ -71,77 +71,78 @@ class Hearing:
         self._thread.start()
 
     def stop(self) -> None:
-        """Judge no more."""
+        """Stop pinging and judging the worker."""
         self._stopped.set()
 
     def join(self) -> None:
-        """Wait until the worker is withdrawn; at most 2 s. Call after `stop`."""
+        """Wait until the worker is withdrawn, at most 2 s. Call after `stop`."""
         if self._thread.is_alive():
             self._thread.join(2)
 
     def heard(self) -> None:
-        """A ring has come all the way."""
-        self._unheard = 0
+        """Record that a ping was received."""
+        self._missed = 0
 
     def _run(self) -> None:
         _quietly(self._announce)
-        self._ring_until_stopped()
+        self._ping_until_stopped()
         _quietly(self._withdraw)
 
-    def _ring_until_stopped(self) -> None:
+    def _ping_until_stopped(self) -> None:
         while not self._stopped.wait(self._every_s):
-            if self._unheard >= self._most_unheard:
+            if self._missed >= self._max_missed:
                 self._on_deaf()
                 return
-            if self._unheard == 0:
+            if self._missed == 0:
                 _quietly(self._announce)
-            # Before the ring: it may be heard before `ring` returns.
-            self._unheard += 1
+            # Count before sending: the ping may be received before `ring` returns.
+            self._missed += 1
             try:
                 self._ring()
             except Exception:  # noqa: BLE001 - kombu wraps what went wrong in many kinds
-                # Redis is away, for us too: nobody can hear a ring that was never taken, and a new process neither.
-                self._unheard = 0
+                # Redis is away. No ping was sent, and a restarted worker could not receive one either.
+                self._missed = 0
             else:
                 if self._is_full():
-                    self._unheard = 0
+                    self._missed = 0
 
 
-def _quietly(tell_redis: Callable[[], None]) -> None:
+def _quietly(report: Callable[[], None]) -> None:
     with contextlib.suppress(OSError, RedisError):
-        tell_redis()
+        report()
 
 
-class _Ears:
-    """Those of this worker process, from its start to its end."""
+class _Probe:
+    """The liveness probe of this worker process."""
 
     one: Hearing | None = None
 
 
 def heard() -> None:
-    if _Ears.one is not None:
-        _Ears.one.heard()
+    if _Probe.one is not None:
+        _Probe.one.heard()
 
 
 def queue_of(hostname: str) -> Queue:
-    """The queue that this process alone consumes; each call names another one.
+    """Return a new queue that only this process consumes.
 
-    Two workers of one node name, as two `dial` lines on one host are, would take each other's rings for their own.
+    A queue by node name alone would be shared by two workers of one name, for example two `dial` lines on one host, and
+    each would receive the other's pings.
     """
     name = f"hearing.{hostname}.{os.getpid()}.{token_hex(4)}"
-    return Queue(name, Exchange(""), routing_key=name, queue_arguments={"x-expires": _FORGOTTEN_AFTER_MS})
+    return Queue(name, Exchange(""), routing_key=name, queue_arguments={"x-expires": _QUEUE_EXPIRES_MS})
 
 
 def listen(hostname: str, process: Announcement, places: int, redis_url: str) -> None:
-    """Have this worker consume a queue of its own; judge it from when it is ready. Call while it is being set up.
+    """Give this worker its own queue, and probe it once it is ready. Call while the worker is being set up.
 
-    `process` is how it is announced, and `places` is how many tasks it runs at once.
+    `process` is its announcement, and `places` is the number of tasks that it runs at once.
     """
     queue = queue_of(hostname)
     app.amqp.queues.select_add(queue)
     connection = quick_connection(redis_url)
 
-    def ring() -> None:
+    def ping() -> None:
         try:
             app.send_task(HEARD, queue=queue, connection=connection, retry=False, ignore_result=True)
         except Exception:
@@ -149,11 +150,11 @@ def listen(hostname: str, process: Announcement, places: int, redis_url: str) ->
                 connection.close()
             raise
 
-    in_hand: Collection[object] = state.reserved_requests
+    reserved: Collection[object] = state.reserved_requests
     presence = Presence(redis_url)
-    _Ears.one = Hearing(
-        ring,
-        is_full=lambda: len(in_hand) >= places,
+    _Probe.one = Hearing(
+        ping,
+        is_full=lambda: len(reserved) >= places,
         on_deaf=_end,
         announce=lambda: presence.announce(process),
         withdraw=lambda: presence.withdraw(process),
@@ -161,29 +162,29 @@ def listen(hostname: str, process: Announcement, places: int, redis_url: str) ->
 
 
 def _end() -> None:
-    """As an operator would, so that what is in hand is finished; by force when that takes too long."""
+    """End the worker by SIGTERM, so that it finishes its tasks, and by force after `_EXIT_TIMEOUT_S`."""
     _log.error(
         "worker_unresponsive: this worker no longer received its messages; it exits to be started again",
         alarm="DEAF_WORKER",
         pid=os.getpid(),
     )
-    threading.Timer(_MAY_TAKE_S, os._exit, (os.EX_SOFTWARE,)).start()
+    threading.Timer(_EXIT_TIMEOUT_S, os._exit, (os.EX_SOFTWARE,)).start()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _start(**_: object) -> None:
-    if _Ears.one is not None:
-        _Ears.one.start()
+    if _Probe.one is not None:
+        _Probe.one.start()
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop(**_: object) -> None:
-    if _Ears.one is not None:
-        _Ears.one.stop()
+    if _Probe.one is not None:
+        _Probe.one.stop()
 
 
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _join(**_: object) -> None:
-    if _Ears.one is not None:
-        _Ears.one.join()
+    if _Probe.one is not None:
+        _Probe.one.join()

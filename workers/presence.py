@@ -1,4 +1,4 @@
-"""Announcements of live processes in Redis: `/readyz` learns from them which queues are served.
+"""Announcements of live processes in Redis, from which `/readyz` sees which queues are served.
 
 every worker and clock, each 20 s ─► one sorted set, by Redis's own clock ─► /readyz
 
@@ -20,11 +20,11 @@ from scheduler.use_cases.bell import QUEUES
 
 ANNOUNCE_EVERY_S = 20.0
 LIVE_FOR_S = 50.0
-"""A process counts as live for so long after its announcement: one may be lost, and the next may be slow."""
+"""A process counts as live for this time after its announcement: one may be lost, and the next may be slow."""
 KEY = "duecall:processes"
 Degraded = Literal["redis", "workers", "tzdata", "clock"]
-"""What `/readyz` reports as degraded."""
-_PATIENCE_S = 0.5
+"""The values that `/readyz` reports as degraded."""
+_TIMEOUT_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Announcement:
 
     @classmethod
     def of_text(cls, text: bytes) -> "Announcement":
-        """Raise ValueError, LookupError, TypeError or AttributeError for what no process has written."""
+        """Parse a stored announcement. A foreign entry raises ValueError, LookupError, TypeError or AttributeError."""
         form = json.loads(text)
         return cls(
             token=form["token"],
@@ -60,8 +60,8 @@ class Presence:
     def __init__(self, redis_url: str) -> None:
         self._redis = Redis.from_url(
             redis_url,
-            socket_timeout=_PATIENCE_S,
-            socket_connect_timeout=_PATIENCE_S,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -82,50 +82,50 @@ class Presence:
         """Return the live processes. Malformed entries are skipped."""
         now = self._now_s()
         # Bounded above, too: after a backward step of Redis's clock a dead process would count as live for too long.
-        found = self._redis.zrangebyscore(KEY, now - LIVE_FOR_S, now + LIVE_FOR_S)
-        return [each for each in (_read(text) for text in found) if each is not None]
+        entries = self._redis.zrangebyscore(KEY, now - LIVE_FOR_S, now + LIVE_FOR_S)
+        return [each for each in (_read(text) for text in entries) if each is not None]
 
     def close(self) -> None:
         self._redis.close()
 
     def _now_s(self) -> float:
-        # Redis's clock for all: on a process with a wrong clock, everybody else would seem to be dead.
+        # Redis's clock for all: to a process with a wrong clock, every other process would seem dead.
         seconds, microseconds = self._redis.time()
         return float(seconds) + float(microseconds) / 1_000_000
 
 
 class TimesUnknown(Exception):
-    """The times that the live processes dial with cannot be told; the message says why."""
+    """The times that the live processes dial with are not known. The message gives the reason."""
 
 
 def times_of(redis_url: str) -> Mapping[str, float]:
     """Return the times that the live processes dial with. Raises TimesUnknown."""
     presence = Presence(redis_url)
     try:
-        found = [each.times for each in presence.live() if each.times]
+        announced = [each.times for each in presence.live() if each.times]
     except (OSError, RedisError) as error:
         raise TimesUnknown("Redis does not answer") from error
     finally:
         presence.close()
-    if not found:
+    if not announced:
         raise TimesUnknown("no live process has announced its times")
-    if any(each != found[0] for each in found):
+    if any(each != announced[0] for each in announced):
         raise TimesUnknown("the live processes have different times")
-    return found[0]
+    return announced[0]
 
 
 def degraded_by(live: Collection[Announcement], own_tzdata: str = TZDATA_VERSION) -> list[Degraded]:
     """Return what `/readyz` reports of these live processes: `workers`, `tzdata`, both or nothing.
 
-    `own_tzdata` is the version of the process that asks.
+    `own_tzdata` is the version of the calling process.
     """
     served = {queue for each in live for queue in each.queues}
     versions = {own_tzdata, *(each.tzdata for each in live)}
-    found: dict[Degraded, bool] = {
+    is_degraded: dict[Degraded, bool] = {
         "workers": not served.issuperset(QUEUES.values()),
         "tzdata": len(versions) > 1,
     }
-    return [name for name, holds in found.items() if holds]
+    return [name for name, applies in is_degraded.items() if applies]
 
 
 def _read(text: object) -> Announcement | None:

@@ -1,4 +1,4 @@
-"""Every task: it reads its message, calls one verb, and is done. Ids travel, state does not."""
+"""Celery tasks: each one reads its message and calls one use case. Messages carry ids and no state."""
 
 import threading
 from collections.abc import Callable
@@ -36,18 +36,18 @@ def _bell() -> RedisBell:
 
 @lru_cache(maxsize=1)
 def workshop() -> Workshop:
-    """This process's use cases, put together at the first task."""
+    """Return this process's use cases, assembled at the first task."""
     return assembly.workshop(settings(), _bell())
 
 
 class _Dialler:
-    """The one dialler of a dial worker, started with the worker and drained with it."""
+    """The dialler of a dial worker, started and drained with the worker."""
 
     one: Dialler | None = None
 
 
 class QuietTask(Task):  # type: ignore[misc]
-    """A task whose failure is logged by its kind and place alone: an error's text may quote a number."""
+    """A task whose failure is logged without the error's text, which may quote a number."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the message holds
         try:
@@ -70,7 +70,7 @@ class QuietTask(Task):  # type: ignore[misc]
 
 
 class _Unshown(Request):  # type: ignore[misc]
-    """A message whose contents no event and no question to the worker shows, and so no Flower."""
+    """A message whose contents are hidden from events and worker inspection, and so from Flower."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Celery makes it
         super().__init__(*args, **kwargs)
@@ -81,19 +81,19 @@ class _Unshown(Request):  # type: ignore[misc]
 
 
 class _MessageTask(QuietTask):
-    """A task whose message is a command itself: it is acknowledged when its row is committed."""
+    """A task whose message is a command. It is acknowledged when the command's row is committed."""
 
     Request = _Unshown
     acks_late = True
     typing = False
 
 
-_TRY_AGAIN_AFTER_S = 1.0
-_nobody_calls = threading.Event()
+_RETRY_AFTER_S = 1.0
+_never_set = threading.Event()
 
 
 def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
-    """One that fails does not keep the verb from the others; the clock rings again for it."""
+    """Call `verb` with each id. If it fails for one, the clock sends that hint again, and the others are done."""
     for each in ids:
         try:
             again_at_once(lambda each=each: verb(UUID(each)))  # type: ignore[misc]
@@ -117,8 +117,8 @@ def submit(*_: Any, **message: Any) -> None:  # noqa: ANN401 - whatever the mess
     try:
         workshop().messages.take(message)
     except DatabaseAway:
-        # Nobody rings for it: it goes back into the queue, and not faster than a database can come back.
-        _nobody_calls.wait(_TRY_AGAIN_AFTER_S)
+        # The clock sends no hint for it, so it goes back into the queue, at most once a second.
+        _never_set.wait(_RETRY_AFTER_S)
         raise Reject(requeue=True) from None
 
 
@@ -179,13 +179,13 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
     except ClockWrong as wrong:
         raise SystemExit(str(wrong)) from None
     except DatabaseAway as away:
-        # Celery only logs what a signal's receiver raises: the worker would take hints for ever and dial none.
+        # Celery only logs an error of a signal's receiver: the worker would keep taking hints without dialling.
         raise SystemExit(f"the database cannot be reached: {away}") from None
     _Dialler.one.start()
 
 
 def _must_name_a_carrier() -> None:
-    """End now, in one line, rather than at every task."""
+    """Exit now with one line, rather than fail at every task."""
     try:
         assembly.must_name_a_carrier(settings())
         assembly.must_see_every_row(settings())
@@ -194,8 +194,8 @@ def _must_name_a_carrier() -> None:
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
-def _tell_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
-    """No reason not to work: what is thrown away is rung for again. But somebody should know why calls are late."""
+def _warn_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    """Raise an alarm if Redis evicts messages. The worker still starts: hints are sent again, but calls are late."""
     policy = redis_server.evicts_by(settings().redis)
     if policy is not None:
         _log.error(

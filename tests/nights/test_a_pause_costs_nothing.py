@@ -125,7 +125,7 @@ def test_what_is_due_and_cannot_be_released_gives_the_clock_no_haste(
     clock = Clock(app, lazy=True)
     clock._release, clock._sweep_every = release, 10.0
     for _ in range(3):
-        clock._look()
+        clock._work()
         assert clock._until_next() == LOOK_EVERY_S
         now.move(A_ROUND)
 
@@ -141,8 +141,8 @@ def test_what_is_due_in_a_moment_wakes_the_clock_then_and_not_again(
     Pauses(house.database, now).pause(house.company_id, "a test")
     clock = Clock(app, lazy=True)
     clock._release, clock._sweep_every = release, 10.0
-    clock._look()
+    clock._work()
     assert clock._until_next() == pytest.approx(0.3)
     now.move(timedelta(milliseconds=300))
-    clock._look()
+    clock._work()
     assert clock._until_next() == LOOK_EVERY_S

@@ -151,7 +151,7 @@ def test_however_much_is_due_the_clock_rings_for_commands_and_leases_too(
     broker: None, postgres_url: str, database: Database, hasher: Hasher, bell: KeptBell
 ) -> None:
     from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
-    from workers.clock import _RELEASES_A_LOOK, Clock  # noqa: PLC0415 - the same
+    from workers.clock import _MAX_RELEASES, Clock  # noqa: PLC0415 - the same
 
     companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
     house = a_house(database, companies[0], hasher, real_now, calls_per_second=1000)
@@ -162,11 +162,11 @@ def test_however_much_is_due_the_clock_rings_for_commands_and_leases_too(
     clock = Clock(app, lazy=True)
     clock._release = Release(database, bell, house.account_id, house.policy, real_now)
     clock._sweep_every = house.policy.sweep.total_seconds()
-    assert clock._look(), "there is more to release right away"
-    assert len(bell.ids(tasks.DIAL)) == 500 * _RELEASES_A_LOOK
+    assert clock._work(), "there is more to release right away"
+    assert len(bell.ids(tasks.DIAL)) == 500 * _MAX_RELEASES
     assert bell.ids(tasks.APPLY) == [command.id]
     assert bell.rings.count((tasks.SETTLE, ())) == 1
-    assert not clock._look()
+    assert not clock._work()
     assert len(set(bell.ids(tasks.DIAL))) == 6 * 1000
 
 
