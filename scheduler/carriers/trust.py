@@ -1,4 +1,4 @@
-"""Whom a carrier's certificate may be signed by: one answer for the client that dials and the one that asks."""
+"""Certificate authorities that may sign a carrier's certificate, for the dialling and the querying client."""
 
 import ssl
 from pathlib import Path
@@ -9,7 +9,7 @@ class NotTrustable(ValueError):
 
 
 def trusted(ca_file: Path | None) -> ssl.SSLContext:
-    """A context that trusts what the system trusts, and what `ca_file` holds. Raises NotTrustable."""
+    """Build a context that trusts the system's authorities and those in `ca_file`. Raises NotTrustable."""
     context = ssl.create_default_context()
     if ca_file is None:
         return context

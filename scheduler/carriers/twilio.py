@@ -1,4 +1,4 @@
-"""Twilio's Calls API, or any server that speaks it: its words into ours, and back."""
+"""An adapter for Twilio's Calls API, or any server with that API."""
 
 import asyncio
 import json
@@ -76,42 +76,41 @@ _ANSWERED_BY = {
 }
 
 _RETRIES = "#rc=5&rp=5xx,ct,rt"
-"""Twilio's connection overrides: of itself it sends a callback again only when it could not connect. The fragment is
+"""Twilio's connection overrides. By default it sends a callback again only after it could not connect. The fragment is
 neither sent nor signed."""
 
 _CALL_IS_NOT_THERE = 20404
 _CALL_IS_OVER = 21220
-"""Or answered, when it was to be cancelled."""
+"""Twilio's code if the call has ended, or was answered before it could be cancelled."""
 _NOTHING_LEFT_TO_STOP = {(400, _CALL_IS_OVER), (404, _CALL_IS_NOT_THERE)}
 _NO_ANSWER = (
     TwilioException,
     NotACallback,
-    # What the SDK stumbles over when an answer is not as documented: no JSON, no object, no field.
+    # The SDK's errors if an answer is not as documented: no JSON, no object, a missing field.
     ValueError,
     TypeError,
     LookupError,
     AttributeError,
 )
-_NOBODY_IS_ANSWERED = frozenset({401, 403, 429})
-"""Statuses that speak of whoever asks, and not of what is asked for."""
+_ACCOUNT_REJECTED = frozenset({401, 403, 429})
+"""Statuses about our account, whatever the query."""
 _NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 429: "THROTTLED"}
-"""Statuses that prove that no call was accepted, whether the carrier or a server between returns them. 403 is not among
-them: a filter on the way back may also return it, after the carrier took the call, and with an unknown code it may
-concern one order alone."""
+"""Statuses that prove that no call was accepted, whether the carrier or a proxy returns them. Not 403: a filter may
+replace the answer after the carrier took the call, and with an unknown code a 403 may concern one order alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwilioAccount:
-    """Where the API is, who we are there, and where it reaches us."""
+    """The address of the API, our account, and the URLs at which the carrier reaches us."""
 
     api_url: str
     account_sid: str
     auth_tokens: tuple[str, ...]
-    """The first one signs our requests; callbacks may be signed with any."""
+    """The first one authenticates our requests. Callbacks may be signed with any of them."""
     public_url: str
     voice_url: str
     ca_file: Path | None = None
-    """Trusted besides what the system trusts; for a carrier behind a private CA."""
+    """Trusted in addition to the system's authorities, for a carrier behind a private CA."""
 
     def __repr__(self) -> str:
         """Without the secrets."""
@@ -119,10 +118,10 @@ class TwilioAccount:
 
 
 class TwilioLine:
-    """Places calls: one kept-alive client, one deadline over each POST, nothing ever sent again.
+    """Places calls with one kept-alive client, a deadline for each POST, and no retries.
 
-    Not the SDK's own client: that one may follow redirects, take a proxy from the environment and has no deadline
-    over the whole request.
+    The SDK's own client is not used: it may follow redirects and use a proxy from the environment, and has no deadline
+    for the whole request.
     """
 
     def __init__(self, account: TwilioAccount, policy: Policy) -> None:
@@ -132,9 +131,9 @@ class TwilioLine:
         self._session: aiohttp.ClientSession | None = None
 
     async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
-        """Send the one POST of an attempt. Never raises and never sends twice; in doubt, AnswerUnknown.
+        """Send an attempt's only POST. Never raises and never sends twice. In doubt, AnswerUnknown.
 
-        Without any byte sent, because `gate` said no or the connection failed before, it returns NeverTaken.
+        Returns NeverTaken if no byte was sent, because `gate` refused or the connection failed before.
         """
         posting = _Posting(gate=gate)
         _posting.set(posting)
@@ -150,7 +149,7 @@ class TwilioLine:
             _posting.set(None)
 
     async def cancel(self, call_sid: str) -> bool:
-        """Stop a call that nobody has answered. Never raises; False when nobody knows whether it was stopped."""
+        """Cancel an unanswered call. Never raises. False if the result is unknown."""
         form = aiohttp.FormData([("Status", "canceled")])
         try:
             return is_stopped(*await self._post(self._url(f"Calls/{call_sid}"), form))
@@ -167,7 +166,7 @@ class TwilioLine:
             limit=0,
             ssl=trusted(self._account.ca_file),
             keepalive_timeout=_KEEP_IDLE,
-            socket_factory=_socket_that_gives_up,
+            socket_factory=_socket_with_timeout,
         )
         gates = aiohttp.TraceConfig()
         gates.on_request_headers_sent.append(_connected)
@@ -178,7 +177,7 @@ class TwilioLine:
             headers={
                 "Authorization": aiohttp.encode_basic_auth(self._account.account_sid, self._account.auth_tokens[0])
             },
-            # `connect` also counts looking up the name: a lookup that hangs is a connection that never was.
+            # `connect` includes the name lookup: a lookup that hangs counts as a failed connection.
             timeout=aiohttp.ClientTimeout(total=self._deadline, connect=self._connect, sock_connect=self._connect),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -199,8 +198,8 @@ class TwilioLine:
         ):
             return response.status, await _body(response)
 
-    def _url(self, what: str) -> str:
-        return f"{self._account.api_url}/2010-04-01/Accounts/{self._account.account_sid}/{what}.json"
+    def _url(self, resource: str) -> str:
+        return f"{self._account.api_url}/2010-04-01/Accounts/{self._account.account_sid}/{resource}.json"
 
     def _form(self, order: CallOrder) -> aiohttp.FormData:
         fields = [
@@ -211,7 +210,7 @@ class TwilioLine:
             ("TimeLimit", str(int(order.time_limit.total_seconds()))),
             ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}"),
             ("StatusCallbackMethod", "POST"),
-            # Repeated fields: one with blanks between the names is taken for a single, unknown event.
+            # Repeated fields: Twilio reads several names in one field as a single, unknown event.
             *(("StatusCallbackEvent", event) for event in _CALLBACK_EVENTS),
         ]
         if order.machine_detection:
@@ -220,10 +219,10 @@ class TwilioLine:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """All of the answer, in however many pieces it comes; of one that is too long, enough to be no JSON."""
+    """Read the whole answer. An oversized answer is cut off, so that it is invalid JSON."""
     body = b""
-    async for piece in response.content.iter_any():
-        body += piece
+    async for chunk in response.content.iter_any():
+        body += chunk
         if len(body) > _MAX_ANSWER:
             break
     return body
@@ -235,7 +234,7 @@ class _NotSent(Exception):
 
 @dataclass(kw_only=True)
 class _Posting:
-    """The state of the one POST of an attempt."""
+    """The state of an attempt's POST."""
 
     gate: Gate | None
     begun: bool = False
@@ -243,7 +242,7 @@ class _Posting:
 
 
 _posting: ContextVar[_Posting | None] = ContextVar("posting", default=None)
-"""The POST of this task that places a call; requests and the tasks that write them inherit it."""
+"""The POST of this task that places a call. Requests, and the tasks that write them, inherit it."""
 
 
 async def _connected(_session: object, _context: SimpleNamespace, _params: object) -> None:
@@ -254,8 +253,8 @@ async def _connected(_session: object, _context: SimpleNamespace, _params: objec
 
 
 async def _may_leave(_session: object, _context: SimpleNamespace, _params: object) -> None:
-    # aiohttp calls this right before it writes headers and body in one piece. There must be no await in here and none
-    # follows until the bytes are written, so that nothing comes between the check and the write.
+    # aiohttp calls this right before it writes headers and body in one piece. This function must not await, and nothing
+    # awaits until the bytes are written, so that no other code runs between the check and the write.
     posting = _posting.get()
     if posting is None:
         return
@@ -271,31 +270,31 @@ class _Request(aiohttp.ClientRequest):
     async def write_bytes(
         self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
     ) -> None:
-        """Write the body, and with it the headers, to the kernel. Break off what the kernel does not take at once."""
+        """Write the body with the headers to the kernel. Abort the request if the kernel does not take all at once."""
         await super().write_bytes(writer, conn, content_length)
         posting = _posting.get()
         if posting is None or not posting.begun:
             return
         if conn.transport is not None and _left_over(conn.transport):
-            conn.transport.abort()  # it would leave whenever the other side reads again
+            conn.transport.abort()  # the rest would be sent whenever the other side reads again
         if posting.gate is not None:
             posting.gate.left()
         failpoint("dial.sent")
 
 
 def _left_over(transport: asyncio.WriteTransport) -> int:
-    """How many bytes the kernel has not taken. Below TLS lies a transport with a buffer of its own."""
+    """Count the bytes that the kernel has not taken. Under TLS there is a second transport with its own buffer."""
     below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
     return transport.get_write_buffer_size() + (0 if below is None else below.get_write_buffer_size())
 
 
-def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:
-    """A socket whose unacknowledged bytes the kernel drops after 10 s, so that none arrives minutes later."""
+def _socket_with_timeout(address: tuple[Any, ...]) -> socket.socket:
+    """Create a socket whose unacknowledged bytes the kernel drops after 10 s, so that none arrives minutes later."""
     family, kind, protocol = address[:3]
-    made = socket.socket(family=family, type=kind, proto=protocol)
+    client = socket.socket(family=family, type=kind, proto=protocol)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
-    return made
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
+    return client
 
 
 def _with_attempt(voice_url: str, token: str) -> str:
@@ -303,12 +302,12 @@ def _with_attempt(voice_url: str, token: str) -> str:
 
 
 def callback_path(token: str) -> str:
-    """Where the carrier reports on the call of one claim."""
+    """Return the path of the callbacks for the call of one claim."""
     return f"/carrier/twilio/{token}"
 
 
 def classify(status: int, body: bytes) -> CarrierAnswer:
-    """What an HTTP answer to the one POST says. Only what surely is an answer counts as one."""
+    """Classify the HTTP answer to an attempt's POST. An ambiguous answer is AnswerUnknown."""
     answer = _json_object(body)
     if status == _CREATED:
         sid = answer.get("sid")
@@ -318,7 +317,7 @@ def classify(status: int, body: bytes) -> CarrierAnswer:
     code = answer.get("code")
     if (
         isinstance(code, int)
-        # HTTP's own classes: who failed may have taken the call before.
+        # A code in a 5xx proves nothing: the carrier may have taken the call before it failed.
         and 400 <= status < 500  # noqa: PLR2004  # guard: client_error
     ):
         meaning = CODES.get(code)
@@ -332,7 +331,7 @@ def classify(status: int, body: bytes) -> CarrierAnswer:
 
 
 def is_stopped(status: int, body: bytes) -> bool:
-    """Whether an HTTP answer to a cancellation says that no unanswered call is left of it."""
+    """Return True if the HTTP answer to a cancellation proves that no unanswered call is left."""
     answer = _json_object(body)
     if status == _OK:
         return isinstance(answer.get("sid"), str)
@@ -348,14 +347,14 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _queue_time(text: object) -> timedelta:
-    """Twilio gives milliseconds, as a string."""
+    """Parse Twilio's milliseconds in a string."""
     if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10:  # noqa: PLR2004 - 11 days
         return timedelta(milliseconds=int(text))
     return timedelta(0)
 
 
-class _TrustingAsTheLineDoes(HTTPAdapter):
-    """Certificates are judged by one context. requests would look at its own list of CAs, and at no setting."""
+class _TrustAdapter(HTTPAdapter):
+    """Checks certificates with our context. requests would use its own list of CAs and ignore the setting."""
 
     def __init__(self, trust: ssl.SSLContext) -> None:
         self._trust = trust
@@ -369,35 +368,35 @@ class _TrustingAsTheLineDoes(HTTPAdapter):
 
 
 class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
-    """The SDK's client, pointed at `api_url` with its path, without a proxy from the environment.
+    """The SDK's client for `api_url` with its path, without a proxy from the environment.
 
-    Raises CarrierAway for what would be the same whatever was asked.
+    Raises CarrierAway for errors that any other request would meet too.
     """
 
     def __init__(self, api_url: str, timeout: float, trust: ssl.SSLContext) -> None:
         super().__init__(pool_connections=True, timeout=timeout)
-        self._there = urlsplit(api_url)
+        self._api = urlsplit(api_url)
         if self.session is not None:
             self.session.trust_env = False
-            self.session.mount("https://", _TrustingAsTheLineDoes(trust))
+            self.session.mount("https://", _TrustAdapter(trust))
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the SDK's own
         parts = urlsplit(url)
-        # A server that knows its own path names it in the address of the next page.
-        path = parts.path if parts.path.startswith(f"{self._there.path}/") else self._there.path + parts.path
-        here = urlunsplit((self._there.scheme, self._there.netloc, path, parts.query, ""))
+        # A server that knows its own path includes it in the URL of the next page.
+        path = parts.path if parts.path.startswith(f"{self._api.path}/") else self._api.path + parts.path
+        full_url = urlunsplit((self._api.scheme, self._api.netloc, path, parts.query, ""))
         try:
-            response = super().request(method, here, *args, **kwargs)
+            response = super().request(method, full_url, *args, **kwargs)
         except RequestException as error:
             raise CarrierAway from error
-        # Here and not from the SDK's error: it has none for an answer that is no JSON.
-        if response.status_code in _NOBODY_IS_ANSWERED or response.status_code >= _SERVER_ERROR:
+        # Checked here, because the SDK raises no error with a status for an answer that is not JSON.
+        if response.status_code in _ACCOUNT_REJECTED or response.status_code >= _SERVER_ERROR:
             raise CarrierAway(f"HTTP_{response.status_code}")
         return response
 
 
 class TwilioDesk:
-    """Asks about calls and ends them, with Twilio's own SDK: doing either twice does no harm."""
+    """Queries calls and ends them with Twilio's own SDK: both may be repeated."""
 
     def __init__(self, account: TwilioAccount, policy: Policy) -> None:
         self._client = Client(
@@ -407,7 +406,7 @@ class TwilioDesk:
         )
 
     def probe(self) -> None:
-        """The list that unknown calls are looked for on, one call of it. Raises CarrierUnavailable."""
+        """Read one call of the list in which unknown calls are searched. Raises CarrierUnavailable."""
         try:
             list(self._client.calls.page(page_size=1))
         except _NO_ANSWER as error:
@@ -416,26 +415,26 @@ class TwilioDesk:
     def listed(
         self, *, to: str | None, caller: str, created_from: datetime, created_until: datetime
     ) -> Sequence[ListedCall]:
-        """The calls between two numbers, or from `caller` to any, that were created in the half-open span.
+        """Return calls between two numbers, or from `caller` to any, that were created in the half-open span.
 
-        No StartTime filter: a queued call has none yet and would be missed. Newest first, so reading ends at the
-        first older one. Raises CarrierUnavailable.
+        Without a StartTime filter, because a queued call has no start time yet and would be missed. The list is newest
+        first, so reading ends at the first older call. Raises CarrierUnavailable.
         """
-        found = []
+        calls = []
         try:
-            narrowed = {} if to is None else {"to": to}
-            for call in self._client.calls.stream(**narrowed, from_=caller, page_size=50):
+            filters = {} if to is None else {"to": to}
+            for call in self._client.calls.stream(**filters, from_=caller, page_size=50):
                 listed = _listed(call)
                 if listed.created_at < created_from:
                     break
                 if listed.created_at < created_until:
-                    found.append(listed)
+                    calls.append(listed)
         except _NO_ANSWER as error:
             raise CarrierUnavailable from error
-        return found
+        return calls
 
     def fetch(self, call_sid: str) -> CallNews:
-        """Return how a call stands; of a failed call with the cause that its notifications name.
+        """Return the state of a call, and of a failed call also the cause from its notifications.
 
         Raises CarrierUnavailable.
         """
@@ -446,10 +445,10 @@ class TwilioDesk:
         return replace(news, cause=self._cause(call_sid)) if news.status is CallStatus.FAILED else news
 
     def _cause(self, call_sid: str) -> FailureCause | None:
-        """Return why a call failed; None when its notifications say nothing, or cannot be read.
+        """Return the cause of a failed call. None if its notifications name none or cannot be read.
 
-        Not every server that speaks the Calls API has notifications, and a failure that is known must not stay open
-        for want of its cause: without one no retry follows.
+        Some servers with the Calls API have no notifications, and a known failure must not stay open because its cause
+        is unknown. Without a cause no retry follows.
         """
         try:
             codes = [each.error_code for each in self._client.calls(call_sid).notifications.list(limit=50)]
@@ -458,11 +457,11 @@ class TwilioDesk:
         return cause_of(codes)
 
     def cancel(self, call_sid: str) -> None:
-        """Stop a call that nobody has answered; one that was answered is left alone. Raises CarrierUnavailable."""
+        """Cancel an unanswered call. An answered call goes on. Raises CarrierUnavailable."""
         self._stop(call_sid, CallInstance.UpdateStatus.CANCELED)
 
     def hang_up(self, call_sid: str) -> None:
-        """End a call wherever it is; one that is over stays so. Raises CarrierUnavailable."""
+        """End a call in any state. A finished call stays as it is. Raises CarrierUnavailable."""
         self._stop(call_sid, CallInstance.UpdateStatus.COMPLETED)
 
     def _stop(self, call_sid: str, status: str) -> None:
@@ -476,9 +475,9 @@ class TwilioDesk:
 
 
 def cause_of(error_codes: Sequence[object]) -> FailureCause | None:
-    """Return what the error codes of a failed call's notifications say; a code of the number counts before others.
+    """Return the cause in a failed call's error codes. A code about the number takes precedence.
 
-    A code that is not in the table proves nothing: it may speak of a web request of the call.
+    A code that is not in the table proves nothing: it may be about a web request of the call.
     """
     known = {CODES[int(code)].consequence for code in map(str, error_codes) if code.isdecimal() and int(code) in CODES}
     if Consequence.NUMBER in known:
@@ -494,7 +493,7 @@ _CAUSES_OF_THE_ACCOUNT = frozenset(
         Consequence.ACCOUNT_NOT_ACTIVE,
     }
 )
-"""What keeps a call that was taken from being connected, and says nothing of the number or the person."""
+"""Reasons not to connect an accepted call that prove nothing about the number or the person."""
 
 
 def _listed(call: CallInstance) -> ListedCall:
@@ -514,29 +513,29 @@ def _listed(call: CallInstance) -> ListedCall:
 
 
 class TwilioCallbacks:
-    """Reads status callbacks: signed over our public URL, never over what a request says its host is."""
+    """Reads status callbacks. The signature must cover our public URL. The request's Host header is not used."""
 
     def __init__(self, account: TwilioAccount) -> None:
         self._account = account
         self._validators = [RequestValidator(token) for token in account.auth_tokens]
 
     def is_genuine(self, path: str, form: Sequence[tuple[str, str]], signature: str) -> bool:
-        """Does the signature cover our public URL, with this path and query, and this form? Never raises."""
+        """Return True if the signature covers our public URL with this path, query and form. Never raises."""
         params = dict(form)
         if len(params) != len(form):
-            return False  # Twilio names no parameter twice
+            return False  # Twilio never repeats a parameter
         url = f"{self._account.public_url}{path}"
         try:
-            # All tokens are tried, so that the time taken does not tell which one matched.
+            # Try all tokens, so that the duration does not reveal the matching token.
             genuine = [validator.validate(url, params, signature) for validator in self._validators]
-        except (TypeError, ValueError):  # what cannot be encoded was not signed either
+        except (TypeError, ValueError):  # text that cannot be encoded cannot have been signed
             return False
         return any(genuine)
 
     def read(self, token: str, form: Mapping[str, str]) -> CallNews:
-        """The news in a form. Raises NotACallback when a known field is not what it must be.
+        """Parse a callback's form. Raises NotACallback if a known field is invalid.
 
-        Twilio adds parameters without notice, so what is unknown is let through, here unread.
+        Twilio adds parameters without notice, so unknown parameters are ignored.
         """
         sid = form.get("CallSid", "")
         if not _CALL_SID.fullmatch(sid) or form.get("AccountSid") != self._account.account_sid:
@@ -558,14 +557,14 @@ class TwilioCallbacks:
 
 _READ = ("AccountSid", "AnsweredBy", "CallDuration", "CallSid", "CallStatus", "SipResponseCode", "To")
 _BEGINNINGS = (*(name for name in _READ if name != "To"), "To+")
-"""How a field that we read begins in the text that is signed. There are names that begin with To, and none with To+."""
+"""Beginnings of the fields that we read, in the signed text. Other names begin with To, but none with To+."""
 
 
 def _has_moved_boundary(form: Mapping[str, str]) -> bool:
-    """Whether a field that we read stands hidden in another one.
+    """Return True if a field that we read may be hidden in another one.
 
-    A signature is over names and values in one text, without a mark between them: `CallDuratio=n12` signs as
-    `CallDuration=12`, and so does a value that has swallowed the field behind it.
+    The signature covers names and values in one text without separators: `CallDuratio=n12` has the signature of
+    `CallDuration=12`, and so has a value that contains the next field.
     """
     return any(
         beginning in value or (name not in _READ and (name + value).startswith(beginning))
@@ -582,7 +581,7 @@ def _status(word: str) -> CallStatus:
 
 
 def _answered_by(word: str | None) -> AnsweredBy | None:
-    """None when nobody looked who answered."""
+    """Parse the result of machine detection. None without machine detection."""
     return _ANSWERED_BY.get(word, AnsweredBy.UNKNOWN) if word else None
 
 

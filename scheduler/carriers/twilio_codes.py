@@ -1,7 +1,7 @@
-"""Twilio's error codes, one by one, and what each means for the order that was refused with it.
+"""Twilio's error codes, and the consequence of each for the order that was refused with it.
 
-`docs/carrier-codes.md` holds the same table for people; a test keeps the two equal. A code that is not here proves
-nothing: the outcome of such an order is unknown.
+`docs/carrier-codes.md` has the same table, and a test keeps the two equal. A code that is not listed proves nothing:
+the outcome of such an order is unknown.
 """
 
 from enum import StrEnum
@@ -9,32 +9,32 @@ from typing import NamedTuple
 
 
 class Consequence(StrEnum):
-    """What follows from a code. All but NUMBER: the call was not placed, and the attempt is pending again."""
+    """The consequence of a code. For all but NUMBER the call was not placed, and the attempt is pending again."""
 
     NUMBER = "NUMBER"
-    """The number itself cannot be called: the attempt has failed as INVALID_NUMBER."""
+    """The number itself cannot be called: the attempt fails as INVALID_NUMBER."""
     COUNTRY_REFUSED = "COUNTRY_REFUSED"
-    """Our account may not call that country: orders to it wait, and no others."""
+    """Our account may not call that country: only orders to it wait."""
     CALLER_REFUSED = "CALLER_REFUSED"
-    """Our account may not call from that number: orders of that company from it wait, and no others."""
+    """Our account may not call from that number: only that company's orders from it wait."""
     ORDER_REFUSED = "ORDER_REFUSED"
-    """One of our own settings or fields is wrong: that order waits by itself."""
+    """One of our own settings or fields is wrong: only that order waits."""
     ACCOUNT_LIMITED = "ACCOUNT_LIMITED"
-    """A trial account: that order waits by itself."""
+    """A trial account: only that order waits."""
     THROTTLED = "THROTTLED"
     """Too many at once: counted against the carrier."""
     QUEUE_FULL = "QUEUE_FULL"
     """The account's queue is full: counted against the carrier."""
     CREDENTIALS = "CREDENTIALS"
-    """The code says that our credentials are wrong: no company's calls are dialled."""
+    """Our credentials are wrong: no company's calls are dialled."""
     ACCOUNT_NOT_ACTIVE = "ACCOUNT_NOT_ACTIVE"
-    """The code says that the account is closed or suspended: no company's calls are dialled."""
+    """The account is closed or suspended: no company's calls are dialled."""
 
 
 class Meaning(NamedTuple):
     consequence: Consequence
-    says: str
-    """What Twilio says with it, in a few words."""
+    text: str
+    """Twilio's description of the code, shortened."""
 
 
 CODES: dict[int, Meaning] = {
@@ -46,13 +46,13 @@ CODES: dict[int, Meaning] = {
     13214: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid"),
     13223: Meaning(Consequence.NUMBER, "the format of the number is invalid"),
     13224: Meaning(Consequence.NUMBER, "the number is invalid or cannot be reached"),
-    13225: Meaning(Consequence.NUMBER, "the number is forbidden to everybody"),
+    13225: Meaning(Consequence.NUMBER, "no account may call the number"),
     13226: Meaning(Consequence.NUMBER, "there is no such country code"),
     13227: Meaning(Consequence.COUNTRY_REFUSED, "no geographic permission for the country"),
     20001: Meaning(Consequence.ORDER_REFUSED, "a parameter is invalid"),
     20003: Meaning(Consequence.CREDENTIALS, "not authenticated"),
     20005: Meaning(Consequence.ACCOUNT_NOT_ACTIVE, "the account is not active"),
-    20006: Meaning(Consequence.ORDER_REFUSED, "the key lacks a privilege for what was asked"),
+    20006: Meaning(Consequence.ORDER_REFUSED, "the key lacks a privilege for this request"),
     20008: Meaning(Consequence.CREDENTIALS, "test credentials cannot do this"),
     20403: Meaning(Consequence.CREDENTIALS, "the account may not use the API; it is suspended or closed"),
     20429: Meaning(Consequence.THROTTLED, "too many requests"),

@@ -1,4 +1,4 @@
-"""Twilio's error codes one by one: what each leads to, and that the page for people tells the same."""
+"""Twilio's error codes: the consequence of each, and docs/carrier-codes.md with the same table."""
 
 import json
 import re
@@ -17,10 +17,10 @@ OF_A_CALLER = {13212, 13214, 21210, 21212, 21213}
 OF_THE_ACCOUNT = {10001, 10005, 20003, 20005, 20008, 20403, 70051}
 
 
-def told() -> dict[int, tuple[str, str]]:
-    """Each code of the page, with what Twilio says and what follows."""
+def documented() -> dict[int, tuple[str, str]]:
+    """Return the page's codes, each with Twilio's text and the consequence."""
     rows = re.findall(r"^\| (\d{5}) \| (.+) \| `([A-Z_]+)` \|$", PAGE, re.MULTILINE)
-    return {int(code): (says, consequence) for code, says, consequence in rows}
+    return {int(code): (text, consequence) for code, text, consequence in rows}
 
 
 def refused(code: int, status: int = 400) -> object:
@@ -30,13 +30,13 @@ def refused(code: int, status: int = 400) -> object:
 def test_the_page_tells_of_each_code_what_the_table_says() -> None:
     from scheduler.carriers.twilio_codes import CODES  # noqa: PLC0415 - the others are red without it, too
 
-    assert told() == {code: (meaning.says, meaning.consequence.value) for code, meaning in CODES.items()}
-    assert list(told()) == sorted(told())
+    assert documented() == {code: (meaning.text, meaning.consequence.value) for code, meaning in CODES.items()}
+    assert list(documented()) == sorted(documented())
 
 
 def test_each_consequence_is_explained_on_the_page() -> None:
     explained = set(re.findall(r"`([A-Z_]+)`", "".join(re.findall(r"^\| (`[A-Z_`, ]+) \|", PAGE, re.MULTILINE))))
-    assert {consequence for _, consequence in told().values()} == explained
+    assert {consequence for _, consequence in documented().values()} == explained
 
 
 @pytest.mark.parametrize("code", sorted(OF_A_COUNTRY))

@@ -1,4 +1,4 @@
-"""A carrier on loopback that Twilio's own SDK cannot tell from Twilio."""
+"""A simulated carrier on loopback that Twilio's own SDK accepts as Twilio."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -34,14 +34,15 @@ def create_app(
     follows_clock: bool = False,
     callback_retry_after_s: float = 0.5,
 ) -> FastAPI:
-    """The carrier, ready for uvicorn.
+    """Build the carrier, ready for uvicorn.
 
-    `auth_tokens`: each opens the door, the first signs the callbacks. `now`: aware UTC; on a clock that stands calls
-    ring and end in real time, with the same instant stamped on every step, and a plan with `ring_s` and `talk_s` 0
-    ends a call at once on any clock. `state_file`: what is known survives the process; two processes never share
-    one. `speed`: how many seconds of a call pass in a real one; pacing, delays of answers and deadlines stay real.
-    `follows_clock`: when `now` is moved ahead, calls that would have ended by then end; otherwise they go on in
-    real time.
+    `auth_tokens`: each authenticates requests, and the first signs the callbacks.
+    `now`: aware UTC. On a stopped clock calls ring and end in real time, and every step has the same instant. A plan
+    with `ring_s` and `talk_s` 0 ends a call at once on any clock.
+    `state_file`: keeps the state after the process has ended. Two processes must not share it.
+    `speed`: seconds of a call in one real second. Pacing, delays of answers and deadlines stay real.
+    `follows_clock`: if `now` is moved ahead, calls that would have ended by then end. Otherwise they go on in real
+    time.
     """
     journal = Journal(state_file)
     outage = Outage()
@@ -80,8 +81,8 @@ def create_app(
 
 async def _refused(_: Request, refusal: Exception) -> JSONResponse:
     assert isinstance(refusal, RefusedByTwilio)
-    asks = {"WWW-Authenticate": 'Basic realm="Twilio API"'} if refusal.code == 20003 else None  # noqa: PLR2004 - Twilio's code
-    return JSONResponse(refusal.body(), status_code=refusal.status, headers=asks)
+    headers = {"WWW-Authenticate": 'Basic realm="Twilio API"'} if refusal.code == 20003 else None  # noqa: PLR2004 - Twilio's code
+    return JSONResponse(refusal.body(), status_code=refusal.status, headers=headers)
 
 
 async def _hung_up(_: Request, error: Exception) -> NoAnswer:
@@ -90,7 +91,7 @@ async def _hung_up(_: Request, error: Exception) -> NoAnswer:
 
 
 async def _not_ours(request: Request, error: Exception) -> JSONResponse:
-    """A path or method that is not served is answered as Twilio answers it."""
+    """Answer an unknown path or method as Twilio does."""
     assert isinstance(error, HTTPException)
     code = _CODE_OF_STATUS.get(error.status_code, error.status_code)
     return await _refused(request, RefusedByTwilio(code, status=error.status_code))

@@ -1,4 +1,4 @@
-"""What the carrier tells the caller about a call: signed, sent again as the callback's address asks, then lost."""
+"""Status callbacks: signed, sent again according to the callback's URL, then dropped."""
 
 import asyncio
 import hmac
@@ -33,20 +33,22 @@ EVENT_OF = {
 """The event named `completed` carries any final status."""
 
 _TIMES_SENT = {CallbackFault.NONE: 0, CallbackFault.DOUBLED: 2}
-_NOWHERE = {
-    f"{who}{where}": "" for who in ("From", "To", "Caller", "Called") for where in ("City", "State", "Zip", "Country")
+_EMPTY_PLACES = {
+    f"{number}{part}": ""
+    for number in ("From", "To", "Caller", "Called")
+    for part in ("City", "State", "Zip", "Country")
 }
 _DEADLINES = aiohttp.ClientTimeout(total=15, sock_connect=5)
-# Shorter than servers keep an idle connection, so that a callback never meets one that is just being closed.
+# Shorter than servers keep an idle connection, so that no callback is sent over a connection that is being closed.
 _IDLE_S = 4.0
-_UNDER_WAY = 100
-"""So many requests at a time. More would wait for each other in the subscriber, with their deadlines running."""
+_MAX_CONCURRENT = 100
+"""Concurrent requests. More would wait for each other in the subscriber, with their deadlines running."""
 
 _log = logging.getLogger(__name__)
 
 
 class Failure(StrEnum):
-    """Why a callback did not arrive, in the words of Twilio's connection overrides."""
+    """The reason why a callback did not arrive, in the words of Twilio's connection overrides."""
 
     CONNECT = "ct"
     READ = "rt"
@@ -56,7 +58,7 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How often a callback is sent again, and after which failures."""
+    """The number of retries of a callback, and the failures after which they are made."""
 
     times: int = 1
     after: frozenset[Failure] = frozenset({Failure.CONNECT})
@@ -75,24 +77,24 @@ class Letter:
 
 @lru_cache(maxsize=64)
 def read_retries(fragment: str) -> Retries:
-    """What the fragment of a callback's address asks: `rc` times, after the failures in `rp`.
+    """Parse the fragment of a callback's URL: `rc` retries after the failures in `rp`.
 
-    What is absent or nonsense is Twilio's default.
+    Missing or invalid values are Twilio's defaults.
     """
-    asked = parse_qs(fragment)
-    times, policy = asked.get("rc", [""])[0], asked.get("rp", [""])[0].split(",")
-    known = frozenset(Failure) if "all" in policy else frozenset(each for each in Failure if each in policy)
-    usual = Retries()
+    overrides = parse_qs(fragment)
+    times, policy = overrides.get("rc", [""])[0], overrides.get("rp", [""])[0].split(",")
+    failures = frozenset(Failure) if "all" in policy else frozenset(each for each in Failure if each in policy)
+    default = Retries()
     return Retries(
-        times=int(times) if times in set("012345") else usual.times,
-        after=known or usual.after,
+        times=int(times) if times in set("012345") else default.times,
+        after=failures or default.after,
     )
 
 
 def signature(key: str, url: str, fields: Mapping[str, str]) -> str:
-    """Twilio's: over the address, and each field's name and value in the order of the names."""
-    said = url + "".join(f"{name}{fields[name]}" for name in sorted(fields))
-    return b64encode(hmac.digest(key.encode(), said.encode(), "sha1")).decode()
+    """Sign as Twilio does: the URL, and each field's name and value in the order of the names."""
+    signed = url + "".join(f"{name}{fields[name]}" for name in sorted(fields))
+    return b64encode(hmac.digest(key.encode(), signed.encode(), "sha1")).decode()
 
 
 def is_subscribed(call: Call, status: Status) -> bool:
@@ -100,7 +102,7 @@ def is_subscribed(call: Call, status: Status) -> bool:
 
 
 def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, str]:
-    """Twilio's form fields for what has just become of the call."""
+    """Return Twilio's form fields for the latest state of the call."""
     fields = {
         "CallSid": call.sid,
         "AccountSid": call.account_sid,
@@ -114,20 +116,20 @@ def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, st
         "Timestamp": rfc2822(at) or "",
         "CallbackSource": "call-progress-events",
         "SequenceNumber": str(sequence_number),
-        **_NOWHERE,
+        **_EMPTY_PLACES,
     }
     return fields | _final_fields(call) if call.is_over else fields
 
 
 class Postman:
-    """Delivers callbacks: those of one call in order, those of different calls at the same time."""
+    """Delivers callbacks, in order for each call, and for different calls at the same time."""
 
     def __init__(self, *, auth_token: str, retry_after_s: float, outage: Outage | None = None) -> None:
         self._auth_token = auth_token
         self._outage = outage or Outage()
         self._retry_after_s = retry_after_s
         self._session: aiohttp.ClientSession | None = None
-        self._places = asyncio.Semaphore(_UNDER_WAY)
+        self._places = asyncio.Semaphore(_MAX_CONCURRENT)
         self._to_deliver: dict[str, deque[Letter]] = {}
         self._rounds: set[asyncio.Task[None]] = set()
         self._held_back: dict[str, list[Letter]] = {}
@@ -141,15 +143,15 @@ class Postman:
         )
 
     async def close(self) -> None:
-        under_way = list(self._rounds)
-        for task in under_way:
+        running = list(self._rounds)
+        for task in running:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
     def tell(self, call: Call, *, sequence_number: int, at: datetime) -> None:
-        """Tells the subscriber what has just become of the call; returns before it is delivered."""
+        """Send the latest state of the call to the subscriber. Returns before the delivery."""
         letters = self._letters(call, sequence_number=sequence_number, at=at)
         if call.callbacks is CallbackFault.REORDERED:
             letters = self._hold_back(call, letters)
@@ -208,7 +210,7 @@ class Postman:
         _log.warning("callback_lost: a status callback for %s was not delivered", letter.fields["CallSid"])
 
     async def _send(self, letter: Letter) -> Failure | None:
-        """None when it arrived."""
+        """Send a callback once. None if it arrived."""
         assert self._session is not None
         in_query = letter.method == "GET"
         form = _form(letter.fields)
@@ -216,7 +218,7 @@ class Postman:
         try:
             async with self._session.request(
                 letter.method,
-                # The very text that was signed: yarl would otherwise write some characters in its own way.
+                # Encoded already, so that yarl does not change the signed text.
                 URL(url, encoded=True),
                 data=None if in_query else form.encode(),
                 headers={
@@ -239,7 +241,7 @@ _BY_HUNDREDS = {4: Failure.CLIENT_ERROR, 5: Failure.SERVER_ERROR}
 
 
 def _form(fields: Mapping[str, str]) -> str:
-    """As urlencode writes it. The names need no quoting and most values come often, which saves most of its time."""
+    """Encode like urlencode, but faster: names need no quoting, and quoted values are cached."""
     return "&".join(f"{name}={_quoted(value) if value else ''}" for name, value in fields.items())
 
 
@@ -247,7 +249,7 @@ def _final_fields(call: Call) -> dict[str, str]:
     seconds = call.duration_s or 0
     final = {
         "CallDuration": str(seconds),
-        # Minutes, begun ones counted whole.
+        # In minutes, rounded up.
         "Duration": str(-(-seconds // 60)),
         "SipResponseCode": str(call.sip_code),
     }

@@ -1,4 +1,4 @@
-"""What a call is to the carrier, and how Twilio's API shows it."""
+"""Calls of the simulated carrier, and their form in Twilio's API."""
 
 from datetime import datetime
 from email.utils import format_datetime
@@ -29,9 +29,9 @@ _SUBRESOURCES = {
 
 class Status(StrEnum):
     QUEUED = "queued"
-    """Accepted; it waits for its turn under the account's calls per second."""
+    """Accepted. It waits for its turn under the account's calls per second."""
     INITIATED = "initiated"
-    """Dialled; the phone does not ring yet."""
+    """Dialled. The phone does not ring yet."""
     RINGING = "ringing"
     IN_PROGRESS = "in-progress"
     COMPLETED = "completed"
@@ -42,7 +42,7 @@ class Status(StrEnum):
 
 
 class Canceller(StrEnum):
-    """Who ended a call that nobody had answered."""
+    """The side that cancelled an unanswered call."""
 
     CALLER = "caller"
     CARRIER = "carrier"
@@ -53,23 +53,23 @@ ALIVE = UNANSWERED | {Status.IN_PROGRESS}
 
 
 class End(NamedTuple):
-    """How an outcome looks from the carrier's side."""
+    """The end of a call in the carrier's terms."""
 
     status: Status
     sip_code: int
     rings: bool = True
     answered_by: dict[str, str] | None = None
-    """By kind of machine detection; None when nobody answers."""
+    """By kind of machine detection. None for unanswered calls."""
 
 
 PERSON = {"Enable": "human", "DetectMessageEnd": "human"}
 VOICEMAIL = {"Enable": "machine_start", "DetectMessageEnd": "machine_end_beep"}
 FAX = {"Enable": "fax", "DetectMessageEnd": "fax"}
-NOBODY_KNOWS = {"Enable": "unknown", "DetectMessageEnd": "unknown"}
+UNKNOWN = {"Enable": "unknown", "DetectMessageEnd": "unknown"}
 
 ENDS = {
     Outcome.ANSWERED: End(Status.COMPLETED, 200, answered_by=PERSON),
-    Outcome.ANSWERED_UNKNOWN: End(Status.COMPLETED, 200, answered_by=NOBODY_KNOWS),
+    Outcome.ANSWERED_UNKNOWN: End(Status.COMPLETED, 200, answered_by=UNKNOWN),
     Outcome.VOICEMAIL: End(Status.COMPLETED, 200, answered_by=VOICEMAIL),
     Outcome.FAX: End(Status.COMPLETED, 200, answered_by=FAX),
     Outcome.BUSY: End(Status.BUSY, 486),
@@ -86,7 +86,7 @@ HUNG_UP = End(Status.COMPLETED, 200)
 
 
 class Call(BaseModel):
-    """One leg to one phone: what was ordered, what is planned for it, and what has happened so far."""
+    """A call to one phone: its order, its plan and its state."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -102,9 +102,9 @@ class Call(BaseModel):
     talk_s: float
     callbacks: CallbackFault | None
     error_codes: tuple[int, ...] = ()
-    """Named by its notifications once it is over."""
+    """Named by its notifications once it has ended."""
     listed: bool = True
-    """Whether lists show it; whoever knows its sid can always ask."""
+    """False: lists do not show it, but it can be queried by its SID."""
     beside: str | None = None
     """The sid of another call to this number that was alive when this one was accepted."""
 
@@ -112,14 +112,14 @@ class Call(BaseModel):
     queue_time_ms: int
     accepted_at: datetime
     dial_at: datetime
-    """When its turn comes."""
+    """The instant of its turn."""
     started_at: datetime | None = None
     rang_at: datetime | None = None
     answered_at: datetime | None = None
     ended_at: datetime | None = None
     updated_at: datetime
     duration_s: int | None = None
-    """Of a call that was answered and is over."""
+    """Only of an answered call that has ended."""
     answered_by: str | None = None
     sip_code: int | None = None
     cancelled_by: Canceller | None = None
@@ -131,12 +131,12 @@ class Call(BaseModel):
 
     @property
     def shown_status(self) -> Status:
-        """As resources and lists have it: their enum does not know `initiated`, which only callbacks say."""
+        """The status in resources and lists. Only callbacks use `initiated`."""
         return Status.QUEUED if self.status is Status.INITIATED else self.status
 
 
 def rfc2822(at: datetime | None) -> str | None:
-    """Whole seconds, as all of Twilio's times."""
+    """Format an instant in whole seconds, like all of Twilio's times."""
     return None if at is None else _written(at.replace(microsecond=0))
 
 
@@ -151,7 +151,7 @@ def _number_sid(number: str) -> str:
 
 
 def as_resource(call: Call) -> dict[str, Any]:
-    """The call in Twilio's fields, all of them and no other: least of all the token."""
+    """Return exactly Twilio's fields of the call. The token is not among them."""
     account = f"/{API_VERSION}/Accounts/{call.account_sid}"
     return {
         "sid": call.sid,
@@ -187,7 +187,7 @@ def as_resource(call: Call) -> dict[str, Any]:
 
 
 def notifications_of(call: Call) -> list[dict[str, Any]]:
-    """Return the call's notifications in Twilio's fields, those that a list shows; none before the call is over."""
+    """Return the call's notifications with the fields of Twilio's list. None before the call has ended."""
     return [_notification(call, code) for code in call.error_codes] if call.is_over else []
 
 
@@ -212,7 +212,7 @@ def _notification(call: Call, code: int) -> dict[str, Any]:
 
 
 def _formatted(number: str) -> str:
-    """North American numbers in their own way of writing, others in E.164."""
+    """Format North American numbers in their national style, others in E.164."""
     if len(number) == len("+12125550100") and number.startswith("+1"):
         return f"({number[2:5]}) {number[5:8]}-{number[8:]}"
     return number

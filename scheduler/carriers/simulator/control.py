@@ -1,4 +1,4 @@
-"""The carrier as its operator sees it: what shall happen, and what did happen."""
+"""The operator's API of the simulated carrier: plans, outages and the ledger."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -11,14 +11,14 @@ from scheduler.carriers.simulator.plans import Plan, Plans, PostedPlan
 
 
 def routes(*, exchange: Exchange, plans: Plans, arrivals: Arrivals, outage: Outage) -> APIRouter:
-    """Without authentication: for loopback only. The ledger can be read and not be changed."""
+    """Build the routes. They need no authentication, for loopback only. The ledger is read-only."""
     router = APIRouter()
-    router.include_router(_what_shall_happen(plans, outage))
-    router.include_router(_what_did_happen(exchange, arrivals))
+    router.include_router(_plan_routes(plans, outage))
+    router.include_router(_ledger_routes(exchange, arrivals))
     return router
 
 
-def _what_shall_happen(plans: Plans, outage: Outage) -> APIRouter:
+def _plan_routes(plans: Plans, outage: Outage) -> APIRouter:
     router = APIRouter()
 
     @router.get("/healthz")
@@ -55,8 +55,8 @@ def _what_shall_happen(plans: Plans, outage: Outage) -> APIRouter:
     return router
 
 
-def _what_did_happen(exchange: Exchange, arrivals: Arrivals) -> APIRouter:
-    """These may be long: they are written as they are, without FastAPI looking at each field."""
+def _ledger_routes(exchange: Exchange, arrivals: Arrivals) -> APIRouter:
+    """Build the routes of the ledger. FastAPI does not validate their answers, which may be long."""
     router = APIRouter()
 
     @router.get("/ledger")

@@ -1,4 +1,4 @@
-"""How a request to place a call is taken: noted, judged by the plans, accepted or not, answered or not."""
+"""Intake of requests to place a call: recorded, matched with the plans, accepted or not, answered or not."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from scheduler.carriers.simulator.refusals import RefusedByTwilio
 from scheduler.carriers.simulator.silence import HungUp, NoAnswer
 
 LONGEST_SILENCE_S = 60.0
-"""A client that has not given up by then is hung up on."""
+"""After this time without an answer the connection is closed."""
 
 
 class Desk:
@@ -29,7 +29,7 @@ class Desk:
 
     @contextmanager
     def recorded(self, form: Form) -> Iterator[Arrival]:
-        """Notes the request before anything is checked, and a refusal when it comes to one."""
+        """Record the request before any check, and its refusal, if any."""
         arrival = self._arrivals.arrived(
             to=field(form, "To"), from_=field(form, "From"), token=token_of(field(form, "StatusCallback"))
         )

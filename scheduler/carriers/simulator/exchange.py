@@ -1,4 +1,4 @@
-"""What becomes of an accepted call: it waits its turn, rings, is taken or not, and ends."""
+"""The life of an accepted call: it waits for its turn, rings, is answered or not, and ends."""
 
 import asyncio
 from collections import defaultdict
@@ -26,7 +26,7 @@ from scheduler.carriers.simulator.plans import Plan
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
 
 _BEFORE_RINGING_S = 0.05
-"""Between dialling and the first ring; no longer than the phone rings, so that a call that takes no time takes none."""
+"""Time between dialling and the first ring, at most `ring_s`, so that a call with `ring_s` 0 is not delayed."""
 LONGEST_QUEUE_S = 24 * 60 * 60
 
 _STAMPED = {
@@ -37,11 +37,10 @@ _STAMPED = {
 
 
 class Exchange:
-    """The calls and their lives.
+    """The calls and the tasks that run them.
 
-    A life belongs to the exchange and not to the request that began it: whoever hangs up on the request
-    changes nothing. Each step waits from an instant that the call itself records, so a call restored after a
-    kill goes on where it was.
+    A call does not depend on the request that placed it: closing that connection changes nothing. Each step waits from
+    an instant that the call records, so a call that is restored after a kill continues where it was.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class Exchange:
         self._watch: asyncio.Task[None] | None = None
 
     def all(self, to: str | None = None) -> list[Call]:
-        """Oldest first; those to one number when it is given."""
+        """Return all calls, or the calls to one number, oldest first."""
         if to is None:
             return list(self._calls.values())
         return [self._calls[sid] for sid in self._of_number.get(to, ())]
@@ -93,13 +92,13 @@ class Exchange:
                 self._begin(call)
 
     async def stop(self) -> None:
-        under_way = [*self._lives.values(), *self._to_be_accepted, *([self._watch] if self._watch else [])]
-        for task in under_way:
+        running = [*self._lives.values(), *self._to_be_accepted, *([self._watch] if self._watch else [])]
+        for task in running:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
     def accept(self, order: Order, plan: Plan, attempt_of_number: int) -> Call:
-        """From here on the phone will ring, whatever the caller is told."""
+        """Accept a call: from now on the phone will ring, whatever the request's answer is."""
         now = self._now()
         queued_s = self._take_turn(plan.queue_s)
         call = Call(
@@ -126,27 +125,27 @@ class Exchange:
         return call
 
     def accept_later(self, order: Order, plan: Plan, attempt_of_number: int) -> None:
-        """Accepts after the plan's delay, whoever is still there to be told."""
+        """Accept a call after the plan's delay, even if the client has closed the connection."""
         task = asyncio.create_task(self._accept_after_delay(order, plan, attempt_of_number))
         self._to_be_accepted.add(task)
         task.add_done_callback(self._to_be_accepted.discard)
 
     def cancel(self, sid: str) -> Call:
-        """Stops a call that nobody has answered yet; one that was answered goes on."""
+        """Cancel an unanswered call. Raises RefusedByTwilio for an answered one, which goes on."""
         call = self.get(sid)
         if call.status not in UNANSWERED:
             raise RefusedByTwilio(21220)
         return self._cut(call, CANCELED)
 
     def hang_up(self, sid: str) -> Call:
-        """Ends a call wherever it is; one that nobody has answered yet ends as canceled."""
+        """End a call in any state. An unanswered call ends as canceled."""
         call = self.get(sid)
         if call.is_over:
             raise RefusedByTwilio(21220)
         return self._cut(call, CANCELED if call.status in UNANSWERED else HUNG_UP)
 
     def change(self, sid: str, changes: dict[str, Any], *, instructs: bool) -> Call:
-        """Another status callback or time limit for a call that is alive, or instructions for one that is answered."""
+        """Change the status callback or time limit of a live call, or give instructions to an answered one."""
         call = self.get(sid)
         if call.is_over or (instructs and call.status in UNANSWERED):
             raise RefusedByTwilio(21220)
@@ -154,7 +153,7 @@ class Exchange:
         return self._keep(call.model_copy(update={"order": order, "updated_at": self._now()}))
 
     def _take_turn(self, at_least_s: float) -> float:
-        """How long the next call waits for its turn under the account's calls per second."""
+        """Reserve the next turn under the account's calls per second, and return the seconds until then."""
         now_s = asyncio.get_running_loop().time()
         turn_s = max(now_s, self._next_turn_s)
         queued_s = max(turn_s - now_s, at_least_s)
@@ -189,7 +188,7 @@ class Exchange:
         await self._pass(self._calls[sid].started_at, min(_BEFORE_RINGING_S, call.ring_s))
 
     async def _ring(self, sid: str, end: End) -> End:
-        """Rings until the callee decides or the caller's patience ends; returns how it will end."""
+        """Ring until the callee decides or the caller's timeout passes, and return the end of the call."""
         if self._calls[sid].status is Status.INITIATED:
             self._move(self._calls[sid], Status.RINGING)
         call = self._calls[sid]
@@ -223,7 +222,7 @@ class Exchange:
         return self._move(call, end.status, **facts)
 
     def _move(self, call: Call, status: Status, **facts: object) -> Call:
-        """Kept first, told afterwards: a callback never knows more than the ledger."""
+        """Store the change before its callback is sent, so that no callback is ahead of the ledger."""
         now = self._now()
         facts |= {"status": status, "updated_at": now, _STAMPED.get(status, "ended_at"): now}
         if is_subscribed(call, status):
@@ -248,6 +247,6 @@ class Exchange:
         return call
 
     async def _pass(self, since: datetime | None, seconds: float) -> None:
-        """Until so many of a call's seconds are over."""
+        """Wait until this many seconds of the call have passed."""
         assert since is not None
         await self._pace.wait(since, timedelta(seconds=seconds / self._speed))

@@ -1,4 +1,4 @@
-"""What the carrier still knows after it was killed: a file with a line for every change."""
+"""Journal: the state that survives a kill, in a file with one line for each change."""
 
 import json
 from io import FileIO
@@ -9,10 +9,10 @@ from pydantic import BaseModel
 
 
 class Journal:
-    """The last state of each thing by kind and key; without a file it forgets with the process.
+    """The last state of each entry by kind and key. Without a file the state ends with the process.
 
-    Each line goes to the system in one write before anything is rung or answered, so that a killed process
-    loses no ring. A line cut short by a kill is left out: what it would have said has not happened yet.
+    Each line is written with one system call before a phone rings or a request is answered, so that a killed process
+    loses no ring. A line that a kill cut short is ignored: its change has not happened yet.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -24,7 +24,7 @@ class Journal:
             self._file.truncate(whole)
 
     def kept(self, kind: str) -> list[Any]:
-        """What was restored of this kind, in the order in which each was first kept."""
+        """Return the restored entries of this kind, in the order in which they were first stored."""
         return list(self._kept.get(kind, {}).values())
 
     def keep(self, kind: str, key: str, thing: BaseModel) -> None:
@@ -44,7 +44,7 @@ class Journal:
             self._file.write(line.encode())
 
     def _read(self, path: Path) -> int:
-        """Restores what the file says; returns the length of its whole lines."""
+        """Restore the entries of the file, and return the length of its complete lines."""
         text = path.read_bytes() if path.exists() else b""
         whole = text.rpartition(b"\n")[0]
         for line in whole.splitlines():

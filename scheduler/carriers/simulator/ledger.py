@@ -1,4 +1,4 @@
-"""What really happened: every ring and every request, for whoever judges the caller."""
+"""Ledger: every ring and every request, for tests that judge the caller."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -22,13 +22,13 @@ class Arrival(BaseModel):
     from_: str | None
     token: str | None
     attempt_of_number: int | None = None
-    """Set when the request was in order: the nth such for this number."""
+    """The position among the valid requests for this number, from 1. None for an invalid request."""
     answered: int | None = None
-    """The HTTP status of the answer; None while there is none, or never was."""
+    """The HTTP status of the answer. None without an answer."""
 
 
 class Arrivals:
-    """Every request to place a call; none is ever forgotten."""
+    """All requests to place a call, kept permanently."""
 
     def __init__(self, journal: Journal, *, now: Callable[[], datetime]) -> None:
         self._journal = journal
@@ -42,7 +42,7 @@ class Arrivals:
         )
 
     def all(self, to: str | None = None) -> list[Arrival]:
-        """Oldest first; those for one number when it is given."""
+        """Return all requests, or the requests for one number, oldest first."""
         if to is None:
             return list(self._arrivals.values())
         return [self._arrivals[number] for number in self._of_number.get(to, ())]
@@ -52,7 +52,7 @@ class Arrivals:
         return self._keep(Arrival(number=number, at=self._now(), to=to, from_=from_, token=token))
 
     def was_in_order(self, arrival: Arrival, to: str) -> int:
-        """Counts it among the requests for `to`; returns which of them it is."""
+        """Count a valid request for `to`, and return its number."""
         self._attempts[to] += 1
         self._keep(arrival.model_copy(update={"to": to, "attempt_of_number": self._attempts[to]}))
         return self._attempts[to]
@@ -74,7 +74,7 @@ class Arrivals:
 
 
 def rings(calls: Iterable[Call]) -> list[dict[str, Any]]:
-    """Every accepted call with what only the carrier knows; `rang_at` is None until its phone rang."""
+    """Return every accepted call with facts that only the carrier has. `rang_at` is None until the phone rang."""
     return [
         {
             "sid": call.sid,
@@ -108,7 +108,7 @@ def requests(arrivals: Iterable[Arrival]) -> list[dict[str, Any]]:
 
 
 def verdict(arrivals: Iterable[Arrival], calls: Sequence[Call]) -> dict[str, Any]:
-    """What the caller did that it never may: the same token twice, or two calls to one number at once."""
+    """Return the caller's violations: a token that was used twice, or two simultaneous calls to one number."""
     posted = Counter(arrival.token for arrival in arrivals if arrival.token is not None)
     accepted = Counter(call.token for call in calls if call.token is not None)
     return {

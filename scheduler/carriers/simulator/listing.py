@@ -1,4 +1,4 @@
-"""Which calls a list shows, and on which page."""
+"""Lists of calls: filters and pages."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -22,18 +22,18 @@ Matches = Callable[[Call, str], bool]
 
 
 def _day_of(text: str) -> date:
-    """Twilio's time filters compare UTC dates; the time of day in a date-time is not looked at."""
-    written = _DAY.fullmatch(text)
-    if written is None:
+    """Parse a time filter. Twilio's filters compare UTC dates and ignore the time of day."""
+    match = _DAY.fullmatch(text)
+    if match is None:
         raise RefusedByTwilio(20001, message="Invalid parameter: a time filter is a date, YYYY-MM-DD")
     try:
-        return date.fromisoformat(written[1])
+        return date.fromisoformat(match[1])
     except ValueError as error:
         raise RefusedByTwilio(20001, message="Invalid parameter: no such date") from error
 
 
 def _on(day: date, at: datetime | None) -> int | None:
-    """Whether the instant lies before (-1), on (0) or after (1) that day; None when there is none yet."""
+    """Return if the instant is before (-1), on (0) or after (1) that day. None without an instant."""
     if at is None:
         return None
     own = at.astimezone(UTC).date()
@@ -44,7 +44,7 @@ FILTERS: dict[str, Matches] = {
     "To": lambda call, value: call.order.to == value,
     "From": lambda call, value: call.order.from_ == value,
     "Status": lambda call, value: call.shown_status == value,
-    # Every call here was made by the API: none is the leg of another.
+    # Every call was placed by the API, so no call has a parent.
     "ParentCallSid": lambda _call, _value: False,
     "StartTime": lambda call, value: _on(_day_of(value), call.started_at) == 0,
     "StartTime<": lambda call, value: _on(_day_of(value), call.started_at) == -1,
@@ -57,49 +57,49 @@ FILTERS: dict[str, Matches] = {
 
 
 class Calls:
-    """The calls among which a list looks, each looked at only when it is needed."""
+    """The calls of a list, filtered lazily."""
 
-    def __init__(self, oldest_first: Sequence[Call], wanted: Mapping[str, str]) -> None:
+    def __init__(self, oldest_first: Sequence[Call], filters: Mapping[str, str]) -> None:
         self._calls = oldest_first
-        self._wanted = [(FILTERS[name], value) for name, value in wanted.items()]
+        self._filters = [(FILTERS[name], value) for name, value in filters.items()]
 
     def newest_first(self) -> Iterator[Call]:
         return filter(self._match, reversed(self._calls))
 
     def older_than(self, ordinal: int) -> Iterator[Call]:
-        """Newest first."""
+        """Iterate newest first."""
         end = bisect_left(self._calls, ordinal, key=_ordinal)
         return filter(self._match, (self._calls[place] for place in range(end - 1, -1, -1)))
 
     def newer_than(self, ordinal: int) -> Iterator[Call]:
-        """Oldest first."""
+        """Iterate oldest first."""
         start = bisect_right(self._calls, ordinal, key=_ordinal)
         return filter(self._match, (self._calls[place] for place in range(start, len(self._calls))))
 
     def _match(self, call: Call) -> bool:
-        return call.listed and all(matches(call, value) for matches, value in self._wanted)
+        return call.listed and all(matches(call, value) for matches, value in self._filters)
 
 
 def page(
     oldest_first: Sequence[Call], find: Callable[[str], Call | None], path: str, query: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Twilio's paging envelope around the matching calls, newest first.
+    """Return a page of the matching calls, newest first, in Twilio's envelope.
 
-    A page token names the call at the page's edge, which `find` knows, so calls that are accepted while somebody
-    turns pages neither repeat one nor hide one.
+    A page token names the call at the page's edge, which `find` returns, so calls that are accepted between two pages
+    neither repeat nor hide a call.
     """
-    wanted = {name: query[name] for name in FILTERS if query.get(name)}
-    for name, value in wanted.items():
+    filters = {name: query[name] for name in FILTERS if query.get(name)}
+    for name, value in filters.items():
         if name.startswith(("StartTime", "EndTime")):
             _day_of(value)
     size = min(max(_whole(query, "PageSize", DEFAULT_PAGE_SIZE), 1), LARGEST_PAGE_SIZE)
     number = _whole(query, "Page", 0)
-    calls = Calls(oldest_first, wanted)
+    calls = Calls(oldest_first, filters)
     shown = _shown(calls, find, query.get("PageToken"), number=number, size=size)
 
     def uri(to_page: int, token: str | None) -> str:
         place = {"PageSize": size, "Page": to_page} | ({"PageToken": token} if token else {})
-        return f"{path}?{urlencode(wanted | place)}"
+        return f"{path}?{urlencode(filters | place)}"
 
     has_next = bool(shown) and any(calls.older_than(shown[-1].ordinal))
     has_previous = bool(shown) and any(calls.newer_than(shown[0].ordinal))

@@ -1,4 +1,4 @@
-"""What a form asks of the carrier: whom to ring, for how long, and whom to tell."""
+"""Orders: the form of a request to place a call, parsed and validated."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _HTTP_METHODS = ("GET", "POST")
 
 
 class Order(BaseModel):
-    """A call that Twilio would place; what is documented but changes nothing here is accepted and let go."""
+    """A valid order for a call. Documented fields without an effect here are accepted and ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,37 +35,37 @@ class Order(BaseModel):
     status_callback: str | None
     status_callback_method: str
     events: tuple[str, ...]
-    """The callback events that were subscribed to."""
+    """The subscribed callback events."""
     machine_detection: str | None
 
 
 def read_form(content_type: str, body: bytes) -> Form:
-    """The fields of a URL-encoded body, repeated ones in order; a body of another type has none."""
+    """Parse a URL-encoded body, with repeated fields in order. A body of another type has no fields."""
     if not content_type.lower().startswith("application/x-www-form-urlencoded"):
         return {}
     return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
 def field(form: Form, name: str) -> str | None:
-    """The first value of a field; one that was sent empty is one that was not sent."""
+    """Return the first value of a field. An empty field counts as missing."""
     return next(iter(form.get(name, ())), "").strip() or None
 
 
 def token_of(status_callback: str | None) -> str | None:
-    """The last segment of the callback URL's path: how the caller names the attempt to itself."""
+    """Return the last segment of the callback URL's path, with which the caller names the attempt."""
     if status_callback is None:
         return None
     return urlsplit(status_callback).path.rstrip("/").rpartition("/")[2] or None
 
 
 def read_order(form: Form) -> Order:
-    """Raises RefusedByTwilio with the code that names the first wrong field."""
+    """Parse an order. Raises RefusedByTwilio with the code for the first invalid field."""
     to = _number(field(form, "To"), missing=21201, invalid=21211)
     from_ = _number(field(form, "From"), missing=21213, invalid=21212)
     _check_instructions(form)
     for name in ("Method", "FallbackMethod", "StatusCallbackMethod", "RecordingStatusCallbackMethod"):
         _method(form, name)
-    # With an application its own settings count, and the callback fields of the request do not.
+    # With an application, its settings replace the callback fields of the request.
     callbacks = {} if field(form, "ApplicationSid") else form
     return Order(
         to=to,
@@ -80,7 +80,7 @@ def read_order(form: Form) -> Order:
 
 
 def read_changes(form: Form) -> dict[str, Any]:
-    """What an update of a living call changes about its order."""
+    """Parse an update of a live call: the changes to its order."""
     changes: dict[str, Any] = {}
     if url := _url(form, "StatusCallback", invalid=21609):
         changes["status_callback"] = url
@@ -92,7 +92,7 @@ def read_changes(form: Form) -> dict[str, Any]:
 
 
 def gives_instructions(form: Form) -> bool:
-    """Whether an update tells a call what to do next, which only one that is answered can hear."""
+    """Return True if an update contains instructions, which need an answered call."""
     return field(form, "Url") is not None or field(form, "Twiml") is not None
 
 
@@ -147,14 +147,14 @@ def _time_limit(form: Form) -> int:
 
 
 def _events(form: Form) -> tuple[str, ...]:
-    """One event a field. Of several joined by spaces Twilio hears only the first: a trap, and kept true."""
+    """Parse the events, one for each field. Like Twilio, use only the first of several names in one field."""
     values = form.get("StatusCallbackEvent")
     if not values:
         return ("completed",)
-    heard = {value.split()[0] for value in values if value.split()}
-    return tuple(event for event in CALLBACK_EVENTS if event in heard)
+    names = {value.split()[0] for value in values if value.split()}
+    return tuple(event for event in CALLBACK_EVENTS if event in names)
 
 
 def _machine_detection(form: Form) -> str | None:
-    asked = field(form, "MachineDetection")
-    return asked if asked in MACHINE_DETECTIONS else None
+    detection = field(form, "MachineDetection")
+    return detection if detection in MACHINE_DETECTIONS else None

@@ -1,4 +1,4 @@
-"""When the carrier is down for its customers, and how that shows."""
+"""Simulated outages of the carrier."""
 
 import asyncio
 from enum import StrEnum
@@ -11,48 +11,49 @@ from scheduler.carriers.simulator.silence import HungUp, shut_the_door
 
 
 class OutageKind(StrEnum):
-    """What a customer meets. Accepted calls go on, and so do their callbacks, except where a kind says otherwise."""
+    """The effect on customers. Accepted calls go on, and so do their callbacks unless a kind changes that."""
 
     REFUSE = "refuse"
-    """No connection is taken, and those that were open are closed. The operator's door is shut as well."""
+    """New connections are refused and open ones are closed, also for the operator's API."""
     UNAVAILABLE = "503"
     TOO_MANY_REQUESTS = "429"
     BAD_CREDENTIALS = "401"
     DROP = "drop"
-    """Each request is taken in, and its connection closed without an answer."""
+    """Each request is read, and its connection is closed without an answer."""
     HANG = "hang"
-    """Each request is taken in, and never answered."""
+    """Each request is read and never answered."""
     UPLINK = "uplink"
-    """The network between the carrier and its customer is lost. Orders arrive and are carried out, their answers are
-    lost, no question is answered, and no callback arrives or is sent again."""
+    """The network between the carrier and its customer is lost. Orders arrive and are carried out. Their answers are
+    lost, queries get no answer, and callbacks do not arrive and are not sent again."""
 
 
-_LONGER_THAN_ANYBODY_WAITS_S = 600.0
+_HANG_S = 600.0
+"""Longer than any client waits."""
 _CODES = {OutageKind.UNAVAILABLE: 20503, OutageKind.TOO_MANY_REQUESTS: 20429, OutageKind.BAD_CREDENTIALS: 20003}
 
 
 class Order(BaseModel):
-    """An outage as it is asked for."""
+    """The request for an outage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: OutageKind
     for_s: float | None = Field(default=None, gt=0, le=3600)
-    """In real seconds; None is until somebody ends it."""
+    """In real seconds. None: until the operator ends it."""
     answers_questions: bool = False
-    """Only orders meet it: what is asked by GET is answered as ever."""
+    """True: only orders are affected, and GET requests are answered normally."""
 
     @model_validator(mode="after")
     def _ends(self) -> "Order":
         if self.kind is OutageKind.REFUSE and self.for_s is None:
-            raise ValueError("nobody could end an outage that refuses connections: say for_s")
+            raise ValueError("for_s is required: an outage that refuses connections can be ended only by time")
         if self.kind is OutageKind.REFUSE and self.answers_questions:
-            raise ValueError("who takes no connection answers no question")
+            raise ValueError("answers_questions is impossible for an outage that refuses connections")
         return self
 
 
 class Outage:
-    """One at a time; the latest counts."""
+    """The current outage. A new one replaces it."""
 
     def __init__(self) -> None:
         self._kind: OutageKind | None = None
@@ -64,7 +65,7 @@ class Outage:
         return self._kind
 
     async def begin(self, order: Order, scope: Scope) -> None:
-        """`scope` is that of the request that asks for it: it came in by the door that may be shut."""
+        """Begin an outage. `scope` belongs to the current request, which arrived on the server that may refuse."""
         self.end()
         self._kind = order.kind
         self._answers_questions = order.answers_questions
@@ -85,11 +86,11 @@ class Outage:
         return self._kind is OutageKind.UPLINK
 
     def check(self, *, is_question: bool) -> None:
-        """Raises RefusedByTwilio or HungUp while the carrier is down."""
+        """Raise RefusedByTwilio or HungUp while the carrier is down."""
         if self._kind is None or (is_question and self._answers_questions):
             return
         if self.loses_answers and not is_question:
             return
         if self._kind in _CODES:
             raise RefusedByTwilio(_CODES[self._kind])
-        raise HungUp(hold_s=_LONGER_THAN_ANYBODY_WAITS_S if self._kind is OutageKind.HANG else 0)
+        raise HungUp(hold_s=_HANG_S if self._kind is OutageKind.HANG else 0)

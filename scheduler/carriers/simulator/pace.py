@@ -1,20 +1,20 @@
-"""How long a step of a call lasts: in real time, and no longer than the carrier's clock says."""
+"""Duration of the steps of a call: in real time, but no longer than by the carrier's clock."""
 
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-_LOOK_EVERY_S = 0.02
+_CHECK_EVERY_S = 0.02
 _JUMP = timedelta(milliseconds=200)
-"""A clock that is so far ahead of where real time would have brought it was moved."""
+"""A clock that is this far ahead of real time was moved."""
 
 
 class Pace:
-    """Waits on a clock that runs, stands or is moved.
+    """Waits on a clock that runs, is stopped or is moved.
 
-    On a clock that runs a step ends when it should. One that stands lets every step pass in real time, with the same
-    instant stamped on each. One that is moved back makes no step longer than it was to be. One that is moved ahead
-    changes the steps that begin later; when calls follow the clock, it also ends at once what would have ended by then.
+    On a running clock a step ends on time. On a stopped clock every step takes real time and has the same instant. If
+    the clock is moved back, no step takes longer than planned. If it is moved ahead, later steps change, and steps that
+    would have ended by then end at once when calls follow the clock.
     """
 
     def __init__(self, now: Callable[[], datetime], *, follows_clock: bool) -> None:
@@ -23,10 +23,10 @@ class Pace:
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def wait(self, since: datetime, span: timedelta) -> None:
-        """Until `span` is over on the carrier's clock, counted from `since`, or has passed from now in real time."""
+        """Wait until `span` has passed since `since` on the carrier's clock, or from now on in real time."""
         loop = asyncio.get_running_loop()
-        over = loop.time() + span.total_seconds()
-        while (left := min(over - loop.time(), (since + span - self._now()).total_seconds())) > 0:
+        end_s = loop.time() + span.total_seconds()
+        while (left := min(end_s - loop.time(), (since + span - self._now()).total_seconds())) > 0:
             woken = loop.create_future()
             timer = loop.call_later(left, _wake, woken)
             self._waiting.add(woken)
@@ -37,12 +37,12 @@ class Pace:
                 self._waiting.discard(woken)
 
     async def watch(self) -> None:
-        """Wakes whoever waits when the clock was moved ahead; runs until cancelled, if calls follow the clock."""
+        """Wake all waits when the clock is moved ahead. Runs until cancelled, if calls follow the clock."""
         loop = asyncio.get_running_loop()
         while self._follows_clock:
-            looked_at, looked_s = self._now(), loop.time()
-            await asyncio.sleep(_LOOK_EVERY_S)
-            if self._now() - looked_at > timedelta(seconds=loop.time() - looked_s) + _JUMP:
+            checked_at, checked_s = self._now(), loop.time()
+            await asyncio.sleep(_CHECK_EVERY_S)
+            if self._now() - checked_at > timedelta(seconds=loop.time() - checked_s) + _JUMP:
                 for woken in list(self._waiting):
                     _wake(woken)
 

@@ -1,4 +1,4 @@
-"""What shall happen to a call: how the callee takes it, and how the carrier misbehaves over it."""
+"""Plans: the callee's reaction to a call, and the carrier's faults."""
 
 from collections import defaultdict
 from enum import Enum, StrEnum, auto
@@ -10,11 +10,11 @@ from scheduler.carriers.simulator.journal import Journal
 
 
 class Outcome(StrEnum):
-    """How the callee takes a call."""
+    """The outcome of a call."""
 
     ANSWERED = "answered"
     ANSWERED_UNKNOWN = "answered_unknown"
-    """Answered, and machine detection cannot tell by whom."""
+    """Answered, with an unknown result of machine detection."""
     BUSY = "busy"
     NO_ANSWER = "no_answer"
     VOICEMAIL = "voicemail"
@@ -29,21 +29,21 @@ class Outcome(StrEnum):
 
 
 class Fault(StrEnum):
-    """How the carrier misbehaves over a request to place a call."""
+    """A fault of the carrier in a request to place a call."""
 
     ACCEPT_AND_SILENCE = "accept_and_silence"
     """It rings, and the request is never answered."""
     ACCEPT_THEN_500 = "accept_then_500"
-    """It rings, and the answer is that it failed."""
+    """It rings, and the answer is an error."""
     REFUSE_500 = "refuse_500"
     REFUSE = "refuse"
-    """The plan's `code` and `status`."""
+    """Refused with the plan's `code` and `status`."""
     DROP = "drop"
     """The connection is closed without an answer, and it does not ring."""
     SLOW = "slow"
-    """It rings at once; the answer comes after `delay_s`."""
+    """It rings at once, and the answer comes after `delay_s`."""
     LATE_ACCEPT = "late_accept"
-    """It rings `delay_s` after the request arrived, answered or given up; the request is never answered."""
+    """It rings `delay_s` after the request arrived, and the request is never answered."""
     TOO_MANY_REQUESTS = "429"
     BAD_CREDENTIALS = "401"
 
@@ -63,12 +63,12 @@ class Reply(Enum):
 
 
 class Conduct(NamedTuple):
-    """The two halves of the truth: whether it will ring, and what the caller is told."""
+    """The carrier's behaviour for a fault: if the call will ring, and the answer to the request."""
 
     accepts: Acceptance
     replies: Reply
     code: int | None = None
-    """Twilio's error code; None takes the plan's."""
+    """Twilio's error code. None takes the plan's."""
 
 
 CONDUCTS: dict[Fault | None, Conduct] = {
@@ -86,25 +86,25 @@ CONDUCTS: dict[Fault | None, Conduct] = {
 
 
 class CallbackFault(StrEnum):
-    """How the carrier misbehaves over its status callbacks."""
+    """A fault of the carrier in its status callbacks."""
 
     NONE = "none"
     """They are lost."""
     DOUBLED = "doubled"
-    """Each comes twice, the same in every field."""
+    """Each is sent twice, with the same fields."""
     REORDERED = "reordered"
-    """All come when the call is over, the last first."""
+    """All are sent when the call has ended, the last first."""
 
 
 class Plan(BaseModel):
-    """A rule: which calls it is about, how they go, and what goes wrong."""
+    """A rule for calls: the calls that it matches, their course and their faults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     to: str | None = None
-    """The number called; None is every number."""
+    """The number called. None is every number."""
     attempt: int | None = Field(default=None, ge=1)
-    """The nth request for that number that was in order; None is each of them."""
+    """The nth valid request for that number. None is each of them."""
     outcome: Outcome = Outcome.ANSWERED
     fault: Fault | None = None
     code: int = 21215
@@ -113,26 +113,26 @@ class Plan(BaseModel):
     ring_s: float = Field(default=1.0, ge=0)
     talk_s: float = Field(default=2.0, ge=0)
     queue_s: float = Field(default=0.0, ge=0)
-    """How long the call waits in the carrier's queue at least, in real seconds, before it is dialled."""
+    """The minimal time in the carrier's queue before it is dialled, in real seconds."""
     listed: bool = True
-    """False: the carrier's lists forget the call; whoever knows its sid can still ask for it and end it."""
+    """False: the carrier's lists do not show the call, but it can be queried and ended by its SID."""
     callbacks: CallbackFault | None = None
     error_codes: tuple[int, ...] = ()
-    """Twilio's codes that the call's notifications name once it is over."""
+    """Twilio's codes in the call's notifications once it has ended."""
     times: int | None = Field(default=None, ge=1)
-    """How many calls it is good for; None is any number."""
+    """The number of calls that it applies to. None is any number."""
 
     def is_about(self, to: str, attempt: int) -> bool:
         return self.to in {None, to} and self.attempt in {None, attempt}
 
     @property
     def exactness(self) -> tuple[bool, bool]:
-        """A number and an attempt before a number before an attempt before all."""
+        """Precedence: number and attempt, number, attempt, all calls."""
         return self.to is not None, self.attempt is not None
 
 
 class PostedPlan(Plan):
-    """A plan in the order of posting, and how often it has been followed."""
+    """A plan with its position and the number of its uses."""
 
     number: int
     used: int = 0
@@ -143,7 +143,7 @@ class PostedPlan(Plan):
 
 
 class Plans:
-    """The plans that were posted; the most exact one that is open decides, of equals the latest."""
+    """The posted plans. The most exact open plan decides, and the latest one if several are equal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -169,7 +169,7 @@ class Plans:
         self._about.clear()
 
     def follow(self, to: str, attempt: int) -> Plan:
-        """The plan for this call, counted as used; the ordinary one when none was posted for it."""
+        """Return the plan for this call and count its use. Without a posted plan, the default."""
         numbers = (*self._about.get(to, ()), *self._about.get(None, ()))
         about = (self._posted[number] for number in numbers)
         fitting = [posted for posted in about if posted.is_open and posted.is_about(to, attempt)]

@@ -1,4 +1,4 @@
-"""How Twilio says no: an HTTP status, an error code and a sentence."""
+"""Twilio's refusals: an HTTP status, an error code and a sentence."""
 
 from typing import Any
 

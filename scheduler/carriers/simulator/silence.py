@@ -1,4 +1,4 @@
-"""How a server gives no answer at all."""
+"""Requests without an answer, and refused connections."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ _TRANSPORTS = "duecall.transports"
 
 
 class HungUp(Exception):
-    """The connection is to be closed without an answer, when the client gives up or `hold_s` are over."""
+    """The connection is to be closed without an answer, when the client gives up or after `hold_s`."""
 
     def __init__(self, *, hold_s: float) -> None:
         super().__init__()
@@ -26,8 +26,8 @@ class HungUp(Exception):
 class CanHangUp(FastAPI):
     """An application whose answers may close the connection.
 
-    ASGI has no message for that, so this takes the transport from behind uvicorn's `send`, which can be seen
-    only here, outside every middleware.
+    ASGI has no message for that, so this takes the transport from uvicorn's `send`, which is only accessible here,
+    outside every middleware.
     """
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - FastAPI's own
@@ -44,7 +44,7 @@ class CanHangUp(FastAPI):
 
 
 class NoAnswer(Response):
-    """Holds the connection until the client gives up or `hold_s` are over, and closes it without a byte."""
+    """Holds the connection until the client gives up or `hold_s` have passed, and closes it without a byte."""
 
     def __init__(self, *, hold_s: float) -> None:
         super().__init__()
@@ -65,9 +65,9 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def shut_the_door(scope: Scope, *, for_s: float) -> None:
-    """Closes every connection but the one of `scope`, and has the system refuse new ones for a while.
+    """Close every connection except that of `scope`, and have the system refuse new connections for `for_s`.
 
-    On Linux a listening socket that is shut down can listen again. asyncio has no word for it, hence the private ones.
+    On Linux a listening socket that was shut down can listen again. asyncio has no public API for it.
     """
     own = scope[_TRANSPORT]
     server = own._server  # noqa: SLF001 - see above
@@ -84,21 +84,21 @@ async def shut_the_door(scope: Scope, *, for_s: float) -> None:
             _stop_listening(same)
     server._serving = False  # noqa: SLF001 - see above
     loop.call_later(for_s, server._start_serving)  # noqa: SLF001 - see above
-    await asyncio.sleep(0)  # one turn of the loop later they are closed, and the operator can be answered
+    await asyncio.sleep(0)  # in the next turn of the loop they are closed, and the operator can be answered
 
 
-def _stop_listening(door: socket.socket) -> None:
-    address = door.getsockname()
-    _share_port(door)
-    door.shutdown(socket.SHUT_RDWR)
+def _stop_listening(listening: socket.socket) -> None:
+    address = listening.getsockname()
+    _share_port(listening)
+    listening.shutdown(socket.SHUT_RDWR)
     try:
-        door.bind(address)
+        listening.bind(address)
     except OSError as error:
-        # It still has its port, save where the system had chosen that.
+        # It keeps its port, unless the system had chosen that.
         if error.errno != errno.EINVAL:
             raise
 
 
 def _share_port(of: Any) -> None:  # noqa: ANN401 - a socket, or asyncio's view of one
-    """Lets a socket listen at a port that a connection still has."""
+    """Let a socket listen at a port that a connection still uses."""
     of.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

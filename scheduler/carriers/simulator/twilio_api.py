@@ -1,4 +1,4 @@
-"""The carrier as its customers see it: Twilio's calls over HTTP."""
+"""The customers' API of the simulated carrier: Twilio's Calls over HTTP."""
 
 import binascii
 from base64 import b64decode
@@ -24,7 +24,7 @@ NOTIFICATIONS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}/Notifica
 
 
 class Door:
-    """Who may come in: the account, with any of its tokens, so that a rotation locks nobody out."""
+    """Authentication: the account with any of its tokens, so that tokens can be rotated without an outage."""
 
     def __init__(self, *, account_sid: str, auth_tokens: Sequence[str]) -> None:
         self._account_sid = account_sid
@@ -32,15 +32,15 @@ class Door:
 
     def admit(self, authorization: str | None, account_in_path: str) -> None:
         user, password = _basic(authorization)
-        known = [compare_digest(password.encode(), token.encode()) for token in self._auth_tokens]
-        if user != self._account_sid or not any(known):
+        matches = [compare_digest(password.encode(), token.encode()) for token in self._auth_tokens]
+        if user != self._account_sid or not any(matches):
             raise RefusedByTwilio(20003)
         if account_in_path != self._account_sid:
             raise RefusedByTwilio(20404)
 
 
 def routes(*, door: Door, desk: Desk, exchange: Exchange, outage: Outage) -> list[Route]:
-    """Starlette's own routes: what FastAPI would add to each request here is time alone."""
+    """Build Starlette routes: FastAPI would only make each request slower here."""
 
     def admit(request: Request) -> None:
         outage.check(is_question=request.method == "GET")
@@ -63,11 +63,17 @@ def routes(*, door: Door, desk: Desk, exchange: Exchange, outage: Outage) -> lis
 
     async def read_notifications(request: Request) -> JSONResponse:
         admit(request)
-        found = notifications_of(exchange.get(request.path_params["sid"]))
+        notifications = notifications_of(exchange.get(request.path_params["sid"]))
         path = request.url.path
         envelope = {"first_page_uri": path, "next_page_uri": None, "previous_page_uri": None, "page": 0, "uri": path}
         return JSONResponse(
-            {**envelope, "page_size": 50, "start": 0, "end": max(len(found) - 1, 0), "notifications": found}
+            {
+                **envelope,
+                "page_size": 50,
+                "start": 0,
+                "end": max(len(notifications) - 1, 0),
+                "notifications": notifications,
+            }
         )
 
     async def update(request: Request) -> JSONResponse:
@@ -104,7 +110,7 @@ def _updated(exchange: Exchange, sid: str, form: Form) -> Call:
 
 
 def _basic(authorization: str | None) -> tuple[str, str]:
-    """User and password of a Basic header; two empty texts when it is none."""
+    """Return user and password of a Basic header. Empty strings for any other header."""
     scheme, _, credentials = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
         return "", ""
