@@ -1,4 +1,4 @@
-"""What is rung for over a real Redis: at once, or together where nobody waits for it."""
+"""Hints over a real Redis: sent at once, or batched for callbacks."""
 
 import base64
 import json
@@ -19,36 +19,36 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 def messages(redis: Redis, queue: str) -> list[list[str]]:
-    """The ids of each message that waits there, the first one first."""
+    """Return the ids in each message of the queue, oldest first."""
     waiting = [json.loads(each) for each in redis.lrange(f"duecall:{queue}", 0, -1)]
     return [json.loads(base64.b64decode(each["body"]))[0][0] for each in reversed(waiting)]
 
 
 @pytest.mark.usefixtures("broker")
-def test_callbacks_of_a_moment_share_a_message_and_commands_have_one_each(redis: Redis, redis_url: str) -> None:
+def test_callback_hints_are_batched_and_command_hints_are_not(redis: Redis, redis_url: str) -> None:
     from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
-    from workers.bell import RedisBell  # noqa: PLC0415 - likewise
+    from workers.bell import RedisBell  # noqa: PLC0415 - the same
 
     bell = RedisBell(app, redis_url)
-    heard, applied = [uuid4() for _ in range(120)], [uuid4() for _ in range(3)]
-    for each in heard:
+    events, commands = [uuid4() for _ in range(120)], [uuid4() for _ in range(3)]
+    for each in events:
         bell.ring(tasks.HEAR, [each])
-    for each in applied:
+    for each in commands:
         bell.ring(tasks.APPLY, [each])
     bell.start()
-    wait_until(lambda: len(messages(redis, "intake")) == len(applied), says="the commands are rung for")
-    assert messages(redis, "intake") == [[str(each)] for each in applied]
-    wait_until(lambda: sum(map(len, messages(redis, "callbacks"))) == len(heard), says="the callbacks are rung for")
-    assert [UUID(each) for message in messages(redis, "callbacks") for each in message] == heard
-    assert len(messages(redis, "callbacks")) < len(heard) / 10
+    wait_until(lambda: len(messages(redis, "intake")) == len(commands), says="the command hints are sent")
+    assert messages(redis, "intake") == [[str(each)] for each in commands]
+    wait_until(lambda: sum(map(len, messages(redis, "callbacks"))) == len(events), says="the callback hints are sent")
+    assert [UUID(each) for message in messages(redis, "callbacks") for each in message] == events
+    assert len(messages(redis, "callbacks")) < len(events) / 10
     assert max(len(message) for message in messages(redis, "callbacks")) == 50
     bell.stop()
 
 
 @pytest.mark.usefixtures("broker")
-def test_whoever_stops_rings_for_what_it_has_gathered(redis: Redis, redis_url: str) -> None:
+def test_stopping_publisher_sends_its_batch(redis: Redis, redis_url: str) -> None:
     from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
-    from workers.bell import RedisBell  # noqa: PLC0415 - likewise
+    from workers.bell import RedisBell  # noqa: PLC0415 - the same
 
     bell, event = RedisBell(app, redis_url), uuid4()
     bell.start()

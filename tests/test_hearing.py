@@ -1,4 +1,4 @@
-"""When a worker is deaf, and when it is only at work, or alone."""
+"""Liveness: a worker is unresponsive, or only busy, or Redis is away."""
 
 import threading
 from collections.abc import Callable
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 A_MOMENT_S = 0.01
 
 
-class Doorbell:
-    """A ring, and who hears it."""
+class Worker:
+    """A worker that counts the pings of its probe, and may receive them."""
 
     def __init__(self) -> None:
-        self.rings = 0
-        self.heard: Callable[[], None] = lambda: None
+        self.pings = 0
+        self.receive: Callable[[], None] = lambda: None
         self.is_away = False
-        self.deaf = threading.Event()
+        self.unresponsive = threading.Event()
         self.announced = 0
         self.withdrawn = 0
 
-    def ring(self) -> None:
-        self.rings += 1
+    def ping(self) -> None:
+        self.pings += 1
         if self.is_away:
             raise OSError
-        self.heard()
+        self.receive()
 
     def announce(self) -> None:
         self.announced += 1
@@ -41,13 +41,13 @@ class Doorbell:
         if self.is_away:
             raise OSError
 
-    def listened_to(self, *, is_full: bool = False) -> "Hearing":
+    def probe(self, *, is_full: bool = False) -> "Hearing":
         from workers.hearing import Hearing  # noqa: PLC0415 - it names its broker when it is imported
 
         return Hearing(
-            self.ring,
+            self.ping,
             is_full=lambda: is_full,
-            on_deaf=self.deaf.set,
+            on_deaf=self.unresponsive.set,
             announce=self.announce,
             withdraw=self.withdraw,
             every_s=A_MOMENT_S,
@@ -56,91 +56,91 @@ class Doorbell:
 
 
 @pytest.fixture
-def bell(broker: None) -> Doorbell:
-    return Doorbell()
+def worker(broker: None) -> Worker:
+    return Worker()
 
 
-def rings_on(bell: Doorbell) -> None:
-    so_far = bell.rings
-    wait_until(lambda: bell.rings > so_far + 20, says="it goes on ringing")
+def keeps_pinging(worker: Worker) -> None:
+    before = worker.pings
+    wait_until(lambda: worker.pings > before + 20, says="it keeps sending pings")
 
 
-def test_whoever_hears_nothing_of_four_rings_is_deaf(bell: Doorbell) -> None:
-    bell.listened_to().start()
-    assert bell.deaf.wait(10)
-    assert bell.rings == 4
+def test_worker_that_misses_four_pings_is_unresponsive(worker: Worker) -> None:
+    worker.probe().start()
+    assert worker.unresponsive.wait(10)
+    assert worker.pings == 4
 
 
-def test_whoever_hears_now_and_then_is_not(bell: Doorbell) -> None:
-    hearing = bell.listened_to()
-    bell.heard = lambda: hearing.heard() if bell.rings % 3 == 0 else None
-    hearing.start()
-    rings_on(bell)
-    hearing.stop()
-    assert not bell.deaf.is_set()
+def test_worker_that_receives_some_pings_is_responsive(worker: Worker) -> None:
+    probe = worker.probe()
+    worker.receive = lambda: probe.heard() if worker.pings % 3 == 0 else None
+    probe.start()
+    keeps_pinging(worker)
+    probe.stop()
+    assert not worker.unresponsive.is_set()
 
 
-def test_while_redis_takes_no_ring_nobody_is_deaf(bell: Doorbell) -> None:
-    bell.is_away = True
-    hearing = bell.listened_to()
-    hearing.start()
-    rings_on(bell)
-    assert not bell.deaf.is_set()
-    # Whoever does not hear it afterwards is.
-    bell.is_away = False
-    assert bell.deaf.wait(10)
+def test_worker_is_not_unresponsive_while_redis_is_away(worker: Worker) -> None:
+    worker.is_away = True
+    probe = worker.probe()
+    probe.start()
+    keeps_pinging(worker)
+    assert not worker.unresponsive.is_set()
+    # It is unresponsive if it misses the pings afterwards.
+    worker.is_away = False
+    assert worker.unresponsive.wait(10)
 
 
-def test_whoever_has_its_hands_full_is_at_work(bell: Doorbell) -> None:
-    hearing = bell.listened_to(is_full=True)
-    hearing.start()
-    rings_on(bell)
-    hearing.stop()
-    assert not bell.deaf.is_set()
+def test_busy_worker_is_not_unresponsive(worker: Worker) -> None:
+    probe = worker.probe(is_full=True)
+    probe.start()
+    keeps_pinging(worker)
+    probe.stop()
+    assert not worker.unresponsive.is_set()
 
 
-def test_whoever_is_told_to_stop_judges_no_more(bell: Doorbell) -> None:
-    hearing = bell.listened_to()
-    hearing.stop()
-    hearing.start()
-    assert not bell.deaf.wait(20 * A_MOMENT_S)
+def test_stopped_probe_judges_no_worker(worker: Worker) -> None:
+    probe = worker.probe()
+    probe.stop()
+    probe.start()
+    assert not worker.unresponsive.wait(20 * A_MOMENT_S)
 
 
-def test_worker_that_hears_is_announced_again_and_again(bell: Doorbell) -> None:
-    hearing = bell.listened_to()
-    bell.heard = hearing.heard
-    hearing.start()
-    wait_until(lambda: bell.announced > 20, says="it goes on announcing")
-    before = bell.withdrawn
-    hearing.stop()
-    hearing.join()
-    assert (before, bell.withdrawn) == (0, 1)
+def test_responsive_worker_is_announced_repeatedly(worker: Worker) -> None:
+    probe = worker.probe()
+    worker.receive = probe.heard
+    probe.start()
+    wait_until(lambda: worker.announced > 20, says="it keeps announcing")
+    before = worker.withdrawn
+    probe.stop()
+    probe.join()
+    assert (before, worker.withdrawn) == (0, 1)
 
 
-def test_worker_that_hears_nothing_is_not_announced_again(bell: Doorbell) -> None:
-    bell.listened_to().start()
-    assert bell.deaf.wait(10)
-    assert bell.announced == 2, "at the start, and before the first ring"
-    wait_until(lambda: bell.withdrawn == 1, says="it is withdrawn")
+def test_unresponsive_worker_is_not_announced_again(worker: Worker) -> None:
+    worker.probe().start()
+    assert worker.unresponsive.wait(10)
+    assert worker.announced == 2, "at the start, and before the first ping"
+    wait_until(lambda: worker.withdrawn == 1, says="it is withdrawn")
 
 
-def test_busy_worker_is_announced(bell: Doorbell) -> None:
-    hearing = bell.listened_to(is_full=True)
-    hearing.start()
-    wait_until(lambda: bell.announced > 20, says="it goes on announcing")
-    hearing.stop()
+def test_busy_worker_is_announced(worker: Worker) -> None:
+    probe = worker.probe(is_full=True)
+    probe.start()
+    wait_until(lambda: worker.announced > 20, says="it keeps announcing")
+    probe.stop()
 
 
-def test_worker_goes_on_announcing_after_redis_was_away(bell: Doorbell) -> None:
-    bell.is_away = True
-    hearing = bell.listened_to()
-    bell.heard = hearing.heard
-    hearing.start()
-    rings_on(bell)
-    before = bell.announced
-    bell.is_away = False
-    wait_until(lambda: bell.announced > before + 20, says="it goes on announcing")
-    bell.is_away = True
-    hearing.stop()
-    hearing.join()
-    assert bell.withdrawn == 1
+def test_worker_is_announced_again_after_redis_was_away(worker: Worker) -> None:
+    worker.is_away = True
+    probe = worker.probe()
+    worker.receive = probe.heard
+    probe.start()
+    keeps_pinging(worker)
+    before = worker.announced
+    worker.is_away = False
+    wait_until(lambda: worker.announced > before + 20, says="it keeps announcing")
+    worker.is_away = True
+    probe.stop()
+    probe.join()
+    assert worker.withdrawn == 1

@@ -1,4 +1,4 @@
-"""Is the simulated carrier Twilio to Twilio's own SDK, and does its ledger tell what really happened?"""
+"""The simulated carrier: compatible with Twilio's own SDK, with a correct ledger."""
 
 import signal
 import socket
@@ -41,7 +41,7 @@ PATIENCE_S = 0.3
 
 
 class ToCarrier(TwilioHttpClient):  # type: ignore[misc] # its base ships no type information
-    """Twilio's own transport, led to another host."""
+    """Twilio's own transport, redirected to another host."""
 
     def __init__(self, url: str, *, timeout: float) -> None:
         super().__init__(timeout=timeout)
@@ -54,7 +54,7 @@ class ToCarrier(TwilioHttpClient):  # type: ignore[misc] # its base ships no typ
 
 @dataclass(frozen=True, kw_only=True)
 class Carrier:
-    """A carrier that is up, its customer's SDK and its operator's door."""
+    """A running carrier, with its customer's SDK and its operator's API."""
 
     url: str
     sdk: Any
@@ -87,13 +87,13 @@ class Carrier:
         return bool(self.status_of(call) == status)
 
     def ended(self, call: Any) -> Any:
-        """The call as soon as it is over."""
+        """Wait for the end of the call, and return it."""
 
-        def over() -> Any:
+        def finished() -> Any:
             now = self.sdk.calls(call.sid).fetch()
             return now if now.end_time else None
 
-        return wait_until(over)
+        return wait_until(finished)
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def sdk_for(url: str, *, sid: str = ACCOUNT, token: str = PRIMARY, timeout: floa
 
 def a_door() -> tuple[socket.socket, str]:
     """A listening socket and its address."""
-    # Named as TCP, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
+    # With TCP named explicitly. Otherwise asyncio leaves Nagle's algorithm on, and each answer takes 40 ms longer.
     door = socket.socket(proto=socket.IPPROTO_TCP)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     door.bind(("127.0.0.1", 0))
@@ -140,7 +140,7 @@ def carrier_in_thread(leaving: list[threading.Thread], **settings: Any) -> Itera
 
 @pytest.fixture(scope="module")
 def leaving() -> Iterator[list[threading.Thread]]:
-    """Carriers on their way out, awaited together: uvicorn takes its time, and no test need wait for it."""
+    """Stopping carriers, awaited together, because uvicorn stops slowly and no test needs to wait for it."""
     threads: list[threading.Thread] = []
     yield threads
     for thread in threads:
@@ -174,7 +174,7 @@ class Callback:
 
 @dataclass
 class Inbox:
-    """Whoever subscribed to callbacks: keeps each, answers with the next of `answers`, then with 204."""
+    """A subscriber that records callbacks, and answers with the next of `answers`, then with 204."""
 
     url: str = ""
     got: list[Callback] = field(default_factory=list)
@@ -206,7 +206,7 @@ def inbox() -> Iterator[Inbox]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Silent."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Hears) as server:
         inbox.url = f"http://127.0.0.1:{server.server_port}"
@@ -217,14 +217,14 @@ def inbox() -> Iterator[Inbox]:
         thread.join()
 
 
-def told(inbox: Inbox, events: Sequence[str] = ALL_EVENTS, token: str = "a-token") -> dict[str, Any]:
+def subscribed(inbox: Inbox, events: Sequence[str] = ALL_EVENTS, token: str = "a-token") -> dict[str, Any]:
     return {"status_callback": f"{inbox.url}/carrier/{token}?a=b", "status_callback_event": list(events)}
 
 
 # --- the resource
 
 
-def test_notifications_name_the_codes_of_a_call_that_is_over(carrier: Carrier) -> None:
+def test_notifications_name_the_codes_of_a_finished_call(carrier: Carrier) -> None:
     carrier.plan(outcome="invalid_number", error_codes=[13224])
     call = carrier.ended(carrier.ring())
     [notification] = carrier.sdk.calls(call.sid).notifications.list()
@@ -251,8 +251,8 @@ def test_a_resource_has_exactly_the_fields_that_the_sdk_reads(carrier: Carrier) 
     assert set(carrier.get(CALLS)["calls"][0]) == fields
 
 
-def test_no_resource_tells_the_token(carrier: Carrier, inbox: Inbox) -> None:
-    call = carrier.ring(**told(inbox, token="a-secret"))
+def test_resources_do_not_contain_the_token(carrier: Carrier, inbox: Inbox) -> None:
+    call = carrier.ring(**subscribed(inbox, token="a-secret"))
     assert "a-secret" not in str(carrier.get(call.uri))
     assert carrier.rings()[0]["token"] == "a-secret"
 
@@ -266,11 +266,11 @@ def test_a_new_call_is_queued_and_nothing_has_happened_to_it(carrier: Carrier) -
     assert len(call.sid) == 34
 
 
-def test_a_dialled_call_that_does_not_ring_yet_is_queued_and_has_started(
+def test_dialled_call_before_ringing_is_queued_with_a_start_time(
     start_carrier: Callable[..., Carrier], inbox: Inbox
 ) -> None:
     carrier = start_carrier(speed=0.02)
-    call = carrier.ring(**told(inbox))
+    call = carrier.ring(**subscribed(inbox))
     wait_until(lambda: inbox.got)
     assert inbox.got[0]["CallStatus"] == "initiated"
     now = carrier.sdk.calls(call.sid).fetch()
@@ -290,7 +290,7 @@ def test_an_answered_call_has_a_duration(carrier: Carrier) -> None:
     ("outcome", "status"),
     [
         pytest.param("busy", "busy", id="busy"),
-        pytest.param("no_answer", "no-answer", id="nobody answers"),
+        pytest.param("no_answer", "no-answer", id="no answer"),
         pytest.param("declined", "failed", id="declined"),
         pytest.param("invalid_number", "failed", id="no such number"),
         pytest.param("failed", "failed", id="the carrier fails"),
@@ -321,18 +321,18 @@ def test_a_call_lasts_no_longer_than_its_time_limit(carrier: Carrier) -> None:
         pytest.param("voicemail", "Enable", "machine_start", id="a machine"),
         pytest.param("voicemail", "DetectMessageEnd", "machine_end_beep", id="a machine, waited for"),
         pytest.param("fax", "Enable", "fax", id="a fax"),
-        pytest.param("answered_unknown", "Enable", "unknown", id="nobody can tell"),
-        pytest.param("answered_unknown", None, None, id="nobody can tell, and nobody asked"),
-        pytest.param("voicemail", None, None, id="nobody asked"),
-        pytest.param("busy", "Enable", None, id="nobody answered"),
+        pytest.param("answered_unknown", "Enable", "unknown", id="detection unknown"),
+        pytest.param("answered_unknown", None, None, id="unknown, without machine detection"),
+        pytest.param("voicemail", None, None, id="without machine detection"),
+        pytest.param("busy", "Enable", None, id="not answered"),
     ],
 )
-def test_machine_detection_says_who_answered(
+def test_machine_detection_reports_who_answered(
     carrier: Carrier, inbox: Inbox, outcome: str, detection: str | None, answered_by: str | None
 ) -> None:
     carrier.plan(outcome=outcome)
     asked = {"machine_detection": detection} if detection else {}
-    assert carrier.ended(carrier.ring(**asked, **told(inbox))).answered_by == answered_by
+    assert carrier.ended(carrier.ring(**asked, **subscribed(inbox))).answered_by == answered_by
     end = wait_until(inbox.the_end)
     assert dict(end.pairs).get("AnsweredBy") == answered_by
 
@@ -368,10 +368,10 @@ def test_every_documented_parameter_is_accepted(carrier: Carrier) -> None:
     assert call.status == "queued"
 
 
-# --- who may, and what is refused
+# --- authentication and refusals
 
 
-def test_either_token_opens_the_door(carrier: Carrier) -> None:
+def test_either_token_authenticates(carrier: Carrier) -> None:
     with sdk_for(carrier.url, token=SECONDARY) as sdk:
         assert sdk.calls.list() == []
 
@@ -383,7 +383,7 @@ def test_either_token_opens_the_door(carrier: Carrier) -> None:
         pytest.param("AC" + "f" * 32, PRIMARY, id="another account"),
     ],
 )
-def test_a_stranger_is_refused_and_rings_nobody(carrier: Carrier, sid: str, token: str) -> None:
+def test_wrong_credentials_are_refused_without_a_ring(carrier: Carrier, sid: str, token: str) -> None:
     with sdk_for(carrier.url, sid=sid, token=token) as sdk, pytest.raises(TwilioRestException) as refusal:
         sdk.calls.create(to=THEIRS, from_=OURS, url=INSTRUCTIONS)
     assert (refusal.value.status, refusal.value.code) == (401, 20003)
@@ -391,7 +391,7 @@ def test_a_stranger_is_refused_and_rings_nobody(carrier: Carrier, sid: str, toke
     assert [arrival["answered"] for arrival in carrier.requests()] == [401]
 
 
-def test_a_request_without_credentials_is_refused_in_twilios_words(carrier: Carrier) -> None:
+def test_request_without_credentials_is_refused_like_twilio(carrier: Carrier) -> None:
     answer = requests.get(carrier.url + CALLS, timeout=5)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == 'Basic realm="Twilio API"'
@@ -406,7 +406,7 @@ def test_a_request_without_credentials_is_refused_in_twilios_words(carrier: Carr
         pytest.param("/2010-04-01/nothing.json", id="an unknown path"),
     ],
 )
-def test_what_is_not_there_is_20404(carrier: Carrier, path: str) -> None:
+def test_unknown_path_returns_20404(carrier: Carrier, path: str) -> None:
     assert (carrier.get(path)["status"], carrier.get(path)["code"]) == (404, 20404)
 
 
@@ -427,7 +427,7 @@ def test_what_is_not_there_is_20404(carrier: Carrier, path: str) -> None:
         pytest.param({"StatusCallback": "nowhere"}, 21609, id="a callback to nowhere"),
     ],
 )
-def test_a_wrong_order_is_refused_and_rings_nobody(carrier: Carrier, wrong: dict[str, str | None], code: int) -> None:
+def test_invalid_order_is_refused_without_a_ring(carrier: Carrier, wrong: dict[str, str | None], code: int) -> None:
     form = {"To": THEIRS, "From": OURS, "Url": INSTRUCTIONS} | wrong
     answer = carrier.post({name: value for name, value in form.items() if value is not None})
     assert (answer.status_code, answer.json()["code"]) == (400, code)
@@ -444,7 +444,7 @@ def test_a_wrong_order_is_refused_and_rings_nobody(carrier: Carrier, wrong: dict
         pytest.param({"Something": "new"}, id="an unknown parameter"),
     ],
 )
-def test_a_right_order_rings(carrier: Carrier, right: dict[str, str]) -> None:
+def test_valid_order_rings(carrier: Carrier, right: dict[str, str]) -> None:
     answer = carrier.post({"To": THEIRS, "From": OURS, "Url": INSTRUCTIONS} | right)
     assert (answer.status_code, answer.json()["to"]) == (201, THEIRS)
 
@@ -464,7 +464,7 @@ def test_a_list_is_newest_first_over_several_pages(carrier: Carrier) -> None:
     assert [call.sid for call in carrier.sdk.calls.stream(page_size=2, limit=5)] == placed[:1:-1]
 
 
-def test_pages_can_be_turned_back(carrier: Carrier) -> None:
+def test_previous_page_can_be_read(carrier: Carrier) -> None:
     placed = [carrier.ring().sid for _ in range(5)]
     first = carrier.sdk.calls.page(page_size=2)
     second = first.next_page()
@@ -475,14 +475,14 @@ def test_pages_can_be_turned_back(carrier: Carrier) -> None:
     assert first.previous_page() is None
 
 
-def test_a_call_placed_while_pages_are_turned_is_neither_repeated_nor_hides_one(carrier: Carrier) -> None:
+def test_call_placed_between_pages_repeats_and_hides_none(carrier: Carrier) -> None:
     placed = [carrier.ring().sid for _ in range(4)]
     first = carrier.sdk.calls.page(page_size=2)
     carrier.ring()
     assert [call.sid for call in first.next_page()] == placed[1::-1]
 
 
-def test_the_envelope_of_a_page_is_twilios(carrier: Carrier) -> None:
+def test_page_envelope_is_that_of_twilio(carrier: Carrier) -> None:
     for _ in range(3):
         carrier.ring()
     envelope = carrier.get(CALLS, PageSize=2, To=THEIRS)
@@ -551,7 +551,7 @@ def test_a_start_time_filter_misses_queued_calls(start_carrier: Callable[..., Ca
     assert carrier.sdk.calls(queued.sid).fetch().start_time is None
 
 
-def test_a_filter_that_cannot_be_read_is_refused(carrier: Carrier) -> None:
+def test_invalid_filter_is_refused(carrier: Carrier) -> None:
     with pytest.raises(TwilioRestException) as refusal:
         carrier.sdk.calls.create(to=THEIRS, from_=OURS, url=INSTRUCTIONS, time_limit="soon")
     assert refusal.value.code == 20001
@@ -562,7 +562,7 @@ def test_a_filter_that_cannot_be_read_is_refused(carrier: Carrier) -> None:
 # --- pacing
 
 
-def test_calls_above_the_rate_wait_their_turn(start_carrier: Callable[..., Carrier]) -> None:
+def test_calls_above_the_rate_wait_for_their_turn(start_carrier: Callable[..., Carrier]) -> None:
     carrier = start_carrier(calls_per_second=2)  # slow enough for a client that pauses between its orders
     placed = [carrier.ring() for _ in range(4)]
     for call in placed:
@@ -586,7 +586,7 @@ def test_a_queue_of_more_than_a_day_is_refused(start_carrier: Callable[..., Carr
     assert len(carrier.rings()) == 1
 
 
-def test_a_call_can_be_made_to_wait_in_the_queue_and_no_other_waits_for_it(carrier: Carrier) -> None:
+def test_call_planned_to_queue_delays_no_other_call(carrier: Carrier) -> None:
     carrier.plan(to=THEIRS, queue_s=FOR_HOURS)
     waiting = carrier.ring()
     carrier.ended(carrier.ring(ANOTHER))
@@ -607,7 +607,7 @@ def test_a_call_rings_when_its_time_in_the_queue_is_over(carrier: Carrier) -> No
     )
 
 
-def test_a_call_that_would_wait_for_more_than_a_day_is_refused(carrier: Carrier) -> None:
+def test_call_that_would_wait_more_than_a_day_is_refused(carrier: Carrier) -> None:
     carrier.plan(queue_s=86_401)
     with pytest.raises(TwilioRestException) as refusal:
         carrier.ring()
@@ -619,11 +619,9 @@ def test_a_call_that_would_wait_for_more_than_a_day_is_refused(carrier: Carrier)
 
 
 @pytest.mark.parametrize("status", ["canceled", "completed"])
-def test_a_call_that_waits_in_the_queue_can_be_ended_and_was_never_begun(
-    carrier: Carrier, inbox: Inbox, status: str
-) -> None:
+def test_queued_call_can_be_ended_and_has_no_start_time(carrier: Carrier, inbox: Inbox, status: str) -> None:
     carrier.plan(queue_s=FOR_HOURS)
-    call = carrier.ring(**told(inbox))
+    call = carrier.ring(**subscribed(inbox))
     ended = carrier.sdk.calls(call.sid).update(status=status)
     assert (ended.status, ended.start_time, ended.duration) == ("canceled", None, None)
     assert wait_until(inbox.the_end)["CallStatus"] == "canceled"
@@ -633,7 +631,7 @@ def test_a_call_that_waits_in_the_queue_can_be_ended_and_was_never_begun(
     assert ring["ended_at"]
 
 
-def test_a_call_that_rings_and_is_hung_up_was_canceled(carrier: Carrier) -> None:
+def test_ringing_call_that_is_hung_up_is_canceled(carrier: Carrier) -> None:
     carrier.plan(ring_s=FOR_HOURS)
     call = carrier.ring(timeout=600)
     wait_until(lambda: carrier.is_in(call, "ringing"))
@@ -644,7 +642,7 @@ def test_a_call_that_rings_and_is_hung_up_was_canceled(carrier: Carrier) -> None
 
 
 @pytest.mark.parametrize("outcome", ["canceled_before_ringing", "canceled_ringing"])
-def test_the_ledger_says_when_the_carrier_itself_canceled(carrier: Carrier, outcome: str) -> None:
+def test_ledger_shows_when_the_carrier_canceled(carrier: Carrier, outcome: str) -> None:
     carrier.plan(outcome=outcome)
     carrier.ended(carrier.ring())
     [ring] = carrier.rings()
@@ -652,7 +650,7 @@ def test_the_ledger_says_when_the_carrier_itself_canceled(carrier: Carrier, outc
     assert (ring["rang_at"] is None) == (outcome == "canceled_before_ringing")
 
 
-def test_a_call_that_ended_otherwise_was_canceled_by_nobody(carrier: Carrier) -> None:
+def test_call_with_another_end_has_no_canceller(carrier: Carrier) -> None:
     carrier.plan(outcome="busy", times=1)
     carrier.ended(carrier.ring())
     carrier.ended(carrier.ring())
@@ -660,14 +658,14 @@ def test_a_call_that_ended_otherwise_was_canceled_by_nobody(carrier: Carrier) ->
 
 
 @pytest.mark.parametrize("status", ["canceled", "completed"])
-def test_a_call_that_is_not_there_cannot_be_ended(carrier: Carrier, status: str) -> None:
+def test_unknown_call_cannot_be_ended(carrier: Carrier, status: str) -> None:
     with pytest.raises(TwilioRestException) as refusal:
         carrier.sdk.calls("CA" + "0" * 32).update(status=status)
     assert (refusal.value.status, refusal.value.code) == (404, 20404)
 
 
 @pytest.mark.parametrize("status", ["canceled", "completed"])
-def test_a_stranger_cannot_end_a_call(carrier: Carrier, status: str) -> None:
+def test_wrong_credentials_cannot_end_a_call(carrier: Carrier, status: str) -> None:
     carrier.plan(ring_s=FOR_HOURS)
     call = carrier.ring(timeout=600)
     with sdk_for(carrier.url, token="wrong") as stranger, pytest.raises(TwilioRestException) as refusal:
@@ -676,7 +674,7 @@ def test_a_stranger_cannot_end_a_call(carrier: Carrier, status: str) -> None:
     assert carrier.rings()[0]["ended_at"] is None
 
 
-def test_only_an_answered_call_hears_other_instructions(carrier: Carrier) -> None:
+def test_only_an_answered_call_takes_new_instructions(carrier: Carrier) -> None:
     carrier.plan(ring_s=FOR_HOURS, times=1)
     carrier.plan(ring_s=0, talk_s=FOR_HOURS, to=ANOTHER)
     ringing, answered = carrier.ring(timeout=600), carrier.ring(ANOTHER)
@@ -687,7 +685,7 @@ def test_only_an_answered_call_hears_other_instructions(carrier: Carrier) -> Non
     assert refusal.value.code == 21220
 
 
-def test_a_call_can_be_given_another_time_limit_before_it_is_answered(carrier: Carrier) -> None:
+def test_time_limit_of_an_unanswered_call_can_be_changed(carrier: Carrier) -> None:
     carrier.plan(ring_s=2, talk_s=FOR_HOURS)
     call = carrier.ring()
     carrier.sdk.calls(call.sid).update(time_limit=3)
@@ -696,7 +694,7 @@ def test_a_call_can_be_given_another_time_limit_before_it_is_answered(carrier: C
 
 def test_a_ringing_call_can_be_canceled(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(ring_s=FOR_HOURS)
-    call = carrier.ring(timeout=600, **told(inbox))
+    call = carrier.ring(timeout=600, **subscribed(inbox))
     wait_until(lambda: carrier.is_in(call, "ringing"))
     assert carrier.sdk.calls(call.sid).update(status="canceled").status == "canceled"
     assert wait_until(inbox.the_end)["CallStatus"] == "canceled"
@@ -724,14 +722,14 @@ def test_an_answered_call_cannot_be_canceled(carrier: Carrier) -> None:
 
 def test_an_answered_call_can_be_hung_up(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(talk_s=FOR_HOURS)
-    call = carrier.ring(**told(inbox))
+    call = carrier.ring(**subscribed(inbox))
     wait_until(lambda: carrier.is_in(call, "in-progress"))
     assert carrier.sdk.calls(call.sid).update(status="completed").status == "completed"
     assert wait_until(inbox.the_end)["CallStatus"] == "completed"
 
 
 @pytest.mark.parametrize("status", ["canceled", "completed"])
-def test_a_call_that_is_over_can_be_neither_canceled_nor_hung_up(carrier: Carrier, status: str) -> None:
+def test_finished_call_can_be_neither_canceled_nor_hung_up(carrier: Carrier, status: str) -> None:
     call = carrier.ended(carrier.ring())
     with pytest.raises(TwilioRestException) as refusal:
         carrier.sdk.calls(call.sid).update(status=status)
@@ -746,7 +744,7 @@ def test_a_call_cannot_be_put_into_any_other_state(carrier: Carrier) -> None:
     assert refusal.value.code == 20001
 
 
-def test_a_living_call_can_be_given_another_callback(carrier: Carrier, inbox: Inbox) -> None:
+def test_callback_of_a_live_call_can_be_changed(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(ring_s=FOR_HOURS)
     call = carrier.ring(timeout=600)
     carrier.sdk.calls(call.sid).update(status_callback=f"{inbox.url}/later", status="canceled")
@@ -756,8 +754,8 @@ def test_a_living_call_can_be_given_another_callback(carrier: Carrier, inbox: In
 # --- status callbacks
 
 
-def test_callbacks_tell_a_call_in_order(carrier: Carrier, inbox: Inbox) -> None:
-    call = carrier.ring(**told(inbox))
+def test_callbacks_of_a_call_are_sent_in_order(carrier: Carrier, inbox: Inbox) -> None:
+    call = carrier.ring(**subscribed(inbox))
     end = wait_until(inbox.the_end)
     assert inbox.events() == [("0", "initiated"), ("1", "ringing"), ("2", "in-progress"), ("3", "completed")]
     expected = {
@@ -784,7 +782,7 @@ def test_callbacks_tell_a_call_in_order(carrier: Carrier, inbox: Inbox) -> None:
     ("outcome", "told_of_it"),
     [
         pytest.param("busy", ("busy", "486", "2"), id="busy"),
-        pytest.param("no_answer", ("no-answer", "487", "2"), id="nobody answers"),
+        pytest.param("no_answer", ("no-answer", "487", "2"), id="no answer"),
         pytest.param("declined", ("failed", "603", "2"), id="declined"),
         pytest.param("invalid_number", ("failed", "404", "1"), id="no such number"),
         pytest.param("failed", ("failed", "503", "1"), id="the carrier fails"),
@@ -796,7 +794,7 @@ def test_the_completed_event_carries_every_final_status(
     carrier: Carrier, inbox: Inbox, outcome: str, told_of_it: tuple[str, str, str]
 ) -> None:
     carrier.plan(outcome=outcome)
-    carrier.ring(**told(inbox))
+    carrier.ring(**subscribed(inbox))
     end = wait_until(inbox.the_end)
     assert (end["CallStatus"], end["SipResponseCode"], end["SequenceNumber"]) == told_of_it
     assert (end["CallDuration"], end["Duration"]) == ("0", "0")
@@ -810,22 +808,22 @@ def test_the_completed_event_carries_every_final_status(
         pytest.param(["completed", "ringing"], [("0", "ringing"), ("1", "completed")], id="two, otherwise"),
     ],
 )
-def test_only_subscribed_events_are_told_and_counted(
+def test_only_subscribed_events_are_sent_and_counted(
     carrier: Carrier, inbox: Inbox, events: list[str], heard: list[tuple[str, str]]
 ) -> None:
-    carrier.ring(**told(inbox, events))
+    carrier.ring(**subscribed(inbox, events))
     wait_until(inbox.the_end)
     assert inbox.events() == heard
 
 
-def test_events_joined_by_spaces_leave_a_caller_at_initiated(carrier: Carrier, inbox: Inbox) -> None:
-    carrier.ended(carrier.ring(**told(inbox, [" ".join(ALL_EVENTS)])))
-    carrier.ring(**told(inbox, ["completed"], token="another"))
+def test_only_the_first_of_space_joined_events_is_sent(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.ended(carrier.ring(**subscribed(inbox, [" ".join(ALL_EVENTS)])))
+    carrier.ring(**subscribed(inbox, ["completed"], token="another"))
     wait_until(inbox.the_end)
     assert [callback["CallStatus"] for callback in inbox.got if "a-token" in callback.path] == ["initiated"]
 
 
-def test_a_callback_is_signed_with_the_primary_token_over_its_exact_url(carrier: Carrier, inbox: Inbox) -> None:
+def test_callback_is_signed_with_the_primary_token_over_its_url(carrier: Carrier, inbox: Inbox) -> None:
     url = f"{inbox.url}/carrier/a%2Fb~c?x=%20y&z='(1)'"
     carrier.ring(status_callback=url)
     callback = wait_until(inbox.the_end)
@@ -854,15 +852,15 @@ def test_a_callback_by_get_carries_its_fields_in_the_query(carrier: Carrier, inb
         pytest.param("#rp=5xx", [500], 2, id="twice when the first one fails"),
         pytest.param("#rp=5xx", [503, 500], 2, id="and then it is lost"),
         pytest.param("#rc=3&rp=5xx,ct,rt", [500, 502, 503, 500], 4, id="as often as was asked"),
-        pytest.param("#rc=0&rp=all", [500], 1, id="never again when that was asked"),
+        pytest.param("#rc=0&rp=all", [500], 1, id="no retries if ordered so"),
         pytest.param("#rc=2&rp=4xx", [404, 500], 2, id="only after the failures that were asked for"),
         pytest.param("#rc=2&rp=all", [404, 500], 3, id="after each failure"),
         pytest.param("#rc=9&rp=never", [500], 1, id="as usual when nonsense was asked"),
     ],
 )
-def test_a_callback_is_tried(carrier: Carrier, inbox: Inbox, fragment: str, answers: list[int], initiated: int) -> None:
+def test_callback_is_sent(carrier: Carrier, inbox: Inbox, fragment: str, answers: list[int], initiated: int) -> None:
     inbox.answers = answers
-    order = told(inbox)
+    order = subscribed(inbox)
     carrier.ring(**(order | {"status_callback": order["status_callback"] + fragment}))
     wait_until(inbox.the_end)
     assert all(callback.path == "/carrier/a-token?a=b" for callback in inbox.got)
@@ -871,7 +869,7 @@ def test_a_callback_is_tried(carrier: Carrier, inbox: Inbox, fragment: str, answ
     assert len({callback.headers["I-Twilio-Idempotency-Token"] for callback in tries}) == 1
 
 
-def test_a_callback_that_could_not_connect_is_tried_again(start_carrier: Callable[..., Carrier]) -> None:
+def test_callback_that_could_not_connect_is_sent_again(start_carrier: Callable[..., Carrier]) -> None:
     carrier = start_carrier(callback_retry_after_s=0.3)
     carrier.plan(ring_s=0, talk_s=0)
     with socket.socket() as door:
@@ -884,23 +882,23 @@ def test_a_callback_that_could_not_connect_is_tried_again(start_carrier: Callabl
 
 def test_lost_callbacks_change_nothing_about_the_call(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(to=THEIRS, callbacks="none")
-    carrier.ended(carrier.ring(**told(inbox)))
-    carrier.ring(ANOTHER, **told(inbox))
+    carrier.ended(carrier.ring(**subscribed(inbox)))
+    carrier.ring(ANOTHER, **subscribed(inbox))
     wait_until(inbox.the_end)
     assert {callback["To"] for callback in inbox.got} == {ANOTHER}
 
 
-def test_doubled_callbacks_come_twice_the_same(carrier: Carrier, inbox: Inbox) -> None:
+def test_doubled_callbacks_are_sent_twice_unchanged(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(callbacks="doubled")
-    carrier.ring(**told(inbox, ["ringing", "completed"]))
+    carrier.ring(**subscribed(inbox, ["ringing", "completed"]))
     wait_until(lambda: len(inbox.got) == 4)
     assert inbox.got[0].pairs == inbox.got[1].pairs
     assert inbox.events() == [("0", "ringing")] * 2 + [("1", "completed")] * 2
 
 
-def test_reordered_callbacks_come_last_first(carrier: Carrier, inbox: Inbox) -> None:
+def test_reordered_callbacks_are_sent_last_first(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(callbacks="reordered")
-    carrier.ring(**told(inbox))
+    carrier.ring(**subscribed(inbox))
     wait_until(lambda: len(inbox.got) == 4)
     assert [number for number, _ in inbox.events()] == ["3", "2", "1", "0"]
 
@@ -916,7 +914,7 @@ def test_the_most_exact_plan_decides(carrier: Carrier) -> None:
     assert [carrier.ended(call).status for call in placed] == ["busy", "failed", "no-answer"]
 
 
-def test_of_equal_plans_the_latest_decides_until_it_is_used_up(carrier: Carrier) -> None:
+def test_latest_of_equal_plans_decides_until_used_up(carrier: Carrier) -> None:
     carrier.plan(outcome="busy")
     carrier.plan(outcome="no_answer", times=2)
     placed = [carrier.ring() for _ in range(3)]
@@ -945,19 +943,19 @@ def test_many_plans_can_be_posted_at_once_in_their_order(carrier: Carrier) -> No
     assert [carrier.ended(call).status for call in placed] == ["completed", "failed"]
 
 
-def test_of_many_plans_none_is_posted_when_one_says_nothing_known(carrier: Carrier) -> None:
+def test_no_plan_is_posted_if_one_is_invalid(carrier: Carrier) -> None:
     rules = [{"outcome": "busy"}, {"outcome": "asleep"}]
     assert requests.post(f"{carrier.url}/plans", json=rules, timeout=5).status_code == 422
     assert carrier.get("/plans")["plans"] == []
 
 
 @pytest.mark.parametrize("rule", [{"outcome": "asleep"}, {"fault": "fire"}, {"till": THEIRS}, {"times": 0}])
-def test_a_plan_that_says_nothing_known_is_refused(carrier: Carrier, rule: dict[str, Any]) -> None:
+def test_invalid_plan_is_refused(carrier: Carrier, rule: dict[str, Any]) -> None:
     assert requests.post(f"{carrier.url}/plans", json=rule, timeout=5).status_code == 422
     assert carrier.get("/plans")["plans"] == []
 
 
-# --- faults: what the caller is told, and what is true
+# --- faults: the answer to the caller, and the truth
 
 
 def gives_up(carrier: Carrier, **order: Any) -> None:
@@ -965,9 +963,9 @@ def gives_up(carrier: Carrier, **order: Any) -> None:
         impatient.calls.create(to=THEIRS, from_=OURS, url=INSTRUCTIONS, **order)
 
 
-def test_a_silent_acceptance_rings_and_can_be_proven_by_the_list_alone(carrier: Carrier, inbox: Inbox) -> None:
+def test_call_accepted_in_silence_rings_and_is_listed(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(fault="accept_and_silence", callbacks="none")
-    gives_up(carrier, **told(inbox))
+    gives_up(carrier, **subscribed(inbox))
     [found] = carrier.sdk.calls.list(to=THEIRS)
     assert carrier.ended(found).status == "completed"
     assert [ring["token"] for ring in carrier.rings()] == ["a-token"]
@@ -975,16 +973,16 @@ def test_a_silent_acceptance_rings_and_can_be_proven_by_the_list_alone(carrier: 
     assert [arrival["answered"] for arrival in carrier.requests()] == [None]
 
 
-def test_a_silent_acceptance_is_told_by_callbacks(carrier: Carrier, inbox: Inbox) -> None:
+def test_call_accepted_in_silence_sends_callbacks(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(fault="accept_and_silence")
-    gives_up(carrier, **told(inbox))
+    gives_up(carrier, **subscribed(inbox))
     assert wait_until(inbox.the_end)["CallSid"] == carrier.rings()[0]["sid"]
 
 
 def test_an_error_after_acceptance_rings(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(fault="accept_then_500")
     with pytest.raises(TwilioRestException) as failure:
-        carrier.ring(**told(inbox))
+        carrier.ring(**subscribed(inbox))
     assert (failure.value.status, failure.value.code) == (500, 20500)
     assert wait_until(inbox.the_end)["CallStatus"] == "completed"
     assert len(carrier.sdk.calls.list(to=THEIRS)) == 1
@@ -1000,7 +998,7 @@ def test_an_error_after_acceptance_rings(carrier: Carrier, inbox: Inbox) -> None
         pytest.param({"fault": "401"}, 401, 20003, id="credentials refused"),
     ],
 )
-def test_a_refusal_rings_nobody(carrier: Carrier, rule: dict[str, Any], status: int, code: int) -> None:
+def test_refused_order_does_not_ring(carrier: Carrier, rule: dict[str, Any], status: int, code: int) -> None:
     carrier.plan(**rule, times=1)
     with pytest.raises(TwilioRestException) as refusal:
         carrier.ring()
@@ -1011,7 +1009,7 @@ def test_a_refusal_rings_nobody(carrier: Carrier, rule: dict[str, Any], status: 
     assert carrier.ring().status == "queued"
 
 
-def test_a_dropped_connection_gives_no_answer_and_rings_nobody(carrier: Carrier) -> None:
+def test_dropped_connection_gives_no_answer_and_no_ring(carrier: Carrier) -> None:
     carrier.plan(fault="drop")
     with pytest.raises(requests.ConnectionError, match="without response"):
         carrier.ring()
@@ -1030,7 +1028,7 @@ def test_a_slow_answer_comes_after_the_phone_rang(carrier: Carrier) -> None:
 
 def test_a_late_acceptance_rings_after_the_caller_gave_up(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(fault="late_accept", delay_s=2 * PATIENCE_S)
-    gives_up(carrier, **told(inbox))
+    gives_up(carrier, **subscribed(inbox))
     assert carrier.sdk.calls.list() == []
     assert wait_until(inbox.the_end)["CallStatus"] == "completed"
     [ring], [arrival] = carrier.rings(), carrier.requests()
@@ -1038,7 +1036,7 @@ def test_a_late_acceptance_rings_after_the_caller_gave_up(carrier: Carrier, inbo
     assert late >= timedelta(seconds=2 * PATIENCE_S)
 
 
-def test_a_list_that_forgets_a_call_shows_the_others_and_the_call_can_be_asked_for(carrier: Carrier) -> None:
+def test_unlisted_call_is_missing_in_lists_but_can_be_fetched(carrier: Carrier) -> None:
     carrier.plan(attempt=2, listed=False)
     placed = [carrier.ring() for _ in range(3)]
     assert [call.sid for call in carrier.sdk.calls.list(to=THEIRS, page_size=1)] == [placed[2].sid, placed[0].sid]
@@ -1052,15 +1050,13 @@ def test_a_list_that_forgets_a_call_shows_the_others_and_the_call_can_be_asked_f
 DOWN = [
     pytest.param("503", 503, id="it fails"),
     pytest.param("429", 429, id="it is overrun"),
-    pytest.param("401", 401, id="it knows nobody"),
+    pytest.param("401", 401, id="wrong credentials"),
     pytest.param("drop", None, id="it hangs up"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "status"), DOWN)
-def test_a_carrier_that_is_down_answers_no_question_and_takes_no_call(
-    carrier: Carrier, kind: str, status: int | None
-) -> None:
+def test_outage_rejects_queries_and_orders(carrier: Carrier, kind: str, status: int | None) -> None:
     call = carrier.ring()
     carrier.down(kind=kind)
     asked: list[Callable[[], Any]] = [
@@ -1080,14 +1076,14 @@ def test_a_carrier_that_is_down_answers_no_question_and_takes_no_call(
 
 
 @pytest.mark.parametrize(("kind", "_status"), DOWN)
-def test_calls_go_on_while_their_carrier_is_down(carrier: Carrier, inbox: Inbox, kind: str, _status: object) -> None:
-    carrier.ring(**told(inbox))
+def test_calls_go_on_during_an_outage(carrier: Carrier, inbox: Inbox, kind: str, _status: object) -> None:
+    carrier.ring(**subscribed(inbox))
     carrier.down(kind=kind)
     assert wait_until(inbox.the_end)["CallStatus"] == "completed"
 
 
 @pytest.mark.parametrize(("kind", "status"), DOWN)
-def test_a_carrier_that_takes_no_order_may_answer_questions(carrier: Carrier, kind: str, status: int | None) -> None:
+def test_outage_of_orders_alone_answers_queries(carrier: Carrier, kind: str, status: int | None) -> None:
     carrier.plan(ring_s=FOR_HOURS)
     call = carrier.ring()
     carrier.down(kind=kind, answers_questions=True)
@@ -1106,7 +1102,7 @@ def test_a_carrier_that_takes_no_order_may_answer_questions(carrier: Carrier, ki
         carrier.sdk.calls.list()
 
 
-def test_a_carrier_that_hangs_takes_in_and_answers_nothing(carrier: Carrier) -> None:
+def test_hanging_carrier_reads_requests_and_answers_none(carrier: Carrier) -> None:
     carrier.down(kind="hang")
     with sdk_for(carrier.url, timeout=0.3) as impatient:
         asked: list[Callable[[], Any]] = [
@@ -1119,13 +1115,13 @@ def test_a_carrier_that_hangs_takes_in_and_answers_nothing(carrier: Carrier) -> 
     assert carrier.rings(ANOTHER) == []
 
 
-def test_calls_go_on_and_nothing_is_heard_while_the_uplink_is_lost(carrier: Carrier, inbox: Inbox) -> None:
+def test_calls_go_on_without_callbacks_while_the_uplink_is_lost(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(ring_s=FOR_HOURS)
     before = carrier.ring()
     carrier.plan(to=ANOTHER, ring_s=0, talk_s=0)
     carrier.down(kind="uplink")
     asked: list[Callable[[], Any]] = [
-        lambda: carrier.ring(ANOTHER, **told(inbox)),
+        lambda: carrier.ring(ANOTHER, **subscribed(inbox)),
         carrier.sdk.calls.list,
         carrier.sdk.calls(before.sid).fetch,
         lambda: carrier.sdk.calls(before.sid).update(status="canceled"),
@@ -1146,7 +1142,7 @@ def test_callbacks_arrive_again_once_the_uplink_is_back(carrier: Carrier, inbox:
     carrier.plan(ring_s=0, talk_s=FOR_HOURS)
     carrier.down(kind="uplink")
     with pytest.raises(requests.ConnectionError):
-        carrier.ring(**told(inbox))
+        carrier.ring(**subscribed(inbox))
     wait_until(lambda: [leg["status"] for leg in carrier.rings()] == ["in-progress"])
     assert requests.delete(f"{carrier.url}/outage", timeout=5).status_code == 204
     [call] = carrier.sdk.calls.list()
@@ -1162,7 +1158,7 @@ def test_an_outage_ends_by_itself(carrier: Carrier) -> None:
     assert carrier.ring().status == "queued"
 
 
-def test_the_latest_outage_counts(carrier: Carrier) -> None:
+def test_new_outage_replaces_the_previous_one(carrier: Carrier) -> None:
     carrier.down(kind="503", for_s=0.1)
     carrier.down(kind="429")
     with pytest.raises(TwilioRestException) as refusal:
@@ -1171,8 +1167,8 @@ def test_the_latest_outage_counts(carrier: Carrier) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a door that was shut can be opened again")
-def test_a_carrier_that_is_gone_refuses_connections_until_it_is_back(carrier: Carrier, inbox: Inbox) -> None:
-    call = carrier.ring(**told(inbox))  # its SDK now holds a connection open
+def test_refusing_carrier_takes_no_connections_until_the_end(carrier: Carrier, inbox: Inbox) -> None:
+    call = carrier.ring(**subscribed(inbox))  # its SDK now holds a connection open
     carrier.down(kind="refuse", for_s=0.4)
     for _ in range(2):
         with pytest.raises(requests.ConnectionError, match="Connection refused"):
@@ -1201,12 +1197,12 @@ def test_a_carrier_that_is_gone_refuses_connections_until_it_is_back(carrier: Ca
         {"kind": "refuse", "for_s": 1, "answers_questions": True},
     ],
 )
-def test_an_outage_that_says_nothing_known_or_cannot_end_is_refused(carrier: Carrier, order: dict[str, Any]) -> None:
+def test_invalid_or_endless_outage_is_refused(carrier: Carrier, order: dict[str, Any]) -> None:
     assert requests.post(f"{carrier.url}/outage", json=order, timeout=5).status_code == 422
     assert carrier.ring().status == "queued"
 
 
-# --- a clock that stands or is moved
+# --- a clock that is stopped or moved
 
 
 @dataclass
@@ -1217,10 +1213,10 @@ class Clock:
         return self.at
 
 
-def test_on_a_clock_that_stands_a_call_ends_in_real_time(start_carrier: Callable[..., Carrier], inbox: Inbox) -> None:
+def test_call_on_a_stopped_clock_ends_in_real_time(start_carrier: Callable[..., Carrier], inbox: Inbox) -> None:
     clock = Clock()
     carrier = start_carrier(now=clock)
-    carrier.ended(carrier.ring(**told(inbox)))
+    carrier.ended(carrier.ring(**subscribed(inbox)))
     wait_until(inbox.the_end)
     assert [status for _, status in inbox.events()] == ["initiated", "ringing", "in-progress", "completed"]
     [ring] = carrier.rings()
@@ -1229,13 +1225,13 @@ def test_on_a_clock_that_stands_a_call_ends_in_real_time(start_carrier: Callable
     }
 
 
-def test_a_call_that_takes_no_time_ends_at_once_on_any_clock(start_carrier: Callable[..., Carrier]) -> None:
+def test_call_without_duration_ends_at_once_on_any_clock(start_carrier: Callable[..., Carrier]) -> None:
     carrier = start_carrier(now=Clock(), speed=0.001)
     carrier.plan(ring_s=0, talk_s=0)
     assert carrier.ended(carrier.ring()).status == "completed"
 
 
-def test_calls_that_follow_a_clock_end_when_it_is_moved_past_their_end_and_no_sooner(
+def test_calls_that_follow_the_clock_end_when_it_passes_them(
     start_carrier: Callable[..., Carrier],
 ) -> None:
     clock = Clock()
@@ -1249,7 +1245,7 @@ def test_calls_that_follow_a_clock_end_when_it_is_moved_past_their_end_and_no_so
     assert carrier.is_in(long, "ringing")
 
 
-def test_calls_that_do_not_follow_a_clock_go_on_in_real_time_when_it_is_moved(
+def test_calls_that_ignore_the_clock_go_on_in_real_time(
     start_carrier: Callable[..., Carrier],
 ) -> None:
     clock = Clock()
@@ -1263,7 +1259,7 @@ def test_calls_that_do_not_follow_a_clock_go_on_in_real_time_when_it_is_moved(
     assert carrier.is_in(long, "ringing")
 
 
-def test_a_clock_that_is_moved_back_holds_no_call_up(start_carrier: Callable[..., Carrier]) -> None:
+def test_clock_that_is_moved_back_delays_no_call(start_carrier: Callable[..., Carrier]) -> None:
     clock = Clock()
     carrier = start_carrier(now=clock)
     carrier.plan(ring_s=2)
@@ -1276,21 +1272,21 @@ def test_a_clock_that_is_moved_back_holds_no_call_up(start_carrier: Callable[...
 # --- the ledger
 
 
-def test_the_verdict_finds_a_token_sent_twice_and_two_calls_to_one_number(carrier: Carrier, inbox: Inbox) -> None:
+def test_verdict_finds_a_reused_token_and_two_calls_to_a_number(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(ring_s=FOR_HOURS)
-    first = carrier.ring(timeout=600, **told(inbox, token="mine"))
-    second = carrier.ring(timeout=600, **told(inbox, token="mine"))
-    carrier.ring(ANOTHER, timeout=600, **told(inbox, token="another"))
+    first = carrier.ring(timeout=600, **subscribed(inbox, token="mine"))
+    second = carrier.ring(timeout=600, **subscribed(inbox, token="mine"))
+    carrier.ring(ANOTHER, timeout=600, **subscribed(inbox, token="another"))
     verdict = carrier.get("/verdict")
     assert verdict["tokens_posted_twice"] == verdict["tokens_with_two_calls"] == ["mine"]
     assert verdict["calls_at_once"] == [[first.sid, second.sid]]
     assert (verdict["calls"], verdict["alive"]) == (3, 3)
 
 
-def test_the_verdict_finds_nothing_in_one_call_after_another(carrier: Carrier, inbox: Inbox) -> None:
+def test_verdict_of_consecutive_calls_is_clean(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(ring_s=0, talk_s=0)
     for token in ("one", "two"):
-        carrier.ended(carrier.ring(**told(inbox, token=token)))
+        carrier.ended(carrier.ring(**subscribed(inbox, token=token)))
     carrier.ended(carrier.ring())
     assert carrier.get("/verdict") == {
         "calls": 3,
@@ -1302,17 +1298,17 @@ def test_the_verdict_finds_nothing_in_one_call_after_another(carrier: Carrier, i
     }
 
 
-def test_the_verdict_tells_a_token_sent_twice_from_one_taken_twice(carrier: Carrier, inbox: Inbox) -> None:
+def test_verdict_separates_posted_twice_from_accepted_twice(carrier: Carrier, inbox: Inbox) -> None:
     carrier.plan(fault="429", times=1)
     with pytest.raises(TwilioRestException):
-        carrier.ring(**told(inbox, token="mine"))
-    carrier.ring(**told(inbox, token="mine"))
+        carrier.ring(**subscribed(inbox, token="mine"))
+    carrier.ring(**subscribed(inbox, token="mine"))
     verdict = carrier.get("/verdict")
     assert (verdict["tokens_posted_twice"], verdict["tokens_with_two_calls"]) == (["mine"], [])
 
 
 def test_the_ledger_has_every_ring_with_its_times(carrier: Carrier, inbox: Inbox) -> None:
-    call = carrier.ring(**told(inbox))
+    call = carrier.ring(**subscribed(inbox))
     carrier.ended(call)
     carrier.ring(ANOTHER)
     again = carrier.ring()
@@ -1328,19 +1324,19 @@ def test_the_ledger_has_every_ring_with_its_times(carrier: Carrier, inbox: Inbox
 
 
 @pytest.mark.parametrize("outcome", ["invalid_number", "failed", "canceled_before_ringing"])
-def test_a_phone_that_did_not_ring_has_no_ring_time(carrier: Carrier, outcome: str) -> None:
+def test_call_that_did_not_ring_has_no_ring_time(carrier: Carrier, outcome: str) -> None:
     carrier.plan(outcome=outcome)
     carrier.ended(carrier.ring())
     assert carrier.rings()[0]["rang_at"] is None
 
 
-def test_a_ledger_cannot_be_emptied(carrier: Carrier) -> None:
+def test_ledger_cannot_be_emptied(carrier: Carrier) -> None:
     carrier.ring()
     assert requests.delete(f"{carrier.url}/ledger", timeout=5).status_code == 405
     assert len(carrier.rings()) == 1
 
 
-def test_all_times_are_on_the_clock_that_was_given(start_carrier: Callable[..., Carrier]) -> None:
+def test_all_times_are_on_the_given_clock(start_carrier: Callable[..., Carrier]) -> None:
     years = timedelta(days=1000)
     carrier = start_carrier(now=lambda: datetime.now(UTC) + years)
     call = carrier.ended(carrier.ring())
@@ -1368,7 +1364,7 @@ uvicorn.Server(uvicorn.Config(app, loop="asyncio", log_level="warning")).run(soc
 
 @contextmanager
 def carrier_process(door: socket.socket, url: str, state: Path) -> Iterator[Carrier]:
-    """A carrier in its own process, on a door that stays; killed when left."""
+    """A carrier in its own process, on a socket that stays open; killed at the end."""
     number = str(door.fileno())
     process = subprocess.Popen(
         [sys.executable, "-c", PROCESS, number, str(state), ACCOUNT, PRIMARY],
@@ -1385,7 +1381,7 @@ def carrier_process(door: socket.socket, url: str, state: Path) -> Iterator[Carr
         assert process.wait() == -signal.SIGKILL
 
 
-def test_a_killed_carrier_forgets_no_call_and_no_request(tmp_path: Path) -> None:
+def test_killed_carrier_keeps_all_calls_and_requests(tmp_path: Path) -> None:
     state = tmp_path / "carrier.jsonl"
     door, url = a_door()
     with door:
@@ -1406,7 +1402,7 @@ def test_a_killed_carrier_forgets_no_call_and_no_request(tmp_path: Path) -> None
             assert carrier.is_in(call, "canceled")
 
 
-def test_a_call_goes_on_after_its_carrier_was_killed_and_rings_once(tmp_path: Path) -> None:
+def test_call_continues_after_a_kill_and_rings_once(tmp_path: Path) -> None:
     door, url = a_door()
     with door:
         with carrier_process(door, url, tmp_path / "carrier.jsonl") as carrier:
@@ -1420,6 +1416,6 @@ def test_a_call_goes_on_after_its_carrier_was_killed_and_rings_once(tmp_path: Pa
             assert after["rang_at"] == before["rang_at"]
 
 
-def test_a_carrier_without_a_file_forgets_with_its_process(start_carrier: Callable[..., Carrier]) -> None:
+def test_carrier_without_a_file_loses_its_state(start_carrier: Callable[..., Carrier]) -> None:
     start_carrier().ring()
     assert start_carrier().rings() == []

@@ -1,4 +1,4 @@
-"""Our side of Twilio: one request a call, every answer read for what it surely says, forgeries turned away."""
+"""The Twilio adapter: one request for a call, cautious reading of answers, and rejection of forged callbacks."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ def an_order(number: str, **fields: Any) -> CallOrder:
 async def placed(
     carrier: SimulatedCarrier, order: CallOrder, *, url: str | None = None, **account: Any
 ) -> CarrierAnswer:
-    """What the one POST brings."""
+    """Place a call with its only POST, and return the answer."""
     line = TwilioLine(replace(carrier.account(url=url), **account), POLICY)
     try:
         return await line.place(order)
@@ -98,12 +98,12 @@ async def placed(
         await line.close()
 
 
-# ---- the gate before the one POST
+# ---- the gate before the POST
 
 
 @dataclass
 class NotedGate:
-    """A gate that says what a test wants, and notes what it was asked."""
+    """A gate with a fixed decision that records its calls."""
 
     is_connected: bool = True
     lets_go: bool = True
@@ -122,7 +122,7 @@ class NotedGate:
 
 
 async def gated(carrier: SimulatedCarrier, number: str, gate: NotedGate) -> tuple[CarrierAnswer, bytes]:
-    """The answer, and every byte that reached the carrier."""
+    """Place a call, and return the answer and every byte that reached the carrier."""
     arrived: list[bytes] = []
 
     def note(sent: bytes) -> bool:
@@ -138,7 +138,7 @@ async def gated(carrier: SimulatedCarrier, number: str, gate: NotedGate) -> tupl
             await line.close()
 
 
-async def test_gate_is_asked_with_a_connection_and_again_before_the_bytes(carrier: SimulatedCarrier) -> None:
+async def test_gate_is_checked_once_connected_and_before_the_bytes(carrier: SimulatedCarrier) -> None:
     number, gate = a_number(), NotedGate()
     answer, arrived = await gated(carrier, number, gate)
     assert isinstance(answer, Accepted)
@@ -166,7 +166,7 @@ async def test_call_that_the_gate_refuses_sends_no_byte(
 
 @contextmanager
 def a_carrier_that_does_not_read(trust: ssl.SSLContext | None) -> Iterator[tuple[int, Callable[[], bytes]]]:
-    """Its port, and what it has read at last. The kernel takes only some 30 KB for it at once."""
+    """A server that does not read: its port, and a function that returns the bytes. The kernel buffers about 30 KB."""
     with socket.socket() as door, ThreadPoolExecutor(1) as pool:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         door.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
@@ -192,8 +192,8 @@ def a_carrier_that_does_not_read(trust: ssl.SSLContext | None) -> Iterator[tuple
 
 
 @pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "over TLS"])
-async def test_what_the_kernel_does_not_take_at_once_never_leaves(carrier: SimulatedCarrier, secret: bool) -> None:
-    """It would leave whenever the other side reads again, long after its permit."""
+async def test_bytes_that_the_kernel_does_not_take_are_never_sent(carrier: SimulatedCarrier, secret: bool) -> None:
+    """They would be sent whenever the other side reads again, long after the permit."""
     trust = None
     if secret:
         trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -207,7 +207,7 @@ async def test_what_the_kernel_does_not_take_at_once_never_leaves(carrier: Simul
     assert b"MachineDetection" not in arrived, "the end of the form"
 
 
-async def test_gate_is_not_asked_about_a_cancellation(carrier: SimulatedCarrier) -> None:
+async def test_gate_is_not_checked_for_a_cancellation(carrier: SimulatedCarrier) -> None:
     gate = NotedGate()
     line = TwilioLine(carrier.account(), POLICY)
     try:
@@ -219,7 +219,7 @@ async def test_gate_is_not_asked_about_a_cancellation(carrier: SimulatedCarrier)
     assert gate.asked == ["connected", "may_leave", "left"]
 
 
-# ---- what an answer says
+# ---- answers
 
 CLASSIFIED: list[tuple[int, object, CarrierAnswer]] = [
     (201, {"sid": SID, "queue_time": "0"}, Accepted(call_sid=SID)),
@@ -288,29 +288,29 @@ def test_an_answer_means(status: int, answer: object, meaning: CarrierAnswer) ->
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b'{"sid": "CA', b"[" * 9], ids=repr)
-def test_a_body_that_is_no_json_names_no_call(body: bytes) -> None:
+def test_body_that_is_not_json_is_unknown(body: bytes) -> None:
     assert classify(201, body) == AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")
 
 
 @guards("client_error")
 @pytest.mark.parametrize("status", [500, 502, 503])
 @pytest.mark.parametrize("code", [21211, 20429])
-def test_what_a_server_says_that_failed_is_unknown_whatever_code_it_names(status: int, code: int) -> None:
+def test_server_error_is_unknown_with_any_code(status: int, code: int) -> None:
     assert classify(status, json.dumps({"code": code}).encode()) == AnswerUnknown(cause=f"HTTP_{status}")
 
 
 @given(status=st.integers(200, 599), body=st.binary(max_size=80))
-def test_only_a_named_call_is_accepted_and_only_a_client_error_refuses_a_number(status: int, body: bytes) -> None:
+def test_only_a_sid_accepts_and_only_a_client_error_refuses(status: int, body: bytes) -> None:
     answer = classify(status, body)
     assert not isinstance(answer, Accepted) or status == 201
     assert not isinstance(answer, NumberRefused) or 400 <= status < 500
     assert not isinstance(answer, NeverTaken) or status in {401, 403, 429} or 400 <= status < 500
 
 
-# ---- the one POST
+# ---- placing calls
 
 
-async def test_an_accepted_call_is_named_and_says_all_that_was_ordered(carrier: SimulatedCarrier) -> None:
+async def test_accepted_call_has_a_sid_and_all_ordered_fields(carrier: SimulatedCarrier) -> None:
     number = a_number()
     answer = await placed(carrier, an_order(number))
     [ring] = carrier.rings(number)
@@ -327,9 +327,7 @@ async def test_an_accepted_call_is_named_and_says_all_that_was_ordered(carrier: 
         pytest.param("https://example.com/voice?a=b", "https://example.com/voice?a=b&attempt=mine", id="with a query"),
     ],
 )
-async def test_the_form_says_where_to_report_and_to_report_again_when_we_could_not_hear(
-    carrier: SimulatedCarrier, voice_url: str, url: str
-) -> None:
+async def test_form_orders_callbacks_with_retries(carrier: SimulatedCarrier, voice_url: str, url: str) -> None:
     asked = []
 
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -346,9 +344,7 @@ async def test_the_form_says_where_to_report_and_to_report_again_when_we_could_n
     assert form["StatusCallbackEvent"] == ["initiated", "ringing", "answered", "completed"]
 
 
-async def test_a_call_that_waits_at_the_carrier_says_for_how_long_and_is_not_begun(
-    carrier: SimulatedCarrier, desk: TwilioDesk
-) -> None:
+async def test_queued_call_has_its_queue_time_and_no_start(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
     number = a_number()
     carrier.plan(to=number, queue_s=90.5)
     answer = await placed(carrier, an_order(number))
@@ -362,7 +358,7 @@ async def test_a_call_that_waits_at_the_carrier_says_for_how_long_and_is_not_beg
     assert carrier.rings(number)[0]["rang_at"] is None
 
 
-async def test_a_busy_callee_is_accepted_all_the_same(carrier: SimulatedCarrier) -> None:
+async def test_call_to_a_busy_callee_is_accepted(carrier: SimulatedCarrier) -> None:
     number = a_number()
     carrier.plan(to=number, outcome="busy")
     assert isinstance(await placed(carrier, an_order(number)), Accepted)
@@ -387,7 +383,7 @@ ANSWERS: list[tuple[dict[str, Any], CarrierAnswer, int]] = [
 @pytest.mark.parametrize(
     ("plan", "meaning", "rings"), ANSWERS, ids=[plan["fault"] + str(plan.get("code", "")) for plan, *_ in ANSWERS]
 )
-async def test_one_request_arrives_and_its_answer_within_the_deadline_is(
+async def test_one_request_is_sent_and_its_answer_is(
     carrier: SimulatedCarrier, plan: dict[str, Any], meaning: CarrierAnswer, rings: int
 ) -> None:
     number = a_number()
@@ -399,18 +395,18 @@ async def test_one_request_arrives_and_its_answer_within_the_deadline_is(
     assert len(carrier.rings(number)) == rings
 
 
-async def test_nobody_there_is_never_taken(carrier: SimulatedCarrier) -> None:
+async def test_refused_connection_is_never_taken(carrier: SimulatedCarrier) -> None:
     answer = await placed(carrier, an_order(a_number()), url=a_closed_port())
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
 
 
-async def test_nobody_who_takes_the_connection_in_time_is_never_taken(carrier: SimulatedCarrier) -> None:
+async def test_connection_timeout_is_never_taken(carrier: SimulatedCarrier) -> None:
     full = socket.socket()
     full.bind(("127.0.0.1", 0))
     full.listen(0)
     address = full.getsockname()
     waiting = []
-    for _ in range(3):  # the queue of connections that nobody takes is full
+    for _ in range(3):  # fill the queue of connections that are not accepted
         other = socket.socket()
         other.setblocking(False)
         other.connect_ex(address)
@@ -421,39 +417,39 @@ async def test_nobody_who_takes_the_connection_in_time_is_never_taken(carrier: S
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
 
 
-async def test_a_name_that_nobody_has_is_never_taken(carrier: SimulatedCarrier) -> None:
+async def test_unknown_host_is_never_taken(carrier: SimulatedCarrier) -> None:
     answer = await placed(carrier, an_order(a_number()), url="http://nobody.invalid:80")
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
 
 
-async def test_a_connection_that_cannot_be_made_secret_is_never_taken(carrier: SimulatedCarrier) -> None:
+async def test_failed_tls_handshake_is_never_taken(carrier: SimulatedCarrier) -> None:
     heard = []
 
-    async def speaks_no_tls(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    async def not_tls(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.read(4096))
 
-    async with a_server_that(speaks_no_tls) as url:
+    async with a_server_that(not_tls) as url:
         answer = await placed(carrier, an_order(a_number()), url=url.replace("http:", "https:"))
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
     assert all(b"POST" not in each for each in heard)
 
 
-async def test_a_secret_connection_that_is_not_made_in_time_is_never_taken(carrier: SimulatedCarrier) -> None:
-    async def says_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+async def test_slow_tls_handshake_is_never_taken(carrier: SimulatedCarrier) -> None:
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with a_server_that(says_nothing) as url:
+    async with a_server_that(silent) as url:
         answer = await placed(carrier, an_order(a_number()), url=url.replace("http:", "https:"))
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
 
 
-async def test_our_own_wrong_token_is_never_taken(carrier: SimulatedCarrier) -> None:
+async def test_wrong_auth_token_is_never_taken(carrier: SimulatedCarrier) -> None:
     number = a_number()
     assert await placed(carrier, an_order(number), auth_tokens=("a wrong one",)) == NeverTaken(cause="CREDENTIALS")
     assert carrier.rings(number) == []
 
 
-async def test_one_line_places_many_calls_over_the_connections_that_it_keeps(carrier: SimulatedCarrier) -> None:
+async def test_calls_share_kept_alive_connections(carrier: SimulatedCarrier) -> None:
     numbers = [a_number() for _ in range(20)]
     line = TwilioLine(carrier.account(), POLICY)
     for batch in (numbers[:10], numbers[10:]):
@@ -468,7 +464,7 @@ Talks = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def a_server_that(talks: Talks) -> AsyncIterator[str]:
-    """Raw bytes on loopback, for answers that no honest server gives."""
+    """A server on loopback that sends raw bytes, for malformed answers."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -496,20 +492,20 @@ BODY = json.dumps({"sid": SID, "queue_time": "0"}).encode()
 HEAD = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 
 
-async def test_an_answer_that_comes_in_pieces_is_read_whole(carrier: SimulatedCarrier) -> None:
+async def test_answer_in_several_pieces_is_read_completely(carrier: SimulatedCarrier) -> None:
     async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_read(reader)
         for piece in (HEAD, BODY[:10], BODY[10:]):
             writer.write(piece)
             await writer.drain()
-            with suppress(TimeoutError):  # the client says nothing more: these are pieces of their own
+            with suppress(TimeoutError):  # the client sends nothing more, so each write is a separate packet
                 await asyncio.wait_for(reader.read(1), 0.02)
 
     async with a_server_that(in_pieces) as url:
         assert await placed(carrier, an_order(a_number()), url=url) == Accepted(call_sid=SID)
 
 
-async def test_an_answer_that_ends_in_the_middle_is_unknown(carrier: SimulatedCarrier) -> None:
+async def test_truncated_answer_is_unknown(carrier: SimulatedCarrier) -> None:
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_read(reader)
         writer.write(HEAD + BODY[:10])
@@ -520,13 +516,13 @@ async def test_an_answer_that_ends_in_the_middle_is_unknown(carrier: SimulatedCa
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection so that the other side's next write is refused."""
+    """Close a connection with a reset."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 @pytest.mark.parametrize("reads_first", [True, False], ids=["after the request", "before it was read"])
-async def test_a_connection_that_is_reset_is_unknown(carrier: SimulatedCarrier, reads_first: bool) -> None:
+async def test_reset_connection_is_unknown(carrier: SimulatedCarrier, reads_first: bool) -> None:
     async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if reads_first:
             await request_read(reader)
@@ -536,7 +532,7 @@ async def test_a_connection_that_is_reset_is_unknown(carrier: SimulatedCarrier, 
         assert await placed(carrier, an_order(a_number()), url=url) == AnswerUnknown(cause="ANSWER_BROKE_OFF")
 
 
-async def test_an_answer_without_end_is_unknown_within_the_deadline(carrier: SimulatedCarrier) -> None:
+async def test_endless_answer_is_unknown_within_the_deadline(carrier: SimulatedCarrier) -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_read(reader)
         writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 999999999\r\n\r\n")
@@ -548,7 +544,7 @@ async def test_an_answer_without_end_is_unknown_within_the_deadline(carrier: Sim
         assert isinstance(await placed(carrier, an_order(a_number()), url=url), AnswerUnknown)
 
 
-async def test_nonsense_is_unknown(carrier: SimulatedCarrier) -> None:
+async def test_malformed_answer_is_unknown(carrier: SimulatedCarrier) -> None:
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_read(reader)
         writer.write(b"\x00\x01\x02 not HTTP\r\n\r\n")
@@ -592,14 +588,14 @@ async def test_no_proxy_from_the_environment_is_used(
         assert await placed(carrier, an_order(a_number()), url=url) == Accepted(call_sid=SID)
 
 
-async def test_a_kept_connection_that_the_carrier_has_closed_sends_nothing_twice(carrier: SimulatedCarrier) -> None:
+async def test_closed_kept_alive_connection_repeats_no_request(carrier: SimulatedCarrier) -> None:
     asked = []
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await request_read(reader))
         writer.write(HEAD + BODY)
         await writer.drain()
-        asked.append(await request_read(reader))  # taken in, and hung up on without an answer
+        asked.append(await request_read(reader))  # read, and the connection closed without an answer
 
     line = TwilioLine(carrier.account(), POLICY)
     async with a_server_that(once) as url:
@@ -621,7 +617,7 @@ DOWN: list[tuple[str, CarrierAnswer]] = [
 
 
 @pytest.mark.parametrize(("kind", "meaning"), DOWN, ids=[kind for kind, _ in DOWN])
-async def test_while_the_carrier_is_down_the_one_post_brings(
+async def test_post_during_an_outage_returns(
     carrier: SimulatedCarrier, desk: TwilioDesk, kind: str, meaning: CarrierAnswer
 ) -> None:
     _, sid = await a_call(carrier, "rang_at", **RINGING)
@@ -647,7 +643,7 @@ def is_up(carrier: SimulatedCarrier) -> bool:
     return True
 
 
-# ---- asking about calls
+# ---- querying calls
 
 
 @pytest.fixture
@@ -668,7 +664,7 @@ def listed(desk: TwilioDesk, number: str, *, caller: str = OURS, around: datetim
     return [call.news.call_sid for call in calls]
 
 
-async def test_the_list_finds_a_call_that_was_accepted_in_silence(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_list_finds_a_call_that_was_accepted_in_silence(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
     number = a_number()
     carrier.plan(to=number, fault="accept_and_silence")
     await placed(carrier, an_order(number))
@@ -676,7 +672,7 @@ async def test_the_list_finds_a_call_that_was_accepted_in_silence(carrier: Simul
     assert listed(desk, number) == [ring["sid"]]
 
 
-async def test_the_list_shows_no_other_numbers_callers_or_times(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_list_shows_no_other_numbers_callers_or_times(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
     number = a_number()
     await placed(carrier, an_order(number))
     assert len(listed(desk, number)) == 1
@@ -709,8 +705,8 @@ async def test_the_list_is_read_past_its_first_page(carrier: SimulatedCarrier, d
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-async def test_every_request_goes_below_the_path_of_the_api_url(slash: str) -> None:
-    """Also the second page of a list, whose address the carrier gives without that path."""
+async def test_every_request_uses_the_path_of_the_api_url(slash: str) -> None:
+    """Also the second page of a list, whose URL the carrier returns without that path."""
     number, below = a_number(), "/twilio/eu"
     with a_carrier_below(below) as carrier:
         url = Settings(twilio_api_url=f"{carrier.url}{below}{slash}").twilio_api_url
@@ -729,7 +725,7 @@ async def test_every_request_goes_below_the_path_of_the_api_url(slash: str) -> N
 
 @contextmanager
 def a_carrier_below(path: str) -> Iterator[SimulatedCarrier]:
-    """The simulated carrier behind a proxy that serves its API below `path` alone."""
+    """The simulated carrier behind a proxy that serves its API only below `path`."""
     carrier = SimulatedCarrier()
     app = create_app(account_sid=ACCOUNT_SID, auth_tokens=[PRIMARY], now=carrier.now, calls_per_second=10_000)
 
@@ -744,7 +740,7 @@ def a_carrier_below(path: str) -> Iterator[SimulatedCarrier]:
         yield carrier
 
 
-async def test_a_call_is_asked_for_by_its_name(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_call_is_fetched_by_its_sid(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
     number = a_number()
     carrier.plan(to=number, outcome="voicemail", ring_s=0, talk_s=0)
     answer = await placed(carrier, an_order(number))
@@ -755,18 +751,18 @@ async def test_a_call_is_asked_for_by_its_name(carrier: SimulatedCarrier, desk: 
     assert (news.started, news.to) == (True, number)
 
 
-def test_a_call_that_is_not_there_cannot_be_asked_for(desk: TwilioDesk) -> None:
+def test_unknown_call_cannot_be_fetched(desk: TwilioDesk) -> None:
     with pytest.raises(CarrierUnavailable):
         desk.fetch(SID)
 
 
-def test_that_one_call_is_not_there_says_nothing_of_the_others(desk: TwilioDesk) -> None:
+def test_unknown_call_does_not_mean_that_the_carrier_is_away(desk: TwilioDesk) -> None:
     with pytest.raises(CarrierUnavailable) as unavailable:
         desk.fetch(SID)
     assert not isinstance(unavailable.value, CarrierAway)
 
 
-def everything_that_is_asked(desk: TwilioDesk) -> list[Callable[[], object]]:
+def all_queries(desk: TwilioDesk) -> list[Callable[[], object]]:
     return [
         desk.probe,
         lambda: listed(desk, a_number()),
@@ -776,20 +772,18 @@ def everything_that_is_asked(desk: TwilioDesk) -> list[Callable[[], object]]:
     ]
 
 
-def test_where_nobody_listens_the_carrier_is_away(carrier: SimulatedCarrier) -> None:
+def test_refused_connection_means_that_the_carrier_is_away(carrier: SimulatedCarrier) -> None:
     for desk in a_desk(carrier.account(url=a_closed_port())):
-        for ask in everything_that_is_asked(desk):
+        for ask in all_queries(desk):
             with pytest.raises(CarrierAway):
                 ask()
 
 
 @pytest.mark.parametrize("kind", ["503", "429", "401", "drop", "hang"])
-def test_a_carrier_that_is_down_is_away_whatever_is_asked(
-    carrier: SimulatedCarrier, desk: TwilioDesk, kind: str
-) -> None:
+def test_carrier_in_an_outage_is_away_for_every_query(carrier: SimulatedCarrier, desk: TwilioDesk, kind: str) -> None:
     carrier.down(kind)
     try:
-        for ask in everything_that_is_asked(desk):
+        for ask in all_queries(desk):
             with pytest.raises(CarrierAway):
                 ask()
     finally:
@@ -797,15 +791,13 @@ def test_a_carrier_that_is_down_is_away_whatever_is_asked(
     desk.probe()
 
 
-def test_to_wrong_credentials_the_carrier_is_away(carrier: SimulatedCarrier) -> None:
+def test_carrier_is_away_for_wrong_credentials(carrier: SimulatedCarrier) -> None:
     for desk in a_desk(replace(carrier.account(), auth_tokens=("another's token",))):
         with pytest.raises(CarrierAway):
             desk.probe()
 
 
-async def test_the_question_whether_it_is_there_asks_for_one_call_and_rings_nobody(
-    carrier: SimulatedCarrier, desk: TwilioDesk
-) -> None:
+async def test_probe_reads_one_call_and_does_not_ring(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
     await a_call(carrier, "rang_at", **RINGING)
     rung, ordered = carrier.rings(), carrier.requests()
     desk.probe()
@@ -821,7 +813,7 @@ OVER: dict[str, Any] = {"ring_s": 0, "talk_s": 0}
 
 
 async def a_call(carrier: SimulatedCarrier, until: str, **plan: Any) -> tuple[str, str]:
-    """The number and the sid of a call that has come as far as `until`."""
+    """Place a call, wait for the state `until`, and return its number and SID."""
     number = a_number()
     carrier.plan(to=number, **plan)
     answer = await placed(carrier, an_order(number))
@@ -831,7 +823,7 @@ async def a_call(carrier: SimulatedCarrier, until: str, **plan: Any) -> tuple[st
 
 
 async def cancelled(carrier: SimulatedCarrier, call_sid: str, *, url: str | None = None, **account: Any) -> bool:
-    """What the line's cancellation brings."""
+    """Cancel a call, and return the result."""
     line = TwilioLine(replace(carrier.account(url=url), **account), POLICY)
     try:
         return await line.cancel(call_sid)
@@ -860,12 +852,12 @@ IS_STOPPED: list[tuple[int, object, bool]] = [
 
 
 @pytest.mark.parametrize(("status", "answer", "stopped"), IS_STOPPED, ids=lambda each: str(each)[:40])
-def test_an_answer_to_a_cancellation_means(status: int, answer: object, stopped: bool) -> None:
+def test_answer_to_a_cancellation_means(status: int, answer: object, stopped: bool) -> None:
     assert is_stopped(status, json.dumps(answer).encode()) is stopped
 
 
 @pytest.mark.parametrize("way", ["line", "cancel", "hang_up"])
-async def test_a_ringing_call_is_stopped_once_however_often_it_is_asked(
+async def test_repeated_cancellations_stop_a_ringing_call_once(
     carrier: SimulatedCarrier, desk: TwilioDesk, way: str
 ) -> None:
     number, sid = await a_call(carrier, "rang_at", **RINGING)
@@ -881,7 +873,7 @@ async def test_a_ringing_call_is_stopped_once_however_often_it_is_asked(
     assert (news.status, news.started) == (CallStatus.CANCELLED, True)
 
 
-async def test_a_cancellation_leaves_an_answered_call_alone(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_cancellation_does_not_end_an_answered_call(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
     number, sid = await a_call(carrier, "answered_at", **ANSWERED)
     assert await cancelled(carrier, sid)
     desk.cancel(sid)
@@ -890,7 +882,7 @@ async def test_a_cancellation_leaves_an_answered_call_alone(carrier: SimulatedCa
     assert carrier.rings(number)[0]["status"] == "completed"
 
 
-async def test_a_call_that_is_over_stays_as_it_ended(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_finished_call_keeps_its_end(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
     number, sid = await a_call(carrier, "ended_at", **OVER)
     before = carrier.rings(number)
     assert await cancelled(carrier, sid)
@@ -899,13 +891,13 @@ async def test_a_call_that_is_over_stays_as_it_ended(carrier: SimulatedCarrier, 
     assert carrier.rings(number) == before
 
 
-async def test_a_call_that_the_carrier_does_not_know_is_over(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_call_unknown_to_the_carrier_counts_as_stopped(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
     assert await cancelled(carrier, SID)
     desk.cancel(SID)
     desk.hang_up(SID)
 
 
-async def test_who_is_not_let_in_cannot_tell_whether_it_was_stopped(carrier: SimulatedCarrier) -> None:
+async def test_cancellation_with_wrong_credentials_is_unknown(carrier: SimulatedCarrier) -> None:
     number, sid = await a_call(carrier, "rang_at", **RINGING)
     assert not await cancelled(carrier, sid, auth_tokens=("a wrong one",))
     for stranger in a_desk(replace(carrier.account(), auth_tokens=("a wrong one",))):
@@ -916,7 +908,7 @@ async def test_who_is_not_let_in_cannot_tell_whether_it_was_stopped(carrier: Sim
     assert carrier.rings(number)[0]["status"] == "ringing"
 
 
-async def test_a_carrier_that_is_away_stops_nothing(carrier: SimulatedCarrier) -> None:
+async def test_cancellation_without_a_carrier_is_unknown(carrier: SimulatedCarrier) -> None:
     assert not await cancelled(carrier, SID, url=a_closed_port())
     for desk in a_desk(carrier.account(url=a_closed_port())):
         with pytest.raises(CarrierUnavailable):
@@ -929,14 +921,14 @@ async def test_a_carrier_that_is_away_stops_nothing(carrier: SimulatedCarrier) -
     "answer",
     [
         pytest.param(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", id="an error"),
-        pytest.param(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", id="somebody else's not found"),
+        pytest.param(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", id="not found by a proxy"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", id="a call without a name"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", id="a part of an answer"),
         pytest.param(b"\x00\x01 not HTTP\r\n\r\n", id="nonsense"),
         pytest.param(b"", id="nothing"),
     ],
 )
-async def test_an_answer_that_is_not_as_documented_tells_nothing(carrier: SimulatedCarrier, answer: bytes) -> None:
+async def test_undocumented_answer_to_a_cancellation_is_unknown(carrier: SimulatedCarrier, answer: bytes) -> None:
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_read(reader)
         writer.write(answer)
@@ -950,18 +942,18 @@ async def test_an_answer_that_is_not_as_documented_tells_nothing(carrier: Simula
                     await asyncio.to_thread(stop, SID)
 
 
-async def test_a_cancellation_that_is_never_answered_ends_with_the_deadline(carrier: SimulatedCarrier) -> None:
-    async def says_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+async def test_unanswered_cancellation_ends_at_the_deadline(carrier: SimulatedCarrier) -> None:
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await request_read(reader)
         await reader.read()
 
-    async with a_server_that(says_nothing) as url:
+    async with a_server_that(silent) as url:
         started = time.monotonic()
         assert not await cancelled(carrier, SID, url=url)
         assert time.monotonic() - started < DEADLINE.total_seconds() + 0.5
 
 
-# ---- what the carrier tells us
+# ---- callbacks
 
 PUBLIC_URL = "https://calls.example.com"
 TOKEN, OTHER_TOKEN = "a-token", "another-token"
@@ -1006,7 +998,7 @@ FORGED = [
     pytest.param(PATH, [*FORM, ("AnsweredBy", "human")], signed(), id="a field added"),
     pytest.param(PATH, [*FORM, FORM[0]], signed(), id="a field twice"),
     pytest.param(PATH, [*FORM, ("CallSid", "CA2")], signed(), id="a field twice, with another value"),
-    pytest.param(PATH, [("\udc80", "\udc80")], signed(), id="what cannot be encoded"),
+    pytest.param(PATH, [("\udc80", "\udc80")], signed(), id="text that cannot be encoded"),
 ]
 
 
@@ -1020,7 +1012,7 @@ def test_not_genuine_is(callbacks: TwilioCallbacks, path: str, form: Form, signa
     assert not callbacks.is_genuine(path, form, signature)
 
 
-def test_a_token_that_was_rotated_away_is_not_genuine(carrier: SimulatedCarrier) -> None:
+def test_signature_with_a_rotated_token_is_not_genuine(carrier: SimulatedCarrier) -> None:
     account = replace(carrier.account(public_url=PUBLIC_URL), auth_tokens=(SECONDARY,))
     assert not TwilioCallbacks(account).is_genuine(PATH, FORM, signed())
 
@@ -1030,7 +1022,7 @@ def test_a_token_that_was_rotated_away_is_not_genuine(carrier: SimulatedCarrier)
     form=st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=4),
     signature=st.text(max_size=30),
 )
-def test_whatever_comes_is_judged_without_an_error(path: str, form: Form, signature: str) -> None:
+def test_signature_check_never_raises(path: str, form: Form, signature: str) -> None:
     account = SimulatedCarrier(url="http://127.0.0.1:9").account(public_url=PUBLIC_URL)
     assert not TwilioCallbacks(account).is_genuine(f"/{path}", form, signature)
 
@@ -1040,7 +1032,7 @@ def read(callbacks: TwilioCallbacks, **fields: str | None) -> Any:
     return callbacks.read(TOKEN, {name: value for name, value in form.items() if value is not None})
 
 
-def test_the_news_are_read(callbacks: TwilioCallbacks) -> None:
+def test_callback_form_is_parsed(callbacks: TwilioCallbacks) -> None:
     news = read(callbacks, AnsweredBy="machine_end_beep", SipResponseCode="200", Novelty="x")
     assert (news.call_sid, news.token, news.status) == (SID, TOKEN, CallStatus.COMPLETED)
     assert (news.answered_by, news.sip_code) == (AnsweredBy.MACHINE, 200)
@@ -1061,11 +1053,11 @@ def test_the_news_are_read(callbacks: TwilioCallbacks) -> None:
         ("canceled", CallStatus.CANCELLED),
     ],
 )
-def test_twilio_s_word_is_ours(callbacks: TwilioCallbacks, word: str, status: CallStatus) -> None:
+def test_twilio_status_is_translated(callbacks: TwilioCallbacks, word: str, status: CallStatus) -> None:
     assert read(callbacks, CallStatus=word).status is status
 
 
-def test_the_news_say_which_number_was_called_and_not_whether_it_was_begun(callbacks: TwilioCallbacks) -> None:
+def test_callback_has_the_called_number_and_no_start(callbacks: TwilioCallbacks) -> None:
     news = read(callbacks, To="+421915123456")
     assert (news.to, news.started) == ("+421915123456", None)
     assert "+421915123456" not in repr(news)
@@ -1073,7 +1065,7 @@ def test_the_news_say_which_number_was_called_and_not_whether_it_was_begun(callb
     assert read(callbacks, To="").to is None
 
 
-def test_an_answerer_of_a_new_kind_counts_as_a_person(callbacks: TwilioCallbacks) -> None:
+def test_unknown_answered_by_value_counts_as_unknown(callbacks: TwilioCallbacks) -> None:
     assert read(callbacks, AnsweredBy="android").answered_by is AnsweredBy.UNKNOWN
 
 
@@ -1088,21 +1080,19 @@ def test_an_answerer_of_a_new_kind_counts_as_a_person(callbacks: TwilioCallbacks
         pytest.param({"AccountSid": "AC" + "9" * 32}, id="another account"),
         pytest.param({"CallStatus": None}, id="no status"),
         pytest.param({"CallStatus": "Completed"}, id="a status in another case"),
-        pytest.param({"CallStatus": "answered"}, id="a status that is none"),
+        pytest.param({"CallStatus": "answered"}, id="an unknown status"),
         pytest.param({"CallDuration": "-1"}, id="a duration below zero"),
         pytest.param({"CallDuration": "1e3"}, id="a duration in another form"),
         pytest.param({"CallDuration": "\N{ARABIC-INDIC DIGIT ONE}"}, id="a duration in other digits"),
         pytest.param({"CallDuration": "1" * 7}, id="a duration of months"),
     ],
 )
-def test_a_field_that_is_not_what_it_must_be_is_no_callback(
-    callbacks: TwilioCallbacks, fields: dict[str, str | None]
-) -> None:
+def test_invalid_field_is_not_a_callback(callbacks: TwilioCallbacks, fields: dict[str, str | None]) -> None:
     with pytest.raises(NotACallback):
         read(callbacks, **fields)
 
 
-def test_no_secret_shows_in_a_repr(carrier: SimulatedCarrier) -> None:
+def test_repr_contains_no_secret(carrier: SimulatedCarrier) -> None:
     assert PRIMARY not in repr(carrier.account())
     assert an_order("+421915123456").token not in repr(an_order("+421915123456"))
     assert "+421915123456" not in repr(an_order("+421915123456"))
@@ -1112,7 +1102,7 @@ def test_no_secret_shows_in_a_repr(carrier: SimulatedCarrier) -> None:
 
 
 async def _answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """As a carrier does: a call to who places one, and an empty list to who asks."""
+    """Answer like a carrier: with a call to a POST, with an empty list to a query."""
     head = await reader.readuntil(b"\r\n\r\n")
     if head.startswith(b"POST"):
         writer.write(HEAD + BODY)
@@ -1135,7 +1125,7 @@ async def a_carrier_of_a_private_ca() -> AsyncIterator[str]:
         server.close()
 
 
-async def test_ssl_cert_file_is_trusted_by_who_asks(carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ssl_cert_file_is_trusted_for_queries(carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_carrier_of_a_private_ca() as url:
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         account = assembly.carrier(Settings(twilio_api_url=url, twilio_account_sid=ACCOUNT_SID))
@@ -1143,7 +1133,7 @@ async def test_ssl_cert_file_is_trusted_by_who_asks(carrier: SimulatedCarrier, m
             await asyncio.to_thread(desk.probe)
 
 
-async def test_ssl_cert_file_is_trusted_by_who_dials(
+async def test_ssl_cert_file_is_trusted_for_dialling(
     carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with a_carrier_of_a_private_ca() as url:
@@ -1154,7 +1144,7 @@ async def test_ssl_cert_file_is_trusted_by_who_dials(
         await line.close()
 
 
-async def test_a_private_ca_is_trusted_by_nobody_without_it(carrier: SimulatedCarrier) -> None:
+async def test_private_ca_is_not_trusted_without_ssl_cert_file(carrier: SimulatedCarrier) -> None:
     async with a_carrier_of_a_private_ca() as url:
         account = carrier.account(url=url)
         assert await placed(carrier, an_order(a_number()), url=url) == NeverTaken(cause="NEVER_CONNECTED")

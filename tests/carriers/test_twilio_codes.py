@@ -27,7 +27,7 @@ def refused(code: int, status: int = 400) -> object:
     return classify(status, json.dumps({"code": code, "status": status}).encode())
 
 
-def test_the_page_tells_of_each_code_what_the_table_says() -> None:
+def test_page_has_the_same_table_as_the_code() -> None:
     from scheduler.carriers.twilio_codes import CODES  # noqa: PLC0415 - the others are red without it, too
 
     assert documented() == {code: (meaning.text, meaning.consequence.value) for code, meaning in CODES.items()}
@@ -41,17 +41,17 @@ def test_each_consequence_is_explained_on_the_page() -> None:
 
 @pytest.mark.parametrize("code", sorted(OF_A_COUNTRY))
 @pytest.mark.parametrize("status", [400, 403])
-def test_a_permission_for_a_country_is_no_fault_of_the_number(code: int, status: int) -> None:
+def test_refused_country_is_not_a_fault_of_the_number(code: int, status: int) -> None:
     assert refused(code, status) == NeverTaken(cause="COUNTRY_REFUSED")
 
 
 @pytest.mark.parametrize("code", sorted(OF_A_CALLER))
-def test_a_permission_for_a_caller_id_is_no_fault_of_the_number(code: int) -> None:
+def test_refused_caller_id_is_not_a_fault_of_the_number(code: int) -> None:
     assert refused(code) == NeverTaken(cause="CALLER_REFUSED")
 
 
 @pytest.mark.parametrize("code", sorted(OF_THE_NUMBER))
-def test_what_is_said_of_the_number_ends_the_attempt(code: int) -> None:
+def test_code_about_the_number_ends_the_attempt(code: int) -> None:
     assert refused(code) == NumberRefused(cause=f"TWILIO_{code}")
 
 
@@ -61,10 +61,10 @@ def closes_the_account(code: int, status: int) -> bool:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_only_codes_that_say_so_close_the_account(status: int) -> None:
+def test_only_account_codes_close_the_account(status: int) -> None:
     assert {code for code in range(10_000, 100_000) if closes_the_account(code, status)} == OF_THE_ACCOUNT
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 422])
-def test_a_code_that_nobody_knows_proves_nothing(status: int) -> None:
+def test_unknown_code_proves_nothing(status: int) -> None:
     assert refused(99_999, status) == AnswerUnknown(cause=f"HTTP_{status}")

@@ -1,4 +1,4 @@
-"""The commit of a write that a client waits for: never after its deadline, and never a guess about its outcome."""
+"""The commit of a write that a client waits for: never after its deadline, and with a known outcome."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,13 +36,13 @@ def test_transaction_is_not_committed_after_its_deadline(database: Database, see
 
     with pytest.raises(DatabaseAway):
         write_late()
-    assert not is_there(database, written[0])
+    assert not job_exists(database, written[0])
 
 
 def test_transaction_is_committed_before_its_deadline(database: Database, seeded: Seeded) -> None:
     with deadline_in(60), database.transaction() as stores:
         job_id = write(stores, seeded)
-    assert is_there(database, job_id)
+    assert job_exists(database, job_id)
 
 
 def test_transaction_does_not_begin_after_its_deadline(database: Database, seeded: Seeded) -> None:
@@ -62,14 +62,14 @@ def test_transaction_is_not_committed_once_given_up(database: Database, seeded: 
     commit = Commit()
     written: list[UUID] = []
 
-    def write_unheard() -> None:
+    def write_and_give_up() -> None:
         with database.transaction(commit=commit) as stores:
             written.append(write(stores, seeded))
             assert commit.give_up()
 
     with pytest.raises(DatabaseAway):
-        write_unheard()
-    assert not is_there(database, written[0])
+        write_and_give_up()
+    assert not job_exists(database, written[0])
     assert commit.transaction_id is not None
     assert database.outcome_of(commit.transaction_id) is Outcome.ABORTED
 
@@ -79,7 +79,7 @@ def test_commit_cannot_be_given_up_once_it_was_sent(database: Database, seeded: 
     with database.transaction(commit=commit) as stores:
         job_id = write(stores, seeded)
     assert not commit.give_up()
-    assert is_there(database, job_id)
+    assert job_exists(database, job_id)
 
 
 @guards("commit_in_doubt")
@@ -94,10 +94,10 @@ def test_commit_without_an_answer_is_in_doubt(
     assert commit.transaction_id is not None
     wait_until(lambda: settled(database, commit), says="PostgreSQL has finished it")
     assert database.outcome_of(commit.transaction_id) is Outcome.COMMITTED
-    assert is_there(database, job_id)
+    assert job_exists(database, job_id)
 
 
-def test_commit_that_was_never_heard_is_found_aborted(
+def test_commit_that_never_arrived_is_found_aborted(
     over_wire: tuple[Wire, Database], database: Database, seeded: Seeded
 ) -> None:
     wire, cut = over_wire
@@ -108,7 +108,7 @@ def test_commit_that_was_never_heard_is_found_aborted(
     wait_until(lambda: settled(database, commit), says="PostgreSQL has finished it")
     assert commit.transaction_id is not None
     assert database.outcome_of(commit.transaction_id) is Outcome.ABORTED
-    assert not is_there(database, job_id)
+    assert not job_exists(database, job_id)
 
 
 def test_error_before_the_commit_leaves_no_doubt(
@@ -125,7 +125,7 @@ def test_open_transaction_has_no_outcome_yet(postgres_url: str, database: Databa
     with psycopg.connect(postgres_url) as other:
         row: Any = other.execute("SELECT CAST(pg_current_xact_id() AS text)").fetchone()
         assert database.outcome_of(row[0]) is Outcome.UNKNOWN
-    assert database.outcome_of("9000000000000") is Outcome.UNKNOWN, "of another server"
+    assert database.outcome_of("9000000000000") is Outcome.UNKNOWN, "an id of another server"
 
 
 def write(stores: Stores, seeded: Seeded) -> UUID:
@@ -142,14 +142,14 @@ def write(stores: Stores, seeded: Seeded) -> UUID:
     return job.id
 
 
-def is_there(database: Database, job_id: UUID) -> bool:
+def job_exists(database: Database, job_id: UUID) -> bool:
     with database.reading() as stores:
         row = stores.connection.exec_driver_sql("SELECT count(*) FROM jobs WHERE id = %s", (job_id,)).one()
     return bool(row[0])
 
 
 def limits(stores: Stores) -> tuple[bool, bool]:
-    """Whether a statement, and a wait for a lock, have less than their usual time."""
+    """Return whether the statement timeout and the lock timeout are below their usual values."""
     row: Any = stores.connection.exec_driver_sql(
         "SELECT current_setting('statement_timeout')::interval < '5 s',"
         " current_setting('lock_timeout')::interval < '2 s'"

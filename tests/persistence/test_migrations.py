@@ -1,4 +1,4 @@
-"""Every migration goes up, and down again to what was before it, on a real database."""
+"""Every migration can be applied and reverted on a real database."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ CATALOG = {
     "functions": """
         SELECT proname, prosecdef, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
     """,
-    "walls": """
+    "row level security": """
         SELECT relname, relrowsecurity, relforcerowsecurity
         FROM pg_class WHERE relnamespace = 'public'::regnamespace
     """,
@@ -39,12 +39,12 @@ CATALOG = {
     """,
 }
 OWN_TABLE = "alembic_version"
-"""Alembic's; it stays when everything else is gone."""
+"""Alembic's own table, which stays after all migrations are reverted."""
 
 
 @pytest.fixture
 def connection(postgres: EmbeddedPostgres) -> Iterator[Connection]:
-    """To a database without a table, on the server of all tests."""
+    """A connection to an empty database, on the server of all tests."""
     name = f"migrated_{uuid4().hex}"
     with psycopg.connect(postgres.url, autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}".encode())
@@ -63,7 +63,7 @@ def config(connection: Connection) -> Config:
     return config
 
 
-def test_each_migration_is_taken_back_whole(connection: Connection, config: Config) -> None:
+def test_each_migration_is_completely_reversible(connection: Connection, config: Config) -> None:
     revisions = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()][::-1]
     before = {"base": _catalog(connection)}
     for revision in revisions:
@@ -79,8 +79,8 @@ def test_each_migration_is_taken_back_whole(connection: Connection, config: Conf
     assert before["base"]["columns"] == []
 
 
-def test_a_migration_takes_nothing_from_workers_of_the_release_before(connection: Connection, config: Config) -> None:
-    """They read and write each column as they did, and know nothing of a new one."""
+def test_migration_keeps_working_with_previous_workers(connection: Connection, config: Config) -> None:
+    """They read and write each old column as before, and do not use new ones."""
     revisions = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()][::-1]
     before: dict[tuple[str, str], tuple[str, str, object]] = {}
     for revision in revisions:
@@ -101,7 +101,7 @@ def test_a_migration_takes_nothing_from_workers_of_the_release_before(connection
 
 
 def _catalog(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
-    """What the database consists of, in an order that does not tell when it was made."""
+    """Return the contents of the catalog, in an order that does not depend on its history."""
     told = {
         name: sorted((tuple(row) for row in connection.execute(text(query)) if OWN_TABLE not in str(row)), key=repr)
         for name, query in CATALOG.items()

@@ -1,4 +1,4 @@
-"""The second wall between tenants: what PostgreSQL shows and lets be changed when a query forgets whose it is."""
+"""Row-level security: the rows that PostgreSQL shows and lets a query change that does not name the tenant."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +28,8 @@ from scheduler.use_cases.keys import Keys
 from tests.builders import House, a_house, a_placed_attempt, a_waiting_command, of_company
 from tests.conftest import NOON, TestClock, seed
 
-# Every table is on one of these lists. A new one belongs behind the wall: a policy in its migration, and a row in
-# `_rows_of` below; or say here why not.
+# Every table is in one of these lists. A new table needs a policy in its migration and a row in `_ROWS` below, or a
+# reason here for its absence.
 TENANTS = {
     "companies": "id",
     "api_keys": "id",
@@ -53,19 +53,19 @@ TENANTS = {
     "erasures": "company_id",
     "carrier_backoffs": "company_id",
 }
-"""And a column that tells whose row it is."""
+"""Tables with tenants' rows, each with a column that identifies the row."""
 FOR_ANY_PRINCIPAL = {"lines"}
-"""A person's line is no tenant's: a hash, and whether it is free."""
+"""A line belongs to no tenant: it has only the hash of a number and its state."""
 FOR_ALL = {"alembic_version", "carrier_accounts"}
 HIDDEN = {"stray_calls", "arrows"}
-"""The API does not see them at all."""
+"""Tables that the API cannot read."""
 
 DENIED = "permission denied"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tenant:
-    """A company with a row in every table, and the two principals that reach it."""
+    """A company with a row in every table, and the two principals with access to it."""
 
     house: House
     regular: Principal
@@ -87,7 +87,7 @@ def house(database: Database, hasher: Hasher, now: TestClock) -> House:
 
 @pytest.fixture(scope="module")
 def api(logins: Logins) -> Iterator[Database]:
-    """As in production: whoever asks, it is by connections that somebody else has used before."""
+    """The API's database as in production: its connections were used for other principals before."""
     api = Database(logins.api, pool_size=2, bound=True)
     yield api
     api.close()
@@ -110,10 +110,12 @@ def _a_tenant(house: House) -> Tenant:
     new = {"company": house.company_id, "ats": ats_id, "now": NOON, "attempt": attempt.id, "token": attempt.token}
     new |= {name: uuid4() for name in ("job", "user", "invitation", "event")}
     new |= {"hash": uuid4().bytes, "email": f"{uuid4()}@example.com", "interview": attempt.interview_id}
-    for statement in _MADE:
+    for statement in _ROWS:
         _do(house, statement, **new)
     rows = {
-        table: {str(row[0]) for row in house.ask(f"SELECT DISTINCT {column} FROM {table} WHERE {_mine(table)}", **new)}
+        table: {
+            str(row[0]) for row in house.ask(f"SELECT DISTINCT {column} FROM {table} WHERE {_condition(table)}", **new)
+        }
         for table, column in TENANTS.items()
     }
     assert all(rows.values()), rows
@@ -126,7 +128,7 @@ def _a_tenant(house: House) -> Tenant:
     )
 
 
-_MADE = (
+_ROWS = (
     (
         "INSERT INTO jobs (id, company_id, title, description, status, created_at, updated_at)"
         " VALUES (:job, :company, 'a job', 'a text', 'OPEN', :now, :now)"
@@ -170,7 +172,7 @@ _MADE = (
 )
 
 
-def _mine(table: str) -> str:
+def _condition(table: str) -> str:
     return {
         "companies": "id = :company",
         "attempt_history": "attempt_id = :attempt",
@@ -186,7 +188,7 @@ def _do(house: House, statement: str, **parameters: object) -> None:
         stores.connection.execute(text(statement), parameters)
 
 
-def seen(database: Database, principal: Principal | None, table: str, column: str = "*") -> list[Any]:
+def rows_of(database: Database, principal: Principal | None, table: str, column: str = "*") -> list[Any]:
     with database.transaction(principal) as stores:
         return list(stores.connection.execute(text(f"SELECT {column} FROM {table}")))
 
@@ -194,7 +196,7 @@ def seen(database: Database, principal: Principal | None, table: str, column: st
 # ---- every table
 
 
-def test_every_table_is_on_a_list_and_behind_the_wall(database: Database) -> None:
+def test_every_table_is_listed_and_has_row_level_security(database: Database) -> None:
     with database.transaction() as stores:
         tables = stores.connection.execute(
             text(
@@ -207,11 +209,11 @@ def test_every_table_is_on_a_list_and_behind_the_wall(database: Database) -> Non
 
 
 @pytest.mark.parametrize("table", TENANTS)
-def test_a_forgotten_where_shows_own_rows_alone(town: Town, table: str) -> None:
+def test_query_without_where_shows_only_own_rows(town: Town, table: str) -> None:
     column = TENANTS[table]
     for tenant in (town.one, town.other):
         for principal in (tenant.regular, tenant.ats):
-            rows = {str(row[0]) for row in seen(town.api, principal, table, column)}
+            rows = {str(row[0]) for row in rows_of(town.api, principal, table, column)}
             expected = tenant.rows[table]
             if table == "api_keys":
                 expected = {str(tenant.regular.key_id)}
@@ -219,25 +221,25 @@ def test_a_forgotten_where_shows_own_rows_alone(town: Town, table: str) -> None:
 
 
 @pytest.mark.parametrize("table", [*TENANTS, *FOR_ANY_PRINCIPAL])
-def test_without_a_principal_there_is_nothing(town: Town, table: str) -> None:
+def test_transaction_without_a_principal_sees_no_rows(town: Town, table: str) -> None:
     column = TENANTS.get(table, "*")
-    assert seen(town.api, None, table, column) == []
-    # And not because of a principal that was there before on the same connection.
-    assert seen(town.api, town.one.regular, table, column)
-    assert seen(town.api, None, table, column) == []
+    assert rows_of(town.api, None, table, column) == []
+    # Also on a connection that was used for a principal before.
+    assert rows_of(town.api, town.one.regular, table, column)
+    assert rows_of(town.api, None, table, column) == []
 
 
 @pytest.mark.parametrize("table", TENANTS)
-def test_a_principal_that_nobody_has_reaches_nothing(town: Town, table: str) -> None:
-    nobody = Principal(id=uuid4(), kind=KeyKind.ATS, key_id=uuid4(), scopes=frozenset())
-    assert seen(town.api, nobody, table, TENANTS[table]) == []
-    assert seen(town.api, replace(nobody, company_id=uuid4()), table, TENANTS[table]) == []
+def test_unknown_principal_sees_no_rows(town: Town, table: str) -> None:
+    unknown = Principal(id=uuid4(), kind=KeyKind.ATS, key_id=uuid4(), scopes=frozenset())
+    assert rows_of(town.api, unknown, table, TENANTS[table]) == []
+    assert rows_of(town.api, replace(unknown, company_id=uuid4()), table, TENANTS[table]) == []
 
 
 @pytest.mark.parametrize("table", sorted(HIDDEN))
-def test_what_is_hidden_is_denied(town: Town, table: str) -> None:
+def test_hidden_table_is_denied(town: Town, table: str) -> None:
     with pytest.raises(ProgrammingError, match=DENIED):
-        seen(town.api, town.one.regular, table)
+        rows_of(town.api, town.one.regular, table)
 
 
 CHANGES = {
@@ -255,29 +257,31 @@ CHANGES = {
 }
 
 
-TOLD = {"api_keys": "revoked_at", "carrier_events": "raw"}
-"""Where the API may not read whole rows."""
+READABLE = {"api_keys": "revoked_at", "carrier_events": "raw"}
+"""A readable column of the tables of which the API may not read whole rows."""
 
 
 @pytest.mark.parametrize("table", TENANTS)
-def test_a_forgotten_where_changes_own_rows_alone(town: Town, table: str) -> None:
+def test_update_without_where_changes_only_own_rows(town: Town, table: str) -> None:
     column = TENANTS[table]
     update = text(f"UPDATE {table} SET {CHANGES.get(table, f'{column} = {column}')}")
     if table not in CHANGES:
         with town.api.transaction(town.one.regular) as stores, pytest.raises(ProgrammingError, match=DENIED):
             stores.connection.execute(update)
         return
-    others = seen(town.api, town.other.regular, table, f"{column}, {TOLD.get(table, f'md5({table}::text)')}")
+    others = rows_of(town.api, town.other.regular, table, f"{column}, {READABLE.get(table, f'md5({table}::text)')}")
     with town.api.transaction() as stores:
         assert stores.connection.execute(update).rowcount == 0
     with town.api.transaction(town.one.regular) as stores:
-        assert stores.connection.execute(update).rowcount == len(seen(town.api, town.one.regular, table, column))
-    assert others == seen(town.api, town.other.regular, table, f"{column}, {TOLD.get(table, f'md5({table}::text)')}")
+        assert stores.connection.execute(update).rowcount == len(rows_of(town.api, town.one.regular, table, column))
+    assert others == rows_of(
+        town.api, town.other.regular, table, f"{column}, {READABLE.get(table, f'md5({table}::text)')}"
+    )
 
 
 @pytest.mark.parametrize("table", TENANTS)
-def test_a_forgotten_where_removes_own_rows_alone(town: Town, table: str) -> None:
-    before = seen(town.one.house.database, None, table)
+def test_delete_without_where_removes_only_own_rows(town: Town, table: str) -> None:
+    before = rows_of(town.one.house.database, None, table)
     with town.api.transaction(town.one.regular) as stores:
         remove = text(f"DELETE FROM {table}")
         if table not in {"assignments", "memberships"}:
@@ -285,42 +289,42 @@ def test_a_forgotten_where_removes_own_rows_alone(town: Town, table: str) -> Non
                 stores.connection.execute(remove)
             return
         assert stores.connection.execute(remove).rowcount == 1
-    assert len(seen(town.one.house.database, None, table)) == len(before) - 1
-    assert len(seen(town.api, town.other.regular, table)) == 1
+    assert len(rows_of(town.one.house.database, None, table)) == len(before) - 1
+    assert len(rows_of(town.api, town.other.regular, table)) == 1
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        pytest.param("UPDATE jobs SET company_id = :theirs", id="own rows are given to nobody"),
+        pytest.param("UPDATE jobs SET company_id = :theirs", id="give own rows to another company"),
         pytest.param(
             "INSERT INTO reresolutions (company_id, is_last_pass, not_before, asked_at, rung_at)"
             " VALUES (:theirs, false, :now, :now, :now)",
-            id="nothing is made for others",
+            id="insert for another company",
         ),
         pytest.param(
             "INSERT INTO inbox (id, principal_id, company_id, request_hash, kind, body, received_at, rung_at, failures)"
             " VALUES (gen_random_uuid(), :me, :theirs, '', 'delete_interview', '{}', :now, :now, 0)",
-            id="no command for others",
+            id="send a command for another company",
         ),
         pytest.param(
             "INSERT INTO inbox (id, principal_id, company_id, request_hash, kind, body, received_at, rung_at, failures)"
             " VALUES (gen_random_uuid(), :them, :mine, '', 'delete_interview', '{}', :now, :now, 0)",
-            id="no command as others",
+            id="send a command as another principal",
         ),
         pytest.param(
             "INSERT INTO memberships (company_id, user_id, role, created_at, updated_at)"
             " SELECT :theirs, user_id, 'ADMIN', :now, :now FROM memberships",
-            id="nobody joins others",
+            id="join another company",
         ),
         pytest.param(
             "INSERT INTO attempt_history (attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail)"
             " VALUES (:attempt, :now, 'created', '', 'PENDING', '', 0, 'me', '{}')",
-            id="no history is written for others",
+            id="write history of another company",
         ),
     ],
 )
-def test_what_is_made_stays_ones_own(town: Town, statement: str) -> None:
+def test_insert_for_another_tenant_is_denied(town: Town, statement: str) -> None:
     parameters = {
         "mine": town.one.house.company_id,
         "theirs": town.other.house.company_id,
@@ -332,7 +336,7 @@ def test_what_is_made_stays_ones_own(town: Town, statement: str) -> None:
     for principal in (town.one.regular, town.one.ats, None):
         parameters["me"] = parameters["me"] if principal is None else principal.id
         if principal is None and "SELECT" in statement:
-            continue  # nothing is seen that could be copied
+            continue  # there is no visible row to copy
         with town.api.transaction(principal) as stores:
             if principal is None and statement.startswith("UPDATE"):
                 assert stores.connection.execute(text(statement), parameters).rowcount == 0
@@ -341,7 +345,7 @@ def test_what_is_made_stays_ones_own(town: Town, statement: str) -> None:
                 stores.connection.execute(text(statement), parameters)
 
 
-def test_an_ats_key_makes_companies_of_its_own_and_of_nobody_elses(town: Town) -> None:
+def test_ats_key_creates_companies_only_for_itself(town: Town) -> None:
     make = text(
         "INSERT INTO companies (id, name, settings, ats_principal_id, calls_per_second, concurrent_calls, next_slot_at,"
         " created_at, updated_at) VALUES (:id, 'New', '{}', :ats, 1, 1, :now, :now, :now)"
@@ -357,15 +361,15 @@ def test_an_ats_key_makes_companies_of_its_own_and_of_nobody_elses(town: Town) -
 
 
 @pytest.mark.parametrize("column", ["ats_principal_id", "billing_system", "prices", "paused_at", "next_slot_at"])
-def test_the_api_does_not_change_what_operators_and_the_claim_decide(town: Town, column: str) -> None:
+def test_api_cannot_change_columns_of_operators_and_claims(town: Town, column: str) -> None:
     with town.api.transaction(town.one.ats) as stores, pytest.raises(ProgrammingError, match=DENIED):
         stores.connection.execute(text(f"UPDATE companies SET {column} = {column}"))
 
 
-# ---- who has no principal
+# ---- requests without a principal
 
 
-def test_a_key_is_found_by_its_hash_and_by_nothing_else(town: Town, hasher: Hasher) -> None:
+def test_key_is_found_only_by_its_hash(town: Town, hasher: Hasher) -> None:
     principal, secret = Keys(town.one.house.database, hasher, town.one.house.now).create(kind=KeyKind.ATS, name="x")
     with town.api.transaction() as stores:
         found = stores.keys.by_hash(hasher.key(secret))
@@ -373,12 +377,12 @@ def test_a_key_is_found_by_its_hash_and_by_nothing_else(town: Town, hasher: Hash
         assert found.key.principal == principal
         assert not found.company_deleted
         assert stores.keys.by_hash(b"another") is None
-    for asks in (None, principal):
-        with town.api.transaction(asks) as stores, pytest.raises(ProgrammingError, match=DENIED):
+    for reader in (None, principal):
+        with town.api.transaction(reader) as stores, pytest.raises(ProgrammingError, match=DENIED):
             stores.connection.execute(text("SELECT key_hash FROM api_keys"))
 
 
-def test_a_carrier_event_is_stored_for_a_token_of_ours_and_for_no_other(town: Town) -> None:
+def test_carrier_event_is_stored_only_for_a_known_token(town: Town) -> None:
     [token] = town.one.rows["attempt_tokens"]
     store = text(
         "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at)"
@@ -393,7 +397,7 @@ def test_a_carrier_event_is_stored_for_a_token_of_ours_and_for_no_other(town: To
             stores.connection.execute(store, {"id": uuid4(), "token": "a guess", "fingerprint": b"2", "now": NOON})
 
 
-def test_an_invitation_leads_to_its_company_by_its_hash_and_opens_no_other(town: Town) -> None:
+def test_invitation_token_gives_access_to_its_company_only(town: Town) -> None:
     [[token_hash]] = town.one.house.ask(
         "SELECT token_hash FROM invitation_tokens JOIN invitations ON id = invitation_id WHERE company_id = :id",
         id=town.one.house.company_id,
@@ -425,10 +429,10 @@ def test_an_invitation_leads_to_its_company_by_its_hash_and_opens_no_other(town:
         )
         assert stores.companies.lock(company_id) is not None
         assert stores.companies.lock(town.other.house.company_id) is None
-    assert seen(town.api, None, "users") == []
+    assert rows_of(town.api, None, "users") == []
 
 
-def test_whoever_asks_finds_a_user_by_the_whole_address_alone(town: Town) -> None:
+def test_user_is_found_only_by_the_whole_address(town: Town) -> None:
     [[email, user_id]] = town.other.house.ask(
         "SELECT email, id FROM users WHERE id = :id", id=UUID(min(town.other.rows["users"]))
     )
@@ -438,7 +442,7 @@ def test_whoever_asks_finds_a_user_by_the_whole_address_alone(town: Town) -> Non
         assert stores.connection.execute(find, {"email": "%"}).scalar_one() is None
 
 
-def test_answered_commands_of_any_principal_are_told_by_id_alone(town: Town) -> None:
+def test_answered_commands_are_readable_only_by_id(town: Town) -> None:
     waiting = a_waiting_command(town.other.house, None)
     applied = a_waiting_command(town.one.house, None)
     _do(
@@ -453,29 +457,29 @@ def test_answered_commands_of_any_principal_are_told_by_id_alone(town: Town) -> 
         assert stores.connection.execute(text("SELECT count(*) FROM inbox")).scalar_one() == 0
 
 
-def test_the_doors_in_the_wall_are_these_and_nobody_can_put_tables_before_theirs(database: Database) -> None:
+def test_security_definer_functions_are_these_with_safe_paths(database: Database) -> None:
     with database.transaction() as stores:
-        doors = stores.connection.execute(
+        functions = stores.connection.execute(
             text(
                 "SELECT proname, proconfig, has_function_privilege('public', oid, 'EXECUTE') FROM pg_proc"
                 " WHERE pronamespace = 'public'::regnamespace AND prosecdef"
             )
         ).all()
-    assert {name for name, *_ in doors} == {
+    assert {name for name, *_ in functions} == {
         "key_of_hash",
         "token_is_known",
         "company_of_invitation",
         "user_of_email",
         "answered_commands",
     }
-    assert all(config == ["search_path=pg_catalog, pg_temp"] for _, config, _ in doors)
-    assert not any(anybody for *_, anybody in doors)
+    assert all(config == ["search_path=pg_catalog, pg_temp"] for _, config, _ in functions)
+    assert not any(is_public for *_, is_public in functions)
 
 
 # ---- counting, working, owning
 
 
-def test_over_all_companies_the_api_counts_and_reads_nobody(town: Town, hasher: Hasher) -> None:
+def test_counting_role_reads_no_personal_data(town: Town, hasher: Hasher) -> None:
     house = town.one.house
     explain = Explain(town.api, hasher, house.policy, house.now)
     assert {row.company_id for row in explain.waiting()} == {house.company_id, town.other.house.company_id}
@@ -510,8 +514,8 @@ def test_transaction_that_reads_cannot_write(town: Town) -> None:
             stores.connection.execute(text("UPDATE companies SET name = name"))
 
 
-def test_an_explanation_counts_others_calls_too(town: Town, hasher: Hasher) -> None:
-    """Of the carrier's places all companies take part; a principal is told how many are taken, not by whom."""
+def test_explanation_counts_calls_of_other_companies(town: Town, hasher: Hasher) -> None:
+    """All companies share the carrier's limit. A principal sees the number of calls, and not whose calls they are."""
     house = town.one.house
     explain = Explain(town.api, hasher, house.policy, house.now)
     [attempt_id] = town.one.rows["attempts"]
@@ -524,7 +528,7 @@ def test_an_explanation_counts_others_calls_too(town: Town, hasher: Hasher) -> N
 def test_a_worker_sees_and_changes_every_row(town: Town, logins: Logins) -> None:
     worker = Database(logins.worker, pool_size=1, bound=False)
     for table, column in TENANTS.items():
-        rows = {str(row[0]) for row in seen(worker, None, table, column)}
+        rows = {str(row[0]) for row in rows_of(worker, None, table, column)}
         assert rows >= town.one.rows[table] | town.other.rows[table]
     with worker.transaction() as stores:
         assert stores.connection.execute(text("UPDATE candidates SET metadata = '{}'")).rowcount == 2
@@ -535,7 +539,7 @@ def test_a_worker_sees_and_changes_every_row(town: Town, logins: Logins) -> None
 
 @pytest.fixture
 def bare_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server where no migration has run; `maker` may make roles there, `plain` may not, and each has a database."""
+    """A server without migrations. The role `maker` may create roles, `plain` may not, and each has a database."""
     with EmbeddedPostgres(tmp_path, durable=False) as server:
         with psycopg.connect(server.url, autocommit=True) as connection:
             for name, right in (("maker", "CREATEROLE"), ("plain", "")):
@@ -544,7 +548,7 @@ def bare_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-def test_an_owner_who_is_no_superuser_migrates_works_and_counts(bare_server: EmbeddedPostgres) -> None:
+def test_owner_without_superuser_rights_migrates_and_works(bare_server: EmbeddedPostgres) -> None:
     maker, plain = (_as(bare_server.url, name, name) for name in ("maker", "plain"))
     with pytest.raises(SchemaNotMade, match=r"CREATE ROLE duecall_api NOLOGIN NOINHERIT; .*TO plain;"):
         schema.upgrade(plain)
@@ -558,7 +562,7 @@ def test_an_owner_who_is_no_superuser_migrates_works_and_counts(bare_server: Emb
     for url in (maker, plain):
         owner = Database(url, pool_size=1, bound=False)
         company_id = seed(owner, NOON).company_id
-        assert [row[0] for row in seen(owner, None, "companies", "id")] == [company_id]
+        assert [row[0] for row in rows_of(owner, None, "companies", "id")] == [company_id]
         with owner.counting() as stores:
             assert stores.connection.execute(text("SELECT count(*) FROM companies")).scalar_one() == 1
         owner.close()
@@ -569,7 +573,7 @@ def _as(url: str, name: str, database: str) -> str:
     return f"postgresql://{name}:{name}@{place.rpartition('/')[0]}/{database}"
 
 
-# ---- what it costs
+# ---- query plans
 
 
 @pytest.mark.parametrize(
@@ -583,8 +587,8 @@ def _as(url: str, name: str, database: str) -> str:
         ("attempt_tokens WHERE token = 'a'", "token = "),
     ],
 )
-def test_behind_the_wall_a_query_is_still_answered_by_its_index(town: Town, query: str, index: str) -> None:
-    """What is asked is looked up first, and whose it is decided of what was found: not the other way round."""
+def test_query_under_row_level_security_uses_its_index(town: Town, query: str, index: str) -> None:
+    """The query's own condition uses the index, and the policy filters its result, not the other way round."""
     [attempt] = town.one.rows["attempts"]
     [interview] = town.one.rows["interviews"]
     parameters = {"company": town.one.house.company_id, "interview": UUID(interview), "attempt": UUID(attempt)}
@@ -596,20 +600,20 @@ def test_behind_the_wall_a_query_is_still_answered_by_its_index(town: Town, quer
                 scan = plan.scalar_one()[0]["Plan"]
             while scan.get("Relation Name") != table:
                 scan = next(each for each in scan["Plans"] if each["Parent Relationship"] == "Outer")
-            # A bitmap names its rows below, and reads them above.
+            # In a bitmap scan the index condition is in the lower node.
             assert index in (scan if "Index Cond" in scan else scan["Plans"][0])["Index Cond"]
 
 
 @contextmanager
 def _as_if_large(town: Town, table: str) -> Iterator[None]:
-    """Of a few rows the planner takes any way."""
-    believe = "UPDATE pg_class SET reltuples = :rows, relpages = :pages WHERE relname = :table"
-    _do(town.one.house, believe, table=table, rows=100_000, pages=1)
+    """Fake the table's statistics, because for a few rows the planner uses no index."""
+    statistics = "UPDATE pg_class SET reltuples = :rows, relpages = :pages WHERE relname = :table"
+    _do(town.one.house, statistics, table=table, rows=100_000, pages=1)
     yield
-    _do(town.one.house, believe, table=table, rows=-1, pages=0)
+    _do(town.one.house, statistics, table=table, rows=-1, pages=0)
 
 
-# ---- which role is for what
+# ---- roles
 
 
 def production(url: str, redis_url: str, **more: Any) -> Settings:
@@ -636,7 +640,7 @@ async def starts(settings: Settings) -> None:
         pass
 
 
-async def test_in_production_the_api_starts_behind_the_walls_alone(
+async def test_production_api_starts_only_with_a_bound_role(
     broker: None, logins: Logins, postgres_url: str, redis_url: str
 ) -> None:
     await starts(production(logins.api, redis_url))
@@ -648,10 +652,10 @@ async def test_in_production_the_api_starts_behind_the_walls_alone(
             await starts(production(url, redis_url))
     await starts(
         Settings(database_url=SecretStr(postgres_url), redis_url=SecretStr(redis_url))
-    )  # in development one role may do
+    )  # development may use one role for all
 
 
-def test_a_worker_that_would_see_no_row_does_not_start(logins: Logins, postgres_url: str, redis_url: str) -> None:
+def test_worker_whose_role_sees_no_rows_does_not_start(logins: Logins, postgres_url: str, redis_url: str) -> None:
     with pytest.raises(WrongRole, match="sees no row; set DATABASE_WORKER_URL"):
         assembly.must_see_every_row(production(logins.api, redis_url))
     assembly.must_see_every_row(production(logins.api, redis_url, database_worker_url=logins.worker))
