@@ -33,27 +33,27 @@ openapi: $(VENV)/dev ## write docs/openapi.json, the document of the API as part
 	@$(PY) -m scheduler openapi write docs/openapi.json
 
 guards: $(VENV)/dev ## take out each guard of the dial protocol in a copy: its own tests must turn red, and no other guard's; ARGS=line: that one
-	@$(PY) -m tests.crash.guards --at-once $(AT_ONCE) $(ARGS)
+	@$(PY) -m tests.verification.crash.guards --at-once $(AT_ONCE) $(ARGS)
 
 crash: $(VENV)/dev ## kill -9 at each of the failpoints, however the carrier behaves, and through real workers; a line a cell
-	@DUECALL_CRASHES=all $(PY) -m pytest tests/crash/test_crash_matrix.py tests/crash/test_real_workers.py
+	@DUECALL_CRASHES=all $(PY) -m pytest tests/verification/crash/test_crash_matrix.py tests/verification/crash/test_real_workers.py
 
 soak: $(VENV)/dev ## break everything, one by one and then all at once, while calls are made, and judge; ARGS="--seed 7 --minutes 60"
-	@$(PY) -m tests.soak.drills
-	@$(PY) -m tests.soak $(ARGS)
+	@$(PY) -m tests.verification.soak.drills
+	@$(PY) -m tests.verification.soak $(ARGS)
 
 model: $(VENV)/dev ## the dial protocol, checked by Spin in every order of its steps; needs spin and gcc (Debian has both)
-	@$(PY) -m tests.model
+	@$(PY) -m tests.verification.model
 
 debian: ## what tests take from Debian, as root: Google's own libphonenumber, a clock that lies, Spin; CI has them, a laptop need not
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev > /dev/null
 
 proof: $(VENV)/dev ## ten thousand dials across a year of nights, six thousand races and requests, three thousand traces of callbacks, fifteen thousand steps; make test does a part
-	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/nights/test_a_year_of_nights.py
+	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
-	@DUECALL_TRACES=all $(PY) -m pytest tests/traces
-	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/races tests/machine
+	@DUECALL_TRACES=all $(PY) -m pytest tests/verification/traces
+	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/verification/races tests/verification/machine
 
 bench: $(VENV)/dev ## what a decision costs, and what is asked of a million pending attempts (some minutes)
 	@$(PY) -m tests.benchmarks.decisions

@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
-from api_shim.front_door import FrontDoor
-from api_shim.house import House, Rooms, asked
+from api_shim.answer_waiter import Waiter
+from api_shim.context import House, Rooms, asked
+from api_shim.middleware import FrontDoor
 from api_shim.out_of_memory import ending_the_process
 from api_shim.rate_limits import RateLimits
 from api_shim.routes import (
@@ -29,8 +30,7 @@ from api_shim.routes import (
     jobs,
     phone_numbers,
 )
-from api_shim.stopping import told_to_stop
-from api_shim.waiting import Waiter
+from api_shim.shutdown import told_to_stop
 from scheduler import assembly
 from scheduler.logs import configure
 from scheduler.persistence import schema
@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _open(settings: Settings) -> AsyncIterator[House]:
     redis_url = settings.redis
     # Read when it is needed: this module names its broker as soon as it is imported.
-    from workers import bell as doorbell  # noqa: PLC0415 - the line above
+    from workers import hint_publisher as doorbell  # noqa: PLC0415 - the line above
     from workers.app import ANSWERED_CHANNEL  # noqa: PLC0415 - the same
     from workers.app import app as celery  # noqa: PLC0415 - the same
 

@@ -7,14 +7,14 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
+from api_shim.context import asked, house
 from api_shim.errors import too_often
-from api_shim.house import asked, house
-from api_shim.openapi import IfSent
+from api_shim.openapi_responses import IfSent
 from api_shim.queries import check_query
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
-from scheduler.use_cases.keys import must_have
-from scheduler.wire.fields import FieldError, invalid_fields
+from scheduler.use_cases.resources.keys import must_have
+from scheduler.wire.field_errors import FieldError, invalid_fields
 
 READ_INTERVIEWS = "read:interviews"
 WRITE_INTERVIEWS = "write:interviews"

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Match
 
 from api_shim import out_of_memory
-from api_shim.house import house
+from api_shim.context import house
 from api_shim.rate_limits import Window
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
 from scheduler.carriers.interface import NotACallback
@@ -21,7 +21,7 @@ from scheduler.domain import refusals
 from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
 from scheduler.persistence.database import ClockWrong, CommitInDoubt, DatabaseAway
-from scheduler.wire.fields import field_errors, invalid_fields
+from scheduler.wire.field_errors import field_errors, invalid_fields
 
 STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.InvalidRequest.__name__: HTTPStatus.BAD_REQUEST,

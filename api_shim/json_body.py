@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_shim.errors import MalformedJson, WrongContentType
-from scheduler.wire.fields import FieldError, invalid_fields, unknown_field
+from scheduler.wire.field_errors import FieldError, invalid_fields, unknown_field
 from scheduler.wire.json_values import MOST_LEVELS, is_too_deep, refuse_unstorable
 
 _TOO_DEEP = f"it is nested more than {MOST_LEVELS} levels deep"

@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from scheduler.wire.fields import FieldError, refuse_any, unknown_parameter
+from scheduler.wire.field_errors import FieldError, refuse_any, unknown_parameter
 
 _DIGITS = re.compile("[0-9]+")
 _MOST_NAMED = 20

@@ -9,32 +9,32 @@ from scheduler.hashing import Hasher
 from scheduler.mail import Mailer, MailFolder, Sender, SmtpMailer
 from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings
-from scheduler.use_cases.agents import Agents
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.backlog import Backlog
-from scheduler.use_cases.bell import Bell
-from scheduler.use_cases.candidates import Candidates
-from scheduler.use_cases.carrier_waits import CarrierWaits
-from scheduler.use_cases.companies import Companies
-from scheduler.use_cases.consequences import Consequences
 from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialler import Dialler
-from scheduler.use_cases.erase import Erase
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.jobs import Jobs
-from scheduler.use_cases.keys import Keys
-from scheduler.use_cases.lookout import Lookout
-from scheduler.use_cases.messages import Messages
-from scheduler.use_cases.owners import Invitations, Owners
-from scheduler.use_cases.purge import Purge
-from scheduler.use_cases.reconcile import Reconcile
-from scheduler.use_cases.records import Records
+from scheduler.use_cases.operations.backlog import Backlog
+from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.operations.recompute_schedules import Records
+from scheduler.use_cases.operations.reconcile import Reconcile
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.resources.agents import Agents
+from scheduler.use_cases.resources.candidates import Candidates
+from scheduler.use_cases.resources.command_lookup import Lookout
+from scheduler.use_cases.resources.companies import Companies
+from scheduler.use_cases.resources.idempotent_writes import Writes
+from scheduler.use_cases.resources.jobs import Jobs
+from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.resources.owners import Invitations, Owners
+from scheduler.use_cases.resources.usage import Usage
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared.effects import Consequences
+from scheduler.use_cases.shared.hints import Bell
 from scheduler.use_cases.submit import Submit
-from scheduler.use_cases.usage import Usage
-from scheduler.use_cases.writes import Writes
+from scheduler.use_cases.submit_message import Messages
 
 
 @dataclass(frozen=True, kw_only=True)

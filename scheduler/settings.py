@@ -15,9 +15,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scheduler.carriers.trust import trusted
-from scheduler.lifecycle.email_addresses import NotAnAddress, sender
 from scheduler.lifecycle.policy import Policy, UnsafeTimes
 from scheduler.mail import SmtpServer
+from scheduler.rules.email_addresses import NotAnAddress, sender
 
 DEVELOPMENT_PEPPER = "development-pepper"
 DEVELOPMENT_FLOWER_AUTH = "operator:operator"

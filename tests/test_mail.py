@@ -8,8 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.lifecycle.email_addresses import NotAnAddress, canonical
-from scheduler.lifecycle.shown_names import is_printable, shown
 from scheduler.mail import (
     Mail,
     MailAway,
@@ -22,15 +20,10 @@ from scheduler.mail import (
     UnsafeMail,
     as_bytes,
 )
+from scheduler.rules.display_names import is_printable, shown
+from scheduler.rules.email_addresses import NotAnAddress, canonical
 from tests.conftest import NOON
-from tests.post_office import (
-    CERTIFICATE,
-    HANG_UP,
-    USER,
-    PostOffice,
-    a_closed_door,
-    a_post_office,
-)
+from tests.support.smtp_server import CERTIFICATE, HANG_UP, USER, PostOffice, a_closed_door, a_post_office
 
 SENDER = Sender(name="Duecall", address="mail@duecall.example")
 TO = "owner@example.com"

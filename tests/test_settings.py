@@ -18,7 +18,7 @@ from scheduler.settings import (
     settings,
 )
 from tests.conftest import NOON
-from tests.post_office import CERTIFICATE
+from tests.support.smtp_server import CERTIFICATE
 from tests.test_settings_of_mail import STRONG
 
 

@@ -9,7 +9,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.logs import configure
 from scheduler.settings import Settings, WrongSettings, settings
-from scheduler.use_cases.bell import QUEUES
+from scheduler.use_cases.shared.hints import QUEUES
 
 KEY_PREFIX = "duecall:"
 ANSWERED_CHANNEL = "duecall:answered"
@@ -19,7 +19,7 @@ ANSWERED_CHANNEL = "duecall:answered"
 def make_app(chosen: Settings) -> Celery:
     """Build the application for these settings. Raises MissingSetting without REDIS_URL."""
     # By its alias and not as `broker_transport`, because Flower would use that name as the scheme of the broker's URL.
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:Transport"))
     app = Celery("duecall", broker=chosen.redis, backend=None, include=["workers.tasks"])
     app.conf.update(
         task_serializer="json",
@@ -60,7 +60,7 @@ def make_app(chosen: Settings) -> Celery:
 
 def watch_only(app: Celery, chosen: Settings) -> None:
     """Let this process receive events and nothing else: it writes nothing to Redis. For Flower."""
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:WatchingTransport"))
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:WatchingTransport"))
     if chosen.flower_redis_url is not None:
         app.conf.broker_url = chosen.flower_redis_url.get_secret_value()
 

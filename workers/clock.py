@@ -14,7 +14,7 @@ from scheduler.logs import log
 from scheduler.persistence.database import DUE_CHANNEL, FINDS_OUT, ClockWrong, DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from workers.app import app
-from workers.bell import RedisBell
+from workers.hint_publisher import RedisBell
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
 
 _log = log(__name__)

@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from scheduler.timing.callee_zones import TZDATA_VERSION
-from scheduler.use_cases.bell import QUEUES
+from scheduler.use_cases.shared.hints import QUEUES
 
 ANNOUNCE_EVERY_S = 20.0
 LIVE_FOR_S = 50.0

@@ -11,17 +11,17 @@ from celery.exceptions import Reject
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker.request import Request
 
-from scheduler import assembly, redis_server
+from scheduler import assembly, redis_health
 from scheduler.assembly import Workshop
 from scheduler.logs import log
 from scheduler.persistence.database import ClockWrong, DatabaseAway, LockTaken, WrongRole
 from scheduler.settings import MissingSetting, settings
-from scheduler.use_cases import bell as names
-from scheduler.use_cases.conflicts import again_at_once
 from scheduler.use_cases.dialler import Dialler
-from workers import hearing
+from scheduler.use_cases.shared import hints as names
+from scheduler.use_cases.shared.conflicts import again_at_once
+from workers import liveness
 from workers.app import app
-from workers.bell import RedisBell
+from workers.hint_publisher import RedisBell
 from workers.presence import Announcement
 
 _log = log(__name__)
@@ -161,7 +161,7 @@ def erase(company_ids: list[str]) -> None:
 
 @app.task(name=names.HEARD, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def heard() -> None:
-    hearing.heard()
+    liveness.heard()
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]
@@ -169,7 +169,7 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
     _must_name_a_carrier()
     queues = set(sender.app.amqp.queues.consume_from)
     process = Announcement(queues=frozenset(queues), times=settings().times)
-    hearing.listen(sender.hostname, process, sender.concurrency or 1, settings().redis)
+    liveness.listen(sender.hostname, process, sender.concurrency or 1, settings().redis)
     if "dial" not in queues:
         return
     if queues != {"dial"} or "solo" not in str(sender.pool_cls):
@@ -196,7 +196,7 @@ def _must_name_a_carrier() -> None:
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _warn_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     """Raise an alarm if Redis evicts messages. The worker still starts: hints are sent again, but calls are late."""
-    policy = redis_server.evicts_by(settings().redis)
+    policy = redis_health.evicts_by(settings().redis)
     if policy is not None:
         _log.error(
             "redis_evicts: Redis evicts messages when its memory is full; set maxmemory-policy to noeviction",

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import answers, json_body
-from api_shim.addresses import AgentId, AskedSlice
+from api_shim import json_body, responses
 from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Asker, asker
-from api_shim.commanding import Sender, sender
-from api_shim.house import house
-from api_shim.openapi import error_answers, links, written_answers
+from api_shim.context import house
+from api_shim.dispatch import Sender, sender
+from api_shim.openapi_responses import error_answers, links, written_answers
+from api_shim.parameters import AgentId, AskedSlice
 from api_shim.schemas.agent import (
     AGENT_CHANGES,
     AGENTS,
@@ -45,7 +45,7 @@ Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_AGENTS])]
 async def list_agents(request: Request, asking: Asking, asked: AskedSlice) -> JSONResponse:
     here = house(request)
     listed = await here.ask(here.doors.agents.page, asking.principal, asking.company_id, asked)
-    return answers.answered(request, AgentPage.of(listed, AgentView.of))
+    return responses.answered(request, AgentPage.of(listed, AgentView.of))
 
 
 @router.post(
@@ -81,7 +81,7 @@ async def create_agent(
 async def get_agent(request: Request, asking: Asking, agent_id: AgentId) -> JSONResponse:
     here = house(request)
     agent = await here.ask(here.doors.agents.get, asking.principal, asking.company_id, agent_id)
-    return answers.answered(request, AgentView.of(agent))
+    return responses.answered(request, AgentView.of(agent))
 
 
 @router.patch(

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query, Request, Security
 from fastapi.responses import JSONResponse
 from pydantic import WithJsonSchema
 
-from api_shim import answers, auth
+from api_shim import auth, responses
 from api_shim.auth import READ_BILLING
-from api_shim.house import house
-from api_shim.openapi import IfSent, error_answers
+from api_shim.context import house
+from api_shim.openapi_responses import IfSent, error_answers
 from api_shim.schemas.usage import UsageAnswer, UsageView
 from scheduler.domain import refusals
 from scheduler.domain.principal import Principal
@@ -55,4 +55,4 @@ async def get_usage(
     here = house(request)
     company = auth.named_company(principal, company_id)
     companies = await here.ask(here.doors.usage.of, principal, company, start, end)
-    return answers.answered(request, UsageView.of(companies))
+    return responses.answered(request, UsageView.of(companies))

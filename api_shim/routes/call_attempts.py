@@ -6,13 +6,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import answers, json_body
-from api_shim.addresses import AskedSlice, AttemptId, InterviewId
-from api_shim.asked import IfMatch
+from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.commanding import FromWriter
-from api_shim.house import house
-from api_shim.openapi import ETAG, command_answers, error_answers, links
+from api_shim.context import house
+from api_shim.dispatch import FromWriter
+from api_shim.openapi_responses import ETAG, command_answers, error_answers, links
+from api_shim.parameters import AskedSlice, AttemptId, InterviewId
+from api_shim.request_headers import IfMatch
 from api_shim.schemas.examples import CALLS, MOVES
 from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
 from api_shim.schemas.interview import AttemptAnswer, AttemptsAnswer, AttemptView, attempt_page
@@ -20,7 +20,7 @@ from scheduler.domain import refusals
 from scheduler.domain.command import DeleteAttempt
 from scheduler.use_cases.explain import etag_of
 from scheduler.wire.call_attempts import CallMove, CallRequest
-from scheduler.wire.fields import refuse_any
+from scheduler.wire.field_errors import refuse_any
 
 _ALL = "/interviews/{interviewId}/call-attempts"
 _ONE = _ALL + "/{attemptId}"
@@ -44,7 +44,7 @@ async def list_call_attempts(
 ) -> JSONResponse:
     here = house(request)
     story = await here.ask(here.doors.explain.interview, asking.principal, asking.company_id, interview_id)
-    return answers.answered(request, attempt_page(story, asked, here.doors.now()))
+    return responses.answered(request, attempt_page(story, asked, here.doors.now()))
 
 
 @router.post(
@@ -96,7 +96,7 @@ async def get_call_attempt(
     here = house(request)
     attempt = await here.ask(here.doors.explain.attempt, asking.principal, asking.company_id, interview_id, attempt_id)
     # Never 304: `waitingFor` changes with the clock, and the ETag does not.
-    return answers.answered(request, AttemptView.of(attempt, here.doors.now()), headers={"ETag": etag_of(attempt)})
+    return responses.answered(request, AttemptView.of(attempt, here.doors.now()), headers={"ETag": etag_of(attempt)})
 
 
 @router.patch(
@@ -168,4 +168,4 @@ async def explain_call_attempt(
     explanation = await here.ask(
         here.doors.explain.explanation, asking.principal, asking.company_id, interview_id, attempt_id
     )
-    return answers.answered(request, ExplanationView.of(explanation))
+    return responses.answered(request, ExplanationView.of(explanation))

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse
 
-from api_shim import answers, json_body
+from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.house import house
-from api_shim.openapi import error_answers
+from api_shim.context import house
+from api_shim.openapi_responses import error_answers
 from api_shim.schemas.call_times import QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
-from scheduler.wire.fields import refuse_any
+from scheduler.wire.field_errors import refuse_any
 
 router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
 
@@ -32,4 +32,4 @@ async def preview_call_time(
     refuse_any(body.contradictions())
     here = house(request)
     answer = await here.ask(here.doors.explain.preview, asking.principal, asking.company_id, body.to_question())
-    return answers.answered(request, CallTimeView.of(answer))
+    return responses.answered(request, CallTimeView.of(answer))

@@ -7,12 +7,12 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import answers, json_body
-from api_shim.addresses import AskedSlice, CandidateId
+from api_shim import json_body, responses
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Asker, asker
-from api_shim.commanding import Sender, sender
-from api_shim.house import house
-from api_shim.openapi import IfSent, error_answers, links, written_answers
+from api_shim.context import house
+from api_shim.dispatch import Sender, sender
+from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
+from api_shim.parameters import AskedSlice, CandidateId
 from api_shim.schemas.candidate import (
     CANDIDATE_CHANGES,
     CANDIDATES,
@@ -27,8 +27,8 @@ from api_shim.schemas.envelope import DoneAnswer
 from scheduler.domain import refusals
 from scheduler.domain.candidate import CandidateStatus
 from scheduler.domain.command import CommandKind
-from scheduler.wire.fields import refuse_any
-from scheduler.wire.sent import SearchedText
+from scheduler.wire.field_errors import refuse_any
+from scheduler.wire.field_types import SearchedText
 
 _ALL = "/candidates"
 _ONE = _ALL + "/{candidateId}"
@@ -64,7 +64,7 @@ async def list_candidates(
         status=status,
         search=search,
     )
-    return answers.answered(request, CandidatePage.of(listed, CandidateView.of))
+    return responses.answered(request, CandidatePage.of(listed, CandidateView.of))
 
 
 @router.post(
@@ -104,7 +104,7 @@ async def create_candidate(
 async def get_candidate(request: Request, asking: Asking, candidate_id: CandidateId) -> JSONResponse:
     here = house(request)
     candidate = await here.ask(here.doors.candidates.get, asking.principal, asking.company_id, candidate_id)
-    return answers.answered(request, CandidateView.of(candidate))
+    return responses.answered(request, CandidateView.of(candidate))
 
 
 @router.patch(

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 
-from api_shim.house import house, written
+from api_shim.context import house, written
 from scheduler.carriers.interface import NotACallback
 from scheduler.persistence.commits import Commit
 

@@ -6,14 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Security
 from fastapi.responses import JSONResponse
 
-from api_shim import answers, auth
+from api_shim import auth, responses
 from api_shim.auth import READ_AGENTS, READ_CANDIDATES, READ_COMPANIES, READ_INTERVIEWS, READ_JOBS
-from api_shim.house import house
-from api_shim.openapi import error_answers
+from api_shim.context import house
+from api_shim.openapi_responses import error_answers
 from api_shim.schemas.command import CommandAnswer
 from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import Principal
-from scheduler.use_cases.keys import must_have
+from scheduler.use_cases.resources.keys import must_have
 
 router = APIRouter(tags=["commands"])
 
@@ -58,6 +58,6 @@ async def get_command(
     here = house(request)
     command = await here.ask(here.doors.submit.find, principal, reference)
     must_have(principal, [READS[command.kind]])
-    command = await answers.with_titles(request, principal, command)
-    metadata = await answers.live_metadata(request, principal, command)
-    return answers.answered(request, answers.command_view(request, command, metadata))
+    command = await responses.with_titles(request, principal, command)
+    metadata = await responses.live_metadata(request, principal, command)
+    return responses.answered(request, responses.command_view(request, command, metadata))

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import answers, auth, json_body
-from api_shim.addresses import AskedSlice, CompanyId
+from api_shim import auth, json_body, responses
 from api_shim.auth import DELETE_COMPANIES, READ_COMPANIES, WRITE_COMPANIES
-from api_shim.commanding import Sender, sender_of_companies
-from api_shim.house import house
-from api_shim.openapi import error_answers, links, written_answers
+from api_shim.context import house
+from api_shim.dispatch import Sender, sender_of_companies
+from api_shim.openapi_responses import error_answers, links, written_answers
+from api_shim.parameters import AskedSlice, CompanyId
 from api_shim.schemas.company import (
     COMPANIES,
     COMPANY_CHANGES,
@@ -48,7 +48,7 @@ Writing = Annotated[Sender, Security(sender_of_companies, scopes=[WRITE_COMPANIE
 async def list_companies(request: Request, principal: Asking, asked: AskedSlice) -> JSONResponse:
     here = house(request)
     listed = await here.ask(here.doors.companies.page, principal, asked)
-    return answers.answered(request, CompanyPage.of(listed, CompanyView.of))
+    return responses.answered(request, CompanyPage.of(listed, CompanyView.of))
 
 
 @router.post(
@@ -85,7 +85,7 @@ async def create_company(
 async def get_company(request: Request, principal: Asking, company_id: CompanyId) -> JSONResponse:
     here = house(request)
     company = await here.ask(here.doors.companies.get, principal, company_id)
-    return answers.answered(request, CompanyView.of(company))
+    return responses.answered(request, CompanyView.of(company))
 
 
 @router.patch(

@@ -11,16 +11,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from pydantic import Field
 from redis import RedisError
 
-from api_shim import answers
+from api_shim import responses
+from api_shim.context import House, asked, house
 from api_shim.errors import SchemaNotReady
-from api_shim.house import House, asked, house
-from api_shim.openapi import error_answers
+from api_shim.openapi_responses import error_answers
 from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
 from scheduler.lifecycle.backoffs import Backoff
-from scheduler.use_cases.backlog import Commands, OpenErasures
 from scheduler.use_cases.explain import Carrier, Waiting
-from scheduler.wire.base import Wire
+from scheduler.use_cases.operations.backlog import Commands, OpenErasures
+from scheduler.wire.camel_model import Wire
 from workers.presence import Degraded, degraded_by
 
 router = APIRouter(tags=["health"], dependencies=[Depends(refuse_wrong_query)])
@@ -49,7 +49,7 @@ class HealthAnswer(Answer[HealthView]):
     responses={200: {"model": HealthAnswer}, **error_answers(400)},
 )
 async def is_alive(request: Request) -> JSONResponse:
-    return answers.answered(request, HealthView(instance=house(request).instance))
+    return responses.answered(request, HealthView(instance=house(request).instance))
 
 
 @router.get(
@@ -67,7 +67,7 @@ async def is_ready(request: Request) -> JSONResponse:
     degraded = await _degraded_by_redis(here)
     if not await asked(here.rooms.health, here.doors.health.clock_is_right):
         degraded.append("clock")
-    return answers.answered(request, HealthView(degraded=degraded, instance=here.instance))
+    return responses.answered(request, HealthView(degraded=degraded, instance=here.instance))
 
 
 async def _degraded_by_redis(here: House) -> list[Degraded]:

@@ -7,12 +7,12 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import answers, json_body
-from api_shim.addresses import AskedSlice, InterviewId
+from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.commanding import FromDeleter, FromWriter
-from api_shim.house import house
-from api_shim.openapi import IfSent, command_answers, error_answers, links
+from api_shim.context import house
+from api_shim.dispatch import FromDeleter, FromWriter
+from api_shim.openapi_responses import IfSent, command_answers, error_answers, links
+from api_shim.parameters import AskedSlice, InterviewId
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.examples import CHANGES
@@ -20,7 +20,7 @@ from api_shim.schemas.interview import InterviewAnswer, InterviewPage, Interview
 from scheduler.domain import refusals
 from scheduler.domain.command import DeleteInterview
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
-from scheduler.wire.fields import refuse_any
+from scheduler.wire.field_errors import refuse_any
 from scheduler.wire.interviews import InterviewChange
 
 _ALL = "/interviews"
@@ -53,7 +53,7 @@ async def list_interviews(
     listed = await here.ask(here.doors.explain.interviews, asking.principal, asking.company_id, asked, wanted)
     now = here.doors.now()
     page = InterviewPage.of(listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
-    return answers.answered(request, page)
+    return responses.answered(request, page)
 
 
 @router.post(
@@ -106,7 +106,7 @@ async def get_interview(
 ) -> JSONResponse:
     here = house(request)
     story = await here.ask(here.doors.explain.interview, asking.principal, asking.company_id, interview_id)
-    return answers.answered(request, InterviewView.of(story, story.interview.metadata, here.doors.now()))
+    return responses.answered(request, InterviewView.of(story, story.interview.metadata, here.doors.now()))
 
 
 @router.patch(

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse
 
-from api_shim import answers, json_body
-from api_shim.commanding import certain
+from api_shim import json_body, responses
+from api_shim.context import house, written
+from api_shim.dispatch import certain
 from api_shim.errors import CommitUnknown
-from api_shim.house import house, written
-from api_shim.openapi import error_answers
+from api_shim.openapi_responses import error_answers
 from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.invitation import ACCEPTANCES, Acceptance, OwnerAnswer, OwnerView
 from scheduler.domain import refusals
@@ -43,7 +43,7 @@ async def accept_invitation(
         owner = await written(here.rooms.strangers, commit, accept)
     except CommitInDoubt as doubt:
         owner = await certain(here, commit, doubt, _unknown)
-    return answers.answered(request, OwnerView.of(owner))
+    return responses.answered(request, OwnerView.of(owner))
 
 
 def _unknown() -> CommitUnknown:

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import answers, json_body
-from api_shim.addresses import AskedSlice, JobId
+from api_shim import json_body, responses
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Asker, asker
-from api_shim.commanding import Sender, sender
-from api_shim.house import house
-from api_shim.openapi import IfSent, error_answers, links, written_answers
+from api_shim.context import house
+from api_shim.dispatch import Sender, sender
+from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
+from api_shim.parameters import AskedSlice, JobId
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
 from scheduler.domain.command import CommandKind
@@ -38,7 +38,7 @@ async def list_jobs(
 ) -> JSONResponse:
     here = house(request)
     listed = await here.ask(here.doors.jobs.page, asking.principal, asking.company_id, asked, status=status)
-    return answers.answered(request, JobPage.of(listed, JobView.of))
+    return responses.answered(request, JobPage.of(listed, JobView.of))
 
 
 @router.post(
@@ -73,7 +73,7 @@ async def create_job(
 async def get_job(request: Request, asking: Asking, job_id: JobId) -> JSONResponse:
     here = house(request)
     job = await here.ask(here.doors.jobs.get, asking.principal, asking.company_id, job_id)
-    return answers.answered(request, JobView.of(job))
+    return responses.answered(request, JobView.of(job))
 
 
 @router.patch(

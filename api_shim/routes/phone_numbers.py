@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Security
 from fastapi.responses import JSONResponse
 
-from api_shim import answers
-from api_shim.addresses import AskedSlice
+from api_shim import responses
 from api_shim.auth import READ_PHONE_NUMBERS, Asker, asker
-from api_shim.house import house
-from api_shim.openapi import error_answers
+from api_shim.context import house
+from api_shim.openapi_responses import error_answers
+from api_shim.parameters import AskedSlice
 from api_shim.schemas.agent import PhoneNumberPage, PhoneNumbersAnswer, PhoneNumberView
 
 router = APIRouter(tags=["phone numbers"])
@@ -27,4 +27,4 @@ async def list_phone_numbers(
 ) -> JSONResponse:
     here = house(request)
     listed = await here.ask(here.doors.agents.numbers, asking.principal, asking.company_id, asked)
-    return answers.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.of))
+    return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.of))

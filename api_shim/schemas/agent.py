@@ -11,9 +11,9 @@ from pydantic import Field, StringConstraints
 from api_shim.schemas.cefr import CefrLevel
 from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent, PhoneNumber
-from scheduler.domain.record import Changes
-from scheduler.wire.base import Wire
-from scheduler.wire.sent import Metadata, Strict, left_out, named
+from scheduler.domain.resource import Changes
+from scheduler.wire.camel_model import Wire
+from scheduler.wire.field_types import Metadata, Strict, left_out, named
 
 _DETAILS = ("questions", "instructions", "voice_id", "cefr_level")
 

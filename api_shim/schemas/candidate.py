@@ -10,20 +10,10 @@ from pydantic import Field
 
 from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.candidate import MOST_JOBS, Candidate, CandidateStatus, NewCandidate
-from scheduler.domain.record import Changes
-from scheduler.wire.base import Wire
-from scheduler.wire.fields import FieldError
-from scheduler.wire.sent import (
-    Day,
-    Email,
-    Metadata,
-    Name,
-    PhoneNumber,
-    Strict,
-    ZoneName,
-    left_out,
-    named,
-)
+from scheduler.domain.resource import Changes
+from scheduler.wire.camel_model import Wire
+from scheduler.wire.field_errors import FieldError
+from scheduler.wire.field_types import Day, Email, Metadata, Name, PhoneNumber, Strict, ZoneName, left_out, named
 
 _CONSENT = "The last day on which this person may be called. Must be in the future."
 _ZONE = "IANA name. Overrides the time zones of the phone number."

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from api_shim.schemas.envelope import Answer
 from scheduler.domain.command import CommandKind, CommandState
-from scheduler.wire.base import Wire
+from scheduler.wire.camel_model import Wire
 
 
 class WaitingView(Wire):

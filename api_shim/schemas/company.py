@@ -10,12 +10,12 @@ from pydantic import Field, StrictBool, StringConstraints, WithJsonSchema
 
 from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Weekday
-from scheduler.domain.record import Changes
-from scheduler.lifecycle.retry_texts import MOST_DELAYS, MOST_RETRIES, read_retry_policy, retry_policy_as_json
+from scheduler.domain.resource import Changes
+from scheduler.rules.retry_policy_json import MOST_DELAYS, MOST_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
-from scheduler.wire.base import Wire
+from scheduler.wire.camel_model import Wire
+from scheduler.wire.field_types import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
 from scheduler.wire.named_fields import within
-from scheduler.wire.sent import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
 
 _PROFILE = ("description", "website", "industry", "size", "location")
 _OWNER = (

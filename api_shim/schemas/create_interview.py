@@ -11,9 +11,9 @@ from api_shim.schemas.agent import AgentRequest
 from api_shim.schemas.job import MOST_SKILLS, JobRequest
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview
-from scheduler.wire.fields import FieldError
+from scheduler.wire.field_errors import FieldError
+from scheduler.wire.field_types import Day, Email, Name, PhoneNumber, Strict, ZoneName
 from scheduler.wire.interviews import InterviewTerms
-from scheduler.wire.sent import Day, Email, Name, PhoneNumber, Strict, ZoneName
 
 
 class InlineCandidate(Strict):

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field
 
-from scheduler.domain.listing import Listed
-from scheduler.wire.base import Wire
+from scheduler.domain.pagination import Listed
+from scheduler.wire.camel_model import Wire
 
 T = TypeVar("T")
 V = TypeVar("V")

@@ -13,7 +13,7 @@ from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.call import Rank
 from scheduler.domain.explanation import Block, Explanation, Happening, Rule
 from scheduler.domain.schedule import ScheduleWarning
-from scheduler.wire.base import Wire
+from scheduler.wire.camel_model import Wire
 
 
 class BlockView(Wire):

@@ -10,13 +10,13 @@ from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.agent import AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus, InterviewStory
-from scheduler.domain.listing import Listed, Slice
+from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text, together
 from scheduler.timing import call_windows
 from scheduler.use_cases.explain import waits_for
-from scheduler.wire.base import Wire
+from scheduler.wire.camel_model import Wire
 
 
 class ScheduleView(Wire):

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field
 
 from api_shim.schemas.envelope import Answer
 from scheduler.domain.owner import Owner
-from scheduler.wire.base import Wire
-from scheduler.wire.sent import Name, Strict, printable
+from scheduler.wire.camel_model import Wire
+from scheduler.wire.field_types import Name, Strict, printable
 
 _TOKEN = "GmVPfYh4ZQb0Wc9rT2uS7kXJ1aD5nE8oL3iR6vK0yMw"  # noqa: S105 - an example
 

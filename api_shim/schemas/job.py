@@ -11,9 +11,9 @@ from pydantic import Field, StringConstraints, field_validator
 from api_shim.schemas.cefr import CefrLevel
 from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.job import Job, JobStatus, NewJob
-from scheduler.domain.record import Changes
-from scheduler.wire.base import Wire
-from scheduler.wire.sent import CountryCode, Metadata, Strict, left_out, named
+from scheduler.domain.resource import Changes
+from scheduler.wire.camel_model import Wire
+from scheduler.wire.field_types import CountryCode, Metadata, Strict, left_out, named
 
 MOST_SKILLS = 10
 _DETAILS = (

@@ -10,8 +10,8 @@ from pydantic import Field, WithJsonSchema
 
 from api_shim.schemas.envelope import Answer
 from scheduler.domain.usage import BillingSystem, Bucket, CompanyUsage
-from scheduler.lifecycle.pricing import merged, minutes_shown
-from scheduler.wire.base import Wire
+from scheduler.rules.pricing import merged, minutes_shown
+from scheduler.wire.camel_model import Wire
 
 Minutes = Annotated[float, Field(description="Minutes to one decimal, calculated from exact seconds.", examples=[12.5])]
 Credits = Annotated[float, Field(description="Credits to six decimals.", examples=[4.25])]

@@ -12,9 +12,9 @@ from scheduler.cli.installation import operator_session
 from scheduler.cli.options import AsJson
 from scheduler.cli.output import refuse, say_plainly
 from scheduler.domain.usage import Billing, BillingSystem, PriceList
-from scheduler.lifecycle.pricing import DEFAULT_PRICES, prices_as_json, read_prices
-from scheduler.use_cases.installation import Installation
-from scheduler.use_cases.usage import Usage
+from scheduler.rules.pricing import DEFAULT_PRICES, prices_as_json, read_prices
+from scheduler.use_cases.operations.installation import Installation
+from scheduler.use_cases.resources.usage import Usage
 
 _AMOUNTS = ("baseCost", "costPerMinute", "includedMinutes")
 

@@ -15,12 +15,12 @@ from scheduler.local.errors import CannotRun
 from scheduler.local.run_file import Found, running_in
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.settings import Settings, as_kept, place_of, settings
-from scheduler.use_cases.backlog import Backlog
-from scheduler.use_cases.carrier_waits import CarrierWaits
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.keys import Keys
-from scheduler.use_cases.pauses import Pauses
-from scheduler.use_cases.quarantine import Quarantine
+from scheduler.use_cases.operations.backlog import Backlog
+from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.operations.quarantine import Quarantine
+from scheduler.use_cases.resources.keys import Keys
 from workers.presence import TimesUnknown, times_of
 
 

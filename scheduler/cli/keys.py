@@ -13,7 +13,7 @@ from scheduler.cli.output import refuse, say_plainly
 from scheduler.domain.principal import KeyKind
 from scheduler.terminal import keys as keys_text
 from scheduler.terminal.text import terminal
-from scheduler.use_cases.keys import PER_HOUR, PER_MINUTE
+from scheduler.use_cases.resources.keys import PER_HOUR, PER_MINUTE
 
 _MOST_REQUESTS = 1_000_000
 

@@ -20,7 +20,7 @@ from scheduler.domain.refusals import NotFound
 from scheduler.terminal import explanation as explanation_text
 from scheduler.terminal import status as status_text
 from scheduler.terminal.text import system_line, terminal
-from scheduler.use_cases.reconcile import NotPaused
+from scheduler.use_cases.operations.reconcile import NotPaused
 
 
 @app.command(

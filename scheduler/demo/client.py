@@ -14,9 +14,9 @@ from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.local.run_file import Running
 from scheduler.persistence.database import Database
-from scheduler.use_cases.installation import Installation
-from scheduler.use_cases.keys import Keys
-from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.operations.installation import Installation
+from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.resources.keys import Keys
 
 PAUSE_REASON = "the demo shows a pause"
 _SECOND_CALLER_ID = "+421221020002"

@@ -13,7 +13,7 @@ from typing import IO, Any, Self
 
 import requests
 
-from scheduler import redis_server
+from scheduler import redis_health
 from scheduler.clock import clock, monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
@@ -38,8 +38,8 @@ from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings, WrongSettings, environment, kept
-from scheduler.use_cases.installation import Installation, Seeded
-from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.operations.installation import Installation, Seeded
+from scheduler.use_cases.resources.keys import Keys
 
 SIMULATOR_CALLER_ID = "+421221020001"
 _SIMULATOR_ACCOUNT = "AC" + "5" * 32
@@ -232,12 +232,12 @@ class System:
     def _redis_url(self) -> str:
         if self._settings.redis_url is not None:
             url = self._settings.redis_url.get_secret_value()
-            if (why := redis_server.why_away(url)) is not None:
+            if (why := redis_health.why_away(url)) is not None:
                 self._say(
                     f"WARNING: Redis (REDIS_URL) does not answer: {why}. Commands are accepted and kept, and nothing is"
                     " applied or dialled until it does; `duecall status` counts what waits"
                 )
-            elif (policy := redis_server.evicts_by(url)) is not None:
+            elif (policy := redis_health.evicts_by(url)) is not None:
                 self._say(
                     f"WARNING: Redis (REDIS_URL) has maxmemory-policy {policy}: when its memory is full it throws"
                     " messages away, and each costs seconds. Set it to noeviction"

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.listing import Listed, Slice
-from scheduler.persistence.listing import listed
+from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.pagination import listed
 from scheduler.persistence.tables import agents, phone_numbers
 
 

@@ -35,7 +35,7 @@ from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.backoffs import MATCHES
-from scheduler.persistence.json_forms import schedule_as_json, schedule_from_json, settings_from_json
+from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_from_json
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, inbox, interviews, stray_calls
 
 MAY_BE_RINGING = or_(

@@ -11,7 +11,7 @@ from scheduler.domain.attempt import Phase
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.persistence.sets import among
+from scheduler.persistence.sql_any import among
 from scheduler.persistence.tables import carrier_backoffs as table
 
 MATCHES = """

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.candidate import Candidate, CandidateStatus
-from scheduler.domain.listing import Listed, Slice
-from scheduler.persistence.listing import listed, matching
+from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.pagination import listed, matching
 from scheduler.persistence.tables import assignments, candidates, interviews
 
 _JOB_IDS = (

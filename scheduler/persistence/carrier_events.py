@@ -9,7 +9,7 @@ from sqlalchemy import Connection, any_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
-from scheduler.persistence.reminders import has_waited
+from scheduler.persistence.redelivery import has_waited
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
 
 

@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, text, update
 
 from scheduler.domain.company import CallLimits, Company
-from scheduler.domain.listing import Listed, Slice
+from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.logs import log
-from scheduler.persistence.json_forms import settings_as_json, settings_from_json
-from scheduler.persistence.listing import listed
+from scheduler.persistence.json_columns import settings_as_json, settings_from_json
 from scheduler.persistence.owners import email_of_owner_or_invited
+from scheduler.persistence.pagination import listed
 from scheduler.persistence.tables import companies
 
 _log = log(__name__)

@@ -16,8 +16,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from scheduler.clock import Now, machine_now, monotonic
 from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
-from scheduler.lifecycle import clocks
-from scheduler.lifecycle.clocks import Comparison
 from scheduler.logs import log
 from scheduler.persistence.agents import Agents
 from scheduler.persistence.attempts import Attempts
@@ -36,10 +34,12 @@ from scheduler.persistence.keys import Keys
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.phone_numbers import PhoneNumbers
-from scheduler.persistence.reresolutions import Reresolutions
 from scheduler.persistence.retention import Retention
+from scheduler.persistence.schedule_recomputations import Reresolutions
 from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.usage import Usage
+from scheduler.rules import clock_comparison
+from scheduler.rules.clock_comparison import Comparison
 
 _log = log(__name__)
 
@@ -151,7 +151,7 @@ class CheckedClock:
         instant = now()
         # Read after `now`: a step in between is then noticed too.
         ahead = self.ahead()
-        if not clocks.is_wrong(ahead):
+        if not clock_comparison.is_wrong(ahead):
             return instant
         if self.is_corrected:
             return instant - ahead
@@ -381,7 +381,7 @@ class Database:
 
     def _check_clock(self, ahead: timedelta) -> bool:
         """Return True if a clock that is `ahead` by this much is right. A change is logged."""
-        is_wrong = clocks.is_wrong(ahead)
+        is_wrong = clock_comparison.is_wrong(ahead)
         with self._log_lock:
             changed, self._is_wrong = is_wrong != self._is_wrong, is_wrong
         if changed and is_wrong:

@@ -15,8 +15,8 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.lines import Lines
-from scheduler.persistence.reminders import is_from_the_future
-from scheduler.persistence.sets import among
+from scheduler.persistence.redelivery import is_from_the_future
+from scheduler.persistence.sql_any import among
 from scheduler.persistence.tables import (
     agents,
     api_keys,

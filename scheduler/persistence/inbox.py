@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
-from scheduler.persistence.json_forms import ANSWER
-from scheduler.persistence.reminders import has_waited
+from scheduler.persistence.json_columns import ANSWER
+from scheduler.persistence.redelivery import has_waited
 from scheduler.persistence.tables import inbox
 
 

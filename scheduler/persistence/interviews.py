@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, insert, sel
 from scheduler.domain.agent import AgentFocus, AgentType
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
-from scheduler.domain.listing import Listed, Slice
-from scheduler.persistence.listing import listed
+from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.pagination import listed
 from scheduler.persistence.tables import attempts, interviews
 
 

@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, Select, delete, insert, null, select, update
 
 from scheduler.domain.job import Job, JobStatus
-from scheduler.domain.listing import Listed, Slice
-from scheduler.persistence.listing import listed
+from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.pagination import listed
 from scheduler.persistence.tables import assignments, jobs
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, case, cast, delete, func, or_, select, 
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState
-from scheduler.persistence.sets import among
+from scheduler.persistence.sql_any import among
 from scheduler.persistence.tables import attempts, lines
 
 _ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)

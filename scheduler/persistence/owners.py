@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, and_, delet
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.owner import Invitation, Mails, Role, User
-from scheduler.lifecycle.invitations import latest_try
 from scheduler.persistence.tables import companies, invitation_tokens, invitations, memberships, users
+from scheduler.rules.invitation_timing import latest_try
 
 
 class Users:

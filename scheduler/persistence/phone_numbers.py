@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Row, Select, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.agent import PhoneNumber
-from scheduler.domain.listing import Listed, Slice
-from scheduler.persistence.listing import listed
+from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.pagination import listed
 from scheduler.persistence.tables import phone_numbers
 
 

@@ -12,10 +12,10 @@ from sqlalchemy.dialects.postgresql import insert
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, CompanyUsage, PriceList
-from scheduler.lifecycle.pricing import prices_as_json, read_prices
 from scheduler.logs import log
 from scheduler.persistence.companies import reached_by
 from scheduler.persistence.tables import companies, usage
+from scheduler.rules.pricing import prices_as_json, read_prices
 
 _log = log(__name__)
 

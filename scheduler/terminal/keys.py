@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from scheduler.domain.key import LONGEST_NAME, Key, KeyState
-from scheduler.lifecycle.shown_names import shown
+from scheduler.rules.display_names import shown
 from scheduler.terminal.json_text import as_json
 from scheduler.terminal.text import from_now, utc
 

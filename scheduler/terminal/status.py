@@ -13,8 +13,8 @@ from scheduler.domain.owner import Mails
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.terminal.json_text import as_json
 from scheduler.terminal.text import from_now, span_text, utc
-from scheduler.use_cases.backlog import Commands, OpenErasures
 from scheduler.use_cases.explain import Carrier, Waiting
+from scheduler.use_cases.operations.backlog import Commands, OpenErasures
 
 _NOT_SOON = timedelta(seconds=10)
 """A command that has waited so long waits for something that is not there."""

@@ -10,7 +10,7 @@ from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.refusals import TimezoneAmbiguous, TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock
 from scheduler.timing import zone_names
-from scheduler.timing.interval_texts import intervals_as_json, read_intervals
+from scheduler.timing.call_hours_json import intervals_as_json, read_intervals
 from scheduler.timing.requested_time import RequestedTime
 
 __all__ = [

@@ -46,21 +46,22 @@ from scheduler.domain.refusals import (
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import etags, interviews, job_choice, scheduling
-from scheduler.lifecycle.metadata import merged
+from scheduler.lifecycle import interviews, scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.database import Database, DatabaseAway, Stores
-from scheduler.persistence.json_forms import STORY, request_from_json
+from scheduler.persistence.json_columns import STORY, request_from_json
+from scheduler.rules import etags, job_choice
+from scheduler.rules.metadata import merged
 from scheduler.timing import callee_zones
-from scheduler.use_cases import bell as tasks
-from scheduler.use_cases.agents import add_agent
-from scheduler.use_cases.bell import Bell
-from scheduler.use_cases.candidates import new_candidate
-from scheduler.use_cases.consequences import Consequences
-from scheduler.use_cases.jobs import add_job
-from scheduler.use_cases.seen import callee_from, callee_of
+from scheduler.use_cases.resources.agents import add_agent
+from scheduler.use_cases.resources.candidates import new_candidate
+from scheduler.use_cases.resources.jobs import add_job
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.effects import Consequences
+from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.situations import callee_from, callee_of
 from scheduler.use_cases.submit import lock_busy, lock_interview, no_such, there
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named

@@ -19,9 +19,8 @@ from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, Car
 from scheduler.domain.company import ALARM
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import breaker, clocks, decisions
+from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
-from scheduler.lifecycle.clocks import Comparison
 from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN, Policy
 from scheduler.lifecycle.scheduling import Callee
@@ -29,9 +28,11 @@ from scheduler.logs import log
 from scheduler.persistence.attempts import Claimable, LookRow
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.database import ClockWrong, Database, DatabaseAway, Stores
-from scheduler.use_cases.carrier_judge import CarrierJudge
-from scheduler.use_cases.consequences import Alarmed, Consequences
-from scheduler.use_cases.seen import callee_from, situation_from
+from scheduler.rules import clock_comparison
+from scheduler.rules.clock_comparison import Comparison
+from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
+from scheduler.use_cases.shared.effects import Alarmed, Consequences
+from scheduler.use_cases.shared.situations import callee_from, situation_from
 
 _log = log(__name__)
 _ACTOR = "dial"
@@ -309,7 +310,7 @@ class Dial:
         now = self._now()
         comparison = Comparison(database_clock=row.database_clock, asked_at=looked, answered_at=answered_at)
         ahead = self._database.ahead(comparison)
-        if clocks.is_wrong(ahead):
+        if clock_comparison.is_wrong(ahead):
             now -= ahead  # it does not ring, but is put back, due at a time that the database's clock gives
         situation = situation_from(row, self._hasher, -ahead)
         verdict = decisions.on_last_look(situation, attempt.epoch, now, self._policy)

@@ -24,12 +24,12 @@ from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Po
 from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway, LockTaken
 from scheduler.use_cases.dial import ClaimInDoubt, Claims, ClaimTooSlow, Dial, PermittedOrder, ToSend
-from scheduler.use_cases.hand import Hand
-from scheduler.use_cases.lease_alarm import LeaseAlarm
-from scheduler.use_cases.look_limit import LookLimit
-from scheduler.use_cases.permit import Permit
-from scheduler.use_cases.recorder import Answer, Recorder
-from scheduler.use_cases.watch import LockWatch, LookWatch
+from scheduler.use_cases.dialling.hand import Hand
+from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
+from scheduler.use_cases.dialling.look_limit import LookLimit
+from scheduler.use_cases.dialling.permit import Permit
+from scheduler.use_cases.dialling.recorder import Answer, Recorder
+from scheduler.use_cases.dialling.watch import LockWatch, LookWatch
 
 _log = log(__name__)
 _RETRY_CLAIM = 0.25

@@ -13,22 +13,22 @@ from scheduler.domain.company import Company
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, Happening
 from scheduler.domain.interview import InterviewFilter, InterviewStory
 from scheduler.domain.key import LONGEST_NAME
-from scheduler.domain.listing import Listed, Slice
 from scheduler.domain.owner import Mails
+from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import blocks, decisions, scheduling
 from scheduler.lifecycle.blocks import Load
-from scheduler.lifecycle.etags import etag_of
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.lifecycle.shown_names import shown
 from scheduler.lifecycle.state_machine import has_live_leg
 from scheduler.persistence.database import Database, Stores
+from scheduler.rules.display_names import shown
+from scheduler.rules.etags import etag_of
 from scheduler.timing import callee_zones
-from scheduler.use_cases.seen import callee_of, situation_from
+from scheduler.use_cases.shared.situations import callee_of, situation_from
 from scheduler.use_cases.submit import no_such, reached_company, there
 from scheduler.wire.named_fields import named, of_question
 

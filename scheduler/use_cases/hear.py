@@ -15,9 +15,9 @@ from scheduler.logs import log
 from scheduler.persistence.carrier_events import CarrierEvent
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, DatabaseAway, Stores
-from scheduler.use_cases import bell as tasks
-from scheduler.use_cases.bell import Bell
-from scheduler.use_cases.consequences import Alarmed, Consequences
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.effects import Alarmed, Consequences
+from scheduler.use_cases.shared.hints import Bell
 
 _log = log(__name__)
 

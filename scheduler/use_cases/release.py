@@ -13,8 +13,8 @@ from scheduler.lifecycle.policy import RELEASE_SPAN, Policy
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
-from scheduler.use_cases import bell as tasks
-from scheduler.use_cases.bell import Bell
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.hints import Bell
 
 _IDS_A_RING = 50
 _AT_MOST = 500

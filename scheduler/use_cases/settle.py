@@ -19,9 +19,9 @@ from scheduler.logs import log
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import Database, DatabaseAway, LockTaken, Stores
 from scheduler.persistence.stray_calls import StrayCall
-from scheduler.use_cases.conflicts import again_at_once
-from scheduler.use_cases.consequences import Alarmed, Consequences
-from scheduler.use_cases.correct import Correct
+from scheduler.use_cases.operations.correct import Correct
+from scheduler.use_cases.shared.conflicts import again_at_once
+from scheduler.use_cases.shared.effects import Alarmed, Consequences
 
 _log = log(__name__)
 _A_ROUND = 100

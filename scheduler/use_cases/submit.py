@@ -30,10 +30,10 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle import decisions
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, Stores
-from scheduler.persistence.json_forms import request_as_json
-from scheduler.use_cases import bell as tasks
-from scheduler.use_cases.bell import Bell
-from scheduler.wire.sent import is_idempotency_key
+from scheduler.persistence.json_columns import request_as_json
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.hints import Bell
+from scheduler.wire.field_types import is_idempotency_key
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from scheduler.domain.command import InvokeAttempt, RescheduleAttempt
-from scheduler.wire.sent import A_TIME, MayNameATime, Strict
+from scheduler.wire.field_types import A_TIME, MayNameATime, Strict
 
 
 class CallRequest(MayNameATime):

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field, StrictBool
 
 from scheduler.domain.command import CreateInterview, UpdateInterview
 from scheduler.domain.interview import InterviewStatus
-from scheduler.wire.fields import FieldError
-from scheduler.wire.sent import MayNameATime, Metadata
+from scheduler.wire.field_errors import FieldError
+from scheduler.wire.field_types import MayNameATime, Metadata
 
 
 class InterviewTerms(MayNameATime):

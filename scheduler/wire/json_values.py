@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from scheduler.timing import requested_time
-from scheduler.wire.fields import FieldError, refuse_any
+from scheduler.wire.field_errors import FieldError, refuse_any
 
 LARGEST_BODY = 64 * 1024
 """Bytes."""

@@ -12,7 +12,7 @@ from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
 from scheduler.settings import DEVELOPMENT_PEPPER
 from tests.acceptance.conftest import WholeSystem
-from tests.rules import does, does_not
+from tests.architecture.rules import does, does_not
 
 TALK = {"outcome": "answered", "ring_s": 0.3, "talk_s": 0.3}
 

@@ -24,9 +24,9 @@ from scheduler.local.ports import free_port
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database, WrongRole
-from tests.compose import ROOT, composed, procfile
 from tests.conftest import wait_until
-from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
+from tests.support.compose import ROOT, composed, procfile
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
 from tests.test_deployment import FILLED
 
 NUMBER = "+421915320001"

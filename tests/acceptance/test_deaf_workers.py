@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
 from tests.acceptance.conftest import WholeSystem, running_system
-from tests.servers import Wire, wired
+from tests.support.servers import Wire, wired
 
 WORKERS = ("dial", "intake", "callbacks", "settle", "maintenance")
 DEAF_AT_MOST_S = 150.0

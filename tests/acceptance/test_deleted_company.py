@@ -9,8 +9,8 @@ import pytest
 import requests
 
 from tests.acceptance.conftest import WholeSystem, running_system
-from tests.crash.canaries import in_dump, in_redis
-from tests.rules import does
+from tests.architecture.rules import does
+from tests.verification.crash.canaries import in_dump, in_redis
 
 NAME, ADDRESS, WORDS = "Kanárikovská", "canary@example.com", "canary-words"
 RINGS, TALKS, WAITS = "+421915770001", "+421915770002", "+421915770003"

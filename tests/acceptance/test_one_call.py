@@ -14,7 +14,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from tests.acceptance.conftest import WholeSystem
-from tests.rules import does, does_not
+from tests.architecture.rules import does, does_not
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 

@@ -12,8 +12,8 @@ from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import PEPPER, Intake, Premises, Worker, a_worker, settings_for
-from tests.builders import House, a_house
 from tests.conftest import Seeded
+from tests.support.builders import House, a_house
 
 
 @pytest.fixture(scope="session")

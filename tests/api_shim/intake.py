@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy import QueuePool, text
 
 from api_shim.app import create_app
-from api_shim.house import House
+from api_shim.context import House
 from scheduler.clock import clock, machine_now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt
@@ -29,10 +29,10 @@ from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.consequences import Consequences
-from scheduler.use_cases.keys import ALL_SCOPES, Keys
+from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
+from scheduler.use_cases.shared.effects import Consequences
 from tests.conftest import NOON, Seeded, wait_until
-from tests.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
+from tests.support.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
 
 PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"
@@ -329,7 +329,7 @@ class Worker:
 def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worker]:
     # Names its broker when it is imported.
     from workers.app import app as celery  # noqa: PLC0415 - the line above
-    from workers.bell import RedisBell  # noqa: PLC0415 - the same
+    from workers.hint_publisher import RedisBell  # noqa: PLC0415 - the same
 
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"))

@@ -15,7 +15,7 @@ import pytest
 from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from scheduler.use_cases.keys import ALL_SCOPES
+from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.intake import PEPPER, TOMORROW, Intake, Worker, candidate
 from tests.conftest import CALLER
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from api_shim import document
+from api_shim import openapi_file
 from api_shim.app import create_app
-from api_shim.document import DocumentDiffers
+from api_shim.openapi_file import DocumentDiffers
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
@@ -21,7 +21,7 @@ def changed(told: str, old: str, new: str) -> str:
 
 
 def test_the_document_in_the_repository_is_what_the_api_says() -> None:
-    document.check(DOCUMENT)
+    openapi_file.check(DOCUMENT)
     assert json.loads(DOCUMENT.read_text(encoding="utf-8")) == json.loads(json.dumps(create_app().openapi()))
 
 
@@ -37,9 +37,9 @@ def test_the_document_in_the_repository_is_what_the_api_says() -> None:
 def test_a_file_that_says_anything_else_is_found(folder: Path, said: Callable[[str], str] | None) -> None:
     file = folder / "openapi.json"
     if said is not None:
-        file.write_text(said(document.text()), encoding="utf-8")
+        file.write_text(said(openapi_file.text()), encoding="utf-8")
     with pytest.raises(DocumentDiffers):
-        document.check(file)
+        openapi_file.check(file)
 
 
 def test_what_the_command_writes_it_finds_right_and_of_anything_else_it_says_what_to_do(folder: Path) -> None:

@@ -29,8 +29,8 @@ from tests.api_shim.intake import Intake, Worker, a_worker, candidate, data
 from tests.api_shim.test_document import DOCUMENT
 from tests.api_shim.test_intake_owners import deliver
 from tests.conftest import CALLER
-from tests.post_office import a_post_office
-from tests.servers import serving
+from tests.support.servers import serving
+from tests.support.smtp_server import a_post_office
 
 CASES = int(os.environ.get("DUECALL_FUZZ_CASES", "0"))
 PHASES = "examples,coverage,fuzzing,stateful" if CASES else "examples,fuzzing,stateful"

@@ -24,7 +24,9 @@ from tests.api_shim.intake import (
     applied,
     call_of,
 )
-from tests.builders import (
+from tests.architecture.rules import does, does_not
+from tests.conftest import NOON, seed
+from tests.support.builders import (
     House,
     a_claimed_attempt,
     a_pending_attempt,
@@ -33,8 +35,6 @@ from tests.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.conftest import NOON, seed
-from tests.rules import does, does_not
 
 # ---- what each state allows
 

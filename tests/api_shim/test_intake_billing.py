@@ -14,10 +14,12 @@ from scheduler.domain.attempt import Attempt, AttemptState, Ended, ProofMissing,
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.usage import BillingSystem, Price, PriceList
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.usage import Usage
+from scheduler.use_cases.resources.usage import Usage
 from tests.api_shim.intake import PUBLIC_URL, Intake, Worker, an_online_agent
 from tests.api_shim.test_intake_carrier import FORM, call_back
-from tests.builders import (
+from tests.architecture.rules import does, does_not
+from tests.conftest import Seeded, seed
+from tests.support.builders import (
     House,
     KeptBell,
     a_claimed_attempt,
@@ -27,9 +29,7 @@ from tests.builders import (
     an_unknown_attempt,
     of_company,
 )
-from tests.conftest import Seeded, seed
-from tests.rules import does, does_not
-from tests.servers import SimulatedCarrier
+from tests.support.servers import SimulatedCarrier
 
 SECONDS = 90
 PRICES: PriceList = {

@@ -28,9 +28,9 @@ from tests.api_shim.intake import (
 )
 from tests.api_shim.test_intake_carrier import FORM, call_back
 from tests.api_shim.test_intake_interview_rules import refused
-from tests.builders import House, KeptBell, a_number, a_placed_attempt, a_sid
-from tests.rules import does, does_not
-from tests.servers import SimulatedCarrier, serving
+from tests.architecture.rules import does, does_not
+from tests.support.builders import House, KeptBell, a_number, a_placed_attempt, a_sid
+from tests.support.servers import SimulatedCarrier, serving
 
 NOW = None
 """No time is asked for: as soon as allowed."""

@@ -8,9 +8,9 @@ from twilio.request_validator import RequestValidator
 
 from scheduler.hashing import Hasher
 from tests.api_shim.intake import PUBLIC_URL, Intake
-from tests.builders import a_claimed_attempt, a_house, a_sid
 from tests.conftest import TestClock
-from tests.servers import ACCOUNT_SID, PRIMARY
+from tests.support.builders import a_claimed_attempt, a_house, a_sid
+from tests.support.servers import ACCOUNT_SID, PRIMARY
 
 FORM = [
     ("CallSid", a_sid()),

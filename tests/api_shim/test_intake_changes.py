@@ -18,8 +18,8 @@ from tests.api_shim.intake import (
     call_of,
     candidate,
 )
-from tests.builders import House, a_pending_attempt, a_placed_attempt, a_waiting_command
-from tests.rules import does, does_not
+from tests.architecture.rules import does, does_not
+from tests.support.builders import House, a_pending_attempt, a_placed_attempt, a_waiting_command
 
 
 def change(intake: Intake, call: Call, **fields: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from api_shim.routes.commands import READS
 from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import KeyKind
-from scheduler.use_cases.keys import ALL_SCOPES
+from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.intake import (
     AN_HOUR_LATER,
     ASYNC,
@@ -28,8 +28,8 @@ from tests.api_shim.intake import (
     applied,
     call_of,
 )
-from tests.builders import House, a_number, a_placed_attempt
 from tests.conftest import NOON
+from tests.support.builders import House, a_number, a_placed_attempt
 
 KEY = {"Idempotency-Key": "k"}
 

@@ -17,9 +17,9 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import ASYNC, PEPPER, Intake, an_intake, settings_for
 from tests.api_shim.test_intake_owners import UNKNOWN, accept, make, roles
-from tests.builders import a_house, a_placed_attempt
 from tests.conftest import Seeded, wait_until
-from tests.servers import Wire, wired
+from tests.support.builders import a_house, a_placed_attempt
+from tests.support.servers import Wire, wired
 
 JOB = {"title": "Baker", "description": "Bakes bread at night."}
 KEY = {"Idempotency-Key": "k"}

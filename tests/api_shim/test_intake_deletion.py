@@ -1,4 +1,4 @@
-"""A company is deleted, over HTTP: rules F6-1 to F6-3. `tests/crash/test_erasure.py` kills whoever erases it."""
+"""Deletion of a company over HTTP: rules F6-1 to F6-3. `tests/verification/crash/test_erasure.py` has the crashes."""
 
 import base64
 import json
@@ -13,14 +13,14 @@ import redis
 
 from scheduler.domain.attempt import AttemptState, HangUpCause, Reason
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.use_cases import bell as tasks
-from scheduler.use_cases.erase import Erase
+from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.shared import hints as tasks
 from tests.api_shim.intake import ASYNC, TOMORROW, Intake, Worker, a_call, candidate
 from tests.api_shim.test_intake_carrier import call_back, changed
 from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, code, data, of_another_company
-from tests.builders import House, KeptBell, a_placed_attempt, a_sid
+from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
-from tests.rules import does, does_not
+from tests.support.builders import House, KeptBell, a_placed_attempt, a_sid
 
 MAINTENANCE = "duecall:maintenance"
 """The queue in which erasures wait, as Redis has it."""

@@ -9,7 +9,7 @@ from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, candidate
 from tests.api_shim.test_intake_billing import talk
 from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, data
-from tests.builders import House
+from tests.support.builders import House
 
 DOCUMENTED: Mapping[str, str] = {
     "company": "id name description metadata ownerEmail createdAt updatedAt website industry size location settings",

@@ -12,8 +12,8 @@ from api_shim.errors import STATUS_OF
 from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
 from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, NUMBER, Intake, Worker
-from tests.builders import a_house, a_pending_attempt, a_waiting_command, an_attempt_of_unknown_outcome
 from tests.conftest import TestClock, wait_until
+from tests.support.builders import a_house, a_pending_attempt, a_waiting_command, an_attempt_of_unknown_outcome
 
 ERRORS_OF_A_COMMAND = {"400", "401", "403", "404", "409", "413", "422", "429", "500", "503"}
 

@@ -11,7 +11,7 @@ from scheduler.domain.call import Rank
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from scheduler.use_cases.keys import Keys
+from scheduler.use_cases.resources.keys import Keys
 from tests.api_shim.intake import (
     AN_HOUR_LATER,
     ASYNC,
@@ -25,9 +25,9 @@ from tests.api_shim.intake import (
     call_of,
     candidate,
 )
-from tests.builders import House, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
+from tests.architecture.rules import does
 from tests.conftest import NOON, seed
-from tests.rules import does
+from tests.support.builders import House, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
 
 EVENINGS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=20), end=timedelta(hours=22)),)
 TOLL_FREE = "+18004633339"

@@ -13,9 +13,9 @@ import pytest
 from scheduler.hashing import Hasher
 from tests.api_shim.intake import PUBLIC_URL, Intake
 from tests.api_shim.test_intake_carrier import FORM, call_back, path_of
-from tests.builders import House, a_claimed_attempt, a_house, a_sid
 from tests.conftest import TestClock
-from tests.servers import ACCOUNT_SID, PRIMARY
+from tests.support.builders import House, a_claimed_attempt, a_house, a_sid
+from tests.support.servers import ACCOUNT_SID, PRIMARY
 
 AT_LEAST = 200
 OTHER_TOKEN = "another-accounts-token"

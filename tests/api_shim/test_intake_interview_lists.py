@@ -11,9 +11,15 @@ from sqlalchemy import Engine, event
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, an_online_agent, candidate, data, without_now
-from tests.builders import House, a_claimed_attempt, a_pending_attempt, a_placed_attempt, an_attempt_of_unknown_outcome
+from tests.architecture.rules import does_not
 from tests.conftest import seed
-from tests.rules import does_not
+from tests.support.builders import (
+    House,
+    a_claimed_attempt,
+    a_pending_attempt,
+    a_placed_attempt,
+    an_attempt_of_unknown_outcome,
+)
 
 JOB = {"title": "Beekeeper", "description": "Knows where each of them lives."}
 

@@ -21,8 +21,8 @@ from tests.api_shim.intake import (
     data,
     without_now,
 )
+from tests.architecture.rules import does, does_as_named, does_not, does_not_as_named
 from tests.conftest import CALLER, seed, wait_until
-from tests.rules import does, does_as_named, does_not, does_not_as_named
 
 AT_NIGHT = "2026-04-03T01:00:00Z"
 JOB_TITLE, AGENT_NAME = "Keeper of secret bees", "Confidential interviewer"

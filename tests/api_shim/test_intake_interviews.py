@@ -10,8 +10,8 @@ from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from tests.api_shim.intake import AN_HOUR_LATER, ASYNC, NUMBER, TOMORROW, Intake, Worker, candidate, without_now
-from tests.builders import a_house, a_pending_attempt
 from tests.conftest import NOON, TestClock, seed
+from tests.support.builders import a_house, a_pending_attempt
 
 
 def test_an_interview_is_answered_with_its_first_attempt(intake: Intake, worker: Worker) -> None:

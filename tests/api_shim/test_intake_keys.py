@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.hashing import Hasher
-from scheduler.use_cases.keys import Keys, new_secret
+from scheduler.use_cases.resources.keys import Keys, new_secret
 from tests.api_shim.intake import PEPPER, Intake, Worker, taking_less_than
 from tests.conftest import NOON, wait_until
 

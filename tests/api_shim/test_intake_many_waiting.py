@@ -14,18 +14,18 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, event
 
+from api_shim.answer_waiter import Waiter, end_task
 from api_shim.app import create_app
-from api_shim.waiting import Waiter, end_task
 from scheduler.domain.command import Command
 from scheduler.hashing import Hasher
-from scheduler.use_cases.keys import new_secret
+from scheduler.use_cases.resources.keys import new_secret
 from tests.api_shim.intake import ASYNC, Intake, a_worker, meanwhile
 from tests.api_shim.test_intake_carrier import call_back
 from tests.api_shim.test_intake_commits_in_doubt import slow_acceptance
 from tests.api_shim.test_intake_waiting import CHANNEL, done, waiting  # noqa: F401 - a fixture
-from tests.builders import a_house, a_placed_attempt
 from tests.conftest import wait_until
-from tests.servers import a_door, a_server, address_of
+from tests.support.builders import a_house, a_placed_attempt
+from tests.support.servers import a_door, a_server, address_of
 
 MANY, WAVE, THOUSAND = 100, 25, 1000
 AT_MOST = 20

@@ -14,10 +14,10 @@ from scheduler.domain.owner import User
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.mail import Sender, SmtpMailer, SmtpServer
-from scheduler.use_cases.owners import Invitations
+from scheduler.use_cases.resources.owners import Invitations
 from tests.api_shim.intake import PEPPER, Intake, taking_less_than
-from tests.post_office import PostOffice, a_closed_door, a_post_office
-from tests.rules import does, does_not
+from tests.architecture.rules import does, does_not
+from tests.support.smtp_server import PostOffice, a_closed_door, a_post_office
 from tests.test_mail import BAD_ADDRESSES, HEADERS, HOSTILE_NAMES
 
 KNOWN, UNKNOWN, OTHER = "known@example.com", "unknown@example.com", "other@example.com"

@@ -14,11 +14,11 @@ from api_shim.rate_limits import RateLimits, Standing
 from scheduler.domain.key import Key
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
-from scheduler.use_cases.keys import ALL_SCOPES, Keys
+from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
 from tests.api_shim.intake import PEPPER, Intake, taking_less_than
 from tests.api_shim.test_intake_envelope import OPERATIONS
 from tests.conftest import NOON, TestClock, wait_until
-from tests.servers import a_closed_port, a_door, address_of
+from tests.support.servers import a_closed_port, a_door, address_of
 
 EARLY_IN_AN_HOUR = datetime(2026, 4, 2, 12, 5, 10, tzinfo=UTC)
 NAMES = [f"X-RateLimit-{what}-{tier}" for tier in ("Minute", "Hour") for what in ("Limit", "Remaining", "Reset")]

@@ -14,11 +14,11 @@ from sqlalchemy import text
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
-from scheduler.use_cases.keys import ALL_SCOPES, Keys
+from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
 from tests.api_shim.intake import EMAIL, FIRST_NAME, NUMBER, PEPPER, TOMORROW, Intake, Worker, a_call, candidate
-from tests.builders import Clerk, House, KeptBell
+from tests.architecture.rules import does, does_not
 from tests.conftest import seed, wait_until
-from tests.rules import does, does_not
+from tests.support.builders import Clerk, House, KeptBell
 
 JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
 ONLINE_AGENT: dict[str, Any] = {

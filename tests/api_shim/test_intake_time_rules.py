@@ -16,9 +16,9 @@ from scheduler.use_cases.settle import Settle
 from tests.api_shim.intake import NUMBER, TOMORROW, Call, Intake, Worker, a_call, candidate, data
 from tests.api_shim.test_intake_explanations import TOLL_FREE
 from tests.api_shim.test_intake_interview_rules import refused
-from tests.builders import Clerk, House, KeptBell, a_sid
-from tests.rules import does, does_not
-from tests.servers import SimulatedCarrier, a_closed_port
+from tests.architecture.rules import does, does_not
+from tests.support.builders import Clerk, House, KeptBell, a_sid
+from tests.support.servers import SimulatedCarrier, a_closed_port
 
 NOWHERE = "+80012345678"
 """A number of every country: no zone can be told of it."""

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis
 
-from api_shim.asked import DEFAULT_WAIT_S
-from api_shim.waiting import Waiter
+from api_shim.answer_waiter import Waiter
+from api_shim.request_headers import DEFAULT_WAIT_S
 from scheduler.domain.command import Answer, Command, CommandKind
 from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, candidate, meanwhile, taking_less_than
 from tests.conftest import NOON, wait_until

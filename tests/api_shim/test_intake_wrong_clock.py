@@ -7,8 +7,8 @@ import pytest
 
 from tests.api_shim.intake import ASYNC, Intake
 from tests.api_shim.test_intake_carrier import call_back
-from tests.builders import House, a_placed_attempt
-from tests.crash.wrong_clock import set_wrong
+from tests.support.builders import House, a_placed_attempt
+from tests.verification.crash.wrong_clock import set_wrong
 
 JOB = {"title": "Baker", "description": "Bakes bread at night."}
 AN_HOUR = timedelta(hours=1)

@@ -22,11 +22,11 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.settings import environment
 from scheduler.timing.zone_names import TZDATA_VERSION
-from scheduler.use_cases.bell import QUEUES
+from scheduler.use_cases.shared.hints import QUEUES
 from tests.api_shim.intake import Intake, environment_of, settings_for
+from tests.architecture.test_code_rules import ROOT
 from tests.conftest import wait_until
-from tests.servers import a_door, a_server, address_of
-from tests.test_house_rules import ROOT
+from tests.support.servers import a_door, a_server, address_of
 from workers.presence import Presence
 
 ALL_QUEUES = sorted(set(QUEUES.values()))

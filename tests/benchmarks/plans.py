@@ -30,10 +30,10 @@ from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, Stores
-from scheduler.persistence.json_forms import schedule_as_json
+from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.timing import callee_zones
-from tests.builders import BRATISLAVA, House, a_house
 from tests.conftest import TestClock, seed
+from tests.support.builders import BRATISLAVA, House, a_house
 
 PENDING = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 DUE = 10_000

@@ -43,11 +43,10 @@ from scheduler.domain.call import (
 )
 from scheduler.lifecycle.policy import Policy
 from scheduler.settings import Settings
-from tests.builders import a_number
+from tests.architecture.guards import guards
 from tests.conftest import real_now, wait_until
-from tests.guards import guards
-from tests.post_office import CERTIFICATE
-from tests.servers import (
+from tests.support.builders import a_number
+from tests.support.servers import (
     ACCOUNT_SID,
     PRIMARY,
     SECONDARY,
@@ -57,6 +56,7 @@ from tests.servers import (
     serving,
     wired,
 )
+from tests.support.smtp_server import CERTIFICATE
 
 OURS = "+421221020001"
 SID = f"CA{1:032x}"

@@ -34,12 +34,13 @@ from scheduler.local.run_file import Running
 from scheduler.persistence.database import Database
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
-from scheduler.use_cases.backlog import Backlog
-from scheduler.use_cases.carrier_waits import CarrierWaits
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.keys import Keys
-from scheduler.use_cases.pauses import Pauses
-from tests.builders import (
+from scheduler.use_cases.operations.backlog import Backlog
+from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.resources.keys import Keys
+from tests.conftest import NOON, Seeded, TestClock, seed
+from tests.support.builders import (
     House,
     a_claimed_attempt,
     a_house,
@@ -50,7 +51,6 @@ from tests.builders import (
     an_unknown_attempt,
     of_company,
 )
-from tests.conftest import NOON, Seeded, TestClock, seed
 from workers.presence import Announcement, Presence
 
 NUMBER = "+421915777888"

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from scheduler.domain.refusals import ApiKeySuspended, InvalidApiKey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.use_cases.keys import ALL_SCOPES, Keys, is_well_formed
+from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys, is_well_formed
 from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
 from tests.conftest import Seeded, TestClock
 

@@ -48,7 +48,7 @@ from scheduler.lifecycle.policy import LONGEST_QUEUE, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import evolve, has_live_leg, is_over
 from scheduler.timing import callee_zones
-from tests.guards import guards
+from tests.architecture.guards import guards
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 """14:00 in Bratislava, a Thursday."""

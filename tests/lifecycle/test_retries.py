@@ -13,8 +13,8 @@ from scheduler.domain.refusals import InvalidRetryPolicy
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.lifecycle import retries
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.retry_texts import read_retry_policy, retry_policy_as_json
 from scheduler.lifecycle.scheduling import Callee
+from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
 from scheduler.timing import callee_zones
 
 POLICY = Policy()

@@ -21,7 +21,7 @@ from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.timing import callee_zones
-from tests.guards import guards
+from tests.architecture.guards import guards
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 """14:00 in Bratislava, a Thursday."""

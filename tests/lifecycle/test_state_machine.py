@@ -50,7 +50,7 @@ from scheduler.lifecycle.state_machine import (
     is_busy,
     is_over,
 )
-from tests.guards import guards
+from tests.architecture.guards import guards
 
 NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)

@@ -24,7 +24,7 @@ from scheduler.local.system import Options, System, _instance_in
 from scheduler.settings import Settings
 from tests.acceptance.conftest import Client
 from tests.conftest import wait_until
-from tests.servers import a_door
+from tests.support.servers import a_door
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 NO_REDIS = "redis://127.0.0.1:1/0"

@@ -11,9 +11,9 @@ from scheduler.deadline import deadline_in, remaining_s
 from scheduler.domain.job import Job, JobStatus
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import CommitInDoubt, Database, DatabaseAway, Stores
+from tests.architecture.guards import guards
 from tests.conftest import NOON, Seeded, wait_until
-from tests.guards import guards
-from tests.servers import Wire, wired
+from tests.support.servers import Wire, wired
 
 
 @pytest.fixture

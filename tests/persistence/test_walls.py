@@ -22,11 +22,11 @@ from scheduler.persistence import schema
 from scheduler.persistence.database import Database, WrongRole
 from scheduler.persistence.schema import Logins, SchemaNotMade
 from scheduler.settings import Settings
-from scheduler.use_cases.carrier_waits import CarrierWaits
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.keys import Keys
-from tests.builders import House, a_house, a_placed_attempt, a_waiting_command, of_company
+from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import NOON, TestClock, seed
+from tests.support.builders import House, a_house, a_placed_attempt, a_waiting_command, of_company
 
 # Every table is in one of these lists. A new table needs a policy in its migration and a row in `_ROWS` below, or a
 # reason here for its absence.

@@ -24,7 +24,7 @@ from scheduler.domain.refusals import (
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_facts, zone_names
 from scheduler.timing.callee_zones import NumberKind
-from tests.guards import guards
+from tests.architecture.guards import guards
 
 SLOVAK_MOBILE = "+421915123456"
 AUSTRALIAN_MOBILE = "+61412345678"

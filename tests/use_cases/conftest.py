@@ -9,16 +9,16 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.erase import Erase
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
-from tests.builders import Clerk, House, KeptBell, a_house
 from tests.conftest import Seeded, TestClock
-from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
+from tests.support.builders import Clerk, House, KeptBell, a_house
+from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
 
 
 @pytest.fixture(scope="session")

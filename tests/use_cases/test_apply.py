@@ -13,12 +13,13 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.schedule import TimezoneSource
 from scheduler.persistence.database import Database
-from scheduler.persistence.json_forms import STORY, request_as_json
-from scheduler.use_cases import bell as tasks
+from scheduler.persistence.json_columns import STORY, request_as_json
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.quarantine import Quarantine
+from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.release import Release
-from tests.builders import (
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import TestClock, seed
+from tests.support.builders import (
     House,
     KeptBell,
     a_candidate,
@@ -27,7 +28,6 @@ from tests.builders import (
     a_waiting_command,
     of_company,
 )
-from tests.conftest import TestClock, seed
 
 
 def somebody(number: str | None = None, **fields: Any) -> NewCandidate:

@@ -19,7 +19,9 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
 from scheduler.use_cases.dial import ClaimInDoubt, Dial
-from tests.builders import (
+from tests.architecture.guards import guards
+from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.support.builders import (
     House,
     a_claimed_attempt,
     a_house,
@@ -31,9 +33,7 @@ from tests.builders import (
     an_attempt_of_unknown_outcome,
     of_company,
 )
-from tests.conftest import Seeded, TestClock, seed, wait_until
-from tests.guards import guards
-from tests.servers import wired
+from tests.support.servers import wired
 
 A_MOMENT = timedelta(microseconds=1)
 A_DAY = timedelta(days=1)

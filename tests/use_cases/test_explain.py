@@ -12,9 +12,10 @@ from scheduler.domain.refusals import NotFound
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
-from tests.builders import (
+from tests.conftest import TestClock
+from tests.support.builders import (
     House,
     a_candidate,
     a_claimed_attempt,
@@ -24,7 +25,6 @@ from tests.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
-from tests.conftest import TestClock
 
 A_DAY = timedelta(days=1)
 

@@ -15,10 +15,12 @@ from scheduler.carriers.twilio import TwilioCallbacks, callback_path
 from scheduler.domain.attempt import Attempt, AttemptState, Phase, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, NeverTaken
 from scheduler.domain.interview import InterviewStatus
-from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release
-from tests.builders import (
+from scheduler.use_cases.shared import hints as tasks
+from tests.architecture.guards import guards
+from tests.conftest import TestClock, seed
+from tests.support.builders import (
     House,
     KeptBell,
     a_claimed_attempt,
@@ -30,9 +32,7 @@ from tests.builders import (
     an_unknown_attempt,
     of_company,
 )
-from tests.conftest import TestClock, seed
-from tests.guards import guards
-from tests.servers import ACCOUNT_SID, PRIMARY, SECONDARY, SimulatedCarrier
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SECONDARY, SimulatedCarrier
 
 PUBLIC_URL = "https://calls.example.com"
 Form = list[tuple[str, str]]

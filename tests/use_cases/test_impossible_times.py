@@ -18,12 +18,14 @@ from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import ASK_EVERY, DEFERRED_DELAY, POLL_AFTER_RING, POLLS
 from scheduler.persistence.database import Database
 from scheduler.persistence.stray_calls import StrayCall
-from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.correct import Correct
+from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
-from tests.builders import (
+from scheduler.use_cases.shared import hints as tasks
+from tests.architecture.guards import guards
+from tests.conftest import Seeded, TestClock, seed
+from tests.support.builders import (
     Clerk,
     House,
     KeptBell,
@@ -36,9 +38,7 @@ from tests.builders import (
     an_unknown_attempt,
     of_company,
 )
-from tests.conftest import Seeded, TestClock, seed
-from tests.guards import guards
-from tests.servers import ACCOUNT_SID, SimulatedCarrier, a_closed_port
+from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_closed_port
 from tests.use_cases.test_apply import a_wish, applied
 from tests.use_cases.test_settle import babbling, settle_at
 from tests.use_cases.test_undecided import EMPTY, order_by_hand

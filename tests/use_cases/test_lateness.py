@@ -9,9 +9,9 @@ import pytest
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.use_cases.explain import Explain, Waiting
-from scheduler.use_cases.pauses import Pauses
-from tests.builders import House, a_claimed_attempt, a_number, a_pending_attempt, a_waiting_command
+from scheduler.use_cases.operations.pauses import Pauses
 from tests.conftest import TestClock
+from tests.support.builders import House, a_claimed_attempt, a_number, a_pending_attempt, a_waiting_command
 
 SPAN = timedelta(minutes=5)
 

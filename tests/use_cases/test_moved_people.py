@@ -11,7 +11,8 @@ from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence.database import Database
-from tests.builders import (
+from tests.conftest import TestClock, seed
+from tests.support.builders import (
     Clerk,
     House,
     Reach,
@@ -22,7 +23,6 @@ from tests.builders import (
     a_sid,
     of_company,
 )
-from tests.conftest import TestClock, seed
 
 IN_NEW_YORK = "+12125550123"
 NOBODY_KNOWS_WHERE = "+80012345678"

@@ -26,13 +26,15 @@ from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE
 from scheduler.persistence.database import Database
-from scheduler.use_cases import bell as tasks
-from scheduler.use_cases.consequences import Alarmed
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.pauses import Pauses
+from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
-from tests.builders import (
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.effects import Alarmed
+from tests.architecture.guards import guards
+from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.support.builders import (
     ALWAYS,
     House,
     KeptBell,
@@ -45,9 +47,7 @@ from tests.builders import (
     an_attempt_of_unknown_outcome,
     of_company,
 )
-from tests.conftest import Seeded, TestClock, seed, wait_until
-from tests.guards import guards
-from tests.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 
 A_SECOND = timedelta(seconds=1)
 

@@ -7,9 +7,10 @@ import pytest
 from scheduler.domain.attempt import Attempt, Cancelled, Ended, Reason
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.persistence.database import Database
-from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.release import Release
-from tests.builders import (
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import Seeded, TestClock, seed
+from tests.support.builders import (
     House,
     KeptBell,
     a_claimed_attempt,
@@ -20,7 +21,6 @@ from tests.builders import (
     a_waiting_command,
     of_company,
 )
-from tests.conftest import Seeded, TestClock, seed
 
 A_MOMENT = timedelta(microseconds=1)
 

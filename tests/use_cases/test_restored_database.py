@@ -15,11 +15,11 @@ from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, with_driver
-from scheduler.use_cases.pauses import Pauses
-from tests.builders import House, a_claimed_attempt, a_house, a_pending_attempt
+from scheduler.use_cases.operations.pauses import Pauses
+from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.dumps import dump, restore
-from tests.guards import guards
+from tests.support.builders import House, a_claimed_attempt, a_house, a_pending_attempt
+from tests.support.dumps import dump, restore
 
 CHANGED = "ALARM: DATABASE_CHANGED"
 

@@ -23,12 +23,14 @@ from scheduler.lifecycle import decisions
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
 from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING, Policy
 from scheduler.persistence.database import Database
-from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
-from tests.builders import (
+from tests.architecture.guards import guards
+from tests.conftest import TestClock, seed, wait_until
+from tests.support.builders import (
     House,
     KeptBell,
     a_claimed_attempt,
@@ -40,9 +42,7 @@ from tests.builders import (
     an_unknown_attempt,
     of_company,
 )
-from tests.conftest import TestClock, seed, wait_until
-from tests.guards import guards
-from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
 from tests.use_cases.test_hear import PUBLIC_URL, a_form, tell
 
 A_MOMENT = timedelta(microseconds=1)

@@ -20,7 +20,9 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLLS
 from scheduler.persistence.database import Database
 from scheduler.use_cases.settle import Settle
-from tests.builders import (
+from tests.architecture.guards import guards
+from tests.conftest import TestClock, seed, wait_until
+from tests.support.builders import (
     Clerk,
     House,
     a_claimed_attempt,
@@ -31,9 +33,7 @@ from tests.builders import (
     an_unknown_attempt,
     of_company,
 )
-from tests.conftest import TestClock, seed, wait_until
-from tests.guards import guards
-from tests.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
 from tests.use_cases.test_settle import babbling, end, has_status, paused, ring, settle_at
 
 A_MOMENT = timedelta(microseconds=1)

@@ -15,15 +15,17 @@ from scheduler.domain.call import NeverTaken
 from scheduler.domain.command import RescheduleAttempt
 from scheduler.domain.company import CompanySettings
 from scheduler.persistence.database import ClockWrong, Database
-from scheduler.use_cases import bell as tasks
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.purge import Purge
-from scheduler.use_cases.quarantine import Quarantine
+from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
-from tests.builders import (
+from tests.architecture.guards import guards
+from tests.conftest import TestClock
+from tests.support.builders import (
     Clerk,
     House,
     KeptBell,
@@ -32,9 +34,7 @@ from tests.builders import (
     a_placed_attempt,
     a_waiting_command,
 )
-from tests.conftest import TestClock
-from tests.guards import guards
-from tests.servers import SimulatedCarrier
+from tests.support.servers import SimulatedCarrier
 from tests.use_cases.test_apply import a_wish, sent
 from tests.use_cases.test_hear import PUBLIC_URL, a_form, tell
 

@@ -10,15 +10,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from scheduler.carriers.simulator import control, twilio_api
+from scheduler.carriers.simulator.call_intake import Desk
+from scheduler.carriers.simulator.call_lives import Exchange
 from scheduler.carriers.simulator.callbacks import Postman
-from scheduler.carriers.simulator.desk import Desk
-from scheduler.carriers.simulator.exchange import Exchange
 from scheduler.carriers.simulator.journal import Journal
 from scheduler.carriers.simulator.ledger import Arrivals
+from scheduler.carriers.simulator.no_answer import CanHangUp, HungUp, NoAnswer
 from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import Plans
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
-from scheduler.carriers.simulator.silence import CanHangUp, HungUp, NoAnswer
 
 _CODE_OF_STATUS = {404: 20404, 405: 20405}
 

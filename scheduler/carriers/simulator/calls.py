@@ -9,7 +9,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import BaseModel, ConfigDict
 
-from scheduler.carriers.simulator.order import Order
+from scheduler.carriers.simulator.call_orders import Order
 from scheduler.carriers.simulator.plans import CallbackFault, Outcome
 
 API_VERSION = "2010-04-01"

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from scheduler.carriers.simulator import outage as outages
-from scheduler.carriers.simulator.exchange import Exchange
+from scheduler.carriers.simulator.call_lives import Exchange
 from scheduler.carriers.simulator.ledger import Arrivals, requests, rings, verdict
 from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import Plan, Plans, PostedPlan

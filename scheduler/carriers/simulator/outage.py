@@ -6,8 +6,8 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Scope
 
+from scheduler.carriers.simulator.no_answer import HungUp, shut_the_door
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
-from scheduler.carriers.simulator.silence import HungUp, shut_the_door
 
 
 class OutageKind(StrEnum):

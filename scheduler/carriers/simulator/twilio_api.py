@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from scheduler.carriers.simulator.call_intake import Desk
+from scheduler.carriers.simulator.call_lists import page
+from scheduler.carriers.simulator.call_lives import Exchange
+from scheduler.carriers.simulator.call_orders import Form, field, gives_instructions, read_changes, read_form
 from scheduler.carriers.simulator.calls import API_VERSION, Call, as_resource, notifications_of
-from scheduler.carriers.simulator.desk import Desk
-from scheduler.carriers.simulator.exchange import Exchange
-from scheduler.carriers.simulator.listing import page
-from scheduler.carriers.simulator.order import Form, field, gives_instructions, read_changes, read_form
+from scheduler.carriers.simulator.no_answer import HungUp
 from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
-from scheduler.carriers.simulator.silence import HungUp
 
 CALLS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls.json"
 CALL = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}.json"

@@ -1,0 +1,133 @@
+"""What happens to every request before it finds its route, and to every answer after it."""
+
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api_shim import errors, out_of_memory
+from api_shim.context import LONGEST_S
+from api_shim.errors import BodyTooLarge
+from api_shim.rate_limits import Standing
+from scheduler.clock import monotonic
+from scheduler.deadline import set_deadline
+from scheduler.logs import log
+from scheduler.wire.json_values import LARGEST_BODY
+
+_log = log(__name__)
+_DRAINED = 16 * LARGEST_BODY
+_DRAINED_FOR_S = 2.0
+_ALIAS = "/v1"
+
+
+class FrontDoor:
+    """Gives the request its trace id, takes `/v1` off its path, measures its body, logs it once.
+
+    An error that nobody foresaw ends here, told without its text: that may quote what somebody sent.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        set_deadline(LONGEST_S)
+        visit = _Visit(_without_alias(scope), receive, send)
+        with structlog.contextvars.bound_contextvars(trace_id=visit.trace_id):
+            try:
+                await self._admit(visit)
+            finally:
+                visit.log()
+
+    async def _admit(self, visit: "_Visit") -> None:
+        try:
+            if visit.announced > LARGEST_BODY:
+                await visit.refuse(BodyTooLarge())
+                return
+            await self._app(visit.scope, visit.receive, visit.send)
+        except Exception as error:
+            out_of_memory.end_if(error)
+            _log.exception("a request failed", trace_id=visit.trace_id)
+            if visit.status:
+                raise
+            await visit.refuse(error)
+
+
+class _Visit:
+    """One request on its way through."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.trace_id = uuid4().hex
+        scope["state"] = {**scope.get("state", {}), "trace_id": self.trace_id}
+        self.status = 0
+        self._receive = receive
+        self._send = send
+        self._received = 0
+        self._began = monotonic()
+
+    @property
+    def announced(self) -> int:
+        length = Request(self.scope).headers.get("content-length", "")
+        return int(length) if length.isascii() and length.isdecimal() else 0
+
+    async def receive(self) -> Message:
+        """Counts the bytes as they come: who announces no length, or a wrong one, gets no further either."""
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._received > LARGEST_BODY:
+            await self._drain(message)
+            raise BodyTooLarge
+        if message["type"] == "http.request" and not message.get("more_body"):
+            # However long the client took to send it: what is left is for our own work.
+            set_deadline(LONGEST_S)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+            headers = MutableHeaders(scope=message)
+            headers["X-Trace-Id"] = self.trace_id
+            standing: Standing | None = self.scope["state"].get("standing")
+            for name, value in standing.headers() if standing is not None else ():
+                headers[name] = value
+        await self._send(message)
+
+    async def refuse(self, error: Exception) -> None:
+        if isinstance(error, BodyTooLarge):
+            await self._drain({"type": "http.request", "more_body": True})
+        await errors.answer_to(Request(self.scope), error)(self.scope, self._receive, self.send)
+
+    async def _drain(self, message: Message) -> None:
+        """Read on for a moment: a client that is still sending does not hear an answer."""
+        with anyio.move_on_after(_DRAINED_FOR_S):
+            while message["type"] == "http.request" and message.get("more_body"):
+                message = await self._receive()
+                self._received += len(message.get("body", b""))
+                if self._received > _DRAINED:
+                    return
+
+    def log(self) -> None:
+        route: Any = self.scope.get("route")
+        _log.info(
+            "answered",
+            method=self.scope["method"],
+            route=getattr(route, "path_format", None) or getattr(route, "path", "-"),
+            status=self.status,
+            seconds=round(monotonic() - self._began, 4),
+            trace_id=self.trace_id,
+        )
+
+
+def _without_alias(scope: Scope) -> Scope:
+    path: str = scope["path"]
+    if path != _ALIAS and not path.startswith(_ALIAS + "/"):
+        return dict(scope)
+    raw: bytes = scope.get("raw_path") or path.encode()
+    return {**scope, "path": path[len(_ALIAS) :] or "/", "raw_path": raw[len(_ALIAS) :] or b"/"}

@@ -1,0 +1,105 @@
+"""How the client wants its command done: as what it was before, if what is as it was seen, waiting how long."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from api_shim.openapi_responses import IfSent
+from scheduler.rules.etags import IF_MATCH
+from scheduler.wire.field_errors import FieldError, invalid_fields
+from scheduler.wire.field_types import is_idempotency_key
+
+DEFAULT_WAIT_S = 5.0
+LONGEST_WAIT_S = 30.0
+_WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?', re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    idempotency_key: str | None
+    wait_s: float
+    respond_async: bool
+    if_match: bytes
+
+
+async def asked(
+    request: Request,
+    _idempotency_key: Annotated[
+        IfSent[str],
+        Header(
+            alias="Idempotency-Key",
+            description="1 to 255 printable ASCII characters. For 30 days, repeating the request with the same key"
+            " returns the stored response. Using the key for a different request is rejected.",
+            json_schema_extra={"pattern": r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"},
+        ),
+    ] = None,
+    _prefer: Annotated[
+        IfSent[str],
+        Header(
+            alias="Prefer",
+            description="`wait=N` waits up to N seconds (at most 30) for the result. `respond-async` does not wait.",
+            examples=["wait=10"],
+        ),
+    ] = None,
+) -> Asked:
+    """Raises InvalidFields for an Idempotency-Key that cannot be one.
+
+    A preference that is not understood is none (RFC 7240 section 2).
+    """
+    preferences = [each.strip() for header in request.headers.getlist("prefer") for each in re.split("[,;]", header)]
+    respond_async = any(each.lower() == "respond-async" for each in preferences)
+    waits = [float(found[1]) for each in preferences if (found := _WAIT.fullmatch(each))]
+    wait_s = min(waits[0], LONGEST_WAIT_S) if waits else DEFAULT_WAIT_S
+    return Asked(
+        idempotency_key=_the_one_key(request.headers.getlist("idempotency-key")),
+        wait_s=0.0 if respond_async else wait_s,
+        respond_async=respond_async,
+        if_match=", ".join(request.headers.getlist("if-match")).encode("latin-1"),
+    )
+
+
+HowAsked = Annotated[Asked, Depends(asked)]
+
+
+async def if_match(
+    request: Request,
+    _if_match: Annotated[
+        IfSent[str],
+        Header(
+            alias="If-Match",
+            description="Apply the change only if the attempt still has this ETag; `*` matches any. Checked when the"
+            " change is applied. Otherwise 412.",
+            examples=['"12"'],
+            json_schema_extra={"pattern": f"^({IF_MATCH.pattern})$"},
+        ),
+    ] = None,
+) -> str | None:
+    """The condition as it was sent. Raises InvalidFields for one that RFC 9110 does not know."""
+    sent = request.headers.getlist("if-match")
+    condition = ", ".join(sent)
+    if not sent or IF_MATCH.fullmatch(condition):
+        return condition or None
+    error = FieldError(
+        field="If-Match",
+        code="INVALID_IF_MATCH",
+        message='Send * or ETags in their quotes, with commas between them, such as "12".',
+    )
+    raise invalid_fields([error])
+
+
+IfMatch = Annotated[str | None, Depends(if_match)]
+
+
+def _the_one_key(sent: list[str]) -> str | None:
+    if not sent:
+        return None
+    if len(sent) == 1 and is_idempotency_key(sent[0]):
+        return sent[0]
+    error = FieldError(
+        field="Idempotency-Key",
+        code="INVALID_IDEMPOTENCY_KEY",
+        message="Send one Idempotency-Key of 1 to 255 printable ASCII characters, or none.",
+    )
+    raise invalid_fields([error])

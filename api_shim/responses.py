@@ -1,0 +1,197 @@
+"""How what became of a command is told."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Literal
+from uuid import UUID
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+
+from api_shim import errors
+from api_shim.context import house
+from api_shim.schemas.agent import AgentView
+from api_shim.schemas.candidate import CandidateView
+from api_shim.schemas.command import CommandView, WaitingView, WrittenView
+from api_shim.schemas.company import CompanyView
+from api_shim.schemas.envelope import Answer, ErrorView
+from api_shim.schemas.interview import AttemptView, InterviewView
+from api_shim.schemas.job import JobView
+from scheduler.domain.agent import Agent
+from scheduler.domain.candidate import Candidate
+from scheduler.domain.command import Command, CommandKind
+from scheduler.domain.company import Company
+from scheduler.domain.interview import InterviewStory
+from scheduler.domain.job import Job
+from scheduler.domain.principal import Principal
+from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
+from scheduler.domain.resource import Record
+from scheduler.persistence.json_columns import STORY
+from scheduler.use_cases.resources.idempotent_writes import Written
+
+MAKING = frozenset(
+    {
+        CommandKind.CREATE_COMPANY,
+        CommandKind.CREATE_JOB,
+        CommandKind.CREATE_CANDIDATE,
+        CommandKind.CREATE_AGENT,
+    }
+)
+_TELLING_AN_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
+
+
+def answered(
+    request: Request,
+    data: BaseModel | bool,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Success, in the envelope."""
+    content = Answer(data=data, timestamp=house(request).doors.now(), trace_id=request.state.trace_id)
+    return JSONResponse(
+        content.model_dump(mode="json", by_alias=True, serialize_as_any=True),
+        status,
+        headers=None if headers is None else dict(headers),
+    )
+
+
+def still_waiting(request: Request, command: Command, headers: Mapping[str, str]) -> JSONResponse:
+    """202: it is durable, and where to ask for what becomes of it."""
+    return answered(
+        request,
+        WaitingView(id=command.id, status=command.state),
+        HTTPStatus.ACCEPTED,
+        {"Location": f"/commands/{command.id}", **headers},
+    )
+
+
+def applied(request: Request, command: Command, metadata: dict[str, Any], headers: Mapping[str, str]) -> Response:
+    """The answer that was stored when it was applied; `metadata` is kept with the interview alone."""
+    assert command.answer is not None
+    if command.answer.refusal is not None:
+        return errors.refused(request, command.answer.refusal, headers)
+    status, data = _done(request, command, metadata)
+    if data is None:
+        tag = {} if command.answer.etag is None else {"ETag": command.answer.etag}
+        return Response(status_code=status, headers={**tag, **headers})
+    return answered(request, data, status, headers)
+
+
+def written(request: Request, kind: CommandKind, done: Written) -> Response:
+    """What became of a write that the API did itself."""
+    headers = {"Idempotent-Replayed": "true"} if done.replayed else {}
+    if done.refusal is not None:
+        return errors.refused(request, done.refusal, headers)
+    if done.record is None:
+        return answered(request, True, headers=headers)
+    status = HTTPStatus.CREATED if kind in MAKING else HTTPStatus.OK
+    return answered(request, _record_view(done.record), status, headers)
+
+
+def _record_view(record: Record) -> BaseModel:
+    match record:
+        case Company():
+            return CompanyView.of(record)
+        case Job():
+            return JobView.of(record)
+        case Candidate():
+            return CandidateView.of(record)
+        case Agent():
+            return AgentView.of(record)
+
+
+def command_view(request: Request, command: Command, metadata: dict[str, Any]) -> CommandView:
+    status, data = _outcome(request, command, metadata)
+    return CommandView(
+        id=command.id,
+        kind=command.kind,
+        status=command.state,
+        received_at=command.received_at,
+        applied_at=command.applied_at,
+        status_code=status,
+        result=data.model_dump(mode="json", by_alias=True) if isinstance(data, BaseModel) else data,
+    )
+
+
+async def live_metadata(request: Request, principal: Principal, command: Command) -> dict[str, Any]:
+    """The metadata, as it is now, of the interview that the command's answer tells of; none when it tells of none."""
+    told = command.answer is not None and command.answer.refusal is None and command.kind in _TELLING_AN_INTERVIEW
+    if not told or command.interview_id is None:
+        return {}
+    here = house(request)
+    try:
+        story = await here.ask(here.doors.explain.interview, principal, command.company_id, command.interview_id)
+    except (NotFound, AccessDenied):
+        return {}
+    return story.interview.metadata
+
+
+async def with_titles(request: Request, principal: Principal, command: Command) -> Command:
+    """The command, and the jobs that its refusal names have the titles that they have now, as an answer keeps none."""
+    refusal = None if command.answer is None else command.answer.refusal
+    if refusal is None or refusal.code != JobAmbiguous.code:
+        return command
+    assert command.answer is not None
+    here = house(request)
+    job_ids = [UUID(job["id"]) for job in refusal.details["jobs"]]
+    try:
+        titles = await here.ask(here.doors.jobs.titles, principal, command.company_id, job_ids)
+    except AccessDenied:
+        titles = {}
+    jobs = [{"id": str(job_id), "title": titles.get(job_id)} for job_id in job_ids]
+    named = replace(refusal, details={**refusal.details, "jobs": jobs})
+    return replace(command, answer=replace(command.answer, refusal=named))
+
+
+def _outcome(
+    request: Request, command: Command, metadata: dict[str, Any]
+) -> tuple[HTTPStatus | None, BaseModel | bool | None]:
+    if command.answer is None:
+        return None, None
+    refusal = command.answer.refusal
+    if refusal is None:
+        return _done(request, command, metadata)
+    error = ErrorView(code=refusal.code, message=refusal.message, details=refusal.details or None)
+    return errors.STATUS_OF[refusal.family], error
+
+
+def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple[HTTPStatus, BaseModel | bool | None]:
+    """Status and `data` of a command that was done; no data where the answer has no body."""
+    match command.kind:
+        case CommandKind.CREATE_INTERVIEW:
+            return HTTPStatus.CREATED, _interview(request, command, metadata)
+        case CommandKind.UPDATE_INTERVIEW:
+            return HTTPStatus.OK, _interview(request, command, metadata)
+        case CommandKind.DELETE_INTERVIEW:
+            return HTTPStatus.OK, True
+        case CommandKind.INVOKE_ATTEMPT:
+            return HTTPStatus.CREATED, _attempt(request, command)
+        case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT:
+            return HTTPStatus.NO_CONTENT, None
+        case _:  # the API's own write: what it made is found at its own address
+            status = HTTPStatus.CREATED if command.kind in MAKING else HTTPStatus.OK
+            return status, _written(command)
+
+
+def _written(command: Command) -> WrittenView | Literal[True]:
+    assert command.answer is not None
+    kept = command.answer.snapshot
+    return True if kept is None else WrittenView(id=kept["id"], company_id=kept.get("company_id"))
+
+
+def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:
+    return InterviewView.of(_story(command), metadata, house(request).doors.now())
+
+
+def _attempt(request: Request, command: Command) -> AttemptView:
+    """The attempt that the command was about, as it stood in its interview then."""
+    assert command.answer is not None
+    [attempt] = [each for each in _story(command).attempts if each.id == command.answer.attempt_id]
+    return AttemptView.of(attempt, house(request).doors.now())
+
+
+def _story(command: Command) -> InterviewStory:
+    assert command.answer is not None
+    return STORY.validate_python(command.answer.snapshot)

@@ -1,0 +1,134 @@
+"""JSON forms of our frozen values, as stored in JSON columns."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from scheduler.domain.agent import Agent
+from scheduler.domain.candidate import Candidate
+from scheduler.domain.command import (
+    Answer,
+    CommandKind,
+    CreateInterview,
+    DeleteAttempt,
+    DeleteInterview,
+    InvokeAttempt,
+    Request,
+    RescheduleAttempt,
+    UpdateInterview,
+)
+from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
+from scheduler.domain.interview import InterviewStory
+from scheduler.domain.job import Job
+from scheduler.domain.resource import Record
+from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
+from scheduler.timing.call_windows import intervals_as_json, read_intervals
+
+ANSWER = TypeAdapter(Answer)
+STORY = TypeAdapter(InterviewStory)
+
+_REQUESTS: dict[CommandKind, TypeAdapter[Any]] = {
+    CommandKind.CREATE_INTERVIEW: TypeAdapter(CreateInterview),
+    CommandKind.UPDATE_INTERVIEW: TypeAdapter(UpdateInterview),
+    CommandKind.DELETE_INTERVIEW: TypeAdapter(DeleteInterview),
+    CommandKind.INVOKE_ATTEMPT: TypeAdapter(InvokeAttempt),
+    CommandKind.RESCHEDULE_ATTEMPT: TypeAdapter(RescheduleAttempt),
+    CommandKind.DELETE_ATTEMPT: TypeAdapter(DeleteAttempt),
+}
+
+_RECORDS: Mapping[type[Record], tuple[TypeAdapter[Any], frozenset[str]]] = {
+    Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings", "owner_email"})),
+    Job: (TypeAdapter(Job), frozenset({"title", "description", "details", "metadata"})),
+    Candidate: (
+        TypeAdapter(Candidate),
+        frozenset({"first_name", "last_name", "email", "phone_number", "timezone", "metadata"}),
+    ),
+    Agent: (TypeAdapter(Agent), frozenset({"name", "caller_number", "details", "metadata"})),
+}
+"""Fields that a stored answer leaves out, because they identify a person or may do so."""
+
+_NOTHING: Mapping[str, Any] = {"settings": CompanySettings(), "profile": {}, "details": {}, "metadata": {}}
+
+
+def record_as_json(record: Record) -> dict[str, Any]:
+    """Return the stored form of a record in an answer: without name, title, number, address or metadata."""
+    adapter, left_out = _RECORDS[type(record)]
+    form: dict[str, Any] = adapter.dump_python(record, mode="json", exclude=set(left_out))
+    return form
+
+
+def record_from_json(kind: type[Record], form: Mapping[str, Any], present: Record | None) -> Record:
+    """Rebuild the record of an answer. Fields that were left out have their present value, or none if it is deleted."""
+    adapter, left_out = _RECORDS[kind]
+    filled = {name: getattr(present, name, _NOTHING.get(name)) for name in left_out}
+    record: Record = adapter.validate_python({**form, **filled})
+    return record
+
+
+def request_as_json(kind: CommandKind, request: Request) -> dict[str, Any]:
+    form: dict[str, Any] = _REQUESTS[kind].dump_python(request, mode="json")
+    return form
+
+
+def request_from_json(kind: CommandKind, form: dict[str, Any] | None) -> Request:
+    request: Request = _REQUESTS[kind].validate_python(form)
+    return request
+
+
+def schedule_as_json(schedule: Schedule) -> dict[str, Any]:
+    clock = schedule.clock
+    return {
+        "requested": schedule.requested,
+        "source": clock.source.value,
+        "offset_s": None if clock.offset is None else clock.offset.total_seconds(),
+        "zones": list(clock.zones),
+        "due_at": schedule.due_at.isoformat(),
+        "earliest_at": schedule.earliest_at.isoformat(),
+        "tzdata_version": schedule.tzdata_version,
+    }
+
+
+def schedule_from_json(form: dict[str, Any]) -> Schedule:
+    offset = form["offset_s"]
+    return Schedule(
+        requested=form["requested"],
+        clock=CalleeClock(
+            source=TimezoneSource(form["source"]),
+            offset=None if offset is None else timedelta(seconds=offset),
+            zones=tuple(form["zones"]),
+        ),
+        due_at=datetime.fromisoformat(form["due_at"]),
+        # The previous version did not store it.
+        earliest_at=datetime.fromisoformat(form.get("earliest_at", form["due_at"])),
+        tzdata_version=form["tzdata_version"],
+    )
+
+
+def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
+    """Return the wire form of a company's settings without the limits, which have their own columns."""
+    return {
+        "timezone": settings.timezone,
+        "locale": settings.locale,
+        "callTimeIntervals": intervals_as_json(settings.intervals),
+        "retryPolicy": retry_policy_as_json(settings.retry_policy),
+        "machineDetection": settings.machine_detection,
+        "offsetMustMatchNumber": settings.offset_must_match_number,
+        "allowedCountries": (None if settings.allowed_countries is None else sorted(settings.allowed_countries)),
+    }
+
+
+def settings_from_json(form: dict[str, Any], limits: CallLimits) -> CompanySettings:
+    allowed = form["allowedCountries"]
+    return CompanySettings(
+        timezone=form["timezone"],
+        locale=form["locale"],
+        intervals=read_intervals(form["callTimeIntervals"]),
+        retry_policy=read_retry_policy(form["retryPolicy"]) if "retryPolicy" in form else RetryPolicy(),
+        limits=limits,
+        machine_detection=form["machineDetection"],
+        offset_must_match_number=form["offsetMustMatchNumber"],
+        allowed_countries=None if allowed is None else frozenset(allowed),
+    )

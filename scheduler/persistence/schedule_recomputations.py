@@ -1,0 +1,129 @@
+"""Recomputations of schedules: changes after which pending attempts are resolved again, and their progress."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, any_, delete, func, insert, or_, select, update
+
+from scheduler.lifecycle import bounds
+from scheduler.persistence.redelivery import is_from_the_future
+from scheduler.persistence.tables import reresolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reresolution:
+    """Hours, zones or a number of a company, or of one of its candidates, have changed."""
+
+    id: int
+    company_id: UUID
+    candidate_id: UUID | None
+    after_id: UUID | None
+    """Attempts up to this id are done."""
+    asked_at: datetime
+    is_last_pass: bool
+
+
+class Reresolutions:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def ask(self, company_id: UUID, candidate_id: UUID | None, now: datetime) -> None:
+        """Have pending attempts of a company, or of one of its candidates, resolved again.
+
+        If a change already waits for the same attempts, it is repeated instead of adding another one. A change that a
+        worker has locked is left alone, because waiting for it here could be a deadlock.
+        """
+        waiting = (
+            select(reresolutions.c.id)
+            .where(
+                reresolutions.c.company_id == company_id,
+                reresolutions.c.candidate_id.is_not_distinct_from(candidate_id),
+            )
+            .order_by(reresolutions.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        coalesced = self._connection.execute(
+            update(reresolutions)
+            .where(reresolutions.c.id == any_(func.array(waiting.scalar_subquery())))
+            # It continues, and is then repeated from the first attempt. If it restarted at once, it would never end
+            # while settings are changed repeatedly.
+            .values(is_last_pass=False, asked_at=now, not_before=now, rung_at=now)
+            .returning(reresolutions.c.id)
+        ).all()
+        if coalesced:
+            return
+        self._connection.execute(
+            insert(reresolutions).values(
+                company_id=company_id,
+                candidate_id=candidate_id,
+                is_last_pass=False,
+                not_before=now,
+                asked_at=now,
+                rung_at=now,
+            )
+        )
+
+    def lock_next(self, now: datetime) -> Reresolution | None:
+        """Lock the change that has waited longest, among due changes that no other worker has locked."""
+        row = self._connection.execute(
+            select(reresolutions)
+            .where(_may_begin(now))
+            .order_by(reresolutions.c.not_before, reresolutions.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        ).one_or_none()
+        if row is None:
+            return None
+        return Reresolution(
+            id=row.id,
+            company_id=row.company_id,
+            candidate_id=row.candidate_id,
+            after_id=row.after_id,
+            asked_at=row.asked_at,
+            is_last_pass=row.is_last_pass,
+        )
+
+    def came_to(self, reresolution_id: int, after_id: UUID, now: datetime) -> None:
+        """Record that attempts up to that id are done. The change then comes after those of other companies."""
+        self._connection.execute(
+            update(reresolutions).where(reresolutions.c.id == reresolution_id).values(after_id=after_id, not_before=now)
+        )
+
+    def put_off(self, reresolution_id: int, not_before: datetime) -> None:
+        """Continue the change at `not_before`, from where it is."""
+        self._connection.execute(
+            update(reresolutions).where(reresolutions.c.id == reresolution_id).values(not_before=not_before)
+        )
+
+    def once_more(self, reresolution_id: int, not_before: datetime) -> None:
+        """Begin the last pass over all attempts, at `not_before`."""
+        self._connection.execute(
+            update(reresolutions)
+            .where(reresolutions.c.id == reresolution_id)
+            .values(after_id=None, is_last_pass=True, not_before=not_before)
+        )
+
+    def done(self, reresolution_id: int) -> None:
+        self._connection.execute(delete(reresolutions).where(reresolutions.c.id == reresolution_id))
+
+    def ring_waiting(self, rung_before: datetime, now: datetime) -> bool:
+        """Return True if a hint is to be sent again for a waiting change, and record it as sent now."""
+        waiting = (
+            select(reresolutions.c.id)
+            .where(or_(reresolutions.c.rung_at <= rung_before, is_from_the_future(reresolutions, now)), _may_begin(now))
+            .with_for_update(skip_locked=True)
+        )
+        rows = self._connection.execute(
+            update(reresolutions)
+            .where(reresolutions.c.id == any_(func.array(waiting.scalar_subquery())))
+            .values(rung_at=now)
+            .returning(reresolutions.c.id)
+        ).all()
+        return bool(rows)
+
+
+def _may_begin(now: datetime) -> ColumnElement[bool]:
+    """Match changes that are due. A later time than workers set was written by a wrong clock and counts as due."""
+    return or_(reresolutions.c.not_before <= now, reresolutions.c.not_before > bounds.latest_recomputation(now))

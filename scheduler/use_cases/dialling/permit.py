@@ -1,0 +1,111 @@
+"""The permit of one call: a last look that is fresh enough, until the bytes of its POST have left.
+
+Between the look and the POST lies getting a connection, which may take seconds, and anything that keeps this process
+from running. So the permit is checked twice: with the connection in hand, when a look that has become too old is made
+again, and right before the first byte.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from scheduler.clock import Now, monotonic
+from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
+from scheduler.logs import log
+from scheduler.persistence.database import DatabaseAway
+from scheduler.use_cases.dial import PermittedOrder, ToSend
+from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
+
+_log = log(__name__)
+LOOKS_PER_CALL = 3
+Look = Callable[[], Awaitable[PermittedOrder | None]]
+
+
+class Permit:
+    """The gate (`carriers.interface.Gate`) of one call. `look` gives back what may not ring."""
+
+    def __init__(
+        self, claim: ToSend, look: Look, alarm: LeaseAlarm, now: Now, on_left: Callable[[], None] = lambda: None
+    ) -> None:
+        self._claim = claim
+        self._look = look
+        self._alarm = alarm
+        self._now = now
+        self._on_left = on_left
+        self._looks_left = LOOKS_PER_CALL
+        self._order: PermittedOrder | None = None
+        self.is_given_back = False
+        """A look gave the attempt back, or found that it belongs to another worker now. Nothing is left to do."""
+        self.is_too_late = False
+        """The time for sending that the claim left is over: the attempt is to be given back while its lease lasts."""
+        self.has_refused = False
+        """The last POST was refused before its first byte."""
+        self.look_failed = False
+        """A look raised an error. Nothing was sent, and the attempt is to be given back."""
+
+    async def order(self) -> PermittedOrder | None:
+        """The order that may be sent now. None: it was given back, a look failed, or no look was fresh enough."""
+        self.has_refused = False
+        if self.is_given_back or self.look_failed or self.is_too_late:
+            return None
+        while self._order is None or not self.is_fresh():
+            if self._looks_left == 0:
+                return None
+            self._looks_left -= 1
+            if not await self._looks_again():
+                return None
+        return self._order
+
+    async def _looks_again(self) -> bool:
+        try:
+            # Not longer than the call may wait: a look that hangs until the lease is over would end the process.
+            self._order = await asyncio.wait_for(self._look(), max(0.0, self._claim.send_by - monotonic()))
+        except TimeoutError:
+            self.is_too_late = True
+        except DatabaseAway:
+            self.look_failed = True
+        except Exception:  # noqa: BLE001 - logged; nothing was sent, and the loop goes on for the others
+            _log.exception("a last look broke off", attempt_id=str(self._claim.attempt.id))
+            self.look_failed = True
+        else:
+            self.is_given_back = self._order is None
+        return not (self.look_failed or self.is_given_back or self.is_too_late)
+
+    async def connected(self) -> bool:
+        """Look again if getting the connection took too long. An order that changed meanwhile is not sent like this."""
+        before = self._order
+        may_go_on = before is not None and await self.order() == before
+        self.has_refused = not may_go_on
+        return may_go_on
+
+    def may_leave(self) -> bool:
+        """Check once more with the kernel's timer running, so that a freeze after the check ends the process."""
+        order = self._order
+        if order is None:
+            return False
+        good_for = min(LOOK_TO_END, order.leave_by - order.looked_at).total_seconds()
+        ends = min(self._claim.lease_ends, order.looked + good_for)
+        self._alarm.hold(self._claim.attempt.id, ends)  # guard: frozen_unsent
+        self.has_refused = not self.is_fresh()
+        if self.has_refused:
+            self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
+        return not self.has_refused
+
+    def left(self) -> None:
+        """From now on only the lease counts: no timer may end the process while an answer is under way."""
+        self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
+        self._on_left()
+
+    def is_fresh(self) -> bool:
+        """Compare both clocks: of a paused virtual machine the monotonic one stands still, and the other one jumps."""
+        order = self._order
+        assert order is not None
+        good_for = (
+            LOOK_TO_SEND,
+            order.leave_by - order.looked_at,  # guard: leave_by
+        )
+        ages = (
+            timedelta(seconds=monotonic() - order.looked),  # guard: look_age
+            self._now() - order.looked_at,  # guard: look_age_by_wall
+        )
+        return max(ages) <= min(good_for)

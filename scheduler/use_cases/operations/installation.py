@@ -1,0 +1,104 @@
+"""What a new installation starts with: a company, a number to call from, an agent, and keys. Safe to run again."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from scheduler.clock import Now
+from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
+from scheduler.domain.company import Company, NewCompany
+from scheduler.domain.principal import KeyKind
+from scheduler.persistence.database import Database, Stores
+from scheduler.timing import callee_zones
+from scheduler.use_cases.resources.agents import add_agent
+from scheduler.use_cases.resources.companies import add_company
+from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.submit import there
+
+_KEY_NAME = "duecall up"
+_PER_MINUTE = 6000
+_PER_HOUR = 360_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded:
+    company_id: UUID
+    agent_id: UUID
+    phone_number_id: UUID
+    company_key: str
+    ats_key: str
+
+
+class Installation:
+    def __init__(self, database: Database, keys: Keys, now: Now) -> None:
+        self._database = database
+        self._keys = keys
+        self._now = now
+
+    def seed(self, caller_id: str) -> Seeded:
+        """The installation's first company with all it needs to call, made where it is not there yet.
+
+        Keys cannot be shown twice, so each run makes new ones and revokes those of the run before. Raises
+        PhoneNumberInvalid for a caller id that is none.
+        """
+        number = callee_zones.read_number(caller_id).e164
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            company = stores.companies.first() or _new_company(stores, "First company", uuid4(), now)
+            number_id = stores.phone_numbers.add(uuid4(), company.id, number, now)
+            agent = stores.agents.first(company.id) or _new_agent(stores, company, number_id, now)
+            stores.keys.revoke_named(_KEY_NAME, now)
+        ats_principal = company.ats_principal_id
+        assert ats_principal is not None
+        company_key = self._key(KeyKind.REGULAR, company.id, company.id)
+        ats_key = self._key(KeyKind.ATS, ats_principal, None)
+        return Seeded(
+            company_id=company.id,
+            agent_id=agent.id,
+            phone_number_id=number_id,
+            company_key=company_key,
+            ats_key=ats_key,
+        )
+
+    def _key(self, kind: KeyKind, principal_id: UUID, company_id: UUID | None) -> str:
+        _, secret = self._keys.create(
+            kind=kind,
+            name=_KEY_NAME,
+            company_id=company_id,
+            principal_id=principal_id,
+            per_minute=_PER_MINUTE,
+            per_hour=_PER_HOUR,
+        )
+        return secret
+
+    def add_company(self, name: str, caller_id: str) -> tuple[UUID, UUID]:
+        """Another company with all it needs to call: its id and its agent's. Raises PhoneNumberInvalid."""
+        number = callee_zones.read_number(caller_id).e164
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            company = _new_company(stores, name, None, now)
+            number_id = stores.phone_numbers.add(uuid4(), company.id, number, now)
+            return company.id, _new_agent(stores, company, number_id, now).id
+
+    def add_number(self, company_id: UUID, number: str) -> UUID:
+        """Another number that the company may call from. Raises PhoneNumberInvalid, NotFound."""
+        e164 = callee_zones.read_number(number).e164
+        with self._database.transaction() as stores:
+            there(stores.companies.get(company_id), "company", company_id)
+            return stores.phone_numbers.add(uuid4(), company_id, e164, stores.instant(self._now))
+
+
+def _new_company(stores: Stores, name: str, ats_principal_id: UUID | None, now: datetime) -> Company:
+    return add_company(stores, NewCompany(name=name), ats_principal_id, now)
+
+
+def _new_agent(stores: Stores, company: Company, number_id: UUID, now: datetime) -> Agent:
+    new = NewAgent(
+        name="Generic interviewer",
+        type=AgentType.PHONE,
+        focus=AgentFocus.GENERIC,
+        language="EN",
+        duration=timedelta(minutes=30),
+        phone_number_id=number_id,
+    )
+    return add_agent(stores, company.id, new, now)

@@ -1,0 +1,117 @@
+"""Reconcile: what the database has forgotten, the carrier is asked for, before anybody is dialled again.
+
+A backup that was restored, or a standby that took over without the last commits, knows nothing of calls that were
+placed since: their attempts stand as pending, and would ring a second time. Nothing here ever dials.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import token_urlsafe
+from uuid import UUID
+
+from scheduler.carriers.interface import CarrierDesk
+from scheduler.clock import Now
+from scheduler.domain.attempt import Attempt, Claimed, Placed
+from scheduler.domain.call import ListedCall
+from scheduler.hashing import Hasher
+from scheduler.lifecycle.policy import Policy
+from scheduler.persistence.database import Database
+from scheduler.use_cases.shared.effects import Consequences
+
+_ACTOR = "reconcile"
+_MARGIN = timedelta(minutes=1)
+"""The carrier's clock is not ours."""
+
+
+class NotPaused(Exception):
+    """Calls are dialled meanwhile, and so the answer of a moment ago proves nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconciled:
+    """What was found. `strangers` fit no pending attempt: calls of other programs, or of rows that are gone."""
+
+    calls: int
+    known: int
+    """That their attempts have already."""
+    bound: tuple[UUID, ...]
+    """The attempts that had been called, and now know it."""
+    strangers: tuple[str, ...]
+
+
+class Reconcile:
+    def __init__(
+        self,
+        database: Database,
+        desk: CarrierDesk,
+        account_id: int,
+        hasher: Hasher,
+        consequences: Consequences,
+        policy: Policy,
+        now: Now,
+    ) -> None:
+        self._database = database
+        self._desk = desk
+        self._account_id = account_id
+        self._hasher = hasher
+        self._consequences = consequences
+        self._policy = policy
+        self._now = now
+
+    def since(self, instant: datetime) -> Reconciled:
+        """Bind the carrier's calls since then to the pending attempts that they were placed for. May be repeated.
+
+        Raises NotPaused, CarrierUnavailable, DatabaseAway; what was bound until then stays so.
+        """
+        with self._database.reading() as stores:
+            if not stores.carrier_accounts.get(self._account_id).paused:
+                raise NotPaused
+            callers = stores.attempts.callers_of_pending()
+        calls = known = 0
+        bound: list[UUID] = []
+        strangers: list[str] = []
+        for caller in callers:
+            listed = self._desk.listed(
+                to=None, caller=caller, created_from=instant - _MARGIN, created_until=self._now() + _MARGIN
+            )
+            unbound = self._unbound(listed)
+            calls += len(listed)
+            known += len(listed) - len(unbound)
+            for call in unbound:  # the newest first: it is the one that tells how things stand with that person
+                attempt = self._bind(call, caller)
+                if attempt is None:
+                    strangers.append(call.news.call_sid)
+                else:
+                    bound.append(attempt)
+        return Reconciled(calls=calls, known=known, bound=tuple(bound), strangers=tuple(strangers))
+
+    def _unbound(self, listed: Sequence[ListedCall]) -> list[ListedCall]:
+        with self._database.reading() as stores:
+            taken = stores.attempts.bound_sids(call.news.call_sid for call in listed)
+        return [call for call in listed if call.news.call_sid not in taken]
+
+    def _bind(self, call: ListedCall, caller: str) -> UUID | None:
+        """Claim in hindsight the attempt that this call was for, and let it hear what became of the call."""
+        news = call.news
+        if not news.to:
+            return None
+        number_hash = self._hasher.number(news.to)
+        with self._database.reading() as stores:
+            found = stores.attempts.pending_to(number_hash, caller)
+        if found is None:
+            return None
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            stores.carrier_accounts.lock(self._account_id)
+            stores.companies.lock(found.company_id)
+            interview = stores.interviews.lock(found.interview_id)
+            attempt = stores.attempts.lock_as_of(found.id, found.epoch)
+            if attempt is None or not stores.lines.hold(number_hash, found.id):
+                return None
+            event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
+            claimed = stores.attempts.claim(attempt, event, self._account_id, _ACTOR, now)
+            placed = Placed(call_sid=news.call_sid, look_at=now)
+            moved: Attempt = self._consequences.take_in(stores, interview, claimed, [placed], _ACTOR, now)
+            self._consequences.hear(stores, interview, moved, news, _ACTOR, now)
+        return found.id

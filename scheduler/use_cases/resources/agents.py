@@ -1,0 +1,102 @@
+"""Agents and the numbers that they call from: made, listed, changed, deleted."""
+
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from scheduler.domain.agent import Agent, AgentType, NewAgent, PhoneNumber
+from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.principal import Principal
+from scheduler.domain.refusals import AgentNumberRequired
+from scheduler.domain.resource import Changes
+from scheduler.persistence.database import Database, Stores
+from scheduler.rules.resource_changes import changed
+from scheduler.use_cases.resources.idempotent_writes import Sent, Writes, Written, of_company
+from scheduler.use_cases.submit import reached_company, there
+
+
+class Agents:
+    """Every verb raises AccessDenied, CompanyIdRequired, DatabaseAway; a write also what `Writes.once` raises."""
+
+    def __init__(self, database: Database, writes: Writes) -> None:
+        self._database = database
+        self._writes = writes
+
+    def get(self, principal: Principal, company_id: UUID | None, agent_id: UUID) -> Agent:
+        """Raises NotFound."""
+        with self._database.reading(principal) as stores:
+            company = reached_company(stores, principal, company_id)
+            return there(stores.agents.get(company, agent_id), "agent", agent_id)
+
+    def page(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[Agent]:
+        with self._database.reading(principal) as stores:
+            return stores.agents.page(reached_company(stores, principal, company_id), asked)
+
+    def numbers(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[PhoneNumber]:
+        """The numbers that the company calls from."""
+        with self._database.reading(principal) as stores:
+            return stores.phone_numbers.page(reached_company(stores, principal, company_id), asked)
+
+    def create(self, sent: Sent, company_id: UUID | None, new: NewAgent) -> Written:
+        """Refused: AgentNumberRequired, NotFound for a phone number that is not the company's."""
+        return self._writes.once(
+            sent,
+            of_company(sent.principal, company_id),
+            lambda stores, company, now: add_agent(stores, company, new, now),
+        )
+
+    def change(self, sent: Sent, company_id: UUID | None, agent_id: UUID, changes: Changes) -> Written:
+        """The agent with these changes; interviews that were made of it before stay as they are.
+
+        Refused: NotFound for the agent or its phone number, AgentNumberRequired, MetadataTooLarge.
+        """
+
+        def write(stores: Stores, company: UUID, now: datetime) -> Agent:
+            agent = replace(changed(_locked(stores, company, agent_id), changes), updated_at=now)
+            agent = replace(agent, caller_number=_caller_number(stores, company, agent.type, agent.phone_number_id))
+            stores.agents.save(agent)
+            return agent
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+    def delete(self, sent: Sent, company_id: UUID | None, agent_id: UUID) -> Written:
+        """No interview is made of it any more; those that were go on. Refused: NotFound."""
+
+        def write(stores: Stores, company: UUID, now: datetime) -> None:
+            stores.agents.delete(_locked(stores, company, agent_id).id, now)
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+
+def add_agent(stores: Stores, company_id: UUID, new: NewAgent, now: datetime) -> Agent:
+    """An agent of the company, made of what a request says. Raises AgentNumberRequired, NotFound."""
+    agent = Agent(
+        id=uuid4(),
+        company_id=company_id,
+        name=new.name,
+        type=new.type,
+        focus=new.focus,
+        language=new.language,
+        duration=new.duration,
+        phone_number_id=new.phone_number_id,
+        caller_number=_caller_number(stores, company_id, new.type, new.phone_number_id),
+        details=new.details,
+        metadata=new.metadata,
+        created_at=now,
+        updated_at=now,
+    )
+    stores.agents.add(agent)
+    return agent
+
+
+def _caller_number(stores: Stores, company_id: UUID, kind: AgentType, number_id: UUID | None) -> str | None:
+    """The number that a phone agent calls from, which must be one of its company's."""
+    if number_id is None:
+        if kind is AgentType.PHONE:
+            raise AgentNumberRequired
+        return None
+    return there(stores.phone_numbers.get(company_id, number_id), "phoneNumber", number_id).number
+
+
+def _locked(stores: Stores, company_id: UUID, agent_id: UUID) -> Agent:
+    return there(stores.agents.lock(company_id, agent_id), "agent", agent_id)

@@ -1,0 +1,46 @@
+"""Lookout: what a request must learn when the database did not answer it, or not yet."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from scheduler.domain.command import Command
+from scheduler.domain.principal import Principal
+from scheduler.domain.refusals import NotFound
+from scheduler.persistence.commits import Outcome
+from scheduler.persistence.database import Database
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.submit import Submit
+
+
+class Lookout:
+    """Has connections of its own, so that it never waits for those that do not answer. Raises DatabaseAway."""
+
+    def __init__(self, database: Database, submit: Submit, bell: Bell) -> None:
+        self._database = database
+        self._submit = submit
+        self._bell = bell
+
+    def which_answered(self, command_ids: Sequence[UUID]) -> frozenset[UUID]:
+        """Return those of the commands that are no longer waiting."""
+        with self._database.reading() as stores:
+            return frozenset(stores.inbox.which_answered(command_ids))
+
+    def outcome_of(self, transaction_id: str) -> Outcome:
+        """Return how a transaction ended whose commit was not answered."""
+        return self._database.outcome_of(transaction_id)
+
+    def accepted(self, principal: Principal, command_id: UUID, idempotency_key: str | None) -> Command:
+        """Return the command that a commit in doubt has stored, and ring for it: the commit did not come to that.
+
+        Under an idempotency key it may be the command that came first. Raises NotFound, AccessDenied.
+        """
+        try:
+            command = self._submit.find(principal, str(command_id))
+        except NotFound:
+            if idempotency_key is None:
+                raise
+            command = self._submit.find(principal, idempotency_key)
+        if command.applied_at is None:
+            self._bell.ring(tasks.APPLY, [command.id])
+        return command

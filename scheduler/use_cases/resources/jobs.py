@@ -1,0 +1,86 @@
+"""Jobs: made, listed, changed, deleted."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from scheduler.domain.job import Job, JobStatus, NewJob
+from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.principal import Principal
+from scheduler.domain.resource import Changes
+from scheduler.persistence.database import Database, Stores
+from scheduler.rules.resource_changes import changed
+from scheduler.use_cases.resources.idempotent_writes import Sent, Writes, Written, of_company
+from scheduler.use_cases.submit import reached_company, there
+
+
+class Jobs:
+    """Every verb raises AccessDenied, CompanyIdRequired, DatabaseAway; a write also what `Writes.once` raises."""
+
+    def __init__(self, database: Database, writes: Writes) -> None:
+        self._database = database
+        self._writes = writes
+
+    def get(self, principal: Principal, company_id: UUID | None, job_id: UUID) -> Job:
+        """Raises NotFound."""
+        with self._database.reading(principal) as stores:
+            company = reached_company(stores, principal, company_id)
+            return there(stores.jobs.get(company, job_id), "job", job_id)
+
+    def page(
+        self, principal: Principal, company_id: UUID | None, asked: Slice, *, status: JobStatus | None = None
+    ) -> Listed[Job]:
+        with self._database.reading(principal) as stores:
+            return stores.jobs.page(reached_company(stores, principal, company_id), asked, status=status)
+
+    def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+        """What those of the jobs are called that are there."""
+        with self._database.reading(principal) as stores:
+            return stores.jobs.titles(reached_company(stores, principal, company_id), job_ids)
+
+    def create(self, sent: Sent, company_id: UUID | None, new: NewJob) -> Written:
+        return self._writes.once(
+            sent,
+            of_company(sent.principal, company_id),
+            lambda stores, company, now: add_job(stores, company, new, now),
+        )
+
+    def change(self, sent: Sent, company_id: UUID | None, job_id: UUID, changes: Changes) -> Written:
+        """The job with these changes. Refused: NotFound, MetadataTooLarge."""
+
+        def write(stores: Stores, company: UUID, now: datetime) -> Job:
+            job = replace(changed(_locked(stores, company, job_id), changes), updated_at=now)
+            stores.jobs.save(job)
+            return job
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+    def delete(self, sent: Sent, company_id: UUID | None, job_id: UUID) -> Written:
+        """Nobody is considered for it any more; interviews about it stay as they are. Refused: NotFound."""
+
+        def write(stores: Stores, company: UUID, now: datetime) -> None:
+            stores.jobs.delete(_locked(stores, company, job_id).id, now)
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+
+def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job:
+    """A job of the company, made of what a request says."""
+    job = Job(
+        id=uuid4(),
+        company_id=company_id,
+        title=new.title,
+        description=new.description,
+        status=new.status,
+        details=new.details,
+        metadata=new.metadata,
+        created_at=now,
+        updated_at=now,
+    )
+    stores.jobs.add(job)
+    return job
+
+
+def _locked(stores: Stores, company_id: UUID, job_id: UUID) -> Job:
+    return there(stores.jobs.lock(company_id, job_id), "job", job_id)

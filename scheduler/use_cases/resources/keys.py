@@ -1,0 +1,260 @@
+"""Keys: who may ask for what. Made here, shown once, recognised by a keyed hash."""
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from secrets import choice
+from typing import Any
+from uuid import UUID, uuid4
+
+from scheduler.clock import Now
+from scheduler.domain.key import LONGEST_NAME, Key, KeyState
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.refusals import (
+    ApiKeySuspended,
+    ExpiryInPast,
+    InsufficientPermissions,
+    InvalidApiKey,
+    InvalidKeyName,
+    KeyRevoked,
+    KeySuspended,
+    NotFound,
+    TooManyLiveKeys,
+    UnknownScopes,
+)
+from scheduler.hashing import Hasher
+from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.keys import USED_EVERY, Found
+from scheduler.rules import pause_reasons
+from scheduler.rules.display_names import is_printable
+from scheduler.use_cases.submit import there
+
+PREFIX = "sk_live_"
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM = 43
+"""Characters of 62 kinds: 256 bits."""
+_CHECKSUM = 6
+
+ALL_SCOPES = frozenset(
+    f"{verb}:{resource}"
+    for resource in ("companies", "jobs", "candidates", "agents", "interviews")
+    for verb in ("read", "write", "delete")
+) | {"read:billing", "read:phone-numbers"}
+
+PER_MINUTE = 60
+PER_HOUR = 2000
+_LIVE_AT_ONCE = 2
+
+
+class Keys:
+    """Those who do not serve requests see every key: operators, and who sets an installation up."""
+
+    def __init__(self, database: Database, hasher: Hasher, now: Now) -> None:
+        self._database = database
+        self._hasher = hasher
+        self._now = now
+
+    def authenticate(self, secret: str) -> Key:
+        """The key of this secret, if it opens anything. Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
+
+        A secret whose checksum is wrong costs no query.
+        """
+        if not is_well_formed(secret):
+            raise InvalidApiKey
+        with self._database.reading() as stores:
+            return self._usable(stores.keys.by_hash(self._hasher.key(secret)))
+
+    def of_id(self, key_id: UUID) -> Key:
+        """The key of this id, if it opens anything: for whoever is trusted to name one and has no secret.
+
+        Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
+        """
+        with self._database.reading() as stores:
+            return self._usable(stores.keys.by_id(key_id))
+
+    def _usable(self, found: Found | None) -> Key:
+        if found is None or found.company_deleted:
+            raise InvalidApiKey
+        key = found.key
+        match key.state(self._now()):
+            case KeyState.ACTIVE:
+                return key
+            case KeyState.SUSPENDED:
+                assert key.suspended_at is not None
+                suspended_at = key.suspended_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+                raise ApiKeySuspended(suspendedAt=suspended_at, reason=key.suspend_reason)
+        raise InvalidApiKey
+
+    def is_news(self, key: Key) -> bool:
+        """Whether it is to be written that this key is used now."""
+        now, last = self._now(), key.last_used_at
+        return last is None or not now - USED_EVERY < last <= now
+
+    def used(self, principal: Principal) -> None:
+        """Write that the principal's key is used now; waits for nobody. Raises DatabaseAway."""
+        with self._database.transaction(principal) as stores:
+            stores.keys.used(principal.key_id, stores.instant(self._now))
+
+    def create(
+        self,
+        *,
+        kind: KeyKind,
+        name: str,
+        company_id: UUID | None = None,
+        principal_id: UUID | None = None,
+        scopes: frozenset[str] = ALL_SCOPES,
+        per_minute: int = PER_MINUTE,
+        per_hour: int = PER_HOUR,
+        expires_at: datetime | None = None,
+    ) -> tuple[Principal, str]:
+        """A new key and its secret, which nothing can show again. `principal_id` makes it a rotation of that one.
+
+        Raises NotFound for a company that is not there, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
+        """
+        key_id = uuid4()
+        principal = Principal(id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id)
+        with self._database.transaction() as stores:
+            key = Key(
+                principal=principal,
+                name=name,
+                per_minute=per_minute,
+                per_hour=per_hour,
+                created_at=stores.instant(self._now),
+                expires_at=expires_at,
+            )
+            return principal, self._add(stores, key)
+
+    def rotate(self, key_id: UUID, changes: Mapping[str, Any]) -> tuple[Principal, str]:
+        """A second key of the same principal and its secret: what the first one is, save for `changes`.
+
+        `changes` may be of name, scopes, per_minute, per_hour, expires_at. Both open until one is revoked; a third is
+        refused.
+        Of a key that is revoked or expired a new one can be made too: its principal, and with it what it sent under an
+        idempotency key, lives on. Raises NotFound, KeySuspended while a key of the principal is suspended,
+        TooManyLiveKeys, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
+        """
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            first = _locked(stores, key_id)
+            keys = stores.keys.lock_of_principal(first.principal.id)
+            _refuse_suspended(keys)
+            live = [str(each.principal.key_id) for each in keys if each.state(now) is KeyState.ACTIVE]
+            if len(live) >= _LIVE_AT_ONCE:
+                raise TooManyLiveKeys(f"Revoke one of its keys first: {', '.join(live)}.", keyIds=live)
+            scopes = changes.get("scopes", first.principal.scopes)
+            principal = replace(first.principal, key_id=uuid4(), scopes=scopes)
+            others = {name: value for name, value in changes.items() if name != "scopes"}
+            key = Key(
+                principal=principal,
+                created_at=now,
+                **{"name": first.name, "per_minute": first.per_minute, "per_hour": first.per_hour, **others},
+            )
+            return principal, self._add(stores, key)
+
+    def all(self, company_id: UUID | None) -> Sequence[Key]:
+        """Every key, or those of one company; oldest first. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return stores.keys.all(company_id)
+
+    def suspend(self, key_id: UUID, reason: str | None) -> bool:
+        """It opens nothing until it is resumed. False: it was suspended already, and keeps its first reason, if any.
+
+        Whoever has the key is told the reason. Raises InvalidPauseReason, NotFound, KeyRevoked, DatabaseAway.
+        """
+        if reason is not None:
+            reason = pause_reasons.checked(reason)
+        with self._database.transaction() as stores:
+            key = _not_revoked(stores, key_id)
+            if key.suspended_at is not None and (key.suspend_reason is not None or reason is None):
+                return False
+            stores.keys.suspend(key_id, reason, stores.instant(self._now))
+            return True
+
+    def resume(self, key_id: UUID) -> bool:
+        """It opens again. False: it was not suspended. Raises NotFound, KeyRevoked, DatabaseAway."""
+        with self._database.transaction() as stores:
+            if _not_revoked(stores, key_id).suspended_at is None:
+                return False
+            stores.keys.resume(key_id, stores.instant(self._now))
+            return True
+
+    def revoke(self, key_id: UUID) -> bool:
+        """It opens nothing, for ever. False: it was revoked already. Raises NotFound, DatabaseAway."""
+        with self._database.transaction() as stores:
+            if _locked(stores, key_id).revoked_at is not None:
+                return False
+            stores.keys.revoke(key_id, stores.instant(self._now))
+            return True
+
+    def _add(self, stores: Stores, key: Key) -> str:
+        if not 0 < len(key.name) <= LONGEST_NAME or not is_printable(key.name):
+            raise InvalidKeyName
+        unknown = sorted(key.principal.scopes - ALL_SCOPES)
+        if unknown:
+            known = ", ".join(sorted(ALL_SCOPES))
+            raise UnknownScopes(f"There is no scope {', '.join(unknown)}. There are: {known}.", scopes=unknown)
+        if key.expires_at is not None and key.expires_at <= key.created_at:
+            raise ExpiryInPast
+        company_id = key.principal.company_id
+        if company_id is not None:
+            there(stores.companies.get(company_id), "company", company_id)
+        secret = new_secret()
+        stores.keys.add(key, self._hasher.key(secret))
+        return secret
+
+
+def must_have(principal: Principal, scopes: Iterable[str]) -> None:
+    """Raises InsufficientPermissions that names the scopes which the key lacks."""
+    missing = sorted(frozenset(scopes) - principal.scopes)
+    if missing:
+        raise InsufficientPermissions(f"The API key lacks the scope {', '.join(missing)}.", missingScopes=missing)
+
+
+def _locked(stores: Stores, key_id: UUID) -> Key:
+    key = stores.keys.lock(key_id)
+    if key is None:
+        raise NotFound("There is no such key; `duecall keys list` has their ids.", resourceType="key")
+    return key
+
+
+def _refuse_suspended(keys: Iterable[Key]) -> None:
+    """Raise KeySuspended for a key that an operator may still resume."""
+    for key in keys:
+        if key.suspended_at is not None and key.revoked_at is None:
+            key_id = key.principal.key_id
+            raise KeySuspended(
+                f"Key {key_id} is suspended, and a rotation would be active. Resume it first: duecall keys resume"
+                f" {key_id}",
+                keyId=str(key_id),
+            )
+
+
+def _not_revoked(stores: Stores, key_id: UUID) -> Key:
+    key = _locked(stores, key_id)
+    if key.revoked_at is not None:
+        raise KeyRevoked
+    return key
+
+
+def new_secret() -> str:
+    """`sk_live_`, 43 random characters, 6 of checksum."""
+    body = "".join(choice(_ALPHABET) for _ in range(_RANDOM))
+    return PREFIX + body + _checksum(body)
+
+
+def is_well_formed(secret: str) -> bool:
+    """Can this have been made by `new_secret`? A typing error cannot."""
+    body = secret.removeprefix(PREFIX)
+    if body == secret or len(body) != _RANDOM + _CHECKSUM or not set(body) <= set(_ALPHABET):
+        return False
+    return _checksum(body[:_RANDOM]) == body[_RANDOM:]
+
+
+def _checksum(body: str) -> str:
+    value = zlib.crc32(body.encode())
+    digits = ""
+    for _ in range(_CHECKSUM):
+        value, digit = divmod(value, len(_ALPHABET))
+        digits = _ALPHABET[digit] + digits
+    return digits

@@ -1,0 +1,324 @@
+"""What follows when something happens to an attempt: its line, its interview, a retry; in the caller's transaction."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import uuid4
+
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    Cancelled,
+    Created,
+    Ended,
+    Event,
+    HangUpCause,
+    HangUpWanted,
+    LegSeen,
+    MovedBySettings,
+    Placed,
+    Proven,
+    Reason,
+)
+from scheduler.domain.call import CallNews, Rank
+from scheduler.domain.company import ALARM
+from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.domain.refusals import TimezoneUnknown
+from scheduler.domain.schedule import Schedule, ScheduleWarning
+from scheduler.hashing import Hasher
+from scheduler.lifecycle import decisions, interviews, retries, scheduling
+from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
+from scheduler.logs import log
+from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.stray_calls import StrayCall
+from scheduler.rules import pricing
+from scheduler.use_cases.shared.situations import callee_from
+
+_log = log(__name__)
+
+
+class Alarmed(Exception):
+    """Something that must never happen has. Leaves the transaction, which holds an attempt, and writes nothing.
+
+    The company is paused by `Consequences.sound` in a transaction of its own, because companies are locked before
+    attempts.
+    """
+
+    def __init__(self, alarm: Alarm, attempt: Attempt) -> None:
+        super().__init__(alarm.cause)
+        self.alarm = alarm
+        self.attempt = attempt
+
+
+class Consequences:
+    """Saves what happened to an attempt together with what follows from it.
+
+    Everywhere interview and attempt are locked by the caller, in this order.
+    """
+
+    def __init__(self, database: Database, hasher: Hasher, policy: Policy, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._hasher = hasher
+        self._policy = policy
+        self._now = now
+
+    def sound(self, alarmed: Alarmed) -> None:
+        """The same as `sound_in`, in a transaction of its own, on whatever clock. Raises DatabaseAway."""
+        with self._database.transaction(corrected=True) as stores:
+            self.sound_in(stores, alarmed, stores.instant(self._now))
+
+    def sound_in(self, stores: Stores, alarmed: Alarmed, now: datetime) -> None:
+        """No call of this company is claimed until a person has looked; what must not be is looked after.
+
+        The call that nobody has answered is ended; until all are over, nobody calls their number.
+        """
+        alarm, attempt = alarmed.alarm, alarmed.attempt
+        stores.companies.pause(attempt.company_id, f"{ALARM}{alarm.cause}", now)
+        strays = sorted({sid for sid in (alarm.stray_sid, *alarm.live_sids) if sid is not None})
+        for sid in strays:
+            stores.stray_calls.add(StrayCall(call_sid=sid, attempt_id=attempt.id, seen_at=now))
+        if strays and attempt.number_hash is not None:
+            stores.lines.keep_free(attempt.number_hash, now + self._policy.line_gap)
+        _log.error(
+            "the company is paused until somebody has looked",
+            alarm=alarm.cause,
+            attempt_id=str(attempt.id),
+            company_id=str(attempt.company_id),
+        )
+
+    def look_after(self, stray: StrayCall, news: CallNews | None) -> None:
+        """Nobody calls the number of a call that must not be until it is over; None: the carrier could not be asked.
+
+        Raises DatabaseAway.
+        """
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            next_look_at = decisions.next_look_at_stray(stray.seen_at, news, now, self._policy)
+            attempt = stores.attempts.find(stray.attempt_id)
+            # The number that it rings, also when the candidate's has changed since.
+            told = self._hasher.number(news.to) if news is not None and news.to else None
+            number_hash = told or (attempt.number_hash if attempt is not None else None)
+            if number_hash is not None:
+                stores.lines.keep_free(number_hash, (next_look_at or now) + self._policy.line_gap)
+            if next_look_at is None:
+                stores.stray_calls.ended(stray.call_sid)
+            else:
+                stores.stray_calls.look_again(stray.call_sid, next_look_at)
+
+    def hear(
+        self, stores: Stores, interview: Interview, attempt: Attempt, news: CallNews, actor: str, now: datetime
+    ) -> Attempt | AskTheCarrier:
+        """Let the carrier's news change the attempt. Raises Alarmed."""
+        callee = callee_from(stores.attempts.callee_of(interview.id)) if attempt.reason is None else None
+        heard = decisions.on_news(attempt, news, callee, now, self._policy)
+        if isinstance(heard, Alarm):
+            raise Alarmed(heard, attempt)
+        if isinstance(heard, AskTheCarrier):
+            return heard
+        return self.take_in(stores, interview, attempt, heard, actor, now)
+
+    def take_in(
+        self,
+        stores: Stores,
+        interview: Interview,
+        attempt: Attempt,
+        events: Sequence[Event],
+        actor: str,
+        now: datetime,
+    ) -> Attempt:
+        """The attempt after `events`, saved with its line, its interview and the retry that follows. Raises Alarmed."""
+        before = attempt
+        for event in events:
+            attempt = stores.attempts.save(attempt, event, actor, now)
+            if isinstance(event, LegSeen):  # guard: late_line
+                self._hold_line(stores, attempt)
+        _report_lost_cause(before, attempt)
+        if any(isinstance(event, Placed | LegSeen) for event in events) and is_busy(attempt):  # guard: company_gone
+            attempt = _end_for_deleted_company(stores, attempt, actor, now)
+        if is_busy(before) and not is_busy(attempt):
+            self._free_line(stores, attempt, now)
+        elif any(isinstance(event, Proven) for event in events):
+            self._rest_line(stores, attempt, now)
+        if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
+            attempt = self._come_back(stores, interview, attempt, actor, now)
+        if attempt.reason is Reason.ANSWERED and before.reason is not Reason.ANSWERED:
+            _book(stores, interview, attempt, now)
+        if any(isinstance(event, LegSeen | Proven) for event in events):  # guard: successor
+            self._cancel_successor(stores, interview, attempt, actor, now)
+        if is_over(attempt) and not has_live_leg(attempt):
+            retried = not is_over(before) and all(each.cause_is_known for each in events if isinstance(each, Ended))
+            goes_on = retried and self._retry(stores, interview, attempt, actor, now)
+            self._settle_interview(stores, interview, attempt, now, goes_on=goes_on)
+        return attempt
+
+    def _hold_line(self, stores: Stores, attempt: Attempt) -> None:
+        assert attempt.number_hash is not None
+        if not stores.lines.hold(attempt.number_hash, attempt.id):
+            # Somebody else is calling that number at this moment: two legs to one phone.
+            assert attempt.call_sid is not None
+            stray, live = (attempt.call_sid, ()) if attempt.heard_rank < Rank.ANSWERED else (None, (attempt.call_sid,))
+            raise Alarmed(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray, live_sids=live), attempt)
+
+    def _rest_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
+        """A call that nobody had seen is over just now: the gap runs from here, not from when it was given up."""
+        assert attempt.number_hash is not None
+        if stores.lines.hold(attempt.number_hash, attempt.id):
+            self._free_line(stores, attempt, now)
+        else:
+            # Whoever has it may not have sent yet: the last look sees this, and so does whoever comes after.
+            stores.lines.keep_free(attempt.number_hash, now + self._policy.line_gap)
+
+    def _free_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
+        if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
+            stores.lines.give_back(attempt.id)
+            return
+        if attempt.search_at is not None:
+            stores.attempts.forget_number_of_erased(attempt.id)
+        # After an unknown outcome the same interview waits too: nobody knows whether that phone is ringing.
+        same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
+        stores.lines.rest(attempt.id, same, now, decisions.line_free_at(attempt, now, self._policy))
+
+    def _come_back(self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime) -> Attempt:
+        """What is pending again takes things as they are now; where its interview is over it waits for nothing."""
+        there = stores.companies.is_there(interview.company_id)
+        if there and interviews.may_go_on(interview):
+            return self._as_things_are_now(stores, attempt, now)
+        if not there:
+            reason = Reason.COMPANY_DELETED
+        elif interview.deleted_at is not None:
+            reason = Reason.INTERVIEW_DELETED
+        elif interview.status is InterviewStatus.CANCELLED:
+            reason = Reason.CANDIDATE_DELETED
+        else:  # an earlier call of it has reached the person after all
+            reason = Reason.REPLACED
+        return stores.attempts.save(attempt, Cancelled(reason=reason), actor, now)
+
+    def _as_things_are_now(self, stores: Stores, attempt: Attempt, now: datetime) -> Attempt:
+        """What comes back after number or zone changed: who looks at pending attempts passed it over meanwhile."""
+        callee = callee_from(stores.attempts.callee_of(attempt.interview_id))
+        if callee.number is None:
+            return attempt  # held by the last look, as everywhere
+        try:
+            same_clock = scheduling.present_clock(attempt, callee) == attempt.schedule.clock
+        except TimezoneUnknown:
+            same_clock = True  # the same
+        if same_clock and self._hasher.number(callee.number.e164) == attempt.number_hash:
+            return attempt
+        schedule = None if same_clock else scheduling.resolved_anew(attempt, callee, now, self._policy)
+        return self.move(stores, attempt, schedule, callee.number.e164, now)
+
+    def _cancel_successor(
+        self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
+    ) -> None:
+        """Who asked for another call did not know of this one: it is live, or it has reached the person."""
+        if not (has_live_leg(attempt) or attempt.state is AttemptState.COMPLETED):
+            return
+        successor = stores.attempts.lock_open(interview.id)
+        if successor is not None and successor.state is AttemptState.PENDING:
+            stores.attempts.save(successor, Cancelled(reason=Reason.REPLACED), actor, now)
+
+    def _settle_interview(
+        self, stores: Stores, interview: Interview, attempt: Attempt, now: datetime, *, goes_on: bool
+    ) -> None:
+        if not goes_on and attempt.state is AttemptState.FAILED:
+            goes_on = stores.attempts.has_open(interview.id)
+        status = interviews.status_after(interview.status, attempt, goes_on=goes_on)
+        if status is not interview.status:
+            stores.interviews.set_status(interview.id, status, now)
+
+    def _retry(self, stores: Stores, interview: Interview, ended: Attempt, actor: str, now: datetime) -> bool:
+        """Make the attempt that follows by itself, when one does."""
+        if ended.reason not in retries.RETRIED or not interviews.may_go_on(interview):
+            return False
+        row = stores.attempts.callee_of(interview.id)
+        if row.company_deleted:
+            return False
+        callee = callee_from(row)
+        chain = stores.attempts.of_chain(ended.chain_id)
+        schedule = retries.next_attempt(ended, chain, callee, interview.expires_at, self._policy)
+        if schedule is None:
+            return False
+        assert callee.number is not None
+        self.add_attempt(
+            stores,
+            _retry_of(ended, schedule, self._hasher.number(callee.number.e164), interview, now),
+            actor,
+        )
+        return True
+
+    def add_attempt(self, stores: Stores, attempt: Attempt, actor: str) -> None:
+        """A new pending attempt, with a line to wait for; the clock is told when it is due already."""
+        assert attempt.number_hash is not None
+        stores.lines.ensure(attempt.number_hash)
+        stores.attempts.add(attempt, Created(), actor)
+        if attempt.due_at <= attempt.created_at:
+            stores.notify_due()
+
+    def move(
+        self,
+        stores: Stores,
+        attempt: Attempt,
+        schedule: Schedule | None,
+        number: str,
+        now: datetime,
+        cause: str | None = None,
+    ) -> Attempt:
+        """A pending attempt is due at another time, or rings another number, because settings changed.
+
+        Without a schedule it keeps its own, and its time. `cause` goes into the history where it is no setting.
+        """
+        number_hash = self._hasher.number(number)
+        stores.lines.ensure(number_hash)
+        event = MovedBySettings(
+            schedule=schedule or attempt.schedule,
+            due_at=schedule.due_at if schedule else attempt.due_at,
+            number_hash=number_hash,
+            cause=cause,
+        )
+        moved = stores.attempts.save(attempt, event, "settings", now)
+        if event.due_at <= now:
+            stores.notify_due()
+        return moved
+
+
+def _report_lost_cause(before: Attempt, attempt: Attempt) -> None:
+    """Raise an alarm for a call that failed while nothing says why: no retry follows, so a person decides."""
+    if attempt.cause_is_lost and not before.cause_is_lost:
+        _log.error(
+            "call_failed_without_cause: The carrier named no cause for a failed call; no retry follows.",
+            alarm="CAUSE_LOST",
+            attempt_id=str(attempt.id),
+            company_id=str(attempt.company_id),
+        )
+
+
+def _end_for_deleted_company(stores: Stores, attempt: Attempt, actor: str, now: datetime) -> Attempt:
+    """The carrier has just named a call of a company that was deleted meanwhile: it is ended at once."""
+    if stores.companies.is_there(attempt.company_id):
+        return attempt
+    return stores.attempts.save(attempt, HangUpWanted(cause=HangUpCause.COMPANY_DELETED), actor, now)
+
+
+def _book(stores: Stores, interview: Interview, attempt: Attempt, now: datetime) -> None:
+    """A call that a person answered is booked with its end, in the unit and at the price of that moment."""
+    stores.usage.book(pricing.booking_of(attempt, interview, stores.usage.billing_of(interview.company_id), now))
+
+
+def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:
+    return Attempt(
+        id=uuid4(),
+        interview_id=interview.id,
+        company_id=interview.company_id,
+        chain_id=ended.chain_id,
+        retry_number=ended.retry_number + 1,
+        manual=False,
+        state=AttemptState.PENDING,
+        schedule=schedule,
+        due_at=schedule.due_at,
+        expires_at=interview.expires_at,
+        number_hash=number_hash,
+        warnings=tuple(each for each in ended.warnings if each is not ScheduleWarning.MOVED_BY_SETTINGS),
+        created_at=now,
+        updated_at=now,
+    )

@@ -1,0 +1,151 @@
+"""Types of the fields that clients send. Their errors say what to change and never quote the value."""
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from scheduler.domain.command import TimeName
+from scheduler.domain.resource import Changes
+from scheduler.rules import email_addresses
+from scheduler.rules.display_names import is_printable
+from scheduler.rules.metadata import fault
+from scheduler.timing import callee_zones
+from scheduler.wire.camel_model import Wire
+from scheduler.wire.field_errors import OURS, FieldError
+from scheduler.wire.json_values import unstorable
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _error(code: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError(OURS + code, message)
+
+
+def _e164(number: str) -> str:
+    if not _E164.fullmatch(number):
+        raise _error("not_e164", "Write the number in E.164: plus sign, country code and number, like +421915123456.")
+    return number
+
+
+def _email(address: str) -> str:
+    if not _EMAIL.fullmatch(address):
+        raise _error("invalid_email", "This must be an email address, such as name@example.com.")
+    return address
+
+
+def _canonical(address: str) -> str:
+    try:
+        return email_addresses.canonical(address)
+    except email_addresses.NotAnAddress:
+        raise _error(
+            "invalid_email", "This must be one email address that can receive mail, such as name@example.com."
+        ) from None
+
+
+def printable(name: str) -> str:
+    if not is_printable(name):
+        raise _error("not_printable", "Remove invisible characters, such as line breaks.")
+    return name
+
+
+def _date(value: object) -> date:
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise _error("invalid_date", "This must be a date, such as 2026-12-31.")
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise _error("invalid_date", "This date does not exist in the calendar; check day and month.") from None
+
+
+def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    if error := fault(metadata):
+        code, message = error
+        raise _error(code.lower(), message)
+    return metadata
+
+
+def _country(code: str) -> str:
+    if not callee_zones.is_country(code):
+        raise _error("invalid_country", "This must be a country's two-letter code (ISO 3166), such as SK.")
+    return code
+
+
+def is_idempotency_key(text: str) -> bool:
+    """Return whether the text is 1 to 255 printable ASCII characters."""
+    return _IDEMPOTENCY_KEY.fullmatch(text) is not None
+
+
+def _storable(text: str) -> str:
+    if unstorable(text):
+        raise _error("invalid_character", "Remove the NUL character or the half of a surrogate pair.")
+    return text
+
+
+SearchedText = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_storable)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
+Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)]
+"""Stored and returned unchanged; no mail is sent to it. The rule of `MailAddress` would refuse real addresses (letters
+of any script before the `@`) and change the spelling of others."""
+MailAddress = Annotated[
+    str,
+    StringConstraints(max_length=email_addresses.LONGEST),
+    AfterValidator(_canonical),
+    Field(json_schema_extra={"format": "email"}),
+]
+"""An address in canonical form: lower case, the domain in ASCII. Unlike to an `Email`, mail is sent to it."""
+Day = Annotated[date, BeforeValidator(_date)]
+ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$"), AfterValidator(_country)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+
+A_TIME = Field(
+    examples=["2026-04-02T07:00:00+10:30"],
+    description="ISO 8601 / RFC 3339, with an offset, Z, neither, or a zone in brackets (RFC 9557). An offset or zone"
+    " determines the clock on which calling hours are checked.",
+)
+
+
+class Strict(Wire):
+    """A request body. Unknown fields are refused by name, so that a typo cannot lose a time."""
+
+    model_config = ConfigDict(extra="forbid", validate_by_name=False, validate_by_alias=True)
+
+
+def left_out() -> Any:  # noqa: ANN401 - it may be any field of a change
+    """Return the default of a field that may be absent but not null."""
+    return None
+
+
+def named(body: Strict, *fields: str) -> Changes:
+    """Return the values of the fields that were sent, nulls included."""
+    return {name: getattr(body, name) for name in fields if name in body.model_fields_set}
+
+
+class MayNameATime(Strict):
+    """A request with an optional time, under either of two names."""
+
+    scheduled_at: Annotated[str | None, A_TIME] = None
+    schedule_time: Annotated[str | None, Field(description="Alternative name of scheduledAt.")] = None
+
+    @property
+    def time_asked_for(self) -> str | None:
+        return self.schedule_time if self.scheduled_at is None else self.scheduled_at
+
+    @property
+    def time_name(self) -> TimeName:
+        """The field name that the client used for the time."""
+        return "scheduledAt" if self.schedule_time is None or self.scheduled_at is not None else "scheduleTime"
+
+    def contradictions(self) -> Iterator[FieldError]:
+        """Yield the errors between fields that are valid by themselves."""
+        if None not in (self.scheduled_at, self.schedule_time) and self.scheduled_at != self.schedule_time:
+            message = "scheduledAt and scheduleTime are two names of one field; send only one of them."
+            yield FieldError(field="scheduleTime", code="CONFLICTING_FIELDS", message=message)

@@ -1,0 +1,108 @@
+"""Which guards of the product a test stands for: with one of them taken out, it turns red.
+
+A guard is what begins on a line that ends in `guard: NAME`: a whole statement, or one line of a condition or of SQL.
+
+@guards("line_gap")                  takes it out, and this test is red
+marks=guards("company_paused")       of one case of a table
+
+`make guards` sees that it is so, and `tests/architecture/test_guards.py` that each guard has a test.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pytest
+
+import scheduler
+
+ROOT = Path(__file__).resolve().parents[2]
+_GUARD = re.compile(r"(?:--|#) guard: (\w+)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    name: str
+    path: Path
+    """From the root of the tree."""
+    line: int
+    """Counted from 1."""
+
+
+@dataclass(kw_only=True)
+class Told:
+    """What a run tells of one test."""
+
+    guards: list[str]
+    outcome: str = "not run"
+    """`failed` when the test itself did; `broken` when what it asks for could not be had."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What a run tells: from which tree it took the product, and of each test that stands for a guard."""
+
+    tree: str
+    tests: dict[str, Told] = field(default_factory=dict)
+
+
+guards = pytest.mark.guards
+"""With any of the guards of these names taken out, the test turns red."""
+
+
+def all_guards() -> tuple[Guard, ...]:
+    return tuple(_found(ROOT))
+
+
+def _found(tree: Path) -> Iterator[Guard]:
+    for path in sorted((tree / "scheduler").rglob("*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if found := _GUARD.search(line):
+                yield Guard(name=found[1], path=path.relative_to(tree), line=number)
+
+
+def without(text: str, line: int) -> str:
+    """A module's text without what begins on that line. Raises SyntaxError when that is no Python any more."""
+    begin_there = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt) and node.lineno == line]
+    lines = text.splitlines()
+    if begin_there:
+        statement = begin_there[0]
+        assert not getattr(statement, "orelse", None), "with its else more would go than the guard"
+        lines[line - 1 : statement.end_lineno] = [" " * statement.col_offset + "pass"]
+    else:
+        del lines[line - 1]
+    rest = "\n".join(lines) + "\n"
+    compile(rest, "a mutant", "exec")
+    return rest
+
+
+# ---- as a plugin of a run: which tests stand for guards, and what became of them, goes to a file
+
+_run = Run(tree=str(Path(scheduler.__file__).resolve().parent.parent))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--guards-to", type=Path, help="Write what became of the guards' tests, as JSON, to this file.")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for item in session.items:
+        names = [name for mark in item.iter_markers("guards") for name in mark.args]
+        if names:
+            _run.tests[item.nodeid] = Told(guards=names)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    told = _run.tests[report.nodeid]
+    if report.failed:
+        told.outcome = "failed" if report.when == "call" else "broken"
+    elif report.when == "call":
+        told.outcome = report.outcome
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    target: Path = session.config.getoption("--guards-to")
+    target.write_text(json.dumps(asdict(_run)), encoding="utf-8")

@@ -1,0 +1,229 @@
+"""The laws of the house: a handful of powers have exactly one home, and what the map says is true."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scheduler
+from scheduler.local.processes import commands
+from scheduler.logs import ALLOWED
+from tests.support.compose import as_run_by_default, procfile
+
+ROOT = Path(__file__).resolve().parents[2]
+PRODUCT = sorted(
+    path
+    for room in ("scheduler", "workers", "api_shim")
+    for path in (ROOT / room).rglob("*.py")
+    if "versions" not in path.parts
+)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _calls(path: Path) -> Iterator[str]:
+    """Every dotted name that a module calls or reads an attribute of, as written."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute | ast.Name):
+            yield ast.unparse(node)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+CLOCK = re.compile(r"(datetime|date)\.(now|utcnow|today)|time\.(time|time_ns|monotonic|monotonic_ns|perf_counter)")
+POWERS = [
+    pytest.param(CLOCK, {"scheduler/clock.py"}, id="reading the clock"),
+    pytest.param(re.compile(r"os\.(environ|getenv)"), {"scheduler/settings.py"}, id="reading the environment"),
+    pytest.param(re.compile(r"app\.task|shared_task"), {"workers/tasks.py"}, id="declaring a task"),
+    pytest.param(
+        re.compile(r"Celery"), {"workers/app.py", "workers/hint_publisher.py"}, id="making a Celery application"
+    ),
+    pytest.param(
+        re.compile(r"HTTPException"),
+        {"api_shim/errors.py", "scheduler/carriers/simulator/app.py"},
+        id="mapping errors to HTTP",
+    ),
+    pytest.param(
+        re.compile(r"create_engine"),
+        {"scheduler/persistence/database.py", "scheduler/persistence/schema.py"},
+        id="opening a transaction",
+    ),
+    pytest.param(
+        re.compile(r"psycopg\.connect"),
+        {"scheduler/local/postgres.py", "workers/clock.py"},
+        id="a connection of one's own: to see whether a server is up, and to listen",
+    ),
+    pytest.param(
+        re.compile(r"aiohttp\.ClientSession"),
+        {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
+        id="the async client",
+    ),
+    pytest.param(
+        re.compile(r"(zoneinfo\.)?reset_tzpath"), {"scheduler/timing/__init__.py"}, id="choosing time zone data"
+    ),
+]
+
+
+@pytest.mark.parametrize(("power", "homes"), POWERS)
+def test_a_power_has_its_home_and_no_other(power: re.Pattern[str], homes: set[str]) -> None:
+    found = {_name(path) for path in PRODUCT if any(power.fullmatch(call) for call in _calls(path))}
+    assert found <= homes
+    assert found, "nobody uses it: the rule guards nothing"
+
+
+@pytest.mark.parametrize(
+    ("package", "home"),
+    [
+        pytest.param("sqlalchemy", "scheduler/persistence/", id="writing SQL"),
+        pytest.param("phonenumbers", "scheduler/timing/callee_zones.py", id="asking phonenumbers"),
+        pytest.param("twilio", "scheduler/carriers/", id="a vendor's words"),
+        pytest.param("smtplib", "scheduler/mail.py", id="speaking SMTP"),
+        pytest.param("email_validator", "scheduler/rules/email_addresses.py", id="judging an address"),
+    ],
+)
+def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
+    users = {_name(path) for path in PRODUCT if any(name.split(".")[0] == package for name in _imports(path))}
+    assert users
+    assert all(user.startswith(home) for user in users), users
+
+
+SPEAKERS = {
+    "requests": {
+        "scheduler/carriers/twilio.py",
+        "scheduler/local/system.py",
+        "scheduler/demo/client.py",
+    },
+    "aiohttp": {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
+    "socket": {
+        "scheduler/local/ports.py",
+        "scheduler/local/valkey.py",
+        "scheduler/mail.py",
+        "scheduler/carriers/twilio.py",
+        "scheduler/carriers/simulator/no_answer.py",
+    },
+    "urllib.request": set(),
+    "http.client": set(),
+    "httpx": set(),
+}
+
+
+@pytest.mark.parametrize("package", list(SPEAKERS))
+def test_nobody_connects_to_what_a_request_names(package: str) -> None:
+    """Who speaks to the network speaks to what the settings name: a URL in a job is kept, never fetched."""
+    found = {_name(path) for path in PRODUCT if any(f"{each}.".startswith(f"{package}.") for each in _imports(path))}
+    assert found == SPEAKERS[package]
+
+
+def _texts(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def test_sql_takes_the_time_as_a_parameter() -> None:
+    its_own = re.compile(r"\bnow\(\)|current_timestamp|localtimestamp|statement_timestamp", re.IGNORECASE)
+    assert not [(_name(path), text) for path in PRODUCT for text in _texts(path) if its_own.search(text)]
+
+
+def test_two_statements_compare_the_databases_clock_the_last_look_and_each_minutes() -> None:
+    saying = [_name(path) for path in PRODUCT for text in _texts(path) if "clock_timestamp()" in text]
+    assert saying == ["scheduler/persistence/attempts.py", "scheduler/persistence/database.py"]
+
+
+def _instants_of_own(path: Path) -> Iterator[str]:
+    """Each function that opens a transaction which may write, and reads the clock by itself."""
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(function, ast.FunctionDef):
+            called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
+            if "self._database.transaction" in called and called & {"self._now", "self.now"}:
+                yield f"{_name(path)}:{function.name}"
+
+
+def test_instants_in_a_transaction_are_those_of_its_clock() -> None:
+    use_cases = [path for path in PRODUCT if "use_cases" in path.parts]
+    assert [found for path in use_cases for found in _instants_of_own(path)] == []
+
+
+def test_no_message_carries_a_time_and_nothing_is_retried_by_the_broker() -> None:
+    forbidden = {"countdown", "eta", "task_always_eager", "expires"}
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in forbidden and path.parts[-2] == "workers":
+                pytest.fail(f"{_name(path)} says {node.arg}=")
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".retry", ".apply_async", ".delay")):
+                pytest.fail(f"{_name(path)} calls {ast.unparse(node.func)}")
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=_name)
+def test_a_module_says_what_it_is_about(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if not text.strip():
+        return  # a package whose map stands in its modules
+    first = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+    assert first
+    assert first[0].endswith((".", "?", ":")), f"{_name(path)}: {first[0]!r} is no sentence"
+
+
+def _said_in_logs(path: Path) -> Iterator[str]:
+    """Every field that a module gives to its log."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log."):
+            yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+
+
+def test_what_is_said_in_logs_is_on_their_list() -> None:
+    said = {(field, _name(path)) for path in PRODUCT for field in _said_in_logs(path)}
+    assert {field for field, _ in said} >= {"alarm", "until", "attempt_id"}, "nobody says it: the rule guards nothing"
+    own = {"exc_info"}  # made into `error`, by kind and place
+    assert not [each for each in said if each[0] not in ALLOWED | own]
+
+
+def test_the_seven_stops_are_where_the_map_says() -> None:
+    stops = re.findall(r"^    (\w+) +(scheduler\.\S+) +(\w+)\.(\w+) ", scheduler.__doc__ or "", re.MULTILINE)
+    assert [stop for stop, *_ in stops] == ["submit", "apply", "release", "dial", "hear", "settle", "explain"]
+    for stop, module, kind, function in stops:
+        assert module == f"scheduler.use_cases.{stop}"
+        assert callable(getattr(getattr(importlib.import_module(module), kind), function))
+
+
+def test_the_procfile_runs_what_duecall_up_runs() -> None:
+    ours = commands(api_port=8000, flower_port=5555)
+    lines = procfile()
+    assert list(lines) == list(ours)
+    for name, line in lines.items():
+        assert [part.replace(f"{ROOT}/", "") for part in ours[name][1:]] == as_run_by_default(line)[1:], name
+
+
+def test_nothing_names_an_index_host_or_a_machine() -> None:
+    hosts = re.compile(
+        "|".join(("python" + "hosted", "pypi" + r"\.org", "registry" + r"\.npm", "/wo" + "rk/", "/ro" + "ot/"))
+    )
+    kept = [*ROOT.glob("*"), *(ROOT / "docs").rglob("*"), *PRODUCT, *(ROOT / "tests").rglob("*.py")]
+    found = [
+        _name(path)
+        for path in kept
+        if path.is_file()
+        and path.name != ".git"  # in a worktree it is a file, and git's own
+        and hosts.search(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert not found

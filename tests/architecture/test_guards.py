@@ -1,0 +1,94 @@
+"""Each guard has a test that stands for it, each test names a guard, and what is taken out is the guard alone."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.guards import ROOT, Guard, Run, Told, all_guards, without
+from tests.verification.crash.guards import run, wrong_with
+
+ALL = all_guards()
+
+
+def test_each_guard_has_a_test_and_each_test_names_a_guard() -> None:
+    named = {name for told in run(ROOT, "--collect-only").tests.values() for name in told.guards}
+    assert named == {guard.name for guard in ALL}
+
+
+def test_each_guard_has_a_name_of_its_own() -> None:
+    names = Counter(guard.name for guard in ALL)
+    assert [name for name, count in names.items() if count > 1] == []
+    assert len(names) >= 15
+
+
+@pytest.mark.parametrize("guard", ALL, ids=lambda guard: guard.name)
+def test_what_is_left_without_a_guard_is_another_program(guard: Guard) -> None:
+    text = (ROOT / guard.path).read_text(encoding="utf-8")
+    rest = without(text, guard.line)
+    assert f"guard: {guard.name}\n" in text
+    assert f"guard: {guard.name}\n" not in rest
+    assert ast.dump(ast.parse(rest)) != ast.dump(ast.parse(text))
+
+
+MODULE = """\
+def may_ring(now, line):
+    if line.busy:
+        return False
+    return (
+        now >= line.free_at
+        and line.number
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "rest"),
+    [
+        pytest.param(2, MODULE.replace("    if line.busy:\n        return False\n", "    pass\n"), id="a statement"),
+        pytest.param(6, MODULE.replace("        and line.number\n", ""), id="a line of a condition"),
+    ],
+)
+def test_a_guard_is_what_begins_on_its_line(line: int, rest: str) -> None:
+    assert without(MODULE, line) == rest
+
+
+def test_what_is_no_python_without_a_line_says_so() -> None:
+    with pytest.raises(SyntaxError):
+        without(MODULE, 7)
+
+
+HERE = Path("/here")
+AS_IT_SHOULD_BE = {
+    "a": Told(guards=["line"], outcome="failed"),
+    "b": Told(guards=["line", "state"], outcome="failed"),
+    "c": Told(guards=["state"], outcome="passed"),
+}
+
+
+def test_a_mutant_is_killed_when_all_of_its_tests_are_red_and_no_others() -> None:
+    assert list(wrong_with(Run(tree="/here", tests=AS_IT_SHOULD_BE), HERE, "line")) == []
+
+
+@pytest.mark.parametrize(
+    ("ran", "wrong"),
+    [
+        pytest.param({"a": "passed"}, "passed and not failed: a", id="one of its tests is green"),
+        pytest.param({"a": "broken"}, "broken and not failed: a", id="one of its tests could not run"),
+        pytest.param({"b": "skipped"}, "skipped and not failed: b", id="one of its tests does not run"),
+        pytest.param({"c": "failed"}, "failed and not passed: c", id="another guard's test is red"),
+        pytest.param({"c": "not run"}, "not run and not passed: c", id="another guard's test does not run"),
+    ],
+)
+def test_a_mutant_survives_when(ran: dict[str, str], wrong: str) -> None:
+    tests = AS_IT_SHOULD_BE | {
+        name: Told(guards=AS_IT_SHOULD_BE[name].guards, outcome=outcome) for name, outcome in ran.items()
+    }
+    assert list(wrong_with(Run(tree="/here", tests=tests), HERE, "line")) == [wrong]
+
+
+def test_a_mutant_survives_when_it_has_no_test_or_another_tree_was_tested() -> None:
+    green = {"c": AS_IT_SHOULD_BE["c"]}
+    assert list(wrong_with(Run(tree="/here", tests=green), HERE, "line")) == ["it has no test"]
+    assert list(wrong_with(Run(tree="/there", tests=green), HERE, None)) == ["another tree was tested: /there"]

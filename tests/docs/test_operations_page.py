@@ -1,0 +1,126 @@
+"""docs/operations.md is what a person reads at night: each alarm is there, and whatever it says to type works."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import typer
+
+from scheduler.carriers import twilio
+from scheduler.carriers.twilio_codes import CODES, Consequence
+from scheduler.cli import main as cli
+from scheduler.lifecycle import breaker
+from tests.architecture.test_code_rules import PRODUCT, ROOT
+
+PAGE = ROOT / "docs" / "operations.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+
+OF_THE_CARRIER = breaker.OF_ALL_CALLS | breaker.BREAKS_OFF | {"CREATED_WITHOUT_A_NAME", "HTTP_…"}
+"""Why the breaker opens; each is an alarm that begins with CARRIER_."""
+OF_ONE_ORDER = (
+    {meaning.consequence.value for meaning in CODES.values()}
+    - breaker.OF_ALL_CALLS
+    - breaker.PERMISSIONS
+    - {Consequence.NUMBER.value}
+)
+
+
+def raised(path: Path) -> Iterator[str]:
+    """Every alarm that a module raises, as it is written there."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        names = {keyword.arg: keyword.value for keyword in node.keywords}
+        value = names.get("alarm") or (names.get("cause") if ast.unparse(node.func) == "Alarm" else None)
+        if value is not None:
+            yield ast.unparse(value)
+
+
+def alarms() -> set[str]:
+    """Every alarm that the product can raise."""
+    written = {each for path in PRODUCT for each in raised(path)}
+    plain = {ast.literal_eval(each) for each in written if each.startswith("'")}
+    spread = {
+        "f'CARRIER_{judged.cause}'": {f"CARRIER_{cause}" for cause in OF_THE_CARRIER},
+        "answer.cause": OF_ONE_ORDER,
+        "cause": {"NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"},
+        "alarm.cause": set(),  # what Alarm( says
+    }
+    assert written - {repr(each) for each in plain} == set(spread), "an alarm of a new kind: tell here what it may be"
+    return plain.union(*spread.values())
+
+
+def section(title: str) -> str:
+    found: str = re.split(r"^## ", TEXT.split(f"\n## {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return found
+
+
+def test_each_alarm_has_its_heading_and_each_heading_its_alarm() -> None:
+    told = {alarm for line in re.findall(r"^### (.*)$", section("Alarms"), re.MULTILINE) for alarm in line.split(" · ")}
+    assert told == alarms()
+
+
+def test_causes_of_the_carrier_are_all_that_it_may_have() -> None:
+    source = (ROOT / "scheduler" / "carriers" / "twilio.py").read_text(encoding="utf-8")
+    unknown = set(re.findall(r'AnswerUnknown\(cause=f?"([^"]+)"', source))
+    assert {cause.replace("{status}", "…") for cause in unknown} <= OF_THE_CARRIER
+    never = set(re.findall(r'NeverTaken\(cause="([^"]+)"', source))
+    # A call that we did not send says nothing about the carrier, and raises no alarm.
+    assert never - {"NOT_SENT"} <= OF_THE_CARRIER
+    assert set(twilio._NOT_TAKEN_STATUSES.values()) <= OF_THE_CARRIER
+    decisions = (ROOT / "scheduler" / "lifecycle" / "decisions.py").read_text(encoding="utf-8")
+    assert re.findall(r'^ +cause = "([A-Z_]+)"$', decisions, re.MULTILINE) == ["NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"]
+
+
+def commands() -> set[str]:
+    """What may follow `duecall`, groups with each of their own."""
+
+    def words(group: typer.Typer, before: str = "") -> Iterator[str]:
+        for each in group.registered_commands:
+            assert each.callback is not None
+            yield before + (each.name or each.callback.__name__.replace("_", "-"))
+        for inner in group.registered_groups:
+            assert inner.typer_instance is not None
+            yield from words(inner.typer_instance, f"{before}{inner.name} ")
+
+    return set(words(cli.app))
+
+
+def test_every_command_that_is_to_be_typed_is_one() -> None:
+    said = {line.strip() for line in re.findall(r"duecall ((?:[a-z]+ ?){1,2})", "\n".join(_code()))}
+    known = commands()
+    assert len(said) > 8
+    assert [line for line in said if line not in known and line.split()[0] not in known] == []
+
+
+def _code() -> Iterator[str]:
+    yield from re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    yield from re.findall(r"`([^`\n]+)`", TEXT)
+
+
+@pytest.mark.parametrize("statement", re.findall(r"^(?:UPDATE|SELECT) [^;]*;", TEXT, re.MULTILINE))
+def test_every_statement_that_is_to_be_typed_runs(postgres_url: str, statement: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(statement.replace(":'id'", "gen_random_uuid()").encode())
+        connection.rollback()
+
+
+def test_every_link_leads_somewhere() -> None:
+    headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        if path:
+            assert (PAGE.parent / path).exists(), link
+        else:
+            assert anchor in anchors, link
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md"])
+def test_it_is_found_from_the_first_pages(page: str) -> None:
+    assert "(docs/operations.md)" in (ROOT / page).read_text(encoding="utf-8")

@@ -1,0 +1,384 @@
+"""Attempts in each state, made by the product's own verbs and named by what they are."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import date, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from scheduler.domain.attempt import Attempt, AttemptState, Created, Event, Phase, ProofMissing, Reason
+from scheduler.domain.call import Accepted, AnswerUnknown
+from scheduler.domain.candidate import Candidate
+from scheduler.domain.command import Command, CommandKind
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
+from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.hashing import Hasher
+from scheduler.lifecycle.policy import Policy
+from scheduler.persistence.database import Database
+from scheduler.timing import callee_zones
+from scheduler.use_cases.dial import Dial
+from scheduler.use_cases.operations.recompute_schedules import Records
+from scheduler.use_cases.resources.candidates import Candidates
+from scheduler.use_cases.resources.companies import Companies
+from scheduler.use_cases.resources.idempotent_writes import Sent, Writes, Written
+from scheduler.use_cases.shared.effects import Consequences
+
+ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
+"""For tests that run on the machine's clock, at whatever hour."""
+FOREVER = date(2099, 12, 31)
+BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
+
+_numbers = count(200_000)
+_sids = count(1)
+
+
+def a_number() -> str:
+    """A Slovak mobile that no other test of this run has."""
+    return f"+421915{next(_numbers)}"
+
+
+def a_sid() -> str:
+    """A call's name in the form that the carrier gives them."""
+    return f"CA{next(_sids):032x}"
+
+
+@dataclass
+class KeptBell:
+    """A bell that nobody hears: what was rung stands here."""
+
+    rung: list[tuple[str, UUID]] = field(default_factory=list)
+    rings: list[tuple[str, tuple[UUID, ...]]] = field(default_factory=list)
+    answers: list[UUID] = field(default_factory=list)
+
+    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+        self.rings.append((task, tuple(ids)))
+        self.rung.extend((task, each) for each in ids)
+
+    def answered(self, command_id: UUID) -> None:
+        self.answers.append(command_id)
+
+    def ids(self, task: str) -> list[UUID]:
+        return [each for rung, each in self.rung if rung == task]
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """One company in one database, and the carrier account that calls for it."""
+
+    database: Database
+    company_id: UUID
+    agent_id: UUID
+    caller: str
+    hasher: Hasher
+    now: Callable[[], datetime]
+    policy: Policy
+    account_id: int
+
+    @property
+    def dial(self) -> Dial:
+        return Dial(self.database, self.hasher, self.account_id, self.consequences, self.policy, self.now)
+
+    @property
+    def consequences(self) -> Consequences:
+        return Consequences(self.database, self.hasher, self.policy, self.now)
+
+    @property
+    def principal(self) -> Principal:
+        """Somebody with a regular key of this company."""
+        return Principal(
+            id=self.company_id,
+            kind=KeyKind.REGULAR,
+            key_id=self.company_id,
+            scopes=frozenset(),
+            company_id=self.company_id,
+        )
+
+    def interview(self, interview_id: UUID) -> Interview:
+        """The interview as it stands, deleted or not."""
+        with self.database.transaction() as stores:
+            return stores.interviews.lock(interview_id)
+
+    def attempts(self, interview_id: UUID) -> list[Attempt]:
+        """Every attempt of an interview, deleted ones too, oldest first."""
+        rows = self.ask(
+            "SELECT id FROM attempts WHERE interview_id = :id ORDER BY created_at, retry_number", id=interview_id
+        )
+        return [self.attempt(row[0]) for row in rows]
+
+    def attempt(self, attempt_id: UUID) -> Attempt:
+        """The attempt as it stands in the database."""
+        with self.database.transaction() as stores:
+            return stores.attempts.lock(attempt_id)
+
+    def interview_status(self, attempt: Attempt) -> InterviewStatus:
+        with self.database.transaction() as stores:
+            return stores.interviews.lock(attempt.interview_id).status
+
+    def history(self, attempt_id: UUID) -> list[str]:
+        """The events of an attempt, in their order."""
+        rows = self.ask("SELECT event FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt_id)
+        return [row[0] for row in rows]
+
+    def line(self, attempt: Attempt) -> tuple[UUID | None, UUID | None, datetime]:
+        """Who holds the attempt's line, whose interview need not wait, and when it is free for all."""
+        rows = self.ask(
+            "SELECT attempt_id, interview_id, free_at FROM lines WHERE number_hash = :hash",
+            hash=attempt.number_hash,
+        )
+        return rows[0][0], rows[0][1], rows[0][2]
+
+    def ask(self, query: str, **parameters: Any) -> list[Any]:
+        with self.database.transaction() as stores:
+            return list(stores.connection.execute(text(query), parameters))
+
+    def change(self, statement: str, **parameters: Any) -> None:
+        """What somebody else does to the database meanwhile."""
+        with self.database.transaction() as stores:
+            stores.connection.execute(text(statement), parameters)
+
+    def insert(self, table: str, **values: Any) -> None:
+        """A row that no builder makes."""
+        names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
+        self.change(f"INSERT INTO {table} ({names}) VALUES ({places})", **values)
+
+    def take(self, attempt: Attempt, *events: Event, actor: str = "a test") -> Attempt:
+        """The attempt after these events, saved with what follows from them."""
+        with self.database.transaction() as stores:
+            interview = stores.interviews.lock(attempt.interview_id)
+            locked = stores.attempts.lock(attempt.id)
+            return self.consequences.take_in(stores, interview, locked, events, actor, self.now())
+
+
+class WasRefused(Exception):
+    """What a write was answered with; its text is the refusal's code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Where and on whose clock a candidate is reached."""
+
+    phone_number: str | None
+    timezone: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clerk:
+    """Writes what the API writes itself, and looks at what that changes, as a worker does."""
+
+    house: House
+    bell: KeptBell
+
+    def change_settings(self, principal: Principal, settings: CompanySettings) -> None:
+        companies = Companies(self.house.database, self._writes, self.bell, None)
+        company_id = principal.company_id
+        assert company_id is not None
+        changes = {"settings": {each.name: getattr(settings, each.name) for each in fields(settings)}}
+        _done(companies.change(_sent(CommandKind.UPDATE_COMPANY, principal), company_id, changes))
+
+    def change_reach(self, principal: Principal, candidate_id: UUID, reach: Reach) -> None:
+        sent = _sent(CommandKind.UPDATE_CANDIDATE, principal)
+        changes = {"phone_number": reach.phone_number, "timezone": reach.timezone}
+        _done(self._candidates.change(sent, None, candidate_id, changes))
+
+    def delete_candidate(self, principal: Principal, candidate_id: UUID) -> None:
+        _done(self._candidates.delete(_sent(CommandKind.DELETE_CANDIDATE, principal), None, candidate_id))
+
+    def delete_company(self, principal: Principal, company_id: UUID) -> None:
+        companies = Companies(self.house.database, self._writes, self.bell, None)
+        _done(companies.delete(_sent(CommandKind.DELETE_COMPANY, principal), company_id))
+
+    def reresolve(self) -> None:
+        house = self.house
+        records = Records(house.database, self.bell, house.hasher, house.consequences, house.policy, house.now)
+        while records.reresolve():
+            pass
+
+    @property
+    def _candidates(self) -> Candidates:
+        return Candidates(self.house.database, self._writes, self.bell)
+
+    @property
+    def _writes(self) -> Writes:
+        return Writes(self.house.database, self.house.now)
+
+
+def _sent(kind: CommandKind, principal: Principal) -> Sent:
+    return Sent(kind=kind, principal=principal, idempotency_key=None, request_hash=b"")
+
+
+def _done(written: Written) -> None:
+    if written.refusal is not None:
+        raise WasRefused(written.refusal.code)
+
+
+def a_house(
+    database: Database,
+    seeded: Any,
+    hasher: Hasher,
+    now: Callable[[], datetime],
+    *,
+    policy: Policy | None = None,
+    account_sid: str = "AC" + "0" * 32,
+    calls_per_second: float = 1000.0,
+    max_calls: int = 1000,
+) -> House:
+    with database.transaction() as stores:
+        account_id = stores.carrier_accounts.ensure(account_sid, calls_per_second, max_calls, now())
+    return House(
+        database=database,
+        company_id=seeded.company_id,
+        agent_id=seeded.agent_id,
+        caller="+421221020001",
+        hasher=hasher,
+        now=now,
+        policy=policy or Policy(),
+        account_id=account_id,
+    )
+
+
+def of_company(house: House, seeded: Any) -> House:
+    """The same house, seen by another company."""
+    return replace(house, company_id=seeded.company_id, agent_id=seeded.agent_id)
+
+
+def a_candidate(house: House, number: str | None = None, *, consent_until: date = FOREVER) -> Candidate:
+    now = house.now()
+    candidate = Candidate(
+        id=uuid4(),
+        company_id=house.company_id,
+        first_name="Ada",
+        last_name="Byron",
+        phone_number=number or a_number(),
+        gdpr_expiry_date=consent_until,
+        created_at=now,
+        updated_at=now,
+    )
+    with house.database.transaction() as stores:
+        stores.candidates.add(candidate)
+    return candidate
+
+
+def a_pending_attempt(
+    house: House,
+    number: str | None = None,
+    *,
+    due_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    manual: bool = True,
+    consent_until: date = FOREVER,
+    clock: CalleeClock = BRATISLAVA,
+    interview_id: UUID | None = None,
+) -> Attempt:
+    """The first attempt of a new interview, or one more of `interview_id`; due now unless said otherwise."""
+    now = house.now()
+    due_at = due_at or now
+    expires_at = expires_at or due_at + timedelta(days=7)
+    number = number or a_number()
+    number_hash = house.hasher.number(number)
+    made = interview_id or _an_interview(house, number, expires_at, consent_until)
+    attempt_id = uuid4()
+    attempt = Attempt(
+        id=attempt_id,
+        interview_id=made,
+        company_id=house.company_id,
+        chain_id=attempt_id,
+        retry_number=0,
+        manual=manual,
+        state=AttemptState.PENDING,
+        schedule=Schedule(
+            requested=None,
+            clock=clock,
+            due_at=due_at,
+            earliest_at=due_at,
+            tzdata_version=callee_zones.TZDATA_VERSION,
+        ),
+        due_at=due_at,
+        expires_at=expires_at,
+        number_hash=number_hash,
+        created_at=now,
+        updated_at=now,
+    )
+    with house.database.transaction() as stores:
+        stores.lines.ensure(number_hash)
+        stores.attempts.add(attempt, Created(), "a test")
+    return attempt
+
+
+def _an_interview(house: House, number: str, expires_at: datetime, consent_until: date) -> UUID:
+    now = house.now()
+    candidate = a_candidate(house, number, consent_until=consent_until)
+    with house.database.transaction() as stores:
+        agent = stores.agents.get(house.company_id, house.agent_id)
+        assert agent is not None
+        interview = Interview(
+            id=uuid4(),
+            company_id=house.company_id,
+            candidate_id=candidate.id,
+            agent_id=agent.id,
+            type=agent.type,
+            focus=agent.focus,
+            duration=agent.duration,
+            caller_number=agent.caller_number,
+            status=InterviewStatus.SCHEDULED,
+            expires_at=expires_at,
+            created_at=now,
+            updated_at=now,
+        )
+        stores.interviews.add(interview)
+    return interview.id
+
+
+def a_claimed_attempt(house: House, number: str | None = None, **wishes: Any) -> Attempt:
+    """Held by a dialler; its line is taken and its one POST is not yet sent."""
+    pending = a_pending_attempt(house, number, **wishes)
+    claims = house.dial.claim([pending.id])
+    assert [each.attempt.id for each in claims.claimed] == [pending.id]
+    return claims.claimed[0].attempt
+
+
+def a_placed_attempt(house: House, number: str | None = None, *, call_sid: str | None = None, **wishes: Any) -> Attempt:
+    """The carrier has named its call, and owes us how it ends."""
+    claimed = a_claimed_attempt(house, number, **wishes)
+    house.dial.record([(claimed, Accepted(call_sid=call_sid or a_sid()))])
+    placed = house.attempt(claimed.id)
+    assert placed.phase is Phase.PLACED
+    return placed
+
+
+def an_unknown_attempt(house: House, number: str | None = None, **wishes: Any) -> Attempt:
+    """The POST's answer was lost; the carrier is asked."""
+    claimed = a_claimed_attempt(house, number, **wishes)
+    house.dial.record([(claimed, AnswerUnknown(cause="A_TEST"))])
+    unknown = house.attempt(claimed.id)
+    assert unknown.phase is Phase.UNKNOWN
+    return unknown
+
+
+def an_attempt_of_unknown_outcome(house: House, number: str | None = None, **wishes: Any) -> Attempt:
+    """Given up: nothing proved whether it rang."""
+    given_up = house.take(an_unknown_attempt(house, number, **wishes), ProofMissing())
+    assert given_up.reason is Reason.OUTCOME_UNKNOWN
+    return given_up
+
+
+def a_waiting_command(house: House, interview_id: UUID | None, body: dict[str, Any] | None = None) -> Command:
+    """Accepted, and applied by nobody yet."""
+    command = Command(
+        id=uuid4(),
+        kind=CommandKind.CREATE_INTERVIEW,
+        principal_id=uuid4(),
+        company_id=house.company_id,
+        idempotency_key=None,
+        request_hash=b"hash",
+        received_at=house.now(),
+        body=body or {},
+        interview_id=interview_id,
+    )
+    with house.database.transaction() as stores:
+        assert stores.inbox.add(command)
+    return command

@@ -1,0 +1,50 @@
+"""A Redis that throws messages away is told of, by `duecall up` and by every worker; one that keeps all is not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from scheduler import redis_health
+from scheduler.local.valkey import EmbeddedValkey
+from scheduler.settings import Settings
+from tests.acceptance.conftest import running_system
+
+NO_REDIS = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def evicting(valkey: EmbeddedValkey) -> Iterator[str]:
+    with redis.Redis.from_url(valkey.url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        yield valkey.url
+        client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_our_own_server_keeps_all(valkey: EmbeddedValkey) -> None:
+    assert redis_health.why_away(valkey.url) is None
+    assert redis_health.evicts_by(valkey.url) is None
+
+
+def test_one_that_is_away_is_not_said_to_evict() -> None:
+    assert redis_health.why_away(NO_REDIS) is not None
+    assert redis_health.evicts_by(NO_REDIS) is None
+
+
+def test_one_that_evicts_is_told_of_before_anything_is_late_and_everything_runs(evicting: str, tmp_path: Path) -> None:
+    assert redis_health.evicts_by(evicting) == "allkeys-lru"
+    said: list[str] = []
+    settings = Settings(database_url=None, redis_url=SecretStr(evicting), twilio_account_sid="")
+    with running_system(tmp_path, settings, say=said.append) as whole:
+        (warning,) = [line for line in said if line.startswith("WARNING")]
+        assert "maxmemory-policy allkeys-lru" in warning
+        for name in ("dial", "intake", "callbacks", "settle", "maintenance"):
+            log = whole.system.log_of(name)
+            whole.wait_until(
+                lambda log=log: '"alarm": "REDIS_EVICTS"' in log.read_text(encoding="utf-8"),  # type: ignore[misc]
+                seconds=30,
+                says=f"{name} says it",
+            )
+        assert whole.client.post(whole.client.interview("+421915310001")).status_code == 201

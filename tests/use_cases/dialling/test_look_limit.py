@@ -1,0 +1,47 @@
+"""At most some calls are between their last look and their first byte, and one that hangs holds up no other."""
+
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+from scheduler.use_cases.dialling.look_limit import AT_ONCE, LookLimit
+
+AN_HOUR = timedelta(hours=1)
+
+
+async def test_next_look_begins_when_a_call_has_left() -> None:
+    limit = LookLimit(AN_HOUR)
+    ids = [uuid4() for _ in range(AT_ONCE)]
+    for each in ids:
+        await limit.begin(each)
+    waiting = asyncio.create_task(limit.begin(uuid4()))
+    await asyncio.wait([waiting], timeout=0.02)
+    assert not waiting.done()
+    limit.end(ids[0])
+    async with asyncio.timeout(10):
+        await waiting
+
+
+async def test_call_that_waits_for_its_connection_holds_up_no_look() -> None:
+    limit = LookLimit()
+    for _ in range(AT_ONCE):
+        await limit.begin(uuid4())
+    async with asyncio.timeout(10):
+        await limit.begin(uuid4())
+
+
+async def test_look_that_is_made_again_counts_once() -> None:
+    limit = LookLimit(AN_HOUR)
+    mine = uuid4()
+    for _ in range(AT_ONCE + 1):
+        async with asyncio.timeout(10):
+            await limit.begin(mine)
+    limit.end(mine)
+    limit.end(mine)
+    for _ in range(AT_ONCE):
+        async with asyncio.timeout(10):
+            await limit.begin(uuid4())
+    waiting = asyncio.create_task(limit.begin(uuid4()))
+    await asyncio.wait([waiting], timeout=0.02)
+    assert not waiting.done(), "two ends of one call free one place"
+    waiting.cancel()

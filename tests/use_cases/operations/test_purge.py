@@ -1,0 +1,224 @@
+"""What is kept for how long: what is old goes, what is needed stays however old it is."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
+from scheduler.domain.call import Rank
+from scheduler.rules import retention
+from scheduler.use_cases.operations import purge as purging
+from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import TestClock
+from tests.support.builders import (
+    House,
+    KeptBell,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    a_waiting_command,
+    an_attempt_of_unknown_outcome,
+)
+
+A_MOMENT = timedelta(microseconds=1)
+Made = Callable[[House], object]
+
+
+@pytest.fixture
+def purge(house: House, bell: KeptBell) -> Purge:
+    return Purge(house.database, bell, house.now)
+
+
+def count(house: House, table: str) -> int:
+    return int(house.ask(f"SELECT count(*) FROM {table}")[0][0])
+
+
+def an_event(house: House, *, heard: bool = True) -> None:
+    at = house.now()
+    house.insert(
+        "carrier_events",
+        id=uuid4(),
+        token="a token",
+        fingerprint=uuid4().bytes,
+        raw="{}",
+        received_at=at,
+        rung_at=at,
+        heard_at=at if heard else None,
+    )
+
+
+def an_answered_command(house: House) -> None:
+    command = a_waiting_command(house, None)
+    house.change(
+        """UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id""",
+        at=house.now(),
+        id=command.id,
+    )
+
+
+def an_invitation(house: House, **columns: Any) -> None:
+    values = {
+        "id": uuid4(),
+        "company_id": house.company_id,
+        "email": "a@example.com",
+        "tries": 0,
+        "expires_at": house.now(),
+        "created_at": house.now(),
+        "updated_at": house.now(),
+        **columns,
+    }
+    house.insert("invitations", **values)
+
+
+def an_accepted_invitation(house: House) -> None:
+    an_invitation(house, accepted_at=house.now(), expires_at=house.now() + timedelta(days=400))
+
+
+def a_revoked_invitation(house: House) -> None:
+    an_invitation(house, revoked_at=house.now(), expires_at=house.now() + timedelta(days=400))
+
+
+@pytest.mark.parametrize(
+    ("make", "table", "kept"),
+    [
+        pytest.param(an_answered_command, "inbox", retention.ANSWERS, id="an answer"),
+        pytest.param(an_event, "carrier_events", retention.CARRIER_EVENTS, id="a callback that was heard"),
+        pytest.param(an_invitation, "invitations", retention.INVITATIONS, id="an invitation that has expired"),
+        pytest.param(an_accepted_invitation, "invitations", retention.INVITATIONS, id="one that was accepted"),
+        pytest.param(a_revoked_invitation, "invitations", retention.INVITATIONS, id="one that was revoked"),
+        pytest.param(a_pending_attempt, "attempt_history", retention.HISTORY, id="what happened to an attempt"),
+    ],
+)
+def test_it_stays_as_long_as_it_is_kept_and_then_goes(
+    house: House, purge: Purge, now: TestClock, make: Made, table: str, kept: timedelta
+) -> None:
+    make(house)
+    now.move(kept)
+    purge.round()
+    assert count(house, table) == 1
+    now.move(A_MOMENT)
+    purge.round()
+    assert count(house, table) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "table"),
+    [
+        pytest.param(lambda house: a_waiting_command(house, None), "inbox", id="a command that nobody has answered"),
+        pytest.param(
+            lambda house: an_event(house, heard=False), "carrier_events", id="a callback that nobody has heard"
+        ),
+        pytest.param(a_placed_attempt, "attempt_tokens", id="a token, which leads late news to its attempt"),
+        pytest.param(a_placed_attempt, "attempts", id="an attempt"),
+        pytest.param(a_placed_attempt, "lines", id="the line of a call in progress"),
+        pytest.param(a_pending_attempt, "lines", id="the line that somebody waits for"),
+        pytest.param(
+            lambda house: an_invitation(house, expires_at=house.now() + timedelta(days=20_000)),
+            "invitations",
+            id="an invitation that can be accepted",
+        ),
+    ],
+)
+def test_what_is_needed_stays_however_old_it_is(
+    house: House, purge: Purge, now: TestClock, make: Made, table: str
+) -> None:
+    make(house)
+    now.move(timedelta(days=10_000))
+    purge.round()
+    assert count(house, table) == 1
+
+
+def over(house: House, number: str) -> Attempt:
+    return house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=house.now()))
+
+
+def test_a_line_goes_a_day_after_it_became_free_and_not_before(house: House, purge: Purge, now: TestClock) -> None:
+    over(house, a_number())
+    now.move(house.policy.line_gap + retention.LINES - A_MOMENT)
+    purge.round()
+    assert count(house, "lines") == 1
+    now.move(A_MOMENT)
+    purge.round()
+    assert count(house, "lines") == 0
+
+
+def test_late_news_find_their_attempt_after_all_that_is_old_has_gone(
+    house: House, purge: Purge, now: TestClock
+) -> None:
+    mine = an_attempt_of_unknown_outcome(house)
+    now.move(timedelta(days=1000))
+    purge.round()
+    assert mine.token is not None
+    with house.database.transaction() as stores:
+        claim = stores.carrier_events.claim_of(mine.token)
+    assert claim is not None
+    assert claim.attempt_id == mine.id
+    seen = house.take(mine, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=now()))
+    assert house.line(seen)[0] == mine.id, "its line had gone, and is there again"
+
+
+def test_the_number_is_called_again_as_if_its_line_had_never_gone(house: House, purge: Purge, now: TestClock) -> None:
+    number = a_number()
+    over(house, number)
+    now.move(timedelta(days=30))
+    purge.round()
+    again = a_pending_attempt(house, number)
+    assert [each.attempt.id for each in house.dial.claim([again.id]).claimed] == [again.id]
+
+
+def test_an_idempotency_key_is_free_again_once_its_answer_has_gone(house: House, purge: Purge, now: TestClock) -> None:
+    an_answered_command(house)
+    house.change("UPDATE inbox SET idempotency_key = 'a key'")
+    now.move(retention.ANSWERS + A_MOMENT)
+    purge.round()
+    an_answered_command(house)
+    house.change("UPDATE inbox SET idempotency_key = 'a key'")
+    assert count(house, "inbox") == 1
+
+
+def test_it_goes_in_batches_and_the_rest_is_rung_for(
+    house: House, purge: Purge, bell: KeptBell, now: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "_A_BATCH", 2)
+    monkeypatch.setattr(purging, "_BATCHES_A_TURN", 2)
+    for _ in range(5):
+        an_event(house)
+        over(house, a_number())
+    now.move(timedelta(days=40))
+    purge.round()
+    assert count(house, "carrier_events") == 1
+    assert count(house, "lines") == 0
+    assert bell.rings == [(tasks.PURGE, ())]
+    purge.round()
+    assert count(house, "carrier_events") == 0
+    assert bell.rings == [(tasks.PURGE, ())]
+
+
+def test_the_clock_rings_for_it(release: Release, bell: KeptBell) -> None:
+    release.old()
+    assert bell.rings == [(tasks.PURGE, ())]
+
+
+def test_what_nobody_looked_at_in_quarantine_for_a_month_is_dropped_with_the_person_in_it(
+    house: House, purge: Purge, now: TestClock
+) -> None:
+    forgotten, held = a_waiting_command(house, None, {"number": "+421915123456"}), a_waiting_command(house, uuid4())
+    waiting = a_waiting_command(house, None)
+    house.change(
+        "UPDATE inbox SET quarantined_at = :at, failures = 5 WHERE id <> :waiting", at=house.now(), waiting=waiting.id
+    )
+    now.move(retention.ANSWERS)
+    purge.round()
+    assert house.ask("SELECT count(*) FROM inbox WHERE answer IS NOT NULL") == [(0,)]
+    now.move(A_MOMENT)
+    purge.round()
+    assert house.ask("SELECT id, body, answer -> 'refusal' ->> 'code' FROM inbox WHERE answer IS NOT NULL") == [
+        (forgotten.id, None, "COMMAND_DROPPED")
+    ]
+    assert house.ask("SELECT id FROM inbox WHERE quarantined_at IS NOT NULL AND answer IS NULL") == [(held.id,)]

@@ -1,0 +1,163 @@
+"""Do the tests of a guard notice when it is gone, and no others? Takes out one after the other in copies of the tree.
+
+Run by `make guards`, which prints a line a guard and exits 1 unless with each guard out all of its tests are red, all
+others green, and with every guard in place none is red. Names of guards: these alone.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from tests.architecture.guards import ROOT, Guard, Run, Told, all_guards, without
+
+LONGEST_S = 40
+"""A mutant that takes longer is told: who changes a guard should not have to wait."""
+_LEFT_OUT = shutil.ignore_patterns(".venv", ".duecall", ".git", "*_cache", "__pycache__")
+
+
+_OPTIONS = (
+    "-p",
+    "tests.architecture.guards",
+    "-m",
+    "guards",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+    "--timeout",
+    "60",
+    "--tb",
+    "no",
+)
+
+
+class DidNotRun(Exception):
+    """The tests could not be collected, or their run broke off: that shows nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    guard: Guard
+    seconds: float
+    wrong: Sequence[str]
+    red: int = 0
+    green: int = 0
+
+    def __str__(self) -> str:
+        where = f"{self.guard.path}:{self.guard.line}"
+        says = f"{self.red} red, {self.green} green"
+        return f"{self.guard.name:16} {where:42} {self.seconds:5.1f} s  {says}{''.join(self._told())}"
+
+    def _told(self) -> Iterator[str]:
+        yield from (f"\n    {each}" for each in self.wrong)
+        if self.seconds > LONGEST_S:
+            yield f"\n    took longer than {LONGEST_S} s"
+
+
+def run(tree: Path, *words: str) -> Run:
+    """Run the guards' tests on this tree. Raises DidNotRun."""
+    files = [
+        str(path.relative_to(tree))
+        for path in sorted((tree / "tests").rglob("test_*.py"))
+        if "from tests.architecture.guards import guards\n" in path.read_text(encoding="utf-8")
+    ]
+    with tempfile.NamedTemporaryFile(suffix=".json") as told:
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", *_OPTIONS, "--guards-to", told.name, *words, *files],
+            cwd=tree,
+            # The package that is installed is the original; the copy must win, and as it is written.
+            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+            raise DidNotRun(ran.stdout + ran.stderr)
+        report = json.load(told)
+    return Run(tree=report["tree"], tests={name: Told(**each) for name, each in report["tests"].items()})
+
+
+def wrong_with(ran: Run, tree: Path, guard: str | None) -> Iterator[str]:
+    """Why this run does not show that `guard` was taken out; None: that all are in place."""
+    if ran.tree != str(tree):
+        yield f"another tree was tested: {ran.tree}"
+    if guard is not None and not any(guard in told.guards for told in ran.tests.values()):
+        yield "it has no test"
+    for name, told in ran.tests.items():
+        expected = "failed" if guard in told.guards else "passed"
+        if told.outcome != expected:
+            yield f"{told.outcome} and not {expected}: {name}"
+
+
+@contextmanager
+def taken_out(tree: Path, guard: Guard) -> Iterator[None]:
+    file = tree / guard.path
+    before = file.read_text(encoding="utf-8")
+    file.write_text(without(before, guard.line), encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(before, encoding="utf-8")
+
+
+def judged(guard: Guard, trees: SimpleQueue[Path]) -> Verdict:
+    tree = trees.get()
+    begun = time.monotonic()
+    try:
+        with taken_out(tree, guard):
+            ran = run(tree)
+    except (SyntaxError, DidNotRun) as error:
+        return Verdict(guard=guard, seconds=time.monotonic() - begun, wrong=[f"{type(error).__name__}: {error}"])
+    finally:
+        trees.put(tree)
+    outcomes = [told.outcome for told in ran.tests.values()]
+    return Verdict(
+        guard=guard,
+        seconds=time.monotonic() - begun,
+        wrong=list(wrong_with(ran, tree, guard.name)),
+        red=outcomes.count("failed"),
+        green=outcomes.count("passed"),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="GUARD")
+    parser.add_argument("--at-once", default="auto", help="how many mutants; auto: as many as processors, up to four")
+    asked = parser.parse_args()
+    at_once = min(os.cpu_count() or 1, 4) if asked.at_once == "auto" else int(asked.at_once)
+    chosen = [guard for guard in all_guards() if not asked.names or guard.name in asked.names]
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(at_once) as pool:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(at_once):
+            tree = Path(folder).resolve() / str(number)
+            shutil.copytree(ROOT, tree, ignore=_LEFT_OUT)
+            trees.put(tree)
+        wrong = list(wrong_with(run(tree), tree, None))
+        if wrong:
+            print("with every guard in place:", *wrong, sep="\n    ")
+            return 1
+        survivors = 0
+        for verdict in pool.map(lambda guard: judged(guard, trees), chosen):
+            print(verdict, flush=True)
+            survivors += bool(verdict.wrong)
+    print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed, in {time.monotonic() - begun:.0f} s")
+    return 1 if survivors or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,455 @@
+"""The crash matrix: its cells, the lanes in which they are played, and what is wrong with one."""
+
+import os
+import signal
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from queue import Empty, SimpleQueue
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from scheduler.clock import monotonic
+from scheduler.domain.attempt import Reason
+from scheduler.domain.company import CallLimits, RetryPolicy
+from scheduler.failpoints import OF_ERASING, OF_PROBING, OF_THE_DIAL
+from scheduler.persistence import schema
+from tests.support.builders import FOREVER
+from tests.support.servers import SimulatedCarrier
+from tests.verification.crash.behaviours import (
+    CALLING_BACK,
+    LISTED,
+    LIVE,
+    NEVER_ACCEPTED,
+    NOT_YET_SENT,
+    OPENING,
+    SHORT,
+    USUAL,
+)
+from tests.verification.crash.stories import EVERY_HOUR, Cell, Play, play
+from tests.verification.crash.works import TIMES, Works, all_working
+from tests.verification.crash.wrong_clock import AHEAD, BEHIND, FROM_THE_BEGINNING, REFUSED, SET_AHEAD, SET_BACK
+from tests.verification.histories.evidence import rings_from, rows_of
+from tests.verification.histories.judge import Asked, History, Patience, Violation, Wrong, violations
+from tests.verification.nights import judge as hours_judge
+from tests.verification.nights.world import Hours
+from tests.verification.races.processes import a_carrier_apart
+
+WHOLE = bool(os.environ.get("DUECALL_CRASHES"))
+"""Every cell, as `make crash` plays them; otherwise one of each failpoint."""
+CHOSEN = os.environ.get("DUECALL_CELLS", "")
+"""Those that somebody looks into, by a part of their name: `settle.asked x`."""
+AT_ONCE = 8
+AGAIN = 3
+"""So often a cell is played again for which the machine was too busy."""
+COMPANY = {
+    "limits": CallLimits(concurrent_calls=1000, calls_per_second=1000.0),
+    "retry_policy": RetryPolicy(max_retries=1, delays=dict.fromkeys(("BUSY", "NO_ANSWER"), (timedelta(seconds=1),))),
+}
+PATIENCE = Patience(
+    in_flight=timedelta(seconds=2),
+    lateness=timedelta(0),
+    line_gap=timedelta(seconds=float(TIMES["LINE_GAP_S"])),
+)
+"""A call that was looked at before something stopped it is sent within 200 ms, and rings when the carrier comes to it.
+When a cell is over nothing waits."""
+ZONE = "Europe/Bratislava"
+
+
+def _cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> Iterator[Cell]:
+    for failpoint in failpoints:
+        for behaviour in behaviours:
+            yield Cell(story=story, failpoint=failpoint, behaviour=behaviour)
+
+
+_NOTHING_IS_SENT = ("answered", "accept_and_silence")
+"""How the carrier behaves is nothing to these: they never come so far."""
+
+CELLS = (
+    # Those that take longest go first.
+    *_cells("defer to an opening", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
+    *_cells("probe", OF_PROBING, OPENING),
+    *_cells("release", ["release.released"], NOT_YET_SENT),
+    *_cells("settle", ["settle.failing"], (*NEVER_ACCEPTED, "unprovable")),
+    *_cells(
+        "dial",
+        ["dial.claimed", "dial.looked", "dial.permitted"],
+        ("answered", "accept_and_silence", "refuse_500", "busy"),
+    ),
+    *_cells("settle", ["settle.lapsing", "settle.lapsed", "settle.taken"], (*LISTED, "unlisted", "refuse_500", "429")),
+    *_cells("settle", ["settle.asked", "settle.settled"], (*LISTED, "unlisted", "unprovable", "drop", "bad_number")),
+    *_cells("settle", ["settle.proving"], LISTED),
+    *_cells("dial", ["dial.sent", "dial.answered", "dial.recording", "dial.recorded", "dial.judged"], USUAL),
+    *_cells("dial", ["dial.taken", "dial.claiming"], NOT_YET_SENT),
+    *_cells("create", ["submit.accepting", "submit.accepted", "submit.rung"], NOT_YET_SENT),
+    *_cells("message", ["message.authorised", "message.taken"], NOT_YET_SENT),
+    *_cells("apply create", ["apply.locking", "apply.doing", "apply.answering", "apply.applied"], NOT_YET_SENT),
+    *_cells("release", ["release.releasing", "release.rung"], NOT_YET_SENT),
+    *_cells("remind", ["release.reminding"], NOT_YET_SENT),
+    *_cells("store", ["hear.storing", "hear.stored", "hear.rung"], CALLING_BACK),
+    *_cells("hear", ["hear.hearing", "hear.heard"], CALLING_BACK),
+    *_cells("apply PATCH", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy", "slow")),
+    *_cells("apply invoke", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy", "slow")),
+    *_cells(
+        "another number", ["write.writing", "write.answering", "write.written"], ("answered", "busy", "slow", "429")
+    ),
+    *_cells("erase", OF_ERASING, LIVE),
+    *_cells("hang up", ["cancel.hung_up"], ("talking", "talking_silent", "queued", "unnamed")),
+    *_cells("delete at the door", ["submit.accepting", "submit.accepted", "submit.rung"], _NOTHING_IS_SENT),
+    *_cells("apply DELETE", ["apply.doing", "apply.answering", "apply.applied", "cancel.cancelling"], _NOTHING_IS_SENT),
+    *_cells("expire", ["settle.expiring", "settle.expired"], _NOTHING_IS_SENT),
+    *_cells("defer for good", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
+)
+
+
+def _clock_cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> Iterator[Cell]:
+    """A clock that is set at each failpoint; and one that is wrong from the beginning, set at no failpoint."""
+    for cell in _cells(story, failpoints, behaviours):
+        yield from (replace(cell, clock=clock) for clock in (SET_AHEAD, SET_BACK))
+    for cell in _cells(story, failpoints[:1], behaviours):
+        yield from (replace(cell, clock=clock) for clock in (AHEAD, BEHIND))
+
+
+CLOCK_CELLS = (
+    *_clock_cells("settle", ["settle.lapsing", "settle.lapsed", "settle.taken"], ("answered", "unlisted")),
+    *_clock_cells("settle", ["settle.asked", "settle.proving", "settle.settled"], ("answered", "busy")),
+    *_clock_cells("settle", ["settle.failing"], ("refuse_500",)),
+    *_clock_cells("release", ["release.releasing", "release.released", "release.rung"], ("answered", "busy")),
+    *_clock_cells("remind", ["release.reminding"], ("answered",)),
+    *_clock_cells(
+        "dial",
+        [name for name in OF_THE_DIAL if name != "dial.taken"],
+        ("answered", "accept_and_silence", "bad_number", "busy"),
+    ),
+    *_clock_cells("dial", ["dial.taken"], ("answered", "busy")),
+    *_clock_cells("create", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered",)),
+    *_clock_cells("message", ["message.authorised", "message.taken"], ("answered",)),
+    *_clock_cells("delete at the door", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered",)),
+    *_clock_cells("another number", ["write.writing", "write.answering", "write.written"], ("answered",)),
+    *_clock_cells(
+        "apply create", ["apply.locking", "apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")
+    ),
+    *_clock_cells("apply PATCH", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")),
+    *_clock_cells("apply invoke", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")),
+    *_clock_cells("apply DELETE", ["apply.doing", "apply.applied", "cancel.cancelling"], ("answered",)),
+    *_clock_cells("store", ["hear.storing", "hear.stored", "hear.rung"], ("answered", "busy")),
+    *_clock_cells("hear", ["hear.hearing", "hear.heard"], ("answered", "busy", "declined")),
+    *_clock_cells("expire", ["settle.expiring", "settle.expired"], ("answered",)),
+)
+"""A machine's clock is an hour off the database's, or is set so while the process works: nothing else goes wrong."""
+
+SOME_CLOCK_CELLS = (
+    Cell(story="dial", failpoint="dial.claiming", behaviour="answered", clock=BEHIND),
+    Cell(story="dial", failpoint="dial.permitted", behaviour="answered", clock=SET_BACK),
+    Cell(story="dial", failpoint="dial.recording", behaviour="bad_number", clock=SET_AHEAD),
+    Cell(story="apply PATCH", failpoint="apply.doing", behaviour="answered", clock=AHEAD),
+    Cell(story="hear", failpoint="hear.hearing", behaviour="busy", clock=SET_AHEAD),
+)
+"""Those of `make test`: soon over."""
+
+_QUICK = frozenset({"defer for good"})
+
+
+def is_chosen(what: object) -> bool:
+    return CHOSEN in str(what)
+
+
+def one_of_each(cells: Sequence[Cell]) -> list[Cell]:
+    """A cell of every failpoint, the one that is soon over."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.failpoint not in found or cell.story in _QUICK:
+            found[cell.failpoint] = cell
+    return list(found.values())
+
+
+# ---- what is wrong
+
+DOUBLE, LOST, EARLY, OUTSIDE, AFTER, OTHER = "double", "lost", "early", "outside", "after cancel", "other"
+_HEADINGS: Mapping[Wrong, str] = {
+    Wrong.RANG_TWICE: DOUBLE,
+    Wrong.TWO_LEGS: DOUBLE,
+    Wrong.RANG_IN_GAP: DOUBLE,
+    Wrong.RANG_UNCLAIMED: DOUBLE,
+    Wrong.RANG_GIVEN_BACK: DOUBLE,
+    Wrong.LOST: LOST,
+    Wrong.RANG_EARLY: EARLY,
+    Wrong.RANG_AFTER_DELETE: AFTER,
+    Wrong.RANG_WHILE_ACCEPTED: AFTER,
+    Wrong.RANG_AFTER_REPLACED: AFTER,
+    Wrong.RANG_EXPIRED: AFTER,
+    Wrong.RANG_WHILE_PAUSED: AFTER,
+    Wrong.UNEXPLAINED: OTHER,
+    Wrong.TWO_OPEN: OTHER,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    heading: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    cell: Cell
+    rings: int
+    unknown: int
+    """Attempts that a person must decide about; in doubt, silent."""
+    reasons: Sequence[str]
+    faults: Sequence[Fault]
+    seconds: float
+    is_starved: bool = False
+    """The machine was too busy for these short times, and more is in doubt than would be otherwise. In doubt nobody is
+    called; and the cell is played again."""
+
+
+def judged(played: Play, url: str, seconds: float) -> Judged:
+    """By the carrier's ledger, the rows and their histories, and what the callers were told."""
+    rings = played.rings()
+    attempts = played.attempts() if played.is_judged_by_its_rows else []
+    reasons = [each.reason for each in attempts]
+    faults = [
+        *_never(played, url, rings),
+        *_of_processes(played),
+        *_of_ending(played, len(rings), reasons),
+        *_of_the_house(played),
+    ]
+    return Judged(
+        cell=played.cell,
+        rings=len(rings),
+        unknown=sum(each.reason is Reason.OUTCOME_UNKNOWN for each in attempts),
+        reasons=[str(each.reason) for each in attempts],
+        faults=faults,
+        seconds=seconds,
+        is_starved=_is_starved(played, len(rings), reasons) and not {each.heading for each in faults} - {LOST, OTHER},
+    )
+
+
+def _is_starved(played: Play, rings: int, reasons: Sequence[Reason | None]) -> bool:
+    in_doubt = reasons.count(Reason.OUTCOME_UNKNOWN) > list(played.expected.reasons).count(Reason.OUTCOME_UNKNOWN)
+    return played.is_starved or (in_doubt and rings <= played.expected.rings)
+
+
+def _never(played: Play, url: str, rings: list[dict[str, Any]]) -> Iterator[Fault]:
+    """What must not be, however far the cell has come."""
+    if played.is_judged_by_its_rows:
+        people, until = len(played.candidates), played.house.now()
+        yield from faults_of_history(url, set(played.interviews()), people, rings, played.asked, until)
+    yield from faults_of_hours(url, rings, played.hours, played.consent_until)
+
+
+def faults_of_history(
+    url: str,
+    interviews: Collection[UUID],
+    people: int,
+    rings: list[dict[str, Any]],
+    asked: Sequence[Asked],
+    until: datetime,
+) -> Iterator[Fault]:
+    """What the rows, their histories, the ledger and what callers were told say of these interviews."""
+    history = History(
+        attempts=tuple(row for row in rows_of(url) if row.interview_id in interviews),
+        rings=rings_from(rings),
+        asked=tuple(asked),
+        until=until,
+        patience=PATIENCE,
+    )
+    for found in violations(history):
+        yield _fault_of(found)
+    if len(interviews) != people:
+        yield Fault(heading=DOUBLE, why=f"{len(interviews)} interviews of {people} people")
+
+
+def _fault_of(found: Violation) -> Fault:
+    return Fault(heading=_HEADINGS[found.kind], why=f"{found.kind}: {found.why}")
+
+
+def _of_processes(played: Play) -> Iterator[Fault]:
+    clock = played.cell.clock
+    if set(played.exits) - {-signal.SIGKILL} or not (played.exits or clock):
+        yield Fault(heading=OTHER, why=f"the first processes ended with {played.exits}, not at their failpoint")
+    if set(played.refused) - ({REFUSED} if clock in FROM_THE_BEGINNING else {0, REFUSED}):
+        yield Fault(heading=OTHER, why=f"with a {clock} the first processes ended with {played.refused}")
+    if any(played.others):
+        yield Fault(heading=OTHER, why=f"the others ended with {played.others}")
+
+
+def _of_ending(played: Play, rings: int, reasons: Sequence[Reason | None]) -> Iterator[Fault]:
+    expected = played.expected
+    if rings != expected.rings:
+        yield Fault(heading=DOUBLE if rings > expected.rings else LOST, why=f"{rings} rings, not {expected.rings}")
+    if played.is_judged_by_its_rows and list(reasons) != list(expected.reasons):
+        yield Fault(heading=OTHER, why=f"ended as {reasons}, not {list(expected.reasons)}")
+
+
+def faults_of_hours(
+    url: str,
+    rings: list[dict[str, Any]],
+    hours: tuple[Hours, ...] = EVERY_HOUR,
+    consent_until: date = FOREVER,
+) -> Iterator[Fault]:
+    """Everybody here is called on Bratislava's clock."""
+    judge = [
+        hours_judge.Ring(
+            sid=ring["sid"],
+            at=ring_at,
+            zones=(ZONE,),
+            offset=None,
+            hours=hours,
+            consent_until=consent_until,
+            says=ring["to"],
+        )
+        for ring in rings
+        for ring_at in [rings_from([ring])[0].accepted_at]
+    ]
+    for found in hours_judge.outside(url, judge) if judge else ():
+        yield Fault(heading=OUTSIDE, why=f"{found.why}: {found.wall}")
+
+
+def _of_the_house(played: Play) -> Iterator[Fault]:
+    house = played.house
+    if paused := house.ask("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
+        yield Fault(heading=OTHER, why=f"an alarm: {paused}")
+    if aside := house.ask(
+        "SELECT 'command' FROM inbox WHERE quarantined_at IS NOT NULL OR failures > 0"
+        " UNION ALL SELECT 'callback' FROM carrier_events WHERE quarantined_at IS NOT NULL OR failures > 0"
+        " UNION ALL SELECT 'stray call' FROM stray_calls"
+    ):
+        yield Fault(heading=OTHER, why=f"set aside, or failed: {aside}")
+    if house.ask("SELECT 1 FROM lines WHERE attempt_id IS NOT NULL"):
+        yield Fault(heading=OTHER, why="a line is still held")
+
+
+# ---- lanes
+
+
+@contextmanager
+def _lanes(url: str, carrier: SimulatedCarrier, how_many: int) -> Iterator[list[tuple[str, Works]]]:
+    """As many installations, each with a database of its own: one cell at a time has it to itself."""
+    with ExitStack() as stack:
+        admin = stack.enter_context(psycopg.connect(url, autocommit=True))
+        template = _made(stack, admin, "crash_matrix")
+        schema.upgrade(_url_of(url, template))
+        lanes = []
+        for number in range(how_many):
+            name = _made(stack, admin, f"crash_lane_{number}", f" TEMPLATE {template}")
+            lanes.append((_url_of(url, name), stack.enter_context(all_working(_url_of(url, name), carrier, COMPANY))))
+        yield lanes
+
+
+def _made(stack: ExitStack, admin: psycopg.Connection[Any], name: str, how: str = "") -> str:
+    admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+    admin.execute(f"CREATE DATABASE {name}{how}".encode())
+    stack.callback(lambda: admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode()))
+    return name
+
+
+def _url_of(url: str, database: str) -> str:
+    head, _, options = url.partition("?")
+    return f"{head.rpartition('/')[0]}/{database}" + (f"?{options}" if options else "")
+
+
+def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Judged]:
+    """Play all cells, eight at once; a line each as they end, and the table. The faults are in what it gives."""
+    started = monotonic()
+    waiting: SimpleQueue[Cell] = SimpleQueue()
+    for cell in cells:
+        waiting.put(cell)
+    done: list[Judged] = []
+    again: list[Judged] = []
+
+    def play_on(lane_url: str, works: Works) -> None:
+        while True:
+            try:
+                cell = waiting.get_nowait()
+            except Empty:
+                return
+            result = _played(works, cell, lane_url)
+            for _ in range(AGAIN):
+                if not (result.faults and result.is_starved):
+                    break
+                again.append(result)
+                say(f"        again: {line(result)}")
+                result = _played(works, cell, lane_url)
+            done.append(result)
+            say(f"{len(done):3}/{len(cells)} {line(result)}")
+
+    with a_carrier_apart(SHORT) as carrier, _lanes(url, carrier, min(AT_ONCE, len(cells))) as lanes:
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            try:
+                for ended in as_completed([pool.submit(play_on, *lane) for lane in lanes]):
+                    ended.result()
+            finally:
+                with suppress(Empty):  # whoever breaks off waits for the cells that are being played
+                    while True:
+                        waiting.get_nowait()
+        verdict = carrier.verdict()
+        rings = len(carrier.rings())
+    say(table(done))
+    say(
+        f"{len(done)} cells, {len(again)} played again, {rings} rings in the ledger, {monotonic() - started:.0f} s;"
+        f" the carrier's verdict: {verdict['tokens_posted_twice']} tokens posted twice,"
+        f" {verdict['tokens_with_two_calls']} with two calls, {verdict['calls_at_once']} two legs at once"
+    )
+    assert not verdict["tokens_posted_twice"]
+    assert not verdict["tokens_with_two_calls"]
+    assert not verdict["calls_at_once"]
+    assert rings == sum(each.rings for each in [*done, *again]), "a ring came when its cell was over"
+    return done
+
+
+def _played(works: Works, cell: Cell, url: str) -> Judged:
+    began, played = monotonic(), Play(works=works, cell=cell)
+    try:
+        play(played)
+        return judged(played, url, monotonic() - began)
+    except BaseException as broken:  # noqa: BLE001 - whatever a cell ends by, the others are played
+        rings = played.rings()
+        faults = [*_never(played, url, rings), Fault(heading=LOST, why=f"{type(broken).__name__}: {broken}")]
+        return Judged(
+            cell=cell,
+            rings=len(rings),
+            unknown=0,
+            reasons=(),
+            faults=faults,
+            seconds=monotonic() - began,
+            is_starved=played.is_starved and not {each.heading for each in faults} - {LOST, OTHER},
+        )
+
+
+def line(result: Judged) -> str:
+    cell = result.cell
+    head = (
+        f"{cell.failpoint:21} x {cell.behaviour:18} {cell.story:19} {cell.clock:15} {result.seconds:5.1f} s"
+        f"  {result.rings} rang  {' '.join(result.reasons)}"
+    )
+    return "\n".join([head, *(f"        WRONG {each.heading}: {each.why}" for each in result.faults)])
+
+
+def table(results: Sequence[Judged]) -> str:
+    """A line a part of the product, by the first word of its failpoints."""
+    parts: dict[str, list[Judged]] = defaultdict(list)
+    for each in results:
+        parts[each.cell.failpoint.split(".")[0]].append(each)
+    parts["all"] = list(results)
+    headings = (DOUBLE, LOST, EARLY, OUTSIDE, AFTER, OTHER)
+    rows: list[Sequence[object]] = [("", "failpoints", "cells", "rings", *headings, "unknown")]
+    for part, some in parts.items():
+        faults = Counter(fault.heading for each in some for fault in each.faults)
+        rows.append(
+            (
+                part,
+                len({each.cell.failpoint for each in some}),
+                len(some),
+                sum(each.rings for each in some),
+                *(faults[heading] for heading in headings),
+                sum(each.unknown for each in some),
+            )
+        )
+    return "\n".join(" ".join(f"{each!s:>12}" for each in row) for row in rows)

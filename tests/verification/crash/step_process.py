@@ -1,0 +1,93 @@
+"""A process that does one step of the product by its own use cases, without a broker, and ends.
+
+What it rings for nobody hears: a lost hint is what follows from a kill anyway. Its settings come from the environment,
+as any process's.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from scheduler import assembly
+from scheduler.assembly import Doors, Workshop
+from scheduler.domain.command import Request
+from scheduler.domain.principal import Principal
+from scheduler.domain.resource import Changes
+from scheduler.logs import configure
+from scheduler.persistence.database import ClockWrong
+from scheduler.settings import Settings
+from scheduler.use_cases.resources.idempotent_writes import Sent
+from tests.support.builders import KeptBell
+from tests.verification.crash.wrong_clock import REFUSED, WrongClock
+
+_NEVER = threading.Event()
+_BETWEEN_ROUNDS_S = 0.1
+
+
+def run(environment: Mapping[str, str], step: str, *words: Any, clock: WrongClock | None = None) -> None:
+    """Do `step`. Ends with the exit code REFUSED when the database has refused this process's `clock`."""
+    os.environ.update(environment)
+    configure()
+    if clock is None:
+        _do(step, *words)
+        return
+    clock.begin()
+    try:
+        _do(step, *words)
+    except ClockWrong:
+        sys.exit(REFUSED)
+
+
+def _do(step: str, *words: Any) -> None:
+    if step in AT_THE_DOOR:
+        AT_THE_DOOR[step](assembly.doors(Settings(), KeptBell()), *words)
+    else:
+        IN_THE_WORKSHOP[step](assembly.workshop(Settings(), KeptBell()), *words)
+
+
+def _submit(doors: Doors, principal: Principal, request: Request, idempotency_key: str) -> None:
+    doors.submit.command(principal, None, request, idempotency_key=idempotency_key, request_hash=b"the same")
+
+
+def _change_candidate(doors: Doors, sent: Sent, candidate_id: UUID, changes: Changes) -> None:
+    doors.candidates.change(sent, None, candidate_id, changes)
+
+
+def _callback(doors: Doors, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> None:
+    doors.hear.callback(token, path, form, signature)
+
+
+def _look(shop: Workshop) -> None:
+    """As the clock does it: once around."""
+    shop.release.due()
+    shop.release.unanswered()
+
+
+def _settle(shop: Workshop, rounds: int = 1) -> None:
+    for _ in range(rounds):
+        shop.settle.round()
+        _NEVER.wait(_BETWEEN_ROUNDS_S)
+
+
+def _erase(shop: Workshop, company_id: UUID, batch: int) -> None:
+    """`batch` is how many rows go at a time: few, so that there are many places to die at."""
+    shop.erase._batch = batch
+    shop.erase.company(company_id)
+
+
+AT_THE_DOOR: Mapping[str, Callable[..., None]] = {
+    "submit": _submit,
+    "change_candidate": _change_candidate,
+    "callback": _callback,
+}
+IN_THE_WORKSHOP: Mapping[str, Callable[..., None]] = {
+    "take": lambda shop, message: shop.messages.take(message),
+    "apply": lambda shop, command_id: shop.apply.command(command_id),
+    "look": _look,
+    "hear": lambda shop, event_id: shop.hear.event(event_id),
+    "settle": _settle,
+    "erase": _erase,
+}

@@ -1,0 +1,79 @@
+"""The connection is cut between a COMMIT and its answer: it is done, or it is not, and nobody is told which.
+
+The wire before PostgreSQL cuts many a commit of a dial worker, before or after it has carried it; the carrier's ledger
+judges.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from uuid import UUID
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.support.servers import Wire, wired
+from tests.verification.crash.works import Works, nursery, working
+from tests.verification.nights import fed_dialler
+from tests.verification.nights.crowd import a_crowd
+
+CUTS = 200
+PEOPLE = 120
+SEED = 20
+PATIENT = {"DIAL_LEASE_S": "200", "SETTLE_S": "300"}
+"""Whatever is left to its lease is not over when the test wants it to be."""
+
+
+class Cutter:
+    """Cuts a commit now and then; the first ones are let through, so that a process can start."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._dice = Random(SEED)
+        self._wire = wire
+        self._seen = 0
+        wire.cut_before = lambda sent: self._cuts(sent, 0.15)
+        wire.cut_after = lambda sent: self._cuts(sent, 0.2)
+
+    def _cuts(self, sent: bytes, chance: float) -> bool:
+        if b"COMMIT" not in sent:
+            return False
+        self._seen += 1
+        return self._seen > 10 and self._wire.died < CUTS and self._dice.random() < chance
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(240)
+def test_no_commit_in_doubt_loses_a_call_or_rings_twice(postgres_url: str, aloud: Callable[[str], None]) -> None:
+    with working(postgres_url, settling=True, **PATIENT) as works, wired(postgres_url) as (wire, url):
+        Cutter(wire)
+        works.carrier.plan(ring_s=0, talk_s=0)
+        people = 0
+        with ringing(works, url) as ring:
+            while wire.died < CUTS:
+                ids = a_crowd(postgres_url, works.house, PEOPLE, due_at=works.house.now())
+                people += PEOPLE
+                wait_until(lambda ids=ids: ring(ids), seconds=100, says="everybody was reached")  # type: ignore[misc]
+        rung = [call["to"] for call in works.carrier.rings()]
+        aloud(f"{wire.died} commits cut, {people} people, {len(rung)} rings")
+        assert sorted(set(rung)) == sorted(rung), "somebody was rung twice"
+        assert len(rung) == people
+        assert works.house.ask("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
+        assert works.house.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
+
+
+@contextmanager
+def ringing(works: Works, url: str) -> Iterator[Callable[[list[UUID]], bool]]:
+    """Rings for ids as the clock does, until all of them are over; the dial worker's database is at `url`."""
+    hears, rings = nursery.Pipe(duplex=False)
+    environment = works.environment | {"DATABASE_URL": url, "DATABASE_WORKER_URL": url}
+    process = nursery.Process(target=fed_dialler.run, args=(environment, hears), daemon=True)
+    process.start()
+
+    def ring(ids: list[UUID]) -> bool:
+        rings.send(ids)
+        return works.house.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
+
+    yield ring
+    rings.send(None)
+    process.join(30)
+    assert process.exitcode == 0

@@ -1,0 +1,257 @@
+"""A dial process that was frozen, or slow, never sends late: not after its lease, nor after closing."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+
+from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval
+from scheduler.lifecycle.policy import LOOK_TO_END, RING_MARGIN
+from tests.architecture.guards import guards
+from tests.conftest import real_now, seed, wait_until
+from tests.support.builders import a_number, a_pending_attempt, of_company
+from tests.support.servers import Wire, a_crowded_door, address_of, is_connecting_to
+from tests.verification.crash.works import Works, ended, frozen, is_stopped, stopped, thawed, threads_that_take, working
+
+pytestmark = pytest.mark.crash
+_BRATISLAVA = ZoneInfo("Europe/Bratislava")
+
+_CLOCK = """
+    CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
+    BEGIN
+        IF current_query() LIKE '%AS database_clock%' THEN {meanwhile}; END IF;
+        RETURN pg_catalog.clock_timestamp();
+    END $$
+"""
+
+
+_A_LOOK_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'"
+
+
+@contextmanager
+def asking_the_clock(url: str, meanwhile: str) -> Iterator[psycopg.Connection[Any]]:
+    """For processes that connect while this lasts, a last look does `meanwhile` when it asks the database's clock.
+
+    A function of that name comes before the system's own. Claims go through: they do not ask.
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_CLOCK.format(meanwhile=meanwhile).encode())
+        connection.execute("ALTER ROLE CURRENT_USER SET search_path = public, pg_catalog")
+        try:
+            yield connection
+        finally:
+            connection.execute("ALTER ROLE CURRENT_USER RESET search_path")
+            connection.execute("DROP FUNCTION public.clock_timestamp()")
+
+
+@contextmanager
+def no_last_look(url: str) -> Iterator[None]:
+    """Until the end a claim goes through, and the look that follows it waits."""
+    with asking_the_clock(url, "PERFORM pg_advisory_xact_lock_shared(4711)") as connection:
+        connection.execute("SELECT pg_advisory_lock(4711)")
+        try:
+            yield
+        finally:
+            connection.execute("SELECT pg_advisory_unlock(4711)")
+
+
+def claimed_and_frozen(works: Works, url: str, number: str) -> tuple[UUID, ForkServerProcess]:
+    attempt_id = a_pending_attempt(works.house, number).id
+    with no_last_look(url):
+        process = works.dialling([attempt_id])
+        # Only then does it hold the claim: right after the commit its timer is not set yet.
+        wait_until(lambda: works.house.ask(_A_LOOK_WAITS), says="it is claimed, and its last look waits")
+        assert works.house.attempt(attempt_id).state is AttemptState.IN_PROGRESS
+        frozen(process)
+    return attempt_id, process
+
+
+@guards("frozen")
+def test_a_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="6", SETTLE_S="8") as works:
+        number = a_number()
+        attempt_id, process = claimed_and_frozen(works, postgres_url, number)
+        wait_until(lambda: "answer_lost" in works.house.history(attempt_id), says="the lease was settled")
+        thawed(process)
+        assert ended(process, within_s=10) == -signal.SIGALRM
+        assert works.requests(number) == []
+        assert {"placed", "deferred", "not_placed"}.isdisjoint(works.house.history(attempt_id)), "nor has it written"
+
+
+def test_a_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="30", SETTLE_S="60") as works:
+        number = a_number()
+        works.carrier.plan(to=number, ring_s=0.1, talk_s=0.1)
+        attempt_id, process = claimed_and_frozen(works, postgres_url, number)
+        thawed(process)
+        wait_until(lambda: works.house.attempt(attempt_id).reason is Reason.ANSWERED, says="it rang")
+        assert stopped(process) == [0]
+        assert len(works.requests(number)) == 1
+
+
+def test_a_last_look_that_is_old_when_it_comes_is_none(postgres_url: str) -> None:
+    with working(postgres_url) as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        with asking_the_clock(postgres_url, "PERFORM pg_sleep(0.3)"):
+            process = works.dialling([attempt_id])
+            wait_until(lambda: len(works.house.history(attempt_id)) > 2, says="it is given back")
+        assert stopped(process) == [0]
+        assert works.house.history(attempt_id) == ["created", "claimed", "deferred"]
+        assert works.requests(number) == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closing:
+    """A company that closes soon, and a policy under which the last call may start seconds from now."""
+
+    hours: CallTimeInterval
+    ring_timeout_s: float
+    last_start: datetime
+
+    @classmethod
+    def soon(cls) -> "Closing":
+        now = real_now()
+        closes = now.astimezone(_BRATISLAVA).replace(second=0, microsecond=0) + timedelta(minutes=2)
+        start = timedelta(hours=closes.hour, minutes=closes.minute) - timedelta(hours=2)
+        start %= timedelta(hours=24)
+        # The kernel tries to connect again 7 s after the first time, and gives up 3 s later.
+        last_start = now + timedelta(seconds=6)
+        return cls(
+            hours=CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2)),
+            ring_timeout_s=(closes - last_start - RING_MARGIN).total_seconds(),
+            last_start=last_start,
+        )
+
+
+@pytest.mark.parametrize("is_frozen", [True, False], ids=["frozen", "slow"])
+def test_call_that_waits_for_its_connection_until_closing_is_not_sent(postgres_url: str, is_frozen: bool) -> None:
+    closing = Closing.soon()
+    with a_crowded_door() as door, ExitStack() as stack:
+        times: dict[str, Any] = {
+            "CARRIER_CONNECT_TIMEOUT_S": "20",
+            "CARRIER_TOTAL_TIMEOUT_S": "25",
+            "DIAL_LEASE_S": "40",
+            "SETTLE_S": "60",
+            "RING_TIMEOUT_S": f"{closing.ring_timeout_s:.3f}",
+            "TWILIO_API_URL": address_of(door),
+        }
+        works = stack.enter_context(working(postgres_url, **times))
+        company = of_company(works.house, seed(works.house.database, real_now(), intervals=(closing.hours,)))
+        number = a_number()
+        attempt_id = a_pending_attempt(company, number).id
+        process = works.dialling([attempt_id])
+        wait_until(lambda: is_connecting_to(door), says="its last look said yes")
+        if is_frozen:
+            frozen(process)
+        wait_until(lambda: real_now() > closing.last_start, says="it is too late for a call to start")
+        wire = Wire(urlsplit(works.carrier.url).port or 0, door)
+        stack.callback(wire.close)
+        if is_frozen:
+            thawed(process)
+        wait_until(lambda: len(works.house.history(attempt_id)) > 2, says="something became of it")
+        assert stopped(process) == [0]
+        assert works.requests(number) == []
+        assert works.house.history(attempt_id) == ["created", "claimed", "deferred"]
+
+
+def test_call_that_waits_for_its_connection_is_sent_while_open(postgres_url: str) -> None:
+    with a_crowded_door() as door, ExitStack() as stack:
+        times: dict[str, Any] = {
+            "CARRIER_CONNECT_TIMEOUT_S": "20",
+            "CARRIER_TOTAL_TIMEOUT_S": "25",
+            "DIAL_LEASE_S": "40",
+        }
+        works = stack.enter_context(working(postgres_url, SETTLE_S="60", TWILIO_API_URL=address_of(door), **times))
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        process = works.dialling([attempt_id])
+        wait_until(lambda: is_connecting_to(door), says="its last look said yes")
+        wire = Wire(urlsplit(works.carrier.url).port or 0, door)
+        stack.callback(wire.close)
+        wait_until(lambda: "placed" in works.house.history(attempt_id), says="it rang")
+        assert stopped(process) == [0]
+        assert len(works.requests(number)) == 1
+
+
+@guards("frozen", "frozen_unsent")
+def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.permitted:stop")
+        assert process.pid is not None
+        pid = process.pid
+        wait_until(lambda: is_stopped(pid), says="it is about to send")
+        since = real_now()
+        wait_until(lambda: real_now() > since + LOOK_TO_END, says="its last look is old")
+        assert works.requests(number) == [], "it was frozen before the first byte"
+        thawed(process)
+        assert ended(process, within_s=10) == -signal.SIGALRM
+        assert works.requests(number) == []
+
+
+@guards("alarm_thread")
+def test_alarm_is_taken_by_the_sending_thread_alone(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
+        attempt_id = a_pending_attempt(works.house).id
+        by_name = works.carrier.url.replace("127.0.0.1", "localhost")  # a thread looks up the name
+        process = works.dialling([attempt_id], TWILIO_API_URL=by_name, DUECALL_FAILPOINT="dial.sent:stop")
+        assert process.pid is not None
+        pid = process.pid
+        wait_until(lambda: is_stopped(pid), says="all threads have begun that one call needs")
+        taking = threads_that_take(signal.SIGALRM, pid)
+        thawed(process)  # first: a frozen process would outlive a test that fails
+        wait_until(lambda: "placed" in works.house.history(attempt_id), says="its answer is recorded")
+        assert stopped(process) == [0]
+        assert len(taking) == 1
+        assert pid not in taking, "the main thread sends nothing"
+
+
+def test_process_frozen_right_before_the_first_byte_goes_on(postgres_url: str) -> None:
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.sent:stop")
+        assert process.pid is not None
+        pid = process.pid
+        wait_until(lambda: is_stopped(pid), says="its POST is out")
+        since = real_now()
+        wait_until(lambda: real_now() > since + LOOK_TO_END, says="an unsent call would be too late now")
+        thawed(process)
+        wait_until(lambda: "placed" in works.house.history(attempt_id), says="its answer is recorded")
+        assert stopped(process) == [0]
+        assert len(works.requests(number)) == 1
+
+
+def test_a_last_look_that_breaks_off_gives_the_attempt_back(postgres_url: str) -> None:
+    with working(postgres_url) as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        with asking_the_clock(postgres_url, "RAISE EXCEPTION 'a test'"):
+            process = works.dialling([attempt_id])
+            wait_until(lambda: "not_placed" in works.house.history(attempt_id), says="it is given back")
+        assert stopped(process) == [0]
+        assert works.house.attempt(attempt_id).state is AttemptState.PENDING
+        assert works.requests(number) == []
+
+
+def test_a_last_look_that_the_database_keeps_waiting_gives_the_attempt_back(postgres_url: str) -> None:
+    with working(postgres_url) as works:
+        number = a_number()
+        attempt_id = a_pending_attempt(works.house, number).id
+        with no_last_look(postgres_url):
+            process = works.dialling([attempt_id], DIAL_LEASE_S="10", SETTLE_S="20")
+            wait_until(lambda: "not_placed" in works.house.history(attempt_id), says="it is given back")
+        assert stopped(process) == [0]
+        assert works.requests(number) == []

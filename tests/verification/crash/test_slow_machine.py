@@ -1,0 +1,137 @@
+"""A dial worker on a machine that is too slow, or far from its database, gives calls back and leaves none undecided."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from scheduler.lifecycle.policy import RELEASE_SPAN
+from tests.conftest import real_now, wait_until
+from tests.support.servers import wired
+from tests.verification.crash.works import Works, stopped, working
+from tests.verification.nights.crowd import a_crowd
+
+pytestmark = pytest.mark.crash
+RUNS_S, STANDS_S = 0.02, 0.14
+
+
+@contextmanager
+def starved(process: ForkServerProcess) -> Iterator[None]:
+    """Meanwhile the process gets an eighth of a processor, in slices, as on a machine that is overcommitted."""
+    assert process.pid is not None
+    pid, over = process.pid, threading.Event()
+
+    def run() -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended, which a test sees by its exit code
+            while not over.wait(RUNS_S):
+                os.kill(pid, signal.SIGSTOP)
+                over.wait(STANDS_S)
+                os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def events(works: Works, event: str) -> int:
+    return int(works.house.ask("SELECT count(*) FROM attempt_history WHERE event = :event", event=event)[0][0])
+
+
+def undecided_and_never_sent(works: Works) -> list[UUID]:
+    """Attempts whose lease lapsed although the carrier never got a request for them."""
+    sent = {request["token"] for request in works.carrier.requests()}
+    rows = works.house.ask(
+        "SELECT h.attempt_id, t.token FROM attempt_history h JOIN attempt_tokens t ON t.attempt_id = h.attempt_id"
+        " WHERE h.event = 'answer_lost'"
+    )
+    tokens: dict[UUID, set[str]] = {}
+    for attempt_id, token in rows:
+        tokens.setdefault(attempt_id, set()).add(token)
+    return [attempt_id for attempt_id, theirs in tokens.items() if not theirs & sent]
+
+
+def is_dialling(works: Works) -> bool:
+    return bool(works.house.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")[0][0])
+
+
+@pytest.mark.timeout(180)
+def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> None:
+    times: dict[str, Any] = {"DIAL_LEASE_S": "4", "SETTLE_S": "6", "TWILIO_CPS": "200"}
+    with working(postgres_url, **times) as works:
+        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        process = works.dialling(a_crowd(postgres_url, works.house, 300, due_at=works.house.now()))
+        wait_until(lambda: events(works, "claimed"), says="it has begun")
+        with starved(process):
+            until = real_now() + RELEASE_SPAN
+            wait_until(lambda: real_now() > until, seconds=60, says="its hints are used up")
+        wait_until(lambda: not is_dialling(works), seconds=60, says="no call is under way")
+        assert stopped(process) == [0]
+        assert undecided_and_never_sent(works) == []
+
+
+@pytest.mark.timeout(180)
+def test_slow_database_raises_an_alarm_and_leaves_no_call_undecided(postgres_url: str, tmp_path: Path) -> None:
+    times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60"}
+    with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
+        wire.delay_s = 0.12
+        ids = a_crowd(postgres_url, works.house, 30, due_at=works.house.now())
+        log = tmp_path / "log"
+        log.touch()
+        process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url, LOG_TO=str(log))
+        wait_until(lambda: "DATABASE_SLOW" in log.read_text(), seconds=60, says="the alarm names the cause")
+        until = real_now() + RELEASE_SPAN
+        wait_until(lambda: real_now() > until, seconds=60, says="its hints are used up")
+        wait_until(lambda: not is_dialling(works), seconds=60, says="no call is under way")
+        assert stopped(process) == [0]
+        assert works.carrier.requests() == []
+        assert events(works, "answer_lost") == 0
+        assert events(works, "claimed") == events(works, "deferred")
+
+
+@pytest.mark.timeout(180)
+def test_database_at_a_distance_is_dialled_from(postgres_url: str) -> None:
+    times: dict[str, Any] = {"DIAL_LEASE_S": "30", "SETTLE_S": "60"}
+    with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
+        wire.delay_s = 0.05
+        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        ids = a_crowd(postgres_url, works.house, 3, due_at=works.house.now())
+        process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url)
+        wait_until(lambda: events(works, "placed") == len(ids), seconds=60, says="each was rung")
+        assert stopped(process) == [0]
+
+
+def waits_for_a_lock(works: Works) -> bool:
+    return bool(works.house.ask("SELECT FROM pg_locks WHERE NOT granted"))
+
+
+def test_calls_of_a_late_claim_are_sent_one_after_the_other(postgres_url: str) -> None:
+    step = timedelta(seconds=0.5)
+    times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "TWILIO_CPS": "2"}
+    with working(postgres_url, **times) as works:
+        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("SELECT FROM carrier_accounts FOR UPDATE")
+            process = works.dialling(a_crowd(postgres_url, works.house, 2, due_at=works.house.now()))
+            wait_until(lambda: waits_for_a_lock(works), says="a claim has begun")
+            since = real_now()
+            wait_until(lambda: real_now() > since + 3 * step, says="it is late, and its lock has not timed out")
+        wait_until(lambda: len(works.carrier.requests()) == 2, says="both are sent")
+        assert stopped(process) == [0]
+        first, second = sorted(datetime.fromisoformat(request["at"]) for request in works.carrier.requests())
+        assert second - first > step / 2

@@ -1,0 +1,189 @@
+"""What stands in the database between two steps, and what of it must be so whatever happened."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import psycopg
+
+from tests.verification.histories.evidence import rows_over
+from tests.verification.histories.judge import Row
+
+Fields = dict[str, Any]
+RETRIED = {"BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"}
+OVER = {"COMPLETED", "FAILED", "CANCELLED"}
+RINGS_FOR = timedelta(seconds=35)
+"""As long as a phone rings, and five seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    now: datetime
+    attempts: dict[UUID, Fields]
+    """Oldest first."""
+    rows: tuple[Row, ...]
+    interviews: dict[UUID, Fields]
+    candidates: dict[UUID, Fields]
+    companies: dict[UUID, Fields]
+    lines: dict[bytes, Fields]
+    held: frozenset[UUID]
+    """Interviews for which a command was accepted and is not applied."""
+    account: Fields
+
+    def of_interview(self, interview_id: UUID) -> list[Fields]:
+        return [each for each in self.attempts.values() if each["interview_id"] == interview_id]
+
+    def stops(self, attempt: Fields) -> Iterator[str]:
+        """What must keep an attempt from being released, claimed and rung, all alike."""
+        company, interview = self.companies[attempt["company_id"]], self.interviews[attempt["interview_id"]]
+        if attempt["due_at"] > self.now:
+            yield "not due"
+        if attempt["expires_at"] <= self.now:
+            yield "expired"
+        if company["paused_at"] is not None or self.account["paused_at"] is not None:
+            yield "paused"
+        down, answered = self.account["down_until"], self.account["answered_at"]
+        if down is not None and (answered is None or answered < down):
+            yield "the carrier is down"
+        if attempt["interview_id"] in self.held:
+            yield "a command waits"
+        if interview["deleted_at"] is not None or interview["status"] != "SCHEDULED":
+            yield "its interview is over"
+
+    def stops_claim(self, attempt: Fields) -> Iterator[str]:
+        line = self.lines[attempt["number_hash"]]
+        if attempt["state"] != "PENDING":
+            yield attempt["state"]
+        if line["attempt_id"] is not None:
+            yield "its line is busy"
+        if line["free_at"] > self.now and line["interview_id"] != attempt["interview_id"]:
+            yield "its line rests"
+        yield from self.stops(attempt)
+
+    def stops_ring(self, attempt: Fields, number: str) -> Iterator[str]:
+        candidate = self.candidates[self.interviews[attempt["interview_id"]]["candidate_id"]]
+        if attempt["phase"] != "DIALLING" or attempt["lease_until"] <= self.now:
+            yield "nobody holds it"
+        if self.lines[attempt["number_hash"]]["attempt_id"] != attempt["id"]:
+            yield "its line is not held"
+        if candidate["phone_number"] != number:
+            yield "another number than the candidate's"
+        if not self._is_open(attempt):
+            yield "the window is shut"
+        yield from self.stops(attempt)
+
+    def _is_open(self, attempt: Fields) -> bool:
+        """By the wall clock alone, on every zone that was decided; all intervals here lie within one day."""
+        intervals = self.companies[attempt["company_id"]]["settings"]["callTimeIntervals"]
+        for zone in attempt["schedule"]["zones"]:
+            local = self.now.astimezone(ZoneInfo(zone))
+            begins = local.replace(hour=0, minute=0, second=0, microsecond=0)
+            spans = [(begins + _span(each["start"]), begins + _span(each["end"])) for each in intervals]
+            if not any(
+                opens <= local and (local + RINGS_FOR <= shuts or shuts - opens >= _A_DAY) for opens, shuts in spans
+            ):
+                return False
+        return True
+
+
+_A_DAY = timedelta(days=1)
+
+
+def _span(clock: str) -> timedelta:
+    hours, minutes = clock.split(":")
+    return timedelta(hours=int(hours), minutes=int(minutes))
+
+
+def see(connection: psycopg.Connection[Fields], now: datetime) -> Seen:
+    def by(key: str, query: str) -> dict[Any, Fields]:
+        return {row[key]: row for row in connection.execute(query.encode())}
+
+    held = connection.execute("SELECT DISTINCT interview_id FROM inbox WHERE applied_at IS NULL")
+    return Seen(
+        now=now,
+        attempts=by("id", "SELECT * FROM attempts ORDER BY created_at, retry_number"),
+        rows=rows_over(connection),
+        interviews=by("id", "SELECT * FROM interviews ORDER BY created_at, id"),
+        candidates=by("id", "SELECT * FROM candidates ORDER BY created_at, id"),
+        companies=by("id", "SELECT * FROM companies ORDER BY created_at, id"),
+        lines=by("number_hash", "SELECT * FROM lines"),
+        held=frozenset(row["interview_id"] for row in held if row["interview_id"] is not None),
+        account=next(iter(connection.execute("SELECT * FROM carrier_accounts"))),
+    )
+
+
+def faults(seen: Seen, before: Seen) -> Iterator[str]:
+    """What must never be seen. `before` is what was seen a step ago."""
+    for attempt in seen.attempts.values():
+        yield from _faults_of_attempt(seen, attempt)
+        if attempt["id"] not in before.attempts:
+            yield from _faults_of_new(seen, attempt)
+    for interview in seen.interviews.values():
+        yield from _faults_of_interview(seen, interview)
+    calling = [each["number_hash"] for each in seen.attempts.values() if each["state"] == "IN_PROGRESS"]
+    if len(calling) > len(set(calling)):
+        yield "two calls to one number are in progress"
+
+
+def _faults_of_attempt(seen: Seen, attempt: Fields) -> Iterator[str]:
+    interview = seen.interviews[attempt["interview_id"]]
+    candidate = seen.candidates[interview["candidate_id"]]
+    has_live_leg = attempt["state"] == "FAILED" and attempt["look_at"] is not None
+    is_busy = attempt["state"] == "IN_PROGRESS" or has_live_leg
+    if is_busy != any(line["attempt_id"] == attempt["id"] for line in seen.lines.values()):
+        yield f"{attempt['id']} is {'busy without' if is_busy else 'not busy and has'} a line"
+    if is_busy and seen.lines[attempt["number_hash"]]["attempt_id"] != attempt["id"]:
+        yield f"{attempt['id']} holds another line than its number's"
+    if attempt["state"] in OVER and attempt["search_at"] is None and attempt["called_number"] is not None:
+        yield f"{attempt['id']} is over and still has the number that it called"
+    if attempt["search_at"] is not None and (attempt["reason"] != "OUTCOME_UNKNOWN" or attempt["call_sid"] is not None):
+        yield f"{attempt['id']} is searched for and has a call, or another end"
+    if candidate["erased_at"] is not None and attempt["state"] in OVER and attempt["called_number"] is not None:
+        yield f"{attempt['id']} is over and has the number of a candidate who was erased"
+    gone = interview["deleted_at"] is not None or candidate["erased_at"] is not None
+    if attempt["state"] == "PENDING" and gone:
+        yield f"{attempt['id']} is pending, and nobody wants it any more"
+
+
+def _faults_of_new(seen: Seen, attempt: Fields) -> Iterator[str]:
+    """Of one that has just been made: by a person, or as the retry that the policy allows."""
+    chain = [each for each in seen.attempts.values() if each["chain_id"] == attempt["chain_id"]]
+    if [each["retry_number"] for each in chain] != list(range(len(chain))):
+        yield f"the chain of {attempt['id']} does not count from 0"
+    if attempt["retry_number"] == 0:
+        return
+    most = seen.companies[attempt["company_id"]]["settings"]["retryPolicy"]["maxRetries"]
+    if attempt["retry_number"] > most:
+        yield f"{attempt['id']} is retry {attempt['retry_number']} of {most}"
+    if len(chain) > 1 and chain[-2]["reason"] not in RETRIED:
+        yield f"{attempt['id']} follows by itself after {chain[-2]['reason']}"
+
+
+def _faults_of_interview(seen: Seen, interview: Fields) -> Iterator[str]:
+    attempts = seen.of_interview(interview["id"])
+    is_open = sum(each["state"] in {"PENDING", "IN_PROGRESS"} for each in attempts)
+    if is_open > 1:
+        yield f"{interview['id']} has {is_open} open attempts"
+    allowed = _allowed_statuses(seen, interview, attempts)
+    if interview["status"] not in allowed:
+        story = [(each["state"], each["reason"]) for each in attempts]
+        yield f"{interview['id']} is {interview['status']}, not one of {sorted(allowed)}: {story}"
+
+
+def _allowed_statuses(seen: Seen, interview: Fields, attempts: list[Fields]) -> set[str]:
+    gone = interview["deleted_at"] is not None
+    gone = gone or seen.candidates[interview["candidate_id"]]["erased_at"] is not None
+    states = [each["state"] for each in attempts]
+    if gone:
+        return {"CANCELLED", *({"COMPLETED"} if "COMPLETED" in states else {"FAILED"} if "FAILED" in states else set())}
+    if "COMPLETED" in states:
+        return {"COMPLETED"}
+    if {"PENDING", "IN_PROGRESS"} & set(states):
+        return {"SCHEDULED"}
+    if any(each["look_at"] is not None for each in attempts):
+        return {"SCHEDULED", "FAILED"}
+    # Somebody cancelled the last one: it may still be called, unless an earlier one was proven to have failed since.
+    return {"FAILED"} if states and states[-1] == "FAILED" else {"SCHEDULED", "FAILED"}

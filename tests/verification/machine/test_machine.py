@@ -1,0 +1,416 @@
+"""Whatever happens in whatever order, the rules hold: the use cases over the real stores, one step after another."""
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from scheduler.clock import monotonic
+from scheduler.domain.call import AnswerUnknown, CallOrder, NeverTaken, NumberRefused
+from scheduler.domain.command import (
+    DeleteAttempt,
+    DeleteInterview,
+    InvokeAttempt,
+    RescheduleAttempt,
+    UpdateInterview,
+)
+from scheduler.lifecycle.policy import Policy
+from scheduler.use_cases.shared import hints as tasks
+from tests.support.builders import Reach
+from tests.verification.histories.judge import Wrong, violations
+from tests.verification.machine.phones import ENDS, Leg, Way
+from tests.verification.machine.seen import Fields, Seen, faults
+from tests.verification.machine.world import Ground, Sent, World, a_ground, accepted, as_text
+
+EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "50"))
+"""`make proof` runs three hundred."""
+STEPS_AN_EXAMPLE = 50
+SPANS = [timedelta(seconds=seconds) for seconds in (1, 5, 6, 16, 61, 301, 601, 901, 7_200, 15_000, 43_200, 100_000)]
+AHEAD = [timedelta(seconds=seconds) for seconds in (0, 30, 600, 3_600, 20_000, 90_000)]
+HUNG_UP_AFTER = Policy().max_call
+"""A call that the carrier lists is given up before only if no list could be read."""
+ROUNDS = 150
+"""A number is called once in ten minutes, and all may have asked for the same."""
+
+TAKES_IT, LOSES_IT, NEVER_GETS_IT = "the carrier takes it", "it takes it, and its answer is lost", "it never gets it"
+REFUSES_IT, SILENCE = "it refuses the number", "it takes nothing, and its answer is lost"
+DIES_BEFORE, DIES_AFTER = "the dialler dies before its last look", "the dialler dies after its POST"
+QUEUES_IT = "the carrier takes it, and it waits there for hours"
+FORGETS_IT = "it takes it, its answer is lost, and its lists forget it"
+NOT_TAKEN = {
+    NEVER_GETS_IT: NeverTaken(cause="NEVER_CONNECTED"),
+    REFUSES_IT: NumberRefused(cause="TWILIO_21211"),
+    SILENCE: AnswerUnknown(cause="NO_ANSWER_IN_TIME"),
+}
+
+any_one = range(60)
+"""One of however many there are."""
+mostly = [*[True] * 5, False]
+seldom = [False, False, False, False, True]
+ZONES = [None, None, "America/New_York", "Asia/Tokyo"]
+BECOMES = [*[TAKES_IT] * 8, *[LOSES_IT] * 2, *[FORGETS_IT] * 2, *NOT_TAKEN, QUEUES_IT, DIES_BEFORE, DIES_AFTER]
+A_CALL = {"which": any_one, "end": list(ENDS), "steps": [4, 3, 2, 1], "told": mostly}
+
+
+class Machine(RuleBasedStateMachine):
+    ground: ClassVar[Ground]
+    steps: ClassVar[int] = 0
+    rings: ClassVar[int] = 0
+    examples: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).examples += 1
+        self.world = World(self.ground)
+        for place, number in enumerate(self.world.numbers):
+            self.world.create(self.world.houses[place % 2], number, None, applied=True)
+        self.seen = self.world.see()
+        self.is_whole = True
+        self.goes_to_its_end = False
+
+    @initialize(goes_to_its_end=st.sampled_from([False, False, False, True]))
+    def begin(self, goes_to_its_end: bool) -> None:
+        """One example in four is brought to its end, to see that nothing is lost."""
+        self.goes_to_its_end = goes_to_its_end
+
+    def look(self) -> Seen:
+        self.seen = self.world.see()
+        return self.seen
+
+    def one(self, place: int) -> Fields:
+        """An attempt; mostly one that is not over."""
+        found = list(self.seen.attempts.values())
+        is_open = [each for each in found if each["state"] in _OPEN]
+        chosen = is_open if is_open and place % 4 else found
+        return chosen[-1 - place % len(chosen)]
+
+    @rule(chosen=st.integers(0, 2**64 - 1))
+    def step(self, chosen: int) -> None:
+        """One draw a step, always of the same kind: what is possible may differ from run to run, by ids and tokens."""
+        dice = random.Random(chosen)
+        what = dice.choice([step.what for step in STEPS for _ in range(step.weight) if step.needs(self)])
+        choices = {name: dice.choice(each) for name, each in _BY[what].items()}
+        hypothesis.note(f"{what} {choices}")
+        self.is_whole = False
+        getattr(self, what)(**choices)
+
+    def house_of(self, row: Fields) -> Any:
+        return next(house for house in self.world.houses if house.company_id == row["company_id"])
+
+    # ---- callers
+
+    def create(self, which: int, number: int, ahead: timedelta | None, applied: bool) -> None:
+        world = self.world
+        at = None if ahead is None else (world.now() + ahead).replace(microsecond=0) + timedelta(seconds=1)
+        world.create(world.houses[which % 2], world.numbers[number % len(world.numbers)], at, applied=applied)
+
+    def move(self, which: int, ahead: timedelta, applied: bool) -> None:
+        attempt = self.one(which)
+        at = (self.world.now() + ahead).replace(microsecond=0) + timedelta(seconds=1)
+        request = RescheduleAttempt(
+            interview_id=attempt["interview_id"], attempt_id=attempt["id"], scheduled_at=as_text(at) or ""
+        )
+        self.world.ask(self.house_of(attempt), request, due_at=at, applied=applied)
+
+    def delete(self, which: int, applied: bool) -> None:
+        attempt = self.one(which)
+        request = DeleteAttempt(interview_id=attempt["interview_id"], attempt_id=attempt["id"])
+        self.world.ask(self.house_of(attempt), request, applied=applied)
+
+    def invoke(self, which: int, applied: bool) -> None:
+        attempt = self.one(which)
+        self.world.ask(self.house_of(attempt), InvokeAttempt(interview_id=attempt["interview_id"]), applied=applied)
+
+    def let_it_expire(self, which: int, ahead: timedelta, applied: bool) -> None:
+        attempt = self.one(which)
+        at = self.world.now() + ahead + timedelta(minutes=2)
+        request = UpdateInterview(interview_id=attempt["interview_id"], expires_at=as_text(at))
+        self.world.ask(self.house_of(attempt), request, applied=applied)
+
+    def delete_for_good(self, which: int, applied: bool, of_interview: bool) -> None:
+        """The interview; or whom it calls."""
+        attempt = self.one(which)
+        house, interview = self.house_of(attempt), self.seen.interviews[attempt["interview_id"]]
+        if of_interview:
+            self.world.ask(house, DeleteInterview(interview_id=interview["id"]), applied=applied)
+        elif self.seen.candidates[interview["candidate_id"]]["erased_at"] is None:
+            self.world.records.delete_candidate(house.principal, interview["candidate_id"])
+
+    def apply(self, which: int) -> None:
+        self.world.apply_waiting(which % len(self.world.waiting))
+
+    # ---- operators and records
+
+    def pause_or_resume(self, which: int | None, pauses: bool) -> None:
+        company_id = None if which is None else self.world.houses[which].company_id
+        if pauses:
+            self.world.pause(company_id)
+        else:
+            self.world.resume(company_id)
+
+    def change_settings(self, which: int, always: bool, max_retries: int, soon: bool) -> None:
+        self.world.settings(self.world.houses[which % 2], always=always, max_retries=max_retries)
+        if soon:
+            self.world.records.reresolve()
+
+    def change_reach(self, which: int, number: int, zone: str | None, soon: bool) -> None:
+        attempt = self.one(which)
+        candidate = self.seen.candidates[self.seen.interviews[attempt["interview_id"]]["candidate_id"]]
+        if candidate["erased_at"] is None:
+            reach = Reach(phone_number=self.world.numbers[number % len(self.world.numbers)], timezone=zone)
+            self.world.records.change_reach(self.house_of(candidate).principal, candidate["id"], reach)
+        if soon:
+            self.world.records.reresolve()
+
+    # ---- the dial
+
+    def release(self) -> None:
+        before = self.seen
+        rung = len(self.world.bell.rung)
+        self.world.release.due()
+        for task, attempt_id in self.world.bell.rung[rung:]:
+            assert task == tasks.DIAL
+            assert list(before.stops_claim(before.attempts[attempt_id])) == [], "it was released"
+
+    def claim(self) -> None:
+        """A hint is never a reason: every attempt there is is asked for."""
+        before = self.seen
+        claims = self.world.dial.claim(list(before.attempts))
+        for claim in claims.claimed:
+            assert list(before.stops_claim(before.attempts[claim.attempt.id])) == [], "it was claimed"
+        self.world.held.extend(claims.claimed)
+
+    def dial(self, which: int, becomes: str) -> None:
+        """The last look and, on its word, the one POST; what comes back is recorded later, or never."""
+        world = self.world
+        claim = world.held.pop(which % len(world.held))
+        if becomes == DIES_BEFORE:
+            return
+        order = world.dial.last_look(claim.attempt)
+        if order is None:
+            return
+        attempt = self.seen.attempts[claim.attempt.id]
+        assert list(self.seen.stops_ring(attempt, order.to)) == [], "it rang"
+        if becomes in NOT_TAKEN:
+            world.sent.append(Sent(attempt=claim.attempt, answer=NOT_TAKEN[becomes]))
+            return
+        leg = self._ring(order, attempt, is_listed=becomes != FORGETS_IT)
+        if becomes in {LOSES_IT, FORGETS_IT}:
+            world.sent.append(Sent(attempt=claim.attempt, answer=NOT_TAKEN[SILENCE]))
+        elif becomes != DIES_AFTER:
+            waits = timedelta(hours=6) if becomes == QUEUES_IT else timedelta()
+            world.sent.append(Sent(attempt=claim.attempt, answer=accepted(leg.sid, waits)))
+
+    def _ring(self, order: CallOrder, attempt: Fields, *, is_listed: bool) -> Leg:
+        """From here on that phone will ring; no other call to it may be alive, but one that was given up as unknown."""
+        type(self).rings += 1
+        for other in self.world.phones.alive():
+            if other.to == order.to and not other.is_stray:
+                theirs = next(row for row in self.seen.rows for claim in row.claims if claim.token == other.token)
+                given_up = theirs.reason == "OUTCOME_UNKNOWN" and self.seen.attempts[theirs.id]["look_at"] is None
+                assert given_up, f"two legs at once to one number: {theirs}"
+                hung_up_at = other.created_at + HUNG_UP_AFTER
+                assert not other.is_listed or self.world.now() >= hung_up_at, f"no list was asked for: {theirs}"
+                assert theirs.id != attempt["id"], "a second ring of one attempt"
+        return self.world.phones.ring(order, self.world.now(), is_listed=is_listed)
+
+    def dial_what_is_due(self, becomes: str) -> None:
+        """The ordinary course, in one step."""
+        self.claim()
+        while self.world.held:
+            self.world.tick()
+            self.look()
+            self.dial(0, becomes)
+        while self.world.sent:
+            self.record(0)
+
+    def record(self, which: int) -> None:
+        sent = self.world.sent.pop(which % len(self.world.sent))
+        self.world.dial.record([(sent.attempt, sent.answer)])
+
+    # ---- the carrier
+
+    def a_call_goes_on(self, which: int, end: str, steps: int, told: bool) -> None:
+        phones = self.world.phones
+        leg = phones.alive()[which % len(phones.alive())]
+        for _ in range(steps):
+            if leg.is_alive:
+                leg = phones.goes_towards(leg, end, self.world.now())
+                if told:
+                    self.world.deliver(phones.letters[-1])
+        if told:
+            self._hear_all()
+
+    def _hear_all(self) -> None:
+        for event_id in self.world.unheard()[-4:]:
+            self.world.hear.event(event_id)
+
+    def a_letter_comes(self, which: int, heard: bool) -> None:
+        """Any of them: late, before an earlier one, or once more."""
+        letters = self.world.phones.letters
+        self.world.deliver(letters[-1 - which % len(letters)])
+        if heard:
+            self._hear_all()
+
+    def hear(self, which: int) -> None:
+        unheard = self.world.unheard()
+        self.world.hear.event(unheard[which % len(unheard)])
+
+    def the_carrier_calls_twice(self, which: int, really: bool) -> None:
+        """Its own mistake; it says so under the token of the call that was ordered."""
+        phones = self.world.phones
+        leg = phones.alive()[which % len(phones.alive())]
+        if not really or any(each.is_stray for each in phones.legs.values()):
+            return
+        stray = phones.ring(leg, self.world.now(), is_stray=True)
+        phones.goes_on(stray, Way(status="initiated"), self.world.now())
+
+    def settle(self, away: bool) -> None:
+        self.world.phones.is_away = away
+        self.world.settle.round()
+        self.world.phones.is_away = False
+
+    def time_passes(self, span: timedelta) -> None:
+        self.world.now.move(span)
+
+    # ---- what must be so
+
+    @invariant()
+    def nothing_is_wrong(self) -> None:
+        type(self).steps += 1
+        self.world.tick()
+        before = self.seen
+        seen = self.look()
+        assert list(faults(seen, before)) == []
+        wrong = violations(self.world.history(seen))
+        # Two legs are looked for when one rings: there it is known whether the other was given up as unknown.
+        assert [each for each in wrong if each.kind is not Wrong.TWO_LEGS] == []
+        self.is_whole = True
+
+    def teardown(self) -> None:
+        if self.is_whole and self.goes_to_its_end:
+            self._bring_all_to_an_end()
+
+    def _bring_all_to_an_end(self) -> None:
+        """Operators let all go on, workers are there, and people answer: then nothing waits for ever."""
+        for company_id in (None, *(house.company_id for house in self.world.houses)):
+            self.world.resume(company_id)
+        for _ in range(ROUNDS):
+            self.nothing_is_wrong()
+            if self._is_quiet():
+                return
+            self._a_good_round()
+        pytest.fail(f"still waiting after {ROUNDS} rounds: {[row for row in self.seen.rows if row.state in _OPEN]}")
+
+    def _is_quiet(self) -> bool:
+        is_open = any(row.state in _OPEN for row in self.seen.rows)
+        is_held = any(line["attempt_id"] is not None for line in self.seen.lines.values())
+        return not (is_open or is_held or self.world.waiting)
+
+    def _a_good_round(self) -> None:
+        world = self.world
+        for company_id in (house.company_id for house in world.houses):
+            world.resume(company_id)
+        for place in reversed(range(len(world.waiting))):
+            world.apply_waiting(place)
+        world.records.reresolve()
+        world.tick()
+        self.look()
+        self.dial_what_is_due(TAKES_IT)
+        for leg in world.phones.alive():
+            going = leg
+            while going.is_alive:
+                going = world.phones.goes_towards(going, "a person answers", world.now())
+                if not going.is_listed:
+                    world.deliver(world.phones.letters[-1])
+        world.now.move(timedelta(minutes=11))
+        rung = len(world.bell.rung)
+        world.release.unanswered()
+        for task, event_id in world.bell.rung[rung:]:
+            if task == tasks.HEAR:
+                world.hear.event(event_id)
+        world.settle.round()
+        seen = self.look()
+        due = [row.due_at for row in seen.rows if row.state == "PENDING"]
+        if due and not any(row.state == "IN_PROGRESS" for row in seen.rows):
+            world.now.instant = max(world.now(), min(due))
+
+
+_OPEN = {"PENDING", "IN_PROGRESS"}
+
+
+@dataclass(frozen=True)
+class Step:
+    what: str
+    weight: int
+    needs: Callable[[Machine], Any] = field(default=lambda _: True, repr=False)
+    by: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False)
+
+
+STEPS = (
+    # The dial
+    Step("dial_what_is_due", 4, by={"becomes": BECOMES}),
+    Step("claim", 6),
+    Step("dial", 5, lambda machine: machine.world.held, {"which": any_one, "becomes": BECOMES}),
+    Step("record", 5, lambda machine: machine.world.sent, {"which": any_one}),
+    Step("release", 1),
+    # The carrier
+    Step("a_call_goes_on", 8, lambda machine: machine.world.phones.alive(), A_CALL),
+    Step("a_letter_comes", 3, lambda machine: machine.world.phones.letters, {"which": any_one, "heard": mostly}),
+    Step("hear", 1, lambda machine: machine.world.unheard(), {"which": any_one}),
+    Step(
+        "the_carrier_calls_twice", 1, lambda machine: machine.world.phones.alive(), {"which": any_one, "really": seldom}
+    ),
+    Step("settle", 5, by={"away": seldom}),
+    Step("time_passes", 6, by={"span": SPANS}),
+    # Callers
+    Step(
+        "create",
+        3,
+        by={"which": any_one, "number": any_one, "ahead": [*[None] * 6, *AHEAD], "applied": mostly},
+    ),
+    Step("move", 2, by={"which": any_one, "ahead": AHEAD, "applied": mostly}),
+    Step("delete", 2, by={"which": any_one, "applied": mostly}),
+    Step("invoke", 3, by={"which": any_one, "applied": mostly}),
+    Step("let_it_expire", 1, by={"which": any_one, "ahead": AHEAD, "applied": mostly}),
+    Step("delete_for_good", 1, by={"which": any_one, "applied": mostly, "of_interview": mostly}),
+    Step("apply", 3, lambda machine: machine.world.waiting, {"which": any_one}),
+    # Operators and records
+    Step("pause_or_resume", 1, by={"which": [0, 1, None], "pauses": seldom}),
+    Step("change_settings", 1, by={"which": any_one, "always": mostly, "max_retries": range(4), "soon": mostly}),
+    Step("change_reach", 1, by={"which": any_one, "number": any_one, "zone": ZONES, "soon": mostly}),
+)
+_BY = {step.what: step.by for step in STEPS}
+
+
+@pytest.mark.timeout(1800)
+def test_the_rules_hold_whatever_happens_in_whatever_order(postgres_url: str, aloud: Callable[[str], None]) -> None:
+    chosen = int(os.environ.get("DUECALL_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"DUECALL_SEED={chosen} runs the same again")
+    began = monotonic()
+    with a_ground(postgres_url) as ground:
+        Machine.ground = ground
+        Machine.steps = Machine.rings = Machine.examples = 0
+        run_state_machine_as_test(
+            hypothesis.seed(chosen)(Machine),
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS_AN_EXAMPLE,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    seconds = monotonic() - began
+    aloud(
+        f"{Machine.examples} examples, {Machine.steps} steps, {Machine.rings} rings, {seconds:.1f} s, seed {chosen}",
+    )
+    assert Machine.rings > EXAMPLES, "hardly anybody rang"

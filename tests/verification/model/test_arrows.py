@@ -1,0 +1,134 @@
+"""The model speaks of the product's own arrows, of each that a call in progress can take, or says why it does not."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scheduler.domain.attempt import AttemptState, Phase, Reason
+from scheduler.lifecycle.state_machine import ARROWS
+from tests.verification.model import __main__ as checker
+from tests.verification.model.__main__ import (
+    LIVENESS,
+    MISSING,
+    SAFETY,
+    Found,
+    Run,
+    all_runs,
+    check,
+    found_in,
+    is_as_it_must_be,
+)
+from tests.verification.model.arrows import ModelArrow, arrows, switches, words
+
+STANDS_FOR = {
+    "BUSY": {"NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"},
+    "DECLINED": {"INVALID_NUMBER"},
+}
+"""Of reasons with the same consequences the model has one: tried again, or not."""
+LEFT_OUT = {
+    ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model",
+}
+
+PRODUCT = {
+    ModelArrow(
+        event=arrow.event,
+        source=arrow.source and arrow.source.value,
+        target=arrow.target.value,
+        reason=arrow.reason and arrow.reason.value,
+    )
+    for arrow in ARROWS
+}
+
+
+def in_the_model() -> set[ModelArrow]:
+    """Its arrows, with those that they stand for."""
+    alike = {
+        arrow._replace(reason=other)
+        for arrow in arrows()
+        for other in STANDS_FOR.get(arrow.reason or "", set())
+        if arrow.event in {"ended", "proven"}
+    }
+    return arrows() | alike
+
+
+def test_every_arrow_of_the_model_is_one_of_the_product() -> None:
+    assert len(arrows()) > 20
+    assert arrows() - PRODUCT == set()
+
+
+def test_every_arrow_of_a_call_in_progress_is_in_the_model_or_left_out_for_a_reason() -> None:
+    of_a_call = {arrow for arrow in PRODUCT if "IN_PROGRESS" in {arrow.source, arrow.target}}
+    assert of_a_call - in_the_model() == LEFT_OUT.keys()
+    assert not LEFT_OUT.keys() & in_the_model()
+
+
+def test_every_end_that_can_be_proven_late_is_in_the_model() -> None:
+    late = {arrow for arrow in PRODUCT if arrow.event in {"proven", "leg_seen", "proof_missing"}}
+    assert late <= in_the_model()
+
+
+def test_its_words_are_the_products() -> None:
+    assert words("phase") == {each.value for each in Phase}
+    assert words("state") == {each.value for each in AttemptState}
+    assert words("reason") <= {each.value for each in Reason}
+
+
+def test_every_rule_that_can_be_broken_is_broken_by_a_run() -> None:
+    assert switches() == SAFETY.keys() | LIVENESS.keys()
+    assert sorted(run.broken for run in all_runs() if run.broken) == sorted(switches())
+
+
+# ---- what the checker makes of it
+
+CLEAN = """
+State-vector 148 byte, depth reached 307, errors: 0
+ 11303019 states, stored
+"""
+WRONG = """
+pan:1: assertion violated (at[a].state==4) (at depth 25)
+Warning: Search not completed
+State-vector 132 byte, depth reached 30, errors: 1
+       66 states, stored
+"""
+CUT = f"error: max search depth too small\n{CLEAN}"
+
+
+@pytest.mark.parametrize(
+    ("said", "broken", "passes"),
+    [
+        pytest.param(CLEAN, None, True, id="as it is, and clean"),
+        pytest.param(WRONG, None, False, id="as it is, and wrong"),
+        pytest.param(CUT, None, False, id="as it is, and not searched to the end"),
+        pytest.param(WRONG, "SENDS_AGAIN", True, id="broken, and found"),
+        pytest.param(CLEAN, "SENDS_AGAIN", False, id="broken, and not found"),
+    ],
+)
+def test_a_run_passes_only_if_it_came_out_as_it_must(said: str, broken: str | None, passes: bool) -> None:
+    assert is_as_it_must_be(Run(name="a test", broken=broken), found_in(said, 1.0)) is passes
+
+
+def test_a_model_in_which_something_never_happens_does_not_pass() -> None:
+    run = Run(name="a test", must_happen=frozenset({"claimed", "placed"}))
+    assert is_as_it_must_be(run, found_in(f"happens: claimed\nhappens: placed\n{CLEAN}", 1.0))
+    assert not is_as_it_must_be(run, found_in(f"happens: claimed\n{CLEAN}", 1.0))
+
+
+def test_who_has_no_spin_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert checker.main() == 1
+    assert capsys.readouterr().err.strip() == MISSING.format("spin")
+
+
+@pytest.mark.skipif(
+    (shutil.which("spin") is None or shutil.which("gcc") is None) and os.environ.get("CI") != "true",
+    reason="spin and gcc are not installed; make model says how, and checks all of it",
+)
+def test_a_small_model_is_clean_and_a_broken_one_is_not() -> None:
+    tiny = {"CLAIMS": 2, "DEATHS": 0, "COMMANDS": 0}
+    as_it_is: Found = check(Run(name="as it is", sizes=tiny))
+    assert (as_it_is.errors, as_it_is.is_whole) == (0, True)
+    assert check(Run(name="broken", sizes=tiny, broken="A_LAPSED_LEASE_IS_PENDING")).errors == 1

@@ -1,0 +1,84 @@
+"""A dial worker's hand on a clock that a test moves: what it claims, sends and records, and how often.
+
+The steps are the product's own, and the POSTs go to the carrier over HTTP; where a dialler waits, the clock is moved.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from uuid import UUID
+
+from scheduler.carriers.twilio import TwilioLine
+from scheduler.domain.attempt import Attempt
+from scheduler.domain.call import CarrierAnswer
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
+from scheduler.use_cases.dial import ToSend
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import TestClock
+from tests.support.builders import House, KeptBell
+
+UNDER_WAY = 3
+"""So many POSTs are out before the first answer is recorded: at 50 a second one takes some 60 ms."""
+WORKERS = 3
+"""So many diallers claim at once."""
+
+
+@dataclass
+class Hand:
+    house: House
+    now: TestClock
+    release: Release
+    bell: KeptBell
+    runner: asyncio.Runner
+    threads: ThreadPoolExecutor
+    line: TwilioLine
+    claims: list[tuple[datetime, int]] = field(default_factory=list)
+    """When something was claimed, and how much at once."""
+    posts: list[datetime] = field(default_factory=list)
+
+    def look(self) -> None:
+        """What the clock and the diallers do at one look."""
+        while self.release.due():
+            ids = self.bell.ids(tasks.DIAL)
+            self.bell.rung.clear()
+            self.dial(ids)
+
+    def dial(self, ids: Sequence[UUID]) -> None:
+        for start in range(0, len(ids), AT_MOST_A_TRANSACTION):
+            self._dial_some(ids[start : start + AT_MOST_A_TRANSACTION])
+
+    def _dial_some(self, ids: Sequence[UUID]) -> None:
+        found = self.threads.map(self.house.dial.claim, [ids] * WORKERS)
+        mine = sorted((each for claims in found for each in claims.claimed), key=lambda each: each.send_at)
+        if mine:
+            self.claims.append((self.now(), len(mine)))
+        under_way = iter(mine)
+        while batch := list(islice(under_way, UNDER_WAY)):
+            self.now.instant = max(self.now(), batch[-1].send_at)
+            self.house.dial.record(self.runner.run(self._send(batch)))
+
+    async def _send(self, batch: Sequence[ToSend]) -> list[tuple[Attempt, CarrierAnswer]]:
+        sent = []
+        for each in batch:
+            order = self.house.dial.last_look(each.attempt)
+            if order is not None:
+                sent.append((each.attempt, order))
+        self.posts += [self.now()] * len(sent)
+        answers = await asyncio.gather(*(self.line.place(order) for _, order in sent))
+        return [(attempt, answer) for (attempt, _), answer in zip(sent, answers, strict=True)]
+
+    def closes(self) -> None:
+        self.runner.run(self.line.close())
+
+
+@contextmanager
+def a_hand(house: House, now: TestClock, release: Release, bell: KeptBell, line: TwilioLine) -> Iterator[Hand]:
+    with asyncio.Runner() as runner, ThreadPoolExecutor(WORKERS) as threads:
+        hand = Hand(house=house, now=now, release=release, bell=bell, runner=runner, threads=threads, line=line)
+        yield hand
+        hand.closes()

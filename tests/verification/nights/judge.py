@@ -1,0 +1,122 @@
+"""Was anybody rung outside their hours? Told from the carrier's ledger by PostgreSQL's own clocks, second by second.
+
+Nothing of the product takes part: zones and hours are those that `world` states, wall clocks are PostgreSQL's, and
+whether a second lies within the hours is asked of each second by itself.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from tests.verification.nights.world import Hours
+
+RINGS_FOR_S = 34
+"""A phone must be able to ring for so long: 30 s and what a carrier may ring longer, less the second that a send and
+its look may lie apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ring:
+    """A call that the carrier took, and all that must hold when it did."""
+
+    sid: str
+    at: datetime
+    zones: tuple[str, ...]
+    offset: timedelta | None
+    """A clock that must be open too, or alone."""
+    hours: tuple[Hours, ...]
+    consent_until: date
+    says: str
+    """Who was rung, for whoever reads a verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """A second at which this phone might have rung and might not have."""
+
+    says: str
+    clock: str
+    wall: str
+    why: str
+
+
+def outside(url: str, rings: Sequence[Ring]) -> list[Outside]:
+    """Every ring that was not allowed, once."""
+    with psycopg.connect(url) as connection:
+        connection.execute("SET TIME ZONE 'UTC'")
+        for statement in _TABLES:
+            connection.execute(statement.encode())
+        kinds = sorted({each.hours for each in rings}, key=repr)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO judged_hours VALUES (%s, %s, %s, %s)",
+                [
+                    (number, day, each.start_s, each.end_s)
+                    for number, hours in enumerate(kinds)
+                    for each in hours
+                    for day in each.days
+                ],
+            )
+            cursor.executemany("INSERT INTO judged VALUES (%s, %s, %s, %s, %s)", list(_rows(rings, kinds)))
+        connection.execute("ANALYZE judged, judged_hours")
+        told = connection.execute(_VERDICT.encode(), {"rings_for_s": RINGS_FOR_S}).fetchall()
+        connection.rollback()
+    says = {each.sid: each.says for each in rings}
+    return [Outside(says=says[sid], clock=clock, wall=str(wall), why=why) for sid, clock, wall, why in told]
+
+
+def _rows(rings: Sequence[Ring], kinds: Sequence[tuple[Hours, ...]]) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for each in rings:
+        clocks: list[tuple[str | None, timedelta | None]] = [(zone, None) for zone in each.zones]
+        if each.offset is not None:
+            clocks.append((None, each.offset))
+        assert clocks, f"{each.says}: nothing says whose clock decides, and it rang"
+        kind = kinds.index(each.hours)
+        rows.extend(
+            (each.sid, each.at, json.dumps([zone, _span(shift)]), each.consent_until, kind) for zone, shift in clocks
+        )
+    return rows
+
+
+def _span(shift: timedelta | None) -> float | None:
+    return None if shift is None else shift.total_seconds()
+
+
+_TABLES = (
+    "CREATE TEMPORARY TABLE judged_hours (kind int, day int, start_s int, end_s int)",
+    "CREATE TEMPORARY TABLE judged (sid text, at timestamptz, clock jsonb, consent_until date, kind int)",
+)
+
+_VERDICT = """
+    WITH shown AS (
+        SELECT sid, clock, consent_until, kind,
+               CASE WHEN clock ->> 0 IS NULL
+                    THEN at AT TIME ZONE 'UTC' + make_interval(secs => (clock ->> 1)::float)
+                    ELSE at AT TIME ZONE (clock ->> 0) END AS wall,
+               later
+        FROM (
+            SELECT sid, clock, consent_until, kind, later, at + make_interval(secs => later) AS at
+            FROM judged CROSS JOIN generate_series(0, %(rings_for_s)s) AS later
+        ) AS seconds
+    ), counted AS (
+        SELECT *, extract(isodow FROM wall)::int - 1 AS day,
+               extract(epoch FROM wall - date_trunc('day', wall)) AS second
+        FROM shown
+    ), faults AS (
+        SELECT sid, clock, wall, 'outside the hours' AS why FROM counted
+        WHERE NOT EXISTS (
+            SELECT FROM judged_hours h
+            WHERE h.kind = counted.kind
+              AND ((h.day = counted.day AND second >= h.start_s AND second < h.end_s)
+                   OR (h.day = (counted.day + 6) %% 7 AND second + 86400 < h.end_s))
+        )
+        UNION ALL
+        SELECT sid, clock, wall, 'after the consent' FROM counted WHERE later = 0 AND wall::date > consent_until
+    )
+    SELECT DISTINCT ON (sid) sid, coalesce(clock ->> 0, clock ->> 1), wall, why FROM faults ORDER BY sid, wall
+"""

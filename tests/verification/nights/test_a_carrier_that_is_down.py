@@ -1,0 +1,173 @@
+"""A carrier that is down for an hour: who is due waits, nothing is spent, and afterwards every phone rings."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from scheduler.carriers.twilio import TwilioAccount, TwilioDesk, TwilioLine
+from scheduler.lifecycle.breaker import BACK_OFF, OPENS_AFTER
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.settle import Settle
+from tests.conftest import TestClock
+from tests.support.builders import House, KeptBell, a_pending_attempt
+from tests.support.servers import SimulatedCarrier, a_closed_port
+from tests.verification.nights.hand import UNDER_WAY, Hand, a_hand
+
+PEOPLE = 200
+A_LOOK = timedelta(seconds=10)
+AN_HOUR = timedelta(hours=1)
+A_FEW_MINUTES = timedelta(minutes=7)
+"""It may have been asked in vain just before it came back; it is asked again five minutes later."""
+BEFORE_IT_IS_KNOWN = OPENS_AFTER + UNDER_WAY - 1
+"""So many are tried in vain, where that costs no call."""
+TRIALS = len(BACK_OFF) - 1 + AN_HOUR // BACK_OFF[-1]
+"""And so many more in an hour of a carrier that answers questions and takes no calls."""
+
+
+def pass_time(hand: Hand, settle: Settle, span: timedelta) -> None:
+    """The clock, the diallers and whoever settles look every few seconds."""
+    until = hand.now() + span
+    while hand.now() < until:
+        hand.look()
+        settle.round()
+        hand.now.instant = max(hand.now(), min(hand.now() + A_LOOK, until))
+
+
+def breaker_of(house: House) -> tuple[int, datetime | None]:
+    [row] = house.ask("SELECT failures, down_until FROM carrier_accounts")
+    return row.failures, row.down_until
+
+
+def ends_of(house: House) -> dict[str, int]:
+    rows = house.ask("SELECT coalesce(reason, state) AS became, count(*) AS times FROM attempts GROUP BY 1")
+    return {row.became: row.times for row in rows}
+
+
+@contextmanager
+def settling(account: TwilioAccount, house: House) -> Iterator[Settle]:
+    desk = TwilioDesk(account, house.policy)
+    yield Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
+    desk._client.http_client.session.close()
+
+
+@contextmanager
+def down(kind: str, hand: Hand, carrier: SimulatedCarrier, house: House, *, answers: bool = False) -> Iterator[Settle]:
+    """However a carrier can be down, for whoever dials and whoever settles; it is up again at the end."""
+    up, account = hand.line, carrier.account()
+    if kind == "refused":
+        account = replace(account, api_url=a_closed_port())
+    elif kind == "wrong credentials":
+        account = replace(account, auth_tokens=("another's token",))
+    else:
+        carrier.down(kind, answers_questions=answers)
+    hand.line = TwilioLine(account, house.policy)
+    with settling(account, house) as settle:
+        yield settle
+    hand.closes()
+    hand.line = up
+    carrier.up()
+
+
+def alarms(logs: Any) -> set[str]:
+    return {str(each["alarm"]) for each in logs if "alarm" in each}
+
+
+@pytest.fixture
+def hand(house: House, now: TestClock, release: Release, bell: KeptBell, carrier: SimulatedCarrier) -> Iterator[Hand]:
+    with a_hand(house, now, release, bell, TwilioLine(carrier.account(), house.policy)) as hand:
+        yield hand
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "alarm"),
+    [
+        pytest.param("refused", False, "CARRIER_NEVER_CONNECTED", id="no connection is taken"),
+        pytest.param("429", False, "CARRIER_THROTTLED", id="429"),
+        pytest.param("429", True, "CARRIER_THROTTLED", id="429 to calls alone"),
+        pytest.param(
+            "wrong credentials",
+            False,
+            "CARRIER_CREDENTIALS",
+            id="our credentials are wrong, until settings mend them",
+        ),
+    ],
+)
+def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
+    house: House,
+    hand: Hand,
+    settle: Settle,
+    carrier: SimulatedCarrier,
+    kind: str,
+    answers: bool,
+    alarm: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    people = [a_pending_attempt(house) for _ in range(PEOPLE)]
+    with capture_logs() as logs, down(kind, hand, carrier, house, answers=answers) as settling:
+        pass_time(hand, settling, AN_HOUR)
+    trials = hand.claims[1:]
+    assert alarms(logs) == {alarm}
+    assert carrier.rings() == []
+    assert ends_of(house) == {"PENDING": PEOPLE}
+    assert len(hand.posts) - len(trials) <= BEFORE_IT_IS_KNOWN
+    assert [count for _, count in trials] == [1] * len(trials), "one at a time"
+    assert len(trials) <= (TRIALS if answers else 0), "none while it answers no question"
+    assert breaker_of(house)[1] is not None
+
+    tried = len(hand.posts)
+    with capsys.disabled():
+        print(f"\n  {kind}: {tried} POSTs in an hour, {len(trials)} of them trials, for {PEOPLE} people who were due")
+    with capture_logs() as logs:
+        pass_time(hand, settle, A_FEW_MINUTES)
+    assert len(hand.posts) - tried == PEOPLE, "each once"
+    assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE
+    assert breaker_of(house) == (0, None), "the first success closes it"
+    assert [each["event"] for each in logs if "carrier" in each["event"]] == [
+        "the carrier answers again; one call is tried",
+        "the carrier takes calls",
+    ]
+    assert ends_of(house) == {"ANSWERED": PEOPLE}
+    rows = house.ask("SELECT count(*), max(retry_number), max(not_placed) FROM attempts")
+    assert tuple(rows[0]) == (len(people), 0, 0), "no retry was spent, none was made"
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "alarm", "trials"),
+    [
+        pytest.param("503", False, "CARRIER_HTTP_503", 0, id="503 to everything"),
+        pytest.param("drop", False, "CARRIER_ANSWER_BROKE_OFF", 0, id="it hangs up on everything"),
+        pytest.param("503", True, "CARRIER_HTTP_503", TRIALS, id="503 to calls alone"),
+        pytest.param("drop", True, "CARRIER_ANSWER_BROKE_OFF", TRIALS, id="it hangs up on calls alone"),
+    ],
+)
+def test_of_an_hour_of_answers_that_prove_nothing_only_what_was_under_way_ends_unknown(
+    house: House,
+    hand: Hand,
+    settle: Settle,
+    carrier: SimulatedCarrier,
+    kind: str,
+    answers: bool,
+    alarm: str,
+    trials: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for _ in range(PEOPLE):
+        a_pending_attempt(house)
+    with capture_logs() as logs, down(kind, hand, carrier, house, answers=answers) as settling:
+        pass_time(hand, settling, AN_HOUR)
+    unknown = len(hand.posts)
+    with capsys.disabled():
+        print(f"\n  {kind}: {unknown} POSTs in an hour, each of unknown outcome, for {PEOPLE} people who were due")
+    # Without an answer to any question there is no verdict, and operators are told that it is overdue.
+    assert alarms(logs) == {alarm, "OUTCOME_UNKNOWN" if answers else "OUTCOME_UNDECIDED"}
+    assert len(hand.claims) - 1 <= trials, "none while it answers no question"
+    assert unknown == UNDER_WAY + len(hand.claims) - 1, "what was on its way before the first answer, and each trial"
+    pass_time(hand, settle, A_FEW_MINUTES)
+    assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE - unknown
+    assert ends_of(house) == {"ANSWERED": PEOPLE - unknown, "OUTCOME_UNKNOWN": unknown}
+    assert breaker_of(house) == (0, None)

@@ -1,0 +1,148 @@
+"""Ten thousand who are due and may not be called cost no write while they wait, and no haste of the clock."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from scheduler.carriers.twilio import TwilioDesk, TwilioLine
+from scheduler.persistence.database import Database
+from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import Seeded, TestClock
+from tests.support.builders import House, KeptBell, a_house
+from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.verification.nights.crowd import a_crowd
+from tests.verification.nights.hand import a_hand
+
+THOUSANDS = 10_000
+ROUNDS = 60
+A_ROUND = timedelta(seconds=31)
+"""Longer than a release stands, so that whatever is released in vain would be released each time."""
+LOOK_EVERY_S = 1.0
+SOME = 50
+
+
+@dataclass(frozen=True)
+class Writes:
+    rows: int
+    wal_bytes: int
+
+
+def writes_so_far(url: str) -> Writes:
+    """By PostgreSQL's own count. Whoever wrote has gone, or its counts might not be in yet."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        [row] = connection.execute(
+            "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint,"
+            " (pg_current_wal_lsn() - '0/0')::bigint FROM pg_stat_user_tables"
+        ).fetchall()
+    return Writes(*row)
+
+
+@pytest.fixture
+def crowd(postgres_url: str, house: House) -> list[UUID]:
+    ids = a_crowd(postgres_url, house, THOUSANDS, due_at=house.now())
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE, FREEZE)")
+    return ids
+
+
+def live_through(url: str, seeded: Seeded, now: TestClock, carrier: SimulatedCarrier, house: House) -> Iterator[float]:
+    """All that looks again and again, each time a while later; how long each release took, in seconds."""
+    database = Database(url)
+    there = a_house(database, seeded, house.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=50.0)
+    bell = KeptBell()
+    release = Release(database, bell, there.account_id, there.policy, now)
+    desk = TwilioDesk(carrier.account(), there.policy)
+    settle = Settle(database, desk, there.account_id, there.consequences, there.policy, now)
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        assert release.due() == 0
+        yield time.perf_counter() - begun
+        assert release.next_due() is None
+        release.unanswered()
+        settle.round()
+        now.move(A_ROUND)
+    assert bell.rung == []
+    desk._client.http_client.session.close()
+    database.close()
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["one company is paused", "everything is paused"])
+def test_whoever_waits_for_the_end_of_a_pause_is_not_written_and_afterwards_is_rung(
+    postgres_url: str,
+    seeded: Seeded,
+    house: House,
+    crowd: list[UUID],
+    now: TestClock,
+    carrier: SimulatedCarrier,
+    release: Release,
+    bell: KeptBell,
+    everything: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pauses = Pauses(house.database, now)
+    paused = None if everything else house.company_id
+    pauses.pause(paused, "a test")
+    house.database.close()
+    before = writes_so_far(postgres_url)
+    took = list(live_through(postgres_url, seeded, now, carrier, house))
+    after = writes_so_far(postgres_url)
+    with capsys.disabled():
+        print(
+            f"\n  {ROUNDS} rounds over {len(crowd)} who are due: {after.rows - before.rows} rows and"
+            f" {(after.wal_bytes - before.wal_bytes) / 1024:.0f} kB of log written;"
+            f" a look in vain took {1000 * statistics.median(took):.1f} ms"
+        )
+    assert after.rows == before.rows
+    assert after.wal_bytes - before.wal_bytes < ROUNDS * 1024, "what the server writes by itself"
+
+    pauses.resume(paused)
+    assert release.due() > SOME
+    with a_hand(house, now, release, bell, TwilioLine(carrier.account(), house.policy)) as hand:
+        hand.dial(bell.ids(tasks.DIAL)[:SOME])
+    assert len(carrier.rings()) == SOME
+    house.database.close()
+    assert writes_so_far(postgres_url).rows > after.rows + SOME, "and the count sees a write"
+
+
+def test_what_is_due_and_cannot_be_released_gives_the_clock_no_haste(
+    broker: None, postgres_url: str, house: House, release: Release, now: TestClock
+) -> None:
+    # Names its broker when it is imported.
+    from workers.app import app  # noqa: PLC0415 - the line above
+    from workers.clock import Clock  # noqa: PLC0415 - the same
+
+    a_crowd(postgres_url, house, 10, due_at=now())
+    Pauses(house.database, now).pause(house.company_id, "a test")
+    clock = Clock(app, lazy=True)
+    clock._release, clock._sweep_every = release, 10.0
+    for _ in range(3):
+        clock._work()
+        assert clock._until_next() == LOOK_EVERY_S
+        now.move(A_ROUND)
+
+
+def test_what_is_due_in_a_moment_wakes_the_clock_then_and_not_again(
+    broker: None, postgres_url: str, house: House, release: Release, now: TestClock
+) -> None:
+    # Names its broker when it is imported.
+    from workers.app import app  # noqa: PLC0415 - the line above
+    from workers.clock import Clock  # noqa: PLC0415 - the same
+
+    a_crowd(postgres_url, house, 1, due_at=now() + timedelta(milliseconds=300))
+    Pauses(house.database, now).pause(house.company_id, "a test")
+    clock = Clock(app, lazy=True)
+    clock._release, clock._sweep_every = release, 10.0
+    clock._work()
+    assert clock._until_next() == pytest.approx(0.3)
+    now.move(timedelta(milliseconds=300))
+    clock._work()
+    assert clock._until_next() == LOOK_EVERY_S

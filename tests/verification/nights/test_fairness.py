@@ -1,0 +1,214 @@
+"""One company's ten thousand due calls do not stand before another's one, a retry, whatever kinds they are of.
+
+The real clock, a dial worker in a process of its own and the carrier over HTTP, on the machine's time. What is asserted
+is who was rung before whom, in calls at the account's pace, so that a busy machine changes nothing; seconds are told.
+"""
+
+import multiprocessing
+import statistics
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from multiprocessing.connection import Connection
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from scheduler.domain.company import CallLimits
+from scheduler.hashing import Hasher
+from scheduler.persistence.database import DUE_CHANNEL, Database
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import real_now, seed, wait_until
+from tests.support.builders import ALWAYS, House, KeptBell, a_house, a_waiting_command, of_company
+from tests.verification.crash.works import CPS, Works, working
+from tests.verification.nights import fed_dialler
+from tests.verification.nights.crowd import RETRY, a_crowd
+
+THOUSANDS = 10_000
+SMALL = 10
+A_WHILE = timedelta(seconds=2)
+IN_A_SECOND = int(CPS)
+"""So many calls may be sent in a second, and so many are claimed ahead at the most."""
+TIMES = {
+    "DIAL_LEASE_S": "60",
+    "SETTLE_S": "300",
+    "SWEEP_S": "10",
+    "CARRIER_TOTAL_TIMEOUT_S": "13",
+    "CARRIER_CONNECT_TIMEOUT_S": "3",
+    "RING_TIMEOUT_S": "30",
+    "LINE_GAP_S": "600",
+}
+
+
+@dataclass(frozen=True)
+class PipeBell:
+    """Rings for one dial worker, in the order of ringing."""
+
+    to_the_dialler: Connection
+
+    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+        if task == tasks.DIAL:
+            self.to_the_dialler.send(list(ids))
+
+    def answered(self, command_id: UUID) -> None:
+        """Nobody waits."""
+
+
+@contextmanager
+def at_work(url: str, works: Works) -> Iterator[None]:
+    """A dial worker and the clock."""
+    # Name their broker when they are imported.
+    from workers.app import app  # noqa: PLC0415 - the line above
+    from workers.clock import Clock  # noqa: PLC0415 - the same
+
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=fed_dialler.run, args=(works.environment, theirs), daemon=True)
+    process.start()
+    house = works.house
+    clock = Clock(app, lazy=True)
+    clock._release = Release(house.database, PipeBell(ours), house.account_id, house.policy, house.now)
+    clock._sweep_every = house.policy.sweep.total_seconds()
+    clock._listening = psycopg.connect(url, autocommit=True)
+    clock._listening.execute(f"LISTEN {DUE_CHANNEL}".encode())
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.is_set():
+            clock.tick()
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        clock.close()
+        ours.send(None)
+        process.join(30)
+    assert process.exitcode == 0
+
+
+def small_companies(works: Works) -> list[House]:
+    now = works.house.now()
+    return [
+        of_company(works.house, seed(works.house.database, now, intervals=ALWAYS, limits=CallLimits()))
+        for _ in range(SMALL)
+    ]
+
+
+def numbers_of(house: House) -> set[str]:
+    rows = house.ask("SELECT phone_number FROM candidates WHERE company_id = :id", id=house.company_id)
+    return {row.phone_number for row in rows}
+
+
+def rung_at(works: Works) -> dict[str, datetime]:
+    return {ring["to"]: datetime.fromisoformat(ring["accepted_at"]) for ring in works.carrier.rings()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waited:
+    seconds: list[float]
+    """How long each of the small companies' people waited."""
+    overtaken_by: int
+    """Calls of the big company between that instant and the last of them."""
+
+
+def waited(works: Works, houses: Sequence[House], since: datetime) -> Waited:
+    numbers = {numbers_of(house).pop() for house in houses}
+    wait_until(lambda: numbers <= set(rung_at(works)), seconds=30, says="each of them was rung")
+    rung = rung_at(works)
+    last = max(rung[number] for number in numbers)
+    return Waited(
+        seconds=sorted((rung[number] - since).total_seconds() for number in numbers),
+        overtaken_by=sum(since <= at <= last for number, at in rung.items() if number not in numbers),
+    )
+
+
+def put_back(house: House) -> dict[str, int]:
+    """Why claimed calls were put back without a POST, and how often."""
+    rows = house.ask(
+        "SELECT detail ->> 'cause' AS cause, count(*) AS times FROM attempt_history"
+        " WHERE event IN ('deferred', 'not_placed') GROUP BY 1"
+    )
+    return {row.cause: row.times for row in rows}
+
+
+def told(capsys: pytest.CaptureFixture[str], what: str, waited: Waited, **more: object) -> None:
+    with capsys.disabled():
+        print(
+            f"\n  {what}: median {statistics.median(waited.seconds):.2f} s, longest {max(waited.seconds):.2f} s,"
+            f" overtaken by {waited.overtaken_by} calls; {more}"
+        )
+
+
+def test_however_much_is_due_the_clock_rings_for_commands_and_leases_too(
+    broker: None, postgres_url: str, database: Database, hasher: Hasher, bell: KeptBell
+) -> None:
+    from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
+    from workers.clock import _MAX_RELEASES, Clock  # noqa: PLC0415 - the same
+
+    companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
+    house = a_house(database, companies[0], hasher, real_now, calls_per_second=1000)
+    for company in companies:
+        a_crowd(postgres_url, of_company(house, company), 1000, due_at=real_now())
+    command = a_waiting_command(house, None)
+    house.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
+    clock = Clock(app, lazy=True)
+    clock._release = Release(database, bell, house.account_id, house.policy, real_now)
+    clock._sweep_every = house.policy.sweep.total_seconds()
+    assert clock._work(), "there is more to release right away"
+    assert len(bell.ids(tasks.DIAL)) == 500 * _MAX_RELEASES
+    assert bell.ids(tasks.APPLY) == [command.id]
+    assert bell.rings.count((tasks.SETTLE, ())) == 1
+    assert not clock._work()
+    assert len(set(bell.ids(tasks.DIAL))) == 6 * 1000
+
+
+@pytest.mark.timeout(200)
+def test_ten_with_one_call_each_are_rung_in_the_first_second_beside_one_with_ten_thousand(
+    broker: None, postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working(postgres_url, settling=False, **TIMES) as works:
+        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        due_at = works.house.now()
+        a_crowd(postgres_url, works.house, THOUSANDS, due_at=due_at)
+        small = small_companies(works)
+        for house in small:
+            a_crowd(postgres_url, house, 1, due_at=due_at, kinds=[RETRY])
+        with at_work(postgres_url, works):
+            wait_until(works.carrier.rings, says="the first one was rung")
+            first = min(rung_at(works).values())
+            found = waited(works, small, first)
+        told(capsys, "ten beside ten thousand", found, put_back=put_back(works.house))
+        assert found.overtaken_by <= IN_A_SECOND
+
+
+@pytest.mark.timeout(200)
+def test_ten_that_become_due_while_ten_thousand_of_another_are_being_rung_wait_no_longer(
+    broker: None, postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working(postgres_url, settling=False, **TIMES) as works:
+        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        a_crowd(postgres_url, works.house, THOUSANDS, due_at=works.house.now())
+        small = small_companies(works)
+        with at_work(postgres_url, works):
+            wait_until(lambda: len(works.carrier.rings()) > 150, seconds=60, says="it has been rung for a while")
+            begun, before = works.house.now(), len(works.carrier.rings())
+            due_at = works.house.now() + A_WHILE
+            for house in small:
+                a_crowd(postgres_url, house, 1, due_at=due_at, kinds=[RETRY])
+            late = works.house.now() - due_at
+            found = waited(works, small, due_at)
+            pace = (len(works.carrier.rings()) - before) / (works.house.now() - begun).total_seconds()
+        told(capsys, "ten later ones beside ten thousand", found, pace=round(pace, 1), put_back=put_back(works.house))
+        assert late < timedelta(0)
+        # What was claimed ahead when they became due, and as much until the clock had looked; where the machine is too
+        # busy to keep the account's pace, a claim that was under way for long besides.
+        keeps_pace = pace >= 0.95 * CPS
+        assert found.overtaken_by <= (2 if keeps_pace else 3) * IN_A_SECOND

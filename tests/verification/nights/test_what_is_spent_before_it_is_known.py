@@ -1,0 +1,72 @@
+"""How many calls a dial worker spends before it knows that the carrier does not take any; the real one, on real time.
+
+At fifty calls a second, with a carrier that is there and takes in whatever is sent. Seconds are told, and what is
+asserted is what no busy machine changes.
+"""
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.verification.crash.works import CPS, Works, stopped, working
+from tests.verification.nights.crowd import a_crowd
+from tests.verification.nights.test_fairness import put_back
+
+PEOPLE = 200
+IN_A_SECOND = int(CPS)
+TIMES = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "CARRIER_TOTAL_TIMEOUT_S": "4", "CARRIER_CONNECT_TIMEOUT_S": "1"}
+
+
+def is_known(works: Works) -> bool:
+    """The breaker is open, and nobody is about to send anything."""
+    [[down_until]] = works.house.ask("SELECT down_until FROM carrier_accounts")
+    [[dialling]] = works.house.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")
+    return down_until is not None and dialling == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("kind", "at_most"),
+    [
+        # At fifty a second: on their way while the first answer travels and is recorded.
+        pytest.param("503", IN_A_SECOND // 5, id="it answers 503"),
+        pytest.param("drop", IN_A_SECOND // 5, id="it hangs up"),
+        # Those of the second after which silence is noticed, and not of the four until the first one's time is over.
+        pytest.param("hang", IN_A_SECOND * 3 // 2, id="it hangs"),
+    ],
+)
+def test_only_what_is_under_way_is_spent(
+    postgres_url: str, kind: str, at_most: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working(postgres_url, settling=False, **TIMES) as works:
+        works.carrier.down(kind)
+        process = works.dialling(a_crowd(postgres_url, works.house, PEOPLE, due_at=works.house.now()))
+        wait_until(lambda: is_known(works), seconds=60, says="nothing more is sent")
+        assert stopped(process) == [0]
+        [[unknown]] = works.house.ask("SELECT count(*) FROM attempts WHERE phase = 'UNKNOWN'")
+        [[pending]] = works.house.ask("SELECT count(*) FROM attempts WHERE state = 'PENDING'")
+        with capsys.disabled():
+            print(f"\n  {kind}: {unknown} of {PEOPLE} at {CPS:g} a second")
+        assert unknown == len(works.carrier.requests())
+        assert unknown + pending == PEOPLE
+        assert 0 < unknown <= at_most
+
+
+@pytest.mark.timeout(120)
+def test_one_call_that_hangs_among_others_holds_up_nobody(postgres_url: str) -> None:
+    with working(postgres_url, settling=False, **TIMES) as works:
+        hanging, *others = a_crowd(postgres_url, works.house, PEOPLE, due_at=works.house.now())
+        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        [[number]] = works.house.ask(
+            "SELECT phone_number FROM attempts a JOIN interviews i ON i.id = a.interview_id"
+            " JOIN candidates p ON p.id = i.candidate_id WHERE a.id = :id",
+            id=hanging,
+        )
+        works.carrier.plan(to=number, fault="accept_and_silence", ring_s=60, callbacks="none")
+        process = works.dialling([hanging, *others])
+        wait_until(
+            lambda: len(works.carrier.rings()) + sum(put_back(works.house).values()) == PEOPLE,
+            seconds=30,
+            says="each was rung, or put back because this machine is slow",
+        )
+        assert stopped(process) == [0]
+        assert "CARRIER_IN_DOUBT" not in put_back(works.house)

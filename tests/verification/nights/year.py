@@ -1,0 +1,535 @@
+"""A year of nights: people all over the world are due around closings, openings and the nights when clocks change.
+
+Everything that dials is the product's own, over PostgreSQL and a simulated carrier; only the clock is moved by hand,
+from stop to stop. What a broker would carry is carried here, some of it twice.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from itertools import islice
+from random import Random
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
+
+import requests
+from sqlalchemy.dialects.postgresql import insert
+
+from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk, TwilioLine
+from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.call import CallOrder, CarrierAnswer
+from scheduler.domain.company import CallLimits, CallTimeInterval, CompanySettings, RetryPolicy, Weekday
+from scheduler.domain.refusals import OutsideCallTimeInterval, Refused
+from scheduler.domain.schedule import Schedule
+from scheduler.hashing import Hasher
+from scheduler.lifecycle import scheduling
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.persistence import attempts as attempts_sql
+from scheduler.persistence import tables
+from scheduler.persistence.database import Database
+from scheduler.timing import callee_zones
+from scheduler.use_cases.dial import Dial, ToSend
+from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import TestClock, seed
+from tests.support.builders import FOREVER, House, KeptBell, a_house, of_company
+from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_door, address_of, serving
+from tests.verification.crash.works import _callbacks
+from tests.verification.nights.world import PLACES, SHAPES, Hours, Place, Shape, offset_text
+
+BEGINS = datetime(2027, 1, 4, tzinfo=UTC)
+ENDS = datetime(2028, 1, 4, tzinfo=UTC)
+POLICY = Policy(connect_timeout=timedelta(seconds=1), total_timeout=timedelta(seconds=2))
+A_DAY = timedelta(days=1)
+A_BATCH = 50
+A_TICK = timedelta(seconds=15)
+NEVER = datetime(2100, 1, 1, tzinfo=UTC)
+
+AROUND_CLOSING_S = (-120, -37, -36, -35, -34, -30, -1, 0, 1)
+AROUND_OPENING_S = (-1, 0, 1, 60)
+OUTCOMES = ("answered",) * 6 + ("busy", "no_answer", "voicemail", "declined", "failed", "answered_unknown")
+FAULTS = ("accept_then_500", "refuse_500", "drop", "429", "401", "accept_and_silence")
+ODD_OFFSETS = tuple(timedelta(minutes=15 * quarter) for quarter in range(-48, 57))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked for one person, in the words of the test."""
+
+    interview_id: UUID
+    place: Place
+    shape: Shape
+    candidate_zone: str | None
+    text: str | None
+    zone: str | None
+    """Named in the text."""
+    offset: timedelta | None
+    """Named in the text."""
+    due_at: datetime
+    consent_until: date
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """One way to ask for an instant."""
+
+    text: str | None
+    zone: str | None = None
+    offset: timedelta | None = None
+
+
+@dataclass
+class Year:
+    house: House
+    houses: dict[str, House]
+    carrier: SimulatedCarrier
+    now: TestClock
+    dice: Random
+    release: Release
+    dial: Dial
+    hear: Hear
+    settle: Settle
+    bell: KeptBell
+    line: TwilioLine
+    runner: asyncio.Runner
+    threads: ThreadPoolExecutor
+    operator: requests.Session
+    settings: dict[str, CompanySettings]
+    asked: dict[UUID, Asked] = field(default_factory=dict)
+    numbers: dict[str, str] = field(default_factory=dict)
+    """The last one of each place."""
+    refused: int = 0
+    healthy: bool = False
+    """The carrier does as it should, until it is told otherwise."""
+    rounds: int = 0
+    stops: list[datetime] = field(default_factory=list)
+
+    # ---- the clock
+
+    def pass_the_year(self, people: int, nights: int) -> None:
+        """Ask for so many people in all, live through the year, and on until nothing is open."""
+        eves = _eves(self.dice, nights)
+        for place, eve in enumerate(eves):
+            self._move_to(eve)
+            self._ask(people * (place + 1) // nights - len(self.asked), eves[place : place + 2])
+        self._move_to(ENDS)
+        while (left := self._next()) < NEVER:
+            self._move_to(left)
+
+    def _move_to(self, until: datetime) -> None:
+        while self.now() < until:
+            stop = min([each for each in self.stops if each > self.now()] or [until])
+            bound = min(until, stop)
+            at = min(self._next(), bound)
+            chance = self.dice.random()
+            if (
+                chance < 0.4 and bound - self.now() < A_DAY / 2
+            ):  # nobody was there until then, so that some are called at the last instant, or too late
+                at = bound
+            elif chance < 0.7:  # somebody comes late, and more have become due meanwhile
+                at = min(at + timedelta(seconds=self.dice.choice((3, 300, 3600))) * self.dice.random(), bound)
+            self.now.instant = max(at, self.now() + timedelta(microseconds=1))
+            self._work()
+        self.stops = [each for each in self.stops if each > self.now()]
+
+    def _next(self) -> datetime:
+        """When something may happen by itself."""
+        [(at,)] = self.house.ask(_NEXT, now=self.now(), tick=A_TICK)
+        return at or NEVER
+
+    def _work(self) -> None:
+        """All that is to be done at this instant, or seconds later."""
+        self.rounds += 1
+        while self.release.due():
+            rung = self.bell.ids(tasks.DIAL)
+            self.bell.rung.clear()
+            for start in range(0, len(rung), A_BATCH):
+                self._dial(rung[start : start + A_BATCH])
+        for event_id in self.bell.ids(tasks.HEAR):
+            self.hear.event(event_id)
+        self.bell.rung.clear()
+        self.bell.rings.clear()
+        while self.house.ask(_IS_TO_BE_SETTLED, now=self.now())[0][0]:
+            self.settle.round()
+
+    # ---- dialling
+
+    def _dial(self, ids: Sequence[UUID]) -> None:
+        """As the dialler does it, with the clock moved where it would wait."""
+        waiting = list(ids)
+        for _ in range(4):
+            hands = 2 if self.dice.random() < 0.1 else 1  # a ring that came twice
+            claims = list(self.threads.map(self.dial.claim, [waiting] * hands))
+            mine = sorted((each for claim in claims for each in claim.claimed), key=lambda each: each.send_at)
+            if mine:
+                self.now.instant = max(self.now(), mine[-1].send_at)
+                self.runner.run(self._send(mine))
+            again_at = claims[0].try_again_at
+            waiting = list(claims[0].waiting)
+            if not waiting or again_at is None:
+                return
+            self.now.instant = max(self.now(), again_at)
+
+    async def _send(self, mine: Sequence[ToSend]) -> None:
+        died = self.dice.random() < 0.02  # this process, before it sent or before it wrote what came of it
+        loop = asyncio.get_running_loop()
+        looks = [loop.run_in_executor(self.threads, self.dial.last_look, each.attempt) for each in mine]
+        orders = await asyncio.gather(*looks)
+        sent = [(each.attempt, order) for each, order in zip(mine, orders, strict=True) if order is not None]
+        if died and self.dice.random() < 0.5:
+            return
+        self._plan()
+        if self.dice.random() < 0.3:
+            self.now.move(timedelta(milliseconds=self.dice.randrange(200)))
+        answers = await asyncio.gather(*(self._place(attempt, order) for attempt, order in sent))
+        # Whoever is rung at once has been, when the carrier answers what it was asked after.
+        await loop.run_in_executor(self.threads, self._ask_whether_it_is_up)
+        if not died:
+            await loop.run_in_executor(self.threads, self.dial.record, answers)
+
+    async def _place(self, attempt: Attempt, order: CallOrder) -> tuple[Attempt, CarrierAnswer]:
+        return attempt, await self.line.place(order)
+
+    def _plan(self) -> None:
+        """What becomes of the next calls; often the same as of those before."""
+        if self.healthy and self.dice.random() < 0.6:
+            return
+        fault = self.dice.choice(FAULTS) if self.dice.random() < 0.12 else None
+        self.healthy = fault is None
+        callbacks = None if self.dice.random() < 0.1 else "none"
+        plan = {"outcome": self.dice.choice(OUTCOMES), "fault": fault, "callbacks": callbacks, "ring_s": 0, "talk_s": 0}
+        self.operator.delete(f"{self.carrier.url}/plans", timeout=30).raise_for_status()
+        self.operator.post(f"{self.carrier.url}/plans", json=plan, timeout=30).raise_for_status()
+
+    def _ask_whether_it_is_up(self) -> None:
+        self.operator.get(f"{self.carrier.url}/healthz", timeout=30).raise_for_status()
+
+    # ---- asking
+
+    def _ask(self, people: int, eves: Sequence[datetime]) -> None:
+        """So many people for the nights after these eves, near what opens, closes or changes then."""
+        made: list[tuple[Asked, str, Schedule, datetime]] = []
+        while len(made) < people:
+            place, shape, eve = self.dice.choice(PLACES), self.dice.choice(SHAPES), self.dice.choice(eves)
+            edges = list(_edges(place, shape, eve))
+            if edges:
+                instant, around = self.dice.choice(edges)
+                self.stops.append(instant + timedelta(seconds=self.dice.choice(around)))
+            for _ in range(5):  # neighbours, so that several become due together
+                one = self._somebody(place, shape, self._near(edges, eve))
+                if one is not None:
+                    made.append(one)
+        self._take_in(made)
+        self.stops = sorted({each for each in self.stops if each > self.now()})
+
+    def _near(self, edges: Sequence[tuple[datetime, Sequence[int]]], eve: datetime) -> datetime:
+        if not edges or self.dice.random() < 0.15:
+            return eve + timedelta(seconds=self.dice.randrange(2 * 86_400))
+        instant, around = self.dice.choice(edges)
+        if self.dice.random() < 0.5:
+            return instant + timedelta(seconds=self.dice.choice(around))
+        return instant + timedelta(seconds=self.dice.choice((1, -1)) * self.dice.randrange(5400))
+
+    def _somebody(self, place: Place, shape: Shape, at: datetime) -> tuple[Asked, str, Schedule, datetime] | None:
+        """A person who is called about then; None where that is refused."""
+        number = self._number(place)
+        candidate_zone = self.dice.choice(_ZONES) if self.dice.random() < 0.15 else None
+        for _ in range(3):
+            wish = self._wish(place, candidate_zone or shape.timezone, at)
+            consent = FOREVER if self.dice.random() < 0.9 else (at + A_DAY * self.dice.randrange(2)).date()
+            try:
+                schedule = self._schedule(number, wish.text, shape, candidate_zone, consent)
+            except OutsideCallTimeInterval as refused:
+                opening = refused.details["nextAllowedAt"]
+                if opening is None:
+                    break
+                at = datetime.fromisoformat(opening) + timedelta(seconds=self.dice.choice((0, 1, 30, 600)))
+            except Refused:
+                break
+            else:
+                asked = Asked(
+                    interview_id=uuid4(),
+                    place=place,
+                    shape=shape,
+                    candidate_zone=candidate_zone,
+                    text=wish.text,
+                    zone=wish.zone,
+                    offset=wish.offset,
+                    due_at=schedule.due_at,
+                    consent_until=consent,
+                )
+                lives = timedelta(minutes=self.dice.randrange(1, 90)) if self.dice.random() < 0.05 else 7 * A_DAY
+                return asked, number, schedule, schedule.due_at + lives
+        self.refused += 1
+        return None
+
+    def _number(self, place: Place) -> str:
+        """A new one, or now and then one that somebody else there has too."""
+        if place.name not in self.numbers or self.dice.random() < 0.95:
+            self.numbers[place.name] = place.a_number(self.dice)
+        return self.numbers[place.name]
+
+    def _schedule(
+        self, number: str, text: str | None, shape: Shape, candidate_zone: str | None, consent: date
+    ) -> Schedule:
+        callee = Callee(
+            number=callee_zones.read_number(number),
+            timezone=candidate_zone,
+            consent_until=consent,
+            settings=self.settings[shape.name],
+        )
+        schedule, _ = scheduling.on_request(text, callee, self.now(), POLICY)
+        return schedule
+
+    def _wish(self, place: Place, elsewhere: str | None, at: datetime) -> _Wish:
+        """The instant in one of the five ways in which it may be asked for."""
+        at = at.replace(microsecond=0)
+        home = ZoneInfo((place.zones or (elsewhere or "UTC",))[0])
+        match self.dice.choice(("none", "offset", "zone", "Z", "wall", "wall")):
+            case "none":
+                return _Wish(text=None)
+            case "offset":
+                own = at.astimezone(home).utcoffset()
+                assert own is not None
+                offset = own if self.dice.random() < 0.6 else self.dice.choice(ODD_OFFSETS)
+                return _Wish(text=f"{(at + offset):%Y-%m-%dT%H:%M:%S}{offset_text(offset)}", offset=offset)
+            case "zone":
+                zone = self.dice.choice((home.key, home.key, self.dice.choice(_ZONES)))
+                local = at.astimezone(ZoneInfo(zone))
+                ahead = local.utcoffset()
+                assert ahead is not None
+                return _Wish(text=f"{local:%Y-%m-%dT%H:%M:%S}{offset_text(ahead)}[{zone}]", zone=zone)
+            case "Z":
+                return _Wish(text=f"{at:%Y-%m-%dT%H:%M:%SZ}")
+        return _Wish(text=f"{at.astimezone(ZoneInfo(elsewhere) if elsewhere else home):%Y-%m-%dT%H:%M:%S}")
+
+    def _take_in(self, made: Sequence[tuple[Asked, str, Schedule, datetime]]) -> None:
+        """What `apply` would write for each, many rows a statement."""
+        if not made:
+            return
+        now = self.now()
+        rows: dict[str, list[dict[str, object]]] = {
+            name: [] for name in ("candidates", "interviews", "lines", "attempts", "attempt_history")
+        }
+        for asked, number, schedule, expires_at in made:
+            house = self.houses[asked.shape.name]
+            self.asked[asked.interview_id] = asked
+            times = {"created_at": now, "updated_at": now}
+            candidate_id, attempt_id, number_hash = uuid4(), uuid4(), house.hasher.number(number)
+            rows["candidates"].append(
+                {
+                    "id": candidate_id,
+                    "company_id": house.company_id,
+                    "first_name": "Ada",
+                    "last_name": "Byron",
+                    "phone_number": number,
+                    "timezone": asked.candidate_zone,
+                    "gdpr_expiry_date": asked.consent_until,
+                    **times,
+                }
+            )
+            rows["interviews"].append(
+                {
+                    "id": asked.interview_id,
+                    "company_id": house.company_id,
+                    "candidate_id": candidate_id,
+                    "agent_id": house.agent_id,
+                    "type": "PHONE",
+                    "focus": "GENERIC",
+                    "duration": timedelta(minutes=10),
+                    "caller_number": house.caller,
+                    "status": "SCHEDULED",
+                    "is_test": False,
+                    "metadata": {},
+                    "expires_at": expires_at,
+                    **times,
+                }
+            )
+            rows["lines"].append({"number_hash": number_hash, "free_at": now})
+            attempt = Attempt(
+                id=attempt_id,
+                interview_id=asked.interview_id,
+                company_id=house.company_id,
+                chain_id=attempt_id,
+                retry_number=0,
+                manual=self.dice.random() < 0.5,
+                state=AttemptState.PENDING,
+                schedule=schedule,
+                due_at=schedule.due_at,
+                expires_at=expires_at,
+                number_hash=number_hash,
+                created_at=now,
+                updated_at=now,
+            )
+            rows["attempts"].append(attempts_sql._columns(attempt))
+            rows["attempt_history"].append(
+                {
+                    "attempt_id": attempt_id,
+                    "at": now,
+                    "event": "created",
+                    "from_state": "",
+                    "to_state": "PENDING",
+                    "reason": "",
+                    "epoch": 0,
+                    "actor": "a test",
+                    "detail": {},
+                }
+            )
+        with self.house.database.transaction() as stores:
+            for name, values in rows.items():
+                statement = insert(tables.metadata.tables[name])
+                # Some share a number, and so a line.
+                stores.connection.execute(statement.on_conflict_do_nothing() if name == "lines" else statement, values)
+
+
+_ZONES = tuple(sorted({zone for place in PLACES for zone in place.zones}))
+
+
+@cache
+def changes(zone: str) -> tuple[datetime, ...]:
+    """The instants of this year at which a clock is changed, to the second."""
+    clock = ZoneInfo(zone)
+    found = []
+    for day in range((ENDS - BEGINS) // A_DAY):
+        early, late = BEGINS + day * A_DAY, BEGINS + (day + 1) * A_DAY
+        if early.astimezone(clock).utcoffset() == late.astimezone(clock).utcoffset():
+            continue
+        before = early.astimezone(clock).utcoffset()
+        while late - early > timedelta(seconds=1):
+            middle = (early + (late - early) / 2).replace(microsecond=0)
+            early, late = (middle, late) if middle.astimezone(clock).utcoffset() == before else (early, middle)
+        found.append(late)
+    return tuple(found)
+
+
+def _eves(dice: Random, nights: int) -> list[datetime]:
+    """Noons before nights: of half of them the clocks change somewhere."""
+    changing = sorted({instant.replace(hour=0, minute=0, second=0) for zone in _ZONES for instant in changes(zone)})
+    others = [BEGINS + day * A_DAY for day in range(2, (ENDS - BEGINS) // A_DAY)]
+    chosen = dice.sample(changing, min(len(changing), nights // 2))
+    chosen += dice.sample([each for each in others if each not in chosen], nights - len(chosen))
+    return sorted(day - timedelta(hours=14) for day in chosen)
+
+
+def _edges(place: Place, shape: Shape, eve: datetime) -> Iterator[tuple[datetime, Sequence[int]]]:
+    """What opens, closes and changes in the two days after an eve, each with how near it is looked at."""
+    until = eve + timedelta(hours=40)
+    for zone in place.zones[:2] or ("UTC",):
+        yield from ((at, (-3600, -36, -1, 0, 1, 1800, 3564)) for at in changes(zone) if eve < at < until)
+        for day in range(-1, 3):
+            yield from _edges_of_a_day(ZoneInfo(zone), shape.hours, (eve + day * A_DAY).date(), eve, until)
+
+
+def _edges_of_a_day(
+    zone: ZoneInfo, hours: Sequence[Hours], day: date, eve: datetime, until: datetime
+) -> Iterator[tuple[datetime, Sequence[int]]]:
+    midnight = datetime.combine(day, datetime.min.time(), zone)
+    for each in hours:
+        if day.weekday() in each.days:
+            for second, around in ((each.start_s, AROUND_OPENING_S), (each.end_s, AROUND_CLOSING_S)):
+                at = (midnight + timedelta(seconds=second)).astimezone(UTC)
+                if eve < at < until:
+                    yield at, around
+
+
+_NEXT = """
+    SELECT min(at) FROM (
+        SELECT CASE WHEN a.due_at > :now THEN a.due_at ELSE greatest(
+                   CAST(:now AS timestamptz) + CAST(:tick AS interval),
+                   a.released_until,
+                   CASE WHEN l.interview_id IS DISTINCT FROM a.interview_id THEN l.free_at END
+               ) END AS at
+        FROM attempts a JOIN lines l ON l.number_hash = a.number_hash
+        WHERE a.state = 'PENDING'
+        UNION ALL
+        SELECT expires_at FROM attempts WHERE state = 'PENDING'
+        UNION ALL
+        SELECT least(lease_until, look_at) FROM attempts WHERE lease_until IS NOT NULL OR look_at IS NOT NULL
+    ) AS coming
+"""
+
+_IS_TO_BE_SETTLED = """
+    SELECT EXISTS (SELECT FROM attempts WHERE state = 'PENDING' AND expires_at <= :now)
+        OR EXISTS (SELECT FROM attempts WHERE lease_until <= :now)
+        OR EXISTS (SELECT FROM attempts WHERE look_at <= :now)
+"""
+
+
+def intervals(shape: Shape) -> tuple[CallTimeInterval, ...]:
+    """The hours of a company in the product's words."""
+    return tuple(
+        CallTimeInterval(
+            days=frozenset(Weekday(day) for day in each.days),
+            start=timedelta(seconds=each.start_s),
+            end=timedelta(seconds=each.end_s),
+        )
+        for each in shape.hours
+    )
+
+
+@contextmanager
+def a_year(url: str, dice: Random) -> Iterator[Year]:
+    """The works, on a clock that stands at the beginning of the year."""
+    now = TestClock(BEGINS)
+    door = a_door()
+    with ExitStack() as stack:
+        carrier = stack.enter_context(a_carrier(calls_per_second=1_000_000_000.0))
+        carrier.clock = now
+        database = Database(url, pool_size=12)
+        stack.callback(database.close)
+        hasher = Hasher("a pepper for tests")
+        first = a_house(
+            database, _company(database, now, SHAPES[0]), hasher, now, policy=POLICY, account_sid=ACCOUNT_SID
+        )
+        others = {shape.name: of_company(first, _company(database, now, shape)) for shape in islice(SHAPES, 1, None)}
+        account = carrier.account(public_url=address_of(door))
+        bell = KeptBell()
+        hear = Hear(database, bell, TwilioCallbacks(account), first.consequences, now)
+        stack.enter_context(serving(_callbacks(hear.callback), door))
+        desk = TwilioDesk(account, POLICY)
+        stack.callback(desk._client.http_client.session.close)
+        runner = stack.enter_context(asyncio.Runner())
+        line = TwilioLine(account, POLICY)
+        stack.callback(lambda: runner.run(line.close()))
+        yield Year(
+            house=first,
+            houses={SHAPES[0].name: first, **others},
+            settings={name: _settings(house) for name, house in {SHAPES[0].name: first, **others}.items()},
+            carrier=carrier,
+            now=now,
+            dice=dice,
+            release=Release(database, bell, first.account_id, POLICY, now),
+            dial=first.dial,
+            hear=hear,
+            settle=Settle(database, desk, first.account_id, first.consequences, POLICY, now),
+            bell=bell,
+            line=line,
+            runner=runner,
+            threads=stack.enter_context(ThreadPoolExecutor(8)),
+            operator=stack.enter_context(requests.Session()),
+        )
+
+
+def _settings(house: House) -> CompanySettings:
+    with house.database.transaction() as stores:
+        company = stores.companies.get(house.company_id)
+    assert company is not None
+    return company.settings
+
+
+def _company(database: Database, now: TestClock, shape: Shape) -> object:
+    return seed(
+        database,
+        now(),
+        intervals=intervals(shape),
+        timezone=shape.timezone,
+        limits=CallLimits(concurrent_calls=shape.concurrent_calls, calls_per_second=shape.calls_per_second),
+        retry_policy=RetryPolicy() if shape.retries else RetryPolicy(max_retries=0),
+    )

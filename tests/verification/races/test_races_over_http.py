@@ -1,0 +1,64 @@
+"""The same through the door: whoever was told 202 over HTTP is not rung, though no worker ever applies it."""
+
+from collections.abc import Callable
+from datetime import UTC
+
+import pytest
+
+from scheduler.clock import monotonic
+from scheduler.domain.attempt import Attempt
+from scheduler.persistence.schema import Logins
+from tests.api_shim.intake import ASYNC, Intake, an_intake, settings_for
+from tests.conftest import Seeded
+from tests.verification.histories.judge import Asked, Told, Verb, violations
+from tests.verification.races.course import AN_HOUR, RACES, Course, a_course, some_attempts
+
+OVER_HTTP = max(50, RACES // 5)
+
+
+def asks(course: Course, intake: Intake, verb: Verb, attempt: Attempt) -> bool:
+    """True when it came too late."""
+    path = f"/interviews/{attempt.interview_id}/call-attempts/{attempt.id}"
+    asked_at = course.house.now()
+    due_at = (asked_at + AN_HOUR).replace(microsecond=0) if verb is Verb.MOVE else None
+    body = {} if due_at is None else {"json": {"scheduledAt": f"{due_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"}}
+    answer = intake.send("DELETE" if due_at is None else "PATCH", path, headers=ASYNC, **body)
+    told = Told(status=answer.status_code, at=course.house.now())
+    course.note(
+        Asked(
+            verb=verb,
+            asked_at=asked_at,
+            told=told,
+            company_id=attempt.company_id,
+            interview_id=attempt.interview_id,
+            attempt_id=attempt.id,
+            due_at=due_at,
+        )
+    )
+    assert told.status in {202, 409}, answer.text
+    return told.status == 409
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize("verb", [Verb.MOVE, Verb.DELETE])
+def test_from_a_202_over_http_on_nothing_rings(
+    postgres_url: str, logins: Logins, redis_url: str, verb: Verb, aloud: Callable[[str], None]
+) -> None:
+    began = monotonic()
+    settings = settings_for(logins, redis_url).model_copy(update={"duecall_clock_offset_s": 0.0})
+    with a_course(postgres_url, workers_run=False) as course:
+        house = course.house
+        seeded = Seeded(company_id=house.company_id, agent_id=house.agent_id, phone_number_id=house.agent_id)
+        with an_intake(settings, house.database, seeded) as intake:
+            attempts = some_attempts(house, OVER_HTTP)
+            dialler_won = course.run(attempts, lambda attempt: asks(course, intake, verb, attempt))
+        course.hint_again(attempts)
+        course.settle_down()
+        history = course.history()
+        aloud(
+            f"{verb} over HTTP: {len(attempts)} races, the dialler won {dialler_won / len(attempts):.0%},"
+            f" {monotonic() - began:.1f} s, seed {course.seed}"
+        )
+        assert violations(history) == []
+        assert sum(len(history.rings_of.get(attempt.id, ())) for attempt in attempts) == dialler_won
+        assert 0 < dialler_won < len(attempts)

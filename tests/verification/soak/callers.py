@@ -1,0 +1,244 @@
+"""A platform's backend under load, as a process of its own: it asks, asks again what was not answered, and remembers.
+
+Run by the soak: `python -m tests.verification.soak.callers ORDER`, where ORDER is a file with an `Order` as JSON. What
+it was told goes to `said`, a line of JSON each: a `Question`, or a `Sample` of how long one request took. It ends when
+every question is answered for good, or when `patience_s` is over after the last; then what is not answered says so.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, Literal
+from uuid import uuid4
+
+import aiohttp
+from pydantic import BaseModel, TypeAdapter
+
+from scheduler.clock import clock, monotonic
+from tests.verification.soak.people import Person, alike, people
+
+ACCEPTED, NO_BODY = 202, 204
+_ASK_AGAIN_S, _AT_THE_LATEST_S = 0.5, 8.0
+"""After no answer, then twice as long each time up to the second."""
+_LOOK_AGAIN_S = 1.0
+_GIVE_UP_A_REQUEST_S = 20.0
+
+
+class Order(BaseModel):
+    """What to ask, and where."""
+
+    api_url: str
+    keys: Mapping[Literal["usual", "late"], str]
+    """Of the company whose hours are the usual ones, and of the one whose hours begin in the midst of the soak."""
+    agents: Mapping[Literal["usual", "late"], str]
+    seed: int
+    rate: float
+    seconds: float
+    first: int = 0
+    """The turn of the first person: those of several loads are different people."""
+    all_alike: str = ""
+    """The one behaviour of the carrier towards everybody; else they are all different."""
+    clock_offset_s: float
+    patience_s: float
+    said: Path
+
+    def people(self) -> Iterator[Person]:
+        if self.all_alike:
+            return alike(self.all_alike, rate=self.rate, seconds=self.seconds, first=self.first)
+        return people(seed=self.seed, rate=self.rate, seconds=self.seconds, first=self.first)
+
+
+class Question(BaseModel):
+    """One thing that was asked for, and what came of it; instants are the system's."""
+
+    kind: Literal["question"] = "question"
+    person: int
+    verb: str
+    asked_at: datetime
+    tries: int = 1
+    status: int | None = None
+    """What it was answered with; None: nobody ever did."""
+    told_at: datetime | None = None
+    code: str = ""
+    """Of a refusal."""
+    applied: int | None = None
+    """What became of a command that was answered 202; None: nobody ever applied it, or it was none."""
+    applied_at: datetime | None = None
+    interview_id: str | None = None
+    attempt_id: str | None = None
+    due_at: datetime | None = None
+
+
+class Sample(BaseModel):
+    """One request to make a command durable, answered or not."""
+
+    kind: Literal["sample"] = "sample"
+    at: datetime
+    took_s: float
+    status: int | None
+    waits: bool
+
+
+RECORDS: TypeAdapter[Question | Sample] = TypeAdapter(Question | Sample)
+
+
+@dataclass
+class Backend:
+    order: Order
+    session: aiohttp.ClientSession
+    said: IO[str]
+
+    def __post_init__(self) -> None:
+        self.now = clock(self.order.clock_offset_s)
+        self.last_patience_s = monotonic() + self.order.seconds + self.order.patience_s
+
+    def say(self, record: BaseModel) -> None:
+        self.said.write(record.model_dump_json() + "\n")
+        self.said.flush()
+
+    async def serve(self, person: Person, begins_at: float) -> None:
+        """Ask for their interview, and for what is wanted next."""
+        await asyncio.sleep(max(0.0, begins_at + person.asks_after_s - monotonic()))
+        whose: Literal["usual", "late"] = "late" if person.opens_late else "usual"
+        due_at = None if person.due_in_s is None else _whole(self.now() + timedelta(seconds=person.due_in_s))
+        body: dict[str, Any] = {
+            "agentId": self.order.agents[whose],
+            "candidate": {
+                "firstName": "Ferdinand",
+                "lastName": "Canary",
+                "phoneNumber": person.number,
+                "gdprExpiryDate": "2030-01-01",
+            },
+        }
+        if due_at is not None and not person.opens_late:
+            body["scheduledAt"] = _text(due_at)
+        created = await self._ask(person, whose, "POST /interviews", "POST", "/interviews", body, due_at)
+        if created.interview_id is None or not person.then:
+            return
+        await asyncio.sleep(person.then_after_s)
+        attempts = f"/interviews/{created.interview_id}/call-attempts"
+        if person.then == "invoke":
+            asked = await self._ask(person, whose, "POST .../call-attempts", "POST", attempts, {}, None)
+            asked.interview_id = created.interview_id
+        else:
+            attempt_id = created.attempt_id
+            if attempt_id is None:
+                return
+            path = f"{attempts}/{attempt_id}"
+            if person.then == "delete":
+                await self._ask(person, whose, "DELETE .../call-attempts/{id}", "DELETE", path, None, None, created)
+            else:
+                moved_to = _whole(self.now() + timedelta(seconds=5))
+                body = {"scheduledAt": _text(moved_to)}
+                await self._ask(person, whose, "PATCH .../call-attempts/{id}", "PATCH", path, body, moved_to, created)
+
+    async def _ask(
+        self,
+        person: Person,
+        whose: Literal["usual", "late"],
+        verb: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        due_at: datetime | None,
+        about: Question | None = None,
+    ) -> Question:
+        """Until it is answered for good, under one key; then it is written down."""
+        question = Question(person=person.turn, verb=verb, asked_at=self.now(), due_at=due_at)
+        if about is not None:
+            question.interview_id, question.attempt_id = about.interview_id, about.attempt_id
+        elif verb == "POST .../call-attempts":
+            question.interview_id = path.split("/")[2]
+        key = str(uuid4())
+        headers = {
+            "Authorization": f"Bearer {self.order.keys[whose]}",
+            "Idempotency-Key": key,
+            "Prefer": "wait=10" if person.waits else "respond-async",
+        }
+        while monotonic() < self.last_patience_s:
+            answer = await self._sent(method, path, body, headers, waits=person.waits)
+            if answer is not None:
+                question.status, question.told_at, data, question.code = *answer[:2], answer[2], answer[3]
+                if question.status == ACCEPTED:
+                    data = await self._result(question, key, headers)
+                self._note_ids(question, data)
+                break
+            await asyncio.sleep(min(_ASK_AGAIN_S * 2 ** (question.tries - 1), _AT_THE_LATEST_S))
+            question.tries += 1
+        self.say(question)
+        return question
+
+    async def _sent(
+        self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], *, waits: bool
+    ) -> tuple[int, datetime, Any, str] | None:
+        """None when it must be sent again: nobody answered, the server could not, or it is under way elsewhere."""
+        began, at, status = monotonic(), self.now(), None
+        try:
+            async with self.session.request(
+                method, f"{self.order.api_url}{path}", json=body, headers=headers
+            ) as response:
+                status = response.status
+                told = {} if status == NO_BODY else await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return None
+        finally:
+            self.say(Sample(at=at, took_s=monotonic() - began, status=status, waits=waits))
+        code = (told.get("error") or {}).get("code", "")
+        if status >= 500 or status == 429 or code == "IDEMPOTENCY_IN_PROGRESS":
+            return None
+        return status, self.now(), told.get("data"), code
+
+    async def _result(self, question: Question, key: str, headers: Mapping[str, str]) -> Any:
+        """What became of a command that was accepted; waited for as long as anybody waits."""
+        read = {"Authorization": headers["Authorization"]}
+        while monotonic() < self.last_patience_s:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            try:
+                async with self.session.get(f"{self.order.api_url}/commands/{key}", headers=read) as response:
+                    told = await response.json() if response.status == 200 else None
+            except (aiohttp.ClientError, TimeoutError, ValueError):
+                continue
+            if told is not None and told["data"]["status"] == "APPLIED":
+                data = told["data"]
+                question.applied = data["statusCode"]
+                question.applied_at = datetime.fromisoformat(data["appliedAt"])
+                question.code = question.code or (data["result"] or {}).get("code", "")
+                return data["result"]
+        return None
+
+    def _note_ids(self, question: Question, data: Any) -> None:
+        if not isinstance(data, dict):
+            return
+        if question.verb == "POST /interviews" and "callAttempts" in data:
+            question.interview_id = data["id"]
+            question.attempt_id = next((each["id"] for each in data["callAttempts"]), None)
+        elif question.verb == "POST .../call-attempts" and "id" in data:
+            question.attempt_id = data["id"]
+
+
+def _whole(at: datetime) -> datetime:
+    return at.replace(microsecond=0)
+
+
+def _text(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
+
+
+async def ask_all(order: Order) -> None:
+    timeout = aiohttp.ClientTimeout(total=_GIVE_UP_A_REQUEST_S, sock_connect=5)
+    with order.said.open("a", encoding="utf-8") as said:
+        async with aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=200), trust_env=False
+        ) as session:
+            backend = Backend(order=order, session=session, said=said)
+            begins_at = monotonic()
+            async with asyncio.TaskGroup() as group:
+                for person in order.people():
+                    group.create_task(backend.serve(person, begins_at))
+
+
+if __name__ == "__main__":
+    asyncio.run(ask_all(Order.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))))

@@ -1,0 +1,193 @@
+"""One fault at a time, and how long it takes until calls ring again: the bars that operators may count on.
+
+`python -m tests.verification.soak.drills`; `make soak` runs it first. Each figure is printed beside its bar. Machines
+differ and are shared: a bar that was missed does not end it with 1, a call that was lost or rung twice does.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import redis
+import typer
+
+from scheduler.clock import monotonic
+from tests.verification.soak.judgement import judge, lines, nearest_rank
+from tests.verification.soak.nemesis import frozen
+from tests.verification.soak.stage import LEASE_S, SETTLE_S, Load, Stage, a_stage, say
+
+RATE = 10.0
+SWEEP_S = 10.0
+"""The default: the bars are said in it."""
+_BEFORE_S, _AFTER_S = 6.0, 19.0
+_FROZEN_S = 8.0
+_A_MOMENT, _TEN_SECONDS = timedelta(seconds=1), timedelta(seconds=10)
+_GIVE_UP_S = 240.0
+_NEVER = "2100-01-01"
+_INTAKE_BAR_MS = 300.0
+_RING_BAR_S = 30.0
+_FIRST_CLAIM_BAR_S = 15.0
+_BEFORE_CLAIM_BAR_S = SWEEP_S + 10
+_AFTER_CLAIM_BAR_S = LEASE_S + SWEEP_S + SETTLE_S + 60
+
+
+@dataclass
+class Drill:
+    stage: Stage
+    load: Load
+    struck_at: datetime
+    """On the system's clock."""
+
+
+@contextmanager
+def a_drill(stage: Stage, behaviour: str = "answered", *, hurts_diallers: bool = True) -> Iterator[Callable[[], Drill]]:
+    """People are asked for; whoever calls what this gives strikes. Afterwards everything comes to its end."""
+    load = stage.begin(rate=RATE, seconds=_BEFORE_S + _AFTER_S, all_alike=behaviour)
+    stage.pause(_BEFORE_S)
+    struck_at = stage.whole.now()
+    yield lambda: Drill(stage=stage, load=load, struck_at=stage.whole.now())
+    stage.note("a drill", struck_at, hurts_diallers=hurts_diallers)
+    if not stage.until(stage.is_quiet, seconds=_GIVE_UP_S):
+        raise RuntimeError("a drill is not over; somebody still waits")
+
+
+def told(what: str, figure: float | None, bar: float, unit: str) -> None:
+    if figure is None:
+        say(f"{what}: nothing to measure")
+        return
+    say(f"{what}: {figure:.1f} {unit}; bar {bar:g} {unit}: {'reached' if figure <= bar else 'NOT REACHED'}")
+
+
+def redis_goes(stage: Stage, what: str, strike: Callable[[], None]) -> None:
+    with a_drill(stage, hurts_diallers=False) as begin:
+        drill = begin()
+        strike()
+        healed_at = stage.whole.now()
+    told(f"{what}: the latest call was claimed after", _latest_claim_s(drill), _RING_BAR_S, "s")
+    if healed_at - drill.struck_at < _A_MOMENT:
+        until = drill.struck_at + _TEN_SECONDS
+        told(
+            f"{what}: intake p99 in the ten seconds after it",
+            _p99_ms(drill, drill.struck_at, until),
+            _INTAKE_BAR_MS,
+            "ms",
+        )
+        return
+    told(f"{what}: intake p99 meanwhile", _p99_ms(drill, drill.struck_at, healed_at), _INTAKE_BAR_MS, "ms")
+    after = _p99_ms(drill, healed_at, healed_at + _TEN_SECONDS) or 0.0
+    say(f"{what}: intake p99 in the ten seconds after it, while what had waited is worked off: {after:.0f} ms")
+
+
+def _latest_claim_s(drill: Drill) -> float | None:
+    """Of the calls that became due within ten seconds and were not claimed before: counted from when both held."""
+    rows = drill.stage.rows(
+        f"SELECT extract(epoch FROM coalesce(min(h.at), '{_NEVER}') - greatest(a.due_at, '{drill.struck_at}'))"
+        " FROM attempts a"
+        " LEFT JOIN attempt_history h ON h.attempt_id = a.id AND h.event = 'claimed'"
+        f" WHERE a.due_at <= '{drill.struck_at + timedelta(seconds=10)}' GROUP BY a.id"
+        f" HAVING coalesce(min(h.at), '{_NEVER}') >= '{drill.struck_at}'"
+    )
+    return max((float(waited) for (waited,) in rows or ()), default=None)
+
+
+def _p99_ms(drill: Drill, since: datetime, until: datetime) -> float | None:
+    took = sorted(each.took_s for each in drill.load.told()[1] if since <= each.at <= until)
+    return nearest_rank(took, 0.99) * 1000 if took else None
+
+
+def postgres_is_killed(stage: Stage) -> None:
+    postgres = stage.whole.system.postgres
+    assert postgres is not None
+    with a_drill(stage) as begin:
+        drill = begin()
+        assert postgres.pid is not None
+        os.kill(postgres.pid, signal.SIGKILL)
+    rows = stage.rows(f"SELECT min(at) FROM attempt_history WHERE event = 'claimed' AND at > '{drill.struck_at}'")
+    first = rows[0][0] if rows else None
+    figure = None if first is None else (first - drill.struck_at).total_seconds()
+    told("kill -9 PostgreSQL: the first claim came after", figure, _FIRST_CLAIM_BAR_S, "s")
+
+
+def a_dialler_is_killed_before_its_claims(stage: Stage) -> None:
+    with a_drill(stage) as begin:
+        drill = begin()
+        _kill(stage, "dial")
+    told(
+        "kill -9 of the dialler before the claim: the latest was claimed after",
+        _latest_claim_s(drill),
+        _BEFORE_CLAIM_BAR_S,
+        "s",
+    )
+
+
+def a_dialler_is_killed_after_its_claims(stage: Stage) -> None:
+    """The carrier answers slowly, so that there are calls in its hand."""
+    with a_drill(stage, behaviour="slow") as begin:
+        stage.until(lambda: stage.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING' LIMIT 1"), seconds=10)
+        drill = begin()
+        _kill(stage, "dial")
+        in_hand = stage.rows("SELECT id FROM attempts WHERE phase = 'DIALLING'") or []
+        settled: list[float] = []
+        ids = ", ".join(f"'{row[0]}'" for row in in_hand)
+        began = monotonic()
+        if in_hand:
+            stage.until(
+                lambda: (
+                    stage.rows(f"SELECT 1 FROM attempts WHERE id IN ({ids}) AND phase IN ('DIALLING', 'UNKNOWN')") == []
+                ),
+                seconds=_GIVE_UP_S,
+            )
+            settled.append(monotonic() - began)
+    told(
+        f"kill -9 of the dialler with {len(in_hand)} calls in hand: the last was settled after",
+        max(settled, default=None),
+        _AFTER_CLAIM_BAR_S,
+        "s",
+    )
+    assert drill.load.people
+
+
+def _kill(stage: Stage, name: str) -> None:
+    pid = stage.whole.system.supervisor.pid(name)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Break one thing after the other, and say how long each took to heal."""
+    with tempfile.TemporaryDirectory() as home, a_stage(Path(home) / "drills", say, SWEEP_S=f"{SWEEP_S:g}") as stage:
+        valkey = stage.whole.system.valkey
+        assert valkey is not None
+
+        def flush() -> None:
+            redis.Redis.from_url(stage.whole.running.redisUrl).flushall()
+
+        def kill() -> None:
+            assert valkey.pid is not None
+            os.kill(valkey.pid, signal.SIGKILL)
+
+        def freeze() -> None:
+            assert valkey.pid is not None
+            with frozen([valkey.pid]):
+                stage.pause(_FROZEN_S)
+
+        a_dialler_is_killed_before_its_claims(stage)
+        a_dialler_is_killed_after_its_claims(stage)
+        redis_goes(stage, "FLUSHALL", flush)
+        redis_goes(stage, "kill -9 Redis", kill)
+        redis_goes(stage, f"Redis frozen for {_FROZEN_S:g} s", freeze)
+        postgres_is_killed(stage)
+        verdict = judge(stage, 0)
+        for line in lines(verdict):
+            print(line)
+    sys.exit(0 if verdict.is_clean else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

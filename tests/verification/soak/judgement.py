@@ -1,0 +1,256 @@
+"""What a soak has shown: the carrier's ledger, the rows and what the callers were told, counted as Jepsen does."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from math import ceil
+from typing import Any
+from uuid import UUID
+
+from tests.verification.histories.evidence import rings_from, rows_of
+from tests.verification.histories.judge import Asked, Claim, History, Patience, Row, Told, Verb, Wrong, violations
+from tests.verification.nights import judge as hours_judge
+from tests.verification.nights.world import WEEK, Hours
+from tests.verification.soak.callers import ACCEPTED, Question
+from tests.verification.soak.people import NOBODY_CAN_KNOW, Person
+from tests.verification.soak.stage import LATE_OPENING, LEASE_S, TIMES, Blow, Stage
+
+_CONSENT_UNTIL = date(2030, 1, 1)
+_DOUBLED = frozenset(
+    {Wrong.RANG_TWICE, Wrong.TWO_LEGS, Wrong.RANG_IN_GAP, Wrong.RANG_UNCLAIMED, Wrong.RANG_GIVEN_BACK, Wrong.TWO_OPEN}
+)
+_PATIENCE = Patience(
+    in_flight=timedelta(seconds=2),
+    lateness=timedelta(seconds=5),
+    line_gap=timedelta(seconds=float(TIMES["LINE_GAP_S"])),
+)
+_A_WHILE = timedelta(seconds=1)
+TOO_LATE = frozenset({"OUTSIDE_CALL_TIME_INTERVAL", "SCHEDULE_IN_PAST"})
+"""What somebody who asks in time may be told all the same, because nobody could answer them before."""
+_REFUSED = 300
+_LET_TIME_OUT = "NO_ANSWER_IN_TIME"
+_CARRIER = "the carrier cut the POST, refused it with a 5xx or let it time out"
+_DIALLER = "its dialler ended, or had no database, between the claim and the record; or the carrier went down"
+ZEROS = (
+    *("lost", "duplicated", "outside the window", "after cancel", "early", "stuck", "accepted and never finished"),
+    *("told and not there", "unexplained history", "undecided and unexplained", "forged and heard", "wrong clock"),
+)
+
+
+@dataclass
+class Verdict:
+    faults: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in ZEROS})
+    undecided: list[str] = field(default_factory=list)
+    """Why nobody can know, of each attempt that ended as OUTCOME_UNKNOWN."""
+    numbers: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Per verb: asked, ok, fail, info (nobody answered)."""
+    rings: int = 0
+    attempts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_clean(self) -> bool:
+        return not any(self.faults.values())
+
+
+def judge(stage: Stage, forged_and_heard: int) -> Verdict:
+    verdict = Verdict()
+    whole = stage.whole
+    questions = [question for load in stage.loads for question in load.told()[0]]
+    everybody = {person.turn: person for load in stage.loads for person in load.people}
+    ledger = whole.client.session.get(f"{whole.running.simulatorUrl}/ledger", timeout=60).json()["rings"]
+    requests = whole.client.session.get(f"{whole.running.simulatorUrl}/requests", timeout=60).json()["requests"]
+    rows = rows_of(whole.running.databaseUrl)
+    history = History(
+        attempts=rows,
+        rings=rings_from(ledger),
+        asked=tuple(_asked(question) for question in questions if question.told_at is not None),
+        until=whole.now(),
+        patience=_PATIENCE,
+    )
+    verdict.rings = sum(ring["rang_at"] is not None for ring in ledger)
+    verdict.attempts = Counter(row.reason or row.state for row in rows)
+    _of_history(verdict, history)
+    _of_the_carrier(verdict, stage)
+    _of_hours(verdict, stage, ledger, {person.number: person for person in everybody.values()})
+    _of_what_is_there(verdict, stage, questions, rows)
+    causes = dict(
+        whole.rows(
+            "SELECT attempt_id, (array_agg(detail->>'cause' ORDER BY id DESC))[1] FROM attempt_history"
+            " WHERE event = 'answer_lost' GROUP BY attempt_id"
+        )
+    )
+    of_the_undecided(verdict, rows, requests, causes, everybody, stage.blows)
+    verdict.faults["forged and heard"] = [f"{forged_and_heard} forged callbacks"] if forged_and_heard else []
+    return verdict
+
+
+def _asked(question: Question) -> Asked:
+    assert question.told_at is not None
+    assert question.status is not None
+    applied = None
+    if question.applied is not None and question.applied_at is not None:
+        applied = Told(status=question.applied, at=question.applied_at)
+    return Asked(
+        verb=Verb(question.verb),
+        asked_at=question.asked_at,
+        told=Told(status=question.status, at=question.told_at),
+        applied=applied,
+        interview_id=UUID(question.interview_id) if question.interview_id else None,
+        attempt_id=UUID(question.attempt_id) if question.attempt_id else None,
+        due_at=question.due_at,
+    )
+
+
+def _of_history(verdict: Verdict, history: History) -> None:
+    for found in violations(history):
+        if found.kind in _DOUBLED:
+            heading = "duplicated"
+        elif found.kind is Wrong.LOST:
+            heading = "lost"
+        elif found.kind is Wrong.RANG_EARLY:
+            heading = "early"
+        elif found.kind is Wrong.UNEXPLAINED:
+            heading = "unexplained history"
+        else:
+            heading = "after cancel"
+        verdict.faults[heading].append(f"{found.kind}: {found.about} {found.why}")
+
+
+def _of_the_carrier(verdict: Verdict, stage: Stage) -> None:
+    said = stage.whole.client.session.get(f"{stage.whole.running.simulatorUrl}/verdict", timeout=60).json()
+    for name in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
+        verdict.faults["duplicated"] += [f"the carrier says {name}: {each}" for each in said[name]]
+    if said["alive"]:
+        verdict.faults["stuck"].append(f"{said['alive']} calls are still alive at the carrier")
+
+
+def _of_hours(verdict: Verdict, stage: Stage, ledger: Sequence[dict[str, Any]], people: dict[str, Person]) -> None:
+    usual = (Hours(days=WEEK, start="08:00", end="20:00"),)
+    late = (Hours(days=WEEK, start=LATE_OPENING, end="20:00"),)
+    rings = [
+        hours_judge.Ring(
+            sid=ring["sid"],
+            at=datetime.fromisoformat(ring["accepted_at"]),
+            zones=(person.zone,),
+            offset=None,
+            hours=late if person.opens_late else usual,
+            consent_until=_CONSENT_UNTIL,
+            says=f"person {person.turn}",
+        )
+        for ring in ledger
+        for person in [people[ring["to"]]]
+    ]
+    for found in hours_judge.outside(stage.whole.running.databaseUrl, rings) if rings else ():
+        verdict.faults["outside the window"].append(f"{found.says}: {found.why}, {found.wall}")
+
+
+def of_what_was_told(verdict: Verdict, questions: Sequence[Question], there: Collection[str]) -> list[str]:
+    """Count the questions, and judge what each was told; `there` are the interviews in the database.
+
+    Returns the interviews that somebody was told of.
+    """
+    verdict.numbers = defaultdict(Counter)
+    told: list[str] = []
+    for question in questions:
+        outcome = question.applied if question.status == ACCEPTED else question.status
+        kind = "info" if outcome is None else "ok" if outcome < _REFUSED else "fail"
+        verdict.numbers[question.verb].update(["asked", kind])
+        who = f"person {question.person}: {question.verb}"
+        if outcome is None:
+            what = "was never answered" if question.status is None else "was accepted"
+            verdict.faults["accepted and never finished"].append(f"{who} {what}")
+        if question.verb != Verb.CREATE:
+            continue
+        if kind == "fail" and question.code not in TOO_LATE:
+            verdict.faults["lost"].append(f"{who} was refused: {outcome} {question.code}")
+        if kind == "ok":
+            told.append(str(question.interview_id))
+            if question.interview_id not in there:
+                verdict.faults["told and not there"].append(who)
+    return told
+
+
+def _of_what_is_there(verdict: Verdict, stage: Stage, questions: Sequence[Question], rows: Sequence[Row]) -> None:
+    there = {str(row[0]) for row in stage.whole.rows("SELECT id FROM interviews")}
+    told = of_what_was_told(verdict, questions, there)
+    if not verdict.rings:
+        verdict.faults["lost"].append("nobody was rung")
+    waiting = stage.whole.rows("SELECT count(*) FROM inbox WHERE applied_at IS NULL")[0][0]
+    if waiting:
+        verdict.faults["accepted and never finished"].append(f"{waiting} commands wait in the inbox")
+    unanswered = verdict.numbers[Verb.CREATE]["info"]
+    if len(set(told)) != len(told) or not len(told) <= len(there) <= len(told) + unanswered:
+        verdict.faults["duplicated"].append(
+            f"{len(there)} interviews, {len(set(told))} told of, {unanswered} unanswered"
+        )
+    with_attempts = {str(row.interview_id) for row in rows}
+    verdict.faults["lost"] += [f"interview {each} has no attempt" for each in told if each not in with_attempts]
+    verdict.faults["stuck"] += [f"attempt {row.id} is in progress" for row in rows if row.state == "IN_PROGRESS"]
+    if set_aside := stage.whole.rows(
+        "SELECT 'command', id FROM inbox WHERE quarantined_at IS NOT NULL"
+        " UNION ALL SELECT 'callback', id FROM carrier_events WHERE quarantined_at IS NOT NULL OR heard_at IS NULL"
+    ):
+        verdict.faults["stuck"] += [f"{what} {which} is set aside or was never heard" for what, which in set_aside]
+    for reason, *_ in stage.whole.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
+        verdict.faults["stuck"].append(f"a company is paused: {reason}")
+
+
+def of_the_undecided(
+    verdict: Verdict,
+    rows: Sequence[Row],
+    requests: Sequence[dict[str, Any]],
+    causes: Mapping[UUID, str],
+    everybody: dict[int, Person],
+    blows: Sequence[Blow],
+) -> None:
+    """Each must have a reason that nobody could do anything about, or it is a fault.
+
+    `causes` says of each attempt why the answer to its last POST was lost, as its dialler saw it: the carrier knows
+    nothing of a request that was given up before it had come.
+    """
+    answered = {request["token"]: request["answered"] for request in requests}
+    behaviours = {person.number: person.behaviour for person in everybody.values()}
+    number_of = {request["token"]: request["to"] for request in requests}
+    for row in rows:
+        if row.reason != "OUTCOME_UNKNOWN":
+            continue
+        claim = row.claims[-1]
+        is_late = causes.get(row.id) == _LET_TIME_OUT
+        why = _CARRIER if is_late else _why(claim, answered, behaviours.get(number_of.get(claim.token, ""), ""), blows)
+        if why is None:
+            verdict.faults["undecided and unexplained"].append(f"{row.id}, claimed at {claim.at}")
+        else:
+            verdict.undecided.append(why)
+
+
+def _why(claim: Claim, answered: dict[str, int | None], behaviour: str, blows: Sequence[Blow]) -> str | None:
+    if claim.token in answered:
+        status = answered[claim.token]
+        if behaviour in NOBODY_CAN_KNOW or status is None or status >= 500:
+            return _CARRIER
+    claimed_at, lease_over = claim.at, claim.at + timedelta(seconds=LEASE_S)
+    if any(
+        blow.hurts_diallers and blow.began_at - _A_WHILE <= lease_over and blow.healed_at + _A_WHILE >= claimed_at
+        for blow in blows
+    ):
+        return _DIALLER
+    return None
+
+
+def nearest_rank(ordered: Sequence[float], part: float) -> float:
+    """A percentile of values in their order: the smallest that at least so great a part of them does not exceed."""
+    return ordered[ceil(part * len(ordered)) - 1]
+
+
+def lines(verdict: Verdict) -> Iterator[str]:
+    """As a table for whoever reads it."""
+    yield f"{'':34} {'asked':>7} {'ok':>7} {'fail':>7} {'info':>7}"
+    for verb, counted in sorted(verdict.numbers.items()):
+        yield f"{verb:34} " + " ".join(f"{counted[each]:>7}" for each in ("asked", "ok", "fail", "info"))
+    yield f"{verdict.rings} rings; attempts: " + ", ".join(f"{n} {what}" for what, n in verdict.attempts.most_common())
+    for heading, faults in verdict.faults.items():
+        yield f"{heading:34} {len(faults):>7}"
+        yield from (f"    {each}" for each in faults[:10])
+    yield f"{'undecided, and why':34} {len(verdict.undecided):>7}"
+    yield from (f"    {n:>5} {why}" for why, n in Counter(verdict.undecided).most_common())

@@ -1,0 +1,300 @@
+"""Who breaks things while calls are made: one fault after the other, in an order that the seed decides.
+
+Everything is broken from outside: signals to processes, words to Redis, orders to the simulated carrier, a wire before
+the database of one dialler. Whoever keeps the processes running heals what has ended; what was stopped goes on.
+"""
+
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import redis
+
+from scheduler.local.child_process import bound_to_parent
+from tests.support.servers import Wire, wired
+from tests.verification.soak.stage import Stage
+
+WORKERS = ("dial", "wired dial", "intake", "callbacks", "settle", "maintenance")
+PROCESSES = ("api", "clock", *WORKERS)
+_DIALLERS = ("dial", "wired dial")
+_GARBAGE = (b"this is not json", b"{}", b'{"body": "bm8=", "headers": {"task": "no.such.task"}}', b"\x80\x04]q\x00.")
+_FAKE_TIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+_STEPPED = ("dial", "intake", "callbacks", "settle", "maintenance", "clock")
+"""Not the API: no client would ask a second one that runs next to the first."""
+_STEPS_S = ("+3600", "-3600", "+10", "-10")
+_A_WRONG_CLOCK_RUNS_FOR_S = 20.0
+_STARTS_WITHIN_S = 5.0
+_SLOWEST_RETURN_S = 40.0
+UNNOTICED = "IT DID NOT NOTICE"
+_NO_FAKE_TIME = "no wrong clock: libfaketime is not here"
+LACKING = "not tried: this machine lacks Debian's libfaketime (`make debian` as root); CI has it"
+
+
+@dataclass
+class Nemesis:
+    stage: Stage
+    dice: random.Random
+    wire: Wire
+    say: Callable[[str], None]
+    wrong_clock: str = "not tried"
+    """What became of the dialler whose clock was wrong."""
+    _deck: list[Callable[[], str]] = field(default_factory=list)
+    _hurts_diallers: bool = False
+    """Set by each fault that can leave a call of which nobody knows. A restart that is asked for never may."""
+
+    def strike(self) -> None:
+        """One fault, from its beginning to its end."""
+        if not self._deck:
+            self._deck = list(self._faults())
+            self.dice.shuffle(self._deck)
+        began_at, self._hurts_diallers = self.stage.whole.now(), False
+        what = self._deck.pop()()
+        self.stage.note(what, began_at, hurts_diallers=self._hurts_diallers)
+        self.say(f"{began_at:%H:%M:%S} {what}")
+
+    def _faults(self) -> Iterator[Callable[[], str]]:
+        for name in PROCESSES:
+            yield partial(self.kill, name)
+            yield partial(self.freeze, name, self.dice.uniform(0.5, 10))
+        for name in _DIALLERS:
+            yield partial(self.kill, name)
+        for kind in ("503", "429", "drop", "hang", "refuse", "401"):
+            yield partial(self.carrier_down, kind, self.dice.uniform(1, 5))
+        yield partial(self.carrier_down, "uplink", self.dice.uniform(5, 15))
+        for fault in (self.kill_redis, self.flush_redis, self.freeze_redis, self.garbage, self.flush_redis):
+            yield fault
+        for fault in (self.kill_postgres, self.freeze_postgres, self.cut_commits, self.cut_commits):
+            yield fault
+        yield self.rolling_restart
+        yield self.wrong_clock_for_a_while
+        for name in _STEPPED:
+            yield partial(self.clock_that_is_set, name, self.dice.choice(_STEPS_S), self.dice.uniform(5, 15))
+
+    # ---- processes
+
+    def _pid(self, name: str) -> int | None:
+        return self.stage.whole.system.supervisor.pid(name)
+
+    def kill(self, name: str) -> str:
+        if (pid := self._pid(name)) is None:
+            return f"no kill -9: {name} is down"
+        self._hurts_diallers = name in _DIALLERS
+        os.kill(pid, signal.SIGKILL)
+        return f"kill -9 {name}"
+
+    def freeze(self, name: str, seconds: float) -> str:
+        if (pid := self._pid(name)) is None:
+            return f"no freeze: {name} is down"
+        self._hurts_diallers = name in _DIALLERS
+        with frozen([pid]):
+            self._wait(seconds)
+        return f"freeze {name} {seconds:.1f} s"
+
+    def rolling_restart(self) -> str:
+        """As a deploy does it: each is told to stop, and the next only when it is back."""
+        for name in PROCESSES:
+            pid = self._pid(name)
+            if pid is not None:
+                os.kill(pid, signal.SIGTERM)
+                self.stage.until(partial(self._is_back, name, pid), seconds=_SLOWEST_RETURN_S)
+        return "rolling restart"
+
+    def _is_back(self, name: str, before: int) -> bool:
+        return self._pid(name) not in {before, None}
+
+    def wrong_clock_for_a_while(self) -> str:
+        """A dialler more, on a machine whose clock is two hours ahead: it must not dial, nor keep others from it."""
+        library = _fake_time()
+        if library is None:
+            self.wrong_clock = LACKING
+            return _NO_FAKE_TIME
+        log = self._log_of("wrong-clock")
+        with self._beside("dial", log, LD_PRELOAD=str(library), FAKETIME="+2h"):
+            self._wait(_A_WRONG_CLOCK_RUNS_FOR_S)
+        knew = "CLOCK_SKEW" in log.read_text(encoding="utf-8")
+        self.wrong_clock = "it knew, and dialled nothing" if knew else UNNOTICED
+        return "a dialler with a clock two hours ahead"
+
+    def clock_that_is_set(self, name: str, span: str, seconds: float) -> str:
+        """One more process of this kind works on a right clock that is set wrong for a while, and right again."""
+        library = _fake_time()
+        if library is None:
+            return _NO_FAKE_TIME
+        log = self._log_of(f"set-clock-{name}")
+        offset = log.with_suffix(".offset")
+        _write_at_once(offset, "+0")
+        variables = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
+        with self._beside(name, log, **variables):
+            self._wait(_STARTS_WITHIN_S)
+            _write_at_once(offset, span)
+            self._wait(seconds)
+            _write_at_once(offset, "+0")
+            self._wait(_STARTS_WITHIN_S)
+        return f"a clock of one more {name} set {span} s for {seconds:.1f} s"
+
+    def _log_of(self, name: str) -> Path:
+        return self.stage.whole.system.supervisor.program("dial").log.with_name(f"{name}.log")
+
+    @contextmanager
+    def _beside(self, name: str, log: Path, **variables: str) -> Iterator[None]:
+        """A process more of this kind, with these variables; it is told to stop at the end."""
+        program = self.stage.whole.system.supervisor.program(name)
+        with log.open("ab") as said:
+            process = subprocess.Popen(
+                bound_to_parent(signal.SIGTERM, *(word.replace(f"{name}@", "wrong@") for word in program.argv)),
+                env={**program.environment, "FAKETIME_DONT_FAKE_MONOTONIC": "1", **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(_SLOWEST_RETURN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    # ---- Redis
+
+    @property
+    def _redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.stage.whole.running.redisUrl, socket_timeout=2, socket_connect_timeout=2)
+
+    def kill_redis(self) -> str:
+        valkey = self.stage.whole.system.valkey
+        assert valkey is not None
+        if valkey.pid is not None:
+            os.kill(valkey.pid, signal.SIGKILL)
+            self._wait(self.dice.uniform(0, 3), looking=False)
+        return "kill -9 Redis"
+
+    def flush_redis(self) -> str:
+        with suppress(redis.RedisError):
+            self._redis.flushall()
+        return "FLUSHALL"
+
+    def freeze_redis(self) -> str:
+        valkey = self.stage.whole.system.valkey
+        assert valkey is not None
+        seconds = self.dice.uniform(1, 8)
+        if valkey.pid is not None:
+            with frozen([valkey.pid]):
+                self._wait(seconds)
+        return f"freeze Redis {seconds:.1f} s"
+
+    def garbage(self) -> str:
+        """In every queue that somebody consumes: what is no message at all, and what is one of nobody's."""
+        with suppress(redis.RedisError):
+            for queue in ("dial", "intake", "callbacks", "settle", "maintenance"):
+                self._redis.lpush(f"duecall:{queue}", self.dice.choice(_GARBAGE))
+        return "garbage in every queue of intake, dial, callbacks, settle, maintenance"
+
+    # ---- PostgreSQL
+
+    def kill_postgres(self) -> str:
+        postgres = self.stage.whole.system.postgres
+        assert postgres is not None
+        self._hurts_diallers = True
+        if postgres.pid is not None:
+            os.kill(postgres.pid, signal.SIGKILL)
+        return "kill -9 PostgreSQL"
+
+    def freeze_postgres(self) -> str:
+        postgres = self.stage.whole.system.postgres
+        assert postgres is not None
+        self._hurts_diallers = True
+        seconds = self.dice.uniform(0.5, 3)
+        if postgres.pid is not None:
+            with frozen([postgres.pid, *children_of(postgres.pid)]):
+                self._wait(seconds)
+        return f"freeze PostgreSQL {seconds:.1f} s"
+
+    def cut_commits(self) -> str:
+        """Of the wired dialler, before or after PostgreSQL has heard them."""
+        self._hurts_diallers = True
+        before = self.wire.died
+        self.wire.cut_before = lambda sent: b"COMMIT" in sent and self.dice.random() < 0.1
+        self.wire.cut_after = lambda sent: b"COMMIT" in sent and self.dice.random() < 0.2
+        self._wait(5)
+        self.wire.cut_before = self.wire.cut_after = lambda _: False
+        return f"cut {self.wire.died - before} commits of the wired dialler"
+
+    # ---- the carrier
+
+    def carrier_down(self, kind: str, seconds: float) -> str:
+        self._hurts_diallers = kind in {"503", "drop", "hang", "refuse", "uplink"}  # else nothing is taken
+        order = {"kind": kind, "for_s": seconds}
+        self.stage.whole.client.session.post(
+            f"{self.stage.whole.running.simulatorUrl}/outage", json=order, timeout=30
+        ).raise_for_status()
+        self._wait(seconds)
+        return f"carrier down: {kind}, {seconds:.1f} s"
+
+    def _wait(self, seconds: float, *, looking: bool = True) -> None:
+        if looking:
+            self.stage.pause(seconds)
+        else:
+            _wait_for(seconds)
+
+
+def _fake_time() -> Path | None:
+    return next(iter(sorted(Path("/").glob(_FAKE_TIME[1:]))), None)
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    """A process that reads it meanwhile finds the old text or the new one, never half of it."""
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="ascii")
+    new.replace(path)
+
+
+def _wait_for(seconds: float) -> None:
+    """Without looking after anything: what has ended stays away so long."""
+    subprocess.run(["sleep", f"{seconds}"], check=True)
+
+
+def children_of(pid: int) -> Sequence[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+@contextmanager
+def frozen(pids: Sequence[int]) -> Iterator[None]:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def a_nemesis(stage: Stage, seed: int, say: Callable[[str], None]) -> Iterator[Nemesis]:
+    """And a second dialler, whose database is behind a wire that can be cut."""
+    supervisor = stage.whole.system.supervisor
+    dial = supervisor.program("dial")
+    url = dial.environment.get("DATABASE_WORKER_URL") or dial.environment["DATABASE_URL"]
+    with wired(url) as (wire, over_the_wire):
+        variables = {"DATABASE_URL": over_the_wire, "DATABASE_WORKER_URL": over_the_wire}
+        supervisor.start(
+            replace(
+                dial,
+                name="wired dial",
+                argv=[word.replace("dial@", "wired@") for word in dial.argv],
+                environment={**dial.environment, **variables},
+                log=dial.log.with_name("wired-dial.log"),
+            )
+        )
+        yield Nemesis(stage=stage, dice=random.Random(seed), wire=wire, say=say)

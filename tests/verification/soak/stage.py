@@ -1,0 +1,225 @@
+"""The system that is soaked: every process as `duecall up` runs it, two companies, and a look at how it is."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from scheduler.clock import monotonic
+from scheduler.domain.company import RetryPolicy
+from scheduler.local.child_process import bound_to_parent
+from tests.acceptance.conftest import WholeSystem, running_system
+from tests.verification.soak.callers import RECORDS, Order, Question, Sample
+from tests.verification.soak.people import Person
+
+STARTS_AT = datetime(2026, 4, 2, 14, 26, tzinfo=UTC)
+"""A Thursday. In Bratislava it is 16:26; in India, four minutes before eight in the evening, when calling ends."""
+LATE_OPENING = "16:29"
+"""When the hours of the company `late` begin, in Bratislava."""
+
+TIMES = {
+    "CARRIER_CONNECT_TIMEOUT_S": "1",
+    "CARRIER_TOTAL_TIMEOUT_S": "3",
+    "DIAL_LEASE_S": "8",
+    "SETTLE_S": "16",
+    "SWEEP_S": "1",
+    "LINE_GAP_S": "1",
+}
+"""The times of the dial protocol, shorter in the same order; a phone rings for 30 s at most, as it does by default."""
+LEASE_S, SETTLE_S, SWEEP_S = (float(TIMES[name]) for name in ("DIAL_LEASE_S", "SETTLE_S", "SWEEP_S"))
+_RETRIES = RetryPolicy(max_retries=1, delays=dict.fromkeys(("BUSY", "NO_ANSWER", "VOICEMAIL"), (timedelta(seconds=2),)))
+_CALLS = {"TWILIO_CPS": "50", "TWILIO_MAX_CALLS": "1000"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blow:
+    """Something that was broken, from when until when, on the system's clock."""
+
+    what: str
+    began_at: datetime
+    healed_at: datetime
+    hurts_diallers: bool
+    """It can have ended a dialler between a claim and its record, or kept it from writing one."""
+
+
+@dataclass
+class Load:
+    """People for whom somebody asks, in a process of its own, and what it has been told so far."""
+
+    order: Order
+    people: list[Person]
+    process: subprocess.Popen[bytes]
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody asks any more. Raises when that is because the asking itself broke."""
+        status = self.process.poll()
+        if status:
+            raise RuntimeError(f"whoever asked for people ended with status {status}")
+        return status is not None
+
+    def told(self) -> tuple[list[Question], list[Sample]]:
+        questions: list[Question] = []
+        samples: list[Sample] = []
+        for line in self.order.said.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # one that is being written
+                record = RECORDS.validate_json(line)
+                if isinstance(record, Question):
+                    questions.append(record)
+                else:
+                    samples.append(record)
+        return questions, samples
+
+
+@dataclass
+class Stage:
+    whole: WholeSystem
+    late_key: str
+    late_agent: str
+    loads: list[Load] = field(default_factory=list)
+    meanwhile: list[Callable[[], None]] = field(default_factory=list)
+    """What else is done at each look, some ten times a second."""
+    blows: list[Blow] = field(default_factory=list)
+
+    def note(self, what: str, began_at: datetime, *, hurts_diallers: bool) -> None:
+        """Remember what was broken, and is so no more."""
+        self.blows.append(Blow(what=what, began_at=began_at, healed_at=self.whole.now(), hurts_diallers=hurts_diallers))
+
+    def pause(self, seconds: float) -> None:
+        """Look after the system for so long."""
+        over_at = monotonic() + seconds
+        self.until(lambda: monotonic() >= over_at, seconds=seconds + 1)
+
+    def look(self) -> None:
+        """What has ended is started again."""
+        self.whole.system.look()
+        for each in self.meanwhile:
+            each()
+
+    def begin(
+        self, *, rate: float, seconds: float, seed: int = 0, all_alike: str = "", patience_s: float = 120
+    ) -> Load:
+        """Begin to ask for new people, beside what is asked already."""
+        order = Order(
+            api_url=self.whole.running.apiUrl,
+            keys={"usual": self.whole.running.companyKey, "late": self.late_key},
+            agents={"usual": self.whole.running.agentId, "late": self.late_agent},
+            seed=seed,
+            rate=rate,
+            seconds=seconds,
+            first=sum(len(load.people) for load in self.loads),
+            all_alike=all_alike,
+            clock_offset_s=self.whole.offset_s,
+            patience_s=patience_s,
+            said=self.whole.home / f"said-{len(self.loads)}.jsonl",
+        )
+        everybody = list(order.people())
+        self._plan(everybody)
+        order.said.touch()
+        written = order.said.with_suffix(".order")
+        written.write_text(order.model_dump_json(), encoding="utf-8")
+        process = subprocess.Popen(
+            bound_to_parent(signal.SIGTERM, sys.executable, "-m", "tests.verification.soak.callers", str(written)),
+            stdin=subprocess.DEVNULL,
+        )
+        load = Load(order=order, people=everybody, process=process)
+        self.loads.append(load)
+        return load
+
+    def _plan(self, everybody: list[Person]) -> None:
+        rules: list[dict[str, Any]] = [
+            {"to": person.number, "attempt": turn, **rule}
+            for person in everybody
+            for turn, rule in enumerate(person.rules, start=1)
+        ]
+        self.whole.client.session.post(
+            f"{self.whole.running.simulatorUrl}/plans", json=rules, timeout=60
+        ).raise_for_status()
+
+    @property
+    def account_sid(self) -> str:
+        """Who we are at the carrier."""
+        return self.whole.system.supervisor.program("api").environment["TWILIO_ACCOUNT_SID"]
+
+    def rows(self, query: str) -> list[tuple[Any, ...]] | None:
+        """None while the database cannot be asked."""
+        patience = {"connect_timeout": 2, "options": "-c statement_timeout=2000"}
+        with (
+            suppress(psycopg.Error),
+            psycopg.connect(self.whole.running.databaseUrl, autocommit=True, **patience) as connection,  # type: ignore[arg-type]
+        ):
+            return connection.execute(query.encode()).fetchall()
+        return None
+
+    def is_quiet(self) -> bool:
+        """Nobody asks any more, nothing that is due waits, nothing is in progress, nothing was not heard."""
+        soon = self.whole.now() + timedelta(minutes=1)
+        return (
+            all(load.is_over for load in self.loads)
+            and self.rows(
+                "SELECT 1 FROM inbox WHERE applied_at IS NULL"
+                " UNION ALL SELECT 1 FROM carrier_events WHERE heard_at IS NULL"
+                " UNION ALL SELECT 1 FROM attempts"
+                f" WHERE state = 'IN_PROGRESS' OR state = 'PENDING' AND due_at < '{soon}'"
+                " LIMIT 1"
+            )
+            == []
+        )
+
+    def until(self, what: Callable[[], object], *, seconds: float) -> bool:
+        """Look after the system until `what` is true, at most so long; whether it came true."""
+        deadline = monotonic() + seconds
+        self.whole.system.supervisor.run(lambda: self._looked(what) or monotonic() > deadline)
+        return bool(what())
+
+    def _looked(self, what: Callable[[], object]) -> bool:
+        self.look()
+        return bool(what())
+
+
+def say(line: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
+
+
+@contextmanager
+def a_stage(home: Path, say: Callable[[str], None], **variables: str) -> Iterator[Stage]:
+    times = {**TIMES, **_CALLS, "RING_TIMEOUT_S": "30", **variables}
+    with running_system(home, None, starts_at=STARTS_AT, say=say, **times) as whole:
+        whole.client.plan(to=None, ring_s=0.3, talk_s=0.7)
+        whole.set_settings(retry_policy=_RETRIES)
+        late_key, late_agent = _company_that_opens_late(whole)
+        whole.raise_limits()
+        whole.change("UPDATE api_keys SET per_minute = 1000000, per_hour = 1000000")
+        yield Stage(whole=whole, late_key=late_key, late_agent=late_agent)
+
+
+def _company_that_opens_late(whole: WholeSystem) -> tuple[str, str]:
+    """Its key and its agent."""
+
+    def ats(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        answer = whole.client.session.request(
+            method,
+            f"{whole.running.apiUrl}{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {whole.running.atsKey}"},
+            timeout=30,
+        )
+        answer.raise_for_status()
+        return answer.json()["data"]
+
+    every_day = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
+    hours = [{"days": every_day, "start": LATE_OPENING, "end": "20:00"}]
+    company = ats("POST", "/company", {"name": "The late shift", "settings": {"callTimeIntervals": hours}})["id"]
+    number = ats("GET", f"/phone-numbers?companyId={company}")["items"][0]["id"]
+    agent = {"name": "By phone", "type": "PHONE", "focus": "GENERIC", "language": "SK", "duration": 15}
+    made = ats("POST", f"/agents?companyId={company}", {**agent, "companyPhoneNumberId": number})
+    key = json.loads(whole.duecall("keys", "create", "--company", company, "--name", "the soak", "--json"))
+    return key["key"], made["id"]

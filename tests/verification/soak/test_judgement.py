@@ -1,0 +1,192 @@
+"""Whoever judges a soak must be able to say no: each heading, shown on a history that has it."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from scheduler.carriers.twilio import TwilioCallbacks
+from scheduler.domain.call import CallStatus
+from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.verification.histories.judge import Claim, Row
+from tests.verification.soak.__main__ import a_form
+from tests.verification.soak.callers import Order, Question
+from tests.verification.soak.gauges import Gauges, Reading
+from tests.verification.soak.judgement import Verdict, lines, of_the_undecided, of_what_was_told
+from tests.verification.soak.people import BEHAVIOURS, Person, alike, people
+from tests.verification.soak.stage import LEASE_S, STARTS_AT, Blow
+
+CLAIMED_AT = STARTS_AT + timedelta(minutes=1)
+LEASE = timedelta(seconds=LEASE_S)
+A_MINUTE = timedelta(minutes=1)
+
+
+def an_unknown(token: str) -> Row:
+    return Row(
+        id=uuid4(),
+        interview_id=uuid4(),
+        company_id=uuid4(),
+        line="a line",
+        state="FAILED",
+        reason="OUTCOME_UNKNOWN",
+        epoch=4,
+        due_at=STARTS_AT,
+        expires_at=STARTS_AT + timedelta(days=7),
+        happenings=(),
+        claims=(Claim(token=token, at=CLAIMED_AT),),
+    )
+
+
+def a_blow(began_at: datetime, *, hurts_diallers: bool = True) -> Blow:
+    healed_at = began_at + timedelta(seconds=2)
+    return Blow(what="kill -9 dial", began_at=began_at, healed_at=healed_at, hurts_diallers=hurts_diallers)
+
+
+def judged(
+    *blows: Blow,
+    answered: int | None = 201,
+    was_sent: bool = False,
+    behaviour: str = "answered",
+    cause: str = "LEASE_OVER",
+) -> Verdict:
+    [person] = alike(behaviour, rate=1, seconds=1, first=0)
+    requests = [{"token": "a token", "to": person.number, "answered": answered}] if was_sent else []
+    verdict = Verdict()
+    unknown = an_unknown("a token")
+    of_the_undecided(verdict, [unknown], requests, {unknown.id: cause}, {0: person}, blows)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        pytest.param(judged(), id="nothing was broken"),
+        pytest.param(judged(a_blow(CLAIMED_AT - A_MINUTE)), id="what was broken was healed before the claim"),
+        pytest.param(judged(a_blow(CLAIMED_AT + LEASE + A_MINUTE)), id="it was broken after the lease"),
+        pytest.param(judged(a_blow(CLAIMED_AT, hurts_diallers=False)), id="what was broken was no dialler's"),
+        pytest.param(judged(was_sent=True), id="the carrier took it and said so"),
+        pytest.param(
+            judged(was_sent=True, cause="CREATED_WITHOUT_A_NAME"), id="what the carrier said was not understood"
+        ),
+    ],
+)
+def test_an_outcome_that_nobody_knows_for_no_reason_is_a_fault(verdict: Verdict) -> None:
+    assert not verdict.is_clean
+    assert len(verdict.faults["undecided and unexplained"]) == 1
+    assert not verdict.undecided
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        pytest.param(judged(a_blow(CLAIMED_AT + timedelta(seconds=1))), id="its dialler was killed"),
+        pytest.param(judged(was_sent=True, answered=None), id="the carrier never answered"),
+        pytest.param(judged(was_sent=True, answered=503), id="the carrier refused it with a 5xx"),
+        pytest.param(judged(was_sent=True, behaviour="drop"), id="the carrier cut the POST"),
+        pytest.param(judged(cause="NO_ANSWER_IN_TIME"), id="it was given up before the carrier had it"),
+    ],
+)
+def test_one_with_a_reason_is_counted_apart(verdict: Verdict) -> None:
+    assert verdict.is_clean
+    assert len(verdict.undecided) == 1
+
+
+def a_question(**told: object) -> Question:
+    return Question.model_validate({"person": 7, "verb": "POST /interviews", "asked_at": STARTS_AT, **told})
+
+
+@pytest.mark.parametrize(
+    ("told", "heading"),
+    [
+        ({}, "accepted and never finished"),
+        ({"status": 202}, "accepted and never finished"),
+        ({"status": 201, "interview_id": "one that is not there"}, "told and not there"),
+        ({"status": 401, "code": "INVALID_API_KEY"}, "lost"),
+        ({"status": 202, "applied": 400, "code": "VALIDATION_ERROR"}, "lost"),
+    ],
+)
+def test_what_somebody_was_told_may_be_a_fault(told: dict[str, object], heading: str) -> None:
+    verdict = Verdict()
+    of_what_was_told(verdict, [a_question(**told)], {"one that is there"})
+    assert [name for name, faults in verdict.faults.items() if faults] == [heading]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"status": 201, "interview_id": "one that is there"},
+        {"status": 202, "applied": 201, "interview_id": "one that is there"},
+        {"status": 400, "code": "OUTSIDE_CALL_TIME_INTERVAL"},
+        {"status": 409, "code": "CALL_ATTEMPT_IN_PROGRESS", "verb": "DELETE .../call-attempts/{id}"},
+    ],
+)
+def test_what_anybody_may_be_told_is_none(told: dict[str, object]) -> None:
+    verdict = Verdict()
+    of_what_was_told(verdict, [a_question(**told)], {"one that is there"})
+    assert verdict.is_clean
+
+
+def test_a_forged_callback_is_right_but_for_its_signature() -> None:
+    """So that nothing else can be why it is not heard."""
+    account = SimulatedCarrier(url="http://127.0.0.1:9").account()
+    news = TwilioCallbacks(account).read("a token", a_form(ACCOUNT_SID))
+    assert (news.status, news.token) == (CallStatus.RINGING, "a token")
+    assert not TwilioCallbacks(account).is_genuine("/carrier", list(a_form(ACCOUNT_SID).items()), "a signature")
+
+
+def test_one_fault_is_enough_to_be_unclean_and_is_shown() -> None:
+    assert Verdict().is_clean
+    verdict = Verdict()
+    verdict.faults["lost"].append("interview 17 has no attempt")
+    assert not verdict.is_clean
+    assert "    interview 17 has no attempt" in list(lines(verdict))
+
+
+def test_the_same_seed_means_the_same_people_and_another_one_others() -> None:
+    assert list(people(seed=1, rate=20, seconds=10)) == list(people(seed=1, rate=20, seconds=10))
+    assert list(people(seed=1, rate=20, seconds=10)) != list(people(seed=2, rate=20, seconds=10))
+
+
+def test_no_two_people_share_a_number_and_all_behaviours_come() -> None:
+    everybody = list(people(seed=3, rate=20, seconds=600))
+    assert len({person.number for person in everybody}) == len(everybody)
+    assert {person.behaviour for person in everybody} == set(BEHAVIOURS)
+    assert {person.then for person in everybody} == {"", "delete", "move", "invoke"}
+
+
+def test_people_of_a_later_load_are_others(tmp_path: Path) -> None:
+    def of(first: int) -> set[str]:
+        order = Order(
+            api_url="",
+            keys={},
+            agents={},
+            seed=1,
+            rate=5,
+            seconds=4,
+            first=first,
+            clock_offset_s=0,
+            patience_s=1,
+            said=tmp_path / "said",
+        )
+        return {person.number for person in order.people()}
+
+    assert not of(0) & of(20)
+
+
+def test_what_grows_is_told_of_the_process_that_lived_longest() -> None:
+    gauges = Gauges(stage=None)  # type: ignore[arg-type]  # nothing is asked of it here
+    for at in range(0, 100, 2):
+        memory = {("api", 1): 100.0 + at, ("api", 2 if at > 90 else 1): 100.0 + at}
+        gauges.readings.append(
+            Reading(at_s=at, connections=20 + (at > 60) * 10, unacked=0, queued=0, memory_mib=memory)
+        )
+    assert gauges.connections() == (20, 30, 30)
+    assert gauges.unacked() == (0, 0, 0)
+    assert gauges.memory()["api"] == ([132, 158, 185], 78)
+
+
+def test_nobody_in_it_is_a_real_person() -> None:
+    """Slovak mobiles of one block, and Indian ones of one block: none of them leaves this machine."""
+    assert all(isinstance(person, Person) for person in people(seed=1, rate=1, seconds=1))
+    assert {person.number[:6] for person in people(seed=1, rate=20, seconds=60)} == {"+42191", "+91982"}

@@ -1,0 +1,200 @@
+"""One company and a carrier over the real stores: calls whose news come as a trace says, and what becomes of them."""
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from scheduler.carriers.twilio import TwilioCallbacks
+from scheduler.domain.attempt import Attempt, Phase, ProofMissing
+from scheduler.domain.call import Accepted, AnswerUnknown
+from scheduler.domain.company import RetryPolicy
+from scheduler.hashing import Hasher
+from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.state_machine import is_busy
+from scheduler.persistence.database import Database
+from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import NOON, TestClock, seed
+from tests.support.builders import ALWAYS, House, KeptBell, a_claimed_attempt, a_house
+from tests.support.servers import ACCOUNT_SID
+from tests.verification.machine.phones import ACCOUNT, ENDS, Leg, Phones, a_desk
+from tests.verification.traces.trace import Answered, Asked, Kind, Told, Trace
+
+A_MOMENT = timedelta(seconds=1)
+"""Between any two things that happen."""
+_FOR_YEARS = timedelta(days=3650)
+_QUESTIONS = 20
+"""After so many a call is over, or never will be."""
+_ENDS = """
+    SELECT a.id, a.state, a.reason, a.answered_by, a.duration, a.heard_rank, a.call_sid, i.status,
+        num_nonnulls(a.phase, a.look_at, a.lease_until, a.called_number, a.hang_up) > 0 AS is_expected,
+        (SELECT ARRAY[event, from_state, to_state, reason] FROM attempt_history WHERE attempt_id = a.id
+            ORDER BY id DESC LIMIT 1) AS last_arrow,
+        (SELECT count(*) FROM attempt_history WHERE attempt_id = a.id AND event IN ('ended', 'proven')) AS times_ended,
+        (SELECT coalesce(bool_or(rank <= before), false) FROM (
+            SELECT (detail->>'rank')::int AS rank, lag((detail->>'rank')::int) OVER (ORDER BY id) AS before
+            FROM attempt_history WHERE attempt_id = a.id AND event IN ('progressed', 'leg_seen')) AS heard
+        ) AS went_back,
+        l.attempt_id IS NOT NULL AS is_held, l.interview_id IS NOT DISTINCT FROM a.interview_id AS lets_its_own,
+        l.free_at - a.ended_at AS rests,
+        (SELECT array_agg(ARRAY[retry_number::text, state, reason, (due_at - a.ended_at)::text] ORDER BY retry_number)
+            FROM attempts WHERE interview_id = a.interview_id AND id <> a.id) AS follows,
+        (SELECT array_agg(ARRAY[billing_system, cost_key, talked::text]) FROM usage WHERE attempt_id = a.id) AS usage,
+        (SELECT count(*) FROM carrier_events JOIN attempt_tokens USING (token)
+            WHERE attempt_id = a.id AND heard_at IS NULL) AS unheard
+    FROM attempts a JOIN interviews i ON i.id = a.interview_id JOIN lines l ON l.number_hash = a.number_hash
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """All that is left of a call when it is over. Spans count from its end."""
+
+    state: str
+    reason: str | None
+    answered_by: str | None
+    duration: timedelta | None
+    heard_rank: int
+    is_expected: bool
+    """The carrier, or somebody else, still owes us something of it."""
+    is_the_right_call: bool
+    last_arrow: tuple[str, ...]
+    times_ended: int
+    """How many arrows said how it ended; the verdict that nothing does is none of them."""
+    went_back: bool
+    """Something that had been known was heard as if it were new."""
+    interview: str
+    line: tuple[Any, ...]
+    """Whether an attempt holds it, whether its own interview need not wait, and how long others wait."""
+    follows: tuple[tuple[Any, ...], ...]
+    """The other attempts of its interview: number, state, reason, and after what span they are due."""
+    usage: tuple[tuple[Any, ...], ...]
+    unheard: int
+
+
+@dataclass
+class Stage:
+    database: Database
+    now: TestClock = field(default_factory=lambda: TestClock(NOON))
+    bell: KeptBell = field(default_factory=KeptBell)
+    phones: Phones = field(default_factory=Phones)
+    calls: dict[UUID, str] = field(default_factory=dict)
+    """Of each attempt that was played, the carrier's name of its call."""
+    letters: int = 0
+    """How many callbacks came."""
+    questions: int = 0
+
+    def __post_init__(self) -> None:
+        company = seed(self.database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
+        self.house: House = a_house(
+            self.database, company, Hasher("a pepper for tests"), self.now, account_sid=ACCOUNT_SID
+        )
+        consequences, policy = self.house.consequences, self.house.policy
+        self.hear = Hear(self.database, self.bell, TwilioCallbacks(ACCOUNT), consequences, self.now)
+        desk = a_desk(self.phones, self.now)
+        self.settle = Settle(self.database, desk, self.house.account_id, consequences, policy, self.now)
+
+    def play(self, kind: Kind, trace: Trace) -> UUID:
+        """Dial, and let the news of that call come so; then ask until it is over. The attempt."""
+        self.now.move(A_MOMENT)
+        attempt = a_claimed_attempt(self.house, expires_at=self.now() + _FOR_YEARS)
+        order = self.house.dial.last_look(attempt)
+        assert order is not None
+        leg = self.phones.ring(order, self.now(), is_listed=not kind.given_up)
+        if kind.given_up:
+            self._record(attempt, None)
+            self.now.move(self.house.policy.settle)
+            self.house.take(attempt, ProofMissing())
+        for step in trace:
+            self.now.move(A_MOMENT)
+            match step:
+                case Told():
+                    self._comes_to(leg, kind, step.way)
+                    self._tell(step)
+                case Asked():
+                    self._comes_to(leg, kind, step.way)
+                    self._ask(attempt)
+                case Answered():
+                    self._record(attempt, None if step.is_lost else leg.sid)
+        self._comes_to(leg, kind, kind.last)
+        for _ in range(_QUESTIONS):
+            if not self._ask(attempt):
+                break
+        self.phones.letters.clear()
+        del self.phones.legs[leg.sid]
+        self.calls[attempt.id] = leg.sid
+        return attempt.id
+
+    def _comes_to(self, leg: Leg, kind: Kind, way: int) -> None:
+        """The call itself goes on as far as that, and no way back."""
+        ways = ENDS[kind.end]
+        while len(self.phones.letters) <= way:
+            self.phones.goes_on(self.phones.legs[leg.sid], ways[len(self.phones.letters)], self.now())
+
+    def _tell(self, step: Told) -> None:
+        self.letters += 1
+        letter = self.phones.letters[step.way]
+        if step.anew:
+            letter = replace(letter, form=(*letter.form, ("Addition", str(self.letters))))
+        self.bell.rung.clear()
+        self.hear.callback(letter.token, letter.path, letter.form, letter.signature)
+        for event_id in self.bell.ids(tasks.HEAR):
+            for _ in range(2 if step.anew else 1):  # a hint comes as often as it likes
+                self.hear.event(event_id)
+
+    def _record(self, attempt: Attempt, sid: str | None) -> None:
+        """What came of its one POST; None: nobody can tell."""
+        answer = AnswerUnknown(cause="A_TRACE") if sid is None else Accepted(call_sid=sid)
+        self.house.dial.record([(attempt, answer)])
+        if sid is None:
+            # The calls of others show that the carrier is there: no breaker keeps the next trace waiting.
+            with self.database.transaction() as stores:
+                stores.carrier_accounts.lock(self.house.account_id)
+                stores.carrier_accounts.set_breaker(self.house.account_id, Breaker(), self.now())
+                stores.backoffs.save(self.house.account_id, {}, self.now())
+
+    def _ask(self, attempt: Attempt) -> bool:
+        """Wait until the carrier is asked next, and let it be. False when nobody is waited for any more."""
+        present = self.house.attempt(attempt.id)
+        if not is_busy(present):
+            return False
+        due_at = present.lease_until if present.phase is Phase.DIALLING else present.look_at
+        assert due_at is not None
+        self.now.instant = max(self.now(), due_at)
+        self.questions += 1
+        self.settle.round()
+        return True
+
+    # ---- what became of them
+
+    def ends(self) -> dict[UUID, End]:
+        """How each call that was played stands now."""
+        return {row.id: self._end(row) for row in self.house.ask(_ENDS) if row.id in self.calls}
+
+    def _end(self, row: Any) -> End:
+        return End(
+            state=row.state,
+            reason=row.reason,
+            answered_by=row.answered_by,
+            duration=row.duration,
+            heard_rank=row.heard_rank,
+            is_expected=row.is_expected,
+            is_the_right_call=row.call_sid == self.calls[row.id],
+            last_arrow=tuple(row.last_arrow),
+            times_ended=row.times_ended,
+            went_back=row.went_back,
+            interview=row.status,
+            line=(row.is_held, row.lets_its_own, row.rests),
+            follows=tuple(tuple(each) for each in row.follows or ()),
+            usage=tuple(tuple(each) for each in row.usage or ()),
+            unheard=row.unheard,
+        )
+
+    def troubles(self) -> list[Any]:
+        """What no trace may lead to: a company that is paused by an alarm, a call that must not be."""
+        return [
+            *self.house.ask("SELECT pause_reason FROM companies WHERE pause_reason IS NOT NULL"),
+            *self.house.ask("SELECT call_sid FROM stray_calls"),
+        ]

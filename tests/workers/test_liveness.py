@@ -1,0 +1,146 @@
+"""Liveness: a worker is unresponsive, or only busy, or Redis is away."""
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import wait_until
+
+if TYPE_CHECKING:
+    from workers.liveness import Hearing
+
+A_MOMENT_S = 0.01
+
+
+class Worker:
+    """A worker that counts the pings of its probe, and may receive them."""
+
+    def __init__(self) -> None:
+        self.pings = 0
+        self.receive: Callable[[], None] = lambda: None
+        self.is_away = False
+        self.unresponsive = threading.Event()
+        self.announced = 0
+        self.withdrawn = 0
+
+    def ping(self) -> None:
+        self.pings += 1
+        if self.is_away:
+            raise OSError
+        self.receive()
+
+    def announce(self) -> None:
+        self.announced += 1
+        if self.is_away:
+            raise OSError
+
+    def withdraw(self) -> None:
+        self.withdrawn += 1
+        if self.is_away:
+            raise OSError
+
+    def probe(self, *, is_full: bool = False) -> "Hearing":
+        from workers.liveness import Hearing  # noqa: PLC0415 - it names its broker when it is imported
+
+        return Hearing(
+            self.ping,
+            is_full=lambda: is_full,
+            on_deaf=self.unresponsive.set,
+            announce=self.announce,
+            withdraw=self.withdraw,
+            every_s=A_MOMENT_S,
+            unheard_rings=4,
+        )
+
+
+@pytest.fixture
+def worker(broker: None) -> Worker:
+    return Worker()
+
+
+def keeps_pinging(worker: Worker) -> None:
+    before = worker.pings
+    wait_until(lambda: worker.pings > before + 20, says="it keeps sending pings")
+
+
+def test_worker_that_misses_four_pings_is_unresponsive(worker: Worker) -> None:
+    worker.probe().start()
+    assert worker.unresponsive.wait(10)
+    assert worker.pings == 4
+
+
+def test_worker_that_receives_some_pings_is_responsive(worker: Worker) -> None:
+    probe = worker.probe()
+    worker.receive = lambda: probe.heard() if worker.pings % 3 == 0 else None
+    probe.start()
+    keeps_pinging(worker)
+    probe.stop()
+    assert not worker.unresponsive.is_set()
+
+
+def test_worker_is_not_unresponsive_while_redis_is_away(worker: Worker) -> None:
+    worker.is_away = True
+    probe = worker.probe()
+    probe.start()
+    keeps_pinging(worker)
+    assert not worker.unresponsive.is_set()
+    # It is unresponsive if it misses the pings afterwards.
+    worker.is_away = False
+    assert worker.unresponsive.wait(10)
+
+
+def test_busy_worker_is_not_unresponsive(worker: Worker) -> None:
+    probe = worker.probe(is_full=True)
+    probe.start()
+    keeps_pinging(worker)
+    probe.stop()
+    assert not worker.unresponsive.is_set()
+
+
+def test_stopped_probe_judges_no_worker(worker: Worker) -> None:
+    probe = worker.probe()
+    probe.stop()
+    probe.start()
+    assert not worker.unresponsive.wait(20 * A_MOMENT_S)
+
+
+def test_responsive_worker_is_announced_repeatedly(worker: Worker) -> None:
+    probe = worker.probe()
+    worker.receive = probe.heard
+    probe.start()
+    wait_until(lambda: worker.announced > 20, says="it keeps announcing")
+    before = worker.withdrawn
+    probe.stop()
+    probe.join()
+    assert (before, worker.withdrawn) == (0, 1)
+
+
+def test_unresponsive_worker_is_not_announced_again(worker: Worker) -> None:
+    worker.probe().start()
+    assert worker.unresponsive.wait(10)
+    assert worker.announced == 2, "at the start, and before the first ping"
+    wait_until(lambda: worker.withdrawn == 1, says="it is withdrawn")
+
+
+def test_busy_worker_is_announced(worker: Worker) -> None:
+    probe = worker.probe(is_full=True)
+    probe.start()
+    wait_until(lambda: worker.announced > 20, says="it keeps announcing")
+    probe.stop()
+
+
+def test_worker_is_announced_again_after_redis_was_away(worker: Worker) -> None:
+    worker.is_away = True
+    probe = worker.probe()
+    worker.receive = probe.heard
+    probe.start()
+    keeps_pinging(worker)
+    before = worker.announced
+    worker.is_away = False
+    wait_until(lambda: worker.announced > before + 20, says="it keeps announcing")
+    worker.is_away = True
+    probe.stop()
+    probe.join()
+    assert worker.withdrawn == 1

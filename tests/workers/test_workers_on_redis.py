@@ -1,0 +1,119 @@
+"""Real workers on a real Redis: two of one node name, and a Redis whose memory is full."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from scheduler.local.valkey import EmbeddedValkey
+from scheduler.settings import environment
+from tests.architecture.test_code_rules import ROOT
+from tests.conftest import wait_until
+from tests.support.servers import ACCOUNT_SID, PRIMARY
+
+ONE_MB = 1_000_000
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    """A separate server, so that its limits affect no other test."""
+    server = EmbeddedValkey(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@contextmanager
+def a_worker(name: str, redis_url: str, postgres_url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of the queue `callbacks`, stopped at the end."""
+    line = "-m celery -A workers.app worker -Q callbacks --pool threads --concurrency 1 --without-gossip"
+    variables = environment(
+        REDIS_URL=redis_url, DATABASE_URL=postgres_url, TWILIO_ACCOUNT_SID=ACCOUNT_SID, TWILIO_AUTH_TOKEN=PRIMARY
+    )
+    command = [sys.executable, *line.split(), "--without-mingle", "--hostname", name, "--loglevel", "INFO"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=output)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def is_ready(log: Path) -> bool:
+    return " ready" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(120)
+def test_two_workers_of_one_name_have_separate_queues(
+    own: EmbeddedValkey, postgres_url: str, broker: None, tmp_path: Path
+) -> None:
+    logs = [tmp_path / "one.log", tmp_path / "other.log"]
+    with (
+        a_worker("dial@here", own.url, postgres_url, logs[0]),
+        a_worker("dial@here", own.url, postgres_url, logs[1]),
+    ):
+        for log in logs:
+            wait_until(lambda log=log: is_ready(log), seconds=60, says="the worker is ready")  # type: ignore[misc]
+        assert len(set(liveness_queues(own.url, workers=2))) == 2
+
+
+def liveness_queues(redis_url: str, *, workers: int) -> list[str]:
+    """Ask the workers for the queues of their own pings."""
+    from scheduler.settings import Settings  # noqa: PLC0415 - the same
+    from workers.app import make_app  # noqa: PLC0415 - it names its broker when it is imported
+
+    app = make_app(Settings(redis_url=redis_url))  # type: ignore[arg-type]
+    answers: list[Any] = []
+
+    def all_have_answered() -> bool:
+        answers[:] = app.control.broadcast("active_queues", reply=True, timeout=5, limit=workers)
+        return len(answers) == workers
+
+    wait_until(all_have_answered, seconds=60, says="each worker answers with its queues")
+    return [
+        queue["name"]
+        for answer in answers
+        for queues in answer.values()
+        for queue in queues
+        if queue["name"].startswith("hearing.")
+    ]
+
+
+@pytest.mark.timeout(180)
+def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgres_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with redis.Redis.from_url(own.url) as client, a_worker("callbacks@here", own.url, postgres_url, log) as worker:
+        wait_until(lambda: is_ready(log), seconds=60, says="the worker is ready")
+        before = log.stat().st_size
+        client.config_set("maxmemory", ONE_MB // 10)
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        def has_tried() -> bool:
+            """Return True if the worker was refused and has tried again, or has ended."""
+            lines = log.read_bytes()[before:].decode(errors="replace")
+            return worker.poll() is not None or lines.count("maxmemory") > 1
+
+        wait_until(has_tried, seconds=60, says="it meets a full Redis")
+        assert worker.poll() is None, log.read_text()[-2000:]
+        client.config_set("maxmemory", 0)
+        client.lpush("duecall:callbacks", b"this is not json")
+        wait_until(lambda: "NO_MESSAGE" in log.read_text(), seconds=60, says="it takes from its queue again")
+
+
+def test_malformed_messages_are_reported_at_most_once_a_minute(broker: None) -> None:
+    from workers.redis_transport import Tally  # noqa: PLC0415 - it names its broker when it is imported
+
+    tally = Tally(every_s=60)
+    assert tally.count_of(1000.0) == 1
+    assert [tally.count_of(1000.0 + each / 100) for each in range(1459)] == [0] * 1459
+    assert tally.count_of(1059.9, new=0) == 0
+    assert tally.count_of(1060.0, new=0) == 1459, "even if no malformed message follows"
+    assert tally.count_of(1090.0) == 0
+    assert tally.count_of(1200.0) == 2
+    assert tally.count_of(2000.0, new=0) == 0

@@ -1,0 +1,158 @@
+"""A background publisher of hints over Redis. It never blocks a caller, and detects when Redis is away."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import redis
+from celery import Celery
+from kombu import Connection
+
+from scheduler.clock import monotonic
+from scheduler.logs import log
+from scheduler.use_cases.shared.hints import HEAR, QUEUES
+from workers.app import ANSWERED_CHANNEL, KEY_PREFIX
+
+_log = log(__name__)
+_SOCKET_TIMEOUT = 0.5
+_RETRY_AFTER_S = 1.0
+_MAX_WAITING = 10_000
+_BATCH_S = 0.05
+_MAX_BATCH = 50
+_ERRORS = (OSError, redis.RedisError)
+
+
+def quick_connection(redis_url: str) -> Connection:
+    """Build a separate connection for publishing, which gives up after half a second and connects on first use."""
+    return Connection(
+        redis_url,
+        connect_timeout=_SOCKET_TIMEOUT,
+        transport_options={
+            "socket_timeout": _SOCKET_TIMEOUT,
+            "socket_connect_timeout": _SOCKET_TIMEOUT,
+            "global_keyprefix": KEY_PREFIX,
+        },
+    )
+
+
+class RedisBell:
+    """Publishes hints in the background, without retries: the clock sends a lost hint again.
+
+    Hints are published in order, except those for carrier callbacks: they are batched for 50 ms, because a message
+    costs a worker twice as much as processing the callback. Start it in the process that uses it, after any fork.
+    """
+
+    def __init__(self, app: Celery, redis_url: str) -> None:
+        self._app = app
+        self._redis = redis.Redis.from_url(
+            redis_url, socket_timeout=_SOCKET_TIMEOUT, socket_connect_timeout=_SOCKET_TIMEOUT
+        )
+        self._connection = quick_connection(redis_url)
+        self._waiting: queue.Queue[tuple[str, tuple[UUID, ...]] | UUID | None] = queue.Queue(_MAX_WAITING)
+        self._batch: list[UUID] = []
+        self._batch_due_at = 0.0
+        """On the monotonic clock."""
+        self._away = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
+        self._stopped = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish the waiting hints and stop, within 2 s."""
+        self._stopped = True
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        self._thread.join(2)
+
+    @property
+    def is_away(self) -> bool:
+        """True if Redis did not take the last message, so that no request should wait for an answer over it."""
+        return self._away.is_set()
+
+    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+        """Send a worker a hint with these ids. Never raises."""
+        self._put((task, tuple(ids)))
+
+    def answered(self, command_id: UUID) -> None:
+        """Tell waiting requests that this command was answered. Never raises."""
+        self._put(command_id)
+
+    def _put(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        # While Redis is away hints are dropped and not queued: the database rows show the pending work.
+        if self._away.is_set():
+            return
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(message)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                message = self._waiting.get(timeout=self._timeout())
+            except queue.Empty:
+                if self._away.is_set():
+                    self._check_if_back()
+            else:
+                if message is None:
+                    self._try(self._publish_batch)
+                    return
+                self._try(lambda message=message: self._publish_or_batch(message))  # type: ignore[misc]
+            if self._batch and (monotonic() >= self._batch_due_at or len(self._batch) >= _MAX_BATCH):
+                self._try(self._publish_batch)
+
+    def _timeout(self) -> float | None:
+        if self._batch:
+            return max(0.0, self._batch_due_at - monotonic())
+        return _RETRY_AFTER_S if self._away.is_set() else None
+
+    def _try(self, publish: Callable[[], None]) -> None:
+        try:
+            publish()
+        except Exception as error:  # noqa: BLE001 - kombu wraps what went wrong in many kinds
+            if not isinstance(error, _ERRORS):
+                _log.warning("hint_lost: a hint could not be published; the clock sends it again", exc_info=error)
+            self._went_away()
+
+    def _publish_or_batch(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        if isinstance(message, tuple) and message[0] == HEAR:
+            if not self._batch:
+                self._batch_due_at = monotonic() + _BATCH_S
+            self._batch.extend(message[1])
+        else:
+            self._publish(message)
+
+    def _publish_batch(self) -> None:
+        ids, self._batch = tuple(self._batch), []
+        if ids:
+            self._publish((HEAR, ids))
+
+    def _publish(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+        if isinstance(message, UUID):
+            self._redis.publish(ANSWERED_CHANNEL, str(message))
+            return
+        task, ids = message
+        self._app.send_task(
+            task,
+            args=[[str(each) for each in ids]],
+            queue=QUEUES[task],
+            connection=self._connection,
+            retry=False,
+            ignore_result=True,
+        )
+
+    def _went_away(self) -> None:
+        if not self._away.is_set():
+            _log.warning("redis_away: Redis could not be reached; the clock sends the hints again")
+        self._away.set()
+        self._batch.clear()
+        with contextlib.suppress(Exception):
+            self._connection.close()
+
+    def _check_if_back(self) -> None:
+        with contextlib.suppress(*_ERRORS):
+            self._redis.ping()
+            self._away.clear()
+            _log.info("redis_back: Redis answered again")

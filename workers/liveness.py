@@ -1,0 +1,190 @@
+"""Liveness: a worker that no longer receives its messages ends itself, and its supervisor starts it again.
+
+every 20 s: ping ─► this worker's own queue ─► its consumer ─► its pool ─► `heard`
+received: announced as live, for `/readyz`
+four pings in a row that Redis took and that were not received: unresponsive
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Collection
+from secrets import token_hex
+
+from celery import signals
+from celery.worker import state
+from kombu import Exchange, Queue
+from redis import RedisError
+
+from scheduler.logs import log
+from scheduler.use_cases.shared.hints import HEARD
+from workers.app import app
+from workers.hint_publisher import quick_connection
+from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
+
+_log = log(__name__)
+_PING_EVERY_S = ANNOUNCE_EVERY_S
+_MAX_MISSED = 4
+"""After an outage Celery connects again within 32 s, and kombu drops a half-open connection within 51 s: a worker that
+recovers by itself receives a ping before the fourth one."""
+_EXIT_TIMEOUT_S = 25.0
+"""The time for an orderly exit: longer than a dialler drains."""
+_QUEUE_EXPIRES_MS = 600_000
+"""Redis deletes the queue of a dead worker after this time."""
+
+
+class Hearing:
+    """Sends pings to its own worker and counts the missed ones.
+
+    `ring` puts a ping into the worker's own queue, over a connection other than its consumer's, and raises if Redis
+    does not take it. `is_full` is True while every place is busy with a task: such a worker receives no ping, but is
+    working. `on_deaf` is called once, from the thread of this object.
+
+    `announce` reports the worker as live, at the start and after each received ping. `withdraw` ends that. Their errors
+    are ignored, because Redis is away then.
+    """
+
+    def __init__(
+        self,
+        ring: Callable[[], None],
+        *,
+        is_full: Callable[[], bool],
+        on_deaf: Callable[[], None],
+        announce: Callable[[], None] = lambda: None,
+        withdraw: Callable[[], None] = lambda: None,
+        every_s: float = _PING_EVERY_S,
+        unheard_rings: int = _MAX_MISSED,
+    ) -> None:
+        self._ring = ring
+        self._is_full = is_full
+        self._on_deaf = on_deaf
+        self._announce = announce
+        self._withdraw = withdraw
+        self._every_s = every_s
+        self._max_missed = unheard_rings
+        self._missed = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hearing", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop pinging and judging the worker."""
+        self._stopped.set()
+
+    def join(self) -> None:
+        """Wait until the worker is withdrawn, at most 2 s. Call after `stop`."""
+        if self._thread.is_alive():
+            self._thread.join(2)
+
+    def heard(self) -> None:
+        """Record that a ping was received."""
+        self._missed = 0
+
+    def _run(self) -> None:
+        _quietly(self._announce)
+        self._ping_until_stopped()
+        _quietly(self._withdraw)
+
+    def _ping_until_stopped(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            if self._missed >= self._max_missed:
+                self._on_deaf()
+                return
+            if self._missed == 0:
+                _quietly(self._announce)
+            # Count before sending: the ping may be received before `ring` returns.
+            self._missed += 1
+            try:
+                self._ring()
+            except Exception:  # noqa: BLE001 - kombu wraps what went wrong in many kinds
+                # Redis is away. No ping was sent, and a restarted worker could not receive one either.
+                self._missed = 0
+            else:
+                if self._is_full():
+                    self._missed = 0
+
+
+def _quietly(report: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError, RedisError):
+        report()
+
+
+class _Probe:
+    """The liveness probe of this worker process."""
+
+    one: Hearing | None = None
+
+
+def heard() -> None:
+    if _Probe.one is not None:
+        _Probe.one.heard()
+
+
+def queue_of(hostname: str) -> Queue:
+    """Return a new queue that only this process consumes.
+
+    A queue by node name alone would be shared by two workers of one name, for example two `dial` lines on one host, and
+    each would receive the other's pings.
+    """
+    name = f"hearing.{hostname}.{os.getpid()}.{token_hex(4)}"
+    return Queue(name, Exchange(""), routing_key=name, queue_arguments={"x-expires": _QUEUE_EXPIRES_MS})
+
+
+def listen(hostname: str, process: Announcement, places: int, redis_url: str) -> None:
+    """Give this worker its own queue, and probe it once it is ready. Call while the worker is being set up.
+
+    `process` is its announcement, and `places` is the number of tasks that it runs at once.
+    """
+    queue = queue_of(hostname)
+    app.amqp.queues.select_add(queue)
+    connection = quick_connection(redis_url)
+
+    def ping() -> None:
+        try:
+            app.send_task(HEARD, queue=queue, connection=connection, retry=False, ignore_result=True)
+        except Exception:
+            with contextlib.suppress(Exception):
+                connection.close()
+            raise
+
+    reserved: Collection[object] = state.reserved_requests
+    presence = Presence(redis_url)
+    _Probe.one = Hearing(
+        ping,
+        is_full=lambda: len(reserved) >= places,
+        on_deaf=_end,
+        announce=lambda: presence.announce(process),
+        withdraw=lambda: presence.withdraw(process),
+    )
+
+
+def _end() -> None:
+    """End the worker by SIGTERM, so that it finishes its tasks, and by force after `_EXIT_TIMEOUT_S`."""
+    _log.error(
+        "worker_unresponsive: this worker no longer received its messages; it exits to be started again",
+        alarm="DEAF_WORKER",
+        pid=os.getpid(),
+    )
+    threading.Timer(_EXIT_TIMEOUT_S, os._exit, (os.EX_SOFTWARE,)).start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _start(**_: object) -> None:
+    if _Probe.one is not None:
+        _Probe.one.start()
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop(**_: object) -> None:
+    if _Probe.one is not None:
+        _Probe.one.stop()
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _join(**_: object) -> None:
+    if _Probe.one is not None:
+        _Probe.one.join()
