@@ -30,7 +30,7 @@ _REMEMBERED = 4096
 """So many answered commands are remembered, for those that ask after the news has come."""
 
 
-class Waiter:
+class AnswerWaiter:
     """One subscription and one look for all requests of a process that wait. Lives in one event loop.
 
     `bell_is_away`: the doorbell found Redis away, so that no worker was told.

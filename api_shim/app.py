@@ -10,9 +10,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
-from api_shim.answer_waiter import Waiter
-from api_shim.context import House, Rooms, asked
-from api_shim.middleware import FrontDoor
+from api_shim.answer_waiter import AnswerWaiter
+from api_shim.context import AppContext, ThreadPools, asked
+from api_shim.middleware import RequestMiddleware
 from api_shim.out_of_memory import ending_the_process
 from api_shim.rate_limits import RateLimits
 from api_shim.routes import (
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure()
         _uvicorn_logs_as_we_do()
-        async with _open(settings or of_this_process()) as app.state.house:
+        async with _open(settings or of_this_process()) as app.state.app_context:
             yield
 
     app = FastAPI(
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Its records would quote what failed validation, and that is somebody's name or number.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.add_middleware(FrontDoor)
+    app.add_middleware(RequestMiddleware)
     app.add_middleware(_PlainStart)
     errors.handle_in(app)
     for resource in (
@@ -91,29 +91,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @contextlib.asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[House]:
+async def _open(settings: Settings) -> AsyncIterator[AppContext]:
     redis_url = settings.redis
     # Read when it is needed: this module names its broker as soon as it is imported.
     from workers import hint_publisher as doorbell  # noqa: PLC0415 - the line above
     from workers.app import ANSWERED_CHANNEL  # noqa: PLC0415 - the same
     from workers.app import app as celery  # noqa: PLC0415 - the same
 
-    bell = doorbell.RedisBell(celery, redis_url)
-    doors = assembly.doors(settings, bell)
-    rooms = Rooms.open()
+    hints = doorbell.RedisHintPublisher(celery, redis_url)
+    doors = assembly.doors(settings, hints)
+    rooms = ThreadPools.open()
 
     async def which_answered(command_ids: Sequence[UUID]) -> frozenset[UUID]:
         return await asked(rooms.lookout, doors.lookout.which_answered, command_ids)
 
-    waiter = Waiter(redis_url, ANSWERED_CHANNEL, lambda: bell.is_away, which_answered)
+    waiter = AnswerWaiter(redis_url, ANSWERED_CHANNEL, lambda: hints.is_away, which_answered)
     presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, doors.now, lambda: waiter.is_away)
     await asked(rooms.requests, doors.database.check_role)
-    bell.start()
+    hints.start()
     try:
         async with waiter.listening(), rate_limits.counting():
             with told_to_stop(waiter.let_go), ending_the_process():
-                yield House(
+                yield AppContext(
                     doors=doors,
                     waiter=waiter,
                     schema_head=schema.head(),
@@ -123,7 +123,7 @@ async def _open(settings: Settings) -> AsyncIterator[House]:
                     presence=presence,
                 )
     finally:
-        bell.stop()
+        hints.stop()
         rooms.close()
         presence.close()
         for database in doors.databases:

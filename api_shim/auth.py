@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from api_shim.context import asked, house
+from api_shim.context import app_context, asked
 from api_shim.errors import too_often
 from api_shim.openapi_responses import IfSent
 from api_shim.queries import check_query
@@ -56,7 +56,7 @@ async def principal(
     """
     if credentials is None:
         raise InvalidApiKey
-    here = house(request)
+    here = app_context(request)
     key = await asked(here.rooms.keys, here.doors.keys.authenticate, credentials.credentials)
     here.note_use(key)
     request.state.standing = standing = await here.rate_limits.spend(key)

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from starlette.requests import HTTPConnection
 
-from api_shim.answer_waiter import Waiter
+from api_shim.answer_waiter import AnswerWaiter
 from api_shim.rate_limits import RateLimits
-from api_shim.thread_pools import Places
-from scheduler.assembly import Doors
+from api_shim.thread_pools import ThreadPool
+from scheduler.assembly import ApiUseCases
 from scheduler.deadline import deadline_in, remaining_s
 from scheduler.domain.key import Key
 from scheduler.logs import log
@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = log(__name__)
-LONGEST_S = 6.0
+MAX_S = 6.0
 """A request's deadline, counted from when its body was received. A statement ends after 5 s, so a request that has no
 answer by then speaks to a database that is frozen."""
 DOUBT_S = 3.0
@@ -33,31 +33,31 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rooms:
+class ThreadPools:
     """The threads of one API process, by what they are for; `assembly.doors` has the connections of each.
 
     Carriers, health checks and key checks must get their answers however many requests wait or come without a key.
     """
 
-    requests: Places
+    requests: ThreadPool
     """Requests with a valid key. As many as the database keeps connections: more would only wait for one."""
-    keys: Places
-    callbacks: Places
-    health: Places
-    strangers: Places
+    keys: ThreadPool
+    callbacks: ThreadPool
+    health: ThreadPool
+    strangers: ThreadPool
     """Requests that need no key: metrics and invitations."""
-    lookout: Places
+    lookout: ThreadPool
     """Answers that requests wait for, and commits in doubt."""
 
     @classmethod
-    def open(cls) -> "Rooms":
+    def open(cls) -> "ThreadPools":
         return cls(
-            requests=Places("requests", 8),
-            keys=Places("keys", 2),
-            callbacks=Places("callbacks", 3),
-            health=Places("health", 1),
-            strangers=Places("strangers", 2),
-            lookout=Places("lookout", 2),
+            requests=ThreadPool("requests", 8),
+            keys=ThreadPool("keys", 2),
+            callbacks=ThreadPool("callbacks", 3),
+            health=ThreadPool("health", 1),
+            strangers=ThreadPool("strangers", 2),
+            lookout=ThreadPool("lookout", 2),
         )
 
     def close(self) -> None:
@@ -66,14 +66,14 @@ class Rooms:
 
 
 @dataclass(frozen=True, kw_only=True)
-class House:
+class AppContext:
     """Made once, inside the event loop that serves."""
 
-    doors: Doors
-    waiter: Waiter
+    doors: ApiUseCases
+    waiter: AnswerWaiter
     schema_head: str | None
     """The migration that this release was made for."""
-    rooms: Rooms
+    rooms: ThreadPools
     rate_limits: RateLimits
     presence: Presence
     """Which workers and clocks are live."""
@@ -118,7 +118,7 @@ class House:
 
     async def _write_use(self, key: Key) -> None:
         try:
-            with deadline_in(LONGEST_S):
+            with deadline_in(MAX_S):
                 await asked(self.rooms.keys, self.doors.keys.used, key.principal)
         except Exception as error:  # noqa: BLE001 - nobody asked for it, and the next use writes it again
             _log.warning("that a key was used could not be written", exc_info=error)
@@ -126,7 +126,7 @@ class House:
             del self.notes[key.principal.key_id]
 
 
-async def asked(places: Places, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def asked(places: ThreadPool, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Ask a use case in one of these threads. Raises what it raises; DatabaseAway at the deadline."""
     try:
         return await places.run(partial(verb, *args, **kwargs), _left_s())
@@ -134,8 +134,8 @@ async def asked(places: Places, verb: Callable[P, T], *args: P.args, **kwargs: P
         raise DatabaseAway("silence") from silence
 
 
-async def written(places: Places, commit: Commit, write: Callable[[], T]) -> T:
-    """Have a use case write in one of these threads; see `House.write`."""
+async def written(places: ThreadPool, commit: Commit, write: Callable[[], T]) -> T:
+    """Have a use case write in one of these threads; see `AppContext.write`."""
     try:
         return await asked(places, write)
     except DatabaseAway as away:
@@ -146,9 +146,9 @@ async def written(places: Places, commit: Commit, write: Callable[[], T]) -> T:
 
 def _left_s() -> float:
     left = remaining_s()
-    return LONGEST_S if left is None else left
+    return MAX_S if left is None else left
 
 
-def house(connection: HTTPConnection) -> House:
+def app_context(connection: HTTPConnection) -> AppContext:
     """The house that this request came into."""
-    return cast("House", connection.app.state.house)
+    return cast("AppContext", connection.app.state.app_context)

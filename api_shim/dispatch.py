@@ -11,9 +11,9 @@ from fastapi.responses import Response
 
 from api_shim import auth, responses
 from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Asker, asker
-from api_shim.context import DOUBT_S, LONGEST_S, House, asked, house
+from api_shim.context import DOUBT_S, MAX_S, AppContext, app_context, asked
 from api_shim.errors import CommitUnknown, IdempotencyInProgress
-from api_shim.request_headers import Asked, HowAsked
+from api_shim.request_headers import HowAsked, RequestOptions
 from scheduler.deadline import deadline_in, set_deadline
 from scheduler.domain import command as wishes
 from scheduler.domain.command import Command, CommandKind, CommandState
@@ -23,7 +23,7 @@ from scheduler.hashing import fingerprint
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import CommitInDoubt, DatabaseAway, may_wait_again
 from scheduler.persistence.inbox import StillRunning
-from scheduler.use_cases.resources.idempotent_writes import Sent, Written
+from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteResult
 from scheduler.use_cases.submit import Accepted
 from scheduler.wire.field_errors import FieldError, invalid_fields
 from scheduler.wire.json_values import canonical
@@ -33,13 +33,13 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sender:
+class CommandDispatcher:
     """Who sends a command, about which company, and how they want it done."""
 
     request: Request
     principal: Principal
     company_id: UUID | None
-    asked: Asked
+    asked: RequestOptions
 
     async def command(
         self,
@@ -67,14 +67,14 @@ class Sender:
     async def write(
         self,
         kind: CommandKind,
-        verb: Callable[Concatenate[Sent, P], Written],
+        verb: Callable[Concatenate[WriteRequest, P], WriteResult],
         raw: dict[str, Any],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Response:
         """Have the API do it now, and tell what became of it. `raw` is the body as it was sent."""
-        here = house(self.request)
-        sent = Sent(
+        here = app_context(self.request)
+        sent = WriteRequest(
             kind=kind,
             principal=self.principal,
             idempotency_key=self.asked.idempotency_key,
@@ -99,7 +99,7 @@ class Sender:
         return responses.written(self.request, kind, written)
 
     async def _submit(self, wish: wishes.Request, request_hash: bytes, command_id: UUID, commit: Commit) -> Accepted:
-        here = house(self.request)
+        here = app_context(self.request)
         submit = partial(
             here.doors.submit.command,
             self.principal,
@@ -114,7 +114,7 @@ class Sender:
 
     async def _answer_doubt(self, command_id: UUID, commit: Commit, doubt: CommitInDoubt) -> Response:
         """Answer 202 if the command is there; 503 that says so if it surely is not, or if that cannot be found out."""
-        here = house(self.request)
+        here = app_context(self.request)
 
         def unknown() -> CommitUnknown:
             return self._acceptance_unknown(command_id)
@@ -146,9 +146,9 @@ class Sender:
             check=check,
         )
 
-    def _write_unknown(self, sent: Sent) -> CommitUnknown:
+    def _write_unknown(self, sent: WriteRequest) -> CommitUnknown:
         url = self.request.url
-        written: Written | None = None if sent.commit is None else sent.commit.result
+        written: WriteResult | None = None if sent.commit is None else sent.commit.result
         record = None if written is None else written.record
         is_new = record is not None and sent.kind in responses.MAKING
         path = f"{url.path}/{record.id}" if is_new and record is not None else url.path
@@ -176,15 +176,15 @@ class Sender:
         raise invalid_fields(stale)
 
     async def _answer(self, accepted: Accepted, metadata: dict[str, Any] | None) -> Response:
-        here = house(self.request)
+        here = app_context(self.request)
         reference = str(accepted.command.id)
 
         async def look() -> Command:
-            with deadline_in(LONGEST_S):
+            with deadline_in(MAX_S):
                 return await self._find(reference)
 
         command = await here.waiter.answer_to(accepted.command, look, self.asked.wait_s)
-        set_deadline(LONGEST_S)  # it is accepted, so what is left is to answer
+        set_deadline(MAX_S)  # it is accepted, so what is left is to answer
         headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
         if command.state is CommandState.APPLIED:
             try:
@@ -200,7 +200,7 @@ class Sender:
         return responses.still_waiting(self.request, command, headers)
 
     async def _find(self, reference: str) -> Command:
-        here = house(self.request)
+        here = app_context(self.request)
         return await here.ask(here.doors.submit.find, self.principal, reference)
 
     def _hash_of(self, raw: dict[str, Any]) -> bytes:
@@ -216,7 +216,7 @@ _SEND_AGAIN = " You may send the request again with the same Idempotency-Key: no
 _DO_NOT_SEND_AGAIN = " Do not send the request again before that: without an Idempotency-Key it could be done twice."
 
 
-async def certain(here: House, commit: Commit, doubt: CommitInDoubt, unknown: Callable[[], CommitUnknown]) -> Any:  # noqa: ANN401 - what the write returns
+async def certain(here: AppContext, commit: Commit, doubt: CommitInDoubt, unknown: Callable[[], CommitUnknown]) -> Any:  # noqa: ANN401 - what the write returns
     """Return the result of a write whose commit was in doubt, once it is certain that it was committed.
 
     Raises DatabaseAway once it is certain that it was not, and `unknown` when neither can be found out.
@@ -230,17 +230,17 @@ async def certain(here: House, commit: Commit, doubt: CommitInDoubt, unknown: Ca
             raise unknown() from doubt
 
 
-async def sender(request: Request, asking: Annotated[Asker, Depends(asker)], asked: HowAsked) -> Sender:
+async def sender(request: Request, asking: Annotated[Asker, Depends(asker)], asked: HowAsked) -> CommandDispatcher:
     """Who sends, and how; with the scope that the route names."""
-    return Sender(request=request, principal=asking.principal, company_id=asking.company_id, asked=asked)
+    return CommandDispatcher(request=request, principal=asking.principal, company_id=asking.company_id, asked=asked)
 
 
 async def sender_of_companies(
     request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked
-) -> Sender:
+) -> CommandDispatcher:
     """The same, where the address itself says which company it is about, or there is none yet."""
-    return Sender(request=request, principal=principal, company_id=None, asked=asked)
+    return CommandDispatcher(request=request, principal=principal, company_id=None, asked=asked)
 
 
-FromWriter = Annotated[Sender, Security(sender, scopes=[WRITE_INTERVIEWS])]
-FromDeleter = Annotated[Sender, Security(sender, scopes=[DELETE_INTERVIEWS])]
+FromWriter = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_INTERVIEWS])]
+FromDeleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_INTERVIEWS])]

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Match
 
 from api_shim import out_of_memory
-from api_shim.context import house
+from api_shim.context import app_context
 from api_shim.rate_limits import Window
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
 from scheduler.carriers.interface import NotACallback
@@ -187,7 +187,7 @@ def _answer(
 ) -> JSONResponse:
     content = ErrorAnswer(
         error=ErrorView(code=code, message=message, details=dict(details) if details else None),
-        timestamp=house(request).doors.now(),
+        timestamp=app_context(request).doors.now(),
         trace_id=request.state.trace_id,
     )
     return JSONResponse(

@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from api_shim.errors import MalformedJson, WrongContentType
 from scheduler.wire.field_errors import FieldError, invalid_fields, unknown_field
-from scheduler.wire.json_values import MOST_LEVELS, is_too_deep, refuse_unstorable
+from scheduler.wire.json_values import MAX_LEVELS, is_too_deep, refuse_unstorable
 
-_TOO_DEEP = f"it is nested more than {MOST_LEVELS} levels deep"
+_TOO_DEEP = f"it is nested more than {MAX_LEVELS} levels deep"
 _JSON = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors, out_of_memory
-from api_shim.context import LONGEST_S
+from api_shim.context import MAX_S
 from api_shim.errors import BodyTooLarge
 from api_shim.rate_limits import Standing
 from scheduler.clock import monotonic
@@ -24,7 +24,7 @@ _DRAINED_FOR_S = 2.0
 _ALIAS = "/v1"
 
 
-class FrontDoor:
+class RequestMiddleware:
     """Gives the request its trace id, takes `/v1` off its path, measures its body, logs it once.
 
     An error that nobody foresaw ends here, told without its text: that may quote what somebody sent.
@@ -37,15 +37,15 @@ class FrontDoor:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        set_deadline(LONGEST_S)
-        visit = _Visit(_without_alias(scope), receive, send)
+        set_deadline(MAX_S)
+        visit = _RequestScope(_without_alias(scope), receive, send)
         with structlog.contextvars.bound_contextvars(trace_id=visit.trace_id):
             try:
                 await self._admit(visit)
             finally:
                 visit.log()
 
-    async def _admit(self, visit: "_Visit") -> None:
+    async def _admit(self, visit: "_RequestScope") -> None:
         try:
             if visit.announced > LARGEST_BODY:
                 await visit.refuse(BodyTooLarge())
@@ -59,7 +59,7 @@ class FrontDoor:
             await visit.refuse(error)
 
 
-class _Visit:
+class _RequestScope:
     """One request on its way through."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +86,7 @@ class _Visit:
             raise BodyTooLarge
         if message["type"] == "http.request" and not message.get("more_body"):
             # However long the client took to send it: what is left is for our own work.
-            set_deadline(LONGEST_S)
+            set_deadline(MAX_S)
         return message
 
     async def send(self, message: Message) -> None:

@@ -12,12 +12,12 @@ from scheduler.wire.field_errors import FieldError, invalid_fields
 from scheduler.wire.field_types import is_idempotency_key
 
 DEFAULT_WAIT_S = 5.0
-LONGEST_WAIT_S = 30.0
+MAX_WAIT_S = 30.0
 _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?', re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestOptions:
     idempotency_key: str | None
     wait_s: float
     respond_async: bool
@@ -43,7 +43,7 @@ async def asked(
             examples=["wait=10"],
         ),
     ] = None,
-) -> Asked:
+) -> RequestOptions:
     """Raises InvalidFields for an Idempotency-Key that cannot be one.
 
     A preference that is not understood is none (RFC 7240 section 2).
@@ -51,8 +51,8 @@ async def asked(
     preferences = [each.strip() for header in request.headers.getlist("prefer") for each in re.split("[,;]", header)]
     respond_async = any(each.lower() == "respond-async" for each in preferences)
     waits = [float(found[1]) for each in preferences if (found := _WAIT.fullmatch(each))]
-    wait_s = min(waits[0], LONGEST_WAIT_S) if waits else DEFAULT_WAIT_S
-    return Asked(
+    wait_s = min(waits[0], MAX_WAIT_S) if waits else DEFAULT_WAIT_S
+    return RequestOptions(
         idempotency_key=_the_one_key(request.headers.getlist("idempotency-key")),
         wait_s=0.0 if respond_async else wait_s,
         respond_async=respond_async,
@@ -60,7 +60,7 @@ async def asked(
     )
 
 
-HowAsked = Annotated[Asked, Depends(asked)]
+HowAsked = Annotated[RequestOptions, Depends(asked)]
 
 
 async def if_match(

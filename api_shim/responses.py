@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from api_shim import errors
-from api_shim.context import house
+from api_shim.context import app_context
 from api_shim.schemas.agent import AgentView
 from api_shim.schemas.candidate import CandidateView
 from api_shim.schemas.command import CommandView, WaitingView, WrittenView
@@ -27,9 +27,9 @@ from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
-from scheduler.domain.resource import Record
+from scheduler.domain.resource import Resource
 from scheduler.persistence.json_columns import STORY
-from scheduler.use_cases.resources.idempotent_writes import Written
+from scheduler.use_cases.resources.idempotent_writes import WriteResult
 
 MAKING = frozenset(
     {
@@ -49,7 +49,7 @@ def answered(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Success, in the envelope."""
-    content = Answer(data=data, timestamp=house(request).doors.now(), trace_id=request.state.trace_id)
+    content = Answer(data=data, timestamp=app_context(request).doors.now(), trace_id=request.state.trace_id)
     return JSONResponse(
         content.model_dump(mode="json", by_alias=True, serialize_as_any=True),
         status,
@@ -79,7 +79,7 @@ def applied(request: Request, command: Command, metadata: dict[str, Any], header
     return answered(request, data, status, headers)
 
 
-def written(request: Request, kind: CommandKind, done: Written) -> Response:
+def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
     """What became of a write that the API did itself."""
     headers = {"Idempotent-Replayed": "true"} if done.replayed else {}
     if done.refusal is not None:
@@ -90,7 +90,7 @@ def written(request: Request, kind: CommandKind, done: Written) -> Response:
     return answered(request, _record_view(done.record), status, headers)
 
 
-def _record_view(record: Record) -> BaseModel:
+def _record_view(record: Resource) -> BaseModel:
     match record:
         case Company():
             return CompanyView.of(record)
@@ -120,7 +120,7 @@ async def live_metadata(request: Request, principal: Principal, command: Command
     told = command.answer is not None and command.answer.refusal is None and command.kind in _TELLING_AN_INTERVIEW
     if not told or command.interview_id is None:
         return {}
-    here = house(request)
+    here = app_context(request)
     try:
         story = await here.ask(here.doors.explain.interview, principal, command.company_id, command.interview_id)
     except (NotFound, AccessDenied):
@@ -134,7 +134,7 @@ async def with_titles(request: Request, principal: Principal, command: Command) 
     if refusal is None or refusal.code != JobAmbiguous.code:
         return command
     assert command.answer is not None
-    here = house(request)
+    here = app_context(request)
     job_ids = [UUID(job["id"]) for job in refusal.details["jobs"]]
     try:
         titles = await here.ask(here.doors.jobs.titles, principal, command.company_id, job_ids)
@@ -182,14 +182,14 @@ def _written(command: Command) -> WrittenView | Literal[True]:
 
 
 def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:
-    return InterviewView.of(_story(command), metadata, house(request).doors.now())
+    return InterviewView.of(_story(command), metadata, app_context(request).doors.now())
 
 
 def _attempt(request: Request, command: Command) -> AttemptView:
     """The attempt that the command was about, as it stood in its interview then."""
     assert command.answer is not None
     [attempt] = [each for each in _story(command).attempts if each.id == command.answer.attempt_id]
-    return AttemptView.of(attempt, house(request).doors.now())
+    return AttemptView.of(attempt, app_context(request).doors.now())
 
 
 def _story(command: Command) -> InterviewStory:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 _Question = tuple[Future[Any], Context, Callable[[], Any]]
 
 
-class Places:
+class ThreadPool:
     """A fixed number of threads, all started at once. Lives in one event loop.
 
     No thread is started later: a loop that starts one waits for it, and without memory it waits permanently. A request

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from scheduler import failpoints
-from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioDesk, TwilioLine
+from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioCallPlacer, TwilioQueries
 from scheduler.clock import Now, clock
 from scheduler.hashing import Hasher
-from scheduler.mail import Mailer, MailFolder, Sender, SmtpMailer
+from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
 from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings
 from scheduler.use_cases.apply import Apply
@@ -18,27 +18,27 @@ from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.purge import Purge
-from scheduler.use_cases.operations.recompute_schedules import Records
+from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.operations.reconcile import Reconcile
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.agents import Agents
 from scheduler.use_cases.resources.candidates import Candidates
-from scheduler.use_cases.resources.command_lookup import Lookout
+from scheduler.use_cases.resources.command_lookup import CommandLookup
 from scheduler.use_cases.resources.companies import Companies
-from scheduler.use_cases.resources.idempotent_writes import Writes
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.jobs import Jobs
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.resources.owners import Invitations, Owners
 from scheduler.use_cases.resources.usage import Usage
 from scheduler.use_cases.settle import Settle
-from scheduler.use_cases.shared.effects import Consequences
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import Submit
 from scheduler.use_cases.submit_message import Messages
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doors:
+class ApiUseCases:
     """The use cases of the API."""
 
     database: Database
@@ -57,13 +57,13 @@ class Doors:
     usage: Usage
     health: Database
     """Only for health checks."""
-    lookout: Lookout
+    lookout: CommandLookup
     databases: tuple[Database, ...]
     """All connection pools: callbacks, key checks, health checks and the lookout have their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
+class WorkerUseCases:
     """The use cases of the workers and the clock. Only a dial worker has a dialler in addition."""
 
     database: Database
@@ -73,13 +73,13 @@ class Workshop:
     hear: Hear
     settle: Settle
     release: Release
-    records: Records
+    records: ScheduleRecomputer
     invitations: Invitations
     purge: Purge
     erase: Erase
 
 
-def doors(settings: Settings, bell: Bell) -> Doors:
+def doors(settings: Settings, hints: Hints) -> ApiUseCases:
     """Build the use cases of an API process. Raises MissingSetting."""
     now = clock(settings.duecall_clock_offset_s)
     failpoints.arm(settings.duecall_failpoint)
@@ -92,30 +92,30 @@ def doors(settings: Settings, bell: Bell) -> Doors:
     database, of_keys, of_callbacks, of_health, of_lookout = map(connected, (8, 2, 3, 1, 2))
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    consequences = Consequences(database, hasher, policy, now)
-    writes = Writes(database, now)
-    return Doors(
+    effects = Effects(database, hasher, policy, now)
+    writes = IdempotentWrites(database, now)
+    return ApiUseCases(
         database=database,
         now=now,
         keys=Keys(of_keys, hasher, now),
-        submit=Submit(database, bell, now),
-        hear=Hear(of_callbacks, bell, TwilioCallbacks(carrier(settings)), consequences, now),
+        submit=Submit(database, hints, now),
+        hear=Hear(of_callbacks, hints, TwilioCallbacks(carrier(settings)), effects, now),
         explain=Explain(database, hasher, policy, now),
         backlog=Backlog(database, now),
         carrier_waits=CarrierWaits(database, now),
-        companies=Companies(database, writes, bell, settings.default_caller_id),
+        companies=Companies(database, writes, hints, settings.default_caller_id),
         jobs=Jobs(database, writes),
-        candidates=Candidates(database, writes, bell),
+        candidates=Candidates(database, writes, hints),
         agents=Agents(database, writes),
         owners=Owners(database, hasher, now),
         usage=Usage(database, now),
         health=of_health,
-        lookout=Lookout(of_lookout, Submit(of_lookout, bell, now), bell),
+        lookout=CommandLookup(of_lookout, Submit(of_lookout, hints, now), hints),
         databases=(database, of_keys, of_callbacks, of_health, of_lookout),
     )
 
 
-def workshop(settings: Settings, bell: Bell) -> Workshop:
+def workshop(settings: Settings, hints: Hints) -> WorkerUseCases:
     """Build the use cases of a worker or the clock. Raises MissingSetting, WrongRole, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
@@ -123,21 +123,21 @@ def workshop(settings: Settings, bell: Bell) -> Workshop:
     policy = settings.policy
     failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    consequences = Consequences(database, hasher, policy, now)
+    effects = Effects(database, hasher, policy, now)
     account = carrier(settings)
     own_account_id = account_id(settings, database, now)
-    return Workshop(
+    return WorkerUseCases(
         database=database,
         now=now,
-        messages=Messages(Keys(database, hasher, now), Submit(database, bell, now)),
-        apply=Apply(database, bell, hasher, consequences, policy, now),
-        hear=Hear(database, bell, TwilioCallbacks(account), consequences, now),
-        settle=Settle(database, TwilioDesk(account, policy), own_account_id, consequences, policy, now),
-        release=Release(database, bell, own_account_id, policy, now),
-        records=Records(database, bell, hasher, consequences, policy, now),
+        messages=Messages(Keys(database, hasher, now), Submit(database, hints, now)),
+        apply=Apply(database, hints, hasher, effects, policy, now),
+        hear=Hear(database, hints, TwilioCallbacks(account), effects, now),
+        settle=Settle(database, TwilioQueries(account, policy), own_account_id, effects, policy, now),
+        release=Release(database, hints, own_account_id, policy, now),
+        records=ScheduleRecomputer(database, hints, hasher, effects, policy, now),
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
-        purge=Purge(database, bell, now),
-        erase=Erase(database, bell, consequences, now),
+        purge=Purge(database, hints, now),
+        erase=Erase(database, hints, effects, now),
     )
 
 
@@ -149,9 +149,9 @@ def dialler(settings: Settings) -> Dialler:
     policy = settings.policy
     failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    consequences = Consequences(database, hasher, policy, now)
-    dial = Dial(database, hasher, account_id(settings, database, now), consequences, policy, now)
-    return Dialler(dial, TwilioLine(carrier(settings), policy), policy, now)
+    effects = Effects(database, hasher, policy, now)
+    dial = Dial(database, hasher, account_id(settings, database, now), effects, policy, now)
+    return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), policy, now)
 
 
 def reconcile(settings: Settings, database: Database) -> Reconcile:
@@ -162,10 +162,10 @@ def reconcile(settings: Settings, database: Database) -> Reconcile:
     hasher = Hasher(settings.key_pepper.get_secret_value())
     return Reconcile(
         database,
-        TwilioDesk(carrier(settings), policy),
+        TwilioQueries(carrier(settings), policy),
         account_id(settings, database, now),
         hasher,
-        Consequences(database, hasher, policy, now),
+        Effects(database, hasher, policy, now),
         policy,
         now,
     )
@@ -201,7 +201,7 @@ def carrier(settings: Settings) -> TwilioAccount:
 def mailer(settings: Settings) -> Mailer:
     """Build the mailer: SMTP if a server is set, otherwise files in a folder."""
     name, address = settings.sender
-    sender = Sender(name=name, address=address)
+    sender = MailSender(name=name, address=address)
     server = settings.smtp_server
     if server is None:
         return MailFolder(settings.mail_folder, sender)

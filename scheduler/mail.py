@@ -91,7 +91,7 @@ class Mailer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sender:
+class MailSender:
     """The sender of all mails."""
 
     name: str
@@ -156,7 +156,7 @@ _HOW = (
 class SmtpMailer:
     """A mailer that opens one SMTP connection per mail."""
 
-    def __init__(self, server: SmtpServer, sender: Sender) -> None:
+    def __init__(self, server: SmtpServer, sender: MailSender) -> None:
         self._server = server
         self._sender = sender
 
@@ -219,7 +219,7 @@ class SmtpMailer:
 class MailFolder:
     """A mailer that writes each mail to a file, for machines without a mail server."""
 
-    def __init__(self, folder: Path, sender: Sender) -> None:
+    def __init__(self, folder: Path, sender: MailSender) -> None:
         self._folder = folder
         self._sender = sender
 
@@ -243,7 +243,7 @@ class MailFolder:
             count += 1
 
 
-def as_bytes(mail: Mail, sender: Sender) -> bytes:
+def as_bytes(mail: Mail, sender: MailSender) -> bytes:
     """Return the mail as it is sent, in ASCII. Raises UnsafeMail."""
     if not _ONE_ADDRESS.fullmatch(mail.to):
         raise UnsafeMail

@@ -14,7 +14,7 @@ from scheduler.mail import (
     MailDeferred,
     MailFolder,
     MailRefused,
-    Sender,
+    MailSender,
     SmtpMailer,
     SmtpServer,
     UnsafeMail,
@@ -25,7 +25,7 @@ from scheduler.rules.email_addresses import NotAnAddress, canonical
 from tests.conftest import NOON
 from tests.support.smtp_server import CERTIFICATE, HANG_UP, USER, PostOffice, a_closed_door, a_post_office
 
-SENDER = Sender(name="Duecall", address="mail@duecall.example")
+SENDER = MailSender(name="Duecall", address="mail@duecall.example")
 TO = "owner@example.com"
 HEADERS = [
     "From",

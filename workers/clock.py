@@ -14,7 +14,7 @@ from scheduler.logs import log
 from scheduler.persistence.database import DUE_CHANNEL, FINDS_OUT, ClockWrong, DatabaseAway, WrongRole
 from scheduler.settings import MissingSetting, settings
 from workers.app import app
-from workers.hint_publisher import RedisBell
+from workers.hint_publisher import RedisHintPublisher
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
 
 _log = log(__name__)
@@ -35,7 +35,7 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Beat's own
         self._listening: psycopg.Connection[Any] | None = None
-        self._bell: RedisBell | None = None
+        self._hints: RedisHintPublisher | None = None
         self._next_sweep = 0.0
         self._next_purge = 0.0
         self._next_announcement = 0.0
@@ -45,11 +45,11 @@ class Clock(Scheduler):  # type: ignore[misc]
         if kwargs.get("lazy"):
             return
         chosen = settings()
-        self._bell = RedisBell(app, chosen.redis)
-        self._bell.start()
+        self._hints = RedisHintPublisher(app, chosen.redis)
+        self._hints.start()
         self._presence = Presence(chosen.redis)
         try:
-            self._release = assembly.workshop(chosen, self._bell).release
+            self._release = assembly.workshop(chosen, self._hints).release
         except ClockWrong as wrong:
             raise SystemExit(str(wrong)) from None
         except DatabaseAway as away:
@@ -129,5 +129,5 @@ class Clock(Scheduler):  # type: ignore[misc]
         if self._presence is not None:
             with suppress(OSError, RedisError):
                 self._presence.withdraw(self._process)
-        if self._bell is not None:
-            self._bell.stop()  # publishes waiting hints: their rows are already marked as sent
+        if self._hints is not None:
+            self._hints.stop()  # publishes waiting hints: their rows are already marked as sent

@@ -37,7 +37,7 @@ def quick_connection(redis_url: str) -> Connection:
     )
 
 
-class RedisBell:
+class RedisHintPublisher:
     """Publishes hints in the background, without retries: the clock sends a lost hint again.
 
     Hints are published in order, except those for carrier callbacks: they are batched for 50 ms, because a message
@@ -73,7 +73,7 @@ class RedisBell:
         """True if Redis did not take the last message, so that no request should wait for an answer over it."""
         return self._away.is_set()
 
-    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
         """Send a worker a hint with these ids. Never raises."""
         self._put((task, tuple(ids)))
 

@@ -14,11 +14,11 @@ from secrets import token_hex
 
 from celery import signals
 from celery.worker import state
-from kombu import Exchange, Queue
+from kombu import CallLives, Queue
 from redis import RedisError
 
 from scheduler.logs import log
-from scheduler.use_cases.shared.hints import HEARD
+from scheduler.use_cases.shared.hints import LIVENESS
 from workers.app import app
 from workers.hint_publisher import quick_connection
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
@@ -34,7 +34,7 @@ _QUEUE_EXPIRES_MS = 600_000
 """Redis deletes the queue of a dead worker after this time."""
 
 
-class Hearing:
+class LivenessProbe:
     """Sends pings to its own worker and counts the missed ones.
 
     `ring` puts a ping into the worker's own queue, over a connection other than its consumer's, and raises if Redis
@@ -115,7 +115,7 @@ def _quietly(report: Callable[[], None]) -> None:
 class _Probe:
     """The liveness probe of this worker process."""
 
-    one: Hearing | None = None
+    one: LivenessProbe | None = None
 
 
 def heard() -> None:
@@ -130,7 +130,7 @@ def queue_of(hostname: str) -> Queue:
     each would receive the other's pings.
     """
     name = f"hearing.{hostname}.{os.getpid()}.{token_hex(4)}"
-    return Queue(name, Exchange(""), routing_key=name, queue_arguments={"x-expires": _QUEUE_EXPIRES_MS})
+    return Queue(name, CallLives(""), routing_key=name, queue_arguments={"x-expires": _QUEUE_EXPIRES_MS})
 
 
 def listen(hostname: str, process: Announcement, places: int, redis_url: str) -> None:
@@ -144,7 +144,7 @@ def listen(hostname: str, process: Announcement, places: int, redis_url: str) ->
 
     def ping() -> None:
         try:
-            app.send_task(HEARD, queue=queue, connection=connection, retry=False, ignore_result=True)
+            app.send_task(LIVENESS, queue=queue, connection=connection, retry=False, ignore_result=True)
         except Exception:
             with contextlib.suppress(Exception):
                 connection.close()
@@ -152,7 +152,7 @@ def listen(hostname: str, process: Announcement, places: int, redis_url: str) ->
 
     reserved: Collection[object] = state.reserved_requests
     presence = Presence(redis_url)
-    _Probe.one = Hearing(
+    _Probe.one = LivenessProbe(
         ping,
         is_full=lambda: len(reserved) >= places,
         on_deaf=_end,

@@ -12,7 +12,7 @@ from celery.signals import worker_init, worker_ready, worker_shutdown, worker_sh
 from celery.worker.request import Request
 
 from scheduler import assembly, redis_health
-from scheduler.assembly import Workshop
+from scheduler.assembly import WorkerUseCases
 from scheduler.logs import log
 from scheduler.persistence.database import ClockWrong, DatabaseAway, LockTaken, WrongRole
 from scheduler.settings import MissingSetting, settings
@@ -21,23 +21,23 @@ from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
 from workers import liveness
 from workers.app import app
-from workers.hint_publisher import RedisBell
+from workers.hint_publisher import RedisHintPublisher
 from workers.presence import Announcement
 
 _log = log(__name__)
 
 
 @lru_cache(maxsize=1)
-def _bell() -> RedisBell:
-    bell = RedisBell(app, settings().redis)
-    bell.start()
-    return bell
+def _hints() -> RedisHintPublisher:
+    hints = RedisHintPublisher(app, settings().redis)
+    hints.start()
+    return hints
 
 
 @lru_cache(maxsize=1)
-def workshop() -> Workshop:
+def workshop() -> WorkerUseCases:
     """Return this process's use cases, assembled at the first task."""
-    return assembly.workshop(settings(), _bell())
+    return assembly.workshop(settings(), _hints())
 
 
 class _Dialler:
@@ -159,7 +159,7 @@ def erase(company_ids: list[str]) -> None:
     _each(company_ids, workshop().erase.company)
 
 
-@app.task(name=names.HEARD, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
+@app.task(name=names.LIVENESS, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def heard() -> None:
     liveness.heard()
 
@@ -215,5 +215,5 @@ def _stop_claiming(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
 def _stop(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     if _Dialler.one is not None:
         _Dialler.one.stop()
-    if _bell.cache_info().currsize:
-        _bell().stop()
+    if _hints.cache_info().currsize:
+        _hints().stop()

@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Asker, asker
-from api_shim.context import house
-from api_shim.dispatch import Sender, sender
+from api_shim.context import app_context
+from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import error_answers, links, written_answers
 from api_shim.parameters import AgentId, AskedSlice
 from api_shim.schemas.agent import (
@@ -31,8 +31,8 @@ _ONE = _ALL + "/{agentId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["agents"])
 
 Asking = Annotated[Asker, Security(asker, scopes=[READ_AGENTS])]
-Writing = Annotated[Sender, Security(sender, scopes=[WRITE_AGENTS])]
-Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_AGENTS])]
+Writing = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_AGENTS])]
+Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])]
 
 
 @router.get(
@@ -43,7 +43,7 @@ Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_AGENTS])]
     responses={200: {"model": AgentsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_agents(request: Request, asking: Asking, asked: AskedSlice) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     listed = await here.ask(here.doors.agents.page, asking.principal, asking.company_id, asked)
     return responses.answered(request, AgentPage.of(listed, AgentView.of))
 
@@ -69,7 +69,9 @@ async def create_agent(
     body: Annotated[AgentRequest, Body(openapi_examples=AGENTS)],
 ) -> Response:
     new = body.to_new_agent()
-    return await sender.write(CommandKind.CREATE_AGENT, house(request).doors.agents.create, raw, sender.company_id, new)
+    return await sender.write(
+        CommandKind.CREATE_AGENT, app_context(request).doors.agents.create, raw, sender.company_id, new
+    )
 
 
 @router.get(
@@ -79,7 +81,7 @@ async def create_agent(
     responses={200: {"model": AgentAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_agent(request: Request, asking: Asking, agent_id: AgentId) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     agent = await here.ask(here.doors.agents.get, asking.principal, asking.company_id, agent_id)
     return responses.answered(request, AgentView.of(agent))
 
@@ -100,7 +102,7 @@ async def update_agent(
 ) -> Response:
     changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_AGENT, house(request).doors.agents.change, raw, sender.company_id, agent_id, changes
+        CommandKind.UPDATE_AGENT, app_context(request).doors.agents.change, raw, sender.company_id, agent_id, changes
     )
 
 
@@ -118,5 +120,5 @@ async def delete_agent(
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
     return await sender.write(
-        CommandKind.DELETE_AGENT, house(request).doors.agents.delete, raw, sender.company_id, agent_id
+        CommandKind.DELETE_AGENT, app_context(request).doors.agents.delete, raw, sender.company_id, agent_id
     )

@@ -8,7 +8,7 @@ from pydantic import WithJsonSchema
 
 from api_shim import auth, responses
 from api_shim.auth import READ_BILLING
-from api_shim.context import house
+from api_shim.context import app_context
 from api_shim.openapi_responses import IfSent, error_answers
 from api_shim.schemas.usage import UsageAnswer, UsageView
 from scheduler.domain import refusals
@@ -52,7 +52,7 @@ async def get_usage(
         ),
     ] = None,
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     company = auth.named_company(principal, company_id)
     companies = await here.ask(here.doors.usage.of, principal, company, start, end)
     return responses.answered(request, UsageView.of(companies))

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.context import house
+from api_shim.context import app_context
 from api_shim.dispatch import FromWriter
 from api_shim.openapi_responses import ETAG, command_answers, error_answers, links
 from api_shim.parameters import AskedSlice, AttemptId, InterviewId
@@ -42,7 +42,7 @@ async def list_call_attempts(
     interview_id: InterviewId,
     asked: AskedSlice,
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     story = await here.ask(here.doors.explain.interview, asking.principal, asking.company_id, interview_id)
     return responses.answered(request, attempt_page(story, asked, here.doors.now()))
 
@@ -93,7 +93,7 @@ async def get_call_attempt(
     interview_id: InterviewId,
     attempt_id: AttemptId,
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     attempt = await here.ask(here.doors.explain.attempt, asking.principal, asking.company_id, interview_id, attempt_id)
     # Never 304: `waitingFor` changes with the clock, and the ETag does not.
     return responses.answered(request, AttemptView.of(attempt, here.doors.now()), headers={"ETag": etag_of(attempt)})
@@ -164,7 +164,7 @@ async def explain_call_attempt(
     interview_id: InterviewId,
     attempt_id: AttemptId,
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     explanation = await here.ask(
         here.doors.explain.explanation, asking.principal, asking.company_id, interview_id, attempt_id
     )

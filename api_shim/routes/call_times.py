@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.context import house
+from api_shim.context import app_context
 from api_shim.openapi_responses import error_answers
 from api_shim.schemas.call_times import QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
 from scheduler.wire.field_errors import refuse_any
@@ -30,6 +30,6 @@ async def preview_call_time(
     body: Annotated[CallTimeRequest, Body(openapi_examples=QUESTIONS)],
 ) -> JSONResponse:
     refuse_any(body.contradictions())
-    here = house(request)
+    here = app_context(request)
     answer = await here.ask(here.doors.explain.preview, asking.principal, asking.company_id, body.to_question())
     return responses.answered(request, CallTimeView.of(answer))

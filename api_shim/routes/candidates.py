@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Asker, asker
-from api_shim.context import house
-from api_shim.dispatch import Sender, sender
+from api_shim.context import app_context
+from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
 from api_shim.parameters import AskedSlice, CandidateId
 from api_shim.schemas.candidate import (
@@ -35,8 +35,8 @@ _ONE = _ALL + "/{candidateId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["candidates"])
 
 Asking = Annotated[Asker, Security(asker, scopes=[READ_CANDIDATES])]
-Writing = Annotated[Sender, Security(sender, scopes=[WRITE_CANDIDATES])]
-Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_CANDIDATES])]
+Writing = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_CANDIDATES])]
+Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_CANDIDATES])]
 
 
 @router.get(
@@ -54,7 +54,7 @@ async def list_candidates(
     status: Annotated[IfSent[CandidateStatus], Query()] = None,
     search: Annotated[IfSent[SearchedText], Query(description="Part of a name or e-mail address.")] = None,
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     listed = await here.ask(
         here.doors.candidates.page,
         asking.principal,
@@ -88,10 +88,10 @@ async def create_candidate(
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CandidateRequest, Body(openapi_examples=CANDIDATES)],
 ) -> Response:
-    refuse_any(body.contradictions(house(request).doors.now().date()))
+    refuse_any(body.contradictions(app_context(request).doors.now().date()))
     new = body.to_new_candidate()
     return await sender.write(
-        CommandKind.CREATE_CANDIDATE, house(request).doors.candidates.create, raw, sender.company_id, new
+        CommandKind.CREATE_CANDIDATE, app_context(request).doors.candidates.create, raw, sender.company_id, new
     )
 
 
@@ -102,7 +102,7 @@ async def create_candidate(
     responses={200: {"model": CandidateAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_candidate(request: Request, asking: Asking, candidate_id: CandidateId) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     candidate = await here.ask(here.doors.candidates.get, asking.principal, asking.company_id, candidate_id)
     return responses.answered(request, CandidateView.of(candidate))
 
@@ -130,11 +130,11 @@ async def update_candidate(
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CandidateChange, Body(openapi_examples=CANDIDATE_CHANGES)],
 ) -> Response:
-    refuse_any(body.contradictions(house(request).doors.now().date()))
+    refuse_any(body.contradictions(app_context(request).doors.now().date()))
     changes = body.to_changes()
     return await sender.write(
         CommandKind.UPDATE_CANDIDATE,
-        house(request).doors.candidates.change,
+        app_context(request).doors.candidates.change,
         raw,
         sender.company_id,
         candidate_id,
@@ -157,5 +157,5 @@ async def delete_candidate(
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
     return await sender.write(
-        CommandKind.DELETE_CANDIDATE, house(request).doors.candidates.delete, raw, sender.company_id, candidate_id
+        CommandKind.DELETE_CANDIDATE, app_context(request).doors.candidates.delete, raw, sender.company_id, candidate_id
     )

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from api_shim import auth, responses
 from api_shim.auth import READ_AGENTS, READ_CANDIDATES, READ_COMPANIES, READ_INTERVIEWS, READ_JOBS
-from api_shim.context import house
+from api_shim.context import app_context
 from api_shim.openapi_responses import error_answers
 from api_shim.schemas.command import CommandAnswer
 from scheduler.domain.command import CommandKind
@@ -55,7 +55,7 @@ async def get_command(
     principal: Annotated[Principal, Security(auth.principal)],
     reference: str,
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     command = await here.ask(here.doors.submit.find, principal, reference)
     must_have(principal, [READS[command.kind]])
     command = await responses.with_titles(request, principal, command)

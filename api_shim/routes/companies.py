@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import auth, json_body, responses
 from api_shim.auth import DELETE_COMPANIES, READ_COMPANIES, WRITE_COMPANIES
-from api_shim.context import house
-from api_shim.dispatch import Sender, sender_of_companies
+from api_shim.context import app_context
+from api_shim.dispatch import CommandDispatcher, sender_of_companies
 from api_shim.openapi_responses import error_answers, links, written_answers
 from api_shim.parameters import AskedSlice, CompanyId
 from api_shim.schemas.company import (
@@ -33,8 +33,8 @@ _SETTINGS = (refusals.InvalidTimezone, refusals.InvalidInterval, refusals.NeverO
 router = APIRouter(route_class=json_body.JsonRoute, tags=["companies"])
 
 Asking = Annotated[Principal, Security(auth.principal, scopes=[READ_COMPANIES])]
-Deleting = Annotated[Sender, Security(sender_of_companies, scopes=[DELETE_COMPANIES])]
-Writing = Annotated[Sender, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
+Deleting = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[DELETE_COMPANIES])]
+Writing = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
 
 
 @router.get(
@@ -46,7 +46,7 @@ Writing = Annotated[Sender, Security(sender_of_companies, scopes=[WRITE_COMPANIE
     responses={200: {"model": CompaniesAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_companies(request: Request, principal: Asking, asked: AskedSlice) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     listed = await here.ask(here.doors.companies.page, principal, asked)
     return responses.answered(request, CompanyPage.of(listed, CompanyView.of))
 
@@ -73,7 +73,7 @@ async def create_company(
     body: Annotated[CompanyRequest, Body(openapi_examples=COMPANIES)],
 ) -> Response:
     new = body.to_new_company()
-    return await sender.write(CommandKind.CREATE_COMPANY, house(request).doors.companies.create, raw, new)
+    return await sender.write(CommandKind.CREATE_COMPANY, app_context(request).doors.companies.create, raw, new)
 
 
 @router.get(
@@ -83,7 +83,7 @@ async def create_company(
     responses={200: {"model": CompanyAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def get_company(request: Request, principal: Asking, company_id: CompanyId) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     company = await here.ask(here.doors.companies.get, principal, company_id)
     return responses.answered(request, CompanyView.of(company))
 
@@ -104,7 +104,7 @@ async def update_company(
 ) -> Response:
     changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_COMPANY, house(request).doors.companies.change, raw, company_id, changes
+        CommandKind.UPDATE_COMPANY, app_context(request).doors.companies.change, raw, company_id, changes
     )
 
 
@@ -126,4 +126,4 @@ async def delete_company(
     company_id: CompanyId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
-    return await sender.write(CommandKind.DELETE_COMPANY, house(request).doors.companies.delete, raw, company_id)
+    return await sender.write(CommandKind.DELETE_COMPANY, app_context(request).doors.companies.delete, raw, company_id)

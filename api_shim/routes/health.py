@@ -12,7 +12,7 @@ from pydantic import Field
 from redis import RedisError
 
 from api_shim import responses
-from api_shim.context import House, asked, house
+from api_shim.context import AppContext, app_context, asked
 from api_shim.errors import SchemaNotReady
 from api_shim.openapi_responses import error_answers
 from api_shim.queries import refuse_wrong_query
@@ -49,7 +49,7 @@ class HealthAnswer(Answer[HealthView]):
     responses={200: {"model": HealthAnswer}, **error_answers(400)},
 )
 async def is_alive(request: Request) -> JSONResponse:
-    return responses.answered(request, HealthView(instance=house(request).instance))
+    return responses.answered(request, HealthView(instance=app_context(request).instance))
 
 
 @router.get(
@@ -60,7 +60,7 @@ async def is_alive(request: Request) -> JSONResponse:
     responses={200: {"model": HealthAnswer}, **error_answers(400, 503)},
 )
 async def is_ready(request: Request) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     revision = await asked(here.rooms.health, here.doors.health.schema_revision)
     if revision is None or revision != here.schema_head:
         raise SchemaNotReady
@@ -70,7 +70,7 @@ async def is_ready(request: Request) -> JSONResponse:
     return responses.answered(request, HealthView(degraded=degraded, instance=here.instance))
 
 
-async def _degraded_by_redis(here: House) -> list[Degraded]:
+async def _degraded_by_redis(here: AppContext) -> list[Degraded]:
     """Return the problems seen over Redis. Without Redis, worker state is unknown and only `redis` is reported."""
     if here.waiter.is_away:
         return ["redis"]
@@ -89,7 +89,7 @@ async def _degraded_by_redis(here: House) -> list[Degraded]:
     responses={200: {"content": {"text/plain": {}}}, **error_answers(400, 503)},
 )
 async def get_metrics(request: Request) -> Response:
-    here = house(request)
+    here = app_context(request)
     counted = await asked(here.rooms.strangers, here.doors.explain.waiting)
     carriers = await asked(here.rooms.strangers, here.doors.explain.carriers)
     backoffs = await asked(here.rooms.strangers, here.doors.carrier_waits.all)

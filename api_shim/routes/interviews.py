@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.context import house
+from api_shim.context import app_context
 from api_shim.dispatch import FromDeleter, FromWriter
 from api_shim.openapi_responses import IfSent, command_answers, error_answers, links
 from api_shim.parameters import AskedSlice, InterviewId
@@ -49,7 +49,7 @@ async def _wanted(
 async def list_interviews(
     request: Request, asking: InterviewReader, asked: AskedSlice, wanted: Annotated[InterviewFilter, Depends(_wanted)]
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     listed = await here.ask(here.doors.explain.interviews, asking.principal, asking.company_id, asked, wanted)
     now = here.doors.now()
     page = InterviewPage.of(listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
@@ -89,7 +89,7 @@ async def create_interview(
     body: Annotated[InterviewRequest, Body(openapi_examples=EXAMPLES)],
 ) -> Response:
     refuse_any(body.contradictions())
-    stale = list(body.stale(house(request).doors.now().date()))
+    stale = list(body.stale(app_context(request).doors.now().date()))
     return await sender.command(body.to_command(), raw, metadata=body.metadata, stale=stale)
 
 
@@ -104,7 +104,7 @@ async def get_interview(
     asking: InterviewReader,
     interview_id: InterviewId,
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     story = await here.ask(here.doors.explain.interview, asking.principal, asking.company_id, interview_id)
     return responses.answered(request, InterviewView.of(story, story.interview.metadata, here.doors.now()))
 

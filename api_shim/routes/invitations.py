@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse
 
 from api_shim import json_body, responses
-from api_shim.context import house, written
+from api_shim.context import app_context, written
 from api_shim.dispatch import certain
 from api_shim.errors import CommitUnknown
 from api_shim.openapi_responses import error_answers
@@ -36,7 +36,7 @@ async def accept_invitation(
     _: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[Acceptance, Body(openapi_examples=ACCEPTANCES)],
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     commit = Commit()
     try:
         accept = partial(here.doors.owners.accept, body.token, body.name, commit=commit)

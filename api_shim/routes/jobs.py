@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Asker, asker
-from api_shim.context import house
-from api_shim.dispatch import Sender, sender
+from api_shim.context import app_context
+from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
 from api_shim.parameters import AskedSlice, JobId
 from api_shim.schemas.envelope import DoneAnswer
@@ -22,8 +22,8 @@ _ONE = _ALL + "/{jobId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["jobs"])
 
 Asking = Annotated[Asker, Security(asker, scopes=[READ_JOBS])]
-Writing = Annotated[Sender, Security(sender, scopes=[WRITE_JOBS])]
-Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_JOBS])]
+Writing = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_JOBS])]
+Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_JOBS])]
 
 
 @router.get(
@@ -36,7 +36,7 @@ Deleting = Annotated[Sender, Security(sender, scopes=[DELETE_JOBS])]
 async def list_jobs(
     request: Request, asking: Asking, asked: AskedSlice, status: Annotated[IfSent[JobStatus], Query()] = None
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     listed = await here.ask(here.doors.jobs.page, asking.principal, asking.company_id, asked, status=status)
     return responses.answered(request, JobPage.of(listed, JobView.of))
 
@@ -61,7 +61,9 @@ async def create_job(
     body: Annotated[JobRequest, Body(openapi_examples=JOBS)],
 ) -> Response:
     new = body.to_new_job()
-    return await sender.write(CommandKind.CREATE_JOB, house(request).doors.jobs.create, raw, sender.company_id, new)
+    return await sender.write(
+        CommandKind.CREATE_JOB, app_context(request).doors.jobs.create, raw, sender.company_id, new
+    )
 
 
 @router.get(
@@ -71,7 +73,7 @@ async def create_job(
     responses={200: {"model": JobAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_job(request: Request, asking: Asking, job_id: JobId) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     job = await here.ask(here.doors.jobs.get, asking.principal, asking.company_id, job_id)
     return responses.answered(request, JobView.of(job))
 
@@ -92,7 +94,7 @@ async def update_job(
 ) -> Response:
     changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_JOB, house(request).doors.jobs.change, raw, sender.company_id, job_id, changes
+        CommandKind.UPDATE_JOB, app_context(request).doors.jobs.change, raw, sender.company_id, job_id, changes
     )
 
 
@@ -109,4 +111,6 @@ async def delete_job(
     job_id: JobId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
-    return await sender.write(CommandKind.DELETE_JOB, house(request).doors.jobs.delete, raw, sender.company_id, job_id)
+    return await sender.write(
+        CommandKind.DELETE_JOB, app_context(request).doors.jobs.delete, raw, sender.company_id, job_id
+    )

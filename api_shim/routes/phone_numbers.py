@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from api_shim import responses
 from api_shim.auth import READ_PHONE_NUMBERS, Asker, asker
-from api_shim.context import house
+from api_shim.context import app_context
 from api_shim.openapi_responses import error_answers
 from api_shim.parameters import AskedSlice
 from api_shim.schemas.agent import PhoneNumberPage, PhoneNumbersAnswer, PhoneNumberView
@@ -25,6 +25,6 @@ router = APIRouter(tags=["phone numbers"])
 async def list_phone_numbers(
     request: Request, asking: Annotated[Asker, Security(asker, scopes=[READ_PHONE_NUMBERS])], asked: AskedSlice
 ) -> JSONResponse:
-    here = house(request)
+    here = app_context(request)
     listed = await here.ask(here.doors.agents.numbers, asking.principal, asking.company_id, asked)
     return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.of))

@@ -9,7 +9,7 @@ from fastapi.openapi.models import Example
 from pydantic import Field
 
 from api_shim.schemas.envelope import Answer, Page
-from scheduler.domain.candidate import MOST_JOBS, Candidate, CandidateStatus, NewCandidate
+from scheduler.domain.candidate import MAX_JOBS, Candidate, CandidateStatus, NewCandidate
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
 from scheduler.wire.field_errors import FieldError
@@ -17,7 +17,7 @@ from scheduler.wire.field_types import Day, Email, Metadata, Name, PhoneNumber, 
 
 _CONSENT = "The last day on which this person may be called. Must be in the future."
 _ZONE = "IANA name. Overrides the time zones of the phone number."
-JobIds = Annotated[list[UUID], Field(min_length=1, max_length=MOST_JOBS)]
+JobIds = Annotated[list[UUID], Field(min_length=1, max_length=MAX_JOBS)]
 
 
 class CandidateRequest(Strict):
@@ -65,7 +65,7 @@ class CandidateChange(Strict):
     email: Email | None = Field(None, repr=False)
     phone_number: PhoneNumber | None = Field(None, repr=False)
     timezone: ZoneName | None = Field(None, description=_ZONE)
-    job_ids: Annotated[list[UUID], Field(max_length=MOST_JOBS)] | None = Field(
+    job_ids: Annotated[list[UUID], Field(max_length=MAX_JOBS)] | None = Field(
         None, description="Replaces all assigned jobs."
     )
     job_id: UUID | None = Field(

@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool, StringConstraints, WithJsonSchema
 from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Weekday
 from scheduler.domain.resource import Changes
-from scheduler.rules.retry_policy_json import MOST_DELAYS, MOST_RETRIES, read_retry_policy, retry_policy_as_json
+from scheduler.rules.retry_policy_json import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 from scheduler.wire.camel_model import Wire
 from scheduler.wire.field_types import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
@@ -48,7 +48,7 @@ _INTERVALS: dict[str, Any] = {
 }
 _DELAYS: dict[str, Any] = {
     "type": "array",
-    "maxItems": MOST_DELAYS,
+    "maxItems": MAX_DELAYS,
     "items": {
         "anyOf": [{"type": "integer", "minimum": 1, "maximum": 2_592_000}, {"type": "string", "enum": ["NEXT_DAY"]}]
     },
@@ -59,7 +59,7 @@ _RETRIES: dict[str, Any] = {
     " repeats. NEXT_DAY is the next day, in the part of it that was tried least. Omitted values use the default.",
     "additionalProperties": False,
     "properties": {
-        "maxRetries": {"type": "integer", "minimum": 0, "maximum": MOST_RETRIES},
+        "maxRetries": {"type": "integer", "minimum": 0, "maximum": MAX_RETRIES},
         "delays": {
             "type": "object",
             "additionalProperties": False,

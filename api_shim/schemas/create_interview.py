@@ -8,7 +8,7 @@ from fastapi.openapi.models import Example
 from pydantic import Field
 
 from api_shim.schemas.agent import AgentRequest
-from api_shim.schemas.job import MOST_SKILLS, JobRequest
+from api_shim.schemas.job import MAX_SKILLS, JobRequest
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview
 from scheduler.wire.field_errors import FieldError
@@ -65,8 +65,8 @@ class InterviewRequest(InterviewTerms):
             yield FieldError(field="candidate", code="CONTACT_REQUIRED", message=message)
         if self.job is not None:
             skills = (self.job.required_skills or []) + (self.job.nice_to_have_skills or [])
-            if len(skills) > MOST_SKILLS:
-                message = f"requiredSkills and niceToHaveSkills may have at most {MOST_SKILLS} skills together."
+            if len(skills) > MAX_SKILLS:
+                message = f"requiredSkills and niceToHaveSkills may have at most {MAX_SKILLS} skills together."
                 yield FieldError(field="job.niceToHaveSkills", code="TOO_MANY", message=message)
         yield from super().contradictions()
 

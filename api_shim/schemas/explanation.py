@@ -10,8 +10,8 @@ from pydantic.alias_generators import to_camel
 from api_shim.schemas.envelope import Answer
 from api_shim.schemas.interview import ScheduleView
 from scheduler.domain.attempt import AttemptState, Reason
-from scheduler.domain.call import Rank
-from scheduler.domain.explanation import Block, Explanation, Happening, Rule
+from scheduler.domain.call import CallProgress
+from scheduler.domain.explanation import Block, Explanation, HistoryEntry, Rule
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.wire.camel_model import Wire
 
@@ -46,7 +46,7 @@ class HappeningView(Wire):
     detail: dict[str, Any]
 
     @classmethod
-    def of(cls, happening: Happening) -> Self:
+    def of(cls, happening: HistoryEntry) -> Self:
         return cls(
             at=happening.at,
             event=happening.event,
@@ -101,7 +101,7 @@ class ExplanationAnswer(Answer[ExplanationView]):
 def _on_the_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
     """Convert a stored history value to its wire form: instants in UTC with Z, the progress of a call as a word."""
     if name == "rank":
-        return Rank(value).name
+        return CallProgress(value).name
     if not name.endswith(("_at", "_until")) or not isinstance(value, str):
         return value
     return datetime.fromisoformat(value).astimezone(UTC)

@@ -15,7 +15,7 @@ from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
 from scheduler.wire.field_types import CountryCode, Metadata, Strict, left_out, named
 
-MOST_SKILLS = 10
+MAX_SKILLS = 10
 _DETAILS = (
     "job_url",
     "description_url",
@@ -107,8 +107,8 @@ class _JobDetails(Strict):
     job_url: Url | None = None
     description_url: Url | None = None
     benefits: Text | None = None
-    required_skills: Annotated[list[Skill], Field(max_length=MOST_SKILLS)] | None = None
-    nice_to_have_skills: Annotated[list[Skill], Field(max_length=MOST_SKILLS)] | None = None
+    required_skills: Annotated[list[Skill], Field(max_length=MAX_SKILLS)] | None = None
+    nice_to_have_skills: Annotated[list[Skill], Field(max_length=MAX_SKILLS)] | None = None
     language_requirements: Annotated[list[LanguageRequirement], Field(max_length=5)] | None = None
     education: Annotated[list[Education], Field(max_length=len(Education))] | None = None
     experience: Experience | None = None

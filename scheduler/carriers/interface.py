@@ -35,7 +35,7 @@ class Gate(Protocol):
         ...
 
 
-class CarrierLine(Protocol):
+class CallPlacer(Protocol):
     """Places calls, on an event loop."""
 
     async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
@@ -55,7 +55,7 @@ class CarrierLine(Protocol):
     async def close(self) -> None: ...
 
 
-class CarrierDesk(Protocol):
+class CarrierQueries(Protocol):
     """Queries calls and ends them, from threads. Each method may raise CarrierUnavailable."""
 
     def probe(self) -> None:

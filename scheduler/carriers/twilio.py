@@ -117,7 +117,7 @@ class TwilioAccount:
         return f"TwilioAccount({self.account_sid})"
 
 
-class TwilioLine:
+class TwilioCallPlacer:
     """Places calls with one kept-alive client, a deadline for each POST, and no retries.
 
     The SDK's own client is not used: it may follow redirects and use a proxy from the environment, and has no deadline
@@ -395,7 +395,7 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
         return response
 
 
-class TwilioDesk:
+class TwilioQueries:
     """Queries calls and ends them with Twilio's own SDK: both may be repeated."""
 
     def __init__(self, account: TwilioAccount, policy: Policy) -> None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import ClassVar
 from uuid import UUID
 
-from scheduler.domain.call import AnsweredBy, Rank
+from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 
 
@@ -98,7 +98,7 @@ class Attempt:
     claimed_at: datetime | None = None
     lease_until: datetime | None = None
     call_sid: str | None = None
-    heard_rank: Rank = Rank.NOTHING
+    heard_rank: CallProgress = CallProgress.NOTHING
     unknown_at: datetime | None = None
     look_at: datetime | None = None
     """The time of the next poll for missing news."""
@@ -186,7 +186,7 @@ class Progressed(Event):
     """The call has progressed but not ended."""
 
     name: ClassVar[str] = "progressed"
-    rank: Rank
+    rank: CallProgress
     answered_by: AnsweredBy | None = None
 
 
@@ -295,7 +295,7 @@ class LegSeen(Event):
 
     name: ClassVar[str] = "leg_seen"
     call_sid: str
-    rank: Rank
+    rank: CallProgress
     look_at: datetime
     answered_by: AnsweredBy | None = None
 

@@ -19,7 +19,7 @@ class CallStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class Rank(IntEnum):
+class CallProgress(IntEnum):
     """The progress of a call. News of a lower rank than the known one is old and changes nothing."""
 
     NOTHING = -1
@@ -31,15 +31,15 @@ class Rank(IntEnum):
 
 
 RANKS = {
-    CallStatus.QUEUED: Rank.QUEUED,
-    CallStatus.DIALLED: Rank.DIALLED,
-    CallStatus.RINGING: Rank.RINGING,
-    CallStatus.ANSWERED: Rank.ANSWERED,
-    CallStatus.COMPLETED: Rank.OVER,
-    CallStatus.BUSY: Rank.OVER,
-    CallStatus.NO_ANSWER: Rank.OVER,
-    CallStatus.FAILED: Rank.OVER,
-    CallStatus.CANCELLED: Rank.OVER,
+    CallStatus.QUEUED: CallProgress.QUEUED,
+    CallStatus.DIALLED: CallProgress.DIALLED,
+    CallStatus.RINGING: CallProgress.RINGING,
+    CallStatus.ANSWERED: CallProgress.ANSWERED,
+    CallStatus.COMPLETED: CallProgress.OVER,
+    CallStatus.BUSY: CallProgress.OVER,
+    CallStatus.NO_ANSWER: CallProgress.OVER,
+    CallStatus.FAILED: CallProgress.OVER,
+    CallStatus.CANCELLED: CallProgress.OVER,
 }
 
 
@@ -82,7 +82,7 @@ class CallNews:
     """The number called. None: not part of this report."""
 
     @property
-    def rank(self) -> Rank:
+    def rank(self) -> CallProgress:
         return RANKS[self.status]
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-MOST_JOBS = 50
+MAX_JOBS = 50
 """Maximum number of jobs per candidate."""
 
 

@@ -58,7 +58,7 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Happening:
+class HistoryEntry:
     """A row of an attempt's history: event, time and actor."""
 
     at: datetime
@@ -86,7 +86,7 @@ class Explanation:
     """The first instant at which it may ring, as far as known. None for a finished attempt, or if the end of a block is
     unknown."""
     blocks: tuple[Block, ...]
-    happenings: tuple[Happening, ...]
+    happenings: tuple[HistoryEntry, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from scheduler.domain.principal import Principal
 
-LONGEST_NAME = 100
+MAX_NAME = 100
 """Characters. Companies see the name of a key in the history of their calls."""
 
 

@@ -8,7 +8,7 @@ from scheduler.domain.candidate import Candidate
 from scheduler.domain.company import Company
 from scheduler.domain.job import Job
 
-Record = Company | Job | Candidate | Agent
+Resource = Company | Job | Candidate | Agent
 
 Changes = Mapping[str, Any]
 """New values by the field names of the record. Omitted fields keep their value."""

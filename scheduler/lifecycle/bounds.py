@@ -63,7 +63,7 @@ def of_calls(now: datetime, policy: Policy) -> CallBounds:
         written=latest_written(now),
         lease_until=now + policy.lease + SLACK,
         look_at_asked=now + times.ASK_EVERY + SLACK,
-        look_at_queued=now + times.LONGEST_QUEUE + after_ring + SLACK,
+        look_at_queued=now + times.MAX_QUEUE + after_ring + SLACK,
         look_at=now + max(after_ring, times.POLLS[-1]) + SLACK,
     )
 

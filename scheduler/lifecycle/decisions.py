@@ -32,13 +32,13 @@ from scheduler.domain.call import (
     AnsweredBy,
     AnswerUnknown,
     CallNews,
+    CallProgress,
     CallStatus,
     CarrierAnswer,
     FailureCause,
     ListedCall,
     NeverTaken,
     NumberRefused,
-    Rank,
     Withheld,
 )
 from scheduler.domain.command import DeleteAttempt, InvokeAttempt, Request, RescheduleAttempt, UpdateInterview
@@ -290,7 +290,7 @@ def _on_news_of_a_call_in_progress(
         look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
         events.append(Placed(call_sid=news.call_sid, look_at=look_at))
     answered_by = news.answered_by or attempt.answered_by
-    if news.rank is Rank.OVER:
+    if news.rank is CallProgress.OVER:
         known = replace(news, answered_by=answered_by)
         events.append(
             Ended(
@@ -316,19 +316,19 @@ def _progress(attempt: Attempt, news: CallNews) -> tuple[Event, ...]:
 
 def _unanswered(news: CallNews) -> str | None:
     """Its name, when it is a call that may be ended without cutting a person off."""
-    return news.call_sid if news.rank < Rank.ANSWERED else None
+    return news.call_sid if news.rank < CallProgress.ANSWERED else None
 
 
 def _live(*news: CallNews) -> tuple[str, ...]:
     """The names of those that somebody has answered and that are not over."""
-    return tuple(each.call_sid for each in news if each.rank is Rank.ANSWERED)
+    return tuple(each.call_sid for each in news if each.rank is CallProgress.ANSWERED)
 
 
 def _stray_of_two(attempt: Attempt, news: CallNews) -> str | None:
     """Which of two calls for one claim is ended: the one that nobody has answered, the newcomer before the known."""
-    if news.rank < Rank.ANSWERED:
+    if news.rank < CallProgress.ANSWERED:
         return news.call_sid
-    own_goes_on = attempt.state is AttemptState.IN_PROGRESS and attempt.heard_rank < Rank.ANSWERED
+    own_goes_on = attempt.state is AttemptState.IN_PROGRESS and attempt.heard_rank < CallProgress.ANSWERED
     return attempt.call_sid if own_goes_on else None
 
 
@@ -338,7 +338,7 @@ def _on_our_cancel(
     """A call that we had taken out of the carrier's queue: nothing is spent only if it surely was never dialled."""
     if attempt.hang_up is HangUpCause.COMPANY_DELETED:
         return (Cancelled(reason=Reason.COMPANY_DELETED),)
-    if attempt.heard_rank >= Rank.DIALLED or news.started is True:
+    if attempt.heard_rank >= CallProgress.DIALLED or news.started is True:
         return (Ended(reason=Reason.CANCELLED_AT_CARRIER, ended_at=now),)
     if news.started is None:
         return AskTheCarrier()
@@ -357,11 +357,11 @@ def is_old_news(closed_sid: str | None, news: CallNews) -> bool:
     """Whether these are news of a call that was proven never to have been dialled: `closed_sid` is its name."""
     if closed_sid != news.call_sid:
         return False
-    return news.status is CallStatus.CANCELLED or news.rank < Rank.DIALLED
+    return news.status is CallStatus.CANCELLED or news.rank < CallProgress.DIALLED
 
 
 def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy) -> tuple[Event, ...]:
-    if news.rank is not Rank.OVER:
+    if news.rank is not CallProgress.OVER:
         if attempt.call_sid is not None and news.rank <= attempt.heard_rank:
             return ()
         look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
@@ -424,7 +424,7 @@ def next_search(
     assert attempt.claimed_at is not None
     if must_be_over(attempt.claimed_at + policy.lease, now, policy):
         return None
-    if listed and len(listed) > 1 and all(call.news.rank is Rank.OVER for call in listed):
+    if listed and len(listed) > 1 and all(call.news.rank is CallProgress.OVER for call in listed):
         return None
     return now + min(max(times.ASK_EVERY, (now - attempt.claimed_at) / 10), times.POLLS[-1])
 
@@ -451,7 +451,7 @@ def line_free_at(attempt: Attempt, now: datetime, policy: Policy) -> datetime:
 
 def _alarm_of_several(listed: Sequence[ListedCall]) -> Alarm:
     # Newest first; of several that nobody has answered the oldest goes on, also once the others have been ended.
-    unanswered = [call.news.call_sid for call in listed if call.news.rank < Rank.ANSWERED]
+    unanswered = [call.news.call_sid for call in listed if call.news.rank < CallProgress.ANSWERED]
     reached = any(call.news.status in {CallStatus.ANSWERED, CallStatus.COMPLETED} for call in listed)
     strays = unanswered if reached else unanswered[:-1]
     return Alarm(
@@ -490,7 +490,7 @@ def undecided_before(now: datetime, policy: Policy) -> datetime:
 
 def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:
     """Whether a call that there was by `since` is over, however long it waited, rang and talked."""
-    return now >= since + times.LONGEST_QUEUE + policy.ring_timeout + policy.max_call
+    return now >= since + times.MAX_QUEUE + policy.ring_timeout + policy.max_call
 
 
 def next_look(attempt: Attempt, now: datetime) -> datetime:
@@ -502,7 +502,7 @@ def next_look(attempt: Attempt, now: datetime) -> datetime:
 
 def next_look_at_stray(seen_at: datetime, news: CallNews | None, now: datetime, policy: Policy) -> datetime | None:
     """When the carrier is asked again about a call that must not be; None: it is over, or must be."""
-    if (news is not None and news.rank is Rank.OVER) or must_be_over(seen_at, now, policy):
+    if (news is not None and news.rank is CallProgress.OVER) or must_be_over(seen_at, now, policy):
         return None
     return now + min(max(times.ASK_EVERY, (now - seen_at) / 10), times.POLLS[-1])
 

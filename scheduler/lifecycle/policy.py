@@ -29,7 +29,7 @@ ASK_EVERY = timedelta(seconds=10)
 POLL_AFTER_RING = timedelta(seconds=15)
 POLLS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10))
 """A placed call without an end is asked for at ring time + 15 s, then after these; the last repeats."""
-LONGEST_QUEUE = timedelta(days=1)
+MAX_QUEUE = timedelta(days=1)
 """No call waits longer in a carrier's queue: Twilio's holds what the account can start within a day."""
 LIST_MARGIN = timedelta(seconds=5)
 """How far around claim and lease the carrier's list is searched: its times are whole seconds, and clocks differ."""

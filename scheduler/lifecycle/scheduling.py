@@ -378,7 +378,7 @@ def opening_after_this_one(attempt: Attempt, callee: Callee, now: datetime, poli
 # ---- after hours, zones or the number changed
 
 
-def resolved_anew(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> Schedule | None:
+def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> Schedule | None:
     """The schedule of a pending attempt under the settings as they are now; None: it stays as it is.
 
     A clock that came from the request's own text stays; one that was looked up is looked up again. A time that was

@@ -32,7 +32,7 @@ from scheduler.domain.attempt import (
     Reason,
     Rescheduled,
 )
-from scheduler.domain.call import Rank
+from scheduler.domain.call import CallProgress
 from scheduler.domain.schedule import ScheduleWarning
 
 _PENDING, _IN_PROGRESS = AttemptState.PENDING, AttemptState.IN_PROGRESS
@@ -193,7 +193,7 @@ _NOT_CALLED: dict[str, Any] = {
     "released_until": None,
     "call_sid": None,
     "called_number": None,
-    "heard_rank": Rank.NOTHING,
+    "heard_rank": CallProgress.NOTHING,
     "answered_by": None,
     "hang_up": None,
 }
@@ -262,7 +262,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
             return {
                 **_NOT_ASKED_FOR,
                 "call_sid": event.call_sid,
-                "heard_rank": Rank.OVER,
+                "heard_rank": CallProgress.OVER,
                 "answered_by": event.answered_by,
                 "duration": event.duration,
                 "ended_at": event.ended_at,
@@ -270,7 +270,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
         case Ended():
             return {
                 **_NOT_ASKED_FOR,
-                "heard_rank": Rank.OVER,
+                "heard_rank": CallProgress.OVER,
                 "ended_at": event.ended_at,
                 "answered_by": event.answered_by or attempt.answered_by,
                 "duration": event.duration,

@@ -24,9 +24,9 @@ from sqlalchemy import (
 )
 
 from scheduler.domain.attempt import Attempt, AttemptState, Claimed, Event, HangUpCause, NeverDialled, Phase, Reason
-from scheduler.domain.call import AnsweredBy, Rank
+from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.company import CallLimits, CompanySettings
-from scheduler.domain.explanation import Happening
+from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Scope
@@ -159,13 +159,13 @@ class Attempts:
         )
         return tuple(attempt_of(row) for row in rows)
 
-    def history(self, attempt_id: UUID) -> tuple[Happening, ...]:
+    def history(self, attempt_id: UUID) -> tuple[HistoryEntry, ...]:
         """Return the events of the attempt, oldest first."""
         rows = self._connection.execute(
             select(attempt_history).where(attempt_history.c.attempt_id == attempt_id).order_by(attempt_history.c.id)
         )
         return tuple(
-            Happening(
+            HistoryEntry(
                 at=row.at,
                 event=row.event,
                 from_state=row.from_state or None,
@@ -1131,7 +1131,7 @@ def attempt_of(row: Row[Any]) -> Attempt:
         claimed_at=row.claimed_at,
         lease_until=row.lease_until,
         call_sid=row.call_sid,
-        heard_rank=Rank(row.heard_rank),
+        heard_rank=CallProgress(row.heard_rank),
         unknown_at=row.unknown_at,
         look_at=row.look_at,
         cause_is_lost=bool(row.cause_is_lost),

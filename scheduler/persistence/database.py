@@ -35,7 +35,7 @@ from scheduler.persistence.lines import Lines
 from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.retention import Retention
-from scheduler.persistence.schedule_recomputations import Reresolutions
+from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
 from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.usage import Usage
 from scheduler.rules import clock_comparison
@@ -185,7 +185,7 @@ class Stores:
     lines: Lines
     memberships: Memberships
     phone_numbers: PhoneNumbers
-    reresolutions: Reresolutions
+    reresolutions: ScheduleRecomputations
     retention: Retention
     stray_calls: StrayCalls
     usage: Usage
@@ -213,7 +213,7 @@ class Stores:
             lines=Lines(connection),
             memberships=Memberships(connection),
             phone_numbers=PhoneNumbers(connection),
-            reresolutions=Reresolutions(connection),
+            reresolutions=ScheduleRecomputations(connection),
             retention=Retention(connection),
             stray_calls=StrayCalls(connection),
             usage=Usage(connection),

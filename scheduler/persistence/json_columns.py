@@ -22,7 +22,7 @@ from scheduler.domain.command import (
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job
-from scheduler.domain.resource import Record
+from scheduler.domain.resource import Resource
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
@@ -39,7 +39,7 @@ _REQUESTS: dict[CommandKind, TypeAdapter[Any]] = {
     CommandKind.DELETE_ATTEMPT: TypeAdapter(DeleteAttempt),
 }
 
-_RECORDS: Mapping[type[Record], tuple[TypeAdapter[Any], frozenset[str]]] = {
+_RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
     Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings", "owner_email"})),
     Job: (TypeAdapter(Job), frozenset({"title", "description", "details", "metadata"})),
     Candidate: (
@@ -53,18 +53,18 @@ _RECORDS: Mapping[type[Record], tuple[TypeAdapter[Any], frozenset[str]]] = {
 _NOTHING: Mapping[str, Any] = {"settings": CompanySettings(), "profile": {}, "details": {}, "metadata": {}}
 
 
-def record_as_json(record: Record) -> dict[str, Any]:
+def record_as_json(record: Resource) -> dict[str, Any]:
     """Return the stored form of a record in an answer: without name, title, number, address or metadata."""
     adapter, left_out = _RECORDS[type(record)]
     form: dict[str, Any] = adapter.dump_python(record, mode="json", exclude=set(left_out))
     return form
 
 
-def record_from_json(kind: type[Record], form: Mapping[str, Any], present: Record | None) -> Record:
+def record_from_json(kind: type[Resource], form: Mapping[str, Any], present: Resource | None) -> Resource:
     """Rebuild the record of an answer. Fields that were left out have their present value, or none if it is deleted."""
     adapter, left_out = _RECORDS[kind]
     filled = {name: getattr(present, name, _NOTHING.get(name)) for name in left_out}
-    record: Record = adapter.validate_python({**form, **filled})
+    record: Resource = adapter.validate_python({**form, **filled})
     return record
 
 

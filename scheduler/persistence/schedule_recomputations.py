@@ -24,7 +24,7 @@ class Reresolution:
     is_last_pass: bool
 
 
-class Reresolutions:
+class ScheduleRecomputations:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from scheduler.domain.resource import Changes, Record
+from scheduler.domain.resource import Changes, Resource
 from scheduler.rules.metadata import merge_patch, merged
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=Resource)
 
 _MERGED = ("profile", "details")
 

@@ -7,9 +7,9 @@ from typing import Any
 from scheduler.domain.company import DEFAULT_DELAYS, Delay, NextDay, RetryPolicy
 from scheduler.domain.refusals import InvalidRetryPolicy
 
-MOST_RETRIES = 10
-MOST_DELAYS = 10
-LONGEST_DELAY = timedelta(days=30)
+MAX_RETRIES = 10
+MAX_DELAYS = 10
+MAX_DELAY = timedelta(days=30)
 _FIELDS = ("maxRetries", "delays")
 _SECOND = timedelta(seconds=1)
 
@@ -44,8 +44,8 @@ def _as_json(delay: Delay) -> int | str:
 
 
 def _max_retries(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_RETRIES:
-        raise _invalid(".maxRetries", f"must be a whole number from 0 to {MOST_RETRIES}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_RETRIES:
+        raise _invalid(".maxRetries", f"must be a whole number from 0 to {MAX_RETRIES}")
     return value
 
 
@@ -56,8 +56,8 @@ def _delays(value: object) -> dict[str, tuple[Delay, ...]]:
     for reason, each in value.items():
         if reason not in DEFAULT_DELAYS:
             raise _invalid(".delays", f"may name {', '.join(DEFAULT_DELAYS)}; other reasons are never retried")
-        if not isinstance(each, list) or len(each) > MOST_DELAYS:
-            raise _invalid(f".delays.{reason}", f"must be a list of at most {MOST_DELAYS} delays")
+        if not isinstance(each, list) or len(each) > MAX_DELAYS:
+            raise _invalid(f".delays.{reason}", f"must be a list of at most {MAX_DELAYS} delays")
         delays[reason] = tuple(_delay(item, f".delays.{reason}[{index}]") for index, item in enumerate(each))
     return delays
 
@@ -65,8 +65,8 @@ def _delays(value: object) -> dict[str, tuple[Delay, ...]]:
 def _delay(value: object, where: str) -> Delay:
     if value == NextDay.NEXT_DAY.value:
         return NextDay.NEXT_DAY
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LONGEST_DELAY // _SECOND:
-        raise _invalid(where, f"must be whole seconds from 1 to {LONGEST_DELAY // _SECOND}, or NEXT_DAY")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_DELAY // _SECOND:
+        raise _invalid(where, f"must be whole seconds from 1 to {MAX_DELAY // _SECOND}, or NEXT_DAY")
     return timedelta(seconds=value)
 
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.call import Rank
-from scheduler.domain.explanation import Block, Explanation, Happening
+from scheduler.domain.call import CallProgress
+from scheduler.domain.explanation import Block, Explanation, HistoryEntry
 from scheduler.domain.schedule import TimezoneSource
 from scheduler.terminal.text import clock_name, from_now, local_time, span_text, utc
 
@@ -121,7 +121,7 @@ def _blocks(blocks: Sequence[Block], now: datetime) -> RenderableType:
     )
 
 
-def _history(happenings: Sequence[Happening]) -> Table:
+def _history(happenings: Sequence[HistoryEntry]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for heading, keeps_whole in (("when", True), ("event", True), ("from → to", True), ("reason", False), ("by", True)):
         table.add_column(heading, no_wrap=keeps_whole, overflow="fold")
@@ -134,22 +134,22 @@ def _history(happenings: Sequence[Happening]) -> Table:
     return table
 
 
-def _told(happening: Happening) -> tuple[str, str, str, str]:
+def _told(happening: HistoryEntry) -> tuple[str, str, str, str]:
     """All that a line says but when it was."""
     source, target = happening.from_state, happening.to_state
     moved = target if source in {None, target} else f"{source} → {target}"
     return happening.event.replace("_", " "), moved, _reason(happening), _by(happening)
 
 
-def _reason(happening: Happening) -> str:
+def _reason(happening: HistoryEntry) -> str:
     rank = happening.detail.get("rank")
-    told = [happening.reason, happening.detail.get("cause"), None if rank is None else Rank(rank).name]
+    told = [happening.reason, happening.detail.get("cause"), None if rank is None else CallProgress(rank).name]
     if (due_at := happening.detail.get("due_at")) is not None:
         told.append(f"due {utc(datetime.fromisoformat(due_at))[11:19]}")
     return ", ".join(each for each in told if each)
 
 
-def _by(happening: Happening) -> str:
+def _by(happening: HistoryEntry) -> str:
     """Of a key its name and the beginning of its id, by which it can be found and stopped."""
     kind, _, key_id = happening.actor.partition(":")
     return " ".join(each for each in (kind, happening.key_name, key_id[:8]) if each)

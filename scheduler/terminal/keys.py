@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from scheduler.domain.key import LONGEST_NAME, Key, KeyState
+from scheduler.domain.key import MAX_NAME, Key, KeyState
 from scheduler.rules.display_names import shown
 from scheduler.terminal.json_text import as_json
 from scheduler.terminal.text import from_now, utc
@@ -37,7 +37,7 @@ def _key(key: Key, now: datetime) -> Text:
 
 def _of_key(key: Key, now: datetime) -> Iterator[tuple[str, str]]:
     principal = key.principal
-    name = shown(key.name, LONGEST_NAME)
+    name = shown(key.name, MAX_NAME)
     yield "of", f"company {principal.company_id}, {name}" if principal.company_id is not None else f"ATS {name}"
     yield "principal", str(principal.id)
     yield "opens", ", ".join(sorted(principal.scopes))
@@ -57,7 +57,7 @@ def keys_as_json(keys: Sequence[Key], now: datetime) -> list[dict[str, Any]]:
                 "principal_id": key.principal.id,
                 "kind": key.principal.kind.value,
                 "company_id": key.principal.company_id,
-                "name": shown(key.name, LONGEST_NAME),
+                "name": shown(key.name, MAX_NAME),
                 "state": key.state(now).value,
                 "scopes": sorted(key.principal.scopes),
                 "per_minute": key.per_minute,

@@ -16,7 +16,7 @@ from scheduler.domain.attempt import (
     Reason,
     Rescheduled,
 )
-from scheduler.domain.candidate import MOST_JOBS, Candidate
+from scheduler.domain.candidate import MAX_JOBS, Candidate
 from scheduler.domain.command import (
     Answer,
     Command,
@@ -59,10 +59,10 @@ from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.candidates import new_candidate
 from scheduler.use_cases.resources.jobs import add_job
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Consequences
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.shared.situations import callee_from, callee_of
-from scheduler.use_cases.submit import lock_busy, lock_interview, no_such, there
+from scheduler.use_cases.submit import lock_busy, lock_interview, not_found, require
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 
@@ -97,16 +97,16 @@ class Apply:
     def __init__(
         self,
         database: Database,
-        bell: Bell,
+        hints: Hints,
         hasher: Hasher,
-        consequences: Consequences,
+        effects: Effects,
         policy: Policy,
         now: Now,
     ) -> None:
         self._database = database
-        self._bell = bell
+        self._hints = hints
         self._hasher = hasher
-        self._consequences = consequences
+        self._effects = effects
         self._policy = policy
         self._now = now
 
@@ -128,9 +128,9 @@ class Apply:
             self._count_failure(command_id)
             raise
         failpoint("apply.applied")
-        self._bell.answered(command_id)
+        self._hints.answered(command_id)
         if following is not None:
-            self._bell.ring(tasks.APPLY, [following])  # its own ring may have come before its turn
+            self._hints.send(tasks.APPLY, [following])  # its own ring may have come before its turn
 
     def _apply(self, turn: _Turn) -> None:
         """Do it and write the answer; what a refused command had written is taken back, its answer is not."""
@@ -286,7 +286,7 @@ class Apply:
             )
             turn.stores.attempts.add(attempt, CreatedAsTest(), turn.actor)
         else:
-            self._consequences.add_attempt(turn.stores, attempt, turn.actor)
+            self._effects.add_attempt(turn.stores, attempt, turn.actor)
         return attempt
 
     # ---- PATCH and DELETE /interviews
@@ -403,7 +403,7 @@ class Apply:
         """
         attempt = turn.stores.attempts.lock_of_interview(request.interview_id, request.attempt_id)
         if attempt is None:
-            raise no_such("callAttempt", request.attempt_id)
+            raise not_found("callAttempt", request.attempt_id)
         if attempt.state is AttemptState.IN_PROGRESS:
             raise CallAttemptInProgress(attemptId=str(attempt.id))
         etags.must_match(request.if_match, attempt)
@@ -446,7 +446,7 @@ def _agent(stores: Stores, company: Company, request: CreateInterview, now: date
         with named(named_fields.OF_AN_INLINE_AGENT):
             return add_agent(stores, company.id, request.agent, now)
     assert request.agent_id is not None
-    return there(stores.agents.get(company.id, request.agent_id), "agent", request.agent_id)
+    return require(stores.agents.get(company.id, request.agent_id), "agent", request.agent_id)
 
 
 def _candidate(
@@ -456,7 +456,7 @@ def _candidate(
     if request.candidate_id is not None:
         # Whoever gives them one job more counts those that they have.
         known = stores.candidates.lock(company.id, request.candidate_id, shared=request.job is None)
-        return there(known, "candidate", request.candidate_id), False
+        return require(known, "candidate", request.candidate_id), False
     assert request.candidate is not None
     return new_candidate(stores, company, request.candidate, now, is_rung=is_rung), True
 
@@ -469,11 +469,11 @@ def _job_id(stores: Stores, agent: Agent, candidate: Candidate, request: CreateI
     """
     named = request.job_id
     if request.job is not None:
-        if len(candidate.job_ids) >= MOST_JOBS:
-            raise TooManyJobs(limit=MOST_JOBS)
+        if len(candidate.job_ids) >= MAX_JOBS:
+            raise TooManyJobs(limit=MAX_JOBS)
         named = add_job(stores, candidate.company_id, request.job, now).id
     elif named is not None and not stores.jobs.lock_shared(candidate.company_id, [named]):
-        raise no_such("job", named)
+        raise not_found("job", named)
     if named is not None and (request.job is not None or request.candidate is not None):
         stores.candidates.assign(candidate, [named], now)
     return job_choice.job_of(agent.focus, named, stores.jobs.of_candidate(candidate.company_id, candidate.id))

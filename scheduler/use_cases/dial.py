@@ -31,7 +31,7 @@ from scheduler.persistence.database import ClockWrong, Database, DatabaseAway, S
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
-from scheduler.use_cases.shared.effects import Alarmed, Consequences
+from scheduler.use_cases.shared.effects import Effects, InvariantViolated
 from scheduler.use_cases.shared.situations import callee_from, situation_from
 
 _log = log(__name__)
@@ -114,14 +114,14 @@ class Dial:
         database: Database,
         hasher: Hasher,
         account_id: int,
-        consequences: Consequences,
+        effects: Effects,
         policy: Policy,
         now: Now,
     ) -> None:
         self._database = database
         self._hasher = hasher
         self._account_id = account_id
-        self._consequences = consequences
+        self._effects = effects
         self._judge = CarrierJudge(database, hasher, account_id, now)
         self._policy = policy
         self._now = now
@@ -363,7 +363,7 @@ class Dial:
 
     def _record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
         to_cancel = []
-        alarms: list[Alarmed] = []
+        alarms: list[InvariantViolated] = []
         with self._database.transaction(corrected=True) as stores:
             now = stores.instant(self._now)
             for attempt, answer in sorted(answers, key=lambda pair: (pair[0].interview_id, pair[0].id)):
@@ -376,7 +376,7 @@ class Dial:
             failpoint("dial.recording")
         failpoint("dial.recorded")
         for alarmed in alarms:
-            self._consequences.sound(alarmed)
+            self._effects.sound(alarmed)
         for attempt, answer in answers:
             self._tell_a_person(attempt, answer)
         self._judge.hear(answers)
@@ -398,7 +398,7 @@ class Dial:
 
     def _write(
         self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime
-    ) -> tuple[Attempt | None, list[Alarmed]]:
+    ) -> tuple[Attempt | None, list[InvariantViolated]]:
         """The attempt as it is then; None when the record came too late, with what it found out."""
         interview = stores.interviews.lock(attempt.interview_id)
         mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
@@ -414,9 +414,11 @@ class Dial:
             # The lease was settled, or the carrier called back first: that story goes on without us.
             _log.info("a record came too late", attempt_id=str(attempt.id), epoch=attempt.epoch)
             return None, self._compare(stores, attempt, events, now)
-        return self._consequences.take_in(stores, interview, mine, events, _ACTOR, now), []
+        return self._effects.apply_events(stores, interview, mine, events, _ACTOR, now), []
 
-    def _compare(self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime) -> list[Alarmed]:
+    def _compare(
+        self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime
+    ) -> list[InvariantViolated]:
         """A late record writes nothing; but a call that it names must be the one that the attempt has, or may have."""
         present = stores.attempts.lock(attempt.id)
         assert attempt.token is not None
@@ -428,7 +430,7 @@ class Dial:
                     continue
                 heard = decisions.on_news(present, news, None, now, self._policy)
                 if isinstance(heard, Alarm):
-                    return [Alarmed(heard, present)]
+                    return [InvariantViolated(heard, present)]
         return []
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from scheduler.carriers.interface import CarrierLine
+from scheduler.carriers.interface import CallPlacer
 from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, Withheld
@@ -57,7 +57,7 @@ class Dialler:
     def __init__(
         self,
         dial: Dial,
-        line: CarrierLine,
+        line: CallPlacer,
         policy: Policy,
         now: Now,
         *,

@@ -10,9 +10,9 @@ from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
 from scheduler.domain.company import Company
-from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, Happening
+from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, HistoryEntry
 from scheduler.domain.interview import InterviewFilter, InterviewStory
-from scheduler.domain.key import LONGEST_NAME
+from scheduler.domain.key import MAX_NAME
 from scheduler.domain.owner import Mails
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
@@ -29,7 +29,7 @@ from scheduler.rules.display_names import shown
 from scheduler.rules.etags import etag_of
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared.situations import callee_of, situation_from
-from scheduler.use_cases.submit import no_such, reached_company, there
+from scheduler.use_cases.submit import authorized_company, not_found, require
 from scheduler.wire.named_fields import named, of_question
 
 __all__ = ["Carrier", "Explain", "Waiting", "etag_of", "waits_for"]
@@ -108,7 +108,7 @@ class Explain:
     def interview(self, principal: Principal, company_id: UUID | None, interview_id: UUID) -> InterviewStory:
         """The interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
-            return _story(stores, reached_company(stores, principal, company_id), interview_id)
+            return _story(stores, authorized_company(stores, principal, company_id), interview_id)
 
     def interviews(
         self, principal: Principal, company_id: UUID | None, asked: Slice, wanted: InterviewFilter
@@ -118,7 +118,7 @@ class Explain:
         Raises AccessDenied, CompanyIdRequired, DatabaseAway.
         """
         with self._database.reading(principal) as stores:
-            found = stores.interviews.page(reached_company(stores, principal, company_id), asked, wanted)
+            found = stores.interviews.page(authorized_company(stores, principal, company_id), asked, wanted)
             attempts = stores.attempts.of_interviews([interview.id for interview in found.items])
         stories = (InterviewStory(interview=each, attempts=attempts[each.id]) for each in found.items)
         return Listed(items=tuple(stories), total=found.total, asked=asked)
@@ -126,7 +126,7 @@ class Explain:
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
         """One attempt, unless it was deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
-            company = reached_company(stores, principal, company_id)
+            company = authorized_company(stores, principal, company_id)
             return _attempt_of(_story(stores, company, interview_id), attempt_id)
 
     def explanation(
@@ -135,7 +135,7 @@ class Explain:
         """Why an attempt stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         account_calls = self._account_calls()
         with self._database.reading(principal) as stores:
-            company = reached_company(stores, principal, company_id)
+            company = authorized_company(stores, principal, company_id)
             attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
             return self._explanation(stores, attempt, account_calls, principal)
 
@@ -143,7 +143,7 @@ class Explain:
         """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
         account_calls = self._account_calls()
         with self._database.reading() as stores:
-            attempt = there(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
+            attempt = require(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
             return self._explanation(stores, attempt, account_calls, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
@@ -196,15 +196,15 @@ class Explain:
         """
         with self._database.reading(principal) as stores:
             now = self._now()
-            company = stores.companies.get(reached_company(stores, principal, company_id))
+            company = stores.companies.get(authorized_company(stores, principal, company_id))
             if company is None:
-                raise no_such("company", company_id or principal.id)
+                raise not_found("company", company_id or principal.id)
             candidate = None
             known: tuple[ScheduleWarning, ...] = ()
             if question.candidate_id is not None:
                 candidate = stores.candidates.get(company.id, question.candidate_id)
                 if candidate is None:
-                    raise no_such("candidate", question.candidate_id)
+                    raise not_found("candidate", question.candidate_id)
                 if stores.interviews.open_of_candidate(candidate.id):
                     known = (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
         try:
@@ -286,13 +286,13 @@ def _carriers(stores: Stores) -> list[Carrier]:
 
 
 def _with_key_names(
-    stores: Stores, happenings: Sequence[Happening], company_id: UUID, reader: Principal | None
-) -> tuple[Happening, ...]:
+    stores: Stores, happenings: Sequence[HistoryEntry], company_id: UUID, reader: Principal | None
+) -> tuple[HistoryEntry, ...]:
     """Add the name of the key that caused each happening, where the reader may know that key."""
     ids = {each.actor: UUID(each.actor.removeprefix(_KEY)) for each in happenings if each.actor.startswith(_KEY)}
     names: dict[UUID, str] = {}
     for key in stores.keys.named(ids.values(), company_id, reader):
-        name = shown(key.name, LONGEST_NAME)
+        name = shown(key.name, MAX_NAME)
         names[key.id] = name
         names.setdefault(key.principal_id, name)
     return tuple(
@@ -301,7 +301,7 @@ def _with_key_names(
 
 
 def _story(stores: Stores, company_id: UUID, interview_id: UUID) -> InterviewStory:
-    interview = there(stores.interviews.get(company_id, interview_id), "interview", interview_id)
+    interview = require(stores.interviews.get(company_id, interview_id), "interview", interview_id)
     return InterviewStory(interview=interview, attempts=stores.attempts.of_interview(company_id, interview_id))
 
 
@@ -309,7 +309,7 @@ def _attempt_of(story: InterviewStory, attempt_id: UUID) -> Attempt:
     for attempt in story.attempts:
         if attempt.id == attempt_id:
             return attempt
-    raise no_such("callAttempt", attempt_id)
+    raise not_found("callAttempt", attempt_id)
 
 
 def _next_allowed(refused: Refused) -> datetime | None:

@@ -16,20 +16,20 @@ from scheduler.persistence.carrier_events import CarrierEvent
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Alarmed, Consequences
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.effects import Effects, InvariantViolated
+from scheduler.use_cases.shared.hints import Hints
 
 _log = log(__name__)
 
 
 class Hear:
     def __init__(
-        self, database: Database, bell: Bell, callbacks: CarrierCallbacks, consequences: Consequences, now: Now
+        self, database: Database, hints: Hints, callbacks: CarrierCallbacks, effects: Effects, now: Now
     ) -> None:
         self._database = database
-        self._bell = bell
+        self._hints = hints
         self._callbacks = callbacks
-        self._consequences = consequences
+        self._effects = effects
         self._now = now
 
     def callback(
@@ -64,7 +64,7 @@ class Hear:
                 return
             failpoint("hear.storing")
         failpoint("hear.stored")
-        self._bell.ring(tasks.HEAR, [event.id])
+        self._hints.send(tasks.HEAR, [event.id])
         failpoint("hear.rung")
 
     def event(self, event_id: UUID) -> None:
@@ -90,16 +90,16 @@ class Hear:
                 asks = self._hear(stores, event, now)
                 stores.carrier_events.heard(event_id, now)
                 failpoint("hear.hearing")
-        except Alarmed as alarmed:
+        except InvariantViolated as alarmed:
             # In this order of locks: the company before all others.
             with self._database.transaction() as stores:
                 now = stores.instant(self._now)
-                self._consequences.sound_in(stores, alarmed, now)
+                self._effects.sound_in(stores, alarmed, now)
                 stores.carrier_events.heard(event_id, now)
             return
         failpoint("hear.heard")
         if asks:
-            self._bell.ring(tasks.SETTLE)
+            self._hints.send(tasks.SETTLE)
 
     def _count_failure(self, event_id: UUID) -> None:
         with self._database.transaction() as stores:
@@ -116,7 +116,7 @@ class Hear:
             return False
         interview = stores.interviews.lock(claim.interview_id)
         attempt = stores.attempts.lock(claim.attempt_id)
-        heard = self._consequences.hear(stores, interview, attempt, news, "carrier", now)
+        heard = self._effects.hear(stores, interview, attempt, news, "carrier", now)
         if not isinstance(heard, AskTheCarrier):
             return False
         stores.attempts.look_again(attempt.id, attempt.epoch, now)

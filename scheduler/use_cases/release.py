@@ -14,7 +14,7 @@ from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.hints import Hints
 
 _IDS_A_RING = 50
 _AT_MOST = 500
@@ -25,9 +25,9 @@ _RECOMPUTED_FOR = timedelta(seconds=5)
 
 
 class Release:
-    def __init__(self, database: Database, bell: Bell, account_id: int, policy: Policy, now: Now) -> None:
+    def __init__(self, database: Database, hints: Hints, account_id: int, policy: Policy, now: Now) -> None:
         self._database = database
-        self._bell = bell
+        self._hints = hints
         self._account_id = account_id
         self._policy = policy
         self.now = now
@@ -84,7 +84,7 @@ class Release:
         self._ring(tasks.APPLY, commands)
         self._ring(tasks.HEAR, events)
         if reresolve:
-            self._bell.ring(tasks.RERESOLVE)
+            self._hints.send(tasks.RERESOLVE)
         self._ring(tasks.ERASE, erasures)
 
     def silent(self) -> None:
@@ -92,21 +92,21 @@ class Release:
 
         Raises DatabaseAway.
         """
-        self._bell.ring(tasks.SETTLE)
+        self._hints.send(tasks.SETTLE)
         with self._database.reading() as stores:
             due = stores.invitations.is_one_due(self.now())
             is_older = stores.attempts.has_older_zone_data(callee_zones.TZDATA_VERSION)
         if due:
-            self._bell.ring(tasks.INVITE)
+            self._hints.send(tasks.INVITE)
         if is_older:
-            self._bell.ring(tasks.RERESOLVE)
+            self._hints.send(tasks.RERESOLVE)
 
     def old(self) -> None:
         """Ring for whoever forgets what was kept long enough."""
-        self._bell.ring(tasks.PURGE)
+        self._hints.send(tasks.PURGE)
 
     def _ring(self, task: str, ids: Sequence[UUID]) -> None:
         for start in range(0, len(ids), _IDS_A_RING):
             failpoint("release.released")
-            self._bell.ring(task, ids[start : start + _IDS_A_RING])
+            self._hints.send(task, ids[start : start + _IDS_A_RING])
             failpoint("release.rung")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.carriers.interface import CarrierAway, CarrierDesk, CarrierUnavailable
+from scheduler.carriers.interface import CarrierAway, CarrierQueries, CarrierUnavailable
 from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, ListedCall
@@ -21,7 +21,7 @@ from scheduler.persistence.database import Database, DatabaseAway, LockTaken, St
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.shared.conflicts import again_at_once
-from scheduler.use_cases.shared.effects import Alarmed, Consequences
+from scheduler.use_cases.shared.effects import Effects, InvariantViolated
 
 _log = log(__name__)
 _A_ROUND = 100
@@ -77,9 +77,9 @@ class Settle:
     def __init__(
         self,
         database: Database,
-        desk: CarrierDesk,
+        desk: CarrierQueries,
         account_id: int,
-        consequences: Consequences,
+        effects: Effects,
         policy: Policy,
         now: Now,
         *,
@@ -90,7 +90,7 @@ class Settle:
         self._account_id = account_id
         self._longest_round = longest_round
         self._correct = Correct(database, policy, now)
-        self._consequences = consequences
+        self._effects = effects
         self._policy = policy
         self._now = now
         self._alarmed_at: datetime | None = None
@@ -135,7 +135,7 @@ class Settle:
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
             if locked is None or not stores.attempts.is_to_expire(locked.id, now):
                 return
-            self._consequences.take_in(stores, interview, locked, [Expired()], _ACTOR, now)
+            self._effects.apply_events(stores, interview, locked, [Expired()], _ACTOR, now)
             failpoint("settle.expiring")
         failpoint("settle.expired")
 
@@ -154,7 +154,7 @@ class Settle:
             event = decisions.on_silence(locked, now) if locked is not None else None
             if locked is None or event is None:
                 return
-            self._consequences.take_in(stores, interview, locked, [event], _ACTOR, now)
+            self._effects.apply_events(stores, interview, locked, [event], _ACTOR, now)
             _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
             failpoint("settle.lapsing")
         failpoint("settle.lapsed")
@@ -267,7 +267,7 @@ class Settle:
         except CarrierUnavailable as error:
             this.carrier_is_away = isinstance(error, CarrierAway)
             _log.warning("nobody can tell whether a stray call is over", attempt_id=str(stray.attempt_id))
-        self._consequences.look_after(stray, news)
+        self._effects.track_stray(stray, news)
 
     # ---- calls that somebody owes us news of
 
@@ -305,7 +305,7 @@ class Settle:
             heard = _Heard(what=decisions.on_no_answer(attempt, self._now(), self._policy))
         try:
             self._take_in(attempt.id, attempt.epoch, heard)
-        except Alarmed as alarmed:
+        except InvariantViolated as alarmed:
             self._sound(alarmed, heard.listed_at)
 
     def _end_at_the_carrier(self, attempt: Attempt) -> None:
@@ -363,7 +363,7 @@ class Settle:
             if attempt is None:
                 return  # somebody heard something since we asked
             if isinstance(what, Alarm):
-                raise Alarmed(what, attempt)
+                raise InvariantViolated(what, attempt)
             # Before the news: what they bring may set a time of its own.
             stores.attempts.look_again(attempt_id, epoch, decisions.next_look(attempt, now), heard.listed_at)
             match what:
@@ -372,7 +372,7 @@ class Settle:
                     verdict = decisions.on_no_answer(attempt, now, self._policy)
                     if verdict is None:
                         return  # the clock was set since the carrier was asked
-                    self._consequences.take_in(stores, interview, attempt, [verdict], _ACTOR, now)
+                    self._effects.apply_events(stores, interview, attempt, [verdict], _ACTOR, now)
                     failpoint("settle.failing")
                     _log.error(
                         "nothing proves whether it rang; a person decides",
@@ -383,16 +383,16 @@ class Settle:
                     pass  # it is asked about again
                 case CallNews():
                     attempt = stores.attempts.lock(attempt_id)
-                    self._consequences.hear(stores, interview, attempt, what, _ACTOR, now)
+                    self._effects.hear(stores, interview, attempt, what, _ACTOR, now)
                     failpoint("settle.proving")
         failpoint("settle.settled")
 
-    def _sound(self, alarmed: Alarmed, listed_at: datetime | None) -> None:
+    def _sound(self, alarmed: InvariantViolated, listed_at: datetime | None) -> None:
         """In this order of locks: the company before its attempts."""
         attempt = alarmed.attempt
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            self._consequences.sound_in(stores, alarmed, now)
+            self._effects.sound_in(stores, alarmed, now)
             stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now), listed_at)
 
     # ---- calls of attempts that were given up
@@ -423,9 +423,9 @@ class Settle:
                 _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
         try:
             self._take_in_search(attempt, listed)
-        except Alarmed as alarmed:
+        except InvariantViolated as alarmed:
             with self._database.transaction() as stores:
-                self._consequences.sound_in(stores, alarmed, stores.instant(self._now))
+                self._effects.sound_in(stores, alarmed, stores.instant(self._now))
                 self._search_again(stores, attempt, listed)
 
     def _take_in_search(self, searched: Attempt, listed: _Listed | None) -> None:
@@ -440,11 +440,11 @@ class Settle:
             if attempt is None:
                 return  # something was heard since we asked
             if isinstance(found, Alarm):
-                raise Alarmed(found, attempt)
+                raise InvariantViolated(found, attempt)
             self._search_again(stores, attempt, listed)
             if found is not None and not _may_be_told_why(stores, attempt, found):
                 attempt = stores.attempts.lock(attempt.id)
-                self._consequences.hear(stores, interview, attempt, found, _ACTOR, stores.instant(self._now))
+                self._effects.hear(stores, interview, attempt, found, _ACTOR, stores.instant(self._now))
 
     def _search_again(self, stores: Stores, attempt: Attempt, listed: _Listed | None) -> None:
         """Set the time of the next search. While no list was read, the line rests until after it."""

@@ -32,7 +32,7 @@ from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.hints import Hints
 from scheduler.wire.field_types import is_idempotency_key
 
 T = TypeVar("T")
@@ -48,9 +48,9 @@ class Accepted:
 
 
 class Submit:
-    def __init__(self, database: Database, bell: Bell, now: Now) -> None:
+    def __init__(self, database: Database, hints: Hints, now: Now) -> None:
         self._database = database
-        self._bell = bell
+        self._hints = hints
         self._now = now
 
     def command(
@@ -73,7 +73,7 @@ class Submit:
         CommitInDoubt: then it may have been.
         """
         with self._database.transaction(principal, commit=commit) as stores:
-            company = reached_company(stores, principal, company_id)
+            company = authorized_company(stores, principal, company_id)
             if not stores.companies.hold(company):
                 raise AccessDenied  # it was deleted at this moment
             refused = _refused_at_once(stores, company, request)
@@ -98,7 +98,7 @@ class Submit:
             failpoint("submit.accepting")
         failpoint("submit.accepted")
         if accepted.command.applied_at is None:
-            self._bell.ring(tasks.APPLY, [accepted.command.id])
+            self._hints.send(tasks.APPLY, [accepted.command.id])
         failpoint("submit.rung")
         return accepted
 
@@ -139,7 +139,7 @@ class Submit:
         return found
 
 
-def reached_company(stores: Stores, principal: Principal, asked: UUID | None) -> UUID:
+def authorized_company(stores: Stores, principal: Principal, asked: UUID | None) -> UUID:
     """The company that a request is about. A regular key's own, whatever it asks; an ATS key must name one.
 
     Raises AccessDenied alike for a company that is not there and for one that is somebody else's.
@@ -170,7 +170,7 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
         if isinstance(request, RescheduleAttempt | DeleteAttempt) and not stores.attempts.is_listed(
             request.interview_id, request.attempt_id
         ):
-            raise no_such("callAttempt", request.attempt_id)
+            raise not_found("callAttempt", request.attempt_id)
         decisions.on_acceptance(request, busy)  # guard: busy
     except Refused as refused:
         return refused
@@ -186,7 +186,7 @@ def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Inte
         interview = stores.interviews.lock(interview_id)
         if interview.deleted_at is None:
             return interview
-    raise no_such("interview", interview_id)
+    raise not_found("interview", interview_id)
 
 
 def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
@@ -197,14 +197,14 @@ def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
     return stores.attempts.lock_live_leg(interview_id)
 
 
-def there(found: T | None, kind: str, resource_id: UUID) -> T:
+def require(found: T | None, kind: str, resource_id: UUID) -> T:
     """What was looked for. Raises NotFound."""
     if found is None:
-        raise no_such(kind, resource_id)
+        raise not_found(kind, resource_id)
     return found
 
 
-def no_such(kind: str, resource_id: UUID) -> NotFound:
+def not_found(kind: str, resource_id: UUID) -> NotFound:
     """The refusal for what is not there, and alike for what is somebody else's."""
     words = {"callAttempt": "call attempt", "phoneNumber": "phone number"}
     return NotFound(f"There is no such {words.get(kind, kind)}.", resourceType=kind, resourceId=str(resource_id))

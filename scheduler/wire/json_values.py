@@ -10,7 +10,7 @@ from scheduler.wire.field_errors import FieldError, refuse_any
 
 LARGEST_BODY = 64 * 1024
 """Bytes."""
-MOST_LEVELS = 64
+MAX_LEVELS = 64
 """Levels of nested objects and lists, counting the outermost as 1. The deepest valid request has 8.
 
 Python's own limit depends on the current depth of the call stack, so two readers of one body could disagree.
@@ -30,7 +30,7 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
 def is_too_deep(value: Any) -> bool:  # noqa: ANN401 - JSON
     """Return whether JSON has more than MOST_LEVELS levels. Level by level, because recursion could fail itself."""
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_LEVELS):
         inside = (each for outer in level for each in (outer.values() if isinstance(outer, dict) else outer))
         level = [each for each in inside if isinstance(each, dict | list)]
     return bool(level)
@@ -38,7 +38,7 @@ def is_too_deep(value: Any) -> bool:  # noqa: ANN401 - JSON
 
 def too_deep() -> FieldError:
     """Describe JSON with more than MOST_LEVELS levels."""
-    message = f"This is nested more than {MOST_LEVELS} levels deep; send a flatter body."
+    message = f"This is nested more than {MAX_LEVELS} levels deep; send a flatter body."
     return FieldError(field="body", code="TOO_DEEP", message=message)
 
 

@@ -11,20 +11,20 @@ from scheduler.hashing import Hasher
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from tests.api_shim.intake import PEPPER, Intake, Premises, Worker, a_worker, settings_for
+from tests.api_shim.intake import PEPPER, Intake, SharedApi, Worker, a_worker, settings_for
 from tests.conftest import Seeded
-from tests.support.builders import House, a_house
+from tests.support.builders import Tenant, a_house
 
 
 @pytest.fixture(scope="session")
-def premises(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Iterator[Premises]:
-    premises = Premises(lambda: settings_for(logins, valkey.url))
+def premises(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Iterator[SharedApi]:
+    premises = SharedApi(lambda: settings_for(logins, valkey.url))
     yield premises
     premises.close()
 
 
 @pytest.fixture
-def intake(premises: Premises, redis_url: str, database: Database, seeded: Seeded) -> Iterator[Intake]:
+def intake(premises: SharedApi, redis_url: str, database: Database, seeded: Seeded) -> Iterator[Intake]:
     """As in production: the API and its worker log in as what they are. The test itself sees everything."""
     with premises.intake(database, seeded) as intake:
         yield intake
@@ -37,7 +37,7 @@ def worker(intake: Intake) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def house(intake: Intake) -> House:
+def tenant(intake: Intake) -> Tenant:
     """The company of the intake, on its clock."""
     return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
 

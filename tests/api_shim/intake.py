@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy import QueuePool, text
 
 from api_shim.app import create_app
-from api_shim.context import House
+from api_shim.context import AppContext
 from scheduler.clock import clock, machine_now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt
@@ -30,7 +30,7 @@ from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
-from scheduler.use_cases.shared.effects import Consequences
+from scheduler.use_cases.shared.effects import Effects
 from tests.conftest import NOON, Seeded, wait_until
 from tests.support.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
 
@@ -216,7 +216,7 @@ def _with_a_key(client: httpx.Client, database: Database, seeded: Seeded, settin
     return Intake(client=client, database=database, seeded=seeded, settings=settings, key="").with_new_key()
 
 
-class Premises:
+class SharedApi:
     """One running intake for many tests, one after the other: to start it takes longer than most of them.
 
     Each test finds it as if it had just been started. What it keeps, it keeps by the id of a key or a command, and each
@@ -263,35 +263,37 @@ class _Served:
     settings: Settings
     client: httpx.Client
     server: uvicorn.Server
-    house: House
+    app_context: AppContext
 
     @property
     def past_noon(self) -> timedelta:
-        return self.house.doors.now() - NOON
+        return self.app_context.doors.now() - NOON
 
     def is_quiet(self) -> bool:
         """No request is being answered, not even logged; nothing is written down; the database is asked nothing."""
-        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.house.doors.databases)
-        return not self.server.server_state.tasks and not self.house.notes and out == 0
+        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.app_context.doors.databases)
+        return not self.server.server_state.tasks and not self.app_context.notes and out == 0
 
     def hear_its_bell(self) -> None:
         """Rings are in order: with the last one heard, all are."""
         last = uuid4()
-        self.house.doors.submit._bell.answered(last)
-        wait_until(lambda: self.misses_redis or last in self.house.waiter._answered, says="what was rung is heard")
+        self.app_context.doors.submit._hints.answered(last)
+        wait_until(
+            lambda: self.misses_redis or last in self.app_context.waiter._answered, says="what was rung is heard"
+        )
 
     @property
     def misses_redis(self) -> bool:
         """It found Redis away, or slow, and does without it for a moment."""
-        limits = self.house.rate_limits
-        return self.house.waiter.is_away or limits._is_away or time.monotonic() < limits._try_again_at
+        limits = self.app_context.rate_limits
+        return self.app_context.waiter.is_away or limits._is_away or time.monotonic() < limits._try_again_at
 
 
 @contextmanager
 def _serve(settings: Settings) -> Iterator[_Served]:
     app, door = create_app(settings), a_door()
     with a_server(app, door) as server, httpx.Client(base_url=address_of(door), timeout=60) as client:
-        yield _Served(settings=settings, client=client, server=server, house=app.state.house)
+        yield _Served(settings=settings, client=client, server=server, app_context=app.state.app_context)
 
 
 @dataclass
@@ -329,15 +331,15 @@ class Worker:
 def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worker]:
     # Names its broker when it is imported.
     from workers.app import app as celery  # noqa: PLC0415 - the line above
-    from workers.hint_publisher import RedisBell  # noqa: PLC0415 - the same
+    from workers.hint_publisher import RedisHintPublisher  # noqa: PLC0415 - the same
 
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"))
-    bell = RedisBell(celery, redis_url or settings.redis)
-    bell.start()
+    hints = RedisHintPublisher(celery, redis_url or settings.redis)
+    hints.start()
     hasher, policy = Hasher(PEPPER), Policy()
-    consequences = Consequences(database, hasher, policy, now)
-    worker = Worker(Apply(database, bell, hasher, consequences, policy, now), database)
+    effects = Effects(database, hasher, policy, now)
+    worker = Worker(Apply(database, hints, hasher, effects, policy, now), database)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
@@ -345,7 +347,7 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
     finally:
         worker.over.set()
         thread.join()
-        bell.stop()
+        hints.stop()
         database.close()
     assert not worker.errors, worker.errors
 

@@ -145,8 +145,8 @@ def _never_accepted(sent: list[Sent]) -> set[str]:
 def _run(intake: Intake, folder: Path, cases: int, *words: str) -> Ran:
     """Have schemathesis visit the intake, with an ATS key and a house of plenty."""
     ats = intake.with_new_key(kind=KeyKind.ATS)
-    house, orders, report = folder / "house.json", folder / "schemathesis.toml", folder / "report.ndjson"
-    house.write_text(json.dumps(_a_house_of_plenty(ats)), encoding="utf-8")
+    tenant, orders, report = folder / "house.json", folder / "schemathesis.toml", folder / "report.ndjson"
+    tenant.write_text(json.dumps(_a_house_of_plenty(ats)), encoding="utf-8")
     orders.write_text(_orders(ats.key, cases), encoding="utf-8")
     ran = subprocess.run(
         [
@@ -154,7 +154,7 @@ def _run(intake: Intake, folder: Path, cases: int, *words: str) -> Ran:
             *("--report-ndjson-path", str(report), "--url", str(intake.client.base_url), str(DOCUMENT)),
         ],
         cwd=folder,
-        env={**os.environ, "DUECALL_FUZZ_HOUSE": str(house)},
+        env={**os.environ, "DUECALL_FUZZ_HOUSE": str(tenant)},
         check=False,
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from scheduler.domain.attempt import Attempt, Cancelled, Ended, LegSeen, Reason
-from scheduler.domain.call import Rank
+from scheduler.domain.call import CallProgress
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import (
     AN_HOUR_LATER,
@@ -27,7 +27,7 @@ from tests.api_shim.intake import (
 from tests.architecture.rules import does, does_not
 from tests.conftest import NOON, seed
 from tests.support.builders import (
-    House,
+    Tenant,
     a_claimed_attempt,
     a_pending_attempt,
     a_placed_attempt,
@@ -39,22 +39,22 @@ from tests.support.builders import (
 # ---- what each state allows
 
 
-def waiting(house: House) -> Attempt:
-    return a_pending_attempt(house, due_at=house.now() + timedelta(hours=20))
+def waiting(tenant: Tenant) -> Attempt:
+    return a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=20))
 
 
-def ended(house: House, reason: Reason) -> Attempt:
-    return house.take(a_placed_attempt(house), Ended(reason=reason, ended_at=house.now()))
+def ended(tenant: Tenant, reason: Reason) -> Attempt:
+    return tenant.take(a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now()))
 
 
-def cancelled(house: House) -> Attempt:
-    return house.take(waiting(house), Cancelled(reason=Reason.CANCELLED_BY_USER))
+def cancelled(tenant: Tenant) -> Attempt:
+    return tenant.take(waiting(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
 
 
-def seen_to_be_live(house: House) -> Attempt:
-    given_up = an_attempt_of_unknown_outcome(house)
-    look_at = house.now() + timedelta(minutes=1)
-    return house.take(given_up, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=look_at))
+def seen_to_be_live(tenant: Tenant) -> Attempt:
+    given_up = an_attempt_of_unknown_outcome(tenant)
+    look_at = tenant.now() + timedelta(minutes=1)
+    return tenant.take(given_up, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=look_at))
 
 
 IN_PROGRESS, NOT_PENDING, FINISHED = "CALL_ATTEMPT_IN_PROGRESS", "CALL_ATTEMPT_NOT_PENDING", "INTERVIEW_FINISHED"
@@ -63,8 +63,8 @@ STATES: list[Any] = [
     pytest.param(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="it is being dialled"),
     pytest.param(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="its phone rings"),
     pytest.param(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="the answer was lost"),
-    pytest.param(lambda house: ended(house, Reason.ANSWERED), "COMPLETED", NOT_PENDING, 204, FINISHED, id="answered"),
-    pytest.param(lambda house: ended(house, Reason.DECLINED), "FAILED", NOT_PENDING, 204, 201, id="declined"),
+    pytest.param(lambda tenant: ended(tenant, Reason.ANSWERED), "COMPLETED", NOT_PENDING, 204, FINISHED, id="answered"),
+    pytest.param(lambda tenant: ended(tenant, Reason.DECLINED), "FAILED", NOT_PENDING, 204, 201, id="declined"),
     pytest.param(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201, id="nobody knows what became of it"),
     pytest.param(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS, id="given up, and it rings after all"),
     pytest.param(cancelled, "CANCELLED", NOT_PENDING, 204, 201, id="cancelled"),
@@ -74,9 +74,9 @@ made_by_state = pytest.mark.parametrize(("make", "status", "move", "delete", "in
 
 @made_by_state
 def test_an_attempt_is_shown_in_every_state(
-    intake: Intake, house: House, make: Callable[[House], Attempt], status: str, move: Any, delete: Any, invoke: Any
+    intake: Intake, tenant: Tenant, make: Callable[[Tenant], Attempt], status: str, move: Any, delete: Any, invoke: Any
 ) -> None:
-    call = call_of(make(house))
+    call = call_of(make(tenant))
     answer = intake.get(call.attempt)
     assert answer.status_code == 200
     attempt = answer.json()["data"]
@@ -89,33 +89,33 @@ def test_an_attempt_is_shown_in_every_state(
 @made_by_state
 def test_only_an_attempt_that_waits_is_moved(
     intake: Intake,
-    house: House,
+    tenant: Tenant,
     worker: Worker,
-    make: Callable[[House], Attempt],
+    make: Callable[[Tenant], Attempt],
     status: str,
     move: Any,
     delete: Any,
     invoke: Any,
 ) -> None:
-    attempt = make(house)
+    attempt = make(tenant)
     answer = moved(intake, call_of(attempt), AN_HOUR_LATER)
     assert_told(answer, move)
-    assert (house.attempt(attempt.id).due_at != attempt.due_at) is (answer.status_code == 204)
+    assert (tenant.attempt(attempt.id).due_at != attempt.due_at) is (answer.status_code == 204)
 
 
 @does("F4-3")
 @made_by_state
 def test_an_attempt_is_deleted_unless_its_phone_may_be_ringing(
     intake: Intake,
-    house: House,
+    tenant: Tenant,
     worker: Worker,
-    make: Callable[[House], Attempt],
+    make: Callable[[Tenant], Attempt],
     status: str,
     move: Any,
     delete: Any,
     invoke: Any,
 ) -> None:
-    call = call_of(make(house))
+    call = call_of(make(tenant))
     answer = intake.send("DELETE", call.attempt)
     assert_told(answer, delete)
     gone = answer.status_code == 204
@@ -129,15 +129,15 @@ def test_an_attempt_is_deleted_unless_its_phone_may_be_ringing(
 @made_by_state
 def test_one_more_call_is_made_unless_one_is_in_progress_or_the_interview_is_over(
     intake: Intake,
-    house: House,
+    tenant: Tenant,
     worker: Worker,
-    make: Callable[[House], Attempt],
+    make: Callable[[Tenant], Attempt],
     status: str,
     move: Any,
     delete: Any,
     invoke: Any,
 ) -> None:
-    call = call_of(make(house))
+    call = call_of(make(tenant))
     answer = invoked(intake, call, {"scheduledAt": TOMORROW})
     assert_told(answer, invoke)
     listed = intake.get(call.attempts).json()["data"]["items"]
@@ -178,8 +178,8 @@ def test_deleting_an_attempt_leaves_the_others_and_the_interview(intake: Intake,
 # ---- where they are, and where not
 
 
-def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, house: House, worker: Worker) -> None:
-    mine, another = call_of(waiting(house)), call_of(waiting(house))
+def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    mine, another = call_of(waiting(tenant)), call_of(waiting(tenant))
     elsewhere = Call(interview_id=another.interview_id, attempt_id=mine.attempt_id)
     nowhere = Call(interview_id=mine.interview_id, attempt_id=uuid4())
     for call in (elsewhere, nowhere):
@@ -189,8 +189,8 @@ def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, house: Ho
     assert intake.get(mine.attempt).json()["data"]["status"] == "PENDING"
 
 
-def test_another_companys_attempt_is_the_same_404_as_none(intake: Intake, house: House, worker: Worker) -> None:
-    call = call_of(waiting(house))
+def test_another_companys_attempt_is_the_same_404_as_none(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    call = call_of(waiting(tenant))
     stranger = Intake(**{**vars(intake), "seeded": seed(intake.database, NOON)}).with_new_key()
     nobodys = Call(interview_id=uuid4(), attempt_id=uuid4())
     theirs = [*everything(stranger, call), invoked(stranger, call), stranger.send("DELETE", call.interview)]
@@ -201,9 +201,9 @@ def test_another_companys_attempt_is_the_same_404_as_none(intake: Intake, house:
     assert intake.get(call.attempt).json()["data"]["status"] == "PENDING"
 
 
-def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, house: House) -> None:
+def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, tenant: Tenant) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
-    ats, call = intake.with_key(key), call_of(waiting(house))
+    ats, call = intake.with_key(key), call_of(waiting(tenant))
     mine = str(intake.seeded.company_id)
     for path in (call.attempt, call.explanation, call.attempts):
         assert_told(ats.get(path), "COMPANY_ID_REQUIRED")
@@ -260,15 +260,15 @@ def test_one_more_call_replaces_the_one_that_waits(intake: Intake, worker: Worke
 
 
 @does("F4-5")
-def test_a_failed_interview_that_is_called_again_is_scheduled(intake: Intake, house: House, worker: Worker) -> None:
-    call = call_of(ended(house, Reason.DECLINED))
+def test_a_failed_interview_that_is_called_again_is_scheduled(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    call = call_of(ended(tenant, Reason.DECLINED))
     assert intake.get(call.interview).json()["data"]["status"] == "FAILED"
     assert_told(invoked(intake, call), 201)
     assert intake.get(call.interview).json()["data"]["status"] == "SCHEDULED"
 
 
-def test_what_is_refused_at_once_needs_no_worker_and_is_remembered(intake: Intake, house: House) -> None:
-    call, nowhere = call_of(a_placed_attempt(house)), Call(interview_id=uuid4(), attempt_id=uuid4())
+def test_what_is_refused_at_once_needs_no_worker_and_is_remembered(intake: Intake, tenant: Tenant) -> None:
+    call, nowhere = call_of(a_placed_attempt(tenant)), Call(interview_id=uuid4(), attempt_id=uuid4())
     for number, (path, code) in enumerate(
         [(call.attempts, IN_PROGRESS), (nowhere.attempts, "RESOURCE_NOT_FOUND")], start=1
     ):

@@ -20,8 +20,8 @@ from tests.api_shim.test_intake_carrier import FORM, call_back
 from tests.architecture.rules import does, does_not
 from tests.conftest import Seeded, seed
 from tests.support.builders import (
-    House,
-    KeptBell,
+    RecordingHints,
+    Tenant,
     a_claimed_attempt,
     a_placed_attempt,
     a_sid,
@@ -48,10 +48,10 @@ def refusal(intake: Intake, **params: str) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-def talk(house: House, seconds: int = SECONDS) -> Attempt:
+def talk(tenant: Tenant, seconds: int = SECONDS) -> Attempt:
     """Somebody answers and talks for so long."""
-    ended = Ended(reason=Reason.ANSWERED, ended_at=house.now(), duration=timedelta(seconds=seconds))
-    return house.take(a_placed_attempt(house), ended)
+    ended = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=seconds))
+    return tenant.take(a_placed_attempt(tenant), ended)
 
 
 def bill(intake: Intake, system: BillingSystem, prices: PriceList | None = None) -> None:
@@ -84,13 +84,13 @@ def in_minutes(company_id: object, name: str | None, minutes: float, events: int
 
 
 @does("F5-1")
-def test_f5_1_a_regular_key_is_told_of_its_own_company(intake: Intake, house: House) -> None:
-    talk(house)
-    other = of_company(house, seed(intake.database, intake.now()))
+def test_f5_1_a_regular_key_is_told_of_its_own_company(intake: Intake, tenant: Tenant) -> None:
+    talk(tenant)
+    other = of_company(tenant, seed(intake.database, intake.now()))
     talk(other, seconds=600)
     told = usage(intake, companyId=str(other.company_id))
     assert told == {
-        "companies": [in_minutes(house.company_id, "Acme", 1.5)],
+        "companies": [in_minutes(tenant.company_id, "Acme", 1.5)],
         "totalInterviews": 1,
         "breakdownByCostKey": [{"costKey": "interview_minutes", "events": 1, "minutesUsed": 1.5}],
         "totalMinutesUsed": 1.5,
@@ -99,12 +99,12 @@ def test_f5_1_a_regular_key_is_told_of_its_own_company(intake: Intake, house: Ho
 
 
 @does("F5-1")
-def test_f5_1_an_ats_key_is_told_of_all_its_companies_and_of_no_other(intake: Intake, house: House) -> None:
+def test_f5_1_an_ats_key_is_told_of_all_its_companies_and_of_no_other(intake: Intake, tenant: Tenant) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
     used = an_ats_company(intake, principal.id, "Used")
     unused = an_ats_company(intake, principal.id, "Unused")
-    talk(of_company(house, used))
-    talk(house)
+    talk(of_company(tenant, used))
+    talk(tenant)
     told = usage(intake.with_key(key))
     nothing = in_minutes(unused.company_id, "Unused", 0.0, events=0) | {"breakdownByCostKey": []}
     by_id = {each["companyId"]: each for each in told["companies"]}
@@ -121,12 +121,12 @@ def test_f5_1_an_ats_key_is_told_of_all_its_companies_and_of_no_other(intake: In
 
 
 @does("F5-1")
-def test_usage_of_an_ats_key_is_narrowed_to_one_company(intake: Intake, house: House) -> None:
+def test_usage_of_an_ats_key_is_narrowed_to_one_company(intake: Intake, tenant: Tenant) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats = intake.with_key(key)
     one, other = (an_ats_company(intake, principal.id, name) for name in ("One", "Other"))
-    talk(of_company(house, one))
-    talk(of_company(house, other), seconds=600)
+    talk(of_company(tenant, one))
+    talk(of_company(tenant, other), seconds=600)
     told = usage(ats, companyId=str(one.company_id))
     assert told["companies"] == [in_minutes(one.company_id, "One", 1.5)]
     assert (told["totalInterviews"], told["totalMinutesUsed"]) == (1, 1.5)
@@ -134,8 +134,8 @@ def test_usage_of_an_ats_key_is_narrowed_to_one_company(intake: Intake, house: H
 
 
 @does_not("F5-1")
-def test_usage_of_a_company_out_of_reach_is_not_told(intake: Intake, house: House) -> None:
-    talk(house)
+def test_usage_of_a_company_out_of_reach_is_not_told(intake: Intake, tenant: Tenant) -> None:
+    talk(tenant)
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats = intake.with_key(key)
     for nowhere in (str(intake.seeded.company_id), str(uuid4())):
@@ -148,9 +148,11 @@ def test_usage_of_a_company_out_of_reach_is_not_told(intake: Intake, house: Hous
 
 
 @does("F5-1")
-def test_f5_1_the_period_is_half_open_in_utc_and_by_default_the_last_thirty_days(intake: Intake, house: House) -> None:
+def test_f5_1_the_period_is_half_open_in_utc_and_by_default_the_last_thirty_days(
+    intake: Intake, tenant: Tenant
+) -> None:
     for booked_at in ("2026-03-03T11:00Z", "2026-03-31T23:59:59.999Z", "2026-04-01T00:00Z", "2026-04-02T00:00Z"):
-        attempt = talk(house)
+        attempt = talk(tenant)
         intake.change(
             "UPDATE usage SET booked_at = :at WHERE attempt_id = :id", at=booked_at.replace("Z", "+00"), id=attempt.id
         )
@@ -204,13 +206,13 @@ def test_f5_1_it_takes_the_scope(intake: Intake) -> None:
 
 
 @does("F5-2")
-def test_f5_2_what_is_used_is_told_in_one_unit_and_the_other_is_absent(intake: Intake, house: House) -> None:
+def test_f5_2_what_is_used_is_told_in_one_unit_and_the_other_is_absent(intake: Intake, tenant: Tenant) -> None:
     bill(intake, BillingSystem.CREDITS, PRICES)
-    talk(house)
+    talk(tenant)
     told = usage(intake)
     assert told["companies"] == [
         {
-            "companyId": str(house.company_id),
+            "companyId": str(tenant.company_id),
             "companyName": "Acme",
             "billingSystem": "credits",
             "totalInterviews": 1,
@@ -224,12 +226,12 @@ def test_f5_2_what_is_used_is_told_in_one_unit_and_the_other_is_absent(intake: I
 
 @does_not("F5-2")
 def test_f5_2_a_company_whose_unit_changed_is_there_once_a_unit_and_the_two_are_never_added(
-    intake: Intake, house: House
+    intake: Intake, tenant: Tenant
 ) -> None:
-    talk(house)
+    talk(tenant)
     bill(intake, BillingSystem.CREDITS, PRICES)
-    talk(house)
-    talk(house)
+    talk(tenant)
+    talk(tenant)
     told = usage(intake)
     assert [(each["billingSystem"], each["totalInterviews"]) for each in told["companies"]] == [
         ("minutes", 1),
@@ -247,53 +249,55 @@ def test_f5_2_a_company_whose_unit_changed_is_there_once_a_unit_and_the_two_are_
 
 @does("F5-3")
 def test_f5_3_a_call_that_a_person_answered_is_booked_with_its_end_as_the_carrier_tells_it(
-    intake: Intake, house: House, the_carrier: SimulatedCarrier
+    intake: Intake, tenant: Tenant, the_carrier: SimulatedCarrier
 ) -> None:
-    claimed = a_claimed_attempt(house)
+    claimed = a_claimed_attempt(tenant)
     assert claimed.token is not None
     form = [("CallSid", a_sid()), *FORM[1:]]
     over = {**dict(form), "CallStatus": "completed", "CallDuration": "63", "SequenceNumber": "3"}
     callbacks = TwilioCallbacks(the_carrier.account(public_url=PUBLIC_URL))
-    hear = Hear(intake.database, KeptBell(), callbacks, house.consequences, house.now)
+    hear = Hear(intake.database, RecordingHints(), callbacks, tenant.effects, tenant.now)
     for told in (form, list(over.items()), list(over.items()), [*over.items(), ("Again", "1")]):
         assert call_back(intake, claimed.token, told).status_code == 204
         for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):
             hear.event(event_id)
-    assert house.attempt(claimed.id).state is AttemptState.COMPLETED
-    assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.1)]
+    assert tenant.attempt(claimed.id).state is AttemptState.COMPLETED
+    assert usage(intake)["companies"] == [in_minutes(tenant.company_id, "Acme", 1.1)]
 
 
 @does_not("F5-3")
-def test_f5_3_a_call_that_nobody_answered_is_not_booked(intake: Intake, house: House) -> None:
+def test_f5_3_a_call_that_nobody_answered_is_not_booked(intake: Intake, tenant: Tenant) -> None:
     for reason in (Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.DECLINED, Reason.CARRIER_ERROR):
-        house.take(
-            a_placed_attempt(house),
-            Ended(reason=reason, ended_at=house.now(), duration=timedelta(seconds=SECONDS)),
+        tenant.take(
+            a_placed_attempt(tenant),
+            Ended(reason=reason, ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)),
         )
-    house.take(an_unknown_attempt(house), ProofMissing())
+    tenant.take(an_unknown_attempt(tenant), ProofMissing())
     assert intake.count("usage") == 0
     assert usage(intake)["totalInterviews"] == 0
 
 
 @does("F5-3")
-def test_f5_3_late_proof_that_a_person_answered_is_booked_when_it_comes(intake: Intake, house: House) -> None:
-    proven = Proven(reason=Reason.ANSWERED, call_sid=a_sid(), ended_at=house.now(), duration=timedelta(seconds=SECONDS))
+def test_f5_3_late_proof_that_a_person_answered_is_booked_when_it_comes(intake: Intake, tenant: Tenant) -> None:
+    proven = Proven(
+        reason=Reason.ANSWERED, call_sid=a_sid(), ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)
+    )
     busy = replace(proven, reason=Reason.BUSY, call_sid=a_sid())
-    house.take(an_attempt_of_unknown_outcome(house), busy)
+    tenant.take(an_attempt_of_unknown_outcome(tenant), busy)
     assert intake.count("usage") == 0
-    house.take(an_attempt_of_unknown_outcome(house), proven)
-    assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.5)]
+    tenant.take(an_attempt_of_unknown_outcome(tenant), proven)
+    assert usage(intake)["companies"] == [in_minutes(tenant.company_id, "Acme", 1.5)]
 
 
 @does("F5-3", "F4-8")
-def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, house: House, worker: Worker) -> None:
-    placed = a_placed_attempt(house)
+def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    placed = a_placed_attempt(tenant)
     assert intake.send("DELETE", f"/interviews/{placed.interview_id}").status_code == 200
-    house.take(
-        house.attempt(placed.id),
-        Ended(reason=Reason.ANSWERED, ended_at=house.now(), duration=timedelta(seconds=SECONDS)),
+    tenant.take(
+        tenant.attempt(placed.id),
+        Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)),
     )
-    assert usage(intake)["companies"] == [in_minutes(house.company_id, "Acme", 1.5)]
+    assert usage(intake)["companies"] == [in_minutes(tenant.company_id, "Acme", 1.5)]
 
 
 @does_not("F5-3", "F1-8")
@@ -305,32 +309,32 @@ def test_f5_3_a_test_and_an_online_interview_book_nothing(intake: Intake, worker
 
 
 @does("F5-3")
-def test_f5_3_what_is_booked_keeps_its_unit_and_its_price(intake: Intake, house: House) -> None:
+def test_f5_3_what_is_booked_keeps_its_unit_and_its_price(intake: Intake, tenant: Tenant) -> None:
     bill(intake, BillingSystem.CREDITS, PRICES)
-    talk(house)
+    talk(tenant)
     before = usage(intake)
     dear = Price(base_cost=Decimal(100), cost_per_minute=Decimal(1), included_minutes=Decimal(0))
     bill(intake, BillingSystem.CREDITS, {AgentFocus.GENERIC: dear})
     assert usage(intake) == before
     bill(intake, BillingSystem.MINUTES)
     assert usage(intake) == before
-    talk(house)
+    talk(tenant)
     told = usage(intake)
     assert (told["totalMinutesUsed"], told["totalCreditsUsed"]) == (1.5, 1.25)
 
 
 @does("F5-3")
-def test_f5_3_a_total_is_of_exact_seconds_and_not_of_what_is_shown(intake: Intake, house: House) -> None:
+def test_f5_3_a_total_is_of_exact_seconds_and_not_of_what_is_shown(intake: Intake, tenant: Tenant) -> None:
     for _ in range(3):
-        talk(house, seconds=2)
+        talk(tenant, seconds=2)
     told = usage(intake)
     assert told["totalMinutesUsed"] == 0.1, "three times two seconds are shown as 0.0 each"
 
 
 @does("F5-3")
-def test_f5_3_prices_that_cannot_be_read_keep_no_call_from_its_end(intake: Intake, house: House) -> None:
+def test_f5_3_prices_that_cannot_be_read_keep_no_call_from_its_end(intake: Intake, tenant: Tenant) -> None:
     intake.change("""UPDATE companies SET billing_system = 'credits', prices = '{"GENERIC": 7}'""")
-    assert talk(house).state is AttemptState.COMPLETED
+    assert talk(tenant).state is AttemptState.COMPLETED
     assert usage(intake)["totalCreditsUsed"] == 1.0
 
 
@@ -338,12 +342,12 @@ def test_f5_3_prices_that_cannot_be_read_keep_no_call_from_its_end(intake: Intak
 
 
 @does("F5-4")
-def test_f5_4_usage_of_a_deleted_company_stays_with_its_ats_key_without_a_name(intake: Intake, house: House) -> None:
+def test_f5_4_usage_of_a_deleted_company_stays_with_its_ats_key_without_a_name(intake: Intake, tenant: Tenant) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats = intake.with_key(key)
     gone, stays = (an_ats_company(intake, principal.id, name) for name in ("Gone", "Stays"))
     for each in (gone, stays):
-        talk(of_company(house, each))
+        talk(of_company(tenant, each))
     intake.change("UPDATE companies SET deleted_at = :at WHERE id = :id", at=intake.now(), id=gone.company_id)
     told = usage(ats)
     assert told["companies"] == [
@@ -354,10 +358,10 @@ def test_f5_4_usage_of_a_deleted_company_stays_with_its_ats_key_without_a_name(i
 
 
 @does_not("F5-4")
-def test_f5_4_and_is_told_to_nobody_else(intake: Intake, house: House) -> None:
+def test_f5_4_and_is_told_to_nobody_else(intake: Intake, tenant: Tenant) -> None:
     principal, _ = intake.new_key(kind=KeyKind.ATS)
     gone = an_ats_company(intake, principal.id, "Gone")
-    talk(of_company(house, gone))
+    talk(of_company(tenant, gone))
     intake.change("UPDATE companies SET deleted_at = :at WHERE id = :id", at=intake.now(), id=gone.company_id)
     for stranger in (intake, intake.with_new_key(kind=KeyKind.ATS)):
         assert str(gone.company_id) not in stranger.get("/billing/usage").text

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioLine
+from scheduler.carriers.twilio import TwilioCallbacks, TwilioCallPlacer
 from scheduler.domain.attempt import Attempt, Ended, ProofMissing, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.use_cases.hear import Hear
@@ -29,38 +29,38 @@ from tests.api_shim.intake import (
 from tests.api_shim.test_intake_carrier import FORM, call_back
 from tests.api_shim.test_intake_interview_rules import refused
 from tests.architecture.rules import does, does_not
-from tests.support.builders import House, KeptBell, a_number, a_placed_attempt, a_sid
+from tests.support.builders import RecordingHints, Tenant, a_number, a_placed_attempt, a_sid
 from tests.support.servers import SimulatedCarrier, serving
 
 NOW = None
 """No time is asked for: as soon as allowed."""
 
 
-def dialled(house: House, call: Call) -> Attempt | None:
+def dialled(tenant: Tenant, call: Call) -> Attempt | None:
     """The attempt in a dialler's hand; None when it may not be taken."""
-    claims = house.dial.claim([call.attempt_id])
+    claims = tenant.dial.claim([call.attempt_id])
     return claims.claimed[0].attempt if claims.claimed else None
 
 
-def ringing(house: House, call: Call) -> Attempt:
+def ringing(tenant: Tenant, call: Call) -> Attempt:
     """It was dialled, and the carrier has named its call."""
-    attempt = dialled(house, call)
+    attempt = dialled(tenant, call)
     assert attempt is not None
-    house.dial.record([(attempt, Accepted(call_sid=a_sid()))])
-    return house.attempt(attempt.id)
+    tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))])
+    return tenant.attempt(attempt.id)
 
 
-def ended(house: House, call: Call, reason: Reason) -> Attempt:
+def ended(tenant: Tenant, call: Call, reason: Reason) -> Attempt:
     """Its phone rang, and it ended so."""
-    return house.take(ringing(house, call), Ended(reason=reason, ended_at=house.now()))
+    return tenant.take(ringing(tenant, call), Ended(reason=reason, ended_at=tenant.now()))
 
 
-def given_up(house: House, call: Call) -> Attempt:
+def given_up(tenant: Tenant, call: Call) -> Attempt:
     """It was dialled, the answer was lost, and nothing proved what became of it."""
-    attempt = dialled(house, call)
+    attempt = dialled(tenant, call)
     assert attempt is not None
-    house.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
-    return house.take(house.attempt(attempt.id), ProofMissing())
+    tenant.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
+    return tenant.take(tenant.attempt(attempt.id), ProofMissing())
 
 
 def attempts(intake: Intake, call: Call) -> list[dict[str, Any]]:
@@ -83,28 +83,28 @@ def retries(intake: Intake, most: int = 3, **delays: list[int]) -> None:
 
 
 @does("F4-3")
-def test_a_deleted_attempt_is_claimed_by_nobody(intake: Intake, house: House, worker: Worker) -> None:
+def test_a_deleted_attempt_is_claimed_by_nobody(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = a_call(intake, scheduledAt=NOW)
     assert intake.send("DELETE", call.attempt).status_code == 204
-    assert dialled(house, call) is None
+    assert dialled(tenant, call) is None
     assert attempts(intake, call) == []
     again = invoked(intake, call)
-    assert dialled(house, again) is not None, "the interview stays, and can be called"
+    assert dialled(tenant, again) is not None, "the interview stays, and can be called"
 
 
 @does_not("F4-3")
 def test_one_that_is_deleted_goes_on_counting_and_takes_no_other_with_it(
-    intake: Intake, house: House, worker: Worker
+    intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
     retries(intake, most=1, BUSY=[60])
     call = a_call(intake, scheduledAt=NOW)
-    ended(house, call, Reason.BUSY)
+    ended(tenant, call, Reason.BUSY)
     _, retry = attempts(intake, call)
     assert intake.send("DELETE", call.attempt).status_code == 204
     assert [each["id"] for each in attempts(intake, call)] == [retry["id"]]
     of_retry = Call(interview_id=call.interview_id, attempt_id=retry["id"])
     intake.change("UPDATE attempts SET due_at = :at WHERE state = 'PENDING'", at=intake.now())
-    ended(house, of_retry, Reason.BUSY)
+    ended(tenant, of_retry, Reason.BUSY)
     assert [each["status"] for each in attempts(intake, call)] == ["FAILED"], "one retry was all that there is"
     assert data(intake.get(call.interview))["status"] == "FAILED"
 
@@ -114,10 +114,10 @@ def test_one_that_is_deleted_goes_on_counting_and_takes_no_other_with_it(
 
 @does_not("F4-4")
 def test_a_call_in_progress_is_neither_moved_nor_deleted_and_has_no_second_beside_it(
-    intake: Intake, house: House, worker: Worker
+    intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
     call = a_call(intake, scheduledAt=NOW)
-    attempt = dialled(house, call)
+    attempt = dialled(tenant, call)
     assert attempt is not None
     for _ in ("in a dialler's hand", "named by the carrier"):
         for method, path, body in (
@@ -126,17 +126,17 @@ def test_a_call_in_progress_is_neither_moved_nor_deleted_and_has_no_second_besid
             ("POST", call.attempts, {}),
         ):
             refused(intake.send(method, path, json=body), 409, "CALL_ATTEMPT_IN_PROGRESS")
-        house.dial.record([(attempt, Accepted(call_sid=a_sid()))])
+        tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))])
     assert [each["status"] for each in attempts(intake, call)] == ["IN_PROGRESS"]
 
 
 @does("F4-4")
 @pytest.mark.parametrize("verb", ["DELETE", "POST"])
 def test_once_it_is_over_it_is_deleted_and_another_is_made(
-    intake: Intake, house: House, worker: Worker, verb: str
+    intake: Intake, tenant: Tenant, worker: Worker, verb: str
 ) -> None:
     call = a_call(intake, scheduledAt=NOW)
-    ended(house, call, Reason.DECLINED)
+    ended(tenant, call, Reason.DECLINED)
     path, status = (call.attempt, 204) if verb == "DELETE" else (call.attempts, 201)
     assert intake.send(verb, path).status_code == status
 
@@ -146,34 +146,34 @@ def test_once_it_is_over_it_is_deleted_and_another_is_made(
 
 @does("F4-6")
 def test_another_call_to_a_number_waits_until_the_gap_after_the_first_is_over(
-    intake: Intake, house: House, worker: Worker
+    intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
     number = a_number()
     first, second = (a_call(intake, scheduledAt=NOW, candidate=candidate(phoneNumber=number)) for _ in range(2))
-    attempt = ringing(house, first)
-    assert dialled(house, second) is None
+    attempt = ringing(tenant, first)
+    assert dialled(tenant, second) is None
     assert blocks(intake, second) == ["NUMBER_BUSY"]
-    over = house.take(attempt, Ended(reason=Reason.ANSWERED, ended_at=house.now()))
-    assert dialled(house, second) is None
+    over = tenant.take(attempt, Ended(reason=Reason.ANSWERED, ended_at=tenant.now()))
+    assert dialled(tenant, second) is None
     until = data(intake.get(second.explanation))["nextPossibleAt"]
     assert over.ended_at is not None
     assert abs(datetime.fromisoformat(until) - (over.ended_at + timedelta(seconds=600))) < timedelta(seconds=1)
     intake.change("UPDATE lines SET free_at = :at", at=intake.now())
     assert blocks(intake, second) == []
-    assert dialled(house, second) is not None
+    assert dialled(tenant, second) is not None
 
 
 @does_not("F4-6")
 def test_the_same_interview_need_not_wait_save_after_an_unknown_outcome(
-    intake: Intake, house: House, worker: Worker
+    intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
     call = a_call(intake, scheduledAt=NOW)
-    ended(house, call, Reason.DECLINED)
+    ended(tenant, call, Reason.DECLINED)
     again = invoked(intake, call)
     assert blocks(intake, again) == []
-    given_up(house, again)  # it was taken, although the gap of the first still runs
+    given_up(tenant, again)  # it was taken, although the gap of the first still runs
     third = invoked(intake, call)
-    assert dialled(house, third) is None
+    assert dialled(tenant, third) is None
     assert blocks(intake, third) == ["NUMBER_BUSY"]
 
 
@@ -198,12 +198,12 @@ def blocks(intake: Intake, call: Call) -> list[str]:
 @does("F4-7")
 @pytest.mark.parametrize("reason", ["BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"])
 def test_what_may_be_otherwise_next_time_is_tried_again_as_often_as_the_policy_says(
-    intake: Intake, house: House, worker: Worker, reason: str
+    intake: Intake, tenant: Tenant, worker: Worker, reason: str
 ) -> None:
     retries(intake, most=2, **{reason: [60, 3600]})
     call = a_call(intake, scheduledAt=NOW)
     for number, delay in ((1, 60), (2, 3600)):
-        over = ended(house, call, Reason(reason))
+        over = ended(tenant, call, Reason(reason))
         retry = attempts(intake, call)[-1]
         assert (retry["status"], retry["retryNumber"]) == ("PENDING", number)
         assert over.ended_at is not None
@@ -211,7 +211,7 @@ def test_what_may_be_otherwise_next_time_is_tried_again_as_often_as_the_policy_s
         assert data(intake.get(call.interview))["status"] == "SCHEDULED"
         call = Call(interview_id=call.interview_id, attempt_id=retry["id"])
         intake.change("UPDATE attempts SET due_at = :at WHERE state = 'PENDING'", at=intake.now())
-    ended(house, call, Reason(reason))
+    ended(tenant, call, Reason(reason))
     assert [each["status"] for each in attempts(intake, call)] == ["FAILED"] * 3
     assert data(intake.get(call.interview))["status"] == "FAILED"
     assert data(intake.get(invoked(intake, call).attempt))["retryNumber"] == 0, "who asks begins a new chain"
@@ -220,11 +220,11 @@ def test_what_may_be_otherwise_next_time_is_tried_again_as_often_as_the_policy_s
 @does_not("F4-7")
 @pytest.mark.parametrize("reason", ["DECLINED", "INVALID_NUMBER", "CANCELLED_AT_CARRIER", "OUTCOME_UNKNOWN"])
 def test_what_would_be_wrong_to_repeat_is_never_tried_again_by_itself(
-    intake: Intake, house: House, worker: Worker, reason: str
+    intake: Intake, tenant: Tenant, worker: Worker, reason: str
 ) -> None:
     retries(intake, BUSY=[60])
     call = a_call(intake, scheduledAt=NOW)
-    over = given_up(house, call) if reason == "OUTCOME_UNKNOWN" else ended(house, call, Reason(reason))
+    over = given_up(tenant, call) if reason == "OUTCOME_UNKNOWN" else ended(tenant, call, Reason(reason))
     assert over.reason is Reason(reason)
     [only] = attempts(intake, call)
     assert (only["status"], only["reasonCode"]) == ("FAILED", reason)
@@ -236,13 +236,13 @@ def test_what_would_be_wrong_to_repeat_is_never_tried_again_by_itself(
 
 @does_not("F4-8")
 def test_the_live_call_of_a_deleted_interview_runs_to_its_end_and_nothing_follows(
-    intake: Intake, house: House, worker: Worker
+    intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
     retries(intake, BUSY=[60])
     call = a_call(intake, scheduledAt=NOW)
-    attempt = ringing(house, call)
+    attempt = ringing(tenant, call)
     assert data(intake.send("DELETE", call.interview)) is True
-    over = house.take(attempt, Ended(reason=Reason.BUSY, ended_at=house.now()))
+    over = tenant.take(attempt, Ended(reason=Reason.BUSY, ended_at=tenant.now()))
     assert over.reason is Reason.BUSY
     assert intake.count("attempts") == 1
     assert intake.get(call.interview).status_code == 404
@@ -266,9 +266,9 @@ def orders() -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 @does("F4-9")
 def test_a_call_is_as_long_as_its_agent_and_two_minutes_and_asks_for_its_own_instructions(
-    intake: Intake, house: House, worker: Worker, orders: tuple[str, list[dict[str, str]]]
+    intake: Intake, tenant: Tenant, worker: Worker, orders: tuple[str, list[dict[str, str]]]
 ) -> None:
-    attempt, form = sent(intake, house, orders)
+    attempt, form = sent(intake, tenant, orders)
     assert form["TimeLimit"] == "720", "ten minutes and two"
     assert form["MachineDetection"] == "Enable"
     assert form["Url"] == f"https://example.com/voice?attempt={attempt.token}"
@@ -276,25 +276,25 @@ def test_a_call_is_as_long_as_its_agent_and_two_minutes_and_asks_for_its_own_ins
 
 @does_not("F4-9")
 def test_no_machine_is_looked_for_where_the_company_does_not_want_it(
-    intake: Intake, house: House, worker: Worker, orders: tuple[str, list[dict[str, str]]]
+    intake: Intake, tenant: Tenant, worker: Worker, orders: tuple[str, list[dict[str, str]]]
 ) -> None:
     address = f"/company/{intake.seeded.company_id}"
     assert intake.send("PATCH", address, json={"settings": {"machineDetection": False}}).status_code == 200
-    _, form = sent(intake, house, orders)
+    _, form = sent(intake, tenant, orders)
     assert "MachineDetection" not in form
     assert form["TimeLimit"] == "720"
 
 
-def sent(intake: Intake, house: House, orders: tuple[str, list[dict[str, str]]]) -> tuple[Attempt, dict[str, str]]:
+def sent(intake: Intake, tenant: Tenant, orders: tuple[str, list[dict[str, str]]]) -> tuple[Attempt, dict[str, str]]:
     """The form of the one POST of a call that was asked for over HTTP."""
     url, asked = orders
-    attempt = dialled(house, a_call(intake, scheduledAt=NOW))
+    attempt = dialled(tenant, a_call(intake, scheduledAt=NOW))
     assert attempt is not None
-    order = house.dial.last_look(attempt)
+    order = tenant.dial.last_look(attempt)
     assert order is not None
 
     async def place() -> None:
-        line = TwilioLine(SimulatedCarrier(url=url).account(), house.policy)
+        line = TwilioCallPlacer(SimulatedCarrier(url=url).account(), tenant.policy)
         assert isinstance(await line.place(order), Accepted)
         await line.close()
 
@@ -305,26 +305,26 @@ def sent(intake: Intake, house: House, orders: tuple[str, list[dict[str, str]]])
 
 @does("F4-9")
 @pytest.mark.parametrize("heard", ["human", "unknown"])
-def test_whoever_may_be_a_person_counts_as_one(intake: Intake, house: House, worker: Worker, heard: str) -> None:
-    assert told_of(intake, house, heard) == ("COMPLETED", "ANSWERED")
+def test_whoever_may_be_a_person_counts_as_one(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
+    assert told_of(intake, tenant, heard) == ("COMPLETED", "ANSWERED")
 
 
 @does_not("F4-9")
 @pytest.mark.parametrize("heard", ["machine_start", "fax"])
-def test_a_machine_does_not(intake: Intake, house: House, worker: Worker, heard: str) -> None:
-    assert told_of(intake, house, heard) == ("FAILED", "VOICEMAIL")
+def test_a_machine_does_not(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
+    assert told_of(intake, tenant, heard) == ("FAILED", "VOICEMAIL")
 
 
-def told_of(intake: Intake, house: House, answered_by: str) -> tuple[str, str]:
+def told_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, str]:
     """How an attempt ends when the carrier says over HTTP who answered."""
-    placed = a_placed_attempt(house)
+    placed = a_placed_attempt(tenant)
     assert placed.token is not None
     assert placed.call_sid is not None
     form = {**dict(FORM), "CallSid": placed.call_sid, "CallStatus": "completed", "CallDuration": "20"}
     over = [*form.items(), ("AnsweredBy", answered_by)]
     assert call_back(intake, placed.token, over).status_code == 204
     callbacks = TwilioCallbacks(SimulatedCarrier(url="http://carrier.example").account(public_url=PUBLIC_URL))
-    hear = Hear(intake.database, KeptBell(), callbacks, house.consequences, house.now)
+    hear = Hear(intake.database, RecordingHints(), callbacks, tenant.effects, tenant.now)
     for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):
         hear.event(event_id)
     attempt = data(intake.get(call_of(placed).attempt))

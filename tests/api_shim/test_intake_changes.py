@@ -19,7 +19,7 @@ from tests.api_shim.intake import (
     candidate,
 )
 from tests.architecture.rules import does, does_not
-from tests.support.builders import House, a_pending_attempt, a_placed_attempt, a_waiting_command
+from tests.support.builders import Tenant, a_pending_attempt, a_placed_attempt, a_waiting_command
 
 
 def change(intake: Intake, call: Call, **fields: Any) -> Any:
@@ -48,10 +48,12 @@ def test_moving_an_interview_moves_the_attempt_that_waits(intake: Intake, worker
 
 
 @does_not("F4-10")
-def test_an_interview_without_an_attempt_that_waits_is_not_moved(intake: Intake, house: House, worker: Worker) -> None:
-    placed = call_of(a_placed_attempt(house))
+def test_an_interview_without_an_attempt_that_waits_is_not_moved(
+    intake: Intake, tenant: Tenant, worker: Worker
+) -> None:
+    placed = call_of(a_placed_attempt(tenant))
     assert code(change(intake, placed, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_IN_PROGRESS")
-    over = call_of(house.take(a_placed_attempt(house), Ended(reason=Reason.DECLINED, ended_at=house.now())))
+    over = call_of(tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now())))
     assert code(change(intake, over, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_NOT_PENDING")
 
 
@@ -196,18 +198,18 @@ def test_a_deleted_interview_and_all_of_it_is_gone(intake: Intake, worker: Worke
 
 @does_not("F4-8")
 def test_an_interview_whose_phone_rings_is_deleted_and_its_call_runs_to_its_end(
-    intake: Intake, house: House, worker: Worker
+    intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
-    attempt = a_placed_attempt(house)
+    attempt = a_placed_attempt(tenant)
     call = call_of(attempt)
     assert intake.send("DELETE", call.interview).status_code == 200
     assert intake.get(call.interview).status_code == 404
-    assert house.attempt(attempt.id).state == attempt.state
+    assert tenant.attempt(attempt.id).state == attempt.state
 
 
 @does_not("F4-8")
-def test_deleting_one_interview_leaves_the_others(intake: Intake, house: House, worker: Worker) -> None:
-    call, other = a_call(intake), call_of(a_pending_attempt(house, due_at=house.now() + timedelta(hours=20)))
+def test_deleting_one_interview_leaves_the_others(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    call, other = a_call(intake), call_of(a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=20)))
     assert intake.send("DELETE", call.interview).status_code == 200
     assert intake.get(other.attempt).json()["data"]["status"] == "PENDING"
 
@@ -221,10 +223,10 @@ def test_a_key_that_may_write_may_not_delete(intake: Intake, worker: Worker) -> 
     assert deleter.send("DELETE", call.interview).status_code == 200
 
 
-def test_a_command_about_another_interview_holds_nothing_up(intake: Intake, house: House) -> None:
+def test_a_command_about_another_interview_holds_nothing_up(intake: Intake, tenant: Tenant) -> None:
     """Quarantined or not: a command holds its own interview and no other."""
-    held = call_of(a_pending_attempt(house, due_at=house.now() + timedelta(hours=20)))
-    stuck = a_waiting_command(house, held.interview_id)
+    held = call_of(a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=20)))
+    stuck = a_waiting_command(tenant, held.interview_id)
     intake.change("UPDATE inbox SET quarantined_at = received_at WHERE id = :id", id=stuck.id)
     with a_worker(intake.settings):
         assert change(intake, a_call(intake), metadata={"a": 1}).status_code == 200

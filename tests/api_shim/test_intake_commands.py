@@ -29,7 +29,7 @@ from tests.api_shim.intake import (
     call_of,
 )
 from tests.conftest import NOON
-from tests.support.builders import House, a_number, a_placed_attempt
+from tests.support.builders import Tenant, a_number, a_placed_attempt
 
 KEY = {"Idempotency-Key": "k"}
 
@@ -265,9 +265,9 @@ def test_an_ats_key_names_the_company(intake: Intake, call: Call, worker: Worker
     assert kind.tells(data_of(answer))
 
 
-def test_what_is_kept_of_an_answer_names_nobody_and_no_metadata(intake: Intake, house: House, worker: Worker) -> None:
+def test_what_is_kept_of_an_answer_names_nobody_and_no_metadata(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     number = a_number()
-    call = call_of(a_placed_attempt(house, number))
+    call = call_of(a_placed_attempt(tenant, number))
     changed = intake.send("PATCH", call.interview, json={"metadata": {"ref": "A-18"}})
     assert changed.json()["data"]["callAttempts"][0]["status"] == "IN_PROGRESS"
     assert intake.send("POST", a_call(intake).attempts, json={"scheduledAt": AN_HOUR_LATER}).status_code == 201

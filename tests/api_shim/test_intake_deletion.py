@@ -20,7 +20,7 @@ from tests.api_shim.test_intake_carrier import call_back, changed
 from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, code, data, of_another_company
 from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
-from tests.support.builders import House, KeptBell, a_placed_attempt, a_sid
+from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_sid
 
 MAINTENANCE = "duecall:maintenance"
 """The queue in which erasures wait, as Redis has it."""
@@ -28,9 +28,9 @@ DELETE_KEY = {"Idempotency-Key": "a deletion"}
 
 
 @pytest.fixture
-def erase(house: House) -> Callable[[UUID], None]:
+def erase(tenant: Tenant) -> Callable[[UUID], None]:
     """As a worker does it, when somebody rings."""
-    return Erase(house.database, KeptBell(), house.consequences, house.now).company
+    return Erase(tenant.database, RecordingHints(), tenant.effects, tenant.now).company
 
 
 @pytest.fixture
@@ -176,15 +176,15 @@ def test_f6_2_nothing_of_it_can_be_read_or_written_any_more(
 
 @does("F6-2")
 def test_f6_2_no_further_call_is_claimed_and_those_in_progress_are_to_be_hung_up(
-    intake: Intake, house: House, worker: Worker, erase: Callable[[UUID], None]
+    intake: Intake, tenant: Tenant, worker: Worker, erase: Callable[[UUID], None]
 ) -> None:
-    placed, waiting = a_placed_attempt(house), a_call(intake)
-    assert data(delete(intake, house.company_id)) is True
+    placed, waiting = a_placed_attempt(tenant), a_call(intake)
+    assert data(delete(intake, tenant.company_id)) is True
     intake.change("UPDATE attempts SET due_at = :at WHERE state = 'PENDING'", at=intake.now())
-    assert house.dial.claim([waiting.attempt_id]).claimed == ()
-    erase(house.company_id)
-    assert house.attempt(placed.id).hang_up is HangUpCause.COMPANY_DELETED
-    ended = house.attempt(waiting.attempt_id)
+    assert tenant.dial.claim([waiting.attempt_id]).claimed == ()
+    erase(tenant.company_id)
+    assert tenant.attempt(placed.id).hang_up is HangUpCause.COMPANY_DELETED
+    ended = tenant.attempt(waiting.attempt_id)
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
 
 
@@ -298,11 +298,11 @@ def test_f6_3_another_companys_rows_stay(intake: Intake, worker: Worker, erase: 
 
 
 @does_not("F6-3")
-def test_f6_3_a_late_callback_is_nobodys(intake: Intake, house: House, erase: Callable[[UUID], None]) -> None:
-    placed = a_placed_attempt(house)
+def test_f6_3_a_late_callback_is_nobodys(intake: Intake, tenant: Tenant, erase: Callable[[UUID], None]) -> None:
+    placed = a_placed_attempt(tenant)
     assert placed.token is not None
     form = changed(CallSid=placed.call_sid or a_sid(), CallStatus="completed")
-    assert data(delete(intake, house.company_id)) is True
+    assert data(delete(intake, tenant.company_id)) is True
     assert call_back(intake, placed.token, form).status_code == 204
     assert intake.count("carrier_events") == 1, "while it may still end a call it is heard"
     intake.change(
@@ -310,7 +310,7 @@ def test_f6_3_a_late_callback_is_nobodys(intake: Intake, house: House, erase: Ca
         at=intake.now(),
     )
     intake.change("UPDATE lines SET attempt_id = NULL")
-    erase(house.company_id)
+    erase(tenant.company_id)
     assert intake.count("carrier_events") == 0
     assert call_back(intake, placed.token, form).status_code == 204
     assert intake.count("carrier_events") == 0

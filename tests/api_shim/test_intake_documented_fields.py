@@ -9,7 +9,7 @@ from scheduler.domain.principal import KeyKind
 from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, candidate
 from tests.api_shim.test_intake_billing import talk
 from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, data
-from tests.support.builders import House
+from tests.support.builders import Tenant
 
 DOCUMENTED: Mapping[str, str] = {
     "company": "id name description metadata ownerEmail createdAt updatedAt website industry size location settings",
@@ -30,11 +30,11 @@ DOCUMENTED: Mapping[str, str] = {
 
 
 @pytest.fixture
-def shown(intake: Intake, worker: Worker, house: House) -> Mapping[str, Any]:
+def shown(intake: Intake, worker: Worker, tenant: Tenant) -> Mapping[str, Any]:
     """One of everything, as it is shown."""
     ats = intake.with_new_key(kind=KeyKind.ATS)
     interview = data(intake.get(a_call(intake, scheduledAt=TOMORROW).interview))
-    talk(house)
+    talk(tenant)
     usage = data(intake.get("/billing/usage"))
     return {
         "company": data(ats.send("POST", "/company", json={"name": "Acme"}), 201),

@@ -148,10 +148,10 @@ def test_every_family_of_refusals_has_a_status() -> None:
 
 
 def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestClock) -> None:
-    house = a_house(intake.database, intake.seeded, hasher, now)
-    a_pending_attempt(house)
-    an_attempt_of_unknown_outcome(house)
-    a_waiting_command(house, None)
+    tenant = a_house(intake.database, intake.seeded, hasher, now)
+    a_pending_attempt(tenant)
+    an_attempt_of_unknown_outcome(tenant)
+    a_waiting_command(tenant, None)
     metrics = intake.client.get("/metrics")
     assert metrics.headers["Content-Type"].startswith("text/plain")
     company = f'{{company_id="{intake.seeded.company_id}"}}'

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from scheduler.domain.attempt import Ended, Progressed, Reason
-from scheduler.domain.call import Rank
+from scheduler.domain.call import CallProgress
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
@@ -27,7 +27,7 @@ from tests.api_shim.intake import (
 )
 from tests.architecture.rules import does
 from tests.conftest import NOON, seed
-from tests.support.builders import House, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
+from tests.support.builders import Tenant, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
 
 EVENINGS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=20), end=timedelta(hours=22)),)
 TOLL_FREE = "+18004633339"
@@ -67,14 +67,14 @@ def test_an_attempt_that_waits_for_its_time_says_until_when_and_on_whose_clock(i
     assert created["at"].endswith("Z")
 
 
-def test_an_attempt_that_may_ring_now_is_held_by_nothing(intake: Intake, house: House) -> None:
-    told = explained(intake, a_pending_attempt(house))
+def test_an_attempt_that_may_ring_now_is_held_by_nothing(intake: Intake, tenant: Tenant) -> None:
+    told = explained(intake, a_pending_attempt(tenant))
     assert told["blocks"] == []
     assert told["nextPossibleAt"].startswith("2026-04-02T12:")
 
 
-def test_a_paused_company_is_named_with_the_reason(intake: Intake, house: House) -> None:
-    attempt = a_pending_attempt(house)
+def test_a_paused_company_is_named_with_the_reason(intake: Intake, tenant: Tenant) -> None:
+    attempt = a_pending_attempt(tenant)
     with intake.database.transaction() as stores:
         stores.companies.pause(intake.seeded.company_id, "a holiday", intake.now())
     told = explained(intake, attempt)
@@ -93,36 +93,36 @@ def test_a_shut_window_says_when_it_opens(intake: Intake) -> None:
 
 
 @does("F4-6")
-def test_a_number_that_is_busy_is_named_without_it(intake: Intake, house: House) -> None:
+def test_a_number_that_is_busy_is_named_without_it(intake: Intake, tenant: Tenant) -> None:
     number = a_number()
-    a_placed_attempt(house, number)
-    told = explained(intake, a_pending_attempt(house, number))
+    a_placed_attempt(tenant, number)
+    told = explained(intake, a_pending_attempt(tenant, number))
     assert rules(told) == ["NUMBER_BUSY"]
     assert number[1:] not in str(told)
 
 
 @does("F4-6")
 def test_a_number_that_was_called_a_short_while_ago_says_how_long_it_is_left_alone(
-    intake: Intake, house: House
+    intake: Intake, tenant: Tenant
 ) -> None:
     number = a_number()
-    house.take(a_placed_attempt(house, number), Ended(reason=Reason.ANSWERED, ended_at=house.now()))
-    told = explained(intake, a_pending_attempt(house, number))
+    tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.ANSWERED, ended_at=tenant.now()))
+    told = explained(intake, a_pending_attempt(tenant, number))
     assert rules(told) == ["NUMBER_BUSY"]
     assert told["blocks"][0]["until"] == told["nextPossibleAt"]
     assert told["nextPossibleAt"].startswith("2026-04-02T12:1")
 
 
-def test_a_command_that_waits_holds_its_interview(intake: Intake, house: House) -> None:
-    attempt, other = a_pending_attempt(house), a_pending_attempt(house)
+def test_a_command_that_waits_holds_its_interview(intake: Intake, tenant: Tenant) -> None:
+    attempt, other = a_pending_attempt(tenant), a_pending_attempt(tenant)
     accepted = intake.send("DELETE", call_of(attempt).attempt, headers=ASYNC)
     assert accepted.status_code == 202
     assert rules(explained(intake, attempt)) == ["COMMAND_WAITING"]
     assert rules(explained(intake, other)) == []
 
 
-def test_a_call_in_progress_waits_for_its_end_and_tells_how_it_began(intake: Intake, house: House) -> None:
-    told = explained(intake, a_placed_attempt(house))
+def test_a_call_in_progress_waits_for_its_end_and_tells_how_it_began(intake: Intake, tenant: Tenant) -> None:
+    told = explained(intake, a_placed_attempt(tenant))
     assert told["status"] == "IN_PROGRESS"
     assert told["waitingFor"] == "the call's end"
     assert [each["event"] for each in told["history"]] == ["created", "claimed", "placed"]
@@ -133,8 +133,8 @@ def test_a_call_in_progress_waits_for_its_end_and_tells_how_it_began(intake: Int
     assert placed["detail"]["lookAt"].endswith("Z")
 
 
-def test_an_attempt_that_is_over_waits_for_nothing(intake: Intake, house: House) -> None:
-    over = house.take(a_placed_attempt(house), Ended(reason=Reason.DECLINED, ended_at=house.now()))
+def test_an_attempt_that_is_over_waits_for_nothing(intake: Intake, tenant: Tenant) -> None:
+    over = tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now()))
     told = explained(intake, over)
     assert (told["status"], told["reasonCode"]) == ("FAILED", "DECLINED")
     assert told["waitingFor"] is told["nextPossibleAt"] is None
@@ -151,10 +151,10 @@ def test_who_moved_it_is_told(intake: Intake, worker: Worker) -> None:
     assert (history[1]["from"], history[1]["to"]) == ("PENDING", "PENDING")
 
 
-def test_how_far_a_call_had_come_is_told_in_words(intake: Intake, house: House) -> None:
-    placed = a_placed_attempt(house)
-    for rank in (Rank.DIALLED, Rank.RINGING, Rank.ANSWERED):
-        placed = house.take(placed, Progressed(rank=rank))
+def test_how_far_a_call_had_come_is_told_in_words(intake: Intake, tenant: Tenant) -> None:
+    placed = a_placed_attempt(tenant)
+    for rank in (CallProgress.DIALLED, CallProgress.RINGING, CallProgress.ANSWERED):
+        placed = tenant.take(placed, Progressed(rank=rank))
     history = explained(intake, placed)["history"]
     assert [each["detail"]["rank"] for each in history if each["event"] == "progressed"] == [
         "DIALLED",
@@ -293,8 +293,8 @@ def test_a_time_zone_settles_what_the_number_leaves_open(intake: Intake) -> None
     assert told["nextPossibleAt"] == "2026-04-03T16:00:00Z"
 
 
-def test_a_candidate_is_previewed_by_their_number(intake: Intake, house: House) -> None:
-    known = a_candidate(house)
+def test_a_candidate_is_previewed_by_their_number(intake: Intake, tenant: Tenant) -> None:
+    known = a_candidate(tenant)
     told = preview(intake, candidateId=str(known.id), scheduledAt="2026-04-03T09:00:00").json()["data"]
     assert (told["allowed"], told["nextPossibleAt"]) == (True, TOMORROW)
     assert told["schedule"]["timezone"] == "Europe/Bratislava"

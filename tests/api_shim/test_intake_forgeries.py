@@ -14,7 +14,7 @@ from scheduler.hashing import Hasher
 from tests.api_shim.intake import PUBLIC_URL, Intake
 from tests.api_shim.test_intake_carrier import FORM, call_back, path_of
 from tests.conftest import TestClock
-from tests.support.builders import House, a_claimed_attempt, a_house, a_sid
+from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_sid
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 
 AT_LEAST = 200
@@ -147,12 +147,12 @@ def altered(**fields: str) -> Form:
 
 
 @pytest.fixture
-def house(intake: Intake, hasher: Hasher, now: TestClock) -> House:
+def tenant(intake: Intake, hasher: Hasher, now: TestClock) -> Tenant:
     return a_house(intake.database, intake.seeded, hasher, now)
 
 
-def test_our_way_of_signing_is_the_carriers(intake: Intake, house: House) -> None:
-    claimed = a_claimed_attempt(house)
+def test_our_way_of_signing_is_the_carriers(intake: Intake, tenant: Tenant) -> None:
+    claimed = a_claimed_attempt(tenant)
     assert claimed.token is not None
     path = path_of(claimed.token)
     assert call_back(intake, claimed.token, signature=signed(path, FORM)).status_code == 204
@@ -160,9 +160,9 @@ def test_our_way_of_signing_is_the_carriers(intake: Intake, house: House) -> Non
 
 
 def test_no_forged_callback_is_heard_and_no_replay_is_heard_twice(
-    intake: Intake, house: House, aloud: Callable[[str], None]
+    intake: Intake, tenant: Tenant, aloud: Callable[[str], None]
 ) -> None:
-    victim, other = a_claimed_attempt(house), a_claimed_attempt(house)
+    victim, other = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     assert victim.token is not None
     assert other.token is not None
     path, other_path = path_of(victim.token), path_of(other.token)
@@ -177,7 +177,7 @@ def test_no_forged_callback_is_heard_and_no_replay_is_heard_twice(
     assert {send(intake, genuine) for _ in range(replays)} == {204}
     assert send(intake, Forgery(is_called="moved", path=other_path, form=FORM, signature=genuine.signature)) == 403
     assert intake.ask("SELECT token FROM carrier_events") == [(victim.token,)]
-    assert [house.attempt(each.id).epoch for each in (victim, other)] == [victim.epoch, other.epoch]
+    assert [tenant.attempt(each.id).epoch for each in (victim, other)] == [victim.epoch, other.epoch]
     aloud(f"{len(made)} forgeries and {replays} replays: 0 accepted")
     assert len(made) >= AT_LEAST
 

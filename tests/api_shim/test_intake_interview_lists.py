@@ -14,7 +14,7 @@ from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, an_online_ag
 from tests.architecture.rules import does_not
 from tests.conftest import seed
 from tests.support.builders import (
-    House,
+    Tenant,
     a_claimed_attempt,
     a_pending_attempt,
     a_placed_attempt,
@@ -47,13 +47,15 @@ def test_each_is_listed_as_it_is_shown_newest_first_page_by_page(intake: Intake,
     assert listed(intake, page=9) == []
 
 
-def test_attempts_stand_with_their_interview_oldest_first_and_deleted_ones_do_not(intake: Intake, house: House) -> None:
-    first = a_pending_attempt(house)
-    house.take(first, Cancelled(reason=Reason.REPLACED))
-    second = a_pending_attempt(house, interview_id=first.interview_id)
-    gone = a_pending_attempt(house)
-    house.take(gone, Cancelled(reason=Reason.CANCELLED_BY_USER))
-    house.change("UPDATE attempts SET deleted_at = ended_at WHERE id = :id", id=gone.id)
+def test_attempts_stand_with_their_interview_oldest_first_and_deleted_ones_do_not(
+    intake: Intake, tenant: Tenant
+) -> None:
+    first = a_pending_attempt(tenant)
+    tenant.take(first, Cancelled(reason=Reason.REPLACED))
+    second = a_pending_attempt(tenant, interview_id=first.interview_id)
+    gone = a_pending_attempt(tenant)
+    tenant.take(gone, Cancelled(reason=Reason.CANCELLED_BY_USER))
+    tenant.change("UPDATE attempts SET deleted_at = ended_at WHERE id = :id", id=gone.id)
     told = {each["id"]: each["callAttempts"] for each in data(intake.get("/interviews"))["items"]}
     assert [each["id"] for each in told[str(first.interview_id)]] == [str(first.id), str(second.id)]
     assert told[str(gone.interview_id)] == []
@@ -79,10 +81,10 @@ def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker:
 
 
 def test_interviews_are_found_by_the_status_that_they_are_shown_with(
-    intake: Intake, worker: Worker, house: House
+    intake: Intake, worker: Worker, tenant: Tenant
 ) -> None:
-    waits, claimed, placed = a_pending_attempt(house), a_claimed_attempt(house), a_placed_attempt(house)
-    unknown = an_attempt_of_unknown_outcome(house)
+    waits, claimed, placed = a_pending_attempt(tenant), a_claimed_attempt(tenant), a_placed_attempt(tenant)
+    unknown = an_attempt_of_unknown_outcome(tenant)
     over = data(intake.create(intake.body(isTest=True)), 201)["id"]
     ended = data(intake.create(intake.body(agentId=str(an_online_agent(intake)))), 201)["id"]
     assert intake.send("PATCH", f"/interviews/{ended}", json={"status": "CANCELLED"}).status_code == 200
@@ -169,9 +171,9 @@ def test_a_key_without_the_scope_lists_none(intake: Intake) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "INSUFFICIENT_PERMISSIONS")
 
 
-def test_a_list_of_many_asks_the_database_no_more_often_than_one_of_one(intake: Intake, house: House) -> None:
+def test_a_list_of_many_asks_the_database_no_more_often_than_one_of_one(intake: Intake, tenant: Tenant) -> None:
     for _ in range(5):
-        a_pending_attempt(house)
+        a_pending_attempt(tenant)
     with _counting() as few:
         assert len(listed(intake, limit=1)) == 1
     with _counting() as many:
@@ -185,9 +187,9 @@ def test_a_list_tells_no_name_number_or_address(intake: Intake, worker: Worker) 
     assert not [each for each in candidate().values() if each in said and each != "2030-12-31"]
 
 
-def test_the_newest_of_one_moment_is_told_by_its_id(intake: Intake, house: House) -> None:
-    ids = [a_pending_attempt(house).interview_id for _ in range(4)]
-    house.change("UPDATE interviews SET created_at = :at", at=house.now())
+def test_the_newest_of_one_moment_is_told_by_its_id(intake: Intake, tenant: Tenant) -> None:
+    ids = [a_pending_attempt(tenant).interview_id for _ in range(4)]
+    tenant.change("UPDATE interviews SET created_at = :at", at=tenant.now())
     assert [UUID(each) for each in listed(intake)] == sorted(ids, reverse=True)
 
 

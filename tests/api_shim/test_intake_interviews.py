@@ -113,11 +113,11 @@ def test_get_tells_no_name_number_or_address(intake: Intake, worker: Worker) -> 
 
 
 def test_attempts_are_listed_newest_first(intake: Intake, hasher: Hasher, now: TestClock) -> None:
-    house = a_house(intake.database, intake.seeded, hasher, now)
-    first = a_pending_attempt(house)
-    house.take(first, Cancelled(reason=Reason.REPLACED))
+    tenant = a_house(intake.database, intake.seeded, hasher, now)
+    first = a_pending_attempt(tenant)
+    tenant.take(first, Cancelled(reason=Reason.REPLACED))
     now.move(timedelta(hours=1))
-    a_pending_attempt(house, interview_id=first.interview_id)
+    a_pending_attempt(tenant, interview_id=first.interview_id)
     path = f"/interviews/{first.interview_id}/call-attempts"
     both = intake.get(path).json()["data"]
     assert [each["status"] for each in both["items"]] == ["PENDING", "CANCELLED"]

@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, event
 
-from api_shim.answer_waiter import Waiter, end_task
+from api_shim.answer_waiter import AnswerWaiter, end_task
 from api_shim.app import create_app
 from scheduler.domain.command import Command
 from scheduler.hashing import Hasher
@@ -130,7 +130,7 @@ async def test_thousand_waiting_requests_share_each_look(redis_url: str, waiting
         assert command in commands[:10], "nobody has a reason to look"
         return done(command)
 
-    waiter = Waiter(redis_url, CHANNEL, lambda: False, which_answered)
+    waiter = AnswerWaiter(redis_url, CHANNEL, lambda: False, which_answered)
     async with waiter.listening():
         waits = [
             asyncio.create_task(waiter.answer_to(each, lambda each=each: look_at(each), 600))  # type: ignore[misc]
@@ -167,7 +167,7 @@ async def test_lost_subscription_is_followed_by_one_look_at_all(redis_url: str, 
         return done(command)
 
     is_lost = False
-    waiter = Waiter(redis_url, CHANNEL, lambda: False, which_answered)
+    waiter = AnswerWaiter(redis_url, CHANNEL, lambda: False, which_answered)
     async with waiter.listening():
         waits = [
             asyncio.create_task(waiter.answer_to(each, lambda each=each: look_at(each), 30))  # type: ignore[misc]

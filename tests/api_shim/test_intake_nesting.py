@@ -8,11 +8,11 @@ import pytest
 
 from api_shim.app import create_app
 from api_shim.json_body import parse
-from scheduler.wire.json_values import MOST_LEVELS, unstorable
+from scheduler.wire.json_values import MAX_LEVELS, unstorable
 from tests.api_shim.intake import Intake, Worker
 from tests.api_shim.test_intake_records import code
 
-DEPTHS = (MOST_LEVELS + 1, 200, 479, 480, 600, 800, 970, 989, 990, 1_200, 10_000, 32_000)
+DEPTHS = (MAX_LEVELS + 1, 200, 479, 480, 600, 800, 970, 989, 990, 1_200, 10_000, 32_000)
 
 
 def _operations() -> Iterator[Any]:
@@ -38,7 +38,7 @@ def test_deep_json_is_rejected_by_every_operation(intake: Intake, method: str, p
     for levels in DEPTHS:
         answer = intake.send(method, address, content=nested(levels), headers=headers)
         assert code(answer) == (400, "MALFORMED_JSON"), (levels, answer.text)
-        assert answer.json()["error"]["details"]["reason"] == f"it is nested more than {MOST_LEVELS} levels deep"
+        assert answer.json()["error"]["details"]["reason"] == f"it is nested more than {MAX_LEVELS} levels deep"
         stranger = intake.client.request(method, address, content=nested(levels), headers=headers)
         assert stranger.status_code == (401 if is_keyed else 400), (levels, stranger.text)
     assert intake.count("inbox") == 0
@@ -47,7 +47,7 @@ def test_deep_json_is_rejected_by_every_operation(intake: Intake, method: str, p
 @pytest.mark.parametrize("inside", ["[]", "{}"])
 @pytest.mark.parametrize("name", ["metadata", None])
 def test_levels_are_counted_in_lists_and_objects(intake: Intake, inside: str, name: str | None) -> None:
-    for levels, found in ((MOST_LEVELS, False), (MOST_LEVELS + 1, True)):
+    for levels, found in ((MAX_LEVELS, False), (MAX_LEVELS + 1, True)):
         content = nested(levels, inside=inside, name=name)
         answer = intake.send("POST", "/jobs", content=content, headers={"Content-Type": "application/json"})
         assert code(answer) == (400, "MALFORMED_JSON" if found else "VALIDATION_ERROR"), answer.text
@@ -62,6 +62,6 @@ def test_deepest_json_is_read_by_a_full_stack() -> None:
     """A body that the parser reads is one that every later reader can walk through, however deep it was called."""
 
     def call(depth: int) -> Any:
-        return call(depth - 1) if depth else unstorable(parse(nested(MOST_LEVELS)))
+        return call(depth - 1) if depth else unstorable(parse(nested(MAX_LEVELS)))
 
     assert call(700) == []

@@ -13,7 +13,7 @@ import pytest
 from scheduler.domain.owner import User
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from scheduler.mail import Sender, SmtpMailer, SmtpServer
+from scheduler.mail import MailSender, SmtpMailer, SmtpServer
 from scheduler.use_cases.resources.owners import Invitations
 from tests.api_shim.intake import PEPPER, Intake, taking_less_than
 from tests.architecture.rules import does, does_not
@@ -65,7 +65,7 @@ def change(asking: Intake, company: dict[str, Any], email: str | None) -> dict[s
 
 def deliver(intake: Intake, office: PostOffice) -> None:
     """What the maintenance worker does when it is rung for."""
-    mailer = SmtpMailer(SmtpServer.of(office.url), Sender(name="Duecall", address="mail@duecall.example"))
+    mailer = SmtpMailer(SmtpServer.of(office.url), MailSender(name="Duecall", address="mail@duecall.example"))
     Invitations(intake.database, Hasher(PEPPER), mailer, "https://app.example.com", intake.now).send()
 
 

@@ -18,7 +18,7 @@ from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
 from tests.api_shim.intake import EMAIL, FIRST_NAME, NUMBER, PEPPER, TOMORROW, Intake, Worker, a_call, candidate
 from tests.architecture.rules import does, does_not
 from tests.conftest import seed, wait_until
-from tests.support.builders import Clerk, House, KeptBell
+from tests.support.builders import ApiWriter, RecordingHints, Tenant
 
 JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
 ONLINE_AGENT: dict[str, Any] = {
@@ -408,12 +408,12 @@ def test_a_candidate_keeps_a_way_to_be_reached(intake: Intake) -> None:
 
 
 @does("F2-11")
-def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker: Worker, house: House) -> None:
+def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     call = a_call(intake)
     person = data(intake.get(call.interview))["candidateId"]
     in_adelaide = {"phoneNumber": "+61870701234", "timezone": None}
     assert intake.send("PATCH", f"/candidates/{person}", json=in_adelaide).status_code == 200
-    Clerk(house=house, bell=KeptBell()).reresolve()
+    ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     attempt = data(intake.get(call.attempt))
     assert attempt["schedule"]["timezone"] == "Australia/Adelaide, Australia/Perth"
     assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]
@@ -421,7 +421,7 @@ def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker
 
 @does("F4-8")
 def test_a_deleted_candidate_is_never_rung_and_the_interview_stays_without_them(
-    intake: Intake, worker: Worker, house: House
+    intake: Intake, worker: Worker, tenant: Tenant
 ) -> None:
     call = a_call(intake)
     person = data(intake.get(call.interview))["candidateId"]
@@ -433,7 +433,7 @@ def test_a_deleted_candidate_is_never_rung_and_the_interview_stays_without_them(
     assert (attempt["status"], attempt["reasonCode"]) == ("CANCELLED", "CANDIDATE_DELETED")
     rows = intake.ask("SELECT first_name, last_name, email, phone_number, timezone FROM candidates")
     assert [tuple(row) for row in rows] == [(None,) * 5]
-    assert not house.dial.claim([call.attempt_id]).claimed
+    assert not tenant.dial.claim([call.attempt_id]).claimed
     assert code(intake.create(intake.body(candidate=..., candidateId=person)))[0] == 404
 
 
@@ -606,12 +606,12 @@ def test_settings_that_cannot_be_used_are_refused_with_the_reason(
 
 
 @does("F2-11")
-def test_hours_that_shut_at_its_time_move_a_pending_call(intake: Intake, worker: Worker, house: House) -> None:
+def test_hours_that_shut_at_its_time_move_a_pending_call(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     call = a_call(intake)
     hours = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "12:00", "end": "20:00"}]
     address = f"/company/{intake.seeded.company_id}"
     assert intake.send("PATCH", address, json={"settings": {"callTimeIntervals": hours}}).status_code == 200
-    Clerk(house=house, bell=KeptBell()).reresolve()
+    ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     attempt = data(intake.get(call.attempt))
     assert attempt["scheduledAt"] == "2026-04-03T10:00:00Z", f"it was {TOMORROW}, nine in the morning there"
     assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]

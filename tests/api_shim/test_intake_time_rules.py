@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
-from scheduler.carriers.twilio import TwilioDesk
+from scheduler.carriers.twilio import TwilioQueries
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.call import Accepted, CallOrder
 from scheduler.use_cases.settle import Settle
@@ -17,7 +17,7 @@ from tests.api_shim.intake import NUMBER, TOMORROW, Call, Intake, Worker, a_call
 from tests.api_shim.test_intake_explanations import TOLL_FREE
 from tests.api_shim.test_intake_interview_rules import refused
 from tests.architecture.rules import does, does_not
-from tests.support.builders import Clerk, House, KeptBell, a_sid
+from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid
 from tests.support.servers import SimulatedCarrier, a_closed_port
 
 NOWHERE = "+80012345678"
@@ -64,10 +64,10 @@ def explained(intake: Intake, attempt: dict[str, Any]) -> dict[str, Any]:
     return dict(data(intake.get(call_of(attempt).explanation)))
 
 
-def dialled(house: House, attempt: dict[str, Any]) -> CallOrder | None:
+def dialled(tenant: Tenant, attempt: dict[str, Any]) -> CallOrder | None:
     """What a dialler does when it is told of this attempt: the order that it would send, or None."""
-    [claimed] = house.dial.claim([UUID(attempt["id"])]).claimed
-    return house.dial.last_look(claimed.attempt)
+    [claimed] = tenant.dial.claim([UUID(attempt["id"])]).claimed
+    return tenant.dial.last_look(claimed.attempt)
 
 
 # ---- F2-1: how a text is read
@@ -167,13 +167,13 @@ def test_where_nothing_is_left_nobody_is_called(intake: Intake, worker: Worker) 
 
 @does_not("F2-2")
 def test_a_call_whose_zone_becomes_unknown_is_held_and_never_placed(
-    intake: Intake, worker: Worker, house: House
+    intake: Intake, worker: Worker, tenant: Tenant
 ) -> None:
     assert set_up(intake, timezone="Europe/Athens").status_code == 200
     attempt = booked(ask(intake, phoneNumber=NOWHERE))
     assert set_up(intake, timezone=None).status_code == 200
-    Clerk(house=house, bell=KeptBell()).reresolve()
-    assert dialled(house, attempt) is None
+    ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
+    assert dialled(tenant, attempt) is None
     told = explained(intake, attempt)
     assert (told["status"], told["nextPossibleAt"]) == ("PENDING", None)
     assert "TIMEZONE_UNKNOWN" in [block["rule"] for block in told["blocks"]]
@@ -361,24 +361,24 @@ def test_without_a_time_it_is_now_or_the_next_opening_and_expires_a_week_after(i
 
 
 @does_not("F2-7")
-def test_nothing_is_done_that_would_ring_after_it_expires(intake: Intake, worker: Worker, house: House) -> None:
+def test_nothing_is_done_that_would_ring_after_it_expires(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
     refused(ask(intake, expires_at="2026-04-02T18:00:00Z"), 400, "NO_OPENING_BEFORE_EXPIRY")
     refused(ask(intake, "2026-04-03T20:00:00", expires_at="2026-04-03T18:00:30Z"), 400, "NO_OPENING_BEFORE_EXPIRY")
     assert intake.is_untouched()
     waits = booked(ask(intake, expires_at="2026-04-02T19:00:00Z"))
-    settle(later(house, timedelta(hours=8)))
+    settle(later(tenant, timedelta(hours=8)))
     ended = shown(intake, waits)
     assert (ended["status"], ended["reasonCode"]) == ("FAILED", "EXPIRED")
     assert data(intake.get(call_of(waits).interview))["status"] == "FAILED"
 
 
 @does_not("F2-7")
-def test_a_retry_that_would_open_after_it_expires_is_not_made(intake: Intake, worker: Worker, house: House) -> None:
+def test_a_retry_that_would_open_after_it_expires_is_not_made(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     retries(intake, BUSY=[3600])
     for expires_at, statuses in (("2026-04-02T12:59:00Z", ["FAILED"]), ("2026-04-02T14:00:00Z", ["FAILED", "PENDING"])):
         waits = booked(ask(intake, expires_at=expires_at, phoneNumber=f"+4219151{expires_at[11:16].replace(':', '')}0"))
-        assert busy(house, waits).reason is Reason.BUSY
+        assert busy(tenant, waits).reason is Reason.BUSY
         interview = data(intake.get(call_of(waits).interview))
         assert [each["status"] for each in interview["callAttempts"]] == statuses
         assert interview["status"] == ("FAILED" if statuses == ["FAILED"] else "SCHEDULED")
@@ -388,9 +388,9 @@ def test_a_retry_that_would_open_after_it_expires_is_not_made(intake: Intake, wo
 
 
 @does("F2-8")
-def test_what_is_open_still_when_it_is_dialled_is_dialled(intake: Intake, worker: Worker, house: House) -> None:
+def test_what_is_open_still_when_it_is_dialled_is_dialled(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     attempt = booked(ask(intake))
-    order = dialled(house, attempt)
+    order = dialled(tenant, attempt)
     assert order is not None
     assert order.to == NUMBER
     assert shown(intake, attempt)["status"] == "IN_PROGRESS"
@@ -398,11 +398,11 @@ def test_what_is_open_still_when_it_is_dialled_is_dialled(intake: Intake, worker
 
 @does_not("F2-8")
 def test_what_has_shut_meanwhile_waits_for_the_next_opening_and_spends_no_attempt(
-    intake: Intake, worker: Worker, house: House
+    intake: Intake, worker: Worker, tenant: Tenant
 ) -> None:
     attempt = booked(ask(intake))
     open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
-    assert dialled(house, attempt) is None, "nobody has looked at it since the hours changed"
+    assert dialled(tenant, attempt) is None, "nobody has looked at it since the hours changed"
     waits = shown(intake, attempt)
     assert (waits["status"], waits["scheduledAt"], waits["retryNumber"]) == ("PENDING", "2026-04-02T18:00:00Z", 0)
     history = explained(intake, attempt)["history"]
@@ -414,7 +414,7 @@ def test_what_has_shut_meanwhile_waits_for_the_next_opening_and_spends_no_attemp
 
 
 @does("F2-9")
-def test_a_retry_keeps_the_chains_clock_and_shows_it(intake: Intake, worker: Worker, house: House) -> None:
+def test_a_retry_keeps_the_chains_clock_and_shows_it(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     retries(intake, BUSY=[900])
     first = booked(ask(intake, timezone="Europe/London"))
     assert first["schedule"] == {
@@ -427,7 +427,7 @@ def test_a_retry_keeps_the_chains_clock_and_shows_it(intake: Intake, worker: Wor
     }
     assert first["schedule"]["localTime"].startswith("2026-04-02T13:0")
     assert first["schedule"]["tzdataVersion"] >= "2025"
-    retry = retry_of(intake, house, first)
+    retry = retry_of(intake, tenant, first)
     assert (retry["schedule"]["timezoneSource"], retry["schedule"]["timezone"]) == ("CANDIDATE", "Europe/London")
     ended = datetime.fromisoformat(shown(intake, first)["endedAt"])
     assert datetime.fromisoformat(retry["scheduledAt"]) == ended + timedelta(minutes=15)
@@ -435,14 +435,14 @@ def test_a_retry_keeps_the_chains_clock_and_shows_it(intake: Intake, worker: Wor
 
 @does_not("F2-9")
 def test_where_an_offset_decided_a_retry_does_not_ring_while_the_numbers_own_zones_are_shut(
-    intake: Intake, worker: Worker, house: House
+    intake: Intake, worker: Worker, tenant: Tenant
 ) -> None:
     retries(intake, BUSY=[900])
     asked_for = intake.now().astimezone(UTC).isoformat()
     assert asked_for.endswith("+00:00")
     first = booked(ask(intake, asked_for, phoneNumber=IN_PERTH_OR_ADELAIDE))
     assert first["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
-    retry = retry_of(intake, house, first)
+    retry = retry_of(intake, tenant, first)
     assert (retry["schedule"]["timezoneSource"], retry["schedule"]["utcOffset"]) == ("OFFSET", "+00:00")
     assert retry["scheduledAt"] == "2026-04-03T08:00:00Z", "at noon it is evening in Perth, and at eight it is not"
 
@@ -478,7 +478,7 @@ def test_a_window_is_not_open_when_the_wall_clock_is_not_in_it(intake: Intake, w
 
 
 @does_not("F2-11")
-def test_a_change_moves_nothing_that_it_does_not_touch(intake: Intake, worker: Worker, house: House) -> None:
+def test_a_change_moves_nothing_that_it_does_not_touch(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     named, own = (
         booked(ask(intake, "2026-04-03T09:00:00+02:00")),
         booked(ask(intake, TOMORROW, timezone="Europe/Prague")),
@@ -486,7 +486,7 @@ def test_a_change_moves_nothing_that_it_does_not_touch(intake: Intake, worker: W
     before = [shown(intake, each) for each in (named, own)]
     assert set_up(intake, timezone="America/New_York", locale="en").status_code == 200
     open_at(intake, {"days": EVERY_DAY, "start": "09:00", "end": "20:00"})
-    Clerk(house=house, bell=KeptBell()).reresolve()
+    ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     assert [shown(intake, each) for each in (named, own)] == before
 
 
@@ -502,7 +502,7 @@ def test_until_the_end_of_its_last_day_on_the_callees_clock_a_consent_is_good(in
 
 
 @does_not("F2-12")
-def test_after_it_nobody_is_called(intake: Intake, worker: Worker, house: House) -> None:
+def test_after_it_nobody_is_called(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     refused(ask(intake, "2026-04-04T08:00:00", gdprExpiryDate="2026-04-03"), 400, "CONSENT_EXPIRED")
     in_auckland = {"gdprExpiryDate": "2026-04-03", "timezone": "Pacific/Auckland"}
     refused(ask(intake, "2026-04-03T22:00:00Z", **in_auckland), 400, "CONSENT_EXPIRED")
@@ -512,7 +512,7 @@ def test_after_it_nobody_is_called(intake: Intake, worker: Worker, house: House)
     changed = intake.send("PATCH", f"/candidates/{person}", json={"gdprExpiryDate": "2026-04-03"})
     assert changed.status_code == 200
     attempt = data(intake.get(call.attempt))
-    assert dialled(later(house, timedelta(days=3)), attempt) is None
+    assert dialled(later(tenant, timedelta(days=3)), attempt) is None
     ended = shown(intake, attempt)
     assert (ended["status"], ended["reasonCode"]) == ("FAILED", "CONSENT_EXPIRED")
 
@@ -520,15 +520,15 @@ def test_after_it_nobody_is_called(intake: Intake, worker: Worker, house: House)
 # ---- who does what a worker does
 
 
-def later(house: House, span: timedelta) -> House:
+def later(tenant: Tenant, span: timedelta) -> Tenant:
     """The same house, when so much time has passed."""
-    return replace(house, now=lambda: house.now() + span)
+    return replace(tenant, now=lambda: tenant.now() + span)
 
 
-def settle(house: House) -> None:
+def settle(tenant: Tenant) -> None:
     """Where no call is in progress, the carrier is not asked; and nobody is there."""
-    desk = TwilioDesk(SimulatedCarrier(url=a_closed_port()).account(), house.policy)
-    Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now).round()
+    desk = TwilioQueries(SimulatedCarrier(url=a_closed_port()).account(), tenant.policy)
+    Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now).round()
     desk._client.http_client.session.close()
 
 
@@ -536,15 +536,15 @@ def retries(intake: Intake, **delays: list[int]) -> None:
     assert set_up(intake, retryPolicy={"maxRetries": 3, "delays": delays}).status_code == 200
 
 
-def busy(house: House, attempt: dict[str, Any]) -> Attempt:
+def busy(tenant: Tenant, attempt: dict[str, Any]) -> Attempt:
     """It was dialled, and the line was busy."""
-    [claimed] = house.dial.claim([UUID(attempt["id"])]).claimed
-    house.dial.record([(claimed.attempt, Accepted(call_sid=a_sid()))])
-    return house.take(house.attempt(claimed.attempt.id), Ended(reason=Reason.BUSY, ended_at=house.now()))
+    [claimed] = tenant.dial.claim([UUID(attempt["id"])]).claimed
+    tenant.dial.record([(claimed.attempt, Accepted(call_sid=a_sid()))])
+    return tenant.take(tenant.attempt(claimed.attempt.id), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
 
 
-def retry_of(intake: Intake, house: House, attempt: dict[str, Any]) -> dict[str, Any]:
-    busy(house, attempt)
+def retry_of(intake: Intake, tenant: Tenant, attempt: dict[str, Any]) -> dict[str, Any]:
+    busy(tenant, attempt)
     _, retry = data(intake.get(call_of(attempt).interview))["callAttempts"]
     assert (retry["status"], retry["retryNumber"]) == ("PENDING", 1)
     return dict(retry)

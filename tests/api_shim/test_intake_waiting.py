@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis
 
-from api_shim.answer_waiter import Waiter
+from api_shim.answer_waiter import AnswerWaiter
 from api_shim.request_headers import DEFAULT_WAIT_S
 from scheduler.domain.command import Answer, Command, CommandKind
 from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, candidate, meanwhile, taking_less_than
@@ -176,7 +176,7 @@ def test_what_was_accepted_in_time_is_replayed_when_the_consent_is_over(intake: 
 
 
 async def test_news_is_not_missed_however_early_it_comes(redis_url: str, waiting: Command) -> None:
-    waiter = Waiter(redis_url, CHANNEL, lambda: False, none_answered)
+    waiter = AnswerWaiter(redis_url, CHANNEL, lambda: False, none_answered)
     applied, looks = done(waiting), 0
 
     async def look() -> Command:
@@ -191,7 +191,7 @@ async def test_news_is_not_missed_however_early_it_comes(redis_url: str, waiting
 
 
 async def test_news_of_another_command_wakes_nobody(redis_url: str, waiting: Command) -> None:
-    waiter = Waiter(redis_url, CHANNEL, lambda: False, none_answered)
+    waiter = AnswerWaiter(redis_url, CHANNEL, lambda: False, none_answered)
     looks = 0
 
     async def look() -> Command:
@@ -214,14 +214,14 @@ async def test_an_answer_that_nobody_told_of_is_found_in_the_row(redis_url: str,
     async def look() -> Command:
         return done(waiting)
 
-    waiter = Waiter(redis_url, CHANNEL, lambda: False, which_answered)
+    waiter = AnswerWaiter(redis_url, CHANNEL, lambda: False, which_answered)
     async with waiter.listening():
         answered = await waiter.answer_to(waiting, look, 20)
     assert answered.applied_at == NOON
 
 
 async def test_nobody_waits_while_the_bell_finds_redis_away(redis_url: str, waiting: Command) -> None:
-    waiter = Waiter(redis_url, CHANNEL, lambda: True, none_answered)
+    waiter = AnswerWaiter(redis_url, CHANNEL, lambda: True, none_answered)
     async with waiter.listening():
         assert await waiter.answer_to(waiting, never, 20) is waiting
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.api_shim.intake import ASYNC, Intake
 from tests.api_shim.test_intake_carrier import call_back
-from tests.support.builders import House, a_placed_attempt
+from tests.support.builders import Tenant, a_placed_attempt
 from tests.verification.crash.wrong_clock import set_wrong
 
 JOB = {"title": "Baker", "description": "Bakes bread at night."}
@@ -28,8 +28,8 @@ def test_write_on_a_wrong_clock_is_refused_by_name(intake: Intake, span: timedel
     assert intake.create(headers=ASYNC).status_code == 202, "the clock is right again"
 
 
-def test_callback_on_a_wrong_clock_is_asked_for_again(intake: Intake, house: House) -> None:
-    token = a_placed_attempt(house).token
+def test_callback_on_a_wrong_clock_is_asked_for_again(intake: Intake, tenant: Tenant) -> None:
+    token = a_placed_attempt(tenant).token
     assert token is not None
     with set_wrong(AN_HOUR):
         assert is_refused(call_back(intake, token))

@@ -43,10 +43,10 @@ def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: i
     off = timedelta(seconds=seconds)
     database = Database(settings.database("api"), machine=lambda: machine_now() + off)
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
-        house = app.state.house
-        app.state.house = replace(house, doors=replace(house.doors, health=database))
+        app_context = app.state.app_context
+        app.state.app_context = replace(app_context, doors=replace(app_context.doors, health=database))
         answer = client.get("/readyz")
-        app.state.house = house
+        app.state.app_context = app_context
     database.close()
     assert answer.status_code == httpx.codes.OK
     assert ("clock" in answer.json()["data"]["degraded"]) is wrong
@@ -58,10 +58,10 @@ def test_readyz_reports_redis_that_fails_its_question(logins: Logins, redis_url:
     app, door = create_app(settings_for(logins, redis_url)), a_door()
     unreachable = Presence("redis://127.0.0.1:9/0")
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
-        house = app.state.house
-        app.state.house = replace(house, presence=unreachable)
+        app_context = app.state.app_context
+        app.state.app_context = replace(app_context, presence=unreachable)
         answer = client.get("/readyz")
-        app.state.house = house
+        app.state.app_context = app_context
     unreachable.close()
     assert answer.json()["data"]["degraded"] == ["redis"]
 

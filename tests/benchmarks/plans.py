@@ -33,7 +33,7 @@ from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.timing import callee_zones
 from tests.conftest import TestClock, seed
-from tests.support.builders import BRATISLAVA, House, a_house
+from tests.support.builders import BRATISLAVA, Tenant, a_house
 
 PENDING = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 DUE = 10_000
@@ -53,7 +53,7 @@ class Found:
     """The tables that were read whole."""
 
 
-def fill(url: str, houses: list[House]) -> None:
+def fill(url: str, houses: list[Tenant]) -> None:
     """The first company has thousands due; all the rest are due in the next thirty days."""
     schedule = Schedule(
         requested=None, clock=BRATISLAVA, due_at=NOW, earliest_at=NOW, tzdata_version=callee_zones.TZDATA_VERSION
@@ -61,10 +61,10 @@ def fill(url: str, houses: list[House]) -> None:
     form = Jsonb(schedule_as_json(schedule))
     with psycopg.connect(url) as connection:
         connection.execute("SET session_replication_role = replica")  # the rows fit each other by how they are made
-        for place, house in enumerate(houses):
+        for place, tenant in enumerate(houses):
             asked = {
-                "company": house.company_id,
-                "agent": house.agent_id,
+                "company": tenant.company_id,
+                "agent": tenant.agent_id,
                 "now": NOW,
                 "count": PENDING // len(houses),
                 "due": DUE if place == 0 else 0,
@@ -173,7 +173,7 @@ def main() -> None:
         database.close()
 
 
-def tell(database: Database, houses: list[House]) -> None:
+def tell(database: Database, houses: list[Tenant]) -> None:
     busy = houses[0].company_id
     with database.transaction() as stores:
         stores.connection.exec_driver_sql("SET LOCAL statement_timeout = 0")

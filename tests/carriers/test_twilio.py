@@ -25,8 +25,8 @@ from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACa
 from scheduler.carriers.simulator.app import create_app
 from scheduler.carriers.twilio import (
     TwilioCallbacks,
-    TwilioDesk,
-    TwilioLine,
+    TwilioCallPlacer,
+    TwilioQueries,
     callback_path,
     classify,
     is_stopped,
@@ -91,7 +91,7 @@ async def placed(
     carrier: SimulatedCarrier, order: CallOrder, *, url: str | None = None, **account: Any
 ) -> CarrierAnswer:
     """Place a call with its only POST, and return the answer."""
-    line = TwilioLine(replace(carrier.account(url=url), **account), POLICY)
+    line = TwilioCallPlacer(replace(carrier.account(url=url), **account), POLICY)
     try:
         return await line.place(order)
     finally:
@@ -131,7 +131,7 @@ async def gated(carrier: SimulatedCarrier, number: str, gate: NotedGate) -> tupl
 
     with wired(carrier.url) as (wire, url):
         wire.dead = note
-        line = TwilioLine(carrier.account(url=url), POLICY)
+        line = TwilioCallPlacer(carrier.account(url=url), POLICY)
         try:
             return await line.place(an_order(number), gate), b"".join(arrived)
         finally:
@@ -209,7 +209,7 @@ async def test_bytes_that_the_kernel_does_not_take_are_never_sent(carrier: Simul
 
 async def test_gate_is_not_checked_for_a_cancellation(carrier: SimulatedCarrier) -> None:
     gate = NotedGate()
-    line = TwilioLine(carrier.account(), POLICY)
+    line = TwilioCallPlacer(carrier.account(), POLICY)
     try:
         accepted = await line.place(an_order(a_number()), gate)
         assert isinstance(accepted, Accepted)
@@ -344,7 +344,7 @@ async def test_form_orders_callbacks_with_retries(carrier: SimulatedCarrier, voi
     assert form["StatusCallbackEvent"] == ["initiated", "ringing", "answered", "completed"]
 
 
-async def test_queued_call_has_its_queue_time_and_no_start(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_queued_call_has_its_queue_time_and_no_start(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     number = a_number()
     carrier.plan(to=number, queue_s=90.5)
     answer = await placed(carrier, an_order(number))
@@ -451,7 +451,7 @@ async def test_wrong_auth_token_is_never_taken(carrier: SimulatedCarrier) -> Non
 
 async def test_calls_share_kept_alive_connections(carrier: SimulatedCarrier) -> None:
     numbers = [a_number() for _ in range(20)]
-    line = TwilioLine(carrier.account(), POLICY)
+    line = TwilioCallPlacer(carrier.account(), POLICY)
     for batch in (numbers[:10], numbers[10:]):
         answers = await asyncio.gather(*(line.place(an_order(number)) for number in batch))
         assert all(isinstance(answer, Accepted) for answer in answers)
@@ -597,9 +597,9 @@ async def test_closed_kept_alive_connection_repeats_no_request(carrier: Simulate
         await writer.drain()
         asked.append(await request_read(reader))  # read, and the connection closed without an answer
 
-    line = TwilioLine(carrier.account(), POLICY)
+    line = TwilioCallPlacer(carrier.account(), POLICY)
     async with a_server_that(once) as url:
-        line = TwilioLine(carrier.account(url=url), POLICY)
+        line = TwilioCallPlacer(carrier.account(url=url), POLICY)
         assert isinstance(await line.place(an_order(a_number())), Accepted)
         assert isinstance(await line.place(an_order(a_number())), AnswerUnknown)
         assert len(asked) == 2
@@ -618,7 +618,7 @@ DOWN: list[tuple[str, CarrierAnswer]] = [
 
 @pytest.mark.parametrize(("kind", "meaning"), DOWN, ids=[kind for kind, _ in DOWN])
 async def test_post_during_an_outage_returns(
-    carrier: SimulatedCarrier, desk: TwilioDesk, kind: str, meaning: CarrierAnswer
+    carrier: SimulatedCarrier, desk: TwilioQueries, kind: str, meaning: CarrierAnswer
 ) -> None:
     _, sid = await a_call(carrier, "rang_at", **RINGING)
     number = a_number()
@@ -647,24 +647,24 @@ def is_up(carrier: SimulatedCarrier) -> bool:
 
 
 @pytest.fixture
-def desk(carrier: SimulatedCarrier) -> Iterator[TwilioDesk]:
+def desk(carrier: SimulatedCarrier) -> Iterator[TwilioQueries]:
     yield from a_desk(carrier.account())
 
 
-def a_desk(account: Any) -> Iterator[TwilioDesk]:
-    desk = TwilioDesk(account, POLICY)
+def a_desk(account: Any) -> Iterator[TwilioQueries]:
+    desk = TwilioQueries(account, POLICY)
     yield desk
     desk._client.http_client.session.close()
 
 
-def listed(desk: TwilioDesk, number: str, *, caller: str = OURS, around: datetime | None = None) -> Sequence[str]:
+def listed(desk: TwilioQueries, number: str, *, caller: str = OURS, around: datetime | None = None) -> Sequence[str]:
     now = around or real_now()
     span = timedelta(seconds=30)
     calls = desk.listed(to=number, caller=caller, created_from=now - span, created_until=now + span)
     return [call.news.call_sid for call in calls]
 
 
-async def test_list_finds_a_call_that_was_accepted_in_silence(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_list_finds_a_call_that_was_accepted_in_silence(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     number = a_number()
     carrier.plan(to=number, fault="accept_and_silence")
     await placed(carrier, an_order(number))
@@ -672,7 +672,7 @@ async def test_list_finds_a_call_that_was_accepted_in_silence(carrier: Simulated
     assert listed(desk, number) == [ring["sid"]]
 
 
-async def test_list_shows_no_other_numbers_callers_or_times(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_list_shows_no_other_numbers_callers_or_times(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     number = a_number()
     await placed(carrier, an_order(number))
     assert len(listed(desk, number)) == 1
@@ -682,7 +682,7 @@ async def test_list_shows_no_other_numbers_callers_or_times(carrier: SimulatedCa
     assert listed(desk, number, around=real_now() + timedelta(minutes=5)) == []
 
 
-async def test_the_span_is_half_open_in_whole_seconds(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_the_span_is_half_open_in_whole_seconds(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     number, noon = a_number(), datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
     carrier.clock = lambda: noon + timedelta(seconds=0.9)
     try:
@@ -695,9 +695,9 @@ async def test_the_span_is_half_open_in_whole_seconds(carrier: SimulatedCarrier,
     assert desk.listed(to=number, caller=OURS, created_from=noon + second, created_until=noon + 2 * second) == []
 
 
-async def test_the_list_is_read_past_its_first_page(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_the_list_is_read_past_its_first_page(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     number = a_number()
-    line = TwilioLine(carrier.account(), replace(POLICY, total_timeout=timedelta(seconds=2)))
+    line = TwilioCallPlacer(carrier.account(), replace(POLICY, total_timeout=timedelta(seconds=2)))
     for _ in range(53):
         await line.place(an_order(number))
     await line.close()
@@ -711,7 +711,7 @@ async def test_every_request_uses_the_path_of_the_api_url(slash: str) -> None:
     with a_carrier_below(below) as carrier:
         url = Settings(twilio_api_url=f"{carrier.url}{below}{slash}").twilio_api_url
         account = carrier.account(url=url)
-        line = TwilioLine(account, replace(POLICY, total_timeout=timedelta(seconds=2)))
+        line = TwilioCallPlacer(account, replace(POLICY, total_timeout=timedelta(seconds=2)))
         answers = [await line.place(an_order(number)) for _ in range(53)]
         assert all(isinstance(answer, Accepted) for answer in answers)
         await line.close()
@@ -740,7 +740,7 @@ def a_carrier_below(path: str) -> Iterator[SimulatedCarrier]:
         yield carrier
 
 
-async def test_call_is_fetched_by_its_sid(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_call_is_fetched_by_its_sid(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     number = a_number()
     carrier.plan(to=number, outcome="voicemail", ring_s=0, talk_s=0)
     answer = await placed(carrier, an_order(number))
@@ -751,18 +751,18 @@ async def test_call_is_fetched_by_its_sid(carrier: SimulatedCarrier, desk: Twili
     assert (news.started, news.to) == (True, number)
 
 
-def test_unknown_call_cannot_be_fetched(desk: TwilioDesk) -> None:
+def test_unknown_call_cannot_be_fetched(desk: TwilioQueries) -> None:
     with pytest.raises(CarrierUnavailable):
         desk.fetch(SID)
 
 
-def test_unknown_call_does_not_mean_that_the_carrier_is_away(desk: TwilioDesk) -> None:
+def test_unknown_call_does_not_mean_that_the_carrier_is_away(desk: TwilioQueries) -> None:
     with pytest.raises(CarrierUnavailable) as unavailable:
         desk.fetch(SID)
     assert not isinstance(unavailable.value, CarrierAway)
 
 
-def all_queries(desk: TwilioDesk) -> list[Callable[[], object]]:
+def all_queries(desk: TwilioQueries) -> list[Callable[[], object]]:
     return [
         desk.probe,
         lambda: listed(desk, a_number()),
@@ -780,7 +780,9 @@ def test_refused_connection_means_that_the_carrier_is_away(carrier: SimulatedCar
 
 
 @pytest.mark.parametrize("kind", ["503", "429", "401", "drop", "hang"])
-def test_carrier_in_an_outage_is_away_for_every_query(carrier: SimulatedCarrier, desk: TwilioDesk, kind: str) -> None:
+def test_carrier_in_an_outage_is_away_for_every_query(
+    carrier: SimulatedCarrier, desk: TwilioQueries, kind: str
+) -> None:
     carrier.down(kind)
     try:
         for ask in all_queries(desk):
@@ -797,7 +799,7 @@ def test_carrier_is_away_for_wrong_credentials(carrier: SimulatedCarrier) -> Non
             desk.probe()
 
 
-async def test_probe_reads_one_call_and_does_not_ring(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_probe_reads_one_call_and_does_not_ring(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     await a_call(carrier, "rang_at", **RINGING)
     rung, ordered = carrier.rings(), carrier.requests()
     desk.probe()
@@ -824,7 +826,7 @@ async def a_call(carrier: SimulatedCarrier, until: str, **plan: Any) -> tuple[st
 
 async def cancelled(carrier: SimulatedCarrier, call_sid: str, *, url: str | None = None, **account: Any) -> bool:
     """Cancel a call, and return the result."""
-    line = TwilioLine(replace(carrier.account(url=url), **account), POLICY)
+    line = TwilioCallPlacer(replace(carrier.account(url=url), **account), POLICY)
     try:
         return await line.cancel(call_sid)
     finally:
@@ -858,7 +860,7 @@ def test_answer_to_a_cancellation_means(status: int, answer: object, stopped: bo
 
 @pytest.mark.parametrize("way", ["line", "cancel", "hang_up"])
 async def test_repeated_cancellations_stop_a_ringing_call_once(
-    carrier: SimulatedCarrier, desk: TwilioDesk, way: str
+    carrier: SimulatedCarrier, desk: TwilioQueries, way: str
 ) -> None:
     number, sid = await a_call(carrier, "rang_at", **RINGING)
     for _ in range(2):
@@ -873,7 +875,7 @@ async def test_repeated_cancellations_stop_a_ringing_call_once(
     assert (news.status, news.started) == (CallStatus.CANCELLED, True)
 
 
-async def test_cancellation_does_not_end_an_answered_call(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_cancellation_does_not_end_an_answered_call(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     number, sid = await a_call(carrier, "answered_at", **ANSWERED)
     assert await cancelled(carrier, sid)
     desk.cancel(sid)
@@ -882,7 +884,7 @@ async def test_cancellation_does_not_end_an_answered_call(carrier: SimulatedCarr
     assert carrier.rings(number)[0]["status"] == "completed"
 
 
-async def test_finished_call_keeps_its_end(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_finished_call_keeps_its_end(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     number, sid = await a_call(carrier, "ended_at", **OVER)
     before = carrier.rings(number)
     assert await cancelled(carrier, sid)
@@ -891,7 +893,7 @@ async def test_finished_call_keeps_its_end(carrier: SimulatedCarrier, desk: Twil
     assert carrier.rings(number) == before
 
 
-async def test_call_unknown_to_the_carrier_counts_as_stopped(carrier: SimulatedCarrier, desk: TwilioDesk) -> None:
+async def test_call_unknown_to_the_carrier_counts_as_stopped(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
     assert await cancelled(carrier, SID)
     desk.cancel(SID)
     desk.hang_up(SID)
@@ -1139,7 +1141,7 @@ async def test_ssl_cert_file_is_trusted_for_dialling(
     async with a_carrier_of_a_private_ca() as url:
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         account = assembly.carrier(Settings(twilio_api_url=url, twilio_account_sid=ACCOUNT_SID))
-        line = TwilioLine(replace(account, auth_tokens=(PRIMARY,)), POLICY)
+        line = TwilioCallPlacer(replace(account, auth_tokens=(PRIMARY,)), POLICY)
         assert await line.place(an_order(a_number())) == Accepted(call_sid=SID)
         await line.close()
 

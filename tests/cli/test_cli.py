@@ -21,7 +21,7 @@ from api_shim.routes import health
 from scheduler.cli import main as cli
 from scheduler.demo.run import print_what_to_try
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
-from scheduler.domain.call import Rank
+from scheduler.domain.call import CallProgress
 from scheduler.domain.command import Answer
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.owner import Invitation
@@ -41,7 +41,7 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import NOON, Seeded, TestClock, seed
 from tests.support.builders import (
-    House,
+    Tenant,
     a_claimed_attempt,
     a_house,
     a_pending_attempt,
@@ -98,25 +98,25 @@ def duecall(
 
 
 @pytest.fixture
-def house(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> House:
+def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
     return a_house(database, seeded, hasher, now)
 
 
 @pytest.fixture
-def explain(house: House, hasher: Hasher) -> Explain:
-    return Explain(house.database, hasher, house.policy, house.now)
+def explain(tenant: Tenant, hasher: Hasher) -> Explain:
+    return Explain(tenant.database, hasher, tenant.policy, tenant.now)
 
 
 @pytest.fixture
-def pauses(house: House) -> Pauses:
-    return Pauses(house.database, house.now)
+def pauses(tenant: Tenant) -> Pauses:
+    return Pauses(tenant.database, tenant.now)
 
 
 # ---- explain
 
 
-def test_a_waiting_attempt_is_explained_with_its_next_instant_on_both_clocks(duecall: Duecall, house: House) -> None:
-    attempt = a_pending_attempt(house, due_at=NOON + timedelta(hours=3))
+def test_a_waiting_attempt_is_explained_with_its_next_instant_on_both_clocks(duecall: Duecall, tenant: Tenant) -> None:
+    attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=3))
     said = duecall(f"explain {attempt.id}")
     assert said.code == 0
     assert "PENDING, waits for its time" in said.told
@@ -126,9 +126,11 @@ def test_a_waiting_attempt_is_explained_with_its_next_instant_on_both_clocks(due
     assert "NOT_DUE until 2026-04-02 15:00:00 UTC, in 2 h 59 min Its time has not come." in said.told
 
 
-def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(duecall: Duecall, house: House, pauses: Pauses) -> None:
-    attempt = a_pending_attempt(house, due_at=NOON + timedelta(hours=9))
-    pauses.pause(house.company_id, "their lines are being moved")
+def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(
+    duecall: Duecall, tenant: Tenant, pauses: Pauses
+) -> None:
+    attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=9))
+    pauses.pause(tenant.company_id, "their lines are being moved")
     pauses.pause(None, "a drill")
     told = duecall(f"explain {attempt.id}").told
     order = [told.index(rule) for rule in ("ACCOUNT_PAUSED", "COMPANY_PAUSED", "NOT_DUE")]
@@ -138,27 +140,27 @@ def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(duecall: Duecall
     assert "may ring nobody can tell when: what is open-ended below must end first" in told
 
 
-def test_what_lacks_a_place_now_and_is_not_due_has_a_time_and_a_condition(duecall: Duecall, house: House) -> None:
-    a_placed_attempt(house, NUMBER)
-    told = duecall(f"explain {a_pending_attempt(house, NUMBER, due_at=NOON + timedelta(hours=3)).id}").told
+def test_what_lacks_a_place_now_and_is_not_due_has_a_time_and_a_condition(duecall: Duecall, tenant: Tenant) -> None:
+    a_placed_attempt(tenant, NUMBER)
+    told = duecall(f"explain {a_pending_attempt(tenant, NUMBER, due_at=NOON + timedelta(hours=3)).id}").told
     assert "may ring 2026-04-02 15:00:00 UTC, in 2 h 59 min, if by then nothing below keeps it" in told
 
 
-def test_a_call_that_no_opening_is_left_for_may_never_ring(duecall: Duecall, house: House) -> None:
+def test_a_call_that_no_opening_is_left_for_may_never_ring(duecall: Duecall, tenant: Tenant) -> None:
     late = NOON + timedelta(hours=9)
-    told = duecall(f"explain {a_pending_attempt(house, due_at=late, expires_at=late + timedelta(hours=1)).id}").told
+    told = duecall(f"explain {a_pending_attempt(tenant, due_at=late, expires_at=late + timedelta(hours=1)).id}").told
     assert "may ring never, as things stand" in told
 
 
-def test_an_attempt_that_nothing_keeps_waits_for_its_turn(duecall: Duecall, house: House) -> None:
-    told = duecall(f"explain {a_pending_attempt(house).id}").told
+def test_an_attempt_that_nothing_keeps_waits_for_its_turn(duecall: Duecall, tenant: Tenant) -> None:
+    told = duecall(f"explain {a_pending_attempt(tenant).id}").told
     assert "Nothing keeps it from ringing now: it waits for its turn." in told
     assert "What keeps it" not in told
 
 
-def test_its_history_is_a_table_of_when_what_and_who(duecall: Duecall, house: House) -> None:
-    attempt = a_claimed_attempt(house)
-    house.take(attempt, Deferred(due_at=NOON + timedelta(hours=20), cause="WINDOW_CLOSED"), actor="dial")
+def test_its_history_is_a_table_of_when_what_and_who(duecall: Duecall, tenant: Tenant) -> None:
+    attempt = a_claimed_attempt(tenant)
+    tenant.take(attempt, Deferred(due_at=NOON + timedelta(hours=20), cause="WINDOW_CLOSED"), actor="dial")
     told = duecall(f"explain {attempt.id}").told
     assert "04-02 12:00:00 created PENDING a test" in told
     assert "04-02 12:00:00 claimed PENDING → IN_PROGRESS dial" in told
@@ -166,11 +168,11 @@ def test_its_history_is_a_table_of_when_what_and_who(duecall: Duecall, house: Ho
 
 
 def test_a_key_is_named_in_it_and_alike_lines_that_follow_each_other_are_one(
-    duecall: Duecall, house: House, now: TestClock
+    duecall: Duecall, tenant: Tenant, now: TestClock
 ) -> None:
-    attempt = a_pending_attempt(house)
-    with house.database.transaction() as stores:
-        principal, _ = Keys(house.database, house.hasher, house.now).create(kind=KeyKind.ATS, name="Acme ATS")
+    attempt = a_pending_attempt(tenant)
+    with tenant.database.transaction() as stores:
+        principal, _ = Keys(tenant.database, tenant.hasher, tenant.now).create(kind=KeyKind.ATS, name="Acme ATS")
         for _ in range(3):
             attempt = stores.attempts.save(
                 attempt, ExpiryMoved(expires_at=attempt.expires_at), f"key:{principal.key_id}", now()
@@ -182,17 +184,17 @@ def test_a_key_is_named_in_it_and_alike_lines_that_follow_each_other_are_one(
     assert "to 04-02 12:02:00, 3 times" in told
 
 
-def test_how_far_a_call_came_is_told_line_by_line(duecall: Duecall, house: House) -> None:
-    placed = a_placed_attempt(house)
-    for rank in (Rank.DIALLED, Rank.RINGING, Rank.ANSWERED):
-        placed = house.take(placed, Progressed(rank=rank), actor="carrier")
+def test_how_far_a_call_came_is_told_line_by_line(duecall: Duecall, tenant: Tenant) -> None:
+    placed = a_placed_attempt(tenant)
+    for rank in (CallProgress.DIALLED, CallProgress.RINGING, CallProgress.ANSWERED):
+        placed = tenant.take(placed, Progressed(rank=rank), actor="carrier")
     told = duecall(f"explain {placed.id}").told
     for word in ("DIALLED", "RINGING", "ANSWERED"):
         assert f"progressed IN_PROGRESS {word} carrier" in told
 
 
-def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall: Duecall, house: House) -> None:
-    told = duecall(f"explain {an_attempt_of_unknown_outcome(house).id}").told
+def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall: Duecall, tenant: Tenant) -> None:
+    told = duecall(f"explain {an_attempt_of_unknown_outcome(tenant).id}").told
     assert "FAILED, OUTCOME_UNKNOWN" in told
     assert "a person decides" in told
     assert "may ring" not in told
@@ -230,18 +232,18 @@ def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall
     ],
 )
 def test_it_is_told_whose_clock_decided_and_why(
-    duecall: Duecall, house: House, clock: CalleeClock, number: str | None, told: Sequence[str]
+    duecall: Duecall, tenant: Tenant, clock: CalleeClock, number: str | None, told: Sequence[str]
 ) -> None:
-    attempt = a_pending_attempt(house, number, clock=clock)
+    attempt = a_pending_attempt(tenant, number, clock=clock)
     page = duecall(f"explain {attempt.id}").told
     for each in told:
         assert each in page
 
 
-def test_an_interviews_id_is_helped_to_its_newest_attempt(duecall: Duecall, house: House, now: TestClock) -> None:
-    older = an_attempt_of_unknown_outcome(house)
+def test_an_interviews_id_is_helped_to_its_newest_attempt(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
+    older = an_attempt_of_unknown_outcome(tenant)
     now.move(timedelta(seconds=1))
-    newest = a_pending_attempt(house, interview_id=older.interview_id, due_at=NOON + timedelta(hours=1))
+    newest = a_pending_attempt(tenant, interview_id=older.interview_id, due_at=NOON + timedelta(hours=1))
     said = duecall(f"explain {older.interview_id}")
     assert said.code == 0
     assert f"Attempt {newest.id}" in said.out
@@ -249,14 +251,14 @@ def test_an_interviews_id_is_helped_to_its_newest_attempt(duecall: Duecall, hous
     assert str(older.id) in said.err
 
 
-def test_an_id_of_nothing_is_one_line(duecall: Duecall, house: House) -> None:
+def test_an_id_of_nothing_is_one_line(duecall: Duecall, tenant: Tenant) -> None:
     said = duecall(f"explain {uuid4()}")
     assert (said.out, said.code) == ("", 1)
     assert said.err.count("\n") == 1
 
 
-def test_scripts_get_the_same_json_as_over_http(duecall: Duecall, house: House) -> None:
-    attempt = a_pending_attempt(house, due_at=NOON + timedelta(hours=3))
+def test_scripts_get_the_same_json_as_over_http(duecall: Duecall, tenant: Tenant) -> None:
+    attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=3))
     told = json.loads(duecall(f"explain {attempt.id} --json").out)
     assert told["attemptId"] == str(attempt.id)
     assert told["nextPossibleAt"] == "2026-04-02T15:00:00Z"
@@ -264,8 +266,8 @@ def test_scripts_get_the_same_json_as_over_http(duecall: Duecall, house: House) 
     assert [each["event"] for each in told["history"]] == ["created"]
 
 
-def test_no_number_and_no_name_is_on_any_page(duecall: Duecall, house: House) -> None:
-    attempt = a_placed_attempt(house, NUMBER)
+def test_no_number_and_no_name_is_on_any_page(duecall: Duecall, tenant: Tenant) -> None:
+    attempt = a_placed_attempt(tenant, NUMBER)
     for line in (f"explain {attempt.id}", f"explain {attempt.id} --json", f"explain {attempt.interview_id}", "status"):
         said = duecall(line)
         assert said.code == 0
@@ -276,22 +278,22 @@ def test_no_number_and_no_name_is_on_any_page(duecall: Duecall, house: House) ->
 # ---- status
 
 
-def _in_every_way(house: House) -> None:
+def _in_every_way(tenant: Tenant) -> None:
     """One attempt of each that a status tells apart; two calls to one number, so that the second waits for it."""
-    a_pending_attempt(house, due_at=NOON + timedelta(hours=1))
-    a_pending_attempt(house)
-    a_waiting_command(house, a_pending_attempt(house).interview_id)
-    a_placed_attempt(house, NUMBER)
-    a_pending_attempt(house, NUMBER)
-    an_unknown_attempt(house)
-    an_attempt_of_unknown_outcome(house)
+    a_pending_attempt(tenant, due_at=NOON + timedelta(hours=1))
+    a_pending_attempt(tenant)
+    a_waiting_command(tenant, a_pending_attempt(tenant).interview_id)
+    a_placed_attempt(tenant, NUMBER)
+    a_pending_attempt(tenant, NUMBER)
+    an_unknown_attempt(tenant)
+    an_attempt_of_unknown_outcome(tenant)
 
 
-def test_status_says_what_waits_and_for_what(duecall: Duecall, house: House) -> None:
-    _in_every_way(house)
+def test_status_says_what_waits_and_for_what(duecall: Duecall, tenant: Tenant) -> None:
+    _in_every_way(tenant)
     told = duecall("status").told
     assert "Carrier takes calls; 2 of 1000 calls in progress" in told
-    assert f"Company {house.company_id} runs" in told
+    assert f"Company {tenant.company_id} runs" in told
     assert "waiting 1 for their time, 1 for a command, 1 for their number, 1 for their turn" in told
     assert "next is due 2026-04-02 13:00:00 UTC, in 59 min" in told
     assert "due 3, late by" in told
@@ -300,7 +302,7 @@ def test_status_says_what_waits_and_for_what(duecall: Duecall, house: House) -> 
     assert "unknown 1" in told
 
 
-def test_status_of_a_quiet_company_names_nothing_that_is_not_there(duecall: Duecall, house: House) -> None:
+def test_status_of_a_quiet_company_names_nothing_that_is_not_there(duecall: Duecall, tenant: Tenant) -> None:
     told = duecall("status").told
     assert "waiting nothing" in told
     for absent in ("asked for", "unknown", "next is due", "the longest"):
@@ -308,10 +310,10 @@ def test_status_of_a_quiet_company_names_nothing_that_is_not_there(duecall: Duec
 
 
 def test_while_a_company_is_paused_its_due_ones_wait_for_the_end_of_the_pause(
-    duecall: Duecall, house: House, pauses: Pauses
+    duecall: Duecall, tenant: Tenant, pauses: Pauses
 ) -> None:
-    a_pending_attempt(house)
-    pauses.pause(house.company_id, "they asked for silence")
+    a_pending_attempt(tenant)
+    pauses.pause(tenant.company_id, "they asked for silence")
     told = duecall("status").told
     assert "PAUSED: they asked for silence" in told
     assert "waiting 1 for an end of the pause" in told
@@ -319,82 +321,82 @@ def test_while_a_company_is_paused_its_due_ones_wait_for_the_end_of_the_pause(
 
 
 def test_a_pause_and_a_carrier_that_is_down_come_before_commands_and_numbers(
-    duecall: Duecall, house: House, pauses: Pauses
+    duecall: Duecall, tenant: Tenant, pauses: Pauses
 ) -> None:
-    _in_every_way(house)
-    pauses.pause(house.company_id, "they asked for silence")
+    _in_every_way(tenant)
+    pauses.pause(tenant.company_id, "they asked for silence")
     assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
-    _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    _set_breaker(tenant, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
     assert "waiting 1 for their time, 3 for the carrier" in duecall("status").told
     pauses.pause(None, "a drill")
     assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
 
 
-def test_who_has_as_many_calls_as_they_may_have_waits_for_a_place(duecall: Duecall, house: House) -> None:
-    a_placed_attempt(house)
-    a_pending_attempt(house)
-    house.change("UPDATE companies SET concurrent_calls = 1")
+def test_who_has_as_many_calls_as_they_may_have_waits_for_a_place(duecall: Duecall, tenant: Tenant) -> None:
+    a_placed_attempt(tenant)
+    a_pending_attempt(tenant)
+    tenant.change("UPDATE companies SET concurrent_calls = 1")
     assert "waiting 1 for a place" in duecall("status").told
-    house.change("UPDATE companies SET concurrent_calls = 2")
+    tenant.change("UPDATE companies SET concurrent_calls = 2")
     assert "waiting 1 for their turn" in duecall("status").told
-    house.change("UPDATE carrier_accounts SET max_calls = 1")
+    tenant.change("UPDATE carrier_accounts SET max_calls = 1")
     assert "waiting 1 for a place" in duecall("status").told
 
 
-def _set_breaker(house: House, breaker: Breaker) -> None:
-    with house.database.transaction() as stores:
-        stores.carrier_accounts.set_breaker(house.account_id, breaker, NOON)
+def _set_breaker(tenant: Tenant, breaker: Breaker) -> None:
+    with tenant.database.transaction() as stores:
+        stores.carrier_accounts.set_breaker(tenant.account_id, breaker, NOON)
 
 
-def test_a_carrier_that_is_down_stands_on_top_with_its_cause(duecall: Duecall, house: House) -> None:
-    _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
-    a_pending_attempt(house)
+def test_a_carrier_that_is_down_stands_on_top_with_its_cause(duecall: Duecall, tenant: Tenant) -> None:
+    _set_breaker(tenant, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    a_pending_attempt(tenant)
     told = duecall("status").told
     assert "Carrier DOWN (NOT_CONNECTED), asked again 2026-04-02 12:05:00 UTC, in 4 min" in told
     assert "waiting 1 for the carrier" in told
 
 
-def test_a_carrier_that_has_not_answered_yet_is_down(duecall: Duecall, house: House) -> None:
-    _set_breaker(house, Breaker(failures=5, down_until=NOON - timedelta(minutes=5), cause="NOT_CONNECTED"))
+def test_a_carrier_that_has_not_answered_yet_is_down(duecall: Duecall, tenant: Tenant) -> None:
+    _set_breaker(tenant, Breaker(failures=5, down_until=NOON - timedelta(minutes=5), cause="NOT_CONNECTED"))
     assert "Carrier DOWN (NOT_CONNECTED), asked again now" in duecall("status").told
 
 
-def test_a_carrier_that_answers_again_is_on_trial_not_down(duecall: Duecall, house: House) -> None:
+def test_a_carrier_that_answers_again_is_on_trial_not_down(duecall: Duecall, tenant: Tenant) -> None:
     since = NOON - timedelta(minutes=5)
-    _set_breaker(house, Breaker(failures=5, down_until=since, answered_at=since, cause="NOT_CONNECTED"))
+    _set_breaker(tenant, Breaker(failures=5, down_until=since, answered_at=since, cause="NOT_CONNECTED"))
     told = duecall("status").told
     assert "ON TRIAL, one call at a time" in told
     assert "DOWN" not in told
 
 
-def _back_off(house: House, scope: Scope, breaker: Breaker) -> None:
-    with house.database.transaction() as stores:
-        before = stores.carrier_accounts.lock(house.account_id).backoffs
+def _back_off(tenant: Tenant, scope: Scope, breaker: Breaker) -> None:
+    with tenant.database.transaction() as stores:
+        before = stores.carrier_accounts.lock(tenant.account_id).backoffs
         after = {**before, scope: Backoff(scope=scope, breaker=breaker)}
-        stores.backoffs.save(house.account_id, after, house.now())
+        stores.backoffs.save(tenant.account_id, after, tenant.now())
 
 
-def _back_off_in_every_way(house: House) -> None:
+def _back_off_in_every_way(tenant: Tenant) -> None:
     """Two countries and one company's number wait or are on trial; of another number one failure is counted."""
     in_five = NOON + timedelta(minutes=5)
-    _back_off(house, Scope(country="AT"), Breaker(failures=5, down_until=in_five, cause="COUNTRY_REFUSED"))
+    _back_off(tenant, Scope(country="AT"), Breaker(failures=5, down_until=in_five, cause="COUNTRY_REFUSED"))
     on_trial = Breaker(failures=5, down_until=NOON, answered_at=NOON, cause="COUNTRY_REFUSED")
-    _back_off(house, Scope(country="SK"), on_trial)
-    caller = Scope(company_id=house.company_id, caller="+12025550123")
-    _back_off(house, caller, Breaker(failures=6, down_until=NOON - timedelta(minutes=1), cause="HTTP_500"))
-    _back_off(house, replace(caller, caller="+12025550124"), Breaker(failures=1, cause="HTTP_400"))
+    _back_off(tenant, Scope(country="SK"), on_trial)
+    caller = Scope(company_id=tenant.company_id, caller="+12025550123")
+    _back_off(tenant, caller, Breaker(failures=6, down_until=NOON - timedelta(minutes=1), cause="HTTP_500"))
+    _back_off(tenant, replace(caller, caller="+12025550124"), Breaker(failures=1, cause="HTTP_400"))
 
 
-def test_status_shows_back_offs_without_numbers(duecall: Duecall, house: House) -> None:
+def test_status_shows_back_offs_without_numbers(duecall: Duecall, tenant: Tenant) -> None:
     before = duecall("status")
     assert "Back-off" not in before.out
     assert json.loads(duecall("status --json").out)["carrierBackoffs"] == []
-    _back_off_in_every_way(house)
+    _back_off_in_every_way(tenant)
     said = duecall("status")
     assert "Back-off calls to AT WAIT (COUNTRY_REFUSED), one is tried 2026-04-02 12:05:00 UTC, in 4 min" in said.told
     assert "Back-off calls to SK: ON TRIAL, one at a time (COUNTRY_REFUSED)" in said.told
     whose = (
-        f"Back-off calls of company {house.company_id} from one of its numbers WAIT (HTTP_500), one is tried as soon"
+        f"Back-off calls of company {tenant.company_id} from one of its numbers WAIT (HTTP_500), one is tried as soon"
     )
     assert whose in said.told
     assert said.told.count("Back-off") == 3
@@ -416,7 +418,7 @@ def test_status_shows_back_offs_without_numbers(duecall: Duecall, house: House) 
         },
         {
             "country": None,
-            "companyId": str(house.company_id),
+            "companyId": str(tenant.company_id),
             "cause": "HTTP_500",
             "onTrial": False,
             "triedAt": "2026-04-02T11:59:00Z",
@@ -426,39 +428,39 @@ def test_status_shows_back_offs_without_numbers(duecall: Duecall, house: House) 
     assert "+1202555" not in said.out + scripts.out
 
 
-def test_status_tells_of_invitations_that_were_not_sent_and_of_no_other(duecall: Duecall, house: House) -> None:
+def test_status_tells_of_invitations_that_were_not_sent_and_of_no_other(duecall: Duecall, tenant: Tenant) -> None:
     """F3-2."""
-    now = house.now()
+    now = tenant.now()
     invitation = Invitation(
-        id=uuid4(), company_id=house.company_id, email="owner@example.com", expires_at=now + timedelta(days=7)
+        id=uuid4(), company_id=tenant.company_id, email="owner@example.com", expires_at=now + timedelta(days=7)
     )
     assert "invitation" not in duecall("status").told
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.invitations.add(invitation, now)
     assert "invitation its mail goes out now" in duecall("status").told
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         taken = stores.invitations.take_due(now, now)
         assert taken is not None
         stores.invitations.not_sent(taken, now + timedelta(hours=1), now)
     assert "invitation not sent yet, tries: 1; again in 59 min" in duecall("status").told
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.invitations.not_sent(taken, None, now)
     told = duecall("status")
     assert "invitation the mail server refused it for good" in told.told
     assert "owner@example.com" not in told.out
     assert json.loads(duecall("status --json").out)["unsentInvitations"] == [
-        {"companyId": str(house.company_id), "tries": 1, "tryAt": None}
+        {"companyId": str(tenant.company_id), "tries": 1, "tryAt": None}
     ]
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.invitations.sent(taken, now)
     assert "invitation" not in duecall("status").told
 
 
-def test_status_tells_scripts_the_same(duecall: Duecall, house: House) -> None:
-    _in_every_way(house)
+def test_status_tells_scripts_the_same(duecall: Duecall, tenant: Tenant) -> None:
+    _in_every_way(tenant)
     told = json.loads(duecall("status --json").out)
     (company,) = told["companies"]
-    assert company["companyId"] == str(house.company_id)
+    assert company["companyId"] == str(tenant.company_id)
     counted = ("waiting", "due", "forCommands", "forNumbers", "forPlaces", "inProgress", "askedFor", "unknown")
     assert [company[name] for name in counted] == [1, 3, 1, 1, 1, 2, 1, 1]
     assert company["nextDueAt"] == "2026-04-02T13:00:00Z"
@@ -476,13 +478,13 @@ def test_status_tells_scripts_the_same(duecall: Duecall, house: House) -> None:
 
 
 def test_commands_that_are_not_applied_are_counted_with_the_age_of_the_oldest(
-    duecall: Duecall, house: House, now: TestClock
+    duecall: Duecall, tenant: Tenant, now: TestClock
 ) -> None:
-    other = of_company(house, seed(house.database, now()))
+    other = of_company(tenant, seed(tenant.database, now()))
     now.move(-timedelta(minutes=3))
-    a_waiting_command(house, None)
+    a_waiting_command(tenant, None)
     now.move(timedelta(minutes=2))
-    a_waiting_command(house, None)
+    a_waiting_command(tenant, None)
     a_waiting_command(other, None)
     told = duecall("status").told
     assert "Commands 3 accepted and not applied yet, the oldest for 3 min" in told
@@ -494,14 +496,14 @@ def test_commands_that_are_not_applied_are_counted_with_the_age_of_the_oldest(
     assert scripts["commands"]["waiting"] == 3
     assert 180 <= scripts["commands"]["oldestSeconds"] < 240
     by_company = {each["companyId"]: each["commands"]["waiting"] for each in scripts["companies"]}
-    assert by_company == {str(house.company_id): 2, str(other.company_id): 1}
+    assert by_company == {str(tenant.company_id): 2, str(other.company_id): 1}
 
 
-def test_a_command_in_quarantine_is_told_and_counts_as_one_that_waits_no_more(duecall: Duecall, house: House) -> None:
-    command = a_waiting_command(house, None)
+def test_a_command_in_quarantine_is_told_and_counts_as_one_that_waits_no_more(duecall: Duecall, tenant: Tenant) -> None:
+    command = a_waiting_command(tenant, None)
     for _ in range(5):
-        with house.database.transaction() as stores:
-            stores.inbox.count_failure(command.id, house.now())
+        with tenant.database.transaction() as stores:
+            stores.inbox.count_failure(command.id, tenant.now())
     told = duecall("status").told
     assert "Commands 1 in quarantine" in told
     assert "not applied yet" not in told
@@ -512,9 +514,9 @@ def test_a_command_in_quarantine_is_told_and_counts_as_one_that_waits_no_more(du
     }
 
 
-def test_a_command_in_quarantine_is_listed_dropped_or_tried_again(duecall: Duecall, house: House) -> None:
-    dropped, retried = a_waiting_command(house, None), a_waiting_command(house, None)
-    house.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
+def test_a_command_in_quarantine_is_listed_dropped_or_tried_again(duecall: Duecall, tenant: Tenant) -> None:
+    dropped, retried = a_waiting_command(tenant, None), a_waiting_command(tenant, None)
+    tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
     assert [each["commandId"] for each in json.loads(duecall("commands list --json").out)] == [
         str(dropped.id),
         str(retried.id),
@@ -527,17 +529,17 @@ def test_a_command_in_quarantine_is_listed_dropped_or_tried_again(duecall: Dueca
     assert (again.code, "duecall commands list" in again.err) == (1, True)
 
 
-def test_applied_commands_are_not_counted(duecall: Duecall, house: House) -> None:
-    command = a_waiting_command(house, None)
-    with house.database.transaction() as stores:
-        stores.inbox.answer(command.id, Answer(), None, house.now())
+def test_applied_commands_are_not_counted(duecall: Duecall, tenant: Tenant) -> None:
+    command = a_waiting_command(tenant, None)
+    with tenant.database.transaction() as stores:
+        stores.inbox.answer(command.id, Answer(), None, tenant.now())
     assert "ommands" not in duecall("status").told
 
 
-def _delete_company(house: House, since: datetime) -> UUID:
+def _delete_company(tenant: Tenant, since: datetime) -> UUID:
     """A company that was deleted then, and of which nothing is erased yet."""
-    other = seed(house.database, since)
-    with house.database.transaction() as stores:
+    other = seed(tenant.database, since)
+    with tenant.database.transaction() as stores:
         assert stores.companies.lock_to_delete(other.company_id)
         stores.companies.delete(other.company_id, since)
         stores.erasures.ask(other.company_id, since)
@@ -545,29 +547,29 @@ def _delete_company(house: House, since: datetime) -> UUID:
 
 
 def test_erasures_that_are_not_finished_are_counted_with_the_age_of_the_oldest(
-    duecall: Duecall, house: House, now: TestClock
+    duecall: Duecall, tenant: Tenant, now: TestClock
 ) -> None:
     assert "rasures" not in duecall("status").told
     assert json.loads(duecall("status --json").out)["erasures"] == {"count": 0, "oldestSeconds": None}
-    first = _delete_company(house, since=NOON - timedelta(minutes=3))
-    _delete_company(house, since=NOON - timedelta(minutes=1))
+    first = _delete_company(tenant, since=NOON - timedelta(minutes=3))
+    _delete_company(tenant, since=NOON - timedelta(minutes=1))
     told = duecall("status").told
     assert "Erasures 2 of deleted companies not finished yet, the oldest for 3 min" in told
     assert str(first) not in told
     counted = json.loads(duecall("status --json").out)["erasures"]
     assert counted["count"] == 2
     assert 180 <= counted["oldestSeconds"] < 240
-    house.change("UPDATE erasures SET finished_at = :now", now=now())
+    tenant.change("UPDATE erasures SET finished_at = :now", now=now())
     assert "rasures" not in duecall("status").told
 
 
-def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pauses, now: TestClock) -> None:
-    _in_every_way(house)
-    backlog = Backlog(house.database, now)
-    _delete_company(house, since=NOON - timedelta(minutes=3))
+def test_metrics_are_the_same_numbers(tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock) -> None:
+    _in_every_way(tenant)
+    backlog = Backlog(tenant.database, now)
+    _delete_company(tenant, since=NOON - timedelta(minutes=3))
     pauses.pause(None, "a drill")
-    _set_breaker(house, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
-    waits = CarrierWaits(house.database, now)
+    _set_breaker(tenant, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    waits = CarrierWaits(tenant.database, now)
 
     def told_now() -> str:
         return health._metrics(
@@ -581,9 +583,9 @@ def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pa
 
     kinds = ("country", "caller")
     assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in told_now() for kind in kinds)
-    _back_off_in_every_way(house)
+    _back_off_in_every_way(tenant)
     told = told_now()
-    company = f'{{company_id="{house.company_id}"}}'
+    company = f'{{company_id="{tenant.company_id}"}}'
     for line in (
         f"duecall_attempts_waiting{company} 1.0",
         f"duecall_attempts_due{company} 3.0",
@@ -614,11 +616,11 @@ def test_metrics_are_the_same_numbers(house: House, explain: Explain, pauses: Pa
 # ---- pause and resume
 
 
-def _reasons(house: House) -> list[str | None]:
+def _reasons(tenant: Tenant) -> list[str | None]:
     """Why the account is paused, and why the company is."""
     return [
-        house.ask("SELECT pause_reason FROM carrier_accounts")[0][0],
-        house.ask("SELECT pause_reason FROM companies WHERE id = :id", id=house.company_id)[0][0],
+        tenant.ask("SELECT pause_reason FROM carrier_accounts")[0][0],
+        tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0],
     ]
 
 
@@ -629,74 +631,76 @@ def _what(said: Said) -> str:
     return what
 
 
-def test_a_company_is_paused_and_resumed_and_the_others_are_not(duecall: Duecall, house: House, now: TestClock) -> None:
-    other = of_company(house, seed(house.database, now()))
-    said = duecall(f"pause {house.company_id} --reason 'silence until Monday'")
-    assert (said.code, _what(said)) == (0, f"Company {house.company_id} is paused: silence until Monday")
-    assert _reasons(house) == [None, "silence until Monday"]
+def test_a_company_is_paused_and_resumed_and_the_others_are_not(
+    duecall: Duecall, tenant: Tenant, now: TestClock
+) -> None:
+    other = of_company(tenant, seed(tenant.database, now()))
+    said = duecall(f"pause {tenant.company_id} --reason 'silence until Monday'")
+    assert (said.code, _what(said)) == (0, f"Company {tenant.company_id} is paused: silence until Monday")
+    assert _reasons(tenant) == [None, "silence until Monday"]
     assert _reasons(other) == [None, None]
-    said = duecall(f"resume {house.company_id}")
-    assert _what(said) == f"Company {house.company_id} goes on; it had been paused because: silence until Monday"
-    assert _reasons(house) == [None, None]
+    said = duecall(f"resume {tenant.company_id}")
+    assert _what(said) == f"Company {tenant.company_id} goes on; it had been paused because: silence until Monday"
+    assert _reasons(tenant) == [None, None]
 
 
-def test_everything_is_paused_and_resumed(duecall: Duecall, house: House) -> None:
+def test_everything_is_paused_and_resumed(duecall: Duecall, tenant: Tenant) -> None:
     assert _what(duecall("pause --all --reason 'a drill'")) == "Everything is paused: a drill"
-    assert _reasons(house) == ["a drill", None]
+    assert _reasons(tenant) == ["a drill", None]
     assert _what(duecall("resume --all")) == "Everything goes on; it had been paused because: a drill"
-    assert _reasons(house) == [None, None]
+    assert _reasons(tenant) == [None, None]
 
 
-def test_a_second_pause_keeps_the_first_reason_and_says_so(duecall: Duecall, house: House) -> None:
-    duecall(f"pause {house.company_id} --reason first")
-    said = duecall(f"pause {house.company_id} --reason second")
+def test_a_second_pause_keeps_the_first_reason_and_says_so(duecall: Duecall, tenant: Tenant) -> None:
+    duecall(f"pause {tenant.company_id} --reason first")
+    said = duecall(f"pause {tenant.company_id} --reason second")
     assert said.code == 0
     assert "was paused already, because: first, and stays so" in said.told
-    assert _reasons(house) == [None, "first"]
+    assert _reasons(tenant) == [None, "first"]
 
 
-def test_resuming_what_is_not_paused_does_nothing_and_says_so(duecall: Duecall, house: House) -> None:
-    said = duecall(f"resume {house.company_id}")
-    assert (said.code, _what(said)) == (0, f"Company {house.company_id} was not paused")
+def test_resuming_what_is_not_paused_does_nothing_and_says_so(duecall: Duecall, tenant: Tenant) -> None:
+    said = duecall(f"resume {tenant.company_id}")
+    assert (said.code, _what(said)) == (0, f"Company {tenant.company_id} was not paused")
 
 
-def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, house: House) -> None:
-    with house.database.transaction() as stores:
-        stores.companies.pause(house.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER", NOON)
+def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, tenant: Tenant) -> None:
+    with tenant.database.transaction() as stores:
+        stores.companies.pause(tenant.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER", NOON)
     assert "PAUSED: ALARM: TWO_CALLS_TO_ONE_NUMBER" in duecall("status").told
-    assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"pause {house.company_id} --reason x").told
-    assert json.loads(duecall(f"pause {house.company_id} --reason x --json").out)["byAlarm"] is True
-    assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"resume {house.company_id}").told
+    assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"pause {tenant.company_id} --reason x").told
+    assert json.loads(duecall(f"pause {tenant.company_id} --reason x --json").out)["byAlarm"] is True
+    assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"resume {tenant.company_id}").told
 
 
 def test_resuming_a_company_while_everything_is_paused_says_that_it_still_waits(
-    duecall: Duecall, house: House, pauses: Pauses
+    duecall: Duecall, tenant: Tenant, pauses: Pauses
 ) -> None:
     pauses.pause(None, "a drill")
-    pauses.pause(house.company_id, "silence")
-    assert "Everything is paused still: a drill." in duecall(f"resume {house.company_id}").told
+    pauses.pause(tenant.company_id, "silence")
+    assert "Everything is paused still: a drill." in duecall(f"resume {tenant.company_id}").told
 
 
 def test_resuming_everything_leaves_a_company_paused_and_names_it(
-    duecall: Duecall, house: House, pauses: Pauses
+    duecall: Duecall, tenant: Tenant, pauses: Pauses
 ) -> None:
     pauses.pause(None, "a drill")
-    pauses.pause(house.company_id, "silence")
-    assert f"Paused by themselves, and still so: {house.company_id}" in duecall("resume --all").told
-    assert _reasons(house) == [None, "silence"]
+    pauses.pause(tenant.company_id, "silence")
+    assert f"Paused by themselves, and still so: {tenant.company_id}" in duecall("resume --all").told
+    assert _reasons(tenant) == [None, "silence"]
 
 
-def test_a_pause_tells_scripts_what_stands_and_whether_it_changed(duecall: Duecall, house: House) -> None:
-    first = json.loads(duecall(f"pause {house.company_id} --reason one --json").out)
+def test_a_pause_tells_scripts_what_stands_and_whether_it_changed(duecall: Duecall, tenant: Tenant) -> None:
+    first = json.loads(duecall(f"pause {tenant.company_id} --reason one --json").out)
     assert first == {
-        "companyId": str(house.company_id),
+        "companyId": str(tenant.company_id),
         "paused": True,
         "reason": "one",
         "byAlarm": False,
         "changed": True,
     }
-    assert json.loads(duecall(f"pause {house.company_id} --reason two --json").out) == {**first, "changed": False}
-    assert json.loads(duecall(f"resume {house.company_id} --json").out)["paused"] is False
+    assert json.loads(duecall(f"pause {tenant.company_id} --reason two --json").out) == {**first, "changed": False}
+    assert json.loads(duecall(f"resume {tenant.company_id} --json").out)["paused"] is False
 
 
 def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(duecall: Duecall, seeded: Seeded) -> None:
@@ -708,20 +712,20 @@ def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(du
 # ---- billing
 
 
-def test_how_a_company_is_billed_is_set_and_what_is_left_out_stays(duecall: Duecall, house: House) -> None:
-    first = json.loads(duecall(f"billing set {house.company_id} --price SCREENING:2.50:0.25:10 --json").out)
+def test_how_a_company_is_billed_is_set_and_what_is_left_out_stays(duecall: Duecall, tenant: Tenant) -> None:
+    first = json.loads(duecall(f"billing set {tenant.company_id} --price SCREENING:2.50:0.25:10 --json").out)
     assert first["billingSystem"] == "minutes"
     assert first["ownPrices"] == ["SCREENING"]
     price = {"baseCost": "2.50", "costPerMinute": "0.25", "includedMinutes": "10"}
     assert first["prices"]["SCREENING"] == price
     assert set(first["prices"]) == {"GENERIC", "SCREENING", "OUTREACH", "LANGUAGE_TEST"}
-    second = json.loads(duecall(f"billing set {house.company_id} --system credits --json").out)
+    second = json.loads(duecall(f"billing set {tenant.company_id} --system credits --json").out)
     assert second == {**first, "billingSystem": "credits"}
-    third = json.loads(duecall(f"billing set {house.company_id} --default-prices --price GENERIC:0:0:0 --json").out)
+    third = json.loads(duecall(f"billing set {tenant.company_id} --default-prices --price GENERIC:0:0:0 --json").out)
     assert (third["billingSystem"], third["ownPrices"]) == ("credits", ["GENERIC"])
-    said = duecall(f"billing set {house.company_id} --system minutes")
+    said = duecall(f"billing set {tenant.company_id} --system minutes")
     assert said.code == 0
-    assert f"Company {house.company_id} is billed in minutes." in said.told
+    assert f"Company {tenant.company_id} is billed in minutes." in said.told
     assert "GENERIC: 0 credits, 0 for each minute beyond 0 (its own)" in said.told
 
 
@@ -735,14 +739,14 @@ def test_how_a_company_is_billed_is_set_and_what_is_left_out_stays(duecall: Duec
         pytest.param("--price UNDEFINED:1:2:3", 2, id="a focus that is none"),
     ],
 )
-def test_wrong_billing_is_refused_and_changes_nothing(duecall: Duecall, house: House, words: str, code: int) -> None:
-    said = duecall(f"billing set {house.company_id} {words}")
+def test_wrong_billing_is_refused_and_changes_nothing(duecall: Duecall, tenant: Tenant, words: str, code: int) -> None:
+    said = duecall(f"billing set {tenant.company_id} {words}")
     assert (said.out, said.code) == ("", code)
     assert said.err.count("\n") == 1
-    assert house.ask("SELECT billing_system, prices FROM companies") == [("minutes", {})]
+    assert tenant.ask("SELECT billing_system, prices FROM companies") == [("minutes", {})]
 
 
-def test_a_company_that_is_not_there_is_not_billed(duecall: Duecall, house: House) -> None:
+def test_a_company_that_is_not_there_is_not_billed(duecall: Duecall, tenant: Tenant) -> None:
     assert duecall(f"billing set {UUID(int=1)} --system credits").code == 1
 
 
@@ -780,11 +784,11 @@ def test_a_company_that_is_not_there_is_not_billed(duecall: Duecall, house: Hous
         pytest.param("nonsense", 2, id="a command that is none"),
     ],
 )
-def test_wrong_words_are_one_line_and_change_nothing(duecall: Duecall, house: House, line: str, code: int) -> None:
+def test_wrong_words_are_one_line_and_change_nothing(duecall: Duecall, tenant: Tenant, line: str, code: int) -> None:
     said = duecall(line)
     assert (said.out, said.code) == ("", code)
     assert said.err.count("\n") == 1
-    assert _reasons(house) == [None, None]
+    assert _reasons(tenant) == [None, None]
 
 
 def test_a_port_that_is_none_is_named_with_what_to_do(duecall: Duecall) -> None:
@@ -905,7 +909,7 @@ def _run_file(home: Path, database_url: str) -> Path:
 
 
 def test_without_a_named_database_the_run_file_of_this_folder_names_it_and_else_the_demos(
-    duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+    duecall: Duecall, tenant: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
     said = duecall("status")
@@ -914,7 +918,7 @@ def test_without_a_named_database_the_run_file_of_this_folder_names_it_and_else_
     for home, what in ((folder / "demo", "the demo"), (folder, "the system")):
         run_file = _run_file(home, postgres_url)
         told = duecall("status").told
-        assert str(house.company_id) in told
+        assert str(tenant.company_id) in told
         assert told.startswith(f"System {what} in {home}, database duecall at 127.0.0.1:")
         run_file.unlink()
 
@@ -924,15 +928,15 @@ MINUTES_TO_CLOSING = timedelta(minutes=3)
 
 
 @pytest.fixture
-def closes_soon(house: House) -> str:
+def closes_soon(tenant: Tenant) -> str:
     """An attempt that is due now and whose hours end soon: whether it may ring depends on RING_TIMEOUT_S."""
     start = timedelta(hours=14) - timedelta(minutes=1)  # noon, in Bratislava
     hours = (CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(minutes=1) + MINUTES_TO_CLOSING),)
-    with house.database.transaction() as stores:
-        company = stores.companies.lock(house.company_id)
+    with tenant.database.transaction() as stores:
+        company = stores.companies.lock(tenant.company_id)
         assert company is not None
         stores.companies.save(replace(company, settings=replace(company.settings, intervals=hours)))
-    return str(a_pending_attempt(house).id)
+    return str(a_pending_attempt(tenant).id)
 
 
 def rules_that_block(said: Said) -> list[str]:
@@ -1019,9 +1023,9 @@ def test_explain_warns_where_redis_does_not_answer(
 
 
 def test_every_answer_names_the_installation_that_was_asked_and_not_its_password(
-    duecall: Duecall, house: House, postgres_url: str
+    duecall: Duecall, tenant: Tenant, postgres_url: str
 ) -> None:
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     password = postgres_url.partition("duecall:")[2].partition("@")[0]
     for line in (
         "status",
@@ -1037,23 +1041,23 @@ def test_every_answer_names_the_installation_that_was_asked_and_not_its_password
 
 
 def test_a_named_folder_is_meant_whatever_database_the_environment_names(
-    duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+    duecall: Duecall, tenant: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     for name in ("DATABASE_URL", "DATABASE_WORKER_URL"):
         monkeypatch.setenv(name, "postgresql://nobody@127.0.0.1:1/nothing")
     _run_file(folder / "a demo", postgres_url)
-    said = duecall(f"--home '{folder / 'a demo'}' pause {house.company_id} --reason x")
+    said = duecall(f"--home '{folder / 'a demo'}' pause {tenant.company_id} --reason x")
     assert said.code == 0
-    assert _reasons(house) == [None, "x"]
+    assert _reasons(tenant) == [None, "x"]
 
 
 def test_a_named_folder_where_nothing_runs_is_one_line_and_nobody_else_is_asked(
-    duecall: Duecall, house: House, folder: Path
+    duecall: Duecall, tenant: Tenant, folder: Path
 ) -> None:
     said = duecall(f"--home '{folder / 'another'}' pause --all --reason x")
     assert (said.out, said.code, said.err.count("\n")) == ("", 1, 1)
     assert f"Nothing runs in {folder / 'another'}" in said.err
-    assert _reasons(house) == [None, None]
+    assert _reasons(tenant) == [None, None]
 
 
 def test_a_run_file_that_cannot_be_read_is_one_line(
@@ -1067,7 +1071,7 @@ def test_a_run_file_that_cannot_be_read_is_one_line(
 
 
 def test_a_system_that_is_being_started_is_waited_for(
-    duecall: Duecall, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+    duecall: Duecall, tenant: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
     command = [sys.executable, "-m", "scheduler", "status"]
@@ -1079,19 +1083,19 @@ def test_a_system_that_is_being_started_is_waited_for(
             _run_file(folder, postgres_url)
             out, err = asking.communicate(timeout=30)
     assert (asking.returncode, err) == (0, "")
-    assert str(house.company_id) in out
+    assert str(tenant.company_id) in out
 
 
 def test_the_commands_that_the_demo_prints_reach_the_demo_and_no_other(
     duecall: Duecall,
-    house: House,
+    tenant: Tenant,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     postgres_url: str,
 ) -> None:
     home = folder / "a demo"
-    a_pending_attempt(house, due_at=NOON + timedelta(hours=1))
+    a_pending_attempt(tenant, due_at=NOON + timedelta(hours=1))
     _run_file(home, postgres_url)
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     running = Running(
@@ -1102,7 +1106,7 @@ def test_the_commands_that_the_demo_prints_reach_the_demo_and_no_other(
         redisUrl="redis://127.0.0.1:4/0",
         atsKey="ats",
         companyKey="key",
-        companyId=str(house.company_id),
+        companyId=str(tenant.company_id),
         agentId=str(uuid4()),
         phoneNumberId=str(uuid4()),
     )

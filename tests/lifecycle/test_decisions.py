@@ -30,12 +30,12 @@ from scheduler.domain.call import (
     AnsweredBy,
     AnswerUnknown,
     CallNews,
+    CallProgress,
     CallStatus,
     CarrierAnswer,
     ListedCall,
     NeverTaken,
     NumberRefused,
-    Rank,
 )
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings, Weekday
 from scheduler.domain.refusals import Refused
@@ -44,7 +44,7 @@ from scheduler.lifecycle import decisions, scheduling
 from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier, GoAhead, NotMine
-from scheduler.lifecycle.policy import LONGEST_QUEUE, Policy
+from scheduler.lifecycle.policy import MAX_QUEUE, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import evolve, has_live_leg, is_over
 from scheduler.timing import callee_zones
@@ -535,14 +535,14 @@ def test_in_whatever_order_and_however_often_they_are_told_the_end_is_one(
     assert in_order.reason is not Reason.OUTCOME_UNKNOWN
     assert replace(in_order, epoch=0) == replace(otherwise, epoch=0)
     assert in_order.call_sid == "CA1"
-    assert in_order.heard_rank is Rank.OVER
+    assert in_order.heard_rank is CallProgress.OVER
 
 
 @given(told=st.lists(st.sampled_from([news(status) for status in BEGINNINGS])))
 def test_before_the_end_the_furthest_news_count(told: list[CallNews]) -> None:
     after = heard(an_attempt(), *told)
     assert after.state is AttemptState.IN_PROGRESS
-    assert after.heard_rank == max((each.rank for each in told), default=Rank.NOTHING)
+    assert after.heard_rank == max((each.rank for each in told), default=CallProgress.NOTHING)
 
 
 def test_old_news_change_nothing() -> None:
@@ -713,7 +713,7 @@ def test_searches_grow_rarer_until_the_call_must_be_over() -> None:
         now = then
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (timedelta(seconds=30), timedelta(minutes=10))
-    assert now >= NOON + POLICY.lease + LONGEST_QUEUE + POLICY.ring_timeout + POLICY.max_call
+    assert now >= NOON + POLICY.lease + MAX_QUEUE + POLICY.ring_timeout + POLICY.max_call
 
 
 def test_search_ends_when_two_calls_match_that_are_both_over() -> None:

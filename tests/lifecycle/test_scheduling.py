@@ -120,7 +120,7 @@ def test_a_number_without_zones_adds_none() -> None:
 
 
 def anew(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule | None:
-    return scheduling.resolved_anew(attempt, a_callee(**callee), now, POLICY)
+    return scheduling.recomputed_schedule(attempt, a_callee(**callee), now, POLICY)
 
 
 def test_what_may_ring_as_before_is_not_moved() -> None:

@@ -38,7 +38,7 @@ from scheduler.domain.attempt import (
     Reason,
     Rescheduled,
 )
-from scheduler.domain.call import Rank
+from scheduler.domain.call import CallProgress
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.lifecycle.state_machine import (
     ARROWS,
@@ -100,7 +100,7 @@ def events() -> Iterator[Event]:
         NotPlaced(due_at=LATER, cause="A_TEST"),
         Placed(call_sid="CA1", look_at=LATER),
         AnswerLost(look_at=LATER, cause="A_TEST"),
-        Progressed(rank=Rank.RINGING),
+        Progressed(rank=CallProgress.RINGING),
         ProofMissing(),
         Expired(),
         ConsentEnded(),
@@ -109,7 +109,7 @@ def events() -> Iterator[Event]:
         ExpiryMoved(expires_at=LATER),
         HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING),
         NeverDialled(due_at=LATER, call_sid="CA1"),
-        LegSeen(call_sid="CA1", rank=Rank.RINGING, look_at=LATER),
+        LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER),
         Deleted(),
     )
     for reason in Reason:

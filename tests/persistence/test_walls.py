@@ -26,7 +26,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import NOON, TestClock, seed
-from tests.support.builders import House, a_house, a_placed_attempt, a_waiting_command, of_company
+from tests.support.builders import Tenant, a_house, a_placed_attempt, a_waiting_command, of_company
 
 # Every table is in one of these lists. A new table needs a policy in its migration and a row in `_ROWS` below, or a
 # reason here for its absence.
@@ -64,24 +64,24 @@ DENIED = "permission denied"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tenant:
+class WalledTenant:
     """A company with a row in every table, and the two principals with access to it."""
 
-    house: House
+    tenant: Tenant
     regular: Principal
     ats: Principal
     rows: dict[str, set[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Town:
-    one: Tenant
-    other: Tenant
+class TwoTenants:
+    one: WalledTenant
+    other: WalledTenant
     api: Database
 
 
 @pytest.fixture
-def house(database: Database, hasher: Hasher, now: TestClock) -> House:
+def tenant(database: Database, hasher: Hasher, now: TestClock) -> Tenant:
     return a_house(database, seed(database, now()), hasher, now)
 
 
@@ -94,34 +94,39 @@ def api(logins: Logins) -> Iterator[Database]:
 
 
 @pytest.fixture
-def town(house: House, database: Database, api: Database, now: TestClock) -> Town:
-    one = _a_tenant(house)
-    other = _a_tenant(of_company(house, seed(database, now())))
-    return Town(one=one, other=other, api=api)
+def town(tenant: Tenant, database: Database, api: Database, now: TestClock) -> TwoTenants:
+    one = _a_tenant(tenant)
+    other = _a_tenant(of_company(tenant, seed(database, now())))
+    return TwoTenants(one=one, other=other, api=api)
 
 
-def _a_tenant(house: House) -> Tenant:
+def _a_tenant(tenant: Tenant) -> WalledTenant:
     ats_id = uuid4()
-    _do(house, "UPDATE companies SET ats_principal_id = :ats WHERE id = :company", ats=ats_id, company=house.company_id)
-    keys = Keys(house.database, house.hasher, house.now)
-    regular, _ = keys.create(kind=KeyKind.REGULAR, name="a test", company_id=house.company_id)
-    attempt = a_placed_attempt(house)
-    command = a_waiting_command(house, attempt.interview_id)
-    new = {"company": house.company_id, "ats": ats_id, "now": NOON, "attempt": attempt.id, "token": attempt.token}
+    _do(
+        tenant,
+        "UPDATE companies SET ats_principal_id = :ats WHERE id = :company",
+        ats=ats_id,
+        company=tenant.company_id,
+    )
+    keys = Keys(tenant.database, tenant.hasher, tenant.now)
+    regular, _ = keys.create(kind=KeyKind.REGULAR, name="a test", company_id=tenant.company_id)
+    attempt = a_placed_attempt(tenant)
+    command = a_waiting_command(tenant, attempt.interview_id)
+    new = {"company": tenant.company_id, "ats": ats_id, "now": NOON, "attempt": attempt.id, "token": attempt.token}
     new |= {name: uuid4() for name in ("job", "user", "invitation", "event")}
     new |= {"hash": uuid4().bytes, "email": f"{uuid4()}@example.com", "interview": attempt.interview_id}
     for statement in _ROWS:
-        _do(house, statement, **new)
+        _do(tenant, statement, **new)
     rows = {
         table: {
-            str(row[0]) for row in house.ask(f"SELECT DISTINCT {column} FROM {table} WHERE {_condition(table)}", **new)
+            str(row[0]) for row in tenant.ask(f"SELECT DISTINCT {column} FROM {table} WHERE {_condition(table)}", **new)
         }
         for table, column in TENANTS.items()
     }
     assert all(rows.values()), rows
     assert str(command.id) in rows["inbox"]
-    return Tenant(
-        house=house,
+    return WalledTenant(
+        tenant=tenant,
         regular=regular,
         ats=Principal(id=ats_id, kind=KeyKind.ATS, key_id=uuid4(), scopes=frozenset()),
         rows=rows,
@@ -183,8 +188,8 @@ def _condition(table: str) -> str:
     }.get(table, "company_id = :company")
 
 
-def _do(house: House, statement: str, **parameters: object) -> None:
-    with house.database.transaction() as stores:
+def _do(tenant: Tenant, statement: str, **parameters: object) -> None:
+    with tenant.database.transaction() as stores:
         stores.connection.execute(text(statement), parameters)
 
 
@@ -209,19 +214,19 @@ def test_every_table_is_listed_and_has_row_level_security(database: Database) ->
 
 
 @pytest.mark.parametrize("table", TENANTS)
-def test_query_without_where_shows_only_own_rows(town: Town, table: str) -> None:
+def test_query_without_where_shows_only_own_rows(town: TwoTenants, table: str) -> None:
     column = TENANTS[table]
-    for tenant in (town.one, town.other):
-        for principal in (tenant.regular, tenant.ats):
+    for walled in (town.one, town.other):
+        for principal in (walled.regular, walled.ats):
             rows = {str(row[0]) for row in rows_of(town.api, principal, table, column)}
-            expected = tenant.rows[table]
+            expected = walled.rows[table]
             if table == "api_keys":
-                expected = {str(tenant.regular.key_id)}
+                expected = {str(walled.regular.key_id)}
             assert rows == expected
 
 
 @pytest.mark.parametrize("table", [*TENANTS, *FOR_ANY_PRINCIPAL])
-def test_transaction_without_a_principal_sees_no_rows(town: Town, table: str) -> None:
+def test_transaction_without_a_principal_sees_no_rows(town: TwoTenants, table: str) -> None:
     column = TENANTS.get(table, "*")
     assert rows_of(town.api, None, table, column) == []
     # Also on a connection that was used for a principal before.
@@ -230,14 +235,14 @@ def test_transaction_without_a_principal_sees_no_rows(town: Town, table: str) ->
 
 
 @pytest.mark.parametrize("table", TENANTS)
-def test_unknown_principal_sees_no_rows(town: Town, table: str) -> None:
+def test_unknown_principal_sees_no_rows(town: TwoTenants, table: str) -> None:
     unknown = Principal(id=uuid4(), kind=KeyKind.ATS, key_id=uuid4(), scopes=frozenset())
     assert rows_of(town.api, unknown, table, TENANTS[table]) == []
     assert rows_of(town.api, replace(unknown, company_id=uuid4()), table, TENANTS[table]) == []
 
 
 @pytest.mark.parametrize("table", sorted(HIDDEN))
-def test_hidden_table_is_denied(town: Town, table: str) -> None:
+def test_hidden_table_is_denied(town: TwoTenants, table: str) -> None:
     with pytest.raises(ProgrammingError, match=DENIED):
         rows_of(town.api, town.one.regular, table)
 
@@ -262,7 +267,7 @@ READABLE = {"api_keys": "revoked_at", "carrier_events": "raw"}
 
 
 @pytest.mark.parametrize("table", TENANTS)
-def test_update_without_where_changes_only_own_rows(town: Town, table: str) -> None:
+def test_update_without_where_changes_only_own_rows(town: TwoTenants, table: str) -> None:
     column = TENANTS[table]
     update = text(f"UPDATE {table} SET {CHANGES.get(table, f'{column} = {column}')}")
     if table not in CHANGES:
@@ -280,8 +285,8 @@ def test_update_without_where_changes_only_own_rows(town: Town, table: str) -> N
 
 
 @pytest.mark.parametrize("table", TENANTS)
-def test_delete_without_where_removes_only_own_rows(town: Town, table: str) -> None:
-    before = rows_of(town.one.house.database, None, table)
+def test_delete_without_where_removes_only_own_rows(town: TwoTenants, table: str) -> None:
+    before = rows_of(town.one.tenant.database, None, table)
     with town.api.transaction(town.one.regular) as stores:
         remove = text(f"DELETE FROM {table}")
         if table not in {"assignments", "memberships"}:
@@ -289,7 +294,7 @@ def test_delete_without_where_removes_only_own_rows(town: Town, table: str) -> N
                 stores.connection.execute(remove)
             return
         assert stores.connection.execute(remove).rowcount == 1
-    assert len(rows_of(town.one.house.database, None, table)) == len(before) - 1
+    assert len(rows_of(town.one.tenant.database, None, table)) == len(before) - 1
     assert len(rows_of(town.api, town.other.regular, table)) == 1
 
 
@@ -324,10 +329,10 @@ def test_delete_without_where_removes_only_own_rows(town: Town, table: str) -> N
         ),
     ],
 )
-def test_insert_for_another_tenant_is_denied(town: Town, statement: str) -> None:
+def test_insert_for_another_tenant_is_denied(town: TwoTenants, statement: str) -> None:
     parameters = {
-        "mine": town.one.house.company_id,
-        "theirs": town.other.house.company_id,
+        "mine": town.one.tenant.company_id,
+        "theirs": town.other.tenant.company_id,
         "me": town.one.regular.id,
         "them": town.other.regular.id,
         "attempt": UUID(min(town.other.rows["attempts"])),
@@ -345,7 +350,7 @@ def test_insert_for_another_tenant_is_denied(town: Town, statement: str) -> None
                 stores.connection.execute(text(statement), parameters)
 
 
-def test_ats_key_creates_companies_only_for_itself(town: Town) -> None:
+def test_ats_key_creates_companies_only_for_itself(town: TwoTenants) -> None:
     make = text(
         "INSERT INTO companies (id, name, settings, ats_principal_id, calls_per_second, concurrent_calls, next_slot_at,"
         " created_at, updated_at) VALUES (:id, 'New', '{}', :ats, 1, 1, :now, :now, :now)"
@@ -361,7 +366,7 @@ def test_ats_key_creates_companies_only_for_itself(town: Town) -> None:
 
 
 @pytest.mark.parametrize("column", ["ats_principal_id", "billing_system", "prices", "paused_at", "next_slot_at"])
-def test_api_cannot_change_columns_of_operators_and_claims(town: Town, column: str) -> None:
+def test_api_cannot_change_columns_of_operators_and_claims(town: TwoTenants, column: str) -> None:
     with town.api.transaction(town.one.ats) as stores, pytest.raises(ProgrammingError, match=DENIED):
         stores.connection.execute(text(f"UPDATE companies SET {column} = {column}"))
 
@@ -369,8 +374,8 @@ def test_api_cannot_change_columns_of_operators_and_claims(town: Town, column: s
 # ---- requests without a principal
 
 
-def test_key_is_found_only_by_its_hash(town: Town, hasher: Hasher) -> None:
-    principal, secret = Keys(town.one.house.database, hasher, town.one.house.now).create(kind=KeyKind.ATS, name="x")
+def test_key_is_found_only_by_its_hash(town: TwoTenants, hasher: Hasher) -> None:
+    principal, secret = Keys(town.one.tenant.database, hasher, town.one.tenant.now).create(kind=KeyKind.ATS, name="x")
     with town.api.transaction() as stores:
         found = stores.keys.by_hash(hasher.key(secret))
         assert found is not None
@@ -382,7 +387,7 @@ def test_key_is_found_only_by_its_hash(town: Town, hasher: Hasher) -> None:
             stores.connection.execute(text("SELECT key_hash FROM api_keys"))
 
 
-def test_carrier_event_is_stored_only_for_a_known_token(town: Town) -> None:
+def test_carrier_event_is_stored_only_for_a_known_token(town: TwoTenants) -> None:
     [token] = town.one.rows["attempt_tokens"]
     store = text(
         "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at)"
@@ -397,16 +402,16 @@ def test_carrier_event_is_stored_only_for_a_known_token(town: Town) -> None:
             stores.connection.execute(store, {"id": uuid4(), "token": "a guess", "fingerprint": b"2", "now": NOON})
 
 
-def test_invitation_token_gives_access_to_its_company_only(town: Town) -> None:
-    [[token_hash]] = town.one.house.ask(
+def test_invitation_token_gives_access_to_its_company_only(town: TwoTenants) -> None:
+    [[token_hash]] = town.one.tenant.ask(
         "SELECT token_hash FROM invitation_tokens JOIN invitations ON id = invitation_id WHERE company_id = :id",
-        id=town.one.house.company_id,
+        id=town.one.tenant.company_id,
     )
     find = text("SELECT company_of_invitation(:hash)")
     with town.api.transaction() as stores:
         assert stores.connection.execute(find, {"hash": b"a guess"}).scalar_one() is None
         company_id = stores.connection.execute(find, {"hash": token_hash}).scalar_one()
-        assert company_id == town.one.house.company_id
+        assert company_id == town.one.tenant.company_id
         stores.act_for_company(company_id)
         accept = text("UPDATE invitations SET accepted_at = :now")
         assert stores.connection.execute(accept, {"now": NOON}).rowcount == 1
@@ -428,12 +433,12 @@ def test_invitation_token_gives_access_to_its_company_only(town: Town) -> None:
             {"company": company_id, "user": user_id, "now": NOON},
         )
         assert stores.companies.lock(company_id) is not None
-        assert stores.companies.lock(town.other.house.company_id) is None
+        assert stores.companies.lock(town.other.tenant.company_id) is None
     assert rows_of(town.api, None, "users") == []
 
 
-def test_user_is_found_only_by_the_whole_address(town: Town) -> None:
-    [[email, user_id]] = town.other.house.ask(
+def test_user_is_found_only_by_the_whole_address(town: TwoTenants) -> None:
+    [[email, user_id]] = town.other.tenant.ask(
         "SELECT email, id FROM users WHERE id = :id", id=UUID(min(town.other.rows["users"]))
     )
     with town.api.transaction(town.one.regular) as stores:
@@ -442,11 +447,11 @@ def test_user_is_found_only_by_the_whole_address(town: Town) -> None:
         assert stores.connection.execute(find, {"email": "%"}).scalar_one() is None
 
 
-def test_answered_commands_are_readable_only_by_id(town: Town) -> None:
-    waiting = a_waiting_command(town.other.house, None)
-    applied = a_waiting_command(town.one.house, None)
+def test_answered_commands_are_readable_only_by_id(town: TwoTenants) -> None:
+    waiting = a_waiting_command(town.other.tenant, None)
+    applied = a_waiting_command(town.one.tenant, None)
     _do(
-        town.one.house,
+        town.one.tenant,
         "UPDATE inbox SET applied_at = :now, body = NULL, answer = '{}' WHERE id = :id",
         now=NOON,
         id=applied.id,
@@ -479,14 +484,14 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
 # ---- counting, working, owning
 
 
-def test_counting_role_reads_no_personal_data(town: Town, hasher: Hasher) -> None:
-    house = town.one.house
-    explain = Explain(town.api, hasher, house.policy, house.now)
-    assert {row.company_id for row in explain.waiting()} == {house.company_id, town.other.house.company_id}
+def test_counting_role_reads_no_personal_data(town: TwoTenants, hasher: Hasher) -> None:
+    tenant = town.one.tenant
+    explain = Explain(town.api, hasher, tenant.policy, tenant.now)
+    assert {row.company_id for row in explain.waiting()} == {tenant.company_id, town.other.tenant.company_id}
     assert [each.in_progress for each in explain.carriers()] == [2]
-    _do(house, "UPDATE carrier_backoffs SET down_until = :now", now=NOON)
-    waits = CarrierWaits(town.api, house.now).all()
-    assert {each.scope.company_id for each in waits} == {house.company_id, town.other.house.company_id}
+    _do(tenant, "UPDATE carrier_backoffs SET down_until = :now", now=NOON)
+    waits = CarrierWaits(town.api, tenant.now).all()
+    assert {each.scope.company_id for each in waits} == {tenant.company_id, town.other.tenant.company_id}
     for secret in (
         "first_name FROM candidates",
         "body FROM inbox",
@@ -508,24 +513,24 @@ def test_counting_role_reads_no_personal_data(town: Town, hasher: Hasher) -> Non
             stores.connection.execute(text("UPDATE attempts SET reason = reason"))
 
 
-def test_transaction_that_reads_cannot_write(town: Town) -> None:
-    for opened in (town.api.reading(town.one.house.principal), town.api.counting(), town.api.reading()):
+def test_transaction_that_reads_cannot_write(town: TwoTenants) -> None:
+    for opened in (town.api.reading(town.one.tenant.principal), town.api.counting(), town.api.reading()):
         with opened as stores, pytest.raises(DBAPIError, match="read-only transaction"):
             stores.connection.execute(text("UPDATE companies SET name = name"))
 
 
-def test_explanation_counts_calls_of_other_companies(town: Town, hasher: Hasher) -> None:
+def test_explanation_counts_calls_of_other_companies(town: TwoTenants, hasher: Hasher) -> None:
     """All companies share the carrier's limit. A principal sees the number of calls, and not whose calls they are."""
-    house = town.one.house
-    explain = Explain(town.api, hasher, house.policy, house.now)
+    tenant = town.one.tenant
+    explain = Explain(town.api, hasher, tenant.policy, tenant.now)
     [attempt_id] = town.one.rows["attempts"]
-    attempt = house.attempt(UUID(attempt_id))
+    attempt = tenant.attempt(UUID(attempt_id))
     story = explain.explanation(town.one.regular, None, attempt.interview_id, attempt.id)
     assert story.attempt.id == attempt.id
-    assert len(story.happenings) == len(house.history(attempt.id))
+    assert len(story.happenings) == len(tenant.history(attempt.id))
 
 
-def test_a_worker_sees_and_changes_every_row(town: Town, logins: Logins) -> None:
+def test_a_worker_sees_and_changes_every_row(town: TwoTenants, logins: Logins) -> None:
     worker = Database(logins.worker, pool_size=1, bound=False)
     for table, column in TENANTS.items():
         rows = {str(row[0]) for row in rows_of(worker, None, table, column)}
@@ -587,11 +592,11 @@ def _as(url: str, name: str, database: str) -> str:
         ("attempt_tokens WHERE token = 'a'", "token = "),
     ],
 )
-def test_query_under_row_level_security_uses_its_index(town: Town, query: str, index: str) -> None:
+def test_query_under_row_level_security_uses_its_index(town: TwoTenants, query: str, index: str) -> None:
     """The query's own condition uses the index, and the policy filters its result, not the other way round."""
     [attempt] = town.one.rows["attempts"]
     [interview] = town.one.rows["interviews"]
-    parameters = {"company": town.one.house.company_id, "interview": UUID(interview), "attempt": UUID(attempt)}
+    parameters = {"company": town.one.tenant.company_id, "interview": UUID(interview), "attempt": UUID(attempt)}
     table = query.split(maxsplit=1)[0]
     with _as_if_large(town, table):
         for principal in (town.one.regular, town.one.ats):
@@ -605,12 +610,12 @@ def test_query_under_row_level_security_uses_its_index(town: Town, query: str, i
 
 
 @contextmanager
-def _as_if_large(town: Town, table: str) -> Iterator[None]:
+def _as_if_large(town: TwoTenants, table: str) -> Iterator[None]:
     """Fake the table's statistics, because for a few rows the planner uses no index."""
     statistics = "UPDATE pg_class SET reltuples = :rows, relpages = :pages WHERE relname = :table"
-    _do(town.one.house, statistics, table=table, rows=100_000, pages=1)
+    _do(town.one.tenant, statistics, table=table, rows=100_000, pages=1)
     yield
-    _do(town.one.house, statistics, table=table, rows=-1, pages=0)
+    _do(town.one.tenant, statistics, table=table, rows=-1, pages=0)
 
 
 # ---- roles

@@ -22,11 +22,11 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.timing import callee_zones
 from scheduler.use_cases.dial import Dial
-from scheduler.use_cases.operations.recompute_schedules import Records
+from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.resources.candidates import Candidates
 from scheduler.use_cases.resources.companies import Companies
-from scheduler.use_cases.resources.idempotent_writes import Sent, Writes, Written
-from scheduler.use_cases.shared.effects import Consequences
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
+from scheduler.use_cases.shared.effects import Effects
 
 ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
 """For tests that run on the machine's clock, at whatever hour."""
@@ -48,14 +48,14 @@ def a_sid() -> str:
 
 
 @dataclass
-class KeptBell:
+class RecordingHints:
     """A bell that nobody hears: what was rung stands here."""
 
     rung: list[tuple[str, UUID]] = field(default_factory=list)
     rings: list[tuple[str, tuple[UUID, ...]]] = field(default_factory=list)
     answers: list[UUID] = field(default_factory=list)
 
-    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
         self.rings.append((task, tuple(ids)))
         self.rung.extend((task, each) for each in ids)
 
@@ -67,7 +67,7 @@ class KeptBell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class House:
+class Tenant:
     """One company in one database, and the carrier account that calls for it."""
 
     database: Database
@@ -81,11 +81,11 @@ class House:
 
     @property
     def dial(self) -> Dial:
-        return Dial(self.database, self.hasher, self.account_id, self.consequences, self.policy, self.now)
+        return Dial(self.database, self.hasher, self.account_id, self.effects, self.policy, self.now)
 
     @property
-    def consequences(self) -> Consequences:
-        return Consequences(self.database, self.hasher, self.policy, self.now)
+    def effects(self) -> Effects:
+        return Effects(self.database, self.hasher, self.policy, self.now)
 
     @property
     def principal(self) -> Principal:
@@ -151,7 +151,7 @@ class House:
         with self.database.transaction() as stores:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock(attempt.id)
-            return self.consequences.take_in(stores, interview, locked, events, actor, self.now())
+            return self.effects.apply_events(stores, interview, locked, events, actor, self.now())
 
 
 class WasRefused(Exception):
@@ -167,14 +167,14 @@ class Reach:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clerk:
+class ApiWriter:
     """Writes what the API writes itself, and looks at what that changes, as a worker does."""
 
-    house: House
-    bell: KeptBell
+    tenant: Tenant
+    hints: RecordingHints
 
     def change_settings(self, principal: Principal, settings: CompanySettings) -> None:
-        companies = Companies(self.house.database, self._writes, self.bell, None)
+        companies = Companies(self.tenant.database, self._writes, self.hints, None)
         company_id = principal.company_id
         assert company_id is not None
         changes = {"settings": {each.name: getattr(settings, each.name) for each in fields(settings)}}
@@ -189,29 +189,31 @@ class Clerk:
         _done(self._candidates.delete(_sent(CommandKind.DELETE_CANDIDATE, principal), None, candidate_id))
 
     def delete_company(self, principal: Principal, company_id: UUID) -> None:
-        companies = Companies(self.house.database, self._writes, self.bell, None)
+        companies = Companies(self.tenant.database, self._writes, self.hints, None)
         _done(companies.delete(_sent(CommandKind.DELETE_COMPANY, principal), company_id))
 
     def reresolve(self) -> None:
-        house = self.house
-        records = Records(house.database, self.bell, house.hasher, house.consequences, house.policy, house.now)
+        tenant = self.tenant
+        records = ScheduleRecomputer(
+            tenant.database, self.hints, tenant.hasher, tenant.effects, tenant.policy, tenant.now
+        )
         while records.reresolve():
             pass
 
     @property
     def _candidates(self) -> Candidates:
-        return Candidates(self.house.database, self._writes, self.bell)
+        return Candidates(self.tenant.database, self._writes, self.hints)
 
     @property
-    def _writes(self) -> Writes:
-        return Writes(self.house.database, self.house.now)
+    def _writes(self) -> IdempotentWrites:
+        return IdempotentWrites(self.tenant.database, self.tenant.now)
 
 
-def _sent(kind: CommandKind, principal: Principal) -> Sent:
-    return Sent(kind=kind, principal=principal, idempotency_key=None, request_hash=b"")
+def _sent(kind: CommandKind, principal: Principal) -> WriteRequest:
+    return WriteRequest(kind=kind, principal=principal, idempotency_key=None, request_hash=b"")
 
 
-def _done(written: Written) -> None:
+def _done(written: WriteResult) -> None:
     if written.refusal is not None:
         raise WasRefused(written.refusal.code)
 
@@ -226,10 +228,10 @@ def a_house(
     account_sid: str = "AC" + "0" * 32,
     calls_per_second: float = 1000.0,
     max_calls: int = 1000,
-) -> House:
+) -> Tenant:
     with database.transaction() as stores:
         account_id = stores.carrier_accounts.ensure(account_sid, calls_per_second, max_calls, now())
-    return House(
+    return Tenant(
         database=database,
         company_id=seeded.company_id,
         agent_id=seeded.agent_id,
@@ -241,16 +243,16 @@ def a_house(
     )
 
 
-def of_company(house: House, seeded: Any) -> House:
+def of_company(tenant: Tenant, seeded: Any) -> Tenant:
     """The same house, seen by another company."""
-    return replace(house, company_id=seeded.company_id, agent_id=seeded.agent_id)
+    return replace(tenant, company_id=seeded.company_id, agent_id=seeded.agent_id)
 
 
-def a_candidate(house: House, number: str | None = None, *, consent_until: date = FOREVER) -> Candidate:
-    now = house.now()
+def a_candidate(tenant: Tenant, number: str | None = None, *, consent_until: date = FOREVER) -> Candidate:
+    now = tenant.now()
     candidate = Candidate(
         id=uuid4(),
-        company_id=house.company_id,
+        company_id=tenant.company_id,
         first_name="Ada",
         last_name="Byron",
         phone_number=number or a_number(),
@@ -258,13 +260,13 @@ def a_candidate(house: House, number: str | None = None, *, consent_until: date 
         created_at=now,
         updated_at=now,
     )
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.candidates.add(candidate)
     return candidate
 
 
 def a_pending_attempt(
-    house: House,
+    tenant: Tenant,
     number: str | None = None,
     *,
     due_at: datetime | None = None,
@@ -275,17 +277,17 @@ def a_pending_attempt(
     interview_id: UUID | None = None,
 ) -> Attempt:
     """The first attempt of a new interview, or one more of `interview_id`; due now unless said otherwise."""
-    now = house.now()
+    now = tenant.now()
     due_at = due_at or now
     expires_at = expires_at or due_at + timedelta(days=7)
     number = number or a_number()
-    number_hash = house.hasher.number(number)
-    made = interview_id or _an_interview(house, number, expires_at, consent_until)
+    number_hash = tenant.hasher.number(number)
+    made = interview_id or _an_interview(tenant, number, expires_at, consent_until)
     attempt_id = uuid4()
     attempt = Attempt(
         id=attempt_id,
         interview_id=made,
-        company_id=house.company_id,
+        company_id=tenant.company_id,
         chain_id=attempt_id,
         retry_number=0,
         manual=manual,
@@ -303,21 +305,21 @@ def a_pending_attempt(
         created_at=now,
         updated_at=now,
     )
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.lines.ensure(number_hash)
         stores.attempts.add(attempt, Created(), "a test")
     return attempt
 
 
-def _an_interview(house: House, number: str, expires_at: datetime, consent_until: date) -> UUID:
-    now = house.now()
-    candidate = a_candidate(house, number, consent_until=consent_until)
-    with house.database.transaction() as stores:
-        agent = stores.agents.get(house.company_id, house.agent_id)
+def _an_interview(tenant: Tenant, number: str, expires_at: datetime, consent_until: date) -> UUID:
+    now = tenant.now()
+    candidate = a_candidate(tenant, number, consent_until=consent_until)
+    with tenant.database.transaction() as stores:
+        agent = stores.agents.get(tenant.company_id, tenant.agent_id)
         assert agent is not None
         interview = Interview(
             id=uuid4(),
-            company_id=house.company_id,
+            company_id=tenant.company_id,
             candidate_id=candidate.id,
             agent_id=agent.id,
             type=agent.type,
@@ -333,52 +335,54 @@ def _an_interview(house: House, number: str, expires_at: datetime, consent_until
     return interview.id
 
 
-def a_claimed_attempt(house: House, number: str | None = None, **wishes: Any) -> Attempt:
+def a_claimed_attempt(tenant: Tenant, number: str | None = None, **wishes: Any) -> Attempt:
     """Held by a dialler; its line is taken and its one POST is not yet sent."""
-    pending = a_pending_attempt(house, number, **wishes)
-    claims = house.dial.claim([pending.id])
+    pending = a_pending_attempt(tenant, number, **wishes)
+    claims = tenant.dial.claim([pending.id])
     assert [each.attempt.id for each in claims.claimed] == [pending.id]
     return claims.claimed[0].attempt
 
 
-def a_placed_attempt(house: House, number: str | None = None, *, call_sid: str | None = None, **wishes: Any) -> Attempt:
+def a_placed_attempt(
+    tenant: Tenant, number: str | None = None, *, call_sid: str | None = None, **wishes: Any
+) -> Attempt:
     """The carrier has named its call, and owes us how it ends."""
-    claimed = a_claimed_attempt(house, number, **wishes)
-    house.dial.record([(claimed, Accepted(call_sid=call_sid or a_sid()))])
-    placed = house.attempt(claimed.id)
+    claimed = a_claimed_attempt(tenant, number, **wishes)
+    tenant.dial.record([(claimed, Accepted(call_sid=call_sid or a_sid()))])
+    placed = tenant.attempt(claimed.id)
     assert placed.phase is Phase.PLACED
     return placed
 
 
-def an_unknown_attempt(house: House, number: str | None = None, **wishes: Any) -> Attempt:
+def an_unknown_attempt(tenant: Tenant, number: str | None = None, **wishes: Any) -> Attempt:
     """The POST's answer was lost; the carrier is asked."""
-    claimed = a_claimed_attempt(house, number, **wishes)
-    house.dial.record([(claimed, AnswerUnknown(cause="A_TEST"))])
-    unknown = house.attempt(claimed.id)
+    claimed = a_claimed_attempt(tenant, number, **wishes)
+    tenant.dial.record([(claimed, AnswerUnknown(cause="A_TEST"))])
+    unknown = tenant.attempt(claimed.id)
     assert unknown.phase is Phase.UNKNOWN
     return unknown
 
 
-def an_attempt_of_unknown_outcome(house: House, number: str | None = None, **wishes: Any) -> Attempt:
+def an_attempt_of_unknown_outcome(tenant: Tenant, number: str | None = None, **wishes: Any) -> Attempt:
     """Given up: nothing proved whether it rang."""
-    given_up = house.take(an_unknown_attempt(house, number, **wishes), ProofMissing())
+    given_up = tenant.take(an_unknown_attempt(tenant, number, **wishes), ProofMissing())
     assert given_up.reason is Reason.OUTCOME_UNKNOWN
     return given_up
 
 
-def a_waiting_command(house: House, interview_id: UUID | None, body: dict[str, Any] | None = None) -> Command:
+def a_waiting_command(tenant: Tenant, interview_id: UUID | None, body: dict[str, Any] | None = None) -> Command:
     """Accepted, and applied by nobody yet."""
     command = Command(
         id=uuid4(),
         kind=CommandKind.CREATE_INTERVIEW,
         principal_id=uuid4(),
-        company_id=house.company_id,
+        company_id=tenant.company_id,
         idempotency_key=None,
         request_hash=b"hash",
-        received_at=house.now(),
+        received_at=tenant.now(),
         body=body or {},
         interview_id=interview_id,
     )
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         assert stores.inbox.add(command)
     return command

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk
+from scheduler.carriers.twilio import TwilioCallbacks, TwilioQueries
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
@@ -17,7 +17,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
 from tests.conftest import Seeded, TestClock
-from tests.support.builders import Clerk, House, KeptBell, a_house
+from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
 
 
@@ -36,63 +36,63 @@ def carrier(the_carrier: SimulatedCarrier, now: TestClock) -> SimulatedCarrier:
 
 
 @pytest.fixture
-def house(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> House:
+def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
     return a_house(database, seeded, hasher, now, account_sid=ACCOUNT_SID)
 
 
 @pytest.fixture
-def policy(house: House) -> Policy:
-    return house.policy
+def policy(tenant: Tenant) -> Policy:
+    return tenant.policy
 
 
 @pytest.fixture
-def bell() -> KeptBell:
-    return KeptBell()
+def hints() -> RecordingHints:
+    return RecordingHints()
 
 
 @pytest.fixture
-def release(house: House, bell: KeptBell) -> Release:
-    return Release(house.database, bell, house.account_id, house.policy, house.now)
+def release(tenant: Tenant, hints: RecordingHints) -> Release:
+    return Release(tenant.database, hints, tenant.account_id, tenant.policy, tenant.now)
 
 
 @pytest.fixture
-def apply(house: House, bell: KeptBell) -> Apply:
-    return Apply(house.database, bell, house.hasher, house.consequences, house.policy, house.now)
+def apply(tenant: Tenant, hints: RecordingHints) -> Apply:
+    return Apply(tenant.database, hints, tenant.hasher, tenant.effects, tenant.policy, tenant.now)
 
 
 @pytest.fixture
-def submit(house: House, bell: KeptBell) -> Submit:
-    return Submit(house.database, bell, house.now)
+def submit(tenant: Tenant, hints: RecordingHints) -> Submit:
+    return Submit(tenant.database, hints, tenant.now)
 
 
 @pytest.fixture
-def records(house: House, bell: KeptBell) -> Clerk:
-    return Clerk(house=house, bell=bell)
+def records(tenant: Tenant, hints: RecordingHints) -> ApiWriter:
+    return ApiWriter(tenant=tenant, hints=hints)
 
 
 @pytest.fixture
-def pauses(house: House) -> Pauses:
-    return Pauses(house.database, house.now)
+def pauses(tenant: Tenant) -> Pauses:
+    return Pauses(tenant.database, tenant.now)
 
 
 @pytest.fixture
-def erase(house: House, bell: KeptBell) -> Erase:
+def erase(tenant: Tenant, hints: RecordingHints) -> Erase:
     """Two at a time, so that there are many batches."""
-    return Erase(house.database, bell, house.consequences, house.now, batch=2)
+    return Erase(tenant.database, hints, tenant.effects, tenant.now, batch=2)
 
 
 @pytest.fixture
-def explain(house: House) -> Explain:
-    return Explain(house.database, house.hasher, house.policy, house.now)
+def explain(tenant: Tenant) -> Explain:
+    return Explain(tenant.database, tenant.hasher, tenant.policy, tenant.now)
 
 
 @pytest.fixture
-def hear(house: House, bell: KeptBell, carrier: SimulatedCarrier) -> Hear:
-    return Hear(house.database, bell, TwilioCallbacks(carrier.account()), house.consequences, house.now)
+def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> Hear:
+    return Hear(tenant.database, hints, TwilioCallbacks(carrier.account()), tenant.effects, tenant.now)
 
 
 @pytest.fixture
-def settle(house: House, carrier: SimulatedCarrier) -> Iterator[Settle]:
-    desk = TwilioDesk(carrier.account(), house.policy)
-    yield Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
+def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
+    desk = TwilioQueries(carrier.account(), tenant.policy)
+    yield Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
     desk._client.http_client.session.close()

@@ -20,8 +20,8 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
-    House,
-    KeptBell,
+    RecordingHints,
+    Tenant,
     a_candidate,
     a_number,
     a_pending_attempt,
@@ -41,117 +41,119 @@ def somebody(number: str | None = None, **fields: Any) -> NewCandidate:
     return NewCandidate(**(usual | fields))
 
 
-def a_wish(house: House, **fields: Any) -> CreateInterview:
+def a_wish(tenant: Tenant, **fields: Any) -> CreateInterview:
     """For an interview with somebody new, as soon as allowed."""
     if "candidate_id" not in fields:
         fields.setdefault("candidate", somebody())
-    return CreateInterview(**({"agent_id": house.agent_id} | fields))
+    return CreateInterview(**({"agent_id": tenant.agent_id} | fields))
 
 
-def sent(house: House, wish: CreateInterview) -> Command:
-    return a_waiting_command(house, None, request_as_json(CommandKind.CREATE_INTERVIEW, wish))
+def sent(tenant: Tenant, wish: CreateInterview) -> Command:
+    return a_waiting_command(tenant, None, request_as_json(CommandKind.CREATE_INTERVIEW, wish))
 
 
-def command(house: House, given: Command) -> Command:
-    with house.database.transaction() as stores:
+def command(tenant: Tenant, given: Command) -> Command:
+    with tenant.database.transaction() as stores:
         found = stores.inbox.get(given.principal_id, given.id)
     assert found is not None
     return found
 
 
-def applied(house: House, apply: Apply, wish: CreateInterview) -> Any:
+def applied(tenant: Tenant, apply: Apply, wish: CreateInterview) -> Any:
     """The story that the command's answer tells."""
-    given = sent(house, wish)
+    given = sent(tenant, wish)
     apply.command(given.id)
-    answer = command(house, given).answer
+    answer = command(tenant, given).answer
     assert answer is not None
     assert answer.refusal is None, answer.refusal
     return STORY.validate_python(answer.snapshot)
 
 
-def refused(house: House, apply: Apply, wish: CreateInterview) -> str:
-    given = sent(house, wish)
+def refused(tenant: Tenant, apply: Apply, wish: CreateInterview) -> str:
+    given = sent(tenant, wish)
     apply.command(given.id)
-    done = command(house, given)
+    done = command(tenant, given)
     assert done.state is CommandState.APPLIED
     assert done.answer is not None
     assert done.answer.refusal is not None
     return done.answer.refusal.code
 
 
-def rows(house: House) -> dict[str, int]:
+def rows(tenant: Tenant) -> dict[str, int]:
     tables = ("candidates", "interviews", "attempts", "attempt_history", "lines")
-    return {table: house.ask(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+    return {table: tenant.ask(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
 
 
 # ---- what is made
 
 
 def test_an_interview_comes_with_its_first_attempt_due_at_once(
-    house: House, apply: Apply, bell: KeptBell, now: TestClock
+    tenant: Tenant, apply: Apply, hints: RecordingHints, now: TestClock
 ) -> None:
     number = a_number()
-    story = applied(house, apply, a_wish(house, candidate=somebody(number), metadata={"a": 1}))
+    story = applied(tenant, apply, a_wish(tenant, candidate=somebody(number), metadata={"a": 1}))
     [told] = story.attempts
-    attempt = house.attempt(told.id)
+    attempt = tenant.attempt(told.id)
     assert (story.interview.status, attempt.state) == (InterviewStatus.SCHEDULED, AttemptState.PENDING)
     assert (attempt.due_at, attempt.expires_at) == (now(), now() + timedelta(days=7))
     assert (attempt.retry_number, attempt.manual, attempt.chain_id) == (0, False, attempt.id), (
         "only an invoke is manual"
     )
     assert attempt.schedule.clock.source is TimezoneSource.PHONE_NUMBER
-    assert attempt.number_hash == house.hasher.number(number)
-    assert house.line(attempt)[0] is None
-    assert house.history(attempt.id) == ["created"]
-    assert len(bell.answers) == 1
+    assert attempt.number_hash == tenant.hasher.number(number)
+    assert tenant.line(attempt)[0] is None
+    assert tenant.history(attempt.id) == ["created"]
+    assert len(hints.answers) == 1
 
 
-def test_in_the_evening_the_attempt_waits_for_the_morning(house: House, apply: Apply, now: TestClock) -> None:
+def test_in_the_evening_the_attempt_waits_for_the_morning(tenant: Tenant, apply: Apply, now: TestClock) -> None:
     now.instant = now().replace(hour=20)  # 22:00 in Bratislava
-    [attempt] = applied(house, apply, a_wish(house)).attempts
+    [attempt] = applied(tenant, apply, a_wish(tenant)).attempts
     assert attempt.due_at == now().replace(hour=6) + timedelta(days=1)
 
 
-def test_an_explicit_time_is_when_it_is_due(house: House, apply: Apply, now: TestClock) -> None:
-    [attempt] = applied(house, apply, a_wish(house, scheduled_at="2026-04-03T09:30:00")).attempts
+def test_an_explicit_time_is_when_it_is_due(tenant: Tenant, apply: Apply, now: TestClock) -> None:
+    [attempt] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-03T09:30:00")).attempts
     assert attempt.due_at == now().replace(day=3, hour=7, minute=30), "on the callee's clock"
 
 
-def test_times_are_judged_as_of_the_receipt(house: House, apply: Apply, now: TestClock) -> None:
-    given = sent(house, a_wish(house, scheduled_at=f"{now():%Y-%m-%dT%H:%M:%S}Z"))
+def test_times_are_judged_as_of_the_receipt(tenant: Tenant, apply: Apply, now: TestClock) -> None:
+    given = sent(tenant, a_wish(tenant, scheduled_at=f"{now():%Y-%m-%dT%H:%M:%S}Z"))
     now.move(timedelta(minutes=10))
     apply.command(given.id)
-    answer = command(house, given).answer
+    answer = command(tenant, given).answer
     assert answer is not None
     assert answer.refusal is None, "it lay ten minutes in the past only when it was applied"
 
 
-def test_the_answer_holds_no_name_number_or_token(house: House, apply: Apply) -> None:
+def test_the_answer_holds_no_name_number_or_token(tenant: Tenant, apply: Apply) -> None:
     number = a_number()
-    given = sent(house, a_wish(house, candidate=somebody(number), metadata={"note": "a secret"}))
+    given = sent(tenant, a_wish(tenant, candidate=somebody(number), metadata={"note": "a secret"}))
     apply.command(given.id)
-    kept = str(house.ask("SELECT answer, body FROM inbox WHERE id = :id", id=given.id))
-    for secret in (number, "Ada", "Byron", "ada@example.com", "a secret", house.caller):
+    kept = str(tenant.ask("SELECT answer, body FROM inbox WHERE id = :id", id=given.id))
+    for secret in (number, "Ada", "Byron", "ada@example.com", "a secret", tenant.caller):
         assert secret not in kept
 
 
-def test_a_test_is_over_at_once_and_takes_no_line(house: House, apply: Apply, release: Release) -> None:
-    story = applied(house, apply, a_wish(house, is_test=True))
+def test_a_test_is_over_at_once_and_takes_no_line(tenant: Tenant, apply: Apply, release: Release) -> None:
+    story = applied(tenant, apply, a_wish(tenant, is_test=True))
     [attempt] = story.attempts
     assert (attempt.state, attempt.reason) == (AttemptState.COMPLETED, Reason.TEST)
     assert story.interview.status is InterviewStatus.COMPLETED
-    assert rows(house)["lines"] == 0
+    assert rows(tenant)["lines"] == 0
     assert release.due() == 0
 
 
-def test_a_test_is_checked_like_any_other(house: House, apply: Apply) -> None:
-    assert refused(house, apply, a_wish(house, is_test=True, scheduled_at="2020-01-01T09:00:00")) == "SCHEDULE_IN_PAST"
+def test_a_test_is_checked_like_any_other(tenant: Tenant, apply: Apply) -> None:
+    assert (
+        refused(tenant, apply, a_wish(tenant, is_test=True, scheduled_at="2020-01-01T09:00:00")) == "SCHEDULE_IN_PAST"
+    )
 
 
-def test_two_people_with_one_number_share_its_line(house: House, apply: Apply) -> None:
+def test_two_people_with_one_number_share_its_line(tenant: Tenant, apply: Apply) -> None:
     number = a_number()
-    stories = [applied(house, apply, a_wish(house, candidate=somebody(number))) for _ in range(2)]
-    assert rows(house) | {"attempt_history": 2} == {
+    stories = [applied(tenant, apply, a_wish(tenant, candidate=somebody(number))) for _ in range(2)]
+    assert rows(tenant) | {"attempt_history": 2} == {
         "candidates": 2,
         "interviews": 2,
         "attempts": 2,
@@ -159,23 +161,23 @@ def test_two_people_with_one_number_share_its_line(house: House, apply: Apply) -
         "lines": 1,
     }
     ids = [story.attempts[0].id for story in stories]
-    assert len(house.dial.claim(ids).claimed) == 1
+    assert len(tenant.dial.claim(ids).claimed) == 1
 
 
-def test_a_second_interview_of_one_candidate_says_so_and_a_first_does_not(house: House, apply: Apply) -> None:
-    candidate = a_candidate(house)
-    first, second = (applied(house, apply, a_wish(house, candidate_id=candidate.id)) for _ in range(2))
+def test_a_second_interview_of_one_candidate_says_so_and_a_first_does_not(tenant: Tenant, apply: Apply) -> None:
+    candidate = a_candidate(tenant)
+    first, second = (applied(tenant, apply, a_wish(tenant, candidate_id=candidate.id)) for _ in range(2))
     assert first.attempts[0].warnings == ()
     assert second.attempts[0].warnings == ("CANDIDATE_HAS_OPEN_INTERVIEW",)
 
 
-def test_an_offset_that_the_number_does_not_have_warns(house: House, apply: Apply) -> None:
-    [attempt] = applied(house, apply, a_wish(house, scheduled_at="2026-04-03T09:30:00+10:30")).attempts
+def test_an_offset_that_the_number_does_not_have_warns(tenant: Tenant, apply: Apply) -> None:
+    [attempt] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-03T09:30:00+10:30")).attempts
     assert attempt.warnings == ("OFFSET_DIFFERS_FROM_PHONE_NUMBER",)
 
 
-def test_an_offset_that_the_number_has_does_not_warn(house: House, apply: Apply) -> None:
-    [attempt] = applied(house, apply, a_wish(house, scheduled_at="2026-04-03T09:30:00+02:00")).attempts
+def test_an_offset_that_the_number_has_does_not_warn(tenant: Tenant, apply: Apply) -> None:
+    [attempt] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-03T09:30:00+02:00")).attempts
     assert attempt.warnings == ()
 
 
@@ -201,54 +203,58 @@ def test_an_offset_that_the_number_has_does_not_warn(house: House, apply: Apply)
     ],
 )
 def test_a_refusal_leaves_no_row_outside_the_inbox(
-    house: House, apply: Apply, bell: KeptBell, fields: dict[str, Any], code: str
+    tenant: Tenant, apply: Apply, hints: RecordingHints, fields: dict[str, Any], code: str
 ) -> None:
-    before = rows(house)
-    assert refused(house, apply, a_wish(house, **fields)) == code
-    assert rows(house) == before
-    assert len(bell.answers) == 1
+    before = rows(tenant)
+    assert refused(tenant, apply, a_wish(tenant, **fields)) == code
+    assert rows(tenant) == before
+    assert len(hints.answers) == 1
 
 
-def test_somebody_without_a_number_cannot_be_called(house: House, apply: Apply) -> None:
+def test_somebody_without_a_number_cannot_be_called(tenant: Tenant, apply: Apply) -> None:
     nobody = NewCandidate(
         first_name="Ada", last_name="Byron", gdpr_expiry_date=date(2027, 1, 1), email="ada@example.com"
     )
-    assert refused(house, apply, a_wish(house, candidate=nobody)) == "PHONE_NUMBER_REQUIRED"
+    assert refused(tenant, apply, a_wish(tenant, candidate=nobody)) == "PHONE_NUMBER_REQUIRED"
 
 
 def test_a_country_that_the_company_does_not_allow_is_not_called(
-    house: House, database: Database, apply: Apply
+    tenant: Tenant, database: Database, apply: Apply
 ) -> None:
-    strict = of_company(house, seed(database, house.now(), allowed_countries=frozenset({"GB"})))
+    strict = of_company(tenant, seed(database, tenant.now(), allowed_countries=frozenset({"GB"})))
     assert refused(strict, apply, a_wish(strict)) == "NUMBER_NOT_ALLOWED"
 
 
-def test_agents_and_candidates_of_another_company_are_not_there(house: House, database: Database, apply: Apply) -> None:
-    other = of_company(house, seed(database, house.now()))
-    assert refused(house, apply, a_wish(house, agent_id=other.agent_id)) == "RESOURCE_NOT_FOUND"
-    assert refused(house, apply, a_wish(house, candidate_id=a_candidate(other).id)) == "RESOURCE_NOT_FOUND"
+def test_agents_and_candidates_of_another_company_are_not_there(
+    tenant: Tenant, database: Database, apply: Apply
+) -> None:
+    other = of_company(tenant, seed(database, tenant.now()))
+    assert refused(tenant, apply, a_wish(tenant, agent_id=other.agent_id)) == "RESOURCE_NOT_FOUND"
+    assert refused(tenant, apply, a_wish(tenant, candidate_id=a_candidate(other).id)) == "RESOURCE_NOT_FOUND"
 
 
-def test_a_deleted_company_gets_no_interview(house: House, apply: Apply) -> None:
-    house.change("UPDATE companies SET deleted_at = :at", at=house.now())
-    assert refused(house, apply, a_wish(house)) == "RESOURCE_ACCESS_DENIED"
+def test_a_deleted_company_gets_no_interview(tenant: Tenant, apply: Apply) -> None:
+    tenant.change("UPDATE companies SET deleted_at = :at", at=tenant.now())
+    assert refused(tenant, apply, a_wish(tenant)) == "RESOURCE_ACCESS_DENIED"
 
 
 # ---- once
 
 
-def test_a_command_is_applied_once_however_often_it_is_rung_for(house: House, apply: Apply, bell: KeptBell) -> None:
-    given = sent(house, a_wish(house))
+def test_a_command_is_applied_once_however_often_it_is_rung_for(
+    tenant: Tenant, apply: Apply, hints: RecordingHints
+) -> None:
+    given = sent(tenant, a_wish(tenant))
     for _ in range(3):
         apply.command(given.id)
-    assert rows(house)["interviews"] == 1
-    done = command(house, given)
+    assert rows(tenant)["interviews"] == 1
+    done = command(tenant, given)
     assert (done.state, done.body) == (CommandState.APPLIED, None)
 
 
-def test_an_id_of_no_command_does_nothing(house: House, apply: Apply) -> None:
+def test_an_id_of_no_command_does_nothing(tenant: Tenant, apply: Apply) -> None:
     apply.command(uuid4())
-    assert rows(house)["interviews"] == 0
+    assert rows(tenant)["interviews"] == 0
 
 
 def fail(apply: Apply, command_id: UUID, times: int) -> None:
@@ -258,51 +264,51 @@ def fail(apply: Apply, command_id: UUID, times: int) -> None:
 
 
 def test_a_command_that_fails_five_times_for_no_known_reason_is_put_aside(
-    house: House, apply: Apply, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, apply: Apply, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    poison = a_waiting_command(house, None, {"no": "sense"})
+    poison = a_waiting_command(tenant, None, {"no": "sense"})
     fail(apply, poison.id, 4)
-    assert command(house, poison).state is CommandState.WAITING
+    assert command(tenant, poison).state is CommandState.WAITING
     fail(apply, poison.id, 1)
-    assert command(house, poison).state is CommandState.QUARANTINED
+    assert command(tenant, poison).state is CommandState.QUARANTINED
     apply.command(poison.id)
     now.move(timedelta(seconds=2))
     release.unanswered()
-    assert bell.rung == []
-    assert rows(house)["interviews"] == 0
+    assert hints.rung == []
+    assert rows(tenant)["interviews"] == 0
 
 
-def test_a_quarantined_command_holds_no_other(house: House, apply: Apply) -> None:
-    fail(apply, a_waiting_command(house, None, {"no": "sense"}).id, 5)
-    applied(house, apply, a_wish(house))
+def test_a_quarantined_command_holds_no_other(tenant: Tenant, apply: Apply) -> None:
+    fail(apply, a_waiting_command(tenant, None, {"no": "sense"}).id, 5)
+    applied(tenant, apply, a_wish(tenant))
 
 
 def test_a_command_in_quarantine_is_tried_again_once_its_cause_is_mended(
-    house: House, apply: Apply, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, apply: Apply, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    mended = sent(house, a_wish(house))
-    house.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
-    quarantine = Quarantine(house.database, house.now)
+    mended = sent(tenant, a_wish(tenant))
+    tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
+    quarantine = Quarantine(tenant.database, tenant.now)
     assert [each.id for each in quarantine.all()] == [mended.id]
     quarantine.again(mended.id)
     now.move(timedelta(seconds=2))
     release.unanswered()
-    assert bell.rung == [(tasks.APPLY, mended.id)]
+    assert hints.rung == [(tasks.APPLY, mended.id)]
     apply.command(mended.id)
-    assert command(house, mended).state is CommandState.APPLIED
-    assert (quarantine.all(), rows(house)["interviews"]) == ([], 1)
+    assert command(tenant, mended).state is CommandState.APPLIED
+    assert (quarantine.all(), rows(tenant)["interviews"]) == ([], 1)
 
 
-def test_a_command_that_is_dropped_is_answered_so_and_holds_its_interview_no_more(house: House, apply: Apply) -> None:
-    attempt = a_pending_attempt(house)
-    poison = a_waiting_command(house, attempt.interview_id, {"no": "sense"})
-    behind = a_waiting_command(house, attempt.interview_id, {"no": "sense"})
+def test_a_command_that_is_dropped_is_answered_so_and_holds_its_interview_no_more(tenant: Tenant, apply: Apply) -> None:
+    attempt = a_pending_attempt(tenant)
+    poison = a_waiting_command(tenant, attempt.interview_id, {"no": "sense"})
+    behind = a_waiting_command(tenant, attempt.interview_id, {"no": "sense"})
     fail(apply, poison.id, 5)
     apply.command(behind.id)
-    assert command(house, behind).failures == 0, "it is not tried before the other one"
-    quarantine = Quarantine(house.database, house.now)
+    assert command(tenant, behind).failures == 0, "it is not tried before the other one"
+    quarantine = Quarantine(tenant.database, tenant.now)
     quarantine.drop(poison.id)
-    dropped = command(house, poison)
+    dropped = command(tenant, poison)
     assert (dropped.state, dropped.body) == (CommandState.APPLIED, None)
     assert dropped.answer is not None
     assert dropped.answer.refusal is not None
@@ -315,7 +321,7 @@ def test_a_command_that_is_dropped_is_answered_so_and_holds_its_interview_no_mor
             do(behind.id)
 
 
-def test_a_refusal_is_no_failure(house: House, apply: Apply) -> None:
-    given = sent(house, a_wish(house, scheduled_at="tomorrow"))
+def test_a_refusal_is_no_failure(tenant: Tenant, apply: Apply) -> None:
+    given = sent(tenant, a_wish(tenant, scheduled_at="tomorrow"))
     apply.command(given.id)
-    assert command(house, given).failures == 0
+    assert command(tenant, given).failures == 0

@@ -22,7 +22,7 @@ from scheduler.use_cases.dial import ClaimInDoubt, Dial
 from tests.architecture.guards import guards
 from tests.conftest import Seeded, TestClock, seed, wait_until
 from tests.support.builders import (
-    House,
+    Tenant,
     a_claimed_attempt,
     a_house,
     a_number,
@@ -39,40 +39,40 @@ A_MOMENT = timedelta(microseconds=1)
 A_DAY = timedelta(days=1)
 
 
-def claimed(house: House, *attempts: Attempt) -> list[Attempt]:
+def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
     """What one claim brings of these, in the order of their sending."""
-    claims = house.dial.claim([attempt.id for attempt in attempts])
+    claims = tenant.dial.claim([attempt.id for attempt in attempts])
     return [each.attempt for each in claims.claimed]
 
 
-def is_claimed(house: House, attempt: Attempt) -> bool:
-    return [each.id for each in claimed(house, attempt)] == [attempt.id]
+def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
+    return [each.id for each in claimed(tenant, attempt)] == [attempt.id]
 
 
-def ended(house: House, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:
-    return house.take(attempt, Ended(reason=reason, ended_at=house.now()))
+def ended(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:
+    return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
 
 
 # ---- the claim: what it does
 
 
-def test_what_is_claimed_is_in_progress_with_a_lease_a_token_and_its_line(house: House) -> None:
-    pending = a_pending_attempt(house)
-    [mine] = claimed(house, pending)
-    assert house.attempt(pending.id) == mine
+def test_what_is_claimed_is_in_progress_with_a_lease_a_token_and_its_line(tenant: Tenant) -> None:
+    pending = a_pending_attempt(tenant)
+    [mine] = claimed(tenant, pending)
+    assert tenant.attempt(pending.id) == mine
     assert (mine.state, mine.phase, mine.epoch) == (AttemptState.IN_PROGRESS, Phase.DIALLING, 1)
-    assert (mine.claimed_at, mine.lease_until) == (house.now(), house.now() + house.policy.lease)
-    assert house.line(pending)[0] == pending.id
-    assert house.history(pending.id) == ["created", "claimed"]
+    assert (mine.claimed_at, mine.lease_until) == (tenant.now(), tenant.now() + tenant.policy.lease)
+    assert tenant.line(pending)[0] == pending.id
+    assert tenant.history(pending.id) == ["created", "claimed"]
 
 
-def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(house: House, now: TestClock) -> None:
-    first = a_claimed_attempt(house)
-    house.dial.record([(first, NeverTaken(cause="A_TEST"))])
+def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(tenant: Tenant, now: TestClock) -> None:
+    first = a_claimed_attempt(tenant)
+    tenant.dial.record([(first, NeverTaken(cause="A_TEST"))])
     now.move(NOT_PLACED_DELAY)
-    [second] = claimed(house, first)
+    [second] = claimed(tenant, first)
     assert first.token != second.token
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         for token in (first.token, second.token):
             assert token is not None
             claim = stores.carrier_events.claim_of(token)
@@ -80,15 +80,15 @@ def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(h
             assert (claim.attempt_id, claim.interview_id) == (first.id, first.interview_id)
 
 
-def test_ids_of_nothing_are_claimed_by_nobody(house: House) -> None:
-    assert house.dial.claim([]).claimed == ()
-    assert house.dial.claim([uuid4()]).claimed == ()
+def test_ids_of_nothing_are_claimed_by_nobody(tenant: Tenant) -> None:
+    assert tenant.dial.claim([]).claimed == ()
+    assert tenant.dial.claim([uuid4()]).claimed == ()
 
 
-def in_doubt(house: House, postgres_url: str, pending: Attempt, *, committed: bool) -> Attempt:
+def in_doubt(tenant: Tenant, postgres_url: str, pending: Attempt, *, committed: bool) -> Attempt:
     """What a dialler knows of a claim when the connection breaks after, or instead of, its commit."""
     with wired(postgres_url) as (wire, url):
-        over_it = replace(house, database=Database(url))
+        over_it = replace(tenant, database=Database(url))
         assert over_it.database.clock_is_right()
         setattr(wire, "cut_after" if committed else "cut_before", lambda sent: b"COMMIT" in sent)
         with pytest.raises(ClaimInDoubt) as doubt:
@@ -99,21 +99,21 @@ def in_doubt(house: House, postgres_url: str, pending: Attempt, *, committed: bo
 
 
 @guards("claim_in_doubt")
-def test_a_claim_in_doubt_is_given_back_if_it_stands(house: House, postgres_url: str) -> None:
-    mine = in_doubt(house, postgres_url, a_pending_attempt(house), committed=True)
-    assert house.attempt(mine.id) == mine
-    house.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
-    assert house.attempt(mine.id).state is AttemptState.PENDING
+def test_a_claim_in_doubt_is_given_back_if_it_stands(tenant: Tenant, postgres_url: str) -> None:
+    mine = in_doubt(tenant, postgres_url, a_pending_attempt(tenant), committed=True)
+    assert tenant.attempt(mine.id) == mine
+    tenant.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
+    assert tenant.attempt(mine.id).state is AttemptState.PENDING
 
 
 @guards("claim_in_doubt", "token")
-def test_a_claim_in_doubt_that_somebody_else_made_instead_stays_theirs(house: House, postgres_url: str) -> None:
-    mine = in_doubt(house, postgres_url, pending := a_pending_attempt(house), committed=False)
-    wait_until(lambda: is_claimed(house, pending), says="the broken transaction's locks are gone")
-    theirs = house.attempt(pending.id)
+def test_a_claim_in_doubt_that_somebody_else_made_instead_stays_theirs(tenant: Tenant, postgres_url: str) -> None:
+    mine = in_doubt(tenant, postgres_url, pending := a_pending_attempt(tenant), committed=False)
+    wait_until(lambda: is_claimed(tenant, pending), says="the broken transaction's locks are gone")
+    theirs = tenant.attempt(pending.id)
     assert theirs.epoch == mine.epoch
-    house.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
-    assert house.attempt(pending.id) == theirs
+    tenant.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
+    assert tenant.attempt(pending.id) == theirs
 
 
 def as_in(table: str) -> bytes:
@@ -123,154 +123,156 @@ def as_in(table: str) -> bytes:
     return f"UPDATE attempts SET {changes} FROM {table} kept WHERE kept.id = attempts.id".encode()
 
 
-def test_claim_in_doubt_whose_commit_comes_late_is_given_back(house: House, postgres_url: str) -> None:
+def test_claim_in_doubt_whose_commit_comes_late_is_given_back(tenant: Tenant, postgres_url: str) -> None:
     """The connection was lost while PostgreSQL was writing the claim, or waited for a standby."""
-    pending = a_pending_attempt(house)
+    pending = a_pending_attempt(tenant)
     with psycopg.connect(postgres_url) as server, ThreadPoolExecutor(1) as pool:
         server.execute("CREATE TEMP TABLE pending AS SELECT * FROM attempts")
-        [mine] = claimed(house, pending)
+        [mine] = claimed(tenant, pending)
         server.execute("CREATE TEMP TABLE claim AS SELECT * FROM attempts")
         server.execute(as_in("pending"))
         server.commit()
         server.execute(as_in("claim"))
-        recording = pool.submit(house.dial.record, [(mine, NeverTaken(cause="NOT_SENT"))])
-        wait_until(lambda: house.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="the record waits for the claim")
+        recording = pool.submit(tenant.dial.record, [(mine, NeverTaken(cause="NOT_SENT"))])
+        wait_until(
+            lambda: tenant.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="the record waits for the claim"
+        )
         server.commit()
         recording.result()
-    assert house.attempt(mine.id).state is AttemptState.PENDING
-    assert house.line(mine)[0] is None
+    assert tenant.attempt(mine.id).state is AttemptState.PENDING
+    assert tenant.line(mine)[0] is None
 
 
 # ---- the claim: its guards
 
 
-def test_a_pending_attempt_is_claimed(house: House) -> None:
-    assert is_claimed(house, a_pending_attempt(house))
+def test_a_pending_attempt_is_claimed(tenant: Tenant) -> None:
+    assert is_claimed(tenant, a_pending_attempt(tenant))
 
 
 @guards("state")
-def test_one_that_is_over_is_not_claimed_though_its_line_is_free(house: House) -> None:
-    over = ended(house, a_placed_attempt(house))
-    assert house.line(over)[0] is None
-    assert not is_claimed(house, over)
-    assert house.attempt(over.id) == over
+def test_one_that_is_over_is_not_claimed_though_its_line_is_free(tenant: Tenant) -> None:
+    over = ended(tenant, a_placed_attempt(tenant))
+    assert tenant.line(over)[0] is None
+    assert not is_claimed(tenant, over)
+    assert tenant.attempt(over.id) == over
 
 
 @guards("state")
-def test_one_that_was_cancelled_is_not_claimed(house: House) -> None:
-    cancelled = house.take(a_pending_attempt(house), Cancelled(reason=Reason.CANCELLED_BY_USER))
-    assert not is_claimed(house, cancelled)
+def test_one_that_was_cancelled_is_not_claimed(tenant: Tenant) -> None:
+    cancelled = tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
+    assert not is_claimed(tenant, cancelled)
 
 
-def test_one_that_is_in_progress_is_not_claimed_again(house: House) -> None:
-    mine = a_claimed_attempt(house)
-    assert not is_claimed(house, mine)
-    assert house.attempt(mine.id) == mine
+def test_one_that_is_in_progress_is_not_claimed_again(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    assert not is_claimed(tenant, mine)
+    assert tenant.attempt(mine.id) == mine
 
 
-def test_one_that_is_due_this_instant_is_claimed(house: House) -> None:
-    assert is_claimed(house, a_pending_attempt(house, due_at=house.now()))
-
-
-@guards("due_at")
-def test_one_that_is_due_a_moment_later_is_not_claimed_whatever_the_hint(house: House) -> None:
-    early = a_pending_attempt(house, due_at=house.now() + A_MOMENT)
-    assert not is_claimed(house, early)
-    assert house.attempt(early.id) == early
+def test_one_that_is_due_this_instant_is_claimed(tenant: Tenant) -> None:
+    assert is_claimed(tenant, a_pending_attempt(tenant, due_at=tenant.now()))
 
 
 @guards("due_at")
-def test_one_that_was_released_and_then_moved_to_tomorrow_is_not_claimed(house: House) -> None:
-    moved = a_pending_attempt(house)
-    house.change("UPDATE attempts SET due_at = :at", at=house.now() + A_DAY)
-    assert not is_claimed(house, moved)
+def test_one_that_is_due_a_moment_later_is_not_claimed_whatever_the_hint(tenant: Tenant) -> None:
+    early = a_pending_attempt(tenant, due_at=tenant.now() + A_MOMENT)
+    assert not is_claimed(tenant, early)
+    assert tenant.attempt(early.id) == early
 
 
-def test_one_that_expires_a_moment_later_is_claimed(house: House) -> None:
-    assert is_claimed(house, a_pending_attempt(house, expires_at=house.now() + A_MOMENT))
+@guards("due_at")
+def test_one_that_was_released_and_then_moved_to_tomorrow_is_not_claimed(tenant: Tenant) -> None:
+    moved = a_pending_attempt(tenant)
+    tenant.change("UPDATE attempts SET due_at = :at", at=tenant.now() + A_DAY)
+    assert not is_claimed(tenant, moved)
+
+
+def test_one_that_expires_a_moment_later_is_claimed(tenant: Tenant) -> None:
+    assert is_claimed(tenant, a_pending_attempt(tenant, expires_at=tenant.now() + A_MOMENT))
 
 
 @guards("expires_at")
-def test_one_that_expires_this_instant_is_not_claimed(house: House) -> None:
-    assert not is_claimed(house, a_pending_attempt(house, expires_at=house.now()))
+def test_one_that_expires_this_instant_is_not_claimed(tenant: Tenant) -> None:
+    assert not is_claimed(tenant, a_pending_attempt(tenant, expires_at=tenant.now()))
 
 
 @guards("line")
-def test_one_whose_number_is_being_called_is_not_claimed(house: House) -> None:
+def test_one_whose_number_is_being_called_is_not_claimed(tenant: Tenant) -> None:
     number = a_number()
-    a_claimed_attempt(house, number)
-    assert not is_claimed(house, a_pending_attempt(house, number))
+    a_claimed_attempt(tenant, number)
+    assert not is_claimed(tenant, a_pending_attempt(tenant, number))
 
 
 @guards("line")
-def test_one_whose_number_another_company_is_calling_is_not_claimed(house: House, database: Database) -> None:
+def test_one_whose_number_another_company_is_calling_is_not_claimed(tenant: Tenant, database: Database) -> None:
     number = a_number()
-    a_claimed_attempt(of_company(house, seed(database, house.now())), number)
-    assert not is_claimed(house, a_pending_attempt(house, number))
+    a_claimed_attempt(of_company(tenant, seed(database, tenant.now())), number)
+    assert not is_claimed(tenant, a_pending_attempt(tenant, number))
 
 
-def test_one_whose_number_was_given_back_is_claimed_at_once(house: House) -> None:
+def test_one_whose_number_was_given_back_is_claimed_at_once(tenant: Tenant) -> None:
     number = a_number()
-    house.dial.give_back(a_claimed_attempt(house, number), "A_TEST")
-    assert is_claimed(house, a_pending_attempt(house, number))
+    tenant.dial.give_back(a_claimed_attempt(tenant, number), "A_TEST")
+    assert is_claimed(tenant, a_pending_attempt(tenant, number))
 
 
 @guards("line_gap")
-def test_another_interview_waits_after_a_call_and_then_does_not(house: House, now: TestClock) -> None:
+def test_another_interview_waits_after_a_call_and_then_does_not(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    ended(house, a_placed_attempt(house, number))
-    waiting = a_pending_attempt(house, number)
-    now.move(house.policy.line_gap - A_MOMENT)
-    assert not is_claimed(house, waiting)
+    ended(tenant, a_placed_attempt(tenant, number))
+    waiting = a_pending_attempt(tenant, number)
+    now.move(tenant.policy.line_gap - A_MOMENT)
+    assert not is_claimed(tenant, waiting)
     now.move(A_MOMENT)
-    assert is_claimed(house, waiting)
+    assert is_claimed(tenant, waiting)
 
 
-def test_the_same_interview_need_not_wait(house: House) -> None:
+def test_the_same_interview_need_not_wait(tenant: Tenant) -> None:
     number = a_number()
-    over = ended(house, a_placed_attempt(house, number))
-    assert is_claimed(house, a_pending_attempt(house, number, interview_id=over.interview_id))
+    over = ended(tenant, a_placed_attempt(tenant, number))
+    assert is_claimed(tenant, a_pending_attempt(tenant, number, interview_id=over.interview_id))
 
 
 @guards("line_gap")
-def test_after_an_unknown_outcome_the_same_interview_waits_too(house: House, now: TestClock) -> None:
+def test_after_an_unknown_outcome_the_same_interview_waits_too(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    over = an_attempt_of_unknown_outcome(house, number)
-    again = a_pending_attempt(house, number, interview_id=over.interview_id)
-    assert not is_claimed(house, again)
-    now.move(house.policy.line_gap)
-    assert is_claimed(house, again)
+    over = an_attempt_of_unknown_outcome(tenant, number)
+    again = a_pending_attempt(tenant, number, interview_id=over.interview_id)
+    assert not is_claimed(tenant, again)
+    now.move(tenant.policy.line_gap)
+    assert is_claimed(tenant, again)
 
 
 @guards("one_per_number")
-def test_of_one_number_only_the_earliest_due_is_claimed(house: House) -> None:
+def test_of_one_number_only_the_earliest_due_is_claimed(tenant: Tenant) -> None:
     number = a_number()
-    later = a_pending_attempt(house, number, due_at=house.now())
-    earlier = a_pending_attempt(house, number, due_at=house.now() - A_MOMENT)
-    assert [each.id for each in claimed(house, later, earlier)] == [earlier.id]
-    assert house.attempt(later.id).state is AttemptState.PENDING
+    later = a_pending_attempt(tenant, number, due_at=tenant.now())
+    earlier = a_pending_attempt(tenant, number, due_at=tenant.now() - A_MOMENT)
+    assert [each.id for each in claimed(tenant, later, earlier)] == [earlier.id]
+    assert tenant.attempt(later.id).state is AttemptState.PENDING
 
 
-def test_of_two_numbers_both_are_claimed(house: House) -> None:
-    both = [a_pending_attempt(house), a_pending_attempt(house)]
-    assert {each.id for each in claimed(house, *both)} == {each.id for each in both}
+def test_of_two_numbers_both_are_claimed(tenant: Tenant) -> None:
+    both = [a_pending_attempt(tenant), a_pending_attempt(tenant)]
+    assert {each.id for each in claimed(tenant, *both)} == {each.id for each in both}
 
 
-def test_what_somebody_asked_for_goes_before_a_retry(house: House) -> None:
-    retry = a_pending_attempt(house, manual=False, due_at=house.now() - timedelta(hours=1))
-    asked = a_pending_attempt(house, manual=True)
-    assert [each.id for each in claimed(house, retry, asked)] == [asked.id, retry.id]
+def test_what_somebody_asked_for_goes_before_a_retry(tenant: Tenant) -> None:
+    retry = a_pending_attempt(tenant, manual=False, due_at=tenant.now() - timedelta(hours=1))
+    asked = a_pending_attempt(tenant, manual=True)
+    assert [each.id for each in claimed(tenant, retry, asked)] == [asked.id, retry.id]
 
 
 @guards("command_waiting")
-def test_a_waiting_command_holds_its_interview_and_no_other(house: House, now: TestClock) -> None:
-    held, free = a_pending_attempt(house), a_pending_attempt(house)
-    command = a_waiting_command(house, held.interview_id)
-    assert [each.id for each in claimed(house, held, free)] == [free.id]
-    house.change(
+def test_a_waiting_command_holds_its_interview_and_no_other(tenant: Tenant, now: TestClock) -> None:
+    held, free = a_pending_attempt(tenant), a_pending_attempt(tenant)
+    command = a_waiting_command(tenant, held.interview_id)
+    assert [each.id for each in claimed(tenant, held, free)] == [free.id]
+    tenant.change(
         "UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id", at=now(), id=command.id
     )
-    assert is_claimed(house, held)
+    assert is_claimed(tenant, held)
 
 
 @pytest.mark.parametrize(
@@ -291,20 +293,20 @@ def test_a_waiting_command_holds_its_interview_and_no_other(house: House, now: T
         ),
     ],
 )
-def test_nothing_is_claimed_while(house: House, stop: str) -> None:
-    attempt = a_pending_attempt(house)
-    house.change(stop, at=house.now())
-    assert not is_claimed(house, attempt)
-    assert house.attempt(attempt.id) == attempt
+def test_nothing_is_claimed_while(tenant: Tenant, stop: str) -> None:
+    attempt = a_pending_attempt(tenant)
+    tenant.change(stop, at=tenant.now())
+    assert not is_claimed(tenant, attempt)
+    assert tenant.attempt(attempt.id) == attempt
 
 
 @guards("company_paused")
-def test_a_paused_company_does_not_hold_up_another(house: House, database: Database) -> None:
-    other = of_company(house, seed(database, house.now()))
-    paused, alive = a_pending_attempt(house), a_pending_attempt(other)
+def test_a_paused_company_does_not_hold_up_another(tenant: Tenant, database: Database) -> None:
+    other = of_company(tenant, seed(database, tenant.now()))
+    paused, alive = a_pending_attempt(tenant), a_pending_attempt(other)
     with database.transaction() as stores:
-        stores.companies.pause(house.company_id, "a test", house.now())
-    assert [each.id for each in claimed(house, paused, alive)] == [alive.id]
+        stores.companies.pause(tenant.company_id, "a test", tenant.now())
+    assert [each.id for each in claimed(tenant, paused, alive)] == [alive.id]
 
 
 @pytest.mark.parametrize(
@@ -318,15 +320,15 @@ def test_a_paused_company_does_not_hold_up_another(house: House, database: Datab
     ],
 )
 def test_what_somebody_holds_for_a_moment_stays_in_the_hand_and_is_claimed_when_it_is_let_go(
-    house: House, held: str
+    tenant: Tenant, held: str
 ) -> None:
-    busy, free = a_pending_attempt(house), a_pending_attempt(house)
-    with house.database.transaction() as stores:
+    busy, free = a_pending_attempt(tenant), a_pending_attempt(tenant)
+    with tenant.database.transaction() as stores:
         stores.connection.execute(text(held), {"id": busy.id})
-        claims = house.dial.claim([busy.id, free.id])
+        claims = tenant.dial.claim([busy.id, free.id])
         assert [each.attempt.id for each in claims.claimed] == [free.id]
         assert (claims.waiting, claims.try_again_at) == (frozenset({busy.id}), None)
-    assert is_claimed(house, busy)
+    assert is_claimed(tenant, busy)
 
 
 @pytest.mark.parametrize(
@@ -337,23 +339,23 @@ def test_what_somebody_holds_for_a_moment_stays_in_the_hand_and_is_claimed_when_
         pytest.param("UPDATE lines SET free_at = :at + interval '1 hour'", id="its line rests"),
     ],
 )
-def test_what_may_not_be_claimed_leaves_the_hand(house: House, meanwhile: str) -> None:
-    attempt, other = a_pending_attempt(house), a_claimed_attempt(house)
-    house.change(meanwhile, at=house.now())
-    assert house.dial.claim([attempt.id, other.id]).waiting == frozenset()
+def test_what_may_not_be_claimed_leaves_the_hand(tenant: Tenant, meanwhile: str) -> None:
+    attempt, other = a_pending_attempt(tenant), a_claimed_attempt(tenant)
+    tenant.change(meanwhile, at=tenant.now())
+    assert tenant.dial.claim([attempt.id, other.id]).waiting == frozenset()
 
 
 # ---- the claim: pace and room
 
 
 def a_house_with(
-    database: Database, seeded: Seeded, house: House, *, per_second: float = 1000.0, max_calls: int = 1000
-) -> House:
+    database: Database, seeded: Seeded, tenant: Tenant, *, per_second: float = 1000.0, max_calls: int = 1000
+) -> Tenant:
     return a_house(
         database,
         seeded,
-        house.hasher,
-        house.now,
+        tenant.hasher,
+        tenant.now,
         account_sid="AC" + "1" * 32,
         calls_per_second=per_second,
         max_calls=max_calls,
@@ -363,9 +365,9 @@ def a_house_with(
 @pytest.mark.parametrize("per_second", [1, 5])
 @guards("account_pace")
 def test_no_more_are_claimed_than_can_be_sent_within_a_second(
-    database: Database, seeded: Seeded, house: House, now: TestClock, per_second: int
+    database: Database, seeded: Seeded, tenant: Tenant, now: TestClock, per_second: int
 ) -> None:
-    slow = a_house_with(database, seeded, house, per_second=per_second)
+    slow = a_house_with(database, seeded, tenant, per_second=per_second)
     ids = {a_pending_attempt(slow).id for _ in range(2 * per_second + 1)}
     sent = []
     for batch in (per_second, per_second, 1):
@@ -380,9 +382,9 @@ def test_no_more_are_claimed_than_can_be_sent_within_a_second(
     assert all(later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in pairwise(sent))
 
 
-def test_company_is_not_full_where_only_the_account_is(database: Database, seeded: Seeded, house: House) -> None:
+def test_company_is_not_full_where_only_the_account_is(database: Database, seeded: Seeded, tenant: Tenant) -> None:
     """Else calls hinted later would take its places, one after the other."""
-    slow = a_house_with(database, seeded, house, per_second=0.5)
+    slow = a_house_with(database, seeded, tenant, per_second=0.5)
     claims = slow.dial.claim([a_pending_attempt(slow).id for _ in range(2)])
     assert len(claims.unplaced) == 1
     assert claims.unplaced == claims.waiting
@@ -390,17 +392,19 @@ def test_company_is_not_full_where_only_the_account_is(database: Database, seede
     assert claims.account_free_at is not None
 
 
-def test_company_without_a_place_of_its_own_is_full(database: Database, house: House, now: TestClock) -> None:
-    small = of_company(house, seed(database, now(), limits=CallLimits(concurrent_calls=1, calls_per_second=1.0)))
-    claims = house.dial.claim([a_pending_attempt(small).id for _ in range(2)])
+def test_company_without_a_place_of_its_own_is_full(database: Database, tenant: Tenant, now: TestClock) -> None:
+    small = of_company(tenant, seed(database, now(), limits=CallLimits(concurrent_calls=1, calls_per_second=1.0)))
+    claims = tenant.dial.claim([a_pending_attempt(small).id for _ in range(2)])
     assert claims.unplaced == claims.waiting != frozenset()
     assert claims.full == {small.company_id}
     assert claims.account_free_at is None
 
 
 @guards("account_pace")
-def test_who_waits_is_told_when_to_try_again(database: Database, seeded: Seeded, house: House, now: TestClock) -> None:
-    slow = a_house_with(database, seeded, house, per_second=0.5)
+def test_who_waits_is_told_when_to_try_again(
+    database: Database, seeded: Seeded, tenant: Tenant, now: TestClock
+) -> None:
+    slow = a_house_with(database, seeded, tenant, per_second=0.5)
     ids = [a_pending_attempt(slow).id for _ in range(2)]
     first = slow.dial.claim(ids)
     assert first.try_again_at == now() + timedelta(seconds=1)
@@ -409,8 +413,8 @@ def test_who_waits_is_told_when_to_try_again(database: Database, seeded: Seeded,
 
 
 @guards("account_room")
-def test_an_account_has_no_more_calls_at_once_than_it_may(database: Database, seeded: Seeded, house: House) -> None:
-    small = a_house_with(database, seeded, house, max_calls=2)
+def test_an_account_has_no_more_calls_at_once_than_it_may(database: Database, seeded: Seeded, tenant: Tenant) -> None:
+    small = a_house_with(database, seeded, tenant, max_calls=2)
     attempts = [a_pending_attempt(small) for _ in range(3)]
     mine = claimed(small, *attempts)
     assert len(mine) == 2
@@ -421,37 +425,39 @@ def test_an_account_has_no_more_calls_at_once_than_it_may(database: Database, se
 
 
 @guards("company_room")
-def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(database: Database, house: House) -> None:
+def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(
+    database: Database, tenant: Tenant
+) -> None:
     limits = CallLimits(concurrent_calls=1, calls_per_second=1000.0)
-    small = of_company(house, seed(database, house.now(), limits=limits))
+    small = of_company(tenant, seed(database, tenant.now(), limits=limits))
     of_small = [a_pending_attempt(small) for _ in range(2)]
-    of_other = [a_pending_attempt(house) for _ in range(2)]
-    mine = claimed(house, *of_small, *of_other)
+    of_other = [a_pending_attempt(tenant) for _ in range(2)]
+    mine = claimed(tenant, *of_small, *of_other)
     assert sorted(each.company_id == small.company_id for each in mine) == [False, False, True]
 
 
 @guards("company_pace")
 def test_a_company_starts_no_more_calls_a_second_than_it_may_and_another_goes_on(
-    database: Database, house: House, now: TestClock
+    database: Database, tenant: Tenant, now: TestClock
 ) -> None:
     limits = CallLimits(concurrent_calls=1000, calls_per_second=1.0)
-    slow = of_company(house, seed(database, now(), limits=limits))
+    slow = of_company(tenant, seed(database, now(), limits=limits))
     of_slow = [a_pending_attempt(slow) for _ in range(2)]
-    mine = claimed(house, *of_slow, a_pending_attempt(house))
+    mine = claimed(tenant, *of_slow, a_pending_attempt(tenant))
     assert sorted(each.company_id == slow.company_id for each in mine) == [False, True]
     [left] = [each for each in of_slow if each.id not in {one.id for one in mine}]
-    assert not is_claimed(house, left)
+    assert not is_claimed(tenant, left)
     now.move(timedelta(seconds=1))
-    assert is_claimed(house, left)
+    assert is_claimed(tenant, left)
 
 
-def test_many_diallers_at_once_claim_each_attempt_once(house: House) -> None:
-    attempts = [a_pending_attempt(house).id for _ in range(40)]
+def test_many_diallers_at_once_claim_each_attempt_once(tenant: Tenant) -> None:
+    attempts = [a_pending_attempt(tenant).id for _ in range(40)]
     at_once = Barrier(6)
 
     def claim_all(_: int) -> list[Attempt]:
         at_once.wait()
-        return [each.attempt for each in house.dial.claim(attempts).claimed]
+        return [each.attempt for each in tenant.dial.claim(attempts).claimed]
 
     with ThreadPoolExecutor(6) as pool:
         mine = [each for batch in pool.map(claim_all, range(6)) for each in batch]
@@ -462,31 +468,31 @@ def test_many_diallers_at_once_claim_each_attempt_once(house: House) -> None:
 # ---- the last look
 
 
-def test_a_last_look_that_finds_nothing_wrong_gives_the_order(house: House) -> None:
+def test_a_last_look_that_finds_nothing_wrong_gives_the_order(tenant: Tenant) -> None:
     number = a_number()
-    mine = a_claimed_attempt(house, number)
-    order = house.dial.last_look(mine)
+    mine = a_claimed_attempt(tenant, number)
+    order = tenant.dial.last_look(mine)
     assert order is not None
-    assert (order.to, order.caller, order.token) == (number, house.caller, mine.token)
-    assert order.ring_timeout == house.policy.ring_timeout
+    assert (order.to, order.caller, order.token) == (number, tenant.caller, mine.token)
+    assert order.ring_timeout == tenant.policy.ring_timeout
     assert order.time_limit == timedelta(minutes=12), "the agent's duration and two minutes"
     assert order.machine_detection
-    assert house.attempt(mine.id) == mine, "and writes nothing"
+    assert tenant.attempt(mine.id) == mine, "and writes nothing"
 
 
-def given_back(house: House, mine: Attempt) -> Attempt:
+def given_back(tenant: Tenant, mine: Attempt) -> Attempt:
     """The attempt after a last look that says no."""
-    assert house.dial.last_look(mine) is None
-    back = house.attempt(mine.id)
+    assert tenant.dial.last_look(mine) is None
+    back = tenant.attempt(mine.id)
     assert (back.state, back.phase, back.lease_until, back.claimed_at) == (AttemptState.PENDING, None, None, None)
-    assert house.line(mine)[0] is None, "its line is free"
-    assert house.line(mine)[2] <= house.now(), "as free as it was"
+    assert tenant.line(mine)[0] is None, "its line is free"
+    assert tenant.line(mine)[2] <= tenant.now(), "as free as it was"
     return back
 
 
-def cause(house: House, attempt: Attempt) -> str:
+def cause(tenant: Tenant, attempt: Attempt) -> str:
     """Why it was deferred."""
-    rows = house.ask(
+    rows = tenant.ask(
         "SELECT detail ->> 'cause' FROM attempt_history WHERE attempt_id = :id AND event = 'deferred'",
         id=attempt.id,
     )
@@ -494,14 +500,14 @@ def cause(house: House, attempt: Attempt) -> str:
 
 
 @guards("window")
-def test_a_window_that_has_closed_since_defers_to_the_next_opening(house: House, now: TestClock) -> None:
+def test_a_window_that_has_closed_since_defers_to_the_next_opening(tenant: Tenant, now: TestClock) -> None:
     # 19:59:10 in Bratislava: room for 35 s of ringing and 15 s more.
     now.instant = now().replace(hour=17, minute=59, second=10)
-    mine = a_claimed_attempt(house)
-    assert house.dial.last_look(mine) is not None
+    mine = a_claimed_attempt(tenant)
+    assert tenant.dial.last_look(mine) is not None
     now.move(timedelta(seconds=15))
-    back = given_back(house, mine)
-    assert (cause(house, back), back.due_at) == ("WINDOW_CLOSED", now().replace(hour=6, minute=0, second=0) + A_DAY)
+    back = given_back(tenant, mine)
+    assert (cause(tenant, back), back.due_at) == ("WINDOW_CLOSED", now().replace(hour=6, minute=0, second=0) + A_DAY)
 
 
 @pytest.mark.parametrize(
@@ -522,21 +528,21 @@ def test_a_window_that_has_closed_since_defers_to_the_next_opening(house: House,
         ),
     ],
 )
-def test_the_last_look_gives_back_in_five_seconds_after(house: House, meanwhile: str, why: str) -> None:
-    mine = a_claimed_attempt(house)
-    house.change(meanwhile, at=house.now())
-    back = given_back(house, mine)
-    assert (cause(house, back), back.due_at) == (why, house.now() + DEFERRED_DELAY)
+def test_the_last_look_gives_back_in_five_seconds_after(tenant: Tenant, meanwhile: str, why: str) -> None:
+    mine = a_claimed_attempt(tenant)
+    tenant.change(meanwhile, at=tenant.now())
+    back = given_back(tenant, mine)
+    assert (cause(tenant, back), back.due_at) == (why, tenant.now() + DEFERRED_DELAY)
 
 
-def test_a_company_deleted_since_the_claim_ends_the_attempt(house: House) -> None:
-    mine = a_claimed_attempt(house)
-    house.change("UPDATE companies SET deleted_at = :at", at=house.now())
-    assert house.dial.last_look(mine) is None
-    ended = house.attempt(mine.id)
-    assert cause(house, ended) == "COMPANY_DELETED"
+def test_a_company_deleted_since_the_claim_ends_the_attempt(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    tenant.change("UPDATE companies SET deleted_at = :at", at=tenant.now())
+    assert tenant.dial.last_look(mine) is None
+    ended = tenant.attempt(mine.id)
+    assert cause(tenant, ended) == "COMPANY_DELETED"
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
-    assert house.line(mine)[0] is None
+    assert tenant.line(mine)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -546,62 +552,62 @@ def test_a_company_deleted_since_the_claim_ends_the_attempt(house: House) -> Non
         pytest.param("UPDATE candidates SET phone_number = NULL, email = 'a@example.com'", id="no number any more"),
     ],
 )
-def test_one_without_a_number_is_held(house: House, meanwhile: str) -> None:
-    mine = a_claimed_attempt(house)
-    house.change(meanwhile)
-    back = given_back(house, mine)
-    assert (cause(house, back), back.due_at) == ("NUMBER_MISSING", house.now() + A_DAY)
+def test_one_without_a_number_is_held(tenant: Tenant, meanwhile: str) -> None:
+    mine = a_claimed_attempt(tenant)
+    tenant.change(meanwhile)
+    back = given_back(tenant, mine)
+    assert (cause(tenant, back), back.due_at) == ("NUMBER_MISSING", tenant.now() + A_DAY)
 
 
-def test_one_in_a_country_that_the_company_calls_no_more_is_held(house: House) -> None:
-    mine, other = a_claimed_attempt(house), a_claimed_attempt(house)
-    house.change("""UPDATE companies SET settings = settings || '{"allowedCountries": ["CZ"]}'""")
-    back = given_back(house, mine)
-    assert (cause(house, back), back.due_at) == ("NUMBER_NOT_ALLOWED", house.now() + A_DAY)
-    house.change("""UPDATE companies SET settings = settings || '{"allowedCountries": ["CZ", "SK"]}'""")
-    assert house.dial.last_look(other) is not None
+def test_one_in_a_country_that_the_company_calls_no_more_is_held(tenant: Tenant) -> None:
+    mine, other = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
+    tenant.change("""UPDATE companies SET settings = settings || '{"allowedCountries": ["CZ"]}'""")
+    back = given_back(tenant, mine)
+    assert (cause(tenant, back), back.due_at) == ("NUMBER_NOT_ALLOWED", tenant.now() + A_DAY)
+    tenant.change("""UPDATE companies SET settings = settings || '{"allowedCountries": ["CZ", "SK"]}'""")
+    assert tenant.dial.last_look(other) is not None
 
 
 @guards("look_command")
-def test_a_command_accepted_since_the_claim_gives_back(house: House) -> None:
-    mine = a_claimed_attempt(house)
-    a_waiting_command(house, mine.interview_id)
-    assert cause(house, given_back(house, mine)) == "COMMAND_WAITING"
+def test_a_command_accepted_since_the_claim_gives_back(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    a_waiting_command(tenant, mine.interview_id)
+    assert cause(tenant, given_back(tenant, mine)) == "COMMAND_WAITING"
 
 
-def test_an_attempt_moved_to_tomorrow_since_the_claim_does_not_ring(house: House) -> None:
-    mine = a_claimed_attempt(house)
-    tomorrow = house.now() + A_DAY
-    house.change("UPDATE attempts SET due_at = :at", at=tomorrow)
-    back = given_back(house, mine)
-    assert (cause(house, back), back.due_at) == ("NOT_DUE", tomorrow)
+def test_an_attempt_moved_to_tomorrow_since_the_claim_does_not_ring(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    tomorrow = tenant.now() + A_DAY
+    tenant.change("UPDATE attempts SET due_at = :at", at=tomorrow)
+    back = given_back(tenant, mine)
+    assert (cause(tenant, back), back.due_at) == ("NOT_DUE", tomorrow)
 
 
-def test_a_zone_that_is_known_no_more_holds_the_attempt(house: House) -> None:
-    mine = a_claimed_attempt(house)
-    house.change("UPDATE candidates SET timezone = 'Atlantis/Poseidonis'")
-    back = given_back(house, mine)
-    assert (cause(house, back), back.due_at) == ("TIMEZONE_UNKNOWN", house.now() + A_DAY)
+def test_a_zone_that_is_known_no_more_holds_the_attempt(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    tenant.change("UPDATE candidates SET timezone = 'Atlantis/Poseidonis'")
+    back = given_back(tenant, mine)
+    assert (cause(tenant, back), back.due_at) == ("TIMEZONE_UNKNOWN", tenant.now() + A_DAY)
 
 
-def test_an_attempt_that_expires_between_claim_and_look_ends(house: House, now: TestClock) -> None:
-    mine = a_claimed_attempt(house, expires_at=now() + timedelta(seconds=1))
+def test_an_attempt_that_expires_between_claim_and_look_ends(tenant: Tenant, now: TestClock) -> None:
+    mine = a_claimed_attempt(tenant, expires_at=now() + timedelta(seconds=1))
     now.move(timedelta(seconds=1))
-    assert house.dial.last_look(mine) is None
-    assert house.attempt(mine.id).reason is Reason.EXPIRED
-    assert house.line(mine)[0] is None
-    assert house.interview_status(mine) is InterviewStatus.FAILED
+    assert tenant.dial.last_look(mine) is None
+    assert tenant.attempt(mine.id).reason is Reason.EXPIRED
+    assert tenant.line(mine)[0] is None
+    assert tenant.interview_status(mine) is InterviewStatus.FAILED
 
 
 @guards("consent")
-def test_nobody_is_rung_after_the_last_day_of_consent(house: House) -> None:
-    mine = a_claimed_attempt(house, consent_until=date(2026, 4, 1))
-    assert house.dial.last_look(mine) is None
-    assert house.attempt(mine.id).reason is Reason.CONSENT_EXPIRED
+def test_nobody_is_rung_after_the_last_day_of_consent(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant, consent_until=date(2026, 4, 1))
+    assert tenant.dial.last_look(mine) is None
+    assert tenant.attempt(mine.id).reason is Reason.CONSENT_EXPIRED
 
 
-def test_on_the_last_day_of_consent_the_phone_may_ring(house: House) -> None:
-    assert house.dial.last_look(a_claimed_attempt(house, consent_until=date(2026, 4, 2))) is not None
+def test_on_the_last_day_of_consent_the_phone_may_ring(tenant: Tenant) -> None:
+    assert tenant.dial.last_look(a_claimed_attempt(tenant, consent_until=date(2026, 4, 2))) is not None
 
 
 @pytest.fixture
@@ -629,89 +635,89 @@ def wrong_clock(postgres_url: str) -> Iterator[Callable[[str], Database]]:
 @pytest.mark.parametrize("ahead", ["3 seconds", "-3 seconds"])
 @guards("look_clock")
 def test_a_database_whose_clock_is_wrong_lets_nobody_ring(
-    house: House, wrong_clock: Callable[[str], Database], ahead: str
+    tenant: Tenant, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
-    mine = a_claimed_attempt(house)
-    dial = Dial(wrong_clock(ahead), house.hasher, house.account_id, house.consequences, house.policy, house.now)
+    mine = a_claimed_attempt(tenant)
+    dial = Dial(wrong_clock(ahead), tenant.hasher, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
     assert dial.last_look(mine) is None
-    assert cause(house, mine) == "CLOCK_SKEW"
+    assert cause(tenant, mine) == "CLOCK_SKEW"
 
 
 @pytest.mark.parametrize("ahead", ["1 second", "-1 second"])
 def test_a_database_whose_clock_is_a_little_off_does(
-    house: House, wrong_clock: Callable[[str], Database], ahead: str
+    tenant: Tenant, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
-    mine = a_claimed_attempt(house)
-    dial = Dial(wrong_clock(ahead), house.hasher, house.account_id, house.consequences, house.policy, house.now)
+    mine = a_claimed_attempt(tenant)
+    dial = Dial(wrong_clock(ahead), tenant.hasher, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
     assert dial.last_look(mine) is not None
 
 
 @guards("look_lease")
-def test_a_look_after_the_lease_sends_nothing_and_writes_nothing(house: House, now: TestClock) -> None:
-    mine = a_claimed_attempt(house)
-    now.move(house.policy.lease)
-    assert house.dial.last_look(mine) is None
-    assert house.attempt(mine.id) == mine
+def test_a_look_after_the_lease_sends_nothing_and_writes_nothing(tenant: Tenant, now: TestClock) -> None:
+    mine = a_claimed_attempt(tenant)
+    now.move(tenant.policy.lease)
+    assert tenant.dial.last_look(mine) is None
+    assert tenant.attempt(mine.id) == mine
 
 
-def test_a_look_for_a_claim_that_was_settled_writes_nothing(house: House) -> None:
-    mine = a_claimed_attempt(house)
-    settled = house.take(mine, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
-    assert house.dial.last_look(mine) is None
-    assert house.attempt(mine.id) == settled
+def test_a_look_for_a_claim_that_was_settled_writes_nothing(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    settled = tenant.take(mine, AnswerLost(look_at=tenant.now(), cause="LEASE_OVER"))
+    assert tenant.dial.last_look(mine) is None
+    assert tenant.attempt(mine.id) == settled
 
 
 @guards("look_epoch")
-def test_a_claim_made_anew_is_not_the_old_dialler_s_to_send(house: House, now: TestClock) -> None:
-    old = a_claimed_attempt(house)
-    house.dial.give_back(old, "A_TEST")
+def test_a_claim_made_anew_is_not_the_old_dialler_s_to_send(tenant: Tenant, now: TestClock) -> None:
+    old = a_claimed_attempt(tenant)
+    tenant.dial.give_back(old, "A_TEST")
     now.move(DEFERRED_DELAY)
-    [new] = claimed(house, old)
-    assert house.dial.last_look(old) is None
-    assert house.dial.last_look(new) is not None
+    [new] = claimed(tenant, old)
+    assert tenant.dial.last_look(old) is None
+    assert tenant.dial.last_look(new) is not None
 
 
 # ---- the record
 
 
-def test_an_accepted_call_is_placed_and_keeps_its_line(house: House) -> None:
-    mine, sid = a_claimed_attempt(house), a_sid()
-    house.dial.record([(mine, Accepted(call_sid=sid))])
-    placed = house.attempt(mine.id)
+def test_an_accepted_call_is_placed_and_keeps_its_line(tenant: Tenant) -> None:
+    mine, sid = a_claimed_attempt(tenant), a_sid()
+    tenant.dial.record([(mine, Accepted(call_sid=sid))])
+    placed = tenant.attempt(mine.id)
     assert (placed.phase, placed.call_sid, placed.lease_until) == (Phase.PLACED, sid, None)
-    assert placed.look_at == house.now() + house.policy.ring_timeout + timedelta(seconds=15)
-    assert house.line(mine)[0] == mine.id
+    assert placed.look_at == tenant.now() + tenant.policy.ring_timeout + timedelta(seconds=15)
+    assert tenant.line(mine)[0] == mine.id
 
 
-def test_a_call_that_was_never_taken_is_pending_again_with_nothing_spent(house: House, now: TestClock) -> None:
-    mine = a_claimed_attempt(house)
-    house.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
-    back = house.attempt(mine.id)
+def test_a_call_that_was_never_taken_is_pending_again_with_nothing_spent(tenant: Tenant, now: TestClock) -> None:
+    mine = a_claimed_attempt(tenant)
+    tenant.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
+    back = tenant.attempt(mine.id)
     assert (back.state, back.due_at) == (AttemptState.PENDING, now() + NOT_PLACED_DELAY)
     assert (back.not_placed, back.retry_number) == (1, 0)
-    assert house.line(mine)[0] is None
-    assert not is_claimed(house, back)
+    assert tenant.line(mine)[0] is None
+    assert not is_claimed(tenant, back)
     now.move(NOT_PLACED_DELAY)
-    assert is_claimed(house, back)
+    assert is_claimed(tenant, back)
 
 
-def test_a_refused_number_ends_attempt_and_interview_and_needs_no_gap(house: House) -> None:
+def test_a_refused_number_ends_attempt_and_interview_and_needs_no_gap(tenant: Tenant) -> None:
     number = a_number()
-    mine = a_claimed_attempt(house, number)
-    house.dial.record([(mine, NumberRefused(cause="TWILIO_21211"))])
-    assert house.attempt(mine.id).reason is Reason.INVALID_NUMBER
-    assert house.interview_status(mine) is InterviewStatus.FAILED
-    assert is_claimed(house, a_pending_attempt(house, number)), "nobody was rung"
+    mine = a_claimed_attempt(tenant, number)
+    tenant.dial.record([(mine, NumberRefused(cause="TWILIO_21211"))])
+    assert tenant.attempt(mine.id).reason is Reason.INVALID_NUMBER
+    assert tenant.interview_status(mine) is InterviewStatus.FAILED
+    assert is_claimed(tenant, a_pending_attempt(tenant, number)), "nobody was rung"
 
 
-def test_a_lost_answer_is_unknown_keeps_its_line_and_is_never_dialled_again(house: House, now: TestClock) -> None:
-    mine = a_claimed_attempt(house)
-    house.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
-    unknown = house.attempt(mine.id)
+def test_a_lost_answer_is_unknown_keeps_its_line_and_is_never_dialled_again(tenant: Tenant, now: TestClock) -> None:
+    mine = a_claimed_attempt(tenant)
+    tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
+    unknown = tenant.attempt(mine.id)
     assert (unknown.phase, unknown.unknown_at, unknown.look_at) == (Phase.UNKNOWN, now(), now())
-    assert house.line(mine)[0] == mine.id
+    assert tenant.line(mine)[0] == mine.id
     now.move(A_DAY)
-    assert not is_claimed(house, unknown)
+    assert not is_claimed(tenant, unknown)
 
 
 ANSWERS = [
@@ -724,81 +730,81 @@ ANSWERS = [
 
 @pytest.mark.parametrize("answer", ANSWERS)
 @guards("epoch")
-def test_a_record_after_the_lease_was_settled_writes_nothing(house: House, answer: CarrierAnswer) -> None:
-    mine = a_claimed_attempt(house)
-    settled = house.take(mine, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
-    house.dial.record([(mine, answer)])
-    assert house.attempt(mine.id) == settled
-    assert house.history(mine.id) == ["created", "claimed", "answer_lost"]
+def test_a_record_after_the_lease_was_settled_writes_nothing(tenant: Tenant, answer: CarrierAnswer) -> None:
+    mine = a_claimed_attempt(tenant)
+    settled = tenant.take(mine, AnswerLost(look_at=tenant.now(), cause="LEASE_OVER"))
+    tenant.dial.record([(mine, answer)])
+    assert tenant.attempt(mine.id) == settled
+    assert tenant.history(mine.id) == ["created", "claimed", "answer_lost"]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_a_record_of_an_older_claim_does_not_touch_the_newer_one(
-    house: House, now: TestClock, answer: CarrierAnswer
+    tenant: Tenant, now: TestClock, answer: CarrierAnswer
 ) -> None:
-    old = a_claimed_attempt(house)
-    house.dial.give_back(old, "A_TEST")
+    old = a_claimed_attempt(tenant)
+    tenant.dial.give_back(old, "A_TEST")
     now.move(DEFERRED_DELAY)
-    [new] = claimed(house, old)
-    house.dial.record([(old, answer)])
-    assert house.attempt(new.id) == new
-    assert house.line(new)[0] == new.id
+    [new] = claimed(tenant, old)
+    tenant.dial.record([(old, answer)])
+    assert tenant.attempt(new.id) == new
+    assert tenant.line(new)[0] == new.id
 
 
-def test_a_record_of_the_claim_that_stands_is_written(house: House) -> None:
-    mine = a_claimed_attempt(house)
-    house.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
-    assert house.attempt(mine.id).epoch == mine.epoch + 1
+def test_a_record_of_the_claim_that_stands_is_written(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
+    assert tenant.attempt(mine.id).epoch == mine.epoch + 1
 
 
-def test_records_are_written_together_and_one_that_is_stale_does_not_spoil_the_others(house: House) -> None:
-    stale, fresh = a_claimed_attempt(house), a_claimed_attempt(house)
-    house.take(stale, AnswerLost(look_at=house.now(), cause="LEASE_OVER"))
-    house.dial.record([(stale, Accepted(call_sid=a_sid())), (fresh, Accepted(call_sid=a_sid()))])
-    assert house.attempt(stale.id).phase is Phase.UNKNOWN
-    assert house.attempt(fresh.id).phase is Phase.PLACED
+def test_records_are_written_together_and_one_that_is_stale_does_not_spoil_the_others(tenant: Tenant) -> None:
+    stale, fresh = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
+    tenant.take(stale, AnswerLost(look_at=tenant.now(), cause="LEASE_OVER"))
+    tenant.dial.record([(stale, Accepted(call_sid=a_sid())), (fresh, Accepted(call_sid=a_sid()))])
+    assert tenant.attempt(stale.id).phase is Phase.UNKNOWN
+    assert tenant.attempt(fresh.id).phase is Phase.PLACED
 
 
-def pause_reason(house: House) -> object:
-    return house.ask("SELECT pause_reason FROM companies WHERE id = :id", id=house.company_id)[0][0]
+def pause_reason(tenant: Tenant) -> object:
+    return tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
 
 
-def test_a_late_record_that_names_another_call_than_the_carrier_did_pauses_the_company(house: House) -> None:
-    mine = a_claimed_attempt(house)
-    heard = house.take(mine, Placed(call_sid=a_sid(), look_at=house.now()))
-    house.dial.record([(mine, Accepted(call_sid=a_sid()))])
-    assert house.attempt(mine.id) == heard
-    assert pause_reason(house) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
+def test_a_late_record_that_names_another_call_than_the_carrier_did_pauses_the_company(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    heard = tenant.take(mine, Placed(call_sid=a_sid(), look_at=tenant.now()))
+    tenant.dial.record([(mine, Accepted(call_sid=a_sid()))])
+    assert tenant.attempt(mine.id) == heard
+    assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
 
 
-def test_a_late_record_of_a_call_for_a_claim_that_was_given_back_pauses_the_company(house: House) -> None:
-    old = a_claimed_attempt(house)
-    house.dial.give_back(old, "A_TEST")
-    house.dial.record([(old, Accepted(call_sid=a_sid()))])
-    assert pause_reason(house) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
+def test_a_late_record_of_a_call_for_a_claim_that_was_given_back_pauses_the_company(tenant: Tenant) -> None:
+    old = a_claimed_attempt(tenant)
+    tenant.dial.give_back(old, "A_TEST")
+    tenant.dial.record([(old, Accepted(call_sid=a_sid()))])
+    assert pause_reason(tenant) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
 
 
-def test_a_late_record_that_names_the_same_call_pauses_nobody(house: House) -> None:
-    mine, sid = a_claimed_attempt(house), a_sid()
-    heard = house.take(mine, Placed(call_sid=sid, look_at=house.now()))
-    house.dial.record([(mine, Accepted(call_sid=sid))])
-    assert house.attempt(mine.id) == heard
-    assert pause_reason(house) is None
+def test_a_late_record_that_names_the_same_call_pauses_nobody(tenant: Tenant) -> None:
+    mine, sid = a_claimed_attempt(tenant), a_sid()
+    heard = tenant.take(mine, Placed(call_sid=sid, look_at=tenant.now()))
+    tenant.dial.record([(mine, Accepted(call_sid=sid))])
+    assert tenant.attempt(mine.id) == heard
+    assert pause_reason(tenant) is None
 
 
-def test_a_record_that_fails_writes_nothing_of_its_batch(house: House) -> None:
-    first, second, sid = a_claimed_attempt(house), a_claimed_attempt(house), a_sid()
+def test_a_record_that_fails_writes_nothing_of_its_batch(tenant: Tenant) -> None:
+    first, second, sid = a_claimed_attempt(tenant), a_claimed_attempt(tenant), a_sid()
     with pytest.raises(Exception, match="uq_attempts_call_sid"):
-        house.dial.record([(first, Accepted(call_sid=sid)), (second, Accepted(call_sid=sid))])
-    assert house.attempt(first.id) == first
-    assert house.attempt(second.id) == second
+        tenant.dial.record([(first, Accepted(call_sid=sid)), (second, Accepted(call_sid=sid))])
+    assert tenant.attempt(first.id) == first
+    assert tenant.attempt(second.id) == second
 
 
 def test_a_company_whose_settings_cannot_be_read_keeps_no_other_waiting(
-    database: Database, house: House, now: TestClock
+    database: Database, tenant: Tenant, now: TestClock
 ) -> None:
-    other = of_company(house, seed(database, now()))
-    theirs, mine = a_pending_attempt(other), a_pending_attempt(house)
-    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
-    assert [each.attempt.id for each in house.dial.claim([theirs.id, mine.id]).claimed] == [mine.id]
-    assert house.attempt(theirs.id) == theirs
+    other = of_company(tenant, seed(database, now()))
+    theirs, mine = a_pending_attempt(other), a_pending_attempt(tenant)
+    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
+    assert [each.attempt.id for each in tenant.dial.claim([theirs.id, mine.id]).claimed] == [mine.id]
+    assert tenant.attempt(theirs.id) == theirs

@@ -16,7 +16,7 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from tests.conftest import TestClock
 from tests.support.builders import (
-    House,
+    Tenant,
     a_candidate,
     a_claimed_attempt,
     a_number,
@@ -37,39 +37,39 @@ def rules(explain: Explain, attempt: Any) -> list[Rule]:
 
 
 def test_a_paused_company_is_neither_released_nor_claimed_until_it_goes_on(
-    house: House, pauses: Pauses, release: Release
+    tenant: Tenant, pauses: Pauses, release: Release
 ) -> None:
-    due = a_pending_attempt(house)
-    pauses.pause(house.company_id, "a holiday")
+    due = a_pending_attempt(tenant)
+    pauses.pause(tenant.company_id, "a holiday")
     assert release.due() == 0
-    assert house.dial.claim([due.id]).claimed == ()
-    pauses.resume(house.company_id)
+    assert tenant.dial.claim([due.id]).claimed == ()
+    pauses.resume(tenant.company_id)
     assert release.due() == 1
-    assert len(house.dial.claim([due.id]).claimed) == 1
+    assert len(tenant.dial.claim([due.id]).claimed) == 1
 
 
-def test_everything_can_be_paused_and_goes_on(house: House, pauses: Pauses, release: Release) -> None:
-    due = a_pending_attempt(house)
+def test_everything_can_be_paused_and_goes_on(tenant: Tenant, pauses: Pauses, release: Release) -> None:
+    due = a_pending_attempt(tenant)
     pauses.pause(None, "the carrier changes its tariff")
     assert release.due() == 0
-    assert house.dial.claim([due.id]).claimed == ()
+    assert tenant.dial.claim([due.id]).claimed == ()
     pauses.resume(None)
     assert release.due() == 1
 
 
-def test_a_claim_that_was_not_sent_when_a_pause_began_does_not_ring(house: House, pauses: Pauses) -> None:
-    mine, other = a_claimed_attempt(house), a_claimed_attempt(house)
-    pauses.pause(house.company_id, "stop")
-    assert house.dial.last_look(mine) is None
-    pauses.resume(house.company_id)
+def test_a_claim_that_was_not_sent_when_a_pause_began_does_not_ring(tenant: Tenant, pauses: Pauses) -> None:
+    mine, other = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
+    pauses.pause(tenant.company_id, "stop")
+    assert tenant.dial.last_look(mine) is None
+    pauses.resume(tenant.company_id)
     pauses.pause(None, "stop")
-    assert house.dial.last_look(other) is None
-    assert {house.attempt(each.id).state for each in (mine, other)} == {AttemptState.PENDING}
+    assert tenant.dial.last_look(other) is None
+    assert {tenant.attempt(each.id).state for each in (mine, other)} == {AttemptState.PENDING}
 
 
-def test_a_pause_that_stands_keeps_its_first_reason(house: House, pauses: Pauses, explain: Explain) -> None:
-    pauses.pause(house.company_id, "first")
-    pauses.pause(house.company_id, "second")
+def test_a_pause_that_stands_keeps_its_first_reason(tenant: Tenant, pauses: Pauses, explain: Explain) -> None:
+    pauses.pause(tenant.company_id, "first")
+    pauses.pause(tenant.company_id, "second")
     assert [row.pause_reason for row in explain.waiting()] == ["first"]
 
 
@@ -83,24 +83,24 @@ def test_a_company_that_is_not_there_is_not_paused(pauses: Pauses) -> None:
 # ---- explanations
 
 
-def test_what_may_ring_now_has_no_block(house: House, explain: Explain, now: TestClock) -> None:
-    explanation = explain.explanation_of(a_pending_attempt(house).id)
+def test_what_may_ring_now_has_no_block(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+    explanation = explain.explanation_of(a_pending_attempt(tenant).id)
     assert explanation.blocks == ()
     assert explanation.next_possible_at == now()
     assert [each.event for each in explanation.happenings] == ["created"]
 
 
 def test_each_rule_that_blocks_is_told_in_the_order_in_which_they_are_asked(
-    house: House, explain: Explain, pauses: Pauses, now: TestClock
+    tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock
 ) -> None:
     number = a_number()
-    a_claimed_attempt(house, number)
-    attempt = a_pending_attempt(house, number, due_at=now() + 10 * timedelta(hours=1), expires_at=now() + A_DAY)
+    a_claimed_attempt(tenant, number)
+    attempt = a_pending_attempt(tenant, number, due_at=now() + 10 * timedelta(hours=1), expires_at=now() + A_DAY)
     pauses.pause(None, "why")
-    pauses.pause(house.company_id, "why not")
-    a_waiting_command(house, attempt.interview_id)
-    house.change("UPDATE companies SET concurrent_calls = 1")
-    house.change("UPDATE carrier_accounts SET max_calls = 1, failures = 5, down_until = :at", at=now() + A_DAY)
+    pauses.pause(tenant.company_id, "why not")
+    a_waiting_command(tenant, attempt.interview_id)
+    tenant.change("UPDATE companies SET concurrent_calls = 1")
+    tenant.change("UPDATE carrier_accounts SET max_calls = 1, failures = 5, down_until = :at", at=now() + A_DAY)
     now.move(timedelta(hours=9))
     assert rules(explain, attempt) == [
         Rule.ACCOUNT_PAUSED,
@@ -148,33 +148,35 @@ KEPT: list[Any] = [
 
 @pytest.mark.parametrize(("statement", "words", "when"), KEPT)
 def test_what_it_waits_for_and_when_it_may_ring_are_the_first_blocks(
-    house: House, explain: Explain, now: TestClock, statement: str, words: str, when: str | None
+    tenant: Tenant, explain: Explain, now: TestClock, statement: str, words: str, when: str | None
 ) -> None:
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     later = now() + timedelta(minutes=5)
     if statement:
-        house.change(statement, **({"at": later} if ":at" in statement else {}))
+        tenant.change(statement, **({"at": later} if ":at" in statement else {}))
     explanation = explain.explanation_of(attempt.id)
     assert explanation.waits_for == words
     assert explanation.next_possible_at == {"now": now(), "later": later, None: None}[when]
 
 
-def test_a_command_that_waits_and_a_call_that_is_live_have_no_end_that_is_known(house: House, explain: Explain) -> None:
+def test_a_command_that_waits_and_a_call_that_is_live_have_no_end_that_is_known(
+    tenant: Tenant, explain: Explain
+) -> None:
     number = a_number()
-    a_placed_attempt(house, number)
-    busy = explain.explanation_of(a_pending_attempt(house, number).id)
+    a_placed_attempt(tenant, number)
+    busy = explain.explanation_of(a_pending_attempt(tenant, number).id)
     assert (busy.waits_for, busy.next_possible_at) == ("its number", None)
-    held = a_pending_attempt(house)
-    a_waiting_command(house, held.interview_id)
+    held = a_pending_attempt(tenant)
+    a_waiting_command(tenant, held.interview_id)
     explanation = explain.explanation_of(held.id)
     assert (explanation.waits_for, explanation.next_possible_at) == ("a command", None)
 
 
 def test_a_carrier_that_is_down_past_closing_lets_it_ring_at_the_next_opening(
-    house: House, explain: Explain, now: TestClock
+    tenant: Tenant, explain: Explain, now: TestClock
 ) -> None:
-    attempt = a_pending_attempt(house)
-    house.change(
+    attempt = a_pending_attempt(tenant)
+    tenant.change(
         "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'X'", at=now() + timedelta(hours=7)
     )
     explanation = explain.explanation_of(attempt.id)
@@ -183,20 +185,20 @@ def test_a_carrier_that_is_down_past_closing_lets_it_ring_at_the_next_opening(
 
 
 def test_a_pause_keeps_what_is_due_later_without_an_end_and_a_call_that_is_live_does_not(
-    house: House, explain: Explain, pauses: Pauses, now: TestClock
+    tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock
 ) -> None:
     number = a_number()
-    a_placed_attempt(house, number)
-    attempt = a_pending_attempt(house, number, due_at=now() + timedelta(hours=3))
+    a_placed_attempt(tenant, number)
+    attempt = a_pending_attempt(tenant, number, due_at=now() + timedelta(hours=3))
     explanation = explain.explanation_of(attempt.id)
     assert (explanation.waits_for, explanation.next_possible_at) == ("its time", attempt.due_at)
-    pauses.pause(house.company_id, "a holiday")
+    pauses.pause(tenant.company_id, "a holiday")
     explanation = explain.explanation_of(attempt.id)
     assert (explanation.waits_for, explanation.next_possible_at) == ("an end of the pause: a holiday", None)
 
 
-def test_a_shut_window_says_when_it_opens(house: House, explain: Explain, now: TestClock) -> None:
-    attempt = a_pending_attempt(house)
+def test_a_shut_window_says_when_it_opens(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+    attempt = a_pending_attempt(tenant)
     now.move(timedelta(hours=7))
     explanation = explain.explanation_of(attempt.id)
     [block] = explanation.blocks
@@ -206,93 +208,93 @@ def test_a_shut_window_says_when_it_opens(house: House, explain: Explain, now: T
 
 
 def test_a_line_that_rests_says_until_when_and_not_to_its_own_interview(
-    house: House, explain: Explain, now: TestClock
+    tenant: Tenant, explain: Explain, now: TestClock
 ) -> None:
     number = a_number()
-    over = house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=now()))
-    other = a_pending_attempt(house, number)
-    same = a_pending_attempt(house, number, interview_id=over.interview_id)
-    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    other = a_pending_attempt(tenant, number)
+    same = a_pending_attempt(tenant, number, interview_id=over.interview_id)
+    tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
     [block] = explain.explanation_of(other.id).blocks
-    assert (block.rule, block.until) == (Rule.NUMBER_BUSY, now() + house.policy.line_gap)
+    assert (block.rule, block.until) == (Rule.NUMBER_BUSY, now() + tenant.policy.line_gap)
     assert rules(explain, same) == []
 
 
-def test_what_is_over_or_in_progress_waits_for_no_rule(house: House, explain: Explain) -> None:
-    placed = explain.explanation_of(a_placed_attempt(house).id)
+def test_what_is_over_or_in_progress_waits_for_no_rule(tenant: Tenant, explain: Explain) -> None:
+    placed = explain.explanation_of(a_placed_attempt(tenant).id)
     assert (placed.blocks, placed.next_possible_at, placed.waits_for) == ((), None, "the call's end")
-    unknown = explain.explanation_of(an_attempt_of_unknown_outcome(house).id)
+    unknown = explain.explanation_of(an_attempt_of_unknown_outcome(tenant).id)
     assert (unknown.blocks, unknown.waits_for) == ((), "")
     assert [each.event for each in unknown.happenings] == ["created", "claimed", "answer_lost", "proof_missing"]
 
 
 def test_what_the_explanation_calls_possible_is_what_the_dialler_does(
-    house: House, explain: Explain, now: TestClock
+    tenant: Tenant, explain: Explain, now: TestClock
 ) -> None:
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     now.move(timedelta(hours=7))
     possible = explain.explanation_of(attempt.id).next_possible_at
     assert possible is not None
     now.move(possible - now())
-    [claim] = house.dial.claim([attempt.id]).claimed
-    assert house.dial.last_look(claim.attempt) is not None
+    [claim] = tenant.dial.claim([attempt.id]).claimed
+    assert tenant.dial.last_look(claim.attempt) is not None
 
 
-def test_an_explanation_names_no_number_and_no_token(house: House, explain: Explain) -> None:
+def test_an_explanation_names_no_number_and_no_token(tenant: Tenant, explain: Explain) -> None:
     number = a_number()
-    placed = a_placed_attempt(house, number)
+    placed = a_placed_attempt(tenant, number)
     told = repr(explain.explanation_of(placed.id))
     assert number not in told
     assert placed.token is not None
     assert placed.token not in told
 
 
-def test_an_attempt_that_is_not_there_is_not_explained(house: House, explain: Explain) -> None:
+def test_an_attempt_that_is_not_there_is_not_explained(tenant: Tenant, explain: Explain) -> None:
     with pytest.raises(NotFound):
         explain.explanation_of(uuid4())
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     with pytest.raises(NotFound):
-        explain.explanation(house.principal, None, a_pending_attempt(house).interview_id, attempt.id)
+        explain.explanation(tenant.principal, None, a_pending_attempt(tenant).interview_id, attempt.id)
 
 
 # ---- previews
 
 
-def test_a_preview_says_when_and_creates_nothing(house: House, explain: Explain, now: TestClock) -> None:
-    answer = explain.preview(house.principal, None, CallTimeQuestion(phone_number=a_number()))
+def test_a_preview_says_when_and_creates_nothing(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+    answer = explain.preview(tenant.principal, None, CallTimeQuestion(phone_number=a_number()))
     assert answer.refusal is None
     assert answer.next_possible_at == now()
-    assert int(house.ask("SELECT count(*) FROM interviews")[0][0]) == 0
+    assert int(tenant.ask("SELECT count(*) FROM interviews")[0][0]) == 0
 
 
-def test_a_preview_of_a_shut_hour_is_what_an_interview_would_be_answered(house: House, explain: Explain) -> None:
+def test_a_preview_of_a_shut_hour_is_what_an_interview_would_be_answered(tenant: Tenant, explain: Explain) -> None:
     night = CallTimeQuestion(phone_number=a_number(), scheduled_at="2026-04-03T03:00:00")
-    answer = explain.preview(house.principal, None, night)
+    answer = explain.preview(tenant.principal, None, night)
     assert answer.refusal is not None
     assert answer.refusal.code == "OUTSIDE_CALL_TIME_INTERVAL"
     assert str(answer.next_possible_at) == "2026-04-03 06:00:00+00:00"
 
 
-def test_a_preview_of_a_candidate_uses_their_zone_or_the_one_that_is_named(house: House, explain: Explain) -> None:
-    candidate = a_candidate(house)
-    mine = explain.preview(house.principal, None, CallTimeQuestion(candidate_id=candidate.id))
+def test_a_preview_of_a_candidate_uses_their_zone_or_the_one_that_is_named(tenant: Tenant, explain: Explain) -> None:
+    candidate = a_candidate(tenant)
+    mine = explain.preview(tenant.principal, None, CallTimeQuestion(candidate_id=candidate.id))
     assert mine.schedule is not None
     assert mine.schedule.clock.zones == ("Europe/Bratislava",)
     elsewhere = CallTimeQuestion(candidate_id=candidate.id, timezone="America/New_York")
-    named = explain.preview(house.principal, None, elsewhere)
+    named = explain.preview(tenant.principal, None, elsewhere)
     assert named.schedule is not None
     assert named.schedule.clock.zones == ("America/New_York",)
     with pytest.raises(NotFound):
-        explain.preview(house.principal, None, CallTimeQuestion(candidate_id=uuid4()))
+        explain.preview(tenant.principal, None, CallTimeQuestion(candidate_id=uuid4()))
 
 
 # ---- names of keys
 
 
-def a_key(house: House, name: str, company_id: UUID | None) -> UUID:
+def a_key(tenant: Tenant, name: str, company_id: UUID | None) -> UUID:
     """The id of a key, and of its principal. Without a company it is the key of an ATS."""
     key_id = uuid4()
-    house.insert(
+    tenant.insert(
         "api_keys",
         id=key_id,
         principal_id=key_id,
@@ -303,32 +305,32 @@ def a_key(house: House, name: str, company_id: UUID | None) -> UUID:
         scopes=[],
         per_minute=60,
         per_hour=2000,
-        created_at=house.now(),
-        updated_at=house.now(),
+        created_at=tenant.now(),
+        updated_at=tenant.now(),
     )
     return key_id
 
 
-def test_explanation_names_no_key_of_another_tenant(house: House, explain: Explain) -> None:
+def test_explanation_names_no_key_of_another_tenant(tenant: Tenant, explain: Explain) -> None:
     """Not even on a connection that sees every row: the query itself names whose keys the reader may know."""
-    ats, own = a_key(house, "a secret partner", None), a_key(house, "the night shift", house.company_id)
-    attempt = a_claimed_attempt(house)
+    ats, own = a_key(tenant, "a secret partner", None), a_key(tenant, "the night shift", tenant.company_id)
+    attempt = a_claimed_attempt(tenant)
     for event, actor in (("created", ats), ("claimed", own)):
-        house.change(
+        tenant.change(
             "UPDATE attempt_history SET actor = :actor WHERE event = :event", event=event, actor=f"key:{actor}"
         )
-    mine = explain.explanation(house.principal, None, attempt.interview_id, attempt.id)
+    mine = explain.explanation(tenant.principal, None, attempt.interview_id, attempt.id)
     assert [each.key_name for each in mine.happenings] == [None, "the night shift"]
     operators = explain.explanation_of(attempt.id)
     assert [each.key_name for each in operators.happenings] == ["a secret partner", "the night shift"]
 
 
-def test_database_names_no_key_of_another_tenant(house: House, logins: schema.Logins) -> None:
+def test_database_names_no_key_of_another_tenant(tenant: Tenant, logins: schema.Logins) -> None:
     """The wall behind the query: PostgreSQL hides that key, even where a query asks as an operator does."""
-    ats, own = a_key(house, "a secret partner", None), a_key(house, "the night shift", house.company_id)
+    ats, own = a_key(tenant, "a secret partner", None), a_key(tenant, "the night shift", tenant.company_id)
     api = Database(logins.api, bound=True)
-    with api.transaction(house.principal) as stores:
-        seen = stores.keys.named([ats, own], house.company_id, None)
+    with api.transaction(tenant.principal) as stores:
+        seen = stores.keys.named([ats, own], tenant.company_id, None)
     api.close()
     assert [each.name for each in seen] == ["the night shift"]
 
@@ -336,15 +338,15 @@ def test_database_names_no_key_of_another_tenant(house: House, logins: schema.Lo
 # ---- status
 
 
-def test_status_counts_what_waits_and_for_what(house: House, explain: Explain, now: TestClock) -> None:
+def test_status_counts_what_waits_and_for_what(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     number = a_number()
-    a_claimed_attempt(house, number)
-    a_pending_attempt(house, number)
-    held = a_pending_attempt(house)
-    a_waiting_command(house, held.interview_id)
-    a_pending_attempt(house, due_at=now() - timedelta(minutes=3))
-    later = a_pending_attempt(house, due_at=now() + A_DAY)
-    an_attempt_of_unknown_outcome(house)
+    a_claimed_attempt(tenant, number)
+    a_pending_attempt(tenant, number)
+    held = a_pending_attempt(tenant)
+    a_waiting_command(tenant, held.interview_id)
+    a_pending_attempt(tenant, due_at=now() - timedelta(minutes=3))
+    later = a_pending_attempt(tenant, due_at=now() + A_DAY)
+    an_attempt_of_unknown_outcome(tenant)
     [row] = explain.waiting()
     assert (row.waiting, row.next_due_at) == (1, later.due_at)
     assert (row.due, row.for_numbers, row.for_commands, row.for_places) == (3, 1, 1, 1)

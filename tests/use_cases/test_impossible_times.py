@@ -26,9 +26,9 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.conftest import Seeded, TestClock, seed
 from tests.support.builders import (
-    Clerk,
-    House,
-    KeptBell,
+    ApiWriter,
+    RecordingHints,
+    Tenant,
     a_claimed_attempt,
     a_house,
     a_number,
@@ -56,20 +56,20 @@ def stepped(now: TestClock, step: timedelta) -> Iterator[None]:
     now.move(-step)
 
 
-def a_searched_attempt(house: House, search_at: datetime | None = None) -> Attempt:
+def a_searched_attempt(tenant: Tenant, search_at: datetime | None = None) -> Attempt:
     """Given up, and its call is still searched for."""
-    event = ProofMissing(search_at=search_at or house.now() + POLLS[0])
-    return house.take(an_unknown_attempt(house), event)
+    event = ProofMissing(search_at=search_at or tenant.now() + POLLS[0])
+    return tenant.take(an_unknown_attempt(tenant), event)
 
 
 @pytest.fixture
-def correct(house: House) -> Correct:
-    return Correct(house.database, house.policy, house.now)
+def correct(tenant: Tenant) -> Correct:
+    return Correct(tenant.database, tenant.policy, tenant.now)
 
 
-def a_slow_house(house: House, seeded: Seeded, now: TestClock) -> House:
+def a_slow_house(tenant: Tenant, seeded: Seeded, now: TestClock) -> Tenant:
     """An account that starts one call a second, so that fifteen releases fill it."""
-    return a_house(house.database, seeded, house.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=1.0)
+    return a_house(tenant.database, seeded, tenant.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=1.0)
 
 
 # ---- releases
@@ -77,10 +77,10 @@ def a_slow_house(house: House, seeded: Seeded, now: TestClock) -> House:
 
 @guards("release_of_account")
 def test_release_from_the_future_takes_no_room_of_the_account(
-    house: House, seeded: Seeded, bell: KeptBell, now: TestClock
+    tenant: Tenant, seeded: Seeded, hints: RecordingHints, now: TestClock
 ) -> None:
-    slow = a_slow_house(house, seeded, now)
-    release = Release(slow.database, bell, slow.account_id, slow.policy, now)
+    slow = a_slow_house(tenant, seeded, now)
+    release = Release(slow.database, hints, slow.account_id, slow.policy, now)
     for _ in range(30):
         a_pending_attempt(slow)
     with stepped(now, AN_HOUR):
@@ -90,166 +90,166 @@ def test_release_from_the_future_takes_no_room_of_the_account(
 
 
 @guards("release_of_company")
-def test_release_from_the_future_takes_no_room_of_the_company(house: House, release: Release, now: TestClock) -> None:
-    house.change("UPDATE companies SET concurrent_calls = 2")
+def test_release_from_the_future_takes_no_room_of_the_company(tenant: Tenant, release: Release, now: TestClock) -> None:
+    tenant.change("UPDATE companies SET concurrent_calls = 2")
     for _ in range(4):
-        a_pending_attempt(house)
+        a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
         assert release.due() == 2
     assert release.due() == 2
     assert release.due() == 0
 
 
-def test_attempt_released_in_the_future_is_released_again(house: House, release: Release, now: TestClock) -> None:
-    due = a_pending_attempt(house)
+def test_attempt_released_in_the_future_is_released_again(tenant: Tenant, release: Release, now: TestClock) -> None:
+    due = a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
         release.due()
     assert release.due() == 1
-    assert house.attempt(due.id).released_until == now() + timedelta(seconds=15)
+    assert tenant.attempt(due.id).released_until == now() + timedelta(seconds=15)
 
 
 # ---- leases and looks
 
 
 @guards("impossible_lease")
-def test_lease_from_the_future_ends_within_a_lease(house: House, settle: Settle, now: TestClock) -> None:
-    pending = a_pending_attempt(house)
+def test_lease_from_the_future_ends_within_a_lease(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+    pending = a_pending_attempt(tenant)
     with stepped(now, TWO_HOURS):
-        [claim] = house.dial.claim([pending.id]).claimed
+        [claim] = tenant.dial.claim([pending.id]).claimed
     settle.round()
-    shortened = house.attempt(pending.id)
+    shortened = tenant.attempt(pending.id)
     assert (shortened.phase, shortened.epoch) == (Phase.DIALLING, claim.attempt.epoch)
-    assert shortened.lease_until == now() + house.policy.lease
-    assert not house.dial.claim([pending.id]).claimed, "it is not free to ring a second time"
-    now.move(house.policy.lease)
+    assert shortened.lease_until == now() + tenant.policy.lease
+    assert not tenant.dial.claim([pending.id]).claimed, "it is not free to ring a second time"
+    now.move(tenant.policy.lease)
     settle.round()
-    lapsed = house.attempt(pending.id)
+    lapsed = tenant.attempt(pending.id)
     assert (lapsed.phase, lapsed.epoch) == (Phase.UNKNOWN, claim.attempt.epoch + 1)
-    assert house.line(lapsed)[0] == lapsed.id, "its line is held until the outcome is known"
-    assert house.dial.last_look(claim.attempt) is None, "the worker that claimed it sends nothing"
+    assert tenant.line(lapsed)[0] == lapsed.id, "its line is held until the outcome is known"
+    assert tenant.dial.last_look(claim.attempt) is None, "the worker that claimed it sends nothing"
 
 
 @pytest.mark.parametrize("is_sent_first", [True, False], ids=["before the correction", "after the correction"])
 def test_call_that_was_sent_within_a_shortened_lease_is_found(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock, is_sent_first: bool
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, is_sent_first: bool
 ) -> None:
     """The list is searched for all of the lease that was shortened, whenever it is thought to have begun."""
-    pending = a_pending_attempt(house)
+    pending = a_pending_attempt(tenant)
     with stepped(now, TWO_HOURS):
-        [claim] = house.dial.claim([pending.id]).claimed
+        [claim] = tenant.dial.claim([pending.id]).claimed
     number = claim.attempt.called_number
     assert number is not None
     if is_sent_first:
-        sid = order_by_hand(carrier, number, house.caller)
-    now.move(house.policy.lease / 2)
+        sid = order_by_hand(carrier, number, tenant.caller)
+    now.move(tenant.policy.lease / 2)
     settle.round()
-    now.move(house.policy.lease / 2)
+    now.move(tenant.policy.lease / 2)
     if not is_sent_first:
-        sid = order_by_hand(carrier, number, house.caller)
-    now.move(house.policy.lease / 2)
+        sid = order_by_hand(carrier, number, tenant.caller)
+    now.move(tenant.policy.lease / 2)
     settle.round()
-    found = house.attempt(pending.id)
+    found = tenant.attempt(pending.id)
     assert (found.phase, found.call_sid) == (Phase.PLACED, sid)
 
 
 def test_list_that_was_read_in_the_future_is_no_verdict(
-    house: House, carrier: SimulatedCarrier, correct: Correct, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, correct: Correct, now: TestClock
 ) -> None:
     """By a right clock it was read during the lease, when the POST may have been on its way."""
-    unknown = an_unknown_attempt(house)
-    with stepped(now, 2 * house.policy.lease), babbling(200, EMPTY) as url:
-        settle_at(house, carrier, url).round()
+    unknown = an_unknown_attempt(tenant)
+    with stepped(now, 2 * tenant.policy.lease), babbling(200, EMPTY) as url:
+        settle_at(tenant, carrier, url).round()
     correct.round()
-    assert house.attempt(unknown.id).looks == 1
-    now.move(house.policy.settle)
-    settle_at(house, carrier, a_closed_port()).round()
-    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+    assert tenant.attempt(unknown.id).looks == 1
+    now.move(tenant.policy.settle)
+    settle_at(tenant, carrier, a_closed_port()).round()
+    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
 
 
 def test_leases_from_the_future_free_the_trial_of_a_breaker(
-    house: House, settle: Settle, release: Release, now: TestClock
+    tenant: Tenant, settle: Settle, release: Release, now: TestClock
 ) -> None:
     """Twenty claims with leases two hours ahead had used up the place of the one call that is tried."""
-    ids = [a_pending_attempt(house).id for _ in range(20)]
+    ids = [a_pending_attempt(tenant).id for _ in range(20)]
     with stepped(now, TWO_HOURS):
-        house.dial.claim(ids)
-    house.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
-    waiting = a_pending_attempt(house)
+        tenant.dial.claim(ids)
+    tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
+    waiting = a_pending_attempt(tenant)
     settle.round()
     assert release.due() == 0
-    now.move(house.policy.lease)
+    now.move(tenant.policy.lease)
     settle.round()
     assert release.due() == 1
-    assert house.attempt(waiting.id).released_until is not None
+    assert tenant.attempt(waiting.id).released_until is not None
 
 
-def test_possible_lease_is_left_alone(house: House, correct: Correct) -> None:
-    mine = a_claimed_attempt(house)
+def test_possible_lease_is_left_alone(tenant: Tenant, correct: Correct) -> None:
+    mine = a_claimed_attempt(tenant)
     correct.round()
-    assert house.attempt(mine.id) == mine
+    assert tenant.attempt(mine.id) == mine
 
 
-def test_holder_of_a_shortened_lease_records_what_it_sent(house: House, correct: Correct, now: TestClock) -> None:
-    pending = a_pending_attempt(house)
+def test_holder_of_a_shortened_lease_records_what_it_sent(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    pending = a_pending_attempt(tenant)
     with stepped(now, TWO_HOURS):
-        [claim] = house.dial.claim([pending.id]).claimed
+        [claim] = tenant.dial.claim([pending.id]).claimed
     correct.round()
-    house.dial.record([(claim.attempt, NeverTaken(cause="NEVER_CONNECTED"))])
-    assert house.attempt(pending.id).state is AttemptState.PENDING
+    tenant.dial.record([(claim.attempt, NeverTaken(cause="NEVER_CONNECTED"))])
+    assert tenant.attempt(pending.id).state is AttemptState.PENDING
 
 
 @guards("impossible_look")
-def test_look_from_the_future_is_asked_about_at_once(house: House, correct: Correct, now: TestClock) -> None:
-    placed = a_placed_attempt(house)
+def test_look_from_the_future_is_asked_about_at_once(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    placed = a_placed_attempt(tenant)
     with stepped(now, TWO_HOURS):
-        unknown = an_unknown_attempt(house)
-        house.change("UPDATE attempts SET look_at = :at, looks = 1 WHERE id = :id", at=now(), id=placed.id)
+        unknown = an_unknown_attempt(tenant)
+        tenant.change("UPDATE attempts SET look_at = :at, looks = 1 WHERE id = :id", at=now(), id=placed.id)
     correct.round()
-    assert house.attempt(unknown.id).look_at == now()
-    assert house.attempt(placed.id).look_at == now()
-    assert house.attempt(unknown.id).unknown_at == now(), "the time for a proof runs from now"
+    assert tenant.attempt(unknown.id).look_at == now()
+    assert tenant.attempt(placed.id).look_at == now()
+    assert tenant.attempt(unknown.id).unknown_at == now(), "the time for a proof runs from now"
 
 
-def test_search_from_the_future_is_made_at_once(house: House, correct: Correct, now: TestClock) -> None:
-    unknown = an_unknown_attempt(house)
+def test_search_from_the_future_is_made_at_once(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    unknown = an_unknown_attempt(tenant)
     with stepped(now, AN_HOUR):
-        house.take(unknown, ProofMissing(search_at=now() + ASK_EVERY))
+        tenant.take(unknown, ProofMissing(search_at=now() + ASK_EVERY))
     correct.round()
-    assert house.attempt(unknown.id).search_at == now()
+    assert tenant.attempt(unknown.id).search_at == now()
 
 
-def test_call_in_a_long_queue_is_looked_at_when_it_said(house: House, correct: Correct, now: TestClock) -> None:
-    placed = a_placed_attempt(house)
-    at = now() + timedelta(hours=3) + house.policy.ring_timeout + POLL_AFTER_RING
-    house.change("UPDATE attempts SET look_at = :at WHERE id = :id", at=at, id=placed.id)
+def test_call_in_a_long_queue_is_looked_at_when_it_said(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    placed = a_placed_attempt(tenant)
+    at = now() + timedelta(hours=3) + tenant.policy.ring_timeout + POLL_AFTER_RING
+    tenant.change("UPDATE attempts SET look_at = :at WHERE id = :id", at=at, id=placed.id)
     correct.round()
-    assert house.attempt(placed.id).look_at == at
+    assert tenant.attempt(placed.id).look_at == at
 
 
-def test_search_that_is_as_far_as_may_be_is_left_alone(house: House, correct: Correct, now: TestClock) -> None:
-    mine = a_searched_attempt(house, search_at=now() + POLLS[-1])
+def test_search_that_is_as_far_as_may_be_is_left_alone(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    mine = a_searched_attempt(tenant, search_at=now() + POLLS[-1])
     correct.round()
-    assert house.attempt(mine.id) == mine
+    assert tenant.attempt(mine.id) == mine
 
 
 @pytest.mark.parametrize("make", [an_unknown_attempt, a_searched_attempt], ids=["asked about", "searched for"])
 def test_list_from_the_future_counts_as_unread(
-    house: House, correct: Correct, now: TestClock, make: Callable[[House], Attempt]
+    tenant: Tenant, correct: Correct, now: TestClock, make: Callable[[Tenant], Attempt]
 ) -> None:
     """Read before the lease was over, it would seem to prove that the call is not there."""
-    early, late = make(house), make(house)
-    house.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=now() + SLACK, id=early.id)
-    house.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=now() + SLACK + A_MOMENT, id=late.id)
+    early, late = make(tenant), make(tenant)
+    tenant.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=now() + SLACK, id=early.id)
+    tenant.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=now() + SLACK + A_MOMENT, id=late.id)
     correct.round()
-    assert house.attempt(early.id).listed_at == now() + SLACK, "this may be written by a clock that is right"
-    assert house.attempt(late.id).listed_at is None
+    assert tenant.attempt(early.id).listed_at == now() + SLACK, "this may be written by a clock that is right"
+    assert tenant.attempt(late.id).listed_at is None
 
 
-def test_stray_call_is_asked_about_though_its_look_is_far(house: House, now: TestClock) -> None:
-    mine = a_placed_attempt(house)
-    with stepped(now, AN_HOUR), house.database.transaction() as stores:
+def test_stray_call_is_asked_about_though_its_look_is_far(tenant: Tenant, now: TestClock) -> None:
+    mine = a_placed_attempt(tenant)
+    with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
         stores.stray_calls.add(StrayCall(call_sid="CA1", attempt_id=mine.id, seen_at=now()))
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         assert [each.call_sid for each in stores.stray_calls.take(now(), now() + POLLS[-1], 10)] == ["CA1"]
         assert stores.stray_calls.take(now(), now() + POLLS[-1], 10) == []
 
@@ -258,156 +258,156 @@ def test_stray_call_is_asked_about_though_its_look_is_far(house: House, now: Tes
 
 
 def test_back_off_from_the_future_is_over_with_the_next_question(
-    database: Database, house: House, settle: Settle, now: TestClock
+    database: Database, tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
     """A clock two hours ahead had one company's calls wait for two hours."""
-    of_company(house, seed(database, now()))
-    failing = a_claimed_attempt(house)
+    of_company(tenant, seed(database, now()))
+    failing = a_claimed_attempt(tenant)
     with stepped(now, TWO_HOURS):
-        house.dial.record([(failing, AnswerUnknown(cause="HTTP_500"))])
-    waiting = a_pending_attempt(house)
-    assert house.dial.claim([waiting.id]).claimed == ()
+        tenant.dial.record([(failing, AnswerUnknown(cause="HTTP_500"))])
+    waiting = a_pending_attempt(tenant)
+    assert tenant.dial.claim([waiting.id]).claimed == ()
     settle.round()
-    assert [each.attempt.id for each in house.dial.claim([waiting.id]).claimed] == [waiting.id]
+    assert [each.attempt.id for each in tenant.dial.claim([waiting.id]).claimed] == [waiting.id]
 
 
 def test_back_off_that_lasts_as_long_as_may_be_is_kept(
-    database: Database, house: House, settle: Settle, now: TestClock
+    database: Database, tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
-    of_company(house, seed(database, now()))
-    house.dial.record([(a_claimed_attempt(house), AnswerUnknown(cause="HTTP_500"))])
-    house.change("UPDATE carrier_backoffs SET down_until = :at", at=now() + BACK_OFF[-1])
-    waiting = a_pending_attempt(house)
+    of_company(tenant, seed(database, now()))
+    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))])
+    tenant.change("UPDATE carrier_backoffs SET down_until = :at", at=now() + BACK_OFF[-1])
+    waiting = a_pending_attempt(tenant)
     settle.round()
-    assert house.dial.claim([waiting.id]).claimed == ()
-    assert house.ask("SELECT down_until FROM carrier_backoffs") == [(now() + BACK_OFF[-1],)]
+    assert tenant.dial.claim([waiting.id]).claimed == ()
+    assert tenant.ask("SELECT down_until FROM carrier_backoffs") == [(now() + BACK_OFF[-1],)]
 
 
 # ---- due times
 
 
 @guards("impossible_due")
-def test_deferral_from_the_future_is_due_soon(house: House, correct: Correct, now: TestClock) -> None:
-    claimed = a_claimed_attempt(house)
+def test_deferral_from_the_future_is_due_soon(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    claimed = a_claimed_attempt(tenant)
     with stepped(now, AN_HOUR):
-        house.dial.give_back(claimed, "SLOW_LOOK")
+        tenant.dial.give_back(claimed, "SLOW_LOOK")
     correct.round()
-    back = house.attempt(claimed.id)
+    back = tenant.attempt(claimed.id)
     assert (back.due_at, back.updated_at) == (now() + DEFERRED_DELAY, now())
     assert back.epoch == claimed.epoch + 2, "its ETag tells of the other time"
     correct.round()
-    assert house.attempt(claimed.id) == back, "once is enough"
+    assert tenant.attempt(claimed.id) == back, "once is enough"
 
 
-def test_call_not_placed_in_the_future_keeps_its_back_off(house: House, correct: Correct, now: TestClock) -> None:
-    claimed = a_claimed_attempt(house)
+def test_call_not_placed_in_the_future_keeps_its_back_off(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    claimed = a_claimed_attempt(tenant)
     with stepped(now, AN_HOUR):
-        house.dial.record([(claimed, NeverTaken(cause="NEVER_CONNECTED"))])
+        tenant.dial.record([(claimed, NeverTaken(cause="NEVER_CONNECTED"))])
     correct.round()
-    assert house.attempt(claimed.id).due_at == now() + BACK_OFF[0]
+    assert tenant.attempt(claimed.id).due_at == now() + BACK_OFF[0]
 
 
 def test_retry_made_in_the_future_waits_as_long_as_its_rule_says(
-    house: House, correct: Correct, now: TestClock
+    tenant: Tenant, correct: Correct, now: TestClock
 ) -> None:
-    placed = a_placed_attempt(of_company(house, seed(house.database, now(), retry_policy=RetryPolicy())))
+    placed = a_placed_attempt(of_company(tenant, seed(tenant.database, now(), retry_policy=RetryPolicy())))
     with stepped(now, AN_HOUR):
-        house.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
-    [_, retry] = house.attempts(placed.interview_id)
+        tenant.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+    [_, retry] = tenant.attempts(placed.interview_id)
     correct.round()
     wait = retry.due_at - retry.created_at
     assert wait > timedelta(minutes=1)
-    assert house.attempt(retry.id).due_at == now() + wait
+    assert tenant.attempt(retry.id).due_at == now() + wait
 
 
 def test_deferral_to_an_opening_of_the_future_is_judged_again_soon(
-    house: House, correct: Correct, now: TestClock
+    tenant: Tenant, correct: Correct, now: TestClock
 ) -> None:
     """By the wrong clock it was night, and the call was put off until the morning."""
-    pending = a_pending_attempt(house)
+    pending = a_pending_attempt(tenant)
     with stepped(now, timedelta(hours=12)):
-        [claim] = house.dial.claim([pending.id]).claimed
-        assert house.dial.last_look(claim.attempt) is None
-    assert house.attempt(pending.id).due_at > now() + timedelta(hours=12)
+        [claim] = tenant.dial.claim([pending.id]).claimed
+        assert tenant.dial.last_look(claim.attempt) is None
+    assert tenant.attempt(pending.id).due_at > now() + timedelta(hours=12)
     correct.round()
-    assert house.attempt(pending.id).due_at == now() + BACK_OFF[-1]
+    assert tenant.attempt(pending.id).due_at == now() + BACK_OFF[-1]
 
 
-def test_breaker_of_the_future_puts_off_a_call_for_its_longest_wait(house: House, now: TestClock) -> None:
-    claimed = a_claimed_attempt(house)
-    house.change(
+def test_breaker_of_the_future_puts_off_a_call_for_its_longest_wait(tenant: Tenant, now: TestClock) -> None:
+    claimed = a_claimed_attempt(tenant)
+    tenant.change(
         "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'A_TEST'", at=now() + AN_HOUR
     )
-    assert house.dial.last_look(claimed) is None
-    assert house.attempt(claimed.id).due_at == now() + BACK_OFF[-1]
+    assert tenant.dial.last_look(claimed) is None
+    assert tenant.attempt(claimed.id).due_at == now() + BACK_OFF[-1]
 
 
 def test_asap_call_asked_for_in_the_future_is_due_now(
-    house: House, apply: Apply, correct: Correct, now: TestClock
+    tenant: Tenant, apply: Apply, correct: Correct, now: TestClock
 ) -> None:
     with stepped(now, AN_HOUR):
-        [told] = applied(house, apply, a_wish(house)).attempts
+        [told] = applied(tenant, apply, a_wish(tenant)).attempts
     correct.round()
-    assert house.attempt(told.id).due_at == now()
+    assert tenant.attempt(told.id).due_at == now()
 
 
-def test_time_that_was_asked_for_stands(house: House, apply: Apply, correct: Correct, now: TestClock) -> None:
+def test_time_that_was_asked_for_stands(tenant: Tenant, apply: Apply, correct: Correct, now: TestClock) -> None:
     with stepped(now, AN_HOUR):
-        [told] = applied(house, apply, a_wish(house, scheduled_at="2026-04-02T15:30:00Z")).attempts
+        [told] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-02T15:30:00Z")).attempts
     correct.round()
-    assert house.attempt(told.id).due_at == told.due_at
+    assert tenant.attempt(told.id).due_at == told.due_at
 
 
-def test_pending_attempt_written_now_is_left_alone(house: House, correct: Correct) -> None:
-    mine = a_pending_attempt(house, due_at=house.now() + timedelta(days=20))
+def test_pending_attempt_written_now_is_left_alone(tenant: Tenant, correct: Correct) -> None:
+    mine = a_pending_attempt(tenant, due_at=tenant.now() + timedelta(days=20))
     correct.round()
-    assert house.attempt(mine.id) == mine
+    assert tenant.attempt(mine.id) == mine
 
 
 # ---- lines
 
 
-def test_new_line_is_free_on_whatever_clock_it_was_made(house: House, now: TestClock) -> None:
+def test_new_line_is_free_on_whatever_clock_it_was_made(tenant: Tenant, now: TestClock) -> None:
     with stepped(now, AN_HOUR):
-        mine = a_pending_attempt(house, due_at=now() - AN_HOUR)
-    assert [claim.attempt.id for claim in house.dial.claim([mine.id]).claimed] == [mine.id]
+        mine = a_pending_attempt(tenant, due_at=now() - AN_HOUR)
+    assert [claim.attempt.id for claim in tenant.dial.claim([mine.id]).claimed] == [mine.id]
 
 
 @guards("impossible_rest", "line_gap")
-def test_line_does_not_rest_longer_than_a_gap_from_now(house: House, correct: Correct, now: TestClock) -> None:
+def test_line_does_not_rest_longer_than_a_gap_from_now(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     number = a_number()
-    placed = a_placed_attempt(house, number)
-    other = a_pending_attempt(house, number)
+    placed = a_placed_attempt(tenant, number)
+    other = a_pending_attempt(tenant, number)
     with stepped(now, TWO_HOURS):
-        house.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+        tenant.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
     correct.round()
-    free_at = house.line(placed)[2]
-    assert now() + house.policy.line_gap <= free_at <= now() + house.policy.line_gap + SLACK
-    assert not house.dial.claim([other.id]).claimed, "the gap after a call is kept"
+    free_at = tenant.line(placed)[2]
+    assert now() + tenant.policy.line_gap <= free_at <= now() + tenant.policy.line_gap + SLACK
+    assert not tenant.dial.claim([other.id]).claimed, "the gap after a call is kept"
     now.instant = free_at
-    assert house.dial.claim([other.id]).claimed
+    assert tenant.dial.claim([other.id]).claimed
 
 
-def test_line_that_rests_as_long_as_it_may_is_left_alone(house: House, correct: Correct, now: TestClock) -> None:
-    mine = a_pending_attempt(house)
+def test_line_that_rests_as_long_as_it_may_is_left_alone(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    mine = a_pending_attempt(tenant)
     assert mine.number_hash is not None
-    free_at = now() + POLLS[-1] + house.policy.line_gap
-    with house.database.transaction() as stores:
+    free_at = now() + POLLS[-1] + tenant.policy.line_gap
+    with tenant.database.transaction() as stores:
         stores.lines.keep_free(mine.number_hash, free_at)
     correct.round()
-    assert house.line(mine)[2] == free_at
+    assert tenant.line(mine)[2] == free_at
 
 
-def test_line_that_rests_longer_already_is_not_free_earlier(house: House, now: TestClock) -> None:
+def test_line_that_rests_longer_already_is_not_free_earlier(tenant: Tenant, now: TestClock) -> None:
     """A call to that number was seen that no attempt has; another one's end does not shorten its rest."""
-    placed = a_placed_attempt(house)
+    placed = a_placed_attempt(tenant)
     assert placed.number_hash is not None
-    long = now() + house.policy.line_gap + AN_HOUR
-    with house.database.transaction() as stores:
+    long = now() + tenant.policy.line_gap + AN_HOUR
+    with tenant.database.transaction() as stores:
         stores.lines.keep_free(placed.number_hash, long)
-        stores.lines.keep_free(placed.number_hash, now() + house.policy.line_gap)
-        stores.lines.rest(placed.id, placed.interview_id, now(), now() + house.policy.line_gap)
-    assert house.line(placed) == (None, None, long)
+        stores.lines.keep_free(placed.number_hash, now() + tenant.policy.line_gap)
+        stores.lines.rest(placed.id, placed.interview_id, now(), now() + tenant.policy.line_gap)
+    assert tenant.line(placed) == (None, None, long)
 
 
 # ---- hints
@@ -415,44 +415,44 @@ def test_line_that_rests_longer_already_is_not_free_earlier(house: House, now: T
 
 @guards("rung_in_future")
 def test_command_rung_for_in_the_future_is_rung_for_again(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    waiting = a_waiting_command(house, None)
-    house.change("UPDATE inbox SET rung_at = :at", at=now() + AN_HOUR)
+    waiting = a_waiting_command(tenant, None)
+    tenant.change("UPDATE inbox SET rung_at = :at", at=now() + AN_HOUR)
     release.unanswered()
-    assert bell.ids(tasks.APPLY) == [waiting.id]
+    assert hints.ids(tasks.APPLY) == [waiting.id]
     release.unanswered()
-    assert bell.ids(tasks.APPLY) == [waiting.id], "not at every look"
+    assert hints.ids(tasks.APPLY) == [waiting.id], "not at every look"
 
 
 def test_change_asked_for_in_the_future_is_looked_at_now(
-    house: House, release: Release, bell: KeptBell, records: Clerk, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, records: ApiWriter, now: TestClock
 ) -> None:
-    with stepped(now, AN_HOUR), house.database.transaction() as stores:
-        stores.reresolutions.ask(house.company_id, None, now())
+    with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
+        stores.reresolutions.ask(tenant.company_id, None, now())
     release.unanswered()
-    assert (tasks.RERESOLVE, ()) in bell.rings
+    assert (tasks.RERESOLVE, ()) in hints.rings
     records.reresolve()
     now.move(timedelta(seconds=7))
     records.reresolve()
-    assert house.ask("SELECT 1 FROM reresolutions") == []
+    assert tenant.ask("SELECT 1 FROM reresolutions") == []
 
 
 def test_erasure_rung_for_in_the_future_is_rung_for_again(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    house.insert("erasures", company_id=house.company_id, asked_at=now(), rung_at=now() + AN_HOUR, erased="{}")
+    tenant.insert("erasures", company_id=tenant.company_id, asked_at=now(), rung_at=now() + AN_HOUR, erased="{}")
     release.unanswered()
-    assert bell.ids(tasks.ERASE) == [house.company_id]
+    assert hints.ids(tasks.ERASE) == [tenant.company_id]
 
 
 # ---- what is said
 
 
-def test_corrections_are_counted_and_said(house: House, correct: Correct, now: TestClock) -> None:
-    ids = [a_pending_attempt(house).id for _ in range(3)]
+def test_corrections_are_counted_and_said(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+    ids = [a_pending_attempt(tenant).id for _ in range(3)]
     with stepped(now, TWO_HOURS):
-        house.dial.claim(ids)
+        tenant.dial.claim(ids)
     with capture_logs() as said:
         correct.round()
         correct.round()
@@ -460,14 +460,14 @@ def test_corrections_are_counted_and_said(house: House, correct: Correct, now: T
 
 
 def test_clock_set_back_within_a_minute_makes_no_call_late(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     """A claim on the wrong clock had taken the account's slots an hour ahead."""
-    first = a_pending_attempt(house)
+    first = a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
-        assert house.dial.claim([first.id]).claimed
-    second = a_pending_attempt(house)
+        assert tenant.dial.claim([first.id]).claimed
+    second = a_pending_attempt(tenant)
     release.due()
-    assert bell.ids(tasks.DIAL) == [second.id]
-    [claim] = house.dial.claim([second.id]).claimed
+    assert hints.ids(tasks.DIAL) == [second.id]
+    [claim] = tenant.dial.claim([second.id]).claimed
     assert claim.send_at <= now() + timedelta(seconds=1)

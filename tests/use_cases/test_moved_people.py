@@ -13,9 +13,9 @@ from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence.database import Database
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
-    Clerk,
-    House,
+    ApiWriter,
     Reach,
+    Tenant,
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
@@ -32,31 +32,31 @@ A_WHILE = timedelta(seconds=7)
 
 
 @pytest.fixture
-def retrying(database: Database, house: House) -> House:
+def retrying(database: Database, tenant: Tenant) -> Tenant:
     """The same house, for a company that retries as companies do by default."""
-    return of_company(house, seed(database, house.now(), retry_policy=RetryPolicy()))
+    return of_company(tenant, seed(database, tenant.now(), retry_policy=RetryPolicy()))
 
 
-def candidate_of(house: House, attempt: Attempt) -> UUID:
-    return house.interview(attempt.interview_id).candidate_id
+def candidate_of(tenant: Tenant, attempt: Attempt) -> UUID:
+    return tenant.interview(attempt.interview_id).candidate_id
 
 
-def move(house: House, records: Clerk, now: TestClock, attempt: Attempt, reach: Reach) -> None:
+def move(tenant: Tenant, records: ApiWriter, now: TestClock, attempt: Attempt, reach: Reach) -> None:
     """They are reached otherwise, and everything that this touches has been looked at."""
-    records.change_reach(house.principal, candidate_of(house, attempt), reach)
+    records.change_reach(tenant.principal, candidate_of(tenant, attempt), reach)
     records.reresolve()
     now.move(A_WHILE)
     records.reresolve()
-    assert house.ask("SELECT count(*) FROM reresolutions")[0][0] == 0
+    assert tenant.ask("SELECT count(*) FROM reresolutions")[0][0] == 0
 
 
-def rings(house: House, attempt: Attempt) -> bool:
-    [claim] = house.dial.claim([attempt.id]).claimed
-    return house.dial.last_look(claim.attempt) is not None
+def rings(tenant: Tenant, attempt: Attempt) -> bool:
+    [claim] = tenant.dial.claim([attempt.id]).claimed
+    return tenant.dial.last_look(claim.attempt) is not None
 
 
 def test_a_retry_of_somebody_who_moved_while_called_waits_for_their_morning(
-    retrying: House, records: Clerk, now: TestClock
+    retrying: Tenant, records: ApiWriter, now: TestClock
 ) -> None:
     now.move(timedelta(hours=18))  # eight in the morning in Bratislava, two in the night in New York
     placed = a_placed_attempt(retrying)
@@ -67,63 +67,65 @@ def test_a_retry_of_somebody_who_moved_while_called_waits_for_their_morning(
     assert retry.due_at.isoformat() == "2026-04-03T12:00:00+00:00", "eight in the morning in New York"
 
 
-def test_nobody_is_rung_on_a_clock_that_is_theirs_no_more(house: House, records: Clerk, now: TestClock) -> None:
-    attempt = a_pending_attempt(house)
-    [claim] = house.dial.claim([attempt.id]).claimed
-    reach = Reach(phone_number=order_to(house, claim.attempt), timezone="Asia/Tokyo")  # nine in the evening there
-    records.change_reach(house.principal, candidate_of(house, attempt), reach)
-    assert house.dial.last_look(claim.attempt) is None, "whoever looks at what changed need not have come to it yet"
+def test_nobody_is_rung_on_a_clock_that_is_theirs_no_more(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+    attempt = a_pending_attempt(tenant)
+    [claim] = tenant.dial.claim([attempt.id]).claimed
+    reach = Reach(phone_number=order_to(tenant, claim.attempt), timezone="Asia/Tokyo")  # nine in the evening there
+    records.change_reach(tenant.principal, candidate_of(tenant, attempt), reach)
+    assert tenant.dial.last_look(claim.attempt) is None, "whoever looks at what changed need not have come to it yet"
 
 
-def order_to(house: House, attempt: Attempt) -> str:
-    order = house.dial.last_look(attempt)
+def order_to(tenant: Tenant, attempt: Attempt) -> str:
+    order = tenant.dial.last_look(attempt)
     assert order is not None
     return order.to
 
 
-def test_a_number_of_which_no_zone_is_known_is_held(house: House, records: Clerk, now: TestClock) -> None:
-    attempt = a_pending_attempt(house)
-    move(house, records, now, attempt, Reach(phone_number=NOBODY_KNOWS_WHERE, timezone=None))
-    assert not rings(house, attempt)
+def test_a_number_of_which_no_zone_is_known_is_held(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+    attempt = a_pending_attempt(tenant)
+    move(tenant, records, now, attempt, Reach(phone_number=NOBODY_KNOWS_WHERE, timezone=None))
+    assert not rings(tenant, attempt)
 
 
 @pytest.mark.parametrize("how", ["given back", "never taken", "never dialled"])
 def test_what_comes_back_after_the_number_changed_rings_the_new_one(
-    house: House, records: Clerk, now: TestClock, how: str
+    tenant: Tenant, records: ApiWriter, now: TestClock, how: str
 ) -> None:
-    mine = a_claimed_attempt(house)
+    mine = a_claimed_attempt(tenant)
     if how == "never dialled":
         now.move(timedelta(hours=5, minutes=59))  # a minute before closing
-        mine = a_claimed_attempt(house)
-        house.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(minutes=1)))])
+        mine = a_claimed_attempt(tenant)
+        tenant.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(minutes=1)))])
     new = a_number()
-    move(house, records, now, mine, Reach(phone_number=new, timezone=None))
+    move(tenant, records, now, mine, Reach(phone_number=new, timezone=None))
     if how == "given back":
-        house.dial.give_back(mine, "A_TEST")
+        tenant.dial.give_back(mine, "A_TEST")
     elif how == "never taken":
-        house.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
+        tenant.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
     else:
-        placed = house.attempt(mine.id)
+        placed = tenant.attempt(mine.id)
         assert placed.call_sid is not None
         news = CallNews(call_sid=placed.call_sid, status=CallStatus.CANCELLED, started=False)
-        with house.database.transaction() as stores:
+        with tenant.database.transaction() as stores:
             interview = stores.interviews.lock(placed.interview_id)
-            house.consequences.hear(stores, interview, stores.attempts.lock(placed.id), news, "a test", now())
-    back = house.attempt(mine.id)
+            tenant.effects.hear(stores, interview, stores.attempts.lock(placed.id), news, "a test", now())
+    back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
-    assert back.number_hash == house.hasher.number(new), "else it would be put back every five seconds until it expires"
+    assert back.number_hash == tenant.hasher.number(new), (
+        "else it would be put back every five seconds until it expires"
+    )
     assert back.due_at > now(), "its turn is when it was"
     now.instant = back.due_at
-    [claim] = house.dial.claim([mine.id]).claimed
-    assert order_to(house, claim.attempt) == new
+    [claim] = tenant.dial.claim([mine.id]).claimed
+    assert order_to(tenant, claim.attempt) == new
     assert replace(back.schedule, due_at=mine.schedule.due_at) == mine.schedule
 
 
 def test_a_call_that_waits_in_the_queue_must_suit_the_number_that_it_was_placed_to(
-    house: House, records: Clerk, now: TestClock
+    tenant: Tenant, records: ApiWriter, now: TestClock
 ) -> None:
     now.move(timedelta(hours=5, minutes=59))  # a minute before closing in Bratislava, and afternoon in New York
-    mine = a_claimed_attempt(house)
-    records.change_reach(house.principal, candidate_of(house, mine), Reach(phone_number=IN_NEW_YORK, timezone=None))
-    house.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(minutes=1)))])
-    assert house.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
+    mine = a_claimed_attempt(tenant)
+    records.change_reach(tenant.principal, candidate_of(tenant, mine), Reach(phone_number=IN_NEW_YORK, timezone=None))
+    tenant.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(minutes=1)))])
+    assert tenant.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioLine
+from scheduler.carriers.twilio import TwilioCallPlacer
 from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
@@ -20,24 +20,24 @@ from scheduler.domain.attempt import (
     Proven,
     Reason,
 )
-from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallStatus, NeverTaken, Rank
+from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallProgress, CallStatus, NeverTaken
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
-from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE
+from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE
 from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Alarmed
+from scheduler.use_cases.shared.effects import InvariantViolated
 from tests.architecture.guards import guards
 from tests.conftest import Seeded, TestClock, seed, wait_until
 from tests.support.builders import (
     ALWAYS,
-    House,
-    KeptBell,
+    RecordingHints,
+    Tenant,
     a_claimed_attempt,
     a_house,
     a_number,
@@ -53,23 +53,23 @@ A_SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
-def retrying(database: Database, house: House) -> House:
+def retrying(database: Database, tenant: Tenant) -> Tenant:
     """The same house, for a company that retries as companies do by default."""
-    return of_company(house, seed(database, house.now(), retry_policy=RetryPolicy()))
+    return of_company(tenant, seed(database, tenant.now(), retry_policy=RetryPolicy()))
 
 
-def over(house: House, attempt: Attempt, reason: Reason) -> Attempt:
-    return house.take(attempt, Ended(reason=reason, ended_at=house.now()))
+def over(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
+    return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
 
 
-def states(house: House, attempt: Attempt) -> list[tuple[AttemptState, Reason | None]]:
-    return [(each.state, each.reason) for each in house.attempts(attempt.interview_id)]
+def states(tenant: Tenant, attempt: Attempt) -> list[tuple[AttemptState, Reason | None]]:
+    return [(each.state, each.reason) for each in tenant.attempts(attempt.interview_id)]
 
 
 # ---- retries
 
 
-def test_a_consent_without_end_lets_a_call_end_and_be_tried_again(retrying: House, explain: Explain) -> None:
+def test_a_consent_without_end_lets_a_call_end_and_be_tried_again(retrying: Tenant, explain: Explain) -> None:
     """The calendar's last day stands for "never", and has no midnight behind it."""
     attempt = a_placed_attempt(retrying)
     retrying.change("UPDATE candidates SET gdpr_expiry_date = :until", until=date.max)
@@ -83,7 +83,7 @@ def test_a_consent_without_end_lets_a_call_end_and_be_tried_again(retrying: Hous
     assert retrying.dial.last_look(retrying.attempt(retry.id)) is not None
 
 
-def test_a_busy_number_is_tried_again_and_the_interview_goes_on(retrying: House) -> None:
+def test_a_busy_number_is_tried_again_and_the_interview_goes_on(retrying: Tenant) -> None:
     first = over(retrying, a_placed_attempt(retrying), Reason.BUSY)
     _, retry = retrying.attempts(first.interview_id)
     assert (retry.state, retry.retry_number, retry.chain_id) == (AttemptState.PENDING, 1, first.chain_id)
@@ -95,7 +95,7 @@ def test_a_busy_number_is_tried_again_and_the_interview_goes_on(retrying: House)
     assert retrying.history(retry.id) == ["created"]
 
 
-def test_a_retry_need_not_wait_for_the_line_and_another_interview_must(retrying: House, now: TestClock) -> None:
+def test_a_retry_need_not_wait_for_the_line_and_another_interview_must(retrying: Tenant, now: TestClock) -> None:
     number = a_number()
     first = over(retrying, a_placed_attempt(retrying, number), Reason.CARRIER_ERROR)
     other = a_pending_attempt(retrying, number)
@@ -108,20 +108,20 @@ def test_a_retry_need_not_wait_for_the_line_and_another_interview_must(retrying:
     "reason",
     [Reason.DECLINED, Reason.INVALID_NUMBER, Reason.CANCELLED_AT_CARRIER, Reason.ANSWERED],
 )
-def test_nothing_follows_by_itself_after(retrying: House, reason: Reason) -> None:
+def test_nothing_follows_by_itself_after(retrying: Tenant, reason: Reason) -> None:
     first = over(retrying, a_placed_attempt(retrying), reason)
     assert len(retrying.attempts(first.interview_id)) == 1
     assert retrying.interview_status(first) is not InterviewStatus.SCHEDULED
 
 
-def lost_causes(retrying: House, attempt: Attempt, **ended: Any) -> list[str]:
+def lost_causes(retrying: Tenant, attempt: Attempt, **ended: Any) -> list[str]:
     """The alarms about lost causes when the attempt's call fails so."""
     with capture_logs() as logs:
         retrying.take(attempt, Ended(reason=Reason.CARRIER_ERROR, ended_at=retrying.now(), **ended))
     return [line["attempt_id"] for line in logs if line.get("alarm") == "CAUSE_LOST"]
 
 
-def test_failure_without_a_cause_raises_an_alarm_and_is_counted(retrying: House, explain: Explain) -> None:
+def test_failure_without_a_cause_raises_an_alarm_and_is_counted(retrying: Tenant, explain: Explain) -> None:
     attempt = a_placed_attempt(retrying)
     assert lost_causes(retrying, attempt, cause_is_known=False) == [str(attempt.id)]
     assert states(retrying, attempt) == [(AttemptState.FAILED, Reason.CARRIER_ERROR)], "it is not retried"
@@ -129,27 +129,27 @@ def test_failure_without_a_cause_raises_an_alarm_and_is_counted(retrying: House,
     assert counted.cause_lost == 1
 
 
-def test_failure_with_a_cause_raises_no_such_alarm(retrying: House, explain: Explain) -> None:
+def test_failure_with_a_cause_raises_no_such_alarm(retrying: Tenant, explain: Explain) -> None:
     attempt = a_placed_attempt(retrying)
     assert lost_causes(retrying, attempt) == []
     assert [each.cause_lost for each in explain.waiting() if each.company_id == retrying.company_id] == [0]
 
 
-def test_undecided_attempts_are_counted_once_they_are_overdue(house: House, explain: Explain, now: TestClock) -> None:
-    lost(house, a_claimed_attempt(house))
-    now.move(house.policy.settle)
+def test_undecided_attempts_are_counted_once_they_are_overdue(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+    lost(tenant, a_claimed_attempt(tenant))
+    now.move(tenant.policy.settle)
     assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 0)]
     now.move(timedelta(minutes=1))
     assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 1)]
 
 
-def test_nothing_follows_by_itself_after_an_unknown_outcome(retrying: House) -> None:
+def test_nothing_follows_by_itself_after_an_unknown_outcome(retrying: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(retrying)
     assert states(retrying, unknown) == [(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)]
     assert retrying.interview_status(unknown) is InterviewStatus.FAILED
 
 
-def test_a_chain_ends_after_its_last_retry(retrying: House, now: TestClock) -> None:
+def test_a_chain_ends_after_its_last_retry(retrying: Tenant, now: TestClock) -> None:
     last = a_placed_attempt(retrying)
     for _ in range(4):
         over(retrying, last, Reason.CARRIER_ERROR)
@@ -164,7 +164,7 @@ def test_a_chain_ends_after_its_last_retry(retrying: House, now: TestClock) -> N
     assert retrying.interview_status(last) is InterviewStatus.FAILED
 
 
-def test_a_retry_of_a_candidate_whose_number_changed_rings_the_new_one(retrying: House) -> None:
+def test_a_retry_of_a_candidate_whose_number_changed_rings_the_new_one(retrying: Tenant) -> None:
     placed = a_placed_attempt(retrying)
     new = a_number()
     retrying.change("UPDATE candidates SET phone_number = :number", number=new)
@@ -187,154 +187,154 @@ def test_a_retry_of_a_candidate_whose_number_changed_rings_the_new_one(retrying:
         ),
     ],
 )
-def test_nobody_is_tried_again_when(retrying: House, meanwhile: str) -> None:
+def test_nobody_is_tried_again_when(retrying: Tenant, meanwhile: str) -> None:
     placed = a_placed_attempt(retrying)
     retrying.change(meanwhile, at=retrying.now())
     over(retrying, placed, Reason.BUSY)
     assert len(retrying.attempts(placed.interview_id)) == 1
 
 
-def test_the_number_that_was_called_is_kept_while_it_is_and_no_longer(house: House) -> None:
+def test_the_number_that_was_called_is_kept_while_it_is_and_no_longer(tenant: Tenant) -> None:
     number = a_number()
-    placed = a_placed_attempt(house, number)
+    placed = a_placed_attempt(tenant, number)
     assert placed.called_number == number
     assert number not in repr(placed)
-    assert over(house, placed, Reason.BUSY).called_number is None
-    assert house.take(a_claimed_attempt(house)).called_number is not None
-    back = a_claimed_attempt(house)
-    house.dial.give_back(back, "A_TEST")
-    assert house.attempt(back.id).called_number is None
+    assert over(tenant, placed, Reason.BUSY).called_number is None
+    assert tenant.take(a_claimed_attempt(tenant)).called_number is not None
+    back = a_claimed_attempt(tenant)
+    tenant.dial.give_back(back, "A_TEST")
+    assert tenant.attempt(back.id).called_number is None
 
 
 # ---- late proof
 
 
-def seen(house: House, attempt: Attempt, rank: Rank = Rank.RINGING) -> Attempt:
-    return house.take(attempt, LegSeen(call_sid=a_sid(), rank=rank, look_at=house.now()))
+def seen(tenant: Tenant, attempt: Attempt, rank: CallProgress = CallProgress.RINGING) -> Attempt:
+    return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=rank, look_at=tenant.now()))
 
 
-def proven(house: House, attempt: Attempt, reason: Reason) -> Attempt:
+def proven(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
     sid = attempt.call_sid or a_sid()
-    return house.take(attempt, Proven(reason=reason, call_sid=sid, ended_at=house.now()))
+    return tenant.take(attempt, Proven(reason=reason, call_sid=sid, ended_at=tenant.now()))
 
 
-def test_a_call_that_is_seen_late_holds_its_line_until_it_is_over(house: House, now: TestClock) -> None:
+def test_a_call_that_is_seen_late_holds_its_line_until_it_is_over(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    live = seen(house, an_attempt_of_unknown_outcome(house, number))
-    other = a_pending_attempt(house, number)
-    now.move(house.policy.line_gap)
-    assert house.line(live)[0] == live.id
-    assert house.dial.claim([other.id]).claimed == ()
-    proven(house, live, Reason.ANSWERED)
-    assert house.line(live)[0] is None
-    assert house.dial.claim([other.id]).claimed == (), "the gap runs from the call's end"
-    now.move(house.policy.line_gap)
-    assert len(house.dial.claim([other.id]).claimed) == 1
+    live = seen(tenant, an_attempt_of_unknown_outcome(tenant, number))
+    other = a_pending_attempt(tenant, number)
+    now.move(tenant.policy.line_gap)
+    assert tenant.line(live)[0] == live.id
+    assert tenant.dial.claim([other.id]).claimed == ()
+    proven(tenant, live, Reason.ANSWERED)
+    assert tenant.line(live)[0] is None
+    assert tenant.dial.claim([other.id]).claimed == (), "the gap runs from the call's end"
+    now.move(tenant.policy.line_gap)
+    assert len(tenant.dial.claim([other.id]).claimed) == 1
 
 
-def test_the_gap_runs_from_the_end_of_a_call_of_which_only_the_end_is_heard(house: House, now: TestClock) -> None:
+def test_the_gap_runs_from_the_end_of_a_call_of_which_only_the_end_is_heard(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    unknown = an_attempt_of_unknown_outcome(house, number)
-    other = a_pending_attempt(house, number)
-    now.move(house.policy.line_gap)
-    proven(house, unknown, Reason.ANSWERED)
-    assert house.line(unknown) == (None, unknown.interview_id, now() + house.policy.line_gap)
-    assert house.dial.claim([other.id]).claimed == ()
-    now.move(house.policy.line_gap)
-    assert len(house.dial.claim([other.id]).claimed) == 1
+    unknown = an_attempt_of_unknown_outcome(tenant, number)
+    other = a_pending_attempt(tenant, number)
+    now.move(tenant.policy.line_gap)
+    proven(tenant, unknown, Reason.ANSWERED)
+    assert tenant.line(unknown) == (None, unknown.interview_id, now() + tenant.policy.line_gap)
+    assert tenant.dial.claim([other.id]).claimed == ()
+    now.move(tenant.policy.line_gap)
+    assert len(tenant.dial.claim([other.id]).claimed) == 1
 
 
 def test_the_gap_after_a_late_proof_holds_for_its_own_interview_where_another_s_call_has_just_ended(
-    house: House, now: TestClock
+    tenant: Tenant, now: TestClock
 ) -> None:
     number = a_number()
-    unknown = an_attempt_of_unknown_outcome(house, number)
-    now.move(house.policy.line_gap)
-    house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    unknown = an_attempt_of_unknown_outcome(tenant, number)
+    now.move(tenant.policy.line_gap)
+    tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
     now.move(timedelta(seconds=5))
-    proven(house, unknown, Reason.BUSY)
-    again = a_pending_attempt(house, number, interview_id=unknown.interview_id)
-    assert house.dial.claim([again.id]).claimed == (), "another interview's call ended five seconds ago"
-    now.move(house.policy.line_gap)
-    assert len(house.dial.claim([again.id]).claimed) == 1
+    proven(tenant, unknown, Reason.BUSY)
+    again = a_pending_attempt(tenant, number, interview_id=unknown.interview_id)
+    assert tenant.dial.claim([again.id]).claimed == (), "another interview's call ended five seconds ago"
+    now.move(tenant.policy.line_gap)
+    assert len(tenant.dial.claim([again.id]).claimed) == 1
 
 
-def test_a_claim_that_is_not_yet_sent_waits_for_the_gap_after_a_late_proof(house: House, now: TestClock) -> None:
+def test_a_claim_that_is_not_yet_sent_waits_for_the_gap_after_a_late_proof(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    unknown = an_attempt_of_unknown_outcome(house, number)
-    now.move(house.policy.line_gap)
-    other = a_pending_attempt(house, number)
-    [claim] = house.dial.claim([other.id]).claimed
-    assert house.dial.last_look(claim.attempt) is not None
-    proven(house, unknown, Reason.BUSY)
-    assert house.dial.last_look(claim.attempt) is None
-    now.move(house.policy.line_gap)
-    assert len(house.dial.claim([other.id]).claimed) == 1
+    unknown = an_attempt_of_unknown_outcome(tenant, number)
+    now.move(tenant.policy.line_gap)
+    other = a_pending_attempt(tenant, number)
+    [claim] = tenant.dial.claim([other.id]).claimed
+    assert tenant.dial.last_look(claim.attempt) is not None
+    proven(tenant, unknown, Reason.BUSY)
+    assert tenant.dial.last_look(claim.attempt) is None
+    now.move(tenant.policy.line_gap)
+    assert len(tenant.dial.claim([other.id]).claimed) == 1
 
 
-def test_late_proof_takes_no_line_from_the_call_that_has_it(house: House, now: TestClock) -> None:
+def test_late_proof_takes_no_line_from_the_call_that_has_it(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    unknown = an_attempt_of_unknown_outcome(house, number)
-    now.move(house.policy.line_gap)
-    other = a_claimed_attempt(house, number)
-    proven(house, unknown, Reason.BUSY)
-    assert house.line(other)[0] == other.id
+    unknown = an_attempt_of_unknown_outcome(tenant, number)
+    now.move(tenant.policy.line_gap)
+    other = a_claimed_attempt(tenant, number)
+    proven(tenant, unknown, Reason.BUSY)
+    assert tenant.line(other)[0] == other.id
 
 
 def test_a_call_that_is_seen_late_is_asked_about_until_it_is_over(
-    house: House, settle: Settle, carrier: SimulatedCarrier
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier
 ) -> None:
     number = a_number()
-    mine = a_claimed_attempt(house, number)
+    mine = a_claimed_attempt(tenant, number)
     carrier.plan(to=number, ring_s=0, talk_s=0, callbacks="none")
-    sid = rung(house, carrier, mine)
-    unknown = house.take(lost(house, mine), ProofMissing())
-    house.take(unknown, LegSeen(call_sid=sid, rank=Rank.RINGING, look_at=house.now()))
+    sid = rung(tenant, carrier, mine)
+    unknown = tenant.take(lost(tenant, mine), ProofMissing())
+    tenant.take(unknown, LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now()))
     settle.round()
-    settled = house.attempt(mine.id)
+    settled = tenant.attempt(mine.id)
     assert (settled.state, settled.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
     assert settled.look_at is None
-    assert house.interview_status(mine) is InterviewStatus.COMPLETED
+    assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
 
 
 @guards("successor")
-def test_a_pending_successor_is_cancelled_when_the_call_is_seen_to_live(house: House) -> None:
-    unknown = an_attempt_of_unknown_outcome(house)
-    successor = a_pending_attempt(house, a_number(), interview_id=unknown.interview_id)
-    seen(house, unknown)
-    assert house.attempt(successor.id).reason is Reason.REPLACED
+def test_a_pending_successor_is_cancelled_when_the_call_is_seen_to_live(tenant: Tenant) -> None:
+    unknown = an_attempt_of_unknown_outcome(tenant)
+    successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
+    seen(tenant, unknown)
+    assert tenant.attempt(successor.id).reason is Reason.REPLACED
 
 
 @guards("successor")
-def test_a_pending_successor_is_cancelled_when_the_call_has_reached_the_person(house: House) -> None:
-    unknown = an_attempt_of_unknown_outcome(house)
-    successor = a_pending_attempt(house, a_number(), interview_id=unknown.interview_id)
-    proven(house, unknown, Reason.ANSWERED)
-    assert house.attempt(successor.id).reason is Reason.REPLACED
-    assert house.interview_status(unknown) is InterviewStatus.COMPLETED
+def test_a_pending_successor_is_cancelled_when_the_call_has_reached_the_person(tenant: Tenant) -> None:
+    unknown = an_attempt_of_unknown_outcome(tenant)
+    successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
+    proven(tenant, unknown, Reason.ANSWERED)
+    assert tenant.attempt(successor.id).reason is Reason.REPLACED
+    assert tenant.interview_status(unknown) is InterviewStatus.COMPLETED
 
 
-def test_a_successor_that_comes_back_when_the_call_has_reached_the_person_says_so(house: House) -> None:
+def test_a_successor_that_comes_back_when_the_call_has_reached_the_person_says_so(tenant: Tenant) -> None:
     number = a_number()
-    unknown = an_attempt_of_unknown_outcome(house, number)
-    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
-    successor = a_claimed_attempt(house, a_number(), interview_id=unknown.interview_id)
-    proven(house, unknown, Reason.ANSWERED)
-    assert house.dial.last_look(successor) is None
-    assert house.attempt(successor.id).reason is Reason.REPLACED, "nobody deleted the candidate"
-    assert house.interview_status(unknown) is InterviewStatus.COMPLETED
+    unknown = an_attempt_of_unknown_outcome(tenant, number)
+    tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    successor = a_claimed_attempt(tenant, a_number(), interview_id=unknown.interview_id)
+    proven(tenant, unknown, Reason.ANSWERED)
+    assert tenant.dial.last_look(successor) is None
+    assert tenant.attempt(successor.id).reason is Reason.REPLACED, "nobody deleted the candidate"
+    assert tenant.interview_status(unknown) is InterviewStatus.COMPLETED
 
 
-def test_a_successor_goes_on_when_the_call_is_proven_to_have_failed(house: House) -> None:
-    unknown = an_attempt_of_unknown_outcome(house)
-    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
-    successor = a_pending_attempt(house, a_number(), interview_id=unknown.interview_id)
-    assert proven(house, unknown, Reason.BUSY).reason is Reason.BUSY
-    assert house.attempt(successor.id) == successor
-    assert house.interview_status(unknown) is InterviewStatus.SCHEDULED
+def test_a_successor_goes_on_when_the_call_is_proven_to_have_failed(tenant: Tenant) -> None:
+    unknown = an_attempt_of_unknown_outcome(tenant)
+    tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
+    assert proven(tenant, unknown, Reason.BUSY).reason is Reason.BUSY
+    assert tenant.attempt(successor.id) == successor
+    assert tenant.interview_status(unknown) is InterviewStatus.SCHEDULED
 
 
-def test_late_proof_of_a_failure_is_not_retried_by_itself(retrying: House) -> None:
+def test_late_proof_of_a_failure_is_not_retried_by_itself(retrying: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(retrying)
     proven(retrying, unknown, Reason.BUSY)
     assert len(retrying.attempts(unknown.interview_id)) == 1
@@ -342,43 +342,43 @@ def test_late_proof_of_a_failure_is_not_retried_by_itself(retrying: House) -> No
 
 
 @guards("late_line")
-def test_a_call_that_is_seen_late_while_its_number_is_called_is_an_alarm(house: House, now: TestClock) -> None:
+def test_a_call_that_is_seen_late_while_its_number_is_called_is_an_alarm(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    unknown = an_attempt_of_unknown_outcome(house, number)
-    now.move(house.policy.line_gap)
-    calling = a_claimed_attempt(house, number)
-    with pytest.raises(Alarmed) as alarmed:
-        seen(house, unknown)
+    unknown = an_attempt_of_unknown_outcome(tenant, number)
+    now.move(tenant.policy.line_gap)
+    calling = a_claimed_attempt(tenant, number)
+    with pytest.raises(InvariantViolated) as alarmed:
+        seen(tenant, unknown)
     assert alarmed.value.alarm.cause == "TWO_CALLS_TO_ONE_NUMBER"
     assert alarmed.value.alarm.stray_sid is not None, "nobody has answered it, so it is ended"
-    assert house.attempt(unknown.id) == unknown, "nothing was written"
-    assert house.line(calling)[0] == calling.id
+    assert tenant.attempt(unknown.id) == unknown, "nothing was written"
+    assert tenant.line(calling)[0] == calling.id
 
 
 # ---- calls that must not be
 
 
 def test_the_second_call_of_a_claim_is_ended_and_the_company_paused(
-    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
 ) -> None:
     number = a_number()
-    mine = a_placed_attempt(house, number)
+    mine = a_placed_attempt(tenant, number)
     carrier.plan(to=number, ring_s=30, callbacks="none")
-    second = rung(house, carrier, mine)
+    second = rung(tenant, carrier, mine)
     hear_news(mine, CallNews(call_sid=second, status=CallStatus.RINGING, token=mine.token))
-    assert pause_reason(house) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
+    assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
     settle.round()
     assert [ring["status"] for ring in carrier.rings(number)] == ["canceled"]
-    assert house.attempt(mine.id) == mine
+    assert tenant.attempt(mine.id) == mine
 
 
 def test_a_second_call_that_was_answered_is_left_to_the_person(
-    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
 ) -> None:
     number = a_number()
-    mine = house.take(a_placed_attempt(house, number))
+    mine = tenant.take(a_placed_attempt(tenant, number))
     carrier.plan(to=number, ring_s=0, talk_s=7200, callbacks="none")
-    second = rung(house, carrier, mine)
+    second = rung(tenant, carrier, mine)
     wait_until(lambda: carrier.rings(number)[0]["status"] == "in-progress", says="a person has answered")
     hear_news(mine, CallNews(call_sid=second, status=CallStatus.ANSWERED, token=mine.token))
     settle.round()
@@ -386,41 +386,41 @@ def test_a_second_call_that_was_answered_is_left_to_the_person(
 
 
 def test_a_second_call_that_the_carrier_does_not_show_yet_is_ended_until_it_must_be_over(
-    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
 ) -> None:
-    mine = a_placed_attempt(house)
+    mine = a_placed_attempt(tenant)
     hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.QUEUED, token=mine.token))
     settle.round()
-    assert look_at(house) == now() + ASK_EVERY, "that it knows of none proves nothing"
+    assert look_at(tenant) == now() + ASK_EVERY, "that it knows of none proves nothing"
     now.move(timedelta(minutes=10))
     settle.round()
-    assert look_at(house) == now() + timedelta(minutes=1), "less often, as time goes by"
-    assert line_rests_until(house, mine) == now() + timedelta(minutes=1) + house.policy.line_gap
-    now.move(LONGEST_QUEUE + house.policy.ring_timeout + house.policy.max_call)
+    assert look_at(tenant) == now() + timedelta(minutes=1), "less often, as time goes by"
+    assert line_rests_until(tenant, mine) == now() + timedelta(minutes=1) + tenant.policy.line_gap
+    now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call)
     settle.round()
-    assert look_at(house) is None
+    assert look_at(tenant) is None
 
 
 def test_a_second_call_that_is_heard_of_again_after_it_was_over_is_asked_about_again(
-    house: House, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
 ) -> None:
     number = a_number()
-    mine = a_placed_attempt(house, number)
+    mine = a_placed_attempt(tenant, number)
     carrier.plan(to=number, ring_s=30, callbacks="none")
-    second = rung(house, carrier, mine)
+    second = rung(tenant, carrier, mine)
     hear_news(mine, CallNews(call_sid=second, status=CallStatus.QUEUED, token=mine.token))
     settle.round()
-    assert look_at(house) is None, "it was cancelled"
+    assert look_at(tenant) is None, "it was cancelled"
     hear_news(mine, CallNews(call_sid=second, status=CallStatus.RINGING, token=mine.token))
-    assert look_at(house) == now()
+    assert look_at(tenant) == now()
 
 
 @pytest.fixture
-def answered_second(house: House, carrier: SimulatedCarrier, hear_news: Any) -> tuple[Attempt, str]:
+def answered_second(tenant: Tenant, carrier: SimulatedCarrier, hear_news: Any) -> tuple[Attempt, str]:
     """An attempt whose carrier rang twice, and both were answered: the second call goes on."""
-    mine = house.take(a_placed_attempt(house), Progressed(rank=Rank.ANSWERED))
+    mine = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
     carrier.plan(to=mine.called_number, ring_s=0, talk_s=7200, callbacks="none")
-    second = rung(house, carrier, mine)
+    second = rung(tenant, carrier, mine)
     wait_until(lambda: carrier.rings(mine.called_number)[0]["status"] == "in-progress", says="it is answered")
     hear_news(mine, CallNews(call_sid=second, status=CallStatus.ANSWERED, token=mine.token))
     return mine, second
@@ -428,7 +428,7 @@ def answered_second(house: House, carrier: SimulatedCarrier, hear_news: Any) -> 
 
 def test_while_a_second_call_is_answered_nobody_calls_that_number_nor_until_the_gap_after_it(
     database: Database,
-    house: House,
+    tenant: Tenant,
     settle: Settle,
     release: Release,
     carrier: SimulatedCarrier,
@@ -436,9 +436,9 @@ def test_while_a_second_call_is_answered_nobody_calls_that_number_nor_until_the_
     answered_second: tuple[Attempt, str],
 ) -> None:
     mine, second = answered_second
-    other = of_company(house, seed(database, now()))
+    other = of_company(tenant, seed(database, now()))
     theirs, elsewhere = a_pending_attempt(other, mine.called_number), a_pending_attempt(other)
-    over(house, mine, Reason.NO_ANSWER)
+    over(tenant, mine, Reason.NO_ANSWER)
     for _ in range(12):
         now.move(timedelta(minutes=5))
         settle.round()
@@ -448,8 +448,8 @@ def test_while_a_second_call_is_answered_nobody_calls_that_number_nor_until_the_
     settle._desk.hang_up(second)
     now.move(timedelta(minutes=10))
     settle.round()
-    assert look_at(house) is None
-    now.move(house.policy.line_gap - A_SECOND)
+    assert look_at(tenant) is None
+    now.move(tenant.policy.line_gap - A_SECOND)
     assert other.dial.claim([theirs.id]).claimed == ()
     now.move(A_SECOND)
     claimed = other.dial.claim([theirs.id, elsewhere.id]).claimed
@@ -457,22 +457,22 @@ def test_while_a_second_call_is_answered_nobody_calls_that_number_nor_until_the_
 
 
 def test_while_a_second_call_is_answered_a_retry_of_the_same_interview_waits_too(
-    house: House, pauses: Pauses, settle: Settle, now: TestClock, answered_second: tuple[Attempt, str]
+    tenant: Tenant, pauses: Pauses, settle: Settle, now: TestClock, answered_second: tuple[Attempt, str]
 ) -> None:
     mine, _ = answered_second
-    over(house, mine, Reason.NO_ANSWER)
-    house.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
-    again = a_pending_attempt(house, mine.called_number, interview_id=mine.interview_id)
-    pauses.resume(house.company_id)
-    assert house.dial.claim([again.id]).claimed == ()
+    over(tenant, mine, Reason.NO_ANSWER)
+    tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    again = a_pending_attempt(tenant, mine.called_number, interview_id=mine.interview_id)
+    pauses.resume(tenant.company_id)
+    assert tenant.dial.claim([again.id]).claimed == ()
     now.move(timedelta(minutes=9))
     settle.round()
     now.move(timedelta(minutes=9))
-    assert house.dial.claim([again.id]).claimed == ()
+    assert tenant.dial.claim([again.id]).claimed == ()
 
 
 def test_while_nobody_can_tell_whether_a_second_call_is_over_its_number_is_kept_free(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock, answered_second: tuple[Attempt, str]
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, answered_second: tuple[Attempt, str]
 ) -> None:
     mine, _ = answered_second
     carrier.down("503")
@@ -480,19 +480,19 @@ def test_while_nobody_can_tell_whether_a_second_call_is_over_its_number_is_kept_
         for _ in range(3):
             now.move(timedelta(minutes=9))
             settle.round()
-            rests_until = line_rests_until(house, mine)
-            assert rests_until > now() + house.policy.line_gap
+            rests_until = line_rests_until(tenant, mine)
+            assert rests_until > now() + tenant.policy.line_gap
     finally:
         carrier.up()
 
 
 def test_a_call_that_was_claimed_before_a_second_one_to_its_number_was_seen_is_not_sent(
-    database: Database, house: House, hear_news: Any
+    database: Database, tenant: Tenant, hear_news: Any
 ) -> None:
     number = a_number()
-    mine = over(house, a_placed_attempt(house, number), Reason.BUSY)
-    house.change("UPDATE lines SET free_at = :now", now=house.now())
-    other = of_company(house, seed(database, house.now()))
+    mine = over(tenant, a_placed_attempt(tenant, number), Reason.BUSY)
+    tenant.change("UPDATE lines SET free_at = :now", now=tenant.now())
+    other = of_company(tenant, seed(database, tenant.now()))
     theirs = a_claimed_attempt(other, number)
     assert other.dial.last_look(theirs) is not None
     hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.ANSWERED, token=mine.token))
@@ -502,50 +502,50 @@ def test_a_call_that_was_claimed_before_a_second_one_to_its_number_was_seen_is_n
     assert other.dial.claim([theirs.id]).claimed == ()
 
 
-def look_at(house: House) -> datetime | None:
-    [[found]] = house.ask("SELECT look_at FROM stray_calls")
+def look_at(tenant: Tenant) -> datetime | None:
+    [[found]] = tenant.ask("SELECT look_at FROM stray_calls")
     return found if isinstance(found, datetime) else None
 
 
-def line_rests_until(house: House, attempt: Attempt) -> datetime:
-    _, interview_id, free_at = house.line(attempt)
+def line_rests_until(tenant: Tenant, attempt: Attempt) -> datetime:
+    _, interview_id, free_at = tenant.line(attempt)
     assert interview_id is None, "also a retry of its interview waits"
     return free_at
 
 
 @pytest.fixture
-def hear_news(house: House) -> Any:
+def hear_news(tenant: Tenant) -> Any:
     def heard(attempt: Attempt, news: CallNews) -> None:
         try:
-            with house.database.transaction() as stores:
+            with tenant.database.transaction() as stores:
                 interview = stores.interviews.lock(attempt.interview_id)
                 locked = stores.attempts.lock(attempt.id)
-                house.consequences.hear(stores, interview, locked, news, "a test", house.now())
-        except Alarmed as alarmed:
-            house.consequences.sound(alarmed)
+                tenant.effects.hear(stores, interview, locked, news, "a test", tenant.now())
+        except InvariantViolated as alarmed:
+            tenant.effects.sound(alarmed)
 
     return heard
 
 
-def pause_reason(house: House) -> str | None:
-    reason = house.ask("SELECT pause_reason FROM companies WHERE id = :id", id=house.company_id)[0][0]
+def pause_reason(tenant: Tenant) -> str | None:
+    reason = tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
     return None if reason is None else str(reason)
 
 
 # ---- the carrier's queue
 
 
-def rung(house: House, carrier: SimulatedCarrier, attempt: Attempt) -> str:
+def rung(tenant: Tenant, carrier: SimulatedCarrier, attempt: Attempt) -> str:
     """The one POST for this attempt, by hand; the call's name."""
-    return placed_by_hand(house, carrier, attempt).call_sid
+    return placed_by_hand(tenant, carrier, attempt).call_sid
 
 
-def placed_by_hand(house: House, carrier: SimulatedCarrier, attempt: Attempt) -> Accepted:
+def placed_by_hand(tenant: Tenant, carrier: SimulatedCarrier, attempt: Attempt) -> Accepted:
     assert attempt.called_number is not None
     assert attempt.token is not None
     order = CallOrder(
         to=attempt.called_number,
-        caller=house.caller,
+        caller=tenant.caller,
         token=attempt.token,
         ring_timeout=timedelta(seconds=30),
         time_limit=timedelta(minutes=5),
@@ -553,7 +553,7 @@ def placed_by_hand(house: House, carrier: SimulatedCarrier, attempt: Attempt) ->
     )
 
     async def place() -> Accepted:
-        line = TwilioLine(carrier.account(), house.policy)
+        line = TwilioCallPlacer(carrier.account(), tenant.policy)
         answer = await line.place(order)
         await line.close()
         assert isinstance(answer, Accepted)
@@ -562,9 +562,9 @@ def placed_by_hand(house: House, carrier: SimulatedCarrier, attempt: Attempt) ->
     return asyncio.run(place())
 
 
-def lost(house: House, attempt: Attempt) -> Attempt:
-    house.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
-    return house.attempt(attempt.id)
+def lost(tenant: Tenant, attempt: Attempt) -> Attempt:
+    tenant.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
+    return tenant.attempt(attempt.id)
 
 
 CLOSING_SOON = "2026-04-02T17:59:00+00:00"
@@ -581,33 +581,33 @@ def evening(now: TestClock) -> None:
 
 
 def test_a_call_whose_turn_comes_too_late_is_taken_out_of_the_queue_and_spends_nothing(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     evening(now)
     number = a_number()
-    mine = a_claimed_attempt(house, number)
+    mine = a_claimed_attempt(tenant, number)
     carrier.plan(to=number, queue_s=60, callbacks="none")
-    answer = placed_by_hand(house, carrier, mine)
-    assert house.dial.record([(mine, answer)]) == [answer.call_sid], "the dialler cancels it at once"
-    wanted = house.attempt(mine.id)
+    answer = placed_by_hand(tenant, carrier, mine)
+    assert tenant.dial.record([(mine, answer)]) == [answer.call_sid], "the dialler cancels it at once"
+    wanted = tenant.attempt(mine.id)
     assert (wanted.phase, wanted.hang_up) == (Phase.PLACED, HangUpCause.QUEUED_PAST_CLOSING)
     settle.round()
-    back = house.attempt(mine.id)
+    back = tenant.attempt(mine.id)
     assert (back.state, back.call_sid, back.hang_up) == (AttemptState.PENDING, None, None)
     assert back.due_at.isoformat() == "2026-04-03T06:00:00+00:00", "eight the next morning"
     assert back.retry_number == 0
-    assert house.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted", "never_dialled"]
+    assert tenant.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted", "never_dialled"]
     assert [ring["rang_at"] for ring in carrier.rings(number)] == [None]
 
 
 def test_a_call_whose_turn_comes_in_time_is_left_in_the_queue(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
-    mine = a_claimed_attempt(house, number)
+    mine = a_claimed_attempt(tenant, number)
     carrier.plan(to=number, queue_s=60, callbacks="none")
-    assert house.dial.record([(mine, placed_by_hand(house, carrier, mine))]) == []
-    assert house.attempt(mine.id).hang_up is None
+    assert tenant.dial.record([(mine, placed_by_hand(tenant, carrier, mine))]) == []
+    assert tenant.attempt(mine.id).hang_up is None
 
 
 @pytest.mark.parametrize(
@@ -619,14 +619,14 @@ def test_a_call_whose_turn_comes_in_time_is_left_in_the_queue(
 )
 def test_a_call_is_taken_out_of_the_queue_when_at_its_turn(
     database: Database,
-    house: House,
+    tenant: Tenant,
     settle: Settle,
     hear_news: Any,
     now: TestClock,
     wishes: dict[str, Any],
     ends: Reason,
 ) -> None:
-    always = of_company(house, seed(database, now(), intervals=ALWAYS))
+    always = of_company(tenant, seed(database, now(), intervals=ALWAYS))
     now.instant = MIDNIGHT - A_SECOND
     mine = a_claimed_attempt(always, **wishes)
     assert always.dial.last_look(mine) is not None
@@ -639,10 +639,10 @@ def test_a_call_is_taken_out_of_the_queue_when_at_its_turn(
     assert always.attempt(mine.id).reason is ends
 
 
-def in_the_queue_too_long(house: House) -> Attempt:
-    mine = a_claimed_attempt(house)
-    house.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(seconds=60)))])
-    return house.attempt(mine.id)
+def in_the_queue_too_long(tenant: Tenant) -> Attempt:
+    mine = a_claimed_attempt(tenant)
+    tenant.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(seconds=60)))])
+    return tenant.attempt(mine.id)
 
 
 def news_of(attempt: Attempt, status: CallStatus, **fields: Any) -> CallNews:
@@ -651,19 +651,19 @@ def news_of(attempt: Attempt, status: CallStatus, **fields: Any) -> CallNews:
 
 
 def test_a_callback_alone_does_not_prove_that_it_was_never_dialled(
-    house: House, now: TestClock, hear_news: Any
+    tenant: Tenant, now: TestClock, hear_news: Any
 ) -> None:
     evening(now)
-    mine = in_the_queue_too_long(house)
+    mine = in_the_queue_too_long(tenant)
     hear_news(mine, news_of(mine, CallStatus.CANCELLED))
-    assert house.attempt(mine.id).state is AttemptState.IN_PROGRESS
+    assert tenant.attempt(mine.id).state is AttemptState.IN_PROGRESS
 
 
 def test_one_that_had_been_dialled_when_it_was_cancelled_is_never_tried_again(
-    database: Database, house: House, now: TestClock, hear_news: Any
+    database: Database, tenant: Tenant, now: TestClock, hear_news: Any
 ) -> None:
     evening(now)
-    retrying = of_company(house, seed(database, now(), retry_policy=RetryPolicy()))
+    retrying = of_company(tenant, seed(database, now(), retry_policy=RetryPolicy()))
     for news in (
         (CallStatus.DIALLED, {}),
         (CallStatus.RINGING, {}),
@@ -676,21 +676,21 @@ def test_one_that_had_been_dialled_when_it_was_cancelled_is_never_tried_again(
 
 
 def test_one_that_was_answered_before_it_could_be_cancelled_goes_on(
-    house: House, now: TestClock, hear_news: Any
+    tenant: Tenant, now: TestClock, hear_news: Any
 ) -> None:
     evening(now)
-    mine = in_the_queue_too_long(house)
+    mine = in_the_queue_too_long(tenant)
     hear_news(mine, news_of(mine, CallStatus.ANSWERED))
     hear_news(mine, news_of(mine, CallStatus.COMPLETED))
-    assert house.attempt(mine.id).reason is Reason.ANSWERED
+    assert tenant.attempt(mine.id).reason is Reason.ANSWERED
 
 
-def test_late_news_of_a_call_that_was_never_dialled_are_old(house: House, now: TestClock, hear_news: Any) -> None:
+def test_late_news_of_a_call_that_was_never_dialled_are_old(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
     evening(now)
-    mine = in_the_queue_too_long(house)
+    mine = in_the_queue_too_long(tenant)
     hear_news(mine, news_of(mine, CallStatus.CANCELLED, started=False))
-    assert house.attempt(mine.id).state is AttemptState.PENDING
-    with house.database.transaction() as stores:
+    assert tenant.attempt(mine.id).state is AttemptState.PENDING
+    with tenant.database.transaction() as stores:
         assert mine.token is not None
         claim = stores.carrier_events.claim_of(mine.token)
     assert claim is not None
@@ -698,74 +698,74 @@ def test_late_news_of_a_call_that_was_never_dialled_are_old(house: House, now: T
 
 
 def test_a_call_that_is_found_in_the_queue_after_closing_is_taken_out(
-    house: House, now: TestClock, hear_news: Any
+    tenant: Tenant, now: TestClock, hear_news: Any
 ) -> None:
     evening(now)
-    mine = lost(house, a_claimed_attempt(house))
+    mine = lost(tenant, a_claimed_attempt(tenant))
     now.move(timedelta(minutes=1))
     hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.QUEUED))
-    assert house.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
+    assert tenant.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
 
 
 # ---- a carrier that takes nothing
 
 
-def breaker_of(house: House) -> Any:
-    with house.database.transaction() as stores:
-        return stores.carrier_accounts.get(house.account_id).breaker
+def breaker_of(tenant: Tenant) -> Any:
+    with tenant.database.transaction() as stores:
+        return stores.carrier_accounts.get(tenant.account_id).breaker
 
 
-def refuse(house: House, *attempts: Attempt, cause: str = "NEVER_CONNECTED") -> None:
-    house.dial.record([(each, NeverTaken(cause=cause)) for each in attempts])
+def refuse(tenant: Tenant, *attempts: Attempt, cause: str = "NEVER_CONNECTED") -> None:
+    tenant.dial.record([(each, NeverTaken(cause=cause)) for each in attempts])
 
 
 @guards("breaker")
 def test_after_several_that_the_carrier_did_not_take_nothing_is_claimed_for_a_while(
-    house: House, now: TestClock, release: Release
+    tenant: Tenant, now: TestClock, release: Release
 ) -> None:
-    due = [a_pending_attempt(house) for _ in range(8)]
-    claims = house.dial.claim([each.id for each in due[:5]])
-    refuse(house, *(each.attempt for each in claims.claimed))
-    assert breaker_of(house).is_down
+    due = [a_pending_attempt(tenant) for _ in range(8)]
+    claims = tenant.dial.claim([each.id for each in due[:5]])
+    refuse(tenant, *(each.attempt for each in claims.claimed))
+    assert breaker_of(tenant).is_down
     assert release.due() == 0
-    assert house.dial.claim([each.id for each in due[5:]]).claimed == ()
-    assert {house.attempt(each.id).state for each in due} == {AttemptState.PENDING}
+    assert tenant.dial.claim([each.id for each in due[5:]]).claimed == ()
+    assert {tenant.attempt(each.id).state for each in due} == {AttemptState.PENDING}
 
 
 @guards("breaker")
 def test_after_a_while_nothing_is_claimed_before_the_carrier_has_answered(
-    house: House, now: TestClock, release: Release, bell: KeptBell, explain: Explain
+    tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, explain: Explain
 ) -> None:
-    due = [a_pending_attempt(house) for _ in range(8)]
-    refuse(house, *(each.attempt for each in house.dial.claim([each.id for each in due[:5]]).claimed))
+    due = [a_pending_attempt(tenant) for _ in range(8)]
+    refuse(tenant, *(each.attempt for each in tenant.dial.claim([each.id for each in due[:5]]).claimed))
     assert release.due() == 0
-    assert bell.rings == [], "its time has not come"
+    assert hints.rings == [], "its time has not come"
     for _ in range(3):
         now.move(timedelta(minutes=5))
-        bell.rings.clear()
+        hints.rings.clear()
         assert release.due() == 0
-        assert bell.rings == [(tasks.SETTLE, ())], "who settles asks it"
-        assert house.dial.claim([each.id for each in due]).claimed == ()
+        assert hints.rings == [(tasks.SETTLE, ())], "who settles asks it"
+        assert tenant.dial.claim([each.id for each in due]).claimed == ()
     [block] = explain.explanation_of(due[-1].id).blocks
     assert (block.rule, block.until) == (Rule.CARRIER_DOWN, None), "nobody can tell when it will answer"
 
 
 def test_when_it_has_answered_one_is_tried_and_when_it_is_taken_all_are(
-    house: House, now: TestClock, release: Release, settle: Settle
+    tenant: Tenant, now: TestClock, release: Release, settle: Settle
 ) -> None:
-    due = [a_pending_attempt(house) for _ in range(8)]
-    refuse(house, *(each.attempt for each in house.dial.claim([each.id for each in due[:5]]).claimed))
+    due = [a_pending_attempt(tenant) for _ in range(8)]
+    refuse(tenant, *(each.attempt for each in tenant.dial.claim([each.id for each in due[:5]]).claimed))
     settle.round()
-    assert breaker_of(house).is_down, "it is not asked before its time"
+    assert breaker_of(tenant).is_down, "it is not asked before its time"
     now.move(timedelta(seconds=5))
     settle.round()
-    assert breaker_of(house).is_on_trial
+    assert breaker_of(tenant).is_on_trial
     assert release.due() == 1
-    [probe] = house.dial.claim([each.id for each in due]).claimed
-    assert house.dial.claim([each.id for each in due]).claimed == (), "one at a time"
-    house.dial.record([(probe.attempt, Accepted(call_sid=a_sid()))])
-    assert not breaker_of(house).is_on_trial
-    assert len(house.dial.claim([each.id for each in due]).claimed) == 7
+    [probe] = tenant.dial.claim([each.id for each in due]).claimed
+    assert tenant.dial.claim([each.id for each in due]).claimed == (), "one at a time"
+    tenant.dial.record([(probe.attempt, Accepted(call_sid=a_sid()))])
+    assert not breaker_of(tenant).is_on_trial
+    assert len(tenant.dial.claim([each.id for each in due]).claimed) == 7
 
 
 @pytest.mark.parametrize(
@@ -779,82 +779,82 @@ def test_when_it_has_answered_one_is_tried_and_when_it_is_taken_all_are(
     ],
 )
 def test_one_call_is_spent_and_no_other_while_the_carrier_does_not_answer(
-    house: House, now: TestClock, settle: Settle, carrier: SimulatedCarrier, kind: str | None, away: bool
+    tenant: Tenant, now: TestClock, settle: Settle, carrier: SimulatedCarrier, kind: str | None, away: bool
 ) -> None:
-    spent, *due = [a_pending_attempt(house) for _ in range(8)]
-    [claim] = house.dial.claim([spent.id]).claimed
-    house.dial.record([(claim.attempt, AnswerUnknown(cause="HTTP_503"))])
+    spent, *due = [a_pending_attempt(tenant) for _ in range(8)]
+    [claim] = tenant.dial.claim([spent.id]).claimed
+    tenant.dial.record([(claim.attempt, AnswerUnknown(cause="HTTP_503"))])
     if kind is not None:
         carrier.down(kind)
     for _ in range(30):
         now.move(timedelta(minutes=1))
         settle.round()
         if away:
-            assert house.dial.claim([each.id for each in due]).claimed == ()
+            assert tenant.dial.claim([each.id for each in due]).claimed == ()
     carrier.up()
     now.move(timedelta(minutes=5))
     settle.round()
-    assert len(house.dial.claim([each.id for each in due]).claimed) == 1
+    assert len(tenant.dial.claim([each.id for each in due]).claimed) == 1
 
 
 def test_a_call_that_was_sent_before_and_is_taken_after_all_does_not_let_the_others_go(
-    house: House, now: TestClock
+    tenant: Tenant, now: TestClock
 ) -> None:
-    first, second = a_claimed_attempt(house), a_claimed_attempt(house)
-    house.dial.record([(first, AnswerUnknown(cause="HTTP_503"))])
-    house.dial.record([(second, Accepted(call_sid=a_sid()))])
-    assert breaker_of(house).is_down
-    assert house.attempt(second.id).phase is Phase.PLACED
+    first, second = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
+    tenant.dial.record([(first, AnswerUnknown(cause="HTTP_503"))])
+    tenant.dial.record([(second, Accepted(call_sid=a_sid()))])
+    assert breaker_of(tenant).is_down
+    assert tenant.attempt(second.id).phase is Phase.PLACED
 
 
-def test_of_answers_that_come_together_the_one_that_may_have_been_spent_counts(house: House) -> None:
-    first, second = a_claimed_attempt(house), a_claimed_attempt(house)
-    house.dial.record([(first, AnswerUnknown(cause="HTTP_503")), (second, Accepted(call_sid=a_sid()))])
-    assert breaker_of(house).is_down
+def test_of_answers_that_come_together_the_one_that_may_have_been_spent_counts(tenant: Tenant) -> None:
+    first, second = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
+    tenant.dial.record([(first, AnswerUnknown(cause="HTTP_503")), (second, Accepted(call_sid=a_sid()))])
+    assert breaker_of(tenant).is_down
 
 
-def test_a_call_that_is_tried_in_vain_makes_the_wait_longer(house: House, now: TestClock, settle: Settle) -> None:
+def test_a_call_that_is_tried_in_vain_makes_the_wait_longer(tenant: Tenant, now: TestClock, settle: Settle) -> None:
     waits = []
     for _ in range(6):
-        trial = a_claimed_attempt(house)
-        house.dial.record([(trial, AnswerUnknown(cause="HTTP_503"))])
-        down_until = breaker_of(house).down_until
+        trial = a_claimed_attempt(tenant)
+        tenant.dial.record([(trial, AnswerUnknown(cause="HTTP_503"))])
+        down_until = breaker_of(tenant).down_until
         waits.append((down_until - now()) // A_SECOND)
         now.instant = down_until
         settle.round()
-        assert breaker_of(house).is_on_trial
+        assert breaker_of(tenant).is_on_trial
     assert waits == [5, 15, 60, 300, 300, 300]
 
 
-def test_bad_credentials_stop_everything_at_once(house: House, now: TestClock) -> None:
-    refuse(house, a_claimed_attempt(house), cause="CREDENTIALS")
-    assert breaker_of(house).cause == "CREDENTIALS"
-    assert breaker_of(house).is_down
+def test_bad_credentials_stop_everything_at_once(tenant: Tenant, now: TestClock) -> None:
+    refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")
+    assert breaker_of(tenant).cause == "CREDENTIALS"
+    assert breaker_of(tenant).is_down
 
 
-def test_what_was_not_sent_by_us_says_nothing_of_the_carrier(house: House) -> None:
+def test_what_was_not_sent_by_us_says_nothing_of_the_carrier(tenant: Tenant) -> None:
     for _ in range(6):
-        refuse(house, a_claimed_attempt(house), cause="NOT_SENT")
-    assert breaker_of(house).failures == 0
+        refuse(tenant, a_claimed_attempt(tenant), cause="NOT_SENT")
+    assert breaker_of(tenant).failures == 0
 
 
-def test_each_time_it_is_not_taken_an_attempt_waits_longer_and_spends_nothing(house: House, now: TestClock) -> None:
-    attempt = a_pending_attempt(house)
+def test_each_time_it_is_not_taken_an_attempt_waits_longer_and_spends_nothing(tenant: Tenant, now: TestClock) -> None:
+    attempt = a_pending_attempt(tenant)
     waits = []
     for _ in range(5):
-        house.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
-        [claim] = house.dial.claim([attempt.id]).claimed
-        refuse(house, claim.attempt)
-        waits.append((house.attempt(attempt.id).due_at - now()) // A_SECOND)
-        now.move(house.attempt(attempt.id).due_at - now())
+        tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+        [claim] = tenant.dial.claim([attempt.id]).claimed
+        refuse(tenant, claim.attempt)
+        waits.append((tenant.attempt(attempt.id).due_at - now()) // A_SECOND)
+        now.move(tenant.attempt(attempt.id).due_at - now())
     assert waits == [5, 15, 60, 300, 300]
-    assert house.attempt(attempt.id).retry_number == 0
+    assert tenant.attempt(attempt.id).retry_number == 0
 
 
 def test_the_breaker_of_one_account_is_not_anothers(
-    database: Database, house: House, seeded: Seeded, now: TestClock
+    database: Database, tenant: Tenant, seeded: Seeded, now: TestClock
 ) -> None:
-    refuse(house, a_claimed_attempt(house), cause="CREDENTIALS")
-    other = a_house(database, seeded, house.hasher, now, account_sid="AC" + "9" * 32)
+    refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")
+    other = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "9" * 32)
     assert not breaker_of(other).is_on_trial
     assert ACCOUNT_SID != "AC" + "9" * 32

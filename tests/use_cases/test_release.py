@@ -11,8 +11,8 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import Seeded, TestClock, seed
 from tests.support.builders import (
-    House,
-    KeptBell,
+    RecordingHints,
+    Tenant,
     a_claimed_attempt,
     a_house,
     a_number,
@@ -25,42 +25,42 @@ from tests.support.builders import (
 A_MOMENT = timedelta(microseconds=1)
 
 
-def is_released(release: Release, bell: KeptBell, attempt: Attempt) -> bool:
-    bell.rung.clear()
+def is_released(release: Release, hints: RecordingHints, attempt: Attempt) -> bool:
+    hints.rung.clear()
     release.due()
-    return bell.ids(tasks.DIAL) == [attempt.id]
+    return hints.ids(tasks.DIAL) == [attempt.id]
 
 
-def test_what_is_due_is_rung_for(house: House, release: Release, bell: KeptBell, now: TestClock) -> None:
-    due = a_pending_attempt(house)
+def test_what_is_due_is_rung_for(tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock) -> None:
+    due = a_pending_attempt(tenant)
     assert release.due() == 1
-    assert bell.ids(tasks.DIAL) == [due.id]
-    assert house.attempt(due.id).released_until == now() + RELEASE_SPAN
-    assert house.attempt(due.id).epoch == due.epoch, "a release is no event"
+    assert hints.ids(tasks.DIAL) == [due.id]
+    assert tenant.attempt(due.id).released_until == now() + RELEASE_SPAN
+    assert tenant.attempt(due.id).epoch == due.epoch, "a release is no event"
 
 
-def test_what_is_due_a_moment_later_is_not(house: House, release: Release, bell: KeptBell) -> None:
-    a_pending_attempt(house, due_at=house.now() + A_MOMENT)
+def test_what_is_due_a_moment_later_is_not(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
+    a_pending_attempt(tenant, due_at=tenant.now() + A_MOMENT)
     assert release.due() == 0
-    assert bell.rings == []
+    assert hints.rings == []
 
 
 def test_a_release_stands_for_fifteen_seconds_and_then_it_is_rung_for_again(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    due = a_pending_attempt(house)
-    assert is_released(release, bell, due)
+    due = a_pending_attempt(tenant)
+    assert is_released(release, hints, due)
     now.move(RELEASE_SPAN - A_MOMENT)
-    assert not is_released(release, bell, due)
+    assert not is_released(release, hints, due)
     now.move(A_MOMENT)
-    assert is_released(release, bell, due)
+    assert is_released(release, hints, due)
 
 
-def test_two_clocks_release_each_attempt_once(house: House, bell: KeptBell, release: Release) -> None:
-    due = {a_pending_attempt(house).id for _ in range(5)}
-    other = Release(house.database, bell, house.account_id, house.policy, house.now)
+def test_two_clocks_release_each_attempt_once(tenant: Tenant, hints: RecordingHints, release: Release) -> None:
+    due = {a_pending_attempt(tenant).id for _ in range(5)}
+    other = Release(tenant.database, hints, tenant.account_id, tenant.policy, tenant.now)
     assert release.due() + other.due() == len(due)
-    assert set(bell.ids(tasks.DIAL)) == due
+    assert set(hints.ids(tasks.DIAL)) == due
 
 
 @pytest.mark.parametrize(
@@ -75,192 +75,192 @@ def test_two_clocks_release_each_attempt_once(house: House, bell: KeptBell, rele
         pytest.param("UPDATE lines SET free_at = :at + interval '1 second'", id="its line rests"),
     ],
 )
-def test_nothing_is_released_when(house: House, release: Release, bell: KeptBell, meanwhile: str) -> None:
-    a_pending_attempt(house)
-    house.change(meanwhile, at=house.now())
+def test_nothing_is_released_when(tenant: Tenant, release: Release, hints: RecordingHints, meanwhile: str) -> None:
+    a_pending_attempt(tenant)
+    tenant.change(meanwhile, at=tenant.now())
     assert release.due() == 0
-    assert bell.rings == []
+    assert hints.rings == []
 
 
 def test_while_its_line_is_busy_it_is_not_released_and_afterwards_it_is(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     number = a_number()
-    first = a_claimed_attempt(house, number)
-    waiting = a_pending_attempt(house, number)
-    assert not is_released(release, bell, waiting)
-    house.dial.give_back(first, "A_TEST")
-    house.take(first, Cancelled(reason=Reason.REPLACED))
-    assert is_released(release, bell, waiting)
+    first = a_claimed_attempt(tenant, number)
+    waiting = a_pending_attempt(tenant, number)
+    assert not is_released(release, hints, waiting)
+    tenant.dial.give_back(first, "A_TEST")
+    tenant.take(first, Cancelled(reason=Reason.REPLACED))
+    assert is_released(release, hints, waiting)
 
 
 def test_the_same_interview_is_released_within_the_gap_and_another_is_not(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     number = a_number()
-    over = house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=now()))
-    a_pending_attempt(house, number)
-    retry = a_pending_attempt(house, number, interview_id=over.interview_id)
-    assert is_released(release, bell, retry)
+    over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    a_pending_attempt(tenant, number)
+    retry = a_pending_attempt(tenant, number, interview_id=over.interview_id)
+    assert is_released(release, hints, retry)
 
 
-def test_what_is_in_progress_or_over_is_not_released(house: House, release: Release) -> None:
-    a_claimed_attempt(house)
-    house.take(a_pending_attempt(house), Cancelled(reason=Reason.CANCELLED_BY_USER))
+def test_what_is_in_progress_or_over_is_not_released(tenant: Tenant, release: Release) -> None:
+    a_claimed_attempt(tenant)
+    tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
     assert release.due() == 0
 
 
 @pytest.mark.parametrize("manual", [True, False], ids=["invokes", "first attempts"])
 def test_retry_does_not_wait_behind_calls_of_another_company(
-    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock, *, manual: bool
+    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock, *, manual: bool
 ) -> None:
-    slow = a_house(database, seeded, house.hasher, now, account_sid="AC" + "5" * 32, calls_per_second=1.0)
-    release = Release(database, bell, slow.account_id, slow.policy, now)
+    slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "5" * 32, calls_per_second=1.0)
+    release = Release(database, hints, slow.account_id, slow.policy, now)
     for _ in range(30):
         a_pending_attempt(slow, manual=manual, due_at=now() - timedelta(hours=1))
-    other = a_house(database, seed(database, now()), house.hasher, now, account_sid="AC" + "5" * 32)
+    other = a_house(database, seed(database, now()), tenant.hasher, now, account_sid="AC" + "5" * 32)
     retry = a_pending_attempt(other, manual=False, due_at=now() - timedelta(minutes=1))
     slow.change("UPDATE carrier_accounts SET calls_per_second = 1")
     release.due()
-    assert retry.id in bell.ids(tasks.DIAL)[:2]
+    assert retry.id in hints.ids(tasks.DIAL)[:2]
 
 
 def test_what_somebody_asked_for_goes_first_then_the_earliest_due(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    late = a_pending_attempt(house, manual=False, due_at=now() - timedelta(hours=2))
-    asked = a_pending_attempt(house, manual=True, due_at=now())
-    earlier = a_pending_attempt(house, manual=True, due_at=now() - timedelta(minutes=1))
+    late = a_pending_attempt(tenant, manual=False, due_at=now() - timedelta(hours=2))
+    asked = a_pending_attempt(tenant, manual=True, due_at=now())
+    earlier = a_pending_attempt(tenant, manual=True, due_at=now() - timedelta(minutes=1))
     release.due()
-    assert bell.ids(tasks.DIAL) == [earlier.id, asked.id, late.id]
+    assert hints.ids(tasks.DIAL) == [earlier.id, asked.id, late.id]
 
 
 def test_never_more_is_outstanding_than_the_account_can_start_while_a_release_stands(
-    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
+    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
     slow = a_house(
-        database, seeded, house.hasher, now, account_sid="AC" + "2" * 32, calls_per_second=0.2
+        database, seeded, tenant.hasher, now, account_sid="AC" + "2" * 32, calls_per_second=0.2
     )  # three in fifteen seconds
-    release = Release(database, bell, slow.account_id, slow.policy, now)
+    release = Release(database, hints, slow.account_id, slow.policy, now)
     for _ in range(5):
         a_pending_attempt(slow)
     assert release.due() == 3
     assert release.due() == 0
-    claimed = slow.dial.claim(bell.ids(tasks.DIAL)).claimed
+    claimed = slow.dial.claim(hints.ids(tasks.DIAL)).claimed
     assert release.due() == len(claimed), "what was claimed makes room"
 
 
 def test_one_company_s_hundreds_do_not_stand_before_another_s_one(
-    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
+    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
-    slow = a_house(database, seeded, house.hasher, now, account_sid="AC" + "4" * 32, calls_per_second=1.0)
-    release = Release(database, bell, slow.account_id, slow.policy, now)
+    slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "4" * 32, calls_per_second=1.0)
+    release = Release(database, hints, slow.account_id, slow.policy, now)
     for _ in range(30):
         a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
     others = [
-        a_pending_attempt(a_house(database, seed(database, now()), house.hasher, now, account_sid="AC" + "4" * 32))
+        a_pending_attempt(a_house(database, seed(database, now()), tenant.hasher, now, account_sid="AC" + "4" * 32))
         for _ in range(3)
     ]
     slow.change("UPDATE carrier_accounts SET calls_per_second = 1")
     assert release.due() == 15, "what the account can start in fifteen seconds"
-    assert {other.id for other in others} <= set(bell.ids(tasks.DIAL)[:6])
+    assert {other.id for other in others} <= set(hints.ids(tasks.DIAL)[:6])
 
 
 def test_a_company_without_room_keeps_no_place_from_others(
-    house: House, release: Release, bell: KeptBell, database: Database, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, database: Database, now: TestClock
 ) -> None:
-    house.change("UPDATE companies SET concurrent_calls = 2")
-    a_claimed_attempt(house)
+    tenant.change("UPDATE companies SET concurrent_calls = 2")
+    a_claimed_attempt(tenant)
     for _ in range(3):
-        a_pending_attempt(house)
+        a_pending_attempt(tenant)
     assert release.due() == 1, "one place is left"
     assert release.due() == 0
 
 
 def test_a_company_whose_turn_comes_later_keeps_no_place_from_others(
-    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
+    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
     account = "AC" + "5" * 32
-    slow = a_house(database, seeded, house.hasher, now, account_sid=account, calls_per_second=0.01)  # one at a time
-    release = Release(database, bell, slow.account_id, slow.policy, now)
+    slow = a_house(database, seeded, tenant.hasher, now, account_sid=account, calls_per_second=0.01)  # one at a time
+    release = Release(database, hints, slow.account_id, slow.policy, now)
     slow.change("UPDATE companies SET calls_per_second = 0.05, next_slot_at = :at", at=now() + timedelta(seconds=20))
     waiting = a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
-    quick = a_house(database, seed(database, now()), house.hasher, now, account_sid=account, calls_per_second=0.01)
+    quick = a_house(database, seed(database, now()), tenant.hasher, now, account_sid=account, calls_per_second=0.01)
     other = a_pending_attempt(quick)
-    assert is_released(release, bell, other)
+    assert is_released(release, hints, other)
     quick.take(other, Cancelled(reason=Reason.CANCELLED_BY_USER))
     assert release.due() == 0
     now.move(timedelta(seconds=19) + A_MOMENT)
-    assert is_released(release, bell, waiting)
+    assert is_released(release, hints, waiting)
 
 
 def test_a_turn_that_was_taken_on_a_clock_that_has_been_set_back_keeps_nobody_waiting(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    house.change("UPDATE companies SET next_slot_at = :at", at=now() + timedelta(minutes=2))
-    assert is_released(release, bell, a_pending_attempt(house))
+    tenant.change("UPDATE companies SET next_slot_at = :at", at=now() + timedelta(minutes=2))
+    assert is_released(release, hints, a_pending_attempt(tenant))
 
 
 def test_a_very_slow_account_still_releases_one(
-    database: Database, seeded: Seeded, house: House, bell: KeptBell, now: TestClock
+    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
-    slow = a_house(database, seeded, house.hasher, now, account_sid="AC" + "3" * 32, calls_per_second=0.01)
+    slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "3" * 32, calls_per_second=0.01)
     for _ in range(2):
         a_pending_attempt(slow)
-    assert Release(database, bell, slow.account_id, slow.policy, now).due() == 1
+    assert Release(database, hints, slow.account_id, slow.policy, now).due() == 1
 
 
 def test_trial_that_could_not_be_claimed_gives_way_to_another(
-    database: Database, house: House, release: Release, bell: KeptBell, now: TestClock
+    database: Database, tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     """Or nobody's calls would be tried while one company's row is locked, or its settings cannot be read."""
-    other = of_company(house, seed(database, now()))
+    other = of_company(tenant, seed(database, now()))
     stuck = a_pending_attempt(other)
-    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
+    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
     now.move(A_MOMENT)
-    mine = a_pending_attempt(house)
-    house.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
-    assert is_released(release, bell, stuck)
-    assert not house.dial.claim([stuck.id]).claimed
+    mine = a_pending_attempt(tenant)
+    tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
+    assert is_released(release, hints, stuck)
+    assert not tenant.dial.claim([stuck.id]).claimed
     now.move(RELEASE_SPAN)
-    assert is_released(release, bell, mine)
+    assert is_released(release, hints, mine)
     now.move(RELEASE_SPAN)
-    assert is_released(release, bell, stuck), "each in its turn"
+    assert is_released(release, hints, stuck), "each in its turn"
 
 
-def test_a_ring_names_at_most_fifty(house: House, release: Release, bell: KeptBell) -> None:
+def test_a_ring_names_at_most_fifty(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     for _ in range(51):
-        a_pending_attempt(house)
+        a_pending_attempt(tenant)
     assert release.due() == 51
-    assert [len(ids) for task, ids in bell.rings if task == tasks.DIAL] == [50, 1]
+    assert [len(ids) for task, ids in hints.rings if task == tasks.DIAL] == [50, 1]
 
 
-def test_the_next_due_time_is_told(house: House, release: Release, now: TestClock) -> None:
+def test_the_next_due_time_is_told(tenant: Tenant, release: Release, now: TestClock) -> None:
     assert release.next_due() is None
-    a_pending_attempt(house, due_at=now() + timedelta(hours=2))
-    a_pending_attempt(house, due_at=now() + timedelta(hours=1))
-    a_pending_attempt(house, due_at=now())
+    a_pending_attempt(tenant, due_at=now() + timedelta(hours=2))
+    a_pending_attempt(tenant, due_at=now() + timedelta(hours=1))
+    a_pending_attempt(tenant, due_at=now())
     assert release.next_due() == now() + timedelta(hours=1)
 
 
 def test_commands_that_nobody_answered_are_rung_for_again_ever_more_rarely(
-    house: House, release: Release, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     """Or workers that are behind would have more to look at the further behind they are."""
-    command = a_waiting_command(house, None)
+    command = a_waiting_command(tenant, None)
     release.unanswered()
-    assert bell.ids(tasks.APPLY) == [], "they are left to the ring of whoever took them in"
+    assert hints.ids(tasks.APPLY) == [], "they are left to the ring of whoever took them in"
     for seconds in (2, 2, 4, 8, 8, 8):
         now.move(timedelta(seconds=seconds) - A_MOMENT)
         release.unanswered()
-        assert bell.ids(tasks.APPLY) == []
+        assert hints.ids(tasks.APPLY) == []
         now.move(A_MOMENT)
         release.unanswered()
         release.unanswered()
-        assert bell.ids(tasks.APPLY) == [command.id], "once"
-        bell.rung.clear()
+        assert hints.ids(tasks.APPLY) == [command.id], "once"
+        hints.rung.clear()
 
 
-def test_whoever_settles_is_rung_for(release: Release, bell: KeptBell) -> None:
+def test_whoever_settles_is_rung_for(release: Release, hints: RecordingHints) -> None:
     release.silent()
-    assert bell.rings == [(tasks.SETTLE, ())]
+    assert hints.rings == [(tasks.SETTLE, ())]

@@ -18,7 +18,7 @@ from scheduler.persistence.database import Database, with_driver
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.support.builders import House, a_claimed_attempt, a_house, a_pending_attempt
+from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_pending_attempt
 from tests.support.dumps import dump, restore
 
 CHANGED = "ALARM: DATABASE_CHANGED"
@@ -66,18 +66,18 @@ class Installation:
 
     server: Server
     name: str
-    house: House
+    tenant: Tenant
     waiting: UUID
 
-    def reopen(self, name: str | None = None) -> House:
+    def reopen(self, name: str | None = None) -> Tenant:
         """Connect to the database of that name, as processes do that are started after a restore."""
         self.close()
         self.name = name or self.name
-        self.house = replace(self.house, database=Database(self.url))
-        return self.house
+        self.tenant = replace(self.tenant, database=Database(self.url))
+        return self.tenant
 
     def close(self) -> None:
-        self.house.database.close()
+        self.tenant.database.close()
 
     @property
     def url(self) -> str:
@@ -85,13 +85,13 @@ class Installation:
 
     def claims(self) -> bool:
         """Whether the waiting call is claimed. If it is not, everything is paused because of the database."""
-        claimed = self.house.dial.claim([self.waiting]).claimed
-        assert self.house.ask("SELECT pause_reason FROM carrier_accounts") == [(None if claimed else CHANGED,)]
+        claimed = self.tenant.dial.claim([self.waiting]).claimed
+        assert self.tenant.ask("SELECT pause_reason FROM carrier_accounts") == [(None if claimed else CHANGED,)]
         return bool(claimed)
 
     def forget_the_copy(self) -> None:
         """Leave the row as the release before wrote it: it knew the server and its timeline only."""
-        self.house.change("UPDATE carrier_accounts SET claimed_copy = NULL")
+        self.tenant.change("UPDATE carrier_accounts SET claimed_copy = NULL")
 
 
 @pytest.fixture
@@ -100,22 +100,22 @@ def new_installation(server: Server, hasher: Hasher, now: TestClock) -> Iterator
     name = server.create()
     schema.upgrade(server.url_of(name))
     database = Database(server.url_of(name))
-    house = a_house(database, seed(database, now()), hasher, now)
-    installation = Installation(server, name, house, a_pending_attempt(house).id)
+    tenant = a_house(database, seed(database, now()), hasher, now)
+    installation = Installation(server, name, tenant, a_pending_attempt(tenant).id)
     yield installation
     installation.close()
 
 
 @pytest.fixture
 def installation(new_installation: Installation) -> Installation:
-    a_claimed_attempt(new_installation.house)
+    a_claimed_attempt(new_installation.tenant)
     return new_installation
 
 
-def empty(house: House) -> None:
+def empty(tenant: Tenant) -> None:
     """Remove every row, as an operator does before rows alone are restored."""
-    tables = [name for (name,) in house.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    house.change(f"TRUNCATE {', '.join(tables)}")
+    tables = [name for (name,) in tenant.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    tenant.change(f"TRUNCATE {', '.join(tables)}")
 
 
 def test_dump_restored_into_a_new_database_stops_dialling(installation: Installation, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_dump_restored_into_a_new_database_stops_dialling(installation: Installa
     installation.reopen(restored)
     assert not installation.claims()
     assert not installation.claims()
-    Pauses(installation.house.database, installation.house.now).resume(None)
+    Pauses(installation.tenant.database, installation.tenant.now).resume(None)
     assert installation.claims()
 
 
@@ -142,7 +142,7 @@ def test_rows_restored_into_the_same_tables_stop_dialling(
     installation: Installation, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     dump(installation.url, tmp_path / "dump")
-    empty(installation.house)
+    empty(installation.tenant)
     installation.close()
     restore(installation.url, tmp_path / "dump", "--data-only", "--disable-triggers", *options)
     installation.reopen()
@@ -159,7 +159,7 @@ def test_dump_made_before_the_first_claim_stops_dialling(new_installation: Insta
 
 
 def test_dump_made_right_after_a_resume_stops_dialling(installation: Installation, tmp_path: Path) -> None:
-    pauses = Pauses(installation.house.database, installation.house.now)
+    pauses = Pauses(installation.tenant.database, installation.tenant.now)
     pauses.pause(None, "a look at the carrier")
     pauses.resume(None)
     dump(installation.url, tmp_path / "dump")
@@ -219,10 +219,10 @@ def test_migrations_leave_the_name_of_the_database(server: Server) -> None:
 
 def test_upgraded_installation_claims_and_learns_its_copy(installation: Installation) -> None:
     """The release before wrote the server and its timeline only; its own claims prove that nothing was restored."""
-    [[known]] = installation.house.ask("SELECT claimed_copy FROM carrier_accounts")
+    [[known]] = installation.tenant.ask("SELECT claimed_copy FROM carrier_accounts")
     installation.forget_the_copy()
     assert installation.claims()
-    assert installation.house.ask("SELECT claimed_copy FROM carrier_accounts") == [(known,)]
+    assert installation.tenant.ask("SELECT claimed_copy FROM carrier_accounts") == [(known,)]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_dump_of_the_release_before_stops_dialling(
 
 def test_worker_of_the_release_before_claims_beside_a_new_one(installation: Installation) -> None:
     """It compares `claimed_on` with the server and its timeline, as this statement does, and knows no other column."""
-    same = installation.house.ask("""
+    same = installation.tenant.ask("""
         SELECT claimed_on = system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8)
         FROM carrier_accounts, pg_control_system()
     """)

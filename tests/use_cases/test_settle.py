@@ -14,14 +14,14 @@ import pytest
 import requests
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioDesk, TwilioLine
+from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioCallPlacer, TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
-from scheduler.domain.call import Accepted, CallNews, CallStatus, ListedCall, NeverTaken, Rank
+from scheduler.domain.call import Accepted, CallNews, CallProgress, CallStatus, ListedCall, NeverTaken
 from scheduler.domain.command import Command, CommandState, RescheduleAttempt
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
-from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLL_AFTER_RING, Policy
+from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, POLL_AFTER_RING, Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
@@ -31,8 +31,8 @@ from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed, wait_until
 from tests.support.builders import (
-    House,
-    KeptBell,
+    RecordingHints,
+    Tenant,
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
@@ -49,14 +49,14 @@ A_MOMENT = timedelta(microseconds=1)
 FOR_HOURS = 7200.0
 
 
-def ring(carrier: SimulatedCarrier, house: House, attempt: Attempt, **plan: Any) -> str:
+def ring(carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, **plan: Any) -> str:
     """Send the attempt's one POST; the sid of its call, as only the carrier's ledger tells it."""
-    order = house.dial.last_look(attempt)
+    order = tenant.dial.last_look(attempt)
     assert order is not None
     carrier.plan(to=order.to, **({"callbacks": "none", "ring_s": FOR_HOURS} | plan))
 
     async def place() -> None:
-        line = TwilioLine(carrier.account(), house.policy)
+        line = TwilioCallPlacer(carrier.account(), tenant.policy)
         assert isinstance(await line.place(order), Accepted)
         await line.close()
 
@@ -80,95 +80,95 @@ def has_status(carrier: SimulatedCarrier, sid: str, status: str) -> Callable[[],
 
 
 def test_a_lapsed_lease_is_unknown_then_found_on_the_list_then_ended_by_asking(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    mine = a_claimed_attempt(house)
-    sid = ring(carrier, house, mine, ring_s=0.0, talk_s=FOR_HOURS)
+    mine = a_claimed_attempt(tenant)
+    sid = ring(carrier, tenant, mine, ring_s=0.0, talk_s=FOR_HOURS)
     wait_until(has_status(carrier, sid, "in-progress"), says="somebody answered")
-    now.move(house.policy.lease)
+    now.move(tenant.policy.lease)
     settle.round()
-    placed = house.attempt(mine.id)
+    placed = tenant.attempt(mine.id)
     assert (placed.phase, placed.call_sid) == (Phase.PLACED, sid)
     end(carrier, sid)
     assert placed.look_at is not None
     now.instant = placed.look_at
     settle.round()
-    assert house.attempt(mine.id).reason is Reason.ANSWERED
-    assert house.history(mine.id) == ["created", "claimed", "answer_lost", "placed", "progressed", "ended"]
-    assert house.interview_status(mine) is InterviewStatus.COMPLETED
-    assert house.line(mine) == (None, mine.interview_id, now() + house.policy.line_gap)
+    assert tenant.attempt(mine.id).reason is Reason.ANSWERED
+    assert tenant.history(mine.id) == ["created", "claimed", "answer_lost", "placed", "progressed", "ended"]
+    assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
+    assert tenant.line(mine) == (None, mine.interview_id, now() + tenant.policy.line_gap)
 
 
-def test_a_lease_that_is_not_over_is_left_alone(house: House, settle: Settle, now: TestClock) -> None:
-    mine = a_claimed_attempt(house)
-    now.move(house.policy.lease - A_MOMENT)
+def test_a_lease_that_is_not_over_is_left_alone(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+    mine = a_claimed_attempt(tenant)
+    now.move(tenant.policy.lease - A_MOMENT)
     settle.round()
-    assert house.attempt(mine.id) == mine
+    assert tenant.attempt(mine.id) == mine
 
 
-def test_two_rounds_at_once_settle_a_lapsed_lease_once(house: House, settle: Settle, now: TestClock) -> None:
-    mine = a_claimed_attempt(house)
-    now.move(house.policy.lease)
+def test_two_rounds_at_once_settle_a_lapsed_lease_once(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+    mine = a_claimed_attempt(tenant)
+    now.move(tenant.policy.lease)
     settlers = [Thread(target=settle._notice_silence) for _ in range(4)]
     for settler in settlers:
         settler.start()
     for settler in settlers:
         settler.join()
-    assert house.history(mine.id) == ["created", "claimed", "answer_lost"]
+    assert tenant.history(mine.id) == ["created", "claimed", "answer_lost"]
 
 
 @guards("settle_time")
 def test_nothing_found_is_given_up_after_the_time_for_a_proof_and_not_before(
-    house: House, settle: Settle, now: TestClock
+    tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
-    unknown = an_unknown_attempt(house)
+    unknown = an_unknown_attempt(tenant)
     assert unknown.unknown_at is not None
-    now.instant = unknown.unknown_at + house.policy.settle - A_MOMENT
+    now.instant = unknown.unknown_at + tenant.policy.settle - A_MOMENT
     settle.round()
-    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
     now.move(ASK_EVERY)
     settle.round()
-    given_up = house.attempt(unknown.id)
+    given_up = tenant.attempt(unknown.id)
     assert (given_up.state, given_up.reason) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
-    assert house.interview_status(unknown) is InterviewStatus.FAILED
-    assert house.line(unknown) == (None, None, now() + house.policy.line_gap), "all wait"
+    assert tenant.interview_status(unknown) is InterviewStatus.FAILED
+    assert tenant.line(unknown) == (None, None, now() + tenant.policy.line_gap), "all wait"
 
 
-def test_an_unknown_outcome_is_never_dialled_again_by_itself(house: House, settle: Settle, now: TestClock) -> None:
-    given_up = an_attempt_of_unknown_outcome(house)
+def test_an_unknown_outcome_is_never_dialled_again_by_itself(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+    given_up = an_attempt_of_unknown_outcome(tenant)
     for _ in range(3):
         now.move(timedelta(days=1))
         settle.round()
-        assert house.dial.claim([given_up.id]).claimed == ()
-    rows = house.ask("SELECT count(*) FROM attempts WHERE interview_id = :id", id=given_up.interview_id)
+        assert tenant.dial.claim([given_up.id]).claimed == ()
+    rows = tenant.ask("SELECT count(*) FROM attempts WHERE interview_id = :id", id=given_up.interview_id)
     assert rows[0][0] == 1
-    assert house.attempt(given_up.id) == given_up
+    assert tenant.attempt(given_up.id) == given_up
 
 
 def test_an_unknown_attempt_is_asked_for_at_once_and_then_every_ten_seconds(
-    house: House, settle: Settle, now: TestClock
+    tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
-    unknown = an_unknown_attempt(house)
+    unknown = an_unknown_attempt(tenant)
     assert unknown.look_at == now()
     for looks in (1, 2, 3):
         settle.round()
-        asked = house.attempt(unknown.id)
+        asked = tenant.attempt(unknown.id)
         assert (asked.looks, asked.look_at) == (looks, now() + ASK_EVERY)
         now.move(ASK_EVERY - A_MOMENT)
         settle.round()
-        assert house.attempt(unknown.id) == asked, "not before"
+        assert tenant.attempt(unknown.id) == asked, "not before"
         now.move(A_MOMENT)
 
 
 def test_a_late_call_is_found_as_long_as_it_is_asked_for(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    mine = a_claimed_attempt(house)
-    order = house.dial.last_look(mine)
+    mine = a_claimed_attempt(tenant)
+    order = tenant.dial.last_look(mine)
     assert order is not None
-    now.move(house.policy.lease)
+    now.move(tenant.policy.lease)
     settle.round()
-    assert house.attempt(mine.id).phase is Phase.UNKNOWN
+    assert tenant.attempt(mine.id).phase is Phase.UNKNOWN
     # The carrier says when it took it: within the lease.
     carrier.clock = lambda: now() - timedelta(seconds=1)
     carrier.plan(to=order.to, callbacks="none", ring_s=FOR_HOURS)
@@ -180,23 +180,23 @@ def test_a_late_call_is_found_as_long_as_it_is_asked_for(
     )
     now.move(ASK_EVERY)
     settle.round()
-    assert house.attempt(mine.id).call_sid == answer.json()["sid"]
+    assert tenant.attempt(mine.id).call_sid == answer.json()["sid"]
 
 
 def test_of_two_that_nobody_has_answered_one_is_ended_and_the_other_rings_on(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    mine = a_claimed_attempt(house)
-    order = house.dial.last_look(mine)
+    mine = a_claimed_attempt(tenant)
+    order = tenant.dial.last_look(mine)
     assert order is not None
-    ring(carrier, house, mine)
+    ring(carrier, tenant, mine)
     requests.post(
         f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
         data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
         auth=(ACCOUNT_SID, PRIMARY),
         timeout=5,
     )
-    now.move(house.policy.lease)
+    now.move(tenant.policy.lease)
     for _ in range(4):
         settle.round()
         now.move(ASK_EVERY)
@@ -208,137 +208,137 @@ def test_of_two_that_nobody_has_answered_one_is_ended_and_the_other_rings_on(
 
 
 def test_one_that_cannot_be_settled_keeps_no_other_waiting(
-    database: Database, house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    database: Database, tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    broken = of_company(house, seed(database, now()))
+    broken = of_company(tenant, seed(database, now()))
     attempts = []
-    for mine in (house, broken, house, broken, house):
+    for mine in (tenant, broken, tenant, broken, tenant):
         attempt = a_claimed_attempt(mine)
         sid = ring(carrier, mine, attempt, outcome="busy", ring_s=0.0)
         mine.dial.record([(attempt, Accepted(call_sid=sid))])
         wait_until(has_status(carrier, sid, "busy"), says="it was busy")
         attempts.append(attempt)
-    house.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=broken.company_id)
+    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=broken.company_id)
     now.move(timedelta(minutes=2))
     settle.round()
-    assert [house.attempt(each.id).reason for each in attempts] == [Reason.BUSY, None, Reason.BUSY, None, Reason.BUSY]
+    assert [tenant.attempt(each.id).reason for each in attempts] == [Reason.BUSY, None, Reason.BUSY, None, Reason.BUSY]
 
 
 # ---- what the carrier has forgotten
 
 
 def test_a_call_that_the_carrier_knows_no_more_is_given_up_when_it_must_be_over(
-    house: House, settle: Settle, now: TestClock
+    tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
     number = a_number()
-    forgotten = a_placed_attempt(house, number)
-    now.move(LONGEST_QUEUE + house.policy.ring_timeout + house.policy.max_call - A_MOMENT)
+    forgotten = a_placed_attempt(tenant, number)
+    now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call - A_MOMENT)
     settle.round()
-    assert house.attempt(forgotten.id).phase is Phase.PLACED, "it may wait in the queue, ring and talk for so long"
+    assert tenant.attempt(forgotten.id).phase is Phase.PLACED, "it may wait in the queue, ring and talk for so long"
     now.move(timedelta(minutes=10))
     settle.round()
-    assert house.attempt(forgotten.id).reason is Reason.OUTCOME_UNKNOWN, "a person decides"
-    assert house.line(forgotten) == (None, None, now() + house.policy.line_gap)
+    assert tenant.attempt(forgotten.id).reason is Reason.OUTCOME_UNKNOWN, "a person decides"
+    assert tenant.line(forgotten) == (None, None, now() + tenant.policy.line_gap)
 
 
 def test_a_call_that_was_seen_late_and_then_forgotten_does_not_hold_its_line_for_ever(
-    house: House, settle: Settle, now: TestClock
+    tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
-    unknown = an_attempt_of_unknown_outcome(house)
-    live = house.take(unknown, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=now()))
-    now.move(LONGEST_QUEUE + house.policy.ring_timeout + house.policy.max_call)
+    unknown = an_attempt_of_unknown_outcome(tenant)
+    live = tenant.take(unknown, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now()))
+    now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call)
     settle.round()
-    given_up = house.attempt(live.id)
+    given_up = tenant.attempt(live.id)
     assert (given_up.reason, given_up.look_at) == (Reason.OUTCOME_UNKNOWN, None)
-    assert house.line(live)[0] is None
-    assert house.interview_status(live) is InterviewStatus.FAILED
+    assert tenant.line(live)[0] is None
+    assert tenant.interview_status(live) is InterviewStatus.FAILED
     settle.round()
-    assert house.attempt(live.id) == given_up
+    assert tenant.attempt(live.id) == given_up
 
 
 # ---- what is not a proof
 
 
 def test_the_call_of_another_number_is_not_taken_for_it(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    ring(carrier, house, a_claimed_attempt(house))
-    unknown = an_unknown_attempt(house)
+    ring(carrier, tenant, a_claimed_attempt(tenant))
+    unknown = an_unknown_attempt(tenant)
     settle.round()
-    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
 
 
 def test_a_call_from_before_the_claim_is_not_taken_for_it(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
-    earlier = a_claimed_attempt(house, number)
-    sid = ring(carrier, house, earlier)
-    house.take(earlier, Ended(reason=Reason.INVALID_NUMBER, ended_at=now()))  # its sid was never learnt
+    earlier = a_claimed_attempt(tenant, number)
+    sid = ring(carrier, tenant, earlier)
+    tenant.take(earlier, Ended(reason=Reason.INVALID_NUMBER, ended_at=now()))  # its sid was never learnt
     now.move(timedelta(seconds=6))
-    unknown = an_unknown_attempt(house, number)
+    unknown = an_unknown_attempt(tenant, number)
     settle.round()
-    assert house.attempt(unknown.id).call_sid != sid
+    assert tenant.attempt(unknown.id).call_sid != sid
 
 
 @guards("bound")
 def test_a_call_that_another_attempt_has_is_not_taken_for_it(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
-    earlier = a_claimed_attempt(house, number)
-    sid = ring(carrier, house, earlier, outcome="busy", ring_s=0.0)
-    house.dial.record([(earlier, Accepted(call_sid=sid))])
-    house.take(house.attempt(earlier.id), Ended(reason=Reason.BUSY, ended_at=now()))
-    unknown = an_unknown_attempt(house, number, interview_id=earlier.interview_id)
+    earlier = a_claimed_attempt(tenant, number)
+    sid = ring(carrier, tenant, earlier, outcome="busy", ring_s=0.0)
+    tenant.dial.record([(earlier, Accepted(call_sid=sid))])
+    tenant.take(tenant.attempt(earlier.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    unknown = an_unknown_attempt(tenant, number, interview_id=earlier.interview_id)
     settle.round()
-    assert house.attempt(unknown.id).call_sid is None
-    now.move(house.policy.settle)
+    assert tenant.attempt(unknown.id).call_sid is None
+    now.move(tenant.policy.settle)
     settle.round()
-    assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN, "nor does it keep this one from its end"
+    assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN, "nor does it keep this one from its end"
 
 
 def test_two_calls_that_fit_bind_neither_and_pause_the_company(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    unknown = a_claimed_attempt(house)
-    order = house.dial.last_look(unknown)
+    unknown = a_claimed_attempt(tenant)
+    order = tenant.dial.last_look(unknown)
     assert order is not None
-    ring(carrier, house, unknown)
+    ring(carrier, tenant, unknown)
     requests.post(
         f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
         data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
         auth=(ACCOUNT_SID, PRIMARY),
         timeout=5,
     )
-    now.move(house.policy.lease)
+    now.move(tenant.policy.lease)
     settle.round()
-    still = house.attempt(unknown.id)
+    still = tenant.attempt(unknown.id)
     assert (still.phase, still.call_sid) == (Phase.UNKNOWN, None)
-    assert paused(house) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
-    assert house.line(unknown)[0] == unknown.id
+    assert paused(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
+    assert tenant.line(unknown)[0] == unknown.id
 
 
-def paused(house: House) -> str | None:
-    reason = house.ask("SELECT pause_reason FROM companies WHERE id = :id", id=house.company_id)[0][0]
+def paused(tenant: Tenant) -> str | None:
+    reason = tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
     return None if reason is None else str(reason)
 
 
 # ---- a carrier that cannot be asked
 
 
-def many_unknown_attempts(house: House) -> list[Attempt]:
+def many_unknown_attempts(tenant: Tenant) -> list[Attempt]:
     """More than are taken up at once, of a carrier that is not held to be down."""
     attempts = []
     for _ in range(15):
-        attempts.append(an_unknown_attempt(house))
-        house.change("UPDATE carrier_accounts SET failures = 0")
+        attempts.append(an_unknown_attempt(tenant))
+        tenant.change("UPDATE carrier_accounts SET failures = 0")
     return attempts
 
 
-def settle_at(house: House, carrier: SimulatedCarrier, url: str) -> Settle:
-    desk = TwilioDesk(carrier.account(url=url), house.policy)
-    return Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
+def settle_at(tenant: Tenant, carrier: SimulatedCarrier, url: str) -> Settle:
+    desk = TwilioQueries(carrier.account(url=url), tenant.policy)
+    return Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
 
 
 @contextmanager
@@ -381,28 +381,28 @@ NONSENSE = [
 
 @pytest.mark.parametrize(("status", "body"), NONSENSE)
 def test_an_answer_that_is_not_as_documented_proves_nothing_and_stops_nobody(
-    house: House, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
 ) -> None:
-    attempts = [an_unknown_attempt(house), a_placed_attempt(house), an_unknown_attempt(house)]
+    attempts = [an_unknown_attempt(tenant), a_placed_attempt(tenant), an_unknown_attempt(tenant)]
     now.move(timedelta(minutes=2))
     with babbling(status, body) as url:
-        settle_at(house, carrier, url).round()
+        settle_at(tenant, carrier, url).round()
     for before in attempts:
-        after = house.attempt(before.id)
+        after = tenant.attempt(before.id)
         assert (after.phase, after.looks) == (before.phase, 1)
 
 
 def test_time_for_a_proof_runs_on_once_a_list_was_read(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    unknown, placed = an_unknown_attempt(house), a_placed_attempt(house)
-    now.move(house.policy.lease + ASK_EVERY)
+    unknown, placed = an_unknown_attempt(tenant), a_placed_attempt(tenant)
+    now.move(tenant.policy.lease + ASK_EVERY)
     settle.round()
-    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
-    now.move(house.policy.settle)
-    settle_at(house, carrier, a_closed_port()).round()
-    assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
-    assert house.attempt(placed.id).phase is Phase.PLACED, "this one is known to have been taken"
+    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
+    now.move(tenant.policy.settle)
+    settle_at(tenant, carrier, a_closed_port()).round()
+    assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
+    assert tenant.attempt(placed.id).phase is Phase.PLACED, "this one is known to have been taken"
 
 
 @pytest.mark.parametrize(
@@ -416,36 +416,36 @@ def test_time_for_a_proof_runs_on_once_a_list_was_read(
     ],
 )
 def test_the_first_question_that_shows_the_carrier_to_be_away_is_the_rounds_last(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
 ) -> None:
-    attempts = many_unknown_attempts(house)
-    now.move(house.policy.lease + ASK_EVERY)
+    attempts = many_unknown_attempts(tenant)
+    now.move(tenant.policy.lease + ASK_EVERY)
     settle.round()
     now.move(ASK_EVERY)
     asked: list[str] = []
     with babbling(status, body, asked) as url:
-        nobody_answers = settle_at(house, carrier, url)
+        nobody_answers = settle_at(tenant, carrier, url)
         nobody_answers.round()
         assert len(asked) == 1
-        assert sorted(house.attempt(each.id).looks for each in attempts) == [1] * 14 + [2]
-        now.move(house.policy.settle)
+        assert sorted(tenant.attempt(each.id).looks for each in attempts) == [1] * 14 + [2]
+        now.move(tenant.policy.settle)
         nobody_answers.round()
         assert len(asked) == 2
-    assert {house.attempt(each.id).reason for each in attempts} == {Reason.OUTCOME_UNKNOWN}, "time runs on for all"
+    assert {tenant.attempt(each.id).reason for each in attempts} == {Reason.OUTCOME_UNKNOWN}, "time runs on for all"
 
 
 def test_one_call_that_the_carrier_does_not_know_keeps_no_other_from_being_asked_for(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     for _ in range(3):
-        a_placed_attempt(house)  # by a name that the carrier never gave
-    mine = a_claimed_attempt(house)
-    sid = ring(carrier, house, mine, outcome="busy", ring_s=0.0)
-    house.dial.record([(mine, Accepted(call_sid=sid))])
+        a_placed_attempt(tenant)  # by a name that the carrier never gave
+    mine = a_claimed_attempt(tenant)
+    sid = ring(carrier, tenant, mine, outcome="busy", ring_s=0.0)
+    tenant.dial.record([(mine, Accepted(call_sid=sid))])
     wait_until(has_status(carrier, sid, "busy"), says="it was busy")
     now.move(timedelta(minutes=2))
     settle.round()
-    assert house.attempt(mine.id).reason is Reason.BUSY
+    assert tenant.attempt(mine.id).reason is Reason.BUSY
 
 
 IMPATIENT = Policy(
@@ -457,9 +457,9 @@ IMPATIENT = Policy(
 
 
 def test_a_carrier_that_hangs_holds_up_a_round_once_and_neither_expiry_nor_leases(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    impatient = replace(house, policy=IMPATIENT)
+    impatient = replace(tenant, policy=IMPATIENT)
     expiring = a_pending_attempt(impatient, expires_at=now() + A_MOMENT)
     silent = a_claimed_attempt(impatient)
     unknown = many_unknown_attempts(impatient)
@@ -471,94 +471,94 @@ def test_a_carrier_that_hangs_holds_up_a_round_once_and_neither_expiry_nor_lease
 
     carrier.down("hang")
     desk = Watched(carrier.account(), IMPATIENT, is_asked)
-    Settle(impatient.database, desk, impatient.account_id, impatient.consequences, IMPATIENT, now).round()
+    Settle(impatient.database, desk, impatient.account_id, impatient.effects, IMPATIENT, now).round()
     carrier.up()
     assert seen == [(Reason.EXPIRED, Phase.UNKNOWN)], "one question, after what needs no carrier"
     assert sum(impatient.attempt(each.id).looks for each in [*unknown, silent]) == 1
 
 
 def test_what_a_round_has_no_time_for_is_asked_by_the_next(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    attempts = many_unknown_attempts(house)
+    attempts = many_unknown_attempts(tenant)
     asked: list[str] = []
     with babbling(200, b'{"calls": []}', asked) as url:
-        desk = TwilioDesk(carrier.account(url=url), house.policy)
+        desk = TwilioQueries(carrier.account(url=url), tenant.policy)
         hurried = Settle(
-            house.database,
+            tenant.database,
             desk,
-            house.account_id,
-            house.consequences,
-            house.policy,
-            house.now,
+            tenant.account_id,
+            tenant.effects,
+            tenant.policy,
+            tenant.now,
             longest_round=timedelta(0),
         )
         hurried.round()
         assert asked == []
-        settle_at(house, carrier, url).round()
+        settle_at(tenant, carrier, url).round()
         assert len(asked) == len(attempts), "nothing was held from the others"
-    assert {house.attempt(each.id).looks for each in attempts} == {1}
+    assert {tenant.attempt(each.id).looks for each in attempts} == {1}
 
 
 # ---- a carrier that is down
 
 
-def a_house_whose_carrier_is_down(house: House, now: TestClock) -> None:
+def a_house_whose_carrier_is_down(tenant: Tenant, now: TestClock) -> None:
     """It is time to ask whether it is back."""
-    house.dial.record([(a_claimed_attempt(house), NeverTaken(cause="CREDENTIALS"))])
+    tenant.dial.record([(a_claimed_attempt(tenant), NeverTaken(cause="CREDENTIALS"))])
     now.move(BACK_OFF[0])
 
 
-def breaker_of(house: House) -> Breaker:
-    with house.database.transaction() as stores:
-        return stores.carrier_accounts.get(house.account_id).breaker
+def breaker_of(tenant: Tenant) -> Breaker:
+    with tenant.database.transaction() as stores:
+        return stores.carrier_accounts.get(tenant.account_id).breaker
 
 
-def test_of_many_who_settle_one_asks_whether_the_carrier_is_back(house: House, now: TestClock) -> None:
-    a_house_whose_carrier_is_down(house, now)
+def test_of_many_who_settle_one_asks_whether_the_carrier_is_back(tenant: Tenant, now: TestClock) -> None:
+    a_house_whose_carrier_is_down(tenant, now)
     asked: list[Breaker] = []
 
     def another_settles() -> None:
-        asked.append(breaker_of(house))
+        asked.append(breaker_of(tenant))
         settle.round()
 
     desk = Interrupted(another_settles, None)
-    settle = Settle(house.database, desk, house.account_id, house.consequences, house.policy, now)
+    settle = Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now)
     settle.round()
     assert [breaker.is_down for breaker in asked] == [True]
-    assert breaker_of(house).is_on_trial
+    assert breaker_of(tenant).is_on_trial
 
 
 def test_one_that_dies_asking_holds_up_nobody_for_longer_than_the_wait(
-    house: House, settle: Settle, now: TestClock
+    tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
-    a_house_whose_carrier_is_down(house, now)
+    a_house_whose_carrier_is_down(tenant, now)
 
     def killed() -> None:
         raise KeyboardInterrupt
 
     desk = Interrupted(killed, None)
     with pytest.raises(KeyboardInterrupt):
-        Settle(house.database, desk, house.account_id, house.consequences, house.policy, now).round()
+        Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now).round()
     settle.round()
-    assert breaker_of(house).is_down
+    assert breaker_of(tenant).is_down
     now.move(BACK_OFF[1])
     settle.round()
-    assert breaker_of(house).is_on_trial
+    assert breaker_of(tenant).is_on_trial
 
 
 def test_an_answer_that_comes_when_another_was_asked_since_says_nothing(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    a_house_whose_carrier_is_down(house, now)
+    a_house_whose_carrier_is_down(tenant, now)
 
     def another_asks_later_and_in_vain() -> None:
         now.move(BACK_OFF[1])
-        settle_at(house, carrier, a_closed_port()).round()
+        settle_at(tenant, carrier, a_closed_port()).round()
 
     desk = Interrupted(another_asks_later_and_in_vain, None)
-    Settle(house.database, desk, house.account_id, house.consequences, house.policy, now).round()
-    assert breaker_of(house).is_down
+    Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now).round()
+    assert breaker_of(tenant).is_down
 
 
 @pytest.mark.parametrize(
@@ -573,42 +573,42 @@ def test_an_answer_that_comes_when_another_was_asked_since_says_nothing(
     ],
 )
 def test_a_carrier_that_answers_nonsense_is_not_back(
-    house: House, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
 ) -> None:
-    a_house_whose_carrier_is_down(house, now)
+    a_house_whose_carrier_is_down(tenant, now)
     with babbling(status, body) as url:
-        settle_at(house, carrier, url).round()
-    assert breaker_of(house).is_down
-    assert breaker_of(house).down_until == now() + BACK_OFF[1]
+        settle_at(tenant, carrier, url).round()
+    assert breaker_of(tenant).is_down
+    assert breaker_of(tenant).down_until == now() + BACK_OFF[1]
 
 
 @pytest.mark.parametrize(
     "body", [b'{"calls": []}', b'{"calls": [{"sid": "CA1", "status": "of a new kind"}]}'], ids=["none", "a new kind"]
 )
 def test_a_carrier_that_answers_is_back_whatever_calls_it_names(
-    house: House, carrier: SimulatedCarrier, now: TestClock, body: bytes
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, body: bytes
 ) -> None:
-    a_house_whose_carrier_is_down(house, now)
+    a_house_whose_carrier_is_down(tenant, now)
     with babbling(200, body) as url:
-        settle_at(house, carrier, url).round()
-    assert breaker_of(house).is_on_trial
+        settle_at(tenant, carrier, url).round()
+    assert breaker_of(tenant).is_on_trial
 
 
 # ---- a placed call without an end
 
 
 def test_a_placed_call_is_asked_for_after_its_ring_time_and_then_ever_more_rarely(
-    house: House, carrier: SimulatedCarrier, settle: Settle, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock
 ) -> None:
-    mine = a_claimed_attempt(house)
-    sid = ring(carrier, house, mine)
+    mine = a_claimed_attempt(tenant)
+    sid = ring(carrier, tenant, mine)
     wait_until(has_status(carrier, sid, "ringing"), says="it rings")
-    house.dial.record([(mine, Accepted(call_sid=sid))])
-    assert house.attempt(mine.id).look_at == now() + house.policy.ring_timeout + POLL_AFTER_RING
-    now.move(house.policy.ring_timeout + POLL_AFTER_RING)
+    tenant.dial.record([(mine, Accepted(call_sid=sid))])
+    assert tenant.attempt(mine.id).look_at == now() + tenant.policy.ring_timeout + POLL_AFTER_RING
+    now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     for minutes in (1, 2, 5, 10, 10):
         settle.round()
-        assert house.attempt(mine.id).look_at == now() + timedelta(minutes=minutes)
+        assert tenant.attempt(mine.id).look_at == now() + timedelta(minutes=minutes)
         now.move(timedelta(minutes=minutes))
 
 
@@ -622,38 +622,38 @@ def test_a_placed_call_is_asked_for_after_its_ring_time_and_then_ever_more_rarel
     ],
 )
 def test_an_end_that_is_asked_for_says_how(
-    house: House, carrier: SimulatedCarrier, settle: Settle, now: TestClock, outcome: str, reason: Reason
+    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock, outcome: str, reason: Reason
 ) -> None:
-    mine = a_claimed_attempt(house)
-    sid = ring(carrier, house, mine, outcome=outcome, ring_s=0.0, talk_s=0.0)
-    house.dial.record([(mine, Accepted(call_sid=sid))])
+    mine = a_claimed_attempt(tenant)
+    sid = ring(carrier, tenant, mine, outcome=outcome, ring_s=0.0, talk_s=0.0)
+    tenant.dial.record([(mine, Accepted(call_sid=sid))])
     wait_until(lambda: carrier.rings()[-1]["ended_at"], says="it is over")
-    now.move(house.policy.ring_timeout + POLL_AFTER_RING)
+    now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
-    assert house.attempt(mine.id).reason is reason
+    assert tenant.attempt(mine.id).reason is reason
 
 
 def test_a_failure_is_left_to_the_callback_that_waits_to_be_heard_and_else_ended_without_a_cause(
-    house: House, carrier: SimulatedCarrier, settle: Settle, bell: KeptBell, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     """Asked, the carrier does not say why a call failed; its last callback does."""
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    hear = Hear(house.database, bell, callbacks, house.consequences, now)
-    told, untold = a_claimed_attempt(house), a_claimed_attempt(house)
+    hear = Hear(tenant.database, hints, callbacks, tenant.effects, now)
+    told, untold = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     for mine in (told, untold):
-        sid = ring(carrier, house, mine, outcome="declined", ring_s=0.0)
-        house.dial.record([(mine, Accepted(call_sid=sid))])
+        sid = ring(carrier, tenant, mine, outcome="declined", ring_s=0.0)
+        tenant.dial.record([(mine, Accepted(call_sid=sid))])
     wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
-    told_sid = house.attempt(told.id).call_sid
+    told_sid = tenant.attempt(told.id).call_sid
     assert told_sid is not None
     tell(hear, told, a_form(told_sid, "failed", SipResponseCode="603"))
-    now.move(house.policy.ring_timeout + POLL_AFTER_RING)
+    now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
-    assert house.attempt(untold.id).reason is Reason.CARRIER_ERROR
-    assert house.attempt(told.id).state is AttemptState.IN_PROGRESS
-    for event_id in bell.ids(tasks.HEAR):
+    assert tenant.attempt(untold.id).reason is Reason.CARRIER_ERROR
+    assert tenant.attempt(told.id).state is AttemptState.IN_PROGRESS
+    for event_id in hints.ids(tasks.HEAR):
         hear.event(event_id)
-    assert house.attempt(told.id).reason is Reason.DECLINED
+    assert tenant.attempt(told.id).reason is Reason.DECLINED
 
 
 @pytest.mark.parametrize(
@@ -667,7 +667,7 @@ def test_a_failure_is_left_to_the_callback_that_waits_to_be_heard_and_else_ended
     ],
 )
 def test_cause_of_a_failure_is_asked_for(
-    house: House,
+    tenant: Tenant,
     carrier: SimulatedCarrier,
     settle: Settle,
     now: TestClock,
@@ -675,16 +675,16 @@ def test_cause_of_a_failure_is_asked_for(
     reason: Reason,
     is_cause_lost: bool,
 ) -> None:
-    named, listed = a_claimed_attempt(house), a_claimed_attempt(house)
+    named, listed = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     for mine in (named, listed):
-        sid = ring(carrier, house, mine, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
+        sid = ring(carrier, tenant, mine, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
         if mine is named:
-            house.dial.record([(mine, Accepted(call_sid=sid))])
+            tenant.dial.record([(mine, Accepted(call_sid=sid))])
     wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
-    now.move(house.policy.lease)
+    now.move(tenant.policy.lease)
     settle.round()
     for mine in (named, listed):
-        ended = house.attempt(mine.id)
+        ended = tenant.attempt(mine.id)
         assert (ended.reason, ended.cause_is_lost) == (reason, is_cause_lost)
 
 
@@ -713,7 +713,7 @@ class Interrupted:
     def hang_up(self, call_sid: str) -> None: ...
 
 
-class Watched(TwilioDesk):
+class Watched(TwilioQueries):
     """A desk of which it is seen when it is asked."""
 
     def __init__(self, account: TwilioAccount, policy: Policy, is_asked: Callable[[], None]) -> None:
@@ -735,24 +735,24 @@ class Watched(TwilioDesk):
     ],
 )
 def test_what_was_asked_before_something_else_was_heard_writes_nothing(
-    house: House, now: TestClock, news: CallNews | None
+    tenant: Tenant, now: TestClock, news: CallNews | None
 ) -> None:
-    unknown = an_unknown_attempt(house)
-    now.move(house.policy.settle)
+    unknown = an_unknown_attempt(tenant)
+    now.move(tenant.policy.settle)
     sid = a_sid()
 
     def called_back() -> None:
-        with house.database.transaction() as stores:
+        with tenant.database.transaction() as stores:
             attempt = stores.attempts.lock(unknown.id)
         events = decisions.on_news(
-            attempt, CallNews(call_sid=sid, status=CallStatus.RINGING), None, now(), house.policy
+            attempt, CallNews(call_sid=sid, status=CallStatus.RINGING), None, now(), tenant.policy
         )
         assert isinstance(events, tuple)
-        house.take(attempt, *events)
+        tenant.take(attempt, *events)
 
     desk = Interrupted(called_back, news)
-    Settle(house.database, desk, house.account_id, house.consequences, house.policy, now).round()
-    heard = house.attempt(unknown.id)
+    Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now).round()
+    heard = tenant.attempt(unknown.id)
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
 
 
@@ -760,115 +760,115 @@ def test_what_was_asked_before_something_else_was_heard_writes_nothing(
 
 
 def test_a_pending_attempt_past_its_expiry_fails_also_of_a_paused_company(
-    house: House, settle: Settle, now: TestClock
+    tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
-    expiring = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
-    with house.database.transaction() as stores:
-        stores.companies.pause(house.company_id, "a test", now())
+    expiring = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
+    with tenant.database.transaction() as stores:
+        stores.companies.pause(tenant.company_id, "a test", now())
     now.move(timedelta(hours=1))
     settle.round()
-    assert (house.attempt(expiring.id).state, house.attempt(expiring.id).reason) == (
+    assert (tenant.attempt(expiring.id).state, tenant.attempt(expiring.id).reason) == (
         AttemptState.FAILED,
         Reason.EXPIRED,
     )
-    assert house.interview_status(expiring) is InterviewStatus.FAILED
+    assert tenant.interview_status(expiring) is InterviewStatus.FAILED
 
 
-def test_one_that_expires_a_moment_later_does_not(house: House, settle: Settle, now: TestClock) -> None:
-    pending = a_pending_attempt(house, expires_at=now() + A_MOMENT)
+def test_one_that_expires_a_moment_later_does_not(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+    pending = a_pending_attempt(tenant, expires_at=now() + A_MOMENT)
     settle.round()
-    assert house.attempt(pending.id) == pending
+    assert tenant.attempt(pending.id) == pending
 
 
-def test_one_in_progress_does_not_expire(house: House, settle: Settle, now: TestClock) -> None:
-    placed = a_placed_attempt(house, expires_at=now() + timedelta(seconds=1))
+def test_one_in_progress_does_not_expire(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+    placed = a_placed_attempt(tenant, expires_at=now() + timedelta(seconds=1))
     now.move(timedelta(seconds=1))
     settle.round()
-    assert house.attempt(placed.id) == placed
+    assert tenant.attempt(placed.id) == placed
 
 
-def test_a_round_with_nothing_to_settle_does_nothing(house: House, settle: Settle) -> None:
-    ids: list[UUID] = [a_pending_attempt(house).id, a_claimed_attempt(house).id]
-    before = [house.attempt(each) for each in ids]
+def test_a_round_with_nothing_to_settle_does_nothing(tenant: Tenant, settle: Settle) -> None:
+    ids: list[UUID] = [a_pending_attempt(tenant).id, a_claimed_attempt(tenant).id]
+    before = [tenant.attempt(each) for each in ids]
     settle.round()
-    assert [house.attempt(each) for each in ids] == before
+    assert [tenant.attempt(each) for each in ids] == before
 
 
 # ---- what was asked before it expired
 
 
-def asked(submit: Submit, house: House, attempt: Attempt, to: str) -> Command:
+def asked(submit: Submit, tenant: Tenant, attempt: Attempt, to: str) -> Command:
     request = RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=to)
-    return submit.command(house.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+    return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
 
 
 def test_what_was_asked_before_it_expired_is_done_however_late(
-    house: House, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+    tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
 ) -> None:
-    pending = a_pending_attempt(house, due_at=now() + timedelta(minutes=30), expires_at=now() + timedelta(hours=1))
+    pending = a_pending_attempt(tenant, due_at=now() + timedelta(minutes=30), expires_at=now() + timedelta(hours=1))
     now.move(timedelta(hours=1) - A_MOMENT)
-    command = asked(submit, house, pending, "2026-04-03T09:00:00+02:00")
+    command = asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
     now.move(A_MOMENT)
     settle.round()
-    assert house.attempt(pending.id) == pending, "it waits for the command, and nobody may call it meanwhile"
-    assert house.dial.claim([pending.id]).claimed == ()
+    assert tenant.attempt(pending.id) == pending, "it waits for the command, and nobody may call it meanwhile"
+    assert tenant.dial.claim([pending.id]).claimed == ()
     apply.command(command.id)
-    moved = house.attempt(pending.id)
+    moved = tenant.attempt(pending.id)
     assert (moved.state, str(moved.due_at)) == (AttemptState.PENDING, "2026-04-03 07:00:00+00:00")
     settle.round()
-    assert house.attempt(pending.id) == moved
+    assert tenant.attempt(pending.id) == moved
 
 
 def test_what_was_asked_in_time_and_moved_nothing_lets_it_expire_then(
-    house: House, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+    tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
 ) -> None:
-    pending = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
-    command = asked(submit, house, pending, "2026-04-03T03:00:00+02:00")
+    pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
+    command = asked(submit, tenant, pending, "2026-04-03T03:00:00+02:00")
     now.move(timedelta(hours=1))
     apply.command(command.id)  # refused: at night
     settle.round()
-    assert house.attempt(pending.id).reason is Reason.EXPIRED
+    assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
 def test_what_was_asked_after_it_expired_does_not_keep_it(
-    house: House, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
 ) -> None:
-    pending = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
+    pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
     now.move(timedelta(hours=1))
-    asked(submit, house, pending, "2026-04-03T09:00:00+02:00")
+    asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
     settle.round()
-    assert house.attempt(pending.id).reason is Reason.EXPIRED
+    assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
 def test_a_command_in_quarantine_keeps_nothing_from_expiring(
-    house: House, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+    tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
 ) -> None:
-    pending = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
-    command = asked(submit, house, pending, "2026-04-03T09:00:00+02:00")
-    with house.database.transaction() as stores:
+    pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
+    command = asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    with tenant.database.transaction() as stores:
         for _ in range(5):
             stores.inbox.count_failure(command.id, now())
     now.move(timedelta(hours=1))
     settle.round()
-    assert house.attempt(pending.id).reason is Reason.EXPIRED
+    assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
 def test_another_interviews_command_keeps_nothing_from_expiring(
-    house: House, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
 ) -> None:
-    other, pending = a_pending_attempt(house), a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
-    asked(submit, house, other, "2026-04-03T09:00:00+02:00")
+    other, pending = a_pending_attempt(tenant), a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
+    asked(submit, tenant, other, "2026-04-03T09:00:00+02:00")
     now.move(timedelta(hours=1))
     settle.round()
-    assert house.attempt(pending.id).reason is Reason.EXPIRED
+    assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
 def test_what_is_asked_while_it_is_being_expired_is_seen_under_the_lock(
-    house: House, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
 ) -> None:
-    pending = a_pending_attempt(house, expires_at=now() + timedelta(hours=1))
-    command = asked(submit, house, pending, "2026-04-03T09:00:00+02:00")
+    pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
+    command = asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
     now.move(timedelta(hours=1))
     settle._end_expired(pending)  # chosen before the command came
-    assert house.attempt(pending.id) == pending
+    assert tenant.attempt(pending.id) == pending
     assert command.state is CommandState.WAITING

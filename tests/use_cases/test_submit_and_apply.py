@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Reason
-from scheduler.domain.call import Rank
+from scheduler.domain.call import CallProgress
 from scheduler.domain.command import (
     Command,
     CommandState,
@@ -35,8 +35,8 @@ from scheduler.use_cases.submit import Submit, lock_busy
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import (
-    House,
-    KeptBell,
+    RecordingHints,
+    Tenant,
     a_candidate,
     a_claimed_attempt,
     a_number,
@@ -54,23 +54,23 @@ Do = Callable[[Request], Command]
 
 
 @pytest.fixture
-def accept(house: House, submit: Submit) -> Do:
+def accept(tenant: Tenant, submit: Submit) -> Do:
     """What the intake makes of a request."""
 
     def accepted(request: Request) -> Command:
-        return submit.command(house.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+        return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
 
     return accepted
 
 
 @pytest.fixture
-def do(house: House, accept: Do, apply: Apply, submit: Submit) -> Do:
+def do(tenant: Tenant, accept: Do, apply: Apply, submit: Submit) -> Do:
     """Accepted, and applied by a worker; the command with its answer."""
 
     def done(request: Request) -> Command:
         command = accept(request)
         apply.command(command.id)
-        return submit.find(house.principal, str(command.id))
+        return submit.find(tenant.principal, str(command.id))
 
     return done
 
@@ -99,8 +99,8 @@ def invoke(attempt: Attempt, at: str | None = None) -> InvokeAttempt:
     return InvokeAttempt(interview_id=attempt.interview_id, scheduled_at=at)
 
 
-def over(house: House, reason: Reason = Reason.BUSY) -> Attempt:
-    return house.take(a_placed_attempt(house), Ended(reason=reason, ended_at=house.now()))
+def over(tenant: Tenant, reason: Reason = Reason.BUSY) -> Attempt:
+    return tenant.take(a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now()))
 
 
 IN_PROGRESS = [
@@ -113,40 +113,42 @@ IN_PROGRESS = [
 # ---- a retry that somebody moves
 
 
-def test_a_retry_that_somebody_moves_rings_at_that_hour_by_its_own_offset(house: House, do: Do, now: TestClock) -> None:
-    retry = a_pending_attempt(house)
-    house.change("UPDATE attempts SET retry_number = 1")
+def test_a_retry_that_somebody_moves_rings_at_that_hour_by_its_own_offset(
+    tenant: Tenant, do: Do, now: TestClock
+) -> None:
+    retry = a_pending_attempt(tenant)
+    tenant.change("UPDATE attempts SET retry_number = 1")
     asked_for = "2026-04-03T09:00:00+09:00"  # two in the night in Bratislava, and so it was asked for
     assert is_done(do(move(retry, asked_for)))
-    now.instant = house.attempt(retry.id).due_at
-    [claim] = house.dial.claim([retry.id]).claimed
-    assert house.dial.last_look(claim.attempt) is not None
+    now.instant = tenant.attempt(retry.id).due_at
+    [claim] = tenant.dial.claim([retry.id]).claimed
+    assert tenant.dial.last_look(claim.attempt) is not None
 
 
 # ---- acceptance
 
 
 @guards("command_waiting")
-def test_an_accepted_command_keeps_the_attempt_from_being_claimed(house: House, accept: Do) -> None:
-    due = a_pending_attempt(house)
+def test_an_accepted_command_keeps_the_attempt_from_being_claimed(tenant: Tenant, accept: Do) -> None:
+    due = a_pending_attempt(tenant)
     accept(delete(due))
-    assert house.dial.claim([due.id]).claimed == ()
+    assert tenant.dial.claim([due.id]).claimed == ()
 
 
 @guards("look_command")
-def test_and_makes_a_claim_that_is_not_yet_sent_give_it_back(house: House, accept: Do) -> None:
-    mine = a_claimed_attempt(house)
+def test_and_makes_a_claim_that_is_not_yet_sent_give_it_back(tenant: Tenant, accept: Do) -> None:
+    mine = a_claimed_attempt(tenant)
     accept(DeleteInterview(interview_id=mine.interview_id))
-    assert house.dial.last_look(mine) is None
-    assert house.attempt(mine.id).state is AttemptState.PENDING
+    assert tenant.dial.last_look(mine) is None
+    assert tenant.attempt(mine.id).state is AttemptState.PENDING
 
 
 @pytest.mark.parametrize("in_progress", IN_PROGRESS)
 @guards("busy")
 def test_what_a_call_in_progress_forbids_is_refused_at_once_and_holds_nothing_up(
-    house: House, accept: Do, bell: KeptBell, in_progress: Callable[[House], Attempt]
+    tenant: Tenant, accept: Do, hints: RecordingHints, in_progress: Callable[[Tenant], Attempt]
 ) -> None:
-    attempt = in_progress(house)
+    attempt = in_progress(tenant)
     for request in (
         delete(attempt),
         move(attempt),
@@ -158,16 +160,16 @@ def test_what_a_call_in_progress_forbids_is_refused_at_once_and_holds_nothing_up
         assert command.state is CommandState.APPLIED
         assert refused(command) == "CALL_ATTEMPT_IN_PROGRESS"
         assert command.interview_id is None
-    assert bell.ids(tasks.APPLY) == []
-    assert house.attempt(attempt.id) == attempt
+    assert hints.ids(tasks.APPLY) == []
+    assert tenant.attempt(attempt.id) == attempt
 
 
-def test_what_is_not_there_is_refused_at_once(house: House, accept: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_what_is_not_there_is_refused_at_once(tenant: Tenant, accept: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     for request in (
         InvokeAttempt(interview_id=uuid4()),
         RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=uuid4(), scheduled_at=TOMORROW),
-        DeleteAttempt(interview_id=a_pending_attempt(house).interview_id, attempt_id=attempt.id),
+        DeleteAttempt(interview_id=a_pending_attempt(tenant).interview_id, attempt_id=attempt.id),
         UpdateInterview(interview_id=uuid4(), scheduled_at=TOMORROW),
         DeleteInterview(interview_id=uuid4()),
     ):
@@ -175,10 +177,10 @@ def test_what_is_not_there_is_refused_at_once(house: House, accept: Do) -> None:
 
 
 @guards("busy")
-def test_a_refusal_at_once_is_the_stored_answer_for_its_idempotency_key(house: House, submit: Submit) -> None:
-    attempt = a_claimed_attempt(house)
+def test_a_refusal_at_once_is_the_stored_answer_for_its_idempotency_key(tenant: Tenant, submit: Submit) -> None:
+    attempt = a_claimed_attempt(tenant)
     first, again = (
-        submit.command(house.principal, None, delete(attempt), idempotency_key="key", request_hash=b"hash")
+        submit.command(tenant.principal, None, delete(attempt), idempotency_key="key", request_hash=b"hash")
         for _ in range(2)
     )
     assert (first.replayed, again.replayed) == (False, True)
@@ -187,63 +189,63 @@ def test_a_refusal_at_once_is_the_stored_answer_for_its_idempotency_key(house: H
 
 
 @guards("acceptance")
-def test_while_a_command_is_being_accepted_its_attempt_is_not_claimed(house: House) -> None:
-    due = a_pending_attempt(house)
-    with house.database.transaction() as accepting:
+def test_while_a_command_is_being_accepted_its_attempt_is_not_claimed(tenant: Tenant) -> None:
+    due = a_pending_attempt(tenant)
+    with tenant.database.transaction() as accepting:
         assert lock_busy(accepting, due.interview_id) is None
-        claims = house.dial.claim([due.id])
+        claims = tenant.dial.claim([due.id])
     assert claims.claimed == ()
     assert claims.waiting == {due.id}, "it is looked at again soon"
 
 
 @guards("same_request")
 def test_another_request_with_the_same_key_is_neither_accepted_nor_answered_as_the_first(
-    house: House, submit: Submit
+    tenant: Tenant, submit: Submit
 ) -> None:
-    first, other = a_pending_attempt(house), a_pending_attempt(house)
-    submit.command(house.principal, None, delete(first), idempotency_key="key", request_hash=b"hash")
+    first, other = a_pending_attempt(tenant), a_pending_attempt(tenant)
+    submit.command(tenant.principal, None, delete(first), idempotency_key="key", request_hash=b"hash")
     with pytest.raises(IdempotencyKeyReused):
-        submit.command(house.principal, None, delete(other), idempotency_key="key", request_hash=b"another")
-    assert house.ask("SELECT interview_id FROM inbox") == [(first.interview_id,)]
+        submit.command(tenant.principal, None, delete(other), idempotency_key="key", request_hash=b"another")
+    assert tenant.ask("SELECT interview_id FROM inbox") == [(first.interview_id,)]
 
 
 # ---- PATCH …/call-attempts
 
 
-def test_a_pending_attempt_is_moved_and_its_id_stays(house: House, do: Do) -> None:
-    before = a_pending_attempt(house)
+def test_a_pending_attempt_is_moved_and_its_id_stays(tenant: Tenant, do: Do) -> None:
+    before = a_pending_attempt(tenant)
     assert is_done(do(move(before)))
-    after = house.attempt(before.id)
+    after = tenant.attempt(before.id)
     assert (after.state, after.schedule.requested) == (AttemptState.PENDING, TOMORROW)
     assert after.due_at.isoformat() == "2026-04-03T07:00:00+00:00"
-    assert house.history(before.id) == ["created", "rescheduled"]
+    assert tenant.history(before.id) == ["created", "rescheduled"]
     assert after.epoch == before.epoch + 1
 
 
 def test_a_moved_attempt_is_neither_released_nor_claimed_before_its_new_time(
-    house: House, do: Do, now: TestClock
+    tenant: Tenant, do: Do, now: TestClock
 ) -> None:
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     do(move(attempt))
-    assert house.attempt(attempt.id).released_until is None
-    assert house.dial.claim([attempt.id]).claimed == ()
-    now.move(house.attempt(attempt.id).due_at - now())
-    assert [each.attempt.id for each in house.dial.claim([attempt.id]).claimed] == [attempt.id]
+    assert tenant.attempt(attempt.id).released_until is None
+    assert tenant.dial.claim([attempt.id]).claimed == ()
+    now.move(tenant.attempt(attempt.id).due_at - now())
+    assert [each.attempt.id for each in tenant.dial.claim([attempt.id]).claimed] == [attempt.id]
 
 
-def test_the_default_expiry_goes_with_the_first_attempt_of_a_chain(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_the_default_expiry_goes_with_the_first_attempt_of_a_chain(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     do(move(attempt))
-    moved = house.attempt(attempt.id)
+    moved = tenant.attempt(attempt.id)
     assert moved.expires_at == moved.due_at + DEFAULT_LIFE
-    assert house.interview(attempt.interview_id).expires_at == moved.expires_at
+    assert tenant.interview(attempt.interview_id).expires_at == moved.expires_at
 
 
-def test_an_expiry_that_was_named_stays_and_refuses_a_time_after_it(house: House, do: Do, now: TestClock) -> None:
-    attempt = a_pending_attempt(house)
-    house.change("UPDATE interviews SET expires_by_default = false, expires_at = :at", at=now() + timedelta(hours=2))
+def test_an_expiry_that_was_named_stays_and_refuses_a_time_after_it(tenant: Tenant, do: Do, now: TestClock) -> None:
+    attempt = a_pending_attempt(tenant)
+    tenant.change("UPDATE interviews SET expires_by_default = false, expires_at = :at", at=now() + timedelta(hours=2))
     assert refused(do(move(attempt))) == "NO_OPENING_BEFORE_EXPIRY"
-    assert house.attempt(attempt.id) == attempt
+    assert tenant.attempt(attempt.id) == attempt
 
 
 @pytest.mark.parametrize(
@@ -255,100 +257,100 @@ def test_an_expiry_that_was_named_stays_and_refuses_a_time_after_it(house: House
         ("next Tuesday", "INVALID_DATE_FORMAT"),
     ],
 )
-def test_a_time_that_cannot_be_is_refused_and_moves_nothing(house: House, do: Do, text: str, code: str) -> None:
-    attempt = a_pending_attempt(house)
+def test_a_time_that_cannot_be_is_refused_and_moves_nothing(tenant: Tenant, do: Do, text: str, code: str) -> None:
+    attempt = a_pending_attempt(tenant)
     assert refused(do(move(attempt, text))) == code
-    assert house.attempt(attempt.id) == attempt
+    assert tenant.attempt(attempt.id) == attempt
 
 
-def test_one_that_is_over_is_not_moved(house: House, do: Do) -> None:
-    attempt = over(house)
+def test_one_that_is_over_is_not_moved(tenant: Tenant, do: Do) -> None:
+    attempt = over(tenant)
     assert refused(do(move(attempt))) == "CALL_ATTEMPT_NOT_PENDING"
-    assert house.attempt(attempt.id) == attempt
+    assert tenant.attempt(attempt.id) == attempt
 
 
-def test_an_etag_that_is_right_lets_it_be_moved_once(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_an_etag_that_is_right_lets_it_be_moved_once(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     etag = etag_of(attempt)
     assert is_done(do(move(attempt, if_match=f'"x", {etag}')))
-    moved = house.attempt(attempt.id)
+    moved = tenant.attempt(attempt.id)
     assert refused(do(move(attempt, if_match=etag))) == "PRECONDITION_FAILED"
     assert refused(do(delete(attempt, if_match=etag))) == "PRECONDITION_FAILED"
     assert refused(do(delete(attempt, if_match=f"W/{etag_of(moved)}"))) == "PRECONDITION_FAILED"
-    assert house.attempt(attempt.id) == moved
+    assert tenant.attempt(attempt.id) == moved
     assert is_done(do(delete(attempt, if_match="*")))
 
 
 def test_commands_on_one_interview_are_applied_in_the_order_of_their_acceptance(
-    house: House, accept: Do, apply: Apply, submit: Submit
+    tenant: Tenant, accept: Do, apply: Apply, submit: Submit
 ) -> None:
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     first, second = accept(move(attempt)), accept(delete(attempt))
     apply.command(second.id)
-    assert submit.find(house.principal, str(second.id)).state is CommandState.WAITING, "its turn has not come"
+    assert submit.find(tenant.principal, str(second.id)).state is CommandState.WAITING, "its turn has not come"
     apply.command(first.id)
     apply.command(second.id)
-    assert house.history(attempt.id) == ["created", "rescheduled", "cancelled", "deleted"]
+    assert tenant.history(attempt.id) == ["created", "rescheduled", "cancelled", "deleted"]
 
 
 def test_whoever_has_applied_one_rings_for_the_next_of_its_interview_and_for_no_other(
-    house: House, accept: Do, apply: Apply, bell: KeptBell
+    tenant: Tenant, accept: Do, apply: Apply, hints: RecordingHints
 ) -> None:
     """Its own ring may have come before its turn."""
-    mine, another = a_pending_attempt(house), a_pending_attempt(house)
+    mine, another = a_pending_attempt(tenant), a_pending_attempt(tenant)
     first, second = accept(move(mine)), accept(delete(mine))
     accept(delete(another))
-    bell.rung.clear()
+    hints.rung.clear()
     apply.command(second.id)
-    assert bell.ids(tasks.APPLY) == [], "it is not its turn"
+    assert hints.ids(tasks.APPLY) == [], "it is not its turn"
     apply.command(first.id)
-    assert bell.ids(tasks.APPLY) == [second.id]
+    assert hints.ids(tasks.APPLY) == [second.id]
     apply.command(second.id)
-    assert bell.ids(tasks.APPLY) == [second.id]
+    assert hints.ids(tasks.APPLY) == [second.id]
 
 
 def test_a_time_is_judged_as_of_the_receipt_of_its_command(
-    house: House, accept: Do, apply: Apply, submit: Submit, now: TestClock
+    tenant: Tenant, accept: Do, apply: Apply, submit: Submit, now: TestClock
 ) -> None:
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     command = accept(move(attempt, "2026-04-02T14:00:30+02:00"))
     now.move(timedelta(hours=1))
     apply.command(command.id)
-    assert is_done(submit.find(house.principal, str(command.id)))
+    assert is_done(submit.find(tenant.principal, str(command.id)))
 
 
 # ---- DELETE …/call-attempts
 
 
-def test_a_pending_attempt_is_cancelled_and_never_rings(house: House, do: Do, now: TestClock) -> None:
-    attempt = a_pending_attempt(house)
+def test_a_pending_attempt_is_cancelled_and_never_rings(tenant: Tenant, do: Do, now: TestClock) -> None:
+    attempt = a_pending_attempt(tenant)
     assert is_done(do(delete(attempt)))
-    gone = house.attempt(attempt.id)
+    gone = tenant.attempt(attempt.id)
     assert (gone.state, gone.reason) == (AttemptState.CANCELLED, Reason.CANCELLED_BY_USER)
     assert gone.deleted_at == now()
-    assert house.dial.claim([attempt.id]).claimed == ()
-    assert house.interview_status(attempt) is InterviewStatus.SCHEDULED
+    assert tenant.dial.claim([attempt.id]).claimed == ()
+    assert tenant.interview_status(attempt) is InterviewStatus.SCHEDULED
 
 
-def test_one_that_is_over_is_deleted_and_stays_what_it_is(house: House, do: Do) -> None:
-    attempt = over(house)
+def test_one_that_is_over_is_deleted_and_stays_what_it_is(tenant: Tenant, do: Do) -> None:
+    attempt = over(tenant)
     assert is_done(do(delete(attempt)))
-    gone = house.attempt(attempt.id)
+    gone = tenant.attempt(attempt.id)
     assert (gone.state, gone.reason) == (AttemptState.FAILED, Reason.BUSY)
-    assert house.history(attempt.id)[-1] == "deleted"
+    assert tenant.history(attempt.id)[-1] == "deleted"
 
 
-def test_one_that_was_deleted_is_not_there(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_one_that_was_deleted_is_not_there(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     do(delete(attempt))
     assert refused(do(delete(attempt))) == "RESOURCE_NOT_FOUND"
     assert refused(do(move(attempt))) == "RESOURCE_NOT_FOUND"
-    with house.database.transaction() as stores:
-        assert stores.attempts.of_interview(house.company_id, attempt.interview_id) == ()
+    with tenant.database.transaction() as stores:
+        assert stores.attempts.of_interview(tenant.company_id, attempt.interview_id) == ()
 
 
-def test_an_interview_whose_attempt_was_deleted_can_be_invoked(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_an_interview_whose_attempt_was_deleted_can_be_invoked(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     do(delete(attempt))
     assert is_done(do(invoke(attempt)))
 
@@ -356,16 +358,16 @@ def test_an_interview_whose_attempt_was_deleted_can_be_invoked(house: House, do:
 # ---- POST …/call-attempts
 
 
-def invoked(house: House, command: Command) -> Attempt:
+def invoked(tenant: Tenant, command: Command) -> Attempt:
     assert command.answer is not None
     assert command.answer.attempt_id is not None
-    return house.attempt(command.answer.attempt_id)
+    return tenant.attempt(command.answer.attempt_id)
 
 
-def test_an_invoke_replaces_the_pending_attempt_and_begins_a_new_chain(house: House, do: Do, now: TestClock) -> None:
-    first = a_pending_attempt(house, due_at=now() + A_DAY)
-    second = invoked(house, do(invoke(first)))
-    replaced = house.attempt(first.id)
+def test_an_invoke_replaces_the_pending_attempt_and_begins_a_new_chain(tenant: Tenant, do: Do, now: TestClock) -> None:
+    first = a_pending_attempt(tenant, due_at=now() + A_DAY)
+    second = invoked(tenant, do(invoke(first)))
+    replaced = tenant.attempt(first.id)
     assert (replaced.state, replaced.reason) == (AttemptState.CANCELLED, Reason.REPLACED)
     assert replaced.deleted_at is None, "it is listed still"
     assert (second.state, second.due_at, second.retry_number) == (AttemptState.PENDING, now(), 0)
@@ -373,36 +375,36 @@ def test_an_invoke_replaces_the_pending_attempt_and_begins_a_new_chain(house: Ho
     assert second.manual
 
 
-def test_an_invoke_of_a_failed_interview_schedules_it_again(house: House, do: Do) -> None:
-    failed = over(house)
-    assert house.interview_status(failed) is InterviewStatus.FAILED
-    again = invoked(house, do(invoke(failed, TOMORROW)))
+def test_an_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Do) -> None:
+    failed = over(tenant)
+    assert tenant.interview_status(failed) is InterviewStatus.FAILED
+    again = invoked(tenant, do(invoke(failed, TOMORROW)))
     assert again.schedule.requested == TOMORROW
-    interview = house.interview(failed.interview_id)
+    interview = tenant.interview(failed.interview_id)
     assert (interview.status, interview.finished_at) == (InterviewStatus.SCHEDULED, None)
     assert interview.expires_at == again.due_at + DEFAULT_LIFE == again.expires_at
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
-def test_an_interview_that_is_finished_is_not_invoked(house: House, do: Do, now: TestClock, status: str) -> None:
-    attempt = over(house)
-    house.change("UPDATE interviews SET status = :status, finished_at = :at", status=status, at=now())
+def test_an_interview_that_is_finished_is_not_invoked(tenant: Tenant, do: Do, now: TestClock, status: str) -> None:
+    attempt = over(tenant)
+    tenant.change("UPDATE interviews SET status = :status, finished_at = :at", status=status, at=now())
     assert refused(do(invoke(attempt))) == "INTERVIEW_FINISHED"
 
 
 def test_after_an_unknown_outcome_a_person_may_invoke_and_all_wait_for_the_line(
-    house: House, do: Do, now: TestClock
+    tenant: Tenant, do: Do, now: TestClock
 ) -> None:
-    unknown = an_attempt_of_unknown_outcome(house)
-    again = invoked(house, do(invoke(unknown)))
-    assert house.dial.claim([again.id]).claimed == ()
-    now.move(house.policy.line_gap)
-    assert len(house.dial.claim([again.id]).claimed) == 1
+    unknown = an_attempt_of_unknown_outcome(tenant)
+    again = invoked(tenant, do(invoke(unknown)))
+    assert tenant.dial.claim([again.id]).claimed == ()
+    now.move(tenant.policy.line_gap)
+    assert len(tenant.dial.claim([again.id]).claimed) == 1
 
 
-def test_while_its_call_is_seen_to_live_an_unknown_outcome_is_not_invoked_again(house: House, do: Do) -> None:
-    unknown = an_attempt_of_unknown_outcome(house)
-    house.take(unknown, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=house.now()))
+def test_while_its_call_is_seen_to_live_an_unknown_outcome_is_not_invoked_again(tenant: Tenant, do: Do) -> None:
+    unknown = an_attempt_of_unknown_outcome(tenant)
+    tenant.take(unknown, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
     assert refused(do(invoke(unknown))) == "CALL_ATTEMPT_IN_PROGRESS"
     assert is_done(do(delete(unknown))), "an end may be deleted whatever is heard of it later"
 
@@ -414,170 +416,170 @@ def update(attempt: Attempt, **changes: Any) -> UpdateInterview:
     return UpdateInterview(interview_id=attempt.interview_id, **changes)
 
 
-def test_an_interviews_time_moves_its_pending_attempt(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_an_interviews_time_moves_its_pending_attempt(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     command = do(update(attempt, scheduled_at=TOMORROW))
     assert is_done(command)
-    assert house.attempt(attempt.id).schedule.requested == TOMORROW
+    assert tenant.attempt(attempt.id).schedule.requested == TOMORROW
     assert command.answer is not None
     story = STORY.validate_python(command.answer.snapshot)
     assert story.attempts[0].schedule.requested == TOMORROW
 
 
-def test_an_interview_without_a_pending_attempt_is_not_moved(house: House, do: Do) -> None:
-    assert refused(do(update(over(house), scheduled_at=TOMORROW))) == "CALL_ATTEMPT_NOT_PENDING"
+def test_an_interview_without_a_pending_attempt_is_not_moved(tenant: Tenant, do: Do) -> None:
+    assert refused(do(update(over(tenant), scheduled_at=TOMORROW))) == "CALL_ATTEMPT_NOT_PENDING"
 
 
-def test_an_interviews_expiry_moves_with_its_pending_attempts(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_an_interviews_expiry_moves_with_its_pending_attempts(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     assert is_done(do(update(attempt, expires_at=TOMORROW)))
-    interview, moved = house.interview(attempt.interview_id), house.attempt(attempt.id)
+    interview, moved = tenant.interview(attempt.interview_id), tenant.attempt(attempt.id)
     assert interview.expires_at == moved.expires_at
     assert moved.expires_at.isoformat() == "2026-04-03T07:00:00+00:00"
     assert not interview.expires_by_default
-    assert house.history(attempt.id) == ["created", "expiry_moved"]
+    assert tenant.history(attempt.id) == ["created", "expiry_moved"]
     assert refused(do(update(attempt, expires_at="2026-04-02T14:00:30+02:00"))) == "NO_OPENING_BEFORE_EXPIRY"
 
 
-def test_metadata_are_merged_and_null_removes(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_metadata_are_merged_and_null_removes(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     do(update(attempt, metadata={"a": 1, "b": {"c": 2, "d": 3}}))
     do(update(attempt, metadata={"a": None, "b": {"c": None, "e": 4}}))
-    assert house.interview(attempt.interview_id).metadata == {"b": {"d": 3, "e": 4}}
+    assert tenant.interview(attempt.interview_id).metadata == {"b": {"d": 3, "e": 4}}
 
 
-def test_metadata_that_grow_too_large_by_a_change_are_refused(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_metadata_that_grow_too_large_by_a_change_are_refused(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     do(update(attempt, metadata={str(key): 0 for key in range(50)}))
     assert refused(do(update(attempt, metadata={"one more": 0}))) == "METADATA_TOO_LARGE"
-    assert len(house.interview(attempt.interview_id).metadata) == 50
+    assert len(tenant.interview(attempt.interview_id).metadata) == 50
 
 
-def test_the_status_of_a_phone_interview_is_not_set_by_hand(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_the_status_of_a_phone_interview_is_not_set_by_hand(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     assert refused(do(update(attempt, status=InterviewStatus.COMPLETED))) == "STATUS_NOT_SETTABLE"
 
 
 # ---- DELETE /interviews
 
 
-def test_a_deleted_interview_is_called_no_more_and_is_not_there(house: House, do: Do) -> None:
-    attempt = a_pending_attempt(house)
+def test_a_deleted_interview_is_called_no_more_and_is_not_there(tenant: Tenant, do: Do) -> None:
+    attempt = a_pending_attempt(tenant)
     command = do(DeleteInterview(interview_id=attempt.interview_id))
     assert is_done(command)
-    assert house.attempt(attempt.id).reason is Reason.INTERVIEW_DELETED
-    assert house.interview_status(attempt) is InterviewStatus.CANCELLED
+    assert tenant.attempt(attempt.id).reason is Reason.INTERVIEW_DELETED
+    assert tenant.interview_status(attempt) is InterviewStatus.CANCELLED
     assert refused(do(DeleteInterview(interview_id=attempt.interview_id))) == "RESOURCE_NOT_FOUND"
     assert refused(do(invoke(attempt))) == "RESOURCE_NOT_FOUND"
 
 
 def test_a_live_call_of_a_deleted_interview_runs_to_its_end_and_nothing_follows(
-    house: House, do: Do, now: TestClock
+    tenant: Tenant, do: Do, now: TestClock
 ) -> None:
-    with_retries(house)
-    attempt = a_placed_attempt(house)
+    with_retries(tenant)
+    attempt = a_placed_attempt(tenant)
     assert is_done(do(DeleteInterview(interview_id=attempt.interview_id)))
-    house.take(house.attempt(attempt.id), Ended(reason=Reason.BUSY, ended_at=now()))
-    assert [each.state for each in house.attempts(attempt.interview_id)] == [AttemptState.FAILED]
-    assert house.interview_status(attempt) is InterviewStatus.CANCELLED
+    tenant.take(tenant.attempt(attempt.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    assert [each.state for each in tenant.attempts(attempt.interview_id)] == [AttemptState.FAILED]
+    assert tenant.interview_status(attempt) is InterviewStatus.CANCELLED
 
 
-def test_a_claim_that_was_not_sent_when_its_interview_was_deleted_is_cancelled(house: House, do: Do) -> None:
-    mine = a_claimed_attempt(house)
+def test_a_claim_that_was_not_sent_when_its_interview_was_deleted_is_cancelled(tenant: Tenant, do: Do) -> None:
+    mine = a_claimed_attempt(tenant)
     do(DeleteInterview(interview_id=mine.interview_id))
-    assert house.dial.last_look(mine) is None
-    assert house.attempt(mine.id).reason is Reason.INTERVIEW_DELETED
+    assert tenant.dial.last_look(mine) is None
+    assert tenant.attempt(mine.id).reason is Reason.INTERVIEW_DELETED
 
 
-def with_retries(house: House) -> None:
-    house.change("UPDATE companies SET settings = settings - 'retryPolicy'")
+def with_retries(tenant: Tenant) -> None:
+    tenant.change("UPDATE companies SET settings = settings - 'retryPolicy'")
 
 
 # ---- ONLINE and tests
 
 
-def an_online_agent(house: House) -> UUID:
+def an_online_agent(tenant: Tenant) -> UUID:
     agent = Agent(
         id=uuid4(),
-        company_id=house.company_id,
+        company_id=tenant.company_id,
         name="Online",
         type=AgentType.ONLINE,
         focus=AgentFocus.GENERIC,
         language="EN",
         duration=timedelta(minutes=10),
-        created_at=house.now(),
-        updated_at=house.now(),
+        created_at=tenant.now(),
+        updated_at=tenant.now(),
     )
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.agents.add(agent)
     return agent.id
 
 
-def made(house: House, command: Command) -> Any:
+def made(tenant: Tenant, command: Command) -> Any:
     assert is_done(command)
     assert command.answer is not None
     return STORY.validate_python(command.answer.snapshot)
 
 
-def test_an_online_interview_has_no_attempts_and_waits_for_its_status(house: House, do: Do) -> None:
-    candidate = a_candidate(house)
+def test_an_online_interview_has_no_attempts_and_waits_for_its_status(tenant: Tenant, do: Do) -> None:
+    candidate = a_candidate(tenant)
     wish = CreateInterview(
-        agent_id=an_online_agent(house), candidate_id=candidate.id, scheduled_at="2026-04-03T03:00:00+02:00"
+        agent_id=an_online_agent(tenant), candidate_id=candidate.id, scheduled_at="2026-04-03T03:00:00+02:00"
     )
-    story = made(house, do(wish))
+    story = made(tenant, do(wish))
     assert story.attempts == ()
-    interview = house.interview(story.interview.id)
+    interview = tenant.interview(story.interview.id)
     assert (interview.type, interview.status) == (AgentType.ONLINE, InterviewStatus.SCHEDULED)
     assert interview.scheduled_at is not None
     assert refused(do(InvokeAttempt(interview_id=interview.id))) == "CALL_ATTEMPTS_NOT_SUPPORTED"
     assert is_done(do(UpdateInterview(interview_id=interview.id, scheduled_at=TOMORROW)))
     assert is_done(do(UpdateInterview(interview_id=interview.id, status=InterviewStatus.COMPLETED)))
-    finished = house.interview(interview.id)
-    assert (finished.status, finished.finished_at) == (InterviewStatus.COMPLETED, house.now())
+    finished = tenant.interview(interview.id)
+    assert (finished.status, finished.finished_at) == (InterviewStatus.COMPLETED, tenant.now())
     again = UpdateInterview(interview_id=interview.id, status=InterviewStatus.CANCELLED)
     assert refused(do(again)) == "INTERVIEW_FINISHED"
 
 
-def test_a_test_interview_is_checked_like_any_other_and_rings_nobody(house: House, do: Do) -> None:
-    candidate = a_candidate(house)
-    wish = CreateInterview(agent_id=house.agent_id, candidate_id=candidate.id, is_test=True)
-    story = made(house, do(wish))
+def test_a_test_interview_is_checked_like_any_other_and_rings_nobody(tenant: Tenant, do: Do) -> None:
+    candidate = a_candidate(tenant)
+    wish = CreateInterview(agent_id=tenant.agent_id, candidate_id=candidate.id, is_test=True)
+    story = made(tenant, do(wish))
     assert story.interview.status is InterviewStatus.COMPLETED
     assert [(each.state, each.reason) for each in story.attempts] == [(AttemptState.COMPLETED, Reason.TEST)]
     at_night = CreateInterview(
-        agent_id=house.agent_id, candidate_id=candidate.id, is_test=True, scheduled_at="2026-04-03T03:00:00+02:00"
+        agent_id=tenant.agent_id, candidate_id=candidate.id, is_test=True, scheduled_at="2026-04-03T03:00:00+02:00"
     )
     assert refused(do(at_night)) == "OUTSIDE_CALL_TIME_INTERVAL"
 
 
-def test_a_second_interview_of_a_candidate_says_that_one_is_open(house: House, do: Do) -> None:
-    candidate = a_candidate(house, a_number())
-    wish = CreateInterview(agent_id=house.agent_id, candidate_id=candidate.id)
-    assert made(house, do(wish)).attempts[0].warnings == ()
-    second = made(house, do(wish)).attempts[0]
+def test_a_second_interview_of_a_candidate_says_that_one_is_open(tenant: Tenant, do: Do) -> None:
+    candidate = a_candidate(tenant, a_number())
+    wish = CreateInterview(agent_id=tenant.agent_id, candidate_id=candidate.id)
+    assert made(tenant, do(wish)).attempts[0].warnings == ()
+    second = made(tenant, do(wish)).attempts[0]
     assert second.warnings == (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
     do(RescheduleAttempt(interview_id=second.interview_id, attempt_id=second.id, scheduled_at=TOMORROW))
-    assert house.attempt(second.id).warnings == (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
+    assert tenant.attempt(second.id).warnings == (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
 
 
-def test_who_did_what_is_in_the_history(house: House, submit: Submit, apply: Apply) -> None:
-    attempt = a_pending_attempt(house)
+def test_who_did_what_is_in_the_history(tenant: Tenant, submit: Submit, apply: Apply) -> None:
+    attempt = a_pending_attempt(tenant)
     key_id = uuid4()
-    sender = replace(house.principal, key_id=key_id)
+    sender = replace(tenant.principal, key_id=key_id)
     accepted = submit.command(sender, None, move(attempt), idempotency_key=None, request_hash=b"hash")
     apply.command(accepted.command.id)
-    rows = house.ask("SELECT actor, detail FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt.id)
+    rows = tenant.ask("SELECT actor, detail FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt.id)
     assert rows[-1][0] == f"key:{key_id}", "the very key, not only its principal"
     assert rows[-1][1]["due_at"] == "2026-04-03T07:00:00+00:00", "and where it was moved to"
 
 
 def test_what_could_not_be_claimed_while_a_command_waited_is_released_at_once_afterwards(
-    house: House, accept: Do, apply: Apply, release: Release
+    tenant: Tenant, accept: Do, apply: Apply, release: Release
 ) -> None:
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     assert release.due() == 1
     command = accept(update(attempt, metadata={"a": 1}))
-    assert house.dial.claim([attempt.id]).claimed == ()
+    assert tenant.dial.claim([attempt.id]).claimed == ()
     assert release.due() == 0, "a release stands for fifteen seconds, and a command waits"
     apply.command(command.id)
     assert release.due() == 1

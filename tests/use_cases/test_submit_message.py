@@ -20,15 +20,15 @@ from scheduler.use_cases.submit_message import Messages
 from scheduler.wire.json_values import LARGEST_BODY
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.support.builders import House, KeptBell, a_candidate, a_pending_attempt
+from tests.support.builders import RecordingHints, Tenant, a_candidate, a_pending_attempt
 
 CANARY = "Kanarienvogel"
 Message = dict[str, Any]
 
 
 @pytest.fixture
-def keys(house: House) -> Keys:
-    return Keys(house.database, house.hasher, house.now)
+def keys(tenant: Tenant) -> Keys:
+    return Keys(tenant.database, tenant.hasher, tenant.now)
 
 
 @pytest.fixture
@@ -37,23 +37,23 @@ def messages(keys: Keys, submit: Submit) -> Messages:
 
 
 @pytest.fixture
-def principal(keys: Keys, house: House) -> Principal:
-    return keys.create(kind=KeyKind.REGULAR, name="a backend", company_id=house.company_id)[0]
+def principal(keys: Keys, tenant: Tenant) -> Principal:
+    return keys.create(kind=KeyKind.REGULAR, name="a backend", company_id=tenant.company_id)[0]
 
 
 @pytest.fixture
-def message(principal: Principal, house: House) -> Message:
+def message(principal: Principal, tenant: Tenant) -> Message:
     """A message that is right in every point."""
     return {
         "apiKeyId": str(principal.key_id),
         "idempotencyKey": "order-4711",
         "kind": "create_interview",
-        "body": {"candidateId": str(a_candidate(house).id), "agentId": str(house.agent_id)},
+        "body": {"candidateId": str(a_candidate(tenant).id), "agentId": str(tenant.agent_id)},
     }
 
 
-def _commands(house: House) -> int:
-    return int(house.ask("SELECT count(*) FROM inbox")[0][0])
+def _commands(tenant: Tenant) -> int:
+    return int(tenant.ask("SELECT count(*) FROM inbox")[0][0])
 
 
 def _answer(submit: Submit, principal: Principal, message: Message) -> Command:
@@ -61,38 +61,38 @@ def _answer(submit: Submit, principal: Principal, message: Message) -> Command:
 
 
 def test_what_a_message_asks_for_is_accepted_once_and_rung_for(
-    messages: Messages, message: Message, submit: Submit, principal: Principal, bell: KeptBell, house: House
+    messages: Messages, message: Message, submit: Submit, principal: Principal, hints: RecordingHints, tenant: Tenant
 ) -> None:
     for _ in range(3):
         messages.take(message)
     command = _answer(submit, principal, message)
     assert (command.kind, command.state) == (CommandKind.CREATE_INTERVIEW, CommandState.WAITING)
-    assert (command.company_id, command.key_id) == (house.company_id, principal.key_id)
-    assert set(bell.rung) == {(tasks.APPLY, command.id)}
-    assert _commands(house) == 1
+    assert (command.company_id, command.key_id) == (tenant.company_id, principal.key_id)
+    assert set(hints.rung) == {(tasks.APPLY, command.id)}
+    assert _commands(tenant) == 1
 
 
 def test_the_same_message_from_many_sides_at_once_is_one_command(
-    messages: Messages, message: Message, house: House
+    messages: Messages, message: Message, tenant: Tenant
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(messages.take, [message] * 40))
-    assert _commands(house) == 1
+    assert _commands(tenant) == 1
 
 
 def test_it_is_applied_like_any_other(
-    messages: Messages, message: Message, submit: Submit, principal: Principal, apply: Apply, house: House
+    messages: Messages, message: Message, submit: Submit, principal: Principal, apply: Apply, tenant: Tenant
 ) -> None:
     messages.take(message)
     apply.command(_answer(submit, principal, message).id)
     answer = _answer(submit, principal, message).answer
     assert answer is not None
     assert answer.refusal is None
-    assert house.ask("SELECT state FROM attempts") == [("PENDING",)]
+    assert tenant.ask("SELECT state FROM attempts") == [("PENDING",)]
 
 
 def test_a_message_in_another_order_is_the_same_and_another_body_keeps_the_first_answer(
-    messages: Messages, message: Message, submit: Submit, principal: Principal, house: House
+    messages: Messages, message: Message, submit: Submit, principal: Principal, tenant: Tenant
 ) -> None:
     messages.take(message)
     first = _answer(submit, principal, message)
@@ -100,23 +100,23 @@ def test_a_message_in_another_order_is_the_same_and_another_body_keeps_the_first
     messages.take({**message, "body": {**message["body"], "isTest": True}})
     messages.take({**message, "kind": "delete_interview", "body": {"interviewId": str(uuid4())}})
     assert _answer(submit, principal, message) == first
-    assert _commands(house) == 1
+    assert _commands(tenant) == 1
 
 
 @guards("tenant", "own_key")
 def test_the_wall_between_tenants_stands_for_messages_too(
-    messages: Messages, message: Message, keys: Keys, house: House, submit: Submit, principal: Principal
+    messages: Messages, message: Message, keys: Keys, tenant: Tenant, submit: Submit, principal: Principal
 ) -> None:
     """Another company's key reaches neither this one's interviews nor its answers."""
-    other = seed(house.database, house.now())
+    other = seed(tenant.database, tenant.now())
     theirs, _ = keys.create(kind=KeyKind.REGULAR, name="theirs", company_id=other.company_id)
-    attempt = a_pending_attempt(house)
+    attempt = a_pending_attempt(tenant)
     messages.take(
         {
             **message,
             "apiKeyId": str(theirs.key_id),
             "kind": "delete_interview",
-            "body": {"interviewId": str(attempt.interview_id), "companyId": str(house.company_id)},
+            "body": {"interviewId": str(attempt.interview_id), "companyId": str(tenant.company_id)},
         }
     )
     answer = _answer(submit, theirs, message).answer
@@ -125,23 +125,23 @@ def test_the_wall_between_tenants_stands_for_messages_too(
     assert answer.refusal.code == "RESOURCE_NOT_FOUND"
     with pytest.raises(NotFound):
         _answer(submit, principal, message)
-    assert house.ask("SELECT state, deleted_at FROM attempts") == [("PENDING", None)]
+    assert tenant.ask("SELECT state, deleted_at FROM attempts") == [("PENDING", None)]
 
 
 @guards("reach")
 def test_an_ats_key_names_the_company_and_reaches_its_own_alone(
-    messages: Messages, message: Message, keys: Keys, house: House, submit: Submit
+    messages: Messages, message: Message, keys: Keys, tenant: Tenant, submit: Submit
 ) -> None:
     ats, _ = keys.create(kind=KeyKind.ATS, name="an ATS")
     theirs = {**message, "apiKeyId": str(ats.key_id)}
     messages.take({**theirs, "idempotencyKey": "which"})
     refusal = _refusal(submit, ats, "which")
     assert refusal["code"] == "COMPANY_ID_REQUIRED"
-    messages.take({**theirs, "body": {**message["body"], "companyId": str(house.company_id)}})
+    messages.take({**theirs, "body": {**message["body"], "companyId": str(tenant.company_id)}})
     with pytest.raises(NotFound):
         _answer(submit, ats, message)
-    house.change(f"UPDATE companies SET ats_principal_id = '{ats.id}'")
-    messages.take({**theirs, "body": {**message["body"], "companyId": str(house.company_id)}})
+    tenant.change(f"UPDATE companies SET ats_principal_id = '{ats.id}'")
+    messages.take({**theirs, "body": {**message["body"], "companyId": str(tenant.company_id)}})
     assert _answer(submit, ats, message).state is CommandState.WAITING
 
 
@@ -212,22 +212,22 @@ def test_nul_in_a_time_is_an_invalid_time(
 
 @pytest.mark.parametrize("depth", [100, 400, 700, 900])
 def test_however_deep_a_body_is_it_is_answered_or_told_in_the_log(
-    messages: Messages, message: Message, house: House, depth: int
+    messages: Messages, message: Message, tenant: Tenant, depth: int
 ) -> None:
     with capture_logs() as logs:
         messages.take({**message, "body": json.loads("[" * depth + "]" * depth)})
-    assert (_commands(house), len(logs)) in {(1, 0), (0, 1)}
+    assert (_commands(tenant), len(logs)) in {(1, 0), (0, 1)}
 
 
 def test_what_is_kept_of_a_wrong_body_names_nobody(
-    messages: Messages, message: Message, house: House, submit: Submit, principal: Principal
+    messages: Messages, message: Message, tenant: Tenant, submit: Submit, principal: Principal
 ) -> None:
     """Not even where somebody is called by the name of a field."""
     body = {**message["body"], "+421915123456": 1, "Jana Nováková": 2, "candidate": {"firstName": CANARY}}
     messages.take({**message, "body": body})
     fields = {each["field"] for each in _refusal(submit, principal, message["idempotencyKey"])["details"]["fields"]}
     assert fields == {"?", "candidate"}
-    [(row,)] = house.ask("SELECT inbox::text FROM inbox")
+    [(row,)] = tenant.ask("SELECT inbox::text FROM inbox")
     assert not [word for word in ("915", "Nov", CANARY) if word in row]
 
 
@@ -247,11 +247,11 @@ def test_what_is_kept_of_a_wrong_body_names_nobody(
     ],
 )
 def test_a_message_that_nobody_can_be_told_of_is_told_in_the_log_and_kept_nowhere(
-    messages: Messages, message: Message, house: House, changes: Message
+    messages: Messages, message: Message, tenant: Tenant, changes: Message
 ) -> None:
     with capture_logs() as logs:
         messages.take({name: value for name, value in (message | changes).items() if value is not ...})
-    assert _commands(house) == 0
+    assert _commands(tenant) == 0
     assert [line["event"] for line in logs] == ["a message was refused"]
 
 
@@ -265,27 +265,27 @@ def _revoke(keys: Keys, key_id: UUID) -> None:
 
 @pytest.mark.parametrize("end", [_suspend, _revoke])
 def test_a_key_that_opens_nothing_sends_nothing(
-    messages: Messages, message: Message, house: House, keys: Keys, principal: Principal, end: Any
+    messages: Messages, message: Message, tenant: Tenant, keys: Keys, principal: Principal, end: Any
 ) -> None:
     end(keys, principal.key_id)
     messages.take(message)
-    assert _commands(house) == 0
+    assert _commands(tenant) == 0
 
 
 def test_a_key_that_has_expired_sends_nothing(
-    messages: Messages, message: Message, house: House, keys: Keys, now: TestClock
+    messages: Messages, message: Message, tenant: Tenant, keys: Keys, now: TestClock
 ) -> None:
     ends_at = now() + timedelta(hours=1)
-    short, _ = keys.create(kind=KeyKind.REGULAR, name="short", company_id=house.company_id, expires_at=ends_at)
+    short, _ = keys.create(kind=KeyKind.REGULAR, name="short", company_id=tenant.company_id, expires_at=ends_at)
     now.move(timedelta(hours=1))
     messages.take({**message, "apiKeyId": str(short.key_id)})
-    assert _commands(house) == 0
+    assert _commands(tenant) == 0
 
 
-def test_the_key_of_a_deleted_company_sends_nothing(messages: Messages, message: Message, house: House) -> None:
-    house.change("UPDATE companies SET deleted_at = created_at")
+def test_the_key_of_a_deleted_company_sends_nothing(messages: Messages, message: Message, tenant: Tenant) -> None:
+    tenant.change("UPDATE companies SET deleted_at = created_at")
     messages.take(message)
-    assert _commands(house) == 0
+    assert _commands(tenant) == 0
 
 
 @pytest.mark.parametrize(
@@ -298,27 +298,27 @@ def test_the_key_of_a_deleted_company_sends_nothing(messages: Messages, message:
 def test_a_key_needs_the_scope_that_it_needs_over_http(
     messages: Messages,
     message: Message,
-    house: House,
+    tenant: Tenant,
     keys: Keys,
     submit: Submit,
     lacking: str,
     kind: str,
 ) -> None:
     body = (
-        message["body"] if kind == "create_interview" else {"interviewId": str(a_pending_attempt(house).interview_id)}
+        message["body"] if kind == "create_interview" else {"interviewId": str(a_pending_attempt(tenant).interview_id)}
     )
     for scopes, commands in ((ALL_SCOPES - {lacking}, 0), (frozenset({lacking}), 1)):
-        key, _ = keys.create(kind=KeyKind.REGULAR, name="a key", company_id=house.company_id, scopes=scopes)
+        key, _ = keys.create(kind=KeyKind.REGULAR, name="a key", company_id=tenant.company_id, scopes=scopes)
         messages.take({**message, "apiKeyId": str(key.key_id), "kind": kind, "body": body})
-        assert _commands(house) == commands
+        assert _commands(tenant) == commands
     assert _answer(submit, key, message).state is CommandState.WAITING
 
 
 def test_a_key_that_sends_messages_is_used(
-    messages: Messages, message: Message, house: House, now: TestClock, principal: Principal
+    messages: Messages, message: Message, tenant: Tenant, now: TestClock, principal: Principal
 ) -> None:
     messages.take(message)
-    assert house.ask(f"SELECT last_used_at FROM api_keys WHERE id = '{principal.key_id}'") == [(now(),)]
+    assert tenant.ask(f"SELECT last_used_at FROM api_keys WHERE id = '{principal.key_id}'") == [(now(),)]
 
 
 def _refusal(submit: Submit, principal: Principal, idempotency_key: str) -> dict[str, Any]:

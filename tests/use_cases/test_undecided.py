@@ -15,16 +15,16 @@ import requests
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Attempt, AttemptState, LegSeen, Phase, Reason
-from scheduler.domain.call import AnswerUnknown, Rank
+from scheduler.domain.call import AnswerUnknown, CallProgress
 from scheduler.domain.interview import InterviewStatus
-from scheduler.lifecycle.policy import ASK_EVERY, LONGEST_QUEUE, POLLS
+from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, POLLS
 from scheduler.persistence.database import Database
 from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed, wait_until
 from tests.support.builders import (
-    Clerk,
-    House,
+    ApiWriter,
+    Tenant,
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
@@ -42,11 +42,11 @@ TEN_MINUTES = timedelta(minutes=10)
 EMPTY = b'{"calls": []}'
 
 
-def lost(house: House, attempt: Attempt) -> Attempt:
+def lost(tenant: Tenant, attempt: Attempt) -> Attempt:
     """The attempt after its answer was lost, of a carrier that is not held to be down."""
-    house.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
-    house.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
-    return house.attempt(attempt.id)
+    tenant.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
+    tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+    return tenant.attempt(attempt.id)
 
 
 def order_by_hand(carrier: SimulatedCarrier, to: str, caller: str) -> str:
@@ -58,89 +58,89 @@ def order_by_hand(carrier: SimulatedCarrier, to: str, caller: str) -> str:
     return str(answer.json()["sid"])
 
 
-def hung_up_at(house: House, attempt: Attempt) -> timedelta:
+def hung_up_at(tenant: Tenant, attempt: Attempt) -> timedelta:
     """How long after its claim the call of an attempt must have been hung up."""
-    return house.policy.lease + house.policy.room + house.policy.max_call
+    return tenant.policy.lease + tenant.policy.room + tenant.policy.max_call
 
 
 # ---- no verdict without an answered question
 
 
 @guards("answered")
-def test_verdict_waits_until_a_list_was_read(house: House, carrier: SimulatedCarrier, now: TestClock) -> None:
-    unknown = an_unknown_attempt(house)
-    nobody_answers = settle_at(house, carrier, a_closed_port())
+def test_verdict_waits_until_a_list_was_read(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+    unknown = an_unknown_attempt(tenant)
+    nobody_answers = settle_at(tenant, carrier, a_closed_port())
     for _ in range(6):
-        now.move(house.policy.settle)
+        now.move(tenant.policy.settle)
         nobody_answers.round()
-        undecided = house.attempt(unknown.id)
+        undecided = tenant.attempt(unknown.id)
         assert (undecided.state, undecided.phase) == (AttemptState.IN_PROGRESS, Phase.UNKNOWN)
-        assert house.line(unknown)[0] == unknown.id
+        assert tenant.line(unknown)[0] == unknown.id
     now.move(ASK_EVERY)
     with babbling(200, EMPTY) as url:
-        settle_at(house, carrier, url).round()
-    assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN, "that was all that was missing"
-    assert house.line(unknown) == (None, None, now() + house.policy.line_gap)
+        settle_at(tenant, carrier, url).round()
+    assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN, "that was all that was missing"
+    assert tenant.line(unknown) == (None, None, now() + tenant.policy.line_gap)
 
 
 @guards("answered", "line", "line_gap")
 def test_number_is_not_called_again_while_nothing_can_be_asked(
-    database: Database, house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    database: Database, tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     """The carrier takes the call, the uplink is lost, and another interview's call to that number is due."""
-    mine = a_claimed_attempt(house)
+    mine = a_claimed_attempt(tenant)
     number = mine.called_number
-    sid = ring(carrier, house, mine, ring_s=0.0, talk_s=7200.0)
+    sid = ring(carrier, tenant, mine, ring_s=0.0, talk_s=7200.0)
     wait_until(has_status(carrier, sid, "in-progress"), says="a person has answered")
     carrier.down("drop")
-    lost(house, mine)
-    theirs = a_pending_attempt(of_company(house, seed(database, now())), number)
+    lost(tenant, mine)
+    theirs = a_pending_attempt(of_company(tenant, seed(database, now())), number)
     for _ in range(5):
         now.move(timedelta(minutes=5))
         settle.round()
-        assert house.dial.claim([theirs.id]).claimed == (), "the first call is in progress"
+        assert tenant.dial.claim([theirs.id]).claimed == (), "the first call is in progress"
     carrier.up()
     now.move(ASK_EVERY)
     settle.round()
-    found = house.attempt(mine.id)
+    found = tenant.attempt(mine.id)
     assert (found.phase, found.call_sid) == (Phase.PLACED, sid)
     end(carrier, sid)
     now.move(TEN_MINUTES)
     settle.round()
-    assert house.attempt(mine.id).reason is Reason.ANSWERED
-    assert house.interview_status(mine) is InterviewStatus.COMPLETED
-    assert house.ask("SELECT attempt_id FROM usage") == [(mine.id,)], "it is booked"
-    assert house.dial.claim([theirs.id]).claimed == ()
-    now.move(house.policy.line_gap)
-    assert len(house.dial.claim([theirs.id]).claimed) == 1
+    assert tenant.attempt(mine.id).reason is Reason.ANSWERED
+    assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
+    assert tenant.ask("SELECT attempt_id FROM usage") == [(mine.id,)], "it is booked"
+    assert tenant.dial.claim([theirs.id]).claimed == ()
+    now.move(tenant.policy.line_gap)
+    assert len(tenant.dial.claim([theirs.id]).claimed) == 1
 
 
 @guards("answered", "listed_after_lease")
 def test_list_that_was_read_during_the_lease_is_no_verdict(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    unknown = an_unknown_attempt(house)
+    unknown = an_unknown_attempt(tenant)
     with babbling(200, EMPTY) as url:
-        now.move(house.policy.lease)
-        settle_at(house, carrier, url).round()
-    assert house.attempt(unknown.id).looks == 1
-    now.move(house.policy.settle)
-    settle_at(house, carrier, a_closed_port()).round()
-    assert house.attempt(unknown.id).phase is Phase.UNKNOWN, "the POST may have been on its way then"
+        now.move(tenant.policy.lease)
+        settle_at(tenant, carrier, url).round()
+    assert tenant.attempt(unknown.id).looks == 1
+    now.move(tenant.policy.settle)
+    settle_at(tenant, carrier, a_closed_port()).round()
+    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN, "the POST may have been on its way then"
 
 
-def test_list_that_was_read_after_the_lease_suffices(house: House, carrier: SimulatedCarrier, now: TestClock) -> None:
-    unknown = an_unknown_attempt(house)
-    now.move(house.policy.lease + timedelta(seconds=5))
+def test_list_that_was_read_after_the_lease_suffices(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+    unknown = an_unknown_attempt(tenant)
+    now.move(tenant.policy.lease + timedelta(seconds=5))
     with babbling(200, EMPTY) as url:
-        settle_at(house, carrier, url).round()
-    now.instant = (unknown.unknown_at or now()) + house.policy.settle - A_MOMENT
-    nobody_answers = settle_at(house, carrier, a_closed_port())
+        settle_at(tenant, carrier, url).round()
+    now.instant = (unknown.unknown_at or now()) + tenant.policy.settle - A_MOMENT
+    nobody_answers = settle_at(tenant, carrier, a_closed_port())
     nobody_answers.round()
-    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
     now.move(ASK_EVERY)
     nobody_answers.round()
-    assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
+    assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
 
 
 @contextmanager
@@ -185,63 +185,63 @@ def paging(carrier: SimulatedCarrier, attempt: Attempt, second: tuple[int, bytes
     ],
 )
 def test_list_whose_paging_broke_off_was_not_read(
-    house: House, carrier: SimulatedCarrier, now: TestClock, second: tuple[int, bytes], is_given_up: bool
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, second: tuple[int, bytes], is_given_up: bool
 ) -> None:
-    unknown = an_unknown_attempt(house)
-    now.move(house.policy.settle)
+    unknown = an_unknown_attempt(tenant)
+    now.move(tenant.policy.settle)
     with paging(carrier, unknown, second) as url:
-        settle_at(house, carrier, url).round()
-    assert (house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN) is is_given_up
+        settle_at(tenant, carrier, url).round()
+    assert (tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN) is is_given_up
 
 
 def test_verdict_without_any_list_comes_when_the_call_was_hung_up(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    unknown = an_unknown_attempt(house)
-    nobody_answers = settle_at(house, carrier, a_closed_port())
-    now.move(hung_up_at(house, unknown) - A_MOMENT)
+    unknown = an_unknown_attempt(tenant)
+    nobody_answers = settle_at(tenant, carrier, a_closed_port())
+    now.move(hung_up_at(tenant, unknown) - A_MOMENT)
     nobody_answers.round()
-    assert house.attempt(unknown.id).phase is Phase.UNKNOWN
+    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
     now.move(ASK_EVERY)
     nobody_answers.round()
-    assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
+    assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
 
 
 @guards("unlisted_line", "line_gap")
 def test_line_rests_after_that_verdict_until_a_list_was_read(
-    database: Database, house: House, carrier: SimulatedCarrier, now: TestClock
+    database: Database, tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     """The call may still wait in the carrier's queue."""
     number = a_number()
-    unknown = an_unknown_attempt(house, number)
-    nobody_answers = settle_at(house, carrier, a_closed_port())
-    now.move(hung_up_at(house, unknown))
-    theirs = a_pending_attempt(of_company(house, seed(database, now())), number)
-    own = a_pending_attempt(house, number)
+    unknown = an_unknown_attempt(tenant, number)
+    nobody_answers = settle_at(tenant, carrier, a_closed_port())
+    now.move(hung_up_at(tenant, unknown))
+    theirs = a_pending_attempt(of_company(tenant, seed(database, now())), number)
+    own = a_pending_attempt(tenant, number)
     for _ in range(6):
         nobody_answers.round()
-        house.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
-        assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
+        tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+        assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
         now.move(TEN_MINUTES)
-        assert house.dial.claim([theirs.id, own.id]).claimed == ()
+        assert tenant.dial.claim([theirs.id, own.id]).claimed == ()
     with babbling(200, EMPTY) as url:
-        settle_at(house, carrier, url).round()
-    now.move(POLLS[-1] + house.policy.line_gap)
-    assert len(house.dial.claim([own.id]).claimed) == 1
+        settle_at(tenant, carrier, url).round()
+    now.move(POLLS[-1] + tenant.policy.line_gap)
+    assert len(tenant.dial.claim([own.id]).claimed) == 1
 
 
 def test_line_is_free_when_no_list_was_read_and_the_call_must_be_over(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
-    unknown = an_unknown_attempt(house, number)
-    nobody_answers = settle_at(house, carrier, a_closed_port())
-    now.move(hung_up_at(house, unknown))
+    unknown = an_unknown_attempt(tenant, number)
+    nobody_answers = settle_at(tenant, carrier, a_closed_port())
+    now.move(hung_up_at(tenant, unknown))
     nobody_answers.round()
-    now.move(house.policy.lease + LONGEST_QUEUE + house.policy.max_call)
+    now.move(tenant.policy.lease + MAX_QUEUE + tenant.policy.max_call)
     nobody_answers.round()
-    assert house.attempt(unknown.id).search_at is None
-    assert house.line(unknown)[2] <= now()
+    assert tenant.attempt(unknown.id).search_at is None
+    assert tenant.line(unknown)[2] <= now()
 
 
 # ---- undecided for long: an operator learns of it
@@ -254,13 +254,13 @@ def alarms(settle: Settle) -> list[dict[str, Any]]:
 
 
 def test_overdue_verdicts_raise_one_alarm_in_ten_minutes(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     for _ in range(3):
-        an_unknown_attempt(house)
-        house.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
-    nobody_answers = settle_at(house, carrier, a_closed_port())
-    now.move(house.policy.settle)
+        an_unknown_attempt(tenant)
+        tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+    nobody_answers = settle_at(tenant, carrier, a_closed_port())
+    now.move(tenant.policy.settle)
     assert alarms(nobody_answers) == [], "not overdue yet"
     now.move(timedelta(minutes=1))
     [alarm] = alarms(nobody_answers)
@@ -271,80 +271,80 @@ def test_overdue_verdicts_raise_one_alarm_in_ten_minutes(
     assert len(alarms(nobody_answers)) == 1
 
 
-def test_verdicts_in_time_raise_no_such_alarm(house: House, settle: Settle, now: TestClock) -> None:
-    unknown = an_unknown_attempt(house)
-    now.move(house.policy.settle + TEN_MINUTES)
+def test_verdicts_in_time_raise_no_such_alarm(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+    unknown = an_unknown_attempt(tenant)
+    now.move(tenant.policy.settle + TEN_MINUTES)
     assert alarms(settle) == []
-    assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
+    assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
 
 
 # ---- after the verdict
 
 
-def given_up(house: House, settle: Settle, now: TestClock, number: str | None = None) -> Attempt:
+def given_up(tenant: Tenant, settle: Settle, now: TestClock, number: str | None = None) -> Attempt:
     """An attempt whose outcome was given up after its list was read: its call was not on it."""
-    unknown = an_unknown_attempt(house, number)
-    now.move(house.policy.settle)
+    unknown = an_unknown_attempt(tenant, number)
+    now.move(tenant.policy.settle)
     settle.round()
-    attempt = house.attempt(unknown.id)
+    attempt = tenant.attempt(unknown.id)
     assert attempt.reason is Reason.OUTCOME_UNKNOWN
     return attempt
 
 
 def test_call_is_found_and_booked_after_the_verdict(
-    database: Database, house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    database: Database, tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
-    mine = given_up(house, settle, now, number)
+    mine = given_up(tenant, settle, now, number)
     assert mine.search_at is not None
-    theirs = a_pending_attempt(of_company(house, seed(database, now())), number)
+    theirs = a_pending_attempt(of_company(tenant, seed(database, now())), number)
     carrier.clock = lambda: mine.claimed_at + A_SECOND if mine.claimed_at else now()
     carrier.plan(to=number, callbacks="none", ring_s=0.0, talk_s=7200.0)
-    sid = order_by_hand(carrier, number, house.caller)
+    sid = order_by_hand(carrier, number, tenant.caller)
     wait_until(has_status(carrier, sid, "in-progress"), says="a person has answered")
     now.instant = mine.search_at
     settle.round()
-    live = house.attempt(mine.id)
+    live = tenant.attempt(mine.id)
     assert (live.state, live.reason, live.call_sid) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN, sid)
-    assert house.line(mine)[0] == mine.id, "it holds its line until it is over"
-    now.move(house.policy.line_gap * 2)
-    assert house.dial.claim([theirs.id]).claimed == ()
+    assert tenant.line(mine)[0] == mine.id, "it holds its line until it is over"
+    now.move(tenant.policy.line_gap * 2)
+    assert tenant.dial.claim([theirs.id]).claimed == ()
     end(carrier, sid)
     settle.round()
-    assert house.attempt(mine.id).reason is Reason.ANSWERED
-    assert house.interview_status(mine) is InterviewStatus.COMPLETED
-    assert house.ask("SELECT attempt_id FROM usage") == [(mine.id,)]
-    assert house.history(mine.id)[-3:] == ["proof_missing", "leg_seen", "proven"]
+    assert tenant.attempt(mine.id).reason is Reason.ANSWERED
+    assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
+    assert tenant.ask("SELECT attempt_id FROM usage") == [(mine.id,)]
+    assert tenant.history(mine.id)[-3:] == ["proof_missing", "leg_seen", "proven"]
     settle.round()
-    assert house.attempt(mine.id).search_at is None
+    assert tenant.attempt(mine.id).search_at is None
 
 
 def test_call_that_is_over_when_it_is_found_is_booked(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
-    mine = given_up(house, settle, now, number)
+    mine = given_up(tenant, settle, now, number)
     assert mine.search_at is not None
     carrier.clock = lambda: mine.claimed_at + A_SECOND if mine.claimed_at else now()
     carrier.plan(to=number, callbacks="none", ring_s=0.0, talk_s=0.0)
-    sid = order_by_hand(carrier, number, house.caller)
+    sid = order_by_hand(carrier, number, tenant.caller)
     wait_until(has_status(carrier, sid, "completed"), says="it is over")
     now.instant = mine.search_at
     settle.round()
-    assert house.attempt(mine.id).reason is Reason.ANSWERED
-    assert house.ask("SELECT attempt_id FROM usage") == [(mine.id,)]
+    assert tenant.attempt(mine.id).reason is Reason.ANSWERED
+    assert tenant.ask("SELECT attempt_id FROM usage") == [(mine.id,)]
 
 
 def test_search_goes_on_ever_less_often_until_the_call_must_be_over(
-    house: House, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     asked: list[str] = []
     with babbling(200, EMPTY, asked) as url:
-        settle = settle_at(house, carrier, url)
-        mine = given_up(house, settle, now)
+        settle = settle_at(tenant, carrier, url)
+        mine = given_up(tenant, settle, now)
         waits = []
         for _ in range(12):
-            search_at = house.attempt(mine.id).search_at
+            search_at = tenant.attempt(mine.id).search_at
             assert search_at is not None
             waits.append(search_at - now())
             now.instant = search_at - A_MOMENT
@@ -354,73 +354,75 @@ def test_search_goes_on_ever_less_often_until_the_call_must_be_over(
             now.instant = search_at
             settle.round()
             assert len(asked) == before + 1
-        now.move(LONGEST_QUEUE + house.policy.max_call)
+        now.move(MAX_QUEUE + tenant.policy.max_call)
         settle.round()
-        assert house.attempt(mine.id).search_at is None
+        assert tenant.attempt(mine.id).search_at is None
     assert waits == sorted(waits)
     assert waits[0] < timedelta(minutes=1) < waits[-1] <= POLLS[-1]
-    assert house.attempt(mine.id).called_number is None, "the number is kept no longer than it is needed"
-    assert house.attempt(mine.id).reason is Reason.OUTCOME_UNKNOWN
+    assert tenant.attempt(mine.id).called_number is None, "the number is kept no longer than it is needed"
+    assert tenant.attempt(mine.id).reason is Reason.OUTCOME_UNKNOWN
 
 
 def test_two_calls_that_fit_after_the_verdict_bind_neither(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
-    mine = given_up(house, settle, now, number)
+    mine = given_up(tenant, settle, now, number)
     assert mine.search_at is not None
     carrier.clock = lambda: mine.claimed_at + A_SECOND if mine.claimed_at else now()
     carrier.plan(to=number, callbacks="none", ring_s=7200.0)
     for _ in range(2):
-        order_by_hand(carrier, number, house.caller)
+        order_by_hand(carrier, number, tenant.caller)
     now.instant = mine.search_at
     settle.round()
-    assert paused(house) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
-    after = house.attempt(mine.id)
+    assert paused(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
+    after = tenant.attempt(mine.id)
     assert (after.call_sid, after.reason) == (None, Reason.OUTCOME_UNKNOWN)
     assert after.search_at is not None
     assert after.search_at > now()
 
 
 def test_number_of_an_erased_candidate_is_not_searched_for(
-    house: House, carrier: SimulatedCarrier, now: TestClock, records: Clerk
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, records: ApiWriter
 ) -> None:
-    unknown = an_unknown_attempt(house)
-    [(candidate_id,)] = house.ask("SELECT candidate_id FROM interviews")
-    records.delete_candidate(house.principal, candidate_id)
-    assert house.attempt(unknown.id).called_number is not None, "a leg may be live"
+    unknown = an_unknown_attempt(tenant)
+    [(candidate_id,)] = tenant.ask("SELECT candidate_id FROM interviews")
+    records.delete_candidate(tenant.principal, candidate_id)
+    assert tenant.attempt(unknown.id).called_number is not None, "a leg may be live"
     asked: list[str] = []
     with babbling(200, EMPTY, asked) as url:
-        settle = settle_at(house, carrier, url)
-        now.move(house.policy.settle)
+        settle = settle_at(tenant, carrier, url)
+        now.move(tenant.policy.settle)
         settle.round()
-        assert house.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
-        assert house.attempt(unknown.id).called_number is None
+        assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
+        assert tenant.attempt(unknown.id).called_number is None
         now.move(TEN_MINUTES)
         settle.round()
     assert len(asked) == 1
 
 
-def test_search_does_not_ask_for_a_call_that_was_seen(house: House, carrier: SimulatedCarrier, now: TestClock) -> None:
-    mine = an_attempt_of_unknown_outcome(house)
-    house.change("UPDATE attempts SET search_at = :at, called_number = '+421915000000'", at=now())
-    seen = house.take(mine, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=now() + TEN_MINUTES))
+def test_search_does_not_ask_for_a_call_that_was_seen(
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    mine = an_attempt_of_unknown_outcome(tenant)
+    tenant.change("UPDATE attempts SET search_at = :at, called_number = '+421915000000'", at=now())
+    seen = tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now() + TEN_MINUTES))
     assert (seen.search_at, seen.called_number) == (None, None)
     asked: list[str] = []
     with babbling(200, EMPTY, asked) as url:
-        settle_at(house, carrier, url).round()
+        settle_at(tenant, carrier, url).round()
     assert asked == []
 
 
 def test_two_settlers_at_once_search_once(
-    house: House, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     asked: list[str] = []
-    mine = given_up(house, settle, now)
+    mine = given_up(tenant, settle, now)
     assert mine.search_at is not None
     now.instant = mine.search_at
     with babbling(200, EMPTY, asked) as url:
-        settlers = [Thread(target=settle_at(house, carrier, url).round) for _ in range(4)]
+        settlers = [Thread(target=settle_at(tenant, carrier, url).round) for _ in range(4)]
         for each in settlers:
             each.start()
         for each in settlers:

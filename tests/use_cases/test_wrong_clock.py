@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk
+from scheduler.carriers.twilio import TwilioCallbacks, TwilioQueries
 from scheduler.clock import machine_now
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import NeverTaken
@@ -26,9 +26,9 @@ from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import (
-    Clerk,
-    House,
-    KeptBell,
+    ApiWriter,
+    RecordingHints,
+    Tenant,
     a_claimed_attempt,
     a_pending_attempt,
     a_placed_attempt,
@@ -81,37 +81,37 @@ def test_a_clock_that_is_seconds_off_is_wrong(postgres_url: str, span: timedelta
 
 @pytest.mark.parametrize("span", SPANS, ids=str)
 def test_on_a_wrong_clock_nothing_is_released_or_claimed(
-    postgres_url: str, house: House, bell: KeptBell, span: timedelta
+    postgres_url: str, tenant: Tenant, hints: RecordingHints, span: timedelta
 ) -> None:
-    due = a_pending_attempt(house)
+    due = a_pending_attempt(tenant)
     with seen_from_a_machine(postgres_url, span) as database:
-        there = replace(house, database=database)
+        there = replace(tenant, database=database)
         with pytest.raises(ClockWrong):
-            Release(database, bell, house.account_id, house.policy, house.now).due()
+            Release(database, hints, tenant.account_id, tenant.policy, tenant.now).due()
         claims = there.dial.claim([due.id])
         assert claims.claimed == ()
         assert claims.waiting == {due.id}, "the hint is kept until its release has lapsed"
-    assert bell.rings == []
-    assert house.attempt(due.id) == due
+    assert hints.rings == []
+    assert tenant.attempt(due.id) == due
 
 
 def test_on_a_wrong_clock_no_lease_lapses(
-    postgres_url: str, house: House, carrier: SimulatedCarrier, now: TestClock
+    postgres_url: str, tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    claimed = a_claimed_attempt(house)
-    now.move(house.policy.lease)
-    with seen_from_a_machine(postgres_url, timedelta(hours=1)) as database, a_desk(carrier, house) as desk:
+    claimed = a_claimed_attempt(tenant)
+    now.move(tenant.policy.lease)
+    with seen_from_a_machine(postgres_url, timedelta(hours=1)) as database, a_desk(carrier, tenant) as desk:
         with pytest.raises(ClockWrong):
-            Settle(database, desk, house.account_id, house.consequences, house.policy, house.now).round()
-        assert house.attempt(claimed.id).phase is Phase.DIALLING
-        Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now).round()
-    assert house.attempt(claimed.id).phase is Phase.UNKNOWN
+            Settle(database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now).round()
+        assert tenant.attempt(claimed.id).phase is Phase.DIALLING
+        Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now).round()
+    assert tenant.attempt(claimed.id).phase is Phase.UNKNOWN
 
 
 @guards("clock_step")
 @pytest.mark.parametrize("step", [AN_HOUR, -AN_HOUR], ids=str)
 def test_clock_set_within_a_transaction_writes_nothing(
-    postgres_url: str, house: House, now: TestClock, step: timedelta
+    postgres_url: str, tenant: Tenant, now: TestClock, step: timedelta
 ) -> None:
     machine = Machine(timedelta())
 
@@ -119,23 +119,23 @@ def test_clock_set_within_a_transaction_writes_nothing(
         with database.transaction() as stores:
             assert stores.instant(now) == now()
             machine.ahead = step
-            stores.companies.pause(house.company_id, "a pause at a wrong time", stores.instant(now))
+            stores.companies.pause(tenant.company_id, "a pause at a wrong time", stores.instant(now))
 
     with seen_from(postgres_url, machine) as database, pytest.raises(ClockWrong):
         pause(database)
-    assert house.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
+    assert tenant.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
 
 
 @guards("clock")
-def test_wrong_clock_begins_no_writing_transaction(postgres_url: str, house: House, bell: KeptBell) -> None:
+def test_wrong_clock_begins_no_writing_transaction(postgres_url: str, tenant: Tenant, hints: RecordingHints) -> None:
     """Where the time is not asked for, as by an operator's command, the comparison at its beginning counts."""
-    a_waiting_command(house, None)
-    house.change("UPDATE inbox SET failures = 5, quarantined_at = received_at")
-    [(command_id,)] = house.ask("SELECT id FROM inbox")
+    a_waiting_command(tenant, None)
+    tenant.change("UPDATE inbox SET failures = 5, quarantined_at = received_at")
+    [(command_id,)] = tenant.ask("SELECT id FROM inbox")
     with seen_from_a_machine(postgres_url, AN_HOUR) as database, pytest.raises(ClockWrong):
-        Quarantine(database, house.now).again(command_id)
-    assert house.ask("SELECT failures FROM inbox") == [(5,)]
-    assert bell.rings == []
+        Quarantine(database, tenant.now).again(command_id)
+    assert tenant.ask("SELECT failures FROM inbox") == [(5,)]
+    assert hints.rings == []
 
 
 def test_clock_set_back_right_writes_again(postgres_url: str, now: TestClock) -> None:
@@ -157,21 +157,21 @@ def test_wrong_clock_is_said_once_and_again_when_it_changes(postgres_url: str) -
     assert "clock_right" in logs[1]["event"]
 
 
-def test_reading_goes_on_with_a_wrong_clock(postgres_url: str, house: House) -> None:
+def test_reading_goes_on_with_a_wrong_clock(postgres_url: str, tenant: Tenant) -> None:
     with seen_from_a_machine(postgres_url, AN_HOUR) as database, database.reading() as stores:
-        assert stores.companies.is_there(house.company_id)
+        assert stores.companies.is_there(tenant.company_id)
 
 
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_unsent_claim_is_given_back_at_a_right_time(
-    postgres_url: str, house: House, now: TestClock, span: timedelta
+    postgres_url: str, tenant: Tenant, now: TestClock, span: timedelta
 ) -> None:
     """The clock was set after the claim. Nothing was sent, and no other process knows that."""
-    mine = a_claimed_attempt(house)
+    mine = a_claimed_attempt(tenant)
     with seen_from_a_machine(postgres_url, span) as database:
-        there = replace(house, database=database, now=lambda: now() + span)
+        there = replace(tenant, database=database, now=lambda: now() + span)
         there.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
-    back = house.attempt(mine.id)
+    back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert abs(back.due_at - now()) < timedelta(seconds=30)
     assert abs(back.updated_at - now()) < timedelta(seconds=30)
@@ -179,13 +179,13 @@ def test_unsent_claim_is_given_back_at_a_right_time(
 
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_last_look_on_a_wrong_clock_defers_to_a_right_time(
-    postgres_url: str, house: House, now: TestClock, span: timedelta
+    postgres_url: str, tenant: Tenant, now: TestClock, span: timedelta
 ) -> None:
-    mine = a_claimed_attempt(house)
+    mine = a_claimed_attempt(tenant)
     with seen_from_a_machine(postgres_url, span) as database:
-        there = replace(house, database=database, now=lambda: now() + span)
+        there = replace(tenant, database=database, now=lambda: now() + span)
         assert there.dial.last_look(mine) is None
-    back = house.attempt(mine.id)
+    back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert abs(back.due_at - now()) < timedelta(seconds=30)
 
@@ -193,94 +193,94 @@ def test_last_look_on_a_wrong_clock_defers_to_a_right_time(
 # ---- every stop
 
 
-def wrong(house: House, database: Database, now: TestClock, span: timedelta) -> House:
+def wrong(tenant: Tenant, database: Database, now: TestClock, span: timedelta) -> Tenant:
     """The same company, seen by a process whose clock is `span` ahead."""
-    return replace(house, database=database, now=lambda: now() + span)
+    return replace(tenant, database=database, now=lambda: now() + span)
 
 
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_accepts_no_command(
-    postgres_url: str, house: House, bell: KeptBell, now: TestClock, span: timedelta
+    postgres_url: str, tenant: Tenant, hints: RecordingHints, now: TestClock, span: timedelta
 ) -> None:
-    mine = a_pending_attempt(house)
+    mine = a_pending_attempt(tenant)
     request = RescheduleAttempt(interview_id=mine.interview_id, attempt_id=mine.id, scheduled_at="2026-04-03T12:00:00Z")
     with seen_from_a_machine(postgres_url, span) as database, pytest.raises(ClockWrong):
-        Submit(database, bell, wrong(house, database, now, span).now).command(
-            house.principal, None, request, idempotency_key=None, request_hash=b""
+        Submit(database, hints, wrong(tenant, database, now, span).now).command(
+            tenant.principal, None, request, idempotency_key=None, request_hash=b""
         )
-    assert house.ask("SELECT 1 FROM inbox") == []
-    assert bell.rings == []
+    assert tenant.ask("SELECT 1 FROM inbox") == []
+    assert hints.rings == []
 
 
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_applies_no_command(
-    postgres_url: str, house: House, bell: KeptBell, apply: Apply, now: TestClock, span: timedelta
+    postgres_url: str, tenant: Tenant, hints: RecordingHints, apply: Apply, now: TestClock, span: timedelta
 ) -> None:
-    given = sent(house, a_wish(house))
+    given = sent(tenant, a_wish(tenant))
     with seen_from_a_machine(postgres_url, span) as database:
-        there = wrong(house, database, now, span)
-        late = Apply(database, bell, there.hasher, there.consequences, there.policy, there.now)
+        there = wrong(tenant, database, now, span)
+        late = Apply(database, hints, there.hasher, there.effects, there.policy, there.now)
         with pytest.raises(ClockWrong):
             late.command(given.id)
-    assert house.ask("SELECT failures, applied_at FROM inbox") == [(0, None)], "no step towards quarantine"
+    assert tenant.ask("SELECT failures, applied_at FROM inbox") == [(0, None)], "no step towards quarantine"
     apply.command(given.id)
-    assert house.ask("SELECT due_at FROM attempts") == [(now(),)]
+    assert tenant.ask("SELECT due_at FROM attempts") == [(now(),)]
 
 
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_hears_nothing(
-    postgres_url: str, house: House, bell: KeptBell, carrier: SimulatedCarrier, now: TestClock, span: timedelta
+    postgres_url: str, tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier, now: TestClock, span: timedelta
 ) -> None:
     """An hour behind, the retry of a busy call was due in the past; two hours ahead, its line was blocked."""
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    right = Hear(house.database, bell, callbacks, house.consequences, now)
-    busy = a_placed_attempt(house)
+    right = Hear(tenant.database, hints, callbacks, tenant.effects, now)
+    busy = a_placed_attempt(tenant)
     assert busy.call_sid is not None
     tell(right, busy, a_form(busy.call_sid, "busy"))
-    [event_id] = bell.ids(tasks.HEAR)
+    [event_id] = hints.ids(tasks.HEAR)
     with seen_from_a_machine(postgres_url, span) as database:
-        there = wrong(house, database, now, span)
-        hear = Hear(database, bell, callbacks, there.consequences, there.now)
+        there = wrong(tenant, database, now, span)
+        hear = Hear(database, hints, callbacks, there.effects, there.now)
         with pytest.raises(ClockWrong):
             hear.event(event_id)
         with pytest.raises(ClockWrong):
             tell(hear, busy, a_form(busy.call_sid, "ringing"))
-    assert house.ask("SELECT failures, heard_at FROM carrier_events") == [(0, None)]
-    assert house.line(busy)[0] == busy.id
+    assert tenant.ask("SELECT failures, heard_at FROM carrier_events") == [(0, None)]
+    assert tenant.line(busy)[0] == busy.id
     right.event(event_id)
-    assert house.attempt(busy.id).ended_at == now()
+    assert tenant.attempt(busy.id).ended_at == now()
 
 
-def test_wrong_clock_writes_no_record(postgres_url: str, house: House, bell: KeptBell, now: TestClock) -> None:
+def test_wrong_clock_writes_no_record(postgres_url: str, tenant: Tenant, hints: RecordingHints, now: TestClock) -> None:
     with seen_from_a_machine(postgres_url, AN_HOUR) as database:
-        there = replace(wrong(house, database, now, AN_HOUR))
+        there = replace(wrong(tenant, database, now, AN_HOUR))
         with pytest.raises(ClockWrong):
-            Clerk(house=there, bell=bell).change_settings(house.principal, CompanySettings())
-    assert house.ask("SELECT updated_at FROM companies") == [(now(),)]
+            ApiWriter(tenant=there, hints=hints).change_settings(tenant.principal, CompanySettings())
+    assert tenant.ask("SELECT updated_at FROM companies") == [(now(),)]
 
 
 def test_wrong_clock_expires_and_purges_nothing(
-    postgres_url: str, house: House, bell: KeptBell, carrier: SimulatedCarrier, now: TestClock
+    postgres_url: str, tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     """Maintenance eight days ahead ended 126 attempts as expired, finally."""
-    waiting = a_pending_attempt(house, due_at=now() + AN_HOUR)
+    waiting = a_pending_attempt(tenant, due_at=now() + AN_HOUR)
     a_month = timedelta(days=400)
-    with seen_from_a_machine(postgres_url, a_month) as database, a_desk(carrier, house) as desk:
-        there = wrong(house, database, now, a_month)
+    with seen_from_a_machine(postgres_url, a_month) as database, a_desk(carrier, tenant) as desk:
+        there = wrong(tenant, database, now, a_month)
         with pytest.raises(ClockWrong):
-            Settle(database, desk, house.account_id, there.consequences, there.policy, there.now).round()
+            Settle(database, desk, tenant.account_id, there.effects, there.policy, there.now).round()
         with pytest.raises(ClockWrong):
-            Purge(database, bell, there.now).round()
-    assert house.attempt(waiting.id) == waiting
-    assert house.history(waiting.id) == ["created"]
+            Purge(database, hints, there.now).round()
+    assert tenant.attempt(waiting.id) == waiting
+    assert tenant.history(waiting.id) == ["created"]
 
 
 @guards("clock_step")
 def test_clock_that_steps_within_a_round_expires_nothing(
-    postgres_url: str, house: House, carrier: SimulatedCarrier, now: TestClock
+    postgres_url: str, tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     """The round found nothing wrong with its clock when it began."""
-    waiting = a_pending_attempt(house, due_at=now() + AN_HOUR)
+    waiting = a_pending_attempt(tenant, due_at=now() + AN_HOUR)
     machine = Machine(timedelta())
     eight_days = timedelta(days=8)
 
@@ -288,33 +288,33 @@ def test_clock_that_steps_within_a_round_expires_nothing(
         machine.ahead = eight_days
         return now() + eight_days
 
-    with seen_from(postgres_url, machine) as database, a_desk(carrier, house) as desk, pytest.raises(ClockWrong):
-        Settle(database, desk, house.account_id, house.consequences, house.policy, step).round()
-    assert house.attempt(waiting.id) == waiting
+    with seen_from(postgres_url, machine) as database, a_desk(carrier, tenant) as desk, pytest.raises(ClockWrong):
+        Settle(database, desk, tenant.account_id, tenant.effects, tenant.policy, step).round()
+    assert tenant.attempt(waiting.id) == waiting
 
 
 def test_wrong_clock_process_leaves_the_room_to_others(
-    postgres_url: str, house: House, bell: KeptBell, release: Release, now: TestClock
+    postgres_url: str, tenant: Tenant, hints: RecordingHints, release: Release, now: TestClock
 ) -> None:
     """An hour ahead, it released fifteen calls at a pace of one, and the others found no room."""
     for _ in range(30):
-        a_pending_attempt(house)
+        a_pending_attempt(tenant)
     with seen_from_a_machine(postgres_url, AN_HOUR) as database, pytest.raises(ClockWrong):
-        Release(database, bell, house.account_id, house.policy, wrong(house, database, now, AN_HOUR).now).due()
+        Release(database, hints, tenant.account_id, tenant.policy, wrong(tenant, database, now, AN_HOUR).now).due()
     assert release.due() == 30
 
 
-def test_deferred_call_waits_by_the_databases_clock(postgres_url: str, house: House, now: TestClock) -> None:
+def test_deferred_call_waits_by_the_databases_clock(postgres_url: str, tenant: Tenant, now: TestClock) -> None:
     """Set an hour ahead after the claim, the last look put it back an hour late, and called that CLOCK_SKEW."""
-    mine = a_claimed_attempt(house)
+    mine = a_claimed_attempt(tenant)
     with seen_from_a_machine(postgres_url, AN_HOUR) as database:
-        assert wrong(house, database, now, AN_HOUR).dial.last_look(mine) is None
-    assert house.ask("SELECT detail ->> 'cause' FROM attempt_history WHERE event = 'deferred'") == [("CLOCK_SKEW",)]
-    assert house.attempt(mine.id).due_at <= now() + timedelta(minutes=1)
+        assert wrong(tenant, database, now, AN_HOUR).dial.last_look(mine) is None
+    assert tenant.ask("SELECT detail ->> 'cause' FROM attempt_history WHERE event = 'deferred'") == [("CLOCK_SKEW",)]
+    assert tenant.attempt(mine.id).due_at <= now() + timedelta(minutes=1)
 
 
 @contextmanager
-def a_desk(carrier: SimulatedCarrier, house: House) -> Iterator[TwilioDesk]:
-    desk = TwilioDesk(carrier.account(), house.policy)
+def a_desk(carrier: SimulatedCarrier, tenant: Tenant) -> Iterator[TwilioQueries]:
+    desk = TwilioQueries(carrier.account(), tenant.policy)
     yield desk
     desk._client.http_client.session.close()

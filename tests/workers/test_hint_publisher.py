@@ -27,31 +27,31 @@ def messages(redis: Redis, queue: str) -> list[list[str]]:
 @pytest.mark.usefixtures("broker")
 def test_callback_hints_are_batched_and_command_hints_are_not(redis: Redis, redis_url: str) -> None:
     from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
-    from workers.hint_publisher import RedisBell  # noqa: PLC0415 - the same
+    from workers.hint_publisher import RedisHintPublisher  # noqa: PLC0415 - the same
 
-    bell = RedisBell(app, redis_url)
+    hints = RedisHintPublisher(app, redis_url)
     events, commands = [uuid4() for _ in range(120)], [uuid4() for _ in range(3)]
     for each in events:
-        bell.ring(tasks.HEAR, [each])
+        hints.send(tasks.HEAR, [each])
     for each in commands:
-        bell.ring(tasks.APPLY, [each])
-    bell.start()
+        hints.send(tasks.APPLY, [each])
+    hints.start()
     wait_until(lambda: len(messages(redis, "intake")) == len(commands), says="the command hints are sent")
     assert messages(redis, "intake") == [[str(each)] for each in commands]
     wait_until(lambda: sum(map(len, messages(redis, "callbacks"))) == len(events), says="the callback hints are sent")
     assert [UUID(each) for message in messages(redis, "callbacks") for each in message] == events
     assert len(messages(redis, "callbacks")) < len(events) / 10
     assert max(len(message) for message in messages(redis, "callbacks")) == 50
-    bell.stop()
+    hints.stop()
 
 
 @pytest.mark.usefixtures("broker")
 def test_stopping_publisher_sends_its_batch(redis: Redis, redis_url: str) -> None:
     from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
-    from workers.hint_publisher import RedisBell  # noqa: PLC0415 - the same
+    from workers.hint_publisher import RedisHintPublisher  # noqa: PLC0415 - the same
 
-    bell, event = RedisBell(app, redis_url), uuid4()
-    bell.start()
-    bell.ring(tasks.HEAR, [event])
-    bell.stop()
+    hints, event = RedisHintPublisher(app, redis_url), uuid4()
+    hints.start()
+    hints.send(tasks.HEAR, [event])
+    hints.stop()
     assert messages(redis, "callbacks") == [[str(event)]]

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import wait_until
 
 if TYPE_CHECKING:
-    from workers.liveness import Hearing
+    from workers.liveness import LivenessProbe
 
 A_MOMENT_S = 0.01
 
@@ -41,10 +41,10 @@ class Worker:
         if self.is_away:
             raise OSError
 
-    def probe(self, *, is_full: bool = False) -> "Hearing":
-        from workers.liveness import Hearing  # noqa: PLC0415 - it names its broker when it is imported
+    def probe(self, *, is_full: bool = False) -> "LivenessProbe":
+        from workers.liveness import LivenessProbe  # noqa: PLC0415 - it names its broker when it is imported
 
-        return Hearing(
+        return LivenessProbe(
             self.ping,
             is_full=lambda: is_full,
             on_deaf=self.unresponsive.set,

@@ -10,11 +10,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from scheduler.carriers.simulator import control, twilio_api
-from scheduler.carriers.simulator.call_intake import Desk
-from scheduler.carriers.simulator.call_lives import Exchange
-from scheduler.carriers.simulator.callbacks import Postman
+from scheduler.carriers.simulator.call_intake import CallIntake
+from scheduler.carriers.simulator.call_lives import CallLives
+from scheduler.carriers.simulator.callbacks import CallbackSender
 from scheduler.carriers.simulator.journal import Journal
-from scheduler.carriers.simulator.ledger import Arrivals
+from scheduler.carriers.simulator.ledger import RequestLog
 from scheduler.carriers.simulator.no_answer import CanHangUp, HungUp, NoAnswer
 from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import Plans
@@ -46,8 +46,8 @@ def create_app(
     """
     journal = Journal(state_file)
     outage = Outage()
-    postman = Postman(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s, outage=outage)
-    exchange = Exchange(
+    postman = CallbackSender(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s, outage=outage)
+    exchange = CallLives(
         account_sid=account_sid,
         now=now,
         calls_per_second=calls_per_second,
@@ -57,8 +57,8 @@ def create_app(
         postman=postman,
     )
     plans = Plans(journal)
-    arrivals = Arrivals(journal, now=now)
-    desk = Desk(exchange=exchange, plans=plans, arrivals=arrivals, outage=outage)
+    arrivals = RequestLog(journal, now=now)
+    desk = CallIntake(exchange=exchange, plans=plans, arrivals=arrivals, outage=outage)
     door = twilio_api.Door(account_sid=account_sid, auth_tokens=auth_tokens)
 
     @asynccontextmanager

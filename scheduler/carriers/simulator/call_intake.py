@@ -7,21 +7,21 @@ from contextlib import contextmanager
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
-from scheduler.carriers.simulator.call_lives import Exchange
+from scheduler.carriers.simulator.call_lives import CallLives
 from scheduler.carriers.simulator.call_orders import Form, Order, field, read_order, token_of
 from scheduler.carriers.simulator.calls import Call, as_resource
-from scheduler.carriers.simulator.ledger import Arrival, Arrivals
+from scheduler.carriers.simulator.ledger import Arrival, RequestLog
 from scheduler.carriers.simulator.no_answer import HungUp, NoAnswer
 from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import CONDUCTS, Acceptance, Conduct, Plan, Plans, Reply
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
 
-LONGEST_SILENCE_S = 60.0
+MAX_SILENCE_S = 60.0
 """After this time without an answer the connection is closed."""
 
 
-class Desk:
-    def __init__(self, *, exchange: Exchange, plans: Plans, arrivals: Arrivals, outage: Outage) -> None:
+class CallIntake:
+    def __init__(self, *, exchange: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> None:
         self._exchange = exchange
         self._plans = plans
         self._arrivals = arrivals
@@ -67,7 +67,7 @@ async def _answer(conduct: Conduct, plan: Plan, call: Call | None) -> Response:
         planned_status = plan.status if conduct.code is None else None
         raise RefusedByTwilio(conduct.code or plan.code, status=planned_status)
     if conduct.replies is Reply.SILENCE:
-        return NoAnswer(hold_s=LONGEST_SILENCE_S)
+        return NoAnswer(hold_s=MAX_SILENCE_S)
     if conduct.replies is Reply.HANG_UP:
         return NoAnswer(hold_s=0)
     assert call is not None

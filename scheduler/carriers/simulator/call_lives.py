@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from scheduler.carriers.simulator.call_orders import Order, token_of
-from scheduler.carriers.simulator.callbacks import Postman, is_subscribed
+from scheduler.carriers.simulator.callbacks import CallbackSender, is_subscribed
 from scheduler.carriers.simulator.calls import (
     CANCELED,
     ENDS,
@@ -27,7 +27,7 @@ from scheduler.carriers.simulator.refusals import RefusedByTwilio
 
 _BEFORE_RINGING_S = 0.05
 """Time between dialling and the first ring, at most `ring_s`, so that a call with `ring_s` 0 is not delayed."""
-LONGEST_QUEUE_S = 24 * 60 * 60
+MAX_QUEUE_S = 24 * 60 * 60
 
 _STAMPED = {
     Status.INITIATED: "started_at",
@@ -36,7 +36,7 @@ _STAMPED = {
 }
 
 
-class Exchange:
+class CallLives:
     """The calls and the tasks that run them.
 
     A call does not depend on the request that placed it: closing that connection changes nothing. Each step waits from
@@ -52,7 +52,7 @@ class Exchange:
         speed: float,
         follows_clock: bool,
         journal: Journal,
-        postman: Postman,
+        postman: CallbackSender,
     ) -> None:
         self._account_sid = account_sid
         self._now = now
@@ -157,7 +157,7 @@ class Exchange:
         now_s = asyncio.get_running_loop().time()
         turn_s = max(now_s, self._next_turn_s)
         queued_s = max(turn_s - now_s, at_least_s)
-        if queued_s > LONGEST_QUEUE_S:
+        if queued_s > MAX_QUEUE_S:
             raise RefusedByTwilio(22005)
         self._next_turn_s = turn_s + self._between_dials_s
         return queued_s

@@ -14,9 +14,9 @@ Form = Mapping[str, Sequence[str]]
 CALLBACK_EVENTS = ("initiated", "ringing", "answered", "completed")
 MACHINE_DETECTIONS = ("Enable", "DetectMessageEnd")
 DEFAULT_TIMEOUT_S = 60
-LONGEST_TIMEOUT_S = 600
+MAX_TIMEOUT_S = 600
 DEFAULT_TIME_LIMIT_S = 4 * 60 * 60
-LONGEST_TIME_LIMIT_S = 24 * 60 * 60
+MAX_TIME_LIMIT_S = 24 * 60 * 60
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _WRITTEN_BETWEEN_DIGITS = str.maketrans("", "", " -.()")
@@ -70,7 +70,7 @@ def read_order(form: Form) -> Order:
     return Order(
         to=to,
         from_=from_,
-        timeout_s=_seconds(form, "Timeout", default=DEFAULT_TIMEOUT_S, longest=LONGEST_TIMEOUT_S, invalid=21208),
+        timeout_s=_seconds(form, "Timeout", default=DEFAULT_TIMEOUT_S, longest=MAX_TIMEOUT_S, invalid=21208),
         time_limit_s=_time_limit(form),
         status_callback=_url(callbacks, "StatusCallback", invalid=21609),
         status_callback_method=_method(callbacks, "StatusCallbackMethod"),
@@ -143,7 +143,7 @@ def _seconds(form: Form, name: str, *, default: int, longest: int, invalid: int)
 
 
 def _time_limit(form: Form) -> int:
-    return _seconds(form, "TimeLimit", default=DEFAULT_TIME_LIMIT_S, longest=LONGEST_TIME_LIMIT_S, invalid=20001)
+    return _seconds(form, "TimeLimit", default=DEFAULT_TIME_LIMIT_S, longest=MAX_TIME_LIMIT_S, invalid=20001)
 
 
 def _events(form: Form) -> tuple[str, ...]:

@@ -121,7 +121,7 @@ def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, st
     return fields | _final_fields(call) if call.is_over else fields
 
 
-class Postman:
+class CallbackSender:
     """Delivers callbacks, in order for each call, and for different calls at the same time."""
 
     def __init__(self, *, auth_token: str, retry_after_s: float, outage: Outage | None = None) -> None:

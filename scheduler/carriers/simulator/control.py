@@ -4,13 +4,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from scheduler.carriers.simulator import outage as outages
-from scheduler.carriers.simulator.call_lives import Exchange
-from scheduler.carriers.simulator.ledger import Arrivals, requests, rings, verdict
+from scheduler.carriers.simulator.call_lives import CallLives
+from scheduler.carriers.simulator.ledger import RequestLog, requests, rings, verdict
 from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import Plan, Plans, PostedPlan
 
 
-def routes(*, exchange: Exchange, plans: Plans, arrivals: Arrivals, outage: Outage) -> APIRouter:
+def routes(*, exchange: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> APIRouter:
     """Build the routes. They need no authentication, for loopback only. The ledger is read-only."""
     router = APIRouter()
     router.include_router(_plan_routes(plans, outage))
@@ -55,7 +55,7 @@ def _plan_routes(plans: Plans, outage: Outage) -> APIRouter:
     return router
 
 
-def _ledger_routes(exchange: Exchange, arrivals: Arrivals) -> APIRouter:
+def _ledger_routes(exchange: CallLives, arrivals: RequestLog) -> APIRouter:
     """Build the routes of the ledger. FastAPI does not validate their answers, which may be long."""
     router = APIRouter()
 

@@ -27,7 +27,7 @@ class Arrival(BaseModel):
     """The HTTP status of the answer. None without an answer."""
 
 
-class Arrivals:
+class RequestLog:
     """All requests to place a call, kept permanently."""
 
     def __init__(self, journal: Journal, *, now: Callable[[], datetime]) -> None:

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from scheduler.carriers.simulator.call_intake import Desk
+from scheduler.carriers.simulator.call_intake import CallIntake
 from scheduler.carriers.simulator.call_lists import page
-from scheduler.carriers.simulator.call_lives import Exchange
+from scheduler.carriers.simulator.call_lives import CallLives
 from scheduler.carriers.simulator.call_orders import Form, field, gives_instructions, read_changes, read_form
 from scheduler.carriers.simulator.calls import API_VERSION, Call, as_resource, notifications_of
 from scheduler.carriers.simulator.no_answer import HungUp
@@ -39,7 +39,7 @@ class Door:
             raise RefusedByTwilio(20404)
 
 
-def routes(*, door: Door, desk: Desk, exchange: Exchange, outage: Outage) -> list[Route]:
+def routes(*, door: Door, desk: CallIntake, exchange: CallLives, outage: Outage) -> list[Route]:
     """Build Starlette routes: FastAPI would only make each request slower here."""
 
     def admit(request: Request) -> None:
@@ -98,7 +98,7 @@ async def _form(request: Request) -> Form:
     return read_form(request.headers.get("content-type", ""), await request.body())
 
 
-def _updated(exchange: Exchange, sid: str, form: Form) -> Call:
+def _updated(exchange: CallLives, sid: str, form: Form) -> Call:
     status = field(form, "Status")
     ways = {None: exchange.get, "canceled": exchange.cancel, "completed": exchange.hang_up}
     if status not in ways:

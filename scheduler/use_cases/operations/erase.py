@@ -12,8 +12,8 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle.state_machine import is_busy
 from scheduler.persistence.database import Database, Stores
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Consequences
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.hints import Hints
 
 _A_TURN_S = 2.0
 """Then others who wait in the same queue get theirs."""
@@ -23,12 +23,10 @@ _ACTOR = "erase"
 class Erase:
     """`batch` is how many interviews, attempts or other rows go at a time."""
 
-    def __init__(
-        self, database: Database, bell: Bell, consequences: Consequences, now: Now, *, batch: int = 100
-    ) -> None:
+    def __init__(self, database: Database, hints: Hints, effects: Effects, now: Now, *, batch: int = 100) -> None:
         self._database = database
-        self._bell = bell
-        self._consequences = consequences
+        self._hints = hints
+        self._effects = effects
         self._now = now
         self._batch = batch
 
@@ -41,7 +39,7 @@ class Erase:
         while self._some(company_id):
             failpoint("erase.batch")
             if monotonic() >= until:
-                self._bell.ring(tasks.ERASE, [company_id])
+                self._hints.send(tasks.ERASE, [company_id])
                 return
 
     def _some(self, company_id: UUID) -> bool:
@@ -58,7 +56,7 @@ class Erase:
                 return False
             goes_on = bool(open_ones) or stores.erasures.erase_some(erasure, self._batch, now)
         if any(is_busy(attempt) for attempt in open_ones):
-            self._bell.ring(tasks.SETTLE)
+            self._hints.send(tasks.SETTLE)
         return goes_on
 
     def _stop(self, stores: Stores, seen: Attempt, now: datetime) -> None:
@@ -70,5 +68,5 @@ class Erase:
         event: Event = HangUpWanted(cause=HangUpCause.COMPANY_DELETED)
         if attempt.state is AttemptState.PENDING:
             event = Cancelled(reason=Reason.COMPANY_DELETED)
-        self._consequences.take_in(stores, interview, attempt, [event], _ACTOR, now)
+        self._effects.apply_events(stores, interview, attempt, [event], _ACTOR, now)
         failpoint("erase.stopping")

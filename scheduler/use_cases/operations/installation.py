@@ -13,7 +13,7 @@ from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.companies import add_company
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.submit import there
+from scheduler.use_cases.submit import require
 
 _KEY_NAME = "duecall up"
 _PER_MINUTE = 6000
@@ -84,7 +84,7 @@ class Installation:
         """Another number that the company may call from. Raises PhoneNumberInvalid, NotFound."""
         e164 = callee_zones.read_number(number).e164
         with self._database.transaction() as stores:
-            there(stores.companies.get(company_id), "company", company_id)
+            require(stores.companies.get(company_id), "company", company_id)
             return stores.phone_numbers.add(uuid4(), company_id, e164, stores.instant(self._now))
 
 

@@ -7,7 +7,7 @@ from scheduler.clock import Now
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database, Stores
 from scheduler.rules import pause_reasons
-from scheduler.use_cases.submit import no_such
+from scheduler.use_cases.submit import not_found
 
 
 class Pauses:
@@ -61,7 +61,7 @@ def _reason(stores: Stores, company_id: UUID | None) -> str | None:
             raise NotFound("No worker has started on this database yet; there is nothing that could be paused.")
         return _reason_for_all(stores)
     if stores.companies.lock(company_id) is None:
-        raise no_such("company", company_id)
+        raise not_found("company", company_id)
     return stores.companies.paused().get(company_id)
 
 

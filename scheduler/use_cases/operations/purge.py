@@ -8,7 +8,7 @@ from scheduler.persistence.database import Database, Stores
 from scheduler.rules import retention
 from scheduler.use_cases.operations.quarantine import dropped
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.hints import Hints
 
 _A_BATCH = 1000
 _BATCHES_A_TURN = 20
@@ -36,9 +36,9 @@ _STEPS: tuple[_Forget, ...] = (
 
 
 class Purge:
-    def __init__(self, database: Database, bell: Bell, now: Now) -> None:
+    def __init__(self, database: Database, hints: Hints, now: Now) -> None:
         self._database = database
-        self._bell = bell
+        self._hints = hints
         self._now = now
 
     def round(self) -> None:
@@ -49,7 +49,7 @@ class Purge:
         self._forget_lines()
         left = [self._is_left(step) for step in _STEPS]
         if any(left):
-            self._bell.ring(tasks.PURGE)
+            self._hints.send(tasks.PURGE)
 
     def _is_left(self, step: _Forget) -> bool:
         for _ in range(_BATCHES_A_TURN):

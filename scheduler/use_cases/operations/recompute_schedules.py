@@ -13,8 +13,8 @@ from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
 from scheduler.persistence.database import Database, DatabaseAway, Stores
 from scheduler.timing import callee_zones
-from scheduler.use_cases.shared.effects import Consequences
-from scheduler.use_cases.shared.hints import RERESOLVE, Bell
+from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.hints import RERESOLVE, Hints
 from scheduler.use_cases.shared.situations import callee_from
 
 _log = log(__name__)
@@ -30,22 +30,22 @@ _LONGEST_TRANSACTION = timedelta(seconds=6)
 """A statement ends after 5 s: what was being made while settings changed is there by then."""
 
 
-class Records:
+class ScheduleRecomputer:
     def __init__(
         self,
         database: Database,
-        bell: Bell,
+        hints: Hints,
         hasher: Hasher,
-        consequences: Consequences,
+        effects: Effects,
         policy: Policy,
         now: Now,
         *,
         turn: timedelta = _TURN,
     ) -> None:
         self._database = database
-        self._bell = bell
+        self._hints = hints
         self._hasher = hasher
-        self._consequences = consequences
+        self._effects = effects
         self._policy = policy
         self._now = now
         self._turn = turn.total_seconds()
@@ -76,7 +76,7 @@ class Records:
                     # The clock sends a hint only if this one is lost. Otherwise hints would pile up turn by turn.
                     now = stores.instant(self._now)
                     stores.reresolutions.ring_waiting(now, now)
-                self._bell.ring(RERESOLVE)
+                self._hints.send(RERESOLVE)
                 return True
         return False
 
@@ -143,7 +143,7 @@ class Records:
             return  # held by the last look, until there is a number that may be called or it expires
         assert callee.number is not None
         number = callee.number.e164
-        schedule = scheduling.resolved_anew(attempt, callee, now, self._policy)
+        schedule = scheduling.recomputed_schedule(attempt, callee, now, self._policy)
         if schedule is None and self._hasher.number(number) == attempt.number_hash:
             return
-        self._consequences.move(stores, attempt, schedule, number, now, cause)
+        self._effects.move(stores, attempt, schedule, number, now, cause)

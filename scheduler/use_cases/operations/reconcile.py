@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from uuid import UUID
 
-from scheduler.carriers.interface import CarrierDesk
+from scheduler.carriers.interface import CarrierQueries
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, Claimed, Placed
 from scheduler.domain.call import ListedCall
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
-from scheduler.use_cases.shared.effects import Consequences
+from scheduler.use_cases.shared.effects import Effects
 
 _ACTOR = "reconcile"
 _MARGIN = timedelta(minutes=1)
@@ -44,10 +44,10 @@ class Reconcile:
     def __init__(
         self,
         database: Database,
-        desk: CarrierDesk,
+        desk: CarrierQueries,
         account_id: int,
         hasher: Hasher,
-        consequences: Consequences,
+        effects: Effects,
         policy: Policy,
         now: Now,
     ) -> None:
@@ -55,7 +55,7 @@ class Reconcile:
         self._desk = desk
         self._account_id = account_id
         self._hasher = hasher
-        self._consequences = consequences
+        self._effects = effects
         self._policy = policy
         self._now = now
 
@@ -112,6 +112,6 @@ class Reconcile:
             event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
             claimed = stores.attempts.claim(attempt, event, self._account_id, _ACTOR, now)
             placed = Placed(call_sid=news.call_sid, look_at=now)
-            moved: Attempt = self._consequences.take_in(stores, interview, claimed, [placed], _ACTOR, now)
-            self._consequences.hear(stores, interview, moved, news, _ACTOR, now)
+            moved: Attempt = self._effects.apply_events(stores, interview, claimed, [placed], _ACTOR, now)
+            self._effects.hear(stores, interview, moved, news, _ACTOR, now)
         return found.id

@@ -11,33 +11,33 @@ from scheduler.domain.refusals import AgentNumberRequired
 from scheduler.domain.resource import Changes
 from scheduler.persistence.database import Database, Stores
 from scheduler.rules.resource_changes import changed
-from scheduler.use_cases.resources.idempotent_writes import Sent, Writes, Written, of_company
-from scheduler.use_cases.submit import reached_company, there
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
+from scheduler.use_cases.submit import authorized_company, require
 
 
 class Agents:
-    """Every verb raises AccessDenied, CompanyIdRequired, DatabaseAway; a write also what `Writes.once` raises."""
+    """Each method raises AccessDenied, CompanyIdRequired, DatabaseAway; writes also as `IdempotentWrites.once`."""
 
-    def __init__(self, database: Database, writes: Writes) -> None:
+    def __init__(self, database: Database, writes: IdempotentWrites) -> None:
         self._database = database
         self._writes = writes
 
     def get(self, principal: Principal, company_id: UUID | None, agent_id: UUID) -> Agent:
         """Raises NotFound."""
         with self._database.reading(principal) as stores:
-            company = reached_company(stores, principal, company_id)
-            return there(stores.agents.get(company, agent_id), "agent", agent_id)
+            company = authorized_company(stores, principal, company_id)
+            return require(stores.agents.get(company, agent_id), "agent", agent_id)
 
     def page(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[Agent]:
         with self._database.reading(principal) as stores:
-            return stores.agents.page(reached_company(stores, principal, company_id), asked)
+            return stores.agents.page(authorized_company(stores, principal, company_id), asked)
 
     def numbers(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[PhoneNumber]:
         """The numbers that the company calls from."""
         with self._database.reading(principal) as stores:
-            return stores.phone_numbers.page(reached_company(stores, principal, company_id), asked)
+            return stores.phone_numbers.page(authorized_company(stores, principal, company_id), asked)
 
-    def create(self, sent: Sent, company_id: UUID | None, new: NewAgent) -> Written:
+    def create(self, sent: WriteRequest, company_id: UUID | None, new: NewAgent) -> WriteResult:
         """Refused: AgentNumberRequired, NotFound for a phone number that is not the company's."""
         return self._writes.once(
             sent,
@@ -45,7 +45,7 @@ class Agents:
             lambda stores, company, now: add_agent(stores, company, new, now),
         )
 
-    def change(self, sent: Sent, company_id: UUID | None, agent_id: UUID, changes: Changes) -> Written:
+    def change(self, sent: WriteRequest, company_id: UUID | None, agent_id: UUID, changes: Changes) -> WriteResult:
         """The agent with these changes; interviews that were made of it before stay as they are.
 
         Refused: NotFound for the agent or its phone number, AgentNumberRequired, MetadataTooLarge.
@@ -59,7 +59,7 @@ class Agents:
 
         return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
-    def delete(self, sent: Sent, company_id: UUID | None, agent_id: UUID) -> Written:
+    def delete(self, sent: WriteRequest, company_id: UUID | None, agent_id: UUID) -> WriteResult:
         """No interview is made of it any more; those that were go on. Refused: NotFound."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> None:
@@ -95,8 +95,8 @@ def _caller_number(stores: Stores, company_id: UUID, kind: AgentType, number_id:
         if kind is AgentType.PHONE:
             raise AgentNumberRequired
         return None
-    return there(stores.phone_numbers.get(company_id, number_id), "phoneNumber", number_id).number
+    return require(stores.phone_numbers.get(company_id, number_id), "phoneNumber", number_id).number
 
 
 def _locked(stores: Stores, company_id: UUID, agent_id: UUID) -> Agent:
-    return there(stores.agents.lock(company_id, agent_id), "agent", agent_id)
+    return require(stores.agents.lock(company_id, agent_id), "agent", agent_id)

@@ -17,25 +17,25 @@ from scheduler.lifecycle import interviews
 from scheduler.persistence.database import Database, Stores
 from scheduler.rules.resource_changes import changed
 from scheduler.timing import callee_zones
-from scheduler.use_cases.resources.idempotent_writes import Sent, Writes, Written, of_company
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.hints import Bell
-from scheduler.use_cases.submit import reached_company, there
+from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.submit import authorized_company, require
 
 
 class Candidates:
-    """Every verb raises AccessDenied, CompanyIdRequired, DatabaseAway; a write also what `Writes.once` raises."""
+    """Each method raises AccessDenied, CompanyIdRequired, DatabaseAway; writes also as `IdempotentWrites.once`."""
 
-    def __init__(self, database: Database, writes: Writes, bell: Bell) -> None:
+    def __init__(self, database: Database, writes: IdempotentWrites, hints: Hints) -> None:
         self._database = database
         self._writes = writes
-        self._bell = bell
+        self._hints = hints
 
     def get(self, principal: Principal, company_id: UUID | None, candidate_id: UUID) -> Candidate:
         """Raises NotFound."""
         with self._database.reading(principal) as stores:
-            company = reached_company(stores, principal, company_id)
-            return there(stores.candidates.get(company, candidate_id), "candidate", candidate_id)
+            company = authorized_company(stores, principal, company_id)
+            return require(stores.candidates.get(company, candidate_id), "candidate", candidate_id)
 
     def page(
         self,
@@ -49,10 +49,10 @@ class Candidates:
     ) -> Listed[Candidate]:
         """`search` looks for a part of a name or an address, whatever its case."""
         with self._database.reading(principal) as stores:
-            company = reached_company(stores, principal, company_id)
+            company = authorized_company(stores, principal, company_id)
             return stores.candidates.page(company, asked, job_id=job_id, status=status, search=search)
 
-    def create(self, sent: Sent, company_id: UUID | None, new: NewCandidate) -> Written:
+    def create(self, sent: WriteRequest, company_id: UUID | None, new: NewCandidate) -> WriteResult:
         """Create a candidate, with any number in E.164: a forbidden number is refused when a call is requested.
 
         Refused: InvalidTimezone, UnknownJobs.
@@ -65,7 +65,7 @@ class Candidates:
 
         return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
-    def change(self, sent: Sent, company_id: UUID | None, candidate_id: UUID, changes: Changes) -> Written:
+    def change(self, sent: WriteRequest, company_id: UUID | None, candidate_id: UUID, changes: Changes) -> WriteResult:
         """The candidate with these changes; pending attempts ring a new number, on its clock.
 
         A call in progress goes on to the number that it was placed to. A pending call asks for a number that may be
@@ -93,10 +93,10 @@ class Candidates:
 
         written = self._writes.once(sent, of_company(sent.principal, company_id), write)
         if rings:
-            self._bell.ring(tasks.RERESOLVE)
+            self._hints.send(tasks.RERESOLVE)
         return written
 
-    def delete(self, sent: Sent, company_id: UUID | None, candidate_id: UUID) -> Written:
+    def delete(self, sent: WriteRequest, company_id: UUID | None, candidate_id: UUID) -> WriteResult:
         """Call this person no more, and forget name, number and address.
 
         Pending attempts are cancelled, interviews that are not over are CANCELLED and stay, without the person. A call
@@ -208,4 +208,4 @@ def _call_no_more(stores: Stores, interview_id: UUID, actor: str, now: datetime)
 
 
 def _locked(stores: Stores, company_id: UUID, candidate_id: UUID) -> Candidate:
-    return there(stores.candidates.lock(company_id, candidate_id), "candidate", candidate_id)
+    return require(stores.candidates.lock(company_id, candidate_id), "candidate", candidate_id)

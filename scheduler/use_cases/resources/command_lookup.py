@@ -9,17 +9,17 @@ from scheduler.domain.refusals import NotFound
 from scheduler.persistence.commits import Outcome
 from scheduler.persistence.database import Database
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import Submit
 
 
-class Lookout:
+class CommandLookup:
     """Has connections of its own, so that it never waits for those that do not answer. Raises DatabaseAway."""
 
-    def __init__(self, database: Database, submit: Submit, bell: Bell) -> None:
+    def __init__(self, database: Database, submit: Submit, hints: Hints) -> None:
         self._database = database
         self._submit = submit
-        self._bell = bell
+        self._hints = hints
 
     def which_answered(self, command_ids: Sequence[UUID]) -> frozenset[UUID]:
         """Return those of the commands that are no longer waiting."""
@@ -42,5 +42,5 @@ class Lookout:
                 raise
             command = self._submit.find(principal, idempotency_key)
         if command.applied_at is None:
-            self._bell.ring(tasks.APPLY, [command.id])
+            self._hints.send(tasks.APPLY, [command.id])
         return command

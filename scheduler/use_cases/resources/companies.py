@@ -13,22 +13,22 @@ from scheduler.domain.resource import Changes
 from scheduler.persistence.database import Database, Stores
 from scheduler.rules.resource_changes import changed
 from scheduler.timing import callee_zones
-from scheduler.use_cases.resources.idempotent_writes import Sent, Writes, Written, the_company
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, the_company
 from scheduler.use_cases.resources.owners import name_owner
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.hints import Bell
+from scheduler.use_cases.shared.hints import Hints
 
 
 class Companies:
-    """Every verb raises AccessDenied, DatabaseAway; a write also what `Writes.once` raises.
+    """Every verb raises AccessDenied, DatabaseAway; a write also what `IdempotentWrites.once` raises.
 
     `caller_id` is the number that each new company gets to call from, in E.164; None: none.
     """
 
-    def __init__(self, database: Database, writes: Writes, bell: Bell, caller_id: str | None) -> None:
+    def __init__(self, database: Database, writes: IdempotentWrites, hints: Hints, caller_id: str | None) -> None:
         self._database = database
         self._writes = writes
-        self._bell = bell
+        self._hints = hints
         self._caller_id = caller_id
 
     def get(self, principal: Principal, company_id: UUID) -> Company:
@@ -43,7 +43,7 @@ class Companies:
         with self._database.reading(principal) as stores:
             return stores.companies.page(principal, asked)
 
-    def create(self, sent: Sent, new: NewCompany) -> Written:
+    def create(self, sent: WriteRequest, new: NewCompany) -> WriteResult:
         """A company of an ATS key, with a number to call from. Raises InsufficientPermissions for a regular key."""
         invites = False
 
@@ -61,10 +61,10 @@ class Companies:
 
         written = self._writes.once(sent, within, write)
         if invites:
-            self._bell.ring(tasks.INVITE)
+            self._hints.send(tasks.INVITE)
         return written
 
-    def change(self, sent: Sent, company_id: UUID, changes: Changes) -> Written:
+    def change(self, sent: WriteRequest, company_id: UUID, changes: Changes) -> WriteResult:
         """The company with these changes; its pending attempts are looked at anew when they may be due otherwise.
 
         Of `settings` each that is named is replaced whole; `owner_email` names an owner, or with None nobody. Refused:
@@ -88,12 +88,12 @@ class Companies:
 
         written = self._writes.once(sent, the_company(sent.principal, company_id), write)
         if rings:
-            self._bell.ring(tasks.RERESOLVE)
+            self._hints.send(tasks.RERESOLVE)
         if invites:
-            self._bell.ring(tasks.INVITE)
+            self._hints.send(tasks.INVITE)
         return written
 
-    def delete(self, sent: Sent, company_id: UUID) -> Written:
+    def delete(self, sent: WriteRequest, company_id: UUID) -> WriteResult:
         """From the commit on nobody is called for it and nothing of it can be read; a worker erases it (`Erase`)."""
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> None:
@@ -103,7 +103,7 @@ class Companies:
             stores.erasures.ask(company_id, now)
 
         written = self._writes.once(sent, _also_once_it_is_deleted(sent.principal, company_id), write)
-        self._bell.ring(tasks.ERASE, [company_id])
+        self._hints.send(tasks.ERASE, [company_id])
         return written
 
 

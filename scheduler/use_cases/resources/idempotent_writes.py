@@ -14,19 +14,19 @@ from scheduler.domain.company import Company
 from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdRequired, Forbidden, Refused
-from scheduler.domain.resource import Record
+from scheduler.domain.resource import Resource
 from scheduler.failpoints import failpoint
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.json_columns import record_as_json, record_from_json
-from scheduler.use_cases.submit import first_with_its_key, reached_company
+from scheduler.use_cases.submit import authorized_company, first_with_its_key
 from scheduler.wire.named_fields import Fields, named
 
 Within = TypeVar("Within", bound=UUID | None)
 
 _NEVER_KEPT = (AccessDenied, CompanyIdRequired, Forbidden)
 """Who may not ask gets no answer to keep."""
-_RECORD_OF: dict[CommandKind, type[Record]] = {
+_RECORD_OF: dict[CommandKind, type[Resource]] = {
     CommandKind.CREATE_COMPANY: Company,
     CommandKind.UPDATE_COMPANY: Company,
     CommandKind.CREATE_JOB: Job,
@@ -41,7 +41,7 @@ _OUTLIVES_ITS_COMPANY = frozenset({CommandKind.CREATE_COMPANY, CommandKind.DELET
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sent:
+class WriteRequest:
     """How a write was sent: what tells it from any other, and by which key it is known."""
 
     kind: CommandKind
@@ -53,30 +53,30 @@ class Sent:
     command_id: UUID = field(default_factory=uuid4)
     """Its id in the inbox, where a write with an idempotency key is kept."""
     commit: Commit | None = None
-    """For a caller that must know whether it was committed. Its result is what `Writes.once` would have returned."""
+    """For a caller that must know whether the write was committed. `IdempotentWrites.once` stores its result there."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WriteResult:
     """What became of a write: the record as it is now, or a refusal; neither when the record is gone."""
 
-    record: Record | None = None
+    record: Resource | None = None
     refusal: Refusal | None = None
     replayed: bool = False
     """It was answered before, and this is that answer."""
 
 
-class Writes:
+class IdempotentWrites:
     def __init__(self, database: Database, now: Now) -> None:
         self._database = database
         self._now = now
 
     def once(
         self,
-        sent: Sent,
+        sent: WriteRequest,
         within: Callable[[Stores], Within],
-        write: Callable[[Stores, Within, datetime], Record | None],
-    ) -> Written:
+        write: Callable[[Stores, Within, datetime], Resource | None],
+    ) -> WriteResult:
         """Do it and keep the answer, or give the answer that was kept when this key came first.
 
         `within` says which company it is about, and refuses whoever may not ask; that is not kept. What `write` refuses
@@ -101,10 +101,10 @@ class Writes:
             except _NEVER_KEPT:
                 raise
             except Refused as refused:
-                written = Written(refusal=refusal_of(refused))
+                written = WriteResult(refusal=refusal_of(refused))
                 answer = Answer(refusal=written.refusal)
             else:
-                written = Written(record=record)
+                written = WriteResult(record=record)
                 answer = Answer(snapshot=None if record is None else record_as_json(record))
             if command.idempotency_key is not None:
                 stores.inbox.answer(command.id, answer, None, now)
@@ -115,8 +115,8 @@ class Writes:
 
 
 def of_company(principal: Principal, company_id: UUID | None) -> Callable[[Stores], UUID]:
-    """For `once`: the company that a request is about; see `reached_company`."""
-    return lambda stores: reached_company(stores, principal, company_id)
+    """For `once`: the company that a request is about; see `authorized_company`."""
+    return lambda stores: authorized_company(stores, principal, company_id)
 
 
 def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UUID]:
@@ -130,28 +130,28 @@ def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UU
     return reached
 
 
-def _kept(sent: Sent, written: Written) -> Written:
+def _kept(sent: WriteRequest, written: WriteResult) -> WriteResult:
     """Keep what is returned once it is committed, for a caller that does not hear of the commit."""
     if sent.commit is not None:
         sent.commit.result = written
     return written
 
 
-def _told_again(stores: Stores, command: Command) -> Written:
+def _told_again(stores: Stores, command: Command) -> WriteResult:
     """The answer that was kept, with what it does not keep as it is now."""
     assert command.answer is not None
     if command.answer.refusal is not None:
-        return Written(refusal=command.answer.refusal, replayed=True)
+        return WriteResult(refusal=command.answer.refusal, replayed=True)
     if command.answer.snapshot is None:
-        return Written(replayed=True)
+        return WriteResult(replayed=True)
     kind = _RECORD_OF[command.kind]
     present = _present(stores, kind, command)
     if kind is Company and present is None:  # without it the answer would show settings that it never had
-        return Written(refusal=refusal_of(CompanyDeleted()), replayed=True)
-    return Written(record=record_from_json(kind, command.answer.snapshot, present), replayed=True)
+        return WriteResult(refusal=refusal_of(CompanyDeleted()), replayed=True)
+    return WriteResult(record=record_from_json(kind, command.answer.snapshot, present), replayed=True)
 
 
-def _command(sent: Sent, company_id: UUID | None, now: datetime) -> Command:
+def _command(sent: WriteRequest, company_id: UUID | None, now: datetime) -> Command:
     return Command(
         id=sent.command_id,
         kind=sent.kind,
@@ -166,7 +166,7 @@ def _command(sent: Sent, company_id: UUID | None, now: datetime) -> Command:
     )
 
 
-def _present(stores: Stores, kind: type[Record], command: Command) -> Record | None:
+def _present(stores: Stores, kind: type[Resource], command: Command) -> Resource | None:
     """The record as it is now; None when it is gone."""
     assert command.answer is not None
     assert command.answer.snapshot is not None

@@ -11,42 +11,42 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.resource import Changes
 from scheduler.persistence.database import Database, Stores
 from scheduler.rules.resource_changes import changed
-from scheduler.use_cases.resources.idempotent_writes import Sent, Writes, Written, of_company
-from scheduler.use_cases.submit import reached_company, there
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
+from scheduler.use_cases.submit import authorized_company, require
 
 
 class Jobs:
-    """Every verb raises AccessDenied, CompanyIdRequired, DatabaseAway; a write also what `Writes.once` raises."""
+    """Each method raises AccessDenied, CompanyIdRequired, DatabaseAway; writes also as `IdempotentWrites.once`."""
 
-    def __init__(self, database: Database, writes: Writes) -> None:
+    def __init__(self, database: Database, writes: IdempotentWrites) -> None:
         self._database = database
         self._writes = writes
 
     def get(self, principal: Principal, company_id: UUID | None, job_id: UUID) -> Job:
         """Raises NotFound."""
         with self._database.reading(principal) as stores:
-            company = reached_company(stores, principal, company_id)
-            return there(stores.jobs.get(company, job_id), "job", job_id)
+            company = authorized_company(stores, principal, company_id)
+            return require(stores.jobs.get(company, job_id), "job", job_id)
 
     def page(
         self, principal: Principal, company_id: UUID | None, asked: Slice, *, status: JobStatus | None = None
     ) -> Listed[Job]:
         with self._database.reading(principal) as stores:
-            return stores.jobs.page(reached_company(stores, principal, company_id), asked, status=status)
+            return stores.jobs.page(authorized_company(stores, principal, company_id), asked, status=status)
 
     def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
         """What those of the jobs are called that are there."""
         with self._database.reading(principal) as stores:
-            return stores.jobs.titles(reached_company(stores, principal, company_id), job_ids)
+            return stores.jobs.titles(authorized_company(stores, principal, company_id), job_ids)
 
-    def create(self, sent: Sent, company_id: UUID | None, new: NewJob) -> Written:
+    def create(self, sent: WriteRequest, company_id: UUID | None, new: NewJob) -> WriteResult:
         return self._writes.once(
             sent,
             of_company(sent.principal, company_id),
             lambda stores, company, now: add_job(stores, company, new, now),
         )
 
-    def change(self, sent: Sent, company_id: UUID | None, job_id: UUID, changes: Changes) -> Written:
+    def change(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID, changes: Changes) -> WriteResult:
         """The job with these changes. Refused: NotFound, MetadataTooLarge."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> Job:
@@ -56,7 +56,7 @@ class Jobs:
 
         return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
-    def delete(self, sent: Sent, company_id: UUID | None, job_id: UUID) -> Written:
+    def delete(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID) -> WriteResult:
         """Nobody is considered for it any more; interviews about it stay as they are. Refused: NotFound."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> None:
@@ -83,4 +83,4 @@ def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job
 
 
 def _locked(stores: Stores, company_id: UUID, job_id: UUID) -> Job:
-    return there(stores.jobs.lock(company_id, job_id), "job", job_id)
+    return require(stores.jobs.lock(company_id, job_id), "job", job_id)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now
-from scheduler.domain.key import LONGEST_NAME, Key, KeyState
+from scheduler.domain.key import MAX_NAME, Key, KeyState
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import (
     ApiKeySuspended,
@@ -28,7 +28,7 @@ from scheduler.persistence.database import Database, Stores
 from scheduler.persistence.keys import USED_EVERY, Found
 from scheduler.rules import pause_reasons
 from scheduler.rules.display_names import is_printable
-from scheduler.use_cases.submit import there
+from scheduler.use_cases.submit import require
 
 PREFIX = "sk_live_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -188,7 +188,7 @@ class Keys:
             return True
 
     def _add(self, stores: Stores, key: Key) -> str:
-        if not 0 < len(key.name) <= LONGEST_NAME or not is_printable(key.name):
+        if not 0 < len(key.name) <= MAX_NAME or not is_printable(key.name):
             raise InvalidKeyName
         unknown = sorted(key.principal.scopes - ALL_SCOPES)
         if unknown:
@@ -198,7 +198,7 @@ class Keys:
             raise ExpiryInPast
         company_id = key.principal.company_id
         if company_id is not None:
-            there(stores.companies.get(company_id), "company", company_id)
+            require(stores.companies.get(company_id), "company", company_id)
         secret = new_secret()
         stores.keys.add(key, self._hasher.key(secret))
         return secret

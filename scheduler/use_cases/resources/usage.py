@@ -11,7 +11,7 @@ from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.domain.usage import Billing, BillingSystem, CompanyUsage, PriceList
 from scheduler.persistence.database import Database
 from scheduler.timing import call_windows, requested_time
-from scheduler.use_cases.submit import there
+from scheduler.use_cases.submit import require
 
 _BY_DEFAULT = timedelta(days=30)
 _LONGEST = timedelta(days=366)
@@ -57,7 +57,7 @@ class Usage:
         """
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            there(stores.companies.lock(company_id), "company", company_id)
+            require(stores.companies.lock(company_id), "company", company_id)
             before = stores.usage.billing_of(company_id)
             own = {} if drops_its_prices else before.prices
             after = replace(before, system=system or before.system, prices={**own, **(prices or {})})

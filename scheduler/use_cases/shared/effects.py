@@ -19,7 +19,7 @@ from scheduler.domain.attempt import (
     Proven,
     Reason,
 )
-from scheduler.domain.call import CallNews, Rank
+from scheduler.domain.call import CallNews, CallProgress
 from scheduler.domain.company import ALARM
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
@@ -38,10 +38,10 @@ from scheduler.use_cases.shared.situations import callee_from
 _log = log(__name__)
 
 
-class Alarmed(Exception):
+class InvariantViolated(Exception):
     """Something that must never happen has. Leaves the transaction, which holds an attempt, and writes nothing.
 
-    The company is paused by `Consequences.sound` in a transaction of its own, because companies are locked before
+    The company is paused by `Effects.sound` in a transaction of its own, because companies are locked before
     attempts.
     """
 
@@ -51,7 +51,7 @@ class Alarmed(Exception):
         self.attempt = attempt
 
 
-class Consequences:
+class Effects:
     """Saves what happened to an attempt together with what follows from it.
 
     Everywhere interview and attempt are locked by the caller, in this order.
@@ -63,12 +63,12 @@ class Consequences:
         self._policy = policy
         self._now = now
 
-    def sound(self, alarmed: Alarmed) -> None:
+    def sound(self, alarmed: InvariantViolated) -> None:
         """The same as `sound_in`, in a transaction of its own, on whatever clock. Raises DatabaseAway."""
         with self._database.transaction(corrected=True) as stores:
             self.sound_in(stores, alarmed, stores.instant(self._now))
 
-    def sound_in(self, stores: Stores, alarmed: Alarmed, now: datetime) -> None:
+    def sound_in(self, stores: Stores, alarmed: InvariantViolated, now: datetime) -> None:
         """No call of this company is claimed until a person has looked; what must not be is looked after.
 
         The call that nobody has answered is ended; until all are over, nobody calls their number.
@@ -87,7 +87,7 @@ class Consequences:
             company_id=str(attempt.company_id),
         )
 
-    def look_after(self, stray: StrayCall, news: CallNews | None) -> None:
+    def track_stray(self, stray: StrayCall, news: CallNews | None) -> None:
         """Nobody calls the number of a call that must not be until it is over; None: the carrier could not be asked.
 
         Raises DatabaseAway.
@@ -113,12 +113,12 @@ class Consequences:
         callee = callee_from(stores.attempts.callee_of(interview.id)) if attempt.reason is None else None
         heard = decisions.on_news(attempt, news, callee, now, self._policy)
         if isinstance(heard, Alarm):
-            raise Alarmed(heard, attempt)
+            raise InvariantViolated(heard, attempt)
         if isinstance(heard, AskTheCarrier):
             return heard
-        return self.take_in(stores, interview, attempt, heard, actor, now)
+        return self.apply_events(stores, interview, attempt, heard, actor, now)
 
-    def take_in(
+    def apply_events(
         self,
         stores: Stores,
         interview: Interview,
@@ -157,8 +157,10 @@ class Consequences:
         if not stores.lines.hold(attempt.number_hash, attempt.id):
             # Somebody else is calling that number at this moment: two legs to one phone.
             assert attempt.call_sid is not None
-            stray, live = (attempt.call_sid, ()) if attempt.heard_rank < Rank.ANSWERED else (None, (attempt.call_sid,))
-            raise Alarmed(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray, live_sids=live), attempt)
+            stray, live = (
+                (attempt.call_sid, ()) if attempt.heard_rank < CallProgress.ANSWERED else (None, (attempt.call_sid,))
+            )
+            raise InvariantViolated(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray, live_sids=live), attempt)
 
     def _rest_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         """A call that nobody had seen is over just now: the gap runs from here, not from when it was given up."""
@@ -205,7 +207,7 @@ class Consequences:
             same_clock = True  # the same
         if same_clock and self._hasher.number(callee.number.e164) == attempt.number_hash:
             return attempt
-        schedule = None if same_clock else scheduling.resolved_anew(attempt, callee, now, self._policy)
+        schedule = None if same_clock else scheduling.recomputed_schedule(attempt, callee, now, self._policy)
         return self.move(stores, attempt, schedule, callee.number.e164, now)
 
     def _cancel_successor(

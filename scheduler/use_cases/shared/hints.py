@@ -14,7 +14,7 @@ RERESOLVE = "records.reresolve"
 INVITE = "invitations.send"
 PURGE = "records.purge"
 ERASE = "companies.erase"
-HEARD = "workers.heard"
+LIVENESS = "workers.heard"
 """A worker rings itself, by a queue of its own, to know whether it still hears."""
 
 QUEUES = {
@@ -29,10 +29,10 @@ QUEUES = {
 """Every task that is rung for by name and the queue that it waits in; a queue's name says who waits there."""
 
 
-class Bell(Protocol):
+class Hints(Protocol):
     """Rings after the commit, never before it. Neither method raises, and neither keeps its caller waiting."""
 
-    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
         """Tell a worker to look at these."""
         ...
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioLine
+from scheduler.carriers.twilio import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken
 from scheduler.lifecycle.breaker import BACK_OFF
@@ -21,8 +21,8 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
-    House,
-    KeptBell,
+    RecordingHints,
+    Tenant,
     a_claimed_attempt,
     a_pending_attempt,
     a_placed_attempt,
@@ -39,36 +39,38 @@ SLOVAKIA = [f"+42122102{number}" for number in range(1000, 1020)]
 
 
 @pytest.fixture
-def other(database: Database, house: House, now: TestClock) -> House:
+def other(database: Database, tenant: Tenant, now: TestClock) -> Tenant:
     """Another company of the same installation."""
-    return of_company(house, seed(database, now()))
+    return of_company(tenant, seed(database, now()))
 
 
 @pytest.fixture
-def hand(house: House, now: TestClock, release: Release, bell: KeptBell, carrier: SimulatedCarrier) -> Iterator[Hand]:
-    with a_hand(house, now, release, bell, TwilioLine(carrier.account(), house.policy)) as hand:
+def hand(
+    tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, carrier: SimulatedCarrier
+) -> Iterator[Hand]:
+    with a_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
         yield hand
 
 
-def is_down(house: House) -> bool:
-    with house.database.transaction() as stores:
-        return stores.carrier_accounts.get(house.account_id).breaker.is_down
+def is_down(tenant: Tenant) -> bool:
+    with tenant.database.transaction() as stores:
+        return stores.carrier_accounts.get(tenant.account_id).breaker.is_down
 
 
-def claimed(house: House, *due: Attempt) -> list[Attempt]:
-    return [each.attempt for each in house.dial.claim([each.id for each in due]).claimed]
+def claimed(tenant: Tenant, *due: Attempt) -> list[Attempt]:
+    return [each.attempt for each in tenant.dial.claim([each.id for each in due]).claimed]
 
 
-def answered(house: House, attempt: Attempt, answer: CarrierAnswer) -> None:
-    house.dial.record([(attempt, answer)])
+def answered(tenant: Tenant, attempt: Attempt, answer: CarrierAnswer) -> None:
+    tenant.dial.record([(attempt, answer)])
 
 
-def failed(house: House, *, cause: str = "HTTP_500") -> None:
-    answered(house, a_claimed_attempt(house), AnswerUnknown(cause=cause))
+def failed(tenant: Tenant, *, cause: str = "HTTP_500") -> None:
+    answered(tenant, a_claimed_attempt(tenant), AnswerUnknown(cause=cause))
 
 
-def taken(house: House) -> None:
-    answered(house, a_claimed_attempt(house), Accepted(call_sid=a_sid()))
+def taken(tenant: Tenant) -> None:
+    answered(tenant, a_claimed_attempt(tenant), Accepted(call_sid=a_sid()))
 
 
 def alarms(logs: Any) -> set[str]:
@@ -80,10 +82,10 @@ def alarms(logs: Any) -> set[str]:
 
 @pytest.mark.parametrize("code", [13227, 21203, 21215, 21216, 32205])
 def test_a_country_without_permission_waits_and_no_other(
-    house: House, other: House, hand: Hand, settle: Settle, carrier: SimulatedCarrier, code: int
+    tenant: Tenant, other: Tenant, hand: Hand, settle: Settle, carrier: SimulatedCarrier, code: int
 ) -> None:
-    to_austria = [a_pending_attempt(house, number) for number in AUSTRIA[:8]]
-    elsewhere = [a_pending_attempt(house, number) for number in SLOVAKIA[:4]]
+    to_austria = [a_pending_attempt(tenant, number) for number in AUSTRIA[:8]]
+    elsewhere = [a_pending_attempt(tenant, number) for number in SLOVAKIA[:4]]
     of_others = [a_pending_attempt(other, number) for number in SLOVAKIA[4:8]]
     for number in AUSTRIA:
         carrier.plan(to=number, fault="refuse", code=code)
@@ -91,31 +93,31 @@ def test_a_country_without_permission_waits_and_no_other(
         hand.look()
     assert alarms(logs) == {"CARRIER_REFUSES_COUNTRY"}
     assert [each.get("country") for each in logs if "alarm" in each] == ["AT"]
-    assert {house.attempt(each.id).state for each in to_austria} == {AttemptState.PENDING}
-    assert {house.attempt(each.id).state for each in [*elsewhere, *of_others]} == {AttemptState.IN_PROGRESS}
-    assert not is_down(house)
+    assert {tenant.attempt(each.id).state for each in to_austria} == {AttemptState.PENDING}
+    assert {tenant.attempt(each.id).state for each in [*elsewhere, *of_others]} == {AttemptState.IN_PROGRESS}
+    assert not is_down(tenant)
 
     carrier.clear()  # the operator has given the permission
     for _ in range(4):
         hand.now.move(BACK_OFF[-1])
         settle.round()
         hand.look()
-    assert {house.attempt(each.id).reason for each in to_austria} <= {Reason.ANSWERED, None}
-    assert all(house.attempt(each.id).not_placed == 0 for each in to_austria), "each was taken in the end"
+    assert {tenant.attempt(each.id).reason for each in to_austria} <= {Reason.ANSWERED, None}
+    assert all(tenant.attempt(each.id).not_placed == 0 for each in to_austria), "each was taken in the end"
     assert {ring["to"] for ring in carrier.rings()} >= set(AUSTRIA[:8])
 
 
 def test_of_a_country_without_permission_one_call_is_tried(
-    house: House, hand: Hand, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, hand: Hand, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     for number in AUSTRIA[:8]:
-        a_pending_attempt(house, number)
+        a_pending_attempt(tenant, number)
         carrier.plan(to=number, fault="refuse", code=21215)
     hand.look()
     before = len(hand.posts)
     waits = []
     for _ in range(5):
-        [[down_until, since]] = house.ask("SELECT down_until, updated_at FROM carrier_backoffs")
+        [[down_until, since]] = tenant.ask("SELECT down_until, updated_at FROM carrier_backoffs")
         waits.append((down_until - since) // A_SECOND)
         now.instant = max(now(), down_until) + timedelta(minutes=6)  # each attempt's own wait is over, too
         settle.round()
@@ -126,40 +128,42 @@ def test_of_a_country_without_permission_one_call_is_tried(
 
 
 @guards("backoff")
-def test_a_claim_passes_over_a_country_without_permission(house: House) -> None:
-    first, second = a_claimed_attempt(house, AUSTRIA[0]), a_pending_attempt(house, AUSTRIA[1])
-    elsewhere = a_pending_attempt(house, SLOVAKIA[0])
-    answered(house, first, NeverTaken(cause="COUNTRY_REFUSED"))
-    assert [each.id for each in claimed(house, second, elsewhere)] == [elsewhere.id]
+def test_a_claim_passes_over_a_country_without_permission(tenant: Tenant) -> None:
+    first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_pending_attempt(tenant, AUSTRIA[1])
+    elsewhere = a_pending_attempt(tenant, SLOVAKIA[0])
+    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    assert [each.id for each in claimed(tenant, second, elsewhere)] == [elsewhere.id]
 
 
-def test_a_release_passes_over_a_country_without_permission(house: House, release: Release, bell: KeptBell) -> None:
-    first = a_claimed_attempt(house, AUSTRIA[0])
+def test_a_release_passes_over_a_country_without_permission(
+    tenant: Tenant, release: Release, hints: RecordingHints
+) -> None:
+    first = a_claimed_attempt(tenant, AUSTRIA[0])
     for number in AUSTRIA[1:5]:
-        a_pending_attempt(house, number)
-    answered(house, first, NeverTaken(cause="COUNTRY_REFUSED"))
-    elsewhere = a_pending_attempt(house, SLOVAKIA[0])
+        a_pending_attempt(tenant, number)
+    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    elsewhere = a_pending_attempt(tenant, SLOVAKIA[0])
     assert release.due() == 1
-    assert bell.ids(tasks.DIAL) == [elsewhere.id]
+    assert hints.ids(tasks.DIAL) == [elsewhere.id]
 
 
 @guards("look_backoff")
-def test_a_claimed_call_to_a_refused_country_is_not_sent(house: House, now: TestClock) -> None:
-    first, second = a_claimed_attempt(house, AUSTRIA[0]), a_claimed_attempt(house, AUSTRIA[1])
-    answered(house, first, NeverTaken(cause="COUNTRY_REFUSED"))
-    assert house.dial.last_look(second) is None
-    assert house.attempt(second.id).state is AttemptState.PENDING
+def test_a_claimed_call_to_a_refused_country_is_not_sent(tenant: Tenant, now: TestClock) -> None:
+    first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_claimed_attempt(tenant, AUSTRIA[1])
+    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    assert tenant.dial.last_look(second) is None
+    assert tenant.attempt(second.id).state is AttemptState.PENDING
 
 
-def test_a_claimed_call_to_another_country_is_sent(house: House) -> None:
-    first, second = a_claimed_attempt(house, AUSTRIA[0]), a_claimed_attempt(house, SLOVAKIA[0])
-    answered(house, first, NeverTaken(cause="COUNTRY_REFUSED"))
-    assert house.dial.last_look(second) is not None
+def test_a_claimed_call_to_another_country_is_sent(tenant: Tenant) -> None:
+    first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_claimed_attempt(tenant, SLOVAKIA[0])
+    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    assert tenant.dial.last_look(second) is not None
 
 
-def test_an_explanation_names_the_country_that_is_refused(house: House, explain: Explain, now: TestClock) -> None:
-    first, second = a_claimed_attempt(house, AUSTRIA[0]), a_pending_attempt(house, AUSTRIA[1])
-    answered(house, first, NeverTaken(cause="COUNTRY_REFUSED"))
+def test_an_explanation_names_the_country_that_is_refused(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+    first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_pending_attempt(tenant, AUSTRIA[1])
+    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
     [block] = explain.explanation_of(second.id).blocks
     assert (block.rule.value, block.until) == ("CARRIER_REFUSES_COUNTRY", now() + BACK_OFF[0])
     assert "AT" in block.detail
@@ -167,91 +171,91 @@ def test_an_explanation_names_the_country_that_is_refused(house: House, explain:
 
 @pytest.mark.parametrize("code", [21210, 21212, 13214])
 def test_a_refused_caller_id_stops_its_company_alone(
-    house: House, other: House, hand: Hand, carrier: SimulatedCarrier, explain: Explain, code: int
+    tenant: Tenant, other: Tenant, hand: Hand, carrier: SimulatedCarrier, explain: Explain, code: int
 ) -> None:
-    mine = [a_pending_attempt(house, number) for number in SLOVAKIA[:6]]
+    mine = [a_pending_attempt(tenant, number) for number in SLOVAKIA[:6]]
     carrier.plan(to=SLOVAKIA[0], fault="refuse", code=code)
     hand.look()
-    waiting = a_pending_attempt(house, SLOVAKIA[6])
+    waiting = a_pending_attempt(tenant, SLOVAKIA[6])
     theirs = a_pending_attempt(other, SLOVAKIA[7])
     hand.look()
-    assert house.attempt(mine[0].id).state is AttemptState.PENDING
-    assert house.attempt(waiting.id).epoch == 0
-    assert house.attempt(theirs.id).state is AttemptState.IN_PROGRESS
+    assert tenant.attempt(mine[0].id).state is AttemptState.PENDING
+    assert tenant.attempt(waiting.id).epoch == 0
+    assert tenant.attempt(theirs.id).state is AttemptState.IN_PROGRESS
     [block] = explain.explanation_of(waiting.id).blocks
     assert block.rule.value == "CARRIER_REFUSES_CALLER"
-    assert not is_down(house)
+    assert not is_down(tenant)
 
 
 # ---- which call a trial tries
 
 
-def on_trial(house: House, settle: Settle, now: TestClock) -> None:
+def on_trial(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     """Austria was refused, its wait is over, and the carrier has answered a question."""
-    answered(house, a_claimed_attempt(house, AUSTRIA[0]), NeverTaken(cause="COUNTRY_REFUSED"))
+    answered(tenant, a_claimed_attempt(tenant, AUSTRIA[0]), NeverTaken(cause="COUNTRY_REFUSED"))
     now.move(BACK_OFF[0])
     settle.round()
-    assert house.ask("SELECT 1 FROM carrier_backoffs WHERE answered_at >= down_until") != []
-    house.change("UPDATE attempts SET due_at = :later", later=now() + timedelta(days=1))
+    assert tenant.ask("SELECT 1 FROM carrier_backoffs WHERE answered_at >= down_until") != []
+    tenant.change("UPDATE attempts SET due_at = :later", later=now() + timedelta(days=1))
 
 
-def to_austria(house: House, number: int) -> Attempt:
+def to_austria(tenant: Tenant, number: int) -> Attempt:
     """A pending attempt whose number was looked at before, so that no ordinary release takes it."""
-    attempt = a_pending_attempt(house, AUSTRIA[number])
-    house.change("UPDATE lines SET country = 'AT' WHERE number_hash = :hash", hash=attempt.number_hash)
+    attempt = a_pending_attempt(tenant, AUSTRIA[number])
+    tenant.change("UPDATE lines SET country = 'AT' WHERE number_hash = :hash", hash=attempt.number_hash)
     return attempt
 
 
 def test_trial_passes_over_a_call_that_waits_for_a_command(
-    house: House, release: Release, settle: Settle, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
-    on_trial(house, settle, now)
-    held = to_austria(house, 1)
-    a_waiting_command(house, held.interview_id)
+    on_trial(tenant, settle, now)
+    held = to_austria(tenant, 1)
+    a_waiting_command(tenant, held.interview_id)
     now.move(A_SECOND)
-    free = to_austria(house, 2)
+    free = to_austria(tenant, 2)
     assert release.due() == 1
-    assert bell.ids(tasks.DIAL) == [free.id]
+    assert hints.ids(tasks.DIAL) == [free.id]
 
 
 def test_trial_passes_over_a_call_of_a_caller_that_waits_too(
-    house: House, other: House, release: Release, settle: Settle, bell: KeptBell, now: TestClock
+    tenant: Tenant, other: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     """Its claim would hold it each time, and nobody else's call to that country would be tried."""
-    on_trial(house, settle, now)
+    on_trial(tenant, settle, now)
     failed(other)
     settle.round()
     to_austria(other, 1)
     now.move(A_SECOND)
-    mine = to_austria(house, 2)
+    mine = to_austria(tenant, 2)
     assert release.due() == 1
-    assert bell.ids(tasks.DIAL) == [mine.id]
+    assert hints.ids(tasks.DIAL) == [mine.id]
 
 
 def test_trial_that_could_not_be_claimed_gives_way_to_another(
-    house: House, other: House, release: Release, settle: Settle, bell: KeptBell, now: TestClock
+    tenant: Tenant, other: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
-    on_trial(house, settle, now)
+    on_trial(tenant, settle, now)
     a_placed_attempt(other, SLOVAKIA[0])
-    house.change("UPDATE companies SET concurrent_calls = 1 WHERE id = :id", id=other.company_id)
+    tenant.change("UPDATE companies SET concurrent_calls = 1 WHERE id = :id", id=other.company_id)
     full = to_austria(other, 1)
     now.move(A_SECOND)
-    mine = to_austria(house, 2)
+    mine = to_austria(tenant, 2)
     assert release.due() == 1
-    assert claimed(house, full) == []
+    assert claimed(tenant, full) == []
     now.move(RELEASE_SPAN)
     release.due()
-    assert bell.ids(tasks.DIAL) == [full.id, mine.id]
+    assert hints.ids(tasks.DIAL) == [full.id, mine.id]
 
 
 def test_trial_is_not_held_up_by_a_release_from_the_future(
-    house: House, release: Release, settle: Settle, bell: KeptBell, now: TestClock
+    tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
-    on_trial(house, settle, now)
-    mine = to_austria(house, 1)
-    house.change("UPDATE attempts SET released_until = :at WHERE id = :id", at=now() + timedelta(hours=1), id=mine.id)
+    on_trial(tenant, settle, now)
+    mine = to_austria(tenant, 1)
+    tenant.change("UPDATE attempts SET released_until = :at WHERE id = :id", at=now() + timedelta(hours=1), id=mine.id)
     assert release.due() == 1
-    assert bell.ids(tasks.DIAL) == [mine.id]
+    assert hints.ids(tasks.DIAL) == [mine.id]
     assert release.due() == 0
 
 
@@ -267,34 +271,34 @@ def test_trial_is_not_held_up_by_a_release_from_the_future(
     ],
 )
 def test_bad_orders_of_one_company_stop_nobody_else(
-    house: House, other: House, settle: Settle, cause: str, times: int
+    tenant: Tenant, other: Tenant, settle: Settle, cause: str, times: int
 ) -> None:
     for _ in range(times):
-        failed(house, cause=cause)
+        failed(tenant, cause=cause)
     settle.round()  # the carrier is asked, and answers
-    assert not is_down(house)
-    mine, theirs = a_pending_attempt(house), a_pending_attempt(other)
-    assert [each.id for each in claimed(house, mine, theirs)] == [theirs.id]
+    assert not is_down(tenant)
+    mine, theirs = a_pending_attempt(tenant), a_pending_attempt(other)
+    assert [each.id for each in claimed(tenant, mine, theirs)] == [theirs.id]
 
 
-def test_failures_of_two_companies_close_the_account(house: House, other: House) -> None:
-    failed(house)
-    assert not is_down(house)
+def test_failures_of_two_companies_close_the_account(tenant: Tenant, other: Tenant) -> None:
+    failed(tenant)
+    assert not is_down(tenant)
     failed(other, cause="HTTP_503")
-    assert is_down(house)
+    assert is_down(tenant)
 
 
-def test_the_only_company_s_failures_close_the_account(house: House) -> None:
-    failed(house)
-    assert is_down(house)
+def test_the_only_company_s_failures_close_the_account(tenant: Tenant) -> None:
+    failed(tenant)
+    assert is_down(tenant)
 
 
 def test_a_question_in_vain_closes_the_account_at_once(
-    house: House, other: House, settle: Settle, release: Release, bell: KeptBell, carrier: SimulatedCarrier
+    tenant: Tenant, other: Tenant, settle: Settle, release: Release, hints: RecordingHints, carrier: SimulatedCarrier
 ) -> None:
-    failed(house)
+    failed(tenant)
     assert release.due() == 0
-    assert (tasks.SETTLE, ()) in bell.rings, "it is asked at once"
+    assert (tasks.SETTLE, ()) in hints.rings, "it is asked at once"
     carrier.down("503")
     try:
         with capture_logs() as logs:
@@ -302,76 +306,78 @@ def test_a_question_in_vain_closes_the_account_at_once(
     finally:
         carrier.up()
     assert alarms(logs) == {"CARRIER_HTTP_500"}
-    assert is_down(house)
-    assert claimed(house, a_pending_attempt(other)) == []
+    assert is_down(tenant)
+    assert claimed(tenant, a_pending_attempt(other)) == []
 
 
-def test_a_failure_counts_alone_once_another_company_was_served(house: House, other: House, database: Database) -> None:
-    failed(house)
+def test_a_failure_counts_alone_once_another_company_was_served(
+    tenant: Tenant, other: Tenant, database: Database
+) -> None:
+    failed(tenant)
     taken(other)
-    failed(of_company(house, seed(database, house.now())))
-    assert not is_down(house), "two that fail, but not at the same time"
+    failed(of_company(tenant, seed(database, tenant.now())))
+    assert not is_down(tenant), "two that fail, but not at the same time"
 
 
 def test_a_company_that_fails_is_tried_with_one_call(
-    house: House, other: House, now: TestClock, settle: Settle
+    tenant: Tenant, other: Tenant, now: TestClock, settle: Settle
 ) -> None:
-    failed(house)
-    due = [a_pending_attempt(house) for _ in range(3)]
-    assert claimed(house, *due) == []
+    failed(tenant)
+    due = [a_pending_attempt(tenant) for _ in range(3)]
+    assert claimed(tenant, *due) == []
     settle.round()
     now.move(BACK_OFF[0])
     settle.round()
-    [tried] = claimed(house, *due)
-    assert claimed(house, *due) == [], "one at a time"
-    answered(house, tried, Accepted(call_sid=a_sid()))
-    assert len(claimed(house, *due)) == 2
+    [tried] = claimed(tenant, *due)
+    assert claimed(tenant, *due) == [], "one at a time"
+    answered(tenant, tried, Accepted(call_sid=a_sid()))
+    assert len(claimed(tenant, *due)) == 2
 
 
 def test_a_trial_in_vain_makes_one_company_wait_longer(
-    house: House, other: House, now: TestClock, settle: Settle
+    tenant: Tenant, other: Tenant, now: TestClock, settle: Settle
 ) -> None:
-    failed(house)
+    failed(tenant)
     waits = []
     for _ in range(5):
-        [[down_until]] = house.ask("SELECT down_until FROM carrier_backoffs")
+        [[down_until]] = tenant.ask("SELECT down_until FROM carrier_backoffs")
         waits.append((down_until - now()) // A_SECOND)
         now.instant = down_until
         settle.round()
-        failed(house)
+        failed(tenant)
         taken(other)
     assert waits == [5, 15, 60, 300, 300]
-    assert not is_down(house)
+    assert not is_down(tenant)
 
 
 def test_one_company_s_trial_in_vain_does_not_close_the_account_again(
-    house: House, other: House, now: TestClock, settle: Settle
+    tenant: Tenant, other: Tenant, now: TestClock, settle: Settle
 ) -> None:
-    failed(house)
+    failed(tenant)
     failed(other)
     now.move(BACK_OFF[0])
     settle.round()
-    failed(house)
-    [theirs] = claimed(house, a_pending_attempt(other))
-    answered(house, theirs, Accepted(call_sid=a_sid()))
-    assert not is_down(house)
+    failed(tenant)
+    [theirs] = claimed(tenant, a_pending_attempt(other))
+    answered(tenant, theirs, Accepted(call_sid=a_sid()))
+    assert not is_down(tenant)
 
 
 @pytest.mark.parametrize("cause", ["CREDENTIALS", "ACCOUNT_NOT_ACTIVE"])
-def test_what_speaks_of_the_account_closes_it_at_once(house: House, other: House, cause: str) -> None:
-    answered(house, a_claimed_attempt(house), NeverTaken(cause=cause))
-    assert is_down(house)
+def test_what_speaks_of_the_account_closes_it_at_once(tenant: Tenant, other: Tenant, cause: str) -> None:
+    answered(tenant, a_claimed_attempt(tenant), NeverTaken(cause=cause))
+    assert is_down(tenant)
 
 
 def test_an_operator_ends_the_wait_and_one_call_is_tried(
-    house: House, other: House, settle: Settle, now: TestClock
+    tenant: Tenant, other: Tenant, settle: Settle, now: TestClock
 ) -> None:
-    waits = CarrierWaits(house.database, now)
-    answered(house, a_claimed_attempt(house, AUSTRIA[0]), NeverTaken(cause="COUNTRY_REFUSED"))
+    waits = CarrierWaits(tenant.database, now)
+    answered(tenant, a_claimed_attempt(tenant, AUSTRIA[0]), NeverTaken(cause="COUNTRY_REFUSED"))
     assert [each.scope.country for each in waits.all()] == ["AT"]
     due = [a_pending_attempt(other, number) for number in AUSTRIA[1:4]]
     settle.round()
-    assert claimed(house, *due) == []
+    assert claimed(tenant, *due) == []
     assert waits.end() == 1
     settle.round()
-    assert len(claimed(house, *due)) == 1
+    assert len(claimed(tenant, *due)) == 1

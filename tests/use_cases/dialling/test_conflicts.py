@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioLine
+from scheduler.carriers.twilio import TwilioCallPlacer
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import Accepted, CarrierAnswer
 from scheduler.domain.company import CallLimits
@@ -22,7 +22,15 @@ from scheduler.use_cases.dialling.watch import LOCK_LASTS_S, LockWatch
 from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.support.builders import House, KeptBell, a_claimed_attempt, a_number, a_pending_attempt, a_sid, of_company
+from tests.support.builders import (
+    RecordingHints,
+    Tenant,
+    a_claimed_attempt,
+    a_number,
+    a_pending_attempt,
+    a_sid,
+    of_company,
+)
 from tests.support.servers import SimulatedCarrier
 from tests.verification.nights.crowd import a_crowd
 
@@ -42,39 +50,39 @@ def locked_company(url: str, company_id: UUID, strength: str = "FOR UPDATE") -> 
 
 
 @pytest.mark.parametrize("strength", ["FOR UPDATE", "FOR NO KEY UPDATE"])
-def test_locked_company_stops_no_other_company(house: House, postgres_url: str, strength: str) -> None:
-    other = of_company(house, seed(house.database, house.now(), limits=OPEN))
-    stuck, free = a_pending_attempt(house), a_pending_attempt(other)
-    with locked_company(postgres_url, house.company_id, strength):
-        claims = house.dial.claim([stuck.id, free.id])
+def test_locked_company_stops_no_other_company(tenant: Tenant, postgres_url: str, strength: str) -> None:
+    other = of_company(tenant, seed(tenant.database, tenant.now(), limits=OPEN))
+    stuck, free = a_pending_attempt(tenant), a_pending_attempt(other)
+    with locked_company(postgres_url, tenant.company_id, strength):
+        claims = tenant.dial.claim([stuck.id, free.id])
         assert [each.attempt.id for each in claims.claimed] == [free.id]
         assert claims.waiting == {stuck.id}, "it is tried again"
-        assert claims.locked == {house.company_id}
-    assert house.attempt(stuck.id) == stuck
-    assert [each.attempt.id for each in house.dial.claim([stuck.id]).claimed] == [stuck.id]
+        assert claims.locked == {tenant.company_id}
+    assert tenant.attempt(stuck.id) == stuck
+    assert [each.attempt.id for each in tenant.dial.claim([stuck.id]).claimed] == [stuck.id]
 
 
-def test_company_paused_under_a_lock_is_not_claimed_after_it(house: House, postgres_url: str) -> None:
-    attempt = a_pending_attempt(house)
+def test_company_paused_under_a_lock_is_not_claimed_after_it(tenant: Tenant, postgres_url: str) -> None:
+    attempt = a_pending_attempt(tenant)
     with psycopg.connect(postgres_url) as connection:
         connection.execute(
             "UPDATE companies SET paused_at = %(at)s, pause_reason = 'a test' WHERE id = %(id)s",
-            {"at": house.now(), "id": house.company_id},
+            {"at": tenant.now(), "id": tenant.company_id},
         )
-        assert house.dial.claim([attempt.id]).waiting == {attempt.id}
+        assert tenant.dial.claim([attempt.id]).waiting == {attempt.id}
         connection.commit()
-    claims = house.dial.claim([attempt.id])
+    claims = tenant.dial.claim([attempt.id])
     assert (claims.claimed, claims.waiting) == ((), frozenset())
 
 
-def test_lock_holder_is_named(house: House, postgres_url: str) -> None:
-    with locked_company(postgres_url, house.company_id) as pid:
-        assert house.dial.lock_holder(house.company_id) == pid
-    assert house.dial.lock_holder(house.company_id) is None
+def test_lock_holder_is_named(tenant: Tenant, postgres_url: str) -> None:
+    with locked_company(postgres_url, tenant.company_id) as pid:
+        assert tenant.dial.lock_holder(tenant.company_id) == pid
+    assert tenant.dial.lock_holder(tenant.company_id) is None
 
 
-def test_lock_that_lasts_raises_one_alarm(house: House, postgres_url: str) -> None:
-    watch, company_id = LockWatch(house.dial.lock_holder), house.company_id
+def test_lock_that_lasts_raises_one_alarm(tenant: Tenant, postgres_url: str) -> None:
+    watch, company_id = LockWatch(tenant.dial.lock_holder), tenant.company_id
     with locked_company(postgres_url, company_id) as pid, capture_logs() as logs:
         for instant in (100.0, 100.0 + LOCK_LASTS_S):
             watch.saw({company_id}, set(), instant)
@@ -92,39 +100,39 @@ def test_lock_that_lasts_raises_one_alarm(house: House, postgres_url: str) -> No
         assert len(logs) == 1
 
 
-def test_two_short_locks_are_not_one_that_lasts(house: House) -> None:
+def test_two_short_locks_are_not_one_that_lasts(tenant: Tenant) -> None:
     """In between no claim met the company: its call was cancelled, or another worker claimed it."""
-    watch = LockWatch(house.dial.lock_holder)
+    watch = LockWatch(tenant.dial.lock_holder)
     with capture_logs() as logs:
-        watch.saw({house.company_id}, set(), 100.0)
-        watch.saw({house.company_id}, set(), 3700.0)
+        watch.saw({tenant.company_id}, set(), 100.0)
+        watch.saw({tenant.company_id}, set(), 3700.0)
     assert logs == []
 
 
-def test_company_whose_row_is_free_is_reported_free(house: House, postgres_url: str) -> None:
+def test_company_whose_row_is_free_is_reported_free(tenant: Tenant, postgres_url: str) -> None:
     """Also while its call waits for something else, such as its number."""
     busy = a_number()
-    a_claimed_attempt(house, busy)
-    stuck = a_pending_attempt(house, busy)
-    with locked_company(postgres_url, house.company_id):
-        assert house.dial.claim([stuck.id]).unlocked == frozenset()
-    assert house.dial.claim([stuck.id]).unlocked == {house.company_id}
+    a_claimed_attempt(tenant, busy)
+    stuck = a_pending_attempt(tenant, busy)
+    with locked_company(postgres_url, tenant.company_id):
+        assert tenant.dial.claim([stuck.id]).unlocked == frozenset()
+    assert tenant.dial.claim([stuck.id]).unlocked == {tenant.company_id}
 
 
 def test_dialler_forgets_a_lock_when_the_row_is_free(
-    house: House, carrier: SimulatedCarrier, postgres_url: str
+    tenant: Tenant, carrier: SimulatedCarrier, postgres_url: str
 ) -> None:
-    dialler = Dialler(house.dial, TwilioLine(carrier.account(), house.policy), house.policy, house.now)
+    dialler = Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
     busy = a_number()
-    a_claimed_attempt(house, busy)
-    stuck = a_pending_attempt(house, busy)
+    a_claimed_attempt(tenant, busy)
+    stuck = a_pending_attempt(tenant, busy)
 
     def learns_of_a_lock() -> bool:
-        claims = house.dial.claim([stuck.id])
+        claims = tenant.dial.claim([stuck.id])
         dialler._loop.run_until_complete(dialler._learn([stuck.id], claims))
         return bool(dialler._locks)
 
-    with locked_company(postgres_url, house.company_id):
+    with locked_company(postgres_url, tenant.company_id):
         assert learns_of_a_lock()
     assert not learns_of_a_lock()
     dialler._loop.close()
@@ -134,18 +142,20 @@ def test_dialler_forgets_a_lock_when_the_row_is_free(
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_dialler_reports_when_its_loop_ended_by_an_error(house: House, carrier: SimulatedCarrier, fails: bool) -> None:
+def test_dialler_reports_when_its_loop_ended_by_an_error(
+    tenant: Tenant, carrier: SimulatedCarrier, fails: bool
+) -> None:
     failed = threading.Event()
 
     def no_memory() -> datetime:
         raise MemoryError
 
-    line = TwilioLine(carrier.account(), house.policy)
-    dialler = Dialler(house.dial, line, house.policy, no_memory, on_failure=failed.set)
+    line = TwilioCallPlacer(carrier.account(), tenant.policy)
+    dialler = Dialler(tenant.dial, line, tenant.policy, no_memory, on_failure=failed.set)
     # Not `start`: the alarm that it prepares would end the process of all tests.
     dialler._thread.start()
     if fails:
-        dialler.take([a_pending_attempt(house).id])
+        dialler.take([a_pending_attempt(tenant).id])
         dialler._thread.join(20)
     else:
         dialler.stop()
@@ -160,36 +170,38 @@ def test_dialler_reports_when_its_loop_ended_by_an_error(house: House, carrier: 
 # ---- a lock timeout is a conflict
 
 
-def in_lapsed_lease(house: House, now: TestClock) -> list[UUID]:
-    ids = [a_claimed_attempt(house).id for _ in range(3)]
-    now.move(house.policy.lease)
+def in_lapsed_lease(tenant: Tenant, now: TestClock) -> list[UUID]:
+    ids = [a_claimed_attempt(tenant).id for _ in range(3)]
+    now.move(tenant.policy.lease)
     return ids
 
 
 @guards("lock_taken")
 def test_locked_attempt_keeps_no_other_from_being_settled(
-    house: House, settle: Settle, now: TestClock, postgres_url: str
+    tenant: Tenant, settle: Settle, now: TestClock, postgres_url: str
 ) -> None:
-    first, *others = sorted(in_lapsed_lease(house, now))
+    first, *others = sorted(in_lapsed_lease(tenant, now))
     with locked(postgres_url, "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE", first):
         settle.round()
-        assert {house.ask("SELECT phase FROM attempts WHERE id = :id", id=each)[0][0] for each in others} == {
+        assert {tenant.ask("SELECT phase FROM attempts WHERE id = :id", id=each)[0][0] for each in others} == {
             Phase.UNKNOWN.value
         }
     settle.round()
-    assert house.attempt(first).phase is Phase.UNKNOWN
+    assert tenant.attempt(first).phase is Phase.UNKNOWN
 
 
 @guards("lock_taken")
-def test_task_tries_a_conflict_again_and_goes_on_with_the_others(broker: None, house: House, postgres_url: str) -> None:
+def test_task_tries_a_conflict_again_and_goes_on_with_the_others(
+    broker: None, tenant: Tenant, postgres_url: str
+) -> None:
     from workers.tasks import _each  # noqa: PLC0415 - it names its broker when it is imported
 
-    stuck, free = a_pending_attempt(house).id, a_pending_attempt(house).id
+    stuck, free = a_pending_attempt(tenant).id, a_pending_attempt(tenant).id
     seen: list[UUID] = []
 
     def verb(attempt_id: UUID) -> None:
         seen.append(attempt_id)
-        with house.database.transaction() as stores:
+        with tenant.database.transaction() as stores:
             stores.attempts.lock(attempt_id)
 
     with locked(postgres_url, "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE", stuck):
@@ -215,20 +227,20 @@ def test_missing_database_is_no_conflict(broker: None) -> None:
 
 
 @guards("claim_size")
-def test_one_claim_takes_no_more_than_a_hundred(house: House, postgres_url: str) -> None:
-    ids = a_crowd(postgres_url, house, AT_MOST_A_TRANSACTION + 20, due_at=house.now())
-    claims = house.dial.claim(ids)
+def test_one_claim_takes_no_more_than_a_hundred(tenant: Tenant, postgres_url: str) -> None:
+    ids = a_crowd(postgres_url, tenant, AT_MOST_A_TRANSACTION + 20, due_at=tenant.now())
+    claims = tenant.dial.claim(ids)
     assert {each.attempt.id for each in claims.claimed} == set(ids[:AT_MOST_A_TRANSACTION])
     assert claims.waiting == set(ids[AT_MOST_A_TRANSACTION:])
 
 
 @guards("record_size")
-def test_one_transaction_records_no_more_than_a_hundred(house: House, postgres_url: str) -> None:
-    ids = a_crowd(postgres_url, house, AT_MOST_A_TRANSACTION + 2, due_at=house.now())
+def test_one_transaction_records_no_more_than_a_hundred(tenant: Tenant, postgres_url: str) -> None:
+    ids = a_crowd(postgres_url, tenant, AT_MOST_A_TRANSACTION + 2, due_at=tenant.now())
     mine = [
         each.attempt
         for start in range(0, len(ids), AT_MOST_A_TRANSACTION)
-        for each in house.dial.claim(ids[start : start + AT_MOST_A_TRANSACTION]).claimed
+        for each in tenant.dial.claim(ids[start : start + AT_MOST_A_TRANSACTION]).claimed
     ]
     twice = a_sid()
     sids = [*(a_sid() for _ in mine[:AT_MOST_A_TRANSACTION]), twice, twice]
@@ -236,26 +248,26 @@ def test_one_transaction_records_no_more_than_a_hundred(house: House, postgres_u
         (attempt, Accepted(call_sid=sid)) for attempt, sid in zip(mine, sids, strict=True)
     ]
     with pytest.raises(Exception, match="uq_attempts_call_sid"):
-        house.dial.record(answers)  # type: ignore[arg-type]
-    [[placed]] = house.ask("SELECT count(*) FROM attempts WHERE phase = 'PLACED'")
+        tenant.dial.record(answers)  # type: ignore[arg-type]
+    [[placed]] = tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'PLACED'")
     assert placed == AT_MOST_A_TRANSACTION
 
 
-def test_claim_writes_history_token_and_number_of_each(house: House, bell: KeptBell) -> None:
-    attempts = [a_pending_attempt(house) for _ in range(3)]
-    claims = house.dial.claim([each.id for each in attempts])
+def test_claim_writes_history_token_and_number_of_each(tenant: Tenant, hints: RecordingHints) -> None:
+    attempts = [a_pending_attempt(tenant) for _ in range(3)]
+    claims = tenant.dial.claim([each.id for each in attempts])
     assert len(claims.claimed) == len(attempts)
     for claim in claims.claimed:
         mine = claim.attempt
-        assert house.attempt(mine.id) == mine
+        assert tenant.attempt(mine.id) == mine
         assert mine.state is AttemptState.IN_PROGRESS
-        assert house.line(mine)[0] == mine.id
-        assert house.history(mine.id) == ["created", "claimed"]
-        [[number]] = house.ask(
+        assert tenant.line(mine)[0] == mine.id
+        assert tenant.history(mine.id) == ["created", "claimed"]
+        [[number]] = tenant.ask(
             "SELECT p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = :id",
             id=mine.interview_id,
         )
         assert mine.called_number == number
         assert (
-            house.ask("SELECT attempt_id FROM attempt_tokens WHERE token = :token", token=mine.token)[0][0] == mine.id
+            tenant.ask("SELECT attempt_id FROM attempt_tokens WHERE token = :token", token=mine.token)[0][0] == mine.id
         )

@@ -14,7 +14,7 @@ from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
 from scheduler.use_cases.dialling.permit import LOOKS_PER_CALL, Permit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
-from tests.support.builders import House, a_claimed_attempt
+from tests.support.builders import Tenant, a_claimed_attempt
 
 LEASE_S = 60.0
 
@@ -30,8 +30,8 @@ def alarm() -> Iterator[LeaseAlarm]:
 class Looks:
     """The product's last look at one attempt, counted."""
 
-    def __init__(self, house: House, attempt: Attempt) -> None:
-        self._house = house
+    def __init__(self, tenant: Tenant, attempt: Attempt) -> None:
+        self._house = tenant
         self._attempt = attempt
         self.made = 0
 
@@ -40,14 +40,14 @@ class Looks:
         return self._house.dial.last_look(self._attempt)
 
 
-def a_permit(house: House, alarm: LeaseAlarm, mine: Attempt) -> tuple[Permit, Looks]:
-    looks = Looks(house, mine)
-    claim = ToSend(attempt=mine, send_at=house.now(), lease_ends=monotonic() + LEASE_S, send_by=monotonic() + LEASE_S)
-    return Permit(claim, looks, alarm, house.now), looks
+def a_permit(tenant: Tenant, alarm: LeaseAlarm, mine: Attempt) -> tuple[Permit, Looks]:
+    looks = Looks(tenant, mine)
+    claim = ToSend(attempt=mine, send_at=tenant.now(), lease_ends=monotonic() + LEASE_S, send_by=monotonic() + LEASE_S)
+    return Permit(claim, looks, alarm, tenant.now), looks
 
 
-async def test_fresh_look_permits_the_call(house: House, alarm: LeaseAlarm) -> None:
-    permit, looks = a_permit(house, alarm, a_claimed_attempt(house))
+async def test_fresh_look_permits_the_call(tenant: Tenant, alarm: LeaseAlarm) -> None:
+    permit, looks = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     assert await permit.connected()
     assert permit.may_leave()
@@ -56,8 +56,8 @@ async def test_fresh_look_permits_the_call(house: House, alarm: LeaseAlarm) -> N
 
 
 @guards("look_age")
-async def test_look_ages_while_the_wall_clock_stands_still(house: House, alarm: LeaseAlarm) -> None:
-    permit, _ = a_permit(house, alarm, a_claimed_attempt(house))
+async def test_look_ages_while_the_wall_clock_stands_still(tenant: Tenant, alarm: LeaseAlarm) -> None:
+    permit, _ = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     wait_until(lambda: not permit.is_fresh(), seconds=2, says="200 ms have passed")
     assert not permit.may_leave()
@@ -66,9 +66,9 @@ async def test_look_ages_while_the_wall_clock_stands_still(house: House, alarm: 
 
 @guards("look_age_by_wall")
 async def test_look_ages_while_the_monotonic_clock_stands_still(
-    house: House, alarm: LeaseAlarm, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, now: TestClock
 ) -> None:
-    permit, _ = a_permit(house, alarm, a_claimed_attempt(house))
+    permit, _ = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     now.move(LOOK_TO_SEND + timedelta(milliseconds=1))  # as after a pause of the virtual machine
     assert not permit.may_leave()
@@ -76,74 +76,76 @@ async def test_look_ages_while_the_monotonic_clock_stands_still(
 
 @guards("leave_by", "look_age")
 async def test_call_may_not_leave_after_the_last_start_before_closing(
-    house: House, alarm: LeaseAlarm, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, now: TestClock
 ) -> None:
     # 35 s before closing in Bratislava, and the smallest bit more.
     now.instant = now().replace(hour=17, minute=59, second=25) - timedelta.resolution
-    mine = a_claimed_attempt(house)
-    assert house.dial.last_look(mine) is not None, "this instant is the last one"
-    permit, _ = a_permit(house, alarm, mine)
+    mine = a_claimed_attempt(tenant)
+    assert tenant.dial.last_look(mine) is not None, "this instant is the last one"
+    permit, _ = a_permit(tenant, alarm, mine)
     assert await permit.order() is None, "and it is over when the look has been answered"
     assert not permit.may_leave()
 
 
 async def test_old_look_is_made_again_with_the_connection_in_hand(
-    house: House, alarm: LeaseAlarm, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, now: TestClock
 ) -> None:
-    permit, looks = a_permit(house, alarm, a_claimed_attempt(house))
+    permit, looks = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     now.move(timedelta(seconds=3))
     assert await permit.connected()
     assert looks.made == 2
 
 
-async def test_company_paused_while_connecting_gets_no_call(house: House, alarm: LeaseAlarm, now: TestClock) -> None:
-    permit, _ = a_permit(house, alarm, a_claimed_attempt(house))
+async def test_company_paused_while_connecting_gets_no_call(tenant: Tenant, alarm: LeaseAlarm, now: TestClock) -> None:
+    permit, _ = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     now.move(timedelta(seconds=3))
-    house.change("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", at=now())
+    tenant.change("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", at=now())
     assert not await permit.connected()
     assert permit.is_given_back
     assert not permit.may_leave()
 
 
-async def test_order_that_changed_while_connecting_is_not_sent(house: House, alarm: LeaseAlarm, now: TestClock) -> None:
-    permit, _ = a_permit(house, alarm, a_claimed_attempt(house))
+async def test_order_that_changed_while_connecting_is_not_sent(
+    tenant: Tenant, alarm: LeaseAlarm, now: TestClock
+) -> None:
+    permit, _ = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     first = await permit.order()
     assert first is not None
     now.move(timedelta(seconds=3))
-    house.change("""UPDATE companies SET settings = settings || '{"machineDetection": false}'""")
+    tenant.change("""UPDATE companies SET settings = settings || '{"machineDetection": false}'""")
     assert not await permit.connected()
     second = await permit.order()
     assert second is not None
     assert (first.machine_detection, second.machine_detection) == (True, False)
 
 
-async def test_permit_gives_up_after_some_looks(house: House, alarm: LeaseAlarm, now: TestClock) -> None:
-    permit, looks = a_permit(house, alarm, a_claimed_attempt(house))
+async def test_permit_gives_up_after_some_looks(tenant: Tenant, alarm: LeaseAlarm, now: TestClock) -> None:
+    permit, looks = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     while await permit.order() is not None:
         now.move(timedelta(seconds=1))
     assert looks.made == LOOKS_PER_CALL
     assert not permit.is_given_back
 
 
-async def test_look_that_hangs_is_not_waited_for_longer_than_the_call(house: House, alarm: LeaseAlarm) -> None:
+async def test_look_that_hangs_is_not_waited_for_longer_than_the_call(tenant: Tenant, alarm: LeaseAlarm) -> None:
     """Waited for until the lease is over, it would end the process with all its other calls."""
 
     async def hangs() -> None:
         await asyncio.Event().wait()
 
-    mine = a_claimed_attempt(house)
-    claim = ToSend(attempt=mine, send_at=house.now(), lease_ends=monotonic() + LEASE_S, send_by=monotonic() + 0.1)
-    permit = Permit(claim, hangs, alarm, house.now)
+    mine = a_claimed_attempt(tenant)
+    claim = ToSend(attempt=mine, send_at=tenant.now(), lease_ends=monotonic() + LEASE_S, send_by=monotonic() + 0.1)
+    permit = Permit(claim, hangs, alarm, tenant.now)
     async with asyncio.timeout(5):
         assert await permit.order() is None
     assert permit.is_too_late
 
 
-async def test_timer_ends_with_the_look_until_the_call_has_left(house: House, alarm: LeaseAlarm) -> None:
-    mine = a_claimed_attempt(house)
-    permit, _ = a_permit(house, alarm, mine)
+async def test_timer_ends_with_the_look_until_the_call_has_left(tenant: Tenant, alarm: LeaseAlarm) -> None:
+    mine = a_claimed_attempt(tenant)
+    permit, _ = a_permit(tenant, alarm, mine)
     order = await permit.order()
     assert order is not None
     assert permit.may_leave()
@@ -152,10 +154,10 @@ async def test_timer_ends_with_the_look_until_the_call_has_left(house: House, al
     assert alarm.ends_of(mine.id) > monotonic() + LOOK_TO_END.total_seconds()
 
 
-async def test_timer_ends_with_the_last_start_before_closing(house: House, alarm: LeaseAlarm, now: TestClock) -> None:
+async def test_timer_ends_with_the_last_start_before_closing(tenant: Tenant, alarm: LeaseAlarm, now: TestClock) -> None:
     now.instant = now().replace(hour=17, minute=59, second=24)
-    mine = a_claimed_attempt(house)
-    permit, _ = a_permit(house, alarm, mine)
+    mine = a_claimed_attempt(tenant)
+    permit, _ = a_permit(tenant, alarm, mine)
     order = await permit.order()
     assert order is not None
     assert permit.may_leave()

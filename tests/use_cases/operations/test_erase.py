@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, LegSeen, Phase, Reason
-from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken, Rank
+from scheduler.domain.call import Accepted, CallNews, CallProgress, CallStatus, NeverTaken
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY
 from scheduler.persistence.database import LockTaken
@@ -21,9 +21,9 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed, wait_until
 from tests.support.builders import (
-    Clerk,
-    House,
-    KeptBell,
+    ApiWriter,
+    RecordingHints,
+    Tenant,
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
@@ -52,44 +52,44 @@ KINDS = (
 
 
 @pytest.fixture
-def deleted(house: House, records: Clerk) -> Callable[[], None]:
-    return lambda: records.delete_company(house.principal, house.company_id)
+def deleted(tenant: Tenant, records: ApiWriter) -> Callable[[], None]:
+    return lambda: records.delete_company(tenant.principal, tenant.company_id)
 
 
-def certificate(house: House) -> tuple[dict[str, int], Any]:
-    [[erased, finished_at]] = house.ask("SELECT erased, finished_at FROM erasures")
+def certificate(tenant: Tenant) -> tuple[dict[str, int], Any]:
+    [[erased, finished_at]] = tenant.ask("SELECT erased, finished_at FROM erasures")
     return erased, finished_at
 
 
-def rows(house: House) -> dict[str, int]:
+def rows(tenant: Tenant) -> dict[str, int]:
     """How many there are of each kind that is not empty."""
-    counts = {kind: house.ask(f"SELECT count(*) FROM {kind}")[0][0] for kind in KINDS}
+    counts = {kind: tenant.ask(f"SELECT count(*) FROM {kind}")[0][0] for kind in KINDS}
     return {kind: count for kind, count in counts.items() if count}
 
 
-def say(house: House, attempt: Attempt, status: CallStatus, **more: Any) -> None:
+def say(tenant: Tenant, attempt: Attempt, status: CallStatus, **more: Any) -> None:
     """The carrier's news of its call."""
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         interview = stores.interviews.lock(attempt.interview_id)
         locked = stores.attempts.lock(attempt.id)
         sid = locked.call_sid or a_sid()
         news = CallNews(call_sid=sid, status=status, token=locked.token, **more)
-        house.consequences.hear(stores, interview, locked, news, "carrier", house.now())
+        tenant.effects.hear(stores, interview, locked, news, "carrier", tenant.now())
 
 
 # ---- what waits
 
 
 def test_what_waits_is_cancelled_and_what_was_deleted_is_erased(
-    house: House, erase: Erase, deleted: Callable[[], None], now: TestClock
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
     for _ in range(5):
-        a_pending_attempt(house)
-    a_waiting_command(house, None, {"candidate": "somebody"})
+        a_pending_attempt(tenant)
+    a_waiting_command(tenant, None, {"candidate": "somebody"})
     deleted()
-    erase.company(house.company_id)
-    assert rows(house) == {}
-    erased, finished_at = certificate(house)
+    erase.company(tenant.company_id)
+    assert rows(tenant) == {}
+    erased, finished_at = certificate(tenant)
     assert finished_at == now()
     assert erased == {
         "agents": 1,
@@ -103,169 +103,176 @@ def test_what_waits_is_cancelled_and_what_was_deleted_is_erased(
     }
 
 
-def test_nobody_elses_is_touched(house: House, erase: Erase, deleted: Callable[[], None]) -> None:
-    other = of_company(house, seed(house.database, house.now()))
+def test_nobody_elses_is_touched(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+    other = of_company(tenant, seed(tenant.database, tenant.now()))
     number = a_number()
     theirs = a_pending_attempt(other, number)
     a_waiting_command(other, theirs.interview_id)
     before, line = rows(other), other.line(theirs)
-    a_pending_attempt(house, number)
+    a_pending_attempt(tenant, number)
     deleted()
-    erase.company(house.company_id)
+    erase.company(tenant.company_id)
     assert rows(other) == before | dict.fromkeys(("companies", "agents", "phone_numbers"), 1), "those two had one each"
     assert other.line(theirs) == line, "the line that they wait for"
     other.change("DELETE FROM inbox")
     assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
 
 
-def test_one_that_was_not_deleted_is_not_erased(house: House, erase: Erase) -> None:
-    a_pending_attempt(house)
-    before = rows(house)
-    erase.company(house.company_id)
+def test_one_that_was_not_deleted_is_not_erased(tenant: Tenant, erase: Erase) -> None:
+    a_pending_attempt(tenant)
+    before = rows(tenant)
+    erase.company(tenant.company_id)
     erase.company(uuid4())
-    assert rows(house) == before
+    assert rows(tenant) == before
 
 
 @guards("company_deleted")
-def test_nothing_of_it_is_claimed_any_more(house: House, release: Release, deleted: Callable[[], None]) -> None:
-    waiting = a_pending_attempt(house)
+def test_nothing_of_it_is_claimed_any_more(tenant: Tenant, release: Release, deleted: Callable[[], None]) -> None:
+    waiting = a_pending_attempt(tenant)
     deleted()
     assert release.due() == 0
-    assert house.dial.claim([waiting.id]).claimed == ()
-    assert house.attempt(waiting.id) == waiting
+    assert tenant.dial.claim([waiting.id]).claimed == ()
+    assert tenant.attempt(waiting.id) == waiting
 
 
 @guards("company_deleted")
-def test_claim_during_a_deletion_waits_in_memory_and_claims_nothing(house: House) -> None:
-    mine = a_pending_attempt(house)
-    with house.database.transaction() as deleting:
-        assert deleting.companies.lock(house.company_id) is not None
-        deleting.companies.delete(house.company_id, house.now())
-        during = house.dial.claim([mine.id])
+def test_claim_during_a_deletion_waits_in_memory_and_claims_nothing(tenant: Tenant) -> None:
+    mine = a_pending_attempt(tenant)
+    with tenant.database.transaction() as deleting:
+        assert deleting.companies.lock(tenant.company_id) is not None
+        deleting.companies.delete(tenant.company_id, tenant.now())
+        during = tenant.dial.claim([mine.id])
         assert during.claimed == ()
         assert during.waiting == {mine.id}, "the deletion may still be rolled back"
-    after = house.dial.claim([mine.id])
+    after = tenant.dial.claim([mine.id])
     assert (after.claimed, after.waiting) == ((), frozenset())
-    assert house.attempt(mine.id) == mine
+    assert tenant.attempt(mine.id) == mine
 
 
 # ---- what is being called
 
 
 def test_a_call_that_the_carrier_has_named_is_hung_up_now_and_cancelled_when_nobody_had_answered(
-    house: House, erase: Erase, settle: Settle, bell: KeptBell, carrier: SimulatedCarrier, deleted: Callable[[], None]
+    tenant: Tenant,
+    erase: Erase,
+    settle: Settle,
+    hints: RecordingHints,
+    carrier: SimulatedCarrier,
+    deleted: Callable[[], None],
 ) -> None:
-    mine = a_claimed_attempt(house)
-    sid = ring(carrier, house, mine, ring_s=FOR_HOURS)
-    house.dial.record([(mine, Accepted(call_sid=sid))])
+    mine = a_claimed_attempt(tenant)
+    sid = ring(carrier, tenant, mine, ring_s=FOR_HOURS)
+    tenant.dial.record([(mine, Accepted(call_sid=sid))])
     wait_until(has_status(carrier, sid, "ringing"), says="it rings")
     deleted()
-    bell.rings.clear()
-    erase.company(house.company_id)
-    wanted = house.attempt(mine.id)
+    hints.rings.clear()
+    erase.company(tenant.company_id)
+    wanted = tenant.attempt(mine.id)
     assert (wanted.state, wanted.hang_up) == (AttemptState.IN_PROGRESS, HangUpCause.COMPANY_DELETED)
-    assert (tasks.SETTLE, ()) in bell.rings
+    assert (tasks.SETTLE, ()) in hints.rings
     settle.round()
-    ended = house.attempt(mine.id)
+    ended = tenant.attempt(mine.id)
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
     [leg] = [each for each in carrier.rings() if each["sid"] == sid]
     assert leg["status"] == "canceled"
-    erase.company(house.company_id)
-    assert rows(house) == {}
+    erase.company(tenant.company_id)
+    assert rows(tenant) == {}
 
 
 def test_somebody_who_is_talking_is_cut_off_and_what_was_talked_is_booked(
-    house: House, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
+    tenant: Tenant, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
 ) -> None:
-    mine = a_claimed_attempt(house)
-    sid = ring(carrier, house, mine, ring_s=0.0, talk_s=FOR_HOURS)
-    house.dial.record([(mine, Accepted(call_sid=sid))])
+    mine = a_claimed_attempt(tenant)
+    sid = ring(carrier, tenant, mine, ring_s=0.0, talk_s=FOR_HOURS)
+    tenant.dial.record([(mine, Accepted(call_sid=sid))])
     wait_until(has_status(carrier, sid, "in-progress"), says="somebody answered")
     deleted()
-    erase.company(house.company_id)
+    erase.company(tenant.company_id)
     settle.round()
-    ended = house.attempt(mine.id)
+    ended = tenant.attempt(mine.id)
     assert (ended.state, ended.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
-    erase.company(house.company_id)
-    assert rows(house) == {}
-    assert house.ask("SELECT count(*) FROM usage") == [(1,)]
+    erase.company(tenant.company_id)
+    assert rows(tenant) == {}
+    assert tenant.ask("SELECT count(*) FROM usage") == [(1,)]
 
 
-def test_a_call_that_had_ended_keeps_its_true_end(house: House, erase: Erase, deleted: Callable[[], None]) -> None:
-    mine = a_placed_attempt(house)
+def test_a_call_that_had_ended_keeps_its_true_end(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+    mine = a_placed_attempt(tenant)
     deleted()
-    erase.company(house.company_id)
-    say(house, mine, CallStatus.BUSY)
-    assert house.attempt(mine.id).reason is Reason.BUSY
-    assert len(house.attempts(mine.interview_id)) == 1, "and no retry follows"
+    erase.company(tenant.company_id)
+    say(tenant, mine, CallStatus.BUSY)
+    assert tenant.attempt(mine.id).reason is Reason.BUSY
+    assert len(tenant.attempts(mine.interview_id)) == 1, "and no retry follows"
 
 
 @guards("company_gone")
 def test_one_that_is_being_dialled_is_hung_up_as_soon_as_the_carrier_has_named_it(
-    house: House, erase: Erase, deleted: Callable[[], None], now: TestClock
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
-    mine = a_claimed_attempt(house)
+    mine = a_claimed_attempt(tenant)
     deleted()
-    erase.company(house.company_id)
-    assert house.attempt(mine.id) == mine, "whoever dials has it, and its epoch"
+    erase.company(tenant.company_id)
+    assert tenant.attempt(mine.id) == mine, "whoever dials has it, and its epoch"
     sid = a_sid()
-    assert house.dial.record([(mine, Accepted(call_sid=sid))]) == [sid], "taken back at once"
-    placed = house.attempt(mine.id)
+    assert tenant.dial.record([(mine, Accepted(call_sid=sid))]) == [sid], "taken back at once"
+    placed = tenant.attempt(mine.id)
     assert (placed.phase, placed.hang_up, placed.look_at) == (Phase.PLACED, HangUpCause.COMPANY_DELETED, now())
-    assert house.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted"]
+    assert tenant.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted"]
 
 
 @guards("company_gone")
 def test_one_whose_answer_was_lost_is_hung_up_as_soon_as_it_is_found(
-    house: House, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
+    tenant: Tenant, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
 ) -> None:
-    mine = a_claimed_attempt(house)
-    sid = ring(carrier, house, mine, ring_s=FOR_HOURS)
+    mine = a_claimed_attempt(tenant)
+    sid = ring(carrier, tenant, mine, ring_s=FOR_HOURS)
     deleted()
-    erase.company(house.company_id)
-    house.change("UPDATE attempts SET lease_until = :now", now=house.now())
+    erase.company(tenant.company_id)
+    tenant.change("UPDATE attempts SET lease_until = :now", now=tenant.now())
     settle.round()
-    ended = house.attempt(mine.id)
+    ended = tenant.attempt(mine.id)
     assert (ended.call_sid, ended.reason) == (sid, Reason.COMPANY_DELETED)
-    assert "hang_up_wanted" in house.history(mine.id), "it was found, and hung up in the same round"
+    assert "hang_up_wanted" in tenant.history(mine.id), "it was found, and hung up in the same round"
 
 
 @guards("company_gone")
-def test_a_callback_that_names_it_first_does_too(house: House, erase: Erase, deleted: Callable[[], None]) -> None:
-    mine = an_unknown_attempt(house)
+def test_a_callback_that_names_it_first_does_too(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+    mine = an_unknown_attempt(tenant)
     deleted()
-    erase.company(house.company_id)
-    say(house, mine, CallStatus.RINGING)
-    assert house.attempt(mine.id).hang_up is HangUpCause.COMPANY_DELETED
+    erase.company(tenant.company_id)
+    say(tenant, mine, CallStatus.RINGING)
+    assert tenant.attempt(mine.id).hang_up is HangUpCause.COMPANY_DELETED
 
 
 def test_one_that_the_carrier_never_took_is_cancelled_and_not_pending_again(
-    house: House, erase: Erase, deleted: Callable[[], None]
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
 ) -> None:
-    mine = a_claimed_attempt(house)
+    mine = a_claimed_attempt(tenant)
     deleted()
-    house.dial.record([(mine, NeverTaken(cause="CONNECTION_REFUSED"))])
-    assert house.attempt(mine.id).reason is Reason.COMPANY_DELETED
-    erase.company(house.company_id)
-    assert rows(house) == {}
+    tenant.dial.record([(mine, NeverTaken(cause="CONNECTION_REFUSED"))])
+    assert tenant.attempt(mine.id).reason is Reason.COMPANY_DELETED
+    erase.company(tenant.company_id)
+    assert rows(tenant) == {}
 
 
 def test_one_that_was_given_up_and_is_live_after_all_is_hung_up_and_waited_for(
-    house: House, erase: Erase, deleted: Callable[[], None]
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
 ) -> None:
-    mine = an_attempt_of_unknown_outcome(house)
-    a_pending_attempt(house)
+    mine = an_attempt_of_unknown_outcome(tenant)
+    a_pending_attempt(tenant)
     sid = a_sid()
-    seen = house.take(mine, LegSeen(call_sid=sid, rank=Rank.RINGING, look_at=house.now() + timedelta(hours=1)))
+    seen = tenant.take(
+        mine, LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now() + timedelta(hours=1))
+    )
     assert seen.hang_up is None
     deleted()
-    erase.company(house.company_id)
-    live = house.attempt(mine.id)
-    assert (live.state, live.hang_up, live.look_at) == (AttemptState.FAILED, HangUpCause.COMPANY_DELETED, house.now())
-    assert rows(house)["attempts"] == 2, "nothing is erased while a phone may be ringing"
-    say(house, mine, CallStatus.CANCELLED)
-    erase.company(house.company_id)
-    assert rows(house) == {}
+    erase.company(tenant.company_id)
+    live = tenant.attempt(mine.id)
+    assert (live.state, live.hang_up, live.look_at) == (AttemptState.FAILED, HangUpCause.COMPANY_DELETED, tenant.now())
+    assert rows(tenant)["attempts"] == 2, "nothing is erased while a phone may be ringing"
+    say(tenant, mine, CallStatus.CANCELLED)
+    erase.company(tenant.company_id)
+    assert rows(tenant) == {}
 
 
 @pytest.mark.parametrize(
@@ -277,182 +284,182 @@ def test_one_that_was_given_up_and_is_live_after_all_is_hung_up_and_waited_for(
     ],
 )
 def test_nothing_is_erased_while_a_call_is_in_progress(
-    house: House, erase: Erase, deleted: Callable[[], None], busy: Callable[[House], Attempt]
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None], busy: Callable[[Tenant], Attempt]
 ) -> None:
-    busy(house)
+    busy(tenant)
     for _ in range(3):
-        a_pending_attempt(house)
+        a_pending_attempt(tenant)
     deleted()
-    erase.company(house.company_id)
-    assert rows(house)["interviews"] == 4
-    states = house.ask("SELECT state, reason FROM attempts WHERE state <> 'IN_PROGRESS'")
+    erase.company(tenant.company_id)
+    assert rows(tenant)["interviews"] == 4
+    states = tenant.ask("SELECT state, reason FROM attempts WHERE state <> 'IN_PROGRESS'")
     assert states == [("CANCELLED", "COMPANY_DELETED")] * 3
-    assert certificate(house) == ({}, None)
+    assert certificate(tenant) == ({}, None)
 
 
 def test_a_call_that_must_not_be_is_waited_for_until_it_is_ended(
-    house: House, erase: Erase, deleted: Callable[[], None]
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
 ) -> None:
-    mine = a_pending_attempt(house)
-    stray = StrayCall(call_sid=a_sid(), attempt_id=mine.id, seen_at=house.now())
-    with house.database.transaction() as stores:
+    mine = a_pending_attempt(tenant)
+    stray = StrayCall(call_sid=a_sid(), attempt_id=mine.id, seen_at=tenant.now())
+    with tenant.database.transaction() as stores:
         stores.stray_calls.add(stray)
     deleted()
-    erase.company(house.company_id)
-    assert rows(house)["attempts"] == 1
-    with house.database.transaction() as stores:
+    erase.company(tenant.company_id)
+    assert rows(tenant)["attempts"] == 1
+    with tenant.database.transaction() as stores:
         stores.stray_calls.ended(stray.call_sid)
-    erase.company(house.company_id)
-    assert rows(house) == {}
+    erase.company(tenant.company_id)
+    assert rows(tenant) == {}
 
 
 def test_a_carrier_that_was_told_to_end_a_call_is_asked_again_in_ten_seconds(
-    house: House, erase: Erase, deleted: Callable[[], None]
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
 ) -> None:
-    mine = a_placed_attempt(house)
-    assert decisions.next_look(mine, house.now()) == house.now() + timedelta(minutes=1)
+    mine = a_placed_attempt(tenant)
+    assert decisions.next_look(mine, tenant.now()) == tenant.now() + timedelta(minutes=1)
     deleted()
-    erase.company(house.company_id)
-    assert decisions.next_look(house.attempt(mine.id), house.now()) == house.now() + ASK_EVERY
+    erase.company(tenant.company_id)
+    assert decisions.next_look(tenant.attempt(mine.id), tenant.now()) == tenant.now() + ASK_EVERY
 
 
 # ---- lines
 
 
 def test_a_line_whose_gap_still_runs_goes_on_keeping_others_from_that_phone(
-    house: House, erase: Erase, deleted: Callable[[], None], now: TestClock
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
     number = a_number()
-    mine = a_placed_attempt(house, number)
-    house.take(mine, Ended(reason=Reason.BUSY, ended_at=now()))
-    other = of_company(house, seed(house.database, now()))
+    mine = a_placed_attempt(tenant, number)
+    tenant.take(mine, Ended(reason=Reason.BUSY, ended_at=now()))
+    other = of_company(tenant, seed(tenant.database, now()))
     deleted()
-    erase.company(house.company_id)
+    erase.company(tenant.company_id)
     theirs = a_pending_attempt(other, number)
     assert other.dial.claim([theirs.id]).claimed == ()
-    now.move(house.policy.line_gap)
+    now.move(tenant.policy.line_gap)
     assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
 
 
-def test_a_line_that_somebody_begins_to_wait_for_meanwhile_is_not_forgotten(house: House, now: TestClock) -> None:
-    number_hash = house.hasher.number(a_number())
-    with house.database.transaction() as waiting:
+def test_a_line_that_somebody_begins_to_wait_for_meanwhile_is_not_forgotten(tenant: Tenant, now: TestClock) -> None:
+    number_hash = tenant.hasher.number(a_number())
+    with tenant.database.transaction() as waiting:
         waiting.lines.ensure(number_hash)
-        with house.database.transaction() as forgetting:
+        with tenant.database.transaction() as forgetting:
             assert forgetting.lines.forget_free([number_hash], now()) == 0
-    with house.database.transaction() as forgetting:
+    with tenant.database.transaction() as forgetting:
         assert forgetting.lines.forget_free([number_hash], now()) == 1
 
 
-def test_a_line_is_taken_while_somebody_keeps_it_from_being_forgotten(house: House, now: TestClock) -> None:
-    mine = a_pending_attempt(house)
+def test_a_line_is_taken_while_somebody_keeps_it_from_being_forgotten(tenant: Tenant, now: TestClock) -> None:
+    mine = a_pending_attempt(tenant)
     assert mine.number_hash is not None
-    with house.database.transaction() as keeping:
+    with tenant.database.transaction() as keeping:
         keeping.lines.ensure(mine.number_hash)
-        assert [each.attempt.id for each in house.dial.claim([mine.id]).claimed] == [mine.id]
+        assert [each.attempt.id for each in tenant.dial.claim([mine.id]).claimed] == [mine.id]
 
 
 @guards("late_line")
-def test_a_leg_that_is_seen_late_holds_its_line_also_when_that_was_forgotten(house: House) -> None:
-    mine = an_attempt_of_unknown_outcome(house)
-    house.change("DELETE FROM lines")
-    house.take(mine, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=house.now()))
-    assert house.line(mine)[0] == mine.id
+def test_a_leg_that_is_seen_late_holds_its_line_also_when_that_was_forgotten(tenant: Tenant) -> None:
+    mine = an_attempt_of_unknown_outcome(tenant)
+    tenant.change("DELETE FROM lines")
+    tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+    assert tenant.line(mine)[0] == mine.id
 
 
 # ---- nothing comes back
 
 
 def test_a_command_that_was_accepted_before_is_refused_and_brings_nothing_back(
-    house: House, apply: Apply, erase: Erase, deleted: Callable[[], None]
+    tenant: Tenant, apply: Apply, erase: Erase, deleted: Callable[[], None]
 ) -> None:
-    first = a_pending_attempt(house)
-    command = a_waiting_command(house, first.interview_id)
+    first = a_pending_attempt(tenant)
+    command = a_waiting_command(tenant, first.interview_id)
     deleted()
     apply.command(command.id)
-    [[answer, body]] = house.ask("SELECT answer, body FROM inbox WHERE id = :id", id=command.id)
+    [[answer, body]] = tenant.ask("SELECT answer, body FROM inbox WHERE id = :id", id=command.id)
     assert (answer["refusal"]["code"], body) == ("RESOURCE_ACCESS_DENIED", None)
-    erase.company(house.company_id)
+    erase.company(tenant.company_id)
     apply.command(command.id)
-    assert rows(house) == {}
+    assert rows(tenant) == {}
 
 
 def test_who_was_still_writing_when_it_was_deleted_is_waited_for_and_that_is_erased_too(
-    house: House, erase: Erase, deleted: Callable[[], None]
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
 ) -> None:
     deleted()
-    with house.database.transaction() as stores:
-        stores.phone_numbers.add(uuid4(), house.company_id, "+421221020009", house.now())
+    with tenant.database.transaction() as stores:
+        stores.phone_numbers.add(uuid4(), tenant.company_id, "+421221020009", tenant.now())
         with pytest.raises(LockTaken):
-            erase.company(house.company_id)
-        assert certificate(house)[1] is None
-    erase.company(house.company_id)
-    assert rows(house) == {}
-    assert certificate(house)[0]["phoneNumbers"] == 2
+            erase.company(tenant.company_id)
+        assert certificate(tenant)[1] is None
+    erase.company(tenant.company_id)
+    assert rows(tenant) == {}
+    assert certificate(tenant)[0]["phoneNumbers"] == 2
 
 
 def test_repeated_messages_change_nothing(
-    house: House, erase: Erase, deleted: Callable[[], None], now: TestClock
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
-    a_pending_attempt(house)
+    a_pending_attempt(tenant)
     deleted()
-    erase.company(house.company_id)
-    before = certificate(house)
+    erase.company(tenant.company_id)
+    before = certificate(tenant)
     now.move(timedelta(hours=1))
-    erase.company(house.company_id)
-    assert certificate(house) == before
+    erase.company(tenant.company_id)
+    assert certificate(tenant) == before
 
 
 def test_it_is_rung_for_again_until_it_is_finished(
-    house: House, erase: Erase, release: Release, bell: KeptBell, deleted: Callable[[], None], now: TestClock
+    tenant: Tenant, erase: Erase, release: Release, hints: RecordingHints, deleted: Callable[[], None], now: TestClock
 ) -> None:
-    mine = a_claimed_attempt(house)
+    mine = a_claimed_attempt(tenant)
     deleted()
-    assert bell.ids(tasks.ERASE) == [house.company_id]
-    bell.rung.clear()
+    assert hints.ids(tasks.ERASE) == [tenant.company_id]
+    hints.rung.clear()
     release.unanswered()
-    assert bell.ids(tasks.ERASE) == [], "not yet"
+    assert hints.ids(tasks.ERASE) == [], "not yet"
     now.move(timedelta(seconds=3))
     release.unanswered()
-    assert bell.ids(tasks.ERASE) == [house.company_id]
-    house.dial.record([(mine, NeverTaken(cause="CONNECTION_REFUSED"))])
-    erase.company(house.company_id)
-    bell.rung.clear()
+    assert hints.ids(tasks.ERASE) == [tenant.company_id]
+    tenant.dial.record([(mine, NeverTaken(cause="CONNECTION_REFUSED"))])
+    erase.company(tenant.company_id)
+    hints.rung.clear()
     now.move(timedelta(seconds=3))
     release.unanswered()
-    assert bell.ids(tasks.ERASE) == []
+    assert hints.ids(tasks.ERASE) == []
 
 
-def test_two_workers_at_once_erase_it_once(house: House, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_two_workers_at_once_erase_it_once(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
     for _ in range(4):
-        a_pending_attempt(house)
+        a_pending_attempt(tenant)
     deleted()
-    with house.database.transaction() as other:
-        assert other.erasures.lock_open(house.company_id) is not None
-        erase.company(house.company_id)
-        assert certificate(house) == ({}, None)
-    erase.company(house.company_id)
-    assert certificate(house)[0]["interviews"] == 4
+    with tenant.database.transaction() as other:
+        assert other.erasures.lock_open(tenant.company_id) is not None
+        erase.company(tenant.company_id)
+        assert certificate(tenant) == ({}, None)
+    erase.company(tenant.company_id)
+    assert certificate(tenant)[0]["interviews"] == 4
 
 
 # ---- people who belong to it
 
 
-def test_users_go_with_their_last_company(house: House, erase: Erase, deleted: Callable[[], None]) -> None:
-    other = seed(house.database, house.now())
-    stays, goes = a_user(house, house.company_id, other.company_id), a_user(house, house.company_id)
-    elsewhere = a_user(house, other.company_id)
+def test_users_go_with_their_last_company(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+    other = seed(tenant.database, tenant.now())
+    stays, goes = a_user(tenant, tenant.company_id, other.company_id), a_user(tenant, tenant.company_id)
+    elsewhere = a_user(tenant, other.company_id)
     deleted()
-    erase.company(house.company_id)
-    assert {row[0] for row in house.ask("SELECT id FROM users")} == {stays, elsewhere}
-    assert goes not in {row[0] for row in house.ask("SELECT user_id FROM memberships")}
-    assert (certificate(house)[0]["memberships"], certificate(house)[0]["users"]) == (2, 1)
+    erase.company(tenant.company_id)
+    assert {row[0] for row in tenant.ask("SELECT id FROM users")} == {stays, elsewhere}
+    assert goes not in {row[0] for row in tenant.ask("SELECT user_id FROM memberships")}
+    assert (certificate(tenant)[0]["memberships"], certificate(tenant)[0]["users"]) == (2, 1)
 
 
-def a_user(house: House, *company_ids: UUID) -> UUID:
+def a_user(tenant: Tenant, *company_ids: UUID) -> UUID:
     user_id = uuid4()
-    made = {"created_at": house.now(), "updated_at": house.now()}
-    house.insert("users", id=user_id, email=f"{user_id}@example.com", name="Ada", **made)
+    made = {"created_at": tenant.now(), "updated_at": tenant.now()}
+    tenant.insert("users", id=user_id, email=f"{user_id}@example.com", name="Ada", **made)
     for company_id in company_ids:
-        house.insert("memberships", company_id=company_id, user_id=user_id, role="ADMIN", **made)
+        tenant.insert("memberships", company_id=company_id, user_id=user_id, role="ADMIN", **made)
     return user_id

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
-from scheduler.domain.call import Rank
+from scheduler.domain.call import CallProgress
 from scheduler.rules import retention
 from scheduler.use_cases.operations import purge as purging
 from scheduler.use_cases.operations.purge import Purge
@@ -16,8 +16,8 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock
 from tests.support.builders import (
-    House,
-    KeptBell,
+    RecordingHints,
+    Tenant,
     a_number,
     a_pending_attempt,
     a_placed_attempt,
@@ -27,21 +27,21 @@ from tests.support.builders import (
 )
 
 A_MOMENT = timedelta(microseconds=1)
-Made = Callable[[House], object]
+Made = Callable[[Tenant], object]
 
 
 @pytest.fixture
-def purge(house: House, bell: KeptBell) -> Purge:
-    return Purge(house.database, bell, house.now)
+def purge(tenant: Tenant, hints: RecordingHints) -> Purge:
+    return Purge(tenant.database, hints, tenant.now)
 
 
-def count(house: House, table: str) -> int:
-    return int(house.ask(f"SELECT count(*) FROM {table}")[0][0])
+def count(tenant: Tenant, table: str) -> int:
+    return int(tenant.ask(f"SELECT count(*) FROM {table}")[0][0])
 
 
-def an_event(house: House, *, heard: bool = True) -> None:
-    at = house.now()
-    house.insert(
+def an_event(tenant: Tenant, *, heard: bool = True) -> None:
+    at = tenant.now()
+    tenant.insert(
         "carrier_events",
         id=uuid4(),
         token="a token",
@@ -53,35 +53,35 @@ def an_event(house: House, *, heard: bool = True) -> None:
     )
 
 
-def an_answered_command(house: House) -> None:
-    command = a_waiting_command(house, None)
-    house.change(
+def an_answered_command(tenant: Tenant) -> None:
+    command = a_waiting_command(tenant, None)
+    tenant.change(
         """UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id""",
-        at=house.now(),
+        at=tenant.now(),
         id=command.id,
     )
 
 
-def an_invitation(house: House, **columns: Any) -> None:
+def an_invitation(tenant: Tenant, **columns: Any) -> None:
     values = {
         "id": uuid4(),
-        "company_id": house.company_id,
+        "company_id": tenant.company_id,
         "email": "a@example.com",
         "tries": 0,
-        "expires_at": house.now(),
-        "created_at": house.now(),
-        "updated_at": house.now(),
+        "expires_at": tenant.now(),
+        "created_at": tenant.now(),
+        "updated_at": tenant.now(),
         **columns,
     }
-    house.insert("invitations", **values)
+    tenant.insert("invitations", **values)
 
 
-def an_accepted_invitation(house: House) -> None:
-    an_invitation(house, accepted_at=house.now(), expires_at=house.now() + timedelta(days=400))
+def an_accepted_invitation(tenant: Tenant) -> None:
+    an_invitation(tenant, accepted_at=tenant.now(), expires_at=tenant.now() + timedelta(days=400))
 
 
-def a_revoked_invitation(house: House) -> None:
-    an_invitation(house, revoked_at=house.now(), expires_at=house.now() + timedelta(days=400))
+def a_revoked_invitation(tenant: Tenant) -> None:
+    an_invitation(tenant, revoked_at=tenant.now(), expires_at=tenant.now() + timedelta(days=400))
 
 
 @pytest.mark.parametrize(
@@ -96,129 +96,131 @@ def a_revoked_invitation(house: House) -> None:
     ],
 )
 def test_it_stays_as_long_as_it_is_kept_and_then_goes(
-    house: House, purge: Purge, now: TestClock, make: Made, table: str, kept: timedelta
+    tenant: Tenant, purge: Purge, now: TestClock, make: Made, table: str, kept: timedelta
 ) -> None:
-    make(house)
+    make(tenant)
     now.move(kept)
     purge.round()
-    assert count(house, table) == 1
+    assert count(tenant, table) == 1
     now.move(A_MOMENT)
     purge.round()
-    assert count(house, table) == 0
+    assert count(tenant, table) == 0
 
 
 @pytest.mark.parametrize(
     ("make", "table"),
     [
-        pytest.param(lambda house: a_waiting_command(house, None), "inbox", id="a command that nobody has answered"),
+        pytest.param(lambda tenant: a_waiting_command(tenant, None), "inbox", id="a command that nobody has answered"),
         pytest.param(
-            lambda house: an_event(house, heard=False), "carrier_events", id="a callback that nobody has heard"
+            lambda tenant: an_event(tenant, heard=False), "carrier_events", id="a callback that nobody has heard"
         ),
         pytest.param(a_placed_attempt, "attempt_tokens", id="a token, which leads late news to its attempt"),
         pytest.param(a_placed_attempt, "attempts", id="an attempt"),
         pytest.param(a_placed_attempt, "lines", id="the line of a call in progress"),
         pytest.param(a_pending_attempt, "lines", id="the line that somebody waits for"),
         pytest.param(
-            lambda house: an_invitation(house, expires_at=house.now() + timedelta(days=20_000)),
+            lambda tenant: an_invitation(tenant, expires_at=tenant.now() + timedelta(days=20_000)),
             "invitations",
             id="an invitation that can be accepted",
         ),
     ],
 )
 def test_what_is_needed_stays_however_old_it_is(
-    house: House, purge: Purge, now: TestClock, make: Made, table: str
+    tenant: Tenant, purge: Purge, now: TestClock, make: Made, table: str
 ) -> None:
-    make(house)
+    make(tenant)
     now.move(timedelta(days=10_000))
     purge.round()
-    assert count(house, table) == 1
+    assert count(tenant, table) == 1
 
 
-def over(house: House, number: str) -> Attempt:
-    return house.take(a_placed_attempt(house, number), Ended(reason=Reason.BUSY, ended_at=house.now()))
+def over(tenant: Tenant, number: str) -> Attempt:
+    return tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
 
 
-def test_a_line_goes_a_day_after_it_became_free_and_not_before(house: House, purge: Purge, now: TestClock) -> None:
-    over(house, a_number())
-    now.move(house.policy.line_gap + retention.LINES - A_MOMENT)
+def test_a_line_goes_a_day_after_it_became_free_and_not_before(tenant: Tenant, purge: Purge, now: TestClock) -> None:
+    over(tenant, a_number())
+    now.move(tenant.policy.line_gap + retention.LINES - A_MOMENT)
     purge.round()
-    assert count(house, "lines") == 1
+    assert count(tenant, "lines") == 1
     now.move(A_MOMENT)
     purge.round()
-    assert count(house, "lines") == 0
+    assert count(tenant, "lines") == 0
 
 
 def test_late_news_find_their_attempt_after_all_that_is_old_has_gone(
-    house: House, purge: Purge, now: TestClock
+    tenant: Tenant, purge: Purge, now: TestClock
 ) -> None:
-    mine = an_attempt_of_unknown_outcome(house)
+    mine = an_attempt_of_unknown_outcome(tenant)
     now.move(timedelta(days=1000))
     purge.round()
     assert mine.token is not None
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         claim = stores.carrier_events.claim_of(mine.token)
     assert claim is not None
     assert claim.attempt_id == mine.id
-    seen = house.take(mine, LegSeen(call_sid=a_sid(), rank=Rank.RINGING, look_at=now()))
-    assert house.line(seen)[0] == mine.id, "its line had gone, and is there again"
+    seen = tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now()))
+    assert tenant.line(seen)[0] == mine.id, "its line had gone, and is there again"
 
 
-def test_the_number_is_called_again_as_if_its_line_had_never_gone(house: House, purge: Purge, now: TestClock) -> None:
+def test_the_number_is_called_again_as_if_its_line_had_never_gone(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     number = a_number()
-    over(house, number)
+    over(tenant, number)
     now.move(timedelta(days=30))
     purge.round()
-    again = a_pending_attempt(house, number)
-    assert [each.attempt.id for each in house.dial.claim([again.id]).claimed] == [again.id]
+    again = a_pending_attempt(tenant, number)
+    assert [each.attempt.id for each in tenant.dial.claim([again.id]).claimed] == [again.id]
 
 
-def test_an_idempotency_key_is_free_again_once_its_answer_has_gone(house: House, purge: Purge, now: TestClock) -> None:
-    an_answered_command(house)
-    house.change("UPDATE inbox SET idempotency_key = 'a key'")
+def test_an_idempotency_key_is_free_again_once_its_answer_has_gone(
+    tenant: Tenant, purge: Purge, now: TestClock
+) -> None:
+    an_answered_command(tenant)
+    tenant.change("UPDATE inbox SET idempotency_key = 'a key'")
     now.move(retention.ANSWERS + A_MOMENT)
     purge.round()
-    an_answered_command(house)
-    house.change("UPDATE inbox SET idempotency_key = 'a key'")
-    assert count(house, "inbox") == 1
+    an_answered_command(tenant)
+    tenant.change("UPDATE inbox SET idempotency_key = 'a key'")
+    assert count(tenant, "inbox") == 1
 
 
 def test_it_goes_in_batches_and_the_rest_is_rung_for(
-    house: House, purge: Purge, bell: KeptBell, now: TestClock, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, purge: Purge, hints: RecordingHints, now: TestClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(purging, "_A_BATCH", 2)
     monkeypatch.setattr(purging, "_BATCHES_A_TURN", 2)
     for _ in range(5):
-        an_event(house)
-        over(house, a_number())
+        an_event(tenant)
+        over(tenant, a_number())
     now.move(timedelta(days=40))
     purge.round()
-    assert count(house, "carrier_events") == 1
-    assert count(house, "lines") == 0
-    assert bell.rings == [(tasks.PURGE, ())]
+    assert count(tenant, "carrier_events") == 1
+    assert count(tenant, "lines") == 0
+    assert hints.rings == [(tasks.PURGE, ())]
     purge.round()
-    assert count(house, "carrier_events") == 0
-    assert bell.rings == [(tasks.PURGE, ())]
+    assert count(tenant, "carrier_events") == 0
+    assert hints.rings == [(tasks.PURGE, ())]
 
 
-def test_the_clock_rings_for_it(release: Release, bell: KeptBell) -> None:
+def test_the_clock_rings_for_it(release: Release, hints: RecordingHints) -> None:
     release.old()
-    assert bell.rings == [(tasks.PURGE, ())]
+    assert hints.rings == [(tasks.PURGE, ())]
 
 
 def test_what_nobody_looked_at_in_quarantine_for_a_month_is_dropped_with_the_person_in_it(
-    house: House, purge: Purge, now: TestClock
+    tenant: Tenant, purge: Purge, now: TestClock
 ) -> None:
-    forgotten, held = a_waiting_command(house, None, {"number": "+421915123456"}), a_waiting_command(house, uuid4())
-    waiting = a_waiting_command(house, None)
-    house.change(
-        "UPDATE inbox SET quarantined_at = :at, failures = 5 WHERE id <> :waiting", at=house.now(), waiting=waiting.id
+    forgotten, held = a_waiting_command(tenant, None, {"number": "+421915123456"}), a_waiting_command(tenant, uuid4())
+    waiting = a_waiting_command(tenant, None)
+    tenant.change(
+        "UPDATE inbox SET quarantined_at = :at, failures = 5 WHERE id <> :waiting", at=tenant.now(), waiting=waiting.id
     )
     now.move(retention.ANSWERS)
     purge.round()
-    assert house.ask("SELECT count(*) FROM inbox WHERE answer IS NOT NULL") == [(0,)]
+    assert tenant.ask("SELECT count(*) FROM inbox WHERE answer IS NOT NULL") == [(0,)]
     now.move(A_MOMENT)
     purge.round()
-    assert house.ask("SELECT id, body, answer -> 'refusal' ->> 'code' FROM inbox WHERE answer IS NOT NULL") == [
+    assert tenant.ask("SELECT id, body, answer -> 'refusal' ->> 'code' FROM inbox WHERE answer IS NOT NULL") == [
         (forgotten.id, None, "COMMAND_DROPPED")
     ]
-    assert house.ask("SELECT id FROM inbox WHERE quarantined_at IS NOT NULL AND answer IS NULL") == [(held.id,)]
+    assert tenant.ask("SELECT id FROM inbox WHERE quarantined_at IS NOT NULL AND answer IS NULL") == [(held.id,)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.carriers.twilio import TwilioDesk, TwilioLine
+from scheduler.carriers.twilio import TwilioCallPlacer, TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres
@@ -20,33 +20,33 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.reconcile import NotPaused, Reconcile
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.support.builders import House, a_claimed_attempt, a_house, a_number, a_pending_attempt, a_sid
+from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_number, a_pending_attempt, a_sid
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_closed_port
 
 A_MINUTE = timedelta(minutes=1)
 
 
-def reconcile(house: House, carrier: SimulatedCarrier) -> Reconcile:
-    desk = TwilioDesk(carrier.account(), house.policy)
-    return Reconcile(house.database, desk, house.account_id, house.hasher, house.consequences, house.policy, house.now)
+def reconcile(tenant: Tenant, carrier: SimulatedCarrier) -> Reconcile:
+    desk = TwilioQueries(carrier.account(), tenant.policy)
+    return Reconcile(tenant.database, desk, tenant.account_id, tenant.hasher, tenant.effects, tenant.policy, tenant.now)
 
 
-def dial(house: House, carrier: SimulatedCarrier, *attempts: Attempt) -> int:
+def dial(tenant: Tenant, carrier: SimulatedCarrier, *attempts: Attempt) -> int:
     """How many of these were rung, by one dial worker's steps."""
 
     async def place(order: object) -> object:
-        line = TwilioLine(carrier.account(), house.policy)
+        line = TwilioCallPlacer(carrier.account(), tenant.policy)
         try:
             return await line.place(order)  # type: ignore[arg-type]
         finally:
             await line.close()
 
-    claims = house.dial.claim([each.id for each in attempts])
+    claims = tenant.dial.claim([each.id for each in attempts])
     rung = 0
     for claim in claims.claimed:
-        order = house.dial.last_look(claim.attempt)
+        order = tenant.dial.last_look(claim.attempt)
         if order is not None:
-            house.dial.record([(claim.attempt, asyncio.run(place(order)))])  # type: ignore[list-item]
+            tenant.dial.record([(claim.attempt, asyncio.run(place(order)))])  # type: ignore[list-item]
             rung += 1
     return rung
 
@@ -97,13 +97,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_after_a_restore_nobody_who_was_called_since_the_backup_is_called_again(
     server: Server, carrier: SimulatedCarrier, hasher: Hasher, now: TestClock
 ) -> None:
-    def open_house() -> House:
-        return replace(house, database=Database(server.url))
+    def open_house() -> Tenant:
+        return replace(tenant, database=Database(server.url))
 
     database = Database(server.url)
-    house = a_house(database, seed(database, now()), hasher, now, account_sid=ACCOUNT_SID)
+    tenant = a_house(database, seed(database, now()), hasher, now, account_sid=ACCOUNT_SID)
     numbers = [a_number() for _ in range(6)]
-    people = [a_pending_attempt(house, number) for number in numbers]
+    people = [a_pending_attempt(tenant, number) for number in numbers]
     for number in numbers[:2]:
         carrier.plan(to=number, outcome="busy", ring_s=0, callbacks="none")
     carrier.plan(to=None, outcome="answered", ring_s=0, talk_s=0, callbacks="none")
@@ -112,53 +112,55 @@ def test_after_a_restore_nobody_who_was_called_since_the_backup_is_called_again(
     server.back_up()
     backed_up_at = now()
 
-    house = open_house()
+    tenant = open_house()
     now.move(A_MINUTE)
-    assert dial(house, carrier, *called) == 4
-    house.database.close()
+    assert dial(tenant, carrier, *called) == 4
+    tenant.database.close()
 
     # The disk is gone; what was backed up takes its place, and knows of none of these calls.
     server.restore()
-    house = open_house()
+    tenant = open_house()
     now.move(A_MINUTE)
-    assert {house.attempt(each.id).state for each in people} == {AttemptState.PENDING}
-    pauses = Pauses(house.database, now)
+    assert {tenant.attempt(each.id).state for each in people} == {AttemptState.PENDING}
+    pauses = Pauses(tenant.database, now)
     with pytest.raises(NotPaused):
-        reconcile(house, carrier).since(backed_up_at)
+        reconcile(tenant, carrier).since(backed_up_at)
     pauses.pause(None, "restored")
-    assert dial(house, carrier, *people) == 0
+    assert dial(tenant, carrier, *people) == 0
 
-    found = reconcile(house, carrier).since(backed_up_at)
+    found = reconcile(tenant, carrier).since(backed_up_at)
     assert set(found.bound) == {each.id for each in called}
     assert (found.calls, found.known, found.strangers) == (4, 0, ())
-    assert [house.attempt(each.id).reason for each in called] == [Reason.BUSY, Reason.BUSY] + [Reason.ANSWERED] * 2
-    again = reconcile(house, carrier).since(backed_up_at)
+    assert [tenant.attempt(each.id).reason for each in called] == [Reason.BUSY, Reason.BUSY] + [Reason.ANSWERED] * 2
+    again = reconcile(tenant, carrier).since(backed_up_at)
     assert (again.calls, again.known, again.bound) == (4, 4, ())
 
     pauses.resume(None)
-    assert dial(house, carrier, *people) == len(waiting)
-    house.database.close()
+    assert dial(tenant, carrier, *people) == len(waiting)
+    tenant.database.close()
     assert [len(carrier.rings(number)) for number in numbers] == [1] * len(people)
 
 
-def test_a_call_that_fits_nothing_that_waits_is_told(house: House, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_a_call_that_fits_nothing_that_waits_is_told(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     carrier.plan(to=None, outcome="answered", ring_s=60, callbacks="none")
-    gone, waits = a_pending_attempt(house), a_pending_attempt(house)
-    dial(house, carrier, gone)
-    [[sid]] = house.ask("SELECT call_sid FROM attempts WHERE id = :id", id=gone.id)
-    house.change("UPDATE attempts SET call_sid = :other WHERE id = :id", id=gone.id, other=a_sid())
-    Pauses(house.database, now).pause(None, "restored")
-    found = reconcile(house, carrier).since(now())
+    gone, waits = a_pending_attempt(tenant), a_pending_attempt(tenant)
+    dial(tenant, carrier, gone)
+    [[sid]] = tenant.ask("SELECT call_sid FROM attempts WHERE id = :id", id=gone.id)
+    tenant.change("UPDATE attempts SET call_sid = :other WHERE id = :id", id=gone.id, other=a_sid())
+    Pauses(tenant.database, now).pause(None, "restored")
+    found = reconcile(tenant, carrier).since(now())
     assert (found.bound, found.strangers) == ((), (sid,))
-    assert house.attempt(waits.id) == waits
+    assert tenant.attempt(waits.id) == waits
 
 
-def test_a_carrier_that_cannot_be_asked_proves_nothing(house: House, carrier: SimulatedCarrier, now: TestClock) -> None:
-    a_pending_attempt(house)
-    Pauses(house.database, now).pause(None, "restored")
-    nobody = TwilioDesk(carrier.account(url=a_closed_port()), house.policy)
+def test_a_carrier_that_cannot_be_asked_proves_nothing(
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    a_pending_attempt(tenant)
+    Pauses(tenant.database, now).pause(None, "restored")
+    nobody = TwilioQueries(carrier.account(url=a_closed_port()), tenant.policy)
     asks = Reconcile(
-        house.database, nobody, house.account_id, house.hasher, house.consequences, house.policy, house.now
+        tenant.database, nobody, tenant.account_id, tenant.hasher, tenant.effects, tenant.policy, tenant.now
     )
     with pytest.raises(CarrierUnavailable):
         asks.since(now())
@@ -166,26 +168,26 @@ def test_a_carrier_that_cannot_be_asked_proves_nothing(house: House, carrier: Si
 
 @guards("database", "database_server")
 def test_another_database_than_calls_were_claimed_on_stops_everything_until_somebody_lets_it_go_on(
-    house: House, now: TestClock
+    tenant: Tenant, now: TestClock
 ) -> None:
-    a_claimed_attempt(house)
-    [[here]] = house.ask("SELECT claimed_on FROM carrier_accounts WHERE id = :id", id=house.account_id)
+    a_claimed_attempt(tenant)
+    [[here]] = tenant.ask("SELECT claimed_on FROM carrier_accounts WHERE id = :id", id=tenant.account_id)
     identity, _, timeline = here.partition("/")
     assert identity.isdecimal()
     assert len(timeline) == 8
     # A standby that took over goes on as the same server, on the next timeline.
-    house.change("UPDATE carrier_accounts SET claimed_on = :it", it=f"{identity}/{int(timeline, 16) - 1:08X}")
-    pending = a_pending_attempt(house)
-    assert house.dial.claim([pending.id]).claimed == ()
-    assert house.ask("SELECT pause_reason FROM carrier_accounts") == [("ALARM: DATABASE_CHANGED",)]
-    assert house.dial.claim([pending.id]).claimed == ()
-    Pauses(house.database, now).resume(None)
-    [mine] = house.dial.claim([pending.id]).claimed
+    tenant.change("UPDATE carrier_accounts SET claimed_on = :it", it=f"{identity}/{int(timeline, 16) - 1:08X}")
+    pending = a_pending_attempt(tenant)
+    assert tenant.dial.claim([pending.id]).claimed == ()
+    assert tenant.ask("SELECT pause_reason FROM carrier_accounts") == [("ALARM: DATABASE_CHANGED",)]
+    assert tenant.dial.claim([pending.id]).claimed == ()
+    Pauses(tenant.database, now).resume(None)
+    [mine] = tenant.dial.claim([pending.id]).claimed
     assert mine.attempt.id == pending.id
 
 
-def test_a_worker_may_ask_which_database_it_is(house: House, logins: schema.Logins) -> None:
-    pending = a_pending_attempt(house)
-    as_worker = replace(house, database=Database(logins.worker, bound=False))
+def test_a_worker_may_ask_which_database_it_is(tenant: Tenant, logins: schema.Logins) -> None:
+    pending = a_pending_attempt(tenant)
+    as_worker = replace(tenant, database=Database(logins.worker, bound=False))
     assert len(as_worker.dial.claim([pending.id]).claimed) == 1
     as_worker.database.close()

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from tests.support.builders import (
-    House,
+    Tenant,
     a_pending_attempt,
     a_placed_attempt,
     a_waiting_command,
@@ -25,34 +25,34 @@ NUMBERS = tuple(f"+4219157{digit}7777" for digit in range(9))
 CANARIES = (NAME, WORDS, ADDRESS, OURS, *NUMBERS)
 
 
-def fill(house: House) -> None:
+def fill(tenant: Tenant) -> None:
     """Every table that can hold anything of a company holds something of this one, and it names somebody."""
-    attempts = _calls(house)
-    _texts(house)
-    _around(house, attempts[0])
+    attempts = _calls(tenant)
+    _texts(tenant)
+    _around(tenant, attempts[0])
     for key in ("a waiting one", "an answered one"):
-        command = a_waiting_command(house, attempts[0].interview_id, {"candidate": {"email": ADDRESS}})
-        house.change("UPDATE inbox SET idempotency_key = :key WHERE id = :id", key=f"{key} {ADDRESS}", id=command.id)
-    house.change(
+        command = a_waiting_command(tenant, attempts[0].interview_id, {"candidate": {"email": ADDRESS}})
+        tenant.change("UPDATE inbox SET idempotency_key = :key WHERE id = :id", key=f"{key} {ADDRESS}", id=command.id)
+    tenant.change(
         "UPDATE inbox SET applied_at = received_at, body = NULL, answer = jsonb_build_object('attempt_id', NULL)"
         " WHERE idempotency_key LIKE 'an answered one%'"
     )
 
 
-def _calls(house: House) -> list[Attempt]:
+def _calls(tenant: Tenant) -> list[Attempt]:
     """Calls in each state that is not live, one of them talked and booked."""
-    now = house.now()
-    talked = a_placed_attempt(house, NUMBERS[0])
-    house.take(talked, Ended(reason=Reason.ANSWERED, ended_at=now, duration=timedelta(seconds=90)))
-    unknown = an_attempt_of_unknown_outcome(house, NUMBERS[1])
-    waiting = [a_pending_attempt(house, number, due_at=now + timedelta(days=1)) for number in NUMBERS[2:]]
+    now = tenant.now()
+    talked = a_placed_attempt(tenant, NUMBERS[0])
+    tenant.take(talked, Ended(reason=Reason.ANSWERED, ended_at=now, duration=timedelta(seconds=90)))
+    unknown = an_attempt_of_unknown_outcome(tenant, NUMBERS[1])
+    waiting = [a_pending_attempt(tenant, number, due_at=now + timedelta(days=1)) for number in NUMBERS[2:]]
     return [talked, unknown, *waiting]
 
 
-def _texts(house: House) -> None:
+def _texts(tenant: Tenant) -> None:
     """Names and words where a builder has put others."""
     texts = {"name": NAME, "words": WORDS, "address": ADDRESS, "ours": OURS, "number": NUMBERS[0]}
-    everywhere = {**texts, "id": house.company_id}
+    everywhere = {**texts, "id": tenant.company_id}
     words = "jsonb_build_object('note', CAST(:words AS text))"
     for statement in (
         f"UPDATE companies SET name = :name, profile = {words}, metadata = {words} WHERE id = :id",
@@ -64,12 +64,12 @@ def _texts(house: House) -> None:
         "UPDATE attempts SET called_number = :number WHERE company_id = :id",
     ):
         used = {name: value for name, value in everywhere.items() if f":{name}" in statement}
-        house.change(statement, **used)
+        tenant.change(statement, **used)
 
 
-def _around(house: House, called: Attempt) -> None:
+def _around(tenant: Tenant, called: Attempt) -> None:
     """What no builder makes."""
-    at, company_id = house.now(), house.company_id
+    at, company_id = tenant.now(), tenant.company_id
     user_id, job_id, invitation_id = uuid4(), uuid4(), uuid4()
     rows: tuple[tuple[str, dict[str, Any]], ...] = (
         ("users", {"id": user_id, "email": ADDRESS, "name": NAME, "created_at": at, "updated_at": at}),
@@ -121,7 +121,7 @@ def _around(house: House, called: Attempt) -> None:
         (
             "carrier_backoffs",
             {
-                "account_id": house.account_id,
+                "account_id": tenant.account_id,
                 "company_id": company_id,
                 "caller": OURS,
                 "failures": 1,
@@ -137,14 +137,14 @@ def _around(house: House, called: Attempt) -> None:
         *(_event(called, number, heard) for number, heard in zip(NUMBERS, (None, at), strict=False)),
     )
     for table, values in rows:
-        house.insert(table, **values)
-    house.change(
+        tenant.insert(table, **values)
+    tenant.change(
         "INSERT INTO assignments (candidate_id, job_id, company_id, created_at)"
         " SELECT id, :job_id, company_id, created_at FROM candidates WHERE company_id = :id",
         job_id=job_id,
         id=company_id,
     )
-    with house.database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.reresolutions.ask(company_id, None, at)
 
 
@@ -161,7 +161,7 @@ def _event(called: Attempt, number: str, heard_at: Any) -> tuple[str, dict[str, 
     }
 
 
-def counts(house: House) -> dict[str, int]:
+def counts(tenant: Tenant) -> dict[str, int]:
     """How many rows of each kind the company has, as a certificate names them."""
     queries = {
         "strayCalls": "stray_calls s JOIN attempts a ON a.id = s.attempt_id WHERE a.company_id",
@@ -183,7 +183,7 @@ def counts(house: House) -> dict[str, int]:
         },
     }
     return {
-        kind: house.ask(f"SELECT count(*) FROM {query} = :id", id=house.company_id)[0][0]
+        kind: tenant.ask(f"SELECT count(*) FROM {query} = :id", id=tenant.company_id)[0][0]
         for kind, query in queries.items()
     }
 

@@ -239,7 +239,7 @@ def _is_starved(played: Play, rings: int, reasons: Sequence[Reason | None]) -> b
 def _never(played: Play, url: str, rings: list[dict[str, Any]]) -> Iterator[Fault]:
     """What must not be, however far the cell has come."""
     if played.is_judged_by_its_rows:
-        people, until = len(played.candidates), played.house.now()
+        people, until = len(played.candidates), played.tenant.now()
         yield from faults_of_history(url, set(played.interviews()), people, rings, played.asked, until)
     yield from faults_of_hours(url, rings, played.hours, played.consent_until)
 
@@ -313,16 +313,16 @@ def faults_of_hours(
 
 
 def _of_the_house(played: Play) -> Iterator[Fault]:
-    house = played.house
-    if paused := house.ask("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
+    tenant = played.tenant
+    if paused := tenant.ask("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
         yield Fault(heading=OTHER, why=f"an alarm: {paused}")
-    if aside := house.ask(
+    if aside := tenant.ask(
         "SELECT 'command' FROM inbox WHERE quarantined_at IS NOT NULL OR failures > 0"
         " UNION ALL SELECT 'callback' FROM carrier_events WHERE quarantined_at IS NOT NULL OR failures > 0"
         " UNION ALL SELECT 'stray call' FROM stray_calls"
     ):
         yield Fault(heading=OTHER, why=f"set aside, or failed: {aside}")
-    if house.ask("SELECT 1 FROM lines WHERE attempt_id IS NOT NULL"):
+    if tenant.ask("SELECT 1 FROM lines WHERE attempt_id IS NOT NULL"):
         yield Fault(heading=OTHER, why="a line is still held")
 
 

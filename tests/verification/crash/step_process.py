@@ -12,15 +12,15 @@ from typing import Any
 from uuid import UUID
 
 from scheduler import assembly
-from scheduler.assembly import Doors, Workshop
+from scheduler.assembly import ApiUseCases, WorkerUseCases
 from scheduler.domain.command import Request
 from scheduler.domain.principal import Principal
 from scheduler.domain.resource import Changes
 from scheduler.logs import configure
 from scheduler.persistence.database import ClockWrong
 from scheduler.settings import Settings
-from scheduler.use_cases.resources.idempotent_writes import Sent
-from tests.support.builders import KeptBell
+from scheduler.use_cases.resources.idempotent_writes import WriteRequest
+from tests.support.builders import RecordingHints
 from tests.verification.crash.wrong_clock import REFUSED, WrongClock
 
 _NEVER = threading.Event()
@@ -43,36 +43,36 @@ def run(environment: Mapping[str, str], step: str, *words: Any, clock: WrongCloc
 
 def _do(step: str, *words: Any) -> None:
     if step in AT_THE_DOOR:
-        AT_THE_DOOR[step](assembly.doors(Settings(), KeptBell()), *words)
+        AT_THE_DOOR[step](assembly.doors(Settings(), RecordingHints()), *words)
     else:
-        IN_THE_WORKSHOP[step](assembly.workshop(Settings(), KeptBell()), *words)
+        IN_THE_WORKSHOP[step](assembly.workshop(Settings(), RecordingHints()), *words)
 
 
-def _submit(doors: Doors, principal: Principal, request: Request, idempotency_key: str) -> None:
+def _submit(doors: ApiUseCases, principal: Principal, request: Request, idempotency_key: str) -> None:
     doors.submit.command(principal, None, request, idempotency_key=idempotency_key, request_hash=b"the same")
 
 
-def _change_candidate(doors: Doors, sent: Sent, candidate_id: UUID, changes: Changes) -> None:
+def _change_candidate(doors: ApiUseCases, sent: WriteRequest, candidate_id: UUID, changes: Changes) -> None:
     doors.candidates.change(sent, None, candidate_id, changes)
 
 
-def _callback(doors: Doors, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> None:
+def _callback(doors: ApiUseCases, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> None:
     doors.hear.callback(token, path, form, signature)
 
 
-def _look(shop: Workshop) -> None:
+def _look(shop: WorkerUseCases) -> None:
     """As the clock does it: once around."""
     shop.release.due()
     shop.release.unanswered()
 
 
-def _settle(shop: Workshop, rounds: int = 1) -> None:
+def _settle(shop: WorkerUseCases, rounds: int = 1) -> None:
     for _ in range(rounds):
         shop.settle.round()
         _NEVER.wait(_BETWEEN_ROUNDS_S)
 
 
-def _erase(shop: Workshop, company_id: UUID, batch: int) -> None:
+def _erase(shop: WorkerUseCases, company_id: UUID, batch: int) -> None:
     """`batch` is how many rows go at a time: few, so that there are many places to die at."""
     shop.erase._batch = batch
     shop.erase.company(company_id)

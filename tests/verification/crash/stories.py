@@ -29,7 +29,7 @@ from scheduler.domain.command import (
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import NotFound
-from scheduler.use_cases.resources.idempotent_writes import Sent
+from scheduler.use_cases.resources.idempotent_writes import WriteRequest
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
@@ -37,9 +37,9 @@ from tests.conftest import seed, wait_until
 from tests.support.builders import (
     ALWAYS,
     FOREVER,
-    Clerk,
-    House,
-    KeptBell,
+    ApiWriter,
+    RecordingHints,
+    Tenant,
     a_candidate,
     a_number,
     a_pending_attempt,
@@ -106,8 +106,8 @@ class Play:
     """False: they are erased."""
 
     @property
-    def house(self) -> House:
-        return self.works.house
+    def tenant(self) -> Tenant:
+        return self.works.tenant
 
     @property
     def ordinarily(self) -> Ending:
@@ -123,13 +123,13 @@ class Play:
         return number
 
     def a_candidate(self, *rules: Mapping[str, Any]) -> Candidate:
-        candidate = a_candidate(self.house, self.a_number(*rules))
+        candidate = a_candidate(self.tenant, self.a_number(*rules))
         self.candidates.append(candidate.id)
         return candidate
 
-    def a_pending_attempt(self, *rules: Mapping[str, Any], house: House | None = None, **wishes: Any) -> Attempt:
-        attempt = a_pending_attempt(house or self.house, self.a_number(*rules), **wishes)
-        self.candidates.append(self.house.interview(attempt.interview_id).candidate_id)
+    def a_pending_attempt(self, *rules: Mapping[str, Any], tenant: Tenant | None = None, **wishes: Any) -> Attempt:
+        attempt = a_pending_attempt(tenant or self.tenant, self.a_number(*rules), **wishes)
+        self.candidates.append(self.tenant.interview(attempt.interview_id).candidate_id)
         return attempt
 
     # ---- what its processes do
@@ -171,16 +171,16 @@ class Play:
     # ---- what callers do
 
     def submit(self, request: Request) -> Command:
-        submit = Submit(self.house.database, KeptBell(), self.house.now)
+        submit = Submit(self.tenant.database, RecordingHints(), self.tenant.now)
         return submit.command(
-            self.house.principal, None, request, idempotency_key=str(uuid4()), request_hash=b"the same"
+            self.tenant.principal, None, request, idempotency_key=str(uuid4()), request_hash=b"the same"
         ).command
 
     def command(self, reference: str, principal: Any = None) -> Command | None:
         """What became of it; None: it was never accepted."""
         try:
-            return Submit(self.house.database, KeptBell(), self.house.now).find(
-                principal or self.house.principal, reference
+            return Submit(self.tenant.database, RecordingHints(), self.tenant.now).find(
+                principal or self.tenant.principal, reference
             )
         except NotFound:
             return None
@@ -226,17 +226,17 @@ class Play:
         return wait_until(now_and_then, seconds=PATIENCE_S, says=f"{self.cell}: {says}")
 
     def interviews(self) -> list[UUID]:
-        rows = self.house.ask(
+        rows = self.tenant.ask(
             "SELECT id FROM interviews WHERE candidate_id = ANY(:ids) ORDER BY created_at", ids=self.candidates
         )
         return [row[0] for row in rows]
 
     def attempts(self) -> list[Attempt]:
-        return [attempt for each in self.interviews() for attempt in self.house.attempts(each)]
+        return [attempt for each in self.interviews() for attempt in self.tenant.attempts(each)]
 
     def is_over(self) -> bool:
         """In one statement: a retry is made with the end of the call before."""
-        [[waiting, made, open_]] = self.house.ask(_STANDING, ids=self.candidates)
+        [[waiting, made, open_]] = self.tenant.ask(_STANDING, ids=self.candidates)
         return made > 0 and not waiting and not open_
 
     def rings(self) -> list[dict[str, Any]]:
@@ -249,13 +249,13 @@ def play(played: Play) -> None:
     Failures close the account at once only while one company calls, so the companies of other cells are deleted.
     """
     works, cell = played.works, played.cell
-    works.house.change(
+    works.tenant.change(
         "UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL, answered_at = NULL, trials = 0"
     )
-    works.house.change("DELETE FROM carrier_backoffs")
-    works.house.change(
+    works.tenant.change("DELETE FROM carrier_backoffs")
+    works.tenant.change(
         "UPDATE companies SET deleted_at = created_at WHERE id <> :own AND deleted_at IS NULL",
-        own=works.house.company_id,
+        own=works.tenant.company_id,
     )
     deaths = works.dialler.deaths
     played.expected = played.ordinarily
@@ -278,8 +278,8 @@ def play(played: Play) -> None:
 def _create(play: Play) -> None:
     key, candidate = str(uuid4()), play.a_candidate()
     words = (
-        play.house.principal,
-        CreateInterview(agent_id=play.house.agent_id, candidate_id=candidate.id),
+        play.tenant.principal,
+        CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id),
         key,
     )
     play.dies("submit", *words)
@@ -290,8 +290,8 @@ def _delete_as_it_is_dialled(play: Play) -> None:
     """A DELETE whose intake dies, while the clock rings for that very attempt: 204 or a ring, never both."""
     key = str(uuid4())
     with play.works.leave(CLOCK):
-        attempt, begun = play.a_pending_attempt(), play.house.now()
-        words = (play.house.principal, DeleteAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id), key)
+        attempt, begun = play.a_pending_attempt(), play.tenant.now()
+        words = (play.tenant.principal, DeleteAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id), key)
         play.dies("submit", *words)
         was_accepted = play.command(key) is not None
         play.dialled_twice(attempt)
@@ -304,14 +304,14 @@ def _delete_as_it_is_dialled(play: Play) -> None:
 
 
 def _message(play: Play) -> None:
-    principal, _ = Keys(play.house.database, play.house.hasher, play.house.now).create(
-        kind=KeyKind.REGULAR, name="a backend", company_id=play.house.company_id
+    principal, _ = Keys(play.tenant.database, play.tenant.hasher, play.tenant.now).create(
+        kind=KeyKind.REGULAR, name="a backend", company_id=play.tenant.company_id
     )
     message = {
         "apiKeyId": str(principal.key_id),
         "idempotencyKey": str(uuid4()),
         "kind": "create_interview",
-        "body": {"candidateId": str(play.a_candidate().id), "agentId": str(play.house.agent_id)},
+        "body": {"candidateId": str(play.a_candidate().id), "agentId": str(play.tenant.agent_id)},
     }
     play.dies("take", message)
     play.twice("take", message)
@@ -322,13 +322,13 @@ def _write(play: Play) -> None:
     with play.works.leave(CLOCK):
         attempt = play.a_pending_attempt(SHORT)
         new_number = play.a_number()
-        sent = Sent(
+        sent = WriteRequest(
             kind=CommandKind.UPDATE_CANDIDATE,
-            principal=play.house.principal,
+            principal=play.tenant.principal,
             idempotency_key=str(uuid4()),
             request_hash=b"the same",
         )
-        candidate_id = play.house.interview(attempt.interview_id).candidate_id
+        candidate_id = play.tenant.interview(attempt.interview_id).candidate_id
         words = (sent, candidate_id, {"phone_number": new_number})
         play.dies("change_candidate", *words)
         play.twice("change_candidate", *words)
@@ -343,14 +343,14 @@ def _write(play: Play) -> None:
 def _apply_create(play: Play) -> None:
     with play.works.leave(tasks.APPLY):
         candidate = play.a_candidate()
-        command = play.submit(CreateInterview(agent_id=play.house.agent_id, candidate_id=candidate.id))
+        command = play.submit(CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id))
         play.dies("apply", command.id)
         play.twice("apply", command.id)
 
 
 def _applied(play: Play, verb: Verb, attempt: Attempt, request: Request, **more: Any) -> None:
     """Accepted; the worker dies; the attempt is hinted at; and only then somebody applies it, twice."""
-    begun = play.house.now()
+    begun = play.tenant.now()
     command = play.submit(request)
     play.dies("apply", command.id)
     play.dialled_twice(attempt)
@@ -361,7 +361,7 @@ def _applied(play: Play, verb: Verb, attempt: Attempt, request: Request, **more:
 def _apply_move(play: Play) -> None:
     with play.works.leave(tasks.APPLY, CLOCK):
         attempt = play.a_pending_attempt()
-        due_at = (play.house.now() + timedelta(seconds=5)).replace(microsecond=0)
+        due_at = (play.tenant.now() + timedelta(seconds=5)).replace(microsecond=0)
         text = f"{due_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
         request = RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=text)
         _applied(play, Verb.MOVE, attempt, request, due_at=due_at)
@@ -397,8 +397,8 @@ def _remind(play: Play) -> None:
     """A command whose ring was lost, and a clock that dies as it rings for it again."""
     with play.works.leave(CLOCK):
         candidate = play.a_candidate()
-        command = play.submit(CreateInterview(agent_id=play.house.agent_id, candidate_id=candidate.id))
-        play.house.change("UPDATE inbox SET rung_at = received_at - interval '1 minute' WHERE id = :id", id=command.id)
+        command = play.submit(CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id))
+        play.tenant.change("UPDATE inbox SET rung_at = received_at - interval '1 minute' WHERE id = :id", id=command.id)
         play.dies("look")
         play.twice("look")
 
@@ -419,13 +419,13 @@ def _dial(play: Play) -> None:
 def _defer_to_an_opening(play: Play) -> None:
     """Due at an hour that is shut, and about to open: the last look says when."""
     with play.works.leave(CLOCK):
-        opening = (play.house.now() + timedelta(seconds=8)).astimezone(_BRATISLAVA)
+        opening = (play.tenant.now() + timedelta(seconds=8)).astimezone(_BRATISLAVA)
         opening = opening.replace(second=0, microsecond=0) + timedelta(minutes=1)
         start = timedelta(hours=opening.hour, minutes=opening.minute)
         hours = CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2))
-        company = seed(play.house.database, play.house.now(), intervals=(hours,))
+        company = seed(play.tenant.database, play.tenant.now(), intervals=(hours,))
         play.hours = (replace(EVERY_HOUR[0], start=_wall(start), end=_wall(start + timedelta(hours=2))),)
-        attempt = play.a_pending_attempt(house=of_company(play.house, company))
+        attempt = play.a_pending_attempt(tenant=of_company(play.tenant, company))
         play.dies_dialling(attempt)
         play.dialled_twice(attempt)
     if play.cell.failpoint == "dial.deferring":
@@ -439,7 +439,7 @@ def _wall(span: timedelta) -> str:
 
 def _defer_for_good(play: Play) -> None:
     """Nobody is called after their consent."""
-    play.consent_until = play.house.now().date() - _DAY
+    play.consent_until = play.tenant.now().date() - _DAY
     with play.works.leave(CLOCK):
         attempt = play.a_pending_attempt(consent_until=play.consent_until)
         play.dies_dialling(attempt)
@@ -462,7 +462,7 @@ def _store(play: Play) -> None:
 
 
 def _received(play: Play, attempt: Attempt) -> tuple[Any, ...] | None:
-    tokens = play.house.ask("SELECT token FROM attempt_tokens WHERE attempt_id = :id", id=attempt.id)
+    tokens = play.tenant.ask("SELECT token FROM attempt_tokens WHERE attempt_id = :id", id=attempt.id)
     return next((each for each in play.works.received if (each[0],) in tokens), None)
 
 
@@ -476,7 +476,7 @@ def _hear(play: Play) -> None:
 
 
 def _how_it_ended(play: Play, attempt: Attempt) -> UUID | None:
-    rows = play.house.ask(
+    rows = play.tenant.ask(
         "SELECT e.id FROM carrier_events e JOIN attempt_tokens t USING (token)"
         " WHERE t.attempt_id = :id AND e.heard_at IS NULL AND e.raw ->> 'CallStatus' = ANY(:over)",
         id=attempt.id,
@@ -501,11 +501,11 @@ def _settle(play: Play) -> None:
 def _expire(play: Play) -> None:
     """Due, and expired before anybody called: whoever ends it dies, and the hint comes afterwards."""
     with play.works.leave(tasks.SETTLE, CLOCK):
-        expires_at = play.house.now() + timedelta(seconds=1)
+        expires_at = play.tenant.now() + timedelta(seconds=1)
         attempt = play.a_pending_attempt(expires_at=expires_at)
         play.dies("settle", FAR_ROUNDS)
         # One with a wrong clock is refused at once, perhaps before that.
-        play.wait(lambda: play.house.now() > expires_at, "it has expired")
+        play.wait(lambda: play.tenant.now() > expires_at, "it has expired")
         play.dialled_twice(attempt)
         play.twice("settle")
     play.expected = Ending(rings=0, reasons=(Reason.EXPIRED,))
@@ -516,7 +516,7 @@ def _probe(play: Play) -> None:
     with play.works.leave(tasks.SETTLE, CLOCK):
         attempt = play.a_pending_attempt()
         play.dialled_twice(attempt)
-        play.wait(lambda: play.house.ask("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"), "it is down")
+        play.wait(lambda: play.tenant.ask("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"), "it is down")
         play.a_pending_attempt(SHORT)
         play.dies("settle", FAR_ROUNDS)
         play.twice("settle")
@@ -527,23 +527,23 @@ def _probe(play: Play) -> None:
 
 
 @contextmanager
-def _a_company_with_a_live_call(play: Play, *steps: str) -> Iterator[House]:
+def _a_company_with_a_live_call(play: Play, *steps: str) -> Iterator[Tenant]:
     """Deleted while the carrier has a call of it, and while another person waits: both are called no more."""
-    company = of_company(play.house, seed(play.house.database, play.house.now(), intervals=ALWAYS))
+    company = of_company(play.tenant, seed(play.tenant.database, play.tenant.now(), intervals=ALWAYS))
     number_of_live = len(play.numbers)
-    play.a_pending_attempt(house=company)
+    play.a_pending_attempt(tenant=company)
     number = play.numbers[number_of_live]
     play.wait(lambda: play.works.carrier.rings(number), "the carrier has the call")
     with play.works.leave(*steps):
-        play.a_pending_attempt(SHORT, house=company, due_at=play.house.now() + _DAY)
-        Clerk(house=company, bell=KeptBell()).delete_company(company.principal, company.company_id)
+        play.a_pending_attempt(SHORT, tenant=company, due_at=play.tenant.now() + _DAY)
+        ApiWriter(tenant=company, hints=RecordingHints()).delete_company(company.principal, company.company_id)
         yield company
     play.wait(lambda: _is_erased(company), "it is erased")
     play.expected = Ending(rings=1, reasons=())
     play.is_judged_by_its_rows = False
 
 
-def _is_erased(company: House) -> bool:
+def _is_erased(company: Tenant) -> bool:
     return bool(
         company.ask("SELECT 1 FROM erasures WHERE company_id = :id AND finished_at IS NOT NULL", id=company.company_id)
     )

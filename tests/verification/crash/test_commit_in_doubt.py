@@ -50,15 +50,15 @@ def test_no_commit_in_doubt_loses_a_call_or_rings_twice(postgres_url: str, aloud
         people = 0
         with ringing(works, url) as ring:
             while wire.died < CUTS:
-                ids = a_crowd(postgres_url, works.house, PEOPLE, due_at=works.house.now())
+                ids = a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now())
                 people += PEOPLE
                 wait_until(lambda ids=ids: ring(ids), seconds=100, says="everybody was reached")  # type: ignore[misc]
         rung = [call["to"] for call in works.carrier.rings()]
         aloud(f"{wire.died} commits cut, {people} people, {len(rung)} rings")
         assert sorted(set(rung)) == sorted(rung), "somebody was rung twice"
         assert len(rung) == people
-        assert works.house.ask("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
-        assert works.house.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
+        assert works.tenant.ask("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
+        assert works.tenant.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def ringing(works: Works, url: str) -> Iterator[Callable[[list[UUID]], bool]]:
 
     def ring(ids: list[UUID]) -> bool:
         rings.send(ids)
-        return works.house.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
+        return works.tenant.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
 
     yield ring
     rings.send(None)

@@ -89,13 +89,13 @@ def test_a_process_that_is_told_to_stop_records_what_it_has_sent(postgres_url: s
     with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as works:
         number = a_number()
         works.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
-        attempt_id = a_pending_attempt(works.house, number).id
+        attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id])
         wait_until(lambda: works.requests(number), says="the POST is under way")
         assert stopped(process) == [0]
-        attempt = works.house.attempt(attempt_id)
+        attempt = works.tenant.attempt(attempt_id)
         assert attempt.phase is Phase.PLACED
-        assert works.house.history(attempt_id) == ["created", "claimed", "placed"]
+        assert works.tenant.history(attempt_id) == ["created", "claimed", "placed"]
         assert len(works.carrier.rings(number)) == 1
 
 
@@ -103,20 +103,20 @@ def test_a_process_that_is_killed_then_does_not_record_it(postgres_url: str) -> 
     with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as works:
         number = a_number()
         works.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
-        attempt_id = a_pending_attempt(works.house, number).id
+        attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id])
         wait_until(lambda: works.requests(number), says="the POST is under way")
         assert killed(process) == -signal.SIGKILL
-        assert works.house.history(attempt_id) == ["created", "claimed"]
+        assert works.tenant.history(attempt_id) == ["created", "claimed"]
 
 
 def test_a_process_that_is_told_to_stop_claims_nothing_more(postgres_url: str) -> None:
     # A call every fifty seconds: at a faster pace no claim can have taken a slot so far away, and it is ignored.
     with working(postgres_url, settling=False, TWILIO_CPS="0.02") as works:
-        later = works.house.now() + timedelta(seconds=50)
-        works.house.change("UPDATE carrier_accounts SET next_slot_at = :later", later=later)
-        waiting = a_pending_attempt(works.house)
-        assert works.house.dial.claim([waiting.id]).claimed == (), "it waits for its slot"
+        later = works.tenant.now() + timedelta(seconds=50)
+        works.tenant.change("UPDATE carrier_accounts SET next_slot_at = :later", later=later)
+        waiting = a_pending_attempt(works.tenant)
+        assert works.tenant.dial.claim([waiting.id]).claimed == (), "it waits for its slot"
         process = works.dialling([waiting.id])
         assert stopped(process) == [0]
-        assert works.house.history(waiting.id) == ["created"]
+        assert works.tenant.history(waiting.id) == ["created"]

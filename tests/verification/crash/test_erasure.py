@@ -10,7 +10,7 @@ import pytest
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from tests.conftest import real_now, seed
-from tests.support.builders import Clerk, House, KeptBell, a_house, a_placed_attempt, of_company
+from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house, a_placed_attempt, of_company
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 from tests.verification.crash import step_process
 from tests.verification.crash.canaries import CANARIES, counts, fill, in_dump, tables
@@ -24,14 +24,14 @@ Erasing = Callable[..., Any]
 
 
 @pytest.fixture
-def house(postgres_url: str) -> Iterator[House]:
+def tenant(postgres_url: str) -> Iterator[Tenant]:
     database = Database(postgres_url)
     yield a_house(database, seed(database, real_now()), Hasher(PEPPER), real_now, account_sid=ACCOUNT_SID)
     database.close()
 
 
 @pytest.fixture
-def erasing(postgres_url: str, house: House) -> Erasing:
+def erasing(postgres_url: str, tenant: Tenant) -> Erasing:
     """A process that erases the house's company."""
     environment = {
         "DATABASE_URL": postgres_url,
@@ -43,7 +43,7 @@ def erasing(postgres_url: str, house: House) -> Erasing:
 
     def start(batch: int = 3, **settings: str) -> Any:
         process = nursery.Process(
-            target=step_process.run, args=(environment | settings, "erase", house.company_id, batch), daemon=True
+            target=step_process.run, args=(environment | settings, "erase", tenant.company_id, batch), daemon=True
         )
         process.start()
         return process
@@ -51,86 +51,86 @@ def erasing(postgres_url: str, house: House) -> Erasing:
     return start
 
 
-def delete(house: House) -> None:
-    Clerk(house=house, bell=KeptBell()).delete_company(house.principal, house.company_id)
+def delete(tenant: Tenant) -> None:
+    ApiWriter(tenant=tenant, hints=RecordingHints()).delete_company(tenant.principal, tenant.company_id)
 
 
-def certificate(house: House) -> tuple[dict[str, int], Any]:
-    [[erased, finished_at]] = house.ask("SELECT erased, finished_at FROM erasures")
+def certificate(tenant: Tenant) -> tuple[dict[str, int], Any]:
+    [[erased, finished_at]] = tenant.ask("SELECT erased, finished_at FROM erasures")
     return erased, finished_at
 
 
-def filled(house: House, postgres_url: str) -> set[str]:
+def filled(tenant: Tenant, postgres_url: str) -> set[str]:
     """The tables that hold anything."""
-    return {table for table in tables(postgres_url) if house.ask(f"SELECT 1 FROM {table} LIMIT 1")}
+    return {table for table in tables(postgres_url) if tenant.ask(f"SELECT 1 FROM {table} LIMIT 1")}
 
 
 def without_lines(erased: dict[str, int]) -> dict[str, int]:
     return {kind: count for kind, count in erased.items() if kind != "lines"}
 
 
-def test_the_canaries_are_in_every_table_that_names_anybody(house: House, postgres_url: str) -> None:
-    fill(house)
+def test_the_canaries_are_in_every_table_that_names_anybody(tenant: Tenant, postgres_url: str) -> None:
+    fill(tenant)
     found = in_dump(postgres_url)
     assert set().union(*found.values()) == set(CANARIES)
     assert set(found) == {
         *("agents", "api_keys", "attempts", "candidates", "carrier_backoffs", "carrier_events", "companies", "inbox"),
         *("interviews", "invitations", "jobs", "phone_numbers", "users"),
     }
-    assert all(counts(house).values()), "and no kind is without a row"
-    assert filled(house, postgres_url) == set(tables(postgres_url)) - {"erasures"}, "nor any table"
+    assert all(counts(tenant).values()), "and no kind is without a row"
+    assert filled(tenant, postgres_url) == set(tables(postgres_url)) - {"erasures"}, "nor any table"
 
 
 def test_killed_after_each_batch_it_is_finished_by_who_comes_next(
-    house: House, erasing: Erasing, postgres_url: str
+    tenant: Tenant, erasing: Erasing, postgres_url: str
 ) -> None:
-    other = of_company(house, seed(house.database, real_now()))
-    fill(house)
-    before, theirs = counts(house), counts(other)
-    delete(house)
+    other = of_company(tenant, seed(tenant.database, real_now()))
+    fill(tenant)
+    before, theirs = counts(tenant), counts(other)
+    delete(tenant)
     killed = 0
     while (code := ended(erasing(DUECALL_FAILPOINT="erase.batch"))) == -signal.SIGKILL:
         killed += 1
     assert code == 0
     assert killed >= len(before), "it died at least once at each kind"
-    erased, finished_at = certificate(house)
+    erased, finished_at = certificate(tenant)
     assert finished_at is not None
     before["happenings"] += before["attempts"] - 2  # one had ended, one's outcome is unknown, the others are cancelled
     assert without_lines(erased) == before, "and each row is counted once"
     assert in_dump(postgres_url) == {}
     assert counts(other) == theirs
-    assert house.ask("SELECT count(*) FROM usage WHERE company_id = :id", id=house.company_id) == [(1,)]
+    assert tenant.ask("SELECT count(*) FROM usage WHERE company_id = :id", id=tenant.company_id) == [(1,)]
     print(f"killed {killed} times, {sum(erased.values())} rows in {len(tables(postgres_url))} tables looked at")
 
 
 def test_killed_at_any_moment_it_is_finished_by_who_comes_next(
-    house: House, erasing: Erasing, postgres_url: str
+    tenant: Tenant, erasing: Erasing, postgres_url: str
 ) -> None:
-    fill(house)
-    before = counts(house)
-    delete(house)
+    fill(tenant)
+    before = counts(tenant)
+    delete(tenant)
     moments = random.Random(6)
     killed = 0
-    while certificate(house)[1] is None:
+    while certificate(tenant)[1] is None:
         process = erasing(batch=1)
         process.join(0.15 + moments.random() * 0.15)
         if process.exitcode is None:
             process.kill()
             killed += ended(process) == -signal.SIGKILL
     assert killed > 0
-    erased, _ = certificate(house)
+    erased, _ = certificate(tenant)
     assert {kind: erased[kind] for kind in before if kind != "happenings"} == {
         kind: count for kind, count in before.items() if kind != "happenings"
     }
     assert in_dump(postgres_url) == {}
-    assert filled(house, postgres_url) == STAY
+    assert filled(tenant, postgres_url) == STAY
 
 
-def test_while_a_call_is_live_it_ends_and_erases_nothing(house: House, erasing: Erasing) -> None:
-    a_placed_attempt(house)
-    before = counts(house)
-    delete(house)
+def test_while_a_call_is_live_it_ends_and_erases_nothing(tenant: Tenant, erasing: Erasing) -> None:
+    a_placed_attempt(tenant)
+    before = counts(tenant)
+    delete(tenant)
     assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == -signal.SIGKILL, "it has asked for the call's end"
     assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == 0
-    assert certificate(house) == ({}, None)
-    assert counts(house) == before | {"happenings": before["happenings"] + 1}
+    assert certificate(tenant) == ({}, None)
+    assert counts(tenant) == before | {"happenings": before["happenings"] + 1}

@@ -66,12 +66,12 @@ def no_last_look(url: str) -> Iterator[None]:
 
 
 def claimed_and_frozen(works: Works, url: str, number: str) -> tuple[UUID, ForkServerProcess]:
-    attempt_id = a_pending_attempt(works.house, number).id
+    attempt_id = a_pending_attempt(works.tenant, number).id
     with no_last_look(url):
         process = works.dialling([attempt_id])
         # Only then does it hold the claim: right after the commit its timer is not set yet.
-        wait_until(lambda: works.house.ask(_A_LOOK_WAITS), says="it is claimed, and its last look waits")
-        assert works.house.attempt(attempt_id).state is AttemptState.IN_PROGRESS
+        wait_until(lambda: works.tenant.ask(_A_LOOK_WAITS), says="it is claimed, and its last look waits")
+        assert works.tenant.attempt(attempt_id).state is AttemptState.IN_PROGRESS
         frozen(process)
     return attempt_id, process
 
@@ -81,11 +81,11 @@ def test_a_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: s
     with working(postgres_url, DIAL_LEASE_S="6", SETTLE_S="8") as works:
         number = a_number()
         attempt_id, process = claimed_and_frozen(works, postgres_url, number)
-        wait_until(lambda: "answer_lost" in works.house.history(attempt_id), says="the lease was settled")
+        wait_until(lambda: "answer_lost" in works.tenant.history(attempt_id), says="the lease was settled")
         thawed(process)
         assert ended(process, within_s=10) == -signal.SIGALRM
         assert works.requests(number) == []
-        assert {"placed", "deferred", "not_placed"}.isdisjoint(works.house.history(attempt_id)), "nor has it written"
+        assert {"placed", "deferred", "not_placed"}.isdisjoint(works.tenant.history(attempt_id)), "nor has it written"
 
 
 def test_a_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> None:
@@ -94,7 +94,7 @@ def test_a_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> No
         works.carrier.plan(to=number, ring_s=0.1, talk_s=0.1)
         attempt_id, process = claimed_and_frozen(works, postgres_url, number)
         thawed(process)
-        wait_until(lambda: works.house.attempt(attempt_id).reason is Reason.ANSWERED, says="it rang")
+        wait_until(lambda: works.tenant.attempt(attempt_id).reason is Reason.ANSWERED, says="it rang")
         assert stopped(process) == [0]
         assert len(works.requests(number)) == 1
 
@@ -102,12 +102,12 @@ def test_a_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> No
 def test_a_last_look_that_is_old_when_it_comes_is_none(postgres_url: str) -> None:
     with working(postgres_url) as works:
         number = a_number()
-        attempt_id = a_pending_attempt(works.house, number).id
+        attempt_id = a_pending_attempt(works.tenant, number).id
         with asking_the_clock(postgres_url, "PERFORM pg_sleep(0.3)"):
             process = works.dialling([attempt_id])
-            wait_until(lambda: len(works.house.history(attempt_id)) > 2, says="it is given back")
+            wait_until(lambda: len(works.tenant.history(attempt_id)) > 2, says="it is given back")
         assert stopped(process) == [0]
-        assert works.house.history(attempt_id) == ["created", "claimed", "deferred"]
+        assert works.tenant.history(attempt_id) == ["created", "claimed", "deferred"]
         assert works.requests(number) == []
 
 
@@ -147,7 +147,7 @@ def test_call_that_waits_for_its_connection_until_closing_is_not_sent(postgres_u
             "TWILIO_API_URL": address_of(door),
         }
         works = stack.enter_context(working(postgres_url, **times))
-        company = of_company(works.house, seed(works.house.database, real_now(), intervals=(closing.hours,)))
+        company = of_company(works.tenant, seed(works.tenant.database, real_now(), intervals=(closing.hours,)))
         number = a_number()
         attempt_id = a_pending_attempt(company, number).id
         process = works.dialling([attempt_id])
@@ -159,10 +159,10 @@ def test_call_that_waits_for_its_connection_until_closing_is_not_sent(postgres_u
         stack.callback(wire.close)
         if is_frozen:
             thawed(process)
-        wait_until(lambda: len(works.house.history(attempt_id)) > 2, says="something became of it")
+        wait_until(lambda: len(works.tenant.history(attempt_id)) > 2, says="something became of it")
         assert stopped(process) == [0]
         assert works.requests(number) == []
-        assert works.house.history(attempt_id) == ["created", "claimed", "deferred"]
+        assert works.tenant.history(attempt_id) == ["created", "claimed", "deferred"]
 
 
 def test_call_that_waits_for_its_connection_is_sent_while_open(postgres_url: str) -> None:
@@ -174,12 +174,12 @@ def test_call_that_waits_for_its_connection_is_sent_while_open(postgres_url: str
         }
         works = stack.enter_context(working(postgres_url, SETTLE_S="60", TWILIO_API_URL=address_of(door), **times))
         number = a_number()
-        attempt_id = a_pending_attempt(works.house, number).id
+        attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id])
         wait_until(lambda: is_connecting_to(door), says="its last look said yes")
         wire = Wire(urlsplit(works.carrier.url).port or 0, door)
         stack.callback(wire.close)
-        wait_until(lambda: "placed" in works.house.history(attempt_id), says="it rang")
+        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="it rang")
         assert stopped(process) == [0]
         assert len(works.requests(number)) == 1
 
@@ -188,7 +188,7 @@ def test_call_that_waits_for_its_connection_is_sent_while_open(postgres_url: str
 def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
         number = a_number()
-        attempt_id = a_pending_attempt(works.house, number).id
+        attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.permitted:stop")
         assert process.pid is not None
         pid = process.pid
@@ -204,7 +204,7 @@ def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> N
 @guards("alarm_thread")
 def test_alarm_is_taken_by_the_sending_thread_alone(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
-        attempt_id = a_pending_attempt(works.house).id
+        attempt_id = a_pending_attempt(works.tenant).id
         by_name = works.carrier.url.replace("127.0.0.1", "localhost")  # a thread looks up the name
         process = works.dialling([attempt_id], TWILIO_API_URL=by_name, DUECALL_FAILPOINT="dial.sent:stop")
         assert process.pid is not None
@@ -212,7 +212,7 @@ def test_alarm_is_taken_by_the_sending_thread_alone(postgres_url: str) -> None:
         wait_until(lambda: is_stopped(pid), says="all threads have begun that one call needs")
         taking = threads_that_take(signal.SIGALRM, pid)
         thawed(process)  # first: a frozen process would outlive a test that fails
-        wait_until(lambda: "placed" in works.house.history(attempt_id), says="its answer is recorded")
+        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="its answer is recorded")
         assert stopped(process) == [0]
         assert len(taking) == 1
         assert pid not in taking, "the main thread sends nothing"
@@ -221,7 +221,7 @@ def test_alarm_is_taken_by_the_sending_thread_alone(postgres_url: str) -> None:
 def test_process_frozen_right_before_the_first_byte_goes_on(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
         number = a_number()
-        attempt_id = a_pending_attempt(works.house, number).id
+        attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.sent:stop")
         assert process.pid is not None
         pid = process.pid
@@ -229,7 +229,7 @@ def test_process_frozen_right_before_the_first_byte_goes_on(postgres_url: str) -
         since = real_now()
         wait_until(lambda: real_now() > since + LOOK_TO_END, says="an unsent call would be too late now")
         thawed(process)
-        wait_until(lambda: "placed" in works.house.history(attempt_id), says="its answer is recorded")
+        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="its answer is recorded")
         assert stopped(process) == [0]
         assert len(works.requests(number)) == 1
 
@@ -237,21 +237,21 @@ def test_process_frozen_right_before_the_first_byte_goes_on(postgres_url: str) -
 def test_a_last_look_that_breaks_off_gives_the_attempt_back(postgres_url: str) -> None:
     with working(postgres_url) as works:
         number = a_number()
-        attempt_id = a_pending_attempt(works.house, number).id
+        attempt_id = a_pending_attempt(works.tenant, number).id
         with asking_the_clock(postgres_url, "RAISE EXCEPTION 'a test'"):
             process = works.dialling([attempt_id])
-            wait_until(lambda: "not_placed" in works.house.history(attempt_id), says="it is given back")
+            wait_until(lambda: "not_placed" in works.tenant.history(attempt_id), says="it is given back")
         assert stopped(process) == [0]
-        assert works.house.attempt(attempt_id).state is AttemptState.PENDING
+        assert works.tenant.attempt(attempt_id).state is AttemptState.PENDING
         assert works.requests(number) == []
 
 
 def test_a_last_look_that_the_database_keeps_waiting_gives_the_attempt_back(postgres_url: str) -> None:
     with working(postgres_url) as works:
         number = a_number()
-        attempt_id = a_pending_attempt(works.house, number).id
+        attempt_id = a_pending_attempt(works.tenant, number).id
         with no_last_look(postgres_url):
             process = works.dialling([attempt_id], DIAL_LEASE_S="10", SETTLE_S="20")
-            wait_until(lambda: "not_placed" in works.house.history(attempt_id), says="it is given back")
+            wait_until(lambda: "not_placed" in works.tenant.history(attempt_id), says="it is given back")
         assert stopped(process) == [0]
         assert works.requests(number) == []

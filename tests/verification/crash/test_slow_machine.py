@@ -50,13 +50,13 @@ def starved(process: ForkServerProcess) -> Iterator[None]:
 
 
 def events(works: Works, event: str) -> int:
-    return int(works.house.ask("SELECT count(*) FROM attempt_history WHERE event = :event", event=event)[0][0])
+    return int(works.tenant.ask("SELECT count(*) FROM attempt_history WHERE event = :event", event=event)[0][0])
 
 
 def undecided_and_never_sent(works: Works) -> list[UUID]:
     """Attempts whose lease lapsed although the carrier never got a request for them."""
     sent = {request["token"] for request in works.carrier.requests()}
-    rows = works.house.ask(
+    rows = works.tenant.ask(
         "SELECT h.attempt_id, t.token FROM attempt_history h JOIN attempt_tokens t ON t.attempt_id = h.attempt_id"
         " WHERE h.event = 'answer_lost'"
     )
@@ -67,7 +67,7 @@ def undecided_and_never_sent(works: Works) -> list[UUID]:
 
 
 def is_dialling(works: Works) -> bool:
-    return bool(works.house.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")[0][0])
+    return bool(works.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")[0][0])
 
 
 @pytest.mark.timeout(180)
@@ -75,7 +75,7 @@ def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> N
     times: dict[str, Any] = {"DIAL_LEASE_S": "4", "SETTLE_S": "6", "TWILIO_CPS": "200"}
     with working(postgres_url, **times) as works:
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        process = works.dialling(a_crowd(postgres_url, works.house, 300, due_at=works.house.now()))
+        process = works.dialling(a_crowd(postgres_url, works.tenant, 300, due_at=works.tenant.now()))
         wait_until(lambda: events(works, "claimed"), says="it has begun")
         with starved(process):
             until = real_now() + RELEASE_SPAN
@@ -90,7 +90,7 @@ def test_slow_database_raises_an_alarm_and_leaves_no_call_undecided(postgres_url
     times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60"}
     with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.12
-        ids = a_crowd(postgres_url, works.house, 30, due_at=works.house.now())
+        ids = a_crowd(postgres_url, works.tenant, 30, due_at=works.tenant.now())
         log = tmp_path / "log"
         log.touch()
         process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url, LOG_TO=str(log))
@@ -110,14 +110,14 @@ def test_database_at_a_distance_is_dialled_from(postgres_url: str) -> None:
     with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.05
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        ids = a_crowd(postgres_url, works.house, 3, due_at=works.house.now())
+        ids = a_crowd(postgres_url, works.tenant, 3, due_at=works.tenant.now())
         process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url)
         wait_until(lambda: events(works, "placed") == len(ids), seconds=60, says="each was rung")
         assert stopped(process) == [0]
 
 
 def waits_for_a_lock(works: Works) -> bool:
-    return bool(works.house.ask("SELECT FROM pg_locks WHERE NOT granted"))
+    return bool(works.tenant.ask("SELECT FROM pg_locks WHERE NOT granted"))
 
 
 def test_calls_of_a_late_claim_are_sent_one_after_the_other(postgres_url: str) -> None:
@@ -127,7 +127,7 @@ def test_calls_of_a_late_claim_are_sent_one_after_the_other(postgres_url: str) -
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         with psycopg.connect(postgres_url) as connection:
             connection.execute("SELECT FROM carrier_accounts FOR UPDATE")
-            process = works.dialling(a_crowd(postgres_url, works.house, 2, due_at=works.house.now()))
+            process = works.dialling(a_crowd(postgres_url, works.tenant, 2, due_at=works.tenant.now()))
             wait_until(lambda: waits_for_a_lock(works), says="a claim has begun")
             since = real_now()
             wait_until(lambda: real_now() > since + 3 * step, says="it is late, and its lock has not timed out")

@@ -21,20 +21,20 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from scheduler.carriers.interface import NotACallback
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk
+from scheduler.carriers.twilio import TwilioCallbacks, TwilioQueries
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.erase import Erase
-from scheduler.use_cases.operations.recompute_schedules import Records
+from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Consequences
+from scheduler.use_cases.shared.effects import Effects
 from tests.conftest import real_now, seed, wait_until
-from tests.support.builders import ALWAYS, House, a_house
+from tests.support.builders import ALWAYS, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_door, address_of, serving
 from tests.verification.crash import dial_process, step_process
 from tests.verification.crash.wrong_clock import WrongClock
@@ -71,12 +71,12 @@ nursery.set_forkserver_preload(
 
 
 @dataclass
-class QueueBell:
+class QueueHints:
     """Rings in a queue of this process; a ring is a hint, as over Redis."""
 
     rung: SimpleQueue[tuple[str, UUID]] = field(default_factory=SimpleQueue)
 
-    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
         for each in ids:
             self.rung.put((task, each))
 
@@ -116,7 +116,7 @@ class Dialler:
 
 @dataclass(frozen=True, kw_only=True)
 class Works:
-    house: House
+    tenant: Tenant
     carrier: SimulatedCarrier
     environment: dict[str, str]
     dialler: "Dialler"
@@ -239,10 +239,10 @@ def _at_work(
         database = Database(postgres_url, pool_size=16)
         stack.callback(database.close)
         account = carrier.account(public_url=address_of(door))
-        hasher, bell = Hasher(PEPPER), QueueBell()
-        consequences = Consequences(database, hasher, policy, real_now)
-        hear = Hear(database, bell, TwilioCallbacks(account), consequences, real_now)
-        house = a_house(
+        hasher, hints = Hasher(PEPPER), QueueHints()
+        effects = Effects(database, hasher, policy, real_now)
+        hear = Hear(database, hints, TwilioCallbacks(account), effects, real_now)
+        tenant = a_house(
             database,
             seed(database, real_now(), intervals=ALWAYS, **(company or {})),
             hasher,
@@ -251,11 +251,11 @@ def _at_work(
             account_sid=ACCOUNT_SID,
             calls_per_second=float(environment["TWILIO_CPS"]),
         )
-        works = Works(house=house, carrier=carrier, environment=environment, dialler=Dialler(environment))
+        works = Works(tenant=tenant, carrier=carrier, environment=environment, dialler=Dialler(environment))
         verbs: dict[str, Callable[[UUID], None]] = {tasks.HEAR: hear.event}
-        settle = Settle(database, TwilioDesk(account, policy), house.account_id, consequences, policy, real_now)
-        release = Release(database, bell, house.account_id, policy, real_now)
-        records = Records(database, bell, hasher, consequences, policy, real_now)
+        settle = Settle(database, TwilioQueries(account, policy), tenant.account_id, effects, policy, real_now)
+        release = Release(database, hints, tenant.account_id, policy, real_now)
+        records = ScheduleRecomputer(database, hints, hasher, effects, policy, real_now)
 
         def look() -> None:
             release.due()
@@ -265,9 +265,9 @@ def _at_work(
         if everything:
             stack.callback(works.dialler.stop)
             verbs |= {
-                tasks.APPLY: Apply(database, bell, hasher, consequences, policy, real_now).command,
+                tasks.APPLY: Apply(database, hints, hasher, effects, policy, real_now).command,
                 tasks.DIAL: works.dialler.hand,
-                tasks.ERASE: Erase(database, bell, consequences, real_now).company,
+                tasks.ERASE: Erase(database, hints, effects, real_now).company,
             }
 
         def store(*received: Any) -> None:
@@ -276,7 +276,7 @@ def _at_work(
                 hear.callback(*received)
 
         stack.enter_context(serving(_callbacks(store), door))
-        stack.enter_context(_repeated(lambda: _do_one(bell, verbs, works), pause_s=0))
+        stack.enter_context(_repeated(lambda: _do_one(hints, verbs, works), pause_s=0))
         if everything:
             stack.enter_context(_repeated(look, pause_s=0.4, turn=works.turns[CLOCK]))
         if settling:
@@ -299,9 +299,9 @@ def without_a_breaker(change: Callable[[str], None]) -> Iterator[None]:
         change("DROP FUNCTION keep_closed")
 
 
-def _do_one(bell: QueueBell, verbs: Mapping[str, Callable[[UUID], None]], works: Works) -> None:
+def _do_one(hints: QueueHints, verbs: Mapping[str, Callable[[UUID], None]], works: Works) -> None:
     try:
-        task, each = bell.rung.get(timeout=0.1)
+        task, each = hints.rung.get(timeout=0.1)
     except Empty:
         return
     with works.turns[task]:

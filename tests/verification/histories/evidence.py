@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.verification.histories.judge import Claim, Happening, Ring, Row
+from tests.verification.histories.judge import Claim, HistoryEntry, Ring, Row
 
 
 def rings_from(ledger: Iterable[dict[str, Any]]) -> tuple[Ring, ...]:
@@ -45,7 +45,7 @@ def rows_over(connection: psycopg.Connection[dict[str, Any]]) -> tuple[Row, ...]
     )
 
 
-def _row(row: dict[str, Any], happenings: tuple[Happening, ...], claims: tuple[Claim, ...]) -> Row:
+def _row(row: dict[str, Any], happenings: tuple[HistoryEntry, ...], claims: tuple[Claim, ...]) -> Row:
     return Row(
         id=row["id"],
         interview_id=row["interview_id"],
@@ -61,8 +61,8 @@ def _row(row: dict[str, Any], happenings: tuple[Happening, ...], claims: tuple[C
     )
 
 
-def _happening(row: dict[str, Any]) -> Happening:
-    return Happening(
+def _happening(row: dict[str, Any]) -> HistoryEntry:
+    return HistoryEntry(
         seq=row["id"],
         at=row["at"],
         event=row["event"],

@@ -88,7 +88,7 @@ class Ring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Happening:
+class HistoryEntry:
     """A row of an attempt's history; '' stands for none."""
 
     seq: int
@@ -122,7 +122,7 @@ class Row:
     epoch: int
     due_at: datetime
     expires_at: datetime
-    happenings: tuple[Happening, ...]
+    happenings: tuple[HistoryEntry, ...]
     """In their order."""
     claims: tuple[Claim, ...] = ()
     """In their order."""

@@ -12,8 +12,8 @@ from tests.verification.histories import judge
 from tests.verification.histories.judge import (
     Asked,
     Claim,
-    Happening,
     History,
+    HistoryEntry,
     Patience,
     Ring,
     Row,
@@ -51,7 +51,7 @@ def a_row(story: str, *, id: UUID = ATTEMPT, first_seq: int = 1, interview_id: U
     """From `event@second event@second ...`; each claim has a token of its own."""
     steps = [step.split("@") for step in story.split()]
     happenings = tuple(
-        Happening(
+        HistoryEntry(
             seq=first_seq + place,
             at=at(float(second)),
             event=event,

@@ -12,7 +12,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from scheduler.carriers.simulator.callbacks import signature
-from scheduler.carriers.twilio import TwilioAccount, TwilioDesk, callback_path
+from scheduler.carriers.twilio import TwilioAccount, TwilioQueries, callback_path
 from scheduler.domain.call import CallOrder
 from scheduler.lifecycle.policy import Policy
 from tests.support.builders import a_sid
@@ -201,9 +201,9 @@ class DeskDoor(BaseAdapter):
         """There is nothing to close."""
 
 
-def a_desk(phones: Phones, now: Any) -> TwilioDesk:
+def a_desk(phones: Phones, now: Any) -> TwilioQueries:
     """The product's own, which asks these phones."""
-    desk = TwilioDesk(ACCOUNT, Policy())
+    desk = TwilioQueries(ACCOUNT, Policy())
     desk._client.http_client.session.mount("http://", DeskDoor(phones, now))
     return desk
 

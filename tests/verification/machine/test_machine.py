@@ -103,7 +103,7 @@ class Machine(RuleBasedStateMachine):
         getattr(self, what)(**choices)
 
     def house_of(self, row: Fields) -> Any:
-        return next(house for house in self.world.houses if house.company_id == row["company_id"])
+        return next(tenant for tenant in self.world.houses if tenant.company_id == row["company_id"])
 
     # ---- callers
 
@@ -138,11 +138,11 @@ class Machine(RuleBasedStateMachine):
     def delete_for_good(self, which: int, applied: bool, of_interview: bool) -> None:
         """The interview; or whom it calls."""
         attempt = self.one(which)
-        house, interview = self.house_of(attempt), self.seen.interviews[attempt["interview_id"]]
+        tenant, interview = self.house_of(attempt), self.seen.interviews[attempt["interview_id"]]
         if of_interview:
-            self.world.ask(house, DeleteInterview(interview_id=interview["id"]), applied=applied)
+            self.world.ask(tenant, DeleteInterview(interview_id=interview["id"]), applied=applied)
         elif self.seen.candidates[interview["candidate_id"]]["erased_at"] is None:
-            self.world.records.delete_candidate(house.principal, interview["candidate_id"])
+            self.world.records.delete_candidate(tenant.principal, interview["candidate_id"])
 
     def apply(self, which: int) -> None:
         self.world.apply_waiting(which % len(self.world.waiting))
@@ -174,9 +174,9 @@ class Machine(RuleBasedStateMachine):
 
     def release(self) -> None:
         before = self.seen
-        rung = len(self.world.bell.rung)
+        rung = len(self.world.hints.rung)
         self.world.release.due()
-        for task, attempt_id in self.world.bell.rung[rung:]:
+        for task, attempt_id in self.world.hints.rung[rung:]:
             assert task == tasks.DIAL
             assert list(before.stops_claim(before.attempts[attempt_id])) == [], "it was released"
 
@@ -301,7 +301,7 @@ class Machine(RuleBasedStateMachine):
 
     def _bring_all_to_an_end(self) -> None:
         """Operators let all go on, workers are there, and people answer: then nothing waits for ever."""
-        for company_id in (None, *(house.company_id for house in self.world.houses)):
+        for company_id in (None, *(tenant.company_id for tenant in self.world.houses)):
             self.world.resume(company_id)
         for _ in range(ROUNDS):
             self.nothing_is_wrong()
@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
 
     def _a_good_round(self) -> None:
         world = self.world
-        for company_id in (house.company_id for house in world.houses):
+        for company_id in (tenant.company_id for tenant in world.houses):
             world.resume(company_id)
         for place in reversed(range(len(world.waiting))):
             world.apply_waiting(place)
@@ -332,9 +332,9 @@ class Machine(RuleBasedStateMachine):
                 if not going.is_listed:
                     world.deliver(world.phones.letters[-1])
         world.now.move(timedelta(minutes=11))
-        rung = len(world.bell.rung)
+        rung = len(world.hints.rung)
         world.release.unanswered()
-        for task, event_id in world.bell.rung[rung:]:
+        for task, event_id in world.hints.rung[rung:]:
             if task == tasks.HEAR:
                 world.hear.event(event_id)
         world.settle.round()

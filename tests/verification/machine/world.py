@@ -36,7 +36,7 @@ from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
 from tests.conftest import NOON, TestClock, seed
-from tests.support.builders import ALWAYS, FOREVER, Clerk, House, KeptBell, a_house, a_number, of_company
+from tests.support.builders import ALWAYS, FOREVER, ApiWriter, RecordingHints, Tenant, a_house, a_number, of_company
 from tests.support.servers import ACCOUNT_SID
 from tests.verification.histories.judge import Asked, History, Patience, Ring, Told, Verb
 from tests.verification.machine.phones import ACCOUNT, Letter, Phones, a_desk
@@ -94,9 +94,9 @@ class Sent:
 class World:
     ground: Ground
     now: TestClock = field(default_factory=lambda: TestClock(NOON))
-    bell: KeptBell = field(default_factory=KeptBell)
+    hints: RecordingHints = field(default_factory=RecordingHints)
     phones: Phones = field(default_factory=Phones)
-    houses: list[House] = field(default_factory=list)
+    houses: list[Tenant] = field(default_factory=list)
     numbers: list[str] = field(default_factory=lambda: [a_number() for _ in range(4)])
     asked: list[Asked] = field(default_factory=list)
     waiting: list[tuple[int, Command]] = field(default_factory=list)
@@ -109,18 +109,18 @@ class World:
         self.ground.clear()
         database, hasher, policy = self.ground.database, Hasher("a pepper for tests"), Policy()
         first = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=2))
-        house = a_house(database, first, hasher, self.now, account_sid=ACCOUNT_SID)
+        tenant = a_house(database, first, hasher, self.now, account_sid=ACCOUNT_SID)
         second = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
-        self.houses = [house, of_company(house, second)]
-        consequences = house.consequences
+        self.houses = [tenant, of_company(tenant, second)]
+        effects = tenant.effects
         desk = a_desk(self.phones, self.now)
-        self.dial = Dial(database, hasher, house.account_id, consequences, policy, self.now)
-        self.submit = Submit(database, self.bell, self.now)
-        self.apply = Apply(database, self.bell, hasher, consequences, policy, self.now)
-        self.hear = Hear(database, self.bell, TwilioCallbacks(ACCOUNT), consequences, self.now)
-        self.settle = Settle(database, desk, house.account_id, consequences, policy, self.now)
-        self.release = Release(database, self.bell, house.account_id, policy, self.now)
-        self.records = Clerk(house=house, bell=self.bell)
+        self.dial = Dial(database, hasher, tenant.account_id, effects, policy, self.now)
+        self.submit = Submit(database, self.hints, self.now)
+        self.apply = Apply(database, self.hints, hasher, effects, policy, self.now)
+        self.hear = Hear(database, self.hints, TwilioCallbacks(ACCOUNT), effects, self.now)
+        self.settle = Settle(database, desk, tenant.account_id, effects, policy, self.now)
+        self.release = Release(database, self.hints, tenant.account_id, policy, self.now)
+        self.records = ApiWriter(tenant=tenant, hints=self.hints)
         self.pauses = Pauses(database, self.now)
 
     def see(self) -> Seen:
@@ -131,11 +131,11 @@ class World:
 
     # ---- callers
 
-    def ask(self, house: House, request: Request, *, due_at: datetime | None = None, applied: bool = True) -> None:
+    def ask(self, tenant: Tenant, request: Request, *, due_at: datetime | None = None, applied: bool = True) -> None:
         """Through the intake, and through a worker when one is there."""
         asked_at = self.now()
         accepted = self.submit.command(
-            house.principal, None, request, idempotency_key=None, request_hash=b"a step"
+            tenant.principal, None, request, idempotency_key=None, request_hash=b"a step"
         ).command
         self.tick()
         verb = VERBS.get(type(request))
@@ -143,7 +143,7 @@ class World:
             verb=verb or Verb.CREATE,
             asked_at=asked_at,
             told=Told(status=_status(accepted), at=self.now()),
-            company_id=house.company_id,
+            company_id=tenant.company_id,
             # What the judge knows no rule for holds nothing against anybody.
             interview_id=getattr(request, "interview_id", None) if verb else None,
             attempt_id=getattr(request, "attempt_id", None),
@@ -158,9 +158,9 @@ class World:
     def apply_waiting(self, place: int) -> None:
         """A worker takes up a command; it leaves one whose turn has not come."""
         index, command = self.waiting[place]
-        house = next(each for each in self.houses if each.company_id == command.company_id)
+        tenant = next(each for each in self.houses if each.company_id == command.company_id)
         self.apply.command(command.id)
-        done = self.submit.find(house.principal, str(command.id))
+        done = self.submit.find(tenant.principal, str(command.id))
         if done.applied_at is None:
             return
         self.waiting.pop(place)
@@ -177,7 +177,7 @@ class World:
             asked, applied=Told(status=_status(done), at=self.now()), attempt_id=made, interview_id=interview_id
         )
 
-    def create(self, house: House, number: str, at: datetime | None, *, applied: bool) -> None:
+    def create(self, tenant: Tenant, number: str, at: datetime | None, *, applied: bool) -> None:
         somebody = NewCandidate(
             first_name="Ada",
             last_name="Byron",
@@ -185,8 +185,8 @@ class World:
             gdpr_expiry_date=FOREVER,
             phone_number=number,
         )
-        request = CreateInterview(agent_id=house.agent_id, candidate=somebody, scheduled_at=as_text(at))
-        self.ask(house, request, due_at=at, applied=applied)
+        request = CreateInterview(agent_id=tenant.agent_id, candidate=somebody, scheduled_at=as_text(at))
+        self.ask(tenant, request, due_at=at, applied=applied)
 
     def pause(self, company_id: UUID | None) -> None:
         asked_at = self.now()
@@ -205,13 +205,13 @@ class World:
         told = Told(status=204, at=self.now())
         self.asked.append(Asked(verb=verb, company_id=company_id, asked_at=asked_at, told=told))
 
-    def settings(self, house: House, *, always: bool, max_retries: int) -> None:
+    def settings(self, tenant: Tenant, *, always: bool, max_retries: int) -> None:
         changed = CompanySettings(
             intervals=ALWAYS if always else DAYTIME,
             retry_policy=RetryPolicy(max_retries=max_retries),
             limits=LIMITS,
         )
-        self.records.change_settings(house.principal, changed)
+        self.records.change_settings(tenant.principal, changed)
 
     # ---- the carrier
 
@@ -219,7 +219,7 @@ class World:
         self.hear.callback(letter.token, letter.path, letter.form, letter.signature)
 
     def unheard(self) -> list[UUID]:
-        return self.bell.ids(tasks.HEAR)
+        return self.hints.ids(tasks.HEAR)
 
     def history(self, seen: Seen) -> History:
         rings = tuple(

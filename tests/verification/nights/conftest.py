@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.carriers.twilio import TwilioDesk
+from scheduler.carriers.twilio import TwilioQueries
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.conftest import Seeded, TestClock
-from tests.support.builders import House, KeptBell, a_house
+from tests.support.builders import RecordingHints, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
 
 CPS = 50.0
@@ -25,22 +25,22 @@ def carrier(now: TestClock) -> Iterator[SimulatedCarrier]:
 
 
 @pytest.fixture
-def house(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> House:
+def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
     return a_house(database, seeded, hasher, now, account_sid=ACCOUNT_SID, calls_per_second=CPS)
 
 
 @pytest.fixture
-def bell() -> KeptBell:
-    return KeptBell()
+def hints() -> RecordingHints:
+    return RecordingHints()
 
 
 @pytest.fixture
-def release(house: House, bell: KeptBell) -> Release:
-    return Release(house.database, bell, house.account_id, house.policy, house.now)
+def release(tenant: Tenant, hints: RecordingHints) -> Release:
+    return Release(tenant.database, hints, tenant.account_id, tenant.policy, tenant.now)
 
 
 @pytest.fixture
-def settle(house: House, carrier: SimulatedCarrier) -> Iterator[Settle]:
-    desk = TwilioDesk(carrier.account(), house.policy)
-    yield Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
+def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
+    desk = TwilioQueries(carrier.account(), tenant.policy)
+    yield Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
     desk._client.http_client.session.close()

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from scheduler.domain.schedule import Schedule
 from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.timing import callee_zones
-from tests.support.builders import BRATISLAVA, FOREVER, House, a_number
+from tests.support.builders import BRATISLAVA, FOREVER, Tenant, a_number
 
 A_FEW = 100
 
@@ -40,9 +40,9 @@ RETRY = Kind(manual=False, retry_number=1)
 EACH_KIND = (INVOKE, FIRST, RETRY)
 
 
-def a_crowd(url: str, house: House, count: int, *, due_at: datetime, kinds: Sequence[Kind] = EACH_KIND) -> list[UUID]:
+def a_crowd(url: str, tenant: Tenant, count: int, *, due_at: datetime, kinds: Sequence[Kind] = EACH_KIND) -> list[UUID]:
     """So many people of one company, each with an attempt that is due then; of these kinds, in turns."""
-    now = house.now()
+    now = tenant.now()
     schedule = Schedule(
         requested=None,
         clock=BRATISLAVA,
@@ -56,11 +56,11 @@ def a_crowd(url: str, house: House, count: int, *, due_at: datetime, kinds: Sequ
     ids = []
     for kind in islice(cycle(kinds), count):
         person, interview, attempt, number = uuid4(), uuid4(), uuid4(), a_number()
-        number_hash = house.hasher.number(number)
-        company = house.company_id
+        number_hash = tenant.hasher.number(number)
+        company = tenant.company_id
         ids.append(attempt)
         rows["candidates"].append((person, company, "Ada", "Byron", number, FOREVER, now, now))
-        agent = (house.agent_id, "PHONE", "GENERIC", length, house.caller)
+        agent = (tenant.agent_id, "PHONE", "GENERIC", length, tenant.caller)
         rows["interviews"].append(
             (interview, company, person, *agent, "SCHEDULED", False, Jsonb({}), expires_at, now, now)
         )

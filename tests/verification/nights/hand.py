@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import islice
 from uuid import UUID
 
-from scheduler.carriers.twilio import TwilioLine
+from scheduler.carriers.twilio import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CarrierAnswer
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
@@ -20,7 +20,7 @@ from scheduler.use_cases.dial import ToSend
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock
-from tests.support.builders import House, KeptBell
+from tests.support.builders import RecordingHints, Tenant
 
 UNDER_WAY = 3
 """So many POSTs are out before the first answer is recorded: at 50 a second one takes some 60 ms."""
@@ -30,13 +30,13 @@ WORKERS = 3
 
 @dataclass
 class Hand:
-    house: House
+    tenant: Tenant
     now: TestClock
     release: Release
-    bell: KeptBell
+    hints: RecordingHints
     runner: asyncio.Runner
     threads: ThreadPoolExecutor
-    line: TwilioLine
+    line: TwilioCallPlacer
     claims: list[tuple[datetime, int]] = field(default_factory=list)
     """When something was claimed, and how much at once."""
     posts: list[datetime] = field(default_factory=list)
@@ -44,8 +44,8 @@ class Hand:
     def look(self) -> None:
         """What the clock and the diallers do at one look."""
         while self.release.due():
-            ids = self.bell.ids(tasks.DIAL)
-            self.bell.rung.clear()
+            ids = self.hints.ids(tasks.DIAL)
+            self.hints.rung.clear()
             self.dial(ids)
 
     def dial(self, ids: Sequence[UUID]) -> None:
@@ -53,19 +53,19 @@ class Hand:
             self._dial_some(ids[start : start + AT_MOST_A_TRANSACTION])
 
     def _dial_some(self, ids: Sequence[UUID]) -> None:
-        found = self.threads.map(self.house.dial.claim, [ids] * WORKERS)
+        found = self.threads.map(self.tenant.dial.claim, [ids] * WORKERS)
         mine = sorted((each for claims in found for each in claims.claimed), key=lambda each: each.send_at)
         if mine:
             self.claims.append((self.now(), len(mine)))
         under_way = iter(mine)
         while batch := list(islice(under_way, UNDER_WAY)):
             self.now.instant = max(self.now(), batch[-1].send_at)
-            self.house.dial.record(self.runner.run(self._send(batch)))
+            self.tenant.dial.record(self.runner.run(self._send(batch)))
 
     async def _send(self, batch: Sequence[ToSend]) -> list[tuple[Attempt, CarrierAnswer]]:
         sent = []
         for each in batch:
-            order = self.house.dial.last_look(each.attempt)
+            order = self.tenant.dial.last_look(each.attempt)
             if order is not None:
                 sent.append((each.attempt, order))
         self.posts += [self.now()] * len(sent)
@@ -77,8 +77,10 @@ class Hand:
 
 
 @contextmanager
-def a_hand(house: House, now: TestClock, release: Release, bell: KeptBell, line: TwilioLine) -> Iterator[Hand]:
+def a_hand(
+    tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, line: TwilioCallPlacer
+) -> Iterator[Hand]:
     with asyncio.Runner() as runner, ThreadPoolExecutor(WORKERS) as threads:
-        hand = Hand(house=house, now=now, release=release, bell=bell, runner=runner, threads=threads, line=line)
+        hand = Hand(tenant=tenant, now=now, release=release, hints=hints, runner=runner, threads=threads, line=line)
         yield hand
         hand.closes()

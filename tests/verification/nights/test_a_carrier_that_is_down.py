@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioAccount, TwilioDesk, TwilioLine
+from scheduler.carriers.twilio import TwilioAccount, TwilioCallPlacer, TwilioQueries
 from scheduler.lifecycle.breaker import BACK_OFF, OPENS_AFTER
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from tests.conftest import TestClock
-from tests.support.builders import House, KeptBell, a_pending_attempt
+from tests.support.builders import RecordingHints, Tenant, a_pending_attempt
 from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.verification.nights.hand import UNDER_WAY, Hand, a_hand
 
@@ -38,25 +38,27 @@ def pass_time(hand: Hand, settle: Settle, span: timedelta) -> None:
         hand.now.instant = max(hand.now(), min(hand.now() + A_LOOK, until))
 
 
-def breaker_of(house: House) -> tuple[int, datetime | None]:
-    [row] = house.ask("SELECT failures, down_until FROM carrier_accounts")
+def breaker_of(tenant: Tenant) -> tuple[int, datetime | None]:
+    [row] = tenant.ask("SELECT failures, down_until FROM carrier_accounts")
     return row.failures, row.down_until
 
 
-def ends_of(house: House) -> dict[str, int]:
-    rows = house.ask("SELECT coalesce(reason, state) AS became, count(*) AS times FROM attempts GROUP BY 1")
+def ends_of(tenant: Tenant) -> dict[str, int]:
+    rows = tenant.ask("SELECT coalesce(reason, state) AS became, count(*) AS times FROM attempts GROUP BY 1")
     return {row.became: row.times for row in rows}
 
 
 @contextmanager
-def settling(account: TwilioAccount, house: House) -> Iterator[Settle]:
-    desk = TwilioDesk(account, house.policy)
-    yield Settle(house.database, desk, house.account_id, house.consequences, house.policy, house.now)
+def settling(account: TwilioAccount, tenant: Tenant) -> Iterator[Settle]:
+    desk = TwilioQueries(account, tenant.policy)
+    yield Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
     desk._client.http_client.session.close()
 
 
 @contextmanager
-def down(kind: str, hand: Hand, carrier: SimulatedCarrier, house: House, *, answers: bool = False) -> Iterator[Settle]:
+def down(
+    kind: str, hand: Hand, carrier: SimulatedCarrier, tenant: Tenant, *, answers: bool = False
+) -> Iterator[Settle]:
     """However a carrier can be down, for whoever dials and whoever settles; it is up again at the end."""
     up, account = hand.line, carrier.account()
     if kind == "refused":
@@ -65,8 +67,8 @@ def down(kind: str, hand: Hand, carrier: SimulatedCarrier, house: House, *, answ
         account = replace(account, auth_tokens=("another's token",))
     else:
         carrier.down(kind, answers_questions=answers)
-    hand.line = TwilioLine(account, house.policy)
-    with settling(account, house) as settle:
+    hand.line = TwilioCallPlacer(account, tenant.policy)
+    with settling(account, tenant) as settle:
         yield settle
     hand.closes()
     hand.line = up
@@ -78,8 +80,10 @@ def alarms(logs: Any) -> set[str]:
 
 
 @pytest.fixture
-def hand(house: House, now: TestClock, release: Release, bell: KeptBell, carrier: SimulatedCarrier) -> Iterator[Hand]:
-    with a_hand(house, now, release, bell, TwilioLine(carrier.account(), house.policy)) as hand:
+def hand(
+    tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, carrier: SimulatedCarrier
+) -> Iterator[Hand]:
+    with a_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
         yield hand
 
 
@@ -98,7 +102,7 @@ def hand(house: House, now: TestClock, release: Release, bell: KeptBell, carrier
     ],
 )
 def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
-    house: House,
+    tenant: Tenant,
     hand: Hand,
     settle: Settle,
     carrier: SimulatedCarrier,
@@ -107,17 +111,17 @@ def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
     alarm: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    people = [a_pending_attempt(house) for _ in range(PEOPLE)]
-    with capture_logs() as logs, down(kind, hand, carrier, house, answers=answers) as settling:
+    people = [a_pending_attempt(tenant) for _ in range(PEOPLE)]
+    with capture_logs() as logs, down(kind, hand, carrier, tenant, answers=answers) as settling:
         pass_time(hand, settling, AN_HOUR)
     trials = hand.claims[1:]
     assert alarms(logs) == {alarm}
     assert carrier.rings() == []
-    assert ends_of(house) == {"PENDING": PEOPLE}
+    assert ends_of(tenant) == {"PENDING": PEOPLE}
     assert len(hand.posts) - len(trials) <= BEFORE_IT_IS_KNOWN
     assert [count for _, count in trials] == [1] * len(trials), "one at a time"
     assert len(trials) <= (TRIALS if answers else 0), "none while it answers no question"
-    assert breaker_of(house)[1] is not None
+    assert breaker_of(tenant)[1] is not None
 
     tried = len(hand.posts)
     with capsys.disabled():
@@ -126,13 +130,13 @@ def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
         pass_time(hand, settle, A_FEW_MINUTES)
     assert len(hand.posts) - tried == PEOPLE, "each once"
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE
-    assert breaker_of(house) == (0, None), "the first success closes it"
+    assert breaker_of(tenant) == (0, None), "the first success closes it"
     assert [each["event"] for each in logs if "carrier" in each["event"]] == [
         "the carrier answers again; one call is tried",
         "the carrier takes calls",
     ]
-    assert ends_of(house) == {"ANSWERED": PEOPLE}
-    rows = house.ask("SELECT count(*), max(retry_number), max(not_placed) FROM attempts")
+    assert ends_of(tenant) == {"ANSWERED": PEOPLE}
+    rows = tenant.ask("SELECT count(*), max(retry_number), max(not_placed) FROM attempts")
     assert tuple(rows[0]) == (len(people), 0, 0), "no retry was spent, none was made"
 
 
@@ -146,7 +150,7 @@ def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
     ],
 )
 def test_of_an_hour_of_answers_that_prove_nothing_only_what_was_under_way_ends_unknown(
-    house: House,
+    tenant: Tenant,
     hand: Hand,
     settle: Settle,
     carrier: SimulatedCarrier,
@@ -157,8 +161,8 @@ def test_of_an_hour_of_answers_that_prove_nothing_only_what_was_under_way_ends_u
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for _ in range(PEOPLE):
-        a_pending_attempt(house)
-    with capture_logs() as logs, down(kind, hand, carrier, house, answers=answers) as settling:
+        a_pending_attempt(tenant)
+    with capture_logs() as logs, down(kind, hand, carrier, tenant, answers=answers) as settling:
         pass_time(hand, settling, AN_HOUR)
     unknown = len(hand.posts)
     with capsys.disabled():
@@ -169,5 +173,5 @@ def test_of_an_hour_of_answers_that_prove_nothing_only_what_was_under_way_ends_u
     assert unknown == UNDER_WAY + len(hand.claims) - 1, "what was on its way before the first answer, and each trial"
     pass_time(hand, settle, A_FEW_MINUTES)
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE - unknown
-    assert ends_of(house) == {"ANSWERED": PEOPLE - unknown, "OUTCOME_UNKNOWN": unknown}
-    assert breaker_of(house) == (0, None)
+    assert ends_of(tenant) == {"ANSWERED": PEOPLE - unknown, "OUTCOME_UNKNOWN": unknown}
+    assert breaker_of(tenant) == (0, None)

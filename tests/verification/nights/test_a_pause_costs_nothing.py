@@ -10,14 +10,14 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from scheduler.carriers.twilio import TwilioDesk, TwilioLine
+from scheduler.carriers.twilio import TwilioCallPlacer, TwilioQueries
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import Seeded, TestClock
-from tests.support.builders import House, KeptBell, a_house
+from tests.support.builders import RecordingHints, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 from tests.verification.nights.crowd import a_crowd
 from tests.verification.nights.hand import a_hand
@@ -47,21 +47,23 @@ def writes_so_far(url: str) -> Writes:
 
 
 @pytest.fixture
-def crowd(postgres_url: str, house: House) -> list[UUID]:
-    ids = a_crowd(postgres_url, house, THOUSANDS, due_at=house.now())
+def crowd(postgres_url: str, tenant: Tenant) -> list[UUID]:
+    ids = a_crowd(postgres_url, tenant, THOUSANDS, due_at=tenant.now())
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE, FREEZE)")
     return ids
 
 
-def live_through(url: str, seeded: Seeded, now: TestClock, carrier: SimulatedCarrier, house: House) -> Iterator[float]:
+def live_through(
+    url: str, seeded: Seeded, now: TestClock, carrier: SimulatedCarrier, tenant: Tenant
+) -> Iterator[float]:
     """All that looks again and again, each time a while later; how long each release took, in seconds."""
     database = Database(url)
-    there = a_house(database, seeded, house.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=50.0)
-    bell = KeptBell()
-    release = Release(database, bell, there.account_id, there.policy, now)
-    desk = TwilioDesk(carrier.account(), there.policy)
-    settle = Settle(database, desk, there.account_id, there.consequences, there.policy, now)
+    there = a_house(database, seeded, tenant.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=50.0)
+    hints = RecordingHints()
+    release = Release(database, hints, there.account_id, there.policy, now)
+    desk = TwilioQueries(carrier.account(), there.policy)
+    settle = Settle(database, desk, there.account_id, there.effects, there.policy, now)
     for _ in range(ROUNDS):
         begun = time.perf_counter()
         assert release.due() == 0
@@ -70,7 +72,7 @@ def live_through(url: str, seeded: Seeded, now: TestClock, carrier: SimulatedCar
         release.unanswered()
         settle.round()
         now.move(A_ROUND)
-    assert bell.rung == []
+    assert hints.rung == []
     desk._client.http_client.session.close()
     database.close()
 
@@ -79,21 +81,21 @@ def live_through(url: str, seeded: Seeded, now: TestClock, carrier: SimulatedCar
 def test_whoever_waits_for_the_end_of_a_pause_is_not_written_and_afterwards_is_rung(
     postgres_url: str,
     seeded: Seeded,
-    house: House,
+    tenant: Tenant,
     crowd: list[UUID],
     now: TestClock,
     carrier: SimulatedCarrier,
     release: Release,
-    bell: KeptBell,
+    hints: RecordingHints,
     everything: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pauses = Pauses(house.database, now)
-    paused = None if everything else house.company_id
+    pauses = Pauses(tenant.database, now)
+    paused = None if everything else tenant.company_id
     pauses.pause(paused, "a test")
-    house.database.close()
+    tenant.database.close()
     before = writes_so_far(postgres_url)
-    took = list(live_through(postgres_url, seeded, now, carrier, house))
+    took = list(live_through(postgres_url, seeded, now, carrier, tenant))
     after = writes_so_far(postgres_url)
     with capsys.disabled():
         print(
@@ -106,22 +108,22 @@ def test_whoever_waits_for_the_end_of_a_pause_is_not_written_and_afterwards_is_r
 
     pauses.resume(paused)
     assert release.due() > SOME
-    with a_hand(house, now, release, bell, TwilioLine(carrier.account(), house.policy)) as hand:
-        hand.dial(bell.ids(tasks.DIAL)[:SOME])
+    with a_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
+        hand.dial(hints.ids(tasks.DIAL)[:SOME])
     assert len(carrier.rings()) == SOME
-    house.database.close()
+    tenant.database.close()
     assert writes_so_far(postgres_url).rows > after.rows + SOME, "and the count sees a write"
 
 
 def test_what_is_due_and_cannot_be_released_gives_the_clock_no_haste(
-    broker: None, postgres_url: str, house: House, release: Release, now: TestClock
+    broker: None, postgres_url: str, tenant: Tenant, release: Release, now: TestClock
 ) -> None:
     # Names its broker when it is imported.
     from workers.app import app  # noqa: PLC0415 - the line above
     from workers.clock import Clock  # noqa: PLC0415 - the same
 
-    a_crowd(postgres_url, house, 10, due_at=now())
-    Pauses(house.database, now).pause(house.company_id, "a test")
+    a_crowd(postgres_url, tenant, 10, due_at=now())
+    Pauses(tenant.database, now).pause(tenant.company_id, "a test")
     clock = Clock(app, lazy=True)
     clock._release, clock._sweep_every = release, 10.0
     for _ in range(3):
@@ -131,14 +133,14 @@ def test_what_is_due_and_cannot_be_released_gives_the_clock_no_haste(
 
 
 def test_what_is_due_in_a_moment_wakes_the_clock_then_and_not_again(
-    broker: None, postgres_url: str, house: House, release: Release, now: TestClock
+    broker: None, postgres_url: str, tenant: Tenant, release: Release, now: TestClock
 ) -> None:
     # Names its broker when it is imported.
     from workers.app import app  # noqa: PLC0415 - the line above
     from workers.clock import Clock  # noqa: PLC0415 - the same
 
-    a_crowd(postgres_url, house, 1, due_at=now() + timedelta(milliseconds=300))
-    Pauses(house.database, now).pause(house.company_id, "a test")
+    a_crowd(postgres_url, tenant, 1, due_at=now() + timedelta(milliseconds=300))
+    Pauses(tenant.database, now).pause(tenant.company_id, "a test")
     clock = Clock(app, lazy=True)
     clock._release, clock._sweep_every = release, 10.0
     clock._work()

@@ -32,7 +32,7 @@ NOT_RUNG = {"EXPIRED", "CONSENT_EXPIRED"}
 def rings_of(year: Year) -> list[tuple[UUID, dict[str, Any]]]:
     """The carrier's ledger, each call with the attempt that it was made for."""
     ledger = requests.get(f"{year.carrier.url}/ledger", timeout=60).json()["rings"]
-    attempt_of = dict(tuple(row) for row in year.house.ask("SELECT token, attempt_id FROM attempt_tokens"))
+    attempt_of = dict(tuple(row) for row in year.tenant.ask("SELECT token, attempt_id FROM attempt_tokens"))
     return [(attempt_of[call["token"]], call) for call in ledger]
 
 
@@ -89,10 +89,10 @@ def test_nobody_is_rung_outside_their_hours_and_nobody_is_lost_or_rung_twice(
         year.pass_the_year(PEOPLE, NIGHTS)
         lived = time.monotonic() - begun
         calls = rings_of(year)
-        rows = year.house.ask("SELECT id, interview_id, retry_number, state, reason FROM attempts")
+        rows = year.tenant.ask("SELECT id, interview_id, retry_number, state, reason FROM attempts")
         verdict = year.carrier.verdict()
-        deferred = year.house.ask("SELECT count(*) FROM attempt_history WHERE detail ->> 'cause' = 'WINDOW_CLOSED'")
-        waiting = year.house.ask("SELECT count(*) FROM interviews WHERE status = 'SCHEDULED'")
+        deferred = year.tenant.ask("SELECT count(*) FROM attempt_history WHERE detail ->> 'cause' = 'WINDOW_CLOSED'")
+        waiting = year.tenant.ask("SELECT count(*) FROM interviews WHERE status = 'SCHEDULED'")
         posts = len(requests.get(f"{year.carrier.url}/requests", timeout=60).json()["requests"])
     retry_number = {row.id: row.retry_number for row in rows}
     asked = {row.id: year.asked[row.interview_id] for row in rows}

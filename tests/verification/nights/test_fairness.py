@@ -23,7 +23,7 @@ from scheduler.persistence.database import DUE_CHANNEL, Database
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import real_now, seed, wait_until
-from tests.support.builders import ALWAYS, House, KeptBell, a_house, a_waiting_command, of_company
+from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_house, a_waiting_command, of_company
 from tests.verification.crash.works import CPS, Works, working
 from tests.verification.nights import fed_dialler
 from tests.verification.nights.crowd import RETRY, a_crowd
@@ -45,12 +45,12 @@ TIMES = {
 
 
 @dataclass(frozen=True)
-class PipeBell:
+class PipeHints:
     """Rings for one dial worker, in the order of ringing."""
 
     to_the_dialler: Connection
 
-    def ring(self, task: str, ids: Sequence[UUID] = ()) -> None:
+    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
         if task == tasks.DIAL:
             self.to_the_dialler.send(list(ids))
 
@@ -69,10 +69,10 @@ def at_work(url: str, works: Works) -> Iterator[None]:
     ours, theirs = context.Pipe()
     process = context.Process(target=fed_dialler.run, args=(works.environment, theirs), daemon=True)
     process.start()
-    house = works.house
+    tenant = works.tenant
     clock = Clock(app, lazy=True)
-    clock._release = Release(house.database, PipeBell(ours), house.account_id, house.policy, house.now)
-    clock._sweep_every = house.policy.sweep.total_seconds()
+    clock._release = Release(tenant.database, PipeHints(ours), tenant.account_id, tenant.policy, tenant.now)
+    clock._sweep_every = tenant.policy.sweep.total_seconds()
     clock._listening = psycopg.connect(url, autocommit=True)
     clock._listening.execute(f"LISTEN {DUE_CHANNEL}".encode())
     over = threading.Event()
@@ -94,16 +94,16 @@ def at_work(url: str, works: Works) -> Iterator[None]:
     assert process.exitcode == 0
 
 
-def small_companies(works: Works) -> list[House]:
-    now = works.house.now()
+def small_companies(works: Works) -> list[Tenant]:
+    now = works.tenant.now()
     return [
-        of_company(works.house, seed(works.house.database, now, intervals=ALWAYS, limits=CallLimits()))
+        of_company(works.tenant, seed(works.tenant.database, now, intervals=ALWAYS, limits=CallLimits()))
         for _ in range(SMALL)
     ]
 
 
-def numbers_of(house: House) -> set[str]:
-    rows = house.ask("SELECT phone_number FROM candidates WHERE company_id = :id", id=house.company_id)
+def numbers_of(tenant: Tenant) -> set[str]:
+    rows = tenant.ask("SELECT phone_number FROM candidates WHERE company_id = :id", id=tenant.company_id)
     return {row.phone_number for row in rows}
 
 
@@ -119,8 +119,8 @@ class Waited:
     """Calls of the big company between that instant and the last of them."""
 
 
-def waited(works: Works, houses: Sequence[House], since: datetime) -> Waited:
-    numbers = {numbers_of(house).pop() for house in houses}
+def waited(works: Works, houses: Sequence[Tenant], since: datetime) -> Waited:
+    numbers = {numbers_of(tenant).pop() for tenant in houses}
     wait_until(lambda: numbers <= set(rung_at(works)), seconds=30, says="each of them was rung")
     rung = rung_at(works)
     last = max(rung[number] for number in numbers)
@@ -130,9 +130,9 @@ def waited(works: Works, houses: Sequence[House], since: datetime) -> Waited:
     )
 
 
-def put_back(house: House) -> dict[str, int]:
+def put_back(tenant: Tenant) -> dict[str, int]:
     """Why claimed calls were put back without a POST, and how often."""
-    rows = house.ask(
+    rows = tenant.ask(
         "SELECT detail ->> 'cause' AS cause, count(*) AS times FROM attempt_history"
         " WHERE event IN ('deferred', 'not_placed') GROUP BY 1"
     )
@@ -148,26 +148,26 @@ def told(capsys: pytest.CaptureFixture[str], what: str, waited: Waited, **more: 
 
 
 def test_however_much_is_due_the_clock_rings_for_commands_and_leases_too(
-    broker: None, postgres_url: str, database: Database, hasher: Hasher, bell: KeptBell
+    broker: None, postgres_url: str, database: Database, hasher: Hasher, hints: RecordingHints
 ) -> None:
     from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
     from workers.clock import _MAX_RELEASES, Clock  # noqa: PLC0415 - the same
 
     companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
-    house = a_house(database, companies[0], hasher, real_now, calls_per_second=1000)
+    tenant = a_house(database, companies[0], hasher, real_now, calls_per_second=1000)
     for company in companies:
-        a_crowd(postgres_url, of_company(house, company), 1000, due_at=real_now())
-    command = a_waiting_command(house, None)
-    house.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
+        a_crowd(postgres_url, of_company(tenant, company), 1000, due_at=real_now())
+    command = a_waiting_command(tenant, None)
+    tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
     clock = Clock(app, lazy=True)
-    clock._release = Release(database, bell, house.account_id, house.policy, real_now)
-    clock._sweep_every = house.policy.sweep.total_seconds()
+    clock._release = Release(database, hints, tenant.account_id, tenant.policy, real_now)
+    clock._sweep_every = tenant.policy.sweep.total_seconds()
     assert clock._work(), "there is more to release right away"
-    assert len(bell.ids(tasks.DIAL)) == 500 * _MAX_RELEASES
-    assert bell.ids(tasks.APPLY) == [command.id]
-    assert bell.rings.count((tasks.SETTLE, ())) == 1
+    assert len(hints.ids(tasks.DIAL)) == 500 * _MAX_RELEASES
+    assert hints.ids(tasks.APPLY) == [command.id]
+    assert hints.rings.count((tasks.SETTLE, ())) == 1
     assert not clock._work()
-    assert len(set(bell.ids(tasks.DIAL))) == 6 * 1000
+    assert len(set(hints.ids(tasks.DIAL))) == 6 * 1000
 
 
 @pytest.mark.timeout(200)
@@ -176,16 +176,16 @@ def test_ten_with_one_call_each_are_rung_in_the_first_second_beside_one_with_ten
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as works:
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        due_at = works.house.now()
-        a_crowd(postgres_url, works.house, THOUSANDS, due_at=due_at)
+        due_at = works.tenant.now()
+        a_crowd(postgres_url, works.tenant, THOUSANDS, due_at=due_at)
         small = small_companies(works)
-        for house in small:
-            a_crowd(postgres_url, house, 1, due_at=due_at, kinds=[RETRY])
+        for tenant in small:
+            a_crowd(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
         with at_work(postgres_url, works):
             wait_until(works.carrier.rings, says="the first one was rung")
             first = min(rung_at(works).values())
             found = waited(works, small, first)
-        told(capsys, "ten beside ten thousand", found, put_back=put_back(works.house))
+        told(capsys, "ten beside ten thousand", found, put_back=put_back(works.tenant))
         assert found.overtaken_by <= IN_A_SECOND
 
 
@@ -195,18 +195,18 @@ def test_ten_that_become_due_while_ten_thousand_of_another_are_being_rung_wait_n
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as works:
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        a_crowd(postgres_url, works.house, THOUSANDS, due_at=works.house.now())
+        a_crowd(postgres_url, works.tenant, THOUSANDS, due_at=works.tenant.now())
         small = small_companies(works)
         with at_work(postgres_url, works):
             wait_until(lambda: len(works.carrier.rings()) > 150, seconds=60, says="it has been rung for a while")
-            begun, before = works.house.now(), len(works.carrier.rings())
-            due_at = works.house.now() + A_WHILE
-            for house in small:
-                a_crowd(postgres_url, house, 1, due_at=due_at, kinds=[RETRY])
-            late = works.house.now() - due_at
+            begun, before = works.tenant.now(), len(works.carrier.rings())
+            due_at = works.tenant.now() + A_WHILE
+            for tenant in small:
+                a_crowd(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
+            late = works.tenant.now() - due_at
             found = waited(works, small, due_at)
-            pace = (len(works.carrier.rings()) - before) / (works.house.now() - begun).total_seconds()
-        told(capsys, "ten later ones beside ten thousand", found, pace=round(pace, 1), put_back=put_back(works.house))
+            pace = (len(works.carrier.rings()) - before) / (works.tenant.now() - begun).total_seconds()
+        told(capsys, "ten later ones beside ten thousand", found, pace=round(pace, 1), put_back=put_back(works.tenant))
         assert late < timedelta(0)
         # What was claimed ahead when they became due, and as much until the clock had looked; where the machine is too
         # busy to keep the account's pace, a claim that was under way for long besides.

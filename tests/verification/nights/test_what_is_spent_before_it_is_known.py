@@ -18,8 +18,8 @@ TIMES = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "CARRIER_TOTAL_TIMEOUT_S": "4",
 
 def is_known(works: Works) -> bool:
     """The breaker is open, and nobody is about to send anything."""
-    [[down_until]] = works.house.ask("SELECT down_until FROM carrier_accounts")
-    [[dialling]] = works.house.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")
+    [[down_until]] = works.tenant.ask("SELECT down_until FROM carrier_accounts")
+    [[dialling]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")
     return down_until is not None and dialling == 0
 
 
@@ -39,11 +39,11 @@ def test_only_what_is_under_way_is_spent(
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as works:
         works.carrier.down(kind)
-        process = works.dialling(a_crowd(postgres_url, works.house, PEOPLE, due_at=works.house.now()))
+        process = works.dialling(a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now()))
         wait_until(lambda: is_known(works), seconds=60, says="nothing more is sent")
         assert stopped(process) == [0]
-        [[unknown]] = works.house.ask("SELECT count(*) FROM attempts WHERE phase = 'UNKNOWN'")
-        [[pending]] = works.house.ask("SELECT count(*) FROM attempts WHERE state = 'PENDING'")
+        [[unknown]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'UNKNOWN'")
+        [[pending]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE state = 'PENDING'")
         with capsys.disabled():
             print(f"\n  {kind}: {unknown} of {PEOPLE} at {CPS:g} a second")
         assert unknown == len(works.carrier.requests())
@@ -54,9 +54,9 @@ def test_only_what_is_under_way_is_spent(
 @pytest.mark.timeout(120)
 def test_one_call_that_hangs_among_others_holds_up_nobody(postgres_url: str) -> None:
     with working(postgres_url, settling=False, **TIMES) as works:
-        hanging, *others = a_crowd(postgres_url, works.house, PEOPLE, due_at=works.house.now())
+        hanging, *others = a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now())
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        [[number]] = works.house.ask(
+        [[number]] = works.tenant.ask(
             "SELECT phone_number FROM attempts a JOIN interviews i ON i.id = a.interview_id"
             " JOIN candidates p ON p.id = i.candidate_id WHERE a.id = :id",
             id=hanging,
@@ -64,9 +64,9 @@ def test_one_call_that_hangs_among_others_holds_up_nobody(postgres_url: str) -> 
         works.carrier.plan(to=number, fault="accept_and_silence", ring_s=60, callbacks="none")
         process = works.dialling([hanging, *others])
         wait_until(
-            lambda: len(works.carrier.rings()) + sum(put_back(works.house).values()) == PEOPLE,
+            lambda: len(works.carrier.rings()) + sum(put_back(works.tenant).values()) == PEOPLE,
             seconds=30,
             says="each was rung, or put back because this machine is slow",
         )
         assert stopped(process) == [0]
-        assert "CARRIER_IN_DOUBT" not in put_back(works.house)
+        assert "CARRIER_IN_DOUBT" not in put_back(works.tenant)

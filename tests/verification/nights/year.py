@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import requests
 from sqlalchemy.dialects.postgresql import insert
 
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioDesk, TwilioLine
+from scheduler.carriers.twilio import TwilioCallbacks, TwilioCallPlacer, TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.call import CallOrder, CarrierAnswer
 from scheduler.domain.company import CallLimits, CallTimeInterval, CompanySettings, RetryPolicy, Weekday
@@ -39,7 +39,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, seed
-from tests.support.builders import FOREVER, House, KeptBell, a_house, of_company
+from tests.support.builders import FOREVER, RecordingHints, Tenant, a_house, of_company
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_door, address_of, serving
 from tests.verification.crash.works import _callbacks
 from tests.verification.nights.world import PLACES, SHAPES, Hours, Place, Shape, offset_text
@@ -87,8 +87,8 @@ class _Wish:
 
 @dataclass
 class Year:
-    house: House
-    houses: dict[str, House]
+    tenant: Tenant
+    houses: dict[str, Tenant]
     carrier: SimulatedCarrier
     now: TestClock
     dice: Random
@@ -96,8 +96,8 @@ class Year:
     dial: Dial
     hear: Hear
     settle: Settle
-    bell: KeptBell
-    line: TwilioLine
+    hints: RecordingHints
+    line: TwilioCallPlacer
     runner: asyncio.Runner
     threads: ThreadPoolExecutor
     operator: requests.Session
@@ -141,22 +141,22 @@ class Year:
 
     def _next(self) -> datetime:
         """When something may happen by itself."""
-        [(at,)] = self.house.ask(_NEXT, now=self.now(), tick=A_TICK)
+        [(at,)] = self.tenant.ask(_NEXT, now=self.now(), tick=A_TICK)
         return at or NEVER
 
     def _work(self) -> None:
         """All that is to be done at this instant, or seconds later."""
         self.rounds += 1
         while self.release.due():
-            rung = self.bell.ids(tasks.DIAL)
-            self.bell.rung.clear()
+            rung = self.hints.ids(tasks.DIAL)
+            self.hints.rung.clear()
             for start in range(0, len(rung), A_BATCH):
                 self._dial(rung[start : start + A_BATCH])
-        for event_id in self.bell.ids(tasks.HEAR):
+        for event_id in self.hints.ids(tasks.HEAR):
             self.hear.event(event_id)
-        self.bell.rung.clear()
-        self.bell.rings.clear()
-        while self.house.ask(_IS_TO_BE_SETTLED, now=self.now())[0][0]:
+        self.hints.rung.clear()
+        self.hints.rings.clear()
+        while self.tenant.ask(_IS_TO_BE_SETTLED, now=self.now())[0][0]:
             self.settle.round()
 
     # ---- dialling
@@ -319,14 +319,14 @@ class Year:
             name: [] for name in ("candidates", "interviews", "lines", "attempts", "attempt_history")
         }
         for asked, number, schedule, expires_at in made:
-            house = self.houses[asked.shape.name]
+            tenant = self.houses[asked.shape.name]
             self.asked[asked.interview_id] = asked
             times = {"created_at": now, "updated_at": now}
-            candidate_id, attempt_id, number_hash = uuid4(), uuid4(), house.hasher.number(number)
+            candidate_id, attempt_id, number_hash = uuid4(), uuid4(), tenant.hasher.number(number)
             rows["candidates"].append(
                 {
                     "id": candidate_id,
-                    "company_id": house.company_id,
+                    "company_id": tenant.company_id,
                     "first_name": "Ada",
                     "last_name": "Byron",
                     "phone_number": number,
@@ -338,13 +338,13 @@ class Year:
             rows["interviews"].append(
                 {
                     "id": asked.interview_id,
-                    "company_id": house.company_id,
+                    "company_id": tenant.company_id,
                     "candidate_id": candidate_id,
-                    "agent_id": house.agent_id,
+                    "agent_id": tenant.agent_id,
                     "type": "PHONE",
                     "focus": "GENERIC",
                     "duration": timedelta(minutes=10),
-                    "caller_number": house.caller,
+                    "caller_number": tenant.caller,
                     "status": "SCHEDULED",
                     "is_test": False,
                     "metadata": {},
@@ -356,7 +356,7 @@ class Year:
             attempt = Attempt(
                 id=attempt_id,
                 interview_id=asked.interview_id,
-                company_id=house.company_id,
+                company_id=tenant.company_id,
                 chain_id=attempt_id,
                 retry_number=0,
                 manual=self.dice.random() < 0.5,
@@ -382,7 +382,7 @@ class Year:
                     "detail": {},
                 }
             )
-        with self.house.database.transaction() as stores:
+        with self.tenant.database.transaction() as stores:
             for name, values in rows.items():
                 statement = insert(tables.metadata.tables[name])
                 # Some share a number, and so a line.
@@ -490,26 +490,26 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         )
         others = {shape.name: of_company(first, _company(database, now, shape)) for shape in islice(SHAPES, 1, None)}
         account = carrier.account(public_url=address_of(door))
-        bell = KeptBell()
-        hear = Hear(database, bell, TwilioCallbacks(account), first.consequences, now)
+        hints = RecordingHints()
+        hear = Hear(database, hints, TwilioCallbacks(account), first.effects, now)
         stack.enter_context(serving(_callbacks(hear.callback), door))
-        desk = TwilioDesk(account, POLICY)
+        desk = TwilioQueries(account, POLICY)
         stack.callback(desk._client.http_client.session.close)
         runner = stack.enter_context(asyncio.Runner())
-        line = TwilioLine(account, POLICY)
+        line = TwilioCallPlacer(account, POLICY)
         stack.callback(lambda: runner.run(line.close()))
         yield Year(
-            house=first,
+            tenant=first,
             houses={SHAPES[0].name: first, **others},
-            settings={name: _settings(house) for name, house in {SHAPES[0].name: first, **others}.items()},
+            settings={name: _settings(tenant) for name, tenant in {SHAPES[0].name: first, **others}.items()},
             carrier=carrier,
             now=now,
             dice=dice,
-            release=Release(database, bell, first.account_id, POLICY, now),
+            release=Release(database, hints, first.account_id, POLICY, now),
             dial=first.dial,
             hear=hear,
-            settle=Settle(database, desk, first.account_id, first.consequences, POLICY, now),
-            bell=bell,
+            settle=Settle(database, desk, first.account_id, first.effects, POLICY, now),
+            hints=hints,
             line=line,
             runner=runner,
             threads=stack.enter_context(ThreadPoolExecutor(8)),
@@ -517,9 +517,9 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         )
 
 
-def _settings(house: House) -> CompanySettings:
-    with house.database.transaction() as stores:
-        company = stores.companies.get(house.company_id)
+def _settings(tenant: Tenant) -> CompanySettings:
+    with tenant.database.transaction() as stores:
+        company = stores.companies.get(tenant.company_id)
     assert company is not None
     return company.settings
 

@@ -27,7 +27,7 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.submit import Submit
 from tests.conftest import real_now, seed, wait_until
-from tests.support.builders import ALWAYS, BRATISLAVA, FOREVER, House, KeptBell, a_house, a_number, of_company
+from tests.support.builders import ALWAYS, BRATISLAVA, FOREVER, RecordingHints, Tenant, a_house, a_number, of_company
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier
 from tests.verification.histories.evidence import rings_from, rows_of
 from tests.verification.histories.judge import Asked, History, Patience, Told, Verb
@@ -75,7 +75,7 @@ class Aim:
 class Course:
     """Everything that a race runs over, and what the callers were told."""
 
-    house: House
+    tenant: Tenant
     url: str
     carrier: SimulatedCarrier
     dialler: Dialling
@@ -87,16 +87,16 @@ class Course:
 
     @property
     def submit(self) -> Submit:
-        return Submit(self.house.database, KeptBell(), self.house.now)
+        return Submit(self.tenant.database, RecordingHints(), self.tenant.now)
 
     @property
     def apply(self) -> Apply:
-        house = self.house
-        return Apply(house.database, KeptBell(), house.hasher, house.consequences, house.policy, house.now)
+        tenant = self.tenant
+        return Apply(tenant.database, RecordingHints(), tenant.hasher, tenant.effects, tenant.policy, tenant.now)
 
     @property
     def pauses(self) -> Pauses:
-        return Pauses(self.house.database, self.house.now)
+        return Pauses(self.tenant.database, self.tenant.now)
 
     def run(self, attempts: Sequence[Attempt], ask: Callable[[Attempt], bool]) -> int:
         """Race over each attempt, several at once. `ask` says whether the dialler was first; returns how often."""
@@ -116,7 +116,7 @@ class Course:
     # ---- what callers do
 
     def move(self, attempt: Attempt) -> bool:
-        due_at = (self.house.now() + AN_HOUR).replace(microsecond=0)
+        due_at = (self.tenant.now() + AN_HOUR).replace(microsecond=0)
         request = RescheduleAttempt(
             interview_id=attempt.interview_id,
             attempt_id=attempt.id,
@@ -132,27 +132,27 @@ class Course:
         return self._command(Verb.INVOKE, attempt, InvokeAttempt(interview_id=attempt.interview_id))
 
     def pause(self, attempt: Attempt) -> bool:
-        asked_at = self.house.now()
+        asked_at = self.tenant.now()
         self.pauses.pause(attempt.company_id, "a race")
-        told = Told(status=NOT_A_COMMAND, at=self.house.now())
+        told = Told(status=NOT_A_COMMAND, at=self.tenant.now())
         self.note(Asked(verb=Verb.PAUSE, company_id=attempt.company_id, asked_at=asked_at, told=told))
         return bool(self.count(f"id = '{attempt.id}' AND claimed_at IS NOT NULL"))
 
     def resume(self, company_id: UUID) -> None:
-        asked_at = self.house.now()
+        asked_at = self.tenant.now()
         self.pauses.resume(company_id)
-        told = Told(status=NOT_A_COMMAND, at=self.house.now())
+        told = Told(status=NOT_A_COMMAND, at=self.tenant.now())
         self.note(Asked(verb=Verb.RESUME, company_id=company_id, asked_at=asked_at, told=told))
 
     def _command(self, verb: Verb, attempt: Attempt, request: Request, due_at: datetime | None = None) -> bool:
         """As the intake and a worker do it. True when it came too late."""
-        asked_at = self.house.now()
+        asked_at = self.tenant.now()
         command = self.submit.command(
-            self.house.principal, None, request, idempotency_key=None, request_hash=b"a race"
+            self.tenant.principal, None, request, idempotency_key=None, request_hash=b"a race"
         ).command
         if self.workers_run and command.applied_at is None:
             command = self._applied(command)
-        told = Told(status=_status(verb, command), at=self.house.now())
+        told = Told(status=_status(verb, command), at=self.tenant.now())
         made = command.answer.attempt_id if command.answer is not None else None
         self.note(
             Asked(
@@ -170,7 +170,7 @@ class Course:
 
     def _applied(self, command: Command) -> Command:
         self.apply.command(command.id)
-        return self.submit.find(self.house.principal, str(command.id))
+        return self.submit.find(self.tenant.principal, str(command.id))
 
     def note(self, asked: Asked, command: Command | None = None) -> None:
         with self.lock:
@@ -183,23 +183,23 @@ class Course:
         for place, command in self.commands:
             asked = self.asked[place]
             applied = self._applied(command)
-            told = Told(status=_status(asked.verb, applied), at=self.house.now())
+            told = Told(status=_status(asked.verb, applied), at=self.tenant.now())
             self.asked[place] = replace(asked, applied=told)
 
     # ---- what came of it
 
     def release_until(self, is_over: Callable[[], bool], says: str) -> None:
         """As the clock does it: what is due is rung for, and rung for again until somebody has looked."""
-        bell = KeptBell()
-        release = Release(self.house.database, bell, self.house.account_id, self.house.policy, self.house.now)
+        hints = RecordingHints()
+        release = Release(self.tenant.database, hints, self.tenant.account_id, self.tenant.policy, self.tenant.now)
 
         def again() -> bool:
             if is_over():
                 return True
             release.due()
-            for _, ids in bell.rings:
+            for _, ids in hints.rings:
                 self.dialler.hand(*ids)
-            bell.rings.clear()
+            hints.rings.clear()
             return False
 
         wait_until(again, seconds=60, says=says)
@@ -210,11 +210,11 @@ class Course:
             self.dialler.hand(*(attempt.id for attempt in attempts[start : start + _IDS_A_RING]))
 
     def count(self, condition: str) -> int:
-        return int(self.house.ask(f"SELECT count(*) FROM attempts WHERE {condition}")[0][0])
+        return int(self.tenant.ask(f"SELECT count(*) FROM attempts WHERE {condition}")[0][0])
 
     def settle_down(self) -> None:
         """Every claim has come to a record, and every ring to its end."""
-        last = some_attempts(self.house, 1)[0]
+        last = some_attempts(self.tenant, 1)[0]
         self.dialler.hand(last.id)
         # Counted, not locked: a claim passes over what somebody has locked, and drops the hint.
         wait_until(lambda: self.count(f"id = '{last.id}' AND call_sid IS NOT NULL"), says="the last one rings")
@@ -224,8 +224,8 @@ class Course:
     def history(self) -> History:
         rings = rings_from(self.carrier.rings())
         rows = rows_of(self.url)
-        patience = replace(IN_FLIGHT, line_gap=self.house.policy.line_gap)
-        return History(attempts=rows, rings=rings, asked=tuple(self.asked), until=self.house.now(), patience=patience)
+        patience = replace(IN_FLIGHT, line_gap=self.tenant.policy.line_gap)
+        return History(attempts=rows, rings=rings, asked=tuple(self.asked), until=self.tenant.now(), patience=patience)
 
 
 @contextmanager
@@ -247,7 +247,7 @@ def a_course(postgres_url: str, *, workers_run: bool = True) -> Iterator[Course]
         settings = Settings(**{name.lower(): value for name, value in environment.items()})  # type: ignore[arg-type]
         database = Database(postgres_url, pool_size=AT_ONCE)
         stack.callback(database.close)
-        house = a_house(
+        tenant = a_house(
             database,
             seed(database, real_now(), intervals=ALWAYS, limits=LIMITS),
             Hasher(PEPPER),
@@ -259,32 +259,32 @@ def a_course(postgres_url: str, *, workers_run: bool = True) -> Iterator[Course]
         dialler = stack.enter_context(dialling(environment))
         chosen = int(os.environ.get("DUECALL_SEED") or random.SystemRandom().randrange(10**6))
         yield Course(
-            house=house, url=postgres_url, carrier=carrier, dialler=dialler, seed=chosen, workers_run=workers_run
+            tenant=tenant, url=postgres_url, carrier=carrier, dialler=dialler, seed=chosen, workers_run=workers_run
         )
 
 
-def some_attempts(house: House, count: int) -> list[Attempt]:
+def some_attempts(tenant: Tenant, count: int) -> list[Attempt]:
     """Of an interview and a number each, and due."""
-    with house.database.transaction() as stores:
-        return [_an_attempt(house, stores, a_number()) for _ in range(count)]
+    with tenant.database.transaction() as stores:
+        return [_an_attempt(tenant, stores, a_number()) for _ in range(count)]
 
 
-def one_attempt_each(house: House, count: int) -> list[Attempt]:
+def one_attempt_each(tenant: Tenant, count: int) -> list[Attempt]:
     """Each of a company of its own, which can be paused for itself."""
     made = []
     for _ in range(count):
-        company = seed(house.database, house.now(), intervals=ALWAYS, limits=LIMITS)
-        made += some_attempts(of_company(house, company), 1)
+        company = seed(tenant.database, tenant.now(), intervals=ALWAYS, limits=LIMITS)
+        made += some_attempts(of_company(tenant, company), 1)
     return made
 
 
-def _an_attempt(house: House, stores: Stores, number: str) -> Attempt:
-    now, attempt_id = house.now(), uuid4()
-    agent = stores.agents.get(house.company_id, house.agent_id)
+def _an_attempt(tenant: Tenant, stores: Stores, number: str) -> Attempt:
+    now, attempt_id = tenant.now(), uuid4()
+    agent = stores.agents.get(tenant.company_id, tenant.agent_id)
     assert agent is not None
     candidate = Candidate(
         id=uuid4(),
-        company_id=house.company_id,
+        company_id=tenant.company_id,
         first_name="Ada",
         last_name="Byron",
         phone_number=number,
@@ -294,7 +294,7 @@ def _an_attempt(house: House, stores: Stores, number: str) -> Attempt:
     )
     interview = Interview(
         id=uuid4(),
-        company_id=house.company_id,
+        company_id=tenant.company_id,
         candidate_id=candidate.id,
         agent_id=agent.id,
         type=agent.type,
@@ -312,7 +312,7 @@ def _an_attempt(house: House, stores: Stores, number: str) -> Attempt:
     attempt = Attempt(
         id=attempt_id,
         interview_id=interview.id,
-        company_id=house.company_id,
+        company_id=tenant.company_id,
         chain_id=attempt_id,
         retry_number=0,
         manual=True,
@@ -320,7 +320,7 @@ def _an_attempt(house: House, stores: Stores, number: str) -> Attempt:
         schedule=schedule,
         due_at=now,
         expires_at=interview.expires_at,
-        number_hash=house.hasher.number(number),
+        number_hash=tenant.hasher.number(number),
         created_at=now,
         updated_at=now,
     )

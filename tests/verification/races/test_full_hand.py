@@ -7,10 +7,10 @@ FULL = 400
 
 def test_a_hand_that_is_full_is_dialled_all_the_same(postgres_url: str) -> None:
     with a_course(postgres_url) as course:
-        attempts = some_attempts(course.house, FULL)
+        attempts = some_attempts(course.tenant, FULL)
         course.hint_again(attempts)
         course.release_until(lambda: not course.count(WAITS), "all have rung")
         course.settle_down()
-        events = [event for attempt in attempts for event in course.house.history(attempt.id)]
+        events = [event for attempt in attempts for event in course.tenant.history(attempt.id)]
         assert events.count("placed") == FULL
         assert events.count("deferred") < FULL / 10

@@ -42,7 +42,7 @@ def rung(history: History, attempts: Sequence[Attempt]) -> int:
 def test_an_attempt_that_is_moved_while_it_is_dialled_rings_or_is_moved(postgres_url: str, aloud: Say) -> None:
     began = monotonic()
     with a_course(postgres_url) as course:
-        attempts = some_attempts(course.house, RACES)
+        attempts = some_attempts(course.tenant, RACES)
         dialler_won = course.run(attempts, course.move)
         course.hint_again(attempts)
         history = judged(course, "PATCH", attempts, dialler_won, began, aloud)
@@ -52,7 +52,7 @@ def test_an_attempt_that_is_moved_while_it_is_dialled_rings_or_is_moved(postgres
 def test_an_attempt_that_is_deleted_while_it_is_dialled_rings_or_is_deleted(postgres_url: str, aloud: Say) -> None:
     began = monotonic()
     with a_course(postgres_url) as course:
-        attempts = some_attempts(course.house, RACES)
+        attempts = some_attempts(course.tenant, RACES)
         dialler_won = course.run(attempts, course.delete)
         course.hint_again(attempts)
         history = judged(course, "DELETE", attempts, dialler_won, began, aloud)
@@ -64,7 +64,7 @@ def test_an_attempt_that_is_replaced_while_it_is_dialled_rings_or_its_successor_
 ) -> None:
     began = monotonic()
     with a_course(postgres_url) as course:
-        attempts = some_attempts(course.house, RACES)
+        attempts = some_attempts(course.tenant, RACES)
         dialler_won = course.run(attempts, course.invoke)
         made = [asked.attempt_id for asked in course.asked if asked.verb is Verb.INVOKE and asked.attempt_id]
         course.release_until(lambda: not course.count(WAITS), "all have rung")
@@ -79,7 +79,7 @@ def test_an_attempt_whose_company_is_paused_while_it_is_dialled_rings_before_or_
 ) -> None:
     began = monotonic()
     with a_course(postgres_url) as course:
-        attempts = one_attempt_each(course.house, RACES)
+        attempts = one_attempt_each(course.tenant, RACES)
         dialler_won = course.run(attempts, course.pause)
         course.settle_down()
         waiting = course.count("state = 'PENDING'")
@@ -101,7 +101,7 @@ def test_from_an_acceptance_on_nothing_rings_though_nobody_applies_it(
 ) -> None:
     began = monotonic()
     with a_course(postgres_url, workers_run=False) as course:
-        attempts = some_attempts(course.house, RACES)
+        attempts = some_attempts(course.tenant, RACES)
         dialler_won = course.run(attempts, course.move if verb is Verb.MOVE else course.delete)
         course.hint_again(attempts)
         history = judged(course, f"{verb}, no workers", attempts, dialler_won, began, aloud)

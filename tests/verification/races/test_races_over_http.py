@@ -19,11 +19,11 @@ OVER_HTTP = max(50, RACES // 5)
 def asks(course: Course, intake: Intake, verb: Verb, attempt: Attempt) -> bool:
     """True when it came too late."""
     path = f"/interviews/{attempt.interview_id}/call-attempts/{attempt.id}"
-    asked_at = course.house.now()
+    asked_at = course.tenant.now()
     due_at = (asked_at + AN_HOUR).replace(microsecond=0) if verb is Verb.MOVE else None
     body = {} if due_at is None else {"json": {"scheduledAt": f"{due_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"}}
     answer = intake.send("DELETE" if due_at is None else "PATCH", path, headers=ASYNC, **body)
-    told = Told(status=answer.status_code, at=course.house.now())
+    told = Told(status=answer.status_code, at=course.tenant.now())
     course.note(
         Asked(
             verb=verb,
@@ -47,10 +47,10 @@ def test_from_a_202_over_http_on_nothing_rings(
     began = monotonic()
     settings = settings_for(logins, redis_url).model_copy(update={"duecall_clock_offset_s": 0.0})
     with a_course(postgres_url, workers_run=False) as course:
-        house = course.house
-        seeded = Seeded(company_id=house.company_id, agent_id=house.agent_id, phone_number_id=house.agent_id)
-        with an_intake(settings, house.database, seeded) as intake:
-            attempts = some_attempts(house, OVER_HTTP)
+        tenant = course.tenant
+        seeded = Seeded(company_id=tenant.company_id, agent_id=tenant.agent_id, phone_number_id=tenant.agent_id)
+        with an_intake(settings, tenant.database, seeded) as intake:
+            attempts = some_attempts(tenant, OVER_HTTP)
             dialler_won = course.run(attempts, lambda attempt: asks(course, intake, verb, attempt))
         course.hint_again(attempts)
         course.settle_down()

@@ -17,7 +17,7 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import NOON, TestClock, seed
-from tests.support.builders import ALWAYS, House, KeptBell, a_claimed_attempt, a_house
+from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_claimed_attempt, a_house
 from tests.support.servers import ACCOUNT_SID
 from tests.verification.machine.phones import ACCOUNT, ENDS, Leg, Phones, a_desk
 from tests.verification.traces.trace import Answered, Asked, Kind, Told, Trace
@@ -78,7 +78,7 @@ class End:
 class Stage:
     database: Database
     now: TestClock = field(default_factory=lambda: TestClock(NOON))
-    bell: KeptBell = field(default_factory=KeptBell)
+    hints: RecordingHints = field(default_factory=RecordingHints)
     phones: Phones = field(default_factory=Phones)
     calls: dict[UUID, str] = field(default_factory=dict)
     """Of each attempt that was played, the carrier's name of its call."""
@@ -88,25 +88,25 @@ class Stage:
 
     def __post_init__(self) -> None:
         company = seed(self.database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
-        self.house: House = a_house(
+        self.tenant: Tenant = a_house(
             self.database, company, Hasher("a pepper for tests"), self.now, account_sid=ACCOUNT_SID
         )
-        consequences, policy = self.house.consequences, self.house.policy
-        self.hear = Hear(self.database, self.bell, TwilioCallbacks(ACCOUNT), consequences, self.now)
+        effects, policy = self.tenant.effects, self.tenant.policy
+        self.hear = Hear(self.database, self.hints, TwilioCallbacks(ACCOUNT), effects, self.now)
         desk = a_desk(self.phones, self.now)
-        self.settle = Settle(self.database, desk, self.house.account_id, consequences, policy, self.now)
+        self.settle = Settle(self.database, desk, self.tenant.account_id, effects, policy, self.now)
 
     def play(self, kind: Kind, trace: Trace) -> UUID:
         """Dial, and let the news of that call come so; then ask until it is over. The attempt."""
         self.now.move(A_MOMENT)
-        attempt = a_claimed_attempt(self.house, expires_at=self.now() + _FOR_YEARS)
-        order = self.house.dial.last_look(attempt)
+        attempt = a_claimed_attempt(self.tenant, expires_at=self.now() + _FOR_YEARS)
+        order = self.tenant.dial.last_look(attempt)
         assert order is not None
         leg = self.phones.ring(order, self.now(), is_listed=not kind.given_up)
         if kind.given_up:
             self._record(attempt, None)
-            self.now.move(self.house.policy.settle)
-            self.house.take(attempt, ProofMissing())
+            self.now.move(self.tenant.policy.settle)
+            self.tenant.take(attempt, ProofMissing())
         for step in trace:
             self.now.move(A_MOMENT)
             match step:
@@ -138,26 +138,26 @@ class Stage:
         letter = self.phones.letters[step.way]
         if step.anew:
             letter = replace(letter, form=(*letter.form, ("Addition", str(self.letters))))
-        self.bell.rung.clear()
+        self.hints.rung.clear()
         self.hear.callback(letter.token, letter.path, letter.form, letter.signature)
-        for event_id in self.bell.ids(tasks.HEAR):
+        for event_id in self.hints.ids(tasks.HEAR):
             for _ in range(2 if step.anew else 1):  # a hint comes as often as it likes
                 self.hear.event(event_id)
 
     def _record(self, attempt: Attempt, sid: str | None) -> None:
         """What came of its one POST; None: nobody can tell."""
         answer = AnswerUnknown(cause="A_TRACE") if sid is None else Accepted(call_sid=sid)
-        self.house.dial.record([(attempt, answer)])
+        self.tenant.dial.record([(attempt, answer)])
         if sid is None:
             # The calls of others show that the carrier is there: no breaker keeps the next trace waiting.
             with self.database.transaction() as stores:
-                stores.carrier_accounts.lock(self.house.account_id)
-                stores.carrier_accounts.set_breaker(self.house.account_id, Breaker(), self.now())
-                stores.backoffs.save(self.house.account_id, {}, self.now())
+                stores.carrier_accounts.lock(self.tenant.account_id)
+                stores.carrier_accounts.set_breaker(self.tenant.account_id, Breaker(), self.now())
+                stores.backoffs.save(self.tenant.account_id, {}, self.now())
 
     def _ask(self, attempt: Attempt) -> bool:
         """Wait until the carrier is asked next, and let it be. False when nobody is waited for any more."""
-        present = self.house.attempt(attempt.id)
+        present = self.tenant.attempt(attempt.id)
         if not is_busy(present):
             return False
         due_at = present.lease_until if present.phase is Phase.DIALLING else present.look_at
@@ -171,7 +171,7 @@ class Stage:
 
     def ends(self) -> dict[UUID, End]:
         """How each call that was played stands now."""
-        return {row.id: self._end(row) for row in self.house.ask(_ENDS) if row.id in self.calls}
+        return {row.id: self._end(row) for row in self.tenant.ask(_ENDS) if row.id in self.calls}
 
     def _end(self, row: Any) -> End:
         return End(
@@ -195,6 +195,6 @@ class Stage:
     def troubles(self) -> list[Any]:
         """What no trace may lead to: a company that is paused by an alarm, a call that must not be."""
         return [
-            *self.house.ask("SELECT pause_reason FROM companies WHERE pause_reason IS NOT NULL"),
-            *self.house.ask("SELECT call_sid FROM stray_calls"),
+            *self.tenant.ask("SELECT pause_reason FROM companies WHERE pause_reason IS NOT NULL"),
+            *self.tenant.ask("SELECT call_sid FROM stray_calls"),
         ]
