@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
-from kombu import CallLives, Queue
+from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.logs import configure
@@ -29,7 +29,7 @@ def make_app(chosen: Settings) -> Celery:
         task_acks_late=False,
         task_publish_retry=False,
         # The default exchange routes to the queue of that name alone, without a look-up for each message.
-        task_queues=[Queue(name, CallLives(""), routing_key=name) for name in sorted(set(QUEUES.values()))],
+        task_queues=[Queue(name, Exchange(""), routing_key=name) for name in sorted(set(QUEUES.values()))],
         task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
         task_default_queue="maintenance",
         worker_prefetch_multiplier=1,

@@ -14,7 +14,7 @@ from secrets import token_hex
 
 from celery import signals
 from celery.worker import state
-from kombu import CallLives, Queue
+from kombu import Exchange, Queue
 from redis import RedisError
 
 from scheduler.logs import log
@@ -130,7 +130,7 @@ def queue_of(hostname: str) -> Queue:
     each would receive the other's pings.
     """
     name = f"hearing.{hostname}.{os.getpid()}.{token_hex(4)}"
-    return Queue(name, CallLives(""), routing_key=name, queue_arguments={"x-expires": _QUEUE_EXPIRES_MS})
+    return Queue(name, Exchange(""), routing_key=name, queue_arguments={"x-expires": _QUEUE_EXPIRES_MS})
 
 
 def listen(hostname: str, process: Announcement, places: int, redis_url: str) -> None:

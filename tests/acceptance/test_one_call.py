@@ -11,7 +11,7 @@ import pytest
 import redis
 import requests
 from celery import Celery
-from kombu import CallLives, Queue
+from kombu import Exchange, Queue
 
 from tests.acceptance.conftest import WholeSystem
 from tests.architecture.rules import does, does_not
@@ -32,7 +32,7 @@ def _ring_dial(whole: WholeSystem, attempt_id: str) -> None:
     """A late, a doubled, or a forged hint: anybody who can write to Redis can send one."""
     sender = Celery(broker=whole.running.redisUrl)
     sender.conf.broker_transport_options = {"global_keyprefix": "duecall:"}
-    sender.conf.task_queues = [Queue("dial", CallLives(""), routing_key="dial")]
+    sender.conf.task_queues = [Queue("dial", Exchange(""), routing_key="dial")]
     sender.send_task("attempts.dial", args=[[attempt_id]], queue="dial", ignore_result=True)
 
 
