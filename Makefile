@@ -28,9 +28,11 @@ check: $(VENV)/dev ## format, lint, types, import contracts, drift of migrations
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m scheduler db check
 	@$(PY) -m scheduler openapi check docs/openapi.json
+	@$(PY) -m scheduler openapi errors --check docs/reference/error-codes.md
 
 openapi: $(VENV)/dev ## write docs/openapi.json, the document of the API as partners see it; make check compares
 	@$(PY) -m scheduler openapi write docs/openapi.json
+	@$(PY) -m scheduler openapi errors docs/reference/error-codes.md
 
 guards: $(VENV)/dev ## take out each guard of the dial protocol in a copy: its own tests must turn red, and no other guard's; ARGS=line: that one
 	@$(PY) -m tests.verification.crash.guards --at-once $(AT_ONCE) $(ARGS)

@@ -41,7 +41,7 @@ _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _SAFE = ("GET", "HEAD")
 """Methods that change nothing, whatever becomes of their transactions."""
 _NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
-_FRAMEWORK = {
+FRAMEWORK = {
     HTTPStatus.NOT_FOUND: ("ROUTE_NOT_FOUND", "There is nothing at this address; /docs lists what there is."),
     HTTPStatus.METHOD_NOT_ALLOWED: (
         "METHOD_NOT_ALLOWED",
@@ -141,7 +141,7 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
             return _answer(request, HTTPStatus.FORBIDDEN, "NOT_A_CALLBACK", message)
         case HTTPException():
             status = HTTPStatus(error.status_code)
-            code, message = _FRAMEWORK.get(status, (status.name, f"{status.phrase}."))
+            code, message = FRAMEWORK.get(status, (status.name, f"{status.phrase}."))
             headers = {"Allow": _allowed(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
             return _answer(request, status, code, message, headers=headers)
     message = "Something failed here that should not have; it is logged under this traceId."

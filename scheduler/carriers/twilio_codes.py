@@ -1,6 +1,6 @@
 """Twilio's error codes, and the consequence of each for the order that was refused with it.
 
-`docs/carrier-codes.md` has the same table, and a test keeps the two equal. A code that is not listed proves nothing:
+`docs/reference/carrier-codes.md` has the same table, and a test keeps the two equal. A code that is not listed proves nothing:
 the outcome of such an order is unknown.
 """
 

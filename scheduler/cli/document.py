@@ -1,4 +1,8 @@
-"""`duecall openapi`: the document of the public API."""
+"""`duecall openapi`: the document of the public API, and the page of its error codes."""
+
+from typing import Annotated
+
+import typer
 
 from scheduler.cli.app import examples, openapi
 from scheduler.cli.options import WhichFile
@@ -21,4 +25,26 @@ def openapi_check(file: WhichFile) -> None:
     try:
         openapi_file.check(file)
     except openapi_file.DocumentDiffers as error:
+        fail(str(error))
+
+
+@openapi.command(
+    "errors",
+    epilog=examples(
+        "duecall openapi errors docs/reference/error-codes.md",
+        "duecall openapi errors --check docs/reference/error-codes.md",
+    ),
+)
+def openapi_errors(
+    file: WhichFile, check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False
+) -> None:
+    """Write the page of error codes."""
+    from api_shim import document, error_codes  # noqa: PLC0415 - as above
+
+    if not check:
+        file.write_text(error_codes.text(), encoding="utf-8")
+        return
+    try:
+        error_codes.check(file)
+    except document.DocumentDiffers as error:
         fail(str(error))

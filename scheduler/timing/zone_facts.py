@@ -1,6 +1,6 @@
 """Facts about zones that neither libphonenumber nor the tz database knows, each with its reason; as of November 2026.
 
-`docs/times.md` lists every entry of the second and third table, and a test compares the page with them.
+`docs/reference/times.md` lists every entry of the second and third table, and a test compares the page with them.
 """
 
 from collections.abc import Mapping

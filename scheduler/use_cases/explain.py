@@ -49,7 +49,7 @@ class Waiting:
     next_due_at: datetime | None
     due: int
     late: timedelta | None
-    """How long the longest one has waited that Duecall itself could ring and has not (F8-1); None without one.
+    """How long the longest one has waited that Duecall itself could ring and has not; None without one.
 
     Counted since it could: a resting line, a command, a pause, an open breaker, the pace and the limits excuse it.
     """

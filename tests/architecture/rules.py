@@ -1,24 +1,23 @@
-"""Which rule a test shows: that it holds, or where it ends. `tests/architecture/test_rules.py` wants both of each rule.
+"""Rules that tests cite by their ids in docs/reference/rules.md. `test_rules.py` wants both sides of each.
 
-@does("F2-3")                        what the rule gives, it gives
-@does_not("F2-3")                    what it refuses, or leaves undone
-marks=does("F2-3", "F2-9")           of one case of a table
+@does("F2-3")                        a test that shows the rule
+@does_not("F2-3")                    a test that shows its limit: a rejection, or something left unchanged
+marks=does("F2-3", "F2-9")           one case of a table
 """
 
-import json
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-RULES = {"F1": 8, "F2": 12, "F3": 5, "F4": 10, "F5": 4, "F6": 3}
-"""How many rules each feature has; they are numbered from 1."""
-IDS = tuple(f"{feature}-{number}" for feature, count in RULES.items() for number in range(1, count + 1))
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "rules.md"
+IDS = tuple(re.findall(r"^- \*\*(F\d-\d+)\*\* ", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
 SIDES = ("does", "does not")
 _OVER_HTTP = {"intake", "world", "whole"}
-"""Who asks for one of these fixtures speaks to a real server."""
+"""Fixtures that start a real server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ def does_not(*rules: str) -> pytest.MarkDecorator:
 
 
 def does_as_named(cases: Sequence[Any]) -> list[Any]:
-    """Each case of a table with the rule that its id begins with."""
+    """Mark each case of a table with the rule at the start of its id."""
     return [_marked(case, does) for case in cases]
 
 
@@ -49,31 +48,8 @@ def does_not_as_named(cases: Sequence[Any]) -> list[Any]:
     return [_marked(case, does_not) for case in cases]
 
 
-def _marked(case: Any, cites: Any) -> Any:
-    rule, _, _ = case.id.partition(" ")
-    return pytest.param(*case.values, id=case.id, marks=[*case.marks, cites(rule)])
-
-
-def _known(rules: Sequence[str]) -> Sequence[str]:
-    unknown = set(rules).difference(IDS)
-    if unknown or not rules:
-        raise ValueError(f"there is no rule {', '.join(sorted(unknown)) or 'of no id'}")
-    return rules
-
-
-# ---- as a plugin of a run that only collects: what it found goes to a file
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rules-to", type=Path, help="Write which rules the tests show, as JSON, to this file.")
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    target: Path = session.config.getoption("--rules-to")
-    target.write_text(json.dumps([asdict(each) for item in session.items for each in _cited(item)]))
-
-
-def _cited(item: pytest.Item) -> Iterator[Cited]:
+def citations(item: pytest.Item) -> Iterator[Cited]:
+    """Return the rules that a collected test cites."""
     for mark in item.iter_markers("rule"):
         side, *rules = mark.args
         for rule in rules:
@@ -84,3 +60,15 @@ def _cited(item: pytest.Item) -> Iterator[Cited]:
                 over_http=not _OVER_HTTP.isdisjoint(getattr(item, "fixturenames", ())),
                 runs=all(item.get_closest_marker(name) is None for name in ("skip", "skipif", "xfail")),
             )
+
+
+def _marked(case: Any, cites: Any) -> Any:
+    rule, _, _ = case.id.partition(" ")
+    return pytest.param(*case.values, id=case.id, marks=[*case.marks, cites(rule)])
+
+
+def _known(rules: Sequence[str]) -> Sequence[str]:
+    unknown = set(rules).difference(IDS)
+    if unknown or not rules:
+        raise ValueError(f"there is no rule {', '.join(sorted(unknown)) or 'without an id'}")
+    return rules

@@ -1,51 +1,51 @@
-"""Each rule has a test over HTTP that shows it, and one that shows where it ends."""
+"""Each rule of docs/reference/rules.md has a test over HTTP that shows it, and one that shows its limit."""
 
-import json
-import subprocess
-import sys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.rules import IDS, SIDES, Cited, does, does_not
+from tests.architecture.rules import IDS, SIDES, Cited, citations, does, does_not
 
-HERE = Path(__file__).parents[1]
-ROOMS = ("api_shim", "acceptance")
-"""Where tests speak HTTP."""
+TESTS = Path(__file__).parents[1]
+HTTP_FOLDERS = ("api_shim", "acceptance")
+CODE = ("tests", "scheduler", "api_shim", "workers")
+
+
+class _Collected:
+    """Keeps the tests that another pytest in this process collects."""
+
+    items: Sequence[pytest.Item] = ()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.items = session.items
 
 
 def missing(cited: Sequence[Cited]) -> list[str]:
-    """Sides of rules that no test shows."""
+    """Return the sides of rules that no test shows."""
     shown = {(each.rule, each.side) for each in cited if each.over_http and each.runs}
     return [f"{rule} {side}" for rule in IDS for side in SIDES if (rule, side) not in shown]
 
 
 @pytest.fixture(scope="module")
-def cited(tmp_path_factory: pytest.TempPathFactory) -> list[Cited]:
-    told = tmp_path_factory.mktemp("rules") / "cited.json"
-    words = ("-m", "pytest", "--collect-only", "-q", "-p", "tests.architecture.rules", "--rules-to", str(told))
-    collecting = subprocess.run(
-        [sys.executable, *words, *(str(HERE / room) for room in ROOMS)],
-        cwd=HERE.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert collecting.returncode == 0, collecting.stdout + collecting.stderr
-    return [Cited(**each) for each in json.loads(told.read_text())]
+def cited() -> list[Cited]:
+    collected = _Collected()
+    options = ["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    status = pytest.main([*options, *(str(TESTS / folder) for folder in HTTP_FOLDERS)], plugins=[collected])
+    assert status == pytest.ExitCode.OK
+    return [each for item in collected.items for each in citations(item)]
 
 
 def test_each_rule_is_shown_over_http_from_both_sides(cited: list[Cited]) -> None:
     assert missing(cited) == []
 
 
-def test_whoever_cites_a_rule_runs_and_speaks_http(cited: list[Cited]) -> None:
+def test_each_citing_test_runs_and_uses_http(cited: list[Cited]) -> None:
     assert [each.test for each in cited if not each.over_http or not each.runs] == []
 
 
-def test_a_side_that_nobody_shows_any_more_is_missed(cited: list[Cited]) -> None:
+def test_a_side_that_no_test_shows_is_reported(cited: list[Cited]) -> None:
     assert missing([]) == [f"{rule} {side}" for rule in IDS for side in SIDES]
     for rule, side in (("F2-4", "does"), ("F4-7", "does not")):
         others = [each for each in cited if (each.rule, each.side) != (rule, side)]
@@ -55,10 +55,24 @@ def test_a_side_that_nobody_shows_any_more_is_missed(cited: list[Cited]) -> None
         assert missing([*others, skipped, silent]) == [f"{rule} {side}"]
 
 
-def test_a_rule_that_there_is_not_cannot_be_cited() -> None:
+def test_an_unknown_rule_cannot_be_cited() -> None:
     for cites in (does, does_not):
         for rule in ("F2-13", "F7-1", "f2-1", ""):
             with pytest.raises(ValueError, match="there is no rule"):
                 cites(rule)
         with pytest.raises(ValueError, match="there is no rule"):
             cites()
+
+
+def test_rules_are_numbered_without_gaps() -> None:
+    numbers: dict[str, list[int]] = {f"F{feature}": [] for feature in range(1, 7)}
+    for feature, _, number in (rule.partition("-") for rule in IDS):
+        numbers[feature].append(int(number))
+    assert {feature: list(range(1, len(each) + 1)) for feature, each in numbers.items()} == numbers
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_each_id_in_the_code_is_a_rule(folder: str) -> None:
+    paths = [path for path in (TESTS.parent / folder).rglob("*.py") if path.name != Path(__file__).name]
+    ids = {each for path in paths for each in re.findall(r"\bF\d-\d+\b", path.read_text(encoding="utf-8"))}
+    assert ids <= set(IDS)

@@ -1,4 +1,4 @@
-"""Twilio's error codes: the consequence of each, and docs/carrier-codes.md with the same table."""
+"""Twilio's error codes: the consequence of each, and docs/reference/carrier-codes.md with the same table."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from scheduler.carriers.twilio import classify
 from scheduler.domain.call import AnswerUnknown, NeverTaken, NumberRefused
 from scheduler.lifecycle import breaker
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "carrier-codes.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "carrier-codes.md").read_text(encoding="utf-8")
 OF_THE_NUMBER = {13223, 13224, 13225, 13226, 21202, 21211, 21214, 21217}
 OF_A_COUNTRY = {13227, 21203, 21215, 21216, 32205}
 OF_A_CALLER = {13212, 13214, 21210, 21212, 21213}

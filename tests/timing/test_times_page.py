@@ -14,7 +14,7 @@ from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 from scheduler.timing.requested_time import RequestedTime
 from tests.timing.google import zones as google
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "times.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "times.md").read_text(encoding="utf-8")
 ODDITIES = {
     *("24:00", "leap second", "week date", "ordinal date", "lower case t and z", "space for T", "missing seconds"),
     *("missing minutes", "fraction with a dot", "fraction with a comma", "fraction of too many digits"),

@@ -1,4 +1,4 @@
-"""Late is what Duecall itself could ring now and has not (F8-1): nothing else counts, and only since it could."""
+"""Late is what Duecall itself could ring now and has not: nothing else counts, and only since it could."""
 
 from collections.abc import Callable
 from dataclasses import replace
