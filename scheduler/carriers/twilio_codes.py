@@ -1,7 +1,7 @@
 """Twilio's error codes, and the consequence of each for the order that was refused with it.
 
-`docs/reference/carrier-codes.md` has the same table, and a test keeps the two equal. A code that is not listed proves nothing:
-the outcome of such an order is unknown.
+`docs/reference/carrier-codes.md` has the same table, and a test keeps the two equal. A code that is not listed proves
+nothing: the outcome of such an order is unknown.
 """
 
 from enum import StrEnum

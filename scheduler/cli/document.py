@@ -39,12 +39,12 @@ def openapi_errors(
     file: WhichFile, check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False
 ) -> None:
     """Write the page of error codes."""
-    from api_shim import document, error_codes  # noqa: PLC0415 - as above
+    from api_shim import error_codes, openapi_file  # noqa: PLC0415 - as above
 
     if not check:
         file.write_text(error_codes.text(), encoding="utf-8")
         return
     try:
         error_codes.check(file)
-    except document.DocumentDiffers as error:
+    except openapi_file.DocumentDiffers as error:
         fail(str(error))

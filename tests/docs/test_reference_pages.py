@@ -17,8 +17,8 @@ from scheduler.domain.refusals import Refused
 from scheduler.lifecycle.retries import RETRIED
 from scheduler.lifecycle.state_machine import ARROWS, ENDS
 from scheduler.settings import Settings
-from scheduler.wire import fields
-from tests.test_house_rules import PRODUCT, ROOT
+from scheduler.wire import field_errors
+from tests.architecture.test_code_rules import PRODUCT, ROOT
 
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
@@ -145,7 +145,7 @@ def test_page_lists_each_code_of_a_field() -> None:
         *re.findall(r'_error\(place, "([A-Z_]+)"', "".join(sources)),
         *re.findall(r'return "(METADATA_[A-Z_]+)"', "".join(sources)),
         *map(str.upper, re.findall(r'(?:raise \w+\(\s*|OURS \+ )"([a-z0-9_]+)"', of_pydantic)),
-        *(code for code, _ in (*fields._WORDS.values(), *fields._LIMITS.values())),
+        *(code for code, _ in (*field_errors._WORDS.values(), *field_errors._LIMITS.values())),
     }
     assert list(error_codes.FIELD_CODES) == sorted(codes)
 
