@@ -1,7 +1,7 @@
-"""What every test may ask for: real servers, an empty database at this release's schema, a seeded company.
+"""Fixtures of all tests: real servers, an empty database at this release's schema, a seeded company.
 
 The servers are private ones, started once for all tests and stopped at their end. `DATABASE_URL` and `REDIS_URL` are
-not looked at: a test must never empty somebody's database.
+ignored, because a test must never empty a database in use.
 """
 
 import re
@@ -35,7 +35,7 @@ CALLER = "+421221020001"
 
 
 def wait_until(what: Callable[[], T | None], *, seconds: float = 20.0, says: str = "it came true") -> T:
-    """What `what` gives, as soon as that is truthy. Fails when it never is."""
+    """Return the first truthy value of `what()`. Fails after the given seconds."""
     deadline = time.monotonic() + seconds
     while True:
         value = what()
@@ -48,11 +48,11 @@ def wait_until(what: Callable[[], T | None], *, seconds: float = 20.0, says: str
 
 _NEVER = threading.Event()
 _BETWEEN_LOOKS_S = 0.02
-"""How long others run before the next look; a wait ends by what it waits for, never by this."""
+"""Seconds between two checks of a condition. A wait ends by its condition."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts whole systems comes last: whoever waits sees the quick tests first."""
+    """Run tests that start whole systems last, so that quick failures show first."""
     items.sort(key=lambda item: "acceptance" in item.path.parts)
 
 
@@ -70,9 +70,9 @@ One process more than there are processors would be no faster, and the races wit
 
 
 class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Give the next test to the process that is free; tests of one of these groups run in one process, first of all.
+    """Give the next test to a free process. Tests of one group run in one process, first of all.
 
-    The marker `xdist_group` would say the same, but this pytest ignores it: it is written where no name is read.
+    The marker `xdist_group` would do the same, but this pytest ignores it.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -87,7 +87,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Turns:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """A name that every process finds: whoever tests agree by them which test is whose."""
+    """A test id that is equal in every process. Parallel processes share out the tests by it."""
     if isinstance(val, str) and _A_UUID.search(val):
         return _A_UUID.sub("a uuid", val)
     return None
@@ -107,7 +107,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 @pytest.fixture(scope="session")
 def logins(postgres: EmbeddedPostgres) -> schema.Logins:
-    """The API's and the workers' own ways into the database of all tests; `postgres_url` is its superuser's."""
+    """URLs of the shared database for the API's and the workers' roles. `postgres_url` is the superuser's."""
     return schema.make_logins(postgres.url)
 
 
@@ -121,7 +121,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 
 @pytest.fixture(scope="session")
 def broker(valkey: EmbeddedValkey) -> None:
-    """The Celery application names its broker when it is imported."""
+    """The broker of the Celery application, which it reads while it is imported."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REDIS_URL", valkey.url)
         of_this_process.cache_clear()
@@ -131,23 +131,23 @@ def broker(valkey: EmbeddedValkey) -> None:
 
 @pytest.fixture(scope="session")
 def cleaner(postgres: EmbeddedPostgres) -> Iterator[Callable[[], object]]:
-    """Leaves no row in the database of all tests but those of the table of arrows."""
+    """Delete all rows of the shared database except the table of arrows."""
     with psycopg.connect(postgres.url, autocommit=True) as connection:
-        # As a replica, PostgreSQL does not ask in which order rows go that point at each other.
+        # As a replica, PostgreSQL does not check foreign keys, so the order of deletion does not matter.
         connection.execute("SET session_replication_role = replica")
         tables = [
             name
             for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             if name not in {"arrows", "alembic_version"}
         ]
-        # A few rows each: TRUNCATE would make every file of every table anew, and takes twenty times as long.
+        # A few rows each: TRUNCATE would create the files of each table again, which takes twenty times as long.
         empty = "; ".join(f"DELETE FROM {table}" for table in tables).encode()
         yield lambda: connection.execute(empty)
 
 
 @pytest.fixture
 def postgres_url(postgres: EmbeddedPostgres, cleaner: Callable[[], object]) -> str:
-    """A database at this release's schema, without a row but those of the table of arrows."""
+    """A database at this release's schema, empty except for the table of arrows."""
     cleaner()
     return postgres.url
 
@@ -160,7 +160,7 @@ def valkey_client(valkey: EmbeddedValkey) -> Iterator[Redis]:
 
 @pytest.fixture
 def redis_url(valkey: EmbeddedValkey, valkey_client: Redis) -> str:
-    """A Valkey without a key: no message waits, and nobody has spent a request."""
+    """A Valkey without a key: no message waits and no rate limit is used."""
     valkey_client.flushall()
     return valkey.url
 
@@ -171,7 +171,7 @@ def hasher() -> Hasher:
 
 
 class TestClock:
-    """A clock that stands at `instant` until a test moves it."""
+    """A clock that shows `instant` until a test moves it."""
 
     __test__ = False
 
@@ -198,12 +198,12 @@ _AS_NEW = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();"
     " DISCARD TEMP; DISCARD SEQUENCES"
 )
-"""DISCARD ALL, but for what is prepared: that the driver takes for its own."""
+"""DISCARD ALL without the prepared statements, which the driver manages itself."""
 
 
 @pytest.fixture(scope="session")
 def the_database(postgres: EmbeddedPostgres) -> Iterator[Database]:
-    """One pool for all tests: to connect takes longer than most of them."""
+    """One pool for all tests, because connecting takes longer than most tests."""
     database = Database(postgres.url)
     yield database
     database.close()
@@ -211,7 +211,7 @@ def the_database(postgres: EmbeddedPostgres) -> Iterator[Database]:
 
 @pytest.fixture
 def database(postgres_url: str, the_database: Database) -> Iterator[Database]:
-    """Empty, and nobody holds a connection; each is as new, whatever the test before has set in it."""
+    """An empty database without open connections. Each connection is reset between tests."""
     yield the_database
     pool = the_database._engine.pool
     assert isinstance(pool, QueuePool)
@@ -232,7 +232,7 @@ class Seeded:
 
 
 def seed(database: Database, instant: datetime, **settings: object) -> Seeded:
-    """A company with a phone agent; limits and retries are not what a test is about unless it says so."""
+    """A company with a phone agent, and with limits and retries that do not get in a test's way."""
     defaults: dict[str, object] = {
         "limits": CallLimits(concurrent_calls=1000, calls_per_second=1000.0),
         "retry_policy": RetryPolicy(max_retries=0),
@@ -277,7 +277,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def aloud(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Says a figure where whoever runs the tests sees it, also when all is well."""
+    """Print a figure even if all tests pass."""
 
     def say(line: str) -> None:
         with capfd.disabled():

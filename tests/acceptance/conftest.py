@@ -22,7 +22,7 @@ from scheduler.settings import Settings, environment
 from tests.conftest import wait_until
 
 STARTS_AT = datetime(2026, 4, 2, 8, 0, tzinfo=UTC)
-"""A Thursday, ten in the morning in Bratislava: everybody there may be called for hours."""
+"""A Thursday, ten in the morning in Bratislava. Calling hours last for hours there."""
 
 SCALED = {
     "CARRIER_CONNECT_TIMEOUT_S": "0.5",
@@ -32,11 +32,11 @@ SCALED = {
     "SWEEP_S": "0.5",
     "RING_TIMEOUT_S": "2",
 }
-"""The times of the dial protocol, shorter all together and in the same order."""
+"""The times of the dial protocol, all shorter and in the same order."""
 
 
 class Client:
-    """A platform's backend: it repeats what was not answered, under the same key."""
+    """A platform's backend that repeats unanswered requests with the same idempotency key."""
 
     def __init__(self, running: Running) -> None:
         self.running = running
@@ -48,7 +48,7 @@ class Client:
         return self.session.post(f"{self.running.apiUrl}/interviews", json=body, headers=headers, timeout=40)
 
     def post_impatiently(self, body: dict[str, Any]) -> requests.Response:
-        """A request that asks for a longer wait than this client has: without an answer at once it fails."""
+        """Send a request that waits longer than this client does, so it fails without an immediate answer."""
         url, headers = f"{self.running.apiUrl}/interviews", {"Prefer": "wait=30"}
         return self.session.post(url, json=body, headers=headers, timeout=20)
 
@@ -59,12 +59,12 @@ class Client:
         return self.session.request(method, f"{self.running.apiUrl}{path}", json=body, timeout=40)
 
     def attempts(self, interview_id: str) -> list[dict[str, Any]]:
-        """All of an interview's attempts, oldest first."""
+        """Return all attempts of an interview, oldest first."""
         attempts: list[dict[str, Any]] = self.get(f"/interviews/{interview_id}").json()["data"]["callAttempts"]
         return attempts
 
     def interview(self, number: str, **more: object) -> dict[str, Any]:
-        """The body of a POST /interviews for somebody new."""
+        """Return the body of a POST /interviews with a new candidate."""
         return {
             "agentId": self.running.agentId,
             "candidate": {
@@ -80,14 +80,14 @@ class Client:
         self.session.post(f"{self.running.simulatorUrl}/plans", json=plan, timeout=5).raise_for_status()
 
     def rings_of(self, number: str) -> list[dict[str, Any]]:
-        """Every call to this number that the carrier took, rung or not, the first one first."""
+        """Return all calls to this number that the carrier accepted, oldest first."""
         taken: list[dict[str, Any]] = self.session.get(
             f"{self.running.simulatorUrl}/ledger", params={"to": number}, timeout=5
         ).json()["rings"]
         return taken
 
     def rings(self) -> list[dict[str, Any]]:
-        """Every ring that the carrier made."""
+        """Return all rings of the carrier."""
         ledger: list[dict[str, Any]] = self.session.get(f"{self.running.simulatorUrl}/ledger", timeout=5).json()[
             "rings"
         ]
@@ -95,7 +95,7 @@ class Client:
 
 
 class WholeSystem:
-    """A running system, what a client of it needs, and a wait that looks after its processes meanwhile."""
+    """A running system with a client, and a wait that fails when one of its processes ends."""
 
     def __init__(self, system: System, home: Path, clock_offset_s: float) -> None:
         assert system.running is not None
@@ -114,23 +114,23 @@ class WholeSystem:
         wait_until(looked, seconds=seconds, says=says)
 
     def duecall(self, *words: str) -> str:
-        """What `duecall` says on standard output, as a process of its own in this system's folder."""
+        """Run `duecall` in this system's folder and return its standard output."""
         named = environment(DUECALL_HOME=str(self.home))
         named.pop("DATABASE_URL", None)
         command = [sys.executable, "-m", "scheduler", *words]
         return subprocess.run(command, env=named, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def logs(self) -> list[Path]:
-        """Where each process writes what it has to say."""
+        """The folder of the processes' logs."""
         return sorted((self.home / "logs").iterdir())
 
     def in_seconds(self, seconds: float) -> str:
-        """An instant so far ahead on the system's clock, in whole seconds, as it is sent."""
+        """Return an instant ahead of the system's clock by this span, in whole seconds, as JSON."""
         instant = (self.now() + timedelta(seconds=seconds)).replace(microsecond=0)
         return instant.isoformat().replace("+00:00", "Z")
 
     def set_settings(self, **settings: Any) -> None:
-        """Give the first company these settings, the others staying as they are."""
+        """Change these settings of the first company."""
         database = Database(self.running.databaseUrl, pool_size=1)
         with database.transaction() as stores:
             company = stores.companies.lock(UUID(self.running.companyId))
@@ -147,7 +147,7 @@ class WholeSystem:
             connection.execute(statement.encode())
 
     def raise_limits(self) -> None:
-        """What one company may call at once is not what these tests are about."""
+        """Raise the company's limits, which these tests do not cover."""
         self.change("UPDATE companies SET calls_per_second = 100, concurrent_calls = 1000")
 
 

@@ -1,6 +1,6 @@
-"""The carrier is down for a while: all calls wait; afterwards each of them rings, and none was spent.
+"""An outage of the carrier: all calls wait, and afterwards each of them rings.
 
-Or hardly one, where it took the request and failed: what was on its way when that began.
+Where the carrier accepts requests and then fails, only calls that were in flight at its start are lost.
 """
 
 import json
@@ -13,7 +13,7 @@ OTHERS = [f"+4219154001{number:02d}" for number in range(8)]
 
 
 def ask_for(whole: WholeSystem, numbers: Sequence[str], **outage: object) -> list[str]:
-    """The interviews with these, asked for while the carrier is down; the breaker has opened."""
+    """Request interviews with these numbers while the carrier is down, and wait until the breaker opens."""
     for number in numbers:
         whole.client.plan(to=number, outcome="answered", ring_s=0.3, talk_s=0.3)
     whole.client.session.post(f"{whole.running.simulatorUrl}/outage", json=outage, timeout=5).raise_for_status()
@@ -42,11 +42,11 @@ def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
         assert (attempt["status"], attempt["retryNumber"]) == ("COMPLETED", 0)
         assert len(whole.client.rings_of(number)) == 1
     ((not_placed,),) = whole.rows("SELECT count(*) FROM attempt_history WHERE event = 'not_placed'")
-    assert not_placed >= 5, "the outage was over before anybody was called"
+    assert not_placed >= 5, "the outage was over before any call"
     assert "Carrier   takes calls" in whole.duecall("status")
 
 
-def test_of_an_outage_with_answers_only_what_was_on_its_way_is_spent(whole: WholeSystem) -> None:
+def test_outage_with_answers_loses_only_calls_in_flight(whole: WholeSystem) -> None:
     interviews = ask_for(whole, OTHERS, kind="503", for_s=8)
     whole.wait_until(
         lambda: not whole.rows("SELECT 1 FROM attempts WHERE state = 'PENDING' OR phase IN ('DIALLING', 'PLACED')"),

@@ -1,4 +1,4 @@
-"""Calls that are asked for once more, moved, deleted, retried and paused, through every process."""
+"""Calls that are invoked again, moved, deleted, retried and paused, through every process."""
 
 import json
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ def second(whole: WholeSystem) -> Company:
 
 
 def _asked_for(whole: WholeSystem, number: str, **more: object) -> tuple[str, str]:
-    """The new interview, and its first attempt."""
+    """Return the new interview and its first attempt."""
     answer = whole.client.post(whole.client.interview(number, **more))
     assert answer.status_code == 201, answer.text
     interview = answer.json()["data"]
@@ -59,7 +59,7 @@ def _rung(whole: WholeSystem, number: str) -> bool:
 
 
 @does("F4-1")
-def test_a_call_that_is_asked_for_once_more_rings_again_and_replaces_the_retry_that_waited(whole: WholeSystem) -> None:
+def test_invoked_call_rings_again_and_replaces_the_retry(whole: WholeSystem) -> None:
     number = "+421915100001"
     whole.client.plan(to=number, attempt=1, outcome="no_answer", ring_s=0.3)
     whole.client.plan(to=number, attempt=2, **TALK)
@@ -100,7 +100,7 @@ def test_a_deleted_attempt_never_rings(whole: WholeSystem) -> None:
 
 
 @does("F4-2")
-def test_a_moved_attempt_keeps_its_id_and_rings_at_its_new_time_alone(whole: WholeSystem) -> None:
+def test_moved_attempt_keeps_its_id_and_rings_at_its_new_time(whole: WholeSystem) -> None:
     number = "+421915100005"
     whole.client.plan(to=number, **TALK)
     interview_id, attempt_id = _asked_for(whole, number, scheduledAt=whole.in_seconds(4))
@@ -117,7 +117,7 @@ def test_a_moved_attempt_keeps_its_id_and_rings_at_its_new_time_alone(whole: Who
 
 
 @does_not("F4-4")
-def test_a_call_in_progress_can_be_neither_moved_nor_deleted_and_is_rung_once(whole: WholeSystem) -> None:
+def test_call_in_progress_cannot_be_moved_or_deleted(whole: WholeSystem) -> None:
     number = "+421915100006"
     whole.client.plan(to=number, outcome="answered", ring_s=0.3, talk_s=4)
     interview_id, attempt_id = _asked_for(whole, number)
@@ -137,7 +137,7 @@ def test_a_call_in_progress_can_be_neither_moved_nor_deleted_and_is_rung_once(wh
 
 
 @does("F4-7")
-def test_a_busy_line_is_called_again_by_the_companys_own_delays_and_then_answered(whole: WholeSystem) -> None:
+def test_busy_call_is_retried_by_the_companys_own_delays(whole: WholeSystem) -> None:
     number = "+421915100007"
     whole.set_settings(retry_policy=RetryPolicy(max_retries=1, delays={"BUSY": (timedelta(seconds=2),)}))
     whole.client.plan(to=number, attempt=1, outcome="busy", ring_s=0.3)
@@ -150,7 +150,7 @@ def test_a_busy_line_is_called_again_by_the_companys_own_delays_and_then_answere
 
 
 @does_not("F4-7")
-def test_when_no_retry_is_left_the_interview_has_failed_and_nobody_is_rung_again(whole: WholeSystem) -> None:
+def test_interview_fails_after_its_last_retry(whole: WholeSystem) -> None:
     number, later = "+421915100008", "+421915100009"
     whole.set_settings(retry_policy=RetryPolicy(max_retries=1, delays={"BUSY": (timedelta(seconds=1),)}))
     whole.client.plan(to=number, outcome="busy", ring_s=0.3)
@@ -167,9 +167,7 @@ def test_when_no_retry_is_left_the_interview_has_failed_and_nobody_is_rung_again
     assert len(whole.client.rings_of(number)) == 2
 
 
-def test_a_paused_company_is_not_called_for_another_one_is_and_after_resume_it_rings(
-    whole: WholeSystem, second: Company
-) -> None:
+def test_pause_of_a_company_stops_its_calls_until_resumed(whole: WholeSystem, second: Company) -> None:
     paused, other = "+421915100010", "+421915100011"
     for number in (paused, other):
         whole.client.plan(to=number, **TALK)
@@ -185,9 +183,7 @@ def test_a_paused_company_is_not_called_for_another_one_is_and_after_resume_it_r
     assert len(whole.client.rings_of(paused)) == 1
 
 
-def test_while_everything_is_paused_nobody_is_called_and_after_resume_all_are(
-    whole: WholeSystem, second: Company
-) -> None:
+def test_pause_of_everything_stops_all_calls_until_resumed(whole: WholeSystem, second: Company) -> None:
     first, other = "+421915100012", "+421915100013"
     for number in (first, other):
         whole.client.plan(to=number, **TALK)

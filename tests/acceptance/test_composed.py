@@ -1,6 +1,6 @@
-"""What docker-compose.yml runs, run here without Docker: its commands, its variables, its health checks, in production.
+"""The commands, variables and health checks of docker-compose.yml, run without Docker in production mode.
 
-Only what a container brings is put in its place: the names of the two servers, and the ports.
+Only the names of the two servers and the ports are replaced.
 """
 
 import json
@@ -50,7 +50,7 @@ class Composition:
         return {**shell, **said, **self._variables}
 
     def run(self, name: str) -> int:
-        """The exit status of a service that ends."""
+        """Return the exit status of a service that ends by itself."""
         return self._shell(name, self._services[name]["command"][-1])
 
     def start(self, name: str) -> None:
@@ -65,14 +65,14 @@ class Composition:
         return self._shell(name, line) == 0
 
     def stop(self, name: str) -> int:
-        """Its exit status, within its own grace period after SIGTERM."""
+        """Send SIGTERM and return the exit status, within the service's grace period."""
         process = self._running.pop(name)
         process.send_signal(signal.SIGTERM)
         return process.wait(int(self._services[name]["stop_grace_period"].removesuffix("s")))
 
     @property
     def secrets(self) -> set[str]:
-        """Every password that a service is told."""
+        """Return the passwords in the services' environments."""
         return {secret for name, secret in FILLED.items() if secret.endswith("secret")} | {
             FILLED["KEY_PEPPER"],
             "an-operators-secret",
@@ -80,7 +80,7 @@ class Composition:
         }
 
     def logs(self) -> list[Path]:
-        """What the services and their health checks have said."""
+        """Return the output of the services and their health checks."""
         return sorted(self._logs.glob("*.log"))
 
     def kill(self) -> None:
@@ -136,9 +136,7 @@ def composition(carrier: SimulatedCarrier, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.timeout(590)
-def test_what_compose_runs_comes_up_healthy_calls_somebody_and_stops(
-    composition: Composition, carrier: SimulatedCarrier
-) -> None:
+def test_compose_services_start_place_a_call_and_stop(composition: Composition, carrier: SimulatedCarrier) -> None:
     # As in the file: the schema and the logins first, and again at every later start.
     assert composition.run("migrate") == 0
     assert composition.run("migrate") == 0
@@ -161,7 +159,7 @@ def test_what_compose_runs_comes_up_healthy_calls_somebody_and_stops(
     told = list(what_flower_and_metrics_tell(composition, place))
 
     codes = {name: composition.stop(name) for name in names}
-    # uvicorn finishes what is in hand and then says by which signal it ended.
+    # uvicorn finishes running requests and then ends by the signal.
     assert codes == {**dict.fromkeys(names, 0), "api": -signal.SIGTERM}
     assert not any(composition.is_healthy(name) for name in names)
     told += [log.read_text(encoding="utf-8") for log in composition.logs()]
@@ -171,7 +169,7 @@ def test_what_compose_runs_comes_up_healthy_calls_somebody_and_stops(
 
 
 def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterator[str]:
-    """All that its API and pages show of workers, their settings included, to whoever has the password."""
+    """Return all that Flower's API and pages show of workers to a user with the password."""
     variables = composition.environment("flower")
     flower = f"http://127.0.0.1:{variables['FLOWER_PORT']}"
     operator = tuple(variables["FLOWER_BASIC_AUTH"].split(":", 1))
@@ -191,7 +189,7 @@ def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterat
 
 
 def call_somebody(composition: Composition, place: str) -> None:
-    """As an operator and a platform do: a key by the command line, the rest by HTTP."""
+    """Create a key by the command line and everything else over HTTP."""
     variables = composition.environment("migrate") | {"KEY_PEPPER": composition.environment("api")["KEY_PEPPER"]}
     variables["DATABASE_URL"] = variables["DATABASE_WORKER_URL"]
     made = subprocess.run(

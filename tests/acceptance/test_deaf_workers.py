@@ -1,4 +1,4 @@
-"""A worker that is connected and consumes nothing is alive to everybody but its queue; it must not stay so."""
+"""A worker that is connected but consumes nothing must end by itself."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -33,25 +33,25 @@ def test_workers_whose_connection_is_half_open_hear_again(
     call(whole, "+421915300001")
     pids = {name: whole.system.supervisor.pid(name) for name in WORKERS}
 
-    # What is connected goes dead; what connects from now on gets through. Celery finds out by itself.
+    # Existing connections go dead and new ones get through. Celery notices by itself.
     before = time.monotonic()
     wire.dead = lambda _: time.monotonic() < before + 5
     call(whole, "+421915300002", within_s=DEAF_AT_MOST_S)
     aloud(f"{wire.died} dead connections; a call rang after {time.monotonic() - before:.0f} s")
     assert wire.died >= len(WORKERS)
 
-    # Whoever waits for messages goes dead at once, every time; all else gets through: no consumer can mend that.
+    # Each connection that waits for messages goes dead and all others get through, so no consumer can recover.
     before = time.monotonic()
     wire.dead = lambda sent: b"BRPOP" in sent
     for name in WORKERS:
         whole.wait_until(
             lambda name=name: whole.system.supervisor.pid(name) not in {pids[name], None},  # type: ignore[misc]
             seconds=DEAF_AT_MOST_S,
-            says=f"the deaf {name} worker was started anew",
+            says=f"the deaf {name} worker was started again",
         )
     took = time.monotonic() - before
     wire.dead = lambda _: False
-    aloud(f"four deaf workers were started anew within {took:.0f} s")
+    aloud(f"four unresponsive workers were started again within {took:.0f} s")
     for name in WORKERS:
         assert "DEAF_WORKER" in whole.system.log_of(name).read_text(encoding="utf-8")
     call(whole, "+421915300003", within_s=60)

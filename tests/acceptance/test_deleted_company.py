@@ -1,4 +1,4 @@
-"""A company is deleted while it calls, through every process, and who erases it is killed meanwhile (F6)."""
+"""Deletion of a company during its calls, through every process, with a kill of the erasing worker (F6)."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def person(whole: WholeSystem, number: str, **more: object) -> dict[str, Any]:
 
 
 @does("F6-2", "F6-3")
-def test_its_calls_are_ended_and_nothing_of_it_is_left_in_database_redis_or_logs(whole: WholeSystem) -> None:
+def test_deletion_ends_calls_and_erases_database_redis_and_logs(whole: WholeSystem) -> None:
     whole.client.plan(to=RINGS, ring_s=FOR_HOURS)
     whole.client.plan(to=TALKS, outcome="answered", ring_s=0.2, talk_s=FOR_HOURS)
     company = f"/company/{whole.running.companyId}"
@@ -65,7 +65,7 @@ def test_its_calls_are_ended_and_nothing_of_it_is_left_in_database_redis_or_logs
     used = of_ats_key(whole, "/billing/usage")["companies"]
     assert [(each["companyId"], each["companyName"], each["totalInterviews"]) for each in used] == [
         (whole.running.companyId, None, 1)
-    ], "what was talked is booked"
+    ], "the usage of the calls is booked"
     [[erased]] = whole.rows("SELECT erased FROM erasures")
     print(f"certificate: {erased}")
 
@@ -76,7 +76,7 @@ def status(whole: WholeSystem, number: str) -> str | None:
 
 
 def kill(whole: WholeSystem, name: str) -> None:
-    """As by kill -9; another one runs afterwards."""
+    """Kill the process by SIGKILL. Its supervisor starts it again."""
     victim = whole.system.supervisor.pid(name)
     assert victim is not None
     os.kill(victim, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Every process is killed once during a run, and everything still finishes; nobody is rung twice."""
+"""Each process is killed once during a run. All work still finishes and no phone rings twice."""
 
 import os
 import signal
@@ -21,12 +21,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
 
 
 class Platform:
-    """Posts interviews one after the other, each until it was accepted, and remembers them."""
+    """Posts interviews one after the other, each until it is accepted, and records them."""
 
     def __init__(self, whole: WholeSystem) -> None:
         self._whole = whole
         self.accepted: dict[str, str] = {}
-        """Number to where its answer is."""
+        """Address of the answer by number."""
 
     def post_one(self) -> None:
         number = f"+4219151{len(self.accepted):05d}"
@@ -74,9 +74,9 @@ def test_each_process_may_be_killed_once_and_everything_finishes(whole: WholeSys
     whole.wait_until(all_over, seconds=120, says="every accepted interview has one attempt, and all have ended")
 
     rung = [ring["to"] for ring in whole.client.rings()]
-    assert len(rung) == len(set(rung)), "somebody was rung twice"
+    assert len(rung) == len(set(rung)), "a phone rang twice"
     ends = dict(whole.rows("SELECT reason, count(*) FROM attempts GROUP BY reason"))
-    # A dialler that was killed between its claim and its record leaves what nobody can know; the rest was rung.
+    # A dialler killed between claim and record leaves unknown outcomes. All other calls rang.
     assert set(ends) <= {"ANSWERED", "OUTCOME_UNKNOWN"}, ends
     assert ends["ANSWERED"] >= len(platform.accepted) - 3, ends
     assert len(rung) >= ends["ANSWERED"]
@@ -107,11 +107,11 @@ def test_a_dial_worker_that_is_told_to_stop_leaves_no_unknown(whole: WholeSystem
     assert sorted(rung) == sorted(platform.accepted)
 
 
-def test_without_redis_a_command_is_accepted_at_once_and_the_call_rings_when_it_is_back(whole: WholeSystem) -> None:
+def test_command_is_accepted_without_redis_and_rings_later(whole: WholeSystem) -> None:
     valkey = whole.system.valkey
     assert valkey is not None
     assert valkey.pid is not None
-    os.kill(valkey.pid, signal.SIGKILL)  # nobody looks after it until `wait_until` does
+    os.kill(valkey.pid, signal.SIGKILL)  # no supervisor restarts it before `wait_until` does
     number = "+421915200001"
     answer = whole.client.post_impatiently(whole.client.interview(number))
     assert answer.status_code == 202
@@ -122,7 +122,7 @@ def test_without_redis_a_command_is_accepted_at_once_and_the_call_rings_when_it_
     assert command["status"] == "APPLIED"
 
 
-def test_without_postgresql_the_answer_is_503_at_once_and_nothing_was_accepted(whole: WholeSystem) -> None:
+def test_request_without_postgresql_gets_503_and_has_no_effect(whole: WholeSystem) -> None:
     postgres = whole.system.postgres
     assert postgres is not None
     assert postgres.pid is not None

@@ -1,4 +1,4 @@
-"""The network to the carrier is lost after it took a call: that number is not called again until the call is over."""
+"""Loss of the network after the carrier accepted a call: the number is not called again until the call is over."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -16,7 +16,7 @@ NUMBER = "+421915000077"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
-    """A system in which a line rests for two seconds after a call."""
+    """A system with a gap of two seconds between two calls to a number."""
     with running_system(tmp_path_factory.mktemp("the system"), LINE_GAP_S=str(GAP_S), TWILIO_AUTH_TOKEN=TOKEN) as whole:
         whole.raise_limits()
         yield whole
@@ -31,7 +31,7 @@ def attempt(whole: WholeSystem, interview_id: str) -> dict[str, Any]:
 
 
 def hang_up(whole: WholeSystem, sid: str) -> None:
-    """End a call as the person does who hangs up."""
+    """Hang up, as the callee."""
     [(account_sid,)] = whole.rows("SELECT account_sid FROM carrier_accounts")
     url = f"{whole.running.simulatorUrl}/2010-04-01/Accounts/{account_sid}/Calls/{sid}.json"
     answer = requests.post(url, data={"Status": "completed"}, auth=(str(account_sid), TOKEN), timeout=5)
@@ -47,9 +47,9 @@ def test_number_is_not_called_twice_while_the_uplink_is_lost(whole: WholeSystem)
         lambda: [leg["status"] for leg in legs(whole)] == ["in-progress"], seconds=20, says="a person has answered"
     )
     second = whole.client.post(whole.client.interview(NUMBER)).json()["data"]["id"]
-    # Asked at once and after ten seconds: SETTLE_S and the gap are over by then.
+    # Polls run at once and after ten seconds. SETTLE_S and the gap are over by then.
     asked = f"SELECT FROM attempts WHERE interview_id = '{first}' AND (looks >= 2 OR reason IS NOT NULL)"
-    whole.wait_until(lambda: whole.rows(asked), seconds=60, says="the carrier was asked in vain, again and again")
+    whole.wait_until(lambda: whole.rows(asked), seconds=60, says="the carrier was polled repeatedly without an answer")
     requests.delete(outage, timeout=5).raise_for_status()
     whole.wait_until(
         lambda: attempt(whole, first)["waitingFor"] == "the call's end" or len(legs(whole)) > 1,

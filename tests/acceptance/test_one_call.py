@@ -1,4 +1,4 @@
-"""One call, end to end, through every process; and what must not happen on the way."""
+"""One call, end to end, through every process, and the faults that must not occur on the way."""
 
 import json
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ def _ended(whole: WholeSystem, interview_id: str) -> dict[str, object]:
 
 
 def _ring_dial(whole: WholeSystem, attempt_id: str) -> None:
-    """A late, a doubled, or a forged hint: anybody who can write to Redis can send one."""
+    """Send a late, repeated or forged hint, as any client of Redis can."""
     sender = Celery(broker=whole.running.redisUrl)
     sender.conf.broker_transport_options = {"global_keyprefix": "duecall:"}
     sender.conf.task_queues = [Queue("dial", Exchange(""), routing_key="dial")]
@@ -44,7 +44,7 @@ def test_whole_system_reports_nothing_as_degraded(whole: WholeSystem) -> None:
     whole.wait_until(lambda: degraded() == [], seconds=60, says="each queue is served")
 
 
-def test_an_interview_without_a_time_is_called_at_once_and_completed(whole: WholeSystem) -> None:
+def test_interview_without_a_time_is_called_at_once(whole: WholeSystem) -> None:
     number = "+421915000001"
     answer = whole.client.post(whole.client.interview(number))
     assert answer.status_code == 201
@@ -57,7 +57,7 @@ def test_an_interview_without_a_time_is_called_at_once_and_completed(whole: Whol
 
 
 @does("F4-7")
-def test_an_unanswered_call_fails_and_the_next_try_waits_for_two_hours(whole: WholeSystem) -> None:
+def test_unanswered_call_fails_and_its_retry_waits_two_hours(whole: WholeSystem) -> None:
     number = "+421915000002"
     whole.client.plan(to=number, outcome="no_answer", ring_s=1)
     interview_id = whole.client.post(whole.client.interview(number)).json()["data"]["id"]
@@ -71,7 +71,7 @@ def test_an_unanswered_call_fails_and_the_next_try_waits_for_two_hours(whole: Wh
     assert [ring["to"] for ring in whole.client.rings()].count(number) == 1
 
 
-def test_a_lost_answer_is_found_by_asking_and_never_dialled_again(whole: WholeSystem) -> None:
+def test_lost_answer_is_found_by_polling_without_a_new_call(whole: WholeSystem) -> None:
     number = "+421915000003"
     whole.client.plan(
         to=number, outcome="answered", fault="accept_and_silence", callbacks="none", ring_s=0.3, talk_s=0.3
@@ -82,7 +82,7 @@ def test_a_lost_answer_is_found_by_asking_and_never_dialled_again(whole: WholeSy
 
 
 @does_not("F4-7")
-def test_a_call_that_the_carrier_never_took_and_denies_is_not_rung_again_by_itself(whole: WholeSystem) -> None:
+def test_call_the_carrier_never_took_is_not_repeated(whole: WholeSystem) -> None:
     number = "+421915000004"
     whole.client.plan(to=number, outcome="answered", fault="refuse_500")
     interview_id = whole.client.post(whole.client.interview(number)).json()["data"]["id"]
@@ -91,9 +91,9 @@ def test_a_call_that_the_carrier_never_took_and_denies_is_not_rung_again_by_itse
     assert number not in [ring["to"] for ring in whole.client.rings()]
 
 
-def test_an_attempt_moved_in_the_database_between_release_and_dial_does_not_ring(whole: WholeSystem) -> None:
+def test_attempt_moved_between_release_and_dial_does_not_ring(whole: WholeSystem) -> None:
     number = "+421915000005"
-    # Pausing the company holds it between release and claim; then it is moved to tomorrow and released by hand.
+    # A pause of the company stops it between release and claim. Then it is moved to tomorrow and released by hand.
     whole.change("UPDATE companies SET paused_at = now(), pause_reason = 'test'")
     interview_id = whole.client.post(whole.client.interview(number)).json()["data"]["id"]
     whole.change(f"UPDATE attempts SET due_at = due_at + interval '1 day' WHERE interview_id = '{interview_id}'")
@@ -106,7 +106,7 @@ def test_an_attempt_moved_in_the_database_between_release_and_dial_does_not_ring
     assert number not in [ring["to"] for ring in whole.client.rings()]
 
 
-def test_flower_wants_a_password_and_shows_tasks_by_name_and_nobody(whole: WholeSystem) -> None:
+def test_flower_needs_a_password_and_shows_no_personal_data(whole: WholeSystem) -> None:
     url = f"{whole.running.flowerUrl}/api/tasks"
     assert requests.get(url, timeout=5).status_code == 401
     shown = requests.get(url, auth=("operator", "operator"), timeout=5)
@@ -169,8 +169,8 @@ def test_the_run_file_names_everything_and_is_its_owners_alone(whole: WholeSyste
 
 
 @does("F3-2", "F3-4")
-def test_an_owner_who_is_not_known_gets_a_mail_and_owns_the_company_that_it_names(whole: WholeSystem) -> None:
-    """By the maintenance worker, into a folder, where no mail server is named."""
+def test_unknown_owner_is_invited_and_accepts_by_mail(whole: WholeSystem) -> None:
+    """Without a mail server the maintenance worker writes mail into a folder."""
     company = f"/company/{whole.running.companyId}"
     assert whole.client.send("PATCH", company, {"ownerEmail": "Owner@Example.com"}).status_code == 200
     whole.wait_until(lambda: whole.rows("SELECT FROM invitations WHERE sent_at IS NOT NULL"), seconds=20, says="sent")

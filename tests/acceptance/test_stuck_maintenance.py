@@ -1,4 +1,4 @@
-"""A recomputation, a mail server or an erasure that holds up maintenance holds up nothing else."""
+"""A recomputation, mail server or erasure that blocks maintenance blocks no other work."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ UNHEARD, WAITING = "+421915780001", "+421915780002"
 
 @pytest.fixture
 def silent_mail_server() -> Iterator[socket.socket]:
-    """It takes connections and never says a word."""
+    """Accepts connections and never sends a byte."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
@@ -46,8 +46,8 @@ def set_hours(whole: WholeSystem, start: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_endless_recomputation_stops_neither_leases_nor_expiry_nor_probes(whole: WholeSystem) -> None:
-    """The maintenance process is stopped, as one looks from outside whose threads are all taken."""
+def test_endless_recomputation_does_not_stop_leases_or_expiry(whole: WholeSystem) -> None:
+    """Stop the maintenance process, which then looks like one whose threads are all busy."""
     waiting = booked(whole, WAITING, scheduledAt=whole.in_seconds(3600))
     maintenance = whole.system.supervisor.pid("maintenance")
     assert maintenance is not None

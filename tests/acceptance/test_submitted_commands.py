@@ -1,4 +1,4 @@
-"""Commands as Celery messages, sent as the README shows, through a Redis with the users that the README gives."""
+"""Commands as Celery messages, sent as the documentation shows, with the Redis users that it defines."""
 
 import os
 import re
@@ -25,7 +25,7 @@ CANARY = "Kanarienvogel"
 
 
 def _users(url: str) -> tuple[str, str, str]:
-    """Where Duecall, the sender and Flower connect, once the server has the README's users."""
+    """Redis URLs of Duecall, the sender and Flower, with the documented users."""
     [lines] = re.findall(r"^```\n((?:ACL .*\n)+)```", README, re.MULTILINE)
     with redis.Redis.from_url(url) as operator:
         for line in lines.splitlines():
@@ -54,7 +54,7 @@ def whole(urls: tuple[str, str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 class Sender:
-    """A backend that speaks Celery and has the id of a key, not its secret."""
+    """A backend that sends Celery messages and has the id of a key, not its secret."""
 
     def __init__(self, url: str, whole: WholeSystem) -> None:
         self._celery = Celery(broker=url, set_as_current=False)
@@ -70,7 +70,7 @@ class Sender:
         return str(message["idempotencyKey"])
 
     def told(self, reference: str) -> dict[str, Any]:
-        """What became of it, once something has."""
+        """Wait for the command's result and return it."""
 
         def look() -> dict[str, Any]:
             self._whole.system.look()
@@ -128,7 +128,7 @@ def test_each_command_is_done_and_answered_where_the_readme_says(
     assert whole.client.get(f"/interviews/{made['id']}").status_code == 404
 
 
-def test_the_phone_of_a_submitted_interview_rings_once_however_often_the_message_came(
+def test_submitted_interview_rings_once_for_repeated_messages(
     whole: WholeSystem, sender: Sender, candidate_id: str
 ) -> None:
     body = {"candidateId": candidate_id, "agentId": whole.running.agentId}
@@ -163,14 +163,14 @@ def test_neither_flower_nor_a_log_shows_what_a_message_holds(
         return requests.get(f"{whole.running.flowerUrl}/api/tasks", auth=("operator", "operator"), timeout=5).text
 
     wait_until(lambda: "commands.submit" in shown(), says="Flower shows the task")
-    wait_until(lambda: any("a message was refused" in log.read_text() for log in whole.logs()), says="the log says why")
+    wait_until(
+        lambda: any("a message was refused" in log.read_text() for log in whole.logs()), says="the log names the reason"
+    )
     assert CANARY not in shown()
     assert not [log.name for log in whole.logs() if CANARY in log.read_text()]
 
 
-def test_a_message_that_comes_while_the_database_is_away_is_done_when_it_is_back(
-    whole: WholeSystem, sender: Sender
-) -> None:
+def test_message_is_applied_once_the_database_is_back(whole: WholeSystem, sender: Sender) -> None:
     postgres = whole.system.postgres
     assert postgres is not None
     assert postgres.pid is not None
@@ -186,9 +186,7 @@ def test_a_message_that_comes_while_the_database_is_away_is_done_when_it_is_back
     assert sender.told(reference)["statusCode"] == 404
 
 
-def test_a_thousand_things_that_are_no_messages_end_no_worker_and_hold_nothing_up(
-    whole: WholeSystem, urls: tuple[str, str]
-) -> None:
+def test_thousand_malformed_messages_end_no_worker(whole: WholeSystem, urls: tuple[str, str]) -> None:
     queues = ("dial", "intake", "callbacks", "settle", "maintenance")
     rubbish = (b"this is not json", b"{}", b"[1]", b"null", b"\x80\x04]q", b'{"body": "", "properties": {}}')
     pids = {name: whole.system.supervisor.pid(name) for name in queues}
@@ -201,7 +199,7 @@ def test_a_thousand_things_that_are_no_messages_end_no_worker_and_hold_nothing_u
     assert {name: whole.system.supervisor.pid(name) for name in queues} == pids
     for name in queues:
         said = whole.system.log_of(name).read_text(encoding="utf-8")
-        assert 0 < said.count("NO_MESSAGE") < 10, "told at once, and then once a minute"
+        assert 0 < said.count("NO_MESSAGE") < 10, "logged at once, and then once a minute"
         assert CANARY not in said
 
 
@@ -303,7 +301,7 @@ def test_redis_user_of_flower_cannot_write(urls: tuple[str, str, str], words: tu
 
 
 def test_redis_user_of_flower_hears_events_alone(urls: tuple[str, str, str]) -> None:
-    """Answers and orders to workers pass through other channels."""
+    """Redis channels for answers and for control commands to workers."""
     _, _, flowers = urls
     with redis.Redis.from_url(flowers) as watcher, watcher.pubsub() as heard:
         heard.psubscribe("duecall:/0.celeryev/*")

@@ -12,7 +12,7 @@ from tests.acceptance.conftest import WholeSystem
 
 
 @pytest.mark.parametrize("ephemeral", [False, True], ids=["keeping its data", "ephemeral"])
-def test_a_second_one_is_refused_and_takes_nothing_from_the_first(whole: WholeSystem, ephemeral: bool) -> None:
+def test_second_system_is_refused_and_the_first_keeps_running(whole: WholeSystem, ephemeral: bool) -> None:
     home = Path(whole.system.log_of("api")).parent.parent
     before = json.loads((home / "run.json").read_text())
     settings = Settings(database_url=None, redis_url=None, twilio_account_sid="")

@@ -1,4 +1,4 @@
-"""Attempts in each state, made by the product's own verbs and named by what they are."""
+"""Builders of attempts in each state. They call the product's own use cases."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -29,7 +29,7 @@ from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, Wr
 from scheduler.use_cases.shared.effects import Effects
 
 ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
-"""For tests that run on the machine's clock, at whatever hour."""
+"""Calling hours for tests that run on the machine's clock, at any time of day."""
 FOREVER = date(2099, 12, 31)
 BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
 
@@ -38,18 +38,18 @@ _sids = count(1)
 
 
 def a_number() -> str:
-    """A Slovak mobile that no other test of this run has."""
+    """Return a Slovak mobile number that is unique in this run."""
     return f"+421915{next(_numbers)}"
 
 
 def a_sid() -> str:
-    """A call's name in the form that the carrier gives them."""
+    """Return a call id in the carrier's form."""
     return f"CA{next(_sids):032x}"
 
 
 @dataclass
 class RecordingHints:
-    """A bell that nobody hears: what was rung stands here."""
+    """Hints that are recorded instead of sent."""
 
     rung: list[tuple[str, UUID]] = field(default_factory=list)
     rings: list[tuple[str, tuple[UUID, ...]]] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Tenant:
 
     @property
     def principal(self) -> Principal:
-        """Somebody with a regular key of this company."""
+        """A principal with a regular API key of this company."""
         return Principal(
             id=self.company_id,
             kind=KeyKind.REGULAR,
@@ -99,19 +99,19 @@ class Tenant:
         )
 
     def interview(self, interview_id: UUID) -> Interview:
-        """The interview as it stands, deleted or not."""
+        """Return the stored interview, deleted or not."""
         with self.database.transaction() as stores:
             return stores.interviews.lock(interview_id)
 
     def attempts(self, interview_id: UUID) -> list[Attempt]:
-        """Every attempt of an interview, deleted ones too, oldest first."""
+        """Return all attempts of an interview, including deleted ones, oldest first."""
         rows = self.ask(
             "SELECT id FROM attempts WHERE interview_id = :id ORDER BY created_at, retry_number", id=interview_id
         )
         return [self.attempt(row[0]) for row in rows]
 
     def attempt(self, attempt_id: UUID) -> Attempt:
-        """The attempt as it stands in the database."""
+        """Return the stored attempt."""
         with self.database.transaction() as stores:
             return stores.attempts.lock(attempt_id)
 
@@ -120,12 +120,12 @@ class Tenant:
             return stores.interviews.lock(attempt.interview_id).status
 
     def history(self, attempt_id: UUID) -> list[str]:
-        """The events of an attempt, in their order."""
+        """Return the events of an attempt in order."""
         rows = self.ask("SELECT event FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt_id)
         return [row[0] for row in rows]
 
     def line(self, attempt: Attempt) -> tuple[UUID | None, UUID | None, datetime]:
-        """Who holds the attempt's line, whose interview need not wait, and when it is free for all."""
+        """Return the line's holder, the interview that may skip its gap, and the instant from which it is free."""
         rows = self.ask(
             "SELECT attempt_id, interview_id, free_at FROM lines WHERE number_hash = :hash",
             hash=attempt.number_hash,
@@ -137,17 +137,17 @@ class Tenant:
             return list(stores.connection.execute(text(query), parameters))
 
     def change(self, statement: str, **parameters: Any) -> None:
-        """What somebody else does to the database meanwhile."""
+        """Execute a statement in a transaction of its own, as another process would."""
         with self.database.transaction() as stores:
             stores.connection.execute(text(statement), parameters)
 
     def insert(self, table: str, **values: Any) -> None:
-        """A row that no builder makes."""
+        """Insert a row for which there is no builder."""
         names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
         self.change(f"INSERT INTO {table} ({names}) VALUES ({places})", **values)
 
     def take(self, attempt: Attempt, *events: Event, actor: str = "a test") -> Attempt:
-        """The attempt after these events, saved with what follows from them."""
+        """Apply events to the attempt, save all effects and return the attempt."""
         with self.database.transaction() as stores:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock(attempt.id)
@@ -155,12 +155,12 @@ class Tenant:
 
 
 class WasRefused(Exception):
-    """What a write was answered with; its text is the refusal's code."""
+    """A refused write. The message is the refusal's code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """Where and on whose clock a candidate is reached."""
+    """A candidate's number and time zone."""
 
     phone_number: str | None
     timezone: str | None
@@ -168,7 +168,7 @@ class Reach:
 
 @dataclass(frozen=True, kw_only=True)
 class ApiWriter:
-    """Writes what the API writes itself, and looks at what that changes, as a worker does."""
+    """Performs the API's own writes and recomputes the schedules that they change, as a worker does."""
 
     tenant: Tenant
     hints: RecordingHints
@@ -244,7 +244,7 @@ def a_house(
 
 
 def of_company(tenant: Tenant, seeded: Any) -> Tenant:
-    """The same house, seen by another company."""
+    """Return a tenant of another company in the same database."""
     return replace(tenant, company_id=seeded.company_id, agent_id=seeded.agent_id)
 
 
@@ -276,7 +276,7 @@ def a_pending_attempt(
     clock: CalleeClock = BRATISLAVA,
     interview_id: UUID | None = None,
 ) -> Attempt:
-    """The first attempt of a new interview, or one more of `interview_id`; due now unless said otherwise."""
+    """Create the first attempt of a new interview, or a further one of `interview_id`. Default: due now."""
     now = tenant.now()
     due_at = due_at or now
     expires_at = expires_at or due_at + timedelta(days=7)
@@ -336,7 +336,7 @@ def _an_interview(tenant: Tenant, number: str, expires_at: datetime, consent_unt
 
 
 def a_claimed_attempt(tenant: Tenant, number: str | None = None, **wishes: Any) -> Attempt:
-    """Held by a dialler; its line is taken and its one POST is not yet sent."""
+    """Create an attempt that a dialler has claimed. Its line is busy and its POST is not sent yet."""
     pending = a_pending_attempt(tenant, number, **wishes)
     claims = tenant.dial.claim([pending.id])
     assert [each.attempt.id for each in claims.claimed] == [pending.id]
@@ -346,7 +346,7 @@ def a_claimed_attempt(tenant: Tenant, number: str | None = None, **wishes: Any) 
 def a_placed_attempt(
     tenant: Tenant, number: str | None = None, *, call_sid: str | None = None, **wishes: Any
 ) -> Attempt:
-    """The carrier has named its call, and owes us how it ends."""
+    """Create an attempt whose call the carrier has accepted and not ended."""
     claimed = a_claimed_attempt(tenant, number, **wishes)
     tenant.dial.record([(claimed, Accepted(call_sid=call_sid or a_sid()))])
     placed = tenant.attempt(claimed.id)
@@ -355,7 +355,7 @@ def a_placed_attempt(
 
 
 def an_unknown_attempt(tenant: Tenant, number: str | None = None, **wishes: Any) -> Attempt:
-    """The POST's answer was lost; the carrier is asked."""
+    """Create an attempt whose POST got no answer, so the carrier is polled."""
     claimed = a_claimed_attempt(tenant, number, **wishes)
     tenant.dial.record([(claimed, AnswerUnknown(cause="A_TEST"))])
     unknown = tenant.attempt(claimed.id)
@@ -364,14 +364,14 @@ def an_unknown_attempt(tenant: Tenant, number: str | None = None, **wishes: Any)
 
 
 def an_attempt_of_unknown_outcome(tenant: Tenant, number: str | None = None, **wishes: Any) -> Attempt:
-    """Given up: nothing proved whether it rang."""
+    """Create an attempt that ended as OUTCOME_UNKNOWN."""
     given_up = tenant.take(an_unknown_attempt(tenant, number, **wishes), ProofMissing())
     assert given_up.reason is Reason.OUTCOME_UNKNOWN
     return given_up
 
 
 def a_waiting_command(tenant: Tenant, interview_id: UUID | None, body: dict[str, Any] | None = None) -> Command:
-    """Accepted, and applied by nobody yet."""
+    """Submit a command without applying it."""
     command = Command(
         id=uuid4(),
         kind=CommandKind.CREATE_INTERVIEW,

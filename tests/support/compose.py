@@ -1,4 +1,4 @@
-"""docker-compose.yml, read as Docker reads it: merged, with its variables filled in."""
+"""Parser of docker-compose.yml: merged, with its variables filled in, as Docker does it."""
 
 import re
 import shlex
@@ -15,17 +15,17 @@ _DEFAULT = re.compile(r"\$\{(\w+):-([\w.]+)\}")
 
 
 class Missing(Exception):
-    """A variable that must be set is not."""
+    """A required variable is not set."""
 
 
 def composed(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The file with `variables` for those of `.env`. Raises Missing."""
+    """Return the file with `variables` in place of those of `.env`. Raises Missing."""
     whole: dict[str, Any] = _filled(yaml.safe_load(COMPOSE.read_text(encoding="utf-8")), variables)
     return whole
 
 
 def variables_of_compose() -> dict[str, bool]:
-    """Each variable that the file asks for, and whether nothing starts without it."""
+    """Return each variable of the file, and True where it is required."""
     found = _VARIABLE.finditer(COMPOSE.read_text(encoding="utf-8"))
     return {each["name"]: each["kind"] == "?" for each in found if each["name"]}
 
@@ -52,7 +52,7 @@ def _value(found: re.Match[str], variables: Mapping[str, str]) -> str:
 
 
 def as_run_by_default(line: str) -> list[str]:
-    """The words of a shell's line while none of its variables is set."""
+    """Split a shell line into words with every variable unset."""
     return shlex.split(_DEFAULT.sub(r"\2", line).removeprefix("exec "))
 
 

@@ -1,4 +1,4 @@
-"""Real servers in a thread of the test process: the simulated carrier, and whoever else speaks HTTP."""
+"""Real HTTP servers in a thread of the test process, such as the simulated carrier."""
 
 import contextlib
 import socket
@@ -24,7 +24,7 @@ PRIMARY, SECONDARY = "the-primary-token", "the-secondary-token"
 
 @contextmanager
 def serving(app: Any, door: socket.socket | None = None, *, loop: Literal["auto", "asyncio"] = "auto") -> Iterator[str]:
-    """The address of `app`, served until the end."""
+    """Serve `app` and yield its address."""
     door = door or a_door()
     with a_server(app, door, loop=loop):
         yield address_of(door)
@@ -32,7 +32,7 @@ def serving(app: Any, door: socket.socket | None = None, *, loop: Literal["auto"
 
 @contextmanager
 def a_server(app: Any, door: socket.socket, *, loop: Literal["auto", "asyncio"] = "auto") -> Iterator[uvicorn.Server]:
-    """Serves `app` behind this door until the end."""
+    """Serve `app` on this socket until the end."""
     config = uvicorn.Config(
         app, loop=loop, log_level="warning", ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=75
     )
@@ -67,7 +67,7 @@ def a_crowded_door() -> Iterator[socket.socket]:
 
 
 def is_connecting_to(door: socket.socket) -> bool:
-    """Whether some process waits for its connection to this door."""
+    """Return True if a process waits for its connection to this socket."""
     here = f"0100007F:{door.getsockname()[1]:04X}"
     lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
     return any(line.split()[2:4] == [here, _SYN_SENT] for line in lines)
@@ -81,14 +81,14 @@ def address_of(door: socket.socket) -> str:
 
 
 def a_closed_port() -> str:
-    """An address where nobody listens."""
+    """Return an address on which no process listens."""
     with a_door() as door:
         return address_of(door)
 
 
 @dataclass
 class SimulatedCarrier:
-    """A carrier that is up, and its operator's door. Its clock may be set from test to test."""
+    """A running carrier with its control API. A test may set its clock."""
 
     url: str = ""
     clock: Callable[[], datetime] = field(default=real_now)
@@ -97,7 +97,7 @@ class SimulatedCarrier:
         return self.clock()
 
     def account(self, *, url: str | None = None, public_url: str = "http://127.0.0.1:9") -> TwilioAccount:
-        """Who we are there."""
+        """The account at this carrier."""
         return TwilioAccount(
             api_url=url or self.url,
             account_sid=ACCOUNT_SID,
@@ -111,7 +111,7 @@ class SimulatedCarrier:
         assert answer.status_code == requests.codes.created, answer.text
 
     def plans(self, rules: Sequence[dict[str, Any]]) -> None:
-        """Many at once, in their order."""
+        """Place calls at the same time and return their ids in order."""
         answer = requests.post(f"{self.url}/plans", json=list(rules), timeout=30)
         assert answer.status_code == requests.codes.created, answer.text
 
@@ -128,15 +128,15 @@ class SimulatedCarrier:
         requests.delete(f"{self.url}/outage", timeout=5)
 
     def verdict(self) -> dict[str, Any]:
-        """What we did that we never may, found by the carrier; all its lists must be empty."""
+        """Return the violations that the carrier found. All lists must be empty."""
         return dict(self._get("/verdict", None))
 
     def rings(self, to: str | None = None) -> list[dict[str, Any]]:
-        """Every call that it accepted, with the token and when it rang."""
+        """Return all accepted calls with token and ring time."""
         return list(self._get("/ledger", to)["rings"])
 
     def requests(self, to: str | None = None) -> list[dict[str, Any]]:
-        """Every request to place a call, in order or not."""
+        """Return all requests to place a call, valid or not."""
         return list(self._get("/requests", to)["requests"])
 
     def _get(self, path: str, to: str | None) -> Any:
@@ -161,11 +161,10 @@ def a_carrier(**settings: Any) -> Iterator[SimulatedCarrier]:
 class Wire:
     """A stretch of network on loopback before a server, which can fail without telling either end.
 
-    Each question is asked of what a client sends next. `dead`: from now on both ends stay open and nothing gets
-    through, as behind a router that has forgotten the connection. `cut_before`: the connection breaks, and the server
-    never hears it. `cut_after`: the server hears it, and the connection breaks instead of its answer. `mute_after`: the
-    server hears it, and its answers get lost while the connection stays open. `delay_s`: every packet takes so long, in
-    either direction.
+    Each predicate is called with the next bytes of a client. `dead`: from then on both ends stay open and no data gets
+    through, as behind a router that has forgotten the connection. `cut_before`: the connection breaks before the server
+    receives the bytes. `cut_after`: it breaks after the server received them, before its answer. `mute_after`: the
+    server's answers get lost while the connection stays open. `delay_s`: seconds that each packet takes, either way.
     """
 
     def __init__(self, port: int, door: socket.socket | None = None) -> None:
@@ -178,7 +177,7 @@ class Wire:
         self.delay_s = 0.0
         self.mute_after: Callable[[bytes], bool] = _never
         self.died = 0
-        """How many connections have failed."""
+        """Return the number of failed connections."""
         self._thread = threading.Thread(target=self._admit, daemon=True)
         self._thread.start()
 
@@ -237,7 +236,7 @@ class Wire:
         with contextlib.suppress(OSError):
             while sent := stretch.server.recv(_A_GULP):
                 if stretch.deaf:
-                    break  # the server has answered, and so has done what it heard
+                    break  # the server has answered, so it has executed the request
                 if not (stretch.dead or stretch.mute):
                     self._on_its_way()
                     stretch.client.sendall(sent)
@@ -262,7 +261,7 @@ class _Stretch:
     mute: bool = False
 
     def end(self) -> None:
-        """Tell both ends that it is over; of one that is dead nobody is told."""
+        """Close both ends. A dead connection stays open."""
         if not self.dead:
             _break_off(self.client)
             _break_off(self.server)
@@ -279,7 +278,7 @@ def _break_off(end: socket.socket) -> None:
 
 @contextmanager
 def wired(url: str) -> Iterator[tuple[Wire, str]]:
-    """A wire before the server that `url` names, and the URL that leads over it."""
+    """Yield a wire before the server of `url`, and the URL that leads over it."""
     parts = urlsplit(url)
     assert parts.port is not None
     wire = Wire(parts.port)

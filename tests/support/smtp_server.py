@@ -1,4 +1,4 @@
-"""A real SMTP server on loopback: it keeps what it is given, and answers as a test says."""
+"""A real SMTP server on loopback. It stores each mail and answers as the test defines."""
 
 import asyncio
 import logging
@@ -20,17 +20,17 @@ from tests.conftest import wait_until
 from tests.support.servers import a_door
 
 CERTIFICATE = Path(__file__).with_name("loopback.pem")
-"""Of nobody but 127.0.0.1 and localhost, with its key; for tests."""
+"""A certificate for 127.0.0.1 and localhost with its key, for tests only."""
 USER, PASSWORD = "duecall", "p@ss/word"
 TAKEN = "250 OK"
 
-# It stands for somebody else's machine, whose log is not ours to judge.
+# It plays a foreign machine, whose log does not matter here.
 logging.getLogger("mail.log").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivered:
-    """A mail as the server has taken it."""
+    """A mail that the server accepted."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -46,7 +46,7 @@ class Delivered:
 
     @property
     def headers(self) -> list[str]:
-        """Names of the lines above the body, as a reader that knows nothing of MIME sees them."""
+        """Return the header names as a reader without MIME support sees them."""
         head = self.raw.partition(b"\r\n\r\n")[0].decode("ascii")
         return [line.partition(":")[0] for line in head.split("\r\n") if not line.startswith((" ", "\t"))]
 
@@ -62,12 +62,12 @@ class Delivered:
 
 @dataclass
 class PostOffice:
-    """`to_recipient` and `to_mail` say what it answers; a `to_mail` that raises hangs up without a word."""
+    """`to_recipient` and `to_mail` return the answers. If `to_mail` raises, the server closes the connection."""
 
     door: socket.socket
     mails: list[Delivered] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    """Every recipient of every try, taken or not."""
+    """All recipients of all tries, accepted or not."""
     to_recipient: Callable[[str], str] = lambda _: TAKEN
     to_mail: Callable[[bytes], str] = lambda _: TAKEN
 
@@ -79,7 +79,7 @@ class PostOffice:
     def url(self) -> str:
         return f"smtp://127.0.0.1:{self.port}?starttls=never"
 
-    # ---- what aiosmtpd asks
+    # ---- hooks of aiosmtpd
 
     async def handle_RCPT(  # noqa: N802 - its name
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
@@ -112,7 +112,7 @@ class PostOffice:
 
 
 HANG_UP = "hang up"
-"""The mail is taken, and whoever sent it does not hear so."""
+"""Accept the mail and lose the answer."""
 
 
 def _context_of(server: SMTP) -> Any:
@@ -123,7 +123,7 @@ def _context_of(server: SMTP) -> Any:
 def a_post_office(
     office: PostOffice | None = None, *, tls: bool = False, starttls: bool = False, password: bool = False
 ) -> Iterator[PostOffice]:
-    """Open until the end. `tls` from the first byte; `starttls` offered; `password` wanted, and then TLS first."""
+    """Run the server: `tls` from the first byte, `starttls` offered, or `password` required after TLS."""
     office = office or PostOffice(a_door())
     loop = asyncio.new_event_loop()
     context = None
@@ -177,7 +177,7 @@ def a_post_office(
 
 
 def a_closed_door() -> socket.socket:
-    """A port that is ours, and where nobody listens."""
+    """Reserve a port on which no process listens."""
     door = socket.socket(proto=socket.IPPROTO_TCP)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     door.bind(("127.0.0.1", 0))
