@@ -39,8 +39,8 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     [
         pytest.param(
             {"DIAL_LEASE_S": "1"},
-            "DIAL_LEASE_S=1 is too short for CARRIER_TOTAL_TIMEOUT_S=13: a POST must be over before its lease is,"
-            " wherever in a claim's second it is sent. Set DIAL_LEASE_S to at least 14, or reduce"
+            "DIAL_LEASE_S=1 is too short for CARRIER_TOTAL_TIMEOUT_S=13: a POST must end before its lease,"
+            " even if it is sent at the end of a claim's second. Set DIAL_LEASE_S to at least 14, or reduce"
             " CARRIER_TOTAL_TIMEOUT_S.",
             id="the POST outlives the lease",
         ),

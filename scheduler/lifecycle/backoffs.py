@@ -1,8 +1,8 @@
-"""Who waits when the carrier refuses or fails some orders: those of one caller or one country, and nobody else.
+"""Back-offs: after refusals or failures of the carrier, only orders of the same caller or to the same country wait.
 
-A failure counts against the company and the number that it calls from before it counts against the carrier. The
-account closes to everybody when two companies fail at the same time, or when the carrier does not answer a question. A
-permission that our account lacks, for a country or a caller id, never closes it.
+A failure counts against the company and its caller number before it counts against the carrier. The breaker of the
+whole account opens when two companies fail at the same time, or when the carrier does not answer a probe. A permission
+that our account lacks, for a country or a caller id, never opens it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +18,12 @@ from scheduler.lifecycle.breaker import PERMISSIONS, Breaker
 T = TypeVar("T")
 
 NO_COUNTRY = "001"
-"""The country of numbers that belong to none, such as +800 (UN M49: the world)."""
+"""The code for numbers without a country, such as +800 (UN M49: the world)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """Which orders: those to a country, or those of a company from one of its numbers."""
+    """The orders that a back-off affects: those to a country, or those of a company from one of its numbers."""
 
     country: str | None = None
     """ISO 3166 alpha-2, or NO_COUNTRY."""
@@ -33,7 +33,7 @@ class Scope:
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Between which ends an order goes, as far as others share it."""
+    """The caller and destination of an order, as far as other orders share them."""
 
     company_id: UUID
     caller: str = field(repr=False)
@@ -54,14 +54,14 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """How the carrier has answered the orders of one scope lately."""
+    """The carrier's recent answers to the orders of one scope."""
 
     scope: Scope
     breaker: Breaker
     is_asked: bool = False
-    """Whether the carrier was asked, since this opened, if it works at all."""
+    """Whether the carrier was probed after this back-off opened."""
     others_work: bool = False
-    """Whether the carrier has taken a call of another company since: then it is this company's own trouble."""
+    """Whether the carrier has accepted a call of another company since, so that only this company is affected."""
 
     @property
     def cause(self) -> str:
@@ -73,11 +73,11 @@ class Backoff:
 
     @property
     def speaks_of_the_carrier(self) -> bool:
-        """Whether it may be the carrier that fails, and not this company's orders."""
+        """Whether the carrier itself may be failing, and not only this company's orders."""
         return not self.is_permission and not self.others_work
 
     def is_to_be_asked(self, now: datetime) -> bool:
-        """Whether to ask the carrier: at once whether it works at all, and later before an order is tried."""
+        """Return whether to probe the carrier: once right after the opening, and later before each trial order."""
         is_new = self.breaker.is_down and self.speaks_of_the_carrier and not self.is_asked
         return is_new or self.breaker.is_to_be_asked(now)
 
@@ -87,12 +87,12 @@ Backoffs = Mapping[Scope, Backoff]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What answers make of the account's breaker and of the back-offs."""
+    """The account's breaker and the back-offs after some answers."""
 
     account: Breaker
     backoffs: Backoffs
     opened: tuple[Backoff, ...] = ()
-    """Those whose orders wait from now on, or longer."""
+    """Back-offs that opened or were extended."""
 
 
 def judge(
@@ -102,7 +102,7 @@ def judge(
     companies: int,
     now: datetime,
 ) -> Verdict:
-    """`companies` is how many the installation has, two standing for more: the failures of the only one are all."""
+    """Apply the carrier's answers. `companies` is 0, 1 or 2 (for more): a single company's failures count for all."""
     worked = [(where, answer) for where, answer in answers if breakers.shows_that_it_works(answer)]
     held = _after_those_that_worked(backoffs, worked)
     causes = [(where, cause) for where, answer in answers if (cause := breakers.cause_of(answer)) is not None]
@@ -129,7 +129,7 @@ def judge(
 
 
 def _after_those_that_worked(backoffs: Backoffs, worked: Sequence[tuple[Where, CarrierAnswer]]) -> dict[Scope, Backoff]:
-    """A call sent before a back-off opened neither ends nor lengthens it."""
+    """Return the back-offs after successful calls. A call sent before a back-off opened does not change it."""
     ended: set[Scope] = set()
     for where, answer in worked:
         if isinstance(answer, Accepted):
@@ -149,7 +149,7 @@ def _after_those_that_worked(backoffs: Backoffs, worked: Sequence[tuple[Where, C
 def _after_one_that_failed(
     account: Breaker, held: dict[Scope, Backoff], where: Where, cause: str, companies: int, now: datetime
 ) -> Breaker:
-    """The account's breaker; `held` is changed. If only one company calls, its failures count for the account."""
+    """Return the account's breaker and update `held`. If there is only one company, its failures open the account's."""
     if companies <= 1:
         return breakers.after_failure(account, cause, now)
     before = held.get(where.of_caller, Backoff(scope=where.of_caller, breaker=Breaker()))
@@ -169,7 +169,7 @@ def _after_one_that_failed(
 
 
 def _refuse(held: dict[Scope, Backoff], scope: Scope, cause: str, now: datetime) -> None:
-    """The first refusal is enough: each further order would be refused for the same reason."""
+    """Open a back-off after the first refusal: further orders would be refused for the same reason."""
     before = held.get(scope)
     if before is not None and before.breaker.is_down:
         return
@@ -178,32 +178,32 @@ def _refuse(held: dict[Scope, Backoff], scope: Scope, cause: str, now: datetime)
 
 
 def without_the_carriers(backoffs: Backoffs) -> dict[Scope, Backoff]:
-    """Those that stay when the account has closed: what spoke of the carrier is told by the account from now on."""
+    """Return the back-offs that remain when the account's breaker opens: it replaces those about the carrier."""
     return {scope: each for scope, each in backoffs.items() if not each.speaks_of_the_carrier}
 
 
 def while_asked(each: Backoff, now: datetime) -> Backoff:
-    """While the question is out, and if no good answer comes."""
+    """Return the back-off during a probe, which also applies if the probe fails."""
     if each.breaker.is_to_be_asked(now):
         return replace(each, breaker=breakers.while_asked(each.breaker, now), is_asked=True)
     return replace(each, is_asked=True)
 
 
 def after_answer(before: Backoff, now: datetime) -> Backoff:
-    """The carrier works: an order of this scope is tried when its wait is over, and not before."""
+    """Return the back-off after a successful probe. An order of this scope is tried only after its wait."""
     if before.breaker.is_to_be_asked(now):
         return replace(before, breaker=breakers.after_answer(before.breaker, now), is_asked=True)
     return replace(before, is_asked=True)
 
 
 def held_back(backoffs: Backoffs, orders: Iterable[tuple[T, Where]], being_placed: Iterable[Where]) -> frozenset[T]:
-    """Those that may not be claimed now: their scope is down, or on trial, and its one trial is another's."""
+    """Return the orders that may not be claimed now: their scope is down, or on trial with another order."""
     on_trial = {scope for where in being_placed for scope in where.scopes}
     held = set()
     for order, where in orders:
-        mine = [backoffs[scope] for scope in where.scopes if scope in backoffs]
-        tried = [each.scope for each in mine if each.breaker.is_on_trial]
-        if any(each.breaker.is_down for each in mine) or on_trial.intersection(tried):  # guard: backoff
+        own = [backoffs[scope] for scope in where.scopes if scope in backoffs]
+        tried = [each.scope for each in own if each.breaker.is_on_trial]
+        if any(each.breaker.is_down for each in own) or on_trial.intersection(tried):  # guard: backoff
             held.add(order)
             continue
         on_trial.update(tried)

@@ -1,4 +1,4 @@
-"""What keeps an attempt from ringing now? Asked by the last look before it dials, and told by the explanation."""
+"""Blocks: the rules that forbid an attempt to ring now. Used by the last look before dialling and by explanations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from scheduler.timing import callee_zones
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """The attempt's line as it is now."""
+    """The current state of the attempt's line."""
 
     mine: bool
-    """It is held by this attempt, and is the line of the candidate's present number."""
+    """Whether this attempt holds the line and it is that of the candidate's current number."""
     held_by_another: bool = False
     free_at: datetime | None = None
-    """When another call to this number may begin; None for the same interview, which need not wait."""
+    """When another call to this number may begin. None for the same interview, which need not wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How many calls are in progress, and how many may be."""
+    """Calls in progress, and their limits."""
 
     company_calls: int
     company_limit: int
@@ -37,33 +37,33 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """All that decides whether an attempt may ring, read by one query."""
+    """The data that decides whether an attempt may ring, read by one query."""
 
     attempt: Attempt
     callee: Callee
     line: Line
     command_waiting: bool
     account_paused: str | None
-    """Why an operator stopped everything; None while nobody has."""
+    """The reason of an operator's pause of all calls, or None."""
     company_paused: str | None
     company_deleted: bool
     interview_over: bool
     breaker: Breaker
     backoff: Backoff | None = None
-    """Why its orders wait for the carrier by themselves; None while they do not."""
+    """The back-off of its caller number or country, or None."""
     database_skew: timedelta = timedelta()
-    """The database's clock less ours, offset left out."""
+    """The database's clock minus ours, without the configured offset."""
     load: Load | None = None
-    """None for a claimed attempt: it has its place already."""
+    """None for a claimed attempt, which already has its place."""
 
 
 def blocks(situation: Situation, now: datetime, policy: Policy) -> tuple[Block, ...]:
-    """Every rule that says no at this instant, in the order in which they are asked. Empty: it may ring."""
+    """Return the rules that block the attempt now, in the order of the checks. Empty: it may ring."""
     return (*_stops(situation, now), *_times(situation, now, policy), *_places(situation, now))
 
 
 def of_number(callee: Callee) -> Block | None:
-    """Why their number is not called, whatever the hour; None: it may be."""
+    """Return why this number is not called at any time, or None if it may be called."""
     if callee.number is None:
         return Block(rule=Rule.NUMBER_MISSING, detail="The candidate has no number that may be called.")
     try:
@@ -96,26 +96,26 @@ _WAITS_FOR = {
 }
 
 
-def waits_for(situation: Situation, found: Sequence[Block]) -> str:
-    """In a few words, what a pending attempt waits for: an end of the first of its blocks."""
-    if not found:
+def waits_for(situation: Situation, blocking: Sequence[Block]) -> str:
+    """Describe in a few words the first block of a pending attempt, for whose end it waits."""
+    if not blocking:
         return "its turn"
-    first = found[0].rule
+    first = blocking[0].rule
     reasons = {Rule.ACCOUNT_PAUSED: situation.account_paused, Rule.COMPANY_PAUSED: situation.company_paused}
     reason = reasons.get(first)
     return f"{_WAITS_FOR[first]}: {reason}" if reason else _WAITS_FOR[first]
 
 
 def next_possible_at(situation: Situation, now: datetime, policy: Policy) -> datetime | None:
-    """The first instant at which it may ring, as far as can be told; None when there is none, or nothing tells.
+    """Return the first instant at which the attempt may ring, as far as known, or None.
 
-    Nothing tells while something keeps it that has no end of its own, as a pause or a waiting command; what lacks a
-    place now counts only when that is all that it lacks, because hours later places are free again, or are not.
+    It is unknown while a block has no known end, such as a pause or a waiting command. A missing place counts only if
+    there is no other block, because places may be free or taken again some hours later.
     """
     attempt = situation.attempt
-    holding = [*_stops(situation, now), *_times(situation, now, policy)] or [*_places(situation, now)][:1]
-    ends = [block.until for block in holding if block.until is not None]
-    if len(ends) < len(holding):
+    blocking = [*_stops(situation, now), *_times(situation, now, policy)] or [*_places(situation, now)][:1]
+    ends = [block.until for block in blocking if block.until is not None]
+    if len(ends) < len(blocking):
         return None
     start = max(now, attempt.due_at, situation.line.free_at or now, *ends)
     try:
@@ -129,16 +129,16 @@ def next_possible_at(situation: Situation, now: datetime, policy: Policy) -> dat
 
 
 def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
-    """What somebody decided, or what happened to the carrier."""
+    """Yield the blocks by operators, clients and the carrier."""
     breaker = situation.breaker
     if situation.account_paused is not None:
         yield Block(rule=Rule.ACCOUNT_PAUSED, detail=f"All calls are paused: {situation.account_paused}")
     if breaker.is_down:
-        asked_at = breaker.down_until
+        probed_at = breaker.down_until
         yield Block(
             rule=Rule.CARRIER_DOWN,
-            until=asked_at if asked_at is not None and asked_at > now else None,
-            detail=f"The carrier takes no calls ({breaker.cause}); it is asked again then.",
+            until=probed_at if probed_at is not None and probed_at > now else None,
+            detail=f"The carrier accepts no calls ({breaker.cause}). It is checked again at that time.",
         )
     if situation.backoff is not None and situation.backoff.breaker.is_down:  # guard: look_backoff
         yield _waits_by_itself(situation.backoff, now)
@@ -151,7 +151,7 @@ def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
     if situation.command_waiting:  # guard: look_command
         yield Block(
             rule=Rule.COMMAND_WAITING,
-            detail="A command was accepted for this interview and is not applied yet.",
+            detail="A command for this interview was accepted but not applied yet.",
         )
 
 
@@ -167,13 +167,13 @@ def _waits_by_itself(backoff: Backoff, now: datetime) -> Block:
             Rule.CARRIER_FAILS_CALLER,
             f"The carrier has failed the company's calls from this number ({backoff.cause})",
         )
-    return Block(rule=rule, until=until, detail=f"{why}; one call is tried then.")
+    return Block(rule=rule, until=until, detail=f"{why}. One call is tried at that time.")
 
 
 def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Block]:
     attempt, callee = situation.attempt, situation.callee
     if attempt.expires_at <= now:
-        yield Block(rule=Rule.EXPIRED, detail="The interview has expired; send a later expiresAt.")
+        yield Block(rule=Rule.EXPIRED, detail="The interview has expired. Send a later expiresAt.")
     number_block = of_number(callee)
     if number_block is not None:
         yield number_block
@@ -182,53 +182,51 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
         consent_over = consent_is_over_on_any(clocks, callee.consent_until, now)
         opening = next_opening(clocks, callee.settings, now, policy)
     except TimezoneUnknown:
-        yield Block(
-            rule=Rule.TIMEZONE_UNKNOWN, detail="Nothing says whose clock decides; set the candidate's timezone."
-        )
+        yield Block(rule=Rule.TIMEZONE_UNKNOWN, detail="The time zone is unknown. Set the candidate's timezone.")
         return
     if consent_over:  # guard: consent
         yield Block(
             rule=Rule.CONSENT_EXPIRED,
-            detail=f"The candidate's consent ended with {callee.consent_until.isoformat()}.",
+            detail=f"The candidate's consent ended on {callee.consent_until.isoformat()}.",
         )
     if attempt.due_at > now:
-        yield Block(rule=Rule.NOT_DUE, until=attempt.due_at, detail="Its time has not come.")
+        yield Block(rule=Rule.NOT_DUE, until=attempt.due_at, detail="The call is not due yet.")
     if opening != now:  # guard: window
         yield Block(
             rule=Rule.WINDOW_CLOSED,
             until=opening,
-            detail="This person may not be rung now, or not for as long as a call rings.",
+            detail="This person may not be called now, or not for as long as a call rings.",
         )
 
 
 def _places(situation: Situation, now: datetime) -> Iterator[Block]:
-    """The line, and room at the company and at the carrier."""
+    """Yield the blocks by the line and by the limits of the company and the carrier account."""
     line, load = situation.line, situation.load
     if situation.attempt.state is AttemptState.IN_PROGRESS:
         if not line.mine:
-            yield Block(rule=Rule.NUMBER_BUSY, detail="The line of the candidate's present number is not held.")
+            yield Block(rule=Rule.NUMBER_BUSY, detail="The attempt does not hold the line of the current number.")
         elif line.free_at is not None and line.free_at > now:
-            yield _line_rests(line)  # another call to it was seen since the claim
+            yield _line_is_resting(line)  # another call to it was seen after the claim
         return
     if line.held_by_another:
         yield Block(rule=Rule.NUMBER_BUSY, detail="Another call to this number is in progress.")
     elif line.free_at is not None and line.free_at > now:
-        yield _line_rests(line)
+        yield _line_is_resting(line)
     if load is not None and load.company_calls >= load.company_limit:
         yield Block(
             rule=Rule.COMPANY_LIMIT,
-            detail=f"The company has {load.company_calls} calls in progress, and may have {load.company_limit}.",
+            detail=f"The company has {load.company_calls} calls in progress (limit {load.company_limit}).",
         )
     if load is not None and load.account_calls >= load.account_limit:
         yield Block(
             rule=Rule.ACCOUNT_LIMIT,
-            detail=f"The account has {load.account_calls} calls in progress, and may have {load.account_limit}.",
+            detail=f"The carrier account has {load.account_calls} calls in progress (limit {load.account_limit}).",
         )
 
 
-def _line_rests(line: Line) -> Block:
+def _line_is_resting(line: Line) -> Block:
     return Block(
         rule=Rule.NUMBER_BUSY,
         until=line.free_at,
-        detail="Another call to this number was seen a short while ago.",
+        detail="Another call to this number was seen a short time ago.",
     )

@@ -1,8 +1,7 @@
 """Bounds: the latest instants that the rules can produce. A later one was written by a wrong clock.
 
-A clock may be wrong without any comparison showing it: PostgreSQL and a worker on one host step together. Work
-waits for whatever instant such a clock wrote. These rules say how other processes recognise it, and what they write
-instead.
+A comparison of clocks cannot detect every wrong clock: PostgreSQL and a worker on one host step together. Work then
+waits for the instant that the wrong clock wrote. By these rules other processes recognise and correct such instants.
 """
 
 from dataclasses import dataclass, replace
@@ -14,11 +13,11 @@ from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import Policy
 
 SLACK = 2 * times.MAX_CLOCK_SKEW + timedelta(seconds=1)
-"""Two clocks that may write differ by so much at most: each by 2 s from the database's."""
+"""The maximum difference of two clocks that may write: each differs by at most 2 s from the database's."""
 
 
 def latest_written(now: datetime) -> datetime:
-    """Return the latest instant at which anything can have happened, been rung for, or been written."""
+    """Return the latest instant that can have been recorded for an event, a hint or a write."""
     return now + SLACK
 
 
@@ -28,32 +27,32 @@ def latest_release(now: datetime) -> datetime:
 
 
 def latest_slot(now: datetime, per_second: float) -> datetime:
-    """Return the latest next slot of an account or company: no claim goes further ahead than a second and a step."""
+    """Return the latest next slot of an account or company: claims reserve at most a second and one step ahead."""
     return now + times.SEND_SPAN + timedelta(seconds=1 / per_second) + SLACK
 
 
 def latest_recomputation(now: datetime) -> datetime:
-    """Return the latest instant for which a recomputation of pending attempts is put off: some seconds."""
+    """Return the latest instant to which a recomputation of pending attempts is postponed."""
     return now + timedelta(seconds=30)
 
 
 def latest_stray_look(now: datetime) -> datetime:
-    """Return the latest instant at which the carrier is to be asked about a call that must not exist."""
+    """Return the latest time of the next poll about a stray call."""
     return now + times.POLLS[-1] + SLACK
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallBounds:
-    """The latest instants of an attempt that is in progress, or whose call is looked for."""
+    """The latest instants of an attempt that is in progress, or whose call is searched for."""
 
     written: datetime
     lease_until: datetime
     look_at_asked: datetime
-    """While the carrier is asked every ten seconds: the answer was lost, or the call is to end."""
+    """For polls every ten seconds: the answer was lost, or the call must be ended."""
     look_at_queued: datetime
-    """Of a call that may wait in the carrier's queue, and was not asked about yet."""
+    """For a call that may wait in the carrier's queue and was not polled yet."""
     look_at: datetime
-    """Of every other call, and the latest `search_at`."""
+    """For every other call. Also the latest `search_at`."""
 
 
 def of_calls(now: datetime, policy: Policy) -> CallBounds:
@@ -78,11 +77,11 @@ def latest_look(attempt: Attempt, bounds: CallBounds) -> datetime:
 
 
 def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
-    """Return the attempt with each impossible instant replaced by one that its rule can produce; else the same.
+    """Return the attempt with each impossible instant replaced by one that its rule can produce.
 
-    An impossible lease ends one lease from now: by then its holder has sent what it will send, so that the attempt is
-    settled as unknown in the usual way and its number does not ring twice. When it was claimed is unknown then, and is
-    set as early as matters, since the carrier's list is searched from there.
+    An impossible lease now ends one lease from `now`. By then its holder has sent its POST or never will, so the
+    attempt is settled as unknown as usual and its number does not ring twice. An impossible claim time is set as early
+    as matters, because the carrier's list is searched from there.
     """
     bounds = of_calls(now, policy)
     corrected = attempt
@@ -91,7 +90,7 @@ def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
     if attempt.unknown_at is not None and attempt.unknown_at > bounds.written:
         corrected = replace(corrected, unknown_at=now)
     if attempt.listed_at is not None and attempt.listed_at > bounds.written:
-        corrected = replace(corrected, listed_at=None)  # else a list counted as read that was read too early
+        corrected = replace(corrected, listed_at=None)  # otherwise a list read too early would count
     if attempt.lease_until is not None and attempt.lease_until > bounds.lease_until:
         corrected = replace(corrected, lease_until=now + policy.lease)  # guard: impossible_lease
     if attempt.look_at is not None and attempt.look_at > latest_look(attempt, bounds):
@@ -102,10 +101,10 @@ def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
 
 
 def due_corrected(attempt: Attempt, now: datetime) -> datetime:
-    """Return when a pending attempt is due that was written last by a clock that is still ahead of `now`.
+    """Return the due time of a pending attempt whose last writer's clock is still ahead of `now`.
 
-    A requested time is kept. What was counted from the wrong instant is counted from now: never earlier
-    than its rule wanted, since it was written before. Openings are judged again by the last look.
+    A requested time is kept. A wait that began at the wrong instant is counted from `now`, which is never too early,
+    because the row was written before. The last look checks the opening again.
     """
     waits = max(attempt.due_at - attempt.updated_at, timedelta())
     if attempt.due_at != attempt.schedule.due_at:
@@ -120,10 +119,10 @@ def due_corrected(attempt: Attempt, now: datetime) -> datetime:
 
 
 def latest_line_rest(now: datetime, policy: Policy) -> datetime:
-    """Return the latest instant until which a line rests after a call of one interview."""
+    """Return the latest end of the gap on a line after a call of one interview."""
     return now + policy.line_gap + SLACK
 
 
 def latest_line_kept(now: datetime, policy: Policy) -> datetime:
-    """Return the latest instant until which a line rests for all: a gap beyond the next question about its call."""
+    """Return the latest end of the gap on a line for all interviews: one gap after the next poll about its call."""
     return now + times.POLLS[-1] + policy.line_gap + SLACK

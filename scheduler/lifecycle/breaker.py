@@ -1,4 +1,4 @@
-"""Does the carrier take calls at all? When it does not, none is tried until it has answered a harmless question."""
+"""The carrier's circuit breaker. If the carrier accepts no calls, none is tried until it has answered a probe."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -6,62 +6,62 @@ from datetime import datetime, timedelta
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 
 OPENS_AFTER = 5
-"""So many calls in a row that the carrier did not surely take."""
+"""The breaker opens after this many consecutive calls that the carrier did not certainly accept."""
 
 BACK_OFF = (timedelta(seconds=5), timedelta(seconds=15), timedelta(minutes=1), timedelta(minutes=5))
-"""How long nothing is tried, by how often in a row it was in vain; the last one repeats."""
+"""The wait before the next try, by the number of consecutive failures; the last one repeats."""
 
 FORGETS_AFTER = 2 * BACK_OFF[-1]
-"""A carrier that has answered for so long, and on which no call has failed since, begins with the first wait again."""
+"""After this time with answers and without a failed call, the waits begin with the first one again."""
 
 NEEDS_A_PERSON = frozenset({"CREDENTIALS", "ACCOUNT_NOT_ACTIVE"})
-"""Trying again does not mend these, so that the first one counts as enough."""
+"""A new try cannot fix these, so one of them is enough."""
 
 BREAKS_OFF = frozenset({"NO_ANSWER_IN_TIME", "ANSWER_BROKE_OFF"})
-"""The request was perhaps taken, and no answer came. Like a 5xx it speaks of the carrier, not of one order."""
+"""The request may have been accepted, but no answer came. Like a 5xx it is about the carrier, not about one order."""
 
 PERMISSIONS = frozenset({"COUNTRY_REFUSED", "CALLER_REFUSED"})
-"""What our account may not do. Trying again mends these only after a person has: see `backoffs`."""
+"""Permissions that our account lacks. A new try succeeds only after an operator has obtained them: see `backoffs`."""
 
 OF_ALL_CALLS = NEEDS_A_PERSON | {"NEVER_CONNECTED", "THROTTLED", "QUEUE_FULL"}
-"""Why a carrier takes no call, whosever it is. Others speak of one company's number or order, and of nobody else's."""
+"""Causes that affect the calls of every company. All others are about one company's number or order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Breaker:
-    """How the carrier has answered lately."""
+    """The recent answers of the carrier."""
 
     failures: int = 0
-    """In a row, those within one outage counted once."""
+    """Consecutive failures. Those within one outage count once."""
     down_until: datetime | None = None
-    """When it is asked whether it is back; None while it takes calls."""
+    """The time of the next probe. None while the carrier accepts calls."""
     answered_at: datetime | None = None
-    """When it answered that question well: one call may be tried."""
+    """The time of a successful probe, after which one call may be tried."""
     cause: str | None = None
     trials: int = 0
-    """How many calls in a row were tried in vain although it had answered the question."""
+    """Consecutive trial calls that failed after a successful probe."""
 
     @property
     def is_down(self) -> bool:
-        """No call is tried now."""
+        """Whether no call may be tried now."""
         return self.down_until is not None and not self.is_on_trial
 
     @property
     def is_on_trial(self) -> bool:
-        """One call at a time, until the carrier takes one."""
-        # An answer from before it went down again says nothing; so reads also what the release before has written.
+        """Whether only one call at a time is tried, until the carrier accepts one (half-open)."""
+        # An answer from before the last opening does not count, also in rows of the previous version.
         return self.down_until is not None and self.answered_at is not None and self.answered_at >= self.down_until
 
     def is_to_be_asked(self, now: datetime) -> bool:
-        """Whether to ask the carrier, by what spends no call, if it is back."""
+        """Return whether the carrier must be probed now, with a request that places no call."""
         if self.down_until is None or self.is_on_trial:
             return False
-        # No wait is longer than the longest: it was begun on a clock that has been set back since.
+        # A wait beyond the maximum began on a clock that has been set back since.
         return now >= self.down_until or now < self.down_until - BACK_OFF[-1]
 
 
 def shows_that_it_works(answer: CarrierAnswer) -> bool:
-    """Whether the carrier has decided about this one call; then it decides about others too."""
+    """Return whether the carrier has decided about this call, which shows that it works."""
     match answer:
         case Accepted() | NumberRefused():
             return True
@@ -71,10 +71,10 @@ def shows_that_it_works(answer: CarrierAnswer) -> bool:
 
 
 def cause_of(answer: CarrierAnswer) -> str | None:
-    """Why this answer speaks against the carrier; None when it does not.
+    """Return why this answer counts against the carrier, or None.
 
-    Unknown answers count too: a carrier that answers 500 to everything may have taken nothing, and each further call
-    would end as unknown.
+    Unknown answers count too: a carrier that always answers 500 may accept nothing, and each further call would end
+    as unknown.
     """
     match answer:
         case NeverTaken() if answer.cause in OF_ALL_CALLS:
@@ -85,22 +85,23 @@ def cause_of(answer: CarrierAnswer) -> str | None:
 
 
 def opens_at_once(cause: str) -> bool:
-    """Whether one such answer is enough: the next call would be spent, or a person is needed.
+    """Return whether one such answer opens the breaker: the next call would be lost, or an operator is needed.
 
-    A 4xx that nobody knows is not: it may speak of one company's order, and would stop everybody else's calls.
+    An undocumented 4xx does not: it may be about one company's order, and would stop the calls of all others.
     """
     return cause in NEEDS_A_PERSON | BREAKS_OFF or cause.startswith("HTTP_5")
 
 
 def after_failure(breaker: Breaker, cause: str, now: datetime, *, may_open: bool = True) -> Breaker:
-    """After a call that the carrier did not surely take. Calls sent before the breaker opened no longer count.
+    """Return the breaker after a call that the carrier did not certainly accept.
 
-    `may_open` is False while the failures are one company's alone: they are counted, and stop no other company.
+    Answers to calls sent before the breaker opened are ignored. `may_open` is False while only one company's calls
+    fail: the failures are counted, but do not stop other companies.
     """
     if breaker.is_down:
         return breaker
     if breaker.is_on_trial:
-        return _tried_in_vain(breaker, cause, now) if may_open else breaker
+        return _after_failed_trial(breaker, cause, now) if may_open else breaker
     failures = max(breaker.failures + 1, OPENS_AFTER if opens_at_once(cause) else 0)
     if failures < OPENS_AFTER or not may_open:
         return Breaker(failures=min(failures, OPENS_AFTER), cause=cause)
@@ -108,14 +109,14 @@ def after_failure(breaker: Breaker, cause: str, now: datetime, *, may_open: bool
 
 
 def after_refusal(breaker: Breaker, cause: str, now: datetime) -> Breaker:
-    """After an order that our account has no permission for: one is enough, however it came."""
+    """Return the breaker after an order that our account has no permission for. One such order opens it."""
     if breaker.is_on_trial:
-        return _tried_in_vain(breaker, cause, now)
+        return _after_failed_trial(breaker, cause, now)
     return Breaker(failures=OPENS_AFTER, down_until=_next_wait(OPENS_AFTER, now), cause=cause)
 
 
-def _tried_in_vain(breaker: Breaker, cause: str, now: datetime) -> Breaker:
-    """One more trial in vain; the first one when the carrier had answered well for long."""
+def _after_failed_trial(breaker: Breaker, cause: str, now: datetime) -> Breaker:
+    """Count a failed trial, starting again at zero if the carrier had worked for FORGETS_AFTER."""
     assert breaker.answered_at is not None
     trials = 0 if now - breaker.answered_at > FORGETS_AFTER else breaker.trials + 1
     failures = OPENS_AFTER + trials
@@ -123,25 +124,25 @@ def _tried_in_vain(breaker: Breaker, cause: str, now: datetime) -> Breaker:
 
 
 def while_asked(breaker: Breaker, now: datetime) -> Breaker:
-    """While the question whether it is back is out, and if no good answer comes: the next one is after a longer wait.
+    """Return the breaker during a probe, which also applies if the probe fails: the next wait is longer.
 
-    Written before it is asked, so that of many one asks, and an asker that dies holds up nobody.
+    It is stored before the probe, so that only one of several workers probes, and a crash of that worker blocks none.
     """
     failures = breaker.failures + 1
     return replace(breaker, failures=failures, down_until=_next_wait(failures, now))
 
 
 def after_answer(breaker: Breaker, now: datetime) -> Breaker:
-    """It answers questions again: one call is tried.
+    """Return the breaker after a successful probe: one call is tried.
 
-    What questions in vain have added to the wait is taken back, since it is there; what calls in vain have added
-    stays, since each of them may be spent.
+    The waits added by failed probes are dropped, because the carrier answers again. Those added by failed trial calls
+    are kept, because each trial may lose a call.
     """
     return replace(breaker, failures=OPENS_AFTER + breaker.trials, down_until=now, answered_at=now)
 
 
 def after_question_in_vain(breaker: Breaker, cause: str, now: datetime) -> Breaker:
-    """One company's calls failed, and the question whether it is the carrier was not answered: it is."""
+    """Return the breaker after a failed probe that one company's failures had caused: the carrier itself is down."""
     if breaker.is_down:
         return breaker
     failures = OPENS_AFTER + breaker.trials
@@ -149,7 +150,7 @@ def after_question_in_vain(breaker: Breaker, cause: str, now: datetime) -> Break
 
 
 def not_placed_delay(times_before: int) -> timedelta:
-    """How long an attempt waits that the carrier never took, by how often in a row it was not taken before."""
+    """Return how long an attempt waits that the carrier did not accept, by the number of times before in a row."""
     return BACK_OFF[min(times_before, len(BACK_OFF) - 1)]
 
 

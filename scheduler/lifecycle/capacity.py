@@ -1,4 +1,4 @@
-"""How many calls may start now, and when each: the account's pace and room, and each company's."""
+"""Capacity: how many calls may start now, and when, by the pace and limits of the account and of each company."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Calls started a second, and calls at once, of an account or a company."""
+    """Calls per second and concurrent calls of an account or a company."""
 
     next_slot_at: datetime
     per_second: float
@@ -23,12 +23,12 @@ class Pace:
     """How many more calls may be in progress."""
 
     def of_this_clock(self, now: datetime) -> "Pace":
-        """Return the same, unless its slot was taken on a wrong clock: then it is free now."""
+        """Return the pace, with its next slot set to `now` if a wrong clock had reserved it too far ahead."""
         latest = bounds.latest_slot(now, self.per_second)
         return self if self.next_slot_at <= latest else replace(self, next_slot_at=now)
 
     def taken(self, send_at: datetime) -> "Pace":
-        """What is left after a call that starts at `send_at`."""
+        """Return the pace after a call that starts at `send_at`."""
         step = timedelta(seconds=1 / self.per_second)
         return replace(self, next_slot_at=send_at + step, room=self.room - 1)
 
@@ -47,7 +47,7 @@ class Allotment:
     account: Pace
     companies: Mapping[UUID, Pace]
     try_again_at: datetime | None
-    """When the first attempt without a place may have one; None when all have one, or only an end makes room."""
+    """When the first attempt without a place may get one. None if all have one, or if a call must end first."""
 
 
 def allot(
@@ -57,9 +57,9 @@ def allot(
     now: datetime,
     within: timedelta,
 ) -> Allotment:
-    """Give (attempt, company) pairs their places, in their order; each starts before `now + within`.
+    """Assign places to (attempt, company) pairs in their order. Each starts before `now + within`.
 
-    A company without room or pace does not hold up the others behind it.
+    A company without room or pace does not delay the companies behind it.
     """
     places: list[Place] = []
     account = account.of_this_clock(now)
@@ -88,14 +88,14 @@ def allot(
 
 
 _FEW = 20
-"""So many are claimed when nothing is known yet, or after a rest: less than a second's at a usual pace."""
+"""The size of the first claim, also after idle time: less than one second of calls at the usual pace."""
 _SECOND = 1.0
 
 
 class SendRate:
-    """How many calls this machine can send, measured by what it did send. Instants are seconds on the monotonic clock.
+    """The number of calls that this machine can send, as measured. Instants are seconds on the monotonic clock.
 
-    A claim that is sized by the pace alone fills leases with calls that a slow machine cannot send before they end.
+    With claims sized only by the pace, a slow machine would hold leases that end before it can send their calls.
     """
 
     def __init__(self) -> None:
@@ -108,15 +108,15 @@ class SendRate:
         self._few = min(self._few + 1, _FEW)
 
     def fell_behind(self, instant: float) -> None:
-        """A claimed call could not be sent in time, or a claim took too long. Each one halves what is tried next."""
+        """Halve the next claim, because a claimed call could not be sent in time, or a claim took too long."""
         self._late_at = instant
         self._few = max(1, self._few // 2)
 
     def may_claim(self, instant: float, held: int) -> int:
-        """How many more may be claimed while `held` are claimed and not yet sent, or sent and not yet recorded.
+        """Return how many more may be claimed while `held` are claimed but unsent, or sent but unrecorded.
 
-        Twice of what was sent within the last second, or half of it after the machine fell behind. Few at a time are
-        not claimed at all before half of the earlier ones are done: each claim is a transaction.
+        The total is twice the calls sent within the last second, or half of them after the machine fell behind. Nothing
+        is claimed while more than half of that total is held, because each claim costs a transaction.
         """
         while self._sent and self._sent[0] <= instant - _SECOND:
             self._sent.popleft()
@@ -129,21 +129,21 @@ class SendRate:
 
 
 class RecordSize:
-    """How many answers are recorded in one transaction, by what the last transactions took."""
+    """The number of answers recorded in one transaction, adapted to the duration of the last transaction."""
 
     def __init__(self) -> None:
         self.size = 20
 
     def took(self, count: int, seconds: float) -> None:
-        """Fit the next one into `RECORD_SPAN`, growing no faster than twofold."""
+        """Fit the next transaction into `RECORD_SPAN`, at most doubling its size."""
         fitting = RECORD_SPAN.total_seconds() / max(seconds / count, 0.001)
         self.size = max(1, min(int(fitting), 2 * self.size, AT_MOST_A_TRANSACTION))
 
 
 def in_step(send_at: Sequence[datetime], now: datetime) -> list[datetime]:
-    """Move the instants of one claim together so that none is over, as far apart from each other as before.
+    """Shift the instants of one claim by the same span so that none has passed.
 
-    Sent all at once because the claim took long, they would all be used up before the first answer shows that the
+    If a slow claim sent all its calls at the same time, they would all be lost before the first answer shows that the
     carrier is down.
     """
     late = max(now - min(send_at), timedelta(0)) if send_at else timedelta(0)
@@ -151,10 +151,10 @@ def in_step(send_at: Sequence[datetime], now: datetime) -> list[datetime]:
 
 
 def in_turns(due: Iterable[T], attempt_of: Callable[[T], Any] = lambda each: each) -> list[T]:
-    """Put due attempts in the order in which they are dialled: each company's first, then each company's second, ...
+    """Sort due attempts in dialling order: first the first attempt of each company, then the second of each, ...
 
-    One company's thousands do not stand before another's one. Within a company manual attempts (invokes) go first,
-    then the one that has been due for longest. `attempt_of` gives what has `manual`, `company_id`, `due_at` and `id`.
+    A company's thousand attempts do not delay another company's only one. Within a company manual attempts (invokes)
+    go first, then the earliest due. `attempt_of` returns an object with `manual`, `company_id`, `due_at` and `id`.
     """
 
     def own_order(each: T) -> tuple[bool, Any, Any]:

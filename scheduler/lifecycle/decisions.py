@@ -1,4 +1,4 @@
-"""What follows from what is: pure functions from a state of affairs and `now` to an event, or to nothing."""
+"""Decisions about attempts: pure functions from a situation and `now` to events."""
 
 import contextlib
 from collections.abc import Sequence
@@ -60,20 +60,20 @@ from scheduler.lifecycle.scheduling import (
 _NO_OPENING_DELAY = timedelta(days=1)
 
 
-# ---- submit: what cannot be done is said at once
+# ---- submit: an impossible command is refused immediately
 
 
 def on_acceptance(request: Request, busy: Attempt | None) -> None:
-    """Raise CallAttemptInProgress for what a call in progress forbids; `busy` is the interview's attempt with one.
+    """Raise CallAttemptInProgress if a call in progress forbids the request.
 
-    Said when the command would be accepted: whoever hears 202 instead knows that no call was in progress then, and
-    none begins before the command is applied.
+    `busy` is the interview's attempt that has such a call. The check precedes acceptance: after a 202 the client knows
+    that no call was in progress, and none begins before the command is applied.
     """
     if busy is None:
         return
     match request:
         case RescheduleAttempt() | DeleteAttempt():
-            # One that was given up and then seen to be live is over: it is not moved, and may be deleted.
+            # An attempt that was given up and then found live has ended: it may be deleted, but not moved.
             forbidden = request.attempt_id == busy.id and busy.state is AttemptState.IN_PROGRESS
         case InvokeAttempt():
             forbidden = True
@@ -85,50 +85,50 @@ def on_acceptance(request: Request, busy: Attempt | None) -> None:
         raise CallAttemptInProgress(attemptId=str(busy.id))
 
 
-# ---- dial: the last look, and what the one POST brought
+# ---- dial: the last look, and the answer to the POST
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoAhead:
-    """The one POST may be sent now."""
+    """The POST may be sent now."""
 
     leave_by: datetime
-    """The last instant at which it may leave. Later it may not ring for long enough, or not at all."""
+    """The last instant for sending. Later the phone may not ring long enough, or not at all."""
 
 
 class NotMine:
-    """Somebody else has the attempt's story now; whoever asked writes nothing and sends nothing."""
+    """The attempt is no longer the caller's, who must write nothing and send nothing."""
 
 
 def on_last_look(
     situation: Situation, epoch: int, now: datetime, policy: Policy
 ) -> GoAhead | NotMine | tuple[Event, ...]:
-    """May it ring, this instant? Everything that the claim asked is asked again, and the window above all.
+    """Decide whether the phone may ring now. Every check of the claim is repeated, above all the window.
 
-    Events instead of a yes put it back, or end it.
+    Returned events put the attempt back, or end it.
     """
     attempt = situation.attempt
     if (
         attempt.state is not AttemptState.IN_PROGRESS
         or attempt.epoch != epoch  # guard: look_epoch
         or attempt.lease_until is None
-        # The lapsed lease is settled, never sent.
+        # An attempt with a lapsed lease is settled, never sent.
         or attempt.lease_until <= now  # guard: look_lease
     ):
         return NotMine()
     soon = now + times.DEFERRED_DELAY
     if abs(situation.database_skew) > times.MAX_CLOCK_SKEW:  # guard: look_clock
         return (Deferred(due_at=soon, cause="CLOCK_SKEW"),)
-    found = blocks(situation, now, policy)
-    if not found:
+    blocking = blocks(situation, now, policy)
+    if not blocking:
         return GoAhead(leave_by=_leave_by(situation, attempt.lease_until, now, policy))
-    return _put_back(found[0], now, soon)
+    return _put_back(blocking[0], now, soon)
 
 
 def _leave_by(situation: Situation, lease_until: datetime, now: datetime, policy: Policy) -> datetime:
-    """The earliest end of the lease, the interview, the consent, and of the room for ringing before closing.
+    """Return the earliest end of lease, interview and consent, and of the last start before closing.
 
-    Only for an attempt that nothing blocks at `now`. The consent is exact for the time that a last look is good for.
+    Only for an attempt without blocks at `now`. The end of consent is exact within the validity of a last look.
     """
     attempt, callee = situation.attempt, situation.callee
     clocks = deciding_clocks(attempt, callee, now)
@@ -147,14 +147,14 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
         case Rule.CONSENT_EXPIRED:
             return (Deferred(due_at=soon, cause=cause), ConsentEnded())
         case Rule.NOT_DUE | Rule.WINDOW_CLOSED if block.until is not None:
-            # A time that was asked for stands as it is; an opening is never taken for now by a rounding.
+            # A requested time is kept exactly. An opening is at least `soon`, so that rounding cannot make it now.
             return (
                 Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),
             )
         case (
             Rule.CARRIER_DOWN | Rule.CARRIER_REFUSES_COUNTRY | Rule.CARRIER_REFUSES_CALLER | Rule.CARRIER_FAILS_CALLER
         ) if block.until is not None:
-            # No wait for the carrier is longer: a later end was written by a wrong clock.
+            # The wait for the carrier has this maximum: a later end was written by a wrong clock.
             return (Deferred(due_at=min(max(block.until, soon), now + BACK_OFF[-1]), cause=cause),)
         case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING | Rule.NUMBER_NOT_ALLOWED:
             return (Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
@@ -165,9 +165,9 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
 def on_answer(
     attempt: Attempt, answer: CarrierAnswer, callee: Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...]:
-    """What the one POST's answer makes of the attempt.
+    """Return the events that follow from the answer to the POST.
 
-    `callee` says whether a call that waits in the carrier's queue would ring too late; None: nobody can tell.
+    `callee` decides whether a call in the carrier's queue would ring too late. None: unknown, so it stays queued.
     """
     match answer:
         case Accepted():
@@ -188,11 +188,11 @@ def on_answer(
 
 
 def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, policy: Policy) -> bool:
-    """Whether its turn in the carrier's queue comes when this person may not be rung, or not for long enough."""
+    """Return whether the call leaves the carrier's queue when this person may not be called, or not long enough."""
     if callee is None:
         return False
     try:
-        # It goes to the number that it was placed to, on whose clock it was, also when that has changed since.
+        # The call goes to the number it was placed to, so that number's clock counts too, even if it has changed since.
         clocks = (*deciding_clocks(attempt, callee, turn), attempt.schedule.clock)
         opens = next_opening(clocks, callee.settings, turn, policy)
     except TimezoneUnknown:
@@ -200,23 +200,22 @@ def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, polic
     return opens != turn or attempt.expires_at <= turn or consent_is_over_on_any(clocks, callee.consent_until, turn)
 
 
-# ---- hear: what the carrier says of a call
+# ---- hear: the carrier's news of a call
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """Something that must never happen has; no call of that company is claimed until a person has looked."""
+    """An event that must never happen. No call of that company is claimed until an operator has checked it."""
 
     cause: str
     stray_sid: str | None = None
-    """A call that belongs to nobody and that nobody has answered: it is ended."""
+    """An unanswered stray call, which is ended."""
     live_sids: tuple[str, ...] = ()
-    """Calls that belong to nobody and that somebody has answered: they are left to the person, and their number is
-    called by nobody else until they are over."""
+    """Answered stray calls. They are not interrupted, and their number is not called again until they have ended."""
 
 
 class AskTheCarrier:
-    """The news alone prove nothing; the carrier is asked about this call at once."""
+    """The news alone is no proof, so the carrier must be polled about this call immediately."""
 
 
 _REASON_OF = {
@@ -234,11 +233,11 @@ _SIP_REASONS = {
     603: Reason.DECLINED,
     607: Reason.DECLINED,
 }
-"""RFC 3261 section 21 and RFC 8197: what a final response says of the number or of the person."""
+"""Final responses about the number or the person (RFC 3261 section 21 and RFC 8197)."""
 
 
 def reason_of(news: CallNews) -> Reason:
-    """How the call ended, from news that it is over."""
+    """Return the reason for the end of a call, from the news of its end."""
     if news.status is CallStatus.COMPLETED:
         machine = news.answered_by in {AnsweredBy.MACHINE, AnsweredBy.FAX}
         return Reason.VOICEMAIL if machine else Reason.ANSWERED
@@ -250,9 +249,9 @@ def reason_of(news: CallNews) -> Reason:
 
 
 def names_no_cause(news: CallNews) -> bool:
-    """Return whether it failed and only a callback could say why: asked, the carrier named no cause.
+    """Return whether the call failed and a poll returned no cause, which only a callback could have reported.
 
-    A callback without a code says that there was none.
+    A callback without a code means that there was no cause.
     """
     return news.status is CallStatus.FAILED and news.token is None and news.cause is None
 
@@ -260,10 +259,10 @@ def names_no_cause(news: CallNews) -> bool:
 def on_news(
     attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...] | Alarm | AskTheCarrier:
-    """What the carrier's news make of the attempt; order and repetition do not matter.
+    """Return the events that follow from the carrier's news, in their order. News may come repeatedly and in any order.
 
-    The events are to be taken one after the other. No event: the news are old, or known. `callee` finds the next
-    opening for a call that was taken out of the carrier's queue.
+    Old or known news causes no event. `callee` gives the next opening for a call that was removed from the carrier's
+    queue.
     """
     if news.token is not None and news.token != attempt.token:
         return Alarm(cause="NEWS_FOR_AN_OLD_TOKEN", stray_sid=_unanswered(news), live_sids=_live(news))
@@ -315,27 +314,27 @@ def _progress(attempt: Attempt, news: CallNews) -> tuple[Event, ...]:
 
 
 def _unanswered(news: CallNews) -> str | None:
-    """Its name, when it is a call that may be ended without cutting a person off."""
+    """Return the sid if the call can be ended without interrupting a person."""
     return news.call_sid if news.rank < CallProgress.ANSWERED else None
 
 
 def _live(*news: CallNews) -> tuple[str, ...]:
-    """The names of those that somebody has answered and that are not over."""
+    """Return the sids of the answered calls that have not ended."""
     return tuple(each.call_sid for each in news if each.rank is CallProgress.ANSWERED)
 
 
 def _stray_of_two(attempt: Attempt, news: CallNews) -> str | None:
-    """Which of two calls for one claim is ended: the one that nobody has answered, the newcomer before the known."""
+    """Return which of two calls for one claim is ended: the unanswered one, or the new one if both are unanswered."""
     if news.rank < CallProgress.ANSWERED:
         return news.call_sid
-    own_goes_on = attempt.state is AttemptState.IN_PROGRESS and attempt.heard_rank < CallProgress.ANSWERED
-    return attempt.call_sid if own_goes_on else None
+    is_own_unanswered = attempt.state is AttemptState.IN_PROGRESS and attempt.heard_rank < CallProgress.ANSWERED
+    return attempt.call_sid if is_own_unanswered else None
 
 
 def _on_our_cancel(
     attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...] | AskTheCarrier:
-    """A call that we had taken out of the carrier's queue: nothing is spent only if it surely was never dialled."""
+    """Decide on a call that we removed from the carrier's queue. It uses up no retry only if it was never dialled."""
     if attempt.hang_up is HangUpCause.COMPANY_DELETED:
         return (Cancelled(reason=Reason.COMPANY_DELETED),)
     if attempt.heard_rank >= CallProgress.DIALLED or news.started is True:
@@ -344,7 +343,7 @@ def _on_our_cancel(
         return AskTheCarrier()
     due_at = now + _NO_OPENING_DELAY
     if callee is not None:
-        # Not in what is left of this opening: the queue is as long as it was.
+        # Not in the rest of this opening: the queue is still as long.
         with contextlib.suppress(TimezoneUnknown):
             due_at = opening_after_this_one(attempt, callee, now, policy) or due_at
             clocks = deciding_clocks(attempt, callee, due_at)
@@ -354,7 +353,7 @@ def _on_our_cancel(
 
 
 def is_old_news(closed_sid: str | None, news: CallNews) -> bool:
-    """Whether these are news of a call that was proven never to have been dialled: `closed_sid` is its name."""
+    """Return whether the news is about the call `closed_sid`, which was proven never to have been dialled."""
     if closed_sid != news.call_sid:
         return False
     return news.status is CallStatus.CANCELLED or news.rank < CallProgress.DIALLED
@@ -378,11 +377,11 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
     )
 
 
-# ---- settle: when nobody says anything
+# ---- settle: when no news arrives
 
 
 def on_silence(attempt: Attempt, now: datetime) -> AnswerLost | None:
-    """A lease that is over without a record: nobody knows whether the POST was sent."""
+    """Return the event for a lease that lapsed without a record, so that it is unknown whether the POST was sent."""
     if attempt.phase is not Phase.DIALLING or attempt.lease_until is None or attempt.lease_until > now:
         return None
     return AnswerLost(look_at=now, cause="LEASE_OVER")
@@ -391,11 +390,11 @@ def on_silence(attempt: Attempt, now: datetime) -> AnswerLost | None:
 def on_listing(
     attempt: Attempt, listed: Sequence[ListedCall], now: datetime, policy: Policy
 ) -> CallNews | ProofMissing | Alarm | None:
-    """Decide by the carrier's list on an attempt whose answer was lost. None: ask again later.
+    """Decide by the carrier's list about an attempt whose answer was lost. None: poll again later.
 
-    `listed` are the calls between its two numbers around its claim that no other attempt has, of a list that was read
-    in full and asked for at `now`. One call is the proof; that it is unique rests on one call per number. Two calls
-    bind neither, and an empty list proves nothing: both end as an unknown outcome when the time for a proof is over.
+    `listed` are the calls between its two numbers around its claim that belong to no other attempt, from a list that
+    was requested at `now` and read in full. A single call is proof, because each number has only one call at a time.
+    Several calls or none are no proof: when the time for a proof is over, the outcome is unknown.
     """
     if len(listed) == 1:
         return listed[0].news
@@ -404,9 +403,9 @@ def on_listing(
 
 
 def on_search(listed: Sequence[ListedCall]) -> CallNews | Alarm | None:
-    """Decide by the carrier's list on an attempt whose outcome was given up; its call may still be found.
+    """Decide by the carrier's list about an attempt whose outcome was given up, but whose call may still be found.
 
-    `listed` is as in `on_listing`. Two calls bind neither, also when one of them is over.
+    `listed` is as in `on_listing`. Two calls are no proof, even if one of them has ended.
     """
     if len(listed) == 1:
         return listed[0].news
@@ -416,10 +415,10 @@ def on_search(listed: Sequence[ListedCall]) -> CallNews | Alarm | None:
 def next_search(
     attempt: Attempt, listed: Sequence[ListedCall] | None, now: datetime, policy: Policy
 ) -> datetime | None:
-    """Return when the list is searched next for a call whose outcome was given up. None: no longer.
+    """Return the time of the next search for a call whose outcome was given up. None: the search is over.
 
-    `listed` is what the search at `now` found; None: there was no answer, or no search yet. The search ends when the
-    call must be over, and when two calls match that are both over: which of them it was can no longer be told.
+    `listed` is the result of the search at `now`, or None without an answer or search. The search ends when the call
+    must have ended, or when several matching calls have all ended, because the right one cannot be identified then.
     """
     assert attempt.claimed_at is not None
     if must_be_over(attempt.claimed_at + policy.lease, now, policy):
@@ -430,19 +429,19 @@ def next_search(
 
 
 def was_listed(attempt: Attempt, policy: Policy) -> bool:
-    """Return whether a list was read in full that was asked for when no call of the claim could be created any more."""
+    """Return whether a complete list was requested after the last moment at which the claim could create a call."""
     return (
         attempt.listed_at is not None
-        # A POST may leave until the lease ends, and clocks differ.
+        # A POST may be sent until the lease ends, and clocks differ.
         and attempt.listed_at >= listing_span(attempt, policy)[1]  # guard: listed_after_lease
     )
 
 
 def line_free_at(attempt: Attempt, now: datetime, policy: Policy) -> datetime:
-    """Return until when the line of an attempt that is over rests.
+    """Return when the line of a finished attempt becomes free.
 
-    Until a list was read in full, a call of an unknown outcome may still be ringing: the line rests a gap beyond the
-    next search, and each search that gets no answer makes that later.
+    Until a list was read in full, a call with an unknown outcome may still be ringing. Then the line stays blocked for
+    a gap after the next search, which each unanswered search postpones.
     """
     if attempt.search_at is not None and not was_listed(attempt, policy):  # guard: unlisted_line
         return max(now, attempt.search_at) + policy.line_gap
@@ -450,7 +449,7 @@ def line_free_at(attempt: Attempt, now: datetime, policy: Policy) -> datetime:
 
 
 def _alarm_of_several(listed: Sequence[ListedCall]) -> Alarm:
-    # Newest first; of several that nobody has answered the oldest goes on, also once the others have been ended.
+    # Newest first. The oldest of several unanswered calls continues, also after the others have been ended.
     unanswered = [call.news.call_sid for call in listed if call.news.rank < CallProgress.ANSWERED]
     reached = any(call.news.status in {CallStatus.ANSWERED, CallStatus.COMPLETED} for call in listed)
     strays = unanswered if reached else unanswered[:-1]
@@ -462,11 +461,11 @@ def _alarm_of_several(listed: Sequence[ListedCall]) -> Alarm:
 
 
 def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | None:
-    """Decide on an attempt about which the carrier could not be asked, or whose call it does not know.
+    """Decide about an attempt after a failed poll, or if the carrier does not know its call.
 
-    A call that has a name is given up only when it must be over, however long it waited, rang and talked. One without a
-    name is given up after the time for a proof if an earlier list was read in full once its lease had ended. Without
-    such a list it is given up when it must have been hung up, unless it waits in the carrier's queue.
+    A call with a sid is given up only when it must have ended, after the longest queueing, ringing and talking. A call
+    without a sid is given up after the time for a proof, if a complete list was read after the end of its lease.
+    Without such a list it is given up when it must have been hung up, unless it waits in the carrier's queue.
     """
     assert attempt.claimed_at is not None
     if attempt.phase is not Phase.UNKNOWN:
@@ -476,7 +475,7 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
         return None
     if (
         attempt.unknown_at is not None
-        # Not before: the carrier may list a call late.
+        # Not earlier, because the carrier may list a call late.
         and now >= attempt.unknown_at + policy.settle  # guard: settle_time
     ):
         return ProofMissing(search_at=next_search(attempt, None, now, policy))
@@ -484,34 +483,34 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
 
 
 def undecided_before(now: datetime, policy: Policy) -> datetime:
-    """Return since when an attempt must be unknown for its verdict to be overdue, with a minute for those in turn."""
+    """Return the latest `unknown_at` of an overdue verdict, with one minute more for attempts still in turn."""
     return now - policy.settle - times.POLLS[0]
 
 
 def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:
-    """Whether a call that there was by `since` is over, however long it waited, rang and talked."""
+    """Return whether a call created by `since` must have ended, after the longest queueing, ringing and talking."""
     return now >= since + times.MAX_QUEUE + policy.ring_timeout + policy.max_call
 
 
 def next_look(attempt: Attempt, now: datetime) -> datetime:
-    """When the carrier is asked again about an attempt, after it was asked now."""
+    """Return the time of the next poll about an attempt, after a poll at `now`."""
     if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
         return now + times.ASK_EVERY
     return now + times.POLLS[min(attempt.looks, len(times.POLLS) - 1)]
 
 
 def next_look_at_stray(seen_at: datetime, news: CallNews | None, now: datetime, policy: Policy) -> datetime | None:
-    """When the carrier is asked again about a call that must not be; None: it is over, or must be."""
+    """Return the time of the next poll about a stray call. None: it has ended, or must have."""
     if (news is not None and news.rank is CallProgress.OVER) or must_be_over(seen_at, now, policy):
         return None
     return now + min(max(times.ASK_EVERY, (now - seen_at) / 10), times.POLLS[-1])
 
 
 def listing_span(attempt: Attempt, policy: Policy) -> tuple[datetime, datetime]:
-    """Between which instants the carrier must have created the call, if it did."""
+    """Return the first and last instant at which the carrier can have created the call."""
     assert attempt.claimed_at is not None
     lease_ended = attempt.claimed_at + policy.lease
     if attempt.unknown_at is not None:
-        # An impossible lease is shortened to one from then, with a claim that is set as early as matters.
+        # An impossible lease was shortened to one that begins then, and its claim set as early as matters.
         lease_ended = max(lease_ended, attempt.unknown_at)
     return attempt.claimed_at - times.LIST_MARGIN, lease_ended + times.LIST_MARGIN

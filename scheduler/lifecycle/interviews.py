@@ -1,4 +1,4 @@
-"""What an interview is after something happened to its attempt."""
+"""The status of an interview after an event of its attempt."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -13,10 +13,10 @@ _AFTER = {
 
 
 def status_after(status: InterviewStatus, attempt: Attempt, *, goes_on: bool) -> InterviewStatus:
-    """The stored status after `attempt` moved; `goes_on`: another attempt waits, a retry or one that was asked for.
+    """Return the stored status after `attempt` has changed. `goes_on`: another attempt is pending (a retry or invoke).
 
-    A call that comes to its end after the interview was cancelled leaves it cancelled, and late proof that an earlier
-    attempt failed takes nothing back from a completed one.
+    A cancelled interview stays cancelled when its last call ends. Late proof of an earlier attempt's failure does not
+    change a completed interview.
     """
     if status is InterviewStatus.CANCELLED:
         return status
@@ -27,11 +27,11 @@ def status_after(status: InterviewStatus, attempt: Attempt, *, goes_on: bool) ->
 
 
 def may_go_on(interview: Interview) -> bool:
-    """Whether another attempt may follow by itself."""
+    """Return whether an automatic retry is allowed."""
     return interview.status is InterviewStatus.SCHEDULED and interview.deleted_at is None
 
 
 def with_status(interview: Interview, status: InterviewStatus, now: datetime) -> Interview:
-    """The interview with this status; finished, unless it may still be called."""
+    """Return the interview with this status, finished unless the status is SCHEDULED."""
     over = status is not InterviewStatus.SCHEDULED
     return replace(interview, status=status, finished_at=(interview.finished_at or now) if over else None)

@@ -1,4 +1,4 @@
-"""Does another attempt follow by itself, and when? By why the last one failed, and by the part of the day."""
+"""Automatic retries: whether and when one follows, by the reason of the failure and the part of the day."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, decid
 from scheduler.timing import call_windows, callee_zones
 
 RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR})
-"""Never after what a person decided, a number that does not exist, or an outcome that nobody knows."""
+"""A person's decision, a non-existent number and an unknown outcome are never retried."""
 
 PARTS_OF_THE_DAY = ((time(8), time(12)), (time(12), time(16)), (time(16), time(20)))
 """Half-open, on the callee's clock."""
@@ -25,10 +25,10 @@ _A_DAY = timedelta(days=1)
 def next_attempt(
     ended: Attempt, chain: Sequence[Attempt], callee: Callee, expires_at: datetime, policy: Policy
 ) -> Schedule | None:
-    """When the attempt that follows `ended` is due; None: none follows.
+    """Return the schedule of the retry after `ended`, or None if no retry follows.
 
-    `chain` are all attempts of its chain, itself included. A retry that would open after `expires_at`, or when the
-    callee's consent is over, is not made.
+    `chain` are all attempts of its chain, including `ended`. No retry follows if its opening would be after
+    `expires_at` or after the callee's consent.
     """
     delay = _delay(ended, chain, callee)
     if delay is None or callee.number is None:
@@ -37,12 +37,12 @@ def next_attempt(
     try:
         following = _as_retry(ended, callee)
         if isinstance(delay, NextDay):
-            found = _next_open_day(following, chain, callee, ended.ended_at, policy)
+            times = _next_open_day(following, chain, callee, ended.ended_at, policy)
         else:
-            found = _from(following, callee, ended.ended_at + delay, policy)
-        if found is None:
+            times = _from(following, callee, ended.ended_at + delay, policy)
+        if times is None:
             return None
-        earliest_at, due_at = found
+        earliest_at, due_at = times
         clocks = deciding_clocks(following, callee, due_at)
         over = consent_is_over_on_any(clocks, callee.consent_until, due_at)
     except TimezoneUnknown:
@@ -65,12 +65,12 @@ def _delay(ended: Attempt, chain: Sequence[Attempt], callee: Callee) -> Delay | 
     delays = retry_policy.delays.get(ended.reason.value, ())
     if not delays:
         return None
-    so_often_before = sum(each.reason is ended.reason for each in chain if each.id != ended.id)
-    return delays[min(so_often_before, len(delays) - 1)]
+    earlier_failures = sum(each.reason is ended.reason for each in chain if each.id != ended.id)
+    return delays[min(earlier_failures, len(delays) - 1)]
 
 
 def _as_retry(ended: Attempt, callee: Callee) -> Attempt:
-    """Asked for by nobody, on the clock as it is now: number or zone may have changed during the call."""
+    """Return the attempt as its own retry, on the current clock: number or zone may have changed in the call."""
     schedule = replace(ended.schedule, requested=None, clock=present_clock(ended, callee))
     return replace(ended, retry_number=ended.retry_number + 1, schedule=schedule)
 
@@ -78,7 +78,7 @@ def _as_retry(ended: Attempt, callee: Callee) -> Attempt:
 def _from(
     following: Attempt, callee: Callee, earliest_at: datetime, policy: Policy
 ) -> tuple[datetime, datetime] | None:
-    """The earliest instant, and the first opening from then on."""
+    """Return the earliest instant, and the first opening from then on."""
     due_at = next_opening(deciding_clocks(following, callee, earliest_at), callee.settings, earliest_at, policy)
     return None if due_at is None else (earliest_at, due_at)
 
@@ -86,7 +86,7 @@ def _from(
 def _next_open_day(
     following: Attempt, chain: Sequence[Attempt], callee: Callee, ended_at: datetime, policy: Policy
 ) -> tuple[datetime, datetime] | None:
-    """The next day that has an opening, in the part of it that is open and was tried least (`NEXT_DAY`)."""
+    """Return times on the next day with an opening, in the open part of that day with the fewest tries (`NEXT_DAY`)."""
     clock = _one_clock(following.schedule.clock)
     tomorrow = call_windows.local_times(clock, ended_at)[0].date() + _A_DAY
     first = _from(following, callee, call_windows.instant_of(clock, datetime.combine(tomorrow, time.min)), policy)
@@ -96,9 +96,9 @@ def _next_open_day(
     tried = Counter(_part(clock, each.claimed_at) for each in chain if each.claimed_at is not None)
     for begins, ends in sorted(PARTS_OF_THE_DAY, key=lambda part: tried[part]):
         opens = call_windows.instant_of(clock, datetime.combine(day, begins))
-        found = _from(following, callee, opens, policy)
-        if found is not None and found[1] < call_windows.instant_of(clock, datetime.combine(day, ends)):
-            return found
+        times = _from(following, callee, opens, policy)
+        if times is not None and times[1] < call_windows.instant_of(clock, datetime.combine(day, ends)):
+            return times
     return first
 
 
@@ -108,5 +108,5 @@ def _part(clock: CalleeClock, instant: datetime) -> tuple[time, time] | None:
 
 
 def _one_clock(clock: CalleeClock) -> CalleeClock:
-    """Of several zones the first one tells which part of the day it is; openings are asked of all."""
+    """Return the first of several zones, which determines the part of the day. Openings depend on all zones."""
     return clock if clock.offset is not None else replace(clock, zones=clock.zones[:1])

@@ -1,4 +1,4 @@
-"""When an attempt is due, and on whose clock: from what was asked for, for a retry, and after settings changed."""
+"""Scheduling: the due time of an attempt and its clock, from a request, for a retry, and after a change of settings."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ _SHORTEST_COMMON_OPENING = timedelta(minutes=60)
 
 @dataclass(frozen=True, kw_only=True)
 class Callee:
-    """All that decides when one person may be called."""
+    """The data that decides when a person may be called."""
 
     number: CalleeNumber | None
     timezone: str | None
@@ -38,26 +38,26 @@ class Callee:
     settings: CompanySettings
 
 
-# ---- what somebody asked for
+# ---- requested times
 
 
 def on_request(
     text: str | None, callee: Callee, received_at: datetime, policy: Policy, *, field: str = "scheduledAt"
 ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
-    """When the call that was asked for is due, judged as of `received_at`; `field` is what the client calls the text.
+    """Return the schedule of a requested call, evaluated as of `received_at`. `field` is the client's name of the text.
 
-    Raises the refusal whose name says why not: a text that is no date, the past, too far ahead, a shut window, no
-    clock, no common opening, a consent that is over by then.
+    Raises InvalidDateFormat, ScheduleInPast, ScheduleTooFar, OutsideCallTimeInterval, TimezoneUnknown,
+    TimezoneAmbiguous, NoCommonOpening, NoOpeningBeforeExpiry, ConsentExpired or OffsetMustMatchNumber.
     """
     requested = requested_time.read(text, field=field) if text is not None else None
     clock = _clock(requested, callee)
     _must_have_common_opening(clock, callee.settings, received_at)
     if requested is None:
         earliest_at = received_at
-        found = call_windows.next_open(clock, callee.settings.intervals, received_at, room=policy.room)
-        if found is None:
+        opening = call_windows.next_open(clock, callee.settings.intervals, received_at, room=policy.room)
+        if opening is None:
             raise NoOpeningBeforeExpiry(_NO_LONG_ENOUGH_OPENING.format(seconds=int(policy.room.total_seconds())))
-        due_at = found
+        due_at = opening
     else:
         due_at = _explicit(requested, clock, callee, received_at, policy)
         earliest_at = due_at
@@ -76,7 +76,7 @@ def on_request(
 def online_time(
     text: str | None, callee: Callee, received_at: datetime, *, field: str = "scheduledAt"
 ) -> datetime | None:
-    """When an ONLINE interview shall be; nobody is rung, so that neither hours nor consent are asked.
+    """Return the time of an ONLINE interview. No phone rings, so neither calling hours nor consent are checked.
 
     Raises InvalidDateFormat, ScheduleInPast, ScheduleTooFar, TimezoneUnknown, TimezoneAmbiguous.
     """
@@ -91,11 +91,11 @@ def online_time(
 
 
 _ANY_CLOCK = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta())
-"""For a text that says all by itself."""
+"""For a text that names an instant or an offset."""
 
 
 def clock_or_none(callee: Callee) -> CalleeClock | None:
-    """Whose clock a wall time is on that names none; None when nothing says it."""
+    """Return the clock of a wall time without zone or offset, or None if it is unknown."""
     try:
         return _clock(None, callee)
     except TimezoneUnknown:
@@ -107,7 +107,7 @@ def default_expiry(due_at: datetime) -> datetime:
 
 
 def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:
-    """When an interview shall expire. Raises InvalidDateFormat; TimezoneUnknown for a wall time on nobody's clock."""
+    """Return the requested expiry. Raises InvalidDateFormat, or TimezoneUnknown for a wall time without a clock."""
     requested = requested_time.read(text, field="expiresAt")
     if requested.is_instant or requested.offset is not None:
         return call_windows.resolve(requested, _ANY_CLOCK)
@@ -119,7 +119,7 @@ def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:
 
 
 def must_open_before(expires_at: datetime, due_at: datetime, policy: Policy) -> None:
-    """Raise NoOpeningBeforeExpiry where a call that is due then could not ring before the interview expires."""
+    """Raise NoOpeningBeforeExpiry if a call due at `due_at` could not ring before the interview expires."""
     if expires_at <= due_at + policy.room:
         raise NoOpeningBeforeExpiry(
             "The interview would expire before its call could ring. Send a later expiresAt, or an earlier time.",
@@ -128,7 +128,9 @@ def must_open_before(expires_at: datetime, due_at: datetime, policy: Policy) -> 
         )
 
 
-_NO_LONG_ENOUGH_OPENING = "No opening is as long as the {seconds} s that a call needs to ring."
+_NO_LONG_ENOUGH_OPENING = (
+    "No opening is long enough: a call needs {seconds} s to ring. Set longer callTimeIntervals for the company."
+)
 
 
 def _must_have_common_opening(clock: CalleeClock, settings: CompanySettings, now: datetime) -> None:
@@ -138,8 +140,8 @@ def _must_have_common_opening(clock: CalleeClock, settings: CompanySettings, now
     if together < _SHORTEST_COMMON_OPENING:
         zones = ", ".join(clock.zones)
         raise NoCommonOpening(
-            f"The number may be in any of these time zones, and they are open together for less than an hour in the"
-            f" next 7 days: {zones}. Set the candidate's timezone.",
+            f"The number may be in any of these time zones, whose calling hours have less than one hour in common in"
+            f" the next 7 days: {zones}. Set the candidate's timezone.",
             zones=list(clock.zones),
         )
 
@@ -151,13 +153,13 @@ def _explicit(requested: RequestedTime, clock: CalleeClock, callee: Callee, now:
         return due_at
     next_at = call_windows.next_open(clock, intervals, due_at, room=policy.room)
     closing = call_windows.is_open(clock, intervals, due_at)
-    where = _clock_text(clock)
-    why = "too close to closing to ring" if closing else "outside the hours in which this person may be called"
+    zone_text = _clock_text(clock)
+    why = "too close to the end of the calling hours" if closing else "outside the calling hours of this person"
     raise OutsideCallTimeInterval(
-        f"{_span_of_local_times(clock, due_at)} on the callee's clock ({where}) is {why}."
+        f"{_span_of_local_times(clock, due_at)} on the callee's clock ({zone_text}) is {why}."
         + (f" The next allowed time is {_utc_text(next_at)}." if next_at else ""),
         localTime=local_time_text(clock, due_at),
-        timezone=where,
+        timezone=zone_text,
         timezoneSource=clock.source.value,
         callTimeIntervals=call_windows.intervals_as_json(intervals),
         nextAllowedAt=_utc_text(next_at) if next_at else None,
@@ -167,12 +169,12 @@ def _explicit(requested: RequestedTime, clock: CalleeClock, callee: Callee, now:
 
 
 def local_time_text(clock: CalleeClock, instant: datetime) -> str:
-    """Each local time that the zones of `clock` have at `instant`, in their order, with commas between them."""
+    """Return the local times at `instant` in the zones of `clock`, in order, separated by commas."""
     return together([each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, instant)])
 
 
 def together(texts: Sequence[str]) -> str:
-    """Each different text once, in order, with commas between them."""
+    """Return the distinct texts in order, separated by commas."""
     return ", ".join(dict.fromkeys(texts))
 
 
@@ -185,9 +187,9 @@ def _span_of_local_times(clock: CalleeClock, instant: datetime) -> str:
 def _as_requested(
     instant: datetime, requested: RequestedTime, clock: CalleeClock, callee: Callee, now: datetime
 ) -> str | None:
-    """`instant` in the form of the request, so that it is judged by the same clock when it is sent back.
+    """Return `instant` in the form of the request, so that the same clock evaluates it when it is sent back.
 
-    None if it would be refused: beyond 30 days, or at an offset that the number does not have then and must have.
+    None if it would be refused: beyond 30 days, or with an offset that must match the number but does not at that time.
     """
     if instant > now + times.MAX_AHEAD:
         return None
@@ -204,7 +206,7 @@ def _as_requested(
 
 
 def _forms(instant: datetime, requested: RequestedTime, clock: CalleeClock) -> Iterator[str]:
-    """The request's own form first. A wall time that comes twice, or differs among zones, needs a more exact one."""
+    """Yield the request's own form, then more exact forms for a wall time that is ambiguous or differs by zone."""
     wall = call_windows.local_times(clock, instant)[0].isoformat()
     if requested.zone is not None:
         if requested.offset is None and not requested.is_instant:
@@ -223,17 +225,17 @@ def _named_instant(requested: RequestedTime, clock: CalleeClock) -> datetime | N
 
 
 def _in_time(instant: datetime, now: datetime) -> datetime:
-    """The instant, or now when it has just passed. Raises ScheduleInPast, ScheduleTooFar."""
+    """Return the instant, or `now` if it has just passed. Raises ScheduleInPast, ScheduleTooFar."""
     if instant < now - times.PAST_ALLOWANCE:
         raise ScheduleInPast(
-            f"{_utc_text(instant)} lies {_span_text(now - instant)} in the past. Send a later time, or none at all for"
+            f"{_utc_text(instant)} is {_span_text(now - instant)} in the past. Send a later time, or omit it to call"
             " as soon as allowed.",
             scheduledAt=_utc_text(instant),
             receivedAt=_utc_text(now),
         )
     if instant > now + times.MAX_AHEAD:
         raise ScheduleTooFar(
-            f"{_utc_text(instant)} lies more than 30 days ahead. The latest time now is"
+            f"{_utc_text(instant)} is more than 30 days ahead. The latest allowed time now is"
             f" {_utc_text(now + times.MAX_AHEAD)}.",
             scheduledAt=_utc_text(instant),
             latest=_utc_text(now + times.MAX_AHEAD),
@@ -244,20 +246,20 @@ def _in_time(instant: datetime, now: datetime) -> datetime:
 def _must_consent(clock: CalleeClock, until: date, instant: datetime) -> None:
     if consent_is_over(clock, until, instant):
         raise ConsentExpired(
-            f"The candidate's consent ends with {until.isoformat()} on the callee's clock, before the call would be"
-            " due. Renew gdprExpiryDate or choose an earlier time.",
+            f"The candidate's consent ends on {until.isoformat()} (callee's clock), before the call would be due. Set a"
+            " later gdprExpiryDate or choose an earlier time.",
             gdprExpiryDate=until.isoformat(),
         )
 
 
 def consent_is_over(clock: CalleeClock, until: date, instant: datetime) -> bool:
-    """The last day of consent ends at midnight on the callee's clock; with several zones, on the earliest of them."""
-    # The midnight itself is not computed: behind the calendar's last day, which stands for "never", there is none.
+    """Return whether consent is over. Its last day ends at midnight, in the earliest of several zones."""
+    # The midnight is not computed, because none exists after the calendar's last day, which means "never".
     return any(local.date() > until for local in call_windows.local_times(clock, instant))
 
 
 def consent_is_over_on_any(clocks: Sequence[CalleeClock], until: date, instant: datetime) -> bool:
-    """The same for the clocks that decide together."""
+    """Return whether consent is over on any of the clocks."""
     return any(consent_is_over(clock, until, instant) for clock in clocks)
 
 
@@ -272,7 +274,7 @@ def _offset_warning(clock: CalleeClock, callee: Callee, due_at: datetime) -> tup
 
 
 def _is_an_offset_of_the_number(clock: CalleeClock, callee: Callee, instant: datetime) -> bool:
-    """Whether some zone of the number has that offset then. Sparsely populated zones count here (F2-3)."""
+    """Return whether a zone of the number has that offset then. Sparsely populated zones count here (F2-3)."""
     if callee.number is None or not callee.number.zones:
         return True
     own = CalleeClock(
@@ -298,7 +300,7 @@ def _clock_text(clock: CalleeClock) -> str:
 
 
 def offset_text(offset: timedelta) -> str:
-    """`+10:30`."""
+    """Format an offset like `+10:30`."""
     minutes = int(offset.total_seconds()) // 60
     sign = "-" if minutes < 0 else "+"
     return f"{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
@@ -312,11 +314,11 @@ def _span_text(span: timedelta) -> str:
     return str(timedelta(seconds=int(span.total_seconds())))
 
 
-# ---- which clocks must be open when it rings
+# ---- clocks that must be open when the phone rings
 
 
 def present_clock(attempt: Attempt, callee: Callee) -> CalleeClock:
-    """Whose clock decides for `attempt` as things are now. Raises TimezoneUnknown."""
+    """Return the clock that currently decides for `attempt`. Raises TimezoneUnknown."""
     clock = attempt.schedule.clock
     if clock.source in {TimezoneSource.OFFSET, TimezoneSource.ZONE}:
         return clock
@@ -324,12 +326,12 @@ def present_clock(attempt: Attempt, callee: Callee) -> CalleeClock:
 
 
 def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[CalleeClock, ...]:
-    """The clocks that must be open when `attempt` rings, as of `now`. Raises TimezoneUnknown.
+    """Return the clocks that must be open when `attempt` rings, as of `now`. Raises TimezoneUnknown.
 
-    A clock that the request's own text named stays; one that was looked up is looked up again, because nobody may be
-    rung on a clock that is theirs no more. Where it is an offset, and this is a retry that nobody has moved or another
-    opening than the one that was asked for, the person's own clock must be open too (F2-9): the candidate's zone, else
-    those of the number. No request named that hour by its offset.
+    A clock from the request's text is kept. Any other clock is looked up again, because it may no longer be the
+    person's. If the clock is an offset, the person's own clock (candidate's zone, otherwise the zones of the number)
+    must be open too, unless a client requested a time in the current opening (F2-9): the offset was not sent for any
+    other opening, or for a retry.
     """
     clock = present_clock(attempt, callee)
     if clock.offset is None:
@@ -341,54 +343,51 @@ def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[Ca
 
 
 def _own_clock_or_none(callee: Callee) -> CalleeClock | None:
-    """The person's own clock, never the company's. Raises TimezoneUnknown if the candidate's zone is unknown."""
+    """Return the person's own clock, never the company's. Raises TimezoneUnknown if the candidate's zone is unknown."""
     if callee.timezone is None and (callee.number is None or not callee.number.zones):
         return None
     return callee_zones.deciding_clock(None, candidate_zone=callee.timezone, number=callee.number, company_zone=None)
 
 
 def _is_in_the_same_opening(schedule: Schedule, settings: CompanySettings, now: datetime) -> bool:
-    asked_for = schedule.earliest_at
-    span = max(now - asked_for, timedelta())
-    return call_windows.is_open(schedule.clock, settings.intervals, asked_for, room=span)
+    requested_at = schedule.earliest_at
+    span = max(now - requested_at, timedelta())
+    return call_windows.is_open(schedule.clock, settings.intervals, requested_at, room=span)
 
 
 def next_opening(
     clocks: Sequence[CalleeClock], settings: CompanySettings, now: datetime, policy: Policy
 ) -> datetime | None:
-    """The first instant from `now` on at which all `clocks` are open with room to ring; None when there is none."""
+    """Return the first instant from `now` on at which all `clocks` are open long enough for a call to ring, or None."""
     return call_windows.next_open(clocks, settings.intervals, now, room=policy.room)
 
 
 def last_start(clocks: Sequence[CalleeClock], settings: CompanySettings, now: datetime, policy: Policy) -> datetime:
-    """The last instant in the opening that holds `now` at which a call may start to ring."""
-    # At the instant of closing it is closed.
+    """Return the last instant in the opening that contains `now` at which a call may start to ring."""
+    # The instant of closing is already closed.
     return call_windows.closes_at(clocks, settings.intervals, now) - policy.room - timedelta.resolution
 
 
 def opening_after_this_one(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> datetime | None:
-    """The next opening for `attempt` once the present one has closed; None when there is none.
-
-    Raises TimezoneUnknown.
-    """
+    """Return the next opening for `attempt` after the current one, or None. Raises TimezoneUnknown."""
     closes = call_windows.closes_at(deciding_clocks(attempt, callee, now), callee.settings.intervals, now)
     return next_opening(deciding_clocks(attempt, callee, closes), callee.settings, closes, policy)
 
 
-# ---- after hours, zones or the number changed
+# ---- after a change of hours, zones or the number
 
 
 def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> Schedule | None:
-    """The schedule of a pending attempt under the settings as they are now; None: it stays as it is.
+    """Return the schedule of a pending attempt under the current settings. None: it does not change.
 
-    A clock that came from the request's own text stays; one that was looked up is looked up again. A time that was
-    asked for stays the earliest one. Where no zone or no opening can be told, nothing is moved: the last look holds it.
+    A clock from the request's text is kept, any other clock is looked up again. A requested time remains the earliest
+    time. Without a known zone or opening the attempt is not moved, and the last look blocks it.
     """
     try:
         clock = present_clock(attempt, callee)
         earliest_at = _present_earliest(attempt, clock)
         start = max(earliest_at, now)
-        if attempt.not_placed:  # its turn comes when the carrier takes calls again, not when hours change
+        if attempt.not_placed:  # it waits for the carrier, so a change of hours must not make it due earlier
             start = max(start, attempt.due_at)
         moved = _moved(attempt, clock, earliest_at)
         due_at = next_opening(deciding_clocks(moved, callee, start), callee.settings, start, policy)
@@ -406,9 +405,10 @@ def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy:
 
 
 def _present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:
-    """A wall time means another instant on another clock, or by newer zone data.
+    """Return the earliest time under the current clock and zone data.
 
-    An instant, and the end of a retry's wait, do not. Older zone data than those that resolved it decide nothing.
+    Only a wall time changes with the clock or with newer zone data; an instant and the end of a retry's wait do not.
+    Zone data older than those of the schedule are ignored.
     """
     schedule = attempt.schedule
     has_newer_data = schedule.tzdata_version < callee_zones.TZDATA_VERSION
@@ -421,7 +421,7 @@ def _present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:
     except InvalidDateFormat:
         if clock.source is not TimezoneSource.ZONE:
             raise
-        return schedule.earliest_at  # an offset that its zone no longer has: the offset named the instant
+        return schedule.earliest_at  # the zone no longer has that offset; the offset still names the instant
 
 
 def _moved(attempt: Attempt, clock: CalleeClock, earliest_at: datetime) -> Attempt:
@@ -429,5 +429,5 @@ def _moved(attempt: Attempt, clock: CalleeClock, earliest_at: datetime) -> Attem
 
 
 def _is_as_good(attempt: Attempt, due_at: datetime, now: datetime) -> bool:
-    """What is due already, or was put off by seconds, need not be told that it has moved."""
+    """Return whether the attempt is already due, or was deferred by seconds, so that it need not be moved."""
     return due_at == attempt.due_at or (due_at <= max(attempt.due_at, now) <= due_at + times.DEFERRED_DELAY)

@@ -1,4 +1,4 @@
-"""How an attempt moves: every arrow there is, and what one does to the attempt. Nobody else sets a state."""
+"""The state machine of attempts: every allowed arrow, and its changes. No other code sets a state."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -48,7 +48,7 @@ CALL_ENDS: dict[Reason, AttemptState] = {
     Reason.CARRIER_ERROR: _FAILED,
     Reason.CANCELLED_AT_CARRIER: _FAILED,
 }
-"""How a call can be proven to have ended, and where that leads."""
+"""The proven outcomes of a call, with the resulting state."""
 
 
 _CANCELLATIONS = (
@@ -67,12 +67,12 @@ ENDS: dict[Reason, AttemptState] = {
     Reason.CONSENT_EXPIRED: _FAILED,
     **dict.fromkeys(_CANCELLATIONS, _CANCELLED),
 }
-"""Every reason, and the end that it is the reason of."""
+"""The end state of every reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrow:
-    """One way an attempt can go. `source` is None for its making; `reason` is what it has afterwards."""
+    """One transition of an attempt. `source` is None for its creation. `reason` is the one after the transition."""
 
     event: str
     source: AttemptState | None
@@ -112,7 +112,7 @@ ARROWS: tuple[Arrow, ...] = (
     _arrow(ProofMissing, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     *(_arrow(Deleted, state, state, reason) for reason, state in ENDS.items()),
 )
-"""Every arrow. The database has the same table, and each row of the history points into it."""
+"""Every arrow. The database has the same table, and each row of the history refers to it."""
 
 _BY_CAUSE = {(arrow.event, arrow.source, arrow.reason): arrow for arrow in ARROWS}
 
@@ -125,10 +125,10 @@ class NoSuchArrow(Exception):
 
 
 def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
-    """The arrow that `event` takes from where the attempt stands; None stands for its making.
+    """Return the arrow of `event` from the attempt's state; `attempt` is None for its creation.
 
-    Raises NoSuchArrow. The one arrow out of an end is late proof, and it leaves only an unknown outcome. A call that
-    was seen late may be lost sight of again: then the outcome is what it was.
+    Raises NoSuchArrow. The only arrow out of an end state is late proof, and only for an unknown outcome. If a call
+    that was found late disappears again, the outcome is unknown as before.
     """
     state = attempt.state if attempt else None
     arrow = _BY_CAUSE.get((event.name, state, _reason_after(attempt, event)))
@@ -169,7 +169,7 @@ def _reason_after(attempt: Attempt | None, event: Event) -> Reason | None:
 
 
 def evolve(attempt: Attempt, event: Event, now: datetime) -> Attempt:
-    """The attempt after `event`. Raises NoSuchArrow when it cannot happen to it."""
+    """Return the attempt after `event`. Raises NoSuchArrow if the event is impossible in its state."""
     arrow = arrow_of(attempt, event)
     return replace(
         attempt,
@@ -197,7 +197,7 @@ _NOT_CALLED: dict[str, Any] = {
     "answered_by": None,
     "hang_up": None,
 }
-"""Back to PENDING: nothing of the try is left but its old token, which goes on leading here."""
+"""Back to PENDING: everything of the try is removed except its old token, which still identifies the attempt."""
 
 
 _NOT_ASKED_FOR: dict[str, Any] = {
@@ -209,11 +209,11 @@ _NOT_ASKED_FOR: dict[str, Any] = {
     "called_number": None,
     "hang_up": None,
 }
-"""Over: nobody owes us news of it, and whom it called is no longer needed."""
+"""Ended: no more news is due, and the called number is no longer needed."""
 
 
 def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  # noqa: C901, PLR0912 - one case an event
-    """What else an event changes, beside state and reason."""
+    """Return the changes of an event other than state and reason."""
     match event:
         case Claimed():
             return {
@@ -222,7 +222,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "claimed_at": now,
                 "lease_until": event.lease_until,
                 "released_until": None,
-                # A worker of the release before may have left them.
+                # A worker of the previous version may have left them.
                 "listed_at": None,
                 "search_at": None,
             }
@@ -255,7 +255,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "answered_by": event.answered_by or attempt.answered_by,
                 "look_at": event.look_at,
                 "search_at": None,
-                "called_number": None,  # the call has a name now, by which the carrier is asked
+                "called_number": None,  # the call now has a sid, by which it is polled
                 "looks": 0,
             }
         case Proven():
@@ -291,7 +291,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "not_placed": 0,
             }
         case MovedBySettings():
-            # With another number alone it is due when it was.
+            # If only the number changed, the due time is kept.
             is_moved = event.schedule != attempt.schedule
             moved = _with(attempt.warnings, ScheduleWarning.MOVED_BY_SETTINGS)
             return {
@@ -316,17 +316,17 @@ def _with(warnings: tuple[ScheduleWarning, ...], warning: ScheduleWarning) -> tu
 
 
 def is_over(attempt: Attempt) -> bool:
-    """Nothing more is expected of it, save late proof of an unknown outcome."""
+    """Return whether the attempt has ended. Only late proof of an unknown outcome can change it then."""
     return attempt.state not in {_PENDING, _IN_PROGRESS}
 
 
 def has_live_leg(attempt: Attempt) -> bool:
-    """Its outcome was given up as unknown, and then the carrier showed a call of it that is not over."""
+    """Return whether a call in progress was found after the outcome was given up as unknown."""
     return attempt.state is _FAILED and attempt.look_at is not None
 
 
 def is_busy(attempt: Attempt) -> bool:
-    """It holds its line: a phone may be ringing."""
+    """Return whether the attempt holds its line, because the phone may be ringing."""
     return attempt.state is _IN_PROGRESS or has_live_leg(attempt)
 
 

@@ -1,4 +1,4 @@
-"""Comparison of two clocks: whether this machine's is wrong, judged by the database's."""
+"""Comparison of this machine's clock with the database's."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,9 +8,10 @@ from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """An answer of the database to the question what time it is.
+    """The database's answer to a query of its time.
 
-    `asked_at` and `answered_at` are seconds on this machine's monotonic clock, which no step of the wall clock moves.
+    `asked_at` and `answered_at` are seconds on this machine's monotonic clock, which steps of the wall clock do not
+    affect.
     """
 
     database_clock: datetime
@@ -18,9 +19,9 @@ class Comparison:
     answered_at: float
 
     def ahead(self, machine_clock: datetime, read_at: float) -> timedelta:
-        """How far the machine's clock is ahead; negative: behind; zero: the answer's way explains the difference.
+        """Return how far the machine's clock is ahead (negative: behind), or zero if latency explains the difference.
 
-        `machine_clock` was read at `read_at`, in seconds of the monotonic clock, together with the answer or later.
+        `machine_clock` was read at `read_at` on the monotonic clock, at the time of the answer or later.
         """
         earliest = self.database_clock + timedelta(seconds=read_at - self.answered_at)
         latest = self.database_clock + timedelta(seconds=read_at - self.asked_at)
@@ -30,5 +31,5 @@ class Comparison:
 
 
 def is_wrong(ahead: timedelta) -> bool:
-    """Return whether a clock that is so far ahead, or behind, may write no times."""
+    """Return whether a clock with this difference must not write times."""
     return abs(ahead) > MAX_CLOCK_SKEW

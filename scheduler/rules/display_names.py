@@ -1,20 +1,20 @@
-"""Which names can be shown as they are, and how any other is shown without doing harm."""
+"""Safe display of names that clients have chosen."""
 
 import unicodedata
 
 _JOINERS = "\u200c\u200d"
-"""Invisible, and letters of Persian or Hindi names are written with them."""
+"""Invisible, but needed to write Persian or Hindi names."""
 
 
 def is_printable(name: str) -> bool:
-    """Whether there is something to see in it, and nothing that acts: no control, bidi override, line separator."""
+    """Return whether the name is visible and has no control character, bidi override or line separator."""
     return not name.isspace() and all(_is_harmless(each) for each in name) and bool(name.strip(_JOINERS + " "))
 
 
 def shown(name: str | None, at_most: int) -> str:
-    """The name in one line of at most so many characters, whatever somebody has put into it; maybe empty.
+    """Return the name in one line of at most `at_most` characters, possibly empty.
 
-    What acts on a page or in a header becomes a space; `=?`, which begins an encoded word (RFC 2047), is broken.
+    Control characters become spaces. `=?`, the start of an encoded word (RFC 2047), is separated by a space.
     """
     harmless = "".join(each if _is_harmless(each) else " " for each in name or "")
     line = " ".join(harmless.replace("=?", "= ?").split())

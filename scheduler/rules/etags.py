@@ -1,4 +1,4 @@
-"""Is an attempt still as its caller last saw it? By RFC 9110's entity tags; its epoch rises with every event."""
+"""Entity tags (RFC 9110) of attempts, made from the epoch, which increases with every event."""
 
 import re
 
@@ -7,17 +7,16 @@ from scheduler.domain.refusals import EtagDiffers
 
 _TAG = r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 IF_MATCH = re.compile(rf"\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG})*[ \t,]*")
-"""What an If-Match header may say, by RFC 9110 sections 8.8.3 and 13.1.1; empty elements of its list are read, as
-section 5.6.1.2 asks."""
+"""The syntax of an If-Match header (RFC 9110 sections 8.8.3 and 13.1.1), including empty list elements (5.6.1.2)."""
 
 
 def etag_of(attempt: Attempt) -> str:
-    """The strong entity tag of the attempt as it is, quotes included."""
+    """Return the attempt's current strong entity tag, quotes included."""
     return f'"{attempt.epoch}"'
 
 
 def must_match(if_match: str | None, attempt: Attempt) -> None:
-    """Raise EtagDiffers unless the If-Match header names the attempt as it is; None: it was not sent.
+    """Raise EtagDiffers unless the If-Match header contains the attempt's current tag. None: no header was sent.
 
     A weak tag never matches (RFC 9110 section 13.1.1).
     """

@@ -1,4 +1,4 @@
-"""How long an invitation stands, and when its mail is tried again."""
+"""The validity of an invitation, and the retries of its mail."""
 
 from datetime import datetime, timedelta
 
@@ -12,15 +12,15 @@ _AGAIN_AFTER = (
     timedelta(minutes=30),
     timedelta(hours=1),
 )
-"""After the first failure, the second ...; the last repeats."""
+"""Delays after the first failure, the second, ...; the last one repeats."""
 
 
 def try_again_at(tries: int, now: datetime, expires_at: datetime) -> datetime | None:
-    """When to send it again after `tries` that failed, 1 at least; None: it would have expired."""
+    """Return when to send again after `tries` failures (at least 1), or None if the invitation expires before."""
     again = now + _AGAIN_AFTER[min(tries, len(_AGAIN_AFTER)) - 1]
     return again if again < expires_at else None
 
 
 def latest_try(now: datetime) -> datetime:
-    """Return the latest instant at which a mail can be due to be sent; a later one was set by a wrong clock."""
+    """Return the latest time at which a mail can be due. A wrong clock has set a later one."""
     return now + _AGAIN_AFTER[-1] + SLACK

@@ -1,4 +1,4 @@
-"""Which job an interview is about."""
+"""The choice of an interview's job."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -9,10 +9,10 @@ from scheduler.domain.refusals import JobAmbiguous, JobNotAssigned, JobRequired
 
 
 def job_of(focus: AgentFocus, named: UUID | None, considered_for: Sequence[Job]) -> UUID | None:
-    """The job of an interview by an agent of this focus; None where it is about none.
+    """Return the job of an interview with an agent of this focus, or None if it is not about a job.
 
-    `named` is the job that was asked for, whether it is OPEN or not; `considered_for` those that the candidate is
-    assigned to. Raises JobNotAssigned; JobAmbiguous and JobRequired where none was named and exactly one is needed.
+    `named` is the requested job, OPEN or not. `considered_for` are the jobs that the candidate is assigned to. Raises
+    JobNotAssigned, or JobAmbiguous or JobRequired if no job is named and exactly one is needed.
     """
     if named is not None:
         if named not in {job.id for job in considered_for}:
@@ -24,6 +24,6 @@ def job_of(focus: AgentFocus, named: UUID | None, considered_for: Sequence[Job])
     if not active:
         raise JobRequired
     if len(active) > 1:
-        # No titles: a refusal is kept, and whoever tells of it adds them as they are then.
+        # Ids only: a refusal is stored, and the current titles are added when it is returned.
         raise JobAmbiguous(jobs=[{"id": str(job_id)} for job_id in active])
     return active[0]

@@ -1,4 +1,4 @@
-"""What metadata a resource may carry, and what a change makes of it."""
+"""Metadata of resources: their limits, and the merging of changes."""
 
 import json
 from collections.abc import Mapping
@@ -12,30 +12,31 @@ MAX_KEYS = 50
 
 
 def fault(metadata: dict[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with it, as a code and a sentence; None: nothing."""
+    """Return the code and message of the first error, or None."""
     size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
     if size > MAX_BYTES:
-        return "METADATA_TOO_LARGE", "Metadata may have at most 10 KB of JSON."
+        return "METADATA_TOO_LARGE", "Metadata must have at most 10 KB of JSON."
     if _levels(metadata) > MAX_LEVELS:
-        return "METADATA_TOO_DEEP", "Metadata may have at most 5 levels, itself included."
+        return "METADATA_TOO_DEEP", "Metadata must have at most 5 levels, counting itself."
     if _keys(metadata) > MAX_KEYS:
-        return "METADATA_TOO_MANY_KEYS", "Metadata may have at most 50 keys, nested ones included."
+        return "METADATA_TOO_MANY_KEYS", "Metadata must have at most 50 keys, counting nested keys."
     return None
 
 
 def merged(metadata: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """The metadata with `change` merged in, as RFC 7396 has it: objects key by key, a null removes its key.
+    """Merge `change` into the metadata (RFC 7396): objects key by key, a null removes its key.
 
-    Raises MetadataTooLarge when the result is more than metadata may be.
+    Raises MetadataTooLarge if the result exceeds a limit.
     """
     result = merge_patch(metadata, change)
-    if found := fault(result):
-        raise MetadataTooLarge(f"The metadata with this change: {found[1]}", reason=found[0])
+    if error := fault(result):
+        code, message = error
+        raise MetadataTooLarge(f"After this change: {message}", reason=code)
     return result
 
 
 def merge_patch(old: Any, change: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """`change` merged into `old` as RFC 7396 has it."""
+    """Merge `change` into `old` (RFC 7396)."""
     result = dict(old) if isinstance(old, dict) else {}
     for key, value in change.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""May this text stand as the reason of a pause, or why a key is suspended? Others read it, and rows keep it."""
+"""Validation of the reasons of pauses and key suspensions, which other people read and the database keeps."""
 
 import re
 import unicodedata
@@ -12,41 +12,43 @@ _NO_NUMBER = re.compile(
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",
     re.IGNORECASE,
 )
-"""Dates as ISO 8601 writes them, and ids: many digits that reach nobody."""
+"""ISO 8601 dates and UUIDs: many digits, but no phone number."""
 _NUMBER = re.compile(r"\d(?:[\s()./\\_\u2010-\u2015-]*\d){6,}")
-"""Seven digits or more, however they are set apart: fewer reach nobody from another town."""
+"""Seven or more digits with any separators: shorter numbers are local only."""
 _ADDRESS = re.compile(r"\S@\S")
 
 
 def checked(text: str) -> str:
-    """The reason, trimmed: one line that prints, and names nobody as far as can be told.
+    """Return the trimmed reason if it is one printable line without anything like a number or address of a person.
 
-    Raises InvalidPauseReason, which says what to do and never repeats the text.
+    Raises InvalidPauseReason, which says what to change and never quotes the text.
     """
     reason = text.strip()
     if not reason:
-        raise InvalidPauseReason("Say why: whoever finds it stopped will ask.")
+        raise InvalidPauseReason("The reason is empty. Write why the calls or the key are stopped.")
     for position, character in enumerate(reason, start=1):
         if not character.isprintable():
             raise InvalidPauseReason(
-                f"The reason must be one line of printable text; character {position} of it is U+{ord(character):04X}."
-                " Leave it out."
+                f"The reason must be one line of printable text. Remove character {position}, U+{ord(character):04X}."
             )
     if len(reason) > LONGEST:
-        raise InvalidPauseReason(f"The reason has {len(reason)} characters; say it in {LONGEST}.")
+        raise InvalidPauseReason(f"The reason has {len(reason)} characters. Shorten it to {LONGEST}.")
     if reason.upper().startswith(ALARM.strip()):
         raise InvalidPauseReason(
-            f"A reason that begins with {ALARM.strip()} means that no person did it; begin otherwise."
+            f"The prefix {ALARM.strip()} is reserved for alarms. Begin the reason with another word."
         )
-    # Digits and signs of other scripts count as what they stand for.
+    # Digits and signs of other scripts count like their ASCII equivalents.
     plain = unicodedata.normalize("NFKC", reason)
     if _ADDRESS.search(plain):
-        raise InvalidPauseReason(f"The reason holds what looks like an e-mail address. {_INSTEAD}")
+        raise InvalidPauseReason(f"The reason contains text like an e-mail address. {_INSTEAD}")
     if _NUMBER.search(_NO_NUMBER.sub("x", plain)):
         raise InvalidPauseReason(
-            f"The reason holds what looks like a phone number. {_INSTEAD} Write dates as 2026-04-06."
+            f"The reason contains text like a phone number. {_INSTEAD} Write dates like 2026-04-06."
         )
     return reason
 
 
-_INSTEAD = "Others read it, so it may name no person: leave that out, or give the id of an interview or a candidate."
+_INSTEAD = (
+    "Other people read the reason, so it must not identify a person. Remove that text, or use the id of an interview or"
+    " a candidate."
+)

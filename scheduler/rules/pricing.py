@@ -1,4 +1,4 @@
-"""What a call costs, in whichever unit its company is billed."""
+"""Pricing: the cost of a call in the unit in which its company is billed."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, Pric
 _MINUTE, _TICK = timedelta(minutes=1), timedelta(microseconds=1)
 _TENTH = Decimal("0.1")
 _PLACES = 6
-"""Decimals of a price and of what is booked: a millionth of a credit."""
+"""Decimals of prices and bookings: a millionth of a credit."""
 _MOST = Decimal(10_000)
 
 DEFAULT_PRICES: PriceList = MappingProxyType(
@@ -31,11 +31,11 @@ DEFAULT_PRICES: PriceList = MappingProxyType(
         ),
     }
 )
-"""In credits; a company's own price for a focus takes the place of the one here."""
+"""In credits. A company's own price for a focus replaces the one here."""
 
 
 def booking_of(attempt: Attempt, interview: Interview, billing: Billing, now: datetime) -> Booking:
-    """What is booked for a call that a person answered. A carrier that does not say how long counts as no time."""
+    """Return the booking of a call that a person answered. A missing duration counts as zero."""
     talked = attempt.duration or timedelta(0)
     in_credits = billing.system is BillingSystem.CREDITS
     price = {**DEFAULT_PRICES, **billing.prices}[interview.focus]
@@ -53,19 +53,19 @@ def booking_of(attempt: Attempt, interview: Interview, billing: Billing, now: da
 
 
 def credits_of(price: Price, talked: timedelta) -> Decimal:
-    """The price of one call: exact, and rounded once, to a millionth of a credit (a half to the even one)."""
+    """Return the exact price of one call, rounded once to a millionth of a credit (half to even)."""
     beyond = max(Fraction(0), Fraction(talked // _TICK, _MINUTE // _TICK) - Fraction(price.included_minutes))
     exact = Fraction(price.base_cost) + Fraction(price.cost_per_minute) * beyond
     return Decimal(round(exact * 10**_PLACES)).scaleb(-_PLACES)
 
 
 def minutes_shown(talked: timedelta) -> Decimal:
-    """Minutes to one decimal. Only what is shown is rounded: a total is not the sum of what its parts show."""
+    """Return minutes with one decimal. Only for display: a total is not the sum of rounded parts."""
     return (Decimal(talked // _TICK) / (_MINUTE // _TICK)).quantize(_TENTH, ROUND_HALF_UP)
 
 
 def merged(buckets: Iterable[Bucket]) -> tuple[Bucket, ...]:
-    """One bucket a unit and cost key; minutes first, then by their keys."""
+    """Merge the buckets into one per unit and cost key, minutes first, then by cost key."""
     by_key: dict[tuple[BillingSystem, str], Bucket] = {}
     for each in buckets:
         key = (each.system, each.cost_key)
@@ -86,7 +86,7 @@ def _sum(one: Bucket, other: Bucket) -> Bucket:
 
 
 def read_prices(form: Mapping[str, Any]) -> PriceList:
-    """Prices by focus from `{"SCREENING": {"baseCost": "2", "costPerMinute": "0.2", "includedMinutes": "10"}}`.
+    """Parse prices by focus: `{"SCREENING": {"baseCost": "2", "costPerMinute": "0.2", "includedMinutes": "10"}}`.
 
     Raises InvalidPrice.
     """
@@ -101,7 +101,7 @@ def read_prices(form: Mapping[str, Any]) -> PriceList:
 
 
 def prices_as_json(prices: PriceList) -> dict[str, dict[str, str]]:
-    """The JSON that `read_prices` reads back to the same; decimals as text, because a JSON number is none."""
+    """Return the JSON form that `read_prices` parses. Decimals are text, because JSON numbers are not exact."""
     return {
         focus.value: {
             "baseCost": str(price.base_cost),
@@ -116,7 +116,7 @@ def _focus(name: str) -> AgentFocus:
     try:
         return AgentFocus(name)
     except ValueError:
-        raise InvalidPrice(f"There is no focus {name!r}; there are {', '.join(AgentFocus)}.", field=name) from None
+        raise InvalidPrice(f"Unknown focus {name!r}. Use one of {', '.join(AgentFocus)}.", field=name) from None
 
 
 def _amount(focus: str, form: Mapping[str, Any], name: str) -> Decimal:

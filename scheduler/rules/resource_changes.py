@@ -1,4 +1,4 @@
-"""What a change makes of a record: what it names is replaced, metadata and details are merged."""
+"""Changes of records: named fields are replaced, metadata and details are merged."""
 
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ _MERGED = ("profile", "details")
 
 
 def changed(record: R, changes: Changes) -> R:
-    """The record with these changes; in what is merged, a null takes its key away. Raises MetadataTooLarge."""
+    """Return the record with these changes. A null in a merged field removes its key. Raises MetadataTooLarge."""
     values: dict[str, Any] = dict(changes)
     if "metadata" in values:
         values["metadata"] = merged(record.metadata, values["metadata"] or {})

@@ -1,24 +1,25 @@
-"""How long what is no longer needed is kept, and why so long. All are spans.
+"""Retention: how long data is kept after it is no longer needed, and why. All are spans.
 
-What is not here stays for as long as its company: interviews and attempts are its records, usage and certificates are
-accounts, and a token leads late news of a call to its attempt, however late they are.
+All other data is kept as long as its company: interviews and attempts are its records, usage and certificates are
+accounts, and a token identifies the attempt of late news of a call, however late the news is.
 """
 
 from datetime import timedelta
 
 ANSWERS = timedelta(days=30)
-"""A command that was answered, from its answer on: for so long an idempotency key is promised to get it again.
+"""An answered command, counted from its answer: for this time an idempotency key returns the same answer.
 
-One that was not answered yet stays: it holds its interview's calls. One in quarantine that would make an interview
-holds none, and has a person's name and number in it: after the same time it is dropped.
+A command without an answer is kept, because it blocks the calls of its interview. A quarantined command that would
+create an interview blocks no calls, but contains a person's name and number, so it is dropped after the same time.
 """
 CARRIER_EVENTS = timedelta(days=30)
-"""A callback that was heard; its form went when it was. What is left tells a repetition from news for that long."""
+"""A processed callback, whose form is already deleted. The rest distinguishes a repetition from news for this time."""
 HISTORY = timedelta(days=366)
-"""What happened to an attempt, for its explanation: as long as usage can be asked for at once, and so be questioned."""
+"""The history of an attempt, for its explanation: as long as the longest period of usage, which it may have to explain.
+"""
 BACKOFFS = timedelta(days=7)
-"""Whose orders wait for the carrier by themselves, when nothing was heard of it: as long as a call waits at most."""
+"""A back-off without new answers: as long as a call waits at most."""
 INVITATIONS = timedelta(days=30)
-"""An invitation that was accepted, revoked or has expired: it names somebody's address."""
+"""An accepted, revoked or expired invitation, which contains an e-mail address."""
 LINES = timedelta(days=1)
-"""A line after it became free, when nobody waits for it: it stands for somebody's number and keeps nobody from it."""
+"""A free line that no pending attempt needs. It holds only the hash of a phone number and blocks no calls."""

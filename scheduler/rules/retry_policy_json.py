@@ -1,4 +1,4 @@
-"""Which retries a company's `retryPolicy` names, and what is wrong with one that names none."""
+"""Parser of a company's `retryPolicy`, with its error messages."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,16 +15,16 @@ _SECOND = timedelta(seconds=1)
 
 
 def read_retry_policy(value: object) -> RetryPolicy:
-    """Read `{"maxRetries": 3, "delays": {"BUSY": [900], "NO_ANSWER": [7200, "NEXT_DAY"]}}` as it came from JSON.
+    """Parse JSON such as `{"maxRetries": 3, "delays": {"BUSY": [900], "NO_ANSWER": [7200, "NEXT_DAY"]}}`.
 
-    What is left out is the default; a reason with an empty list is never retried. Delays are whole seconds of at least
-    1, or NEXT_DAY. InvalidRetryPolicy, with details field and reason, for anything else.
+    Omitted values have their default. A reason with an empty list is never retried. Delays are whole seconds of at
+    least 1, or NEXT_DAY. Raises InvalidRetryPolicy, with details field and reason, for anything else.
     """
     if not isinstance(value, Mapping):
         raise _invalid("", "must be an object with maxRetries and delays")
     for name in value:
         if name not in _FIELDS:
-            raise _invalid("", "has a field that is not one of maxRetries, delays")
+            raise _invalid("", "must have no fields other than maxRetries and delays")
     return RetryPolicy(
         max_retries=_max_retries(value.get("maxRetries", RetryPolicy().max_retries)),
         delays={**DEFAULT_DELAYS, **_delays(value.get("delays", {}))},
@@ -32,7 +32,7 @@ def read_retry_policy(value: object) -> RetryPolicy:
 
 
 def retry_policy_as_json(policy: RetryPolicy) -> dict[str, Any]:
-    """The JSON that `read_retry_policy` reads back to the same."""
+    """Return the JSON form that `read_retry_policy` parses."""
     return {
         "maxRetries": policy.max_retries,
         "delays": {reason: [_as_json(delay) for delay in delays] for reason, delays in policy.delays.items()},
@@ -51,11 +51,14 @@ def _max_retries(value: object) -> int:
 
 def _delays(value: object) -> dict[str, tuple[Delay, ...]]:
     if not isinstance(value, Mapping):
-        raise _invalid(".delays", "must be an object: lists of delays by the reason why a call failed")
+        raise _invalid(".delays", "must be an object with lists of delays by the reason of the failure")
     delays = {}
     for reason, each in value.items():
         if reason not in DEFAULT_DELAYS:
-            raise _invalid(".delays", f"may name {', '.join(DEFAULT_DELAYS)}; other reasons are never retried")
+            raise _invalid(
+                ".delays",
+                f"may only have the keys {', '.join(DEFAULT_DELAYS)}, because other reasons are never retried",
+            )
         if not isinstance(each, list) or len(each) > MAX_DELAYS:
             raise _invalid(f".delays.{reason}", f"must be a list of at most {MAX_DELAYS} delays")
         delays[reason] = tuple(_delay(item, f".delays.{reason}[{index}]") for index, item in enumerate(each))

@@ -1,15 +1,15 @@
-"""Whether a phone may ring at this instant, and when next. Pure: `now` is a parameter, nothing is fetched.
+"""Rules of time: whether a phone may ring at an instant, and when next. Pure: `now` is a parameter.
 
-requested_time   text -> the time that was asked for
-callee_zones     phone number -> zones; whose clock decides
-call_windows     when a person may be rung
+requested_time   parses the time in a request
+callee_zones     time zones of a phone number, and the clock that decides
+call_windows     when a person may be called
 interval_texts   JSON <-> call time intervals
-zone_names       which names name a clock
+zone_names       valid names of time zones
 """
 
 import zoneinfo
 
-# The system's zone data differ from machine to machine; the wheel's are the same everywhere and have a
-# version that each decision records. Zones that somebody made before us came from the system: forget them.
+# The system's zone data differs between machines. The data of the tzdata package is the same everywhere and has a
+# version that each decision records. Zones created before this import came from the system: remove them.
 zoneinfo.reset_tzpath(to=())
 zoneinfo.ZoneInfo.clear_cache()

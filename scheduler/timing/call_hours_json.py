@@ -1,4 +1,4 @@
-"""Which hours a company's `callTimeIntervals` name, and what is wrong with those that name none."""
+"""Parser of a company's `callTimeIntervals`, with its error messages."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from scheduler.domain.company import CallTimeInterval, Weekday
 from scheduler.domain.refusals import InvalidInterval, NeverOpen
 
 MAX_INTERVALS = 50
-"""More than any week of opening hours needs, and few enough to compute with."""
+"""More than any week of calling hours needs, and few enough for fast computation."""
 
 _FIELDS = ("days", "start", "end")
 _TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
@@ -19,10 +19,10 @@ _WEEK = timedelta(days=7)
 
 
 def read_intervals(value: object) -> tuple[CallTimeInterval, ...]:
-    """Read `[{"days": ["MON"], "start": "09:00", "end": "12:30"}, ...]` as it came from JSON.
+    """Parse JSON such as `[{"days": ["MON"], "start": "09:00", "end": "12:30"}, ...]`.
 
-    An end before the start lies on the next day; 24:00 is an end. NeverOpen for an empty list;
-    InvalidInterval, with details field and reason, for overlaps and nonsense.
+    An end before the start is on the next day. 24:00 is a valid end. Raises NeverOpen for an empty list, and
+    InvalidInterval, with details field and reason, for overlaps and invalid values.
     """
     if not isinstance(value, list):
         raise _invalid("", "must be a list of intervals")
@@ -36,7 +36,7 @@ def read_intervals(value: object) -> tuple[CallTimeInterval, ...]:
 
 
 def intervals_as_json(intervals: Sequence[CallTimeInterval]) -> list[dict[str, Any]]:
-    """The JSON that `read_intervals` reads back to the same; days from Monday on."""
+    """Return the JSON form that `read_intervals` parses, with the days in order from Monday."""
     return [
         {
             "days": [day.name for day in sorted(interval.days)],
@@ -52,7 +52,7 @@ def _interval(item: object, where: str) -> CallTimeInterval:
         raise _invalid(where, "must be an object with days, start and end")
     for name in item:
         if name not in _FIELDS:
-            raise _invalid(where, "has a field that is not one of days, start, end")
+            raise _invalid(where, "must have no fields other than days, start and end")
     for name in _FIELDS:
         if name not in item:
             raise _invalid(f"{where}.{name}", "is missing")
@@ -61,7 +61,7 @@ def _interval(item: object, where: str) -> CallTimeInterval:
     if start == _DAY:
         raise _invalid(f"{where}.start", "must be before 24:00; a day begins at 00:00")
     if start == end:
-        raise _invalid(where, "start and end are equal; a whole day is 00:00 to 24:00")
+        raise _invalid(where, "must have different start and end; a whole day is 00:00 to 24:00")
     return CallTimeInterval(
         days=_days(item["days"], f"{where}.days"), start=start, end=end if end > start else end + _DAY
     )
@@ -73,25 +73,25 @@ def _days(value: object, where: str) -> frozenset[Weekday]:
     names = ", ".join(day.name for day in Weekday)
     for name in value:
         if not isinstance(name, str) or name not in Weekday.__members__:
-            raise _invalid(where, f"must be days out of {names}")
+            raise _invalid(where, f"must only contain days of {names}")
     days = frozenset(Weekday[name] for name in value)
     if len(days) < len(value):
-        raise _invalid(where, "names a day twice")
+        raise _invalid(where, "must name each day only once")
     return days
 
 
 def _span(value: object, where: str) -> timedelta:
-    read = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if read is None:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         raise _invalid(where, "must be a time from 00:00 to 24:00, written HH:MM")
-    span = timedelta(hours=int(read[1]), minutes=int(read[2]))
+    span = timedelta(hours=int(match[1]), minutes=int(match[2]))
     if span > _DAY:
         raise _invalid(where, "must not be later than 24:00")
     return span
 
 
 def _check_apart(intervals: Sequence[CallTimeInterval]) -> None:
-    """No two may share a minute of the week; that one ends where the next begins is well."""
+    """Raise InvalidInterval if two intervals overlap in the week. They may touch."""
     spans = sorted(_on_each_day(intervals))
     opens, closes, index = spans[0]
     for (_, former_closes, former), (later_opens, _, later) in pairwise(
@@ -99,7 +99,7 @@ def _check_apart(intervals: Sequence[CallTimeInterval]) -> None:
     ):
         if later_opens < former_closes:
             day = Weekday(later_opens // _DAY % 7).name
-            raise _invalid(f"[{later}]", f"overlaps [{former}] on {day}")
+            raise _invalid(f"[{later}]", f"must not overlap [{former}] on {day}")
 
 
 def _on_each_day(intervals: Sequence[CallTimeInterval]) -> Iterable[tuple[timedelta, timedelta, int]]:

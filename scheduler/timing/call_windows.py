@@ -1,4 +1,4 @@
-"""When a person may be rung."""
+"""Call windows: when a person may be called."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 Clocks = CalleeClock | Sequence[CalleeClock]
-"""One clock, or several that must all be open: the intervals hold on each."""
+"""One clock, or several that must all be open. The intervals apply to each."""
 
 SEARCHED = timedelta(days=35)
-"""How far ahead the next opening is looked for.
+"""The span of the search for the next opening.
 
-Nothing is scheduled more than 30 days ahead. Intervals are weekly, so that an opening fails to come round
-only where a clock changes: even three zones that spoil three weeks in a row leave two to be found. Zones
-whose hours meet only in another season have no opening.
+Calls are scheduled at most 30 days ahead. Intervals repeat weekly, so only a clock change can remove an opening: even
+if three zones change in three consecutive weeks, two weeks remain. Zones whose hours overlap only in another season
+have no opening.
 """
 
 
@@ -47,9 +47,9 @@ def is_open(
     *,
     room: timedelta = timedelta(0),
 ) -> bool:
-    """Whether this person may be rung from `instant` (aware UTC) until `room` later, both ends included.
+    """Return whether a person may be called from `instant` (aware UTC) until `room` later, both ends included.
 
-    Every zone of every clock must be open all that time. An unknown zone is never open, nor is no clock at all.
+    Every zone of every clock must be open all that time. An unknown zone is never open, nor is an empty list of clocks.
     """
     return next_open(clocks, intervals, instant, room=room) == instant
 
@@ -61,13 +61,13 @@ def next_open(
     *,
     room: timedelta,
 ) -> datetime | None:
-    """The least instant from `instant` (aware UTC) on at which `is_open` holds; None: none within SEARCHED.
+    """Return the first instant from `instant` (aware UTC) on at which `is_open` holds, or None within SEARCHED.
 
-    Openings not longer than `room` (at most a week) are passed over.
+    Openings not longer than `room` (at most a week) are skipped.
     """
     opens = closes = instant
     for span_opens, span_closes in _openings_after(clocks, intervals, instant):
-        if span_opens > closes:  # does not touch the one before, as two do where a week ends
+        if span_opens > closes:  # does not touch the previous one, unlike two spans at the end of a week
             opens = span_opens
         closes = span_closes
         if opens - instant > SEARCHED:
@@ -78,7 +78,7 @@ def next_open(
 
 
 def closes_at(clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: datetime) -> datetime:
-    """When the opening that holds `instant` (aware UTC) ends; `instant` itself where none does."""
+    """Return the end of the opening that contains `instant` (aware UTC), or `instant` if there is no such opening."""
     closes = instant
     for span_opens, span_closes in _openings_after(clocks, intervals, instant):
         if span_opens > closes:
@@ -95,49 +95,49 @@ def common_minutes(
     days: int = 7,
     enough: timedelta = SEARCHED,
 ) -> timedelta:
-    """How long all are open at once in the `days` (at most 35) from `instant` (aware UTC) on.
+    """Return how long all clocks are open together in the `days` (at most 35) after `instant` (aware UTC).
 
-    No more is counted once it is `enough`.
+    Counting stops when the sum reaches `enough`.
     """
-    looked_at = timedelta(days=days)
+    searched = timedelta(days=days)
     spans = (
-        (max(opens - instant, timedelta()), min(closes - instant, looked_at))
+        (max(opens - instant, timedelta()), min(closes - instant, searched))
         for opens, closes in _openings_after(clocks, intervals, instant)
     )
     total = timedelta()
     for opens, closes in spans:
-        if opens >= looked_at or total >= enough:
+        if opens >= searched or total >= enough:
             break
         total += closes - opens
     return total
 
 
 def local_times(clock: CalleeClock, instant: datetime) -> tuple[datetime, ...]:
-    """What the clocks show at that instant: naive, one for each zone in order, or one for the offset."""
-    return tuple(instant.astimezone(kept).replace(tzinfo=None) for kept in _clocks(clock))
+    """Return the naive local times at that instant, one per zone in order, or one for the offset."""
+    return tuple(instant.astimezone(zone).replace(tzinfo=None) for zone in _clocks(clock))
 
 
 def utc_offsets(clock: CalleeClock, instant: datetime) -> tuple[timedelta, ...]:
-    """How far ahead of UTC the clocks are at that instant, in the order of `local_times`."""
+    """Return the UTC offsets at that instant, in the order of `local_times`."""
     utc = instant.astimezone(UTC).replace(tzinfo=None)
     return tuple(local - utc for local in local_times(clock, instant))
 
 
 def instant_of(clock: CalleeClock, wall: datetime) -> datetime:
-    """The instant (aware UTC) at which the clock shows `wall` (naive).
+    """Return the instant (aware UTC) at which the clock shows `wall` (naive).
 
-    A time that the clock skips moves forward by the length of the gap (02:30 becomes 03:30); one that it
-    shows twice means the first (F2-10). TimezoneAmbiguous when the clock's zones name different instants,
-    TimezoneUnknown when it has no zone.
+    A skipped time moves forward by the length of the gap (02:30 becomes 03:30). A repeated time means the first
+    occurrence (F2-10). Raises TimezoneAmbiguous if the clock's zones give different instants, and TimezoneUnknown if it
+    has no zone.
     """
-    instants = {wall.replace(tzinfo=kept, fold=0).astimezone(UTC) for kept in _clocks(clock)}
+    instants = {wall.replace(tzinfo=zone, fold=0).astimezone(UTC) for zone in _clocks(clock)}
     if len(instants) > 1:
         raise TimezoneAmbiguous(zones=list(clock.zones), localTime=wall.isoformat())
     return instants.pop()
 
 
 def resolve(requested: RequestedTime, clock: CalleeClock) -> datetime:
-    """The instant (aware UTC) that was asked for; a text without offset means wall time on `clock`."""
+    """Return the requested instant (aware UTC). A text without an offset means wall time on `clock`."""
     if requested.is_instant:
         return requested.wall.replace(tzinfo=UTC)
     if requested.offset is not None:
@@ -145,11 +145,11 @@ def resolve(requested: RequestedTime, clock: CalleeClock) -> datetime:
     return instant_of(clock, requested.wall)
 
 
-# Below here time is counted in whole seconds since 1970, as spans (opens, closes) that are half-open.
+# From here on time is counted in whole seconds since 1970, in half-open spans (opens, closes).
 
 _Span = tuple[int, int]
 _Step = tuple[int, int, int]
-"""From, until, and the UTC offset that a clock keeps between the two."""
+"""Start, end, and the constant UTC offset of a clock between them."""
 
 _SECOND = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -161,16 +161,16 @@ _MONDAY = -3 * _DAY
 """The first of January 1970 was a Thursday."""
 
 _STEP = _WEEK // 2
-"""No clock has changed twice within 167 hours since 1970; a test looks at all that the zone data know of."""
+"""No clock has changed twice within 167 hours since 1970, as a test verifies for all zone data."""
 
 _WEEKS = 7
-"""The week that holds the instant, five that are searched, one for `room`."""
+"""The week of the instant, five searched weeks, and one for `room`."""
 
 
 def _clocks(clock: CalleeClock) -> tuple[tzinfo, ...]:
     if clock.offset is not None:
         return (timezone(clock.offset),)
-    if not clock.zones:  # not "open in all of none"
+    if not clock.zones:  # an empty set of zones must not count as open
         raise TimezoneUnknown
     return tuple(zone_names.zone(name) for name in clock.zones)
 
@@ -178,25 +178,25 @@ def _clocks(clock: CalleeClock) -> tuple[tzinfo, ...]:
 def _openings_after(
     clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: datetime
 ) -> Iterator[tuple[datetime, datetime]]:
-    """The openings that close after `instant`, cut where weeks begin; none where a zone is unknown.
+    """Yield the openings that close after `instant`, cut at the starts of weeks. An unknown zone has no openings.
 
-    A week is computed when it is asked for: the next opening is mostly in the first one.
+    Weeks are computed on demand, because the next opening is usually in the first one.
     """
-    together = (clocks,) if isinstance(clocks, CalleeClock) else clocks
+    callee_clocks = (clocks,) if isinstance(clocks, CalleeClock) else clocks
     try:
-        kept = tuple(each for clock in together for each in _clocks(clock))
+        zones = tuple(zone for clock in callee_clocks for zone in _clocks(clock))
     except TimezoneUnknown:
         return
-    if not kept:
+    if not zones:
         return
     hours = tuple(intervals)
     first = (instant - _EPOCH) // timedelta(seconds=_WEEK)
     for week in range(first, first + _WEEKS):
-        yield from (span for span in _common_openings(kept, hours, week) if span[1] > instant)
+        yield from (span for span in _common_openings(zones, hours, week) if span[1] > instant)
 
 
-# Only what is the same for everybody is kept: a week of a clock, and one of clocks with these hours. Zones that keep
-# the same time in a week have equal steps and are looked at once, whatever they are called.
+# Only data that many callees share is cached: a week of a clock, and a week of clocks with the same hours. Zones with
+# the same time in a week have equal steps and are evaluated once.
 
 
 @lru_cache(maxsize=2048)
@@ -210,7 +210,10 @@ def _common_openings(
 
 @lru_cache(maxsize=512)
 def _weekly(intervals: tuple[CallTimeInterval, ...]) -> tuple[_Span, ...]:
-    """The hours of one week, in seconds from Monday's midnight: sorted, apart, and Sunday night's end on Monday."""
+    """Return the hours of one week as disjoint, sorted spans in seconds from Monday's midnight.
+
+    The part of Sunday night after midnight is moved to Monday.
+    """
     spans = [
         (day * _DAY + interval.start // _SECOND, day * _DAY + interval.end // _SECOND)
         for interval in intervals
@@ -221,7 +224,7 @@ def _weekly(intervals: tuple[CallTimeInterval, ...]) -> tuple[_Span, ...]:
 
 
 def _merged(spans: Iterable[_Span]) -> list[_Span]:
-    """Sorted, and those that touch or overlap made one."""
+    """Sort the spans and merge those that touch or overlap."""
     merged: list[_Span] = []
     for opens, closes in sorted(spans):
         if merged and opens <= merged[-1][1]:
@@ -232,16 +235,15 @@ def _merged(spans: Iterable[_Span]) -> list[_Span]:
 
 
 def _openings(steps: tuple[_Step, ...], weekly: tuple[_Span, ...]) -> list[_Span]:
-    """When one clock shows a time within the hours.
+    """Return the spans in which one clock shows a time within the hours.
 
-    Where a clock goes back, an hour is on the wall twice and open twice; where it jumps, what it skips never
-    comes. Both follow from taking each step by itself.
+    A repeated hour is open twice, and a skipped one never, because each step of constant offset is evaluated by itself.
     """
     openings = []
     for begins, ends, offset in steps:
         first, last = ((second + offset - _MONDAY) // _WEEK for second in (begins, ends))
         for week in range(first, last + 1):
-            midnight = _MONDAY + week * _WEEK - offset  # of Monday, on the wall
+            midnight = _MONDAY + week * _WEEK - offset  # local midnight of Monday
             for starts, stops in weekly:
                 opens, closes = midnight + starts, midnight + stops
                 if opens < ends and closes > begins:
@@ -249,15 +251,15 @@ def _openings(steps: tuple[_Step, ...], weekly: tuple[_Span, ...]) -> list[_Span
     return openings
 
 
-def _in_both(these: list[_Span], those: list[_Span]) -> list[_Span]:
+def _in_both(first: list[_Span], second: list[_Span]) -> list[_Span]:
     common = []
     left = right = 0
-    while left < len(these) and right < len(those):
-        opens = max(these[left][0], those[right][0])
-        closes = min(these[left][1], those[right][1])
+    while left < len(first) and right < len(second):
+        opens = max(first[left][0], second[right][0])
+        closes = min(first[left][1], second[right][1])
         if opens < closes:
             common.append((opens, closes))
-        if these[left][1] < those[right][1]:
+        if first[left][1] < second[right][1]:
             left += 1
         else:
             right += 1
@@ -266,30 +268,30 @@ def _in_both(these: list[_Span], those: list[_Span]) -> list[_Span]:
 
 @lru_cache(maxsize=4096)
 def _steps(clock: tzinfo, week: int) -> tuple[_Step, ...]:
-    """The stretches of constant offset of a clock in one week."""
-    told = [(second, _offset(clock, instant)) for second, instant in _marks(week)]
-    changes = [_change(clock, *pair) for pair in pairwise(told) if pair[0][1] != pair[1][1]]
+    """Return the spans of constant offset of a clock in one week."""
+    offsets = [(second, _offset(clock, instant)) for second, instant in _marks(week)]
+    changes = [_change(clock, *pair) for pair in pairwise(offsets) if pair[0][1] != pair[1][1]]
     if not changes:
-        return ((told[0][0], told[-1][0], told[0][1]),)
-    bounds = (told[0][0], *changes, told[-1][0])
+        return ((offsets[0][0], offsets[-1][0], offsets[0][1]),)
+    bounds = (offsets[0][0], *changes, offsets[-1][0])
     return tuple((early, late, _offset(clock, _instant(early))) for early, late in pairwise(bounds))
 
 
 @lru_cache(maxsize=64)
 def _marks(week: int) -> tuple[tuple[int, datetime], ...]:
-    """Where every clock is looked at in a week: at its ends and in the middle."""
+    """Return the seconds at which offsets are read in a week: both ends and the middle."""
     begins, ends = max(week * _WEEK, _FIRST), min((week + 1) * _WEEK, _LAST)
     return tuple((second, _instant(second)) for second in (*range(begins, ends, _STEP), ends))
 
 
 def _change(clock: tzinfo, early: tuple[int, int], late: tuple[int, int]) -> int:
-    """The first second at which the offset of `early` (second, offset) is kept no more; at `late` another is."""
+    """Return the first second with another offset than at `early` (second, offset). At `late` the offset differs."""
     seconds = range(early[0] + 1, late[0] + 1)
     return seconds[bisect_left(seconds, True, key=lambda second: _offset(clock, _instant(second)) != early[1])]
 
 
 def _instant(second: int) -> datetime:
-    # Within a day of either end of the calendar no wall time can be told.
+    # Within a day of either end of the calendar a wall time cannot be computed.
     return _EPOCH + timedelta(seconds=min(max(second, _FIRST + _DAY), _LAST - _DAY))
 
 

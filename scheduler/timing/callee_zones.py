@@ -1,4 +1,4 @@
-"""In which zones a phone may be, and whose clock decides. The only door to `phonenumbers`."""
+"""The possible time zones of a phone, and the clock that decides. The only module that uses `phonenumbers`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class NumberKind(StrEnum):
     FIXED_LINE = "FIXED_LINE"
     MOBILE = "MOBILE"
     FIXED_OR_MOBILE = "FIXED_OR_MOBILE"
-    """North America: the number does not tell the two apart."""
+    """North America: both kinds of numbers look the same."""
     TOLL_FREE = "TOLL_FREE"
     PREMIUM = "PREMIUM"
     SHARED_COST = "SHARED_COST"
@@ -58,7 +58,7 @@ _KINDS: Mapping[int, NumberKind] = MappingProxyType(
 
 _SATELLITE_CODES = frozenset({870, 881, 882, 883})
 """Inmarsat, the global satellite systems, and both codes of international networks (Thuraya is within 882).
-libphonenumber calls them mobile or VoIP; the bill does not."""
+libphonenumber classifies them as mobile or VoIP, but they are billed as satellite calls."""
 
 _NEVER_CALLED: Mapping[NumberKind, str] = MappingProxyType(
     {
@@ -71,36 +71,36 @@ _NEVER_CALLED: Mapping[NumberKind, str] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class CalleeNumber:
-    """A number that exists. Its text is personal data and shows in no repr."""
+    """A valid phone number. Its text is personal data and appears in no repr."""
 
     e164: str = field(repr=False)
-    """Canonical: two spellings of one line are one text here."""
+    """Canonical: all spellings of a number have the same text here."""
     kind: NumberKind
     region: str | None
-    """ISO 3166 alpha-2; None for numbers of no country (+800)."""
+    """ISO 3166 alpha-2. None for numbers without a country (+800)."""
     zones: tuple[str, ...]
-    """Canonical IANA names, sorted; the phone may be in any of them. Empty when nothing is known."""
+    """Canonical IANA names, sorted. The phone may be in any of them. Empty if unknown."""
     sparse_zones: tuple[str, ...] = ()
-    """Zones in which it may be as well, left out because few people live there (F2-4). Canonical names, sorted."""
+    """Other possible zones, left out because few people live there (F2-4). Canonical names, sorted."""
 
 
 @lru_cache(maxsize=4096)
 def read_number(text: str) -> CalleeNumber:
-    """Read an E.164 number; PhoneNumberInvalid says what is wrong and never repeats the number.
+    """Parse an E.164 number. Raises PhoneNumberInvalid, whose message gives the reason and never quotes the number.
 
-    Kinds are those of Google's libphonenumber, and so are zones where it knows better than the country. A number of
-    no area (mobile, toll-free, VoIP, ...) may be anywhere in its country: every zone of the country in the tz database
-    counts as well. Where libphonenumber names clocks of other countries alone, those of the number's own country are
-    added. Where it knows only a part of an area more exactly, both parts count. `zone_facts` corrects it.
+    Kinds are those of Google's libphonenumber, as are zones, if it knows more than the country. A number without an
+    area (mobile, toll-free, VoIP, ...) may be anywhere in its country, so every zone of the country in the tz database
+    counts as well. If libphonenumber gives only zones of other countries, those of the number's own country are added.
+    If it has more exact data for a part of an area, the zones of both parts count. `zone_facts` corrects its data.
     """
     _check_e164(text)
     try:
         parsed = phonenumbers.parse(text)
     except phonenumbers.NumberParseException as unread:
-        # Not chained: the library's own words might repeat the number.
-        raise _invalid(_PARSE_FAULTS.get(unread.error_type, "it cannot be read")) from None
+        # Not chained: the library's message might quote the number.
+        raise _invalid(_PARSE_FAULTS.get(unread.error_type, "it cannot be parsed")) from None
     number_type = phonenumbers.number_type(parsed)
-    if number_type == PhoneNumberType.UNKNOWN:  # is_valid_number asks just this, and costs as much again
+    if number_type == PhoneNumberType.UNKNOWN:  # is_valid_number checks the same, at the same cost again
         raise _invalid(_validity_fault(parsed))
     kind = _kind(parsed, number_type)
     region = phonenumbers.region_code_for_number(parsed)
@@ -116,22 +116,22 @@ def read_number(text: str) -> CalleeNumber:
 
 
 def is_country(code: str) -> bool:
-    """Whether the code (ISO 3166 alpha-2, capitals) names a country that has telephone numbers."""
+    """Return whether the code (ISO 3166 alpha-2, capitals) is that of a country with phone numbers."""
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
 def check_allowed(number: CalleeNumber, allowed_countries: frozenset[str] | None) -> None:
-    """Raise NumberNotAllowed for what nobody calls, and for what this company does not (None allows all).
+    """Raise NumberNotAllowed for kinds that are never called, and for countries that the company does not allow.
 
-    `allowed_countries` are ISO 3166 alpha-2; a number of no country is in none of them.
+    `allowed_countries` are ISO 3166 alpha-2, or None for all. They never include a number without a country.
     """
     if number.kind in _NEVER_CALLED:
         kind = _NEVER_CALLED[number.kind]
-        raise NumberNotAllowed(f"This is a {kind} number; these are not called.", reason=number.kind.value)
+        raise NumberNotAllowed(f"This is a {kind} number. Such numbers are never called.", reason=number.kind.value)
     if allowed_countries is not None and number.region not in allowed_countries:
-        place = f"in {number.region}" if number.region else "of no country"
+        country = f"The number's country {number.region}" if number.region else "A number without a country"
         raise NumberNotAllowed(
-            f"The number is {place}; the company's allowedCountries leave it out.",
+            f"{country} is not in the company's allowedCountries.",
             reason="COUNTRY",
             country=number.region,
         )
@@ -144,10 +144,10 @@ def deciding_clock(
     number: CalleeNumber | None,
     company_zone: str | None,
 ) -> CalleeClock:
-    """Say whose clock decides: the text's own, else the candidate's, the number's, the company's (F2-2).
+    """Return the clock that decides: that of the request's text, the candidate, the number or the company (F2-2).
 
-    TimezoneUnknown when none of them says it, and when a stored zone is known no more: going on to the next
-    would be a guess about somebody who had been more exact.
+    Raises TimezoneUnknown if none is known, or if the zone data no longer has a stored zone. The next clock would only
+    be a guess then, because a more exact one had been set.
     """
     if requested is not None and requested.zone is not None:
         return CalleeClock(source=TimezoneSource.ZONE, zones=(requested.zone,))
@@ -164,7 +164,7 @@ def deciding_clock(
 
 _NO_COUNTRY = phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY
 
-# The world's patterns are some thousands; `re` keeps 512 and would compile them anew for every other number.
+# There are several thousand patterns worldwide. `re` caches 512 and would compile the others again and again.
 phonenumbers.enable_pattern_cache()
 
 _PARSE_FAULTS: Mapping[int, str] = MappingProxyType(
@@ -185,7 +185,7 @@ def _check_e164(text: str) -> None:
     if not text.startswith("+"):
         raise _invalid("it is not E.164, which begins with + and the country's calling code")
     if not (digits.isascii() and digits.isdigit()):
-        raise _invalid("it is not E.164, which has nothing but the digits 0 to 9 after the +")
+        raise _invalid("it is not E.164, which has only the digits 0 to 9 after the +")
     if digits.startswith("0"):
         raise _invalid("it is not E.164: no country's calling code begins with 0")
     if len(digits) > _E164_DIGITS:
@@ -198,7 +198,7 @@ def _validity_fault(parsed: phonenumbers.PhoneNumber) -> str:
     place = f"+{parsed.country_code}" if region == _NO_COUNTRY else region
     if reason in {
         phonenumbers.ValidationResult.TOO_SHORT,
-        phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY,  # as long as one without its area code
+        phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY,  # the length of a number without its area code
     }:
         return f"it is too short for {place}"
     if reason == phonenumbers.ValidationResult.TOO_LONG:
@@ -221,13 +221,13 @@ def _kind(parsed: phonenumbers.PhoneNumber, number_type: int) -> NumberKind:
 
 
 def _possible_zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | None) -> set[str]:
-    """Every zone in which the phone may be, sparsely populated ones included. Empty when nothing is known."""
+    """Return every zone in which the phone may be, including sparsely populated ones. Empty if unknown."""
     digits = _digits(parsed)
     if corrected := _by_prefix(zone_facts.CORRECTED, digits):
         return corrected
-    # time_zones_for_geographical_number would give all of Russia to Moscow, and answer for invalid numbers.
+    # time_zones_for_geographical_number would return Moscow for all of Russia, and zones for invalid numbers.
     named = {canonical_or_none(name) for name in time_zones_for_number(parsed)}
-    if None in named:  # Etc/Unknown, or a name that our zone data do not have: one place we cannot see
+    if None in named:  # Etc/Unknown, or a name missing in our zone data: a place without a known clock
         return set()
     possible = {name for name in named if name is not None}
     possible |= _within_the_area(parsed, possible) | _by_prefix(zone_facts.ADDED, digits)
@@ -235,22 +235,22 @@ def _possible_zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: 
     if _has_no_area(parsed, kind):
         possible |= own if kind is NumberKind.MOBILE else own - zone_facts.INHABITANTS.keys()  # guard: whole_country
     elif possible.isdisjoint(own):
-        # A foreign clock that has kept the same time for a while, or never did: Canary for Morocco, Chicago for
-        # Nicaragua, Paris for Algeria are an hour ahead of them in summer. Both must be open: a few ranges are rightly
-        # abroad, as those of Christmas Island among Australia's are.
+        # A zone of another country whose time is no longer the same, or never was: Canary for Morocco, Chicago for
+        # Nicaragua and Paris for Algeria are an hour ahead in summer. Both must be open, because a few ranges really
+        # are abroad, such as those of Christmas Island among Australia's.
         possible |= own - zone_facts.INHABITANTS.keys()
     return possible
 
 
 def _counted(possible: set[str], kind: NumberKind) -> set[str]:
-    """The zones that must be open: for a mobile number, without those in which few people live."""
+    """Return the zones that must be open: for a mobile number, without sparsely populated ones."""
     if kind is not NumberKind.MOBILE:
         return possible
     return possible - zone_facts.INHABITANTS.keys() or possible
 
 
 def _has_no_area(parsed: phonenumbers.PhoneNumber, kind: NumberKind) -> bool:
-    """Whether the number's digits say nothing about where in its country the phone is."""
+    """Return whether the digits contain no information about the phone's place in its country."""
     if kind in {NumberKind.FIXED_LINE, NumberKind.FIXED_OR_MOBILE}:
         return False
     return not (kind is NumberKind.MOBILE and parsed.country_code in zone_facts.MOBILES_WITH_AN_AREA)
@@ -265,16 +265,16 @@ def _by_prefix(zones_of: Mapping[str, tuple[str, ...]], digits: str) -> set[str]
 
 
 def _within_the_area(parsed: phonenumbers.PhoneNumber, named: set[str]) -> set[str]:
-    """Other zones of the number's area, where no more than the area of it is known.
+    """Return the other zones of the number's area, if only the area is known.
 
-    A prefix has the zone of most of its numbers, and those that are known better have longer ones: all of Queensland
-    is Sydney but for a hundred ranges in Brisbane, which keeps no summer time. Who is in none of these may be anywhere
-    in it.
+    A prefix has the zone of most of its numbers, and longer prefixes have more exact data: all of Queensland is Sydney,
+    except for a hundred ranges in Brisbane, which has no summer time. A number outside these ranges may be anywhere in
+    the area.
     """
     digits = _digits(parsed)
     known = next((digits[:length] for length in _PREFIX_LENGTHS if digits[:length] in TIMEZONE_DATA), "")
     if known not in _FINER or {canonical_or_none(name) for name in TIMEZONE_DATA[known]} != named:
-        return set()  # a kind of number without a place has the zones of its country, whatever its prefix
+        return set()  # a number of a kind without a place has the zones of its country
     area = phonenumbers.length_of_geographical_area_code(parsed)
     if not area:
         return set()
@@ -291,7 +291,7 @@ def _finer_zones() -> dict[str, set[str]]:
 
 
 _FINER = _finer_zones()
-"""What all longer prefixes are given that begin with some digits; nearly empty zones left out."""
+"""The zones of all longer prefixes, by shorter prefix, without sparsely populated zones."""
 _PREFIX_LENGTHS = range(TIMEZONE_LONGEST_PREFIX, 0, -1)
 
 

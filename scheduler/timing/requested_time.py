@@ -1,4 +1,4 @@
-"""What time a text asks for, or what exactly is wrong with it."""
+"""Parser of requested times, with exact error messages."""
 
 import re
 import unicodedata
@@ -11,10 +11,10 @@ from scheduler.domain.refusals import InvalidDateFormat, InvalidTimezone
 from scheduler.timing.zone_names import check_zone, zone
 
 MAX_LENGTH = 128
-"""Characters. The longest zone name with offset, fraction and a calendar tag stays well below."""
+"""Characters. The longest zone name with offset, fraction and calendar tag is much shorter."""
 
 MAX_OFFSET = timedelta(hours=18)
-"""Clocks are at most 14:00 from UTC and have been 15:59; ISO 8601 has no limit, java.time has this one."""
+"""The limit of java.time; ISO 8601 has none. Current clocks are up to 14:00 from UTC, former ones up to 15:59."""
 
 _TAG = re.compile(r"([a-z_][a-z0-9_-]*)=[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*")
 """RFC 9557 section 4.1; a key is in lower case."""
@@ -25,37 +25,36 @@ _FRACTION_DIGITS = 9
 
 @dataclass(frozen=True, kw_only=True)
 class RequestedTime:
-    """A date-time as it was written. What it means on whose clock is `call_windows.resolve`'s to say."""
+    """A parsed date-time. `call_windows.resolve` converts it to an instant on a clock."""
 
     text: str
     wall: datetime
-    """Naive, as written; for an instant that is UTC. A day at least from either end of the calendar."""
+    """Naive, as written; UTC for an instant. At least a day from either end of the calendar."""
     offset: timedelta | None
-    """A numeric offset, +00:00 included. None for Z, for -00:00 and for no offset."""
+    """A numeric offset, including +00:00. None for Z, for -00:00 and without an offset."""
     zone: str | None
-    """The canonical IANA name that stood in brackets (RFC 9557)."""
+    """The canonical IANA name in brackets (RFC 9557)."""
     is_instant: bool
-    """Z or -00:00: names an instant and no local clock (RFC 9557 section 2)."""
+    """True for Z or -00:00, which name an instant but no local clock (RFC 9557 section 2)."""
 
 
 def read(text: str, *, field: str = "scheduledAt") -> RequestedTime:
-    """Read an ISO 8601, RFC 3339 or RFC 9557 date-time.
+    """Parse an ISO 8601, RFC 3339 or RFC 9557 date-time, in time linear in its length.
 
-    Seconds may be missing; a fraction has 1 to 9 digits, of which six count; a space may stand for the T.
-    Extended and basic form, the latter without any dash or colon; offsets as +10:30, +1030 or +10. A zone in
-    brackets decides over an offset beside it, which must be the zone's own at that time. Refused on purpose:
-    dates without a time of day, week and ordinal dates, hour 24 and leap seconds.
+    Seconds are optional. A fraction has 1 to 9 digits, of which six count. A space may replace the T. Both the extended
+    and the basic form (without any dash or colon) are accepted, with offsets like +10:30, +1030 or +10. A zone in
+    brackets takes precedence over an offset before it, which must be the zone's offset at that time. Dates without a
+    time of day, week and ordinal dates, hour 24 and leap seconds are refused.
 
-    InvalidDateFormat otherwise, with details field, value (at most 64 characters, printable), reason and
-    position (counted from 0). Takes time linear in the text.
+    Raises InvalidDateFormat with details field, value (at most 64 printable characters), reason and position (from 0).
     """
     return _Reader(text, field).date_time()
 
 
 def read_bound(text: str, *, field: str) -> RequestedTime:
-    """Read one end of a period: what `read` reads, and a date alone, which names its midnight in UTC.
+    """Parse one end of a period: a date-time as in `read`, or only a date, which means its midnight in UTC.
 
-    A period that is billed belongs to no callee, so no local clock decides: a text that names none means UTC too.
+    A billed period belongs to no callee, so a text without an offset or zone also means UTC.
     """
     if "T" in text.upper() or " " in text.strip():
         return read(text, field=field)
@@ -63,7 +62,7 @@ def read_bound(text: str, *, field: str) -> RequestedTime:
 
 
 class _Reader:
-    """Reads from left to right; `at` is the position of the next character."""
+    """A parser from left to right. `_at` is the position of the next character."""
 
     def __init__(self, text: str, field: str) -> None:
         self._text = text
@@ -116,7 +115,7 @@ class _Reader:
         return date(year, month, day), extended
 
     def _refuse_other_dates(self, at: int) -> None:
-        """Week dates, and ordinal dates: three digits where month and day belong."""
+        """Refuse week dates, and ordinal dates with three digits instead of month and day."""
         if self._text[at : at + 1] in {"W", "w"}:
             self._refuse("week dates are not supported; write year, month and day", at)
         days = self._text[at : at + 4]
@@ -174,7 +173,7 @@ class _Reader:
     # --- offset
 
     def _offset(self) -> tuple[timedelta | None, bool]:
-        """The numeric offset, and whether there is none because the text names an instant."""
+        """Return the numeric offset, and whether the text names an instant instead."""
         mark = self._next()
         if mark in {"Z", "z"}:
             self._at += 1
@@ -242,7 +241,7 @@ class _Reader:
             self._refuse(f"not a time zone: {unknown.details['reason']}", starts)
 
     def _check_offset(self, wall: datetime, offset: timedelta, zone_name: str, position: int) -> None:
-        """An offset beside a zone must be the one that the zone has at that wall time."""
+        """Refuse an offset that the zone does not have at that wall time."""
         first, second = (wall.replace(tzinfo=zone(zone_name), fold=fold).utcoffset() for fold in (0, 1))
         assert first is not None
         assert second is not None
@@ -258,7 +257,7 @@ class _Reader:
     # --- characters
 
     def _next(self) -> str:
-        """The next character; empty at the end."""
+        """Return the next character, or an empty text at the end."""
         return self._text[self._at : self._at + 1]
 
     def _is_digit(self) -> bool:
@@ -282,7 +281,7 @@ class _Reader:
         self._at += 1
 
     def _shown(self) -> str:
-        """The next character in words that are safe in every log and answer."""
+        """Describe the next character, safely for logs and answers."""
         character = self._next()
         if not character:
             return "the end"
@@ -297,9 +296,9 @@ class _Reader:
 
     def _refuse(self, reason: str, position: int | None = None) -> NoReturn:
         at = self._at if position is None else position
-        # What comes behind the mistake is not read, and may be a name or a number; a refusal is kept for a month.
+        # The text after the mistake may be a name or a number, and a refusal is stored for a month: do not quote it.
         until = min(at + 1, _SHOWN_LENGTH)
-        # What cannot be printed cannot be stored or encoded either: NUL is refused by PostgreSQL's JSON.
+        # Unprintable characters are replaced, because PostgreSQL's JSON cannot store NUL, for example.
         shown = "".join(
             character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in self._text[:until]
         ) + ("\N{HORIZONTAL ELLIPSIS}" if len(self._text) > until else "")

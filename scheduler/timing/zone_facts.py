@@ -1,6 +1,6 @@
-"""Facts about zones that neither libphonenumber nor the tz database knows, each with its reason; as of November 2026.
+"""Facts about zones that are missing in libphonenumber and the tz database, each with its reason (November 2026).
 
-`docs/reference/times.md` lists every entry of the second and third table, and a test compares the page with them.
+`docs/reference/times.md` lists every entry of the second and third table, and a test compares them.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ FEWEST_INHABITANTS = 3_000
 
 INHABITANTS: Mapping[str, int] = MappingProxyType(
     {
-        # The last census or estimate known in November 2026, rounded. For each zone of zone.tab the population was
-        # looked up; a test fails when the tz database gets another zone.
+        # The last census or estimate known in November 2026, rounded. The population was looked up for each zone of
+        # zone.tab. A test fails when the tz database gets a new zone.
         "America/Adak": 300,
         "America/Danmarkshavn": 10,
         "America/Dawson": 2_300,
@@ -22,7 +22,7 @@ INHABITANTS: Mapping[str, int] = MappingProxyType(
         "America/Scoresbysund": 350,
         "America/Thule": 600,
         "America/Yakutat": 700,
-        # Stations: their crews change with the seasons, and none has a numbering plan of its own.
+        # Research stations: their crews change with the seasons, and none has its own numbering plan.
         "Antarctica/Casey": 150,
         "Antarctica/Davis": 100,
         "Antarctica/DumontDUrville": 100,
@@ -56,8 +56,8 @@ INHABITANTS: Mapping[str, int] = MappingProxyType(
         "Pacific/Wake": 100,
     }
 )
-"""Zones with fewer than 3,000 inhabitants. A nationwide mobile number is not assumed to be there while it may be
-somewhere else: Lord Howe and Cocos would close half of each Australian working day."""
+"""Zones with fewer than 3,000 inhabitants. A nationwide mobile number is assumed to be in another zone, if possible:
+Lord Howe and Cocos would close half of each Australian working day."""
 
 CORRECTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -72,7 +72,7 @@ CORRECTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 ADDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        # As of libphonenumber 9.0.43. Prefixes of numbers that may also be where its data do not say.
+        # As of libphonenumber 9.0.43. Prefixes of numbers that may also be in a zone that its data omits.
         "1907581": ("America/Anchorage",),  # Unalaska; given the time of Honolulu, an hour or two behind
         "2434": ("Africa/Lubumbashi",),  # Kasai, an hour ahead of Kinshasa
         "2435": ("Africa/Lubumbashi",),  # Orientale
@@ -83,10 +83,10 @@ ADDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "5632210": ("Pacific/Easter",),  # Easter Island has Valparaíso's area code
         "5632255": ("Pacific/Easter",),
         "6759": ("Pacific/Bougainville",),  # the islands' area, in which Bougainville is an hour ahead
-        "7800": ("Europe/Kaliningrad",),  # toll-free; Bucharest stands in for it among Russia's zones
+        "7800": ("Europe/Kaliningrad",),  # toll-free; given Bucharest instead among Russia's zones
         "79": ("Europe/Kaliningrad",),  # mobiles; the same
         **dict.fromkeys(
-            # Xinjiang's area codes. Its clocks show Beijing's time or two hours less, depending on who is asked.
+            # Xinjiang's area codes. Both Beijing's time and a time two hours behind are in use there.
             ("86901", "86902", "86903", "86906", "86908", "86909", "8699"),
             ("Asia/Urumqi",),
         ),
@@ -97,12 +97,12 @@ ADDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "97259": ("Asia/Gaza", "Asia/Hebron"),
     }
 )
-"""Prefix (with calling code) -> zones that must be open, too."""
+"""Prefix (with calling code) -> zones that must be open as well."""
 
 MOBILES_WITH_AN_AREA = frozenset({54, 55})
-"""Calling codes of countries in which libphonenumber tells mobiles apart and they have an area code (Argentina,
-Brazil). In North America and Mexico it does not tell them apart; their numbers have an area code, too."""
+"""Calling codes of countries whose mobile numbers have an area code and are recognised by libphonenumber (Argentina,
+Brazil). In North America and Mexico mobile numbers have an area code, too, but cannot be recognised."""
 
 MOBILES_IN_DISGUISE = ("569",)
-"""Prefixes of mobile numbers that libphonenumber takes for geographic ones: in Chile a number can be moved between
-mobile and fixed lines, so that it calls all of them "fixed line or mobile"."""
+"""Prefixes of mobile numbers that libphonenumber classifies as geographic. In Chile numbers can move between mobile and
+fixed lines, so libphonenumber classifies all of them as "fixed line or mobile"."""

@@ -123,7 +123,7 @@ def test_a_waiting_attempt_is_explained_with_its_next_instant_on_both_clocks(due
     assert "may ring 2026-04-02 15:00:00 UTC, in 2 h 59 min" in said.told
     assert "Thu 02 Apr 17:00:00 in Europe/Bratislava" in said.told
     assert "Europe/Bratislava: from the phone number" in said.told
-    assert "NOT_DUE until 2026-04-02 15:00:00 UTC, in 2 h 59 min Its time has not come." in said.told
+    assert "NOT_DUE until 2026-04-02 15:00:00 UTC, in 2 h 59 min The call is not due yet." in said.told
 
 
 def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(

@@ -105,10 +105,10 @@ def _change(keys: Keys, key_id: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("reason", "says"),
     [
-        ("call +421915123456", "holds what looks like a phone number"),
-        ("jana@example.com asked for it", "holds what looks like an e-mail address"),
-        (" ", "Say why"),
-        ("a\nb", "character 2 of it is U+000A"),
+        ("call +421915123456", "contains text like a phone number"),
+        ("jana@example.com asked for it", "contains text like an e-mail address"),
+        (" ", "The reason is empty"),
+        ("a\nb", "Remove character 2, U+000A"),
         ("x" * 201, "The reason has 201 characters"),
     ],
 )

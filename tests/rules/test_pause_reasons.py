@@ -29,9 +29,9 @@ def test_a_reason_is_trimmed() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        pytest.param("", "Say why", id="nothing"),
-        pytest.param(" \t\n", "Say why", id="nothing that shows"),
-        pytest.param("a\nb", "character 2 of it is U+000A", id="two lines"),
+        pytest.param("", "The reason is empty", id="nothing"),
+        pytest.param(" \t\n", "The reason is empty", id="nothing that shows"),
+        pytest.param("a\nb", "Remove character 2, U+000A", id="two lines"),
         pytest.param("a\rb", "U+000D", id="a line over another"),
         pytest.param("red \x1b[31m", "U+001B", id="what colours a terminal"),
         pytest.param("a\x00b", "U+0000", id="what PostgreSQL does not take"),
@@ -39,9 +39,9 @@ def test_a_reason_is_trimmed() -> None:
         pytest.param("a\u202eb", "U+202E", id="what turns the line around"),
         pytest.param("a\u200bb", "U+200B", id="what nobody sees"),
         pytest.param("a\udcffb", "U+DCFF", id="a byte that is no text"),
-        pytest.param("x" * (LONGEST + 1), "201 characters; say it in 200", id="too long"),
-        pytest.param("ALARM: TWO_CALLS", "no person did it", id="an alarm's words"),
-        pytest.param("alarm:x", "no person did it", id="nearly an alarm's words"),
+        pytest.param("x" * (LONGEST + 1), "201 characters. Shorten it to 200", id="too long"),
+        pytest.param("ALARM: TWO_CALLS", "reserved for alarms", id="an alarm's words"),
+        pytest.param("alarm:x", "reserved for alarms", id="nearly an alarm's words"),
     ],
 )
 def test_a_reason_that_does_not_print_or_says_nothing_is_refused(text: str, says: str) -> None:
@@ -72,7 +72,7 @@ def test_a_reason_that_does_not_print_or_says_nothing_is_refused(text: str, says
 def test_a_reason_with_a_phone_number_is_refused_without_repeating_it(number: str) -> None:
     with pytest.raises(InvalidPauseReason) as refused:
         checked(f"asked by {number}, angry")
-    assert "looks like a phone number" in refused.value.message
+    assert "text like a phone number" in refused.value.message
     assert number not in refused.value.message
 
 
@@ -80,7 +80,7 @@ def test_a_reason_with_a_phone_number_is_refused_without_repeating_it(number: st
 def test_a_reason_with_an_address_is_refused_without_repeating_it(address: str) -> None:
     with pytest.raises(InvalidPauseReason) as refused:
         checked(f"asked by {address}")
-    assert "looks like an e-mail address" in refused.value.message
+    assert "text like an e-mail address" in refused.value.message
     assert address not in refused.value.message
 
 

@@ -520,7 +520,7 @@ def test_without_any_interval_nobody_could_be_called() -> None:
 
 
 TIME_RULE = "must be a time from 00:00 to 24:00, written HH:MM"
-DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
+DAY_RULE = "must only contain days of MON, TUE, WED, THU, FRI, SAT, SUN"
 
 
 @pytest.mark.parametrize(
@@ -533,7 +533,7 @@ DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
         pytest.param(
             [an_interval(zone="CET")],
             "[0]",
-            "has a field that is not one of days, start, end",
+            "must have no fields other than days, start and end",
             id="another field",
         ),
         pytest.param([{"days": ["MON"], "start": "09:00"}], "[0].end", "is missing", id="no end"),
@@ -542,7 +542,7 @@ DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
         pytest.param([an_interval(days=["Monday"])], "[0].days", DAY_RULE, id="a day written out"),
         pytest.param([an_interval(days=[0])], "[0].days", DAY_RULE, id="a day by number"),
         pytest.param([an_interval(days=[["MON"]])], "[0].days", DAY_RULE, id="a list for a day"),
-        pytest.param([an_interval(days=["MON", "MON"])], "[0].days", "names a day twice", id="a day twice"),
+        pytest.param([an_interval(days=["MON", "MON"])], "[0].days", "must name each day only once", id="a day twice"),
         pytest.param([an_interval(), an_interval(start="9:00")], "[1].start", TIME_RULE, id="a short hour"),
         pytest.param([an_interval(start="09:00:00")], "[0].start", TIME_RULE, id="seconds"),
         pytest.param([an_interval(start="09:60")], "[0].start", TIME_RULE, id="minute 60"),
@@ -560,19 +560,19 @@ DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
         pytest.param(
             [an_interval(end="09:00")],
             "[0]",
-            "start and end are equal; a whole day is 00:00 to 24:00",
+            "must have different start and end; a whole day is 00:00 to 24:00",
             id="an interval without length",
         ),
         pytest.param(
             [an_interval(), an_interval(days=["TUE"], start="12:29", end="13:00")],
             "[1]",
-            "overlaps [0] on TUE",
+            "must not overlap [0] on TUE",
             id="a minute in common",
         ),
         pytest.param(
             [an_interval(days=["TUE"], start="01:00", end="03:00"), an_interval(start="22:00", end="02:00")],
             "[0]",
-            "overlaps [1] on TUE",
+            "must not overlap [1] on TUE",
             id="one reaches over midnight into the next",
         ),
         pytest.param(
@@ -581,10 +581,10 @@ DAY_RULE = "must be days out of MON, TUE, WED, THU, FRI, SAT, SUN"
                 an_interval(days=["SUN"], start="22:00", end="02:00"),
             ],
             "[0]",
-            "overlaps [1] on MON",
+            "must not overlap [1] on MON",
             id="one reaches into the next week",
         ),
-        pytest.param([an_interval(), an_interval()], "[1]", "overlaps [0] on MON", id="the same twice"),
+        pytest.param([an_interval(), an_interval()], "[1]", "must not overlap [0] on MON", id="the same twice"),
     ],
 )
 def test_nonsense_is_refused_with_the_place_and_the_reason(value: object, field: str, reason: str) -> None:

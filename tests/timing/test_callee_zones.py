@@ -124,15 +124,15 @@ def test_two_spellings_of_one_line_are_one_number() -> None:
             id="a national number",
         ),
         pytest.param("", "it is not E.164, which begins with + and the country's calling code", id="nothing"),
-        pytest.param("+", "it is not E.164, which has nothing but the digits 0 to 9 after the +", id="only a plus"),
+        pytest.param("+", "it is not E.164, which has only the digits 0 to 9 after the +", id="only a plus"),
         pytest.param(
             "+421 915 123 456",
-            "it is not E.164, which has nothing but the digits 0 to 9 after the +",
+            "it is not E.164, which has only the digits 0 to 9 after the +",
             id="spaces",
         ),
         pytest.param(
             "+42191512345\u0666",
-            "it is not E.164, which has nothing but the digits 0 to 9 after the +",
+            "it is not E.164, which has only the digits 0 to 9 after the +",
             id="digits of another script",
         ),
         pytest.param("+0421915123456", "it is not E.164: no country's calling code begins with 0", id="a leading 0"),
