@@ -65,7 +65,7 @@ def test_the_image_runs_the_api_unless_it_is_told_otherwise(services: dict[str, 
     assert json.loads(health)[-1] == services["api"]["healthcheck"]["test"][-1]
 
 
-def test_the_image_is_made_of_the_hashed_lock_and_nobody_in_it_is_root_or_can_build() -> None:
+def test_image_uses_the_hashed_lock_without_root_or_compiler() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     build, last = (part for part in re.split(r"^FROM ", text, flags=re.MULTILINE)[1:])
     assert "--require-hashes -r requirements.lock" in build
@@ -99,7 +99,7 @@ def test_what_a_service_is_told_is_good_enough_for_production(
 
 
 @pytest.mark.parametrize("name", [name for name, must in variables_of_compose().items() if must])
-def test_nothing_starts_without_a_secret_or_an_address_and_none_has_a_default(name: str) -> None:
+def test_secrets_and_addresses_are_required_without_defaults(name: str) -> None:
     with pytest.raises(Missing, match=name):
         composed(FILLED | {name: ""})
 
@@ -116,7 +116,7 @@ def test_only_what_may_be_unset_has_a_default_and_it_is_empty() -> None:
     assert not any(weak in text for weak in (DEVELOPMENT_PEPPER, DEVELOPMENT_FLOWER_AUTH, "duecall:duecall"))
 
 
-def test_the_example_of_env_names_what_compose_asks_for_and_holds_no_secret() -> None:
+def test_env_example_lists_all_variables_without_secrets() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     named = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert set(named) == set(variables_of_compose())
@@ -139,7 +139,7 @@ def test_ports_are_on_loopback_alone(services: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", list(procfile()))
-def test_a_process_comes_after_the_schema_and_comes_back_when_it_ends(services: dict[str, Any], name: str) -> None:
+def test_processes_start_after_the_schema_and_restart(services: dict[str, Any], name: str) -> None:
     service = services[name]
     assert service["restart"] == "unless-stopped"
     assert service["depends_on"] == {
@@ -200,7 +200,7 @@ def test_flower_knows_no_password_of_redis_but_its_own(services: dict[str, Any])
     assert told["REDIS_URL"] == told["FLOWER_REDIS_URL"]
 
 
-def test_flower_does_not_start_in_production_as_a_user_who_writes(services: dict[str, Any]) -> None:
+def test_flower_needs_a_read_only_user_in_production(services: dict[str, Any]) -> None:
     told = dict(services["flower"]["environment"])
     del told["FLOWER_REDIS_URL"]
     words = [sys.executable, *as_run_by_default(procfile()["flower"])[1:]]

@@ -217,7 +217,7 @@ def test_a_name_adds_no_header_no_recipient_and_no_line(office: PostOffice, name
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=ascii)
-def test_a_name_that_is_shown_is_one_printable_line_of_limited_length(name: str) -> None:
+def test_displayed_name_is_one_short_printable_line(name: str) -> None:
     """F3-5."""
     line = shown(name, 60)
     assert len(line) <= 60
@@ -233,9 +233,7 @@ def test_a_name_that_does_no_harm_is_shown_as_it_is(office: PostOffice) -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), GOOD_ADDRESSES)
-def test_an_address_is_kept_in_one_spelling_and_mail_goes_there_alone(
-    office: PostOffice, text: str, expected: str
-) -> None:
+def test_mail_goes_only_to_the_canonical_address(office: PostOffice, text: str, expected: str) -> None:
     """F3-1, F3-5."""
     assert canonical(text) == expected == canonical(expected)
     mailer(office.url).send(a_mail(to=expected))
@@ -256,7 +254,7 @@ def test_what_is_not_one_address_is_refused_without_quoting_it(text: str) -> Non
 @pytest.mark.parametrize(
     "text", [each for each in BAD_ADDRESSES if not each.isascii() or set(each) & set("\r\n,<\x00 =")]
 )
-def test_an_address_that_slipped_past_all_that_is_not_written_either(office: PostOffice, text: str) -> None:
+def test_mailer_refuses_an_unsafe_address(office: PostOffice, text: str) -> None:
     """F3-5: the last of three walls."""
     with pytest.raises((UnsafeMail, MailAway)):
         mailer(office.url).send(a_mail(to=text))
@@ -264,7 +262,7 @@ def test_an_address_that_slipped_past_all_that_is_not_written_either(office: Pos
 
 
 @pytest.mark.parametrize("text", ["a\r\nBcc: b@example.org", "a\nb", "=?utf-8?q?a=0ABcc:_b=40example.org?="])
-def test_a_subject_that_slipped_past_all_that_is_not_written_either(text: str) -> None:
+def test_mailer_refuses_an_unsafe_subject(text: str) -> None:
     """F3-5: also by a Python whose library lets line breaks into headers (CVE-2024-6923)."""
     mail = Mail(name="a", to=TO, subject=text, text="t", written_at=NOON)
     try:
@@ -309,7 +307,7 @@ def test_a_server_that_is_not_there_is_away() -> None:
     assert away.value.surely_not
 
 
-def test_whether_a_mail_went_out_is_unknown_when_the_server_hangs_up_on_it(office: PostOffice) -> None:
+def test_mail_is_uncertain_if_the_server_closes_the_connection(office: PostOffice) -> None:
     office.to_mail = lambda _: HANG_UP
     with pytest.raises(MailAway) as away:
         mailer(office.url).send(a_mail())
@@ -420,7 +418,7 @@ def test_an_address_of_no_server_is_refused_without_quoting_it(url: str) -> None
 # ---- files instead
 
 
-def test_a_mail_without_a_server_is_a_file_and_none_is_ever_overwritten(folder: Path) -> None:
+def test_mail_without_a_server_is_a_new_file(folder: Path) -> None:
     mail = a_mail("Acme\r\nBcc: victim@example.org")
     out = MailFolder(folder / "below" / "mail", SENDER)
     for _ in range(3):

@@ -33,7 +33,7 @@ def test_one_that_is_away_is_not_said_to_evict() -> None:
     assert redis_health.evicts_by(NO_REDIS) is None
 
 
-def test_one_that_evicts_is_told_of_before_anything_is_late_and_everything_runs(evicting: str, tmp_path: Path) -> None:
+def test_evicting_redis_is_reported_while_everything_runs(evicting: str, tmp_path: Path) -> None:
     assert redis_health.evicts_by(evicting) == "allkeys-lru"
     said: list[str] = []
     settings = Settings(database_url=None, redis_url=SecretStr(evicting), twilio_account_sid="")

@@ -71,7 +71,7 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         pytest.param({"PUBLIC_URL": "duecall.example.com"}, "PUBLIC_URL must be a URL that begins", id="no scheme"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_the_names_of_the_environment(
+def test_invalid_setting_is_refused_by_its_variable_name(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str
 ) -> None:
     assert says in _refusal(monkeypatch, **variables)
@@ -97,7 +97,7 @@ def test_what_cannot_be_used_is_refused_in_the_names_of_the_environment(
         ("TWILIO_API_URL", "ftp://h", "begins with ftp://"),
     ],
 )
-def test_a_url_that_is_none_is_refused_by_name_and_its_password_is_not_quoted(
+def test_invalid_url_is_refused_without_its_password(
     monkeypatch: pytest.MonkeyPatch, name: str, url: str, says: str
 ) -> None:
     said = _refusal(monkeypatch, **{name: url})
@@ -154,9 +154,7 @@ WEAK = [
 
 
 @pytest.mark.parametrize(("name", "value"), WEAK)
-def test_production_refuses_each_weak_setting_by_its_name_and_development_takes_it(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_production_refuses_weak_settings_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     said = _refusal(monkeypatch, **PRODUCTION | {name: value})
     assert f"production rejects missing or unsafe values of {name}. Set each" in said
     assert "secret" not in said

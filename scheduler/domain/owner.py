@@ -19,7 +19,7 @@ class User:
 
     id: UUID
     email: str = field(repr=False)
-    """In canonical form; see `lifecycle.email_addresses`."""
+    """In canonical form; see `rules.email_addresses`."""
     name: str = field(repr=False)
 
 

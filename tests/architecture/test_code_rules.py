@@ -145,7 +145,7 @@ def test_sql_takes_the_time_as_a_parameter() -> None:
     assert not [(_name(path), text) for path in PRODUCT for text in _texts(path) if its_own.search(text)]
 
 
-def test_two_statements_compare_the_databases_clock_the_last_look_and_each_minutes() -> None:
+def test_only_two_statements_compare_the_databases_clock() -> None:
     saying = [_name(path) for path in PRODUCT for text in _texts(path) if "clock_timestamp()" in text]
     assert saying == ["scheduler/persistence/attempts.py", "scheduler/persistence/database.py"]
 
@@ -164,7 +164,7 @@ def test_instants_in_a_transaction_are_those_of_its_clock() -> None:
     assert [found for path in use_cases for found in _instants_of_own(path)] == []
 
 
-def test_no_message_carries_a_time_and_nothing_is_retried_by_the_broker() -> None:
+def test_messages_carry_no_time_and_broker_retries_nothing() -> None:
     forbidden = {"countdown", "eta", "task_always_eager", "expires"}
     for path in PRODUCT:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

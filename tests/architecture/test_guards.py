@@ -67,7 +67,7 @@ AS_IT_SHOULD_BE = {
 }
 
 
-def test_a_mutant_is_killed_when_all_of_its_tests_are_red_and_no_others() -> None:
+def test_mutant_is_killed_if_exactly_its_tests_fail() -> None:
     assert list(wrong_with(Run(tree="/here", tests=AS_IT_SHOULD_BE), HERE, "line")) == []
 
 
@@ -88,7 +88,7 @@ def test_a_mutant_survives_when(ran: dict[str, str], wrong: str) -> None:
     assert list(wrong_with(Run(tree="/here", tests=tests), HERE, "line")) == [wrong]
 
 
-def test_a_mutant_survives_when_it_has_no_test_or_another_tree_was_tested() -> None:
+def test_mutant_survives_without_a_test_or_in_another_tree() -> None:
     green = {"c": AS_IT_SHOULD_BE["c"]}
     assert list(wrong_with(Run(tree="/here", tests=green), HERE, "line")) == ["it has no test"]
     assert list(wrong_with(Run(tree="/there", tests=green), HERE, None)) == ["another tree was tested: /there"]

@@ -72,12 +72,12 @@ def test_the_first_call_that_may_be_spent_stops_all_others(cause: str) -> None:
 
 
 @pytest.mark.parametrize("cause", ["HTTP_400", "HTTP_302", "CREATED_WITHOUT_A_NAME", "THROTTLED", "QUEUE_FULL"])
-def test_what_may_speak_of_one_order_or_costs_no_call_does_not_by_itself(cause: str) -> None:
+def test_single_minor_failure_does_not_open_the_breaker(cause: str) -> None:
     assert not breaker.after_failure(Breaker(), cause, NOON).is_down
     assert after(OPENS_AFTER, cause=cause).is_down
 
 
-def test_one_more_stops_all_calls_and_after_five_seconds_the_carrier_is_asked() -> None:
+def test_fifth_failure_opens_the_breaker_and_probes_after_5_s() -> None:
     judged = after(OPENS_AFTER)
     assert judged.down_until == NOON + timedelta(seconds=5)
     assert not judged.is_to_be_asked(NOON + timedelta(seconds=5) - A_MOMENT)
@@ -91,14 +91,14 @@ def test_a_carrier_that_takes_calls_is_not_asked() -> None:
     assert not after(OPENS_AFTER - 1).is_to_be_asked(NOON)
 
 
-def test_when_it_has_answered_one_call_is_tried_and_nothing_more_is_asked() -> None:
+def test_successful_probe_allows_one_trial_call() -> None:
     judged = after_a_good_answer(after(OPENS_AFTER), NOON + timedelta(seconds=5))
     assert judged.is_on_trial
     assert not judged.is_down
     assert not judged.is_to_be_asked(NOON + timedelta(days=1))
 
 
-def test_each_question_in_vain_makes_the_next_wait_longer_up_to_five_minutes() -> None:
+def test_each_failed_probe_extends_the_wait_to_five_minutes() -> None:
     judged, waits = after(OPENS_AFTER), []
     for _ in range(5):
         assert judged.down_until is not None
@@ -111,7 +111,7 @@ def test_each_question_in_vain_makes_the_next_wait_longer_up_to_five_minutes() -
     assert waits == [*BACK_OFF[1:], timedelta(minutes=5), timedelta(minutes=5)]
 
 
-def test_each_call_in_vain_makes_the_next_wait_longer_though_every_question_is_answered() -> None:
+def test_each_failed_trial_call_extends_the_next_wait() -> None:
     waits, judged, now = [], after(OPENS_AFTER, cause="HTTP_503"), NOON
     for _ in range(len(BACK_OFF) + 2):
         assert judged.down_until is not None
@@ -175,7 +175,7 @@ def test_calls_in_vain_lengthen_the_wait_whatever_is_answered() -> None:
         assert judged.down_until == now + wait
 
 
-def test_a_fault_long_after_a_good_answer_begins_with_the_first_wait() -> None:
+def test_late_failure_begins_with_the_first_wait() -> None:
     judged = after(OPENS_AFTER, cause="HTTP_503")
     for _ in range(4):
         judged = breaker.after_failure(after_a_good_answer(judged, NOON), "HTTP_503", NOON)

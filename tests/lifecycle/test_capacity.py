@@ -47,7 +47,7 @@ def test_all_get_a_place_where_there_is_room() -> None:
     assert allotment.try_again_at is None
 
 
-def test_places_keep_the_account_s_pace_and_end_before_the_second_does() -> None:
+def test_places_keep_the_accounts_pace_within_one_second() -> None:
     allotment = given_places(attempts(A, A, A, A, A), account=a_pace(per_second=4))
     assert starts(allotment) == [0, 0.25, 0.5, 0.75]
     assert allotment.account.next_slot_at == NOW + A_SECOND

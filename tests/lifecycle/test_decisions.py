@@ -97,7 +97,7 @@ def test_no_time_outside_the_window_is_the_next_opening() -> None:
     assert asked(None, now=NOON.replace(hour=19))[0].due_at == NOON.replace(day=3, hour=6)
 
 
-def test_no_time_in_the_last_seconds_of_the_window_is_the_next_opening() -> None:
+def test_next_opening_is_never_in_the_last_seconds_of_a_window() -> None:
     closing = NOON.replace(hour=18) - POLICY.room
     assert asked(None, now=closing - A_SECOND)[0].due_at == closing - A_SECOND
     assert asked(None, now=closing)[0].due_at == NOON.replace(day=3, hour=6)
@@ -200,7 +200,7 @@ def test_next_allowed_time_beyond_thirty_days_is_null() -> None:
     assert details["nextAllowedScheduledAt"] is None
 
 
-def test_next_allowed_wall_time_that_comes_twice_is_sent_with_its_offset() -> None:
+def test_ambiguous_next_allowed_time_is_sent_with_its_offset() -> None:
     """Open from 02:00 to 02:30 in Berlin: the second 02:00 of 25 October is the next one."""
     half_an_hour = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=2), end=timedelta(hours=2.5)),)
     autumn = datetime(2026, 10, 24, 12, tzinfo=UTC)
@@ -214,7 +214,7 @@ def test_next_allowed_wall_time_that_comes_twice_is_sent_with_its_offset() -> No
         assert asked(again, now=autumn, intervals=half_an_hour)[0].due_at == datetime(2026, 10, 25, 1, tzinfo=UTC)
 
 
-def test_next_allowed_offset_is_null_if_the_number_has_it_no_longer() -> None:
+def test_next_allowed_time_is_null_without_a_matching_offset() -> None:
     """On 29 March Bratislava's +01:00 ends; the company accepts the number's own offsets only."""
     winter = datetime(2026, 3, 28, 12, tzinfo=UTC)
     details = refusal("2026-03-28T21:00:00+01:00", now=winter, offset_must_match_number=True).details
@@ -244,7 +244,7 @@ def test_an_offset_is_used_as_it_is_and_warned_of() -> None:
     assert warnings == (ScheduleWarning.OFFSET_DIFFERS_FROM_PHONE_NUMBER,)
 
 
-def test_the_last_day_of_consent_ends_at_midnight_on_the_callee_s_clock() -> None:
+def test_consent_ends_at_midnight_on_the_callees_clock() -> None:
     always = hours("00:00", "23:59:59.999999")
     last_day = date(2026, 4, 2)
     assert asked("2026-04-02T23:00:00", intervals=always, consent_until=last_day)
@@ -420,7 +420,7 @@ OFFSET = Schedule(
 )
 
 
-def test_an_offset_alone_decides_the_first_attempt_and_a_retry_must_suit_the_number_too() -> None:
+def test_retry_after_an_offset_must_also_suit_the_number() -> None:
     morning_there = a_callee(intervals=hours("20:00", "22:00"))
     first = an_attempt(schedule=OFFSET)
     assert isinstance(looked(first, callee=morning_there), GoAhead)
@@ -428,7 +428,7 @@ def test_an_offset_alone_decides_the_first_attempt_and_a_retry_must_suit_the_num
     assert looked(retry, callee=morning_there)[0].cause == "WINDOW_CLOSED"
 
 
-def test_a_retry_after_an_offset_rings_where_both_clocks_are_open() -> None:
+def test_retry_after_an_offset_rings_when_both_clocks_are_open() -> None:
     retry = an_attempt(schedule=replace(OFFSET, requested=None), retry_number=1)
     assert isinstance(looked(retry, callee=a_callee(intervals=hours("13:00", "22:00"))), GoAhead)
 
@@ -527,7 +527,7 @@ STARTS = [
 
 @pytest.mark.parametrize("start", STARTS)
 @given(telling=tellings())
-def test_in_whatever_order_and_however_often_they_are_told_the_end_is_one(
+def test_repeated_news_in_any_order_has_one_outcome(
     start: Attempt, telling: tuple[list[CallNews], list[CallNews]]
 ) -> None:
     in_order, otherwise = (heard(start, *told) for told in telling)
@@ -605,16 +605,14 @@ def test_it_is_an_alarm(attempt: Attempt, told: CallNews, cause: str) -> None:
     ("status", "live"),
     [(CallStatus.RINGING, ()), (CallStatus.ANSWERED, ("CA2",)), (CallStatus.COMPLETED, ())],
 )
-def test_a_second_call_that_somebody_has_answered_is_named_to_be_looked_after(
-    status: CallStatus, live: Sequence[str]
-) -> None:
+def test_answered_second_call_is_named_for_tracking(status: CallStatus, live: Sequence[str]) -> None:
     for attempt in (heard(an_attempt(), news(CallStatus.RINGING)), heard(an_attempt(), news(CallStatus.BUSY))):
         alarm = decisions.on_news(attempt, news(status, sid="CA2"), None, NOON, POLICY)
         assert isinstance(alarm, Alarm)
         assert alarm.live_sids == live
 
 
-def test_what_we_asked_for_ourselves_carries_no_token_and_is_no_alarm() -> None:
+def test_polled_news_without_a_token_raises_no_alarm() -> None:
     assert heard(an_attempt(), news(CallStatus.RINGING, token=None)).phase is Phase.PLACED
 
 
@@ -654,13 +652,13 @@ def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
     assert isinstance(decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY), ProofMissing)
 
 
-def test_of_two_calls_on_the_list_the_answered_ones_are_looked_after() -> None:
+def test_answered_calls_of_two_in_the_list_are_tracked() -> None:
     answered = ListedCall(news=news(CallStatus.ANSWERED, sid="CA2", token=None), created_at=NOON)
     alarm = decisions.on_listing(unknown(), [*listed("CA1"), answered], NOON, POLICY)
     assert alarm == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1", live_sids=("CA2",))
 
 
-def test_an_empty_list_proves_nothing_until_the_time_for_a_proof_is_over() -> None:
+def test_empty_list_is_no_proof_before_the_settle_time() -> None:
     too_soon = NOON + POLICY.settle - timedelta(microseconds=1)
     assert decisions.on_listing(unknown(), (), NOON, POLICY) is None
     assert decisions.on_listing(unknown(), (), too_soon, POLICY) is None
@@ -730,7 +728,7 @@ def test_search_binds_one_call_and_never_one_of_two() -> None:
     assert decisions.on_search(listed("CA1", "CA2")) == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1")
 
 
-def test_the_list_is_searched_from_the_claim_to_the_lease_s_end_and_five_seconds_around() -> None:
+def test_listing_span_covers_claim_and_lease_with_a_margin() -> None:
     assert decisions.listing_span(unknown(), POLICY) == (
         NOON - timedelta(seconds=5),
         NOON + POLICY.lease + timedelta(seconds=5),

@@ -38,7 +38,7 @@ def test_an_unsafe_order_is_refused_by_name(times: dict[str, timedelta], names: 
     assert all(name in str(refusal.value) for name in names)
 
 
-def test_the_shortest_safe_lease_is_the_post_and_the_second_within_which_it_is_sent() -> None:
+def test_shortest_safe_lease_covers_the_post_and_its_send_span() -> None:
     Policy(lease=Policy().total_timeout + SEND_SPAN)
     with pytest.raises(UnsafeTimes):
         Policy(lease=Policy().total_timeout + SEND_SPAN - s(0.001))

@@ -91,7 +91,7 @@ def test_none_follows_after(reason: Reason) -> None:
     assert due([ended(reason)]) is None
 
 
-def test_a_delay_is_chosen_by_how_often_that_reason_came_before_and_the_last_repeats() -> None:
+def test_delay_follows_the_number_of_earlier_failures() -> None:
     policy = RetryPolicy(
         max_retries=9, delays={"BUSY": (timedelta(minutes=1), timedelta(minutes=2)), "VOICEMAIL": (timedelta(hours=1),)}
     )
@@ -137,7 +137,7 @@ def test_next_day_passes_over_closed_days_and_keeps_its_part() -> None:
     assert due(tried, retry_policy=NEXT_DAY_ONLY, intervals=weekdays) == local(16, day=6)
 
 
-def test_next_day_is_the_next_opening_if_no_part_of_the_day_is_open() -> None:
+def test_next_day_is_the_next_opening_if_no_part_is_open() -> None:
     tried = [ended(Reason.NO_ANSWER, at=local(9))]
     assert due(tried, retry_policy=NEXT_DAY_ONLY, intervals=hours((6, 8))) == local(6, day=3)
 
@@ -149,7 +149,7 @@ def test_a_retry_waits_for_the_next_opening() -> None:
     assert due([ended(Reason.NO_ANSWER, at=local(19))]) == local(8, day=3)
 
 
-def test_a_retry_that_would_open_when_the_interview_has_expired_is_not_made() -> None:
+def test_no_retry_is_made_after_the_expiry_of_the_interview() -> None:
     late = [ended(Reason.NO_ANSWER, at=local(19))]
     opens = local(8, day=3)
     assert due(late, expires_at=opens + POLICY.room + timedelta(seconds=1)) == opens
@@ -176,7 +176,7 @@ def test_a_retry_is_on_the_clock_as_it_is_now() -> None:
     assert schedule.due_at == datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 
 
-def test_a_retry_keeps_the_chains_clock_and_after_an_offset_suits_the_number_too() -> None:
+def test_retry_keeps_the_chains_clock() -> None:
     tokyo = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9))
     night_here = datetime(2026, 4, 2, 23, 30, tzinfo=UTC)  # 08:30 there, 01:30 in Bratislava
     schedule = retries.next_attempt(
@@ -194,7 +194,7 @@ def no_answers(*at: datetime) -> list[Attempt]:
     return [ended(Reason.NO_ANSWER, number=number, at=each) for number, each in enumerate(at)]
 
 
-def test_after_the_second_no_answer_it_is_tomorrow_in_the_part_of_the_day_that_was_tried_least() -> None:
+def test_second_no_answer_is_retried_in_the_least_tried_part() -> None:
     assert due(no_answers(local(9), local(11))) == local(12, day=3)
     assert due(no_answers(local(13), local(15))) == local(8, day=3)
     assert due(no_answers(local(9), local(13))) == local(16, day=3)
@@ -226,7 +226,7 @@ def test_tomorrow_is_tomorrow_on_the_callees_clock() -> None:
     assert due(chain) == local(12, day=4)
 
 
-def test_on_the_morning_after_the_clocks_change_a_part_begins_at_its_wall_time() -> None:
+def test_part_of_the_day_begins_at_its_wall_time_after_a_change() -> None:
     before = datetime(2026, 3, 28, 9, 0, tzinfo=UTC)  # a Saturday, 10:00; on Sunday the clock is two hours ahead
     chain = no_answers(before - timedelta(hours=2), before)
     expected = datetime.combine(date(2026, 3, 29), time(12), tzinfo=UTC) - timedelta(hours=2)

@@ -70,13 +70,13 @@ def scheduled(text: str | None, **callee: Any) -> Attempt:
 # ---- which clocks decide
 
 
-def test_an_offset_decides_alone_within_the_opening_that_was_asked_for() -> None:
+def test_offset_alone_decides_within_the_requested_opening() -> None:
     asked = scheduled("2026-04-03T09:00:00+09:00")  # two in the night in Bratislava
     for now in (asked.due_at, asked.due_at + timedelta(hours=10, minutes=59)):
         assert scheduling.deciding_clocks(asked, a_callee(), now) == (TOKYO,)
 
 
-def test_in_another_opening_the_numbers_own_zones_must_be_open_too() -> None:
+def test_numbers_zones_must_be_open_in_another_opening() -> None:
     asked = scheduled("2026-04-03T09:00:00+09:00")
     closing = asked.due_at + timedelta(hours=11)
     for now in (closing, asked.due_at + A_DAY):
@@ -90,7 +90,7 @@ def test_a_retry_is_never_by_the_offset_alone() -> None:
 
 
 @guards("own_clock")
-def test_retry_of_an_offset_asks_the_candidates_zone_before_the_number() -> None:
+def test_retry_of_an_offset_prefers_the_candidates_zone() -> None:
     asked = scheduled("2026-04-03T09:00:00+09:00")
     retry = replace(asked, retry_number=1, schedule=replace(asked.schedule, requested=None))
     lisbon = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/Lisbon",))
@@ -99,7 +99,7 @@ def test_retry_of_an_offset_asks_the_candidates_zone_before_the_number() -> None
     assert scheduling.deciding_clocks(retry, replace(callee, number=None), retry.due_at) == (TOKYO, lisbon)
 
 
-def test_retry_of_an_offset_is_held_if_the_candidates_zone_is_unknown() -> None:
+def test_retry_of_an_offset_waits_if_the_zone_is_unknown() -> None:
     asked = scheduled("2026-04-03T09:00:00+09:00")
     with pytest.raises(TimezoneUnknown):
         scheduling.deciding_clocks(asked, a_callee(timezone="Europe/Atlantis"), asked.due_at + A_DAY)
@@ -134,7 +134,7 @@ def test_hours_that_begin_later_move_it_later() -> None:
     assert moved.due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
 
 
-def test_hours_that_begin_earlier_move_what_waits_for_an_opening_and_not_what_was_asked_for() -> None:
+def test_earlier_hours_do_not_move_a_requested_time() -> None:
     night = datetime(2026, 4, 2, 3, 0, tzinfo=UTC)
     schedule, _ = scheduling.on_request(None, a_callee(), night, POLICY)
     moved = anew(pending(schedule), now=night, intervals=hours(6, 20))
@@ -152,7 +152,7 @@ def test_what_was_moved_by_hours_goes_back_when_the_hours_do() -> None:
     assert back.due_at == asked.due_at
 
 
-def test_a_wall_time_goes_with_the_candidates_zone_and_an_instant_does_not() -> None:
+def test_new_candidate_zone_moves_a_wall_time_but_no_instant() -> None:
     moved = anew(scheduled("2026-04-03T09:00:00"), timezone="Europe/London")
     assert moved is not None
     assert moved.clock == CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/London",))
@@ -178,7 +178,7 @@ def test_what_the_carrier_did_not_take_keeps_its_turn() -> None:
     assert anew(asked, intervals=hours(7, 21)) is None
 
 
-def test_what_is_due_already_and_may_ring_is_not_told_that_it_moved() -> None:
+def test_due_attempt_that_may_ring_is_not_marked_as_moved() -> None:
     asked = scheduled(None)
     assert anew(asked, now=NOON + timedelta(hours=1), intervals=hours(7, 21)) is None
 
@@ -207,7 +207,7 @@ def test_an_expiry_that_is_no_time_is_refused_by_its_field() -> None:
         scheduling.explicit_expiry("2026-04-05T12:00:00", None)
 
 
-def test_a_call_must_have_room_to_ring_before_its_interview_expires() -> None:
+def test_call_needs_room_to_ring_before_the_expiry() -> None:
     scheduling.must_open_before(NOON + POLICY.room + timedelta(seconds=1), NOON, POLICY)
     with pytest.raises(NoOpeningBeforeExpiry):
         scheduling.must_open_before(NOON + POLICY.room, NOON, POLICY)
@@ -237,7 +237,7 @@ def test_an_online_time_is_refused(text: str, refusal: type[Exception]) -> None:
         scheduling.online_time(text, a_callee(), NOON)
 
 
-def test_an_online_instant_needs_nobodys_clock_and_a_wall_time_does() -> None:
+def test_online_wall_time_needs_a_clock_but_an_instant_does_not() -> None:
     nobody = a_callee(number=None)
     assert scheduling.online_time("2026-04-03T03:00:00Z", nobody, NOON) == datetime(2026, 4, 3, 3, tzinfo=UTC)
     with pytest.raises(TimezoneUnknown):

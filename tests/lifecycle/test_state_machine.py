@@ -237,7 +237,7 @@ def test_every_arrow_is_taken_and_every_other_pair_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("state", "reason"), [pair for pair in standings() if pair[0] in OVER], ids=str)
-def test_an_end_is_left_by_late_proof_of_an_unknown_outcome_alone(state: AttemptState, reason: Reason) -> None:
+def test_end_state_changes_only_by_proof_of_an_unknown_outcome(state: AttemptState, reason: Reason) -> None:
     over = an_attempt(state, reason)
     ways_out = set()
     for event in events():
@@ -250,7 +250,7 @@ def test_an_end_is_left_by_late_proof_of_an_unknown_outcome_alone(state: Attempt
     assert ways_out == ({Proven} if reason is Reason.OUTCOME_UNKNOWN else set())
 
 
-def test_a_call_is_hung_up_when_it_is_there_and_not_when_nobody_has_seen_it() -> None:
+def test_unknown_outcome_is_hung_up_only_after_its_call_is_found() -> None:
     seen = an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
     wanted = HangUpWanted(cause=HangUpCause.COMPANY_DELETED)
     assert evolve(seen, wanted, NOW).hang_up is HangUpCause.COMPANY_DELETED
@@ -276,7 +276,7 @@ def test_an_error_names_event_and_state() -> None:
 
 
 @pytest.mark.parametrize("event", [Deferred(due_at=LATER, cause="A_TEST"), NotPlaced(due_at=LATER, cause="A_TEST")])
-def test_back_to_pending_nothing_of_the_try_is_left_but_its_token(event: Event) -> None:
+def test_attempt_back_to_pending_keeps_only_its_token(event: Event) -> None:
     busy = replace(an_attempt(AttemptState.IN_PROGRESS), released_until=LATER, looks=3, look_at=LATER, unknown_at=NOW)
     back = evolve(busy, event, LATER)
     assert back == replace(
@@ -289,12 +289,12 @@ def test_back_to_pending_nothing_of_the_try_is_left_but_its_token(event: Event) 
     )
 
 
-def test_being_placed_forgets_how_often_the_carrier_had_not_taken_it() -> None:
+def test_placed_attempt_resets_the_count_of_unplaced_tries() -> None:
     refused_twice = replace(an_attempt(AttemptState.IN_PROGRESS), not_placed=2)
     assert evolve(refused_twice, Placed(call_sid="CA1", look_at=LATER), LATER).not_placed == 0
 
 
-def test_only_an_attempt_in_progress_is_busy_and_only_an_end_is_over() -> None:
+def test_only_in_progress_is_busy_and_only_end_states_are_over() -> None:
     for state in AttemptState:
         attempt = an_attempt(state)
         assert is_busy(attempt) is (state is AttemptState.IN_PROGRESS)

@@ -35,15 +35,13 @@ OPEN, ANOTHER, CLOSED = a_job(), a_job(), a_job(JobStatus.CLOSED)
 
 @each_focus
 @pytest.mark.parametrize("named", [OPEN, CLOSED])
-def test_a_named_job_is_taken_whoever_asks_and_whether_it_is_open(focus: AgentFocus, named: Job) -> None:
+def test_named_job_is_used_even_if_it_is_closed(focus: AgentFocus, named: Job) -> None:
     assert job_of(focus, named.id, [ANOTHER, CLOSED, OPEN]) == named.id
 
 
 @each_focus
 @pytest.mark.parametrize("considered_for", [[], [ANOTHER, CLOSED]])
-def test_a_named_job_that_the_candidate_is_not_assigned_to_is_refused(
-    focus: AgentFocus, considered_for: Sequence[Job]
-) -> None:
+def test_named_job_without_an_assignment_is_refused(focus: AgentFocus, considered_for: Sequence[Job]) -> None:
     with pytest.raises(JobNotAssigned) as refused:
         job_of(focus, OPEN.id, considered_for)
     assert refused.value.details == {"jobId": str(OPEN.id)}

@@ -69,7 +69,7 @@ def test_a_reason_that_does_not_print_or_says_nothing_is_refused(text: str, says
         "421915 2026-04-06 123456 7",
     ],
 )
-def test_a_reason_with_a_phone_number_is_refused_without_repeating_it(number: str) -> None:
+def test_reason_with_a_phone_number_is_refused_without_quoting(number: str) -> None:
     with pytest.raises(InvalidPauseReason) as refused:
         checked(f"asked by {number}, angry")
     assert "text like a phone number" in refused.value.message
@@ -77,7 +77,7 @@ def test_a_reason_with_a_phone_number_is_refused_without_repeating_it(number: st
 
 
 @pytest.mark.parametrize("address", ["ada@example.com", "<Ada.Byron@example>", "ada\uff20example.com"])
-def test_a_reason_with_an_address_is_refused_without_repeating_it(address: str) -> None:
+def test_reason_with_an_address_is_refused_without_quoting(address: str) -> None:
     with pytest.raises(InvalidPauseReason) as refused:
         checked(f"asked by {address}")
     assert "text like an e-mail address" in refused.value.message

@@ -29,7 +29,7 @@ PRICE = Price(base_cost=Decimal("1.5"), cost_per_minute=Decimal("0.3"), included
         pytest.param(190, "1.85", id="not whole minutes"),
     ],
 )
-def test_credits_are_the_base_and_the_time_beyond_what_is_included(seconds: int, cost: str) -> None:
+def test_credits_are_the_base_cost_plus_extra_minutes(seconds: int, cost: str) -> None:
     assert credits_of(PRICE, timedelta(seconds=seconds)) == Decimal(cost)
 
 

@@ -105,7 +105,7 @@ def test_a_mobile_is_not_held_to_be_where_few_people_live() -> None:
     assert () not in sets
 
 
-def test_a_number_that_may_be_where_no_known_clock_is_has_no_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_with_an_unknown_clock_has_no_zones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callee_zones, "time_zones_for_number", lambda _: ("Europe/Prague", "Europe/Atlantis"))
     assert callee_zones.read_number("+421915000001").zones == ()
     callee_zones.read_number.cache_clear()
@@ -248,16 +248,14 @@ def test_what_names_no_place_is_no_time_zone(name: str) -> None:
         (f"{'x' * 60_000}/y", None),
     ],
 )
-def test_a_misspelt_zone_is_answered_with_the_one_closest_it_and_a_strange_one_with_none(
-    name: str, closest: str | None
-) -> None:
+def test_misspelt_zone_is_answered_with_the_closest_name(name: str, closest: str | None) -> None:
     with pytest.raises(InvalidTimezone) as refused:
         callee_zones.check_zone(name)
     hint = "" if closest is None else f"; the closest name is {closest}"
     assert refused.value.details["reason"] == f"the zone does not exist{hint}"
 
 
-def test_every_zone_that_a_number_can_have_is_known_by_a_canonical_name() -> None:
+def test_every_zone_of_a_number_has_a_canonical_name() -> None:
     named = {name for zones in TIMEZONE_DATA.values() for name in zones}
     canonical = {callee_zones.check_zone(name) for name in named}
     assert len(named - canonical) == 11
@@ -293,7 +291,7 @@ def test_where_few_people_live_counts_for_what_is_no_mobile(text: str, empty: st
     assert len(number.zones) > 1
 
 
-def test_a_number_is_read_exactly_when_phonenumbers_holds_it_to_be_valid() -> None:
+def test_number_is_accepted_if_phonenumbers_accepts_it() -> None:
     dice, prefixes = random.Random(20_261_125), sorted(TIMEZONE_DATA)
     counts = {True: 0, False: 0}
     for _ in range(10_000):
@@ -442,7 +440,7 @@ def test_every_place_has_the_clock_of_its_own_file() -> None:
         assert [str(at.astimezone(clock)) for at in instants] == [str(at.astimezone(own)) for at in instants]
 
 
-def test_places_that_have_always_kept_the_same_time_share_a_clock() -> None:
+def test_places_with_the_same_time_share_a_clock() -> None:
     assert zone_names.zone("Europe/Bratislava") is zone_names.zone("Europe/Prague")
     assert zone_names.zone("Europe/Bratislava") is not zone_names.zone("Europe/Vienna")
 

@@ -157,14 +157,14 @@ def test_a_wall_time_names_the_instant_that_postgresql_says(
     assert len(compared) >= 150_000
 
 
-def test_a_wall_time_names_the_instant_at_which_it_was_shown_and_that_whenever_says() -> None:
+def test_wall_time_names_the_same_instant_as_whenever() -> None:
     for (zone, instant), wall, our in zip(asked(), shown(), named(), strict=True):
         if our is not None:
             theirs = whenever.PlainDateTime(wall).assume_tz(zone, disambiguation="raise").to_instant().to_stdlib()
             assert our == theirs == instant, f"{wall} in {zone}"
 
 
-def test_a_wall_time_in_any_gap_or_fold_names_the_instant_that_whenever_says() -> None:
+def test_wall_time_in_a_gap_or_fold_agrees_with_whenever() -> None:
     """Beyond the table below: each change in each zone, at both ends and within."""
     count = 0
     for zone in sorted(zone_names.PLACES):
@@ -180,7 +180,7 @@ def test_a_wall_time_in_any_gap_or_fold_names_the_instant_that_whenever_says() -
     assert count >= 25_000
 
 
-def test_an_instant_written_with_its_offset_and_zone_is_read_back_also_where_it_comes_twice() -> None:
+def test_instant_with_offset_and_zone_is_read_back_in_a_fold() -> None:
     count = repeated = 0
     for (zone, instant), wall in list(zip(asked(), shown(), strict=True))[::4]:
         (offset,) = call_windows.utc_offsets(of(zone), instant)
@@ -239,9 +239,7 @@ def utc(text: str) -> datetime:
 
 
 @pytest.mark.parametrize(("zone", "wall", "becomes", "instant"), GAPS, ids=[f"{gap[0]} {gap[1]}" for gap in GAPS])
-def test_a_wall_time_that_does_not_exist_moves_forward_by_the_gap(
-    zone: str, wall: str, becomes: str, instant: str
-) -> None:
+def test_nonexistent_wall_time_moves_forward_by_the_gap(zone: str, wall: str, becomes: str, instant: str) -> None:
     named_instant = call_windows.instant_of(of(zone), datetime.fromisoformat(wall))
     assert named_instant == utc(instant)
     (local,) = call_windows.local_times(of(zone), named_instant)

@@ -301,7 +301,7 @@ def test_what_is_wrong_is_named_with_its_position(text: str, position: int, reas
         pytest.param(NOON + "." + "0" * 100, NOON + ".\u2026", id="a long one"),
     ],
 )
-def test_a_refusal_shows_what_was_read_and_nothing_behind_the_mistake(text: str, shown: str) -> None:
+def test_refusal_quotes_nothing_after_the_mistake(text: str, shown: str) -> None:
     """It is kept with the command for a month, and what was not read may be anybody."""
     with pytest.raises(InvalidDateFormat) as refused:
         requested_time.read(text)

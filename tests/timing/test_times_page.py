@@ -61,7 +61,7 @@ def test_what_the_page_takes_is_read_as_it_says(row: list[str]) -> None:
 
 
 @pytest.mark.parametrize("row", rows("Refused"), ids=what)
-def test_what_the_page_refuses_is_refused_with_its_reason_and_position(row: list[str]) -> None:
+def test_refusals_of_the_page_match_reason_and_position(row: list[str]) -> None:
     _, text, position, reason, why = row
     with pytest.raises(InvalidDateFormat) as refused:
         requested_time.read(written(text))

@@ -202,7 +202,7 @@ def any_days(dice: random.Random) -> list[int]:
     return [(datetime(dice.randint(*span), 1, 1, tzinfo=UTC) - EPOCH).days + dice.randrange(365) for span in YEARS]
 
 
-def test_the_next_opening_in_every_zone_is_the_first_that_a_walk_finds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_next_opening_in_every_zone_equals_a_walk(capsys: pytest.CaptureFixture[str]) -> None:
     dice, places = random.Random(SEED), sorted(zone_names.PLACES)
     count = found = 0
     for zone in places:
@@ -238,9 +238,7 @@ HARD_PLACES = [
 
 
 @pytest.mark.parametrize(("zone", "shift", "nights_in_2025"), HARD_PLACES)
-def test_over_the_nights_of_a_hard_place_it_is_the_first_that_a_walk_finds(
-    zone: str, shift: int, nights_in_2025: int
-) -> None:
+def test_next_opening_over_difficult_nights_equals_a_walk(zone: str, shift: int, nights_in_2025: int) -> None:
     dice = random.Random(f"{SEED} {zone}")
     new_year = (datetime(2025, 1, 1, tzinfo=UTC) - EPOCH).days
     begun = sorted({piece for day in range(new_year, new_year + 365 * 3, 40) for piece in pieces(zone, day)})
