@@ -18,7 +18,7 @@ from tests.support.compose import ROOT, Missing, as_run_by_default, composed, pr
 SERVERS = {"postgres", "valkey"}
 ONCE = {"migrate"}
 OF_THE_SHELL = {"LISTEN_ON", "PORT", "FLOWER_PORT"}
-"""What the Procfile's lines themselves ask for."""
+"""Variables that the lines of the Procfile use."""
 OF_THE_OWNER = {"DATABASE_OWNER_URL", "POSTGRES_PASSWORD"}
 DRAIN_S = 15
 

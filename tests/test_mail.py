@@ -1,4 +1,4 @@
-"""A mail has one recipient and the headers that we write, whatever is in a name or an address; and what a no means."""
+"""Mails have one recipient and only our headers, whatever names and addresses contain. Refusals by the server."""
 
 import stat
 import threading
@@ -209,7 +209,7 @@ def test_a_name_adds_no_header_no_recipient_and_no_line(office: PostOffice, name
     assert mail.message["From"] == "Duecall <mail@duecall.example>"
     assert mail.message.get_content_type() == "text/plain"
     assert not mail.message.is_multipart()
-    # What a reader that decodes the subject sees is one line, the very one that we wrote, without anything that acts.
+    # A mail reader that decodes the subject shows exactly our line, without control characters.
     assert str(mail.message["Subject"]).strip() == f"Invitation to become the owner of {shown(name, 60)}".strip()
     assert len(mail.text.splitlines()) == 5
     assert mail.text.splitlines()[2].strip() == shown(name, 60)

@@ -1,4 +1,4 @@
-"""A Redis that throws messages away is told of, by `duecall up` and by every worker; one that keeps all is not."""
+"""`duecall up` and every worker warn about a Redis that evicts keys, and only then."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the environment may say; what it may not is refused in its own names, and no secret is quoted."""
+"""Settings from the environment. Errors name the variables and never quote a secret."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.test_settings_of_mail import STRONG
 
 
 def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
-    """What is said to these variables, in the one line that every process ends with."""
+    """Return the error for these variables, a single line as every process prints it."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     settings.cache_clear()
@@ -65,7 +65,7 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         ),
         pytest.param({"PUBLIC_URL": "https://a.example/#x"}, "PUBLIC_URL must not have a query", id="a fragment"),
         pytest.param(
-            {"RING_TIMEOUT_S": "0", "TWILIO_CPS": "x"}, "; RING_TIMEOUT_S must be", id="several are told together"
+            {"RING_TIMEOUT_S": "0", "TWILIO_CPS": "x"}, "; RING_TIMEOUT_S must be", id="several errors together"
         ),
         pytest.param({"DUECALL_ENV": "prod"}, "DUECALL_ENV must be 'development' or 'production'", id="an environment"),
         pytest.param({"PUBLIC_URL": "duecall.example.com"}, "PUBLIC_URL must be a URL that begins", id="no scheme"),

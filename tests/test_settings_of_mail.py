@@ -1,4 +1,4 @@
-"""What may be set for mail, and what production wants set."""
+"""Settings for mail, and those that production requires."""
 
 import pytest
 from pydantic import ValidationError

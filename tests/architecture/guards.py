@@ -1,6 +1,6 @@
-"""Which guards of the product a test stands for: with one of them taken out, it turns red.
+"""Guards of the product and their tests: a test must fail when its guard is removed.
 
-A guard is what begins on a line that ends in `guard: NAME`: a whole statement, or one line of a condition or of SQL.
+A guard begins on a line that ends in `guard: NAME`: a whole statement, or one line of a condition or of SQL.
 
 @guards("line_gap")                  takes it out, and this test is red
 marks=guards("company_paused")       of one case of a table
@@ -34,7 +34,7 @@ class Guard:
 
 @dataclass(kw_only=True)
 class Told:
-    """What a run tells of one test."""
+    """The result of one test."""
 
     guards: list[str]
     outcome: str = "not run"
@@ -43,7 +43,7 @@ class Told:
 
 @dataclass(kw_only=True)
 class Run:
-    """What a run tells: from which tree it took the product, and of each test that stands for a guard."""
+    """The result of a run: the source tree of the product, and the results of all tests of guards."""
 
     tree: str
     tests: dict[str, Told] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def _found(tree: Path) -> Iterator[Guard]:
 
 
 def without(text: str, line: int) -> str:
-    """A module's text without what begins on that line. Raises SyntaxError when that is no Python any more."""
+    """Return a module's text without the guard on that line. Raises SyntaxError if the rest is not valid Python."""
     begin_there = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt) and node.lineno == line]
     lines = text.splitlines()
     if begin_there:
@@ -79,7 +79,7 @@ def without(text: str, line: int) -> str:
     return rest
 
 
-# ---- as a plugin of a run: which tests stand for guards, and what became of them, goes to a file
+# ---- pytest plugin: writes the tests of guards and their results to a file
 
 _run = Run(tree=str(Path(scheduler.__file__).resolve().parent.parent))
 

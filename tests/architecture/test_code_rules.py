@@ -1,4 +1,4 @@
-"""The laws of the house: a handful of powers have exactly one home, and what the map says is true."""
+"""Rules for the code: some capabilities have exactly one module, and the module overview is correct."""
 
 import ast
 import importlib
@@ -80,7 +80,7 @@ POWERS = [
 def test_a_power_has_its_home_and_no_other(power: re.Pattern[str], homes: set[str]) -> None:
     found = {_name(path) for path in PRODUCT if any(power.fullmatch(call) for call in _calls(path))}
     assert found <= homes
-    assert found, "nobody uses it: the rule guards nothing"
+    assert found, "it is not used, so the rule checks nothing"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ SPEAKERS = {
 
 @pytest.mark.parametrize("package", list(SPEAKERS))
 def test_nobody_connects_to_what_a_request_names(package: str) -> None:
-    """Who speaks to the network speaks to what the settings name: a URL in a job is kept, never fetched."""
+    """Only these modules use the network, with URLs from the settings. A URL in a job is stored, never fetched."""
     found = {_name(path) for path in PRODUCT if any(f"{each}.".startswith(f"{package}.") for each in _imports(path))}
     assert found == SPEAKERS[package]
 
@@ -178,7 +178,7 @@ def test_messages_carry_no_time_and_broker_retries_nothing() -> None:
 def test_a_module_says_what_it_is_about(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if not text.strip():
-        return  # a package whose map stands in its modules
+        return  # a package without its own overview
     first = (ast.get_docstring(ast.parse(text)) or "").splitlines()
     assert first
     assert first[0].endswith((".", "?", ":")), f"{_name(path)}: {first[0]!r} is no sentence"
@@ -193,7 +193,9 @@ def _said_in_logs(path: Path) -> Iterator[str]:
 
 def test_what_is_said_in_logs_is_on_their_list() -> None:
     said = {(field, _name(path)) for path in PRODUCT for field in _said_in_logs(path)}
-    assert {field for field, _ in said} >= {"alarm", "until", "attempt_id"}, "nobody says it: the rule guards nothing"
+    assert {field for field, _ in said} >= {"alarm", "until", "attempt_id"}, (
+        "no field was found, so the rule checks nothing"
+    )
     own = {"exc_info"}  # made into `error`, by kind and place
     assert not [each for each in said if each[0] not in ALLOWED | own]
 

@@ -1,4 +1,4 @@
-"""Each guard has a test that stands for it, each test names a guard, and what is taken out is the guard alone."""
+"""Each guard has a test, each test of a guard names an existing one, and only the guard is removed."""
 
 import ast
 from collections import Counter

@@ -32,7 +32,7 @@ def after(failures: int, *, cause: str = "NEVER_CONNECTED") -> Breaker:
         pytest.param(NeverTaken(cause="NOT_SENT"), None, id="not sent: the carrier can do nothing for that"),
         pytest.param(Accepted(call_sid="CA1"), None, id="taken"),
         pytest.param(NumberRefused(cause="X"), None, id="refused for its number: the carrier works"),
-        pytest.param(NeverTaken(cause="CALLER_REFUSED"), None, id="one company's caller id stops nobody else"),
+        pytest.param(NeverTaken(cause="CALLER_REFUSED"), None, id="one company's caller id stops no other company"),
     ],
 )
 def test_an_answer_speaks_against_the_carrier_or_does_not(answer: CarrierAnswer, cause: str | None) -> None:
@@ -106,7 +106,7 @@ def test_each_failed_probe_extends_the_wait_to_five_minutes() -> None:
         judged = breaker.while_asked(judged, now)
         assert judged.is_down
         assert judged.down_until is not None
-        assert not judged.is_to_be_asked(now), "one asks, and nobody else meanwhile"
+        assert not judged.is_to_be_asked(now), "only one worker probes"
         waits.append(judged.down_until - now)
     assert waits == [*BACK_OFF[1:], timedelta(minutes=5), timedelta(minutes=5)]
 
@@ -191,7 +191,7 @@ DECISION = "docs/decisions/0013-probe-the-carrier-before-trying-a-call.md"
 
 
 def trials_in_vain(hours: int) -> list[int]:
-    """How many calls are tried in each hour while the carrier answers every question at once and fails every call."""
+    """Count the trial calls per hour while the carrier answers every probe immediately and fails every call."""
     judged, tried = after(OPENS_AFTER), [0] * hours
     while judged.down_until is not None and (hour := (judged.down_until - NOON) // timedelta(hours=1)) < hours:
         instant = judged.down_until

@@ -1,4 +1,4 @@
-"""Who may start now: by pace, by room, and nobody waits behind somebody else's full company."""
+"""Calls that may start now, by pace and room. No company waits behind another company that is full."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

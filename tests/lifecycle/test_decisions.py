@@ -1,4 +1,4 @@
-"""What follows from what is: when a call that is asked for is due, whether it may ring, what news make of it."""
+"""Decisions: the due time of a requested call, the last look, and the events that follow from news."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -86,7 +86,7 @@ def refusal(text: str | None, *, now: datetime = NOON, **fields: Any) -> Refused
     return refused.value
 
 
-# ---- what somebody asked for
+# ---- requested times
 
 
 def test_no_time_within_the_window_is_now() -> None:
@@ -433,7 +433,7 @@ def test_retry_after_an_offset_rings_when_both_clocks_are_open() -> None:
     assert isinstance(looked(retry, callee=a_callee(intervals=hours("13:00", "22:00"))), GoAhead)
 
 
-# ---- what the one POST brought
+# ---- answers to the POST
 
 
 @pytest.mark.parametrize(
@@ -509,7 +509,7 @@ def test_a_call_ends_as(status: CallStatus, fields: dict[str, Any], reason: Reas
 
 @st.composite
 def tellings(draw: st.DrawFn) -> tuple[list[CallNews], list[CallNews]]:
-    """The news of one legal call, and the same told in some other order, some of them again."""
+    """Draw the news of one valid call, and the same news in another order with repetitions."""
     status, fields, _ = draw(st.sampled_from(ENDINGS))
     lived = BEGINNINGS if status is CallStatus.COMPLETED else BEGINNINGS[:3]
     trace = [news(each) for each in lived if draw(st.booleans())] + [news(status, **fields)]
@@ -591,14 +591,14 @@ def test_an_unknown_outcome_is_proven_by_an_end_alone() -> None:
             evolve(an_attempt(), NotPlaced(due_at=NOON, cause="X"), NOON),
             news(CallStatus.RINGING),
             "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
-            id="one that was never taken",
+            id="a call that was never accepted",
         ),
     ],
 )
 def test_it_is_an_alarm(attempt: Attempt, told: CallNews, cause: str) -> None:
     alarm = decisions.on_news(attempt, told, None, NOON, POLICY)
     assert isinstance(alarm, Alarm)
-    assert (alarm.cause, alarm.stray_sid) == (cause, told.call_sid), "who nobody has answered is ended"
+    assert (alarm.cause, alarm.stray_sid) == (cause, told.call_sid), "the unanswered call is ended"
 
 
 @pytest.mark.parametrize(
@@ -667,7 +667,7 @@ def test_empty_list_is_no_proof_before_the_settle_time() -> None:
 
 
 LISTABLE = POLICY.lease + timedelta(seconds=5)
-"""After its claim: no call of that claim can be created any more."""
+"""Time after the claim at which the claim can no longer create a call."""
 HUNG_UP = POLICY.lease + POLICY.room + POLICY.max_call
 A_MOMENT = timedelta(microseconds=1)
 

@@ -1,4 +1,4 @@
-"""Which attempt follows by itself, when, and when none does."""
+"""Automatic retries: whether and when one follows."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta

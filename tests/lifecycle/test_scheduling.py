@@ -1,4 +1,4 @@
-"""Which clocks must be open, what settings move, and when an interview expires."""
+"""Clocks that must be open, schedules after changed settings, and the expiry of interviews."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta

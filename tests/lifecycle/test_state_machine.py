@@ -65,7 +65,7 @@ OVER = (AttemptState.COMPLETED, AttemptState.FAILED, AttemptState.CANCELLED)
 
 
 def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None = None) -> Attempt:
-    """In that state, with what the state says must be there."""
+    """Return an attempt in that state, with the values that the state requires."""
     attempt_id = UUID(int=1)
     plain = Attempt(
         id=attempt_id,
@@ -119,7 +119,7 @@ def events() -> Iterator[Event]:
 
 
 def standings() -> Iterator[tuple[AttemptState | None, Reason | None]]:
-    """Where an attempt may stand: not made yet, waiting, in progress, or over for a reason."""
+    """Yield every state of an attempt, with its reasons: not created, pending, in progress or ended."""
     yield None, None
     yield AttemptState.PENDING, None
     yield AttemptState.IN_PROGRESS, None
@@ -148,7 +148,7 @@ CONTRACT = {
     ("progressed", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("cancelled", "IN_PROGRESS"): {("CANCELLED", "COMPANY_DELETED")},
     ("proof_missing", "IN_PROGRESS"): {("FAILED", "OUTCOME_UNKNOWN")},
-    # Moved, or seen to be live: the state stays, the history tells.
+    # Moved, or found live: the state does not change, but the history records it.
     ("rescheduled", "PENDING"): {("PENDING", None)},
     ("moved_by_settings", "PENDING"): {("PENDING", None)},
     ("expiry_moved", "PENDING"): {("PENDING", None)},
@@ -353,7 +353,7 @@ GOOD = {
     "cancelled": {"state": "CANCELLED", "reason": "REPLACED", "ended_at": NOW},
 }
 WRONG = {
-    "a state that is none": ({"state": "RINGING", "ended_at": NOW}, "state_and_reason"),
+    "an invalid state": ({"state": "RINGING", "ended_at": NOW}, "state_and_reason"),
     "pending with a reason": ({"reason": "BUSY"}, "state_and_reason"),
     "in progress with a reason": ({**DIALLING, "reason": "BUSY"}, "state_and_reason"),
     "completed without one": ({"state": "COMPLETED", "ended_at": NOW}, "state_and_reason"),
@@ -364,12 +364,12 @@ WRONG = {
     "pending with an end": ({"ended_at": NOW}, "ended_when_over"),
     "pending with a phase": ({"phase": "PLACED"}, "phase"),
     "in progress without a phase": (CLAIMED, "a_phase_in_progress_only"),
-    "a phase that is none": ({**CLAIMED, "phase": "RINGING", "look_at": LATER}, "ck_attempts_phase"),
+    "an invalid phase": ({**CLAIMED, "phase": "RINGING", "look_at": LATER}, "ck_attempts_phase"),
     "dialling without a lease": ({**CLAIMED, "phase": "DIALLING"}, "dialling_has_a_lease"),
     "placed with a lease": ({**GOOD["placed"], "lease_until": LATER}, "dialling_has_a_lease"),
     "placed without a name": ({**GOOD["placed"], "call_sid": None}, "placed_is_named"),
     "unknown since never": ({**GOOD["unknown"], "unknown_at": None}, "unknown_since"),
-    "unknown and nobody looks": ({**GOOD["unknown"], "look_at": None}, "somebody_looks_for_its_end"),
+    "unknown without a poll": ({**GOOD["unknown"], "look_at": None}, "somebody_looks_for_its_end"),
     "claimed without a token": ({**DIALLING, "token": None}, "in_progress_is_claimed"),
     "claimed by no account": ({**DIALLING, "account_id": None}, "in_progress_is_claimed"),
     "pending with a call": ({"call_sid": "CA1"}, "pending_is_not_called"),

@@ -1,4 +1,4 @@
-"""Which job an interview is about: the named one, the only open one, or none; and when it cannot be told."""
+"""The job of an interview: the named job, the only open one, or none. Ambiguous cases are refused."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

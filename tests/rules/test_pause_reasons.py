@@ -1,4 +1,4 @@
-"""Which text may stand as the reason of a pause: one line that prints and names nobody."""
+"""Reasons of pauses: one printable line that names no person."""
 
 import pytest
 
@@ -34,10 +34,10 @@ def test_a_reason_is_trimmed() -> None:
         pytest.param("a\nb", "Remove character 2, U+000A", id="two lines"),
         pytest.param("a\rb", "U+000D", id="a line over another"),
         pytest.param("red \x1b[31m", "U+001B", id="what colours a terminal"),
-        pytest.param("a\x00b", "U+0000", id="what PostgreSQL does not take"),
+        pytest.param("a\x00b", "U+0000", id="a character that PostgreSQL refuses"),
         pytest.param("a\u2028b", "U+2028", id="two lines, in Unicode"),
-        pytest.param("a\u202eb", "U+202E", id="what turns the line around"),
-        pytest.param("a\u200bb", "U+200B", id="what nobody sees"),
+        pytest.param("a\u202eb", "U+202E", id="a bidi override"),
+        pytest.param("a\u200bb", "U+200B", id="an invisible character"),
         pytest.param("a\udcffb", "U+DCFF", id="a byte that is no text"),
         pytest.param("x" * (LONGEST + 1), "201 characters. Shorten it to 200", id="too long"),
         pytest.param("ALARM: TWO_CALLS", "reserved for alarms", id="an alarm's words"),

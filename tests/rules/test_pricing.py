@@ -1,4 +1,4 @@
-"""What a call costs: exact, in one unit, at the price of its focus (F5-3)."""
+"""The price of a call: exact, in one unit, by its focus (F5-3)."""
 
 from datetime import timedelta
 from decimal import Decimal

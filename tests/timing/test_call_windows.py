@@ -1,4 +1,4 @@
-"""A window is open exactly while the wall clock says so, on every night and in every zone."""
+"""A window is open exactly within its hours on the wall clock, on every night and in every zone."""
 
 import struct
 from collections.abc import Sequence
@@ -137,7 +137,7 @@ HARD_NIGHTS = [
     pytest.param("Australia/Lord_Howe", 30, id="Lord Howe shifts by half an hour"),
     pytest.param("Antarctica/Troll", 120, id="Troll shifts by two hours"),
     pytest.param("America/Santiago", 60, id="Santiago shifts at midnight"),
-    pytest.param("Pacific/Chatham", 60, id="the Chathams stand at quarter hours"),
+    pytest.param("Pacific/Chatham", 60, id="the Chathams have quarter hours"),
     pytest.param("Asia/Gaza", 60, id="Gaza shifts by the moon"),
     pytest.param("Africa/Cairo", 60, id="Cairo shifts at midnight"),
     pytest.param("America/Scoresbysund", 60, id="east Greenland shifts on the evening before"),
@@ -301,8 +301,8 @@ def test_the_ends_of_the_calendar_do_no_harm(clock: CalleeClock, instant: dateti
 @pytest.mark.parametrize(
     ("clock", "intervals"),
     [
-        pytest.param(in_zones("Europe/Atlantis"), AROUND_THE_CLOCK, id="a zone that nobody knows"),
-        pytest.param(in_zones("Europe/Prague", "Europe/Atlantis"), AROUND_THE_CLOCK, id="one of two that nobody knows"),
+        pytest.param(in_zones("Europe/Atlantis"), AROUND_THE_CLOCK, id="an unknown zone"),
+        pytest.param(in_zones("Europe/Prague", "Europe/Atlantis"), AROUND_THE_CLOCK, id="an unknown zone of two"),
         pytest.param(in_zones(), AROUND_THE_CLOCK, id="no zone at all"),
         pytest.param(in_zones("Europe/Prague"), (), id="no interval"),
         pytest.param(
@@ -457,8 +457,8 @@ def test_a_wall_time_on_no_known_clock_names_nothing(clock: CalleeClock) -> None
 @pytest.mark.parametrize(
     ("text", "instant"),
     [
-        pytest.param("2026-04-02T07:00Z", "2026-04-02T07:00", id="an instant, whoever's clock decides"),
-        pytest.param("2026-04-02T07:00Z[Asia/Tokyo]", "2026-04-02T07:00", id="an instant keeps beside a zone"),
+        pytest.param("2026-04-02T07:00Z", "2026-04-02T07:00", id="an instant on any clock"),
+        pytest.param("2026-04-02T07:00Z[Asia/Tokyo]", "2026-04-02T07:00", id="an instant with a zone"),
         pytest.param("2026-04-02T07:00-00:00", "2026-04-02T07:00", id="-00:00"),
         pytest.param("2026-04-02T07:00+10:30", "2026-04-01T20:30", id="an offset"),
         pytest.param("2026-04-02T07:00", "2026-04-02T05:00", id="a wall time on the clock that decides"),

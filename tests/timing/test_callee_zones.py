@@ -1,4 +1,4 @@
-"""A number's zones are all that it may be in; the clock that decides is the most exact that anybody named."""
+"""Zones of phone numbers, and the choice of the most exact known clock."""
 
 import ast
 import random
@@ -142,7 +142,7 @@ def test_two_spellings_of_one_line_are_one_number() -> None:
         pytest.param("+421915", "it is too short for SK", id="too short for Slovakia"),
         pytest.param("+4219151234567", "it is too long for SK", id="too long for Slovakia"),
         pytest.param("+12025550", "it is too short for US", id="too short for the United States"),
-        pytest.param("+11234567890", "no such number exists in US", id="an area code that nobody has"),
+        pytest.param("+11234567890", "no such number exists in US", id="an unused area code"),
         pytest.param("+8701234", "it is too short for +870", id="too short for Inmarsat"),
     ],
 )
@@ -460,7 +460,7 @@ OFFSET = "2026-04-02T07:00+10:30"
             "Asia/Seoul",
             TimezoneSource.ZONE,
             ("Australia/Adelaide",),
-            id="a zone in the text, also beside an offset",
+            id="a zone in the text, also with an offset",
         ),
         pytest.param(
             "2026-04-02T07:00Z[Australia/Adelaide]",
@@ -469,7 +469,7 @@ OFFSET = "2026-04-02T07:00+10:30"
             "Asia/Seoul",
             TimezoneSource.ZONE,
             ("Australia/Adelaide",),
-            id="a zone beside an instant",
+            id="a zone with an instant",
         ),
         pytest.param(OFFSET, "Asia/Tokyo", NUMBER, "Asia/Seoul", TimezoneSource.OFFSET, (), id="an offset"),
         pytest.param(
@@ -542,11 +542,11 @@ def test_the_most_exact_clock_decides(
         pytest.param("2026-04-02T07:00Z", None, None, None, id="an instant and nothing else"),
         pytest.param("2026-04-02T07:00", None, NOWHERE, None, id="a number without zones"),
         pytest.param(None, None, None, None, id="nothing at all"),
-        pytest.param(None, "Europe/Atlantis", NUMBER, "Asia/Seoul", id="a candidate's zone that is known no more"),
-        pytest.param(None, None, NOWHERE, "CET", id="a company's zone that is known no more"),
+        pytest.param(None, "Europe/Atlantis", NUMBER, "Asia/Seoul", id="a candidate's zone that no longer exists"),
+        pytest.param(None, None, NOWHERE, "CET", id="a company's zone that no longer exists"),
     ],
 )
-def test_where_nobody_knows_whose_clock_decides_nobody_is_called(
+def test_unknown_clock_blocks_the_call(
     text: str | None, candidate: str | None, number: callee_zones.CalleeNumber | None, company: str | None
 ) -> None:
     requested = None if text is None else requested_time.read(text)
@@ -565,7 +565,7 @@ def test_the_large_parts_of_phonenumbers_stay_on_disk() -> None:
     assert {name for name in imported if name.startswith("phonenumbers")} == {
         "phonenumbers",
         "phonenumbers.timezone",
-        "phonenumbers.tzdata",  # which the one before has read already
+        "phonenumbers.tzdata",  # imported by the previous module
     }
 
 
@@ -573,7 +573,7 @@ def test_the_large_parts_of_phonenumbers_stay_on_disk() -> None:
     ("number", "zones"),
     [
         pytest.param("+61733334444", ("Australia/Brisbane",), id="a range that is known to be in Brisbane"),
-        pytest.param("+61738211234", ("Australia/Brisbane", "Australia/Sydney"), id="Queensland, and no more is known"),
+        pytest.param("+61738211234", ("Australia/Brisbane", "Australia/Sydney"), id="Queensland without more detail"),
         pytest.param("+14232021234", ("America/New_York",), id="an exchange in the east of Tennessee"),
         pytest.param("+14235551234", ("America/Chicago", "America/New_York"), id="its area, which lies in two zones"),
         pytest.param("+351212345678", ("Europe/Lisbon",), id="Lisbon's area is not the Azores'"),

@@ -1,4 +1,4 @@
-"""An instant shows, and a wall time names, what two other implementations say: PostgreSQL's and `whenever`'s.
+"""Conversions between instants and wall times agree with two other implementations: PostgreSQL's and `whenever`'s.
 
 PostgreSQL has zone data of its own, of an earlier release than the wheel's; where a release has changed a clock since,
 the difference is listed below by name and date, and nothing else may differ. `whenever` reads the wheel's files, with
@@ -21,7 +21,7 @@ from scheduler.timing import call_windows, callee_zones, requested_time, zone_na
 
 SEED = 20_261_125
 INSTANTS_A_ZONE = 500
-"""At random since 1901; beside them those around each change of this span of years."""
+"""Random instants since 1901, and those around each change in these years."""
 SINCE, UNTIL = datetime(1901, 1, 1, tzinfo=UTC), datetime(2060, 1, 1, tzinfo=UTC)
 CHANGES_SINCE, CHANGES_UNTIL = datetime(2015, 1, 1, tzinfo=UTC), datetime(2042, 1, 1, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,7 +84,7 @@ def asked() -> tuple[tuple[str, datetime], ...]:
 
 @cache
 def shown() -> tuple[datetime, ...]:
-    """What our clocks show then."""
+    """Return the local times by our code."""
     return tuple(call_windows.local_times(of(zone), instant)[0] for zone, instant in asked())
 
 
@@ -100,7 +100,7 @@ def said_by_postgresql(postgres: EmbeddedPostgres, sql: str, seconds: list[int])
 
 
 def check_listed(differences: dict[tuple[str, datetime], timedelta], *, already: timedelta = timedelta(0)) -> None:
-    """Each difference is one that is listed, and each that is listed is seen."""
+    """Check that exactly the listed differences occur."""
     for (zone, instant), ahead in differences.items():
         later = NEWER_THAN_POSTGRESQL.get(zone)
         assert later is not None, f"{zone} at {instant.isoformat()} differs from PostgreSQL's by {ahead}"
@@ -130,7 +130,7 @@ def test_an_instant_shows_what_whenever_says() -> None:
 
 @cache
 def named() -> tuple[datetime | None, ...]:
-    """The instants that the shown wall times name; None for one that comes twice, which has a table of its own."""
+    """Return the instants of the wall times, or None for an ambiguous wall time, which has its own table."""
     return tuple(
         None if is_repeated(wall, zone) else call_windows.instant_of(of(zone), wall)
         for (zone, _), wall in zip(asked(), shown(), strict=True)
@@ -150,7 +150,7 @@ def test_a_wall_time_names_the_instant_that_postgresql_says(
     compared = [
         (case, instant - EPOCH, their) for case, instant, their in zip(asked(), named(), theirs, strict=True) if instant
     ]
-    # The hour before a change that PostgreSQL expects still is one that comes twice to it.
+    # The hour before a change that only PostgreSQL still expects is ambiguous to PostgreSQL.
     check_listed({case: their - our for case, our, their in compared if our != their}, already=HOUR)
     with capsys.disabled():
         print(f"\n  {len(compared)} wall times in {len(zone_names.PLACES)} zones compared with PostgreSQL, seed {SEED}")
@@ -198,7 +198,7 @@ def test_instant_with_offset_and_zone_is_read_back_in_a_fold() -> None:
 
 
 GAPS = [
-    # zone, the wall time that does not exist, the one that it becomes, its instant
+    # zone, nonexistent wall time, resulting wall time, instant
     ("Europe/Bratislava", "2026-03-29T02:30", "03:30", "2026-03-29T01:30"),
     ("Europe/Bratislava", "2026-03-29T02:00", "03:00", "2026-03-29T01:00"),
     ("Europe/Bratislava", "2026-03-29T02:59:59", "03:59:59", "2026-03-29T01:59:59"),

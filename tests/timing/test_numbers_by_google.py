@@ -50,7 +50,7 @@ LEARNED_SINCE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "+52984": ("9.0.25", ("America/Cancun",)),
     "+52987": ("9.0.25", ("America/Cancun",)),
     "+52998": ("9.0.25", ("America/Cancun",)),
-    "+1709": ("after 9.0.35", ("America/Halifax", "America/St_Johns")),  # before, Puerto Rico stood for Halifax
+    "+1709": ("after 9.0.35", ("America/Halifax", "America/St_Johns")),  # before: Puerto Rico instead of Halifax
 }
 A_MOBILE_SINCE = {"+16582345678": "America/Jamaica"}
 """8.13.51 held it to be a fixed line, which has the zone of its prefix; mobiles of +1 have those of the whole code."""
@@ -115,7 +115,7 @@ THE_AREA_ADDED: Mapping[tuple[str, str], frozenset[tuple[str, ...]]] = {
 }
 
 FORGOTTEN_ADDED: Mapping[str, tuple[str, ...]] = {
-    # Where some of these numbers are and Google's code does not say.
+    # Zones of some of these numbers that Google's code omits.
     "+1907581": ("America/Anchorage",),
     "+2434": ("Africa/Lubumbashi",),
     "+2435": ("Africa/Lubumbashi",),
@@ -205,7 +205,7 @@ def is_of_no_area(number: CalleeNumber) -> bool:
 
 
 def by_our_rules(named: tuple[str, ...], kind: NumberKind) -> tuple[str, ...]:
-    """Canonical names, sorted; without the nearly empty zones for a mobile; none for Etc/Unknown."""
+    """Return sorted canonical names, without sparsely populated zones for a mobile, empty for Etc/Unknown."""
     if named == ("Etc/Unknown",):
         return ()
     canonical = {callee_zones.check_zone(name) for name in named}
@@ -286,7 +286,7 @@ def test_a_number_has_the_zones_that_google_gives_it() -> None:
             seen |= {prefix, *added}
     areas = {(place, added) for place, each in THE_AREA_ADDED.items() for added in each}
     listed = {*NOT_YET_VALID, *LEARNED_SINCE, *A_MOBILE_SINCE, *ITS_OWN_ADDED, *FORGOTTEN_ADDED, *WRONG, *areas}
-    assert seen == listed | THE_COUNTRY_ADDED.keys(), "a listed difference is none"
+    assert seen == listed | THE_COUNTRY_ADDED.keys(), "a listed difference no longer exists"
 
 
 def test_what_is_kept_is_what_googles_code_says() -> None:

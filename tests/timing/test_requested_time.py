@@ -1,4 +1,4 @@
-"""What a text asks for is read exactly, and what cannot be read is refused by name and position."""
+"""Requested times are parsed exactly, and errors name the field and the position."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ def hours(number: float) -> timedelta:
         pytest.param("2026-04-02T07:00:00-0000", replace(SEVEN, is_instant=True), id="-0000 is an instant"),
         pytest.param("2026-04-02T07:00:00", SEVEN, id="no offset is left open"),
         pytest.param("2026-04-02T07:00", SEVEN, id="seconds may be missing"),
-        pytest.param("2026-04-02 07:00", SEVEN, id="a space may stand for the T"),
+        pytest.param("2026-04-02 07:00", SEVEN, id="a space instead of the T"),
         pytest.param("20260402T070000", SEVEN, id="the basic form"),
         pytest.param("20260402T0700Z", replace(SEVEN, is_instant=True), id="the basic form without seconds"),
         pytest.param(
@@ -246,7 +246,7 @@ NEEDS_OFFSET = "expected Z, an offset such as +10:30, or the end, got "
             "2026-04-02T07:00[u ca=hebrew]",
             17,
             "a tag is written [key=value], in letters, digits and dashes",
-            id="a tag that is none",
+            id="an invalid tag",
         ),
         pytest.param(
             "2026-04-02T07:00:00+09:30[Australia/Adelaide]",
@@ -292,17 +292,17 @@ def test_what_is_wrong_is_named_with_its_position(text: str, position: int, reas
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        pytest.param("\x00\ud800" + "9" * 100, "\ufffd\u2026", id="what cannot be stored"),
+        pytest.param("\x00\ud800" + "9" * 100, "\ufffd\u2026", id="characters that cannot be stored"),
         pytest.param("Zuzana Tajomna +421915123456", "Z\u2026", id="somebody"),
         pytest.param("421915123456", "42191\u2026", id="a number"),
-        pytest.param("2026-13-01T07:00:00Z", "2026-1\u2026", id="a month that is none"),
+        pytest.param("2026-13-01T07:00:00Z", "2026-1\u2026", id="an invalid month"),
         pytest.param("2026-04-02", "2026-04-02", id="no time of day"),
-        pytest.param(NOON + "[Zuzana]", NOON + "[Z\u2026", id="a zone that is none"),
+        pytest.param(NOON + "[Zuzana]", NOON + "[Z\u2026", id="an invalid zone"),
         pytest.param(NOON + "." + "0" * 100, NOON + ".\u2026", id="a long one"),
     ],
 )
 def test_refusal_quotes_nothing_after_the_mistake(text: str, shown: str) -> None:
-    """It is kept with the command for a month, and what was not read may be anybody."""
+    """The refusal is stored for a month, and the unread text may identify a person."""
     with pytest.raises(InvalidDateFormat) as refused:
         requested_time.read(text)
     assert refused.value.details["value"] == shown

@@ -1,4 +1,4 @@
-"""The page about times says what the code does, row by row."""
+"""The page about times agrees with the code, row by row."""
 
 import re
 from datetime import UTC, timedelta
@@ -33,7 +33,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def written(cell: str) -> str:
-    """The text that a cell stands for: code, code and how many times, or nothing."""
+    """Return the text of a cell: code, code with a count, or nothing."""
     if cell == "nothing":
         return ""
     code = re.fullmatch(r"`([^`]+)`(?:, (\d+) times)?", cell)

@@ -1,4 +1,4 @@
-"""Which zones Google's own libphonenumber gives to which numbers; `python -m tests.timing.google.zones` asks it anew.
+"""Zones of phone numbers by Google's own libphonenumber. `python -m tests.timing.google.zones` updates them.
 
 Its Java code is Debian's package libphonenumber8-java; `make debian` installs it. What it said is kept beside this
 module, so that it can be compared with where there is no Java: a line for each set of zones, with the numbers that
@@ -35,7 +35,7 @@ def kept() -> tuple[str, dict[str, tuple[str, ...]]]:
 
 
 def asked_anew(numbers: Iterable[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """The same, from Google's code."""
+    """Return the zones from Google's code."""
     command = ["java", "-cp", ":".join(str(jar) for jar in JARS), str(PROGRAM)]
     done = subprocess.run(command, input="\n".join(sorted(numbers)), check=True, capture_output=True, text=True)
     release, *lines = done.stdout.splitlines()
