@@ -53,14 +53,14 @@ def what(row: list[str]) -> str:
     return row[0]
 
 
-@pytest.mark.parametrize("row", rows("Taken"), ids=what)
+@pytest.mark.parametrize("row", rows("Accepted"), ids=what)
 def test_what_the_page_takes_is_read_as_it_says(row: list[str]) -> None:
     _, text, read_as, why = row
     assert as_read(requested_time.read(written(text))) == written(read_as)
     assert why
 
 
-@pytest.mark.parametrize("row", rows("Refused"), ids=what)
+@pytest.mark.parametrize("row", rows("Rejected"), ids=what)
 def test_refusals_of_the_page_match_reason_and_position(row: list[str]) -> None:
     _, text, position, reason, why = row
     with pytest.raises(InvalidDateFormat) as refused:
@@ -118,6 +118,6 @@ def why_widened(number: CalleeNumber, named: set[str]) -> str:
 
 
 def test_the_page_names_every_oddity_once() -> None:
-    whats = [row[0] for heading in ("Taken", "Refused", "Gaps and folds") for row in rows(heading)]
+    whats = [row[0] for heading in ("Accepted", "Rejected", "Gaps and folds") for row in rows(heading)]
     assert len(whats) == len(set(whats))
     assert set(whats) >= ODDITIES
