@@ -73,7 +73,7 @@ class Backoff:
 
     @property
     def speaks_of_the_carrier(self) -> bool:
-        """Whether the carrier itself may be failing, and not only this company's orders."""
+        """True if the carrier itself may be failing, and not only this company's orders."""
         return not self.is_permission and not self.others_work
 
     def is_to_be_asked(self, now: datetime) -> bool:

@@ -43,12 +43,12 @@ class Breaker:
 
     @property
     def is_down(self) -> bool:
-        """Whether no call may be tried now."""
+        """True if no call may be tried now."""
         return self.down_until is not None and not self.is_on_trial
 
     @property
     def is_on_trial(self) -> bool:
-        """Whether only one call at a time is tried, until the carrier accepts one (half-open)."""
+        """True if only one call at a time is tried, until the carrier accepts one (half-open)."""
         # An answer from before the last opening does not count, also in rows of the previous version.
         return self.down_until is not None and self.answered_at is not None and self.answered_at >= self.down_until
 

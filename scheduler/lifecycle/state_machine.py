@@ -209,7 +209,7 @@ _NOT_ASKED_FOR: dict[str, Any] = {
     "called_number": None,
     "hang_up": None,
 }
-"""Ended: no more news is due, and the called number is no longer needed."""
+"""Ended: no further news is due, and the called number is no longer needed."""
 
 
 def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  # noqa: C901, PLR0912 - one case an event
