@@ -180,8 +180,8 @@ def test_the_servers_are_set_as_the_private_ones_are(services: dict[str, Any]) -
 
 
 def test_redis_lets_in_whom_the_readme_lets_in(services: dict[str, Any]) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rights = dict(re.findall(r"^ACL SETUSER (duecall-(?:processes|flower)) on >\S+ (.*)$", readme, re.MULTILINE))
+    page = (ROOT / "docs" / "how-to" / "integrate-over-celery.md").read_text(encoding="utf-8")
+    rights = dict(re.findall(r"^ACL SETUSER (duecall-(?:processes|flower)) on >\S+ (.*)$", page, re.MULTILINE))
     users = composed(FILLED)["configs"]["users"]["content"].splitlines()
     assert users == [
         "user default off",

@@ -11,7 +11,8 @@ from workers.app import app, watch_only
 _chosen = settings()
 if _chosen.is_production and _chosen.flower_redis_url is None:
     raise SystemExit(
-        "FLOWER_REDIS_URL is not set. Production runs Flower as a Redis user that can only read: the README shows it."
+        "FLOWER_REDIS_URL is not set. Production runs Flower as a read-only Redis user:"
+        " see docs/how-to/integrate-over-celery.md."
     )
 watch_only(app, _chosen)
 

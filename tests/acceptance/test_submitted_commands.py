@@ -19,14 +19,15 @@ from scheduler.settings import Settings
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.conftest import wait_until
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "how-to" / "integrate-over-celery.md").read_text(encoding="utf-8")
 NUMBER = "+421915000031"
 CANARY = "Kanarienvogel"
 
 
 def _users(url: str) -> tuple[str, str, str]:
     """Redis URLs of Duecall, the sender and Flower, with the documented users."""
-    [lines] = re.findall(r"^```\n((?:ACL .*\n)+)```", README, re.MULTILINE)
+    [lines] = re.findall(r"^```\n((?:ACL .*\n)+)```", PAGE, re.MULTILINE)
     with redis.Redis.from_url(url) as operator:
         for line in lines.splitlines():
             operator.execute_command(*line.split(" "))

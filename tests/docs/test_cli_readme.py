@@ -1,5 +1,6 @@
-"""The README: each command that it names exists, and each block that it gives to be pasted works on any day."""
+"""The README and the how-to pages: each command that they name exists, and each block to be pasted works on any day."""
 
+import json
 import os
 import re
 import shutil
@@ -16,46 +17,75 @@ from scheduler.cli import main as cli
 from scheduler.local.system import Options, System
 from scheduler.settings import Settings
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+HOW_TO = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+FIRST_CALL = "A first call"
 
 
-def test_every_command_that_is_named_exists() -> None:
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    assert set(re.findall(r"duecall ([a-z]+)\b(?!-)", README)) <= set(commands)
+def page(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def section(text: str, title: str) -> str:
+    [found] = [each for each in text.split("\n## ") if each.startswith(f"{title}\n")]
+    return found
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def _first_call() -> str:
+    start, *others = blocks(section(page("README.md"), FIRST_CALL))
+    assert start.startswith("make up"), "the first block starts the system"
+    return "".join(others)
 
 
 def _pasted() -> str:
-    """The blocks for a terminal beside the one in which the system runs, in their order."""
-    sections = README.split("\n## ")
-    blocks: list[str] = []
-    for title in (
-        "A first call of your own",
-        "Moving, cancelling, calling again",
-        "A company of an ATS, step by step",
-        "Why has this person not been",
-    ):
-        (section,) = [each for each in sections if each.startswith(title)]
-        blocks += re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    assert blocks[0].startswith("make up"), "the first one starts the system"
-    return "".join(blocks[1:])
+    """Return every block for the second terminal, in the order in which a newcomer meets them."""
+    ats = page("docs/how-to/ats.md")
+    return _first_call() + "".join(
+        [
+            *blocks(page("docs/how-to/integrate-over-http.md")),
+            *blocks(section(ats, "Create a company and call a candidate")),
+            *blocks(section(ats, "Bill calls")),
+            *blocks(page("docs/how-to/why-no-call.md")),
+        ]
+    )
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *HOW_TO], ids=lambda path: path.name)
+def test_named_commands_exist(path: Path) -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    named = re.findall(r"duecall (?:--home \S+ )?([a-z]+)\b(?!-)", "\n".join(_code(path.read_text(encoding="utf-8"))))
+    assert set(named) <= set(commands)
+
+
+def _code(text: str) -> list[str]:
+    return re.findall(r"^```sh\n.*?^```|`[^`\n]+`", text, re.MULTILINE | re.DOTALL)
+
+
+def test_readme_has_at_most_150_lines() -> None:
+    assert len(page("README.md").splitlines()) <= 150
 
 
 def _run_in(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """As in the folder of the README, with the environment made by `make`."""
+    """Run in the folder of the README, with the environment made by `make`."""
     (folder / ".venv").symlink_to(sys.prefix)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "REDIS_"))}
     return subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
 needs_curl = pytest.mark.skipif(
     shutil.which("curl") is None and os.environ.get("CI") != "true",
-    reason="the README speaks to the API with curl; CI has it",
+    reason="the pages use curl; CI has it",
 )
 
 
 @needs_curl
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("at", "rings"),
     [
@@ -63,8 +93,8 @@ needs_curl = pytest.mark.skipif(
         pytest.param("2028-02-28T23:30+01:00", False, id="at night, before a leap day"),
     ],
 )
-def test_what_is_given_to_be_pasted_works_on_any_day(tmp_path: Path, at: str, rings: bool) -> None:
-    """In the middle of a call, by day, another is refused; at night the one that waits is replaced once more."""
+def test_pasted_blocks_work_on_any_day(tmp_path: Path, at: str, rings: bool) -> None:
+    """By day another call is rejected during a call. At night the pending attempt is replaced once more."""
     starts_at = datetime.fromisoformat(at.format(today=datetime.now(UTC).date()))
     offset = (starts_at - datetime.now(UTC)).total_seconds()
     settings = Settings(database_url=None, redis_url=None, twilio_account_sid="")
@@ -73,26 +103,40 @@ def test_what_is_given_to_be_pasted_works_on_any_day(tmp_path: Path, at: str, ri
         long_talk = {"to": None, "outcome": "answered", "talk_s": 60}
         requests.post(f"{system.running.simulatorUrl}/plans", json=long_talk, timeout=5).raise_for_status()
         done = _run_in(tmp_path, _pasted())
-    told = "\n".join(line for line in done.stdout.splitlines() if not line.startswith('{"openapi"'))
-    assert (done.returncode, "Traceback" in done.stderr, "refused:" in done.stderr) == (0, False, False), done.stderr
-    assert re.findall(r"^HTTP/1\.1 (\d+)", told, re.MULTILINE) == ["204", "204"], "moved, and moved by its ETag"
-    refusals = set(re.findall(r'"code":"(\w+)"', told))
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert '"success":false' not in done.stderr, "first_id shows rejected requests there"
+    assert re.findall(r"^HTTP/1\.1 (\d+)", done.stdout, re.MULTILINE) == ["204", "204"], "moved, and moved by its ETag"
+    refusals = set(re.findall(r'"code":"(\w+)"', done.stdout))
     by_day = {"OUTSIDE_CALL_TIME_INTERVAL", "CALL_ATTEMPT_IN_PROGRESS"}
     assert refusals == (by_day if rings else {"OUTSIDE_CALL_TIME_INTERVAL"})
-    assert "What has happened, oldest first" in told, "explained"
-    assert '"totalPages":1' in told, "an ATS's one interview is listed"
-    assert "System    the system in .duecall, database duecall at 127.0.0.1:" in told
+    assert "What has happened, oldest first" in done.stdout, "explained"
+    *_, ats_list, usage = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"success":true'))
+    assert [len(ats_list["data"]["items"]), ats_list["data"]["totalPages"]] == [1, 1], (
+        "an ATS's one interview is listed"
+    )
+    assert "Difference Engines" in {each["companyName"] for each in usage["data"]["companies"]}
+    assert "SCREENING: 2 credits, 0.25 for each minute beyond 10 (its own)" in done.stderr
+    assert "System    the system in .duecall, database duecall at 127.0.0.1:" in done.stdout
     assert "Everything is paused: the voice server is down" in done.stderr
     assert "Everything goes on" in done.stderr
 
 
 @needs_curl
-def test_the_readmes_helper_shows_what_was_refused(tmp_path: Path) -> None:
-    said = re.search(r"^said\(\) .*?; \}$", README, re.MULTILINE | re.DOTALL)
-    assert said is not None
-    envelope = '{"success": false, "data": null, "error": {"code": "SCHEDULE_IN_PAST", "message": "why"}}'
-    done = _run_in(tmp_path, f"{said[0]}\necho '{envelope}' | said \"['data']['id']\"\nprintf '' | said \"['data']\"\n")
-    assert done.stdout == ""
-    assert 'refused: {"code": "SCHEDULE_IN_PAST", "message": "why"}' in done.stderr
-    assert "no answer" in done.stderr
+def test_first_call_without_a_system_is_a_clear_error(tmp_path: Path) -> None:
+    done = _run_in(tmp_path, _first_call())
+    assert "Nothing runs in .duecall or .duecall/demo. Start `duecall up`" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["integrate-over-http", "ats"])
+def test_first_id_shows_a_rejected_request(tmp_path: Path, name: str) -> None:
+    [first_id] = re.findall(r"^first_id\(\) .*$", page(f"docs/how-to/{name}.md"), re.MULTILINE)
+    rejected = '{"success": false, "data": null, "error": {"code": "SCHEDULE_IN_PAST", "message": "why"}}'
+    created = '{"success":true,"data":{"id":"one","agent":{"id":"two"}}}'
+    done = _run_in(
+        tmp_path, f"{first_id}\necho '{rejected}' | first_id\nprintf '' | first_id\necho '{created}' | first_id"
+    )
+    assert done.stdout == "one\n"
+    assert rejected in done.stderr
     assert "Traceback" not in done.stderr
