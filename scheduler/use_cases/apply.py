@@ -1,4 +1,4 @@
-"""Apply: a worker does what a command asks, and its answer is written with it, in one transaction."""
+"""Apply: execute a command and store its answer, in one transaction."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -79,7 +79,7 @@ class _Turn:
 
     @property
     def company_id(self) -> UUID:
-        """Every command that a worker applies is about one."""
+        """The company, which every command that a worker applies has."""
         assert self.command.company_id is not None
         return self.command.company_id
 
@@ -88,8 +88,8 @@ class _Turn:
         return f"key:{self.command.key_id or self.command.principal_id}"
 
     @property
-    def asked_at(self) -> datetime:
-        """Times are judged as of the moment of receipt."""
+    def requested_at(self) -> datetime:
+        """The time of receipt. Requested times are judged as of this instant."""
         return self.command.received_at
 
 
@@ -111,7 +111,7 @@ class Apply:
         self._now = now
 
     def command(self, command_id: UUID) -> None:
-        """Apply the command, if it still waits and its turn has come. Raises DatabaseAway."""
+        """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway."""
         following = None
         try:
             with self._database.transaction() as stores:
@@ -130,10 +130,10 @@ class Apply:
         failpoint("apply.applied")
         self._hints.answered(command_id)
         if following is not None:
-            self._hints.send(tasks.APPLY, [following])  # its own ring may have come before its turn
+            self._hints.send(tasks.APPLY, [following])  # its own hint may have come before its turn
 
     def _apply(self, turn: _Turn) -> None:
-        """Do it and write the answer; what a refused command had written is taken back, its answer is not."""
+        """Execute the command and store its answer. The writes of a refused command are rolled back."""
         interview_id = turn.command.interview_id
         try:
             with turn.stores.connection.begin_nested():
@@ -144,12 +144,12 @@ class Apply:
         turn.stores.inbox.answer(turn.command.id, answer, interview_id, turn.now)
         failpoint("apply.answering")
         if interview_id is not None and turn.stores.attempts.release_anew(interview_id):
-            # While the command waited a dialler could not claim it, and let its hint go.
+            # While the command waited, a dialler could not claim the attempt and dropped its hint.
             turn.stores.notify_due()
 
     def _do(self, turn: _Turn) -> tuple[UUID, Answer]:
         if not turn.stores.companies.is_there(turn.company_id):
-            raise AccessDenied  # it was deleted after this was accepted
+            raise AccessDenied  # deleted after the command was accepted
         request = request_from_json(turn.command.kind, turn.command.body)
         with named(named_fields.of_command(request)):
             return self._dispatch(turn, request)
@@ -179,7 +179,11 @@ class Apply:
     def _count_failure(self, command_id: UUID) -> None:
         with self._database.transaction() as stores:
             if stores.inbox.count_failure(command_id, stores.instant(self._now)):
-                _log.error("a command is in quarantine", alarm="QUARANTINE", command_id=str(command_id))
+                _log.error(
+                    "command_quarantined: a command failed five times and was put in quarantine",
+                    alarm="QUARANTINE",
+                    command_id=str(command_id),
+                )
 
     # ---- POST /interviews
 
@@ -187,7 +191,7 @@ class Apply:
         stores, now = turn.stores, turn.now
         company = stores.companies.get(turn.company_id)
         if company is None:
-            raise AccessDenied  # it was deleted at this moment
+            raise AccessDenied  # deleted since the check above
         agent = _agent(stores, company, request, now)
         is_rung = agent.type is AgentType.PHONE
         candidate, is_new = _candidate(stores, company, request, now, is_rung=is_rung)
@@ -196,11 +200,11 @@ class Apply:
         schedule: Schedule | None = None
         warnings: tuple[ScheduleWarning, ...] = ()
         if is_rung:
-            schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at, request.time_name)
+            schedule, warnings = self._schedule(request.scheduled_at, callee, turn.requested_at, request.time_name)
             if not is_new and stores.interviews.open_of_candidate(candidate.id):
                 warnings = (*warnings, ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
         online_at = None if schedule else self._online_time(turn, request, callee)
-        first_at = schedule.due_at if schedule else (online_at or turn.asked_at)
+        first_at = schedule.due_at if schedule else (online_at or turn.requested_at)
         over = request.is_test
         interview = Interview(
             id=uuid4(),
@@ -231,14 +235,14 @@ class Apply:
     def _schedule(
         self, text: str | None, callee: Callee, received_at: datetime, field: TimeName
     ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
-        """Raises the refusal that says why this person cannot be called then, or at all."""
+        """Resolve the requested time. Raises the refusal if the candidate may not be called then, or at all."""
         if callee.number is None:
             raise PhoneNumberRequired
         callee_zones.check_allowed(callee.number, callee.settings.allowed_countries)
         return scheduling.on_request(text, callee, received_at, self._policy, field=field)
 
     def _online_time(self, turn: _Turn, request: CreateInterview | UpdateInterview, callee: Callee) -> datetime | None:
-        return scheduling.online_time(request.scheduled_at, callee, turn.asked_at, field=request.time_name)
+        return scheduling.online_time(request.scheduled_at, callee, turn.requested_at, field=request.time_name)
 
     def _expiry(self, text: str | None, schedule: Schedule | None, callee: Callee, first_at: datetime) -> datetime:
         if text is None:
@@ -258,9 +262,9 @@ class Apply:
         *,
         manual: bool,
     ) -> Attempt:
-        """The first attempt of a chain; of a test one that is over and takes no line.
+        """Create the first attempt of a chain. For a test interview it is already completed and takes no line.
 
-        `manual` means that a person asked for this call by an invoke: it goes first among its company's calls.
+        `manual` means that a client invoked this call: it goes first among its company's calls.
         """
         assert callee.number is not None
         attempt_id = uuid4()
@@ -347,7 +351,7 @@ class Apply:
         return scheduling.clock_or_none(callee_from(turn.stores.attempts.callee_of(interview.id)))
 
     def _pending(self, turn: _Turn, interview_id: UUID) -> Attempt | None:
-        """The interview's pending attempt, locked. Raises CallAttemptInProgress while a phone may be ringing."""
+        """Lock the interview's pending attempt. Raises CallAttemptInProgress while its phone may be ringing."""
         attempt = turn.stores.attempts.lock_open(interview_id)
         if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
             raise CallAttemptInProgress(attemptId=str(attempt.id))
@@ -376,7 +380,7 @@ class Apply:
         if busy is not None:
             raise CallAttemptInProgress(attemptId=str(busy.id))
         callee = callee_from(stores.attempts.callee_of(interview.id))
-        schedule, warnings = self._schedule(request.scheduled_at, callee, turn.asked_at, request.time_name)
+        schedule, warnings = self._schedule(request.scheduled_at, callee, turn.requested_at, request.time_name)
         if interview.expires_by_default:
             interview = replace(interview, expires_at=scheduling.default_expiry(schedule.due_at))
         scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
@@ -389,18 +393,15 @@ class Apply:
 
     def _reschedule(self, turn: _Turn, request: RescheduleAttempt) -> Attempt:
         interview = lock_interview(turn.stores, turn.company_id, request.interview_id)
-        attempt = self._asked_for(turn, request)
+        attempt = self._lock_attempt(turn, request)
         if attempt.state is not AttemptState.PENDING:
             raise CallAttemptNotPending(status=attempt.state.value)
         interview, attempt = self._move(turn, interview, attempt, request.scheduled_at, "scheduledAt")
         turn.stores.interviews.save(interview, turn.now)
         return attempt
 
-    def _asked_for(self, turn: _Turn, request: RescheduleAttempt | DeleteAttempt) -> Attempt:
-        """The attempt that is to be moved or deleted, locked, as the caller last saw it.
-
-        Raises NotFound, CallAttemptInProgress, EtagDiffers.
-        """
+    def _lock_attempt(self, turn: _Turn, request: RescheduleAttempt | DeleteAttempt) -> Attempt:
+        """Lock the attempt to move or delete. Raises NotFound, CallAttemptInProgress, EtagDiffers."""
         attempt = turn.stores.attempts.lock_of_interview(request.interview_id, request.attempt_id)
         if attempt is None:
             raise not_found("callAttempt", request.attempt_id)
@@ -412,14 +413,14 @@ class Apply:
     def _move(
         self, turn: _Turn, interview: Interview, attempt: Attempt, text: str, field: TimeName
     ) -> tuple[Interview, Attempt]:
-        """A pending attempt at another time, and its interview, whose default expiry goes with the chain's first."""
+        """Move a pending attempt. A default expiry of the interview moves with the first attempt of a chain."""
         callee = callee_from(turn.stores.attempts.callee_of(interview.id))
-        schedule, warnings = self._schedule(text, callee, turn.asked_at, field)
+        schedule, warnings = self._schedule(text, callee, turn.requested_at, field)
         if interview.expires_by_default and attempt.retry_number == 0:
             interview = replace(interview, expires_at=scheduling.default_expiry(schedule.due_at))
         scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
-        kept = tuple(each for each in attempt.warnings if each is ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
-        event = Rescheduled(schedule=schedule, expires_at=interview.expires_at, warnings=(*warnings, *kept))
+        lasting = tuple(each for each in attempt.warnings if each is ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
+        event = Rescheduled(schedule=schedule, expires_at=interview.expires_at, warnings=(*warnings, *lasting))
         moved = turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
         if schedule.due_at <= turn.now:
             turn.stores.notify_due()
@@ -427,7 +428,7 @@ class Apply:
 
     def _delete_attempt(self, turn: _Turn, request: DeleteAttempt) -> None:
         lock_interview(turn.stores, turn.company_id, request.interview_id)
-        attempt = self._asked_for(turn, request)
+        attempt = self._lock_attempt(turn, request)
         if attempt.state is AttemptState.PENDING:
             cancelled = Cancelled(reason=Reason.CANCELLED_BY_USER)
             attempt = turn.stores.attempts.save(attempt, cancelled, turn.actor, turn.now)
@@ -441,7 +442,7 @@ def _explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:
 
 
 def _agent(stores: Stores, company: Company, request: CreateInterview, now: datetime) -> Agent:
-    """The agent, who may have been made just now; one on the phone has a number of the company to call from."""
+    """Return the requested agent, or create the request's inline agent."""
     if request.agent is not None:
         with named(named_fields.OF_AN_INLINE_AGENT):
             return add_agent(stores, company.id, request.agent, now)
@@ -452,20 +453,20 @@ def _agent(stores: Stores, company: Company, request: CreateInterview, now: date
 def _candidate(
     stores: Stores, company: Company, request: CreateInterview, now: datetime, *, is_rung: bool
 ) -> tuple[Candidate, bool]:
-    """The candidate, and whether it was made just now."""
+    """Return the candidate, and True if it was created now."""
     if request.candidate_id is not None:
-        # Whoever gives them one job more counts those that they have.
-        known = stores.candidates.lock(company.id, request.candidate_id, shared=request.job is None)
-        return require(known, "candidate", request.candidate_id), False
+        # Exclusive if a job is added: the number of the candidate's jobs is limited.
+        candidate = stores.candidates.lock(company.id, request.candidate_id, shared=request.job is None)
+        return require(candidate, "candidate", request.candidate_id), False
     assert request.candidate is not None
     return new_candidate(stores, company, request.candidate, now, is_rung=is_rung), True
 
 
 def _job_id(stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, now: datetime) -> UUID | None:
-    """The job that the interview is about.
+    """Return the job of the interview.
 
-    One that is new, or named for somebody new, is theirs from now on. The candidate is locked, so it stays theirs; that
-    it is closed or deleted meanwhile is as good as a moment later.
+    A new job, or a job named for a new candidate, is assigned to the candidate, who is locked. The job itself may be
+    closed or deleted concurrently, as if that had happened a moment later.
     """
     named = request.job_id
     if request.job is not None:

@@ -1,10 +1,10 @@
-"""The steps of one dial against the database: claim, last look, record. `dialler` sends the POST between them.
+"""The database steps of one dial: claim, last look, record. `dialler` sends the POST between them.
 
     take ─► claim ─► last look ─► POST ─► record
             commit    ≤ 200 ms    once    fenced by the epoch
 
-After any failure nothing is sent again. Before the POST the attempt is given back; after it the lease lapses and
-`settle` asks the carrier.
+After any failure nothing is sent again. Before the POST the attempt returns to PENDING. After it the lease lapses and
+`settle` polls the carrier.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,19 +42,19 @@ _TALK_MARGIN = timedelta(minutes=2)
 
 @dataclass(frozen=True, kw_only=True)
 class ToSend:
-    """A claimed attempt. Only who made the claim has its epoch, and only that epoch may send and record."""
+    """A claimed attempt. Only the claiming worker knows its epoch, and only that epoch may send and record."""
 
     attempt: Attempt
     send_at: datetime
     lease_ends: float
-    """On the monotonic clock, counted from before the claim: never later than the row's `lease_until`."""
+    """Monotonic, counted from before the claim, so never later than the row's `lease_until`."""
     send_by: float
-    """On the same clock. A call that is not sent by then is given back while the lease lasts."""
+    """Monotonic. A call that is not sent by then returns to PENDING while its lease lasts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hinted:
-    """A pending attempt that a hint is about, with what decides its turn."""
+    """A pending attempt named by a hint, with the fields that decide its turn."""
 
     id: UUID
     company_id: UUID
@@ -64,38 +64,38 @@ class Hinted:
 
 @dataclass(frozen=True, kw_only=True)
 class PermittedOrder(CallOrder):
-    """An order that a last look permits, and for how long."""
+    """An order that a last look permits, with its period of validity."""
 
     looked_at: datetime = field(compare=False)
-    """When the look was asked, on our clock."""
+    """When the query of the look was sent, on this machine's clock."""
     looked: float = field(compare=False)
     """The same instant on the monotonic clock."""
     leave_by: datetime = field(compare=False)
-    """The last instant at which it may leave, however fresh the look is."""
+    """Latest time for sending, for example the end of calling hours, however fresh the look is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
     claimed: tuple[ToSend, ...] = ()
     waiting: frozenset[UUID] = frozenset()
-    """Without a place yet, or locked by another transaction; they wait in the worker's hand, never in a claim."""
+    """Attempts without a place yet, or locked by another transaction. They wait in the worker's memory, unclaimed."""
     unplaced: frozenset[UUID] = frozenset()
-    """Those of `waiting` that lack nothing but a place."""
+    """The part of `waiting` that lacks only a place."""
     try_again_at: datetime | None = None
     full: frozenset[UUID] = frozenset()
-    """Companies that lack a place of their own until then: none of their attempts can be claimed earlier."""
+    """Companies at their own limit until `try_again_at`: none of their attempts can be claimed earlier."""
     locked: frozenset[UUID] = frozenset()
     """Companies whose row another transaction has locked."""
     unlocked: frozenset[UUID] = frozenset()
-    """Companies whose row this claim has locked itself."""
+    """Companies whose row this claim has locked."""
     account_free_at: datetime | None = None
-    """No attempt at all can be claimed earlier."""
+    """The account is at its limit: no attempt of any company can be claimed earlier."""
     is_stopped: bool = False
-    """The account is paused, the carrier down, or the database another one: no hint is worth keeping."""
+    """The account is paused, the carrier is down, or the database was replaced. All hints are dropped."""
 
 
 class ClaimInDoubt(DatabaseAway):
-    """The answer to the commit of a claim was lost: nobody knows whether these are claimed, and none may be sent."""
+    """The commit of a claim was not confirmed. The attempts may or may not be claimed, and none may be sent."""
 
     def __init__(self, claimed: Sequence[ToSend]) -> None:
         super().__init__("the answer to a commit")
@@ -103,11 +103,11 @@ class ClaimInDoubt(DatabaseAway):
 
 
 class ClaimTooSlow(Exception):
-    """The claim took so long that its calls could not be sent while their leases last. It was rolled back."""
+    """The claim was rolled back, because its calls could no longer be sent within their leases."""
 
 
 class Dial:
-    """The steps of one dial against the database; each is one short transaction."""
+    """The database steps of one dial, each one short transaction."""
 
     def __init__(
         self,
@@ -126,13 +126,13 @@ class Dial:
         self._policy = policy
         self._now = now
         self.look_took: timedelta | None = None
-        """The time that the statement of the last look took when it was made last; None before the first."""
+        """Duration of the most recent last-look statement. None before the first."""
 
     def claim(self, ids: Sequence[UUID]) -> Claims:
-        """Claim those of the first 100 `ids` that are due, free and have a place within the next second.
+        """Claim the attempts among the first 100 `ids` that are due, free and have a place within the next second.
 
-        Raises DatabaseAway: then, whatever was committed, no worker dials. ClaimInDoubt says what may have been. Raises
-        LockTaken and ClaimTooSlow: nothing was claimed.
+        Raises ClaimInDoubt, which names the attempts that may be claimed. Raises DatabaseAway, LockTaken, ClaimTooSlow:
+        nothing was claimed.
         """
         later = frozenset(ids[AT_MOST_A_TRANSACTION:])
         ids = ids[:AT_MOST_A_TRANSACTION]  # guard: claim_size
@@ -141,14 +141,14 @@ class Dial:
             claims = self._claimed_from(ids, claimed)
             return replace(claims, waiting=claims.waiting | later)
         except ClockWrong:
-            return Claims(waiting=frozenset(ids) | later)  # nothing was committed; kept until their release has lapsed
+            return Claims(waiting=frozenset(ids) | later)  # rolled back, so the hints stay until their release ends
         except DatabaseAway as away:
             if claimed:  # guard: claim_in_doubt
                 raise ClaimInDoubt(claimed) from away
             raise
 
     def _claimed_from(self, ids: Sequence[UUID], claimed: list[ToSend]) -> Claims:
-        """`claimed` holds them as soon as they are written: whether they are committed is known when this returns."""
+        """Claim in one transaction. `claimed` is filled before the commit, so that the caller knows it in any case."""
         started = monotonic()
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
@@ -159,16 +159,16 @@ class Dial:
             )
             if any(stops):
                 return Claims(is_stopped=True)
-            asked = stores.attempts.companies_of(ids)
-            companies = stores.companies.lock_for_claim(asked)
-            locked = stores.companies.locked_away(set(asked) - set(companies))
+            company_ids = stores.attempts.companies_of(ids)
+            companies = stores.companies.lock_for_claim(company_ids)
+            locked = stores.companies.locked_away(set(company_ids) - set(companies))
             if not companies and not locked:
                 return Claims()
-            if not self._is_the_database_that_it_was(stores, account, now):  # guard: database
+            if not self._database_is_unchanged(stores, account, now):  # guard: database
                 return Claims(is_stopped=True)
-            found = stores.attempts.lock_claimable(ids, now)
-            passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in found], now)
-            claimable = self._without_waiting_commands(stores, found)
+            claimable = stores.attempts.lock_claimable(ids, now)
+            passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in claimable], now)
+            claimable = self._without_waiting_commands(stores, claimable)
             held = {each.attempt.id for each in claimable if each.attempt.company_id in locked}
             claimable = [each for each in claimable if each.attempt.company_id in companies]
             waits = self._judge.may_not_be_claimed(stores, account, [each.attempt.id for each in claimable])
@@ -197,13 +197,13 @@ class Dial:
             if monotonic() - started > self._policy.send_within.total_seconds():
                 claimed.clear()
                 raise ClaimTooSlow
-        mine = {each.attempt.id for each in claimed}
-        waiting = [each.attempt for each in claimable if each.attempt.id not in mine]
+        claimed_ids = {each.attempt.id for each in claimed}
+        waiting = [each.attempt for each in claimable if each.attempt.id not in claimed_ids]
         return Claims(
             claimed=tuple(claimed),
             waiting=passed_over | held | {each.id for each in waiting},
             unplaced=frozenset(each.id for each in waiting),
-            # No event tells when a row is unlocked: it is looked at again soon.
+            # There is no event for an unlocked row, so the claim is tried again soon.
             try_again_at=None if passed_over or held else allotment.try_again_at,
             full=frozenset(each.company_id for each in waiting if _is_full(allotment.companies[each.company_id], now)),
             locked=locked,
@@ -211,8 +211,8 @@ class Dial:
             account_free_at=_account_free_at(allotment, room, now),
         )
 
-    def _is_the_database_that_it_was(self, stores: Stores, account: CarrierAccount, now: datetime) -> bool:
-        """Return False, and pause everything, if a backup or a standby may have forgotten calls that were placed."""
+    def _database_is_unchanged(self, stores: Stores, account: CarrierAccount, now: datetime) -> bool:
+        """Return False, and pause all calling, if a restored backup or a standby may lack calls that were placed."""
         present = stores.carrier_accounts.database_now()
         if (
             account.claimed_on is not None
@@ -225,14 +225,14 @@ class Dial:
             return True
         stores.carrier_accounts.pause(f"{ALARM}DATABASE_CHANGED", now)
         _log.error(
-            "This database is not the one that calls were last claimed in; everything was paused.",
+            "database_changed: calls were last claimed in another database, so all calling is paused",
             alarm="DATABASE_CHANGED",
         )
         return False
 
     def _without_waiting_commands(self, stores: Stores, claimable: list[Claimable]) -> list[Claimable]:
-        # A second statement, after the locks: whoever accepts a command for one of these interviews either committed
-        # before, and is seen here, or waits for our locks and is accepted after the claim.
+        # A second statement, after the locks: a command for one of these interviews was either committed before, and
+        # is seen here, or waits for these locks and is accepted after the claim.
         waiting = stores.inbox.interviews_with_waiting([each.attempt.interview_id for each in claimable])
         return [
             each
@@ -271,7 +271,7 @@ class Dial:
         ]
 
     def hinted(self, ids: Sequence[UUID]) -> Sequence[Hinted]:
-        """Those of `ids` that are pending. Raises DatabaseAway."""
+        """Return the pending attempts among `ids`. Raises DatabaseAway."""
         with self._database.statement() as stores:
             return [
                 Hinted(id=row.id, company_id=row.company_id, manual=row.manual, due_at=row.due_at)
@@ -279,12 +279,12 @@ class Dial:
             ]
 
     def lock_holder(self, company_id: UUID) -> int | None:
-        """The process id of the database session that has locked the company's row, if one has. Raises DatabaseAway."""
+        """Return the process id of the database session that has locked the company's row. Raises DatabaseAway."""
         with self._database.statement() as stores:
             return stores.companies.lock_holder(company_id)
 
     def try_look(self, attempt_id: UUID) -> timedelta:
-        """Time the statement of a last look, for an attempt that need not be claimed. Raises DatabaseAway."""
+        """Measure the statement of a last look. The attempt need not be claimed. Raises DatabaseAway."""
         with self._database.statement() as stores:
             looked = monotonic()
             stores.attempts.look(attempt_id)
@@ -295,11 +295,11 @@ class Dial:
         return self.look_took
 
     def last_look(self, attempt: Attempt) -> PermittedOrder | None:
-        """The order to send now; None when it may not ring, and then it has been given back.
+        """Return the order to send now. None: the call may not be placed, and the attempt was given back.
 
-        Raises DatabaseAway: then nothing is sent.
+        Raises DatabaseAway: nothing may be sent.
         """
-        # One statement and one round trip: with a slow network a transaction of four would be too old when it ends.
+        # One round trip: with a slow network the result of a transaction of four would be too old.
         with self._database.statement() as stores:
             looked, looked_at = monotonic(), self._now()
             row = stores.attempts.look(attempt.id)
@@ -311,7 +311,7 @@ class Dial:
         comparison = Comparison(database_clock=row.database_clock, asked_at=looked, answered_at=answered_at)
         ahead = self._database.ahead(comparison)
         if clock_comparison.is_wrong(ahead):
-            now -= ahead  # it does not ring, but is put back, due at a time that the database's clock gives
+            now -= ahead  # the call is not placed; its new due time must come from the database's clock
         situation = situation_from(row, self._hasher, -ahead)
         verdict = decisions.on_last_look(situation, attempt.epoch, now, self._policy)
         if isinstance(verdict, NotMine):
@@ -337,11 +337,11 @@ class Dial:
         )
 
     def give_back(self, attempt: Attempt, cause: str) -> None:
-        """Nothing was sent for it: it is pending again, in 5 s. Raises DatabaseAway."""
+        """Return an attempt to PENDING for which nothing was sent, due in 5 s. Raises DatabaseAway."""
         self._give_back(attempt, lambda now: (Deferred(due_at=now + DEFERRED_DELAY, cause=cause),))
 
     def _give_back(self, attempt: Attempt, events_at: Callable[[datetime], Sequence[Event]]) -> None:
-        """No other process knows that nothing was sent. So it is written on a wrong clock too, by the database's."""
+        """Write also on a wrong clock, in the database's time: no other process knows that nothing was sent."""
         with self._database.transaction(corrected=True) as stores:
             now = stores.instant(self._now)
             self._write(stores, attempt, events_at(now), now)
@@ -349,10 +349,10 @@ class Dial:
         failpoint("dial.deferred")
 
     def record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
-        """Write what the POSTs brought, each where its claim still stands, at most 100 in a transaction.
+        """Write the answers to the POSTs, at most 100 in a transaction, each only if its claim is still current.
 
-        Returns the calls that are to be taken out of the carrier's queue again. Raises DatabaseAway and LockTaken: of
-        up to 100 answers nothing is written then.
+        Returns the calls to cancel in the carrier's queue. Raises DatabaseAway and LockTaken: the transaction of up to
+        100 answers was rolled back.
         """
         to_cancel = []
         at_once = len(answers) or 1
@@ -368,29 +368,29 @@ class Dial:
             now = stores.instant(self._now)
             for attempt, answer in sorted(answers, key=lambda pair: (pair[0].interview_id, pair[0].id)):
                 events = decisions.on_answer(attempt, answer, _callee(stores, attempt, answer), now, self._policy)
-                written, found = self._write(stores, attempt, events, now)
-                alarms.extend(found)
+                written, new_alarms = self._write(stores, attempt, events, now)
+                alarms.extend(new_alarms)
                 ends = written is not None and written.hang_up is not None
-                if isinstance(answer, Accepted) and (ends or _wants_its_end(events)):
+                if isinstance(answer, Accepted) and (ends or _wants_hang_up(events)):
                     to_cancel.append(answer.call_sid)
             failpoint("dial.recording")
         failpoint("dial.recorded")
         for alarmed in alarms:
             self._effects.sound(alarmed)
         for attempt, answer in answers:
-            self._tell_a_person(attempt, answer)
+            self._report_refused_order(attempt, answer)
         self._judge.hear(answers)
         return to_cancel
 
-    def _tell_a_person(self, attempt: Attempt, answer: CarrierAnswer) -> None:
-        """What trying again does not mend, and concerns this order alone: a URL, a trial account."""
+    def _report_refused_order(self, attempt: Attempt, answer: CarrierAnswer) -> None:
+        """Raise an alarm for a refusal of one order that a retry does not fix: a URL, a trial account."""
         if (
             isinstance(answer, NeverTaken)
             and answer.cause not in breaker.PERMISSIONS | {"NOT_SENT"}
             and breaker.shows_that_it_works(answer)
         ):
             _log.error(
-                "the carrier refuses an order; it waits until somebody has mended it",
+                "order_refused: the carrier refused a call that retrying does not fix",
                 alarm=answer.cause,
                 attempt_id=str(attempt.id),
                 company_id=str(attempt.company_id),
@@ -399,27 +399,31 @@ class Dial:
     def _write(
         self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime
     ) -> tuple[Attempt | None, list[InvariantViolated]]:
-        """The attempt as it is then; None when the record came too late, with what it found out."""
+        """Apply the events. Return the attempt, or None for a late record together with the alarms that it raises."""
         interview = stores.interviews.lock(attempt.interview_id)
         mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
         if mine is None:
-            # The COMMIT of a claim in doubt may still be under way: it holds the row, and is seen once it is done.
+            # The commit of a claim in doubt may still be running. It holds the row lock, so wait for it and look again.
             stores.attempts.lock(attempt.id)
             mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
         if (
             mine is None
-            # The epoch alone would do where the commit was confirmed: a claim in doubt may be somebody else's by now.
+            # After a confirmed commit the epoch would do. After a claim in doubt another worker may have that epoch.
             or mine.token != attempt.token  # guard: token
         ):
-            # The lease was settled, or the carrier called back first: that story goes on without us.
-            _log.info("a record came too late", attempt_id=str(attempt.id), epoch=attempt.epoch)
-            return None, self._compare(stores, attempt, events, now)
+            # The lease was settled, or the carrier called back first.
+            _log.info(
+                "late_record_dropped: the attempt was settled or moved on before this answer could be recorded",
+                attempt_id=str(attempt.id),
+                epoch=attempt.epoch,
+            )
+            return None, self._alarms_of_late_record(stores, attempt, events, now)
         return self._effects.apply_events(stores, interview, mine, events, _ACTOR, now), []
 
-    def _compare(
+    def _alarms_of_late_record(
         self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime
     ) -> list[InvariantViolated]:
-        """A late record writes nothing; but a call that it names must be the one that the attempt has, or may have."""
+        """Return an alarm if a late record names a call that cannot be the attempt's. Nothing is written."""
         present = stores.attempts.lock(attempt.id)
         assert attempt.token is not None
         claim = stores.carrier_events.claim_of(attempt.token)
@@ -434,21 +438,21 @@ class Dial:
         return []
 
 
-def _wants_its_end(events: Sequence[Event]) -> bool:
+def _wants_hang_up(events: Sequence[Event]) -> bool:
     return any(isinstance(event, HangUpWanted) for event in events)
 
 
 def _callee(stores: Stores, attempt: Attempt, answer: CarrierAnswer) -> Callee | None:
-    """Asked only for a call that waits in the carrier's queue: whether it would ring too late."""
+    """Load the callee of a call in the carrier's queue, to decide whether it would ring too late."""
     if not isinstance(answer, Accepted) or not answer.queue_time:
         return None
     return callee_from(stores.attempts.callee_of(attempt.interview_id))
 
 
 def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName) -> bool:
-    """Return True if the release before claimed in this very copy of the database, which it did not name.
+    """Return True if the previous release, which stored no copy name, claimed in this copy of the database.
 
-    A dump of that release names no copy either, so the newest claims must show that they were made here.
+    A dump of that release has no copy name either, so the newest claims must prove that they were made here.
     """
     return (
         account.claimed_copy is None
@@ -458,20 +462,20 @@ def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName)
 
 
 def _is_full(company: Pace, now: datetime) -> bool:
-    """Whether a company has no place of its own within the next second, whatever the account has."""
+    """Return True if the company's own limits leave no place within the next second."""
     return company.room <= 0 or company.next_slot_at >= now + SEND_SPAN
 
 
 def _account_free_at(allotment: Allotment, room: int, now: datetime) -> datetime | None:
-    """When the account's next call has a place within the next second; None: now."""
+    """Return when the account can start another call. None: now."""
     if room <= 0:
-        return now + _ROOM_AGAIN  # no event tells when a call ends
+        return now + _ROOM_AGAIN  # there is no event for the end of a call
     free_at = allotment.account.next_slot_at - SEND_SPAN
     return free_at if free_at > now else None
 
 
 def _room(stores: Stores, account: CarrierAccount) -> int:
-    """How many more calls the account may have; while the carrier is on trial, one at a time."""
+    """Return how many more calls the account may have. While the breaker is half-open, one at a time."""
     room = account.max_calls - stores.carrier_accounts.calls_at_once(account.id)
     if account.breaker.is_on_trial:
         return min(room, 1 - stores.carrier_accounts.calls_being_placed(account.id))

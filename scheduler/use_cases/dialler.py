@@ -1,6 +1,6 @@
-"""The dialler: one event loop that claims what is due, sends the one POST of each attempt, and records the answers.
+"""Dialler: an event loop that claims due attempts, sends one POST for each, and records the answers.
 
-The only place from which a phone rings.
+No other code places calls.
 """
 
 import asyncio
@@ -34,24 +34,23 @@ from scheduler.use_cases.dialling.watch import LockWatch, LookWatch
 _log = log(__name__)
 _RETRY_CLAIM = 0.25
 _RETRY_LOOK = 1.0
-_SILENT_CALLS = 2
-_SILENT_FOR_S = 1.0
+_UNANSWERED_CALLS = 2
+_UNANSWERED_FOR_S = 1.0
 _LONGEST_WAIT_S = RELEASE_SPAN.total_seconds()
 _DRAIN_S = 15.0
 T = TypeVar("T")
 
 
 def _end_the_process() -> None:
-    """Exit with status 70: a supervisor that restarts on failure only starts the worker again."""
+    """Exit with status 70, so that a supervisor that restarts only on failure starts the worker again."""
     os._exit(os.EX_SOFTWARE)
 
 
 class Dialler:
-    """Holds the hints that a worker was handed and dials what may be dialled: one event loop, in a thread of its own.
+    """Holds the hints of a worker and dials their attempts, in an event loop with its own thread.
 
-    `take` returns at once, so a hanging POST does not hold up the next hint. `stop` claims nothing more and waits for
-    what was sent. `on_failure` is called when the loop has ended by an error: a worker without it would take hints and
-    dial nothing, so by default the process ends.
+    `take` returns at once, so a hanging POST does not delay the next hint. `on_failure` is called when the loop has
+    ended with an error. By default it ends the process, because the worker would take hints and dial nothing.
     """
 
     def __init__(
@@ -78,12 +77,12 @@ class Dialler:
         self._account_free_at = 0.0
         self._conflicts = 0
         self._sent_at: dict[UUID, float] = {}
-        self._heard_at = 0.0
-        self._unjudged: set[UUID] = set()
+        self._answered_at = 0.0
+        self._unrecorded_failures: set[UUID] = set()
         self._cancelling: set[asyncio.Task[bool]] = set()
         self._stopping = False
-        self._is_over = False
-        """No call is under way, and no other one is begun."""
+        self._has_ended = False
+        """True once all calls have ended and no further one is begun."""
         self._threads = _threads("dial")
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(_threads("names"))
@@ -92,26 +91,29 @@ class Dialler:
         self._thread = threading.Thread(target=self._run, name="dial-loop", daemon=True)
 
     def start(self) -> None:
-        """Call from the main thread: the alarm that ends a frozen process must have its default action."""
+        """Start the loop. Call from the main thread, which alone can set the action of the alarm signal."""
         LeaseAlarm.prepare()
         self._thread.start()
 
     def take(self, ids: Sequence[UUID]) -> None:
-        """Look at these, for as long as their release stands."""
+        """Take hints, to claim their attempts while their release lasts."""
         failpoint("dial.taken")
         self._loop.call_soon_threadsafe(self._take, tuple(ids))
 
     def stop_claiming(self) -> None:
-        """Claim nothing more."""
+        """Stop claiming."""
         self._stopping = True
         self._loop.call_soon_threadsafe(self._wake.set)
 
     def stop(self) -> None:
-        """Claim nothing more; wait up to 15 s for the POSTs under way and their records."""
+        """Stop claiming, and wait up to 15 s for the POSTs in flight and their records."""
         self.stop_claiming()
         self._thread.join(_DRAIN_S)
         if self._thread.is_alive():
-            _log.error("stopped with calls unrecorded; they will be settled", count=len(self._alarm))
+            _log.error(
+                "dialler_stopped_early: some calls were not recorded in time and will be settled",
+                count=len(self._alarm),
+            )
 
     # ---- all below runs on the loop
 
@@ -120,9 +122,9 @@ class Dialler:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._main())
-        except BaseException:  # noqa: BLE001 - whatever it was, a worker without its loop dials nothing
+        except BaseException:  # noqa: BLE001 - after any error, a worker without its loop dials nothing
             _log.exception(
-                "dialler_failed: The dial loop ended by an error. The worker exits to be started again.",
+                "dialler_failed: the dial loop ended with an error, so the worker exits",
                 alarm="DIALLER_FAILED",
             )
             self._on_failure()
@@ -132,7 +134,7 @@ class Dialler:
         self._wake.set()
 
     async def _main(self) -> None:
-        recorder = asyncio.create_task(self._recorder.run(lambda: self._is_over))
+        recorder = asyncio.create_task(self._recorder.run(lambda: self._has_ended))
         calls: set[asyncio.Task[None]] = set()
         while not self._stopping:
             self._wake.clear()
@@ -140,7 +142,7 @@ class Dialler:
             await _wait(self._wake, pause)
         if calls:
             await asyncio.wait(calls)
-        self._is_over = True
+        self._has_ended = True
         self._recorder.wake()
         await recorder
         if self._cancelling:
@@ -150,7 +152,7 @@ class Dialler:
     # ---- claiming
 
     async def _claim_from_hand(self, calls: set[asyncio.Task[None]]) -> float | None:
-        """Claim what has a place. Returns how many seconds to wait before trying again; None: until woken."""
+        """Claim the attempts that have a place. Return the seconds until the next try. None: wait to be woken."""
         try:
             await self._give_turns()
             ids = self._next_ids()
@@ -160,38 +162,41 @@ class Dialler:
                 return _RETRY_LOOK
             claims = await self._in_thread(lambda: self._dial.claim(ids))
         except ClaimInDoubt as doubt:
-            _log.warning("nobody knows whether these were claimed; they are given back", count=len(doubt.claimed))
-            # The recorder reads each by its token, on another connection, until the database says which of them stand.
+            _log.warning(
+                "claim_in_doubt: commit status of the claim is unknown, so the attempts go back to PENDING",
+                count=len(doubt.claimed),
+            )
+            # The recorder looks up each by its token, on another connection, until it can read which were committed.
             self._recorder.add(*((claim.attempt, NeverTaken(cause="NOT_SENT")) for claim in doubt.claimed))
             return _RETRY_CLAIM
         except LockTaken:
             self._conflicts += 1
-            _log.info("claim_conflict", count=self._conflicts)
+            _log.info("claim_conflict: another transaction held a row", count=self._conflicts)
             await self._in_thread(lambda: self._locks.saw({None}, set(), monotonic()))
             return 0.0
         except ClaimTooSlow:
-            _log.warning("A claim took too long and was rolled back; the next one is smaller.", count=len(ids))
+            _log.warning("claim_too_slow: a claim took too long and was rolled back", count=len(ids))
             self._rate.fell_behind(monotonic())
             return _RETRY_CLAIM
         except DatabaseAway:
-            _log.warning("nothing is claimed: the database is away")
+            _log.warning("claim_failed: the database is unavailable")
             return _RETRY_CLAIM
-        except Exception:  # noqa: BLE001 - whatever it was, the loop must live for the other calls
-            # The rows are released again; this hint is dropped rather than tried in a circle.
-            _log.exception("a claim failed")
+        except Exception:  # noqa: BLE001 - after any error, the loop must go on for the other calls
+            # Dropped rather than retried in a loop: the clock releases the rows again.
+            _log.exception("claim_failed: an unexpected error stopped a claim")
             self._hand.clear()
             return None
-        await self._learn(ids, claims)
+        await self._update_hints(ids, claims)
         self._begin(claims.claimed, calls)
         return self._pause()
 
     async def _give_turns(self) -> None:
-        new = self._hand.without_a_turn()
-        if new:
-            self._hand.give_turns(new, await self._in_thread(lambda: self._dial.hinted(new)))
+        ids = self._hand.without_a_turn()
+        if ids:
+            self._hand.give_turns(ids, await self._in_thread(lambda: self._dial.hinted(ids)))
 
     def _next_ids(self) -> list[UUID]:
-        """As many as this machine can send soon, and the account may start."""
+        """Return the next ids to claim, as many as this machine can send soon and the account may start."""
         instant = monotonic()
         if self._account_free_at > instant:
             return []
@@ -199,9 +204,9 @@ class Dialler:
         return self._hand.next(instant, room) if room else []
 
     async def _looks_are_too_slow(self, attempt_id: UUID) -> bool:
-        """Whether the calls of a claim would only be given back. Tried by a look when the last one took too long.
+        """Return True if claimed calls would only be given back. Measures again if the latest look took too long.
 
-        Claimed all the same, they would end undecided if the database became too slow to give them back.
+        Do not claim them: if the database became too slow to give them back, their outcome would stay undecided.
         """
         took = self._dial.look_took
         if took is None:
@@ -210,8 +215,8 @@ class Dialler:
             took = await self._in_thread(lambda: self._dial.try_look(attempt_id))
         return self._looks.is_too_slow(took, monotonic())
 
-    async def _learn(self, ids: Sequence[UUID], claims: Claims) -> None:
-        """Drop the hints that a claim has used, and hold those that it could not use."""
+    async def _update_hints(self, ids: Sequence[UUID], claims: Claims) -> None:
+        """Drop the hints that a claim has used, and hold back the hints that it could not use."""
         instant = monotonic()
         if claims.is_stopped:
             self._hand.clear()
@@ -220,7 +225,7 @@ class Dialler:
         if claims.try_again_at is not None:
             again_s = max(0.01, self._until(claims.try_again_at))
         self._hand.drop(each for each in ids if each not in claims.waiting)
-        # Not those that lack only a place: while they were held, later hints would take each place that becomes free.
+        # Do not hold attempts that lack only a place: later hints would take each place that becomes free.
         self._hand.hold(claims.waiting - claims.unplaced, instant + _RETRY_CLAIM)
         self._hand.hold(claims.full, instant + again_s)
         self._hand.hold(claims.locked, instant + _RETRY_CLAIM)
@@ -230,11 +235,11 @@ class Dialler:
             await self._in_thread(lambda: self._locks.saw(claims.locked, {None, *claims.unlocked}, instant))
 
     def _until(self, at: datetime) -> float:
-        """Seconds until then, but never longer than a release lasts: the clock may have been set back meanwhile."""
+        """Return the seconds until then, at most the length of a release: the clock may have been set back."""
         return min(_LONGEST_WAIT_S, max(0.0, (at - self._now()).total_seconds()))
 
     def _pause(self) -> float | None:
-        """Seconds until something may be claimed again, if no call is sent, recorded or hinted at before."""
+        """Return the seconds until the next claim, if no call is sent or recorded and no hint arrives before."""
         if not self._hand:
             return None
         if self._next_ids():
@@ -264,24 +269,27 @@ class Dialler:
             answer = await self._dial_once(claim)
             if answer is not None:
                 self._recorder.add((attempt, answer))
-        except Exception:  # noqa: BLE001 - the same
-            _log.exception("a dial broke off; it will be settled", attempt_id=str(attempt.id))
-            self._unjudged.discard(attempt.id)
+        except Exception:  # noqa: BLE001 - the loop must go on for the other calls
+            _log.exception(
+                "dial_failed: an unexpected error stopped a dial, and the attempt will be settled",
+                attempt_id=str(attempt.id),
+            )
+            self._unrecorded_failures.discard(attempt.id)
         finally:
             self._alarm.drop(attempt.id)
             self._look_limit.end(attempt.id)
-            self._is_sent(attempt.id)
+            self._make_room(attempt.id)
 
-    def _is_sent(self, attempt_id: UUID) -> None:
-        """Sent or given back: there is room for another one."""
+    def _make_room(self, attempt_id: UUID) -> None:
+        """Make room for another call: this one was sent or given back."""
         self._unsent.discard(attempt_id)
         self._wake.set()
 
     async def _dial_once(self, claim: ToSend) -> CarrierAnswer | None:
-        """Return what to record: the answer to the one POST, or why there was none. None: a last look wrote it."""
-        # A claim holds only what is sent within a second: a longer wait comes from a clock that was set back.
+        """Send at most one POST. Return its answer or the reason for not sending. None: a last look gave it back."""
+        # Claimed calls are sent within a second. A longer wait comes from a clock that was set back.
         await asyncio.sleep(min(SEND_SPAN.total_seconds(), self._until(claim.send_at)))
-        permit = Permit(claim, lambda: self._look(claim.attempt), self._alarm, self._now, lambda: self._left(claim))
+        permit = Permit(claim, lambda: self._look(claim.attempt), self._alarm, self._now, lambda: self._on_left(claim))
         while order := await permit.order():
             if self._is_in_doubt():
                 return Withheld(cause="CARRIER_IN_DOUBT")
@@ -299,13 +307,13 @@ class Dialler:
             self._looks.is_too_slow(self._dial.look_took, monotonic())
         return Withheld(cause="TOO_SLOW" if permit.is_too_late else "SLOW_LOOK")
 
-    def _left(self, claim: ToSend) -> None:
+    def _on_left(self, claim: ToSend) -> None:
         self._look_limit.end(claim.attempt.id)
         self._rate.sent(monotonic())
-        self._is_sent(claim.attempt.id)
+        self._make_room(claim.attempt.id)
 
     def _withhold(self, claim: ToSend, cause: str) -> None:
-        """Give back a call that was not begun."""
+        """Give back a claimed call that was not started."""
         self._rate.fell_behind(monotonic())
         self._recorder.add((claim.attempt, Withheld(cause=cause)))
 
@@ -322,36 +330,36 @@ class Dialler:
         if permit.has_refused:
             return answer
         if not isinstance(answer, AnswerUnknown):
-            self._heard_at = monotonic()
+            self._answered_at = monotonic()
         elif breaker.opens_at_once(answer.cause):
-            self._unjudged.add(attempt_id)
+            self._unrecorded_failures.add(attempt_id)
         return answer
 
     def _is_in_doubt(self) -> bool:
-        """Whether one more POST may be spent like the last ones; sooner than the breaker can tell.
+        """Return True if the next POST may be lost like the latest ones. Notices an outage before the breaker can.
 
-        An answer that will open it is not recorded yet. Or several POSTs are out and none was answered since they were
-        sent, though the first one's time is not over; one that hangs among others that are answered holds up nobody.
+        True while an answer that will open the breaker is not recorded yet, or while at least two POSTs are in flight,
+        the first for over a second, and none was answered since. A single hanging POST among answered ones is ignored.
         """
-        if self._unjudged:
+        if self._unrecorded_failures:
             return True
-        silent = [sent for sent in self._sent_at.values() if sent > self._heard_at]
-        return len(silent) >= _SILENT_CALLS and min(silent) < monotonic() - _SILENT_FOR_S
+        unanswered = [sent for sent in self._sent_at.values() if sent > self._answered_at]
+        return len(unanswered) >= _UNANSWERED_CALLS and min(unanswered) < monotonic() - _UNANSWERED_FOR_S
 
     # ---- recording
 
     async def _record(self, answers: Sequence[Answer]) -> None:
         to_cancel = await self._in_thread(lambda: self._dial.record(answers))
         failpoint("dial.judged")
-        self._unjudged.difference_update(attempt.id for attempt, _ in answers)
+        self._unrecorded_failures.difference_update(attempt.id for attempt, _ in answers)
         self._cancel_at_the_carrier(to_cancel)
         self._wake.set()
 
     def _forget(self, answer: Answer) -> None:
-        self._unjudged.discard(answer[0].id)
+        self._unrecorded_failures.discard(answer[0].id)
 
     def _cancel_at_the_carrier(self, call_sids: Sequence[str]) -> None:
-        """Asked at once, because their turn in the queue comes soon; who settles asks again until they are over."""
+        """Cancel at once, because the calls leave the carrier's queue soon. Settle retries until they have ended."""
         for sid in call_sids:
             task = asyncio.create_task(self._line.cancel(sid))
             self._cancelling.add(task)
@@ -362,7 +370,7 @@ class Dialler:
 
 
 def _threads(name: str) -> ThreadPoolExecutor:
-    """Threads that do not take the signal of the alarm: the loop starts them, and each would inherit its mask."""
+    """Create threads that block the alarm signal. They would inherit the loop's mask, which lets it through."""
     return ThreadPoolExecutor(max_workers=12, thread_name_prefix=name, initializer=LeaseAlarm.block)
 
 

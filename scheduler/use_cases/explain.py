@@ -1,4 +1,4 @@
-"""Explain: what an attempt waits for, and what has happened to it so far; from the rules that dial."""
+"""Explain: the rules that block an attempt and its history, from the same rules that dial."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,36 +40,37 @@ _KEY = "key:"
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """What one company's attempts are doing."""
+    """Counts of one company's attempts by state."""
 
     company_id: UUID
     pause_reason: str | None
     waiting: int
-    """Their time has not come."""
+    """Attempts that are not due yet."""
     next_due_at: datetime | None
     due: int
     late: timedelta | None
-    """How long the longest one has waited that Duecall itself could ring and has not; None without one.
+    """Longest time that a callable attempt has waited without being called. None without such an attempt.
 
-    Counted since it could: a resting line, a command, a pause, an open breaker, the pace and the limits excuse it.
+    Counted from when it became callable. It is not callable while its line is blocked, a command waits, calling is
+    paused, the breaker is open, or the pace or a limit is reached.
     """
     for_commands: int
-    """Of the due ones: a command was accepted and is not applied yet."""
+    """Due attempts with an accepted command that is not applied yet."""
     for_numbers: int
-    """Of the due ones: another call to the number is in progress, or was a short while ago."""
+    """Due attempts whose number has another call in progress, or had one a short while ago."""
     for_places: int
-    """Of the due ones: they wait for their turn, or for an end of the pause."""
+    """Due attempts that wait for a place under the limits, or for the end of a pause."""
     in_progress: int
     concurrent_calls: int
-    """How many may be in progress."""
+    """Maximum number of calls in progress."""
     asked_for: int
-    """Their answer was lost, and the carrier is being asked."""
+    """Attempts whose answer was lost and about which the carrier is polled."""
     undecided: int
-    """Of these: the verdict is overdue, because no list of the carrier's calls could be read."""
+    """Attempts of `asked_for` whose outcome is overdue because the carrier's list of calls could not be read."""
     unknown: int
-    """Ended with an unknown outcome; a person decides."""
+    """Attempts that ended with an unknown outcome. A person decides."""
     cause_lost: int
-    """Failed, and nothing says why; no retry followed, and a person decides."""
+    """Attempts that failed without a known cause. They are not retried, and a person decides."""
 
     @property
     def paused(self) -> bool:
@@ -78,14 +79,14 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True)
 class Carrier:
-    """How the carrier account stands."""
+    """State of the carrier account."""
 
     pause_reason: str | None
     down_until: datetime | None
-    """When it is asked whether it is back; None while it takes calls."""
+    """When the carrier is probed next. None while it accepts calls."""
     down_cause: str | None
     on_trial: bool
-    """It answers questions again: one call at a time is tried."""
+    """The breaker is half-open: one call at a time is tried."""
     in_progress: int
     max_calls: int
 
@@ -106,25 +107,22 @@ class Explain:
         self._now = now
 
     def interview(self, principal: Principal, company_id: UUID | None, interview_id: UUID) -> InterviewStory:
-        """The interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """Return the interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
             return _story(stores, authorized_company(stores, principal, company_id), interview_id)
 
     def interviews(
-        self, principal: Principal, company_id: UUID | None, asked: Slice, wanted: InterviewFilter
+        self, principal: Principal, company_id: UUID | None, requested: Slice, only: InterviewFilter
     ) -> Listed[InterviewStory]:
-        """A page of the interviews that are asked for, each with its attempts.
-
-        Raises AccessDenied, CompanyIdRequired, DatabaseAway.
-        """
+        """Return a page of interviews, each with its attempts. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
-            found = stores.interviews.page(authorized_company(stores, principal, company_id), asked, wanted)
-            attempts = stores.attempts.of_interviews([interview.id for interview in found.items])
-        stories = (InterviewStory(interview=each, attempts=attempts[each.id]) for each in found.items)
-        return Listed(items=tuple(stories), total=found.total, asked=asked)
+            page = stores.interviews.page(authorized_company(stores, principal, company_id), requested, only)
+            attempts = stores.attempts.of_interviews([interview.id for interview in page.items])
+        stories = (InterviewStory(interview=each, attempts=attempts[each.id]) for each in page.items)
+        return Listed(items=tuple(stories), total=page.total, asked=requested)
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
-        """One attempt, unless it was deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """Return an attempt that is not deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
             return _attempt_of(_story(stores, company, interview_id), attempt_id)
@@ -132,7 +130,7 @@ class Explain:
     def explanation(
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
     ) -> Explanation:
-        """Why an attempt stands as it does. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """Explain the state of an attempt. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         account_calls = self._account_calls()
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
@@ -140,31 +138,31 @@ class Explain:
             return self._explanation(stores, attempt, account_calls, principal)
 
     def explanation_of(self, attempt_id: UUID) -> Explanation:
-        """The same for whoever runs the installation, deleted attempts included. Raises NotFound, DatabaseAway."""
+        """Explain any attempt to the operator, including a deleted one. Raises NotFound, DatabaseAway."""
         account_calls = self._account_calls()
         with self._database.reading() as stores:
             attempt = require(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
             return self._explanation(stores, attempt, account_calls, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
-        """An interview's attempts for whoever runs the installation, deleted ones included, oldest first.
+        """Return an interview's attempts for the operator, oldest first, including deleted ones.
 
-        None where there is no such interview. Raises DatabaseAway.
+        Empty for an unknown interview. Raises DatabaseAway.
         """
         with self._database.reading() as stores:
             return stores.attempts.find_of_interview(interview_id)
 
     def _account_calls(self) -> int:
-        """How many calls are in progress, of all companies: of what is others' no principal sees more than this."""
+        """Count the calls in progress of all companies, the only figure about others that a principal sees."""
         return sum(each.in_progress for each in self.carriers())
 
     def _explanation(
         self, stores: Stores, attempt: Attempt, account_calls: int, reader: Principal | None
     ) -> Explanation:
-        """`reader` is None for whoever runs the installation."""
+        """Build the explanation. `reader` is None for the operator."""
         now = self._now()
         happenings = _with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
-        found: tuple[Block, ...] = ()
+        blocking: tuple[Block, ...] = ()
         possible: datetime | None = None
         waiting_for = waits_for(attempt, now)
         if attempt.state is AttemptState.PENDING:
@@ -178,21 +176,21 @@ class Explain:
                 account_limit=row.max_calls if row.max_calls is not None else account_calls + 1,
             )
             situation = replace(situation, load=load)
-            found = blocks.blocks(situation, now, self._policy)
+            blocking = blocks.blocks(situation, now, self._policy)
             possible = blocks.next_possible_at(situation, now, self._policy)
-            waiting_for = blocks.waits_for(situation, found)
+            waiting_for = blocks.waits_for(situation, blocking)
         return Explanation(
             attempt=attempt,
             waits_for=waiting_for,
             next_possible_at=possible,
-            blocks=found,
+            blocks=blocking,
             happenings=happenings,
         )
 
     def preview(self, principal: Principal, company_id: UUID | None, question: CallTimeQuestion) -> CallTimeAnswer:
-        """What an interview with these would be answered; nothing is created.
+        """Return the answer that creating an interview would give, without creating anything.
 
-        Raises NotFound for a candidate that is not there, AccessDenied, CompanyIdRequired, DatabaseAway.
+        Raises NotFound for an unknown candidate, AccessDenied, CompanyIdRequired, DatabaseAway.
         """
         with self._database.reading(principal) as stores:
             now = self._now()
@@ -217,7 +215,7 @@ class Explain:
     def _judge(
         self, question: CallTimeQuestion, candidate: Candidate | None, company: Company, now: datetime
     ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
-        """Raises the refusal that says why this person cannot be called then, or at all."""
+        """Resolve the requested time. Raises the refusal if the person may not be called then, or at all."""
         if candidate is not None:
             callee = callee_of(candidate, company)
         else:
@@ -236,7 +234,7 @@ class Explain:
         return scheduling.on_request(question.scheduled_at, callee, now, self._policy)
 
     def waiting(self) -> Sequence[Waiting]:
-        """Every company's attempts, counted. Raises DatabaseAway."""
+        """Count every company's attempts by state. Raises DatabaseAway."""
         now = self._now()
         with self._database.counting() as stores:
             return [
@@ -261,12 +259,12 @@ class Explain:
             ]
 
     def unsent_invitations(self) -> Sequence[Mails]:
-        """How the mails of invitations stand that were not sent, by company. Raises DatabaseAway."""
+        """Return the state of unsent invitation e-mails, by company. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.invitations.unsent(self._now())
 
     def carriers(self) -> Sequence[Carrier]:
-        """How the carrier accounts stand; usually one. Raises DatabaseAway."""
+        """Return the state of each carrier account. There is usually one. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return _carriers(stores)
 
@@ -288,7 +286,7 @@ def _carriers(stores: Stores) -> list[Carrier]:
 def _with_key_names(
     stores: Stores, happenings: Sequence[HistoryEntry], company_id: UUID, reader: Principal | None
 ) -> tuple[HistoryEntry, ...]:
-    """Add the name of the key that caused each happening, where the reader may know that key."""
+    """Add the name of the API key that caused each entry, if the reader may know that key."""
     ids = {each.actor: UUID(each.actor.removeprefix(_KEY)) for each in happenings if each.actor.startswith(_KEY)}
     names: dict[UUID, str] = {}
     for key in stores.keys.named(ids.values(), company_id, reader):
@@ -318,9 +316,9 @@ def _next_allowed(refused: Refused) -> datetime | None:
 
 
 def waits_for(attempt: Attempt, now: datetime) -> str:
-    """In a few words, what must happen next as far as the attempt itself tells; empty when nothing must.
+    """Return in a few words the next event that the attempt needs, from its state alone. Empty if it needs none.
 
-    What else keeps a pending one, as a pause, its explanation says.
+    The explanation of a pending attempt also names other blocks, such as a pause.
     """
     if attempt.state is AttemptState.PENDING:
         return "its time" if attempt.due_at > now else "its turn"

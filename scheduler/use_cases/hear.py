@@ -1,4 +1,4 @@
-"""Hear: what the carrier says is stored, believed when it is genuine, and changes the attempt by its rank."""
+"""Hear: store a genuine carrier callback, then apply it to its attempt in the order of call progress."""
 
 import json
 from collections.abc import Sequence
@@ -41,25 +41,24 @@ class Hear:
         *,
         commit: Commit | None = None,
     ) -> None:
-        """Store a callback as it came, once, and ring for it. `path` is the request's own, with its query.
+        """Store a callback unchanged, once, and send a hint. `path` is the request path with its query.
 
-        Raises NotACallback for one that is not genuine or not readable, and stores nothing; DatabaseAway;
-        CommitInDoubt.
+        Raises NotACallback for a forged or unreadable request, and stores nothing. Raises DatabaseAway, CommitInDoubt.
         """
         fields = dict(form)
         if (
             len(fields) != len(form)
-            # It is the only key that a carrier has.
+            # The signature is the carrier's only credential.
             or not self._callbacks.is_genuine(path, form, signature)  # guard: signature
         ):
             raise NotACallback
         self._callbacks.read(token, fields)
-        seen = fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode())
+        content_hash = fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode())
         with self._database.transaction(commit=commit) as stores:
             if not stores.carrier_events.is_known(token):
-                return  # nobody's: answered, so that the carrier stops, and kept nowhere
+                return  # no attempt has this token: answered, so that the carrier stops, but not stored
             event = CarrierEvent(id=uuid4(), token=token, raw=fields, received_at=stores.instant(self._now))
-            is_new = stores.carrier_events.add(event, seen)
+            is_new = stores.carrier_events.add(event, content_hash)
             if not is_new:  # guard: stored_once
                 return
             failpoint("hear.storing")
@@ -68,9 +67,9 @@ class Hear:
         failpoint("hear.rung")
 
     def event(self, event_id: UUID) -> None:
-        """Hear a stored callback, if nobody has yet. Raises DatabaseAway, and whatever kept it from being heard.
+        """Apply a stored callback unless it was applied already. Raises DatabaseAway and any unexpected error.
 
-        One that fails five times is set aside: what it would have told is asked for, as if it had never come.
+        After five failures it is put in quarantine, and the carrier is polled as if the callback had never come.
         """
         try:
             self._event(event_id)
@@ -91,7 +90,7 @@ class Hear:
                 stores.carrier_events.heard(event_id, now)
                 failpoint("hear.hearing")
         except InvariantViolated as alarmed:
-            # In this order of locks: the company before all others.
+            # A new transaction, because the company must be locked first.
             with self._database.transaction() as stores:
                 now = stores.instant(self._now)
                 self._effects.sound_in(stores, alarmed, now)
@@ -104,10 +103,14 @@ class Hear:
     def _count_failure(self, event_id: UUID) -> None:
         with self._database.transaction() as stores:
             if stores.carrier_events.count_failure(event_id, stores.instant(self._now)):
-                _log.error("a carrier event is in quarantine", alarm="QUARANTINE", event_id=str(event_id))
+                _log.error(
+                    "callback_quarantined: a callback failed five times and was put in quarantine",
+                    alarm="QUARANTINE",
+                    event_id=str(event_id),
+                )
 
     def _hear(self, stores: Stores, event: CarrierEvent, now: datetime) -> bool:
-        """Let it change its attempt. True: it proves nothing by itself, and the carrier is to be asked."""
+        """Apply it to its attempt. Return True if it proves nothing by itself and the carrier must be polled."""
         claim = stores.carrier_events.claim_of(event.token)
         if claim is None:
             return False

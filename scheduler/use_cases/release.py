@@ -1,6 +1,6 @@
-"""Release: what is due is rung for, and rung for again until somebody has looked.
+"""Release: send hints for due attempts, and send them again until a worker has looked at them.
 
-Any number of clocks may do this at once: each row is released by one of them, and a ring too many costs a look.
+Any number of clocks may run this at once. Each row is released by one of them, and a superfluous hint costs one query.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from scheduler.timing import callee_zones
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
 
-_IDS_A_RING = 50
-_AT_MOST = 500
+_IDS_PER_HINT = 50
+_MAX_RELEASED = 500
 _UNANSWERED_FOR = timedelta(seconds=2)
-"""How long a command or a callback is left to the ring of whoever took it in."""
+"""Delay until the clock sends a hint for a command or callback. The API has sent one when it was stored."""
 _RECOMPUTED_FOR = timedelta(seconds=5)
-"""How long a changed setting is left to the last hint: longer than a turn of recomputation, which ends with a hint."""
+"""Delay until the clock sends a hint again for a changed setting. Longer than one turn, which ends with a hint."""
 
 
 class Release:
@@ -33,7 +33,7 @@ class Release:
         self.now = now
 
     def due(self) -> int:
-        """Ring for what is due, as much as the account can start while a release stands. Returns how many.
+        """Send hints for as many due attempts as the account can start during one release. Return their number.
 
         Raises DatabaseAway, ClockWrong.
         """
@@ -43,17 +43,17 @@ class Release:
             ids = self._release(stores, account, now)
             failpoint("release.releasing")
         if account.is_to_be_asked(now):
-            self.silent()  # who settles asks the carrier, too
-        self._ring(tasks.DIAL, ids)
+            self.silent()  # settle probes the carrier too
+        self._send(tasks.DIAL, ids)
         return len(ids)
 
     def _release(self, stores: Stores, account: CarrierAccount, now: datetime) -> list[UUID]:
         if account.paused or account.breaker.is_down:
             return []
-        # While the carrier is on trial one call is tried, and the others wait where they cost nothing.
+        # While the breaker is half-open one call is tried, and the others stay unreleased.
         on_trial = account.breaker.is_on_trial
         startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
-        room = min(_AT_MOST, startable - stores.attempts.released(now))
+        room = min(_MAX_RELEASED, startable - stores.attempts.released(now))
         if on_trial:
             room -= stores.carrier_accounts.calls_being_placed(account.id)
         if room <= 0:
@@ -65,30 +65,30 @@ class Release:
         return [*tried, *stores.attempts.release(now, until, room, account.id, on_trial=on_trial)]
 
     def next_due(self) -> datetime | None:
-        """When the next pending attempt becomes due; the clock need not look for due ones before."""
+        """Return when the next pending attempt becomes due. The clock does not need to query before."""
         with self._database.reading() as stores:
             return stores.attempts.next_due(self.now())
 
     def unanswered(self) -> None:
-        """Ring again for commands, callbacks, changes, erasures that are still open since their last hint.
+        """Send hints again for commands, callbacks, changed settings and erasures that are still open.
 
         Raises DatabaseAway, ClockWrong.
         """
         with self._database.transaction() as stores:
             now = stores.instant(self.now)
-            commands = stores.inbox.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
-            events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _AT_MOST)
+            commands = stores.inbox.ring_waiting(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
+            events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
             reresolve = stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now)
-            erasures = stores.erasures.ring_waiting(now - _UNANSWERED_FOR, now, _AT_MOST)
+            erasures = stores.erasures.ring_waiting(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
             failpoint("release.reminding")
-        self._ring(tasks.APPLY, commands)
-        self._ring(tasks.HEAR, events)
+        self._send(tasks.APPLY, commands)
+        self._send(tasks.HEAR, events)
         if reresolve:
             self._hints.send(tasks.RERESOLVE)
-        self._ring(tasks.ERASE, erasures)
+        self._send(tasks.ERASE, erasures)
 
     def silent(self) -> None:
-        """Ring for calls without a callback, which are to be settled, for mail that is due and for newer zone data.
+        """Send hints to settle calls without a callback, to send due mail, and to apply newer zone data.
 
         Raises DatabaseAway.
         """
@@ -102,11 +102,11 @@ class Release:
             self._hints.send(tasks.RERESOLVE)
 
     def old(self) -> None:
-        """Ring for whoever forgets what was kept long enough."""
+        """Send the hint to purge rows whose retention has ended."""
         self._hints.send(tasks.PURGE)
 
-    def _ring(self, task: str, ids: Sequence[UUID]) -> None:
-        for start in range(0, len(ids), _IDS_A_RING):
+    def _send(self, task: str, ids: Sequence[UUID]) -> None:
+        for start in range(0, len(ids), _IDS_PER_HINT):
             failpoint("release.released")
-            self._hints.send(task, ids[start : start + _IDS_A_RING])
+            self._hints.send(task, ids[start : start + _IDS_PER_HINT])
             failpoint("release.rung")

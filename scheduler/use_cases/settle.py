@@ -1,4 +1,4 @@
-"""Settle: what nobody has spoken of is asked for, until it is proven or given up. Nothing here ever dials."""
+"""Settle: poll the carrier about calls without news, until their outcome is proven or given up. Never dials."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,23 +24,23 @@ from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.effects import Effects, InvariantViolated
 
 _log = log(__name__)
-_A_ROUND = 100
-_A_HANDFUL = 10
-"""So many are taken up at once: what a round has no time for is held from the others for no longer than a look."""
+_MAX_PER_ROUND = 100
+_BATCH_SIZE = 10
+"""Small, so that attempts for which this round has no time are soon available to other workers."""
 _LONGEST_ROUND = timedelta(seconds=10)
-"""No question is begun later. One that hangs may take its whole deadline longer, and is then the last."""
+"""No request is begun later. The last one may take its whole deadline longer."""
 _ALARM_EVERY = POLLS[-1]
 _ACTOR = "settle"
 
 
 @dataclass
 class _Round:
-    """What one round may still ask."""
+    """The limits of one round."""
 
     ends: float
     """On the monotonic clock."""
     carrier_is_away: bool = False
-    """Somebody was told so in this round; nobody else waits for the same."""
+    """A request in this round failed because the carrier is unavailable, so the remaining ones are skipped."""
 
     @property
     def is_over(self) -> bool:
@@ -56,17 +56,17 @@ class _Listed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Heard:
-    """What the carrier answered about one attempt."""
+class _PollResult:
+    """The carrier's answer about one attempt."""
 
-    what: CallNews | ProofMissing | Alarm | None
+    outcome: CallNews | ProofMissing | Alarm | None
     listed_at: datetime | None = None
-    """When it was asked for a list, if that was read in full."""
+    """When the list of calls was requested, if it was read in full."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """How the account and the back-offs stood before a question, and stand while it is out."""
+class _Probe:
+    """The account and its back-offs before a probe, and the states stored while the probe is running."""
 
     before: CarrierAccount
     account: Breaker
@@ -96,35 +96,38 @@ class Settle:
         self._alarmed_at: datetime | None = None
 
     def round(self) -> None:
-        """Expire, notice lapsed leases, ask the carrier. Any number may run at once. Raises DatabaseAway.
+        """Expire attempts, notice lapsed leases, poll the carrier. Any number may run at once. Raises DatabaseAway.
 
-        What needs no carrier comes first, and the first question that shows it to be away is the round's last.
+        Steps without the carrier come first. The first request that finds it unavailable is the last of the round.
         """
         self._correct.round()
         self._expire()
-        self._notice_silence()
-        this = _Round(ends=monotonic() + self._longest_round.total_seconds())
-        self._probe(this)
-        self._end_strays(this)
-        self._look_around(this)
-        self._search_around(this)
+        self._notice_lapsed_leases()
+        this_round = _Round(ends=monotonic() + self._longest_round.total_seconds())
+        self._probe(this_round)
+        self._end_strays(this_round)
+        self._poll_due(this_round)
+        self._search_due(this_round)
         self._report_undecided()
 
     def _try(self, verb: Callable[[Attempt], None], attempt: Attempt) -> None:
-        """One that cannot be settled keeps no other waiting; the next round tries again. Raises DatabaseAway."""
+        """Run one step. After an error the other attempts go on, and the next round retries. Raises DatabaseAway."""
         try:
             again_at_once(lambda: verb(attempt))
         except LockTaken:
-            _log.warning("settle_conflict", attempt_id=str(attempt.id))
+            _log.warning("settle_conflict: another transaction held the row", attempt_id=str(attempt.id))
         except DatabaseAway:
             raise
         except Exception:  # noqa: BLE001 - the others get their turn
-            _log.exception("an attempt could not be settled", attempt_id=str(attempt.id))
+            _log.exception(
+                "settle_failed: an unexpected error stopped a step, and the next round retries it",
+                attempt_id=str(attempt.id),
+            )
 
     def _expire(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            expired = stores.attempts.to_expire(now, _A_ROUND)
+            expired = stores.attempts.to_expire(now, _MAX_PER_ROUND)
         for attempt in expired:
             self._try(self._end_expired, attempt)
 
@@ -139,14 +142,14 @@ class Settle:
             failpoint("settle.expiring")
         failpoint("settle.expired")
 
-    def _notice_silence(self) -> None:
+    def _notice_lapsed_leases(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            silent = stores.attempts.silent(now, _A_ROUND)
-        for attempt in silent:
-            self._try(self._lose_the_answer, attempt)
+            lapsed = stores.attempts.silent(now, _MAX_PER_ROUND)
+        for attempt in lapsed:
+            self._try(self._lapse, attempt)
 
-    def _lose_the_answer(self, attempt: Attempt) -> None:
+    def _lapse(self, attempt: Attempt) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
@@ -155,161 +158,168 @@ class Settle:
             if locked is None or event is None:
                 return
             self._effects.apply_events(stores, interview, locked, [event], _ACTOR, now)
-            _log.warning("a lease is over without a record", attempt_id=str(attempt.id))
+            _log.warning(
+                "lease_lapsed: the lease ended without a recorded answer, so the carrier is polled",
+                attempt_id=str(attempt.id),
+            )
             failpoint("settle.lapsing")
         failpoint("settle.lapsed")
 
     # ---- a carrier that is down
 
-    def _probe(self, this: _Round) -> None:
-        """Ask whether it is back with a request that calls no person and costs nothing; a good answer permits one call.
+    def _probe(self, this_round: _Round) -> None:
+        """Probe a carrier that is down, with a free request that places no call. A good answer permits one trial call.
 
-        Asked too when one company's calls have failed, at once: whether it is the carrier. Only a question in vain
-        then closes the account to the others.
+        Also probe at once when calls of one company have failed. Only a failed probe then stops the other companies.
         """
-        asked = self._begin_to_ask()
-        if asked is None:
+        probe = self._begin_probe()
+        if probe is None:
             return
         failpoint("settle.probe_begun")
         try:
             self._desk.probe()
             failpoint("settle.probe_answered")
         except CarrierUnavailable as error:
-            this.carrier_is_away = isinstance(error, CarrierAway)
-            self._ask_in_vain(asked)
+            this_round.carrier_is_away = isinstance(error, CarrierAway)
+            self._fail_probe(probe)
             return
-        if self._take_the_answer(asked):
+        if self._answer_probe(probe):
             failpoint("settle.on_trial")
-            _log.info("the carrier answers again; one call is tried")
+            _log.info("carrier_half_open: the carrier answered a probe, so one call is tried")
 
-    def _begin_to_ask(self) -> _Asked | None:
-        """None: nothing is to be asked now, or another worker asks."""
+    def _begin_probe(self) -> _Probe | None:
+        """Mark the probe as running. None: no probe is due, or another worker is running it."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            # Not locked for nothing: every claim waits for that row.
+            # Check before locking, because every claim waits for this row.
             if not stores.carrier_accounts.get(self._account_id).is_to_be_asked(now):
                 return None
             before = stores.carrier_accounts.lock(self._account_id)
             if not before.is_to_be_asked(now):
                 return None
-            asked = before.breaker
-            if asked.is_to_be_asked(now):
-                asked = breaker.while_asked(asked, now)
-                stores.carrier_accounts.set_breaker(self._account_id, asked, now)
+            account = before.breaker
+            if account.is_to_be_asked(now):
+                account = breaker.while_asked(account, now)
+                stores.carrier_accounts.set_breaker(self._account_id, account, now)
             held = {
                 scope: backoffs.while_asked(each, now) if each.is_to_be_asked(now) else each
                 for scope, each in before.backoffs.items()
             }
             if held != before.backoffs:
                 stores.backoffs.save(self._account_id, held, now)
-        return _Asked(before=before, account=asked, backoffs=held)
+        return _Probe(before=before, account=account, backoffs=held)
 
-    def _ask_in_vain(self, asked: _Asked) -> None:
-        """The carrier does not answer, so it is not one company's trouble: the account is closed."""
-        judged = asked.account
-        spoke = [each for each in asked.backoffs.values() if each.breaker.is_down and each.speaks_of_the_carrier]
+    def _fail_probe(self, probe: _Probe) -> None:
+        """Open the account's breaker: the carrier does not answer, so the failures concern every company."""
+        judged = probe.account
+        of_the_carrier = [
+            each for each in probe.backoffs.values() if each.breaker.is_down and each.speaks_of_the_carrier
+        ]
         if not judged.is_down:
             with self._database.transaction() as stores:
                 now = stores.instant(self._now)
                 account = stores.carrier_accounts.lock(self._account_id)
-                cause = spoke[0].cause if spoke else "NO_ANSWER_IN_TIME"
+                cause = of_the_carrier[0].cause if of_the_carrier else "NO_ANSWER_IN_TIME"
                 judged = breaker.after_question_in_vain(account.breaker, cause, now)
                 stores.carrier_accounts.set_breaker(self._account_id, judged, now)
                 stores.backoffs.save(self._account_id, backoffs.without_the_carriers(account.backoffs), now)
         _log.error(
-            "the carrier does not answer; calls wait",
+            "carrier_down: the carrier did not answer a probe, so all calls wait",
             alarm=f"CARRIER_{judged.cause}",
             until=judged.down_until and judged.down_until.isoformat(),
         )
 
-    def _take_the_answer(self, asked: _Asked) -> bool:
-        """Whether calls are tried from now on."""
+    def _answer_probe(self, probe: _Probe) -> bool:
+        """Store a good answer to the probe. Return True if a trial call is permitted now."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             account = stores.carrier_accounts.lock(self._account_id)
-            # What has changed since was asked after us, or was told by a call.
-            is_tried = asked.account != asked.before.breaker and account.breaker == asked.account
+            # A state that has changed since comes from a newer probe or from a call.
+            is_tried = probe.account != probe.before.breaker and account.breaker == probe.account
             if is_tried:
-                answered = breaker.after_answer(asked.before.breaker, now)
+                answered = breaker.after_answer(probe.before.breaker, now)
                 stores.carrier_accounts.set_breaker(self._account_id, answered, now)
             held = dict(account.backoffs)
-            for scope, each in asked.backoffs.items():
-                if held.get(scope) == each and each.breaker != asked.before.backoffs[scope].breaker:
-                    held[scope] = backoffs.after_answer(asked.before.backoffs[scope], now)
+            for scope, each in probe.backoffs.items():
+                if held.get(scope) == each and each.breaker != probe.before.backoffs[scope].breaker:
+                    held[scope] = backoffs.after_answer(probe.before.backoffs[scope], now)
                     is_tried = True
             if held != account.backoffs:
                 stores.backoffs.save(self._account_id, held, now)
             stores.notify_due()
         return is_tried
 
-    # ---- calls that must not be
+    # ---- stray calls
 
-    def _end_strays(self, this: _Round) -> None:
-        while not (this.carrier_is_away or this.is_over):
+    def _end_strays(self, this_round: _Round) -> None:
+        while not (this_round.carrier_is_away or this_round.is_over):
             strays = self._take_strays()
             if not strays:
                 return
             for stray in strays:
-                if not (this.carrier_is_away or this.is_over):
-                    self._end_stray(stray, this)
+                if not (this_round.carrier_is_away or this_round.is_over):
+                    self._end_stray(stray, this_round)
 
     def _take_strays(self) -> list[StrayCall]:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            return stores.stray_calls.take(now, now + ASK_EVERY, _A_HANDFUL)
+            return stores.stray_calls.take(now, now + ASK_EVERY, _BATCH_SIZE)
 
-    def _end_stray(self, stray: StrayCall, this: _Round) -> None:
-        """Cancelled and never hung up: were it answered by now, a person would be cut off."""
+    def _end_stray(self, stray: StrayCall, this_round: _Round) -> None:
+        """Cancel a stray call. Never hang up, because a person may have answered in the meantime."""
         news = None
         try:
             self._desk.cancel(stray.call_sid)
             news = self._desk.fetch(stray.call_sid)
         except CarrierUnavailable as error:
-            this.carrier_is_away = isinstance(error, CarrierAway)
-            _log.warning("nobody can tell whether a stray call is over", attempt_id=str(stray.attempt_id))
+            this_round.carrier_is_away = isinstance(error, CarrierAway)
+            _log.warning(
+                "stray_poll_failed: the carrier did not answer whether a stray call has ended",
+                attempt_id=str(stray.attempt_id),
+            )
         self._effects.track_stray(stray, news)
 
-    # ---- calls that somebody owes us news of
+    # ---- polls of calls without news
 
-    def _look_around(self, this: _Round) -> None:
-        while not this.is_over:
-            looks = self._take_looks()
-            if not looks:
+    def _poll_due(self, this_round: _Round) -> None:
+        while not this_round.is_over:
+            attempts = self._take_polls()
+            if not attempts:
                 return
             failpoint("settle.taken")
-            for attempt in looks:
-                if not this.is_over:
-                    self._try(lambda attempt: self._look(attempt, this), attempt)
+            for attempt in attempts:
+                if not this_round.is_over:
+                    self._try(lambda attempt: self._poll(attempt, this_round), attempt)
 
-    def _take_looks(self) -> list[Attempt]:
-        """Those that were asked about least come first: one whose answer hangs is not first again."""
+    def _take_polls(self) -> list[Attempt]:
+        """Take due attempts. The least polled come first, so that a hanging one is not the first again."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            taken = stores.attempts.take_looks(now, now + ASK_EVERY, _A_HANDFUL)
+            taken = stores.attempts.take_looks(now, now + ASK_EVERY, _BATCH_SIZE)
         return sorted(taken, key=lambda attempt: attempt.looks)
 
-    def _look(self, attempt: Attempt, this: _Round) -> None:
-        """Ask the carrier, outside any transaction, and take in what it says if nothing else has happened since."""
-        if this.carrier_is_away:
+    def _poll(self, attempt: Attempt, this_round: _Round) -> None:
+        """Poll the carrier outside any transaction, and apply its answer if nothing else has happened since."""
+        if this_round.carrier_is_away:
             missing = decisions.on_no_answer(attempt, self._now(), self._policy)
             if missing is not None:
-                self._take_in(attempt.id, attempt.epoch, _Heard(what=missing))
+                self._apply(attempt.id, attempt.epoch, _PollResult(outcome=missing))
             return
         try:
-            self._end_at_the_carrier(attempt)
-            heard = self._ask(attempt)
+            self._request_end(attempt)
+            result = self._fetch(attempt)
             failpoint("settle.asked")
         except CarrierUnavailable as error:
-            this.carrier_is_away = isinstance(error, CarrierAway)
-            _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
-            heard = _Heard(what=decisions.on_no_answer(attempt, self._now(), self._policy))
+            this_round.carrier_is_away = isinstance(error, CarrierAway)
+            _log.warning("poll_failed: the carrier did not answer a poll", attempt_id=str(attempt.id))
+            result = _PollResult(outcome=decisions.on_no_answer(attempt, self._now(), self._policy))
         try:
-            self._take_in(attempt.id, attempt.epoch, heard)
+            self._apply(attempt.id, attempt.epoch, result)
         except InvariantViolated as alarmed:
-            self._sound(alarmed, heard.listed_at)
+            self._raise_alarm(alarmed, result.listed_at)
 
-    def _end_at_the_carrier(self, attempt: Attempt) -> None:
-        """Asked for again until it is over; what became of it the carrier then says."""
+    def _request_end(self, attempt: Attempt) -> None:
+        """Request the end of the call at each poll until it has ended. The same poll then fetches its outcome."""
         if attempt.hang_up is None or attempt.call_sid is None:
             return
         if attempt.hang_up is HangUpCause.COMPANY_DELETED:
@@ -318,21 +328,21 @@ class Settle:
             self._desk.cancel(attempt.call_sid)
         failpoint("cancel.hung_up")
 
-    def _ask(self, attempt: Attempt) -> _Heard:
-        """Raises CarrierUnavailable."""
+    def _fetch(self, attempt: Attempt) -> _PollResult:
+        """Fetch the call, or search the carrier's list for it. Raises CarrierUnavailable."""
         if attempt.phase is not Phase.UNKNOWN:
             assert attempt.call_sid is not None
-            return _Heard(what=self._desk.fetch(attempt.call_sid))
+            return _PollResult(outcome=self._desk.fetch(attempt.call_sid))
         listed = self._unbound(attempt)
-        what = decisions.on_listing(attempt, listed.calls, listed.asked_at, self._policy)
-        if isinstance(what, CallNews) and decisions.names_no_cause(what):
-            what = self._desk.fetch(what.call_sid)
-        return _Heard(what=what, listed_at=listed.asked_at)
+        outcome = decisions.on_listing(attempt, listed.calls, listed.asked_at, self._policy)
+        if isinstance(outcome, CallNews) and decisions.names_no_cause(outcome):
+            outcome = self._desk.fetch(outcome.call_sid)
+        return _PollResult(outcome=outcome, listed_at=listed.asked_at)
 
     def _unbound(self, attempt: Attempt) -> _Listed:
-        """Return the carrier's calls that may be this attempt's: its two numbers, around its claim, no other's.
+        """List the carrier's calls that may belong to this attempt: same two numbers, around its claim, not bound yet.
 
-        Raises CarrierUnavailable, also for a list that broke off, and when the number is no longer known.
+        Raises CarrierUnavailable, also for an incomplete list, and when the number is no longer stored.
         """
         with self._database.transaction() as stores:
             asked_at = stores.instant(self._now)
@@ -350,104 +360,104 @@ class Settle:
         ]
         return _Listed(asked_at=asked_at, calls=unbound)
 
-    def _take_in(self, attempt_id: UUID, epoch: int, heard: _Heard) -> None:
-        """Raises Alarmed, and then nothing is written."""
-        what = heard.what
+    def _apply(self, attempt_id: UUID, epoch: int, result: _PollResult) -> None:
+        """Apply the carrier's answer. Raises Alarmed: nothing was written."""
+        outcome = result.outcome
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             interview_id = stores.attempts.interview_of(attempt_id)
             if interview_id is None:
-                return  # it was erased since we asked
+                return  # erased since the poll
             interview = stores.interviews.lock(interview_id)
             attempt = stores.attempts.lock_as_of(attempt_id, epoch)
             if attempt is None:
-                return  # somebody heard something since we asked
-            if isinstance(what, Alarm):
-                raise InvariantViolated(what, attempt)
-            # Before the news: what they bring may set a time of its own.
-            stores.attempts.look_again(attempt_id, epoch, decisions.next_look(attempt, now), heard.listed_at)
-            match what:
+                return  # changed since the poll
+            if isinstance(outcome, Alarm):
+                raise InvariantViolated(outcome, attempt)
+            # Before the news, which may set another time for the next poll.
+            stores.attempts.look_again(attempt_id, epoch, decisions.next_look(attempt, now), result.listed_at)
+            match outcome:
                 case ProofMissing():
-                    attempt = replace(attempt, listed_at=heard.listed_at or attempt.listed_at)
+                    attempt = replace(attempt, listed_at=result.listed_at or attempt.listed_at)
                     verdict = decisions.on_no_answer(attempt, now, self._policy)
                     if verdict is None:
-                        return  # the clock was set since the carrier was asked
+                        return  # the clock was set since the poll
                     self._effects.apply_events(stores, interview, attempt, [verdict], _ACTOR, now)
                     failpoint("settle.failing")
                     _log.error(
-                        "nothing proves whether it rang; a person decides",
+                        "outcome_unknown: nothing proved whether the call was placed, so a person decides",
                         alarm="OUTCOME_UNKNOWN",
                         attempt_id=str(attempt_id),
                     )
-                case CallNews() if _may_be_told_why(stores, attempt, what):
-                    pass  # it is asked about again
+                case CallNews() if _cause_may_follow(stores, attempt, outcome):
+                    pass  # the next poll asks again
                 case CallNews():
                     attempt = stores.attempts.lock(attempt_id)
-                    self._effects.hear(stores, interview, attempt, what, _ACTOR, now)
+                    self._effects.hear(stores, interview, attempt, outcome, _ACTOR, now)
                     failpoint("settle.proving")
         failpoint("settle.settled")
 
-    def _sound(self, alarmed: InvariantViolated, listed_at: datetime | None) -> None:
-        """In this order of locks: the company before its attempts."""
+    def _raise_alarm(self, alarmed: InvariantViolated, listed_at: datetime | None) -> None:
+        """Raise the alarm in a new transaction, because the company is locked before its attempts."""
         attempt = alarmed.attempt
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             self._effects.sound_in(stores, alarmed, now)
             stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now), listed_at)
 
-    # ---- calls of attempts that were given up
+    # ---- searches for calls of attempts with an unknown outcome
 
-    def _search_around(self, this: _Round) -> None:
-        while not this.is_over:
-            searches = self._take_searches()
-            if not searches:
+    def _search_due(self, this_round: _Round) -> None:
+        while not this_round.is_over:
+            attempts = self._take_searches()
+            if not attempts:
                 return
-            for attempt in searches:
-                if not this.is_over:
-                    self._try(lambda attempt: self._search(attempt, this), attempt)
+            for attempt in attempts:
+                if not this_round.is_over:
+                    self._try(lambda attempt: self._search(attempt, this_round), attempt)
 
     def _take_searches(self) -> list[Attempt]:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            taken = stores.attempts.take_searches(now, now + ASK_EVERY, _A_HANDFUL)
+            taken = stores.attempts.take_searches(now, now + ASK_EVERY, _BATCH_SIZE)
         return sorted(taken, key=lambda attempt: attempt.looks)
 
-    def _search(self, attempt: Attempt, this: _Round) -> None:
-        """Search the carrier's list for the call, outside any transaction, and take in what it proves."""
+    def _search(self, attempt: Attempt, this_round: _Round) -> None:
+        """Search the carrier's list for the call, outside any transaction, and apply the result."""
         listed: _Listed | None = None
-        if not this.carrier_is_away:
+        if not this_round.carrier_is_away:
             try:
                 listed = self._unbound(attempt)
             except CarrierUnavailable as error:
-                this.carrier_is_away = isinstance(error, CarrierAway)
-                _log.warning("the carrier could not be asked", attempt_id=str(attempt.id))
+                this_round.carrier_is_away = isinstance(error, CarrierAway)
+                _log.warning("search_failed: the carrier did not list its calls", attempt_id=str(attempt.id))
         try:
-            self._take_in_search(attempt, listed)
+            self._apply_search(attempt, listed)
         except InvariantViolated as alarmed:
             with self._database.transaction() as stores:
                 self._effects.sound_in(stores, alarmed, stores.instant(self._now))
                 self._search_again(stores, attempt, listed)
 
-    def _take_in_search(self, searched: Attempt, listed: _Listed | None) -> None:
-        """Raises Alarmed, and then nothing is written."""
+    def _apply_search(self, searched: Attempt, listed: _Listed | None) -> None:
+        """Apply the result of a search. Raises Alarmed: nothing was written."""
         found = None if listed is None else decisions.on_search(listed.calls)
         with self._database.transaction() as stores:
             interview_id = stores.attempts.interview_of(searched.id)
             if interview_id is None:
-                return  # it was erased since we asked
+                return  # erased since the search
             interview = stores.interviews.lock(interview_id)
             attempt = stores.attempts.lock_as_of(searched.id, searched.epoch)
             if attempt is None:
-                return  # something was heard since we asked
+                return  # changed since the search
             if isinstance(found, Alarm):
                 raise InvariantViolated(found, attempt)
             self._search_again(stores, attempt, listed)
-            if found is not None and not _may_be_told_why(stores, attempt, found):
+            if found is not None and not _cause_may_follow(stores, attempt, found):
                 attempt = stores.attempts.lock(attempt.id)
                 self._effects.hear(stores, interview, attempt, found, _ACTOR, stores.instant(self._now))
 
     def _search_again(self, stores: Stores, attempt: Attempt, listed: _Listed | None) -> None:
-        """Set the time of the next search. While no list was read, the line rests until after it."""
+        """Set the time of the next search. Without a complete list the line stays blocked until after that search."""
         now, listed_at = stores.instant(self._now), None if listed is None else listed.asked_at
         search_at = decisions.next_search(attempt, None if listed is None else listed.calls, now, self._policy)
         stores.attempts.search_again(attempt.id, attempt.epoch, search_at, listed_at)
@@ -460,7 +470,7 @@ class Settle:
             stores.lines.keep_free(attempt.number_hash, decisions.line_free_at(attempt, now, self._policy))
 
     def _report_undecided(self) -> None:
-        """Raise an alarm while verdicts are overdue because no list can be read; at most one line in ten minutes."""
+        """Raise an alarm while outcomes are overdue because no list can be read, at most once in ten minutes."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             if self._alarmed_at is not None and self._alarmed_at <= now < self._alarmed_at + _ALARM_EVERY:
@@ -470,13 +480,13 @@ class Settle:
             return
         self._alarmed_at = now
         _log.error(
-            "the carrier's list of calls could not be read; outcomes stay undecided and their numbers are not called",
+            "outcomes_undecided: the carrier's list of calls could not be read, so their numbers stay blocked",
             alarm="OUTCOME_UNDECIDED",
             count=count,
             seconds=int((now - oldest_at).total_seconds()),
         )
 
 
-def _may_be_told_why(stores: Stores, attempt: Attempt, news: CallNews) -> bool:
-    """Return whether a callback that waits to be heard may say why the call failed; asked, the carrier does not."""
+def _cause_may_follow(stores: Stores, attempt: Attempt, news: CallNews) -> bool:
+    """Return True if a stored callback may contain the cause of the failure, which a poll does not return."""
     return decisions.names_no_cause(news) and stores.carrier_events.is_one_unheard(attempt.token or "")

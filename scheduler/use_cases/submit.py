@@ -1,4 +1,4 @@
-"""Submit: a command becomes durable, and only then is it accepted."""
+"""Submit: store a command durably. Only then does the client learn that it was accepted."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -40,11 +40,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """The command is in the inbox; from now on it is never lost."""
+    """The command is in the inbox and can no longer be lost."""
 
     command: Command
     replayed: bool
-    """It was there already: the same key and request had been sent before."""
+    """True if the same idempotency key and request had been accepted before."""
 
 
 class Submit:
@@ -64,18 +64,18 @@ class Submit:
         command_id: UUID | None = None,
         commit: Commit | None = None,
     ) -> Accepted:
-        """Accept what is asked for; or keep it as refused, when that can be said at once.
+        """Accept the command, or store it as refused if the refusal is already certain.
 
-        From the commit on no attempt of its interview is claimed until it has been applied. A caller that gives the
-        command its id can look for it when the commit was in doubt.
+        Once committed, it blocks every claim of its interview until it has been applied. A caller that passes
+        `command_id` can look the command up after a commit in doubt.
 
-        Raises CompanyIdRequired, AccessDenied, IdempotencyKeyReused, DatabaseAway: then nothing was accepted. Raises
-        CommitInDoubt: then it may have been.
+        Raises CompanyIdRequired, AccessDenied, IdempotencyKeyReused, DatabaseAway: nothing was accepted. Raises
+        CommitInDoubt: the command may have been accepted.
         """
         with self._database.transaction(principal, commit=commit) as stores:
             company = authorized_company(stores, principal, company_id)
             if not stores.companies.hold(company):
-                raise AccessDenied  # it was deleted at this moment
+                raise AccessDenied  # deleted since it was looked up
             refused = _refused_at_once(stores, company, request)
             now = stores.instant(self._now)
             kind = KIND_OF[type(request)]
@@ -89,7 +89,7 @@ class Submit:
                 request_hash=request_hash,
                 received_at=now,
                 body=request_as_json(kind, request) if refused is None else None,
-                # A refused one holds nothing up, whatever it named.
+                # A refused command must not block its interview.
                 interview_id=getattr(request, "interview_id", None) if refused is None else None,
                 applied_at=None if refused is None else now,
                 answer=None if refused is None else Answer(refusal=refusal_of(refused)),
@@ -105,7 +105,7 @@ class Submit:
     def refuse(
         self, principal: Principal, kind: CommandKind, refused: Refused, *, idempotency_key: str, request_hash: bytes
     ) -> None:
-        """Keep that it was refused, where nobody waits for an answer. Raises IdempotencyKeyReused, DatabaseAway."""
+        """Store a refusal that the sender of a message can look up. Raises IdempotencyKeyReused, DatabaseAway."""
         with self._database.transaction(principal) as stores:
             now = stores.instant(self._now)
             command = Command(
@@ -123,44 +123,45 @@ class Submit:
             _accept(stores, command)
 
     def find(self, principal: Principal, reference: str) -> Command:
-        """A command of this principal, by its id or its idempotency key.
+        """Return a command of this principal, by its id or its idempotency key.
 
-        Raises NotFound, DatabaseAway; AccessDenied once its company was deleted.
+        Raises NotFound, DatabaseAway; AccessDenied if its company has been deleted.
         """
         with self._database.reading(principal) as stores:
             command_id = _as_uuid(reference)
-            found = stores.inbox.get(principal.id, command_id) if command_id else None
-            if found is None and is_idempotency_key(reference):
-                found = stores.inbox.by_key(principal.id, reference)
-            if found is not None and found.company_id is not None and not stores.companies.is_there(found.company_id):
+            command = stores.inbox.get(principal.id, command_id) if command_id else None
+            if command is None and is_idempotency_key(reference):
+                command = stores.inbox.by_key(principal.id, reference)
+            company_id = None if command is None else command.company_id
+            if company_id is not None and not stores.companies.is_there(company_id):
                 raise AccessDenied
-        if found is None:
+        if command is None:
             raise NotFound("There is no such command.", resourceType="command", resourceId=reference[:64])
-        return found
+        return command
 
 
-def authorized_company(stores: Stores, principal: Principal, asked: UUID | None) -> UUID:
-    """The company that a request is about. A regular key's own, whatever it asks; an ATS key must name one.
+def authorized_company(stores: Stores, principal: Principal, requested: UUID | None) -> UUID:
+    """Return the company of a request: a regular key's own company. An ATS key has to name a company.
 
-    Raises AccessDenied alike for a company that is not there and for one that is somebody else's.
+    Raises CompanyIdRequired. Raises AccessDenied for a missing company and for a company that the key may not reach.
     """
     if principal.kind is KeyKind.REGULAR:
         company_id = principal.company_id
         assert company_id is not None
-    elif asked is None:
+    elif requested is None:
         raise CompanyIdRequired(field="companyId")
     else:
-        company_id = asked
+        company_id = requested
     if not stores.keys.reach(principal, [company_id]):  # guard: reach
         raise AccessDenied
     return company_id
 
 
 def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refused | None:
-    """What is not there, and what a call in progress forbids.
+    """Return the refusal for a missing resource, or for a request that a call in progress forbids.
 
-    Takes the locks under which attempts of this interview are made and claimed: either a claim was first, and is seen
-    here, or it sees the command that is about to be accepted.
+    Takes the locks under which attempts of this interview are created and claimed. An earlier claim is seen here, and a
+    later one sees the command that is about to be accepted.
     """
     if isinstance(request, CreateInterview):
         return None
@@ -178,10 +179,7 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
 
 
 def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Interview:
-    """The interview, if it is this company's and not deleted; nobody else makes or ends an attempt of it meanwhile.
-
-    Raises NotFound.
-    """
+    """Lock the company's interview, so that no other transaction creates or ends its attempts. Raises NotFound."""
     if stores.interviews.get(company_id, interview_id) is not None:
         interview = stores.interviews.lock(interview_id)
         if interview.deleted_at is None:
@@ -190,28 +188,28 @@ def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Inte
 
 
 def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
-    """The interview's attempt whose phone may be ringing; one that is pending is locked too, and cannot be claimed."""
+    """Return the interview's attempt whose phone may be ringing. A pending attempt is locked against a claim."""
     attempt = stores.attempts.lock_open(interview_id)
     if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
         return attempt
     return stores.attempts.lock_live_leg(interview_id)
 
 
-def require(found: T | None, kind: str, resource_id: UUID) -> T:
-    """What was looked for. Raises NotFound."""
-    if found is None:
+def require(resource: T | None, kind: str, resource_id: UUID) -> T:
+    """Return the resource. Raises NotFound for None."""
+    if resource is None:
         raise not_found(kind, resource_id)
-    return found
+    return resource
 
 
 def not_found(kind: str, resource_id: UUID) -> NotFound:
-    """The refusal for what is not there, and alike for what is somebody else's."""
+    """Build NotFound for a missing resource. A resource of another company gives the same error."""
     words = {"callAttempt": "call attempt", "phoneNumber": "phone number"}
     return NotFound(f"There is no such {words.get(kind, kind)}.", resourceType=kind, resourceId=str(resource_id))
 
 
 def first_with_its_key(stores: Stores, command: Command) -> Command:
-    """The command that came first with this one's idempotency key. Raises IdempotencyKeyReused for another request."""
+    """Return the first command with this idempotency key. Raises IdempotencyKeyReused if its request differs."""
     assert command.idempotency_key is not None
     first = stores.inbox.by_key(command.principal_id, command.idempotency_key)
     assert first is not None

@@ -1,4 +1,4 @@
-"""A command that comes as a message instead of over HTTP: as good as its key, and answered in the inbox."""
+"""Commands sent as queue messages. They have the permissions of the key they name. Answers are stored in the inbox."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -31,21 +31,25 @@ class Messages:
         self._submit = submit
 
     def take(self, message: Mapping[str, Any]) -> None:
-        """Accept what a message asks for, once for its idempotency key, however often it comes.
+        """Accept the command of a message, once for its idempotency key. Raises DatabaseAway.
 
-        What is wrong with its body is kept as its answer. Nothing is kept, and its sender finds no answer, where it
-        names no key, or one that may not do this or does not reach the company, or where another message came first
-        with its idempotency key: that is told in the log. Raises DatabaseAway.
+        An invalid body is stored as a refusal. No answer is stored, only a log line written, for an invalid envelope, a
+        key without the permission or the company, and an idempotency key that an earlier, different message used.
         """
         key: Key | None = None
         try:
-            refuse_any(_unaddressed(message))
+            refuse_any(_envelope_errors(message))
             key = self._keys.of_id(UUID(message["apiKeyId"]))
             failpoint("message.authorised")
             self._take(key, CommandKind(message["kind"]), message["idempotencyKey"], message["body"])
         except Refused as refused:
             key_id = None if key is None else str(key.principal.key_id)
-            _log.warning("a message was refused", error=refused.code, reason=refused.message, key_id=key_id)
+            _log.warning(
+                "message_refused: a command message was rejected",
+                error=refused.code,
+                reason=refused.message,
+                key_id=key_id,
+            )
         failpoint("message.taken")
 
     def _take(self, key: Key, kind: CommandKind, idempotency_key: str, body: Any) -> None:  # noqa: ANN401 - JSON
@@ -53,12 +57,12 @@ class Messages:
         if self._keys.is_news(key):
             self._keys.used(key.principal)
         try:
-            sent = canonical(body)
+            canonical_body = canonical(body)
         except RecursionError:
             raise invalid_fields([too_deep()]) from None
-        request_hash = fingerprint(b"message", kind.encode(), sent)
+        request_hash = fingerprint(b"message", kind.encode(), canonical_body)
         try:
-            if len(sent) > LARGEST_BODY:
+            if len(canonical_body) > LARGEST_BODY:
                 raise invalid_fields([FieldError(field="", code="TOO_LONG", message="Send at most 64 KiB.")])
             read = command_messages.read(kind, body)
             self._submit.command(
@@ -69,12 +73,12 @@ class Messages:
                 request_hash=request_hash,
             )
         except InvalidRequest as refused:
-            kept = _kept(refused)
-            self._submit.refuse(key.principal, kind, kept, idempotency_key=idempotency_key, request_hash=request_hash)
+            stored = _without_unknown_names(refused)
+            self._submit.refuse(key.principal, kind, stored, idempotency_key=idempotency_key, request_hash=request_hash)
 
 
-def _unaddressed(message: Mapping[str, Any]) -> Iterator[FieldError]:
-    """What is missing for anybody to learn of an answer."""
+def _envelope_errors(message: Mapping[str, Any]) -> Iterator[FieldError]:
+    """Validate the envelope. Without these fields no answer can be stored."""
     try:
         UUID(message.get("apiKeyId"))
     except (TypeError, ValueError, AttributeError):
@@ -94,8 +98,8 @@ def _unaddressed(message: Mapping[str, Any]) -> Iterator[FieldError]:
         yield FieldError(field="body", code="MISSING_FIELD", message="This field is required; add it.")
 
 
-def _kept(refused: InvalidRequest) -> InvalidRequest:
-    """The refusal as it is kept for 30 days. A field that we have not may be called like a person."""
+def _without_unknown_names(refused: InvalidRequest) -> InvalidRequest:
+    """Mask unknown field names in a refusal, which is stored for 30 days: a name may contain personal data."""
     if not isinstance(refused, InvalidFields):
         return refused
     return invalid_fields(

@@ -165,7 +165,7 @@ def test_neither_flower_nor_a_log_shows_what_a_message_holds(
 
     wait_until(lambda: "commands.submit" in shown(), says="Flower shows the task")
     wait_until(
-        lambda: any("a message was refused" in log.read_text() for log in whole.logs()), says="the log names the reason"
+        lambda: any("message_refused" in log.read_text() for log in whole.logs()), says="the log names the reason"
     )
     assert CANARY not in shown()
     assert not [log.name for log in whole.logs() if CANARY in log.read_text()]

@@ -87,7 +87,7 @@ def rows(tenant: Tenant) -> dict[str, int]:
 # ---- what is made
 
 
-def test_an_interview_comes_with_its_first_attempt_due_at_once(
+def test_new_interview_has_a_first_attempt_due_at_once(
     tenant: Tenant, apply: Apply, hints: RecordingHints, now: TestClock
 ) -> None:
     number = a_number()
@@ -106,18 +106,18 @@ def test_an_interview_comes_with_its_first_attempt_due_at_once(
     assert len(hints.answers) == 1
 
 
-def test_in_the_evening_the_attempt_waits_for_the_morning(tenant: Tenant, apply: Apply, now: TestClock) -> None:
+def test_attempt_requested_in_the_evening_waits_for_the_morning(tenant: Tenant, apply: Apply, now: TestClock) -> None:
     now.instant = now().replace(hour=20)  # 22:00 in Bratislava
     [attempt] = applied(tenant, apply, a_wish(tenant)).attempts
     assert attempt.due_at == now().replace(hour=6) + timedelta(days=1)
 
 
-def test_an_explicit_time_is_when_it_is_due(tenant: Tenant, apply: Apply, now: TestClock) -> None:
+def test_attempt_with_an_explicit_time_is_due_then(tenant: Tenant, apply: Apply, now: TestClock) -> None:
     [attempt] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-03T09:30:00")).attempts
     assert attempt.due_at == now().replace(day=3, hour=7, minute=30), "on the callee's clock"
 
 
-def test_times_are_judged_as_of_the_receipt(tenant: Tenant, apply: Apply, now: TestClock) -> None:
+def test_requested_time_is_judged_as_of_the_receipt(tenant: Tenant, apply: Apply, now: TestClock) -> None:
     given = sent(tenant, a_wish(tenant, scheduled_at=f"{now():%Y-%m-%dT%H:%M:%S}Z"))
     now.move(timedelta(minutes=10))
     apply.command(given.id)
@@ -126,7 +126,7 @@ def test_times_are_judged_as_of_the_receipt(tenant: Tenant, apply: Apply, now: T
     assert answer.refusal is None, "it lay ten minutes in the past only when it was applied"
 
 
-def test_the_answer_holds_no_name_number_or_token(tenant: Tenant, apply: Apply) -> None:
+def test_answer_contains_no_name_number_or_token(tenant: Tenant, apply: Apply) -> None:
     number = a_number()
     given = sent(tenant, a_wish(tenant, candidate=somebody(number), metadata={"note": "a secret"}))
     apply.command(given.id)
@@ -135,7 +135,7 @@ def test_the_answer_holds_no_name_number_or_token(tenant: Tenant, apply: Apply) 
         assert secret not in kept
 
 
-def test_a_test_is_over_at_once_and_takes_no_line(tenant: Tenant, apply: Apply, release: Release) -> None:
+def test_test_interview_is_completed_at_once_and_takes_no_line(tenant: Tenant, apply: Apply, release: Release) -> None:
     story = applied(tenant, apply, a_wish(tenant, is_test=True))
     [attempt] = story.attempts
     assert (attempt.state, attempt.reason) == (AttemptState.COMPLETED, Reason.TEST)
@@ -144,13 +144,13 @@ def test_a_test_is_over_at_once_and_takes_no_line(tenant: Tenant, apply: Apply, 
     assert release.due() == 0
 
 
-def test_a_test_is_checked_like_any_other(tenant: Tenant, apply: Apply) -> None:
+def test_test_interview_is_validated_like_any_other(tenant: Tenant, apply: Apply) -> None:
     assert (
         refused(tenant, apply, a_wish(tenant, is_test=True, scheduled_at="2020-01-01T09:00:00")) == "SCHEDULE_IN_PAST"
     )
 
 
-def test_two_people_with_one_number_share_its_line(tenant: Tenant, apply: Apply) -> None:
+def test_candidates_with_the_same_number_share_its_line(tenant: Tenant, apply: Apply) -> None:
     number = a_number()
     stories = [applied(tenant, apply, a_wish(tenant, candidate=somebody(number))) for _ in range(2)]
     assert rows(tenant) | {"attempt_history": 2} == {
@@ -164,19 +164,19 @@ def test_two_people_with_one_number_share_its_line(tenant: Tenant, apply: Apply)
     assert len(tenant.dial.claim(ids).claimed) == 1
 
 
-def test_a_second_interview_of_one_candidate_says_so_and_a_first_does_not(tenant: Tenant, apply: Apply) -> None:
+def test_second_interview_of_a_candidate_has_a_warning(tenant: Tenant, apply: Apply) -> None:
     candidate = a_candidate(tenant)
     first, second = (applied(tenant, apply, a_wish(tenant, candidate_id=candidate.id)) for _ in range(2))
     assert first.attempts[0].warnings == ()
     assert second.attempts[0].warnings == ("CANDIDATE_HAS_OPEN_INTERVIEW",)
 
 
-def test_an_offset_that_the_number_does_not_have_warns(tenant: Tenant, apply: Apply) -> None:
+def test_offset_that_the_number_does_not_have_gives_a_warning(tenant: Tenant, apply: Apply) -> None:
     [attempt] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-03T09:30:00+10:30")).attempts
     assert attempt.warnings == ("OFFSET_DIFFERS_FROM_PHONE_NUMBER",)
 
 
-def test_an_offset_that_the_number_has_does_not_warn(tenant: Tenant, apply: Apply) -> None:
+def test_offset_that_the_number_has_gives_no_warning(tenant: Tenant, apply: Apply) -> None:
     [attempt] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-03T09:30:00+02:00")).attempts
     assert attempt.warnings == ()
 
@@ -202,7 +202,7 @@ def test_an_offset_that_the_number_has_does_not_warn(tenant: Tenant, apply: Appl
         pytest.param({"candidate": somebody(timezone="Mars/Olympus")}, "TIMEZONE_INVALID", id="no such zone"),
     ],
 )
-def test_a_refusal_leaves_no_row_outside_the_inbox(
+def test_refused_command_leaves_no_row_outside_the_inbox(
     tenant: Tenant, apply: Apply, hints: RecordingHints, fields: dict[str, Any], code: str
 ) -> None:
     before = rows(tenant)
@@ -211,29 +211,25 @@ def test_a_refusal_leaves_no_row_outside_the_inbox(
     assert len(hints.answers) == 1
 
 
-def test_somebody_without_a_number_cannot_be_called(tenant: Tenant, apply: Apply) -> None:
+def test_candidate_without_a_number_cannot_be_called(tenant: Tenant, apply: Apply) -> None:
     nobody = NewCandidate(
         first_name="Ada", last_name="Byron", gdpr_expiry_date=date(2027, 1, 1), email="ada@example.com"
     )
     assert refused(tenant, apply, a_wish(tenant, candidate=nobody)) == "PHONE_NUMBER_REQUIRED"
 
 
-def test_a_country_that_the_company_does_not_allow_is_not_called(
-    tenant: Tenant, database: Database, apply: Apply
-) -> None:
+def test_number_in_a_forbidden_country_is_refused(tenant: Tenant, database: Database, apply: Apply) -> None:
     strict = of_company(tenant, seed(database, tenant.now(), allowed_countries=frozenset({"GB"})))
     assert refused(strict, apply, a_wish(strict)) == "NUMBER_NOT_ALLOWED"
 
 
-def test_agents_and_candidates_of_another_company_are_not_there(
-    tenant: Tenant, database: Database, apply: Apply
-) -> None:
+def test_agent_or_candidate_of_another_company_is_not_found(tenant: Tenant, database: Database, apply: Apply) -> None:
     other = of_company(tenant, seed(database, tenant.now()))
     assert refused(tenant, apply, a_wish(tenant, agent_id=other.agent_id)) == "RESOURCE_NOT_FOUND"
     assert refused(tenant, apply, a_wish(tenant, candidate_id=a_candidate(other).id)) == "RESOURCE_NOT_FOUND"
 
 
-def test_a_deleted_company_gets_no_interview(tenant: Tenant, apply: Apply) -> None:
+def test_deleted_company_gets_no_interview(tenant: Tenant, apply: Apply) -> None:
     tenant.change("UPDATE companies SET deleted_at = :at", at=tenant.now())
     assert refused(tenant, apply, a_wish(tenant)) == "RESOURCE_ACCESS_DENIED"
 
@@ -241,9 +237,7 @@ def test_a_deleted_company_gets_no_interview(tenant: Tenant, apply: Apply) -> No
 # ---- once
 
 
-def test_a_command_is_applied_once_however_often_it_is_rung_for(
-    tenant: Tenant, apply: Apply, hints: RecordingHints
-) -> None:
+def test_command_is_applied_once_however_many_hints_arrive(tenant: Tenant, apply: Apply, hints: RecordingHints) -> None:
     given = sent(tenant, a_wish(tenant))
     for _ in range(3):
         apply.command(given.id)
@@ -252,7 +246,7 @@ def test_a_command_is_applied_once_however_often_it_is_rung_for(
     assert (done.state, done.body) == (CommandState.APPLIED, None)
 
 
-def test_an_id_of_no_command_does_nothing(tenant: Tenant, apply: Apply) -> None:
+def test_hint_for_an_unknown_command_does_nothing(tenant: Tenant, apply: Apply) -> None:
     apply.command(uuid4())
     assert rows(tenant)["interviews"] == 0
 
@@ -263,7 +257,7 @@ def fail(apply: Apply, command_id: UUID, times: int) -> None:
             apply.command(command_id)
 
 
-def test_a_command_that_fails_five_times_for_no_known_reason_is_put_aside(
+def test_command_is_quarantined_after_five_unexpected_errors(
     tenant: Tenant, apply: Apply, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     poison = a_waiting_command(tenant, None, {"no": "sense"})
@@ -278,12 +272,12 @@ def test_a_command_that_fails_five_times_for_no_known_reason_is_put_aside(
     assert rows(tenant)["interviews"] == 0
 
 
-def test_a_quarantined_command_holds_no_other(tenant: Tenant, apply: Apply) -> None:
+def test_quarantined_command_blocks_no_other_interview(tenant: Tenant, apply: Apply) -> None:
     fail(apply, a_waiting_command(tenant, None, {"no": "sense"}).id, 5)
     applied(tenant, apply, a_wish(tenant))
 
 
-def test_a_command_in_quarantine_is_tried_again_once_its_cause_is_mended(
+def test_quarantined_command_can_be_retried_after_a_fix(
     tenant: Tenant, apply: Apply, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     mended = sent(tenant, a_wish(tenant))
@@ -299,7 +293,7 @@ def test_a_command_in_quarantine_is_tried_again_once_its_cause_is_mended(
     assert (quarantine.all(), rows(tenant)["interviews"]) == ([], 1)
 
 
-def test_a_command_that_is_dropped_is_answered_so_and_holds_its_interview_no_more(tenant: Tenant, apply: Apply) -> None:
+def test_dropped_command_is_answered_and_unblocks_its_interview(tenant: Tenant, apply: Apply) -> None:
     attempt = a_pending_attempt(tenant)
     poison = a_waiting_command(tenant, attempt.interview_id, {"no": "sense"})
     behind = a_waiting_command(tenant, attempt.interview_id, {"no": "sense"})
@@ -321,7 +315,7 @@ def test_a_command_that_is_dropped_is_answered_so_and_holds_its_interview_no_mor
             do(behind.id)
 
 
-def test_a_refusal_is_no_failure(tenant: Tenant, apply: Apply) -> None:
+def test_refusal_does_not_count_as_a_failure(tenant: Tenant, apply: Apply) -> None:
     given = sent(tenant, a_wish(tenant, scheduled_at="tomorrow"))
     apply.command(given.id)
     assert command(tenant, given).failures == 0

@@ -56,7 +56,7 @@ def ended(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Att
 # ---- the claim: what it does
 
 
-def test_what_is_claimed_is_in_progress_with_a_lease_a_token_and_its_line(tenant: Tenant) -> None:
+def test_claimed_attempt_has_a_lease_a_token_and_its_line(tenant: Tenant) -> None:
     pending = a_pending_attempt(tenant)
     [mine] = claimed(tenant, pending)
     assert tenant.attempt(pending.id) == mine
@@ -66,7 +66,7 @@ def test_what_is_claimed_is_in_progress_with_a_lease_a_token_and_its_line(tenant
     assert tenant.history(pending.id) == ["created", "claimed"]
 
 
-def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(tenant: Tenant, now: TestClock) -> None:
+def test_each_claim_has_a_new_token_and_old_tokens_stay_known(tenant: Tenant, now: TestClock) -> None:
     first = a_claimed_attempt(tenant)
     tenant.dial.record([(first, NeverTaken(cause="A_TEST"))])
     now.move(NOT_PLACED_DELAY)
@@ -80,7 +80,7 @@ def test_each_claim_has_a_new_token_and_the_old_ones_still_lead_to_the_attempt(t
             assert (claim.attempt_id, claim.interview_id) == (first.id, first.interview_id)
 
 
-def test_ids_of_nothing_are_claimed_by_nobody(tenant: Tenant) -> None:
+def test_unknown_ids_are_not_claimed(tenant: Tenant) -> None:
     assert tenant.dial.claim([]).claimed == ()
     assert tenant.dial.claim([uuid4()]).claimed == ()
 
@@ -99,7 +99,7 @@ def in_doubt(tenant: Tenant, postgres_url: str, pending: Attempt, *, committed: 
 
 
 @guards("claim_in_doubt")
-def test_a_claim_in_doubt_is_given_back_if_it_stands(tenant: Tenant, postgres_url: str) -> None:
+def test_claim_in_doubt_is_given_back_if_it_was_committed(tenant: Tenant, postgres_url: str) -> None:
     mine = in_doubt(tenant, postgres_url, a_pending_attempt(tenant), committed=True)
     assert tenant.attempt(mine.id) == mine
     tenant.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
@@ -107,7 +107,7 @@ def test_a_claim_in_doubt_is_given_back_if_it_stands(tenant: Tenant, postgres_ur
 
 
 @guards("claim_in_doubt", "token")
-def test_a_claim_in_doubt_that_somebody_else_made_instead_stays_theirs(tenant: Tenant, postgres_url: str) -> None:
+def test_claim_in_doubt_leaves_the_claim_of_another_worker(tenant: Tenant, postgres_url: str) -> None:
     mine = in_doubt(tenant, postgres_url, pending := a_pending_attempt(tenant), committed=False)
     wait_until(lambda: is_claimed(tenant, pending), says="the broken transaction's locks are gone")
     theirs = tenant.attempt(pending.id)
@@ -123,7 +123,7 @@ def as_in(table: str) -> bytes:
     return f"UPDATE attempts SET {changes} FROM {table} kept WHERE kept.id = attempts.id".encode()
 
 
-def test_claim_in_doubt_whose_commit_comes_late_is_given_back(tenant: Tenant, postgres_url: str) -> None:
+def test_claim_in_doubt_is_given_back_after_a_late_commit(tenant: Tenant, postgres_url: str) -> None:
     """The connection was lost while PostgreSQL was writing the claim, or waited for a standby."""
     pending = a_pending_attempt(tenant)
     with psycopg.connect(postgres_url) as server, ThreadPoolExecutor(1) as pool:
@@ -146,12 +146,12 @@ def test_claim_in_doubt_whose_commit_comes_late_is_given_back(tenant: Tenant, po
 # ---- the claim: its guards
 
 
-def test_a_pending_attempt_is_claimed(tenant: Tenant) -> None:
+def test_pending_attempt_is_claimed(tenant: Tenant) -> None:
     assert is_claimed(tenant, a_pending_attempt(tenant))
 
 
 @guards("state")
-def test_one_that_is_over_is_not_claimed_though_its_line_is_free(tenant: Tenant) -> None:
+def test_finished_attempt_with_a_free_line_is_not_claimed(tenant: Tenant) -> None:
     over = ended(tenant, a_placed_attempt(tenant))
     assert tenant.line(over)[0] is None
     assert not is_claimed(tenant, over)
@@ -159,66 +159,66 @@ def test_one_that_is_over_is_not_claimed_though_its_line_is_free(tenant: Tenant)
 
 
 @guards("state")
-def test_one_that_was_cancelled_is_not_claimed(tenant: Tenant) -> None:
+def test_cancelled_attempt_is_not_claimed(tenant: Tenant) -> None:
     cancelled = tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
     assert not is_claimed(tenant, cancelled)
 
 
-def test_one_that_is_in_progress_is_not_claimed_again(tenant: Tenant) -> None:
+def test_attempt_in_progress_is_not_claimed_again(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     assert not is_claimed(tenant, mine)
     assert tenant.attempt(mine.id) == mine
 
 
-def test_one_that_is_due_this_instant_is_claimed(tenant: Tenant) -> None:
+def test_attempt_due_at_this_instant_is_claimed(tenant: Tenant) -> None:
     assert is_claimed(tenant, a_pending_attempt(tenant, due_at=tenant.now()))
 
 
 @guards("due_at")
-def test_one_that_is_due_a_moment_later_is_not_claimed_whatever_the_hint(tenant: Tenant) -> None:
+def test_attempt_due_a_moment_later_is_not_claimed(tenant: Tenant) -> None:
     early = a_pending_attempt(tenant, due_at=tenant.now() + A_MOMENT)
     assert not is_claimed(tenant, early)
     assert tenant.attempt(early.id) == early
 
 
 @guards("due_at")
-def test_one_that_was_released_and_then_moved_to_tomorrow_is_not_claimed(tenant: Tenant) -> None:
+def test_released_attempt_moved_to_tomorrow_is_not_claimed(tenant: Tenant) -> None:
     moved = a_pending_attempt(tenant)
     tenant.change("UPDATE attempts SET due_at = :at", at=tenant.now() + A_DAY)
     assert not is_claimed(tenant, moved)
 
 
-def test_one_that_expires_a_moment_later_is_claimed(tenant: Tenant) -> None:
+def test_attempt_that_expires_a_moment_later_is_claimed(tenant: Tenant) -> None:
     assert is_claimed(tenant, a_pending_attempt(tenant, expires_at=tenant.now() + A_MOMENT))
 
 
 @guards("expires_at")
-def test_one_that_expires_this_instant_is_not_claimed(tenant: Tenant) -> None:
+def test_attempt_that_expires_at_this_instant_is_not_claimed(tenant: Tenant) -> None:
     assert not is_claimed(tenant, a_pending_attempt(tenant, expires_at=tenant.now()))
 
 
 @guards("line")
-def test_one_whose_number_is_being_called_is_not_claimed(tenant: Tenant) -> None:
+def test_attempt_to_a_busy_number_is_not_claimed(tenant: Tenant) -> None:
     number = a_number()
     a_claimed_attempt(tenant, number)
     assert not is_claimed(tenant, a_pending_attempt(tenant, number))
 
 
 @guards("line")
-def test_one_whose_number_another_company_is_calling_is_not_claimed(tenant: Tenant, database: Database) -> None:
+def test_attempt_to_another_companys_busy_number_is_not_claimed(tenant: Tenant, database: Database) -> None:
     number = a_number()
     a_claimed_attempt(of_company(tenant, seed(database, tenant.now())), number)
     assert not is_claimed(tenant, a_pending_attempt(tenant, number))
 
 
-def test_one_whose_number_was_given_back_is_claimed_at_once(tenant: Tenant) -> None:
+def test_attempt_to_a_number_given_back_is_claimed_at_once(tenant: Tenant) -> None:
     number = a_number()
     tenant.dial.give_back(a_claimed_attempt(tenant, number), "A_TEST")
     assert is_claimed(tenant, a_pending_attempt(tenant, number))
 
 
 @guards("line_gap")
-def test_another_interview_waits_after_a_call_and_then_does_not(tenant: Tenant, now: TestClock) -> None:
+def test_another_interview_waits_for_the_gap_after_a_call(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     ended(tenant, a_placed_attempt(tenant, number))
     waiting = a_pending_attempt(tenant, number)
@@ -228,14 +228,14 @@ def test_another_interview_waits_after_a_call_and_then_does_not(tenant: Tenant, 
     assert is_claimed(tenant, waiting)
 
 
-def test_the_same_interview_need_not_wait(tenant: Tenant) -> None:
+def test_same_interview_does_not_wait_for_the_gap(tenant: Tenant) -> None:
     number = a_number()
     over = ended(tenant, a_placed_attempt(tenant, number))
     assert is_claimed(tenant, a_pending_attempt(tenant, number, interview_id=over.interview_id))
 
 
 @guards("line_gap")
-def test_after_an_unknown_outcome_the_same_interview_waits_too(tenant: Tenant, now: TestClock) -> None:
+def test_same_interview_waits_after_an_unknown_outcome(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     over = an_attempt_of_unknown_outcome(tenant, number)
     again = a_pending_attempt(tenant, number, interview_id=over.interview_id)
@@ -245,7 +245,7 @@ def test_after_an_unknown_outcome_the_same_interview_waits_too(tenant: Tenant, n
 
 
 @guards("one_per_number")
-def test_of_one_number_only_the_earliest_due_is_claimed(tenant: Tenant) -> None:
+def test_only_the_earliest_due_attempt_to_a_number_is_claimed(tenant: Tenant) -> None:
     number = a_number()
     later = a_pending_attempt(tenant, number, due_at=tenant.now())
     earlier = a_pending_attempt(tenant, number, due_at=tenant.now() - A_MOMENT)
@@ -253,19 +253,19 @@ def test_of_one_number_only_the_earliest_due_is_claimed(tenant: Tenant) -> None:
     assert tenant.attempt(later.id).state is AttemptState.PENDING
 
 
-def test_of_two_numbers_both_are_claimed(tenant: Tenant) -> None:
+def test_attempts_to_two_numbers_are_both_claimed(tenant: Tenant) -> None:
     both = [a_pending_attempt(tenant), a_pending_attempt(tenant)]
     assert {each.id for each in claimed(tenant, *both)} == {each.id for each in both}
 
 
-def test_what_somebody_asked_for_goes_before_a_retry(tenant: Tenant) -> None:
+def test_invoked_attempt_is_claimed_before_a_retry(tenant: Tenant) -> None:
     retry = a_pending_attempt(tenant, manual=False, due_at=tenant.now() - timedelta(hours=1))
     asked = a_pending_attempt(tenant, manual=True)
     assert [each.id for each in claimed(tenant, retry, asked)] == [asked.id, retry.id]
 
 
 @guards("command_waiting")
-def test_a_waiting_command_holds_its_interview_and_no_other(tenant: Tenant, now: TestClock) -> None:
+def test_waiting_command_blocks_only_its_interview(tenant: Tenant, now: TestClock) -> None:
     held, free = a_pending_attempt(tenant), a_pending_attempt(tenant)
     command = a_waiting_command(tenant, held.interview_id)
     assert [each.id for each in claimed(tenant, held, free)] == [free.id]
@@ -301,7 +301,7 @@ def test_nothing_is_claimed_while(tenant: Tenant, stop: str) -> None:
 
 
 @guards("company_paused")
-def test_a_paused_company_does_not_hold_up_another(tenant: Tenant, database: Database) -> None:
+def test_paused_company_does_not_delay_another(tenant: Tenant, database: Database) -> None:
     other = of_company(tenant, seed(database, tenant.now()))
     paused, alive = a_pending_attempt(tenant), a_pending_attempt(other)
     with database.transaction() as stores:
@@ -319,9 +319,7 @@ def test_a_paused_company_does_not_hold_up_another(tenant: Tenant, database: Dat
         ),
     ],
 )
-def test_what_somebody_holds_for_a_moment_stays_in_the_hand_and_is_claimed_when_it_is_let_go(
-    tenant: Tenant, held: str
-) -> None:
+def test_row_locked_by_another_worker_is_claimed_once_released(tenant: Tenant, held: str) -> None:
     busy, free = a_pending_attempt(tenant), a_pending_attempt(tenant)
     with tenant.database.transaction() as stores:
         stores.connection.execute(text(held), {"id": busy.id})
@@ -339,7 +337,7 @@ def test_what_somebody_holds_for_a_moment_stays_in_the_hand_and_is_claimed_when_
         pytest.param("UPDATE lines SET free_at = :at + interval '1 hour'", id="its line rests"),
     ],
 )
-def test_what_may_not_be_claimed_leaves_the_hand(tenant: Tenant, meanwhile: str) -> None:
+def test_unclaimable_hint_is_dropped(tenant: Tenant, meanwhile: str) -> None:
     attempt, other = a_pending_attempt(tenant), a_claimed_attempt(tenant)
     tenant.change(meanwhile, at=tenant.now())
     assert tenant.dial.claim([attempt.id, other.id]).waiting == frozenset()
@@ -364,7 +362,7 @@ def a_house_with(
 
 @pytest.mark.parametrize("per_second", [1, 5])
 @guards("account_pace")
-def test_no_more_are_claimed_than_can_be_sent_within_a_second(
+def test_claim_takes_only_calls_that_can_be_sent_within_a_second(
     database: Database, seeded: Seeded, tenant: Tenant, now: TestClock, per_second: int
 ) -> None:
     slow = a_house_with(database, seeded, tenant, per_second=per_second)
@@ -382,7 +380,7 @@ def test_no_more_are_claimed_than_can_be_sent_within_a_second(
     assert all(later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in pairwise(sent))
 
 
-def test_company_is_not_full_where_only_the_account_is(database: Database, seeded: Seeded, tenant: Tenant) -> None:
+def test_company_is_not_full_if_only_the_account_is(database: Database, seeded: Seeded, tenant: Tenant) -> None:
     """Else calls hinted later would take its places, one after the other."""
     slow = a_house_with(database, seeded, tenant, per_second=0.5)
     claims = slow.dial.claim([a_pending_attempt(slow).id for _ in range(2)])
@@ -392,7 +390,7 @@ def test_company_is_not_full_where_only_the_account_is(database: Database, seede
     assert claims.account_free_at is not None
 
 
-def test_company_without_a_place_of_its_own_is_full(database: Database, tenant: Tenant, now: TestClock) -> None:
+def test_company_at_its_own_limit_is_full(database: Database, tenant: Tenant, now: TestClock) -> None:
     small = of_company(tenant, seed(database, now(), limits=CallLimits(concurrent_calls=1, calls_per_second=1.0)))
     claims = tenant.dial.claim([a_pending_attempt(small).id for _ in range(2)])
     assert claims.unplaced == claims.waiting != frozenset()
@@ -401,7 +399,7 @@ def test_company_without_a_place_of_its_own_is_full(database: Database, tenant: 
 
 
 @guards("account_pace")
-def test_who_waits_is_told_when_to_try_again(
+def test_waiting_attempts_come_with_a_time_to_try_again(
     database: Database, seeded: Seeded, tenant: Tenant, now: TestClock
 ) -> None:
     slow = a_house_with(database, seeded, tenant, per_second=0.5)
@@ -413,7 +411,7 @@ def test_who_waits_is_told_when_to_try_again(
 
 
 @guards("account_room")
-def test_an_account_has_no_more_calls_at_once_than_it_may(database: Database, seeded: Seeded, tenant: Tenant) -> None:
+def test_account_keeps_its_limit_of_concurrent_calls(database: Database, seeded: Seeded, tenant: Tenant) -> None:
     small = a_house_with(database, seeded, tenant, max_calls=2)
     attempts = [a_pending_attempt(small) for _ in range(3)]
     mine = claimed(small, *attempts)
@@ -425,9 +423,7 @@ def test_an_account_has_no_more_calls_at_once_than_it_may(database: Database, se
 
 
 @guards("company_room")
-def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(
-    database: Database, tenant: Tenant
-) -> None:
+def test_company_at_its_concurrency_limit_delays_no_other(database: Database, tenant: Tenant) -> None:
     limits = CallLimits(concurrent_calls=1, calls_per_second=1000.0)
     small = of_company(tenant, seed(database, tenant.now(), limits=limits))
     of_small = [a_pending_attempt(small) for _ in range(2)]
@@ -437,9 +433,7 @@ def test_a_company_has_no_more_calls_at_once_than_it_may_and_another_goes_on(
 
 
 @guards("company_pace")
-def test_a_company_starts_no_more_calls_a_second_than_it_may_and_another_goes_on(
-    database: Database, tenant: Tenant, now: TestClock
-) -> None:
+def test_company_at_its_rate_limit_delays_no_other(database: Database, tenant: Tenant, now: TestClock) -> None:
     limits = CallLimits(concurrent_calls=1000, calls_per_second=1.0)
     slow = of_company(tenant, seed(database, now(), limits=limits))
     of_slow = [a_pending_attempt(slow) for _ in range(2)]
@@ -451,7 +445,7 @@ def test_a_company_starts_no_more_calls_a_second_than_it_may_and_another_goes_on
     assert is_claimed(tenant, left)
 
 
-def test_many_diallers_at_once_claim_each_attempt_once(tenant: Tenant) -> None:
+def test_concurrent_diallers_claim_each_attempt_once(tenant: Tenant) -> None:
     attempts = [a_pending_attempt(tenant).id for _ in range(40)]
     at_once = Barrier(6)
 
@@ -468,7 +462,7 @@ def test_many_diallers_at_once_claim_each_attempt_once(tenant: Tenant) -> None:
 # ---- the last look
 
 
-def test_a_last_look_that_finds_nothing_wrong_gives_the_order(tenant: Tenant) -> None:
+def test_last_look_without_a_block_returns_the_order(tenant: Tenant) -> None:
     number = a_number()
     mine = a_claimed_attempt(tenant, number)
     order = tenant.dial.last_look(mine)
@@ -500,7 +494,7 @@ def cause(tenant: Tenant, attempt: Attempt) -> str:
 
 
 @guards("window")
-def test_a_window_that_has_closed_since_defers_to_the_next_opening(tenant: Tenant, now: TestClock) -> None:
+def test_closed_window_defers_to_the_next_opening(tenant: Tenant, now: TestClock) -> None:
     # 19:59:10 in Bratislava: room for 35 s of ringing and 15 s more.
     now.instant = now().replace(hour=17, minute=59, second=10)
     mine = a_claimed_attempt(tenant)
@@ -528,14 +522,14 @@ def test_a_window_that_has_closed_since_defers_to_the_next_opening(tenant: Tenan
         ),
     ],
 )
-def test_the_last_look_gives_back_in_five_seconds_after(tenant: Tenant, meanwhile: str, why: str) -> None:
+def test_last_look_defers_by_five_seconds_after(tenant: Tenant, meanwhile: str, why: str) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.change(meanwhile, at=tenant.now())
     back = given_back(tenant, mine)
     assert (cause(tenant, back), back.due_at) == (why, tenant.now() + DEFERRED_DELAY)
 
 
-def test_a_company_deleted_since_the_claim_ends_the_attempt(tenant: Tenant) -> None:
+def test_company_deleted_since_the_claim_ends_the_attempt(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.change("UPDATE companies SET deleted_at = :at", at=tenant.now())
     assert tenant.dial.last_look(mine) is None
@@ -552,14 +546,14 @@ def test_a_company_deleted_since_the_claim_ends_the_attempt(tenant: Tenant) -> N
         pytest.param("UPDATE candidates SET phone_number = NULL, email = 'a@example.com'", id="no number any more"),
     ],
 )
-def test_one_without_a_number_is_held(tenant: Tenant, meanwhile: str) -> None:
+def test_attempt_without_a_number_is_held(tenant: Tenant, meanwhile: str) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.change(meanwhile)
     back = given_back(tenant, mine)
     assert (cause(tenant, back), back.due_at) == ("NUMBER_MISSING", tenant.now() + A_DAY)
 
 
-def test_one_in_a_country_that_the_company_calls_no_more_is_held(tenant: Tenant) -> None:
+def test_attempt_to_a_country_no_longer_allowed_is_held(tenant: Tenant) -> None:
     mine, other = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     tenant.change("""UPDATE companies SET settings = settings || '{"allowedCountries": ["CZ"]}'""")
     back = given_back(tenant, mine)
@@ -569,13 +563,13 @@ def test_one_in_a_country_that_the_company_calls_no_more_is_held(tenant: Tenant)
 
 
 @guards("look_command")
-def test_a_command_accepted_since_the_claim_gives_back(tenant: Tenant) -> None:
+def test_command_accepted_since_the_claim_gives_back(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     a_waiting_command(tenant, mine.interview_id)
     assert cause(tenant, given_back(tenant, mine)) == "COMMAND_WAITING"
 
 
-def test_an_attempt_moved_to_tomorrow_since_the_claim_does_not_ring(tenant: Tenant) -> None:
+def test_attempt_moved_to_tomorrow_since_the_claim_is_not_sent(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     tomorrow = tenant.now() + A_DAY
     tenant.change("UPDATE attempts SET due_at = :at", at=tomorrow)
@@ -583,14 +577,14 @@ def test_an_attempt_moved_to_tomorrow_since_the_claim_does_not_ring(tenant: Tena
     assert (cause(tenant, back), back.due_at) == ("NOT_DUE", tomorrow)
 
 
-def test_a_zone_that_is_known_no_more_holds_the_attempt(tenant: Tenant) -> None:
+def test_attempt_whose_zone_is_no_longer_known_is_held(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.change("UPDATE candidates SET timezone = 'Atlantis/Poseidonis'")
     back = given_back(tenant, mine)
     assert (cause(tenant, back), back.due_at) == ("TIMEZONE_UNKNOWN", tenant.now() + A_DAY)
 
 
-def test_an_attempt_that_expires_between_claim_and_look_ends(tenant: Tenant, now: TestClock) -> None:
+def test_attempt_that_expires_between_claim_and_look_ends(tenant: Tenant, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant, expires_at=now() + timedelta(seconds=1))
     now.move(timedelta(seconds=1))
     assert tenant.dial.last_look(mine) is None
@@ -600,13 +594,13 @@ def test_an_attempt_that_expires_between_claim_and_look_ends(tenant: Tenant, now
 
 
 @guards("consent")
-def test_nobody_is_rung_after_the_last_day_of_consent(tenant: Tenant) -> None:
+def test_candidate_is_not_called_after_the_last_day_of_consent(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant, consent_until=date(2026, 4, 1))
     assert tenant.dial.last_look(mine) is None
     assert tenant.attempt(mine.id).reason is Reason.CONSENT_EXPIRED
 
 
-def test_on_the_last_day_of_consent_the_phone_may_ring(tenant: Tenant) -> None:
+def test_candidate_may_be_called_on_the_last_day_of_consent(tenant: Tenant) -> None:
     assert tenant.dial.last_look(a_claimed_attempt(tenant, consent_until=date(2026, 4, 2))) is not None
 
 
@@ -634,7 +628,7 @@ def wrong_clock(postgres_url: str) -> Iterator[Callable[[str], Database]]:
 
 @pytest.mark.parametrize("ahead", ["3 seconds", "-3 seconds"])
 @guards("look_clock")
-def test_a_database_whose_clock_is_wrong_lets_nobody_ring(
+def test_database_with_a_wrong_clock_permits_no_call(
     tenant: Tenant, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -644,7 +638,7 @@ def test_a_database_whose_clock_is_wrong_lets_nobody_ring(
 
 
 @pytest.mark.parametrize("ahead", ["1 second", "-1 second"])
-def test_a_database_whose_clock_is_a_little_off_does(
+def test_database_clock_that_is_slightly_off_permits_calls(
     tenant: Tenant, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -653,14 +647,14 @@ def test_a_database_whose_clock_is_a_little_off_does(
 
 
 @guards("look_lease")
-def test_a_look_after_the_lease_sends_nothing_and_writes_nothing(tenant: Tenant, now: TestClock) -> None:
+def test_look_after_the_lease_sends_and_writes_nothing(tenant: Tenant, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease)
     assert tenant.dial.last_look(mine) is None
     assert tenant.attempt(mine.id) == mine
 
 
-def test_a_look_for_a_claim_that_was_settled_writes_nothing(tenant: Tenant) -> None:
+def test_look_for_a_settled_claim_writes_nothing(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     settled = tenant.take(mine, AnswerLost(look_at=tenant.now(), cause="LEASE_OVER"))
     assert tenant.dial.last_look(mine) is None
@@ -668,7 +662,7 @@ def test_a_look_for_a_claim_that_was_settled_writes_nothing(tenant: Tenant) -> N
 
 
 @guards("look_epoch")
-def test_a_claim_made_anew_is_not_the_old_dialler_s_to_send(tenant: Tenant, now: TestClock) -> None:
+def test_new_claim_is_not_sent_by_the_former_dialler(tenant: Tenant, now: TestClock) -> None:
     old = a_claimed_attempt(tenant)
     tenant.dial.give_back(old, "A_TEST")
     now.move(DEFERRED_DELAY)
@@ -680,7 +674,7 @@ def test_a_claim_made_anew_is_not_the_old_dialler_s_to_send(tenant: Tenant, now:
 # ---- the record
 
 
-def test_an_accepted_call_is_placed_and_keeps_its_line(tenant: Tenant) -> None:
+def test_accepted_call_is_placed_and_keeps_its_line(tenant: Tenant) -> None:
     mine, sid = a_claimed_attempt(tenant), a_sid()
     tenant.dial.record([(mine, Accepted(call_sid=sid))])
     placed = tenant.attempt(mine.id)
@@ -689,7 +683,7 @@ def test_an_accepted_call_is_placed_and_keeps_its_line(tenant: Tenant) -> None:
     assert tenant.line(mine)[0] == mine.id
 
 
-def test_a_call_that_was_never_taken_is_pending_again_with_nothing_spent(tenant: Tenant, now: TestClock) -> None:
+def test_call_never_taken_is_pending_again_without_a_retry(tenant: Tenant, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
     back = tenant.attempt(mine.id)
@@ -701,7 +695,7 @@ def test_a_call_that_was_never_taken_is_pending_again_with_nothing_spent(tenant:
     assert is_claimed(tenant, back)
 
 
-def test_a_refused_number_ends_attempt_and_interview_and_needs_no_gap(tenant: Tenant) -> None:
+def test_refused_number_ends_the_interview_without_a_gap(tenant: Tenant) -> None:
     number = a_number()
     mine = a_claimed_attempt(tenant, number)
     tenant.dial.record([(mine, NumberRefused(cause="TWILIO_21211"))])
@@ -710,7 +704,7 @@ def test_a_refused_number_ends_attempt_and_interview_and_needs_no_gap(tenant: Te
     assert is_claimed(tenant, a_pending_attempt(tenant, number)), "nobody was rung"
 
 
-def test_a_lost_answer_is_unknown_keeps_its_line_and_is_never_dialled_again(tenant: Tenant, now: TestClock) -> None:
+def test_lost_answer_is_unknown_and_never_dialled_again(tenant: Tenant, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
     unknown = tenant.attempt(mine.id)
@@ -730,7 +724,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize("answer", ANSWERS)
 @guards("epoch")
-def test_a_record_after_the_lease_was_settled_writes_nothing(tenant: Tenant, answer: CarrierAnswer) -> None:
+def test_record_after_settling_writes_nothing(tenant: Tenant, answer: CarrierAnswer) -> None:
     mine = a_claimed_attempt(tenant)
     settled = tenant.take(mine, AnswerLost(look_at=tenant.now(), cause="LEASE_OVER"))
     tenant.dial.record([(mine, answer)])
@@ -739,9 +733,7 @@ def test_a_record_after_the_lease_was_settled_writes_nothing(tenant: Tenant, ans
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_a_record_of_an_older_claim_does_not_touch_the_newer_one(
-    tenant: Tenant, now: TestClock, answer: CarrierAnswer
-) -> None:
+def test_record_of_an_older_claim_leaves_the_newer_one(tenant: Tenant, now: TestClock, answer: CarrierAnswer) -> None:
     old = a_claimed_attempt(tenant)
     tenant.dial.give_back(old, "A_TEST")
     now.move(DEFERRED_DELAY)
@@ -751,13 +743,13 @@ def test_a_record_of_an_older_claim_does_not_touch_the_newer_one(
     assert tenant.line(new)[0] == new.id
 
 
-def test_a_record_of_the_claim_that_stands_is_written(tenant: Tenant) -> None:
+def test_record_of_the_current_claim_is_written(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
     assert tenant.attempt(mine.id).epoch == mine.epoch + 1
 
 
-def test_records_are_written_together_and_one_that_is_stale_does_not_spoil_the_others(tenant: Tenant) -> None:
+def test_stale_record_does_not_spoil_the_rest_of_its_group(tenant: Tenant) -> None:
     stale, fresh = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     tenant.take(stale, AnswerLost(look_at=tenant.now(), cause="LEASE_OVER"))
     tenant.dial.record([(stale, Accepted(call_sid=a_sid())), (fresh, Accepted(call_sid=a_sid()))])
@@ -769,7 +761,7 @@ def pause_reason(tenant: Tenant) -> object:
     return tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
 
 
-def test_a_late_record_that_names_another_call_than_the_carrier_did_pauses_the_company(tenant: Tenant) -> None:
+def test_late_record_of_another_call_pauses_the_company(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     heard = tenant.take(mine, Placed(call_sid=a_sid(), look_at=tenant.now()))
     tenant.dial.record([(mine, Accepted(call_sid=a_sid()))])
@@ -777,14 +769,14 @@ def test_a_late_record_that_names_another_call_than_the_carrier_did_pauses_the_c
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
 
 
-def test_a_late_record_of_a_call_for_a_claim_that_was_given_back_pauses_the_company(tenant: Tenant) -> None:
+def test_late_record_for_a_claim_given_back_pauses_the_company(tenant: Tenant) -> None:
     old = a_claimed_attempt(tenant)
     tenant.dial.give_back(old, "A_TEST")
     tenant.dial.record([(old, Accepted(call_sid=a_sid()))])
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
 
 
-def test_a_late_record_that_names_the_same_call_pauses_nobody(tenant: Tenant) -> None:
+def test_late_record_of_the_same_call_pauses_no_company(tenant: Tenant) -> None:
     mine, sid = a_claimed_attempt(tenant), a_sid()
     heard = tenant.take(mine, Placed(call_sid=sid, look_at=tenant.now()))
     tenant.dial.record([(mine, Accepted(call_sid=sid))])
@@ -792,7 +784,7 @@ def test_a_late_record_that_names_the_same_call_pauses_nobody(tenant: Tenant) ->
     assert pause_reason(tenant) is None
 
 
-def test_a_record_that_fails_writes_nothing_of_its_batch(tenant: Tenant) -> None:
+def test_failed_record_writes_nothing_of_its_batch(tenant: Tenant) -> None:
     first, second, sid = a_claimed_attempt(tenant), a_claimed_attempt(tenant), a_sid()
     with pytest.raises(Exception, match="uq_attempts_call_sid"):
         tenant.dial.record([(first, Accepted(call_sid=sid)), (second, Accepted(call_sid=sid))])
@@ -800,9 +792,7 @@ def test_a_record_that_fails_writes_nothing_of_its_batch(tenant: Tenant) -> None
     assert tenant.attempt(second.id) == second
 
 
-def test_a_company_whose_settings_cannot_be_read_keeps_no_other_waiting(
-    database: Database, tenant: Tenant, now: TestClock
-) -> None:
+def test_company_with_unreadable_settings_delays_no_other(database: Database, tenant: Tenant, now: TestClock) -> None:
     other = of_company(tenant, seed(database, now()))
     theirs, mine = a_pending_attempt(other), a_pending_attempt(tenant)
     tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)

@@ -36,9 +36,7 @@ def rules(explain: Explain, attempt: Any) -> list[Rule]:
 # ---- pauses
 
 
-def test_a_paused_company_is_neither_released_nor_claimed_until_it_goes_on(
-    tenant: Tenant, pauses: Pauses, release: Release
-) -> None:
+def test_paused_company_is_not_claimed_until_resumed(tenant: Tenant, pauses: Pauses, release: Release) -> None:
     due = a_pending_attempt(tenant)
     pauses.pause(tenant.company_id, "a holiday")
     assert release.due() == 0
@@ -48,7 +46,7 @@ def test_a_paused_company_is_neither_released_nor_claimed_until_it_goes_on(
     assert len(tenant.dial.claim([due.id]).claimed) == 1
 
 
-def test_everything_can_be_paused_and_goes_on(tenant: Tenant, pauses: Pauses, release: Release) -> None:
+def test_all_calling_can_be_paused_and_resumed(tenant: Tenant, pauses: Pauses, release: Release) -> None:
     due = a_pending_attempt(tenant)
     pauses.pause(None, "the carrier changes its tariff")
     assert release.due() == 0
@@ -57,7 +55,7 @@ def test_everything_can_be_paused_and_goes_on(tenant: Tenant, pauses: Pauses, re
     assert release.due() == 1
 
 
-def test_a_claim_that_was_not_sent_when_a_pause_began_does_not_ring(tenant: Tenant, pauses: Pauses) -> None:
+def test_unsent_claim_is_not_sent_after_a_pause(tenant: Tenant, pauses: Pauses) -> None:
     mine, other = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     pauses.pause(tenant.company_id, "stop")
     assert tenant.dial.last_look(mine) is None
@@ -67,13 +65,13 @@ def test_a_claim_that_was_not_sent_when_a_pause_began_does_not_ring(tenant: Tena
     assert {tenant.attempt(each.id).state for each in (mine, other)} == {AttemptState.PENDING}
 
 
-def test_a_pause_that_stands_keeps_its_first_reason(tenant: Tenant, pauses: Pauses, explain: Explain) -> None:
+def test_existing_pause_keeps_its_reason(tenant: Tenant, pauses: Pauses, explain: Explain) -> None:
     pauses.pause(tenant.company_id, "first")
     pauses.pause(tenant.company_id, "second")
     assert [row.pause_reason for row in explain.waiting()] == ["first"]
 
 
-def test_a_company_that_is_not_there_is_not_paused(pauses: Pauses) -> None:
+def test_unknown_company_cannot_be_paused(pauses: Pauses) -> None:
     with pytest.raises(NotFound):
         pauses.pause(uuid4(), "why")
     with pytest.raises(NotFound):
@@ -83,14 +81,14 @@ def test_a_company_that_is_not_there_is_not_paused(pauses: Pauses) -> None:
 # ---- explanations
 
 
-def test_what_may_ring_now_has_no_block(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+def test_callable_attempt_has_no_block(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     explanation = explain.explanation_of(a_pending_attempt(tenant).id)
     assert explanation.blocks == ()
     assert explanation.next_possible_at == now()
     assert [each.event for each in explanation.happenings] == ["created"]
 
 
-def test_each_rule_that_blocks_is_told_in_the_order_in_which_they_are_asked(
+def test_blocks_are_listed_in_the_order_of_the_rules(
     tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock
 ) -> None:
     number = a_number()
@@ -147,7 +145,7 @@ KEPT: list[Any] = [
 
 
 @pytest.mark.parametrize(("statement", "words", "when"), KEPT)
-def test_what_it_waits_for_and_when_it_may_ring_are_the_first_blocks(
+def test_first_block_decides_waiting_for_and_next_possible_time(
     tenant: Tenant, explain: Explain, now: TestClock, statement: str, words: str, when: str | None
 ) -> None:
     attempt = a_pending_attempt(tenant)
@@ -159,9 +157,7 @@ def test_what_it_waits_for_and_when_it_may_ring_are_the_first_blocks(
     assert explanation.next_possible_at == {"now": now(), "later": later, None: None}[when]
 
 
-def test_a_command_that_waits_and_a_call_that_is_live_have_no_end_that_is_known(
-    tenant: Tenant, explain: Explain
-) -> None:
+def test_waiting_command_and_live_call_have_no_known_end(tenant: Tenant, explain: Explain) -> None:
     number = a_number()
     a_placed_attempt(tenant, number)
     busy = explain.explanation_of(a_pending_attempt(tenant, number).id)
@@ -172,9 +168,7 @@ def test_a_command_that_waits_and_a_call_that_is_live_have_no_end_that_is_known(
     assert (explanation.waits_for, explanation.next_possible_at) == ("a command", None)
 
 
-def test_a_carrier_that_is_down_past_closing_lets_it_ring_at_the_next_opening(
-    tenant: Tenant, explain: Explain, now: TestClock
-) -> None:
+def test_carrier_down_past_closing_defers_to_the_next_opening(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     tenant.change(
         "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'X'", at=now() + timedelta(hours=7)
@@ -184,7 +178,7 @@ def test_a_carrier_that_is_down_past_closing_lets_it_ring_at_the_next_opening(
     assert str(explanation.next_possible_at) == "2026-04-03 06:00:00+00:00"
 
 
-def test_a_pause_keeps_what_is_due_later_without_an_end_and_a_call_that_is_live_does_not(
+def test_pause_has_no_known_end_for_a_later_attempt(
     tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock
 ) -> None:
     number = a_number()
@@ -197,7 +191,7 @@ def test_a_pause_keeps_what_is_due_later_without_an_end_and_a_call_that_is_live_
     assert (explanation.waits_for, explanation.next_possible_at) == ("an end of the pause: a holiday", None)
 
 
-def test_a_shut_window_says_when_it_opens(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+def test_closed_window_names_its_next_opening(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     now.move(timedelta(hours=7))
     explanation = explain.explanation_of(attempt.id)
@@ -207,9 +201,7 @@ def test_a_shut_window_says_when_it_opens(tenant: Tenant, explain: Explain, now:
     assert str(block.until) == "2026-04-03 06:00:00+00:00"
 
 
-def test_a_line_that_rests_says_until_when_and_not_to_its_own_interview(
-    tenant: Tenant, explain: Explain, now: TestClock
-) -> None:
+def test_line_gap_names_its_end_except_to_its_own_interview(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     number = a_number()
     over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
     other = a_pending_attempt(tenant, number)
@@ -220,7 +212,7 @@ def test_a_line_that_rests_says_until_when_and_not_to_its_own_interview(
     assert rules(explain, same) == []
 
 
-def test_what_is_over_or_in_progress_waits_for_no_rule(tenant: Tenant, explain: Explain) -> None:
+def test_finished_or_live_attempt_has_no_block(tenant: Tenant, explain: Explain) -> None:
     placed = explain.explanation_of(a_placed_attempt(tenant).id)
     assert (placed.blocks, placed.next_possible_at, placed.waits_for) == ((), None, "the call's end")
     unknown = explain.explanation_of(an_attempt_of_unknown_outcome(tenant).id)
@@ -228,9 +220,7 @@ def test_what_is_over_or_in_progress_waits_for_no_rule(tenant: Tenant, explain: 
     assert [each.event for each in unknown.happenings] == ["created", "claimed", "answer_lost", "proof_missing"]
 
 
-def test_what_the_explanation_calls_possible_is_what_the_dialler_does(
-    tenant: Tenant, explain: Explain, now: TestClock
-) -> None:
+def test_explanation_agrees_with_the_dialler(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     now.move(timedelta(hours=7))
     possible = explain.explanation_of(attempt.id).next_possible_at
@@ -240,7 +230,7 @@ def test_what_the_explanation_calls_possible_is_what_the_dialler_does(
     assert tenant.dial.last_look(claim.attempt) is not None
 
 
-def test_an_explanation_names_no_number_and_no_token(tenant: Tenant, explain: Explain) -> None:
+def test_explanation_contains_no_number_and_no_token(tenant: Tenant, explain: Explain) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
     told = repr(explain.explanation_of(placed.id))
@@ -249,7 +239,7 @@ def test_an_explanation_names_no_number_and_no_token(tenant: Tenant, explain: Ex
     assert placed.token not in told
 
 
-def test_an_attempt_that_is_not_there_is_not_explained(tenant: Tenant, explain: Explain) -> None:
+def test_unknown_attempt_cannot_be_explained(tenant: Tenant, explain: Explain) -> None:
     with pytest.raises(NotFound):
         explain.explanation_of(uuid4())
     attempt = a_pending_attempt(tenant)
@@ -260,14 +250,14 @@ def test_an_attempt_that_is_not_there_is_not_explained(tenant: Tenant, explain: 
 # ---- previews
 
 
-def test_a_preview_says_when_and_creates_nothing(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+def test_preview_returns_the_time_and_creates_nothing(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     answer = explain.preview(tenant.principal, None, CallTimeQuestion(phone_number=a_number()))
     assert answer.refusal is None
     assert answer.next_possible_at == now()
     assert int(tenant.ask("SELECT count(*) FROM interviews")[0][0]) == 0
 
 
-def test_a_preview_of_a_shut_hour_is_what_an_interview_would_be_answered(tenant: Tenant, explain: Explain) -> None:
+def test_preview_of_a_closed_hour_gives_the_interviews_refusal(tenant: Tenant, explain: Explain) -> None:
     night = CallTimeQuestion(phone_number=a_number(), scheduled_at="2026-04-03T03:00:00")
     answer = explain.preview(tenant.principal, None, night)
     assert answer.refusal is not None
@@ -275,7 +265,7 @@ def test_a_preview_of_a_shut_hour_is_what_an_interview_would_be_answered(tenant:
     assert str(answer.next_possible_at) == "2026-04-03 06:00:00+00:00"
 
 
-def test_a_preview_of_a_candidate_uses_their_zone_or_the_one_that_is_named(tenant: Tenant, explain: Explain) -> None:
+def test_preview_uses_the_requested_zone_or_the_candidates(tenant: Tenant, explain: Explain) -> None:
     candidate = a_candidate(tenant)
     mine = explain.preview(tenant.principal, None, CallTimeQuestion(candidate_id=candidate.id))
     assert mine.schedule is not None
@@ -338,7 +328,7 @@ def test_database_names_no_key_of_another_tenant(tenant: Tenant, logins: schema.
 # ---- status
 
 
-def test_status_counts_what_waits_and_for_what(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+def test_status_counts_waiting_attempts_by_cause(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     number = a_number()
     a_claimed_attempt(tenant, number)
     a_pending_attempt(tenant, number)

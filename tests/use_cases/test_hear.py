@@ -90,7 +90,7 @@ def pause_reason(tenant: Tenant) -> str | None:
 # ---- storing
 
 
-def test_a_genuine_callback_is_stored_and_rung_for(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_genuine_callback_is_stored_and_hinted(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
     tell(hear, mine, a_form(mine.call_sid, "ringing"))
@@ -99,9 +99,7 @@ def test_a_genuine_callback_is_stored_and_rung_for(tenant: Tenant, hear: Hear, h
 
 
 @guards("stored_once")
-def test_the_same_callback_again_is_answered_and_stored_no_second_time(
-    tenant: Tenant, hear: Hear, hints: RecordingHints
-) -> None:
+def test_repeated_callback_is_answered_and_stored_once(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
     for _ in range(3):
@@ -109,7 +107,7 @@ def test_the_same_callback_again_is_answered_and_stored_no_second_time(
     assert (stored(tenant), len(hints.ids(tasks.HEAR))) == (1, 1)
 
 
-def test_what_was_heard_keeps_no_number(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_applied_callback_keeps_no_number(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     number = a_number()
     mine = a_placed_attempt(tenant, number)
     assert mine.call_sid is not None
@@ -119,7 +117,7 @@ def test_what_was_heard_keeps_no_number(tenant: Tenant, hear: Hear, hints: Recor
     assert [row[0] for row in tenant.ask("SELECT raw::text FROM carrier_events")] == ["{}", "{}"]
 
 
-def test_a_callback_signed_with_the_second_token_of_a_rotation_is_genuine(tenant: Tenant, hear: Hear) -> None:
+def test_callback_signed_with_the_rotated_token_is_genuine(tenant: Tenant, hear: Hear) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
     assert mine.token is not None
@@ -129,7 +127,7 @@ def test_a_callback_signed_with_the_second_token_of_a_rotation_is_genuine(tenant
 
 
 @guards("signature")
-def test_a_forged_callback_stores_nothing(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_forged_callback_stores_nothing(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine, other = a_placed_attempt(tenant), a_placed_attempt(tenant)
     assert mine.call_sid is not None
     assert mine.token is not None
@@ -165,21 +163,19 @@ def test_a_forged_callback_stores_nothing(tenant: Tenant, hear: Hear, hints: Rec
         pytest.param([], id="nothing"),
     ],
 )
-def test_a_genuine_one_that_cannot_be_read_stores_nothing(tenant: Tenant, hear: Hear, form: Form) -> None:
+def test_unreadable_callback_stores_nothing(tenant: Tenant, hear: Hear, form: Form) -> None:
     with pytest.raises(NotACallback):
         tell(hear, a_placed_attempt(tenant), form)
     assert stored(tenant) == 0
 
 
-def test_one_with_a_field_that_twilio_added_since_is_heard(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_callback_with_an_unknown_field_is_applied(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
     assert say(tenant, hear, hints, mine, a_form(mine.call_sid, "busy", Novelty="yes")).reason is Reason.BUSY
 
 
-def test_one_for_a_token_of_nobody_is_answered_and_kept_nowhere(
-    tenant: Tenant, hear: Hear, hints: RecordingHints
-) -> None:
+def test_callback_for_an_unknown_token_is_not_stored(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     form = a_form(a_sid(), "ringing")
     hear.callback("nobody", callback_path("nobody"), form, signature("nobody", form))
     assert (stored(tenant), hints.rings) == (0, [])
@@ -188,7 +184,7 @@ def test_one_for_a_token_of_nobody_is_answered_and_kept_nowhere(
 # ---- hearing
 
 
-def test_a_call_that_was_answered_and_is_over_completes_attempt_and_interview(
+def test_end_of_an_answered_call_completes_the_interview(
     tenant: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
 ) -> None:
     mine = a_placed_attempt(tenant)
@@ -209,7 +205,7 @@ def test_a_call_that_was_answered_and_is_over_completes_attempt_and_interview(
     assert unheard(tenant) == 0
 
 
-def test_the_end_of_a_call_leaves_a_cancelled_interview_cancelled(
+def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(
     tenant: Tenant, hear: Hear, hints: RecordingHints
 ) -> None:
     mine = a_placed_attempt(tenant)
@@ -221,7 +217,7 @@ def test_the_end_of_a_call_leaves_a_cancelled_interview_cancelled(
 
 
 @guards("heard_once")
-def test_an_event_is_heard_once(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_callback_is_applied_once(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
     tell(hear, mine, a_form(mine.call_sid, "ringing"))
@@ -233,7 +229,7 @@ def test_an_event_is_heard_once(tenant: Tenant, hear: Hear, hints: RecordingHint
     assert tenant.history(mine.id) == ["created", "claimed", "placed", "progressed"]
 
 
-def test_one_that_nobody_heard_is_rung_for_again(
+def test_callback_not_applied_yet_is_hinted_again(
     tenant: Tenant, hear: Hear, hints: RecordingHints, release: Release, now: TestClock
 ) -> None:
     mine = a_placed_attempt(tenant)
@@ -266,7 +262,7 @@ def told_what_nobody_can_hear(tenant: Tenant, hear: Hear, hints: RecordingHints)
     return hints.ids(tasks.HEAR)[-1]
 
 
-def test_one_that_can_never_be_heard_is_set_aside_after_five_times_with_an_alarm(
+def test_callback_is_quarantined_after_five_failures(
     tenant: Tenant, hear: Hear, hints: RecordingHints, release: Release, now: TestClock
 ) -> None:
     event_id = told_what_nobody_can_hear(tenant, hear, hints)
@@ -286,7 +282,7 @@ def test_one_that_can_never_be_heard_is_set_aside_after_five_times_with_an_alarm
     assert unheard(tenant) == 1, "and it is kept, for a person"
 
 
-def test_one_that_is_heard_after_all_was_not_set_aside(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_callback_applied_after_failures_is_not_quarantined(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     settings = tenant.ask("SELECT settings FROM companies WHERE id = :id", id=tenant.company_id)[0].settings
     event_id = told_what_nobody_can_hear(tenant, hear, hints)
     for _ in range(4):
@@ -301,7 +297,7 @@ def test_one_that_is_heard_after_all_was_not_set_aside(tenant: Tenant, hear: Hea
     assert unheard(tenant) == 0
 
 
-def test_one_that_is_set_aside_keeps_no_other_waiting(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_quarantined_callback_delays_no_other(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     broken = told_what_nobody_can_hear(tenant, hear, hints)
     for _ in range(5):
         with pytest.raises(KeyError):
@@ -313,7 +309,7 @@ def test_one_that_is_set_aside_keeps_no_other_waiting(tenant: Tenant, hear: Hear
 
 
 @pytest.mark.parametrize(("status", "reason"), [("busy", Reason.BUSY), ("completed", Reason.ANSWERED)])
-def test_event_of_a_locked_company_is_heard(
+def test_callback_of_a_locked_company_is_applied(
     tenant: Tenant, hear: Hear, hints: RecordingHints, postgres_url: str, status: str, reason: Reason
 ) -> None:
     """Neither the retry nor the usage refers to the company's row, so no callback waits for a forgotten session."""
@@ -325,7 +321,7 @@ def test_event_of_a_locked_company_is_heard(
         assert say(tenant, hear, hints, mine, told).reason is reason
 
 
-def test_what_was_set_aside_keeps_no_number_of_a_candidate_who_was_erased(
+def test_quarantined_callback_of_an_erased_person_has_no_number(
     tenant: Tenant, hear: Hear, hints: RecordingHints
 ) -> None:
     event_id = told_what_nobody_can_hear(tenant, hear, hints)
@@ -348,7 +344,7 @@ def forms_of(sid: str) -> list[Form]:
 
 
 @pytest.mark.parametrize("recorded_at", [0, 2, 4, None], ids=["first", "between", "last", "never"])
-def test_in_whatever_order_they_come_the_end_is_the_same(
+def test_callbacks_in_any_order_give_the_same_result(
     tenant: Tenant, hear: Hear, hints: RecordingHints, recorded_at: int | None
 ) -> None:
     ends = set()
@@ -369,16 +365,14 @@ def test_in_whatever_order_they_come_the_end_is_the_same(
 
 
 @guards("rank")
-def test_news_that_come_after_newer_ones_change_nothing(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_callback_older_than_the_latest_changes_nothing(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine, sid = a_claimed_attempt(tenant), a_sid()
     answered = say(tenant, hear, hints, mine, a_form(sid, "in-progress"))
     for late in ("ringing", "initiated"):
         assert say(tenant, hear, hints, mine, a_form(sid, late)) == answered
 
 
-def test_a_callback_before_the_record_places_it_and_the_record_then_writes_nothing(
-    tenant: Tenant, hear: Hear, hints: RecordingHints
-) -> None:
+def test_callback_before_the_record_replaces_the_record(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine, sid = a_claimed_attempt(tenant), a_sid()
     heard = say(tenant, hear, hints, mine, a_form(sid, "initiated"))
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
@@ -386,12 +380,12 @@ def test_a_callback_before_the_record_places_it_and_the_record_then_writes_nothi
     assert tenant.attempt(mine.id) == heard
 
 
-def test_a_callback_for_a_lost_answer_is_the_proof(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_callback_proves_a_call_with_a_lost_answer(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     heard = say(tenant, hear, hints, an_unknown_attempt(tenant), a_form(a_sid(), "ringing"))
     assert heard.phase is Phase.PLACED
 
 
-def test_late_proof_ends_an_unknown_outcome_as_it_was(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_late_proof_gives_an_unknown_outcome_its_true_end(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine, sid = an_attempt_of_unknown_outcome(tenant), a_sid()
     assert tenant.interview_status(mine) is InterviewStatus.FAILED
     rang = say(tenant, hear, hints, mine, a_form(sid, "ringing"))
@@ -404,7 +398,7 @@ def test_late_proof_ends_an_unknown_outcome_as_it_was(tenant: Tenant, hear: Hear
 # ---- alarms
 
 
-def test_a_second_call_for_one_token_pauses_the_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_second_call_for_one_token_pauses_the_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     assert say(tenant, hear, hints, mine, a_form(a_sid(), "ringing")) == mine
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
@@ -412,7 +406,7 @@ def test_a_second_call_for_one_token_pauses_the_company(tenant: Tenant, hear: He
     assert tenant.dial.claim([a_pending_attempt(tenant).id]).claimed == ()
 
 
-def test_news_for_an_old_token_pause_the_company(
+def test_news_for_an_old_token_pauses_the_company(
     tenant: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
 ) -> None:
     old = a_claimed_attempt(tenant)
@@ -424,9 +418,7 @@ def test_news_for_an_old_token_pause_the_company(
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_AN_OLD_TOKEN"
 
 
-def test_news_for_a_call_that_was_not_placed_pause_the_company(
-    tenant: Tenant, hear: Hear, hints: RecordingHints
-) -> None:
+def test_news_for_a_call_not_placed_pauses_the_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.dial.record([(mine, NeverTaken(cause="A_TEST"))])
     pending = tenant.attempt(mine.id)
@@ -434,13 +426,13 @@ def test_news_for_a_call_that_was_not_placed_pause_the_company(
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
 
 
-def test_a_second_alarm_keeps_the_first_reason(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_second_alarm_keeps_the_first_pause_reason(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     say(tenant, hear, hints, mine, a_form(a_sid(), "ringing"), a_form(a_sid(), "busy"))
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
 
 
-def test_ordinary_news_pause_nobody(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_ordinary_news_pauses_no_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant, a_number())
     assert mine.call_sid is not None
     say(tenant, hear, hints, mine, *forms_of(mine.call_sid), *forms_of(mine.call_sid))

@@ -130,7 +130,7 @@ def test_lease_from_the_future_ends_within_a_lease(tenant: Tenant, settle: Settl
 
 
 @pytest.mark.parametrize("is_sent_first", [True, False], ids=["before the correction", "after the correction"])
-def test_call_that_was_sent_within_a_shortened_lease_is_found(
+def test_call_sent_within_a_shortened_lease_is_found(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, is_sent_first: bool
 ) -> None:
     """The list is searched for all of the lease that was shortened, whenever it is thought to have begun."""
@@ -152,7 +152,7 @@ def test_call_that_was_sent_within_a_shortened_lease_is_found(
     assert (found.phase, found.call_sid) == (Phase.PLACED, sid)
 
 
-def test_list_that_was_read_in_the_future_is_no_verdict(
+def test_list_read_in_the_future_is_not_a_verdict(
     tenant: Tenant, carrier: SimulatedCarrier, correct: Correct, now: TestClock
 ) -> None:
     """By a right clock it was read during the lease, when the POST may have been on its way."""
@@ -183,13 +183,13 @@ def test_leases_from_the_future_free_the_trial_of_a_breaker(
     assert tenant.attempt(waiting.id).released_until is not None
 
 
-def test_possible_lease_is_left_alone(tenant: Tenant, correct: Correct) -> None:
+def test_possible_lease_is_unchanged(tenant: Tenant, correct: Correct) -> None:
     mine = a_claimed_attempt(tenant)
     correct.round()
     assert tenant.attempt(mine.id) == mine
 
 
-def test_holder_of_a_shortened_lease_records_what_it_sent(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+def test_holder_of_a_shortened_lease_records_its_call(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     pending = a_pending_attempt(tenant)
     with stepped(now, TWO_HOURS):
         [claim] = tenant.dial.claim([pending.id]).claimed
@@ -199,7 +199,7 @@ def test_holder_of_a_shortened_lease_records_what_it_sent(tenant: Tenant, correc
 
 
 @guards("impossible_look")
-def test_look_from_the_future_is_asked_about_at_once(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+def test_poll_from_the_future_is_made_at_once(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     placed = a_placed_attempt(tenant)
     with stepped(now, TWO_HOURS):
         unknown = an_unknown_attempt(tenant)
@@ -218,7 +218,7 @@ def test_search_from_the_future_is_made_at_once(tenant: Tenant, correct: Correct
     assert tenant.attempt(unknown.id).search_at == now()
 
 
-def test_call_in_a_long_queue_is_looked_at_when_it_said(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+def test_call_in_a_long_queue_is_polled_at_its_stated_time(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     placed = a_placed_attempt(tenant)
     at = now() + timedelta(hours=3) + tenant.policy.ring_timeout + POLL_AFTER_RING
     tenant.change("UPDATE attempts SET look_at = :at WHERE id = :id", at=at, id=placed.id)
@@ -226,7 +226,7 @@ def test_call_in_a_long_queue_is_looked_at_when_it_said(tenant: Tenant, correct:
     assert tenant.attempt(placed.id).look_at == at
 
 
-def test_search_that_is_as_far_as_may_be_is_left_alone(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+def test_search_at_the_latest_possible_time_is_unchanged(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     mine = a_searched_attempt(tenant, search_at=now() + POLLS[-1])
     correct.round()
     assert tenant.attempt(mine.id) == mine
@@ -245,7 +245,7 @@ def test_list_from_the_future_counts_as_unread(
     assert tenant.attempt(late.id).listed_at is None
 
 
-def test_stray_call_is_asked_about_though_its_look_is_far(tenant: Tenant, now: TestClock) -> None:
+def test_stray_call_with_a_distant_poll_is_polled(tenant: Tenant, now: TestClock) -> None:
     mine = a_placed_attempt(tenant)
     with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
         stores.stray_calls.add(StrayCall(call_sid="CA1", attempt_id=mine.id, seen_at=now()))
@@ -257,7 +257,7 @@ def test_stray_call_is_asked_about_though_its_look_is_far(tenant: Tenant, now: T
 # ---- back-offs
 
 
-def test_back_off_from_the_future_is_over_with_the_next_question(
+def test_back_off_from_the_future_ends_with_the_next_probe(
     database: Database, tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
     """A clock two hours ahead had one company's calls wait for two hours."""
@@ -271,7 +271,7 @@ def test_back_off_from_the_future_is_over_with_the_next_question(
     assert [each.attempt.id for each in tenant.dial.claim([waiting.id]).claimed] == [waiting.id]
 
 
-def test_back_off_that_lasts_as_long_as_may_be_is_kept(
+def test_back_off_of_the_longest_possible_length_is_kept(
     database: Database, tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
     of_company(tenant, seed(database, now()))
@@ -307,9 +307,7 @@ def test_call_not_placed_in_the_future_keeps_its_back_off(tenant: Tenant, correc
     assert tenant.attempt(claimed.id).due_at == now() + BACK_OFF[0]
 
 
-def test_retry_made_in_the_future_waits_as_long_as_its_rule_says(
-    tenant: Tenant, correct: Correct, now: TestClock
-) -> None:
+def test_retry_made_in_the_future_waits_for_its_retry_delay(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     placed = a_placed_attempt(of_company(tenant, seed(tenant.database, now(), retry_policy=RetryPolicy())))
     with stepped(now, AN_HOUR):
         tenant.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
@@ -320,9 +318,7 @@ def test_retry_made_in_the_future_waits_as_long_as_its_rule_says(
     assert tenant.attempt(retry.id).due_at == now() + wait
 
 
-def test_deferral_to_an_opening_of_the_future_is_judged_again_soon(
-    tenant: Tenant, correct: Correct, now: TestClock
-) -> None:
+def test_deferral_to_a_future_opening_is_judged_again_soon(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     """By the wrong clock it was night, and the call was put off until the morning."""
     pending = a_pending_attempt(tenant)
     with stepped(now, timedelta(hours=12)):
@@ -333,7 +329,7 @@ def test_deferral_to_an_opening_of_the_future_is_judged_again_soon(
     assert tenant.attempt(pending.id).due_at == now() + BACK_OFF[-1]
 
 
-def test_breaker_of_the_future_puts_off_a_call_for_its_longest_wait(tenant: Tenant, now: TestClock) -> None:
+def test_breaker_of_the_future_defers_a_call_by_its_longest_wait(tenant: Tenant, now: TestClock) -> None:
     claimed = a_claimed_attempt(tenant)
     tenant.change(
         "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'A_TEST'", at=now() + AN_HOUR
@@ -342,7 +338,7 @@ def test_breaker_of_the_future_puts_off_a_call_for_its_longest_wait(tenant: Tena
     assert tenant.attempt(claimed.id).due_at == now() + BACK_OFF[-1]
 
 
-def test_asap_call_asked_for_in_the_future_is_due_now(
+def test_asap_call_requested_in_the_future_is_due_now(
     tenant: Tenant, apply: Apply, correct: Correct, now: TestClock
 ) -> None:
     with stepped(now, AN_HOUR):
@@ -351,14 +347,14 @@ def test_asap_call_asked_for_in_the_future_is_due_now(
     assert tenant.attempt(told.id).due_at == now()
 
 
-def test_time_that_was_asked_for_stands(tenant: Tenant, apply: Apply, correct: Correct, now: TestClock) -> None:
+def test_requested_time_is_unchanged(tenant: Tenant, apply: Apply, correct: Correct, now: TestClock) -> None:
     with stepped(now, AN_HOUR):
         [told] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-02T15:30:00Z")).attempts
     correct.round()
     assert tenant.attempt(told.id).due_at == told.due_at
 
 
-def test_pending_attempt_written_now_is_left_alone(tenant: Tenant, correct: Correct) -> None:
+def test_pending_attempt_written_now_is_unchanged(tenant: Tenant, correct: Correct) -> None:
     mine = a_pending_attempt(tenant, due_at=tenant.now() + timedelta(days=20))
     correct.round()
     assert tenant.attempt(mine.id) == mine
@@ -367,14 +363,14 @@ def test_pending_attempt_written_now_is_left_alone(tenant: Tenant, correct: Corr
 # ---- lines
 
 
-def test_new_line_is_free_on_whatever_clock_it_was_made(tenant: Tenant, now: TestClock) -> None:
+def test_new_line_is_free_whatever_clock_created_it(tenant: Tenant, now: TestClock) -> None:
     with stepped(now, AN_HOUR):
         mine = a_pending_attempt(tenant, due_at=now() - AN_HOUR)
     assert [claim.attempt.id for claim in tenant.dial.claim([mine.id]).claimed] == [mine.id]
 
 
 @guards("impossible_rest", "line_gap")
-def test_line_does_not_rest_longer_than_a_gap_from_now(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+def test_line_is_blocked_for_at_most_a_gap_from_now(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
     other = a_pending_attempt(tenant, number)
@@ -388,7 +384,7 @@ def test_line_does_not_rest_longer_than_a_gap_from_now(tenant: Tenant, correct: 
     assert tenant.dial.claim([other.id]).claimed
 
 
-def test_line_that_rests_as_long_as_it_may_is_left_alone(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+def test_line_blocked_for_the_longest_gap_is_unchanged(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     mine = a_pending_attempt(tenant)
     assert mine.number_hash is not None
     free_at = now() + POLLS[-1] + tenant.policy.line_gap
@@ -398,7 +394,7 @@ def test_line_that_rests_as_long_as_it_may_is_left_alone(tenant: Tenant, correct
     assert tenant.line(mine)[2] == free_at
 
 
-def test_line_that_rests_longer_already_is_not_free_earlier(tenant: Tenant, now: TestClock) -> None:
+def test_line_already_blocked_longer_is_not_free_earlier(tenant: Tenant, now: TestClock) -> None:
     """A call to that number was seen that no attempt has; another one's end does not shorten its rest."""
     placed = a_placed_attempt(tenant)
     assert placed.number_hash is not None
@@ -414,7 +410,7 @@ def test_line_that_rests_longer_already_is_not_free_earlier(tenant: Tenant, now:
 
 
 @guards("rung_in_future")
-def test_command_rung_for_in_the_future_is_rung_for_again(
+def test_command_hinted_in_the_future_is_hinted_again(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     waiting = a_waiting_command(tenant, None)
@@ -425,7 +421,7 @@ def test_command_rung_for_in_the_future_is_rung_for_again(
     assert hints.ids(tasks.APPLY) == [waiting.id], "not at every look"
 
 
-def test_change_asked_for_in_the_future_is_looked_at_now(
+def test_change_requested_in_the_future_is_processed_now(
     tenant: Tenant, release: Release, hints: RecordingHints, records: ApiWriter, now: TestClock
 ) -> None:
     with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
@@ -438,7 +434,7 @@ def test_change_asked_for_in_the_future_is_looked_at_now(
     assert tenant.ask("SELECT 1 FROM reresolutions") == []
 
 
-def test_erasure_rung_for_in_the_future_is_rung_for_again(
+def test_erasure_hinted_in_the_future_is_hinted_again(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     tenant.insert("erasures", company_id=tenant.company_id, asked_at=now(), rung_at=now() + AN_HOUR, erased="{}")
@@ -449,7 +445,7 @@ def test_erasure_rung_for_in_the_future_is_rung_for_again(
 # ---- what is said
 
 
-def test_corrections_are_counted_and_said(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+def test_corrections_are_counted_and_logged(tenant: Tenant, correct: Correct, now: TestClock) -> None:
     ids = [a_pending_attempt(tenant).id for _ in range(3)]
     with stepped(now, TWO_HOURS):
         tenant.dial.claim(ids)

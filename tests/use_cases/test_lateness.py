@@ -145,7 +145,7 @@ def test_refused_country_excuses_no_other_country(tenant: Tenant, now: TestClock
         _it_is_expired,
     ],
 )
-def test_call_that_duecall_could_not_ring_is_not_late(
+def test_call_that_duecall_could_not_place_is_not_late(
     tenant: Tenant, now: TestClock, keeps: Callable[[Tenant, Attempt], None]
 ) -> None:
     attempt = a_pending_attempt(tenant)
@@ -156,7 +156,7 @@ def test_call_that_duecall_could_not_ring_is_not_late(
     assert row.due == 1
 
 
-def test_one_free_call_is_late_beside_others_that_wait(tenant: Tenant, now: TestClock) -> None:
+def test_callable_attempt_is_late_while_others_wait(tenant: Tenant, now: TestClock) -> None:
     _line_rests(tenant, a_pending_attempt(tenant))
     now.move(SPAN)
     a_pending_attempt(tenant)
@@ -170,7 +170,7 @@ def test_call_is_late_since_its_line_was_free(tenant: Tenant, now: TestClock) ->
     assert waiting(tenant).late == timedelta(seconds=7)
 
 
-def test_line_that_rests_after_its_own_interview_excuses_nothing(tenant: Tenant, now: TestClock) -> None:
+def test_gap_after_its_own_interview_excuses_no_late_call(tenant: Tenant, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     rest(tenant, attempt, now() + timedelta(hours=1), interview=attempt)
     now.move(SPAN)
@@ -209,7 +209,7 @@ def test_counted_failure_excuses_no_late_call(tenant: Tenant, now: TestClock) ->
         assert waiting(tenant).late == SPAN
 
 
-def test_back_off_of_an_unused_account_excuses_nothing(tenant: Tenant, now: TestClock) -> None:
+def test_back_off_of_an_unused_account_excuses_no_late_call(tenant: Tenant, now: TestClock) -> None:
     with tenant.database.transaction() as stores:
         before = stores.carrier_accounts.ensure("AC" + "9" * 32, 1, 1, now() - timedelta(days=9))
     a_claimed_attempt(tenant)
@@ -231,7 +231,7 @@ def test_thousands_due_at_once_are_not_late_within_the_pace(tenant: Tenant, now:
     assert waiting(tenant).late == timedelta(seconds=8)
 
 
-def test_account_that_is_no_longer_used_excuses_nothing(tenant: Tenant, now: TestClock) -> None:
+def test_account_no_longer_used_excuses_no_late_call(tenant: Tenant, now: TestClock) -> None:
     """Another account of the carrier was configured before; its breaker may stay open permanently."""
     with tenant.database.transaction() as stores:
         before = stores.carrier_accounts.ensure("AC" + "9" * 32, 1, 1, now() - timedelta(days=9))

@@ -55,9 +55,7 @@ def rings(tenant: Tenant, attempt: Attempt) -> bool:
     return tenant.dial.last_look(claim.attempt) is not None
 
 
-def test_a_retry_of_somebody_who_moved_while_called_waits_for_their_morning(
-    retrying: Tenant, records: ApiWriter, now: TestClock
-) -> None:
+def test_retry_after_a_move_waits_for_the_new_morning(retrying: Tenant, records: ApiWriter, now: TestClock) -> None:
     now.move(timedelta(hours=18))  # eight in the morning in Bratislava, two in the night in New York
     placed = a_placed_attempt(retrying)
     move(retrying, records, now, placed, Reach(phone_number=IN_NEW_YORK, timezone=None))
@@ -67,7 +65,9 @@ def test_a_retry_of_somebody_who_moved_while_called_waits_for_their_morning(
     assert retry.due_at.isoformat() == "2026-04-03T12:00:00+00:00", "eight in the morning in New York"
 
 
-def test_nobody_is_rung_on_a_clock_that_is_theirs_no_more(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_unsent_claim_is_not_sent_outside_the_new_zones_hours(
+    tenant: Tenant, records: ApiWriter, now: TestClock
+) -> None:
     attempt = a_pending_attempt(tenant)
     [claim] = tenant.dial.claim([attempt.id]).claimed
     reach = Reach(phone_number=order_to(tenant, claim.attempt), timezone="Asia/Tokyo")  # nine in the evening there
@@ -81,14 +81,14 @@ def order_to(tenant: Tenant, attempt: Attempt) -> str:
     return order.to
 
 
-def test_a_number_of_which_no_zone_is_known_is_held(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_number_without_a_known_zone_is_held(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     move(tenant, records, now, attempt, Reach(phone_number=NOBODY_KNOWS_WHERE, timezone=None))
     assert not rings(tenant, attempt)
 
 
 @pytest.mark.parametrize("how", ["given back", "never taken", "never dialled"])
-def test_what_comes_back_after_the_number_changed_rings_the_new_one(
+def test_returned_attempt_calls_the_changed_number(
     tenant: Tenant, records: ApiWriter, now: TestClock, how: str
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -121,7 +121,7 @@ def test_what_comes_back_after_the_number_changed_rings_the_new_one(
     assert replace(back.schedule, due_at=mine.schedule.due_at) == mine.schedule
 
 
-def test_a_call_that_waits_in_the_queue_must_suit_the_number_that_it_was_placed_to(
+def test_queued_call_is_judged_by_the_number_it_was_placed_to(
     tenant: Tenant, records: ApiWriter, now: TestClock
 ) -> None:
     now.move(timedelta(hours=5, minutes=59))  # a minute before closing in Bratislava, and afternoon in New York

@@ -69,7 +69,7 @@ def states(tenant: Tenant, attempt: Attempt) -> list[tuple[AttemptState, Reason 
 # ---- retries
 
 
-def test_a_consent_without_end_lets_a_call_end_and_be_tried_again(retrying: Tenant, explain: Explain) -> None:
+def test_unlimited_consent_permits_a_retry(retrying: Tenant, explain: Explain) -> None:
     """The calendar's last day stands for "never", and has no midnight behind it."""
     attempt = a_placed_attempt(retrying)
     retrying.change("UPDATE candidates SET gdpr_expiry_date = :until", until=date.max)
@@ -83,7 +83,7 @@ def test_a_consent_without_end_lets_a_call_end_and_be_tried_again(retrying: Tena
     assert retrying.dial.last_look(retrying.attempt(retry.id)) is not None
 
 
-def test_a_busy_number_is_tried_again_and_the_interview_goes_on(retrying: Tenant) -> None:
+def test_busy_number_is_retried_and_the_interview_goes_on(retrying: Tenant) -> None:
     first = over(retrying, a_placed_attempt(retrying), Reason.BUSY)
     _, retry = retrying.attempts(first.interview_id)
     assert (retry.state, retry.retry_number, retry.chain_id) == (AttemptState.PENDING, 1, first.chain_id)
@@ -95,7 +95,7 @@ def test_a_busy_number_is_tried_again_and_the_interview_goes_on(retrying: Tenant
     assert retrying.history(retry.id) == ["created"]
 
 
-def test_a_retry_need_not_wait_for_the_line_and_another_interview_must(retrying: Tenant, now: TestClock) -> None:
+def test_retry_skips_the_gap_that_another_interview_waits_for(retrying: Tenant, now: TestClock) -> None:
     number = a_number()
     first = over(retrying, a_placed_attempt(retrying, number), Reason.CARRIER_ERROR)
     other = a_pending_attempt(retrying, number)
@@ -108,7 +108,7 @@ def test_a_retry_need_not_wait_for_the_line_and_another_interview_must(retrying:
     "reason",
     [Reason.DECLINED, Reason.INVALID_NUMBER, Reason.CANCELLED_AT_CARRIER, Reason.ANSWERED],
 )
-def test_nothing_follows_by_itself_after(retrying: Tenant, reason: Reason) -> None:
+def test_no_automatic_retry_follows(retrying: Tenant, reason: Reason) -> None:
     first = over(retrying, a_placed_attempt(retrying), reason)
     assert len(retrying.attempts(first.interview_id)) == 1
     assert retrying.interview_status(first) is not InterviewStatus.SCHEDULED
@@ -135,7 +135,7 @@ def test_failure_with_a_cause_raises_no_such_alarm(retrying: Tenant, explain: Ex
     assert [each.cause_lost for each in explain.waiting() if each.company_id == retrying.company_id] == [0]
 
 
-def test_undecided_attempts_are_counted_once_they_are_overdue(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+def test_undecided_attempts_are_counted_once_overdue(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     lost(tenant, a_claimed_attempt(tenant))
     now.move(tenant.policy.settle)
     assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 0)]
@@ -143,13 +143,13 @@ def test_undecided_attempts_are_counted_once_they_are_overdue(tenant: Tenant, ex
     assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 1)]
 
 
-def test_nothing_follows_by_itself_after_an_unknown_outcome(retrying: Tenant) -> None:
+def test_no_automatic_retry_follows_an_unknown_outcome(retrying: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(retrying)
     assert states(retrying, unknown) == [(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)]
     assert retrying.interview_status(unknown) is InterviewStatus.FAILED
 
 
-def test_a_chain_ends_after_its_last_retry(retrying: Tenant, now: TestClock) -> None:
+def test_chain_ends_after_its_last_retry(retrying: Tenant, now: TestClock) -> None:
     last = a_placed_attempt(retrying)
     for _ in range(4):
         over(retrying, last, Reason.CARRIER_ERROR)
@@ -164,7 +164,7 @@ def test_a_chain_ends_after_its_last_retry(retrying: Tenant, now: TestClock) -> 
     assert retrying.interview_status(last) is InterviewStatus.FAILED
 
 
-def test_a_retry_of_a_candidate_whose_number_changed_rings_the_new_one(retrying: Tenant) -> None:
+def test_retry_calls_the_candidates_changed_number(retrying: Tenant) -> None:
     placed = a_placed_attempt(retrying)
     new = a_number()
     retrying.change("UPDATE candidates SET phone_number = :number", number=new)
@@ -187,14 +187,14 @@ def test_a_retry_of_a_candidate_whose_number_changed_rings_the_new_one(retrying:
         ),
     ],
 )
-def test_nobody_is_tried_again_when(retrying: Tenant, meanwhile: str) -> None:
+def test_no_retry_is_made_when(retrying: Tenant, meanwhile: str) -> None:
     placed = a_placed_attempt(retrying)
     retrying.change(meanwhile, at=retrying.now())
     over(retrying, placed, Reason.BUSY)
     assert len(retrying.attempts(placed.interview_id)) == 1
 
 
-def test_the_number_that_was_called_is_kept_while_it_is_and_no_longer(tenant: Tenant) -> None:
+def test_called_number_is_stored_only_during_the_call(tenant: Tenant) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
     assert placed.called_number == number
@@ -218,7 +218,7 @@ def proven(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
     return tenant.take(attempt, Proven(reason=reason, call_sid=sid, ended_at=tenant.now()))
 
 
-def test_a_call_that_is_seen_late_holds_its_line_until_it_is_over(tenant: Tenant, now: TestClock) -> None:
+def test_late_call_holds_its_line_until_it_ends(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     live = seen(tenant, an_attempt_of_unknown_outcome(tenant, number))
     other = a_pending_attempt(tenant, number)
@@ -232,7 +232,7 @@ def test_a_call_that_is_seen_late_holds_its_line_until_it_is_over(tenant: Tenant
     assert len(tenant.dial.claim([other.id]).claimed) == 1
 
 
-def test_the_gap_runs_from_the_end_of_a_call_of_which_only_the_end_is_heard(tenant: Tenant, now: TestClock) -> None:
+def test_gap_runs_from_the_end_of_a_call_known_only_by_its_end(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     other = a_pending_attempt(tenant, number)
@@ -244,9 +244,7 @@ def test_the_gap_runs_from_the_end_of_a_call_of_which_only_the_end_is_heard(tena
     assert len(tenant.dial.claim([other.id]).claimed) == 1
 
 
-def test_the_gap_after_a_late_proof_holds_for_its_own_interview_where_another_s_call_has_just_ended(
-    tenant: Tenant, now: TestClock
-) -> None:
+def test_gap_after_a_late_proof_applies_to_its_own_interview(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     now.move(tenant.policy.line_gap)
@@ -259,7 +257,7 @@ def test_the_gap_after_a_late_proof_holds_for_its_own_interview_where_another_s_
     assert len(tenant.dial.claim([again.id]).claimed) == 1
 
 
-def test_a_claim_that_is_not_yet_sent_waits_for_the_gap_after_a_late_proof(tenant: Tenant, now: TestClock) -> None:
+def test_unsent_claim_waits_for_the_gap_after_a_late_proof(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     now.move(tenant.policy.line_gap)
@@ -272,7 +270,7 @@ def test_a_claim_that_is_not_yet_sent_waits_for_the_gap_after_a_late_proof(tenan
     assert len(tenant.dial.claim([other.id]).claimed) == 1
 
 
-def test_late_proof_takes_no_line_from_the_call_that_has_it(tenant: Tenant, now: TestClock) -> None:
+def test_late_proof_takes_no_line_from_its_current_call(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     now.move(tenant.policy.line_gap)
@@ -281,9 +279,7 @@ def test_late_proof_takes_no_line_from_the_call_that_has_it(tenant: Tenant, now:
     assert tenant.line(other)[0] == other.id
 
 
-def test_a_call_that_is_seen_late_is_asked_about_until_it_is_over(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier
-) -> None:
+def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, carrier: SimulatedCarrier) -> None:
     number = a_number()
     mine = a_claimed_attempt(tenant, number)
     carrier.plan(to=number, ring_s=0, talk_s=0, callbacks="none")
@@ -298,7 +294,7 @@ def test_a_call_that_is_seen_late_is_asked_about_until_it_is_over(
 
 
 @guards("successor")
-def test_a_pending_successor_is_cancelled_when_the_call_is_seen_to_live(tenant: Tenant) -> None:
+def test_pending_successor_of_a_live_call_is_cancelled(tenant: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
     seen(tenant, unknown)
@@ -306,7 +302,7 @@ def test_a_pending_successor_is_cancelled_when_the_call_is_seen_to_live(tenant: 
 
 
 @guards("successor")
-def test_a_pending_successor_is_cancelled_when_the_call_has_reached_the_person(tenant: Tenant) -> None:
+def test_pending_successor_of_an_answered_call_is_cancelled(tenant: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
     proven(tenant, unknown, Reason.ANSWERED)
@@ -314,7 +310,7 @@ def test_a_pending_successor_is_cancelled_when_the_call_has_reached_the_person(t
     assert tenant.interview_status(unknown) is InterviewStatus.COMPLETED
 
 
-def test_a_successor_that_comes_back_when_the_call_has_reached_the_person_says_so(tenant: Tenant) -> None:
+def test_returned_successor_of_an_answered_call_is_replaced(tenant: Tenant) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
@@ -325,7 +321,7 @@ def test_a_successor_that_comes_back_when_the_call_has_reached_the_person_says_s
     assert tenant.interview_status(unknown) is InterviewStatus.COMPLETED
 
 
-def test_a_successor_goes_on_when_the_call_is_proven_to_have_failed(tenant: Tenant) -> None:
+def test_successor_goes_on_when_the_call_is_proven_failed(tenant: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
     successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
@@ -334,7 +330,7 @@ def test_a_successor_goes_on_when_the_call_is_proven_to_have_failed(tenant: Tena
     assert tenant.interview_status(unknown) is InterviewStatus.SCHEDULED
 
 
-def test_late_proof_of_a_failure_is_not_retried_by_itself(retrying: Tenant) -> None:
+def test_late_proof_of_a_failure_is_not_retried_automatically(retrying: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(retrying)
     proven(retrying, unknown, Reason.BUSY)
     assert len(retrying.attempts(unknown.interview_id)) == 1
@@ -342,7 +338,7 @@ def test_late_proof_of_a_failure_is_not_retried_by_itself(retrying: Tenant) -> N
 
 
 @guards("late_line")
-def test_a_call_that_is_seen_late_while_its_number_is_called_is_an_alarm(tenant: Tenant, now: TestClock) -> None:
+def test_late_call_to_a_number_being_called_raises_an_alarm(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     now.move(tenant.policy.line_gap)
@@ -358,7 +354,7 @@ def test_a_call_that_is_seen_late_while_its_number_is_called_is_an_alarm(tenant:
 # ---- calls that must not be
 
 
-def test_the_second_call_of_a_claim_is_ended_and_the_company_paused(
+def test_second_call_of_a_claim_is_ended_and_pauses_the_company(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
 ) -> None:
     number = a_number()
@@ -372,7 +368,7 @@ def test_the_second_call_of_a_claim_is_ended_and_the_company_paused(
     assert tenant.attempt(mine.id) == mine
 
 
-def test_a_second_call_that_was_answered_is_left_to_the_person(
+def test_answered_second_call_is_not_ended(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
 ) -> None:
     number = a_number()
@@ -385,7 +381,7 @@ def test_a_second_call_that_was_answered_is_left_to_the_person(
     assert [ring["status"] for ring in carrier.rings(number)] == ["in-progress"]
 
 
-def test_a_second_call_that_the_carrier_does_not_show_yet_is_ended_until_it_must_be_over(
+def test_second_call_unknown_to_the_carrier_is_polled_on(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
 ) -> None:
     mine = a_placed_attempt(tenant)
@@ -401,7 +397,7 @@ def test_a_second_call_that_the_carrier_does_not_show_yet_is_ended_until_it_must
     assert look_at(tenant) is None
 
 
-def test_a_second_call_that_is_heard_of_again_after_it_was_over_is_asked_about_again(
+def test_finished_second_call_is_polled_again_after_new_news(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
 ) -> None:
     number = a_number()
@@ -426,7 +422,7 @@ def answered_second(tenant: Tenant, carrier: SimulatedCarrier, hear_news: Any) -
     return mine, second
 
 
-def test_while_a_second_call_is_answered_nobody_calls_that_number_nor_until_the_gap_after_it(
+def test_answered_second_call_blocks_its_number_and_a_gap_after(
     database: Database,
     tenant: Tenant,
     settle: Settle,
@@ -456,7 +452,7 @@ def test_while_a_second_call_is_answered_nobody_calls_that_number_nor_until_the_
     assert {each.attempt.id for each in claimed} == {theirs.id, elsewhere.id}
 
 
-def test_while_a_second_call_is_answered_a_retry_of_the_same_interview_waits_too(
+def test_answered_second_call_blocks_the_same_interviews_retry(
     tenant: Tenant, pauses: Pauses, settle: Settle, now: TestClock, answered_second: tuple[Attempt, str]
 ) -> None:
     mine, _ = answered_second
@@ -471,7 +467,7 @@ def test_while_a_second_call_is_answered_a_retry_of_the_same_interview_waits_too
     assert tenant.dial.claim([again.id]).claimed == ()
 
 
-def test_while_nobody_can_tell_whether_a_second_call_is_over_its_number_is_kept_free(
+def test_second_call_of_unknown_state_blocks_its_number(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, answered_second: tuple[Attempt, str]
 ) -> None:
     mine, _ = answered_second
@@ -486,7 +482,7 @@ def test_while_nobody_can_tell_whether_a_second_call_is_over_its_number_is_kept_
         carrier.up()
 
 
-def test_a_call_that_was_claimed_before_a_second_one_to_its_number_was_seen_is_not_sent(
+def test_claimed_call_is_not_sent_after_a_second_call_is_seen(
     database: Database, tenant: Tenant, hear_news: Any
 ) -> None:
     number = a_number()
@@ -580,7 +576,7 @@ def evening(now: TestClock) -> None:
     assert now().isoformat() == CLOSING_SOON
 
 
-def test_a_call_whose_turn_comes_too_late_is_taken_out_of_the_queue_and_spends_nothing(
+def test_call_with_too_long_a_queue_time_is_cancelled_for_free(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     evening(now)
@@ -600,7 +596,7 @@ def test_a_call_whose_turn_comes_too_late_is_taken_out_of_the_queue_and_spends_n
     assert [ring["rang_at"] for ring in carrier.rings(number)] == [None]
 
 
-def test_a_call_whose_turn_comes_in_time_is_left_in_the_queue(
+def test_call_whose_turn_comes_in_time_stays_in_the_queue(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
@@ -617,7 +613,7 @@ def test_a_call_whose_turn_comes_in_time_is_left_in_the_queue(
         pytest.param({"expires_at": MIDNIGHT}, Reason.EXPIRED, id="the interview has expired"),
     ],
 )
-def test_a_call_is_taken_out_of_the_queue_when_at_its_turn(
+def test_queued_call_is_cancelled_when_at_its_turn(
     database: Database,
     tenant: Tenant,
     settle: Settle,
@@ -650,16 +646,14 @@ def news_of(attempt: Attempt, status: CallStatus, **fields: Any) -> CallNews:
     return CallNews(call_sid=attempt.call_sid, status=status, token=attempt.token, **fields)
 
 
-def test_a_callback_alone_does_not_prove_that_it_was_never_dialled(
-    tenant: Tenant, now: TestClock, hear_news: Any
-) -> None:
+def test_callback_alone_does_not_prove_a_call_never_dialled(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
     evening(now)
     mine = in_the_queue_too_long(tenant)
     hear_news(mine, news_of(mine, CallStatus.CANCELLED))
     assert tenant.attempt(mine.id).state is AttemptState.IN_PROGRESS
 
 
-def test_one_that_had_been_dialled_when_it_was_cancelled_is_never_tried_again(
+def test_cancelled_call_that_was_dialled_is_never_retried(
     database: Database, tenant: Tenant, now: TestClock, hear_news: Any
 ) -> None:
     evening(now)
@@ -675,9 +669,7 @@ def test_one_that_had_been_dialled_when_it_was_cancelled_is_never_tried_again(
         assert states(retrying, mine) == [(AttemptState.FAILED, Reason.CANCELLED_AT_CARRIER)]
 
 
-def test_one_that_was_answered_before_it_could_be_cancelled_goes_on(
-    tenant: Tenant, now: TestClock, hear_news: Any
-) -> None:
+def test_call_answered_before_its_cancellation_goes_on(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
     evening(now)
     mine = in_the_queue_too_long(tenant)
     hear_news(mine, news_of(mine, CallStatus.ANSWERED))
@@ -685,7 +677,7 @@ def test_one_that_was_answered_before_it_could_be_cancelled_goes_on(
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED
 
 
-def test_late_news_of_a_call_that_was_never_dialled_are_old(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
+def test_late_news_of_a_call_never_dialled_is_ignored(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
     evening(now)
     mine = in_the_queue_too_long(tenant)
     hear_news(mine, news_of(mine, CallStatus.CANCELLED, started=False))
@@ -697,9 +689,7 @@ def test_late_news_of_a_call_that_was_never_dialled_are_old(tenant: Tenant, now:
     assert claim.closed_sid == mine.call_sid
 
 
-def test_a_call_that_is_found_in_the_queue_after_closing_is_taken_out(
-    tenant: Tenant, now: TestClock, hear_news: Any
-) -> None:
+def test_call_found_in_the_queue_after_closing_is_cancelled(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
     evening(now)
     mine = lost(tenant, a_claimed_attempt(tenant))
     now.move(timedelta(minutes=1))
@@ -720,9 +710,7 @@ def refuse(tenant: Tenant, *attempts: Attempt, cause: str = "NEVER_CONNECTED") -
 
 
 @guards("breaker")
-def test_after_several_that_the_carrier_did_not_take_nothing_is_claimed_for_a_while(
-    tenant: Tenant, now: TestClock, release: Release
-) -> None:
+def test_several_failed_orders_stop_claims_for_a_while(tenant: Tenant, now: TestClock, release: Release) -> None:
     due = [a_pending_attempt(tenant) for _ in range(8)]
     claims = tenant.dial.claim([each.id for each in due[:5]])
     refuse(tenant, *(each.attempt for each in claims.claimed))
@@ -733,7 +721,7 @@ def test_after_several_that_the_carrier_did_not_take_nothing_is_claimed_for_a_wh
 
 
 @guards("breaker")
-def test_after_a_while_nothing_is_claimed_before_the_carrier_has_answered(
+def test_claims_wait_until_the_carrier_answers_a_probe(
     tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, explain: Explain
 ) -> None:
     due = [a_pending_attempt(tenant) for _ in range(8)]
@@ -750,7 +738,7 @@ def test_after_a_while_nothing_is_claimed_before_the_carrier_has_answered(
     assert (block.rule, block.until) == (Rule.CARRIER_DOWN, None), "nobody can tell when it will answer"
 
 
-def test_when_it_has_answered_one_is_tried_and_when_it_is_taken_all_are(
+def test_answered_probe_permits_one_call_and_its_success_all(
     tenant: Tenant, now: TestClock, release: Release, settle: Settle
 ) -> None:
     due = [a_pending_attempt(tenant) for _ in range(8)]
@@ -778,7 +766,7 @@ def test_when_it_has_answered_one_is_tried_and_when_it_is_taken_all_are(
         pytest.param(None, False, id="it is back"),
     ],
 )
-def test_one_call_is_spent_and_no_other_while_the_carrier_does_not_answer(
+def test_only_one_trial_call_is_lost_while_the_carrier_is_down(
     tenant: Tenant, now: TestClock, settle: Settle, carrier: SimulatedCarrier, kind: str | None, away: bool
 ) -> None:
     spent, *due = [a_pending_attempt(tenant) for _ in range(8)]
@@ -797,9 +785,7 @@ def test_one_call_is_spent_and_no_other_while_the_carrier_does_not_answer(
     assert len(tenant.dial.claim([each.id for each in due]).claimed) == 1
 
 
-def test_a_call_that_was_sent_before_and_is_taken_after_all_does_not_let_the_others_go(
-    tenant: Tenant, now: TestClock
-) -> None:
+def test_success_of_a_call_sent_before_keeps_the_breaker_open(tenant: Tenant, now: TestClock) -> None:
     first, second = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     tenant.dial.record([(first, AnswerUnknown(cause="HTTP_503"))])
     tenant.dial.record([(second, Accepted(call_sid=a_sid()))])
@@ -807,13 +793,13 @@ def test_a_call_that_was_sent_before_and_is_taken_after_all_does_not_let_the_oth
     assert tenant.attempt(second.id).phase is Phase.PLACED
 
 
-def test_of_answers_that_come_together_the_one_that_may_have_been_spent_counts(tenant: Tenant) -> None:
+def test_lost_call_counts_among_answers_of_one_group(tenant: Tenant) -> None:
     first, second = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     tenant.dial.record([(first, AnswerUnknown(cause="HTTP_503")), (second, Accepted(call_sid=a_sid()))])
     assert breaker_of(tenant).is_down
 
 
-def test_a_call_that_is_tried_in_vain_makes_the_wait_longer(tenant: Tenant, now: TestClock, settle: Settle) -> None:
+def test_failed_trial_prolongs_the_wait(tenant: Tenant, now: TestClock, settle: Settle) -> None:
     waits = []
     for _ in range(6):
         trial = a_claimed_attempt(tenant)
@@ -826,19 +812,19 @@ def test_a_call_that_is_tried_in_vain_makes_the_wait_longer(tenant: Tenant, now:
     assert waits == [5, 15, 60, 300, 300, 300]
 
 
-def test_bad_credentials_stop_everything_at_once(tenant: Tenant, now: TestClock) -> None:
+def test_invalid_credentials_stop_all_calls_at_once(tenant: Tenant, now: TestClock) -> None:
     refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")
     assert breaker_of(tenant).cause == "CREDENTIALS"
     assert breaker_of(tenant).is_down
 
 
-def test_what_was_not_sent_by_us_says_nothing_of_the_carrier(tenant: Tenant) -> None:
+def test_unsent_call_does_not_count_against_the_carrier(tenant: Tenant) -> None:
     for _ in range(6):
         refuse(tenant, a_claimed_attempt(tenant), cause="NOT_SENT")
     assert breaker_of(tenant).failures == 0
 
 
-def test_each_time_it_is_not_taken_an_attempt_waits_longer_and_spends_nothing(tenant: Tenant, now: TestClock) -> None:
+def test_attempt_waits_longer_each_time_it_is_not_taken(tenant: Tenant, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     waits = []
     for _ in range(5):
@@ -851,7 +837,7 @@ def test_each_time_it_is_not_taken_an_attempt_waits_longer_and_spends_nothing(te
     assert tenant.attempt(attempt.id).retry_number == 0
 
 
-def test_the_breaker_of_one_account_is_not_anothers(
+def test_breaker_of_one_account_does_not_affect_another(
     database: Database, tenant: Tenant, seeded: Seeded, now: TestClock
 ) -> None:
     refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")

@@ -31,7 +31,9 @@ def is_released(release: Release, hints: RecordingHints, attempt: Attempt) -> bo
     return hints.ids(tasks.DIAL) == [attempt.id]
 
 
-def test_what_is_due_is_rung_for(tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock) -> None:
+def test_due_attempt_is_released_with_a_hint(
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
+) -> None:
     due = a_pending_attempt(tenant)
     assert release.due() == 1
     assert hints.ids(tasks.DIAL) == [due.id]
@@ -39,13 +41,13 @@ def test_what_is_due_is_rung_for(tenant: Tenant, release: Release, hints: Record
     assert tenant.attempt(due.id).epoch == due.epoch, "a release is no event"
 
 
-def test_what_is_due_a_moment_later_is_not(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
+def test_attempt_due_a_moment_later_is_not_released(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     a_pending_attempt(tenant, due_at=tenant.now() + A_MOMENT)
     assert release.due() == 0
     assert hints.rings == []
 
 
-def test_a_release_stands_for_fifteen_seconds_and_then_it_is_rung_for_again(
+def test_release_lasts_fifteen_seconds_and_is_then_repeated(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     due = a_pending_attempt(tenant)
@@ -56,7 +58,7 @@ def test_a_release_stands_for_fifteen_seconds_and_then_it_is_rung_for_again(
     assert is_released(release, hints, due)
 
 
-def test_two_clocks_release_each_attempt_once(tenant: Tenant, hints: RecordingHints, release: Release) -> None:
+def test_concurrent_clocks_release_each_attempt_once(tenant: Tenant, hints: RecordingHints, release: Release) -> None:
     due = {a_pending_attempt(tenant).id for _ in range(5)}
     other = Release(tenant.database, hints, tenant.account_id, tenant.policy, tenant.now)
     assert release.due() + other.due() == len(due)
@@ -82,7 +84,7 @@ def test_nothing_is_released_when(tenant: Tenant, release: Release, hints: Recor
     assert hints.rings == []
 
 
-def test_while_its_line_is_busy_it_is_not_released_and_afterwards_it_is(
+def test_attempt_is_released_only_once_its_line_is_free(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     number = a_number()
@@ -94,7 +96,7 @@ def test_while_its_line_is_busy_it_is_not_released_and_afterwards_it_is(
     assert is_released(release, hints, waiting)
 
 
-def test_the_same_interview_is_released_within_the_gap_and_another_is_not(
+def test_only_the_same_interview_is_released_within_the_gap(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     number = a_number()
@@ -104,7 +106,7 @@ def test_the_same_interview_is_released_within_the_gap_and_another_is_not(
     assert is_released(release, hints, retry)
 
 
-def test_what_is_in_progress_or_over_is_not_released(tenant: Tenant, release: Release) -> None:
+def test_live_or_finished_attempt_is_not_released(tenant: Tenant, release: Release) -> None:
     a_claimed_attempt(tenant)
     tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
     assert release.due() == 0
@@ -125,7 +127,7 @@ def test_retry_does_not_wait_behind_calls_of_another_company(
     assert retry.id in hints.ids(tasks.DIAL)[:2]
 
 
-def test_what_somebody_asked_for_goes_first_then_the_earliest_due(
+def test_invoked_attempts_are_released_before_the_earliest_due(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     late = a_pending_attempt(tenant, manual=False, due_at=now() - timedelta(hours=2))
@@ -135,7 +137,7 @@ def test_what_somebody_asked_for_goes_first_then_the_earliest_due(
     assert hints.ids(tasks.DIAL) == [earlier.id, asked.id, late.id]
 
 
-def test_never_more_is_outstanding_than_the_account_can_start_while_a_release_stands(
+def test_release_is_limited_to_what_the_account_can_start(
     database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
     slow = a_house(
@@ -150,7 +152,7 @@ def test_never_more_is_outstanding_than_the_account_can_start_while_a_release_st
     assert release.due() == len(claimed), "what was claimed makes room"
 
 
-def test_one_company_s_hundreds_do_not_stand_before_another_s_one(
+def test_large_company_does_not_delay_a_small_one(
     database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
     slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "4" * 32, calls_per_second=1.0)
@@ -166,7 +168,7 @@ def test_one_company_s_hundreds_do_not_stand_before_another_s_one(
     assert {other.id for other in others} <= set(hints.ids(tasks.DIAL)[:6])
 
 
-def test_a_company_without_room_keeps_no_place_from_others(
+def test_full_company_takes_no_place_from_others(
     tenant: Tenant, release: Release, hints: RecordingHints, database: Database, now: TestClock
 ) -> None:
     tenant.change("UPDATE companies SET concurrent_calls = 2")
@@ -177,7 +179,7 @@ def test_a_company_without_room_keeps_no_place_from_others(
     assert release.due() == 0
 
 
-def test_a_company_whose_turn_comes_later_keeps_no_place_from_others(
+def test_company_with_a_later_turn_takes_no_place_from_others(
     database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
     account = "AC" + "5" * 32
@@ -194,14 +196,14 @@ def test_a_company_whose_turn_comes_later_keeps_no_place_from_others(
     assert is_released(release, hints, waiting)
 
 
-def test_a_turn_that_was_taken_on_a_clock_that_has_been_set_back_keeps_nobody_waiting(
+def test_turn_taken_on_a_clock_set_back_delays_no_company(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     tenant.change("UPDATE companies SET next_slot_at = :at", at=now() + timedelta(minutes=2))
     assert is_released(release, hints, a_pending_attempt(tenant))
 
 
-def test_a_very_slow_account_still_releases_one(
+def test_very_slow_account_still_releases_one_attempt(
     database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
     slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "3" * 32, calls_per_second=0.01)
@@ -228,14 +230,14 @@ def test_trial_that_could_not_be_claimed_gives_way_to_another(
     assert is_released(release, hints, stuck), "each in its turn"
 
 
-def test_a_ring_names_at_most_fifty(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
+def test_hint_contains_at_most_fifty_ids(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     for _ in range(51):
         a_pending_attempt(tenant)
     assert release.due() == 51
     assert [len(ids) for task, ids in hints.rings if task == tasks.DIAL] == [50, 1]
 
 
-def test_the_next_due_time_is_told(tenant: Tenant, release: Release, now: TestClock) -> None:
+def test_next_due_time_is_returned(tenant: Tenant, release: Release, now: TestClock) -> None:
     assert release.next_due() is None
     a_pending_attempt(tenant, due_at=now() + timedelta(hours=2))
     a_pending_attempt(tenant, due_at=now() + timedelta(hours=1))
@@ -243,7 +245,7 @@ def test_the_next_due_time_is_told(tenant: Tenant, release: Release, now: TestCl
     assert release.next_due() == now() + timedelta(hours=1)
 
 
-def test_commands_that_nobody_answered_are_rung_for_again_ever_more_rarely(
+def test_hints_for_unapplied_commands_back_off(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     """Or workers that are behind would have more to look at the further behind they are."""
@@ -261,6 +263,6 @@ def test_commands_that_nobody_answered_are_rung_for_again_ever_more_rarely(
         hints.rung.clear()
 
 
-def test_whoever_settles_is_rung_for(release: Release, hints: RecordingHints) -> None:
+def test_settle_hint_is_sent(release: Release, hints: RecordingHints) -> None:
     release.silent()
     assert hints.rings == [(tasks.SETTLE, ())]

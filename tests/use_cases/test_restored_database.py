@@ -199,7 +199,7 @@ def test_renamed_database_stops_nothing(installation: Installation) -> None:
     assert installation.claims()
 
 
-def test_migrations_leave_the_name_of_the_database(server: Server) -> None:
+def test_migrations_keep_the_identity_of_the_database(server: Server) -> None:
     name = server.create()
     engine = create_engine(with_driver(server.url_of(name)))
     with engine.connect() as connection:
@@ -217,7 +217,7 @@ def test_migrations_leave_the_name_of_the_database(server: Server) -> None:
     database.close()
 
 
-def test_upgraded_installation_claims_and_learns_its_copy(installation: Installation) -> None:
+def test_upgraded_installation_claims_and_stores_its_copy(installation: Installation) -> None:
     """The release before wrote the server and its timeline only; its own claims prove that nothing was restored."""
     [[known]] = installation.tenant.ask("SELECT claimed_copy FROM carrier_accounts")
     installation.forget_the_copy()
@@ -233,7 +233,7 @@ def test_upgraded_installation_claims_and_learns_its_copy(installation: Installa
         pytest.param(("--inserts",), (), id="row by row"),
     ],
 )
-def test_dump_of_the_release_before_stops_dialling(
+def test_dump_of_the_previous_release_stops_dialling(
     installation: Installation, tmp_path: Path, of_the_dump: tuple[str, ...], of_the_restore: tuple[str, ...]
 ) -> None:
     """It names the same server and no copy, just as an upgraded installation does."""
@@ -245,7 +245,7 @@ def test_dump_of_the_release_before_stops_dialling(
     assert not installation.claims()
 
 
-def test_worker_of_the_release_before_claims_beside_a_new_one(installation: Installation) -> None:
+def test_worker_of_the_previous_release_claims_next_to_a_new_one(installation: Installation) -> None:
     """It compares `claimed_on` with the server and its timeline, as this statement does, and knows no other column."""
     same = installation.tenant.ask("""
         SELECT claimed_on = system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8)

@@ -79,7 +79,7 @@ def has_status(carrier: SimulatedCarrier, sid: str, status: str) -> Callable[[],
 # ---- a lapsed lease
 
 
-def test_a_lapsed_lease_is_unknown_then_found_on_the_list_then_ended_by_asking(
+def test_lapsed_lease_is_found_on_the_list_and_polled_to_its_end(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -99,17 +99,17 @@ def test_a_lapsed_lease_is_unknown_then_found_on_the_list_then_ended_by_asking(
     assert tenant.line(mine) == (None, mine.interview_id, now() + tenant.policy.line_gap)
 
 
-def test_a_lease_that_is_not_over_is_left_alone(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+def test_running_lease_is_left_alone(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease - A_MOMENT)
     settle.round()
     assert tenant.attempt(mine.id) == mine
 
 
-def test_two_rounds_at_once_settle_a_lapsed_lease_once(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+def test_concurrent_rounds_settle_a_lapsed_lease_once(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease)
-    settlers = [Thread(target=settle._notice_silence) for _ in range(4)]
+    settlers = [Thread(target=settle._notice_lapsed_leases) for _ in range(4)]
     for settler in settlers:
         settler.start()
     for settler in settlers:
@@ -118,9 +118,7 @@ def test_two_rounds_at_once_settle_a_lapsed_lease_once(tenant: Tenant, settle: S
 
 
 @guards("settle_time")
-def test_nothing_found_is_given_up_after_the_time_for_a_proof_and_not_before(
-    tenant: Tenant, settle: Settle, now: TestClock
-) -> None:
+def test_unproven_call_is_given_up_after_the_time_for_a_proof(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     unknown = an_unknown_attempt(tenant)
     assert unknown.unknown_at is not None
     now.instant = unknown.unknown_at + tenant.policy.settle - A_MOMENT
@@ -134,7 +132,7 @@ def test_nothing_found_is_given_up_after_the_time_for_a_proof_and_not_before(
     assert tenant.line(unknown) == (None, None, now() + tenant.policy.line_gap), "all wait"
 
 
-def test_an_unknown_outcome_is_never_dialled_again_by_itself(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+def test_unknown_outcome_is_never_retried_automatically(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     given_up = an_attempt_of_unknown_outcome(tenant)
     for _ in range(3):
         now.move(timedelta(days=1))
@@ -145,7 +143,7 @@ def test_an_unknown_outcome_is_never_dialled_again_by_itself(tenant: Tenant, set
     assert tenant.attempt(given_up.id) == given_up
 
 
-def test_an_unknown_attempt_is_asked_for_at_once_and_then_every_ten_seconds(
+def test_unknown_attempt_is_polled_at_once_and_every_ten_seconds(
     tenant: Tenant, settle: Settle, now: TestClock
 ) -> None:
     unknown = an_unknown_attempt(tenant)
@@ -160,7 +158,7 @@ def test_an_unknown_attempt_is_asked_for_at_once_and_then_every_ten_seconds(
         now.move(A_MOMENT)
 
 
-def test_a_late_call_is_found_as_long_as_it_is_asked_for(
+def test_late_call_is_found_while_polls_go_on(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -183,7 +181,7 @@ def test_a_late_call_is_found_as_long_as_it_is_asked_for(
     assert tenant.attempt(mine.id).call_sid == answer.json()["sid"]
 
 
-def test_of_two_that_nobody_has_answered_one_is_ended_and_the_other_rings_on(
+def test_one_of_two_unanswered_calls_is_ended(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -207,7 +205,7 @@ def test_of_two_that_nobody_has_answered_one_is_ended_and_the_other_rings_on(
 # ---- what cannot be settled
 
 
-def test_one_that_cannot_be_settled_keeps_no_other_waiting(
+def test_attempt_that_cannot_be_settled_delays_no_other(
     database: Database, tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     broken = of_company(tenant, seed(database, now()))
@@ -227,9 +225,7 @@ def test_one_that_cannot_be_settled_keeps_no_other_waiting(
 # ---- what the carrier has forgotten
 
 
-def test_a_call_that_the_carrier_knows_no_more_is_given_up_when_it_must_be_over(
-    tenant: Tenant, settle: Settle, now: TestClock
-) -> None:
+def test_call_unknown_to_the_carrier_ends_when_it_must_be_over(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     number = a_number()
     forgotten = a_placed_attempt(tenant, number)
     now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call - A_MOMENT)
@@ -241,9 +237,7 @@ def test_a_call_that_the_carrier_knows_no_more_is_given_up_when_it_must_be_over(
     assert tenant.line(forgotten) == (None, None, now() + tenant.policy.line_gap)
 
 
-def test_a_call_that_was_seen_late_and_then_forgotten_does_not_hold_its_line_for_ever(
-    tenant: Tenant, settle: Settle, now: TestClock
-) -> None:
+def test_late_call_unknown_to_the_carrier_frees_its_line(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     live = tenant.take(unknown, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now()))
     now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call)
@@ -259,7 +253,7 @@ def test_a_call_that_was_seen_late_and_then_forgotten_does_not_hold_its_line_for
 # ---- what is not a proof
 
 
-def test_the_call_of_another_number_is_not_taken_for_it(
+def test_call_to_another_number_does_not_match(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     ring(carrier, tenant, a_claimed_attempt(tenant))
@@ -268,7 +262,7 @@ def test_the_call_of_another_number_is_not_taken_for_it(
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
 
 
-def test_a_call_from_before_the_claim_is_not_taken_for_it(
+def test_call_from_before_the_claim_does_not_match(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
@@ -282,7 +276,7 @@ def test_a_call_from_before_the_claim_is_not_taken_for_it(
 
 
 @guards("bound")
-def test_a_call_that_another_attempt_has_is_not_taken_for_it(
+def test_call_bound_to_another_attempt_does_not_match(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
@@ -298,7 +292,7 @@ def test_a_call_that_another_attempt_has_is_not_taken_for_it(
     assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN, "nor does it keep this one from its end"
 
 
-def test_two_calls_that_fit_bind_neither_and_pause_the_company(
+def test_two_matching_calls_bind_neither_and_pause_the_company(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     unknown = a_claimed_attempt(tenant)
@@ -380,7 +374,7 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize(("status", "body"), NONSENSE)
-def test_an_answer_that_is_not_as_documented_proves_nothing_and_stops_nobody(
+def test_undocumented_answer_proves_nothing_and_stops_no_other(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
 ) -> None:
     attempts = [an_unknown_attempt(tenant), a_placed_attempt(tenant), an_unknown_attempt(tenant)]
@@ -392,7 +386,7 @@ def test_an_answer_that_is_not_as_documented_proves_nothing_and_stops_nobody(
         assert (after.phase, after.looks) == (before.phase, 1)
 
 
-def test_time_for_a_proof_runs_on_once_a_list_was_read(
+def test_time_for_a_proof_goes_on_once_a_list_was_read(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     unknown, placed = an_unknown_attempt(tenant), a_placed_attempt(tenant)
@@ -415,7 +409,7 @@ def test_time_for_a_proof_runs_on_once_a_list_was_read(
         pytest.param(403, b"{}", id="403"),
     ],
 )
-def test_the_first_question_that_shows_the_carrier_to_be_away_is_the_rounds_last(
+def test_first_unanswered_request_is_the_last_of_the_round(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
 ) -> None:
     attempts = many_unknown_attempts(tenant)
@@ -434,7 +428,7 @@ def test_the_first_question_that_shows_the_carrier_to_be_away_is_the_rounds_last
     assert {tenant.attempt(each.id).reason for each in attempts} == {Reason.OUTCOME_UNKNOWN}, "time runs on for all"
 
 
-def test_one_call_that_the_carrier_does_not_know_keeps_no_other_from_being_asked_for(
+def test_call_unknown_to_the_carrier_delays_no_other_poll(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     for _ in range(3):
@@ -456,7 +450,7 @@ IMPATIENT = Policy(
 )
 
 
-def test_a_carrier_that_hangs_holds_up_a_round_once_and_neither_expiry_nor_leases(
+def test_hanging_carrier_delays_a_round_once_and_no_expiry(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     impatient = replace(tenant, policy=IMPATIENT)
@@ -477,9 +471,7 @@ def test_a_carrier_that_hangs_holds_up_a_round_once_and_neither_expiry_nor_lease
     assert sum(impatient.attempt(each.id).looks for each in [*unknown, silent]) == 1
 
 
-def test_what_a_round_has_no_time_for_is_asked_by_the_next(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_polls_left_by_a_round_are_made_by_the_next(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     attempts = many_unknown_attempts(tenant)
     asked: list[str] = []
     with babbling(200, b'{"calls": []}', asked) as url:
@@ -514,7 +506,7 @@ def breaker_of(tenant: Tenant) -> Breaker:
         return stores.carrier_accounts.get(tenant.account_id).breaker
 
 
-def test_of_many_who_settle_one_asks_whether_the_carrier_is_back(tenant: Tenant, now: TestClock) -> None:
+def test_one_of_many_settlers_probes_the_carrier(tenant: Tenant, now: TestClock) -> None:
     a_house_whose_carrier_is_down(tenant, now)
     asked: list[Breaker] = []
 
@@ -529,9 +521,7 @@ def test_of_many_who_settle_one_asks_whether_the_carrier_is_back(tenant: Tenant,
     assert breaker_of(tenant).is_on_trial
 
 
-def test_one_that_dies_asking_holds_up_nobody_for_longer_than_the_wait(
-    tenant: Tenant, settle: Settle, now: TestClock
-) -> None:
+def test_crash_during_a_probe_delays_the_next_by_one_wait(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     a_house_whose_carrier_is_down(tenant, now)
 
     def killed() -> None:
@@ -547,9 +537,7 @@ def test_one_that_dies_asking_holds_up_nobody_for_longer_than_the_wait(
     assert breaker_of(tenant).is_on_trial
 
 
-def test_an_answer_that_comes_when_another_was_asked_since_says_nothing(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     a_house_whose_carrier_is_down(tenant, now)
 
     def another_asks_later_and_in_vain() -> None:
@@ -572,7 +560,7 @@ def test_an_answer_that_comes_when_another_was_asked_since_says_nothing(
         pytest.param(500, b"{}", id="500"),
     ],
 )
-def test_a_carrier_that_answers_nonsense_is_not_back(
+def test_carrier_with_a_malformed_answer_stays_down(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
 ) -> None:
     a_house_whose_carrier_is_down(tenant, now)
@@ -585,7 +573,7 @@ def test_a_carrier_that_answers_nonsense_is_not_back(
 @pytest.mark.parametrize(
     "body", [b'{"calls": []}', b'{"calls": [{"sid": "CA1", "status": "of a new kind"}]}'], ids=["none", "a new kind"]
 )
-def test_a_carrier_that_answers_is_back_whatever_calls_it_names(
+def test_carrier_that_answers_a_probe_is_back(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, body: bytes
 ) -> None:
     a_house_whose_carrier_is_down(tenant, now)
@@ -597,7 +585,7 @@ def test_a_carrier_that_answers_is_back_whatever_calls_it_names(
 # ---- a placed call without an end
 
 
-def test_a_placed_call_is_asked_for_after_its_ring_time_and_then_ever_more_rarely(
+def test_placed_call_is_polled_after_its_ring_time_with_back_off(
     tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -621,7 +609,7 @@ def test_a_placed_call_is_asked_for_after_its_ring_time_and_then_ever_more_rarel
         pytest.param("answered", Reason.ANSWERED, id="a person"),
     ],
 )
-def test_an_end_that_is_asked_for_says_how(
+def test_polled_end_sets_the_outcome(
     tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock, outcome: str, reason: Reason
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -633,7 +621,7 @@ def test_an_end_that_is_asked_for_says_how(
     assert tenant.attempt(mine.id).reason is reason
 
 
-def test_a_failure_is_left_to_the_callback_that_waits_to_be_heard_and_else_ended_without_a_cause(
+def test_polled_failure_waits_for_a_stored_callback(
     tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     """Asked, the carrier does not say why a call failed; its last callback does."""
@@ -666,7 +654,7 @@ def test_a_failure_is_left_to_the_callback_that_waits_to_be_heard_and_else_ended
         pytest.param([], Reason.CARRIER_ERROR, True, id="nothing"),
     ],
 )
-def test_cause_of_a_failure_is_asked_for(
+def test_cause_of_a_failure_is_polled(
     tenant: Tenant,
     carrier: SimulatedCarrier,
     settle: Settle,
@@ -734,9 +722,7 @@ class Watched(TwilioQueries):
         pytest.param(CallNews(call_sid=a_sid(), status=CallStatus.BUSY), id="busy"),
     ],
 )
-def test_what_was_asked_before_something_else_was_heard_writes_nothing(
-    tenant: Tenant, now: TestClock, news: CallNews | None
-) -> None:
+def test_outdated_poll_result_writes_nothing(tenant: Tenant, now: TestClock, news: CallNews | None) -> None:
     unknown = an_unknown_attempt(tenant)
     now.move(tenant.policy.settle)
     sid = a_sid()
@@ -759,9 +745,7 @@ def test_what_was_asked_before_something_else_was_heard_writes_nothing(
 # ---- expiry
 
 
-def test_a_pending_attempt_past_its_expiry_fails_also_of_a_paused_company(
-    tenant: Tenant, settle: Settle, now: TestClock
-) -> None:
+def test_pending_attempt_of_a_paused_company_expires(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     expiring = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
     with tenant.database.transaction() as stores:
         stores.companies.pause(tenant.company_id, "a test", now())
@@ -774,20 +758,20 @@ def test_a_pending_attempt_past_its_expiry_fails_also_of_a_paused_company(
     assert tenant.interview_status(expiring) is InterviewStatus.FAILED
 
 
-def test_one_that_expires_a_moment_later_does_not(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+def test_attempt_that_expires_a_moment_later_is_kept(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + A_MOMENT)
     settle.round()
     assert tenant.attempt(pending.id) == pending
 
 
-def test_one_in_progress_does_not_expire(tenant: Tenant, settle: Settle, now: TestClock) -> None:
+def test_attempt_in_progress_does_not_expire(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     placed = a_placed_attempt(tenant, expires_at=now() + timedelta(seconds=1))
     now.move(timedelta(seconds=1))
     settle.round()
     assert tenant.attempt(placed.id) == placed
 
 
-def test_a_round_with_nothing_to_settle_does_nothing(tenant: Tenant, settle: Settle) -> None:
+def test_round_with_nothing_to_settle_does_nothing(tenant: Tenant, settle: Settle) -> None:
     ids: list[UUID] = [a_pending_attempt(tenant).id, a_claimed_attempt(tenant).id]
     before = [tenant.attempt(each) for each in ids]
     settle.round()
@@ -802,7 +786,7 @@ def asked(submit: Submit, tenant: Tenant, attempt: Attempt, to: str) -> Command:
     return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
 
 
-def test_what_was_asked_before_it_expired_is_done_however_late(
+def test_command_accepted_before_the_expiry_is_applied_after_it(
     tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, due_at=now() + timedelta(minutes=30), expires_at=now() + timedelta(hours=1))
@@ -819,7 +803,7 @@ def test_what_was_asked_before_it_expired_is_done_however_late(
     assert tenant.attempt(pending.id) == moved
 
 
-def test_what_was_asked_in_time_and_moved_nothing_lets_it_expire_then(
+def test_command_in_time_that_moves_nothing_permits_the_expiry(
     tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
@@ -830,7 +814,7 @@ def test_what_was_asked_in_time_and_moved_nothing_lets_it_expire_then(
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
-def test_what_was_asked_after_it_expired_does_not_keep_it(
+def test_command_accepted_after_the_expiry_does_not_prevent_it(
     tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
@@ -840,7 +824,7 @@ def test_what_was_asked_after_it_expired_does_not_keep_it(
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
-def test_a_command_in_quarantine_keeps_nothing_from_expiring(
+def test_quarantined_command_prevents_no_expiry(
     tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
@@ -853,7 +837,7 @@ def test_a_command_in_quarantine_keeps_nothing_from_expiring(
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
-def test_another_interviews_command_keeps_nothing_from_expiring(
+def test_command_of_another_interview_prevents_no_expiry(
     tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
 ) -> None:
     other, pending = a_pending_attempt(tenant), a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
@@ -863,7 +847,7 @@ def test_another_interviews_command_keeps_nothing_from_expiring(
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
-def test_what_is_asked_while_it_is_being_expired_is_seen_under_the_lock(
+def test_command_accepted_during_expiry_is_seen_under_the_lock(
     tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))

@@ -113,9 +113,7 @@ IN_PROGRESS = [
 # ---- a retry that somebody moves
 
 
-def test_a_retry_that_somebody_moves_rings_at_that_hour_by_its_own_offset(
-    tenant: Tenant, do: Do, now: TestClock
-) -> None:
+def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, do: Do, now: TestClock) -> None:
     retry = a_pending_attempt(tenant)
     tenant.change("UPDATE attempts SET retry_number = 1")
     asked_for = "2026-04-03T09:00:00+09:00"  # two in the night in Bratislava, and so it was asked for
@@ -129,14 +127,14 @@ def test_a_retry_that_somebody_moves_rings_at_that_hour_by_its_own_offset(
 
 
 @guards("command_waiting")
-def test_an_accepted_command_keeps_the_attempt_from_being_claimed(tenant: Tenant, accept: Do) -> None:
+def test_accepted_command_blocks_the_claim_of_its_attempt(tenant: Tenant, accept: Do) -> None:
     due = a_pending_attempt(tenant)
     accept(delete(due))
     assert tenant.dial.claim([due.id]).claimed == ()
 
 
 @guards("look_command")
-def test_and_makes_a_claim_that_is_not_yet_sent_give_it_back(tenant: Tenant, accept: Do) -> None:
+def test_accepted_command_makes_an_unsent_claim_give_back(tenant: Tenant, accept: Do) -> None:
     mine = a_claimed_attempt(tenant)
     accept(DeleteInterview(interview_id=mine.interview_id))
     assert tenant.dial.last_look(mine) is None
@@ -145,7 +143,7 @@ def test_and_makes_a_claim_that_is_not_yet_sent_give_it_back(tenant: Tenant, acc
 
 @pytest.mark.parametrize("in_progress", IN_PROGRESS)
 @guards("busy")
-def test_what_a_call_in_progress_forbids_is_refused_at_once_and_holds_nothing_up(
+def test_command_forbidden_by_a_live_call_is_refused_at_once(
     tenant: Tenant, accept: Do, hints: RecordingHints, in_progress: Callable[[Tenant], Attempt]
 ) -> None:
     attempt = in_progress(tenant)
@@ -164,7 +162,7 @@ def test_what_a_call_in_progress_forbids_is_refused_at_once_and_holds_nothing_up
     assert tenant.attempt(attempt.id) == attempt
 
 
-def test_what_is_not_there_is_refused_at_once(tenant: Tenant, accept: Do) -> None:
+def test_command_for_a_missing_resource_is_refused_at_once(tenant: Tenant, accept: Do) -> None:
     attempt = a_pending_attempt(tenant)
     for request in (
         InvokeAttempt(interview_id=uuid4()),
@@ -177,7 +175,7 @@ def test_what_is_not_there_is_refused_at_once(tenant: Tenant, accept: Do) -> Non
 
 
 @guards("busy")
-def test_a_refusal_at_once_is_the_stored_answer_for_its_idempotency_key(tenant: Tenant, submit: Submit) -> None:
+def test_immediate_refusal_is_stored_under_its_idempotency_key(tenant: Tenant, submit: Submit) -> None:
     attempt = a_claimed_attempt(tenant)
     first, again = (
         submit.command(tenant.principal, None, delete(attempt), idempotency_key="key", request_hash=b"hash")
@@ -189,7 +187,7 @@ def test_a_refusal_at_once_is_the_stored_answer_for_its_idempotency_key(tenant: 
 
 
 @guards("acceptance")
-def test_while_a_command_is_being_accepted_its_attempt_is_not_claimed(tenant: Tenant) -> None:
+def test_attempt_is_not_claimed_while_a_command_is_accepted(tenant: Tenant) -> None:
     due = a_pending_attempt(tenant)
     with tenant.database.transaction() as accepting:
         assert lock_busy(accepting, due.interview_id) is None
@@ -199,9 +197,7 @@ def test_while_a_command_is_being_accepted_its_attempt_is_not_claimed(tenant: Te
 
 
 @guards("same_request")
-def test_another_request_with_the_same_key_is_neither_accepted_nor_answered_as_the_first(
-    tenant: Tenant, submit: Submit
-) -> None:
+def test_reused_idempotency_key_with_another_request_is_refused(tenant: Tenant, submit: Submit) -> None:
     first, other = a_pending_attempt(tenant), a_pending_attempt(tenant)
     submit.command(tenant.principal, None, delete(first), idempotency_key="key", request_hash=b"hash")
     with pytest.raises(IdempotencyKeyReused):
@@ -212,7 +208,7 @@ def test_another_request_with_the_same_key_is_neither_accepted_nor_answered_as_t
 # ---- PATCH …/call-attempts
 
 
-def test_a_pending_attempt_is_moved_and_its_id_stays(tenant: Tenant, do: Do) -> None:
+def test_moved_attempt_keeps_its_id(tenant: Tenant, do: Do) -> None:
     before = a_pending_attempt(tenant)
     assert is_done(do(move(before)))
     after = tenant.attempt(before.id)
@@ -222,9 +218,7 @@ def test_a_pending_attempt_is_moved_and_its_id_stays(tenant: Tenant, do: Do) -> 
     assert after.epoch == before.epoch + 1
 
 
-def test_a_moved_attempt_is_neither_released_nor_claimed_before_its_new_time(
-    tenant: Tenant, do: Do, now: TestClock
-) -> None:
+def test_moved_attempt_is_not_claimed_before_its_new_time(tenant: Tenant, do: Do, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     do(move(attempt))
     assert tenant.attempt(attempt.id).released_until is None
@@ -233,7 +227,7 @@ def test_a_moved_attempt_is_neither_released_nor_claimed_before_its_new_time(
     assert [each.attempt.id for each in tenant.dial.claim([attempt.id]).claimed] == [attempt.id]
 
 
-def test_the_default_expiry_goes_with_the_first_attempt_of_a_chain(tenant: Tenant, do: Do) -> None:
+def test_default_expiry_moves_with_the_first_attempt_of_a_chain(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     do(move(attempt))
     moved = tenant.attempt(attempt.id)
@@ -241,7 +235,7 @@ def test_the_default_expiry_goes_with_the_first_attempt_of_a_chain(tenant: Tenan
     assert tenant.interview(attempt.interview_id).expires_at == moved.expires_at
 
 
-def test_an_expiry_that_was_named_stays_and_refuses_a_time_after_it(tenant: Tenant, do: Do, now: TestClock) -> None:
+def test_explicit_expiry_stays_and_refuses_a_later_time(tenant: Tenant, do: Do, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     tenant.change("UPDATE interviews SET expires_by_default = false, expires_at = :at", at=now() + timedelta(hours=2))
     assert refused(do(move(attempt))) == "NO_OPENING_BEFORE_EXPIRY"
@@ -257,19 +251,19 @@ def test_an_expiry_that_was_named_stays_and_refuses_a_time_after_it(tenant: Tena
         ("next Tuesday", "INVALID_DATE_FORMAT"),
     ],
 )
-def test_a_time_that_cannot_be_is_refused_and_moves_nothing(tenant: Tenant, do: Do, text: str, code: str) -> None:
+def test_invalid_time_is_refused_and_moves_nothing(tenant: Tenant, do: Do, text: str, code: str) -> None:
     attempt = a_pending_attempt(tenant)
     assert refused(do(move(attempt, text))) == code
     assert tenant.attempt(attempt.id) == attempt
 
 
-def test_one_that_is_over_is_not_moved(tenant: Tenant, do: Do) -> None:
+def test_finished_attempt_is_not_moved(tenant: Tenant, do: Do) -> None:
     attempt = over(tenant)
     assert refused(do(move(attempt))) == "CALL_ATTEMPT_NOT_PENDING"
     assert tenant.attempt(attempt.id) == attempt
 
 
-def test_an_etag_that_is_right_lets_it_be_moved_once(tenant: Tenant, do: Do) -> None:
+def test_current_etag_permits_one_move(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     etag = etag_of(attempt)
     assert is_done(do(move(attempt, if_match=f'"x", {etag}')))
@@ -281,7 +275,7 @@ def test_an_etag_that_is_right_lets_it_be_moved_once(tenant: Tenant, do: Do) -> 
     assert is_done(do(delete(attempt, if_match="*")))
 
 
-def test_commands_on_one_interview_are_applied_in_the_order_of_their_acceptance(
+def test_commands_of_an_interview_are_applied_in_order(
     tenant: Tenant, accept: Do, apply: Apply, submit: Submit
 ) -> None:
     attempt = a_pending_attempt(tenant)
@@ -293,7 +287,7 @@ def test_commands_on_one_interview_are_applied_in_the_order_of_their_acceptance(
     assert tenant.history(attempt.id) == ["created", "rescheduled", "cancelled", "deleted"]
 
 
-def test_whoever_has_applied_one_rings_for_the_next_of_its_interview_and_for_no_other(
+def test_applied_command_sends_a_hint_for_the_next_one(
     tenant: Tenant, accept: Do, apply: Apply, hints: RecordingHints
 ) -> None:
     """Its own ring may have come before its turn."""
@@ -309,7 +303,7 @@ def test_whoever_has_applied_one_rings_for_the_next_of_its_interview_and_for_no_
     assert hints.ids(tasks.APPLY) == [second.id]
 
 
-def test_a_time_is_judged_as_of_the_receipt_of_its_command(
+def test_time_is_judged_as_of_the_receipt_of_its_command(
     tenant: Tenant, accept: Do, apply: Apply, submit: Submit, now: TestClock
 ) -> None:
     attempt = a_pending_attempt(tenant)
@@ -322,7 +316,7 @@ def test_a_time_is_judged_as_of_the_receipt_of_its_command(
 # ---- DELETE …/call-attempts
 
 
-def test_a_pending_attempt_is_cancelled_and_never_rings(tenant: Tenant, do: Do, now: TestClock) -> None:
+def test_deleted_pending_attempt_is_cancelled_and_never_called(tenant: Tenant, do: Do, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     assert is_done(do(delete(attempt)))
     gone = tenant.attempt(attempt.id)
@@ -332,7 +326,7 @@ def test_a_pending_attempt_is_cancelled_and_never_rings(tenant: Tenant, do: Do, 
     assert tenant.interview_status(attempt) is InterviewStatus.SCHEDULED
 
 
-def test_one_that_is_over_is_deleted_and_stays_what_it_is(tenant: Tenant, do: Do) -> None:
+def test_deleted_finished_attempt_keeps_its_state(tenant: Tenant, do: Do) -> None:
     attempt = over(tenant)
     assert is_done(do(delete(attempt)))
     gone = tenant.attempt(attempt.id)
@@ -340,7 +334,7 @@ def test_one_that_is_over_is_deleted_and_stays_what_it_is(tenant: Tenant, do: Do
     assert tenant.history(attempt.id)[-1] == "deleted"
 
 
-def test_one_that_was_deleted_is_not_there(tenant: Tenant, do: Do) -> None:
+def test_deleted_attempt_is_not_found(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     do(delete(attempt))
     assert refused(do(delete(attempt))) == "RESOURCE_NOT_FOUND"
@@ -349,7 +343,7 @@ def test_one_that_was_deleted_is_not_there(tenant: Tenant, do: Do) -> None:
         assert stores.attempts.of_interview(tenant.company_id, attempt.interview_id) == ()
 
 
-def test_an_interview_whose_attempt_was_deleted_can_be_invoked(tenant: Tenant, do: Do) -> None:
+def test_interview_with_a_deleted_attempt_can_be_invoked(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     do(delete(attempt))
     assert is_done(do(invoke(attempt)))
@@ -364,7 +358,7 @@ def invoked(tenant: Tenant, command: Command) -> Attempt:
     return tenant.attempt(command.answer.attempt_id)
 
 
-def test_an_invoke_replaces_the_pending_attempt_and_begins_a_new_chain(tenant: Tenant, do: Do, now: TestClock) -> None:
+def test_invoke_replaces_the_pending_attempt_with_a_new_chain(tenant: Tenant, do: Do, now: TestClock) -> None:
     first = a_pending_attempt(tenant, due_at=now() + A_DAY)
     second = invoked(tenant, do(invoke(first)))
     replaced = tenant.attempt(first.id)
@@ -375,7 +369,7 @@ def test_an_invoke_replaces_the_pending_attempt_and_begins_a_new_chain(tenant: T
     assert second.manual
 
 
-def test_an_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Do) -> None:
+def test_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Do) -> None:
     failed = over(tenant)
     assert tenant.interview_status(failed) is InterviewStatus.FAILED
     again = invoked(tenant, do(invoke(failed, TOMORROW)))
@@ -386,15 +380,13 @@ def test_an_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: 
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
-def test_an_interview_that_is_finished_is_not_invoked(tenant: Tenant, do: Do, now: TestClock, status: str) -> None:
+def test_finished_interview_cannot_be_invoked(tenant: Tenant, do: Do, now: TestClock, status: str) -> None:
     attempt = over(tenant)
     tenant.change("UPDATE interviews SET status = :status, finished_at = :at", status=status, at=now())
     assert refused(do(invoke(attempt))) == "INTERVIEW_FINISHED"
 
 
-def test_after_an_unknown_outcome_a_person_may_invoke_and_all_wait_for_the_line(
-    tenant: Tenant, do: Do, now: TestClock
-) -> None:
+def test_invoke_after_an_unknown_outcome_waits_for_the_line(tenant: Tenant, do: Do, now: TestClock) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     again = invoked(tenant, do(invoke(unknown)))
     assert tenant.dial.claim([again.id]).claimed == ()
@@ -402,7 +394,7 @@ def test_after_an_unknown_outcome_a_person_may_invoke_and_all_wait_for_the_line(
     assert len(tenant.dial.claim([again.id]).claimed) == 1
 
 
-def test_while_its_call_is_seen_to_live_an_unknown_outcome_is_not_invoked_again(tenant: Tenant, do: Do) -> None:
+def test_unknown_outcome_with_a_live_call_cannot_be_invoked(tenant: Tenant, do: Do) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     tenant.take(unknown, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
     assert refused(do(invoke(unknown))) == "CALL_ATTEMPT_IN_PROGRESS"
@@ -416,7 +408,7 @@ def update(attempt: Attempt, **changes: Any) -> UpdateInterview:
     return UpdateInterview(interview_id=attempt.interview_id, **changes)
 
 
-def test_an_interviews_time_moves_its_pending_attempt(tenant: Tenant, do: Do) -> None:
+def test_changed_interview_time_moves_its_pending_attempt(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     command = do(update(attempt, scheduled_at=TOMORROW))
     assert is_done(command)
@@ -426,11 +418,11 @@ def test_an_interviews_time_moves_its_pending_attempt(tenant: Tenant, do: Do) ->
     assert story.attempts[0].schedule.requested == TOMORROW
 
 
-def test_an_interview_without_a_pending_attempt_is_not_moved(tenant: Tenant, do: Do) -> None:
+def test_interview_without_a_pending_attempt_cannot_be_moved(tenant: Tenant, do: Do) -> None:
     assert refused(do(update(over(tenant), scheduled_at=TOMORROW))) == "CALL_ATTEMPT_NOT_PENDING"
 
 
-def test_an_interviews_expiry_moves_with_its_pending_attempts(tenant: Tenant, do: Do) -> None:
+def test_changed_interview_expiry_moves_its_attempts_expiry(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     assert is_done(do(update(attempt, expires_at=TOMORROW)))
     interview, moved = tenant.interview(attempt.interview_id), tenant.attempt(attempt.id)
@@ -441,21 +433,21 @@ def test_an_interviews_expiry_moves_with_its_pending_attempts(tenant: Tenant, do
     assert refused(do(update(attempt, expires_at="2026-04-02T14:00:30+02:00"))) == "NO_OPENING_BEFORE_EXPIRY"
 
 
-def test_metadata_are_merged_and_null_removes(tenant: Tenant, do: Do) -> None:
+def test_interview_metadata_is_merged_and_null_removes_a_key(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     do(update(attempt, metadata={"a": 1, "b": {"c": 2, "d": 3}}))
     do(update(attempt, metadata={"a": None, "b": {"c": None, "e": 4}}))
     assert tenant.interview(attempt.interview_id).metadata == {"b": {"d": 3, "e": 4}}
 
 
-def test_metadata_that_grow_too_large_by_a_change_are_refused(tenant: Tenant, do: Do) -> None:
+def test_metadata_too_large_after_a_change_is_refused(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     do(update(attempt, metadata={str(key): 0 for key in range(50)}))
     assert refused(do(update(attempt, metadata={"one more": 0}))) == "METADATA_TOO_LARGE"
     assert len(tenant.interview(attempt.interview_id).metadata) == 50
 
 
-def test_the_status_of_a_phone_interview_is_not_set_by_hand(tenant: Tenant, do: Do) -> None:
+def test_status_of_a_phone_interview_cannot_be_set(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     assert refused(do(update(attempt, status=InterviewStatus.COMPLETED))) == "STATUS_NOT_SETTABLE"
 
@@ -463,7 +455,7 @@ def test_the_status_of_a_phone_interview_is_not_set_by_hand(tenant: Tenant, do: 
 # ---- DELETE /interviews
 
 
-def test_a_deleted_interview_is_called_no_more_and_is_not_there(tenant: Tenant, do: Do) -> None:
+def test_deleted_interview_is_not_called_and_not_found(tenant: Tenant, do: Do) -> None:
     attempt = a_pending_attempt(tenant)
     command = do(DeleteInterview(interview_id=attempt.interview_id))
     assert is_done(command)
@@ -473,9 +465,7 @@ def test_a_deleted_interview_is_called_no_more_and_is_not_there(tenant: Tenant, 
     assert refused(do(invoke(attempt))) == "RESOURCE_NOT_FOUND"
 
 
-def test_a_live_call_of_a_deleted_interview_runs_to_its_end_and_nothing_follows(
-    tenant: Tenant, do: Do, now: TestClock
-) -> None:
+def test_live_call_of_a_deleted_interview_ends_without_a_retry(tenant: Tenant, do: Do, now: TestClock) -> None:
     with_retries(tenant)
     attempt = a_placed_attempt(tenant)
     assert is_done(do(DeleteInterview(interview_id=attempt.interview_id)))
@@ -484,7 +474,7 @@ def test_a_live_call_of_a_deleted_interview_runs_to_its_end_and_nothing_follows(
     assert tenant.interview_status(attempt) is InterviewStatus.CANCELLED
 
 
-def test_a_claim_that_was_not_sent_when_its_interview_was_deleted_is_cancelled(tenant: Tenant, do: Do) -> None:
+def test_unsent_claim_of_a_deleted_interview_is_cancelled(tenant: Tenant, do: Do) -> None:
     mine = a_claimed_attempt(tenant)
     do(DeleteInterview(interview_id=mine.interview_id))
     assert tenant.dial.last_look(mine) is None
@@ -521,7 +511,7 @@ def made(tenant: Tenant, command: Command) -> Any:
     return STORY.validate_python(command.answer.snapshot)
 
 
-def test_an_online_interview_has_no_attempts_and_waits_for_its_status(tenant: Tenant, do: Do) -> None:
+def test_online_interview_has_no_attempts_and_a_settable_status(tenant: Tenant, do: Do) -> None:
     candidate = a_candidate(tenant)
     wish = CreateInterview(
         agent_id=an_online_agent(tenant), candidate_id=candidate.id, scheduled_at="2026-04-03T03:00:00+02:00"
@@ -540,7 +530,7 @@ def test_an_online_interview_has_no_attempts_and_waits_for_its_status(tenant: Te
     assert refused(do(again)) == "INTERVIEW_FINISHED"
 
 
-def test_a_test_interview_is_checked_like_any_other_and_rings_nobody(tenant: Tenant, do: Do) -> None:
+def test_test_interview_is_validated_and_never_called(tenant: Tenant, do: Do) -> None:
     candidate = a_candidate(tenant)
     wish = CreateInterview(agent_id=tenant.agent_id, candidate_id=candidate.id, is_test=True)
     story = made(tenant, do(wish))
@@ -552,7 +542,7 @@ def test_a_test_interview_is_checked_like_any_other_and_rings_nobody(tenant: Ten
     assert refused(do(at_night)) == "OUTSIDE_CALL_TIME_INTERVAL"
 
 
-def test_a_second_interview_of_a_candidate_says_that_one_is_open(tenant: Tenant, do: Do) -> None:
+def test_second_interview_warns_about_the_open_one(tenant: Tenant, do: Do) -> None:
     candidate = a_candidate(tenant, a_number())
     wish = CreateInterview(agent_id=tenant.agent_id, candidate_id=candidate.id)
     assert made(tenant, do(wish)).attempts[0].warnings == ()
@@ -562,7 +552,7 @@ def test_a_second_interview_of_a_candidate_says_that_one_is_open(tenant: Tenant,
     assert tenant.attempt(second.id).warnings == (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
 
 
-def test_who_did_what_is_in_the_history(tenant: Tenant, submit: Submit, apply: Apply) -> None:
+def test_history_names_the_actor_of_each_change(tenant: Tenant, submit: Submit, apply: Apply) -> None:
     attempt = a_pending_attempt(tenant)
     key_id = uuid4()
     sender = replace(tenant.principal, key_id=key_id)
@@ -573,7 +563,7 @@ def test_who_did_what_is_in_the_history(tenant: Tenant, submit: Submit, apply: A
     assert rows[-1][1]["due_at"] == "2026-04-03T07:00:00+00:00", "and where it was moved to"
 
 
-def test_what_could_not_be_claimed_while_a_command_waited_is_released_at_once_afterwards(
+def test_attempt_is_released_at_once_after_its_command(
     tenant: Tenant, accept: Do, apply: Apply, release: Release
 ) -> None:
     attempt = a_pending_attempt(tenant)

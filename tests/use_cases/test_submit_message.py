@@ -60,7 +60,7 @@ def _answer(submit: Submit, principal: Principal, message: Message) -> Command:
     return submit.find(principal, message["idempotencyKey"])
 
 
-def test_what_a_message_asks_for_is_accepted_once_and_rung_for(
+def test_message_is_accepted_once_and_hinted(
     messages: Messages, message: Message, submit: Submit, principal: Principal, hints: RecordingHints, tenant: Tenant
 ) -> None:
     for _ in range(3):
@@ -72,15 +72,13 @@ def test_what_a_message_asks_for_is_accepted_once_and_rung_for(
     assert _commands(tenant) == 1
 
 
-def test_the_same_message_from_many_sides_at_once_is_one_command(
-    messages: Messages, message: Message, tenant: Tenant
-) -> None:
+def test_concurrent_copies_of_a_message_are_one_command(messages: Messages, message: Message, tenant: Tenant) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(messages.take, [message] * 40))
     assert _commands(tenant) == 1
 
 
-def test_it_is_applied_like_any_other(
+def test_command_of_a_message_is_applied_like_any_other(
     messages: Messages, message: Message, submit: Submit, principal: Principal, apply: Apply, tenant: Tenant
 ) -> None:
     messages.take(message)
@@ -91,7 +89,7 @@ def test_it_is_applied_like_any_other(
     assert tenant.ask("SELECT state FROM attempts") == [("PENDING",)]
 
 
-def test_a_message_in_another_order_is_the_same_and_another_body_keeps_the_first_answer(
+def test_message_with_reordered_fields_is_the_same_request(
     messages: Messages, message: Message, submit: Submit, principal: Principal, tenant: Tenant
 ) -> None:
     messages.take(message)
@@ -104,7 +102,7 @@ def test_a_message_in_another_order_is_the_same_and_another_body_keeps_the_first
 
 
 @guards("tenant", "own_key")
-def test_the_wall_between_tenants_stands_for_messages_too(
+def test_message_cannot_cross_the_wall_between_tenants(
     messages: Messages, message: Message, keys: Keys, tenant: Tenant, submit: Submit, principal: Principal
 ) -> None:
     """Another company's key reaches neither this one's interviews nor its answers."""
@@ -129,7 +127,7 @@ def test_the_wall_between_tenants_stands_for_messages_too(
 
 
 @guards("reach")
-def test_an_ats_key_names_the_company_and_reaches_its_own_alone(
+def test_ats_key_reaches_only_its_own_companies(
     messages: Messages, message: Message, keys: Keys, tenant: Tenant, submit: Submit
 ) -> None:
     ats, _ = keys.create(kind=KeyKind.ATS, name="an ATS")
@@ -186,7 +184,7 @@ def test_an_ats_key_names_the_company_and_reaches_its_own_alone(
         ),
     ],
 )
-def test_what_is_wrong_with_a_body_is_its_answer(
+def test_invalid_body_is_answered_with_a_refusal(
     messages: Messages,
     message: Message,
     submit: Submit,
@@ -211,7 +209,7 @@ def test_nul_in_a_time_is_an_invalid_time(
 
 
 @pytest.mark.parametrize("depth", [100, 400, 700, 900])
-def test_however_deep_a_body_is_it_is_answered_or_told_in_the_log(
+def test_body_of_any_depth_is_answered_or_logged(
     messages: Messages, message: Message, tenant: Tenant, depth: int
 ) -> None:
     with capture_logs() as logs:
@@ -219,7 +217,7 @@ def test_however_deep_a_body_is_it_is_answered_or_told_in_the_log(
     assert (_commands(tenant), len(logs)) in {(1, 0), (0, 1)}
 
 
-def test_what_is_kept_of_a_wrong_body_names_nobody(
+def test_stored_refusal_contains_no_personal_data(
     messages: Messages, message: Message, tenant: Tenant, submit: Submit, principal: Principal
 ) -> None:
     """Not even where somebody is called by the name of a field."""
@@ -246,13 +244,13 @@ def test_what_is_kept_of_a_wrong_body_names_nobody(
         pytest.param({"body": ...}, id="no body at all"),
     ],
 )
-def test_a_message_that_nobody_can_be_told_of_is_told_in_the_log_and_kept_nowhere(
+def test_message_without_a_possible_answer_is_only_logged(
     messages: Messages, message: Message, tenant: Tenant, changes: Message
 ) -> None:
     with capture_logs() as logs:
         messages.take({name: value for name, value in (message | changes).items() if value is not ...})
     assert _commands(tenant) == 0
-    assert [line["event"] for line in logs] == ["a message was refused"]
+    assert [line["event"] for line in logs] == ["message_refused: a command message was rejected"]
 
 
 def _suspend(keys: Keys, key_id: UUID) -> None:
@@ -264,7 +262,7 @@ def _revoke(keys: Keys, key_id: UUID) -> None:
 
 
 @pytest.mark.parametrize("end", [_suspend, _revoke])
-def test_a_key_that_opens_nothing_sends_nothing(
+def test_unusable_key_cannot_send_messages(
     messages: Messages, message: Message, tenant: Tenant, keys: Keys, principal: Principal, end: Any
 ) -> None:
     end(keys, principal.key_id)
@@ -272,7 +270,7 @@ def test_a_key_that_opens_nothing_sends_nothing(
     assert _commands(tenant) == 0
 
 
-def test_a_key_that_has_expired_sends_nothing(
+def test_expired_key_cannot_send_messages(
     messages: Messages, message: Message, tenant: Tenant, keys: Keys, now: TestClock
 ) -> None:
     ends_at = now() + timedelta(hours=1)
@@ -282,7 +280,7 @@ def test_a_key_that_has_expired_sends_nothing(
     assert _commands(tenant) == 0
 
 
-def test_the_key_of_a_deleted_company_sends_nothing(messages: Messages, message: Message, tenant: Tenant) -> None:
+def test_key_of_a_deleted_company_cannot_send_messages(messages: Messages, message: Message, tenant: Tenant) -> None:
     tenant.change("UPDATE companies SET deleted_at = created_at")
     messages.take(message)
     assert _commands(tenant) == 0
@@ -295,7 +293,7 @@ def test_the_key_of_a_deleted_company_sends_nothing(messages: Messages, message:
         pytest.param("delete:interviews", "delete_interview", id="to delete"),
     ],
 )
-def test_a_key_needs_the_scope_that_it_needs_over_http(
+def test_message_needs_the_same_scope_as_over_http(
     messages: Messages,
     message: Message,
     tenant: Tenant,
@@ -314,7 +312,7 @@ def test_a_key_needs_the_scope_that_it_needs_over_http(
     assert _answer(submit, key, message).state is CommandState.WAITING
 
 
-def test_a_key_that_sends_messages_is_used(
+def test_message_updates_last_used_at_of_its_key(
     messages: Messages, message: Message, tenant: Tenant, now: TestClock, principal: Principal
 ) -> None:
     messages.take(message)

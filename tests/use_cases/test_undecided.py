@@ -84,7 +84,7 @@ def test_verdict_waits_until_a_list_was_read(tenant: Tenant, carrier: SimulatedC
 
 
 @guards("answered", "line", "line_gap")
-def test_number_is_not_called_again_while_nothing_can_be_asked(
+def test_number_is_not_called_again_while_no_poll_succeeds(
     database: Database, tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     """The carrier takes the call, the uplink is lost, and another interview's call to that number is due."""
@@ -116,9 +116,7 @@ def test_number_is_not_called_again_while_nothing_can_be_asked(
 
 
 @guards("answered", "listed_after_lease")
-def test_list_that_was_read_during_the_lease_is_no_verdict(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_list_read_during_the_lease_is_not_a_verdict(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     unknown = an_unknown_attempt(tenant)
     with babbling(200, EMPTY) as url:
         now.move(tenant.policy.lease)
@@ -129,7 +127,7 @@ def test_list_that_was_read_during_the_lease_is_no_verdict(
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN, "the POST may have been on its way then"
 
 
-def test_list_that_was_read_after_the_lease_suffices(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_list_read_after_the_lease_is_a_verdict(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     unknown = an_unknown_attempt(tenant)
     now.move(tenant.policy.lease + timedelta(seconds=5))
     with babbling(200, EMPTY) as url:
@@ -184,7 +182,7 @@ def paging(carrier: SimulatedCarrier, attempt: Attempt, second: tuple[int, bytes
         pytest.param((200, EMPTY), True, id="it is empty"),
     ],
 )
-def test_list_whose_paging_broke_off_was_not_read(
+def test_list_with_broken_paging_counts_as_unread(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, second: tuple[int, bytes], is_given_up: bool
 ) -> None:
     unknown = an_unknown_attempt(tenant)
@@ -194,7 +192,7 @@ def test_list_whose_paging_broke_off_was_not_read(
     assert (tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN) is is_given_up
 
 
-def test_verdict_without_any_list_comes_when_the_call_was_hung_up(
+def test_verdict_without_a_list_waits_for_the_longest_call(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     unknown = an_unknown_attempt(tenant)
@@ -208,7 +206,7 @@ def test_verdict_without_any_list_comes_when_the_call_was_hung_up(
 
 
 @guards("unlisted_line", "line_gap")
-def test_line_rests_after_that_verdict_until_a_list_was_read(
+def test_line_stays_blocked_after_it_until_a_list_is_read(
     database: Database, tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     """The call may still wait in the carrier's queue."""
@@ -230,7 +228,7 @@ def test_line_rests_after_that_verdict_until_a_list_was_read(
     assert len(tenant.dial.claim([own.id]).claimed) == 1
 
 
-def test_line_is_free_when_no_list_was_read_and_the_call_must_be_over(
+def test_line_is_free_without_a_list_once_the_call_must_be_over(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
@@ -319,7 +317,7 @@ def test_call_is_found_and_booked_after_the_verdict(
     assert tenant.attempt(mine.id).search_at is None
 
 
-def test_call_that_is_over_when_it_is_found_is_booked(
+def test_call_found_after_its_end_is_booked(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
@@ -335,7 +333,7 @@ def test_call_that_is_over_when_it_is_found_is_booked(
     assert tenant.ask("SELECT attempt_id FROM usage") == [(mine.id,)]
 
 
-def test_search_goes_on_ever_less_often_until_the_call_must_be_over(
+def test_search_backs_off_until_the_call_must_be_over(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     asked: list[str] = []
@@ -363,7 +361,7 @@ def test_search_goes_on_ever_less_often_until_the_call_must_be_over(
     assert tenant.attempt(mine.id).reason is Reason.OUTCOME_UNKNOWN
 
 
-def test_two_calls_that_fit_after_the_verdict_bind_neither(
+def test_two_matching_calls_after_the_verdict_bind_neither(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     number = a_number()
@@ -401,9 +399,7 @@ def test_number_of_an_erased_candidate_is_not_searched_for(
     assert len(asked) == 1
 
 
-def test_search_does_not_ask_for_a_call_that_was_seen(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_search_skips_a_call_that_was_seen(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
     tenant.change("UPDATE attempts SET search_at = :at, called_number = '+421915000000'", at=now())
     seen = tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now() + TEN_MINUTES))
@@ -414,7 +410,7 @@ def test_search_does_not_ask_for_a_call_that_was_seen(
     assert asked == []
 
 
-def test_two_settlers_at_once_search_once(
+def test_concurrent_settlers_search_once(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     asked: list[str] = []

@@ -68,19 +68,19 @@ def seen_from(url: str, machine: Machine) -> Iterator[Database]:
         database.close()
 
 
-def test_a_clock_that_agrees_is_right(database: Database) -> None:
+def test_clock_that_agrees_is_right(database: Database) -> None:
     assert database.clock_is_right()
 
 
 @pytest.mark.parametrize("span", SPANS, ids=str)
 @guards("clock")
-def test_a_clock_that_is_seconds_off_is_wrong(postgres_url: str, span: timedelta) -> None:
+def test_clock_that_is_seconds_off_is_wrong(postgres_url: str, span: timedelta) -> None:
     with seen_from_a_machine(postgres_url, span) as database:
         assert not database.clock_is_right()
 
 
 @pytest.mark.parametrize("span", SPANS, ids=str)
-def test_on_a_wrong_clock_nothing_is_released_or_claimed(
+def test_wrong_clock_releases_and_claims_nothing(
     postgres_url: str, tenant: Tenant, hints: RecordingHints, span: timedelta
 ) -> None:
     due = a_pending_attempt(tenant)
@@ -95,7 +95,7 @@ def test_on_a_wrong_clock_nothing_is_released_or_claimed(
     assert tenant.attempt(due.id) == due
 
 
-def test_on_a_wrong_clock_no_lease_lapses(
+def test_wrong_clock_lapses_no_lease(
     postgres_url: str, tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     claimed = a_claimed_attempt(tenant)
@@ -147,7 +147,7 @@ def test_clock_set_back_right_writes_again(postgres_url: str, now: TestClock) ->
             assert stores.instant(now) == now()
 
 
-def test_wrong_clock_is_said_once_and_again_when_it_changes(postgres_url: str) -> None:
+def test_wrong_clock_is_logged_once_and_again_after_a_change(postgres_url: str) -> None:
     machine = Machine(AN_HOUR)
     with seen_from(postgres_url, machine) as database, capture_logs() as logs:
         for ahead in (AN_HOUR, AN_HOUR, timedelta(), timedelta(), -AN_HOUR, -AN_HOUR):
@@ -157,7 +157,7 @@ def test_wrong_clock_is_said_once_and_again_when_it_changes(postgres_url: str) -
     assert "clock_right" in logs[1]["event"]
 
 
-def test_reading_goes_on_with_a_wrong_clock(postgres_url: str, tenant: Tenant) -> None:
+def test_reads_go_on_with_a_wrong_clock(postgres_url: str, tenant: Tenant) -> None:
     with seen_from_a_machine(postgres_url, AN_HOUR) as database, database.reading() as stores:
         assert stores.companies.is_there(tenant.company_id)
 
@@ -293,7 +293,7 @@ def test_clock_that_steps_within_a_round_expires_nothing(
     assert tenant.attempt(waiting.id) == waiting
 
 
-def test_wrong_clock_process_leaves_the_room_to_others(
+def test_process_with_a_wrong_clock_takes_no_place_from_others(
     postgres_url: str, tenant: Tenant, hints: RecordingHints, release: Release, now: TestClock
 ) -> None:
     """An hour ahead, it released fifteen calls at a pace of one, and the others found no room."""

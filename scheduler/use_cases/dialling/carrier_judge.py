@@ -1,4 +1,4 @@
-"""The carrier is judged by its answers: who waits for it, and who need not. Nothing here dials or asks."""
+"""Carrier judge: decide from the carrier's answers which calls wait. Never dials and never polls."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ from scheduler.persistence.database import Database, Stores
 from scheduler.timing import callee_zones
 
 _log = log(__name__)
-_LOOKED_AT_AT_ONCE = 2000
+_MAX_ROWS = 2000
 
 
 class CarrierJudge:
@@ -29,10 +29,10 @@ class CarrierJudge:
         self._now = now
 
     def hear(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
-        """Count what the answers say for or against the carrier. Raises DatabaseAway.
+        """Update breaker and back-offs from the answers. Raises DatabaseAway.
 
-        Apart from the record, because the account is locked before any attempt. On a wrong clock too, by the
-        database's: no other process has heard these answers.
+        Not in the transaction of the record, because the account is locked before any attempt. Also on a wrong clock,
+        in the database's time, because no other process has these answers.
         """
         causes = {cause for _, answer in answers if (cause := breaker.cause_of(answer)) is not None}
         refused = any(isinstance(each, NeverTaken) and each.cause in breaker.PERMISSIONS for _, each in answers)
@@ -42,7 +42,7 @@ class CarrierJudge:
         with self._database.transaction(corrected=True) as stores:
             now = stores.instant(self._now)
             if not causes and not refused and not stores.carrier_accounts.is_in_trouble(self._account_id):
-                return  # nothing is held against it, and no claim waits for a lock that is not needed
+                return  # all is well: do not lock the account, which every claim needs
             account = stores.carrier_accounts.lock(self._account_id)
             verdict = self._verdict(stores, account, answers, now)
             if verdict.account != account.breaker:
@@ -50,9 +50,9 @@ class CarrierJudge:
             if verdict.backoffs != account.backoffs:
                 stores.backoffs.save(account.id, verdict.backoffs, now)
                 stores.notify_due()
-        _tell(account, verdict, answers)
+        _report(account, verdict, answers)
         if any(each.scope.country is not None for each in verdict.opened):
-            self._learn_countries(now)
+            self._store_waiting_countries(now)
 
     def _verdict(
         self,
@@ -61,21 +61,21 @@ class CarrierJudge:
         answers: Sequence[tuple[Attempt, CarrierAnswer]],
         now: datetime,
     ) -> Verdict:
-        found = {each.attempt_id: each for each in stores.backoffs.ends_of([attempt.id for attempt, _ in answers])}
-        placed = [(self._where(found[attempt.id]), answer) for attempt, answer in answers if attempt.id in found]
+        ends = {each.attempt_id: each for each in stores.backoffs.ends_of([attempt.id for attempt, _ in answers])}
+        placed = [(self._where(ends[attempt.id]), answer) for attempt, answer in answers if attempt.id in ends]
         return backoffs.judge(account.breaker, account.backoffs, placed, stores.companies.count_up_to(2), now)
 
     def may_not_be_claimed(self, stores: Stores, account: CarrierAccount, claimable: Iterable[UUID]) -> frozenset[UUID]:
-        """Those whose orders the carrier refuses or fails, but one of each scope that is to be tried.
+        """Hold back the attempts whose orders the carrier refuses or fails, except one trial call of each scope.
 
-        Give them back, to be released again when it is time. The caller has locked the account and the attempts.
+        They are released again when it is time. The caller has locked the account and the attempts.
         """
         ids = list(claimable)
         if not account.backoffs or not ids:
             return frozenset()
         ends = {each.attempt_id: each for each in stores.backoffs.ends_of(ids)}
         if any(scope.country is not None for scope in account.backoffs):
-            self._know(stores, ends.values())
+            self._store_countries(stores, ends.values())
         being_placed: list[Ends] = []
         if any(each.breaker.is_on_trial for each in account.backoffs.values()):
             being_placed = stores.backoffs.ends_being_placed(account.id)
@@ -88,22 +88,22 @@ class CarrierJudge:
             stores.backoffs.hold(held)
         return held
 
-    def _learn_countries(self, now: datetime) -> None:
-        """Of those who wait for a country it is written which, so that the release passes them over."""
+    def _store_waiting_countries(self, now: datetime) -> None:
+        """Store the country of waiting attempts, so that the release skips those to a backed-off country."""
         with self._database.transaction(corrected=True) as stores:
-            self._know(stores, stores.backoffs.due_without_a_country(now, _LOOKED_AT_AT_ONCE))
+            self._store_countries(stores, stores.backoffs.due_without_a_country(now, _MAX_ROWS))
 
-    def _know(self, stores: Stores, found: Iterable[Ends]) -> None:
+    def _store_countries(self, stores: Stores, ends: Iterable[Ends]) -> None:
         known = {
             each.number_hash: self._where(each).country
-            for each in found
+            for each in ends
             if each.country is None and each.number_hash is not None and self._is_of_line(each)
         }
         if known:
             stores.backoffs.know_countries(sorted(known.items()))
 
     def _is_of_line(self, ends: Ends) -> bool:
-        """Not once the candidate has another number than the line's."""
+        """Return True if the candidate still has the number of the line."""
         number = None if ends.called is None else _read(ends.called)
         return number is not None and self._hasher.number(number) == ends.number_hash
 
@@ -126,45 +126,43 @@ def _country(text: str) -> str | None:
         return None
 
 
-def _tell(account: CarrierAccount, verdict: Verdict, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
+def _report(account: CarrierAccount, verdict: Verdict, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
     for each in verdict.opened:
-        _tell_of_one(each, answers)
+        _report_backoff(each, answers)
     judged = verdict.account
     if judged.is_down and judged != account.breaker:
         _log.error(
-            "the carrier takes no calls; they wait",
+            "carrier_down: the carrier failed or refused calls, so all calls wait",
             alarm=f"CARRIER_{judged.cause}",
             until=judged.down_until and judged.down_until.isoformat(),
         )
     elif account.breaker.failures and not judged.failures:
-        _log.info("the carrier takes calls")
+        _log.info("carrier_up: the carrier accepted a call again")
 
 
-def _tell_of_one(opened: Backoff, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
+def _report_backoff(opened: Backoff, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
     until = opened.breaker.down_until and opened.breaker.down_until.isoformat()
     if opened.scope.country is not None:
-        whose = [
-            (attempt, answer)
-            for attempt, answer in answers
-            if isinstance(answer, NeverTaken) and answer.cause == opened.cause
+        refused = [
+            attempt for attempt, answer in answers if isinstance(answer, NeverTaken) and answer.cause == opened.cause
         ]
         _log.error(
-            "our account may not call this country; orders to it wait, and no others",
+            "country_backed_off: the carrier account may not call this country, so calls to it wait",
             alarm="CARRIER_REFUSES_COUNTRY",
             country=opened.scope.country,
-            attempt_id=str(whose[0][0].id) if whose else None,
+            attempt_id=str(refused[0].id) if refused else None,
             until=until,
         )
     elif opened.is_permission:
         _log.error(
-            "our account may not call from this company's number; its orders wait, and no others",
+            "caller_backed_off: the carrier account may not call from this company's number, so its calls wait",
             alarm="CARRIER_REFUSES_CALLER",
             company_id=str(opened.scope.company_id),
             until=until,
         )
     else:
         _log.error(
-            "the carrier fails the orders of one company; they wait, and no others",
+            "caller_backed_off: the carrier failed calls of one company, so its calls wait",
             alarm="CARRIER_FAILS_CALLER",
             company_id=str(opened.scope.company_id),
             cause=opened.cause,

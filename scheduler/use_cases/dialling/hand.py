@@ -1,7 +1,7 @@
 """The hints that a dial worker holds in memory, in the order in which their attempts are claimed.
 
-A claim passes only as many ids to the database as it may claim, so that the order is decided here: the companies take
-turns (`capacity.in_turns`). All instants are seconds on the monotonic clock.
+A claim passes only as many ids to the database as it may claim, so the order is decided here: companies take turns
+(`capacity.in_turns`). All instants are seconds on the monotonic clock.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -17,30 +17,30 @@ class Hand:
         self._hints: list[Hinted] = []
         self._until: dict[UUID, float] = {}
         self._not_before: dict[UUID, float] = {}
-        """Of attempts and of companies."""
+        """Keys are ids of attempts and of companies."""
         self._new: dict[UUID, float] = {}
 
     def __bool__(self) -> bool:
         return bool(self._until or self._new)
 
     def take(self, ids: Iterable[UUID], instant: float) -> None:
-        """Keep these for as long as their release lasts. Their turn is not known yet."""
+        """Keep these ids while their release lasts. Their turn is not known yet."""
         self._new.update(dict.fromkeys(ids, instant + RELEASE_SPAN.total_seconds()))
 
     def without_a_turn(self) -> Sequence[UUID]:
-        """Ids that `give_turns` has not been told about."""
+        """Return the ids that `give_turns` has not received yet."""
         return list(self._new)
 
-    def give_turns(self, asked: Collection[UUID], found: Iterable[Hinted]) -> None:
-        """Put `found` in their turns. The rest of `asked` is not pending, and is dropped."""
-        until = {each: self._new.pop(each) for each in asked if each in self._new}
-        fresh = {each.id: each for each in found if each.id in until}
+    def give_turns(self, ids: Collection[UUID], pending: Iterable[Hinted]) -> None:
+        """Sort the `pending` attempts into the order of turns. The other `ids` are not pending and are dropped."""
+        until = {each: self._new.pop(each) for each in ids if each in self._new}
+        fresh = {each.id: each for each in pending if each.id in until}
         self._until.update({each: until[each] for each in fresh})
-        kept = [each for each in self._hints if each.id in self._until and each.id not in fresh]
-        self._hints = in_turns([*kept, *fresh.values()])
+        former = [each for each in self._hints if each.id in self._until and each.id not in fresh]
+        self._hints = in_turns([*former, *fresh.values()])
 
     def next(self, instant: float, limit: int) -> list[UUID]:
-        """Up to `limit` ids that may be tried now, in their turns. Hints whose release is over are dropped."""
+        """Return up to `limit` ids that may be tried now, in turn. Drops hints whose release has ended."""
         self._hints = [each for each in self._hints if self._until.get(each.id, 0.0) > instant]
         self._until = {each.id: self._until[each.id] for each in self._hints}
         self._new = {each: until for each, until in self._new.items() if until > instant}
@@ -56,11 +56,11 @@ class Hand:
         self._hints, self._until, self._not_before, self._new = [], {}, {}, {}
 
     def hold(self, attempts_or_companies: Iterable[UUID], until: float) -> None:
-        """Do not try these attempts, or any of these companies, before `until`."""
+        """Hold back these attempts, or all attempts of these companies, until then."""
         self._not_before.update(dict.fromkeys(attempts_or_companies, until))
 
     def ready_at(self) -> float | None:
-        """When the next hint may be tried; None when there is none."""
+        """Return when the next hint may be tried. None without hints."""
         return min((self._ready_at(each) for each in self._hints if each.id in self._until), default=None)
 
     def _ready_at(self, hinted: Hinted) -> float:

@@ -1,6 +1,6 @@
-"""The kernel's timer, which ends this process before a call that it has not sent could leave too late.
+"""A kernel timer that ends this process before it could send a call too late.
 
-A process that was frozen cannot tell that it was. The timer goes on meanwhile and ends it before its next step.
+A frozen process cannot notice the freeze. The timer keeps running and ends the process before its next step.
 """
 
 import signal
@@ -13,7 +13,7 @@ _AT_ONCE = 0.001
 
 
 class LeaseAlarm:
-    """One timer for all calls of this process, set to the earliest of their ends."""
+    """One timer for all calls of this process, set to the earliest of their deadlines."""
 
     def __init__(self) -> None:
         self._ends: dict[UUID, float] = {}
@@ -25,33 +25,33 @@ class LeaseAlarm:
     def prepare() -> None:
         """Give the signal its default action, which ends the process. Call from the main thread.
 
-        Blocks the signal in this thread and in those that it starts.
+        Blocks the signal in this thread and in the threads that it starts.
         """
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         LeaseAlarm.block()
 
     @staticmethod
     def block() -> None:
-        """Keep the signal from the calling thread, which sends no calls."""
+        """Block the signal in the calling thread, which sends no calls."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # guard: alarm_thread
 
     @staticmethod
     def unblock() -> None:
-        """Let the calling thread alone take the signal: the one that sends.
+        """Let only the calling thread, which sends, take the signal.
 
-        After SIGCONT each thread looks for pending signals before it goes on. If another thread takes this one, it
-        releases a kernel lock before it ends the process, and the sending thread may write its first byte meanwhile.
+        After SIGCONT each thread checks for pending signals before it goes on. If another thread takes this one, it
+        releases a kernel lock before it ends the process, and the sending thread may write its first byte in between.
         The sending thread itself cannot go on while the signal is pending.
         """
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
 
     def hold(self, attempt_id: UUID, until: float) -> None:
-        """End this process at `until`, on the monotonic clock, unless the call is held longer or dropped by then."""
+        """End this process at `until`, on the monotonic clock, unless the call is prolonged or dropped before."""
         self._ends[attempt_id] = until
         self._set()
 
     def ends_of(self, attempt_id: UUID) -> float:
-        """When the process would end because of this call, on the monotonic clock. Raises KeyError."""
+        """Return this call's deadline on the monotonic clock. Raises KeyError."""
         return self._ends[attempt_id]
 
     def clear(self) -> None:
@@ -60,7 +60,7 @@ class LeaseAlarm:
         self._set()
 
     def drop(self, attempt_id: UUID) -> None:
-        """The call is over for this process."""
+        """Drop a call that this process has finished."""
         self._ends.pop(attempt_id, None)
         self._set()
 

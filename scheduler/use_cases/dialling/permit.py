@@ -1,8 +1,7 @@
-"""The permit of one call: a last look that is fresh enough, until the bytes of its POST have left.
+"""The permit of one call: a last look that is fresh enough until the bytes of its POST are sent.
 
-Between the look and the POST lies getting a connection, which may take seconds, and anything that keeps this process
-from running. So the permit is checked twice: with the connection in hand, when a look that has become too old is made
-again, and right before the first byte.
+Connecting may take seconds, and the process may be suspended at any time. So the permit is checked twice between look
+and POST: once connected, when an old look is repeated, and right before the first byte.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ Look = Callable[[], Awaitable[PermittedOrder | None]]
 
 
 class Permit:
-    """The gate (`carriers.interface.Gate`) of one call. `look` gives back what may not ring."""
+    """The gate (`carriers.interface.Gate`) of one call. `look` gives back an attempt that may not be called."""
 
     def __init__(
         self, claim: ToSend, look: Look, alarm: LeaseAlarm, now: Now, on_left: Callable[[], None] = lambda: None
@@ -35,16 +34,16 @@ class Permit:
         self._looks_left = LOOKS_PER_CALL
         self._order: PermittedOrder | None = None
         self.is_given_back = False
-        """A look gave the attempt back, or found that it belongs to another worker now. Nothing is left to do."""
+        """A look gave the attempt back, or found that it belongs to another worker. Nothing is left to do."""
         self.is_too_late = False
-        """The time for sending that the claim left is over: the attempt is to be given back while its lease lasts."""
+        """The claim's time for sending is over. The attempt must be given back while its lease lasts."""
         self.has_refused = False
-        """The last POST was refused before its first byte."""
+        """True if the most recent POST was stopped before its first byte."""
         self.look_failed = False
-        """A look raised an error. Nothing was sent, and the attempt is to be given back."""
+        """A look raised an error. Nothing was sent, and the attempt must be given back."""
 
     async def order(self) -> PermittedOrder | None:
-        """The order that may be sent now. None: it was given back, a look failed, or no look was fresh enough."""
+        """Return the order to send now. None: it was given back, a look failed, or no look was fresh enough."""
         self.has_refused = False
         if self.is_given_back or self.look_failed or self.is_too_late:
             return None
@@ -58,21 +57,24 @@ class Permit:
 
     async def _looks_again(self) -> bool:
         try:
-            # Not longer than the call may wait: a look that hangs until the lease is over would end the process.
+            # Limited, because a look that hangs until the lease ends would end the process.
             self._order = await asyncio.wait_for(self._look(), max(0.0, self._claim.send_by - monotonic()))
         except TimeoutError:
             self.is_too_late = True
         except DatabaseAway:
             self.look_failed = True
-        except Exception:  # noqa: BLE001 - logged; nothing was sent, and the loop goes on for the others
-            _log.exception("a last look broke off", attempt_id=str(self._claim.attempt.id))
+        except Exception:  # noqa: BLE001 - logged; nothing was sent, and the loop goes on for the other calls
+            _log.exception(
+                "last_look_failed: an unexpected error stopped a last look, and the attempt goes back to PENDING",
+                attempt_id=str(self._claim.attempt.id),
+            )
             self.look_failed = True
         else:
             self.is_given_back = self._order is None
         return not (self.look_failed or self.is_given_back or self.is_too_late)
 
     async def connected(self) -> bool:
-        """Look again if getting the connection took too long. An order that changed meanwhile is not sent like this."""
+        """Look again if connecting took too long. An order that has changed since is not sent."""
         before = self._order
         may_go_on = before is not None and await self.order() == before
         self.has_refused = not may_go_on
@@ -92,12 +94,12 @@ class Permit:
         return not self.has_refused
 
     def left(self) -> None:
-        """From now on only the lease counts: no timer may end the process while an answer is under way."""
+        """Set the timer back to the lease: it must not end the process while the answer is on its way."""
         self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
         self._on_left()
 
     def is_fresh(self) -> bool:
-        """Compare both clocks: of a paused virtual machine the monotonic one stands still, and the other one jumps."""
+        """Check both clocks: in a paused virtual machine the monotonic clock stops, and later the wall clock jumps."""
         order = self._order
         assert order is not None
         good_for = (

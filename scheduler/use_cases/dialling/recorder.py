@@ -1,4 +1,4 @@
-"""The recorder of a dial worker: writes answers as they come, until all are written."""
+"""Recorder of a dial worker: writes carrier answers in groups until all are written."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,8 +13,8 @@ from scheduler.persistence.database import DatabaseAway, LockTaken
 _log = log(__name__)
 _FLUSH_EVERY = 0.02
 _RETRY_AFTER = 0.5
-_AT_ONCE = 4
-"""So many transactions are open at the same time. With a slow network they wait for round trips, not for each other."""
+_MAX_TRANSACTIONS = 4
+"""Concurrent transactions. With a slow network they wait for round trips, not for each other."""
 
 Answer = tuple[Attempt, CarrierAnswer]
 Write = Callable[[Sequence[Answer]], Awaitable[None]]
@@ -22,7 +22,7 @@ Forget = Callable[[Answer], None]
 
 
 class Recorder:
-    """Gathers answers for 20 ms and gives them to `write`, some at a time. `forget` hears of one that is given up."""
+    """Collects answers for 20 ms and passes groups of them to `write`. `forget` receives each answer it gives up."""
 
     def __init__(self, write: Write, forget: Forget) -> None:
         self._write = write
@@ -35,7 +35,7 @@ class Recorder:
         self._conflicts = 0
 
     def __len__(self) -> int:
-        """How many answers are not written yet."""
+        """Return the number of answers that are not written yet."""
         return len(self._answers) + sum(map(len, self._again)) + sum(self._writing.values())
 
     def add(self, *answers: Answer) -> None:
@@ -46,12 +46,12 @@ class Recorder:
         self._wake.set()
 
     async def run(self, is_over: Callable[[], bool]) -> None:
-        """Write what comes, until `is_over` and nothing is left. After `is_over` changes, call `wake`."""
+        """Write answers until `is_over` returns True and none is left. After `is_over` changes, call `wake`."""
         while not (is_over() and not len(self)):
             await self._wake.wait()
             self._wake.clear()
             await asyncio.sleep(_FLUSH_EVERY)
-            while len(self._writing) < _AT_ONCE and (group := self._next_group()):
+            while len(self._writing) < _MAX_TRANSACTIONS and (group := self._next_group()):
                 task = asyncio.create_task(self._write_group(group))
                 self._writing[task] = len(group)
                 task.add_done_callback(self._written)
@@ -66,24 +66,27 @@ class Recorder:
         self.wake()
 
     async def _write_group(self, group: list[Answer]) -> None:
-        """Write a group together. What failed together is tried again in smaller groups."""
+        """Write a group in one call. After a failure its answers are tried again in smaller groups."""
         begun = monotonic()
         try:
             await self._write(group)
         except LockTaken:
-            # Another transaction has the row of one of them. Halved, so that the others do not wait for it.
+            # Another transaction holds one of the rows. Halve the group so that the others do not wait for it.
             self._conflicts += 1
-            _log.info("record_conflict", count=self._conflicts)
+            _log.info("record_conflict: another transaction held a row", count=self._conflicts)
             self._again += _halves(group)
         except DatabaseAway:
-            _log.warning("not recorded yet: the database is away", count=len(group))
+            _log.warning("record_delayed: the database is unavailable, so the answers are retried", count=len(group))
             await asyncio.sleep(_RETRY_AFTER)
             self._again.append(group)
-        except Exception:  # noqa: BLE001 - the loop goes on for the others
+        except Exception:  # noqa: BLE001 - the loop goes on for the other answers
             if len(group) > 1:
                 self._again += [[each] for each in group]
                 return
-            _log.exception("not recorded; it will be settled", attempt_id=str(group[0][0].id))
+            _log.exception(
+                "record_failed: an unexpected error stopped a record, and the attempt will be settled",
+                attempt_id=str(group[0][0].id),
+            )
             self._forget(group[0])
         else:
             self._size.took(len(group), monotonic() - begun)

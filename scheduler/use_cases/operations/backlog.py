@@ -1,4 +1,4 @@
-"""What was accepted and is not done yet: commands, also those that a person must look at, and erasures."""
+"""Backlog: accepted commands that are not applied yet, including quarantined ones, and open erasures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from scheduler.persistence.database import Database
 
 @dataclass(frozen=True, kw_only=True)
 class Commands:
-    """What one company has asked for and waits for."""
+    """Unapplied commands of one company."""
 
     waiting: int = 0
     """Accepted and not applied yet."""
     oldest: timedelta | None = None
-    """How long the oldest of these has been waiting."""
+    """Age of the oldest waiting command."""
     quarantined: int = 0
-    """They failed five times for no known reason, and hold their interview; an engineer decides."""
+    """Commands that failed five times with an unexpected error and block their interview. An engineer decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenErasures:
-    """Deleted companies of which not everything is erased yet."""
+    """Deleted companies whose data is not fully erased yet."""
 
     count: int = 0
     oldest: timedelta | None = None
-    """How long ago the first of them was deleted."""
+    """Time since the first of them was deleted."""
 
 
 class Backlog:
@@ -36,7 +36,7 @@ class Backlog:
         self._now = now
 
     def commands(self) -> Mapping[UUID, Commands]:
-        """By company; one of which nothing waits is not there. Raises DatabaseAway."""
+        """Count unapplied commands by company. Companies without any are omitted. Raises DatabaseAway."""
         now = self._now()
         with self._database.counting() as stores:
             return {
@@ -49,7 +49,7 @@ class Backlog:
             }
 
     def erasures(self) -> OpenErasures:
-        """Raises DatabaseAway."""
+        """Count open erasures. Raises DatabaseAway."""
         now = self._now()
         with self._database.counting() as stores:
             count, oldest_at = stores.erasures.count_open()

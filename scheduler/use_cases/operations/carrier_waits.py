@@ -1,4 +1,4 @@
-"""What an operator sees and does of orders that wait for the carrier by themselves."""
+"""Carrier back-offs as an operator lists and ends them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,12 +14,12 @@ class CarrierWaits:
         self._now = now
 
     def all(self) -> Sequence[Backoff]:
-        """Return those that wait or are on trial, without the callers' numbers. Raises DatabaseAway."""
+        """Return the open and half-open back-offs, without the callers' numbers. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return stores.backoffs.waiting()
 
     def end(self) -> int:
-        """Have one call of each tried as soon as the carrier has answered. Returns how many there are.
+        """End the wait of all back-offs: each gets a trial call after the next good probe. Return their number.
 
         Raises ClockWrong, DatabaseAway.
         """

@@ -1,4 +1,4 @@
-"""Correct: what a wrong clock wrote before it was noticed is recognised as impossible, and bounded, within a sweep."""
+"""Correct: find impossible times that a wrong clock wrote before it was noticed, and bound them, within a sweep."""
 
 from scheduler.clock import Now
 from scheduler.domain.attempt import MovedBySettings
@@ -8,12 +8,12 @@ from scheduler.logs import log
 from scheduler.persistence.database import Database
 
 _log = log(__name__)
-_AT_ONCE = 100
+_BATCH_SIZE = 100
 _ACTOR = "clock"
 
 
 class Correct:
-    """Each step is one transaction, so it is only taken on a clock that was compared in it."""
+    """Each step is one transaction, so it runs only on a clock that was compared in it."""
 
     def __init__(self, database: Database, policy: Policy, now: Now) -> None:
         self._database = database
@@ -21,7 +21,7 @@ class Correct:
         self._now = now
 
     def round(self) -> None:
-        """Correct up to a hundred rows of each kind; the next sweep continues. Several processes may do it at once.
+        """Correct up to a hundred rows of each kind. The next sweep continues. Several processes may run it at once.
 
         Raises DatabaseAway, ClockWrong.
         """
@@ -32,37 +32,37 @@ class Correct:
     def _calls(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            found = stores.corrections.lock_impossible_calls(bounds.of_calls(now, self._policy), _AT_ONCE)
-            if found:
-                stores.corrections.save_calls([bounds.call_corrected(each, now, self._policy) for each in found])
-        _say(len(found), "leases and looks of attempts")
+            calls = stores.corrections.lock_impossible_calls(bounds.of_calls(now, self._policy), _BATCH_SIZE)
+            if calls:
+                stores.corrections.save_calls([bounds.call_corrected(each, now, self._policy) for each in calls])
+        _report(len(calls), "leases and polls of attempts")
 
     def _pending(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            found = stores.corrections.lock_impossible_pending(bounds.latest_written(now), _AT_ONCE)
-            if found:
-                for each in found:
+            pending = stores.corrections.lock_impossible_pending(bounds.latest_written(now), _BATCH_SIZE)
+            if pending:
+                for each in pending:
                     due_at = bounds.due_corrected(each, now)
                     if due_at != each.due_at:
                         event = MovedBySettings(schedule=each.schedule, due_at=due_at)
                         stores.attempts.save(each, event, _ACTOR, now)  # guard: impossible_due
-                stores.corrections.written_now([each.id for each in found], now)
+                stores.corrections.written_now([each.id for each in pending], now)
                 stores.notify_due()
-        _say(len(found), "due times of attempts")
+        _report(len(pending), "due times of attempts")
 
     def _lines(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             rests = bounds.latest_line_rest(now, self._policy)
-            count = stores.corrections.shorten_rests(rests, bounds.latest_line_kept(now, self._policy), _AT_ONCE)
-        _say(count, "lines")
+            count = stores.corrections.shorten_rests(rests, bounds.latest_line_kept(now, self._policy), _BATCH_SIZE)
+        _report(count, "lines")
 
 
-def _say(count: int, kind: str) -> None:
+def _report(count: int, kind: str) -> None:
     if count:
         _log.error(
-            "impossible_times_corrected: a wrong clock had written instants that no rule can produce",
+            "impossible_times_corrected: a wrong clock had written times that no rule can produce",
             alarm="CLOCK_WAS_WRONG",
             kind=kind,
             count=count,

@@ -1,6 +1,6 @@
-"""Erase: what a deleted company was goes, in batches, once nobody is being called for it.
+"""Erase: delete all data of a deleted company in batches, after its last call has ended.
 
-Each batch is one transaction, and what is left says where to go on: it may die anywhere, and run twice at once.
+Each batch is one transaction, and the remaining rows are the progress: a worker can crash anywhere, or two can run.
 """
 
 from datetime import datetime
@@ -15,13 +15,13 @@ from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.effects import Effects
 from scheduler.use_cases.shared.hints import Hints
 
-_A_TURN_S = 2.0
-"""Then others who wait in the same queue get theirs."""
+_MAX_TURN_S = 2.0
+"""Longer work queues up again, so that other tasks of the queue get a turn."""
 _ACTOR = "erase"
 
 
 class Erase:
-    """`batch` is how many interviews, attempts or other rows go at a time."""
+    """`batch` is the number of interviews, attempts or other rows deleted in one transaction."""
 
     def __init__(self, database: Database, hints: Hints, effects: Effects, now: Now, *, batch: int = 100) -> None:
         self._database = database
@@ -31,40 +31,40 @@ class Erase:
         self._batch = batch
 
     def company(self, company_id: UUID) -> None:
-        """Go on with the erasure of a deleted company, as far as it goes now. Raises DatabaseAway.
+        """Continue the erasure of a deleted company for one turn. Raises DatabaseAway.
 
-        Where a call is live it waits, and the clock rings again.
+        It stops while a call is live. The clock sends the hint again.
         """
-        until = monotonic() + _A_TURN_S
-        while self._some(company_id):
+        until = monotonic() + _MAX_TURN_S
+        while self._erase_batch(company_id):
             failpoint("erase.batch")
             if monotonic() >= until:
                 self._hints.send(tasks.ERASE, [company_id])
                 return
 
-    def _some(self, company_id: UUID) -> bool:
-        """One batch. False: it is done, somebody else is at it, or a call must end first."""
+    def _erase_batch(self, company_id: UUID) -> bool:
+        """Erase one batch. False: the erasure is complete, another worker has it, or a call must end first."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             erasure = stores.erasures.lock_open(company_id)
             if erasure is None:
                 return False
-            open_ones = stores.attempts.to_stop(company_id, self._batch)
-            for attempt in open_ones:
+            attempts = stores.attempts.to_stop(company_id, self._batch)
+            for attempt in attempts:
                 self._stop(stores, attempt, now)
-            if not open_ones and stores.attempts.is_calling(company_id):
+            if not attempts and stores.attempts.is_calling(company_id):
                 return False
-            goes_on = bool(open_ones) or stores.erasures.erase_some(erasure, self._batch, now)
-        if any(is_busy(attempt) for attempt in open_ones):
+            goes_on = bool(attempts) or stores.erasures.erase_some(erasure, self._batch, now)
+        if any(is_busy(attempt) for attempt in attempts):
             self._hints.send(tasks.SETTLE)
         return goes_on
 
-    def _stop(self, stores: Stores, seen: Attempt, now: datetime) -> None:
-        """Cancel what waits; have the carrier end a call that it has named."""
-        interview = stores.interviews.lock(seen.interview_id)
-        attempt = stores.attempts.lock_as_of(seen.id, seen.epoch)
+    def _stop(self, stores: Stores, unlocked: Attempt, now: datetime) -> None:
+        """Cancel a pending attempt, or request the end of a call in progress."""
+        interview = stores.interviews.lock(unlocked.interview_id)
+        attempt = stores.attempts.lock_as_of(unlocked.id, unlocked.epoch)
         if attempt is None:
-            return  # it has moved since; the next batch sees where to
+            return  # changed since it was read; the next batch reads it again
         event: Event = HangUpWanted(cause=HangUpCause.COMPANY_DELETED)
         if attempt.state is AttemptState.PENDING:
             event = Cancelled(reason=Reason.COMPANY_DELETED)

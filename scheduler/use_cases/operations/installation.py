@@ -1,4 +1,4 @@
-"""What a new installation starts with: a company, a number to call from, an agent, and keys. Safe to run again."""
+"""Initial data of an installation: a company, a caller number, an agent, and keys. Safe to run again."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,10 +36,10 @@ class Installation:
         self._now = now
 
     def seed(self, caller_id: str) -> Seeded:
-        """The installation's first company with all it needs to call, made where it is not there yet.
+        """Return the first company with number, agent and keys. Creates whatever is missing.
 
-        Keys cannot be shown twice, so each run makes new ones and revokes those of the run before. Raises
-        PhoneNumberInvalid for a caller id that is none.
+        A stored key cannot be shown again, so each run creates new keys and revokes those of the previous run. Raises
+        PhoneNumberInvalid for an invalid caller id.
         """
         number = callee_zones.read_number(caller_id).e164
         with self._database.transaction() as stores:
@@ -72,7 +72,7 @@ class Installation:
         return secret
 
     def add_company(self, name: str, caller_id: str) -> tuple[UUID, UUID]:
-        """Another company with all it needs to call: its id and its agent's. Raises PhoneNumberInvalid."""
+        """Create a company with a number and an agent. Return both ids. Raises PhoneNumberInvalid."""
         number = callee_zones.read_number(caller_id).e164
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
@@ -81,7 +81,7 @@ class Installation:
             return company.id, _new_agent(stores, company, number_id, now).id
 
     def add_number(self, company_id: UUID, number: str) -> UUID:
-        """Another number that the company may call from. Raises PhoneNumberInvalid, NotFound."""
+        """Add a caller number to a company. Raises PhoneNumberInvalid, NotFound."""
         e164 = callee_zones.read_number(number).e164
         with self._database.transaction() as stores:
             require(stores.companies.get(company_id), "company", company_id)

@@ -1,4 +1,4 @@
-"""Pauses: an operator stops the dialling, of everything or of one company, and lets it go on."""
+"""Pauses: an operator stops and resumes calling, for one company or for all."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -11,17 +11,16 @@ from scheduler.use_cases.submit import not_found
 
 
 class Pauses:
-    """From a pause's commit on nothing is claimed; a call that is claimed and not yet sent is put back."""
+    """A committed pause stops all claims. A call that is claimed and not yet sent returns to PENDING."""
 
     def __init__(self, database: Database, now: Now) -> None:
         self._database = database
         self._now = now
 
     def pause(self, company_id: UUID | None, reason: str) -> str | None:
-        """Stop one company, or everything. A pause that stands keeps its first reason, and that is returned.
+        """Pause one company, or all. An existing pause keeps its reason, which is returned.
 
-        Raises InvalidPauseReason; NotFound, also where there is no carrier account yet that everything could be
-        stopped by; DatabaseAway.
+        Raises InvalidPauseReason, DatabaseAway, and NotFound, also if no carrier account exists yet.
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
@@ -34,7 +33,7 @@ class Pauses:
             return before
 
     def resume(self, company_id: UUID | None) -> str | None:
-        """Go on, and look at once at what is due. Returns why it was paused; None when it was not.
+        """Resume calling and release due attempts at once. Return the reason of the pause, or None without one.
 
         Raises NotFound, DatabaseAway.
         """
@@ -49,16 +48,16 @@ class Pauses:
             return before
 
     def standing(self) -> tuple[str | None, Mapping[UUID, str]]:
-        """Why everything is paused, and why each company that is paused by itself is so. Raises DatabaseAway."""
+        """Return the reason of the general pause, and the reasons by paused company. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return _reason_for_all(stores), stores.companies.paused()
 
 
 def _reason(stores: Stores, company_id: UUID | None) -> str | None:
-    """Why it is paused now; a company is locked by asking. Raises NotFound."""
+    """Return the reason of the current pause. Locks the company. Raises NotFound."""
     if company_id is None:
         if not stores.carrier_accounts.all():
-            raise NotFound("No worker has started on this database yet; there is nothing that could be paused.")
+            raise NotFound("No worker has started on this database yet, so there is nothing to pause.")
         return _reason_for_all(stores)
     if stores.companies.lock(company_id) is None:
         raise not_found("company", company_id)

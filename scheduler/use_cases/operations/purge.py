@@ -1,4 +1,4 @@
-"""Purge: what was kept long enough goes, in batches. What is still needed stays, however old it is."""
+"""Purge: delete rows whose retention has ended, in batches. Rows that are still needed are kept."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -10,19 +10,19 @@ from scheduler.use_cases.operations.quarantine import dropped
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
 
-_A_BATCH = 1000
-_BATCHES_A_TURN = 20
-"""Then others who wait in the same queue get theirs."""
+_BATCH_SIZE = 1000
+_MAX_BATCHES = 20
+"""Longer work queues up again, so that other tasks of the queue get a turn."""
 
 _Forget = Callable[[Stores, datetime, int], int]
 
 
 def _drop_forgotten(stores: Stores, now: datetime, limit: int) -> int:
-    """Nobody has looked at these for a month: the people whom they would have made are not kept any longer."""
-    forgotten = stores.inbox.lock_forgotten(now - retention.ANSWERS, limit)
-    for each in forgotten:
+    """Drop commands that have been in quarantine for a month, because they contain personal data."""
+    commands = stores.inbox.lock_forgotten(now - retention.ANSWERS, limit)
+    for each in commands:
         dropped(stores, each, now)
-    return len(forgotten)
+    return len(commands)
 
 
 _STEPS: tuple[_Forget, ...] = (
@@ -42,27 +42,27 @@ class Purge:
         self._now = now
 
     def round(self) -> None:
-        """Forget what is old; rings for another round when there is more. Any number may run at once.
+        """Purge one round, and send a hint for another if rows are left. Any number may run at once.
 
         Raises DatabaseAway.
         """
         self._forget_lines()
-        left = [self._is_left(step) for step in _STEPS]
-        if any(left):
+        unfinished = [self._is_left(step) for step in _STEPS]
+        if any(unfinished):
             self._hints.send(tasks.PURGE)
 
     def _is_left(self, step: _Forget) -> bool:
-        for _ in range(_BATCHES_A_TURN):
+        for _ in range(_MAX_BATCHES):
             with self._database.transaction() as stores:
-                # Again in each transaction: what is deleted is deleted for good, so it takes a compared clock.
-                if step(stores, stores.instant(self._now), _A_BATCH) < _A_BATCH:
+                # Compare the clock in each transaction: a deletion is final.
+                if step(stores, stores.instant(self._now), _BATCH_SIZE) < _BATCH_SIZE:
                     return False
         return True
 
     def _forget_lines(self) -> None:
-        """All of them in one go: they are looked at in the order of their hashes, and most stay."""
+        """Scan all lines once, in the order of their hashes, because most are kept."""
         after: bytes | None = b""
         while after is not None:
             with self._database.transaction() as stores:
                 free_before = stores.instant(self._now) - retention.LINES
-                after = stores.lines.forget_free_above(after, free_before, _A_BATCH)
+                after = stores.lines.forget_free_above(after, free_before, _BATCH_SIZE)

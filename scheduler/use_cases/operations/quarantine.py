@@ -1,4 +1,4 @@
-"""Commands that failed five times for no known reason: an operator has them tried again, or drops them."""
+"""Quarantine: commands that failed five times with an unexpected error. An operator retries or drops them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,12 +16,12 @@ class Quarantine:
         self._now = now
 
     def all(self) -> Sequence[Command]:
-        """Oldest first. Raises DatabaseAway."""
+        """Return the quarantined commands, oldest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.inbox.quarantined()
 
     def again(self, command_id: UUID) -> None:
-        """Have it applied again, judged as of when it was received; the clock rings for it within a sweep.
+        """Retry a command, judged as of its receipt. The clock sends its hint within a sweep.
 
         Raises NotFound, DatabaseAway.
         """
@@ -30,7 +30,7 @@ class Quarantine:
             stores.inbox.release(command_id)
 
     def drop(self, command_id: UUID) -> None:
-        """End it unapplied: it is answered with COMMAND_DROPPED, and what came after it for its interview is applied.
+        """Drop a command unapplied, with the answer COMMAND_DROPPED. Later commands of its interview are applied.
 
         Raises NotFound, DatabaseAway.
         """
@@ -39,7 +39,7 @@ class Quarantine:
 
 
 def dropped(stores: Stores, command: Command, now: datetime) -> None:
-    """Its answer is kept and its body goes, with the name and number that may stand in it."""
+    """Store the answer of a dropped command and delete its body, which may contain personal data."""
     stores.inbox.answer(command.id, Answer(refusal=refusal_of(CommandDropped())), command.interview_id, now)
 
 

@@ -1,7 +1,7 @@
-"""Reconcile: what the database has forgotten, the carrier is asked for, before anybody is dialled again.
+"""Reconcile: find calls that a restored database has lost in the carrier's list, before dialling resumes. Never dials.
 
-A backup that was restored, or a standby that took over without the last commits, knows nothing of calls that were
-placed since: their attempts stand as pending, and would ring a second time. Nothing here ever dials.
+A restored backup, or a standby without the last commits, lacks calls that were placed since. Their attempts are still
+PENDING and would be called a second time.
 """
 
 from collections.abc import Sequence
@@ -21,23 +21,24 @@ from scheduler.use_cases.shared.effects import Effects
 
 _ACTOR = "reconcile"
 _MARGIN = timedelta(minutes=1)
-"""The carrier's clock is not ours."""
+"""Tolerance for the difference between the carrier's clock and ours."""
 
 
 class NotPaused(Exception):
-    """Calls are dialled meanwhile, and so the answer of a moment ago proves nothing."""
+    """Calling is not paused, so new calls may be missing from the carrier's list."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconciled:
-    """What was found. `strangers` fit no pending attempt: calls of other programs, or of rows that are gone."""
+    """Result of a run."""
 
     calls: int
     known: int
-    """That their attempts have already."""
+    """Calls that were stored with their attempts already."""
     bound: tuple[UUID, ...]
-    """The attempts that had been called, and now know it."""
+    """Attempts that have got their lost call back."""
     strangers: tuple[str, ...]
+    """Calls without a pending attempt: of other programs, or of deleted rows."""
 
 
 class Reconcile:
@@ -62,7 +63,7 @@ class Reconcile:
     def since(self, instant: datetime) -> Reconciled:
         """Bind the carrier's calls since then to the pending attempts that they were placed for. May be repeated.
 
-        Raises NotPaused, CarrierUnavailable, DatabaseAway; what was bound until then stays so.
+        Raises NotPaused, CarrierUnavailable, DatabaseAway. Calls bound before the error stay bound.
         """
         with self._database.reading() as stores:
             if not stores.carrier_accounts.get(self._account_id).paused:
@@ -78,7 +79,7 @@ class Reconcile:
             unbound = self._unbound(listed)
             calls += len(listed)
             known += len(listed) - len(unbound)
-            for call in unbound:  # the newest first: it is the one that tells how things stand with that person
+            for call in unbound:  # newest first: it shows the current state of the conversation
                 attempt = self._bind(call, caller)
                 if attempt is None:
                     strangers.append(call.news.call_sid)
@@ -88,30 +89,30 @@ class Reconcile:
 
     def _unbound(self, listed: Sequence[ListedCall]) -> list[ListedCall]:
         with self._database.reading() as stores:
-            taken = stores.attempts.bound_sids(call.news.call_sid for call in listed)
-        return [call for call in listed if call.news.call_sid not in taken]
+            bound = stores.attempts.bound_sids(call.news.call_sid for call in listed)
+        return [call for call in listed if call.news.call_sid not in bound]
 
     def _bind(self, call: ListedCall, caller: str) -> UUID | None:
-        """Claim in hindsight the attempt that this call was for, and let it hear what became of the call."""
+        """Claim the attempt of this call retroactively, and apply the call's outcome. None: no attempt fits."""
         news = call.news
         if not news.to:
             return None
         number_hash = self._hasher.number(news.to)
         with self._database.reading() as stores:
-            found = stores.attempts.pending_to(number_hash, caller)
-        if found is None:
+            pending = stores.attempts.pending_to(number_hash, caller)
+        if pending is None:
             return None
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             stores.carrier_accounts.lock(self._account_id)
-            stores.companies.lock(found.company_id)
-            interview = stores.interviews.lock(found.interview_id)
-            attempt = stores.attempts.lock_as_of(found.id, found.epoch)
-            if attempt is None or not stores.lines.hold(number_hash, found.id):
+            stores.companies.lock(pending.company_id)
+            interview = stores.interviews.lock(pending.interview_id)
+            attempt = stores.attempts.lock_as_of(pending.id, pending.epoch)
+            if attempt is None or not stores.lines.hold(number_hash, pending.id):
                 return None
             event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
             claimed = stores.attempts.claim(attempt, event, self._account_id, _ACTOR, now)
             placed = Placed(call_sid=news.call_sid, look_at=now)
             moved: Attempt = self._effects.apply_events(stores, interview, claimed, [placed], _ACTOR, now)
             self._effects.hear(stores, interview, moved, news, _ACTOR, now)
-        return found.id
+        return pending.id

@@ -1,4 +1,4 @@
-"""Agents and the numbers that they call from: made, listed, changed, deleted."""
+"""Agents and their caller numbers: create, list, change, delete."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +16,7 @@ from scheduler.use_cases.submit import authorized_company, require
 
 
 class Agents:
-    """Each method raises AccessDenied, CompanyIdRequired, DatabaseAway; writes also as `IdempotentWrites.once`."""
+    """Methods raise AccessDenied, CompanyIdRequired, DatabaseAway. Writes add the errors of `IdempotentWrites.once`."""
 
     def __init__(self, database: Database, writes: IdempotentWrites) -> None:
         self._database = database
@@ -28,17 +28,17 @@ class Agents:
             company = authorized_company(stores, principal, company_id)
             return require(stores.agents.get(company, agent_id), "agent", agent_id)
 
-    def page(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[Agent]:
+    def page(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[Agent]:
         with self._database.reading(principal) as stores:
-            return stores.agents.page(authorized_company(stores, principal, company_id), asked)
+            return stores.agents.page(authorized_company(stores, principal, company_id), requested)
 
-    def numbers(self, principal: Principal, company_id: UUID | None, asked: Slice) -> Listed[PhoneNumber]:
-        """The numbers that the company calls from."""
+    def numbers(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[PhoneNumber]:
+        """List the numbers that the company calls from."""
         with self._database.reading(principal) as stores:
-            return stores.phone_numbers.page(authorized_company(stores, principal, company_id), asked)
+            return stores.phone_numbers.page(authorized_company(stores, principal, company_id), requested)
 
     def create(self, sent: WriteRequest, company_id: UUID | None, new: NewAgent) -> WriteResult:
-        """Refused: AgentNumberRequired, NotFound for a phone number that is not the company's."""
+        """Refused: AgentNumberRequired, NotFound for a phone number of another company."""
         return self._writes.once(
             sent,
             of_company(sent.principal, company_id),
@@ -46,7 +46,7 @@ class Agents:
         )
 
     def change(self, sent: WriteRequest, company_id: UUID | None, agent_id: UUID, changes: Changes) -> WriteResult:
-        """The agent with these changes; interviews that were made of it before stay as they are.
+        """Change an agent. Existing interviews keep its former values.
 
         Refused: NotFound for the agent or its phone number, AgentNumberRequired, MetadataTooLarge.
         """
@@ -60,7 +60,7 @@ class Agents:
         return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
     def delete(self, sent: WriteRequest, company_id: UUID | None, agent_id: UUID) -> WriteResult:
-        """No interview is made of it any more; those that were go on. Refused: NotFound."""
+        """Delete an agent. Existing interviews go on. Refused: NotFound."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> None:
             stores.agents.delete(_locked(stores, company, agent_id).id, now)
@@ -69,7 +69,7 @@ class Agents:
 
 
 def add_agent(stores: Stores, company_id: UUID, new: NewAgent, now: datetime) -> Agent:
-    """An agent of the company, made of what a request says. Raises AgentNumberRequired, NotFound."""
+    """Create an agent of the company. Raises AgentNumberRequired, NotFound."""
     agent = Agent(
         id=uuid4(),
         company_id=company_id,
@@ -90,7 +90,7 @@ def add_agent(stores: Stores, company_id: UUID, new: NewAgent, now: datetime) ->
 
 
 def _caller_number(stores: Stores, company_id: UUID, kind: AgentType, number_id: UUID | None) -> str | None:
-    """The number that a phone agent calls from, which must be one of its company's."""
+    """Return the caller number of a phone agent, which must belong to its company."""
     if number_id is None:
         if kind is AgentType.PHONE:
             raise AgentNumberRequired

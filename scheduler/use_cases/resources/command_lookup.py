@@ -1,4 +1,4 @@
-"""Lookout: what a request must learn when the database did not answer it, or not yet."""
+"""Lookout: outcomes of commands and commits for requests that got no answer from the database, or not yet."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -14,7 +14,7 @@ from scheduler.use_cases.submit import Submit
 
 
 class CommandLookup:
-    """Has connections of its own, so that it never waits for those that do not answer. Raises DatabaseAway."""
+    """Uses its own connections, so that it never waits for the ones that hang. Raises DatabaseAway."""
 
     def __init__(self, database: Database, submit: Submit, hints: Hints) -> None:
         self._database = database
@@ -22,18 +22,18 @@ class CommandLookup:
         self._hints = hints
 
     def which_answered(self, command_ids: Sequence[UUID]) -> frozenset[UUID]:
-        """Return those of the commands that are no longer waiting."""
+        """Return the ids of the commands that have been answered."""
         with self._database.reading() as stores:
             return frozenset(stores.inbox.which_answered(command_ids))
 
     def outcome_of(self, transaction_id: str) -> Outcome:
-        """Return how a transaction ended whose commit was not answered."""
+        """Return the outcome of a transaction whose commit was not confirmed."""
         return self._database.outcome_of(transaction_id)
 
     def accepted(self, principal: Principal, command_id: UUID, idempotency_key: str | None) -> Command:
-        """Return the command that a commit in doubt has stored, and ring for it: the commit did not come to that.
+        """Return the command that a commit in doubt has stored, and send the hint that the request could not send.
 
-        Under an idempotency key it may be the command that came first. Raises NotFound, AccessDenied.
+        With an idempotency key it may be an earlier command. Raises NotFound, AccessDenied.
         """
         try:
             command = self._submit.find(principal, str(command_id))

@@ -1,4 +1,4 @@
-"""Companies: made by ATS keys, listed, changed; other hours or zones move their pending calls."""
+"""Companies: create, list, change, delete. Changed hours or time zones reschedule their pending calls."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,9 +20,9 @@ from scheduler.use_cases.shared.hints import Hints
 
 
 class Companies:
-    """Every verb raises AccessDenied, DatabaseAway; a write also what `IdempotentWrites.once` raises.
+    """Every method raises AccessDenied, DatabaseAway. Writes also raise the errors of `IdempotentWrites.once`.
 
-    `caller_id` is the number that each new company gets to call from, in E.164; None: none.
+    `caller_id` is the E.164 caller number of each new company. None leaves it without a number.
     """
 
     def __init__(self, database: Database, writes: IdempotentWrites, hints: Hints, caller_id: str | None) -> None:
@@ -38,13 +38,13 @@ class Companies:
             raise AccessDenied
         return company
 
-    def page(self, principal: Principal, asked: Slice) -> Listed[Company]:
-        """A regular key's own company, or all that an ATS key has made."""
+    def page(self, principal: Principal, requested: Slice) -> Listed[Company]:
+        """List a regular key's own company, or the companies that an ATS key has created."""
         with self._database.reading(principal) as stores:
-            return stores.companies.page(principal, asked)
+            return stores.companies.page(principal, requested)
 
     def create(self, sent: WriteRequest, new: NewCompany) -> WriteResult:
-        """A company of an ATS key, with a number to call from. Raises InsufficientPermissions for a regular key."""
+        """Create a company for an ATS key, with a caller number. Raises InsufficientPermissions for a regular key."""
         invites = False
 
         def write(stores: Stores, _: None, now: datetime) -> Company:
@@ -57,7 +57,7 @@ class Companies:
 
         def within(_: Stores) -> None:
             if sent.principal.kind is not KeyKind.ATS:
-                raise InsufficientPermissions("Only an ATS key makes companies; a regular key has its own.")
+                raise InsufficientPermissions("Only an ATS key can create companies.")
 
         written = self._writes.once(sent, within, write)
         if invites:
@@ -65,22 +65,22 @@ class Companies:
         return written
 
     def change(self, sent: WriteRequest, company_id: UUID, changes: Changes) -> WriteResult:
-        """The company with these changes; its pending attempts are looked at anew when they may be due otherwise.
+        """Change a company. Its pending attempts are rescheduled if the changes may affect their times.
 
-        Of `settings` each that is named is replaced whole; `owner_email` names an owner, or with None nobody. Refused:
-        InvalidTimezone, MetadataTooLarge.
+        Each named part of `settings` is replaced as a whole. `owner_email` names an owner, and None removes the owner.
+        Refused: InvalidTimezone, MetadataTooLarge.
         """
         rings = invites = False
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> Company:
             nonlocal rings, invites
             before = stores.companies.lock(company_id)
-            assert before is not None  # it is held
+            assert before is not None  # `IdempotentWrites.once` has locked it
             others = {name: value for name, value in changes.items() if name not in {"settings", "owner_email"}}
-            settings = _as_kept(replace(before.settings, **changes.get("settings", {})))
+            settings = _normalised(replace(before.settings, **changes.get("settings", {})))
             after = replace(changed(before, others), settings=settings, updated_at=now)
             stores.companies.save(after)
-            rings = _decides_otherwise(before.settings, settings)
+            rings = _call_rules_changed(before.settings, settings)
             if rings:
                 stores.reresolutions.ask(company_id, None, now)
             invites = "owner_email" in changes
@@ -94,7 +94,7 @@ class Companies:
         return written
 
     def delete(self, sent: WriteRequest, company_id: UUID) -> WriteResult:
-        """From the commit on nobody is called for it and nothing of it can be read; a worker erases it (`Erase`)."""
+        """Delete a company. Once committed, it is neither called for nor readable. A worker erases it (`Erase`)."""
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> None:
             if not stores.companies.lock_to_delete(company_id):
@@ -102,13 +102,13 @@ class Companies:
             stores.companies.delete(company_id, now)
             stores.erasures.ask(company_id, now)
 
-        written = self._writes.once(sent, _also_once_it_is_deleted(sent.principal, company_id), write)
+        written = self._writes.once(sent, _company_even_if_deleted(sent.principal, company_id), write)
         self._hints.send(tasks.ERASE, [company_id])
         return written
 
 
-def _also_once_it_is_deleted(principal: Principal, company_id: UUID) -> Callable[[Stores], UUID]:
-    """Like `the_company`; and whose company it was may be told again that it is deleted."""
+def _company_even_if_deleted(principal: Principal, company_id: UUID) -> Callable[[Stores], UUID]:
+    """Like `the_company`, but repeats the success for a principal whose company is already deleted."""
 
     def reached(stores: Stores) -> UUID:
         if stores.erasures.was_reached(principal, company_id):
@@ -119,11 +119,11 @@ def _also_once_it_is_deleted(principal: Principal, company_id: UUID) -> Callable
 
 
 def add_company(stores: Stores, new: NewCompany, ats_principal_id: UUID | None, now: datetime) -> Company:
-    """A company made of what a request says; `ats_principal_id` None: an operator's. Raises InvalidTimezone."""
+    """Create a company. `ats_principal_id` is None if an operator creates it. Raises InvalidTimezone."""
     company = Company(
         id=uuid4(),
         name=new.name,
-        settings=_as_kept(new.settings),
+        settings=_normalised(new.settings),
         profile=new.profile,
         metadata=new.metadata,
         ats_principal_id=ats_principal_id,
@@ -134,14 +134,14 @@ def add_company(stores: Stores, new: NewCompany, ats_principal_id: UUID | None, 
     return company
 
 
-def _as_kept(settings: CompanySettings) -> CompanySettings:
-    """With the zone in its one spelling. Raises InvalidTimezone."""
+def _normalised(settings: CompanySettings) -> CompanySettings:
+    """Return the settings with a normalised time zone. Raises InvalidTimezone."""
     zone = settings.timezone
     return settings if zone is None else replace(settings, timezone=callee_zones.check_zone(zone))
 
 
-def _decides_otherwise(before: CompanySettings, after: CompanySettings) -> bool:
-    """Whether somebody may now be called at other times, or not at all."""
+def _call_rules_changed(before: CompanySettings, after: CompanySettings) -> bool:
+    """Return True if the change may affect when, or whether, candidates are called."""
     return (before.intervals, before.timezone, before.allowed_countries) != (
         after.intervals,
         after.timezone,

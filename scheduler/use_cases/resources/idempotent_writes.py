@@ -1,4 +1,4 @@
-"""Writes: what the API applies itself, in one transaction with its answer, and once for an idempotency key."""
+"""Writes: changes that the API applies itself, in one transaction with the stored answer, once per idempotency key."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ from scheduler.wire.named_fields import Fields, named
 
 Within = TypeVar("Within", bound=UUID | None)
 
-_NEVER_KEPT = (AccessDenied, CompanyIdRequired, Forbidden)
-"""Who may not ask gets no answer to keep."""
+_NOT_STORED = (AccessDenied, CompanyIdRequired, Forbidden)
+"""Authorization errors are not stored as idempotent answers."""
 _RECORD_OF: dict[CommandKind, type[Resource]] = {
     CommandKind.CREATE_COMPANY: Company,
     CommandKind.UPDATE_COMPANY: Company,
@@ -37,33 +37,33 @@ _RECORD_OF: dict[CommandKind, type[Resource]] = {
     CommandKind.UPDATE_AGENT: Agent,
 }
 _OUTLIVES_ITS_COMPANY = frozenset({CommandKind.CREATE_COMPANY, CommandKind.DELETE_COMPANY})
-"""Were these answers erased with it, a repetition would make a company anew, or be told that there never was one."""
+"""Answers not erased with their company: a repeated request would create it again, or find that it never existed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteRequest:
-    """How a write was sent: what tells it from any other, and by which key it is known."""
+    """A write as it was sent: its identity and its idempotency key."""
 
     kind: CommandKind
     principal: Principal
     idempotency_key: str | None
     request_hash: bytes
     fields: Fields = field(default_factory=dict)
-    """What a refusal calls the field that it is about."""
+    """Names of the request's fields for refusals."""
     command_id: UUID = field(default_factory=uuid4)
-    """Its id in the inbox, where a write with an idempotency key is kept."""
+    """Its id in the inbox, which stores writes with an idempotency key."""
     commit: Commit | None = None
-    """For a caller that must know whether the write was committed. `IdempotentWrites.once` stores its result there."""
+    """For callers that must know whether it was committed. Its result is what `IdempotentWrites.once` returns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteResult:
-    """What became of a write: the record as it is now, or a refusal; neither when the record is gone."""
+    """The result of a write: the current record or a refusal, or neither for a deleted record."""
 
     record: Resource | None = None
     refusal: Refusal | None = None
     replayed: bool = False
-    """It was answered before, and this is that answer."""
+    """True if this is the stored answer to an earlier request."""
 
 
 class IdempotentWrites:
@@ -77,28 +77,28 @@ class IdempotentWrites:
         within: Callable[[Stores], Within],
         write: Callable[[Stores, Within, datetime], Resource | None],
     ) -> WriteResult:
-        """Do it and keep the answer, or give the answer that was kept when this key came first.
+        """Run a write and store its answer, or return the stored answer of this idempotency key.
 
-        `within` says which company it is about, and refuses whoever may not ask; that is not kept. What `write` refuses
-        is kept, and nothing else of what it did. The company is not deleted meanwhile: it was before, or will be after.
+        `within` returns the company and raises authorization errors, which are not stored. A refusal by `write` is
+        stored, and its other changes are rolled back. The company cannot be deleted while this runs.
         Raises AccessDenied, CompanyIdRequired, InsufficientPermissions, IdempotencyKeyReused, StillRunning,
-        DatabaseAway: then nothing was done. Raises CommitInDoubt: then it may have been.
+        DatabaseAway: nothing was written. Raises CommitInDoubt: the write may have been committed.
         """
         with self._database.transaction(sent.principal, commit=sent.commit) as stores:
             company_id = within(stores)
             now = stores.instant(self._now)
             command = _command(sent, company_id, now)
             if command.idempotency_key is not None and not stores.inbox.take_key(command):
-                return _kept(sent, _told_again(stores, first_with_its_key(stores, command)))
+                return _set_commit_result(sent, _replay(stores, first_with_its_key(stores, command)))
             try:
                 with stores.connection.begin_nested():
-                    # Not before: whoever waits for another request with its key must keep no company from its end.
+                    # Lock it late: a request that waits for another one with its key must not block a deletion.
                     if command.company_id is not None and not stores.companies.hold(command.company_id):
                         raise AccessDenied
                     with named(sent.fields):
                         record = write(stores, company_id, now)
                     failpoint("write.writing")
-            except _NEVER_KEPT:
+            except _NOT_STORED:
                 raise
             except Refused as refused:
                 written = WriteResult(refusal=refusal_of(refused))
@@ -108,19 +108,19 @@ class IdempotentWrites:
                 answer = Answer(snapshot=None if record is None else record_as_json(record))
             if command.idempotency_key is not None:
                 stores.inbox.answer(command.id, answer, None, now)
-            _kept(sent, written)
+            _set_commit_result(sent, written)
             failpoint("write.answering")
         failpoint("write.written")
         return written
 
 
 def of_company(principal: Principal, company_id: UUID | None) -> Callable[[Stores], UUID]:
-    """For `once`: the company that a request is about; see `authorized_company`."""
+    """For `once`: the company of a request (see `authorized_company`)."""
     return lambda stores: authorized_company(stores, principal, company_id)
 
 
 def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UUID]:
-    """For `once`: that very company. Raises AccessDenied alike for one that is not there and for somebody else's."""
+    """For `once`: this company. Raises AccessDenied if it is missing or the key may not reach it."""
 
     def reached(stores: Stores) -> UUID:
         if not stores.keys.reach(principal, [company_id]):
@@ -130,25 +130,25 @@ def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UU
     return reached
 
 
-def _kept(sent: WriteRequest, written: WriteResult) -> WriteResult:
-    """Keep what is returned once it is committed, for a caller that does not hear of the commit."""
+def _set_commit_result(sent: WriteRequest, written: WriteResult) -> WriteResult:
+    """Store the result in `commit`, for a caller whose commit is not confirmed."""
     if sent.commit is not None:
         sent.commit.result = written
     return written
 
 
-def _told_again(stores: Stores, command: Command) -> WriteResult:
-    """The answer that was kept, with what it does not keep as it is now."""
+def _replay(stores: Stores, command: Command) -> WriteResult:
+    """Return the stored answer. Fields that it does not store have their current values."""
     assert command.answer is not None
     if command.answer.refusal is not None:
         return WriteResult(refusal=command.answer.refusal, replayed=True)
     if command.answer.snapshot is None:
         return WriteResult(replayed=True)
     kind = _RECORD_OF[command.kind]
-    present = _present(stores, kind, command)
-    if kind is Company and present is None:  # without it the answer would show settings that it never had
+    current = _current_record(stores, kind, command)
+    if kind is Company and current is None:  # otherwise the answer would show settings that it never had
         return WriteResult(refusal=refusal_of(CompanyDeleted()), replayed=True)
-    return WriteResult(record=record_from_json(kind, command.answer.snapshot, present), replayed=True)
+    return WriteResult(record=record_from_json(kind, command.answer.snapshot, current), replayed=True)
 
 
 def _command(sent: WriteRequest, company_id: UUID | None, now: datetime) -> Command:
@@ -166,8 +166,8 @@ def _command(sent: WriteRequest, company_id: UUID | None, now: datetime) -> Comm
     )
 
 
-def _present(stores: Stores, kind: type[Resource], command: Command) -> Resource | None:
-    """The record as it is now; None when it is gone."""
+def _current_record(stores: Stores, kind: type[Resource], command: Command) -> Resource | None:
+    """Return the current record, or None if it has been deleted."""
     assert command.answer is not None
     assert command.answer.snapshot is not None
     record_id = UUID(command.answer.snapshot["id"])

@@ -1,4 +1,4 @@
-"""Jobs: made, listed, changed, deleted."""
+"""Jobs: create, list, change, delete."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from scheduler.use_cases.submit import authorized_company, require
 
 
 class Jobs:
-    """Each method raises AccessDenied, CompanyIdRequired, DatabaseAway; writes also as `IdempotentWrites.once`."""
+    """Methods raise AccessDenied, CompanyIdRequired, DatabaseAway. Writes add the errors of `IdempotentWrites.once`."""
 
     def __init__(self, database: Database, writes: IdempotentWrites) -> None:
         self._database = database
@@ -29,13 +29,13 @@ class Jobs:
             return require(stores.jobs.get(company, job_id), "job", job_id)
 
     def page(
-        self, principal: Principal, company_id: UUID | None, asked: Slice, *, status: JobStatus | None = None
+        self, principal: Principal, company_id: UUID | None, requested: Slice, *, status: JobStatus | None = None
     ) -> Listed[Job]:
         with self._database.reading(principal) as stores:
-            return stores.jobs.page(authorized_company(stores, principal, company_id), asked, status=status)
+            return stores.jobs.page(authorized_company(stores, principal, company_id), requested, status=status)
 
     def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-        """What those of the jobs are called that are there."""
+        """Return the titles of the existing jobs among `job_ids`."""
         with self._database.reading(principal) as stores:
             return stores.jobs.titles(authorized_company(stores, principal, company_id), job_ids)
 
@@ -47,7 +47,7 @@ class Jobs:
         )
 
     def change(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID, changes: Changes) -> WriteResult:
-        """The job with these changes. Refused: NotFound, MetadataTooLarge."""
+        """Change a job. Refused: NotFound, MetadataTooLarge."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> Job:
             job = replace(changed(_locked(stores, company, job_id), changes), updated_at=now)
@@ -57,7 +57,7 @@ class Jobs:
         return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
     def delete(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID) -> WriteResult:
-        """Nobody is considered for it any more; interviews about it stay as they are. Refused: NotFound."""
+        """Delete a job and its assignments. Interviews about it stay unchanged. Refused: NotFound."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> None:
             stores.jobs.delete(_locked(stores, company, job_id).id, now)
@@ -66,7 +66,7 @@ class Jobs:
 
 
 def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job:
-    """A job of the company, made of what a request says."""
+    """Create a job of the company."""
     job = Job(
         id=uuid4(),
         company_id=company_id,

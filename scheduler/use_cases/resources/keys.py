@@ -1,4 +1,4 @@
-"""Keys: who may ask for what. Made here, shown once, recognised by a keyed hash."""
+"""API keys: created here, shown once, recognised by a keyed hash of the secret."""
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ from scheduler.use_cases.submit import require
 PREFIX = "sk_live_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM = 43
-"""Characters of 62 kinds: 256 bits."""
+"""Characters out of 62: 256 bits."""
 _CHECKSUM = 6
 
 ALL_SCOPES = frozenset(
@@ -48,7 +48,7 @@ _LIVE_AT_ONCE = 2
 
 
 class Keys:
-    """Those who do not serve requests see every key: operators, and who sets an installation up."""
+    """All keys are visible here: operators and the setup of an installation use this class without a principal."""
 
     def __init__(self, database: Database, hasher: Hasher, now: Now) -> None:
         self._database = database
@@ -56,9 +56,9 @@ class Keys:
         self._now = now
 
     def authenticate(self, secret: str) -> Key:
-        """The key of this secret, if it opens anything. Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
+        """Return the active key of this secret. Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
 
-        A secret whose checksum is wrong costs no query.
+        A secret with a wrong checksum is rejected without a query.
         """
         if not is_well_formed(secret):
             raise InvalidApiKey
@@ -66,17 +66,17 @@ class Keys:
             return self._usable(stores.keys.by_hash(self._hasher.key(secret)))
 
     def of_id(self, key_id: UUID) -> Key:
-        """The key of this id, if it opens anything: for whoever is trusted to name one and has no secret.
+        """Return the active key of this id, for trusted callers that have no secret.
 
         Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
         """
         with self._database.reading() as stores:
             return self._usable(stores.keys.by_id(key_id))
 
-    def _usable(self, found: Found | None) -> Key:
-        if found is None or found.company_deleted:
+    def _usable(self, row: Found | None) -> Key:
+        if row is None or row.company_deleted:
             raise InvalidApiKey
-        key = found.key
+        key = row.key
         match key.state(self._now()):
             case KeyState.ACTIVE:
                 return key
@@ -87,12 +87,12 @@ class Keys:
         raise InvalidApiKey
 
     def is_news(self, key: Key) -> bool:
-        """Whether it is to be written that this key is used now."""
+        """Return True if `last_used_at` should be updated."""
         now, last = self._now(), key.last_used_at
         return last is None or not now - USED_EVERY < last <= now
 
     def used(self, principal: Principal) -> None:
-        """Write that the principal's key is used now; waits for nobody. Raises DatabaseAway."""
+        """Update `last_used_at` of the principal's key, without waiting for a lock. Raises DatabaseAway."""
         with self._database.transaction(principal) as stores:
             stores.keys.used(principal.key_id, stores.instant(self._now))
 
@@ -108,9 +108,9 @@ class Keys:
         per_hour: int = PER_HOUR,
         expires_at: datetime | None = None,
     ) -> tuple[Principal, str]:
-        """A new key and its secret, which nothing can show again. `principal_id` makes it a rotation of that one.
+        """Create a key. Return it with its secret, which is not stored. `principal_id` makes it a rotation.
 
-        Raises NotFound for a company that is not there, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
+        Raises NotFound for an unknown company, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
         """
         key_id = uuid4()
         principal = Principal(id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id)
@@ -126,13 +126,12 @@ class Keys:
             return principal, self._add(stores, key)
 
     def rotate(self, key_id: UUID, changes: Mapping[str, Any]) -> tuple[Principal, str]:
-        """A second key of the same principal and its secret: what the first one is, save for `changes`.
+        """Create a second key of a principal: a copy of the first except for `changes`. Return it with its secret.
 
-        `changes` may be of name, scopes, per_minute, per_hour, expires_at. Both open until one is revoked; a third is
-        refused.
-        Of a key that is revoked or expired a new one can be made too: its principal, and with it what it sent under an
-        idempotency key, lives on. Raises NotFound, KeySuspended while a key of the principal is suspended,
-        TooManyLiveKeys, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
+        `changes` may contain name, scopes, per_minute, per_hour, expires_at. Both keys work until one is revoked. A
+        third is refused. A revoked or expired key can be rotated too: the principal keeps its idempotency keys. Raises
+        NotFound, KeySuspended while a key of the principal is suspended, TooManyLiveKeys, InvalidKeyName,
+        UnknownScopes, ExpiryInPast, DatabaseAway.
         """
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
@@ -153,14 +152,14 @@ class Keys:
             return principal, self._add(stores, key)
 
     def all(self, company_id: UUID | None) -> Sequence[Key]:
-        """Every key, or those of one company; oldest first. Raises DatabaseAway."""
+        """Return all keys, or the keys of one company, oldest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.keys.all(company_id)
 
     def suspend(self, key_id: UUID, reason: str | None) -> bool:
-        """It opens nothing until it is resumed. False: it was suspended already, and keeps its first reason, if any.
+        """Suspend a key until it is resumed. False: it was suspended already, and an existing reason is kept.
 
-        Whoever has the key is told the reason. Raises InvalidPauseReason, NotFound, KeyRevoked, DatabaseAway.
+        Clients that use the key receive the reason. Raises InvalidPauseReason, NotFound, KeyRevoked, DatabaseAway.
         """
         if reason is not None:
             reason = pause_reasons.checked(reason)
@@ -172,7 +171,7 @@ class Keys:
             return True
 
     def resume(self, key_id: UUID) -> bool:
-        """It opens again. False: it was not suspended. Raises NotFound, KeyRevoked, DatabaseAway."""
+        """Resume a suspended key. False: it was not suspended. Raises NotFound, KeyRevoked, DatabaseAway."""
         with self._database.transaction() as stores:
             if _not_revoked(stores, key_id).suspended_at is None:
                 return False
@@ -180,7 +179,7 @@ class Keys:
             return True
 
     def revoke(self, key_id: UUID) -> bool:
-        """It opens nothing, for ever. False: it was revoked already. Raises NotFound, DatabaseAway."""
+        """Revoke a key permanently. False: it was revoked already. Raises NotFound, DatabaseAway."""
         with self._database.transaction() as stores:
             if _locked(stores, key_id).revoked_at is not None:
                 return False
@@ -205,7 +204,7 @@ class Keys:
 
 
 def must_have(principal: Principal, scopes: Iterable[str]) -> None:
-    """Raises InsufficientPermissions that names the scopes which the key lacks."""
+    """Raise InsufficientPermissions with the scopes that the key lacks."""
     missing = sorted(frozenset(scopes) - principal.scopes)
     if missing:
         raise InsufficientPermissions(f"The API key lacks the scope {', '.join(missing)}.", missingScopes=missing)
@@ -238,13 +237,13 @@ def _not_revoked(stores: Stores, key_id: UUID) -> Key:
 
 
 def new_secret() -> str:
-    """`sk_live_`, 43 random characters, 6 of checksum."""
+    """Return `sk_live_`, 43 random characters and 6 of checksum."""
     body = "".join(choice(_ALPHABET) for _ in range(_RANDOM))
     return PREFIX + body + _checksum(body)
 
 
 def is_well_formed(secret: str) -> bool:
-    """Can this have been made by `new_secret`? A typing error cannot."""
+    """Return True if `new_secret` can have created this. A checksum rejects typing errors."""
     body = secret.removeprefix(PREFIX)
     if body == secret or len(body) != _RANDOM + _CHECKSUM or not set(body) <= set(_ALPHABET):
         return False

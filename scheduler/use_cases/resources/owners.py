@@ -1,4 +1,4 @@
-"""Owners: named by their address, invited by mail when nobody is known by it, and what accepting makes of them."""
+"""Company owners: named by e-mail address, and invited by e-mail if no user has that address yet."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -20,22 +20,22 @@ from scheduler.rules.invitation_timing import LIFE, try_again_at
 
 _log = log(__name__)
 _TOKEN_BYTES = 32
-_A_TRY_TAKES = timedelta(minutes=5)
-"""More than a mailer may need: whoever began a try and has recorded nothing by then has died."""
+_TRY_TIMEOUT = timedelta(minutes=5)
+"""Longer than any mailer needs. A worker that began a try and has recorded nothing by then has crashed."""
 _LONGEST_NAME = 60
 
 _SUBJECT = "Invitation to become the owner of {company}"
 _TEXT = """\
-You are invited to become the owner of this company on Duecall:
+You have been invited to become the owner of this company on Duecall:
 
     {company}
 
-To accept, open this link and give your name:
+To accept, open this link and enter your name:
 
 {link}
 
 The link works once, until {until:%Y-%m-%d %H:%M} UTC.
-If you did not expect this mail, do nothing, and nothing happens.
+If you did not expect this e-mail, you can ignore it.
 """
 
 
@@ -48,10 +48,10 @@ class Owners:
         self._now = now
 
     def accept(self, token: str, name: str, *, commit: Commit | None = None) -> Owner:
-        """Whoever has the token of an open invitation owns its company; once.
+        """Accept an open invitation by its token, once: its user becomes the owner of the company.
 
-        Raises InvitationGone, alike for one that was used, revoked or replaced, has expired, or never was. Raises
-        CommitInDoubt; the result of `commit` is what would have been returned.
+        Raises InvitationGone for any invitation that was used, revoked, replaced, has expired or never existed. Raises
+        CommitInDoubt; then `commit.result` is the owner.
         """
         token_hash = self._hasher.invitation(token)
         with self._database.transaction(commit=commit) as stores:
@@ -59,7 +59,7 @@ class Owners:
             if company_id is not None:
                 stores.act_for_company(company_id)
             company = None if company_id is None else stores.companies.lock(company_id)
-            # After the lock, under which invitations end: of two who accept at once, the second sees that it is used.
+            # Read after the lock, under which invitations end: the second of two concurrent requests sees it used.
             invitation = stores.invitations.by_token(token_hash)
             now = stores.instant(self._now)
             if company is None or invitation is None or not invitation.is_open(now):
@@ -75,13 +75,13 @@ class Owners:
 
 
 def name_owner(stores: Stores, company: Company, email: str | None, now: datetime) -> Company:
-    """The company with this owner: whoever is known by the address at once, else whoever accepts the invitation.
+    """Name the owner of a company. A known user becomes the owner at once. Another address gets an invitation.
 
-    The same address again changes nothing, unless its invitation has expired: then there is a new one. Only for a
-    company that the caller has locked, or is making.
+    The same address again changes nothing, unless its invitation has expired: then a new one is created. The caller has
+    locked the company or is creating it.
     """
-    standing = stores.invitations.standing_of(company.id)
-    if email == company.owner_email and (standing is None or standing.is_open(now)):
+    current = stores.invitations.standing_of(company.id)
+    if email == company.owner_email and (current is None or current.is_open(now)):
         return company
     stores.memberships.demote_owner(company.id, now)
     stores.invitations.revoke(company.id, now)
@@ -103,10 +103,10 @@ class _Try:
 
 
 class Invitations:
-    """Mails of invitations. `app_url` is where somebody gives their name and sends it on with the token.
+    """Sends the e-mails of invitations, at least once each. `app_url` is the page on which the user accepts.
 
-    At least once: whoever dies between the mail and its record leaves one that is sent again. Each try has a token of
-    its own, which is kept before the mail goes out, so that whichever of them arrives can be used.
+    After a crash between sending and recording, an e-mail is sent again. Each try stores its own token before sending,
+    so the link in every delivered e-mail works.
     """
 
     def __init__(self, database: Database, hasher: Hasher, mailer: Mailer, app_url: str, now: Now) -> None:
@@ -118,27 +118,27 @@ class Invitations:
         self._sending = threading.Lock()
 
     def send(self) -> None:
-        """Send what is due, until nothing is or the server is away. Raises DatabaseAway.
+        """Send due invitations until none is left or the mail server is unavailable. Raises DatabaseAway.
 
-        Any number of processes may do it at once; in each of them one thread, so that a slow mail server does not keep
-        the others of a worker from their work.
+        Any number of processes may run this at once, with one thread in each, so that a slow mail server does not
+        block a worker's other threads.
         """
         if not self._sending.acquire(blocking=False):
             return
         try:
-            while (begun := self._begin()) is not None:
-                if not self._is_taken_on(begun):
+            while (attempt := self._begin()) is not None:
+                if not self._send_one(attempt):
                     return
         finally:
             self._sending.release()
 
     def _begin(self) -> _Try | None:
-        """Take one and keep the hash of its new token; the token itself is in the mail alone."""
+        """Take a due invitation and store the hash of its new token. Only the e-mail contains the token itself."""
         token = token_urlsafe(_TOKEN_BYTES)
         token_hash = self._hasher.invitation(token)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            invitation = stores.invitations.take_due(now, now + _A_TRY_TAKES)
+            invitation = stores.invitations.take_due(now, now + _TRY_TIMEOUT)
             if invitation is None:
                 return None
             stores.invitations.add_token(invitation.id, token_hash, now)
@@ -146,21 +146,25 @@ class Invitations:
         mail = _mail(invitation, company, f"{self._app_url}/invitations/accept#token={token}", now)
         return _Try(invitation=invitation, token_hash=token_hash, mail=mail)
 
-    def _is_taken_on(self, begun: _Try) -> bool:
-        """Send it and record what became of it. False when the server takes nothing now."""
+    def _send_one(self, begun: _Try) -> bool:
+        """Send one e-mail and record the outcome. False: the mail server is unavailable."""
         try:
             self._mailer.send(begun.mail)
         except NotSent as error:
             self._not_sent(begun, error)
             return not isinstance(error, MailAway)
         except UnsafeMail:
-            _log.exception("an invitation cannot be written", alarm="MAIL", invitation_id=str(begun.invitation.id))
+            _log.exception(
+                "invitation_failed: no safe e-mail can be built for this company's name",
+                alarm="MAIL",
+                invitation_id=str(begun.invitation.id),
+            )
             self._record_failure(begun, None, is_known=True)
             return True
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             stores.invitations.sent(begun.invitation, now)
-        _log.info("an invitation was sent", invitation_id=str(begun.invitation.id))
+        _log.info("invitation_sent: the mail server accepted an invitation", invitation_id=str(begun.invitation.id))
         return True
 
     def _not_sent(self, begun: _Try, error: NotSent) -> None:
@@ -170,9 +174,9 @@ class Invitations:
             again_at = try_again_at(invitation.tries, self._now(), invitation.expires_at)
         self._record_failure(begun, again_at, is_known=not isinstance(error, MailAway) or error.surely_not)
         _log.warning(
-            "an invitation was not sent, and is not tried again"
+            "invitation_failed: an invitation was not sent and will not be retried"
             if again_at is None
-            else "an invitation was not sent yet",
+            else "invitation_delayed: an invitation was not sent and will be retried",
             invitation_id=str(invitation.id),
             company_id=str(invitation.company_id),
             status=error.status,
@@ -180,7 +184,7 @@ class Invitations:
         )
 
     def _record_failure(self, begun: _Try, again_at: datetime | None, *, is_known: bool) -> None:
-        """`is_known`: the mail surely did not go out, and so its token can be in nobody's hands."""
+        """Record a failed try. `is_known`: the e-mail was certainly not sent, so its token can be deleted."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             stores.invitations.not_sent(begun.invitation, again_at, now)

@@ -1,4 +1,4 @@
-"""Usage: what calls have cost, told to who pays; and how a company is billed, said by who runs the installation."""
+"""Usage: billed minutes or credits per company, and the operator's billing settings."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from scheduler.use_cases.submit import require
 _BY_DEFAULT = timedelta(days=30)
 _LONGEST = timedelta(days=366)
 _UTC = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(0))
-"""Decides where a text names no clock: what is billed is no callee's."""
+"""Time zone of a period that names none. Billing has no callee whose zone could be used."""
 
 
 class Usage:
@@ -27,9 +27,9 @@ class Usage:
     def of(
         self, principal: Principal, company_id: UUID | None, start: str | None, end: str | None
     ) -> tuple[CompanyUsage, ...]:
-        """Return what was used from `start` until before `end`: by one company, or by all that the principal reaches.
+        """Return the usage from `start` until before `end`, of one company or of all that the principal reaches.
 
-        Both ends as they were sent: a date is its midnight in UTC. Left out: until now, for 30 days.
+        Both are texts of the request. A date means midnight UTC. Default: the 30 days until now.
         Raises InvalidDateFormat, InvalidPeriod, AccessDenied, DatabaseAway.
         """
         until = self._now() if end is None else _instant(end, "end")
@@ -51,9 +51,10 @@ class Usage:
         prices: PriceList | None = None,
         drops_its_prices: bool = False,
     ) -> Billing:
-        """Bill the company so from now on; what is left out stays. Raises NotFound, DatabaseAway.
+        """Change the billing of a company from now on. Omitted arguments keep their value.
 
-        Each focus that `prices` names gets that price; with `drops_its_prices` all others get the default one again.
+        Each focus in `prices` gets that price. With `drops_its_prices` all others get the default price again. Raises
+        NotFound, DatabaseAway.
         """
         with self._database.transaction() as stores:
             now = stores.instant(self._now)

@@ -1,4 +1,4 @@
-"""A conflict between transactions: another one holds a row for longer than we wait. It is tried again at once."""
+"""Lock conflicts: try a step again at once when another transaction holds a row for longer than the lock timeout."""
 
 from collections.abc import Callable
 from itertools import count
@@ -16,12 +16,13 @@ _conflicts = count(1)
 def again_at_once(verb: Callable[[], T]) -> T:
     """Return what `verb` returns, called up to three times while it raises LockTaken. Each conflict is counted.
 
-    Each try waits for its lock as long as the database lets it, so that no pause is needed in between. Raises
-    LockTaken after the last one.
+    Each try waits for the lock timeout, so no pause is needed in between. Raises LockTaken after the last one.
     """
     for _ in range(_TRIES - 1):
         try:
             return verb()
         except LockTaken:
-            _log.info("conflict", count=next(_conflicts))
+            _log.info(
+                "lock_conflict: another transaction held the row, so the step is tried again", count=next(_conflicts)
+            )
     return verb()

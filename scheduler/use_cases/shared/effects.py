@@ -1,4 +1,4 @@
-"""What follows when something happens to an attempt: its line, its interview, a retry; in the caller's transaction."""
+"""Effects of an event on an attempt's line, its interview and its retry, saved in the caller's transaction."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -39,10 +39,9 @@ _log = log(__name__)
 
 
 class InvariantViolated(Exception):
-    """Something that must never happen has. Leaves the transaction, which holds an attempt, and writes nothing.
+    """An invariant was violated. Rolls back the caller's transaction, which has locked an attempt.
 
-    The company is paused by `Effects.sound` in a transaction of its own, because companies are locked before
-    attempts.
+    `Effects.sound` then pauses the company in a new transaction, because companies are locked before attempts.
     """
 
     def __init__(self, alarm: Alarm, attempt: Attempt) -> None:
@@ -52,9 +51,9 @@ class InvariantViolated(Exception):
 
 
 class Effects:
-    """Saves what happened to an attempt together with what follows from it.
+    """Saves the events of an attempt together with their effects.
 
-    Everywhere interview and attempt are locked by the caller, in this order.
+    The caller has locked the interview and then the attempt.
     """
 
     def __init__(self, database: Database, hasher: Hasher, policy: Policy, now: Callable[[], datetime]) -> None:
@@ -64,14 +63,14 @@ class Effects:
         self._now = now
 
     def sound(self, alarmed: InvariantViolated) -> None:
-        """The same as `sound_in`, in a transaction of its own, on whatever clock. Raises DatabaseAway."""
+        """Run `sound_in` in a new transaction, also on a wrong clock. Raises DatabaseAway."""
         with self._database.transaction(corrected=True) as stores:
             self.sound_in(stores, alarmed, stores.instant(self._now))
 
     def sound_in(self, stores: Stores, alarmed: InvariantViolated, now: datetime) -> None:
-        """No call of this company is claimed until a person has looked; what must not be is looked after.
+        """Pause the company until an operator resumes it, and track its stray calls.
 
-        The call that nobody has answered is ended; until all are over, nobody calls their number.
+        An unanswered stray call is cancelled. Their number is blocked until all stray calls have ended.
         """
         alarm, attempt = alarmed.alarm, alarmed.attempt
         stores.companies.pause(attempt.company_id, f"{ALARM}{alarm.cause}", now)
@@ -81,14 +80,14 @@ class Effects:
         if strays and attempt.number_hash is not None:
             stores.lines.keep_free(attempt.number_hash, now + self._policy.line_gap)
         _log.error(
-            "the company is paused until somebody has looked",
+            "company_paused: an invariant was violated, so the company is paused until an operator resumes it",
             alarm=alarm.cause,
             attempt_id=str(attempt.id),
             company_id=str(attempt.company_id),
         )
 
     def track_stray(self, stray: StrayCall, news: CallNews | None) -> None:
-        """Nobody calls the number of a call that must not be until it is over; None: the carrier could not be asked.
+        """Block the number of a stray call until the call has ended. `news` is None if the carrier did not answer.
 
         Raises DatabaseAway.
         """
@@ -96,9 +95,9 @@ class Effects:
             now = stores.instant(self._now)
             next_look_at = decisions.next_look_at_stray(stray.seen_at, news, now, self._policy)
             attempt = stores.attempts.find(stray.attempt_id)
-            # The number that it rings, also when the candidate's has changed since.
-            told = self._hasher.number(news.to) if news is not None and news.to else None
-            number_hash = told or (attempt.number_hash if attempt is not None else None)
+            # The called number, even if the candidate's number has changed since.
+            called_hash = self._hasher.number(news.to) if news is not None and news.to else None
+            number_hash = called_hash or (attempt.number_hash if attempt is not None else None)
             if number_hash is not None:
                 stores.lines.keep_free(number_hash, (next_look_at or now) + self._policy.line_gap)
             if next_look_at is None:
@@ -109,7 +108,7 @@ class Effects:
     def hear(
         self, stores: Stores, interview: Interview, attempt: Attempt, news: CallNews, actor: str, now: datetime
     ) -> Attempt | AskTheCarrier:
-        """Let the carrier's news change the attempt. Raises Alarmed."""
+        """Apply the carrier's news to the attempt. Raises Alarmed."""
         callee = callee_from(stores.attempts.callee_of(interview.id)) if attempt.reason is None else None
         heard = decisions.on_news(attempt, news, callee, now, self._policy)
         if isinstance(heard, Alarm):
@@ -127,7 +126,7 @@ class Effects:
         actor: str,
         now: datetime,
     ) -> Attempt:
-        """The attempt after `events`, saved with its line, its interview and the retry that follows. Raises Alarmed."""
+        """Save `events` with their effects on line, interview and retry. Return the attempt. Raises Alarmed."""
         before = attempt
         for event in events:
             attempt = stores.attempts.save(attempt, event, actor, now)
@@ -139,9 +138,9 @@ class Effects:
         if is_busy(before) and not is_busy(attempt):
             self._free_line(stores, attempt, now)
         elif any(isinstance(event, Proven) for event in events):
-            self._rest_line(stores, attempt, now)
+            self._start_gap(stores, attempt, now)
         if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
-            attempt = self._come_back(stores, interview, attempt, actor, now)
+            attempt = self._on_returned_to_pending(stores, interview, attempt, actor, now)
         if attempt.reason is Reason.ANSWERED and before.reason is not Reason.ANSWERED:
             _book(stores, interview, attempt, now)
         if any(isinstance(event, LegSeen | Proven) for event in events):  # guard: successor
@@ -155,20 +154,20 @@ class Effects:
     def _hold_line(self, stores: Stores, attempt: Attempt) -> None:
         assert attempt.number_hash is not None
         if not stores.lines.hold(attempt.number_hash, attempt.id):
-            # Somebody else is calling that number at this moment: two legs to one phone.
+            # Another attempt is calling this number at the same time: two legs to one phone.
             assert attempt.call_sid is not None
             stray, live = (
                 (attempt.call_sid, ()) if attempt.heard_rank < CallProgress.ANSWERED else (None, (attempt.call_sid,))
             )
             raise InvariantViolated(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray, live_sids=live), attempt)
 
-    def _rest_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
-        """A call that nobody had seen is over just now: the gap runs from here, not from when it was given up."""
+    def _start_gap(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
+        """Start the gap between calls now, because the end of a call was proven after the attempt was given up."""
         assert attempt.number_hash is not None
         if stores.lines.hold(attempt.number_hash, attempt.id):
             self._free_line(stores, attempt, now)
         else:
-            # Whoever has it may not have sent yet: the last look sees this, and so does whoever comes after.
+            # The attempt that holds the line may not have been sent yet: its last look sees this block.
             stores.lines.keep_free(attempt.number_hash, now + self._policy.line_gap)
 
     def _free_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
@@ -177,34 +176,36 @@ class Effects:
             return
         if attempt.search_at is not None:
             stores.attempts.forget_number_of_erased(attempt.id)
-        # After an unknown outcome the same interview waits too: nobody knows whether that phone is ringing.
+        # After an unknown outcome the same interview waits too, because that phone may still be ringing.
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
         stores.lines.rest(attempt.id, same, now, decisions.line_free_at(attempt, now, self._policy))
 
-    def _come_back(self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime) -> Attempt:
-        """What is pending again takes things as they are now; where its interview is over it waits for nothing."""
-        there = stores.companies.is_there(interview.company_id)
-        if there and interviews.may_go_on(interview):
-            return self._as_things_are_now(stores, attempt, now)
-        if not there:
+    def _on_returned_to_pending(
+        self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
+    ) -> Attempt:
+        """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended."""
+        has_company = stores.companies.is_there(interview.company_id)
+        if has_company and interviews.may_go_on(interview):
+            return self._refresh_schedule(stores, attempt, now)
+        if not has_company:
             reason = Reason.COMPANY_DELETED
         elif interview.deleted_at is not None:
             reason = Reason.INTERVIEW_DELETED
         elif interview.status is InterviewStatus.CANCELLED:
             reason = Reason.CANDIDATE_DELETED
-        else:  # an earlier call of it has reached the person after all
+        else:  # an earlier call has reached the candidate after all
             reason = Reason.REPLACED
         return stores.attempts.save(attempt, Cancelled(reason=reason), actor, now)
 
-    def _as_things_are_now(self, stores: Stores, attempt: Attempt, now: datetime) -> Attempt:
-        """What comes back after number or zone changed: who looks at pending attempts passed it over meanwhile."""
+    def _refresh_schedule(self, stores: Stores, attempt: Attempt, now: datetime) -> Attempt:
+        """Reschedule after a change of number or zone, which skips attempts in progress."""
         callee = callee_from(stores.attempts.callee_of(attempt.interview_id))
         if callee.number is None:
-            return attempt  # held by the last look, as everywhere
+            return attempt  # the last look blocks it
         try:
             same_clock = scheduling.present_clock(attempt, callee) == attempt.schedule.clock
         except TimezoneUnknown:
-            same_clock = True  # the same
+            same_clock = True  # the last look blocks it
         if same_clock and self._hasher.number(callee.number.e164) == attempt.number_hash:
             return attempt
         schedule = None if same_clock else scheduling.recomputed_schedule(attempt, callee, now, self._policy)
@@ -213,7 +214,7 @@ class Effects:
     def _cancel_successor(
         self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
     ) -> None:
-        """Who asked for another call did not know of this one: it is live, or it has reached the person."""
+        """Cancel the pending successor: this call turned out to be live, or to have been answered."""
         if not (has_live_leg(attempt) or attempt.state is AttemptState.COMPLETED):
             return
         successor = stores.attempts.lock_open(interview.id)
@@ -230,7 +231,7 @@ class Effects:
             stores.interviews.set_status(interview.id, status, now)
 
     def _retry(self, stores: Stores, interview: Interview, ended: Attempt, actor: str, now: datetime) -> bool:
-        """Make the attempt that follows by itself, when one does."""
+        """Create the automatic retry. Return False if none follows."""
         if ended.reason not in retries.RETRIED or not interviews.may_go_on(interview):
             return False
         row = stores.attempts.callee_of(interview.id)
@@ -250,7 +251,7 @@ class Effects:
         return True
 
     def add_attempt(self, stores: Stores, attempt: Attempt, actor: str) -> None:
-        """A new pending attempt, with a line to wait for; the clock is told when it is due already."""
+        """Add a pending attempt and its line. Notify the clock if it is due already."""
         assert attempt.number_hash is not None
         stores.lines.ensure(attempt.number_hash)
         stores.attempts.add(attempt, Created(), actor)
@@ -266,9 +267,9 @@ class Effects:
         now: datetime,
         cause: str | None = None,
     ) -> Attempt:
-        """A pending attempt is due at another time, or rings another number, because settings changed.
+        """Move a pending attempt to another time or number after changed settings.
 
-        Without a schedule it keeps its own, and its time. `cause` goes into the history where it is no setting.
+        Without `schedule` it keeps its schedule and due time. `cause` is written to the history for other causes.
         """
         number_hash = self._hasher.number(number)
         stores.lines.ensure(number_hash)
@@ -285,10 +286,10 @@ class Effects:
 
 
 def _report_lost_cause(before: Attempt, attempt: Attempt) -> None:
-    """Raise an alarm for a call that failed while nothing says why: no retry follows, so a person decides."""
+    """Raise an alarm for a call that failed without a known cause. It is not retried, and a person decides."""
     if attempt.cause_is_lost and not before.cause_is_lost:
         _log.error(
-            "call_failed_without_cause: The carrier named no cause for a failed call; no retry follows.",
+            "call_failed_without_cause: the carrier named no cause for a failed call, so no retry follows",
             alarm="CAUSE_LOST",
             attempt_id=str(attempt.id),
             company_id=str(attempt.company_id),
@@ -296,14 +297,14 @@ def _report_lost_cause(before: Attempt, attempt: Attempt) -> None:
 
 
 def _end_for_deleted_company(stores: Stores, attempt: Attempt, actor: str, now: datetime) -> Attempt:
-    """The carrier has just named a call of a company that was deleted meanwhile: it is ended at once."""
+    """Request the end of a call that the carrier names only now, if its company has been deleted."""
     if stores.companies.is_there(attempt.company_id):
         return attempt
     return stores.attempts.save(attempt, HangUpWanted(cause=HangUpCause.COMPANY_DELETED), actor, now)
 
 
 def _book(stores: Stores, interview: Interview, attempt: Attempt, now: datetime) -> None:
-    """A call that a person answered is booked with its end, in the unit and at the price of that moment."""
+    """Book an answered call when it ends, with the company's current billing unit and prices."""
     stores.usage.book(pricing.booking_of(attempt, interview, stores.usage.billing_of(interview.company_id), now))
 
 

@@ -1,4 +1,4 @@
-"""The doorbell: how a worker is told to look. A ring is never a reason to act; losing every one costs seconds."""
+"""Hints: queue messages that make a worker query the database. They decide nothing, and a lost hint costs seconds."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,7 +6,7 @@ from uuid import UUID
 
 APPLY = "commands.apply"
 SUBMIT = "commands.submit"
-"""The one message that is more than a hint: a command itself. Nobody here rings it."""
+"""The one message that is more than a hint: a command itself. Only clients send it."""
 DIAL = "attempts.dial"
 SETTLE = "attempts.settle"
 HEAR = "carrier.hear"
@@ -15,27 +15,27 @@ INVITE = "invitations.send"
 PURGE = "records.purge"
 ERASE = "companies.erase"
 LIVENESS = "workers.heard"
-"""A worker rings itself, by a queue of its own, to know whether it still hears."""
+"""Liveness: a worker sends this to its own queue to check that it still receives messages."""
 
 QUEUES = {
     APPLY: "intake",
     SUBMIT: "intake",
     DIAL: "dial",
     HEAR: "callbacks",
-    # On its own queue, in a process of its own: no change of settings, mail or erasure holds up settling and probes.
+    # Its own queue and process: changed settings, e-mail and erasures must not delay settling and probes.
     SETTLE: "settle",
     **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE), "maintenance"),
 }
-"""Every task that is rung for by name and the queue that it waits in; a queue's name says who waits there."""
+"""The queue of each task."""
 
 
 class Hints(Protocol):
-    """Rings after the commit, never before it. Neither method raises, and neither keeps its caller waiting."""
+    """Sends hints, always after the commit. Neither method raises or blocks."""
 
     def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
-        """Tell a worker to look at these."""
+        """Send a hint for these ids to a worker."""
         ...
 
     def answered(self, command_id: UUID) -> None:
-        """Tell whoever waits for this command that its answer is there."""
+        """Notify the request that waits for this command that its answer is stored."""
         ...

@@ -1,4 +1,4 @@
-"""What the rules ask of a person and of an attempt, from what the database says of them."""
+"""Builds the inputs of the rules, callee and situation, from database rows."""
 
 from datetime import timedelta
 
@@ -14,14 +14,14 @@ from scheduler.timing.callee_zones import CalleeNumber
 
 
 def callee_of(candidate: Candidate, company: Company, *, is_rung: bool = True) -> Callee:
-    """All that decides when this candidate may be called.
+    """Return everything that decides when this candidate may be called.
 
-    Raises PhoneNumberInvalid; not for whom nobody rings: there a number that is none tells nothing.
+    Raises PhoneNumberInvalid, unless the interview is ONLINE (`is_rung=False`), where an invalid number is ignored.
     """
     text = candidate.phone_number
-    read = callee_zones.read_number if is_rung else _number_or_none
+    parse = callee_zones.read_number if is_rung else _number_or_none
     return Callee(
-        number=None if text is None else read(text),
+        number=None if text is None else parse(text),
         timezone=candidate.timezone,
         consent_until=candidate.gdpr_expiry_date,
         settings=company.settings,
@@ -29,7 +29,7 @@ def callee_of(candidate: Candidate, company: Company, *, is_rung: bool = True) -
 
 
 def callee_from(row: CalleeRow | LookRow) -> Callee:
-    """The same for somebody who is to be called already: a number that is none any more is no number."""
+    """Like `callee_of`, for an existing interview. A number that is no longer valid is treated as missing."""
     return Callee(
         number=_number_or_none(row.phone_number),
         timezone=row.timezone,
@@ -39,7 +39,7 @@ def callee_from(row: CalleeRow | LookRow) -> Callee:
 
 
 def situation_from(row: LookRow, hasher: Hasher, skew: timedelta = timedelta()) -> Situation:
-    """All that decides whether an attempt may ring; `skew` is the database's clock less ours."""
+    """Return everything that decides whether an attempt may be called. `skew` is the database's clock minus ours."""
     callee = callee_from(row)
     attempt = row.attempt
     is_its_line = callee.number is not None and hasher.number(callee.number.e164) == attempt.number_hash
@@ -63,7 +63,7 @@ def situation_from(row: LookRow, hasher: Hasher, skew: timedelta = timedelta()) 
 
 
 def _number_or_none(text: str | None) -> CalleeNumber | None:
-    """The candidate's present number; None also when it is one no more, so that its line is nobody's."""
+    """The candidate's current number, or None if it is no longer valid."""
     try:
         return None if text is None else callee_zones.read_number(text)
     except PhoneNumberInvalid:

@@ -81,7 +81,7 @@ def alarms(logs: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("code", [13227, 21203, 21215, 21216, 32205])
-def test_a_country_without_permission_waits_and_no_other(
+def test_only_calls_to_a_refused_country_wait(
     tenant: Tenant, other: Tenant, hand: Hand, settle: Settle, carrier: SimulatedCarrier, code: int
 ) -> None:
     to_austria = [a_pending_attempt(tenant, number) for number in AUSTRIA[:8]]
@@ -107,7 +107,7 @@ def test_a_country_without_permission_waits_and_no_other(
     assert {ring["to"] for ring in carrier.rings()} >= set(AUSTRIA[:8])
 
 
-def test_of_a_country_without_permission_one_call_is_tried(
+def test_one_trial_call_is_made_to_a_refused_country(
     tenant: Tenant, hand: Hand, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     for number in AUSTRIA[:8]:
@@ -128,16 +128,14 @@ def test_of_a_country_without_permission_one_call_is_tried(
 
 
 @guards("backoff")
-def test_a_claim_passes_over_a_country_without_permission(tenant: Tenant) -> None:
+def test_claim_skips_calls_to_a_refused_country(tenant: Tenant) -> None:
     first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_pending_attempt(tenant, AUSTRIA[1])
     elsewhere = a_pending_attempt(tenant, SLOVAKIA[0])
     answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
     assert [each.id for each in claimed(tenant, second, elsewhere)] == [elsewhere.id]
 
 
-def test_a_release_passes_over_a_country_without_permission(
-    tenant: Tenant, release: Release, hints: RecordingHints
-) -> None:
+def test_release_skips_calls_to_a_refused_country(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     first = a_claimed_attempt(tenant, AUSTRIA[0])
     for number in AUSTRIA[1:5]:
         a_pending_attempt(tenant, number)
@@ -148,20 +146,20 @@ def test_a_release_passes_over_a_country_without_permission(
 
 
 @guards("look_backoff")
-def test_a_claimed_call_to_a_refused_country_is_not_sent(tenant: Tenant, now: TestClock) -> None:
+def test_claimed_call_to_a_refused_country_is_not_sent(tenant: Tenant, now: TestClock) -> None:
     first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_claimed_attempt(tenant, AUSTRIA[1])
     answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
     assert tenant.dial.last_look(second) is None
     assert tenant.attempt(second.id).state is AttemptState.PENDING
 
 
-def test_a_claimed_call_to_another_country_is_sent(tenant: Tenant) -> None:
+def test_claimed_call_to_another_country_is_sent(tenant: Tenant) -> None:
     first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_claimed_attempt(tenant, SLOVAKIA[0])
     answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
     assert tenant.dial.last_look(second) is not None
 
 
-def test_an_explanation_names_the_country_that_is_refused(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+def test_explanation_names_the_refused_country(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_pending_attempt(tenant, AUSTRIA[1])
     answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
     [block] = explain.explanation_of(second.id).blocks
@@ -170,7 +168,7 @@ def test_an_explanation_names_the_country_that_is_refused(tenant: Tenant, explai
 
 
 @pytest.mark.parametrize("code", [21210, 21212, 13214])
-def test_a_refused_caller_id_stops_its_company_alone(
+def test_refused_caller_id_stops_only_its_company(
     tenant: Tenant, other: Tenant, hand: Hand, carrier: SimulatedCarrier, explain: Explain, code: int
 ) -> None:
     mine = [a_pending_attempt(tenant, number) for number in SLOVAKIA[:6]]
@@ -206,7 +204,7 @@ def to_austria(tenant: Tenant, number: int) -> Attempt:
     return attempt
 
 
-def test_trial_passes_over_a_call_that_waits_for_a_command(
+def test_trial_skips_a_call_that_waits_for_a_command(
     tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     on_trial(tenant, settle, now)
@@ -218,7 +216,7 @@ def test_trial_passes_over_a_call_that_waits_for_a_command(
     assert hints.ids(tasks.DIAL) == [free.id]
 
 
-def test_trial_passes_over_a_call_of_a_caller_that_waits_too(
+def test_trial_skips_a_call_whose_caller_is_backed_off_too(
     tenant: Tenant, other: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     """Its claim would hold it each time, and nobody else's call to that country would be tried."""
@@ -232,7 +230,7 @@ def test_trial_passes_over_a_call_of_a_caller_that_waits_too(
     assert hints.ids(tasks.DIAL) == [mine.id]
 
 
-def test_trial_that_could_not_be_claimed_gives_way_to_another(
+def test_unclaimable_trial_gives_way_to_another_call(
     tenant: Tenant, other: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     on_trial(tenant, settle, now)
@@ -248,7 +246,7 @@ def test_trial_that_could_not_be_claimed_gives_way_to_another(
     assert hints.ids(tasks.DIAL) == [full.id, mine.id]
 
 
-def test_trial_is_not_held_up_by_a_release_from_the_future(
+def test_release_from_the_future_does_not_delay_a_trial(
     tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     on_trial(tenant, settle, now)
@@ -270,7 +268,7 @@ def test_trial_is_not_held_up_by_a_release_from_the_future(
         pytest.param("CREATED_WITHOUT_A_NAME", 5, id="five answers without a name"),
     ],
 )
-def test_bad_orders_of_one_company_stop_nobody_else(
+def test_failing_calls_of_one_company_stop_no_other_company(
     tenant: Tenant, other: Tenant, settle: Settle, cause: str, times: int
 ) -> None:
     for _ in range(times):
@@ -281,19 +279,19 @@ def test_bad_orders_of_one_company_stop_nobody_else(
     assert [each.id for each in claimed(tenant, mine, theirs)] == [theirs.id]
 
 
-def test_failures_of_two_companies_close_the_account(tenant: Tenant, other: Tenant) -> None:
+def test_failures_of_two_companies_open_the_account_breaker(tenant: Tenant, other: Tenant) -> None:
     failed(tenant)
     assert not is_down(tenant)
     failed(other, cause="HTTP_503")
     assert is_down(tenant)
 
 
-def test_the_only_company_s_failures_close_the_account(tenant: Tenant) -> None:
+def test_failures_of_the_only_company_open_the_account_breaker(tenant: Tenant) -> None:
     failed(tenant)
     assert is_down(tenant)
 
 
-def test_a_question_in_vain_closes_the_account_at_once(
+def test_failed_probe_opens_the_account_breaker_at_once(
     tenant: Tenant, other: Tenant, settle: Settle, release: Release, hints: RecordingHints, carrier: SimulatedCarrier
 ) -> None:
     failed(tenant)
@@ -310,18 +308,14 @@ def test_a_question_in_vain_closes_the_account_at_once(
     assert claimed(tenant, a_pending_attempt(other)) == []
 
 
-def test_a_failure_counts_alone_once_another_company_was_served(
-    tenant: Tenant, other: Tenant, database: Database
-) -> None:
+def test_success_between_failures_keeps_the_breaker_closed(tenant: Tenant, other: Tenant, database: Database) -> None:
     failed(tenant)
     taken(other)
     failed(of_company(tenant, seed(database, tenant.now())))
     assert not is_down(tenant), "two that fail, but not at the same time"
 
 
-def test_a_company_that_fails_is_tried_with_one_call(
-    tenant: Tenant, other: Tenant, now: TestClock, settle: Settle
-) -> None:
+def test_failing_company_gets_one_trial_call(tenant: Tenant, other: Tenant, now: TestClock, settle: Settle) -> None:
     failed(tenant)
     due = [a_pending_attempt(tenant) for _ in range(3)]
     assert claimed(tenant, *due) == []
@@ -334,7 +328,7 @@ def test_a_company_that_fails_is_tried_with_one_call(
     assert len(claimed(tenant, *due)) == 2
 
 
-def test_a_trial_in_vain_makes_one_company_wait_longer(
+def test_failed_trial_prolongs_the_wait_of_one_company(
     tenant: Tenant, other: Tenant, now: TestClock, settle: Settle
 ) -> None:
     failed(tenant)
@@ -350,7 +344,7 @@ def test_a_trial_in_vain_makes_one_company_wait_longer(
     assert not is_down(tenant)
 
 
-def test_one_company_s_trial_in_vain_does_not_close_the_account_again(
+def test_failed_company_trial_leaves_the_account_breaker_closed(
     tenant: Tenant, other: Tenant, now: TestClock, settle: Settle
 ) -> None:
     failed(tenant)
@@ -364,14 +358,12 @@ def test_one_company_s_trial_in_vain_does_not_close_the_account_again(
 
 
 @pytest.mark.parametrize("cause", ["CREDENTIALS", "ACCOUNT_NOT_ACTIVE"])
-def test_what_speaks_of_the_account_closes_it_at_once(tenant: Tenant, other: Tenant, cause: str) -> None:
+def test_failure_of_the_account_opens_its_breaker_at_once(tenant: Tenant, other: Tenant, cause: str) -> None:
     answered(tenant, a_claimed_attempt(tenant), NeverTaken(cause=cause))
     assert is_down(tenant)
 
 
-def test_an_operator_ends_the_wait_and_one_call_is_tried(
-    tenant: Tenant, other: Tenant, settle: Settle, now: TestClock
-) -> None:
+def test_ended_back_off_permits_one_trial_call(tenant: Tenant, other: Tenant, settle: Settle, now: TestClock) -> None:
     waits = CarrierWaits(tenant.database, now)
     answered(tenant, a_claimed_attempt(tenant, AUSTRIA[0]), NeverTaken(cause="COUNTRY_REFUSED"))
     assert [each.scope.country for each in waits.all()] == ["AT"]

@@ -81,7 +81,7 @@ def test_lock_holder_is_named(tenant: Tenant, postgres_url: str) -> None:
     assert tenant.dial.lock_holder(tenant.company_id) is None
 
 
-def test_lock_that_lasts_raises_one_alarm(tenant: Tenant, postgres_url: str) -> None:
+def test_long_lock_raises_one_alarm(tenant: Tenant, postgres_url: str) -> None:
     watch, company_id = LockWatch(tenant.dial.lock_holder), tenant.company_id
     with locked_company(postgres_url, company_id) as pid, capture_logs() as logs:
         for instant in (100.0, 100.0 + LOCK_LASTS_S):
@@ -100,7 +100,7 @@ def test_lock_that_lasts_raises_one_alarm(tenant: Tenant, postgres_url: str) -> 
         assert len(logs) == 1
 
 
-def test_two_short_locks_are_not_one_that_lasts(tenant: Tenant) -> None:
+def test_two_short_locks_raise_no_alarm(tenant: Tenant) -> None:
     """In between no claim met the company: its call was cancelled, or another worker claimed it."""
     watch = LockWatch(tenant.dial.lock_holder)
     with capture_logs() as logs:
@@ -129,7 +129,7 @@ def test_dialler_forgets_a_lock_when_the_row_is_free(
 
     def learns_of_a_lock() -> bool:
         claims = tenant.dial.claim([stuck.id])
-        dialler._loop.run_until_complete(dialler._learn([stuck.id], claims))
+        dialler._loop.run_until_complete(dialler._update_hints([stuck.id], claims))
         return bool(dialler._locks)
 
     with locked_company(postgres_url, tenant.company_id):
@@ -142,7 +142,7 @@ def test_dialler_forgets_a_lock_when_the_row_is_free(
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_dialler_reports_when_its_loop_ended_by_an_error(
+def test_dialler_reports_a_loop_that_ended_with_an_error(
     tenant: Tenant, carrier: SimulatedCarrier, fails: bool
 ) -> None:
     failed = threading.Event()
@@ -177,7 +177,7 @@ def in_lapsed_lease(tenant: Tenant, now: TestClock) -> list[UUID]:
 
 
 @guards("lock_taken")
-def test_locked_attempt_keeps_no_other_from_being_settled(
+def test_locked_attempt_does_not_delay_settling_of_others(
     tenant: Tenant, settle: Settle, now: TestClock, postgres_url: str
 ) -> None:
     first, *others = sorted(in_lapsed_lease(tenant, now))
@@ -191,9 +191,7 @@ def test_locked_attempt_keeps_no_other_from_being_settled(
 
 
 @guards("lock_taken")
-def test_task_tries_a_conflict_again_and_goes_on_with_the_others(
-    broker: None, tenant: Tenant, postgres_url: str
-) -> None:
+def test_task_retries_a_conflict_and_goes_on_with_other_ids(broker: None, tenant: Tenant, postgres_url: str) -> None:
     from workers.tasks import _each  # noqa: PLC0415 - it names its broker when it is imported
 
     stuck, free = a_pending_attempt(tenant).id, a_pending_attempt(tenant).id
@@ -209,7 +207,7 @@ def test_task_tries_a_conflict_again_and_goes_on_with_the_others(
     assert seen == [stuck, stuck, stuck, free]
 
 
-def test_missing_database_is_no_conflict(broker: None) -> None:
+def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
     from workers.tasks import _each  # noqa: PLC0415 - the same
 
     seen: list[UUID] = []
@@ -227,7 +225,7 @@ def test_missing_database_is_no_conflict(broker: None) -> None:
 
 
 @guards("claim_size")
-def test_one_claim_takes_no_more_than_a_hundred(tenant: Tenant, postgres_url: str) -> None:
+def test_claim_takes_at_most_a_hundred_attempts(tenant: Tenant, postgres_url: str) -> None:
     ids = a_crowd(postgres_url, tenant, AT_MOST_A_TRANSACTION + 20, due_at=tenant.now())
     claims = tenant.dial.claim(ids)
     assert {each.attempt.id for each in claims.claimed} == set(ids[:AT_MOST_A_TRANSACTION])
@@ -235,7 +233,7 @@ def test_one_claim_takes_no_more_than_a_hundred(tenant: Tenant, postgres_url: st
 
 
 @guards("record_size")
-def test_one_transaction_records_no_more_than_a_hundred(tenant: Tenant, postgres_url: str) -> None:
+def test_transaction_records_at_most_a_hundred_answers(tenant: Tenant, postgres_url: str) -> None:
     ids = a_crowd(postgres_url, tenant, AT_MOST_A_TRANSACTION + 2, due_at=tenant.now())
     mine = [
         each.attempt

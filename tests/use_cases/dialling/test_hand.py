@@ -33,7 +33,7 @@ def test_companies_take_turns() -> None:
     assert numbers(hand.next(1.0, 2)) == [1, 4]
 
 
-def test_later_hint_of_another_company_is_not_behind_the_first_ones() -> None:
+def test_later_hint_of_another_company_gets_its_turn() -> None:
     hand = a_hand(*(a_hint(number) for number in range(50)))
     late = a_hint(60, B)
     hand.take([late.id], 1.0)
@@ -41,7 +41,7 @@ def test_later_hint_of_another_company_is_not_behind_the_first_ones() -> None:
     assert numbers(hand.next(1.0, 2)) == [0, 60]
 
 
-def test_hint_that_is_not_pending_is_dropped() -> None:
+def test_hint_for_an_attempt_not_pending_is_dropped() -> None:
     hand = Hand()
     hand.take([a_hint(1).id, a_hint(2).id], 0.0)
     hand.give_turns(hand.without_a_turn(), [a_hint(2)])
@@ -49,21 +49,21 @@ def test_hint_that_is_not_pending_is_dropped() -> None:
     assert list(hand.without_a_turn()) == []
 
 
-def test_hint_is_kept_as_long_as_its_release_lasts() -> None:
+def test_hint_is_kept_while_its_release_lasts() -> None:
     hand = a_hand(a_hint(1), at=5.0)
     assert numbers(hand.next(5.0 + SPAN_S - 0.1, 10)) == [1]
     assert hand.next(5.0 + SPAN_S, 10) == []
     assert not hand
 
 
-def test_hint_that_comes_again_is_kept_longer() -> None:
+def test_repeated_hint_is_kept_longer() -> None:
     hand = a_hand(a_hint(1), at=0.0)
     hand.take([a_hint(1).id], 10.0)
     hand.give_turns(hand.without_a_turn(), [a_hint(1)])
     assert numbers(hand.next(SPAN_S + 5.0, 10)) == [1]
 
 
-def test_full_company_is_not_tried_and_holds_up_no_other() -> None:
+def test_full_company_is_held_back_and_delays_no_other() -> None:
     hand = a_hand(a_hint(1), a_hint(2), a_hint(3, B))
     hand.hold([A], 2.0)
     assert numbers(hand.next(1.0, 10)) == [3]
@@ -72,13 +72,13 @@ def test_full_company_is_not_tried_and_holds_up_no_other() -> None:
     assert numbers(hand.next(2.0, 10)) == [1, 2]
 
 
-def test_locked_attempt_is_tried_later_and_its_company_at_once() -> None:
+def test_locked_attempt_is_held_back_but_not_its_company() -> None:
     hand = a_hand(a_hint(1), a_hint(2))
     hand.hold([a_hint(1).id], 2.0)
     assert numbers(hand.next(1.0, 10)) == [2]
 
 
-def test_claimed_hint_is_gone() -> None:
+def test_claimed_hint_is_dropped() -> None:
     hand = a_hand(a_hint(1), a_hint(2))
     hand.drop([a_hint(1).id])
     assert numbers(hand.next(1.0, 10)) == [2]

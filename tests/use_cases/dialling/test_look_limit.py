@@ -9,7 +9,7 @@ from scheduler.use_cases.dialling.look_limit import AT_ONCE, LookLimit
 AN_HOUR = timedelta(hours=1)
 
 
-async def test_next_look_begins_when_a_call_has_left() -> None:
+async def test_next_look_begins_when_a_call_was_sent() -> None:
     limit = LookLimit(AN_HOUR)
     ids = [uuid4() for _ in range(AT_ONCE)]
     for each in ids:
@@ -22,7 +22,7 @@ async def test_next_look_begins_when_a_call_has_left() -> None:
         await waiting
 
 
-async def test_call_that_waits_for_its_connection_holds_up_no_look() -> None:
+async def test_connecting_call_does_not_delay_other_looks() -> None:
     limit = LookLimit()
     for _ in range(AT_ONCE):
         await limit.begin(uuid4())
@@ -30,7 +30,7 @@ async def test_call_that_waits_for_its_connection_holds_up_no_look() -> None:
         await limit.begin(uuid4())
 
 
-async def test_look_that_is_made_again_counts_once() -> None:
+async def test_repeated_look_counts_once() -> None:
     limit = LookLimit(AN_HOUR)
     mine = uuid4()
     for _ in range(AT_ONCE + 1):

@@ -56,7 +56,7 @@ async def test_fresh_look_permits_the_call(tenant: Tenant, alarm: LeaseAlarm) ->
 
 
 @guards("look_age")
-async def test_look_ages_while_the_wall_clock_stands_still(tenant: Tenant, alarm: LeaseAlarm) -> None:
+async def test_look_ages_while_the_wall_clock_is_stopped(tenant: Tenant, alarm: LeaseAlarm) -> None:
     permit, _ = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     wait_until(lambda: not permit.is_fresh(), seconds=2, says="200 ms have passed")
@@ -65,7 +65,7 @@ async def test_look_ages_while_the_wall_clock_stands_still(tenant: Tenant, alarm
 
 
 @guards("look_age_by_wall")
-async def test_look_ages_while_the_monotonic_clock_stands_still(
+async def test_look_ages_while_the_monotonic_clock_is_stopped(
     tenant: Tenant, alarm: LeaseAlarm, now: TestClock
 ) -> None:
     permit, _ = a_permit(tenant, alarm, a_claimed_attempt(tenant))
@@ -75,7 +75,7 @@ async def test_look_ages_while_the_monotonic_clock_stands_still(
 
 
 @guards("leave_by", "look_age")
-async def test_call_may_not_leave_after_the_last_start_before_closing(
+async def test_call_is_not_sent_after_the_last_start_before_closing(
     tenant: Tenant, alarm: LeaseAlarm, now: TestClock
 ) -> None:
     # 35 s before closing in Bratislava, and the smallest bit more.
@@ -87,9 +87,7 @@ async def test_call_may_not_leave_after_the_last_start_before_closing(
     assert not permit.may_leave()
 
 
-async def test_old_look_is_made_again_with_the_connection_in_hand(
-    tenant: Tenant, alarm: LeaseAlarm, now: TestClock
-) -> None:
+async def test_old_look_is_repeated_once_connected(tenant: Tenant, alarm: LeaseAlarm, now: TestClock) -> None:
     permit, looks = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     now.move(timedelta(seconds=3))
@@ -107,9 +105,7 @@ async def test_company_paused_while_connecting_gets_no_call(tenant: Tenant, alar
     assert not permit.may_leave()
 
 
-async def test_order_that_changed_while_connecting_is_not_sent(
-    tenant: Tenant, alarm: LeaseAlarm, now: TestClock
-) -> None:
+async def test_order_changed_while_connecting_is_not_sent(tenant: Tenant, alarm: LeaseAlarm, now: TestClock) -> None:
     permit, _ = a_permit(tenant, alarm, a_claimed_attempt(tenant))
     first = await permit.order()
     assert first is not None
@@ -129,7 +125,7 @@ async def test_permit_gives_up_after_some_looks(tenant: Tenant, alarm: LeaseAlar
     assert not permit.is_given_back
 
 
-async def test_look_that_hangs_is_not_waited_for_longer_than_the_call(tenant: Tenant, alarm: LeaseAlarm) -> None:
+async def test_hanging_look_is_awaited_no_longer_than_the_call(tenant: Tenant, alarm: LeaseAlarm) -> None:
     """Waited for until the lease is over, it would end the process with all its other calls."""
 
     async def hangs() -> None:
@@ -143,7 +139,7 @@ async def test_look_that_hangs_is_not_waited_for_longer_than_the_call(tenant: Te
     assert permit.is_too_late
 
 
-async def test_timer_ends_with_the_look_until_the_call_has_left(tenant: Tenant, alarm: LeaseAlarm) -> None:
+async def test_timer_ends_with_the_look_until_the_call_is_sent(tenant: Tenant, alarm: LeaseAlarm) -> None:
     mine = a_claimed_attempt(tenant)
     permit, _ = a_permit(tenant, alarm, mine)
     order = await permit.order()

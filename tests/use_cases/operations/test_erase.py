@@ -80,7 +80,7 @@ def say(tenant: Tenant, attempt: Attempt, status: CallStatus, **more: Any) -> No
 # ---- what waits
 
 
-def test_what_waits_is_cancelled_and_what_was_deleted_is_erased(
+def test_deletion_cancels_pending_calls_and_erases_the_company(
     tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
     for _ in range(5):
@@ -103,7 +103,7 @@ def test_what_waits_is_cancelled_and_what_was_deleted_is_erased(
     }
 
 
-def test_nobody_elses_is_touched(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_rows_of_other_companies_are_untouched(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
     other = of_company(tenant, seed(tenant.database, tenant.now()))
     number = a_number()
     theirs = a_pending_attempt(other, number)
@@ -118,7 +118,7 @@ def test_nobody_elses_is_touched(tenant: Tenant, erase: Erase, deleted: Callable
     assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
 
 
-def test_one_that_was_not_deleted_is_not_erased(tenant: Tenant, erase: Erase) -> None:
+def test_company_that_is_not_deleted_is_not_erased(tenant: Tenant, erase: Erase) -> None:
     a_pending_attempt(tenant)
     before = rows(tenant)
     erase.company(tenant.company_id)
@@ -127,7 +127,9 @@ def test_one_that_was_not_deleted_is_not_erased(tenant: Tenant, erase: Erase) ->
 
 
 @guards("company_deleted")
-def test_nothing_of_it_is_claimed_any_more(tenant: Tenant, release: Release, deleted: Callable[[], None]) -> None:
+def test_attempts_of_a_deleted_company_are_not_claimed(
+    tenant: Tenant, release: Release, deleted: Callable[[], None]
+) -> None:
     waiting = a_pending_attempt(tenant)
     deleted()
     assert release.due() == 0
@@ -136,7 +138,7 @@ def test_nothing_of_it_is_claimed_any_more(tenant: Tenant, release: Release, del
 
 
 @guards("company_deleted")
-def test_claim_during_a_deletion_waits_in_memory_and_claims_nothing(tenant: Tenant) -> None:
+def test_claim_during_a_deletion_keeps_its_hints_unclaimed(tenant: Tenant) -> None:
     mine = a_pending_attempt(tenant)
     with tenant.database.transaction() as deleting:
         assert deleting.companies.lock(tenant.company_id) is not None
@@ -152,7 +154,7 @@ def test_claim_during_a_deletion_waits_in_memory_and_claims_nothing(tenant: Tena
 # ---- what is being called
 
 
-def test_a_call_that_the_carrier_has_named_is_hung_up_now_and_cancelled_when_nobody_had_answered(
+def test_placed_call_of_a_deleted_company_is_hung_up_at_once(
     tenant: Tenant,
     erase: Erase,
     settle: Settle,
@@ -179,7 +181,7 @@ def test_a_call_that_the_carrier_has_named_is_hung_up_now_and_cancelled_when_nob
     assert rows(tenant) == {}
 
 
-def test_somebody_who_is_talking_is_cut_off_and_what_was_talked_is_booked(
+def test_conversation_of_a_deleted_company_is_cut_off_and_booked(
     tenant: Tenant, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -196,7 +198,9 @@ def test_somebody_who_is_talking_is_cut_off_and_what_was_talked_is_booked(
     assert tenant.ask("SELECT count(*) FROM usage") == [(1,)]
 
 
-def test_a_call_that_had_ended_keeps_its_true_end(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_finished_call_of_a_deleted_company_keeps_its_end(
+    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
+) -> None:
     mine = a_placed_attempt(tenant)
     deleted()
     erase.company(tenant.company_id)
@@ -206,7 +210,7 @@ def test_a_call_that_had_ended_keeps_its_true_end(tenant: Tenant, erase: Erase, 
 
 
 @guards("company_gone")
-def test_one_that_is_being_dialled_is_hung_up_as_soon_as_the_carrier_has_named_it(
+def test_call_being_dialled_is_hung_up_once_the_carrier_names_it(
     tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -221,7 +225,7 @@ def test_one_that_is_being_dialled_is_hung_up_as_soon_as_the_carrier_has_named_i
 
 
 @guards("company_gone")
-def test_one_whose_answer_was_lost_is_hung_up_as_soon_as_it_is_found(
+def test_call_with_a_lost_answer_is_hung_up_once_found(
     tenant: Tenant, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -236,7 +240,7 @@ def test_one_whose_answer_was_lost_is_hung_up_as_soon_as_it_is_found(
 
 
 @guards("company_gone")
-def test_a_callback_that_names_it_first_does_too(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_call_named_first_by_a_callback_is_hung_up(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
     mine = an_unknown_attempt(tenant)
     deleted()
     erase.company(tenant.company_id)
@@ -244,7 +248,7 @@ def test_a_callback_that_names_it_first_does_too(tenant: Tenant, erase: Erase, d
     assert tenant.attempt(mine.id).hang_up is HangUpCause.COMPANY_DELETED
 
 
-def test_one_that_the_carrier_never_took_is_cancelled_and_not_pending_again(
+def test_call_never_taken_of_a_deleted_company_is_cancelled(
     tenant: Tenant, erase: Erase, deleted: Callable[[], None]
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -255,7 +259,7 @@ def test_one_that_the_carrier_never_took_is_cancelled_and_not_pending_again(
     assert rows(tenant) == {}
 
 
-def test_one_that_was_given_up_and_is_live_after_all_is_hung_up_and_waited_for(
+def test_live_call_after_an_unknown_outcome_is_hung_up(
     tenant: Tenant, erase: Erase, deleted: Callable[[], None]
 ) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
@@ -297,9 +301,7 @@ def test_nothing_is_erased_while_a_call_is_in_progress(
     assert certificate(tenant) == ({}, None)
 
 
-def test_a_call_that_must_not_be_is_waited_for_until_it_is_ended(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
-) -> None:
+def test_erasure_waits_for_the_end_of_a_stray_call(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
     mine = a_pending_attempt(tenant)
     stray = StrayCall(call_sid=a_sid(), attempt_id=mine.id, seen_at=tenant.now())
     with tenant.database.transaction() as stores:
@@ -313,9 +315,7 @@ def test_a_call_that_must_not_be_is_waited_for_until_it_is_ended(
     assert rows(tenant) == {}
 
 
-def test_a_carrier_that_was_told_to_end_a_call_is_asked_again_in_ten_seconds(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
-) -> None:
+def test_hang_up_is_requested_again_in_ten_seconds(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
     mine = a_placed_attempt(tenant)
     assert decisions.next_look(mine, tenant.now()) == tenant.now() + timedelta(minutes=1)
     deleted()
@@ -326,7 +326,7 @@ def test_a_carrier_that_was_told_to_end_a_call_is_asked_again_in_ten_seconds(
 # ---- lines
 
 
-def test_a_line_whose_gap_still_runs_goes_on_keeping_others_from_that_phone(
+def test_line_with_a_running_gap_still_blocks_its_number(
     tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
     number = a_number()
@@ -341,7 +341,7 @@ def test_a_line_whose_gap_still_runs_goes_on_keeping_others_from_that_phone(
     assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
 
 
-def test_a_line_that_somebody_begins_to_wait_for_meanwhile_is_not_forgotten(tenant: Tenant, now: TestClock) -> None:
+def test_line_that_a_new_attempt_needs_is_not_deleted(tenant: Tenant, now: TestClock) -> None:
     number_hash = tenant.hasher.number(a_number())
     with tenant.database.transaction() as waiting:
         waiting.lines.ensure(number_hash)
@@ -351,7 +351,7 @@ def test_a_line_that_somebody_begins_to_wait_for_meanwhile_is_not_forgotten(tena
         assert forgetting.lines.forget_free([number_hash], now()) == 1
 
 
-def test_a_line_is_taken_while_somebody_keeps_it_from_being_forgotten(tenant: Tenant, now: TestClock) -> None:
+def test_line_is_claimed_while_its_deletion_is_blocked(tenant: Tenant, now: TestClock) -> None:
     mine = a_pending_attempt(tenant)
     assert mine.number_hash is not None
     with tenant.database.transaction() as keeping:
@@ -360,7 +360,7 @@ def test_a_line_is_taken_while_somebody_keeps_it_from_being_forgotten(tenant: Te
 
 
 @guards("late_line")
-def test_a_leg_that_is_seen_late_holds_its_line_also_when_that_was_forgotten(tenant: Tenant) -> None:
+def test_late_call_leg_holds_its_line_after_the_line_was_deleted(tenant: Tenant) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
     tenant.change("DELETE FROM lines")
     tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
@@ -370,7 +370,7 @@ def test_a_leg_that_is_seen_late_holds_its_line_also_when_that_was_forgotten(ten
 # ---- nothing comes back
 
 
-def test_a_command_that_was_accepted_before_is_refused_and_brings_nothing_back(
+def test_command_accepted_before_the_deletion_is_refused(
     tenant: Tenant, apply: Apply, erase: Erase, deleted: Callable[[], None]
 ) -> None:
     first = a_pending_attempt(tenant)
@@ -384,7 +384,7 @@ def test_a_command_that_was_accepted_before_is_refused_and_brings_nothing_back(
     assert rows(tenant) == {}
 
 
-def test_who_was_still_writing_when_it_was_deleted_is_waited_for_and_that_is_erased_too(
+def test_deletion_waits_for_running_writes_and_erases_them_too(
     tenant: Tenant, erase: Erase, deleted: Callable[[], None]
 ) -> None:
     deleted()
@@ -398,7 +398,7 @@ def test_who_was_still_writing_when_it_was_deleted_is_waited_for_and_that_is_era
     assert certificate(tenant)[0]["phoneNumbers"] == 2
 
 
-def test_repeated_messages_change_nothing(
+def test_repeated_hints_change_nothing(
     tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
 ) -> None:
     a_pending_attempt(tenant)
@@ -410,7 +410,7 @@ def test_repeated_messages_change_nothing(
     assert certificate(tenant) == before
 
 
-def test_it_is_rung_for_again_until_it_is_finished(
+def test_erasure_hint_is_repeated_until_it_is_complete(
     tenant: Tenant, erase: Erase, release: Release, hints: RecordingHints, deleted: Callable[[], None], now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
@@ -430,7 +430,7 @@ def test_it_is_rung_for_again_until_it_is_finished(
     assert hints.ids(tasks.ERASE) == []
 
 
-def test_two_workers_at_once_erase_it_once(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_concurrent_workers_erase_a_company_once(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
     for _ in range(4):
         a_pending_attempt(tenant)
     deleted()
@@ -445,7 +445,7 @@ def test_two_workers_at_once_erase_it_once(tenant: Tenant, erase: Erase, deleted
 # ---- people who belong to it
 
 
-def test_users_go_with_their_last_company(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_users_are_deleted_with_their_last_company(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
     other = seed(tenant.database, tenant.now())
     stays, goes = a_user(tenant, tenant.company_id, other.company_id), a_user(tenant, tenant.company_id)
     elsewhere = a_user(tenant, other.company_id)

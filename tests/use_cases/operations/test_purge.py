@@ -95,7 +95,7 @@ def a_revoked_invitation(tenant: Tenant) -> None:
         pytest.param(a_pending_attempt, "attempt_history", retention.HISTORY, id="what happened to an attempt"),
     ],
 )
-def test_it_stays_as_long_as_it_is_kept_and_then_goes(
+def test_row_is_deleted_after_its_retention(
     tenant: Tenant, purge: Purge, now: TestClock, make: Made, table: str, kept: timedelta
 ) -> None:
     make(tenant)
@@ -125,9 +125,7 @@ def test_it_stays_as_long_as_it_is_kept_and_then_goes(
         ),
     ],
 )
-def test_what_is_needed_stays_however_old_it_is(
-    tenant: Tenant, purge: Purge, now: TestClock, make: Made, table: str
-) -> None:
+def test_needed_row_is_kept_however_old(tenant: Tenant, purge: Purge, now: TestClock, make: Made, table: str) -> None:
     make(tenant)
     now.move(timedelta(days=10_000))
     purge.round()
@@ -138,7 +136,7 @@ def over(tenant: Tenant, number: str) -> Attempt:
     return tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
 
 
-def test_a_line_goes_a_day_after_it_became_free_and_not_before(tenant: Tenant, purge: Purge, now: TestClock) -> None:
+def test_line_is_deleted_a_day_after_it_became_free(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     over(tenant, a_number())
     now.move(tenant.policy.line_gap + retention.LINES - A_MOMENT)
     purge.round()
@@ -148,9 +146,7 @@ def test_a_line_goes_a_day_after_it_became_free_and_not_before(tenant: Tenant, p
     assert count(tenant, "lines") == 0
 
 
-def test_late_news_find_their_attempt_after_all_that_is_old_has_gone(
-    tenant: Tenant, purge: Purge, now: TestClock
-) -> None:
+def test_late_callback_finds_its_attempt_after_a_purge(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
     now.move(timedelta(days=1000))
     purge.round()
@@ -163,7 +159,7 @@ def test_late_news_find_their_attempt_after_all_that_is_old_has_gone(
     assert tenant.line(seen)[0] == mine.id, "its line had gone, and is there again"
 
 
-def test_the_number_is_called_again_as_if_its_line_had_never_gone(tenant: Tenant, purge: Purge, now: TestClock) -> None:
+def test_number_is_called_normally_after_its_line_was_deleted(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     number = a_number()
     over(tenant, number)
     now.move(timedelta(days=30))
@@ -172,9 +168,7 @@ def test_the_number_is_called_again_as_if_its_line_had_never_gone(tenant: Tenant
     assert [each.attempt.id for each in tenant.dial.claim([again.id]).claimed] == [again.id]
 
 
-def test_an_idempotency_key_is_free_again_once_its_answer_has_gone(
-    tenant: Tenant, purge: Purge, now: TestClock
-) -> None:
+def test_idempotency_key_is_free_once_its_answer_is_deleted(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     an_answered_command(tenant)
     tenant.change("UPDATE inbox SET idempotency_key = 'a key'")
     now.move(retention.ANSWERS + A_MOMENT)
@@ -184,11 +178,11 @@ def test_an_idempotency_key_is_free_again_once_its_answer_has_gone(
     assert count(tenant, "inbox") == 1
 
 
-def test_it_goes_in_batches_and_the_rest_is_rung_for(
+def test_purge_works_in_batches_and_sends_a_hint_for_the_rest(
     tenant: Tenant, purge: Purge, hints: RecordingHints, now: TestClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purging, "_A_BATCH", 2)
-    monkeypatch.setattr(purging, "_BATCHES_A_TURN", 2)
+    monkeypatch.setattr(purging, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(purging, "_MAX_BATCHES", 2)
     for _ in range(5):
         an_event(tenant)
         over(tenant, a_number())
@@ -202,14 +196,12 @@ def test_it_goes_in_batches_and_the_rest_is_rung_for(
     assert hints.rings == [(tasks.PURGE, ())]
 
 
-def test_the_clock_rings_for_it(release: Release, hints: RecordingHints) -> None:
+def test_clock_sends_the_purge_hint(release: Release, hints: RecordingHints) -> None:
     release.old()
     assert hints.rings == [(tasks.PURGE, ())]
 
 
-def test_what_nobody_looked_at_in_quarantine_for_a_month_is_dropped_with_the_person_in_it(
-    tenant: Tenant, purge: Purge, now: TestClock
-) -> None:
+def test_command_in_quarantine_for_a_month_is_dropped(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     forgotten, held = a_waiting_command(tenant, None, {"number": "+421915123456"}), a_waiting_command(tenant, uuid4())
     waiting = a_waiting_command(tenant, None)
     tenant.change(

@@ -69,7 +69,7 @@ def open_changes(tenant: Tenant) -> int:
 # ---- hours
 
 
-def test_hours_that_shut_at_its_time_move_an_attempt_and_say_so(
+def test_attempt_outside_changed_hours_is_moved_with_a_warning(
     tenant: Tenant, records: ApiWriter, now: TestClock
 ) -> None:
     attempt = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
@@ -80,22 +80,20 @@ def test_hours_that_shut_at_its_time_move_an_attempt_and_say_so(
     assert tenant.history(attempt.id) == ["created", "moved_by_settings"]
 
 
-def test_hours_that_are_open_at_its_time_move_nothing(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_attempt_within_changed_hours_is_not_moved(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
     change(tenant, records, intervals=hours(9, 12))
     assert tenant.attempt(attempt.id) == attempt
 
 
-def test_settings_that_decide_no_time_look_at_nothing(
-    tenant: Tenant, records: ApiWriter, hints: RecordingHints
-) -> None:
+def test_settings_without_times_recompute_nothing(tenant: Tenant, records: ApiWriter, hints: RecordingHints) -> None:
     records.change_settings(tenant.principal, replace(settings_of(tenant), machine_detection=False))
     assert open_changes(tenant) == 0
     assert hints.rings == []
     assert not settings_of(tenant).machine_detection
 
 
-def test_a_country_that_is_allowed_no_more_holds_what_waits_there_until_it_is_again_or_it_expires(
+def test_attempt_to_a_forbidden_country_is_held_until_allowed(
     tenant: Tenant, records: ApiWriter, explain: Explain, settle: Settle, now: TestClock
 ) -> None:
     attempt, expiring = a_pending_attempt(tenant), a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
@@ -120,7 +118,7 @@ def test_a_country_that_is_allowed_no_more_holds_what_waits_there_until_it_is_ag
     assert tenant.attempt(attempt.id).state is AttemptState.PENDING
 
 
-def test_only_the_companys_own_attempts_are_touched(
+def test_recomputation_touches_only_the_companys_attempts(
     database: Database, tenant: Tenant, records: ApiWriter, now: TestClock
 ) -> None:
     other = of_company(tenant, seed(database, now()))
@@ -129,7 +127,7 @@ def test_only_the_companys_own_attempts_are_touched(
     assert other.attempt(theirs.id) == theirs
 
 
-def test_what_is_in_progress_or_over_is_not_touched(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_recomputation_skips_live_and_finished_attempts(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     placed = a_placed_attempt(tenant)
     over = tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.BUSY, ended_at=now()))
     change(tenant, records, intervals=hours(20, 23))
@@ -137,14 +135,14 @@ def test_what_is_in_progress_or_over_is_not_touched(tenant: Tenant, records: Api
     assert tenant.attempt(over.id) == over
 
 
-def test_hundreds_are_looked_at_in_batches(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_hundreds_of_attempts_are_recomputed_in_batches(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     attempts = [a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(205)]
     change(tenant, records, intervals=hours(12, 20))
     due = {tenant.attempt(attempt.id).due_at for attempt in attempts}
     assert due == {attempts[0].due_at + timedelta(hours=2)}
 
 
-def test_a_second_look_sees_what_was_being_made_meanwhile_and_then_it_is_done(
+def test_second_pass_finds_attempts_created_during_the_first(
     tenant: Tenant, records: ApiWriter, now: TestClock, hints: RecordingHints
 ) -> None:
     change(tenant, records, intervals=hours(12, 20))
@@ -173,7 +171,7 @@ def moved(tenant: Tenant, attempts: list[Attempt]) -> int:
     return sum(tenant.attempt(each.id).due_at != each.due_at for each in attempts)
 
 
-def test_recomputation_ends_its_turn_and_sends_a_hint_for_the_rest(
+def test_recomputation_sends_a_hint_after_its_turn(
     tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
 ) -> None:
     many = [a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
@@ -184,7 +182,7 @@ def test_recomputation_ends_its_turn_and_sends_a_hint_for_the_rest(
     assert hints.rings == [(tasks.RERESOLVE, ())]
 
 
-def test_clock_adds_no_hint_to_those_of_a_recomputation(
+def test_clock_sends_no_hint_during_a_recomputation(
     tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
 ) -> None:
     """Each turn ends with a hint, so each hint of the clock would be one more until the end of the work."""
@@ -281,7 +279,7 @@ def test_change_of_settings_does_not_wait_for_a_recomputation(
     assert open_changes(tenant) == 2
 
 
-def test_held_interview_of_one_company_does_not_stop_another(
+def test_locked_interview_of_one_company_does_not_stop_another(
     database: Database, tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
 ) -> None:
     held = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
@@ -318,7 +316,7 @@ def resolved_with(tenant: Tenant, attempt: Attempt, version: str, earlier: timed
     return tenant.attempt(attempt.id)
 
 
-def test_newer_zone_data_move_wall_times_whose_rules_changed(
+def test_newer_zone_data_moves_wall_times_with_changed_rules(
     tenant: Tenant, records: ApiWriter, now: TestClock
 ) -> None:
     right = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
@@ -332,9 +330,7 @@ def test_newer_zone_data_move_wall_times_whose_rules_changed(
     assert detail[0]["cause"] == f"tzdata 2020a to {TZDATA_VERSION}"
 
 
-def test_newer_zone_data_move_nothing_where_the_instant_is_the_same(
-    tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
+def test_newer_zone_data_moves_nothing_at_the_same_instant(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     attempts = [
         resolved_with(tenant, a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN), "2020a") for _ in range(60)
     ]
@@ -346,7 +342,7 @@ def test_newer_zone_data_move_nothing_where_the_instant_is_the_same(
         assert tenant.history(attempt.id) == ["created"]
 
 
-def test_older_zone_data_never_replace_newer_ones(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_older_zone_data_never_replaces_newer_data(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     """A process of the release before is still running: it would move the call back, and the next one forth."""
     ahead = resolved_with(
         tenant, a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN), "2099a", timedelta(hours=1)
@@ -356,7 +352,7 @@ def test_older_zone_data_never_replace_newer_ones(tenant: Tenant, records: ApiWr
     assert tenant.attempt(ahead.id) == ahead
 
 
-def test_held_interview_keeps_no_other_zone_data_old(
+def test_locked_interview_does_not_delay_other_zone_data(
     database: Database, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
     held, free = (a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(2))
@@ -371,7 +367,7 @@ def test_held_interview_keeps_no_other_zone_data_old(
     assert tenant.attempt(held.id).due_at == held.due_at
 
 
-def test_changes_of_one_company_keep_no_zone_data_old(
+def test_changes_of_one_company_do_not_delay_zone_data(
     database: Database, tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
 ) -> None:
     other = of_company(tenant, seed(database, now()))
@@ -409,7 +405,7 @@ def test_another_companys_settings_are_not_changed(database: Database, tenant: T
     assert settings_of(other) == settings_of(tenant)
 
 
-def test_one_that_cannot_be_looked_at_keeps_nobody_else_waiting(
+def test_attempt_that_cannot_be_recomputed_delays_no_other(
     database: Database, tenant: Tenant, records: ApiWriter, now: TestClock
 ) -> None:
     broken = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
@@ -427,7 +423,7 @@ def test_one_that_cannot_be_looked_at_keeps_nobody_else_waiting(
     assert tenant.attempt(broken.id).due_at == broken.due_at
 
 
-def test_who_looks_at_many_takes_their_locks_in_the_order_of_all_others(
+def test_recomputation_locks_interviews_in_the_common_order(
     tenant: Tenant, records: ApiWriter, now: TestClock, database: Database
 ) -> None:
     """Interviews by their ids, as the record of many answers and the end of a candidate take them."""
@@ -448,7 +444,7 @@ def test_who_looks_at_many_takes_their_locks_in_the_order_of_all_others(
 # ---- a candidate's number and zone
 
 
-def test_another_number_is_the_one_that_is_rung(tenant: Tenant, records: ApiWriter) -> None:
+def test_changed_number_is_called(tenant: Tenant, records: ApiWriter) -> None:
     attempt = a_pending_attempt(tenant)
     new = a_number()
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=new, timezone=None))
@@ -462,7 +458,7 @@ def test_another_number_is_the_one_that_is_rung(tenant: Tenant, records: ApiWrit
     assert order.to == new
 
 
-def test_a_number_in_another_country_moves_the_clock(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_number_in_another_country_changes_the_clock(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     in_adelaide = "+61872001234"
     reach = Reach(phone_number=in_adelaide, timezone=None)
@@ -474,7 +470,7 @@ def test_a_number_in_another_country_moves_the_clock(tenant: Tenant, records: Ap
     assert moved.warnings == (ScheduleWarning.MOVED_BY_SETTINGS,)
 
 
-def test_a_call_in_progress_goes_on_to_the_number_that_it_was_placed_to(tenant: Tenant, records: ApiWriter) -> None:
+def test_call_in_progress_keeps_its_number(tenant: Tenant, records: ApiWriter) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
     reach = Reach(phone_number=a_number(), timezone=None)
@@ -485,7 +481,7 @@ def test_a_call_in_progress_goes_on_to_the_number_that_it_was_placed_to(tenant: 
         assert stores.attempts.numbers_of(placed.id)[0] == number, "the carrier is asked by it"
 
 
-def test_a_claim_that_was_not_sent_does_not_ring_the_old_number(tenant: Tenant, records: ApiWriter) -> None:
+def test_unsent_claim_does_not_call_the_old_number(tenant: Tenant, records: ApiWriter) -> None:
     mine = a_claimed_attempt(tenant)
     reach = Reach(phone_number=a_number(), timezone=None)
     records.change_reach(tenant.principal, candidate_of(tenant, mine), reach)
@@ -493,9 +489,7 @@ def test_a_claim_that_was_not_sent_does_not_ring_the_old_number(tenant: Tenant, 
     assert tenant.attempt(mine.id).state is AttemptState.PENDING
 
 
-def test_one_that_was_never_placed_rings_the_number_that_has_come_meanwhile(
-    tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
+def test_attempt_never_placed_calls_the_new_number(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     attempt, number = a_claimed_attempt(tenant), a_number()
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=number, timezone=None))
     for _ in range(2):
@@ -511,7 +505,7 @@ def test_one_that_was_never_placed_rings_the_number_that_has_come_meanwhile(
     assert order.to == number
 
 
-def test_a_number_that_may_not_be_called_is_refused_and_changes_nothing(tenant: Tenant, records: ApiWriter) -> None:
+def test_forbidden_number_is_refused_and_changes_nothing(tenant: Tenant, records: ApiWriter) -> None:
     attempt = a_pending_attempt(tenant)
     for number, refusal in (("+999123", "PHONE_NUMBER_INVALID"), ("+19002345678", "NUMBER_NOT_ALLOWED")):
         with pytest.raises(WasRefused, match=refusal):
@@ -524,7 +518,7 @@ def test_a_number_that_may_not_be_called_is_refused_and_changes_nothing(tenant: 
 # ---- deleting a candidate
 
 
-def test_a_deleted_candidate_is_called_no_more_and_is_forgotten(tenant: Tenant, records: ApiWriter) -> None:
+def test_deleted_candidate_is_not_called_and_is_erased(tenant: Tenant, records: ApiWriter) -> None:
     attempt = a_pending_attempt(tenant)
     candidate_id = candidate_of(tenant, attempt)
     records.delete_candidate(tenant.principal, candidate_id)
@@ -536,9 +530,7 @@ def test_a_deleted_candidate_is_called_no_more_and_is_forgotten(tenant: Tenant, 
         records.delete_candidate(tenant.principal, candidate_id)
 
 
-def test_a_live_call_of_a_deleted_candidate_runs_to_its_end_and_then_its_number_is_gone(
-    tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
+def test_live_call_of_a_deleted_candidate_loses_its_number(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
     records.delete_candidate(tenant.principal, candidate_of(tenant, placed))
@@ -549,18 +541,14 @@ def test_a_live_call_of_a_deleted_candidate_runs_to_its_end_and_then_its_number_
     assert len(tenant.attempts(placed.interview_id)) == 1
 
 
-def test_a_claim_that_was_not_sent_when_its_candidate_was_deleted_does_not_ring(
-    tenant: Tenant, records: ApiWriter
-) -> None:
+def test_unsent_claim_of_a_deleted_candidate_is_not_sent(tenant: Tenant, records: ApiWriter) -> None:
     mine = a_claimed_attempt(tenant)
     records.delete_candidate(tenant.principal, candidate_of(tenant, mine))
     assert tenant.dial.last_look(mine) is None
     assert tenant.attempt(mine.id).reason is Reason.CANDIDATE_DELETED
 
 
-def test_what_the_release_before_left_of_a_number_goes_with_its_candidate(
-    tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
+def test_numbers_stored_by_the_previous_release_are_erased(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     """Its workers end calls without a word for the number called, and keep callbacks as they came."""
     number = a_number()
     over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
@@ -580,7 +568,7 @@ def test_what_the_release_before_left_of_a_number_goes_with_its_candidate(
     assert kept == live.token, "of others nothing is touched"
 
 
-def test_another_companys_candidate_is_not_there(database: Database, tenant: Tenant, records: ApiWriter) -> None:
+def test_candidate_of_another_company_is_not_found(database: Database, tenant: Tenant, records: ApiWriter) -> None:
     other = of_company(tenant, seed(database, tenant.now()))
     theirs = a_pending_attempt(other)
     with pytest.raises(WasRefused, match="RESOURCE_NOT_FOUND"):

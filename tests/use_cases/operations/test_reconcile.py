@@ -94,7 +94,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def test_after_a_restore_nobody_who_was_called_since_the_backup_is_called_again(
+def test_restored_database_calls_no_person_twice(
     server: Server, carrier: SimulatedCarrier, hasher: Hasher, now: TestClock
 ) -> None:
     def open_house() -> Tenant:
@@ -141,7 +141,7 @@ def test_after_a_restore_nobody_who_was_called_since_the_backup_is_called_again(
     assert [len(carrier.rings(number)) for number in numbers] == [1] * len(people)
 
 
-def test_a_call_that_fits_nothing_that_waits_is_told(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_call_without_a_pending_attempt_is_reported(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     carrier.plan(to=None, outcome="answered", ring_s=60, callbacks="none")
     gone, waits = a_pending_attempt(tenant), a_pending_attempt(tenant)
     dial(tenant, carrier, gone)
@@ -153,9 +153,7 @@ def test_a_call_that_fits_nothing_that_waits_is_told(tenant: Tenant, carrier: Si
     assert tenant.attempt(waits.id) == waits
 
 
-def test_a_carrier_that_cannot_be_asked_proves_nothing(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_unavailable_carrier_proves_nothing(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     a_pending_attempt(tenant)
     Pauses(tenant.database, now).pause(None, "restored")
     nobody = TwilioQueries(carrier.account(url=a_closed_port()), tenant.policy)
@@ -167,9 +165,7 @@ def test_a_carrier_that_cannot_be_asked_proves_nothing(
 
 
 @guards("database", "database_server")
-def test_another_database_than_calls_were_claimed_on_stops_everything_until_somebody_lets_it_go_on(
-    tenant: Tenant, now: TestClock
-) -> None:
+def test_changed_database_pauses_all_calling_until_resumed(tenant: Tenant, now: TestClock) -> None:
     a_claimed_attempt(tenant)
     [[here]] = tenant.ask("SELECT claimed_on FROM carrier_accounts WHERE id = :id", id=tenant.account_id)
     identity, _, timeline = here.partition("/")
@@ -186,7 +182,7 @@ def test_another_database_than_calls_were_claimed_on_stops_everything_until_some
     assert mine.attempt.id == pending.id
 
 
-def test_a_worker_may_ask_which_database_it_is(tenant: Tenant, logins: schema.Logins) -> None:
+def test_worker_may_read_the_database_identity(tenant: Tenant, logins: schema.Logins) -> None:
     pending = a_pending_attempt(tenant)
     as_worker = replace(tenant, database=Database(logins.worker, bound=False))
     assert len(as_worker.dial.claim([pending.id]).claimed) == 1

@@ -95,7 +95,7 @@ def a_user(town: TwoTenants, email: str) -> UUID:
 # ---- one mail, to one person
 
 
-def test_an_invitation_is_mailed_once_to_whom_it_is_for(town: TwoTenants) -> None:
+def test_invitation_is_mailed_once_to_its_recipient(town: TwoTenants) -> None:
     """F3-2."""
     town.name(TO)
     for _ in range(3):
@@ -109,7 +109,7 @@ def test_an_invitation_is_mailed_once_to_whom_it_is_for(town: TwoTenants) -> Non
     assert town.roles() == {TO: "OWNER"}
 
 
-def test_who_is_known_gets_no_mail_and_is_the_owner_at_once(town: TwoTenants) -> None:
+def test_known_user_is_the_owner_at_once_without_mail(town: TwoTenants) -> None:
     """F3-2."""
     a_user(town, TO)
     town.name(TO)
@@ -119,7 +119,7 @@ def test_who_is_known_gets_no_mail_and_is_the_owner_at_once(town: TwoTenants) ->
     assert not town.rows("SELECT FROM invitations")
 
 
-def test_who_is_known_costs_as_many_statements_as_anybody_else(town: TwoTenants) -> None:
+def test_known_and_unknown_addresses_cost_the_same_statements(town: TwoTenants) -> None:
     """F3-2: how long an answer takes does not tell either."""
     a_user(town, TO)
 
@@ -135,7 +135,7 @@ def test_who_is_known_costs_as_many_statements_as_anybody_else(town: TwoTenants)
     assert statements(TO) == statements("second@example.com") == statements(TO) == 5
 
 
-def test_only_a_hash_of_a_token_is_kept_and_it_has_256_bits(town: TwoTenants) -> None:
+def test_only_a_hash_of_a_256_bit_token_is_stored(town: TwoTenants) -> None:
     """F3-4."""
     town.name(TO)
     town.send()
@@ -148,7 +148,7 @@ def test_only_a_hash_of_a_token_is_kept_and_it_has_256_bits(town: TwoTenants) ->
     assert token not in everything
 
 
-def test_several_senders_send_each_mail_once(town: TwoTenants) -> None:
+def test_concurrent_senders_send_each_mail_once(town: TwoTenants) -> None:
     companies = [seed(town.database, NOON).company_id for _ in range(12)]
     for place, company_id in enumerate(companies):
         town.name(f"owner{place}@example.com", company_id)
@@ -160,7 +160,7 @@ def test_several_senders_send_each_mail_once(town: TwoTenants) -> None:
     assert sorted(town.office.asked) == sorted(f"owner{place}@example.com" for place in range(12))
 
 
-def test_in_one_process_a_slow_server_keeps_one_thread_and_not_the_others(town: TwoTenants) -> None:
+def test_slow_mail_server_occupies_one_thread_of_a_process(town: TwoTenants) -> None:
     town.name(TO)
     came, go = threading.Event(), threading.Event()
 
@@ -182,7 +182,7 @@ def test_in_one_process_a_slow_server_keeps_one_thread_and_not_the_others(town: 
     assert town.office.asked == [TO, "second@example.com"], "whoever was at it goes on"
 
 
-def test_a_machine_whose_clock_is_wrong_sends_nothing(
+def test_machine_with_a_wrong_clock_sends_no_mail(
     town: TwoTenants, postgres_url: str, hasher: Hasher, now: TestClock
 ) -> None:
     town.name(TO)
@@ -196,7 +196,7 @@ def test_a_machine_whose_clock_is_wrong_sends_nothing(
     assert town.office.asked == [TO]
 
 
-def test_what_is_no_longer_wanted_is_not_sent(town: TwoTenants) -> None:
+def test_revoked_invitation_is_not_sent(town: TwoTenants) -> None:
     for end in (
         lambda: town.name(None),
         lambda: town.now.move(LIFE),
@@ -211,7 +211,7 @@ def test_what_is_no_longer_wanted_is_not_sent(town: TwoTenants) -> None:
 # ---- when it does not go well
 
 
-def test_a_server_that_was_down_gets_it_once_when_it_is_up(town: TwoTenants) -> None:
+def test_mail_server_that_was_down_gets_each_mail_once(town: TwoTenants) -> None:
     """F3-2."""
     town.name(TO)
     door = a_closed_door()
@@ -239,7 +239,7 @@ def test_a_server_that_was_down_gets_it_once_when_it_is_up(town: TwoTenants) -> 
     assert town.roles() == {TO: "OWNER"}
 
 
-def test_it_is_tried_each_hour_until_it_would_have_expired_and_then_no_more(town: TwoTenants) -> None:
+def test_invitation_is_retried_hourly_until_it_expires(town: TwoTenants) -> None:
     town.name(TO)
     town.office.to_recipient = lambda _: "450 busy"
     for _ in range(24 * 8):
@@ -251,7 +251,7 @@ def test_it_is_tried_each_hour_until_it_would_have_expired_and_then_no_more(town
 
 
 @pytest.mark.parametrize("place", ["to_recipient", "to_mail"])
-def test_a_no_for_now_is_asked_again_and_a_no_for_ever_is_not(town: TwoTenants, place: str) -> None:
+def test_temporary_rejection_is_retried_and_a_permanent_one_not(town: TwoTenants, place: str) -> None:
     """F3-2."""
     other = seed(town.database, NOON).company_id
     town.name(TO)
@@ -275,7 +275,7 @@ def test_a_no_for_now_is_asked_again_and_a_no_for_ever_is_not(town: TwoTenants, 
     assert (unsent.company_id, unsent.tries, unsent.try_at) == (other, 1, None)
 
 
-def test_a_server_that_is_away_is_left_alone_for_this_round(town: TwoTenants) -> None:
+def test_unavailable_mail_server_ends_the_round(town: TwoTenants) -> None:
     for place in range(5):
         town.name(f"owner{place}@example.com", seed(town.database, NOON).company_id)
     with a_closed_door() as door:
@@ -294,7 +294,7 @@ class _DiesAfterIt:
         raise KeyboardInterrupt
 
 
-def test_a_death_between_mail_and_record_leaves_no_token_that_is_no_good(town: TwoTenants) -> None:
+def test_crash_between_mail_and_record_leaves_valid_tokens(town: TwoTenants) -> None:
     """F3-4: it is mailed once more, and whichever of the two is opened works; once."""
     town.name(TO)
     dying = _DiesAfterIt(SmtpMailer(SmtpServer.of(town.office.url), SENDER))
@@ -313,7 +313,7 @@ def test_a_death_between_mail_and_record_leaves_no_token_that_is_no_good(town: T
             town.accept(token)
 
 
-def test_a_mail_that_may_have_gone_out_keeps_its_token(town: TwoTenants) -> None:
+def test_mail_that_may_have_been_sent_keeps_its_token(town: TwoTenants) -> None:
     town.name(TO)
     town.office.to_mail = lambda _: HANG_UP
     town.send()
@@ -326,7 +326,7 @@ def test_a_mail_that_may_have_gone_out_keeps_its_token(town: TwoTenants) -> None
     assert len(town.office.mails) == 1, "nobody who has accepted is mailed again"
 
 
-def test_whoever_was_overtaken_records_nothing(town: TwoTenants) -> None:
+def test_overtaken_try_records_nothing(town: TwoTenants) -> None:
     town.name(TO)
     with town.database.transaction() as stores:
         slow = stores.invitations.take_due(NOON, NOON + A_MOMENT)
@@ -346,7 +346,7 @@ def test_whoever_was_overtaken_records_nothing(town: TwoTenants) -> None:
 # ---- whose it is
 
 
-def test_the_same_address_again_is_the_same_invitation_until_it_has_expired(town: TwoTenants) -> None:
+def test_same_address_keeps_its_invitation_until_it_expires(town: TwoTenants) -> None:
     """F3-3."""
     town.name(TO)
     town.send()
@@ -366,7 +366,7 @@ def test_the_same_address_again_is_the_same_invitation_until_it_has_expired(town
     assert town.roles() == {TO: "OWNER"}
 
 
-def test_ownership_moves_and_comes_back(town: TwoTenants) -> None:
+def test_ownership_can_move_and_return(town: TwoTenants) -> None:
     """F3-3."""
     first, second = "first@example.com", "second@example.com"
     for email in (first, second):
@@ -385,7 +385,7 @@ def test_ownership_moves_and_comes_back(town: TwoTenants) -> None:
     assert not town.rows("SELECT FROM invitations WHERE revoked_at IS NULL")
 
 
-def test_one_person_may_own_two_companies_and_keeps_their_name(town: TwoTenants) -> None:
+def test_owner_of_two_companies_keeps_their_name(town: TwoTenants) -> None:
     other = seed(town.database, NOON).company_id
     town.name(TO)
     town.name(TO, other)
@@ -395,7 +395,7 @@ def test_one_person_may_own_two_companies_and_keeps_their_name(town: TwoTenants)
     assert [row.role for row in town.rows("SELECT role FROM memberships")] == ["OWNER", "OWNER"]
 
 
-def test_an_invitation_that_is_replaced_while_it_is_accepted_is_used_or_gone(town: TwoTenants) -> None:
+def test_invitation_replaced_during_acceptance_is_used_or_gone(town: TwoTenants) -> None:
     """F3-3, F3-4: under the company's lock; never an owner whose invitation was revoked."""
     town.name(TO)
     town.send()
@@ -427,9 +427,7 @@ def test_an_invitation_that_is_replaced_while_it_is_accepted_is_used_or_gone(tow
 # ---- who rings
 
 
-def test_the_clock_rings_for_mail_that_is_due_and_not_for_any_other(
-    town: TwoTenants, release: Release, hints: RecordingHints
-) -> None:
+def test_clock_sends_hints_only_for_due_mail(town: TwoTenants, release: Release, hints: RecordingHints) -> None:
     def is_rung() -> bool:
         hints.rings.clear()
         release.silent()

@@ -132,8 +132,8 @@ def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE
     assert breaker_of(tenant) == (0, None), "the first success closes it"
     assert [each["event"] for each in logs if "carrier" in each["event"]] == [
-        "the carrier answers again; one call is tried",
-        "the carrier takes calls",
+        "carrier_half_open: the carrier answered a probe, so one call is tried",
+        "carrier_up: the carrier accepted a call again",
     ]
     assert ends_of(tenant) == {"ANSWERED": PEOPLE}
     rows = tenant.ask("SELECT count(*), max(retry_number), max(not_placed) FROM attempts")
