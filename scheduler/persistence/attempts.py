@@ -34,7 +34,7 @@ from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.lifecycle.state_machine import arrow_of, evolve
-from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.backoffs import MATCHES, breaker_of
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_from_json
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, inbox, interviews, stray_calls
 
@@ -510,13 +510,7 @@ class Attempts:
             account_paused=row.account_paused,
             company_paused=row.company_paused,
             company_deleted=row.company_deleted,
-            breaker=Breaker(
-                failures=row.failures or 0,
-                down_until=row.down_until,
-                answered_at=row.carrier_answered_at,
-                cause=row.down_cause,
-                trials=row.trials or 0,
-            ),
+            breaker=breaker_of(row, "breaker_"),
             backoff=_backoff(row),
             max_calls=row.max_calls,
             database_clock=row.database_clock,
@@ -806,11 +800,11 @@ _LAST_LOOK = text(f"""
            k.pause_reason AS account_paused,
            c.pause_reason AS company_paused,
            c.deleted_at IS NOT NULL AS company_deleted,
-           k.failures,
-           k.down_until,
-           k.answered_at AS carrier_answered_at,
-           k.down_cause,
-           k.trials,
+           coalesce(k.failures, 0) AS breaker_failures,
+           k.down_until AS breaker_down_until,
+           k.answered_at AS breaker_answered_at,
+           k.down_cause AS breaker_cause,
+           coalesce(k.trials, 0) AS breaker_trials,
            k.max_calls,
            b.country AS backoff_country,
            b.company_id AS backoff_company_id,
@@ -818,6 +812,7 @@ _LAST_LOOK = text(f"""
            b.down_until AS backoff_down_until,
            b.answered_at AS backoff_answered_at,
            b.cause AS backoff_cause,
+           b.trials AS backoff_trials,
            EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
                AS command_waiting,
            clock_timestamp() AS database_clock
@@ -1031,12 +1026,7 @@ def _backoff(row: Row[Any]) -> Backoff | None:
         return None
     return Backoff(
         scope=Scope(country=row.backoff_country, company_id=row.backoff_company_id),
-        breaker=Breaker(
-            failures=row.backoff_failures,
-            down_until=row.backoff_down_until,
-            answered_at=row.backoff_answered_at,
-            cause=row.backoff_cause,
-        ),
+        breaker=breaker_of(row, "backoff_"),
     )
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import Connection, Row, delete, insert, select, text
 
 from scheduler.domain.attempt import Phase
 from scheduler.lifecycle import bounds
@@ -50,13 +51,7 @@ class CarrierBackoffs:
                 row.id,
                 Backoff(
                     scope=Scope(country=row.country, company_id=row.company_id, caller=row.caller),
-                    breaker=Breaker(
-                        failures=row.failures,
-                        down_until=row.down_until,
-                        answered_at=row.answered_at,
-                        cause=row.cause,
-                        trials=row.trials,
-                    ),
+                    breaker=breaker_of(row),
                     is_asked=row.is_asked,
                     others_work=row.others_work,
                 ),
@@ -85,13 +80,7 @@ class CarrierBackoffs:
         return [
             Backoff(
                 scope=Scope(country=row.country, company_id=row.company_id),
-                breaker=Breaker(
-                    failures=row.failures,
-                    down_until=row.down_until,
-                    answered_at=row.answered_at,
-                    cause=row.cause,
-                    trials=row.trials,
-                ),
+                breaker=breaker_of(row),
             )
             for row in rows
         ]
@@ -150,6 +139,12 @@ class CarrierBackoffs:
         self._connection.execute(_HOLD, {"ids": list(attempt_ids)})
 
 
+def breaker_of(row: Row[Any], prefix: str = "") -> Breaker:
+    """Return the breaker in the columns `failures`, `down_until`, `answered_at`, `cause` and `trials`."""
+    names = ("failures", "down_until", "answered_at", "cause", "trials")
+    return Breaker(**{name: getattr(row, prefix + name) for name in names})
+
+
 def _columns(account_id: int, each: Backoff, now: datetime) -> dict[str, object]:
     return {
         "account_id": account_id,
@@ -168,14 +163,14 @@ def _columns(account_id: int, each: Backoff, now: datetime) -> dict[str, object]
     }
 
 
-def _ends(row: object) -> Ends:
+def _ends(row: Row[Any]) -> Ends:
     return Ends(
-        attempt_id=row.attempt_id,  # type: ignore[attr-defined]
-        company_id=row.company_id,  # type: ignore[attr-defined]
-        caller=row.caller,  # type: ignore[attr-defined]
-        called=row.called,  # type: ignore[attr-defined]
-        number_hash=row.number_hash,  # type: ignore[attr-defined]
-        country=row.country,  # type: ignore[attr-defined]
+        attempt_id=row.attempt_id,
+        company_id=row.company_id,
+        caller=row.caller,
+        called=row.called,
+        number_hash=row.number_hash,
+        country=row.country,
     )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.persistence.backoffs import CarrierBackoffs
+from scheduler.persistence.backoffs import CarrierBackoffs, breaker_of
 from scheduler.persistence.tables import attempts, carrier_accounts, carrier_backoffs
 
 _DATABASE_NOW = text("""
@@ -154,7 +154,8 @@ class CarrierAccounts:
         return replace(account, backoffs=CarrierBackoffs(self._connection).of(account.id))
 
     def _account(self, account_id: int, *, lock: bool) -> CarrierAccount:
-        query = select(carrier_accounts).where(carrier_accounts.c.id == account_id)
+        columns = (carrier_accounts, carrier_accounts.c.down_cause.label("cause"))
+        query = select(*columns).where(carrier_accounts.c.id == account_id)
         row = self._connection.execute(query.with_for_update(key_share=True) if lock else query).one()
         return CarrierAccount(
             id=row.id,
@@ -162,13 +163,7 @@ class CarrierAccounts:
             max_calls=row.max_calls,
             next_slot_at=row.next_slot_at,
             pause_reason=row.pause_reason,
-            breaker=Breaker(
-                failures=row.failures,
-                down_until=row.down_until,
-                answered_at=row.answered_at,
-                cause=row.down_cause,
-                trials=row.trials,
-            ),
+            breaker=breaker_of(row),
             backoffs={},
             claimed_on=row.claimed_on,
             claimed_copy=row.claimed_copy,

@@ -26,6 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.lifecycle.state_machine import ENDS
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -295,34 +298,14 @@ arrows = Table(
     Column("reason", Text, primary_key=True),
 )
 
-_ENDS = {
-    "COMPLETED": ("ANSWERED", "TEST"),
-    "FAILED": (
-        "BUSY",
-        "NO_ANSWER",
-        "VOICEMAIL",
-        "DECLINED",
-        "INVALID_NUMBER",
-        "CARRIER_ERROR",
-        "CANCELLED_AT_CARRIER",
-        "OUTCOME_UNKNOWN",
-        "EXPIRED",
-        "CONSENT_EXPIRED",
-    ),
-    "CANCELLED": (
-        "CANCELLED_BY_USER",
-        "REPLACED",
-        "INTERVIEW_DELETED",
-        "CANDIDATE_DELETED",
-        "COMPANY_DELETED",
-    ),
-}
-
 
 def _state_and_reason() -> str:
+    reasons: dict[AttemptState, list[Reason]] = {}
+    for reason, state in ENDS.items():
+        reasons.setdefault(state, []).append(reason)
     pairs = [
-        f"(state = '{state}' AND reason IN ({', '.join(repr(reason) for reason in reasons)}))"
-        for state, reasons in _ENDS.items()
+        f"(state = '{state.value}' AND reason IN ({', '.join(repr(each.value) for each in of_state)}))"
+        for state, of_state in reasons.items()
     ]
     allowed = " OR ".join(["(state IN ('PENDING', 'IN_PROGRESS') AND reason IS NULL)", *pairs])
     # A CHECK lets NULL pass, and a comparison with a missing reason is NULL.
