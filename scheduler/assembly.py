@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 from scheduler import failpoints
-from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioCallPlacer, TwilioQueries
+from scheduler.carriers.twilio import TwilioAccount
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.clock import Now, clock
 from scheduler.hashing import Hasher
 from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer

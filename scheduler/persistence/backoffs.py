@@ -139,7 +139,7 @@ class CarrierBackoffs:
         self._connection.execute(_HOLD, {"ids": list(attempt_ids)})
 
 
-def breaker_of(row: Row[Any], prefix: str = "") -> Breaker:
+def breaker_of(row: object, prefix: str = "") -> Breaker:
     """Return the breaker in the columns `failures`, `down_until`, `answered_at`, `cause` and `trials`."""
     names = ("failures", "down_until", "answered_at", "cause", "trials")
     return Breaker(**{name: getattr(row, prefix + name) for name in names})

@@ -18,6 +18,10 @@ from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
 from scheduler.persistence.agents import Agents
+from scheduler.persistence.attempt_claims import AttemptClaims
+from scheduler.persistence.attempt_counts import AttemptCounts
+from scheduler.persistence.attempt_polls import AttemptPolls
+from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.candidates import Candidates
@@ -169,6 +173,10 @@ class Stores:
     clock: CheckedClock | None = field(repr=False)
     """None in a transaction that only reads."""
     agents: Agents
+    attempt_release: AttemptRelease
+    attempt_claims: AttemptClaims
+    attempt_polls: AttemptPolls
+    attempt_counts: AttemptCounts
     attempts: Attempts
     backoffs: CarrierBackoffs
     candidates: Candidates
@@ -197,6 +205,10 @@ class Stores:
             connection=connection,
             clock=clock,
             agents=Agents(connection),
+            attempt_release=AttemptRelease(connection),
+            attempt_claims=AttemptClaims(connection),
+            attempt_polls=AttemptPolls(connection),
+            attempt_counts=AttemptCounts(connection),
             attempts=Attempts(connection),
             backoffs=CarrierBackoffs(connection),
             candidates=Candidates(connection),

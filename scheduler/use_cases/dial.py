@@ -25,7 +25,7 @@ from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.attempts import Claimable, LookRow
+from scheduler.persistence.attempt_claims import Claimable, LookRow
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.database import ClockWrong, Database, DatabaseAway, Stores
 from scheduler.rules import clock_comparison
@@ -159,15 +159,15 @@ class Dial:
             )
             if any(stops):
                 return Claims(is_stopped=True)
-            company_ids = stores.attempts.companies_of(ids)
+            company_ids = stores.attempt_claims.companies_of(ids)
             companies = stores.companies.lock_for_claim(company_ids)
             locked = stores.companies.locked_away(set(company_ids) - set(companies))
             if not companies and not locked:
                 return Claims()
             if not self._database_is_unchanged(stores, account, now):  # guard: database
                 return Claims(is_stopped=True)
-            claimable = stores.attempts.lock_claimable(ids, now)
-            passed_over = stores.attempts.passed_over(ids, [each.attempt.id for each in claimable], now)
+            claimable = stores.attempt_claims.lock_claimable(ids, now)
+            passed_over = stores.attempt_claims.passed_over(ids, [each.attempt.id for each in claimable], now)
             claimable = self._without_waiting_commands(stores, claimable)
             held = {each.attempt.id for each in claimable if each.attempt.company_id in locked}
             claimable = [each for each in claimable if each.attempt.company_id in companies]
@@ -254,7 +254,7 @@ class Dial:
             taken[attempt.number_hash] = attempt.id
         if events:
             stores.lines.take_all(taken)
-            moved = stores.attempts.claim_all(events, self._account_id, _ACTOR, now)
+            moved = stores.attempt_claims.claim_all(events, self._account_id, _ACTOR, now)
             stores.carrier_accounts.take_slots(self._account_id, allotment.account.next_slot_at)
             stores.companies.take_slots(
                 {company_id: pace.next_slot_at for company_id, pace in allotment.companies.items()}
@@ -275,7 +275,7 @@ class Dial:
         with self._database.statement() as stores:
             return [
                 Hinted(id=row.id, company_id=row.company_id, manual=row.manual, due_at=row.due_at)
-                for row in stores.attempts.hinted(ids)
+                for row in stores.attempt_claims.hinted(ids)
             ]
 
     def lock_holder(self, company_id: UUID) -> int | None:
@@ -287,7 +287,7 @@ class Dial:
         """Measure the statement of a last look. The attempt need not be claimed. Raises DatabaseAway."""
         with self._database.statement() as stores:
             looked = monotonic()
-            stores.attempts.look(attempt_id)
+            stores.attempt_claims.look(attempt_id)
             return self._note_look(monotonic() - looked)
 
     def _note_look(self, seconds: float) -> timedelta:
@@ -302,7 +302,7 @@ class Dial:
         # One round trip: with a slow network the result of a transaction of four would be too old.
         with self._database.statement() as stores:
             looked, looked_at = monotonic(), self._now()
-            row = stores.attempts.look(attempt.id)
+            row = stores.attempt_claims.look(attempt.id)
             answered_at = monotonic()
             self._note_look(answered_at - looked)
         if row is None:

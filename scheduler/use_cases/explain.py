@@ -166,11 +166,11 @@ class Explain:
         possible: datetime | None = None
         waiting_for = waits_for(attempt, now)
         if attempt.state is AttemptState.PENDING:
-            row = stores.attempts.look(attempt.id)
+            row = stores.attempt_claims.look(attempt.id)
             assert row is not None
             situation = situation_from(row, self._hasher)
             load = Load(
-                company_calls=stores.attempts.calls_of_company(attempt.company_id),
+                company_calls=stores.attempt_counts.calls_of_company(attempt.company_id),
                 company_limit=row.settings.limits.concurrent_calls,
                 account_calls=account_calls,
                 account_limit=row.max_calls if row.max_calls is not None else account_calls + 1,
@@ -255,7 +255,7 @@ class Explain:
                     unknown=row.unknown,
                     cause_lost=row.cause_lost,
                 )
-                for row in stores.attempts.counts(now, decisions.undecided_before(now, self._policy))
+                for row in stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
             ]
 
     def unsent_invitations(self) -> Sequence[Mails]:

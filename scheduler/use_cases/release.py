@@ -53,7 +53,7 @@ class Release:
         # While the breaker is half-open one call is tried, and the others stay unreleased.
         on_trial = account.breaker.is_on_trial
         startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
-        room = min(_MAX_RELEASED, startable - stores.attempts.released(now))
+        room = min(_MAX_RELEASED, startable - stores.attempt_release.released(now))
         if on_trial:
             room -= stores.carrier_accounts.calls_being_placed(account.id)
         if room <= 0:
@@ -62,12 +62,12 @@ class Release:
         tried: list[UUID] = []
         if not on_trial and any(each.breaker.is_on_trial for each in account.backoffs.values()):
             tried = stores.backoffs.release_trials(account.id, now, until)
-        return [*tried, *stores.attempts.release(now, until, room, account.id, on_trial=on_trial)]
+        return [*tried, *stores.attempt_release.release(now, until, room, account.id, on_trial=on_trial)]
 
     def next_due(self) -> datetime | None:
         """Return when the next pending attempt becomes due. The clock does not need to query before."""
         with self._database.reading() as stores:
-            return stores.attempts.next_due(self.now())
+            return stores.attempt_release.next_due(self.now())
 
     def unanswered(self) -> None:
         """Send hints again for commands, callbacks, changed settings and erasures that are still open.

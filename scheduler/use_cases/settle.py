@@ -127,7 +127,7 @@ class Settle:
     def _expire(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            expired = stores.attempts.to_expire(now, _MAX_PER_ROUND)
+            expired = stores.attempt_polls.to_expire(now, _MAX_PER_ROUND)
         for attempt in expired:
             self._try(self._end_expired, attempt)
 
@@ -136,7 +136,7 @@ class Settle:
             now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-            if locked is None or not stores.attempts.is_to_expire(locked.id, now):
+            if locked is None or not stores.attempt_polls.is_to_expire(locked.id, now):
                 return
             self._effects.apply_events(stores, interview, locked, [Expired()], _ACTOR, now)
             failpoint("settle.expiring")
@@ -145,7 +145,7 @@ class Settle:
     def _notice_lapsed_leases(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            lapsed = stores.attempts.silent(now, _MAX_PER_ROUND)
+            lapsed = stores.attempt_polls.silent(now, _MAX_PER_ROUND)
         for attempt in lapsed:
             self._try(self._lapse, attempt)
 
@@ -295,7 +295,7 @@ class Settle:
         """Take due attempts. The least polled come first, so that a hanging one is not the first again."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            taken = stores.attempts.take_looks(now, now + ASK_EVERY, _BATCH_SIZE)
+            taken = stores.attempt_polls.take_looks(now, now + ASK_EVERY, _BATCH_SIZE)
         return sorted(taken, key=lambda attempt: attempt.looks)
 
     def _poll(self, attempt: Attempt, this_round: _Round) -> None:
@@ -346,13 +346,13 @@ class Settle:
         """
         with self._database.transaction() as stores:
             asked_at = stores.instant(self._now)
-            to, caller = stores.attempts.numbers_of(attempt.id)
+            to, caller = stores.attempt_polls.numbers_of(attempt.id)
         if to is None or caller is None:
             raise CarrierUnavailable
         created_from, created_until = decisions.listing_span(attempt, self._policy)
         listed = self._desk.listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
         with self._database.reading() as stores:
-            bound = stores.attempts.bound_sids(call.news.call_sid for call in listed)
+            bound = stores.attempt_polls.bound_sids(call.news.call_sid for call in listed)
         unbound = [
             call
             for call in listed
@@ -375,7 +375,7 @@ class Settle:
             if isinstance(outcome, Alarm):
                 raise InvariantViolated(outcome, attempt)
             # Before the news, which may set another time for the next poll.
-            stores.attempts.look_again(attempt_id, epoch, decisions.next_look(attempt, now), result.listed_at)
+            stores.attempt_polls.look_again(attempt_id, epoch, decisions.next_look(attempt, now), result.listed_at)
             match outcome:
                 case ProofMissing():
                     attempt = replace(attempt, listed_at=result.listed_at or attempt.listed_at)
@@ -403,7 +403,7 @@ class Settle:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             self._effects.sound_in(stores, alarmed, now)
-            stores.attempts.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now), listed_at)
+            stores.attempt_polls.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now), listed_at)
 
     # ---- searches for calls of attempts with an unknown outcome
 
@@ -419,7 +419,7 @@ class Settle:
     def _take_searches(self) -> list[Attempt]:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            taken = stores.attempts.take_searches(now, now + ASK_EVERY, _BATCH_SIZE)
+            taken = stores.attempt_polls.take_searches(now, now + ASK_EVERY, _BATCH_SIZE)
         return sorted(taken, key=lambda attempt: attempt.looks)
 
     def _search(self, attempt: Attempt, this_round: _Round) -> None:
@@ -460,7 +460,7 @@ class Settle:
         """Set the time of the next search. Without a complete list the line stays blocked until after that search."""
         now, listed_at = stores.instant(self._now), None if listed is None else listed.asked_at
         search_at = decisions.next_search(attempt, None if listed is None else listed.calls, now, self._policy)
-        stores.attempts.search_again(attempt.id, attempt.epoch, search_at, listed_at)
+        stores.attempt_polls.search_again(attempt.id, attempt.epoch, search_at, listed_at)
         attempt = replace(attempt, search_at=search_at, listed_at=listed_at or attempt.listed_at)
         if (
             search_at is not None
@@ -475,7 +475,7 @@ class Settle:
             now = stores.instant(self._now)
             if self._alarmed_at is not None and self._alarmed_at <= now < self._alarmed_at + _ALARM_EVERY:
                 return
-            count, oldest_at = stores.attempts.undecided(decisions.undecided_before(now, self._policy))
+            count, oldest_at = stores.attempt_polls.undecided(decisions.undecided_before(now, self._policy))
         if not count or oldest_at is None:
             return
         self._alarmed_at = now

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.carriers.twilio import TwilioCallbacks
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.agent import AgentFocus
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, ProofMissing, Proven, Reason
 from scheduler.domain.principal import KeyKind

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioCallPlacer
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt, Ended, ProofMissing, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.use_cases.hear import Hear

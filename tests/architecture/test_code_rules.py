@@ -67,7 +67,7 @@ POWERS = [
     ),
     pytest.param(
         re.compile(r"aiohttp\.ClientSession"),
-        {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
+        {"scheduler/carriers/twilio_calls.py", "scheduler/carriers/simulator/callbacks.py"},
         id="the async client",
     ),
     pytest.param(
@@ -101,16 +101,16 @@ def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
 
 SPEAKERS = {
     "requests": {
-        "scheduler/carriers/twilio.py",
+        "scheduler/carriers/twilio_queries.py",
         "scheduler/local/system.py",
         "scheduler/demo/client.py",
     },
-    "aiohttp": {"scheduler/carriers/twilio.py", "scheduler/carriers/simulator/callbacks.py"},
+    "aiohttp": {"scheduler/carriers/twilio_calls.py", "scheduler/carriers/simulator/callbacks.py"},
     "socket": {
         "scheduler/local/ports.py",
         "scheduler/local/valkey.py",
         "scheduler/mail.py",
-        "scheduler/carriers/twilio.py",
+        "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/no_answer.py",
     },
     "urllib.request": set(),
@@ -147,7 +147,7 @@ def test_sql_takes_the_time_as_a_parameter() -> None:
 
 def test_only_two_statements_compare_the_databases_clock() -> None:
     saying = [_name(path) for path in PRODUCT for text in _texts(path) if "clock_timestamp()" in text]
-    assert saying == ["scheduler/persistence/attempts.py", "scheduler/persistence/database.py"]
+    assert saying == ["scheduler/persistence/attempt_claims.py", "scheduler/persistence/database.py"]
 
 
 def _instants_of_own(path: Path) -> Iterator[str]:

@@ -177,28 +177,32 @@ def tell(database: Database, houses: list[Tenant]) -> None:
     busy = houses[0].company_id
     with database.transaction() as stores:
         stores.connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        ids = stores.attempts.release(NOW, NOW + RELEASE_SPAN, 750)
+        ids = stores.attempt_release.release(NOW, NOW + RELEASE_SPAN, 750)
         page = stores.attempts.pending_of(busy, None, None, 25_000)[-1].id
         asked: tuple[tuple[str, float | None, Callable[[Stores], object]], ...] = (
-            ("release: the next 500 of 10,000", BAR_MS, lambda s: s.attempts.release(NOW, NOW + RELEASE_SPAN, 500)),
-            ("release: how many are released", BAR_MS, lambda s: s.attempts.released(NOW)),
-            ("release: when the next is due", BAR_MS, lambda s: s.attempts.next_due(NOW)),
-            ("claim: whose 50 are", BAR_MS, lambda s: s.attempts.companies_of(ids[:50])),
-            ("claim: lock 50", BAR_MS, lambda s: s.attempts.lock_claimable(ids[:50], NOW)),
-            ("claim: lock 750, a full hand", BAR_MS, lambda s: s.attempts.lock_claimable(ids, NOW)),
+            (
+                "release: the next 500 of 10,000",
+                BAR_MS,
+                lambda s: s.attempt_release.release(NOW, NOW + RELEASE_SPAN, 500),
+            ),
+            ("release: how many are released", BAR_MS, lambda s: s.attempt_release.released(NOW)),
+            ("release: when the next is due", BAR_MS, lambda s: s.attempt_release.next_due(NOW)),
+            ("claim: whose 50 are", BAR_MS, lambda s: s.attempt_claims.companies_of(ids[:50])),
+            ("claim: lock 50", BAR_MS, lambda s: s.attempt_claims.lock_claimable(ids[:50], NOW)),
+            ("claim: lock 750, a full hand", BAR_MS, lambda s: s.attempt_claims.lock_claimable(ids, NOW)),
             ("claim: commands that wait for 50", BAR_MS, lambda s: s.inbox.interviews_with_waiting(ids[:50])),
-            ("last look", BAR_MS, lambda s: s.attempts.look(ids[0])),
-            ("settle: who has expired", BAR_MS, lambda s: s.attempts.to_expire(NOW, 100)),
-            ("settle: whose lease is over", BAR_MS, lambda s: s.attempts.silent(NOW, 100)),
+            ("last look", BAR_MS, lambda s: s.attempt_claims.look(ids[0])),
+            ("settle: who has expired", BAR_MS, lambda s: s.attempt_polls.to_expire(NOW, 100)),
+            ("settle: whose lease is over", BAR_MS, lambda s: s.attempt_polls.silent(NOW, 100)),
             (
                 "settle: about whom to ask",
                 BAR_MS,
-                lambda s: s.attempts.take_looks(NOW, NOW + timedelta(seconds=10), 100),
+                lambda s: s.attempt_polls.take_looks(NOW, NOW + timedelta(seconds=10), 100),
             ),
             ("settings changed: the first 100", BAR_MS, lambda s: s.attempts.pending_of(busy, None, None, 100)),
             ("settings changed: 100 half way on", BAR_MS, lambda s: s.attempts.pending_of(busy, None, page, 100)),
             ("a candidate changed", BAR_MS, lambda s: s.attempts.pending_of(busy, UUID(int=0), None, 100)),
-            ("status: the counts", None, lambda s: s.attempts.counts(NOW, NOW)),
+            ("status: the counts", None, lambda s: s.attempt_counts.counts(NOW, NOW)),
         )
         print(f"\n  {'':<40}{'median ms':>10}{'rows':>8}   read whole")
         for name, bar, act in asked:

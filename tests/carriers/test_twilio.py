@@ -23,14 +23,10 @@ from twilio.request_validator import RequestValidator
 from scheduler import assembly
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
 from scheduler.carriers.simulator.app import create_app
-from scheduler.carriers.twilio import (
-    TwilioCallbacks,
-    TwilioCallPlacer,
-    TwilioQueries,
-    callback_path,
-    classify,
-    is_stopped,
-)
+from scheduler.carriers.twilio import callback_path
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_calls import TwilioCallPlacer, classify, is_stopped
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.call import (
     Accepted,
     AnsweredBy,

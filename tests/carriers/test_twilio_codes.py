@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.carriers.twilio import classify
+from scheduler.carriers.twilio_calls import classify
 from scheduler.domain.call import AnswerUnknown, NeverTaken, NumberRefused
 from scheduler.lifecycle import breaker
 

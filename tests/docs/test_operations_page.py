@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import typer
 
-from scheduler.carriers import twilio
+from scheduler.carriers import twilio_calls
 from scheduler.carriers.twilio_codes import CODES, Consequence
 from scheduler.cli import main as cli
 from scheduler.lifecycle import breaker
@@ -64,13 +64,13 @@ def test_each_alarm_has_its_heading_and_each_heading_its_alarm() -> None:
 
 
 def test_causes_of_the_carrier_are_all_that_it_may_have() -> None:
-    source = (ROOT / "scheduler" / "carriers" / "twilio.py").read_text(encoding="utf-8")
+    source = (ROOT / "scheduler" / "carriers" / "twilio_calls.py").read_text(encoding="utf-8")
     unknown = set(re.findall(r'AnswerUnknown\(cause=f?"([^"]+)"', source))
     assert {cause.replace("{status}", "…") for cause in unknown} <= OF_THE_CARRIER
     never = set(re.findall(r'NeverTaken\(cause="([^"]+)"', source))
     # A call that we did not send says nothing about the carrier, and raises no alarm.
     assert never - {"NOT_SENT"} <= OF_THE_CARRIER
-    assert set(twilio._NOT_TAKEN_STATUSES.values()) <= OF_THE_CARRIER
+    assert set(twilio_calls._NOT_TAKEN_STATUSES.values()) <= OF_THE_CARRIER
     decisions = (ROOT / "scheduler" / "lifecycle" / "decisions.py").read_text(encoding="utf-8")
     assert re.findall(r'^ +cause = "([A-Z_]+)"$', decisions, re.MULTILINE) == ["NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"]
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioQueries
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import NotACallback
-from scheduler.carriers.twilio import TwilioCallbacks, callback_path
+from scheduler.carriers.twilio import callback_path
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.attempt import Attempt, AttemptState, Phase, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, NeverTaken
 from scheduler.domain.interview import InterviewStatus

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioCallPlacer
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import (
     Attempt,
     AttemptState,

@@ -14,7 +14,10 @@ import pytest
 import requests
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, TwilioCallPlacer, TwilioQueries
+from scheduler.carriers.twilio import TwilioAccount
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
 from scheduler.domain.call import Accepted, CallNews, CallProgress, CallStatus, ListedCall, NeverTaken
 from scheduler.domain.command import Command, CommandState, RescheduleAttempt

@@ -68,7 +68,7 @@ class Reconcile:
         with self._database.reading() as stores:
             if not stores.carrier_accounts.get(self._account_id).paused:
                 raise NotPaused
-            callers = stores.attempts.callers_of_pending()
+            callers = stores.attempt_polls.callers_of_pending()
         calls = known = 0
         bound: list[UUID] = []
         strangers: list[str] = []
@@ -89,7 +89,7 @@ class Reconcile:
 
     def _unbound(self, listed: Sequence[ListedCall]) -> list[ListedCall]:
         with self._database.reading() as stores:
-            bound = stores.attempts.bound_sids(call.news.call_sid for call in listed)
+            bound = stores.attempt_polls.bound_sids(call.news.call_sid for call in listed)
         return [call for call in listed if call.news.call_sid not in bound]
 
     def _bind(self, call: ListedCall, caller: str) -> UUID | None:
@@ -99,7 +99,7 @@ class Reconcile:
             return None
         number_hash = self._hasher.number(news.to)
         with self._database.reading() as stores:
-            pending = stores.attempts.pending_to(number_hash, caller)
+            pending = stores.attempt_polls.pending_to(number_hash, caller)
         if pending is None:
             return None
         with self._database.transaction() as stores:
@@ -111,7 +111,7 @@ class Reconcile:
             if attempt is None or not stores.lines.hold(number_hash, pending.id):
                 return None
             event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
-            claimed = stores.attempts.claim(attempt, event, self._account_id, _ACTOR, now)
+            claimed = stores.attempt_claims.claim(attempt, event, self._account_id, _ACTOR, now)
             placed = Placed(call_sid=news.call_sid, look_at=now)
             moved: Attempt = self._effects.apply_events(stores, interview, claimed, [placed], _ACTOR, now)
             self._effects.hear(stores, interview, moved, news, _ACTOR, now)

@@ -175,7 +175,7 @@ class Effects:
             stores.lines.give_back(attempt.id)
             return
         if attempt.search_at is not None:
-            stores.attempts.forget_number_of_erased(attempt.id)
+            stores.attempt_polls.forget_number_of_erased(attempt.id)
         # After an unknown outcome the same interview waits too, because that phone may still be ringing.
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
         stores.lines.rest(attempt.id, same, now, decisions.line_free_at(attempt, now, self._policy))

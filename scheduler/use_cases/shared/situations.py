@@ -8,7 +8,8 @@ from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.persistence.attempts import CalleeRow, LookRow
+from scheduler.persistence.attempt_claims import LookRow
+from scheduler.persistence.attempts import CalleeRow
 from scheduler.timing import callee_zones
 from scheduler.timing.callee_zones import CalleeNumber
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioCallPlacer
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import Accepted, CarrierAnswer
 from scheduler.domain.company import CallLimits

@@ -478,7 +478,7 @@ def test_call_in_progress_keeps_its_number(tenant: Tenant, records: ApiWriter) -
     records.reresolve()
     assert tenant.attempt(placed.id) == placed
     with tenant.database.transaction() as stores:
-        assert stores.attempts.numbers_of(placed.id)[0] == number, "the carrier is asked by it"
+        assert stores.attempt_polls.numbers_of(placed.id)[0] == number, "the carrier is asked by it"
 
 
 def test_unsent_claim_does_not_call_the_old_number(tenant: Tenant, records: ApiWriter) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.carriers.twilio import TwilioCallPlacer, TwilioQueries
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres

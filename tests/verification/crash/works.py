@@ -21,7 +21,8 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from scheduler.carriers.interface import NotACallback
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioQueries
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database, DatabaseAway
 from scheduler.settings import Settings

@@ -12,7 +12,8 @@ import requests
 from requests.adapters import BaseAdapter
 
 from scheduler.carriers.simulator.callbacks import signature
-from scheduler.carriers.twilio import TwilioAccount, TwilioQueries, callback_path
+from scheduler.carriers.twilio import TwilioAccount, callback_path
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.call import CallOrder
 from scheduler.lifecycle.policy import Policy
 from tests.support.builders import a_sid

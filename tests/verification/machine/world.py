@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from scheduler.carriers.twilio import TwilioCallbacks
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import Accepted, CarrierAnswer
 from scheduler.domain.candidate import NewCandidate

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.carriers.twilio import TwilioQueries
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.release import Release

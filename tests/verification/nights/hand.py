@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import islice
 from uuid import UUID
 
-from scheduler.carriers.twilio import TwilioCallPlacer
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CarrierAnswer
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION

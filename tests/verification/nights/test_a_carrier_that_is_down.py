@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioAccount, TwilioCallPlacer, TwilioQueries
+from scheduler.carriers.twilio import TwilioAccount
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.lifecycle.breaker import BACK_OFF, OPENS_AFTER
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle

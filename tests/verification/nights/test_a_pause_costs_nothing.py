@@ -10,7 +10,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from scheduler.carriers.twilio import TwilioCallPlacer, TwilioQueries
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release

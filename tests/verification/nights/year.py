@@ -19,7 +19,9 @@ from zoneinfo import ZoneInfo
 import requests
 from sqlalchemy.dialects.postgresql import insert
 
-from scheduler.carriers.twilio import TwilioCallbacks, TwilioCallPlacer, TwilioQueries
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.call import CallOrder, CarrierAnswer
 from scheduler.domain.company import CallLimits, CallTimeInterval, CompanySettings, RetryPolicy, Weekday
@@ -368,7 +370,7 @@ class Year:
                 created_at=now,
                 updated_at=now,
             )
-            rows["attempts"].append(attempts_sql._columns(attempt))
+            rows["attempts"].append(attempts_sql.columns_of(attempt))
             rows["attempt_history"].append(
                 {
                     "attempt_id": attempt_id,

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from scheduler.carriers.twilio import TwilioCallbacks
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.attempt import Attempt, Phase, ProofMissing
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.domain.company import RetryPolicy

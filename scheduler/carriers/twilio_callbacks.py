@@ -1,0 +1,71 @@
+"""Twilio's status callbacks: checks their signatures and reads their forms."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from twilio.request_validator import RequestValidator
+
+from scheduler.carriers.interface import NotACallback
+from scheduler.carriers.twilio import CALL_SID, TwilioAccount, answered_by_of, seconds_of, status_of
+from scheduler.domain.call import CallNews
+
+
+class TwilioCallbacks:
+    """Reads status callbacks. The signature must cover our public URL. The request's Host header is not used."""
+
+    def __init__(self, account: TwilioAccount) -> None:
+        self._account = account
+        self._validators = [RequestValidator(token) for token in account.auth_tokens]
+
+    def is_genuine(self, path: str, form: Sequence[tuple[str, str]], signature: str) -> bool:
+        """Return True if the signature covers our public URL with this path, query and form. Never raises."""
+        params = dict(form)
+        if len(params) != len(form):
+            return False  # Twilio never repeats a parameter
+        url = f"{self._account.public_url}{path}"
+        try:
+            # Try all tokens, so that the duration does not reveal the matching token.
+            genuine = [validator.validate(url, params, signature) for validator in self._validators]
+        except (TypeError, ValueError):  # text that cannot be encoded cannot have been signed
+            return False
+        return any(genuine)
+
+    def read(self, token: str, form: Mapping[str, str]) -> CallNews:
+        """Parse a callback's form. Raises NotACallback if a known field is invalid.
+
+        Twilio adds parameters without notice, so unknown parameters are ignored.
+        """
+        sid = form.get("CallSid", "")
+        if not CALL_SID.fullmatch(sid) or form.get("AccountSid") != self._account.account_sid:
+            raise NotACallback
+        if _has_moved_boundary(form):
+            raise NotACallback
+        sip = form.get("SipResponseCode", "")
+        duration = form.get("CallDuration")
+        return CallNews(
+            call_sid=sid,
+            token=token,
+            status=status_of(form.get("CallStatus", "")),
+            answered_by=answered_by_of(form.get("AnsweredBy")),
+            sip_code=int(sip) if re.fullmatch(r"[1-6][0-9]{2}", sip) else None,
+            duration=None if not duration else seconds_of(duration),
+            to=form.get("To") or None,
+        )
+
+
+_READ = ("AccountSid", "AnsweredBy", "CallDuration", "CallSid", "CallStatus", "SipResponseCode", "To")
+_BEGINNINGS = (*(name for name in _READ if name != "To"), "To+")
+"""Beginnings of the fields that we read, in the signed text. Other names begin with To, but none with To+."""
+
+
+def _has_moved_boundary(form: Mapping[str, str]) -> bool:
+    """Return True if a field that we read may be hidden in another one.
+
+    The signature covers names and values in one text without separators: `CallDuratio=n12` has the signature of
+    `CallDuration=12`, and so has a value that contains the next field.
+    """
+    return any(
+        beginning in value or (name not in _READ and (name + value).startswith(beginning))
+        for name, value in form.items()
+        for beginning in _BEGINNINGS
+    )

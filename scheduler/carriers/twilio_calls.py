@@ -1,0 +1,265 @@
+"""Placing calls at Twilio: one POST for each attempt, and the meaning of its answer."""
+
+import asyncio
+import json
+import socket
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
+
+from scheduler.carriers.interface import Gate
+from scheduler.carriers.trust import trusted
+from scheduler.carriers.twilio import CALL_SID, NOTHING_LEFT_TO_STOP, TwilioAccount, callback_path
+from scheduler.carriers.twilio_codes import CODES, Consequence
+from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, NumberRefused
+from scheduler.failpoints import failpoint
+from scheduler.lifecycle.policy import Policy
+
+_KEEP_IDLE = 10.0
+_MAX_ANSWER = 64 * 1024
+_CALLBACK_EVENTS = ("initiated", "ringing", "answered", "completed")
+_OK = 200
+_CREATED = 201
+_RETRIES = "#rc=5&rp=5xx,ct,rt"
+"""Twilio's connection overrides. By default it sends a callback again only after it could not connect. The fragment is
+neither sent nor signed."""
+_NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 429: "THROTTLED"}
+"""Statuses that prove that no call was accepted, whether the carrier or a proxy returns them. Not 403: a filter may
+replace the answer after the carrier took the call, and with an unknown code a 403 may concern one order alone."""
+
+
+class TwilioCallPlacer:
+    """Places calls with one kept-alive client, a deadline for each POST, and no retries.
+
+    The SDK's own client is not used: it may follow redirects and use a proxy from the environment, and has no deadline
+    for the whole request.
+    """
+
+    def __init__(self, account: TwilioAccount, policy: Policy) -> None:
+        self._account = account
+        self._deadline = policy.total_timeout.total_seconds()
+        self._connect = policy.connect_timeout.total_seconds()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
+        """Send an attempt's only POST. Never raises and never sends twice. In doubt, AnswerUnknown.
+
+        Returns NeverTaken if no byte was sent, because `gate` refused or the connection failed before.
+        """
+        posting = _Posting(gate=gate)
+        _posting.set(posting)
+        try:
+            return classify(*await self._post(self._url("Calls"), self._form(order)))
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            return NeverTaken(cause="NEVER_CONNECTED")
+        except TimeoutError:
+            return AnswerUnknown(cause="NO_ANSWER_IN_TIME") if posting.begun else NeverTaken(cause="NOT_SENT")
+        except (aiohttp.ClientError, OSError, ValueError, _NotSent):
+            return AnswerUnknown(cause="ANSWER_BROKE_OFF") if posting.begun else NeverTaken(cause="NOT_SENT")
+        finally:
+            _posting.set(None)
+
+    async def cancel(self, call_sid: str) -> bool:
+        """Cancel an unanswered call. Never raises. False if the result is unknown."""
+        form = aiohttp.FormData([("Status", "canceled")])
+        try:
+            return is_stopped(*await self._post(self._url(f"Calls/{call_sid}"), form))
+        except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
+            return False
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            ssl=trusted(self._account.ca_file),
+            keepalive_timeout=_KEEP_IDLE,
+            socket_factory=_socket_with_timeout,
+        )
+        gates = aiohttp.TraceConfig()
+        gates.on_request_headers_sent.append(_connected)
+        gates.on_request_chunk_sent.append(_may_leave)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            request_class=_Request,
+            headers={
+                "Authorization": aiohttp.encode_basic_auth(self._account.account_sid, self._account.auth_tokens[0])
+            },
+            # `connect` includes the name lookup: a lookup that hangs counts as a failed connection.
+            timeout=aiohttp.ClientTimeout(total=self._deadline, connect=self._connect, sock_connect=self._connect),
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[gates],
+        )
+        return self._session
+
+    async def _post(self, url: str, form: aiohttp.FormData) -> tuple[int, bytes]:
+        """Send one POST and return its status and body."""
+        session = self._session or self._open()
+        async with (
+            asyncio.timeout(self._deadline),
+            session.post(
+                url,
+                data=form,
+                allow_redirects=False,  # guard: redirect
+            ) as response,
+        ):
+            return response.status, await _body(response)
+
+    def _url(self, resource: str) -> str:
+        return f"{self._account.api_url}/2010-04-01/Accounts/{self._account.account_sid}/{resource}.json"
+
+    def _form(self, order: CallOrder) -> aiohttp.FormData:
+        fields = [
+            ("To", order.to),
+            ("From", order.caller),
+            ("Url", _with_attempt(self._account.voice_url, order.token)),
+            ("Timeout", str(int(order.ring_timeout.total_seconds()))),
+            ("TimeLimit", str(int(order.time_limit.total_seconds()))),
+            ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}"),
+            ("StatusCallbackMethod", "POST"),
+            # Repeated fields: Twilio reads several names in one field as a single, unknown event.
+            *(("StatusCallbackEvent", event) for event in _CALLBACK_EVENTS),
+        ]
+        if order.machine_detection:
+            fields.append(("MachineDetection", "Enable"))
+        return aiohttp.FormData(fields)
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Read the whole answer. An oversized answer is cut off, so that it is invalid JSON."""
+    body = b""
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_ANSWER:
+            break
+    return body
+
+
+class _NotSent(Exception):
+    """The gate refused, and no byte was written."""
+
+
+@dataclass(kw_only=True)
+class _Posting:
+    """The state of an attempt's POST."""
+
+    gate: Gate | None
+    begun: bool = False
+    """Some bytes may have been written."""
+
+
+_posting: ContextVar[_Posting | None] = ContextVar("posting", default=None)
+"""The POST of this task that places a call. Requests, and the tasks that write them, inherit it."""
+
+
+async def _connected(_session: object, _context: SimpleNamespace, _params: object) -> None:
+    # aiohttp calls this with a connection in hand, before it serialises the headers.
+    posting = _posting.get()
+    if posting is not None and posting.gate is not None and not await posting.gate.connected():
+        raise _NotSent
+
+
+async def _may_leave(_session: object, _context: SimpleNamespace, _params: object) -> None:
+    # aiohttp calls this right before it writes headers and body in one piece. This function must not await, and nothing
+    # awaits until the bytes are written, so that no other code runs between the check and the write.
+    posting = _posting.get()
+    if posting is None:
+        return
+    if posting.gate is not None and not posting.gate.may_leave():
+        raise _NotSent
+    failpoint("dial.permitted")
+    posting.begun = True
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that reports its bytes as sent before any other callback of the event loop runs."""
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        """Write the body with the headers to the kernel. Abort the request if the kernel does not take all at once."""
+        await super().write_bytes(writer, conn, content_length)
+        posting = _posting.get()
+        if posting is None or not posting.begun:
+            return
+        if conn.transport is not None and _left_over(conn.transport):
+            conn.transport.abort()  # the rest would be sent whenever the other side reads again
+        if posting.gate is not None:
+            posting.gate.left()
+        failpoint("dial.sent")
+
+
+def _left_over(transport: asyncio.WriteTransport) -> int:
+    """Count the bytes that the kernel has not taken. Under TLS there is a second transport with its own buffer."""
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return transport.get_write_buffer_size() + (0 if below is None else below.get_write_buffer_size())
+
+
+def _socket_with_timeout(address: tuple[Any, ...]) -> socket.socket:
+    """Create a socket whose unacknowledged bytes the kernel drops after 10 s, so that none arrives minutes later."""
+    family, kind, protocol = address[:3]
+    client = socket.socket(family=family, type=kind, proto=protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
+    return client
+
+
+def _with_attempt(voice_url: str, token: str) -> str:
+    return f"{voice_url}{'&' if '?' in voice_url else '?'}attempt={token}"
+
+
+def classify(status: int, body: bytes) -> CarrierAnswer:
+    """Classify the HTTP answer to an attempt's POST. An ambiguous answer is AnswerUnknown."""
+    answer = _json_object(body)
+    if status == _CREATED:
+        sid = answer.get("sid")
+        if isinstance(sid, str) and CALL_SID.fullmatch(sid):
+            return Accepted(call_sid=sid, queue_time=_queue_time(answer.get("queue_time")))
+        return AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")
+    code = answer.get("code")
+    if (
+        isinstance(code, int)
+        # A code in a 5xx proves nothing: the carrier may have taken the call before it failed.
+        and 400 <= status < 500  # noqa: PLR2004  # guard: client_error
+    ):
+        meaning = CODES.get(code)
+        if meaning is not None and meaning.consequence is Consequence.NUMBER:
+            return NumberRefused(cause=f"TWILIO_{code}")
+        if meaning is not None:
+            return NeverTaken(cause=meaning.consequence.value)
+    if status in _NOT_TAKEN_STATUSES:
+        return NeverTaken(cause=_NOT_TAKEN_STATUSES[status])
+    return AnswerUnknown(cause=f"HTTP_{status}")
+
+
+def is_stopped(status: int, body: bytes) -> bool:
+    """Return True if the HTTP answer to a cancellation proves that no unanswered call is left."""
+    answer = _json_object(body)
+    if status == _OK:
+        return isinstance(answer.get("sid"), str)
+    return (status, answer.get("code")) in NOTHING_LEFT_TO_STOP
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _queue_time(text: object) -> timedelta:
+    """Parse Twilio's milliseconds in a string."""
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10:  # noqa: PLR2004 - 11 days
+        return timedelta(milliseconds=int(text))
+    return timedelta(0)

@@ -1,0 +1,265 @@
+"""Attempts: locked for the claim, claimed, and checked a last time before dialling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
+
+from scheduler.domain.attempt import Attempt, Claimed
+from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.lifecycle.backoffs import Backoff, Scope
+from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.capacity import in_turns
+from scheduler.lifecycle.state_machine import arrow_of, evolve
+from scheduler.persistence.attempts import attempt_of, columns_of, detail_of, history_row
+from scheduler.persistence.backoffs import MATCHES, breaker_of
+from scheduler.persistence.json_columns import settings_from_json
+from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimable:
+    """A due attempt with a free line, both locked by this transaction."""
+
+    attempt: Attempt
+    calls_in_progress: int
+    """Those of its company."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookRow:
+    """The facts that the last look reads, in one query. `phone_number` is personal data."""
+
+    attempt: Attempt
+    phone_number: str | None
+    timezone: str | None
+    gdpr_expiry_date: date
+    caller_number: str
+    interview_duration: timedelta
+    settings: CompanySettings
+    line_holder: UUID | None
+    """The attempt that holds the line of this attempt's number."""
+    line_interview: UUID | None
+    """The interview that need not wait until `line_free_at`."""
+    line_free_at: datetime | None
+    interview_over: bool
+    """Deleted, or no longer SCHEDULED."""
+    command_waiting: bool
+    account_paused: str | None
+    company_paused: str | None
+    company_deleted: bool
+    breaker: Breaker
+    backoff: Backoff | None
+    """The back-off that holds this order, if there is one."""
+    max_calls: int | None
+    """The limit of the carrier account. None before an account exists."""
+    database_clock: datetime
+
+
+class AttemptClaims:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def claim(self, attempt: Attempt, event: Claimed, account_id: int, actor: str, now: datetime) -> Attempt:
+        """Claim one attempt, as `claim_all` does."""
+        [moved] = self.claim_all([(attempt, event)], account_id, actor, now)
+        return moved
+
+    def claim_all(
+        self, claims: Sequence[tuple[Attempt, Claimed]], account_id: int, actor: str, now: datetime
+    ) -> list[Attempt]:
+        """Save attempts as claimed, with their history, in a constant number of statements. Return them in order.
+
+        Each new token names its attempt permanently, and the number that is called is stored. The caller has locked
+        the attempts. Raises NoSuchArrow if an attempt cannot be claimed.
+        """
+        ids = [attempt.interview_id for attempt, _ in claims]
+        numbers = {row.id: row.phone_number for row in self._connection.execute(_NUMBERS_TO_CALL, {"ids": ids})}
+        arrows = [arrow_of(attempt, event) for attempt, event in claims]
+        moved = [
+            evolve(replace(attempt, called_number=numbers[attempt.interview_id]), event, now)
+            for attempt, event in claims
+        ]
+        self._connection.execute(
+            update(attempts).where(attempts.c.id == bindparam("moved_id")).values(account_id=account_id),
+            [{"moved_id": each.id, **columns_of(each)} for each in moved],
+        )
+        self._connection.execute(
+            insert(attempt_history),
+            [
+                history_row(each, event.name, attempt.state, arrow.target, arrow.reason, actor, detail_of(event))
+                for each, arrow, (attempt, event) in zip(moved, arrows, claims, strict=True)
+            ],
+        )
+        self._connection.execute(
+            insert(attempt_tokens),
+            [{"token": event.token, "attempt_id": attempt.id, "claimed_at": now} for attempt, event in claims],
+        )
+        return moved
+
+    def hinted(self, ids: Sequence[UUID]) -> list[Row[Any]]:
+        """Return `id`, `company_id`, `manual`, `due_at` of the pending attempts: they decide the order of claims."""
+        return list(self._connection.execute(_HINTED, {"ids": list(ids)}))
+
+    def companies_of(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Return the companies of these attempts."""
+        rows = self._connection.execute(select(attempts.c.company_id).where(attempts.c.id.in_(ids)).distinct())
+        return [row.company_id for row in rows]
+
+    def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Claimable]:
+        """Lock the attempts that may be claimed now, with their lines. One a number, the earliest due.
+
+        Companies take turns. Rows that another transaction has locked are left out, see `passed_over`.
+        """
+        rows = self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}).all()
+        calls = {row.company_id: row.calls for row in self._connection.execute(_CALLS_BY_COMPANY)}
+        hashes: set[bytes] = set()
+        claimable = []
+        for row in rows:
+            if row.number_hash in hashes:  # guard: one_per_number
+                continue
+            hashes.add(row.number_hash)
+            claimable.append(Claimable(attempt=attempt_of(row), calls_in_progress=calls.get(row.company_id, 0)))
+        return in_turns(claimable, attempt_of=lambda each: each.attempt)
+
+    def passed_over(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:
+        """Return the attempts that seem claimable without locks and are not among the `locked`.
+
+        Another transaction has locked them or their lines, or another attempt to their number goes first.
+        """
+        rest = set(ids) - set(locked)
+        if not rest:
+            return frozenset()
+        return frozenset(row.id for row in self._connection.execute(_CLAIMABLE, {"ids": list(rest), "now": now}))
+
+    def look(self, attempt_id: UUID) -> LookRow | None:
+        """Read everything that the last look needs, with the database's clock."""
+        row = self._connection.execute(_LAST_LOOK, {"id": attempt_id}).one_or_none()
+        if row is None:
+            return None
+        limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
+        return LookRow(
+            attempt=attempt_of(row),
+            phone_number=row.phone_number,
+            timezone=row.candidate_timezone,
+            gdpr_expiry_date=row.gdpr_expiry_date,
+            caller_number=row.caller_number,
+            interview_duration=row.interview_duration,
+            settings=settings_from_json(row.settings, limits),
+            line_holder=row.line_holder,
+            line_interview=row.line_interview,
+            line_free_at=row.line_free_at,
+            interview_over=row.interview_over,
+            command_waiting=row.command_waiting,
+            account_paused=row.account_paused,
+            company_paused=row.company_paused,
+            company_deleted=row.company_deleted,
+            breaker=breaker_of(row, "breaker_"),
+            backoff=_backoff(row),
+            max_calls=row.max_calls,
+            database_clock=row.database_clock,
+        )
+
+
+# The statement that locks attempts for the claim checks every guard itself: a hint is never a reason to dial.
+_WHAT_MAY_BE_CLAIMED = """
+    FROM attempts a
+    JOIN lines l ON l.number_hash = a.number_hash
+    WHERE a.id = ANY (:ids)
+      AND a.state = 'PENDING'  -- guard: state
+      AND a.due_at <= :now  -- guard: due_at
+      AND a.expires_at > :now  -- guard: expires_at
+      AND l.attempt_id IS NULL  -- guard: line
+      AND (l.free_at <= :now OR l.interview_id = a.interview_id)  -- guard: line_gap
+"""
+
+
+_LOCK_CLAIMABLE = text(f"""
+    SELECT a.*
+    {_WHAT_MAY_BE_CLAIMED}
+    ORDER BY a.manual DESC, a.due_at, a.id
+    FOR NO KEY UPDATE OF l, a SKIP LOCKED
+""")
+
+
+_CLAIMABLE = text(f"SELECT a.id {_WHAT_MAY_BE_CLAIMED}")
+
+
+_CALLS_BY_COMPANY = text(
+    "SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id"
+)
+
+
+# The only statement that may read the database's clock: it compares two clocks and decides nothing by either.
+_LAST_LOOK = text(f"""
+    SELECT a.*,
+           p.phone_number,
+           p.timezone AS candidate_timezone,
+           p.gdpr_expiry_date,
+           i.caller_number,
+           i.duration AS interview_duration,
+           i.deleted_at IS NOT NULL OR i.status <> 'SCHEDULED' AS interview_over,
+           c.settings,
+           c.calls_per_second,
+           c.concurrent_calls,
+           l.attempt_id AS line_holder,
+           l.interview_id AS line_interview,
+           l.free_at AS line_free_at,
+           k.pause_reason AS account_paused,
+           c.pause_reason AS company_paused,
+           c.deleted_at IS NOT NULL AS company_deleted,
+           coalesce(k.failures, 0) AS breaker_failures,
+           k.down_until AS breaker_down_until,
+           k.answered_at AS breaker_answered_at,
+           k.down_cause AS breaker_cause,
+           coalesce(k.trials, 0) AS breaker_trials,
+           k.max_calls,
+           b.country AS backoff_country,
+           b.company_id AS backoff_company_id,
+           b.failures AS backoff_failures,
+           b.down_until AS backoff_down_until,
+           b.answered_at AS backoff_answered_at,
+           b.cause AS backoff_cause,
+           b.trials AS backoff_trials,
+           EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+               AS command_waiting,
+           clock_timestamp() AS database_clock
+    FROM attempts a
+    JOIN interviews i ON i.id = a.interview_id
+    JOIN candidates p ON p.id = i.candidate_id
+    JOIN companies c ON c.id = a.company_id
+    -- An attempt that was never claimed has no account yet: it will use the installation's newest.
+    LEFT JOIN carrier_accounts k ON k.id = coalesce(a.account_id, (SELECT max(id) FROM carrier_accounts))
+    LEFT JOIN lines l ON l.number_hash = a.number_hash
+    LEFT JOIN LATERAL (
+        SELECT * FROM carrier_backoffs b
+        WHERE b.account_id = k.id AND b.down_until IS NOT NULL AND ({MATCHES})
+        -- If two match, the one that lasts longer.
+        ORDER BY coalesce(b.answered_at >= b.down_until, false), b.down_until DESC
+        LIMIT 1
+    ) b ON true
+    WHERE a.id = :id
+""")  # noqa: S608 - the inserted text is a constant of this package
+
+
+_NUMBERS_TO_CALL = text("""
+    SELECT i.id, p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = ANY (:ids)
+""")
+
+
+_HINTED = text("""
+    SELECT id, company_id, manual, due_at FROM attempts WHERE id = ANY (:ids) AND state = 'PENDING'
+""")
+
+
+def _backoff(row: Row[Any]) -> Backoff | None:
+    """Without the caller of its scope, which no reader needs."""
+    if row.backoff_cause is None:
+        return None
+    return Backoff(
+        scope=Scope(country=row.backoff_country, company_id=row.backoff_company_id),
+        breaker=breaker_of(row, "backoff_"),
+    )

@@ -1,0 +1,153 @@
+"""Attempts: release of due ones, so that workers claim them."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text, update
+
+from scheduler.domain.attempt import AttemptState
+from scheduler.lifecycle import bounds
+from scheduler.lifecycle.capacity import in_turns
+from scheduler.lifecycle.policy import SEND_SPAN
+from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.tables import attempts
+
+
+class AttemptRelease:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def release(
+        self, now: datetime, until: datetime, limit: int, account_id: int | None = None, *, on_trial: bool = False
+    ) -> list[UUID]:
+        """Release up to `limit` due attempts that seem claimable without locks. They count as released until `until`.
+
+        Companies take turns. Each gets only as many as its room and pace allow, and none before its next call may
+        start, so that a company with thousands of attempts or a slow pace does not delay another one. A company's
+        manual calls (invokes) go first within its own turn only, so that they do not delay other companies' retries.
+        `on_trial`: if the last trial could not be claimed, the next one is another company's, because nothing else is
+        tried while a trial is released.
+        """
+        rows = self._connection.execute(
+            _RELEASE,
+            {
+                "on_trial": on_trial,
+                "account_id": account_id,
+                "now": now,
+                "soon": now + SEND_SPAN,
+                "until": until,
+                "latest": bounds.latest_release(now),
+                "latest_slot": bounds.latest_slot(now, 1.0) - timedelta(seconds=1),
+                "limit": limit,
+                "span_s": (until - now).total_seconds(),
+            },
+        ).all()
+        return [row.id for row in in_turns(rows)]
+
+    def release_anew(self, interview_id: UUID) -> bool:
+        """End the release of the interview's pending attempt, whose hint may be lost. True if there was one."""
+        rows = self._connection.execute(
+            update(attempts)
+            .where(
+                attempts.c.interview_id == interview_id,
+                attempts.c.state == AttemptState.PENDING.value,
+                attempts.c.released_until.is_not(None),
+            )
+            .values(released_until=None)
+            .returning(attempts.c.id)
+        )
+        return rows.first() is not None
+
+    def released(self, now: datetime) -> int:
+        """Count the attempts that are released and not yet claimed. A release from the future is not counted."""
+        values = {"now": now, "latest": bounds.latest_release(now)}
+        count: int = self._connection.execute(_COUNT_RELEASED, values).scalar_one()
+        return count
+
+    def next_due(self, after: datetime) -> datetime | None:
+        """Return the instant at which the next pending attempt becomes due."""
+        due_at: datetime | None = self._connection.execute(_NEXT_DUE, {"after": after}).scalar_one_or_none()
+        return due_at
+
+
+_RELEASE = text(f"""
+    WITH calling AS (
+        SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
+    ), released AS (
+        SELECT company_id, count(*) AS calls FROM attempts
+        WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
+          AND released_until <= :latest  -- guard: release_of_company
+        GROUP BY company_id
+    ), turns AS (
+        SELECT due.id, due.manual, due.due_at, due.released_until, row_number() OVER (
+            PARTITION BY c.id ORDER BY due.manual DESC, due.due_at
+        ) AS turn
+        FROM companies c
+        LEFT JOIN calling ON calling.company_id = c.id
+        LEFT JOIN released ON released.company_id = c.id
+        CROSS JOIN LATERAL (SELECT greatest(0, least(
+            :limit,
+            c.concurrent_calls - coalesce(calling.calls, 0) - coalesce(released.calls, 0),
+            ceil(c.calls_per_second * :span_s) - coalesce(released.calls, 0)
+        )) AS calls) room
+        CROSS JOIN LATERAL (
+            SELECT earliest.*
+            FROM (VALUES (true), (false)) AS kind (by_hand)
+            -- Manual and other attempts separately, so that only the rows that are taken are read.
+            CROSS JOIN LATERAL (
+                SELECT a.id, a.manual, a.due_at, a.released_until
+                FROM attempts a
+                JOIN lines l ON l.number_hash = a.number_hash
+                WHERE a.company_id = c.id
+                  AND a.state = 'PENDING'
+                  AND a.manual = kind.by_hand
+                  AND a.due_at <= :now
+                  AND a.expires_at > :now
+                  AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
+                  AND l.attempt_id IS NULL
+                  AND (l.free_at <= :now OR l.interview_id = a.interview_id)
+                  AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+                  -- Attempts that wait for the carrier block no others; a trial is released separately.
+                  AND NOT EXISTS (
+                      SELECT FROM carrier_backoffs b
+                      WHERE b.account_id = coalesce(
+                              CAST(:account_id AS smallint), (SELECT max(id) FROM carrier_accounts)
+                          )
+                        AND b.down_until IS NOT NULL AND ({MATCHES})
+                  )
+                ORDER BY a.due_at
+                LIMIT room.calls
+            ) earliest
+            ORDER BY earliest.manual DESC, earliest.due_at
+            LIMIT room.calls
+        ) due
+        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+          -- A later slot was taken on a wrong clock, see `capacity.Pace.of_this_clock`.
+          AND (c.next_slot_at < :soon
+               OR c.next_slot_at > CAST(:latest_slot AS timestamptz) + interval '1 second' / c.calls_per_second)
+    )
+    UPDATE attempts SET released_until = :until
+    WHERE id = ANY (ARRAY (
+        SELECT a.id
+        FROM attempts a
+        JOIN (
+            SELECT * FROM turns
+            ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+            LIMIT :limit
+        ) chosen ON chosen.id = a.id
+        WHERE a.state = 'PENDING'
+          AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
+        FOR NO KEY UPDATE OF a SKIP LOCKED
+    ))
+    RETURNING id, company_id, manual, due_at
+""")  # noqa: S608 - the inserted text is a constant of this package
+
+
+_COUNT_RELEASED = text("""
+    SELECT count(*) FROM attempts
+    WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
+      AND released_until <= :latest  -- guard: release_of_account
+""")
+
+
+_NEXT_DUE = text("SELECT min(due_at) FROM attempts WHERE state = 'PENDING' AND due_at > :after")
