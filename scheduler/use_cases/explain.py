@@ -159,7 +159,7 @@ class Explain:
     def _explanation(
         self, stores: Stores, attempt: Attempt, account_calls: int, reader: Principal | None
     ) -> Explanation:
-        """Build the explanation. `reader` is None for the operator."""
+        """Build the explanation for `reader`, or for the operator without one."""
         now = self._now()
         happenings = _with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
         blocking: tuple[Block, ...] = ()

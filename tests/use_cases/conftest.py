@@ -1,4 +1,4 @@
-"""The use cases over one company, on a clock that stands until a test moves it, with a carrier that is up."""
+"""Fixtures: the use cases of one company, with a clock that only a test moves and a carrier that works."""
 
 from collections.abc import Iterator
 

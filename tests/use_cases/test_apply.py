@@ -1,4 +1,4 @@
-"""What a worker makes of a command: an interview with its first attempt, or a refusal that leaves nothing."""
+"""Applying a command: an interview with its first attempt, or a refusal without any rows."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -42,7 +42,7 @@ def somebody(number: str | None = None, **fields: Any) -> NewCandidate:
 
 
 def a_wish(tenant: Tenant, **fields: Any) -> CreateInterview:
-    """For an interview with somebody new, as soon as allowed."""
+    """A request for an interview with a new candidate, as soon as allowed."""
     if "candidate_id" not in fields:
         fields.setdefault("candidate", somebody())
     return CreateInterview(**({"agent_id": tenant.agent_id} | fields))
@@ -60,7 +60,7 @@ def command(tenant: Tenant, given: Command) -> Command:
 
 
 def applied(tenant: Tenant, apply: Apply, wish: CreateInterview) -> Any:
-    """The story that the command's answer tells."""
+    """The interview in the command's answer."""
     given = sent(tenant, wish)
     apply.command(given.id)
     answer = command(tenant, given).answer

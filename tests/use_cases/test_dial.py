@@ -1,4 +1,4 @@
-"""Who may be claimed, what the last look gives back, and whose record counts."""
+"""Claims, last looks and records of a dial."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ A_DAY = timedelta(days=1)
 
 
 def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
-    """What one claim brings of these, in the order of their sending."""
+    """Claim these and return them in the order of sending."""
     claims = tenant.dial.claim([attempt.id for attempt in attempts])
     return [each.attempt for each in claims.claimed]
 
@@ -53,7 +53,7 @@ def ended(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Att
     return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
 
 
-# ---- the claim: what it does
+# ---- the claim: effects
 
 
 def test_claimed_attempt_has_a_lease_a_token_and_its_line(tenant: Tenant) -> None:
@@ -86,7 +86,7 @@ def test_unknown_ids_are_not_claimed(tenant: Tenant) -> None:
 
 
 def in_doubt(tenant: Tenant, postgres_url: str, pending: Attempt, *, committed: bool) -> Attempt:
-    """What a dialler knows of a claim when the connection breaks after, or instead of, its commit."""
+    """Return the claim in doubt after the connection broke after, or instead of, its commit."""
     with wired(postgres_url) as (wire, url):
         over_it = replace(tenant, database=Database(url))
         assert over_it.database.clock_is_right()
@@ -117,7 +117,7 @@ def test_claim_in_doubt_leaves_the_claim_of_another_worker(tenant: Tenant, postg
 
 
 def as_in(table: str) -> bytes:
-    """What a claim changes of an attempt, as it was kept in this table."""
+    """The columns that a claim writes, in the order of this table."""
     names = ("state", "phase", "epoch", "token", "claimed_at", "lease_until", "called_number")
     changes = ", ".join(f"{name} = kept.{name}" for name in names)
     return f"UPDATE attempts SET {changes} FROM {table} kept WHERE kept.id = attempts.id".encode()
@@ -373,7 +373,7 @@ def test_claim_takes_only_calls_that_can_be_sent_within_a_second(
         assert len(claims.claimed) == batch
         assert all(now() <= each.send_at < now() + SEND_SPAN for each in claims.claimed)
         ids -= {each.attempt.id for each in claims.claimed}
-        assert claims.waiting == ids, "who has no place waits in the hand"
+        assert claims.waiting == ids, "an attempt without a place waits in memory"
         sent += [each.send_at for each in claims.claimed]
         assert slow.dial.claim(list(ids)).claimed == (), "nor are they by asking again"
         now.move(SEND_SPAN)
@@ -475,7 +475,7 @@ def test_last_look_without_a_block_returns_the_order(tenant: Tenant) -> None:
 
 
 def given_back(tenant: Tenant, mine: Attempt) -> Attempt:
-    """The attempt after a last look that says no."""
+    """The attempt after a last look that forbids the call."""
     assert tenant.dial.last_look(mine) is None
     back = tenant.attempt(mine.id)
     assert (back.state, back.phase, back.lease_until, back.claimed_at) == (AttemptState.PENDING, None, None, None)
@@ -542,8 +542,8 @@ def test_company_deleted_since_the_claim_ends_the_attempt(tenant: Tenant) -> Non
 @pytest.mark.parametrize(
     "meanwhile",
     [
-        pytest.param("UPDATE candidates SET phone_number = '+99912345678'", id="a number that is none any more"),
-        pytest.param("UPDATE candidates SET phone_number = NULL, email = 'a@example.com'", id="no number any more"),
+        pytest.param("UPDATE candidates SET phone_number = '+99912345678'", id="a number that is no longer valid"),
+        pytest.param("UPDATE candidates SET phone_number = NULL, email = 'a@example.com'", id="no number left"),
     ],
 )
 def test_attempt_without_a_number_is_held(tenant: Tenant, meanwhile: str) -> None:
@@ -701,7 +701,7 @@ def test_refused_number_ends_the_interview_without_a_gap(tenant: Tenant) -> None
     tenant.dial.record([(mine, NumberRefused(cause="TWILIO_21211"))])
     assert tenant.attempt(mine.id).reason is Reason.INVALID_NUMBER
     assert tenant.interview_status(mine) is InterviewStatus.FAILED
-    assert is_claimed(tenant, a_pending_attempt(tenant, number)), "nobody was rung"
+    assert is_claimed(tenant, a_pending_attempt(tenant, number)), "no call was placed"
 
 
 def test_lost_answer_is_unknown_and_never_dialled_again(tenant: Tenant, now: TestClock) -> None:

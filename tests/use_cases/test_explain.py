@@ -1,4 +1,4 @@
-"""Why an attempt has not been called yet, from the rules that dial; and what pausing does."""
+"""Explanations of attempts that have not been called yet, from the rules that dial, and the effects of a pause."""
 
 from datetime import timedelta
 from typing import Any
@@ -133,8 +133,8 @@ KEPT: list[Any] = [
         "later",
         id="a carrier that is down",
     ),
-    pytest.param("UPDATE companies SET concurrent_calls = 0", "a place", None, id="a company that may have no more"),
-    pytest.param("UPDATE carrier_accounts SET max_calls = 0", "a place", None, id="an account that may have no more"),
+    pytest.param("UPDATE companies SET concurrent_calls = 0", "a place", None, id="a company at its limit"),
+    pytest.param("UPDATE carrier_accounts SET max_calls = 0", "a place", None, id="an account at its limit"),
     pytest.param("UPDATE lines SET free_at = :at", "its number", "later", id="a line that rests"),
     pytest.param("UPDATE attempts SET due_at = :at", "its time", "later", id="its time"),
     pytest.param(

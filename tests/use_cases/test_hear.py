@@ -1,4 +1,4 @@
-"""What the carrier says: stored once, believed when it is genuine, and the same whatever its order."""
+"""Carrier callbacks: stored once, verified, and applied with the same result in any order."""
 
 import json
 from datetime import timedelta
@@ -155,9 +155,9 @@ def test_forged_callback_stores_nothing(tenant: Tenant, hear: Hear, hints: Recor
 @pytest.mark.parametrize(
     "form",
     [
-        pytest.param(a_form("CA1", "ringing"), id="a sid that is none"),
-        pytest.param(a_form(a_sid(), "singing"), id="a status that is none"),
-        pytest.param(a_form(a_sid(), "completed", CallDuration="-1"), id="a duration that is none"),
+        pytest.param(a_form("CA1", "ringing"), id="an invalid sid"),
+        pytest.param(a_form(a_sid(), "singing"), id="an unknown status"),
+        pytest.param(a_form(a_sid(), "completed", CallDuration="-1"), id="an invalid duration"),
         pytest.param(
             [("CallSid", a_sid()), ("AccountSid", "AC" + "9" * 32), ("CallStatus", "busy")], id="another account"
         ),
@@ -251,7 +251,7 @@ def test_callback_not_applied_yet_is_hinted_again(
 
 
 def break_the_settings_of(tenant: Tenant) -> None:
-    """So that what follows the end of a call cannot be decided."""
+    """Break the rules that decide what follows the end of a call."""
     tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=tenant.company_id)
 
 
@@ -278,7 +278,7 @@ def test_callback_is_quarantined_after_five_failures(
     hints.rung.clear()
     now.move(timedelta(days=1))
     release.unanswered()
-    assert hints.ids(tasks.HEAR) == [], "nobody is rung for it any more"
+    assert hints.ids(tasks.HEAR) == [], "no further hint is sent for it"
     hear.event(event_id)
     assert unheard(tenant) == 1, "and it is kept, for a person"
 
@@ -390,7 +390,7 @@ def test_late_proof_gives_an_unknown_outcome_its_true_end(tenant: Tenant, hear: 
     mine, sid = an_attempt_of_unknown_outcome(tenant), a_sid()
     assert tenant.interview_status(mine) is InterviewStatus.FAILED
     rang = say(tenant, hear, hints, mine, a_form(sid, "ringing"))
-    assert rang.reason is Reason.OUTCOME_UNKNOWN, "that it rang does not say how it ended"
+    assert rang.reason is Reason.OUTCOME_UNKNOWN, "the fact that it rang does not show how it ended"
     over = say(tenant, hear, hints, mine, a_form(sid, "completed", CallDuration="9"))
     assert (over.state, over.reason, over.call_sid) == (AttemptState.COMPLETED, Reason.ANSWERED, sid)
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED

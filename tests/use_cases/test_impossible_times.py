@@ -1,6 +1,6 @@
-"""PostgreSQL and a worker on one host step together: what was written meanwhile is recognised, and delays no call.
+"""Corrections of times written while the clocks of PostgreSQL and a worker were wrong together, on one host.
 
-The test's clock is the one that all processes agree on: moved ahead, and back again.
+The test's clock stands for the clock of all processes: it is moved ahead, and back again.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ A_MOMENT = timedelta(microseconds=1)
 
 @contextmanager
 def stepped(now: TestClock, step: timedelta) -> Iterator[None]:
-    """All clocks are ahead by `step` meanwhile, that of PostgreSQL too."""
+    """All clocks are ahead by `step` in this block, including PostgreSQL's."""
     now.move(step)
     yield
     now.move(-step)
@@ -86,7 +86,7 @@ def test_release_from_the_future_takes_no_room_of_the_account(
     with stepped(now, AN_HOUR):
         assert release.due() == 15
     assert release.due() == 15
-    assert release.due() == 0, "those that were released just now do take room"
+    assert release.due() == 0, "attempts released just now do take room"
 
 
 @guards("release_of_company")
@@ -169,7 +169,7 @@ def test_list_read_in_the_future_is_not_a_verdict(
 def test_leases_from_the_future_free_the_trial_of_a_breaker(
     tenant: Tenant, settle: Settle, release: Release, now: TestClock
 ) -> None:
-    """Twenty claims with leases two hours ahead had used up the place of the one call that is tried."""
+    """Twenty claims with leases two hours ahead had used up the place of the trial call."""
     ids = [a_pending_attempt(tenant).id for _ in range(20)]
     with stepped(now, TWO_HOURS):
         tenant.dial.claim(ids)
@@ -294,7 +294,7 @@ def test_deferral_from_the_future_is_due_soon(tenant: Tenant, correct: Correct, 
     correct.round()
     back = tenant.attempt(claimed.id)
     assert (back.due_at, back.updated_at) == (now() + DEFERRED_DELAY, now())
-    assert back.epoch == claimed.epoch + 2, "its ETag tells of the other time"
+    assert back.epoch == claimed.epoch + 2, "its ETag reflects the new time"
     correct.round()
     assert tenant.attempt(claimed.id) == back, "once is enough"
 
@@ -442,7 +442,7 @@ def test_erasure_hinted_in_the_future_is_hinted_again(
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
 
 
-# ---- what is said
+# ---- alarms
 
 
 def test_corrections_are_counted_and_logged(tenant: Tenant, correct: Correct, now: TestClock) -> None:

@@ -1,4 +1,4 @@
-"""Somebody moved, or has another number, while a call of theirs was in progress: what follows suits where they are."""
+"""Candidates whose number or time zone changed during a call: the next call suits the new place."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -33,7 +33,7 @@ A_WHILE = timedelta(seconds=7)
 
 @pytest.fixture
 def retrying(database: Database, tenant: Tenant) -> Tenant:
-    """The same house, for a company that retries as companies do by default."""
+    """The tenant with the default retries of companies."""
     return of_company(tenant, seed(database, tenant.now(), retry_policy=RetryPolicy()))
 
 
@@ -72,7 +72,7 @@ def test_unsent_claim_is_not_sent_outside_the_new_zones_hours(
     [claim] = tenant.dial.claim([attempt.id]).claimed
     reach = Reach(phone_number=order_to(tenant, claim.attempt), timezone="Asia/Tokyo")  # nine in the evening there
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), reach)
-    assert tenant.dial.last_look(claim.attempt) is None, "whoever looks at what changed need not have come to it yet"
+    assert tenant.dial.last_look(claim.attempt) is None, "the recomputation may not have reached it yet"
 
 
 def order_to(tenant: Tenant, attempt: Attempt) -> str:

@@ -1,4 +1,4 @@
-"""What follows an outcome: a retry, an end, a call that is seen late, one that waits in the carrier's queue."""
+"""Effects of an outcome: a retry, an end, a late call, a call in the carrier's queue."""
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
@@ -54,7 +54,7 @@ A_SECOND = timedelta(seconds=1)
 
 @pytest.fixture
 def retrying(database: Database, tenant: Tenant) -> Tenant:
-    """The same house, for a company that retries as companies do by default."""
+    """The tenant with the default retries of companies."""
     return of_company(tenant, seed(database, tenant.now(), retry_policy=RetryPolicy()))
 
 
@@ -70,7 +70,7 @@ def states(tenant: Tenant, attempt: Attempt) -> list[tuple[AttemptState, Reason 
 
 
 def test_unlimited_consent_permits_a_retry(retrying: Tenant, explain: Explain) -> None:
-    """The calendar's last day stands for "never", and has no midnight behind it."""
+    """The calendar's last day means "never" and has no following midnight."""
     attempt = a_placed_attempt(retrying)
     retrying.change("UPDATE candidates SET gdpr_expiry_date = :until", until=date.max)
     over(retrying, attempt, Reason.BUSY)
@@ -317,7 +317,7 @@ def test_returned_successor_of_an_answered_call_is_replaced(tenant: Tenant) -> N
     successor = a_claimed_attempt(tenant, a_number(), interview_id=unknown.interview_id)
     proven(tenant, unknown, Reason.ANSWERED)
     assert tenant.dial.last_look(successor) is None
-    assert tenant.attempt(successor.id).reason is Reason.REPLACED, "nobody deleted the candidate"
+    assert tenant.attempt(successor.id).reason is Reason.REPLACED, "the candidate was not deleted"
     assert tenant.interview_status(unknown) is InterviewStatus.COMPLETED
 
 
@@ -346,12 +346,12 @@ def test_late_call_to_a_number_being_called_raises_an_alarm(tenant: Tenant, now:
     with pytest.raises(InvariantViolated) as alarmed:
         seen(tenant, unknown)
     assert alarmed.value.alarm.cause == "TWO_CALLS_TO_ONE_NUMBER"
-    assert alarmed.value.alarm.stray_sid is not None, "nobody has answered it, so it is ended"
+    assert alarmed.value.alarm.stray_sid is not None, "it was not answered, so it is ended"
     assert tenant.attempt(unknown.id) == unknown, "nothing was written"
     assert tenant.line(calling)[0] == calling.id
 
 
-# ---- calls that must not be
+# ---- stray calls
 
 
 def test_second_call_of_a_claim_is_ended_and_pauses_the_company(
@@ -439,7 +439,7 @@ def test_answered_second_call_blocks_its_number_and_a_gap_after(
         now.move(timedelta(minutes=5))
         settle.round()
         assert other.dial.claim([theirs.id]).claimed == ()
-    assert carrier.rings(mine.called_number)[0]["status"] == "in-progress", "nobody cuts a person off"
+    assert carrier.rings(mine.called_number)[0]["status"] == "in-progress", "a conversation is not cut off"
     assert release.due() == 1, "the other number"
     settle._desk.hang_up(second)
     now.move(timedelta(minutes=10))
@@ -732,10 +732,10 @@ def test_claims_wait_until_the_carrier_answers_a_probe(
         now.move(timedelta(minutes=5))
         hints.rings.clear()
         assert release.due() == 0
-        assert hints.rings == [(tasks.SETTLE, ())], "who settles asks it"
+        assert hints.rings == [(tasks.SETTLE, ())], "settle polls it"
         assert tenant.dial.claim([each.id for each in due]).claimed == ()
     [block] = explain.explanation_of(due[-1].id).blocks
-    assert (block.rule, block.until) == (Rule.CARRIER_DOWN, None), "nobody can tell when it will answer"
+    assert (block.rule, block.until) == (Rule.CARRIER_DOWN, None), "the time of its answer is unknown"
 
 
 def test_answered_probe_permits_one_call_and_its_success_all(

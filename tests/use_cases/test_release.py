@@ -1,4 +1,4 @@
-"""What the clock rings for: what is due and could be claimed, once in fifteen seconds, never too much."""
+"""Releases by the clock: due and claimable attempts, once in fifteen seconds, within the limits."""
 
 from datetime import timedelta
 
@@ -149,7 +149,7 @@ def test_release_is_limited_to_what_the_account_can_start(
     assert release.due() == 3
     assert release.due() == 0
     claimed = slow.dial.claim(hints.ids(tasks.DIAL)).claimed
-    assert release.due() == len(claimed), "what was claimed makes room"
+    assert release.due() == len(claimed), "claimed attempts make room"
 
 
 def test_large_company_does_not_delay_a_small_one(
@@ -164,7 +164,7 @@ def test_large_company_does_not_delay_a_small_one(
         for _ in range(3)
     ]
     slow.change("UPDATE carrier_accounts SET calls_per_second = 1")
-    assert release.due() == 15, "what the account can start in fifteen seconds"
+    assert release.due() == 15, "the number that the account can start in fifteen seconds"
     assert {other.id for other in others} <= set(hints.ids(tasks.DIAL)[:6])
 
 
@@ -215,7 +215,7 @@ def test_very_slow_account_still_releases_one_attempt(
 def test_trial_that_could_not_be_claimed_gives_way_to_another(
     database: Database, tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    """Or nobody's calls would be tried while one company's row is locked, or its settings cannot be read."""
+    """Otherwise no trial call would be made while one company's row is locked, or its settings cannot be read."""
     other = of_company(tenant, seed(database, now()))
     stuck = a_pending_attempt(other)
     tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
@@ -248,10 +248,10 @@ def test_next_due_time_is_returned(tenant: Tenant, release: Release, now: TestCl
 def test_hints_for_unapplied_commands_back_off(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    """Or workers that are behind would have more to look at the further behind they are."""
+    """Otherwise workers that fall behind would get ever more hints."""
     command = a_waiting_command(tenant, None)
     release.unanswered()
-    assert hints.ids(tasks.APPLY) == [], "they are left to the ring of whoever took them in"
+    assert hints.ids(tasks.APPLY) == [], "the hint of the accepting process is still recent"
     for seconds in (2, 2, 4, 8, 8, 8):
         now.move(timedelta(seconds=seconds) - A_MOMENT)
         release.unanswered()

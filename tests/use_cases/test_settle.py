@@ -1,4 +1,4 @@
-"""What nobody has spoken of: asked for, proven or given up, and never dialled again."""
+"""Attempts without news: polled, proven or given up, and never dialled again."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +53,7 @@ FOR_HOURS = 7200.0
 
 
 def ring(carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, **plan: Any) -> str:
-    """Send the attempt's one POST; the sid of its call, as only the carrier's ledger tells it."""
+    """Send the attempt's one POST; the sid of its call, as only the carrier's ledger shows it."""
     order = tenant.dial.last_look(attempt)
     assert order is not None
     carrier.plan(to=order.to, **({"callbacks": "none", "ring_s": FOR_HOURS} | plan))
@@ -69,7 +69,7 @@ def ring(carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, **plan: An
 
 
 def end(carrier: SimulatedCarrier, sid: str) -> None:
-    """Hang up, wherever the call is."""
+    """Hang up in any state of the call."""
     url = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls/{sid}.json"
     answer = requests.post(url, data={"Status": "completed"}, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
     assert answer.status_code == requests.codes.ok
@@ -170,7 +170,7 @@ def test_late_call_is_found_while_polls_go_on(
     now.move(tenant.policy.lease)
     settle.round()
     assert tenant.attempt(mine.id).phase is Phase.UNKNOWN
-    # The carrier says when it took it: within the lease.
+    # The carrier's time of acceptance lies within the lease.
     carrier.clock = lambda: now() - timedelta(seconds=1)
     carrier.plan(to=order.to, callbacks="none", ring_s=FOR_HOURS)
     answer = requests.post(
@@ -233,7 +233,7 @@ def test_call_unknown_to_the_carrier_ends_when_it_must_be_over(tenant: Tenant, s
     forgotten = a_placed_attempt(tenant, number)
     now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call - A_MOMENT)
     settle.round()
-    assert tenant.attempt(forgotten.id).phase is Phase.PLACED, "it may wait in the queue, ring and talk for so long"
+    assert tenant.attempt(forgotten.id).phase is Phase.PLACED, "it may wait in the queue, ring and talk that long"
     now.move(timedelta(minutes=10))
     settle.round()
     assert tenant.attempt(forgotten.id).reason is Reason.OUTCOME_UNKNOWN, "a person decides"
@@ -627,7 +627,7 @@ def test_polled_end_sets_the_outcome(
 def test_polled_failure_waits_for_a_stored_callback(
     tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
-    """Asked, the carrier does not say why a call failed; its last callback does."""
+    """A poll does not return why a call failed. Its last callback contains the cause."""
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
     hear = Hear(tenant.database, hints, callbacks, tenant.effects, now)
     told, untold = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
@@ -797,7 +797,7 @@ def test_command_accepted_before_the_expiry_is_applied_after_it(
     command = asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
     now.move(A_MOMENT)
     settle.round()
-    assert tenant.attempt(pending.id) == pending, "it waits for the command, and nobody may call it meanwhile"
+    assert tenant.attempt(pending.id) == pending, "it waits for the command and may not be called until then"
     assert tenant.dial.claim([pending.id]).claimed == ()
     apply.command(command.id)
     moved = tenant.attempt(pending.id)

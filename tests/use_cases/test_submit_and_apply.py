@@ -1,4 +1,4 @@
-"""Moving, cancelling, invoking and deleting: what each does in each state, and what it refuses."""
+"""Moving, cancelling, invoking and deleting attempts: effect and refusals in each state."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,7 +55,7 @@ Do = Callable[[Request], Command]
 
 @pytest.fixture
 def accept(tenant: Tenant, submit: Submit) -> Do:
-    """What the intake makes of a request."""
+    """Accept a request and return the result."""
 
     def accepted(request: Request) -> Command:
         return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
@@ -110,7 +110,7 @@ IN_PROGRESS = [
 ]
 
 
-# ---- a retry that somebody moves
+# ---- a retry that a client moves
 
 
 def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, do: Do, now: TestClock) -> None:
@@ -290,7 +290,7 @@ def test_commands_of_an_interview_are_applied_in_order(
 def test_applied_command_sends_a_hint_for_the_next_one(
     tenant: Tenant, accept: Do, apply: Apply, hints: RecordingHints
 ) -> None:
-    """Its own ring may have come before its turn."""
+    """Its own hint may have come before its turn."""
     mine, another = a_pending_attempt(tenant), a_pending_attempt(tenant)
     first, second = accept(move(mine)), accept(delete(mine))
     accept(delete(another))
@@ -570,6 +570,6 @@ def test_attempt_is_released_at_once_after_its_command(
     assert release.due() == 1
     command = accept(update(attempt, metadata={"a": 1}))
     assert tenant.dial.claim([attempt.id]).claimed == ()
-    assert release.due() == 0, "a release stands for fifteen seconds, and a command waits"
+    assert release.due() == 0, "a release lasts fifteen seconds, and a command waits"
     apply.command(command.id)
     assert release.due() == 1

@@ -1,4 +1,4 @@
-"""Commands as messages: what is accepted for whom, what is kept of what is wrong, and what is not kept at all."""
+"""Commands as messages: permissions, stored refusals, and messages that leave no trace."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -220,7 +220,7 @@ def test_body_of_any_depth_is_answered_or_logged(
 def test_stored_refusal_contains_no_personal_data(
     messages: Messages, message: Message, tenant: Tenant, submit: Submit, principal: Principal
 ) -> None:
-    """Not even where somebody is called by the name of a field."""
+    """Not even if an unknown field's name is a person's name."""
     body = {**message["body"], "+421915123456": 1, "Jana Nováková": 2, "candidate": {"firstName": CANARY}}
     messages.take({**message, "body": body})
     fields = {each["field"] for each in _refusal(submit, principal, message["idempotencyKey"])["details"]["fields"]}
@@ -240,7 +240,7 @@ def test_stored_refusal_contains_no_personal_data(
         pytest.param({"idempotencyKey": ...}, id="no idempotency key"),
         pytest.param({"idempotencyKey": "x" * 256}, id="a long one"),
         pytest.param({"kind": "create_company"}, id="a write that goes over HTTP"),
-        pytest.param({"kind": ["create_interview"]}, id="a kind that is none"),
+        pytest.param({"kind": ["create_interview"]}, id="an unknown kind"),
         pytest.param({"body": ...}, id="no body at all"),
     ],
 )

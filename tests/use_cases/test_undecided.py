@@ -59,7 +59,7 @@ def order_by_hand(carrier: SimulatedCarrier, to: str, caller: str) -> str:
 
 
 def hung_up_at(tenant: Tenant, attempt: Attempt) -> timedelta:
-    """How long after its claim the call of an attempt must have been hung up."""
+    """Time after its claim by which the call of an attempt must have been hung up."""
     return tenant.policy.lease + tenant.policy.room + tenant.policy.max_call
 
 

@@ -1,4 +1,4 @@
-"""A process whose clock is not the database's writes no time, and says so once."""
+"""A process whose clock differs from the database's writes no time and logs it once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +45,7 @@ AN_HOUR = timedelta(hours=1)
 
 @dataclass
 class Machine:
-    """The wall clock of a machine, `ahead` of the real one; a test may set it meanwhile."""
+    """The wall clock of a machine, `ahead` of the real one; a test may set it."""
 
     ahead: timedelta
 
@@ -195,7 +195,7 @@ def test_last_look_on_a_wrong_clock_defers_to_a_right_time(
 
 
 def wrong(tenant: Tenant, database: Database, now: TestClock, span: timedelta) -> Tenant:
-    """The same company, seen by a process whose clock is `span` ahead."""
+    """The company in a process whose clock is `span` ahead."""
     return replace(tenant, database=database, now=lambda: now() + span)
 
 

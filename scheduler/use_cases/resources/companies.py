@@ -119,7 +119,7 @@ def _company_even_if_deleted(principal: Principal, company_id: UUID) -> Callable
 
 
 def add_company(stores: Stores, new: NewCompany, ats_principal_id: UUID | None, now: datetime) -> Company:
-    """Create a company. `ats_principal_id` is None if an operator creates it. Raises InvalidTimezone."""
+    """Create a company. An operator creates it without `ats_principal_id`. Raises InvalidTimezone."""
     company = Company(
         id=uuid4(),
         name=new.name,

@@ -87,7 +87,7 @@ class Effects:
         )
 
     def track_stray(self, stray: StrayCall, news: CallNews | None) -> None:
-        """Block the number of a stray call until the call has ended. `news` is None if the carrier did not answer.
+        """Block the number of a stray call until the call has ended. Without an answer of the carrier, pass no `news`.
 
         Raises DatabaseAway.
         """

@@ -219,7 +219,7 @@ def test_trial_skips_a_call_that_waits_for_a_command(
 def test_trial_skips_a_call_whose_caller_is_backed_off_too(
     tenant: Tenant, other: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
-    """Its claim would hold it each time, and nobody else's call to that country would be tried."""
+    """Each claim would hold it back, and no other call to that country would be tried."""
     on_trial(tenant, settle, now)
     failed(other)
     settle.round()
@@ -263,7 +263,7 @@ def test_release_from_the_future_does_not_delay_a_trial(
 @pytest.mark.parametrize(
     ("cause", "times"),
     [
-        pytest.param("HTTP_500", 1, id="one that may be spent"),
+        pytest.param("HTTP_500", 1, id="a call that may be lost"),
         pytest.param("HTTP_400", 5, id="five unknown codes"),
         pytest.param("CREATED_WITHOUT_A_NAME", 5, id="five answers without a name"),
     ],

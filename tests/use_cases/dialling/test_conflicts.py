@@ -221,7 +221,7 @@ def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
     assert seen == [UUID(int=1)]
 
 
-# ---- at most so many in a transaction
+# ---- limits of a transaction
 
 
 @guards("claim_size")

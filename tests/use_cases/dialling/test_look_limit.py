@@ -1,4 +1,4 @@
-"""At most some calls are between their last look and their first byte, and one that hangs holds up no other."""
+"""At most some calls are between their last look and their first byte. A hanging call delays no other."""
 
 import asyncio
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What becomes of a company that is deleted: no further call, those in progress ended, then erased (F6-2, F6-3)."""
+"""Deleting a company: no further calls, calls in progress are ended, then its data is erased (F6-2, F6-3)."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -62,7 +62,7 @@ def certificate(tenant: Tenant) -> tuple[dict[str, int], Any]:
 
 
 def rows(tenant: Tenant) -> dict[str, int]:
-    """How many there are of each kind that is not empty."""
+    """Count the rows of each table that is not empty."""
     counts = {kind: tenant.ask(f"SELECT count(*) FROM {kind}")[0][0] for kind in KINDS}
     return {kind: count for kind, count in counts.items() if count}
 
@@ -216,7 +216,7 @@ def test_call_being_dialled_is_hung_up_once_the_carrier_names_it(
     mine = a_claimed_attempt(tenant)
     deleted()
     erase.company(tenant.company_id)
-    assert tenant.attempt(mine.id) == mine, "whoever dials has it, and its epoch"
+    assert tenant.attempt(mine.id) == mine, "the dialling worker has it, and its epoch"
     sid = a_sid()
     assert tenant.dial.record([(mine, Accepted(call_sid=sid))]) == [sid], "taken back at once"
     placed = tenant.attempt(mine.id)

@@ -1,4 +1,4 @@
-"""What is kept for how long: what is old goes, what is needed stays however old it is."""
+"""Retention: old rows are deleted, needed rows are kept however old."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -90,9 +90,9 @@ def a_revoked_invitation(tenant: Tenant) -> None:
         pytest.param(an_answered_command, "inbox", retention.ANSWERS, id="an answer"),
         pytest.param(an_event, "carrier_events", retention.CARRIER_EVENTS, id="a callback that was heard"),
         pytest.param(an_invitation, "invitations", retention.INVITATIONS, id="an invitation that has expired"),
-        pytest.param(an_accepted_invitation, "invitations", retention.INVITATIONS, id="one that was accepted"),
-        pytest.param(a_revoked_invitation, "invitations", retention.INVITATIONS, id="one that was revoked"),
-        pytest.param(a_pending_attempt, "attempt_history", retention.HISTORY, id="what happened to an attempt"),
+        pytest.param(an_accepted_invitation, "invitations", retention.INVITATIONS, id="an accepted invitation"),
+        pytest.param(a_revoked_invitation, "invitations", retention.INVITATIONS, id="a revoked invitation"),
+        pytest.param(a_pending_attempt, "attempt_history", retention.HISTORY, id="an entry of an attempt's history"),
     ],
 )
 def test_row_is_deleted_after_its_retention(
@@ -110,14 +110,12 @@ def test_row_is_deleted_after_its_retention(
 @pytest.mark.parametrize(
     ("make", "table"),
     [
-        pytest.param(lambda tenant: a_waiting_command(tenant, None), "inbox", id="a command that nobody has answered"),
-        pytest.param(
-            lambda tenant: an_event(tenant, heard=False), "carrier_events", id="a callback that nobody has heard"
-        ),
+        pytest.param(lambda tenant: a_waiting_command(tenant, None), "inbox", id="an unanswered command"),
+        pytest.param(lambda tenant: an_event(tenant, heard=False), "carrier_events", id="an unapplied callback"),
         pytest.param(a_placed_attempt, "attempt_tokens", id="a token, which leads late news to its attempt"),
         pytest.param(a_placed_attempt, "attempts", id="an attempt"),
         pytest.param(a_placed_attempt, "lines", id="the line of a call in progress"),
-        pytest.param(a_pending_attempt, "lines", id="the line that somebody waits for"),
+        pytest.param(a_pending_attempt, "lines", id="a line that an attempt waits for"),
         pytest.param(
             lambda tenant: an_invitation(tenant, expires_at=tenant.now() + timedelta(days=20_000)),
             "invitations",

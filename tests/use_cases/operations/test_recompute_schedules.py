@@ -1,4 +1,4 @@
-"""What a change of hours, zones or a number does to pending attempts, and what deleting a candidate does."""
+"""Effects on pending attempts of changed hours, zones and numbers, and of a deleted candidate."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -107,7 +107,7 @@ def test_attempt_to_a_forbidden_country_is_held_until_allowed(
     now.move(timedelta(seconds=6))
     records.reresolve()
     held = tenant.attempt(attempt.id)
-    assert held.due_at > now() + timedelta(hours=23), "nobody asks for it each few seconds"
+    assert held.due_at > now() + timedelta(hours=23), "it is not requested every few seconds"
     change(tenant, records, allowed_countries=frozenset({"CZ", "SK"}))
     assert tenant.attempt(attempt.id).due_at == now()
     assert explain.explanation_of(attempt.id).blocks == ()
@@ -302,7 +302,7 @@ def test_locked_interview_of_one_company_does_not_stop_another(
 
 
 def resolved_with(tenant: Tenant, attempt: Attempt, version: str, earlier: timedelta = timedelta(0)) -> Attempt:
-    """As a release with other zone data had stored it: due so much earlier."""
+    """As a release with other zone data had stored it: due earlier by that much."""
     at = attempt.due_at - earlier
     tenant.change(
         "UPDATE attempts SET due_at = :at, schedule = schedule || jsonb_build_object("

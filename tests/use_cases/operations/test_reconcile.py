@@ -1,4 +1,4 @@
-"""A database that has forgotten calls dials nobody twice: it stops, is told by the carrier, and goes on."""
+"""A restored database calls no person twice: calling stops, lost calls are read from the carrier, calling resumes."""
 
 import asyncio
 import shutil
@@ -33,7 +33,7 @@ def reconcile(tenant: Tenant, carrier: SimulatedCarrier) -> Reconcile:
 
 
 def dial(tenant: Tenant, carrier: SimulatedCarrier, *attempts: Attempt) -> int:
-    """How many of these were rung, by one dial worker's steps."""
+    """Dial these with the steps of one worker. Return the number of calls."""
 
     async def place(order: object) -> object:
         line = TwilioCallPlacer(carrier.account(), tenant.policy)
@@ -53,7 +53,7 @@ def dial(tenant: Tenant, carrier: SimulatedCarrier, *attempts: Attempt) -> int:
 
 
 class Server:
-    """A database server whose files can be put back to what they were."""
+    """A database server whose files can be restored."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -118,7 +118,7 @@ def test_restored_database_calls_no_person_twice(
     assert dial(tenant, carrier, *called) == 4
     tenant.database.close()
 
-    # The disk is gone; what was backed up takes its place, and knows of none of these calls.
+    # The disk is lost. The restored backup lacks all of these calls.
     server.restore()
     tenant = open_house()
     now.move(A_MINUTE)

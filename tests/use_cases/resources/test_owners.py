@@ -1,4 +1,4 @@
-"""How invitations are mailed: once when all goes well, again when a server fails, and never a token that is no good."""
+"""Invitation e-mails: sent once, retried when a server fails, always with a valid token."""
 
 import threading
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ A_MOMENT = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, kw_only=True)
 class TwoTenants:
-    """A company that may want an owner, whoever sends its mail, and where people accept."""
+    """A company to be owned, the sender of its e-mail, and the page for accepting."""
 
     database: Database
     company_id: UUID
@@ -62,7 +62,7 @@ class TwoTenants:
         return company
 
     def roles(self) -> dict[str, str]:
-        """Everybody's role by address."""
+        """The role of each user by address."""
         rows = self.rows("SELECT u.email, m.role FROM memberships m JOIN users u ON u.id = m.user_id")
         return {row.email: row.role for row in rows}
 
@@ -179,7 +179,7 @@ def test_slow_mail_server_occupies_one_thread_of_a_process(town: TwoTenants) -> 
     assert town.office.asked == [TO]
     go.set()
     sending.join()
-    assert town.office.asked == [TO, "second@example.com"], "whoever was at it goes on"
+    assert town.office.asked == [TO, "second@example.com"], "the worker that began it goes on"
 
 
 def test_machine_with_a_wrong_clock_sends_no_mail(
@@ -262,7 +262,7 @@ def test_temporary_rejection_is_retried_and_a_permanent_one_not(town: TwoTenants
     else:
         town.office.to_mail = lambda raw: answers[TO if f"To: {TO}".encode() in raw else "second@example.com"]
     town.send()
-    assert set(town.office.asked) == {TO, "second@example.com"}, "one's no keeps nobody else's mail"
+    assert set(town.office.asked) == {TO, "second@example.com"}, "one rejection delays no other e-mail"
     town.office.to_recipient = lambda _: "250 OK"
     town.office.to_mail = lambda _: "250 OK"
     town.now.move(timedelta(seconds=10))
@@ -284,7 +284,7 @@ def test_unavailable_mail_server_ends_the_round(town: TwoTenants) -> None:
 
 
 class _DiesAfterIt:
-    """Hands the mail over, and its process ends before anybody has recorded so."""
+    """Sends the e-mail, then crashes before recording it."""
 
     def __init__(self, mailer: Mailer) -> None:
         self._mailer = mailer
@@ -301,7 +301,7 @@ def test_crash_between_mail_and_record_leaves_valid_tokens(town: TwoTenants) -> 
     with pytest.raises(KeyboardInterrupt):
         town.invitations(dying).send()
     town.send()
-    assert len(town.office.mails) == 1, "whoever began it may still be at it"
+    assert len(town.office.mails) == 1, "the worker that began it may still be running"
     town.now.move(timedelta(minutes=5))
     town.send()
     first, second = town.tokens
@@ -323,7 +323,7 @@ def test_mail_that_may_have_been_sent_keeps_its_token(town: TwoTenants) -> None:
     town.office.to_mail = lambda _: "250 OK"
     town.now.move(timedelta(hours=1))
     town.send()
-    assert len(town.office.mails) == 1, "nobody who has accepted is mailed again"
+    assert len(town.office.mails) == 1, "an accepted invitation is not mailed again"
 
 
 def test_overtaken_try_records_nothing(town: TwoTenants) -> None:
@@ -355,7 +355,7 @@ def test_same_address_keeps_its_invitation_until_it_expires(town: TwoTenants) ->
     town.send()
     assert len(town.office.mails) == 1
     town.now.move(A_MOMENT)
-    assert town.company().owner_email == TO, "an invitation that expired is not told from an owner"
+    assert town.company().owner_email == TO, "an expired invitation looks the same as an owner"
     town.name(TO)
     town.send()
     assert len(town.office.mails) == 2
