@@ -1,4 +1,4 @@
-"""Requests that wait until a worker has answered their command: woken over Redis, and by a rare look at the rows."""
+"""Requests that wait for a worker to apply their command: woken over Redis, and by occasional database queries."""
 
 import asyncio
 import contextlib
@@ -18,23 +18,23 @@ from scheduler.logs import log
 from scheduler.persistence.database import DatabaseAway
 
 _log = log(__name__)
-_LOOK_EVERY_S = 5.0
-"""For news that was lost although Redis works: a worker died between its commit and the news, for example."""
-_LOOK_AROUND_EVERY_S = 0.25
-"""How soon a request is released after the doorbell found Redis away; this needs no answer from Redis."""
+_QUERY_EVERY_S = 5.0
+"""Interval of queries for results whose notification was lost, for example because a worker died after its commit."""
+_CHECK_EVERY_S = 0.25
+"""Interval of local checks: requests are released this soon after a hint could not be sent. Needs no reply of Redis."""
 _SILENCE_S = 1.0
-"""After so long without a word Redis is asked whether it is there; it has as long again to say so."""
+"""After this long without a message the connection is pinged. The reply may take as long again."""
 _CONNECT_AGAIN_S = 0.5
 _CANCEL_AGAIN_S = 0.5
 _REMEMBERED = 4096
-"""So many answered commands are remembered, for those that ask after the news has come."""
+"""Number of applied commands to remember, for requests that begin to wait after the notification."""
 
 
 class AnswerWaiter:
-    """One subscription and one look for all requests of a process that wait. Lives in one event loop.
+    """One subscription and one periodic query for all waiting requests of a process. Belongs to one event loop.
 
-    `bell_is_away`: the doorbell found Redis away, so that no worker was told.
-    `which_answered`: returns those of the commands that are no longer waiting, in one query; may raise DatabaseAway.
+    `bell_is_away`: whether Redis was unavailable for hints, so that workers do not know of the command.
+    `which_answered`: returns the commands that are no longer waiting, in one query. May raise DatabaseAway.
     """
 
     def __init__(
@@ -49,29 +49,29 @@ class AnswerWaiter:
         self._bell_is_away = bell_is_away
         self._which_answered = which_answered
         self._subscribed = asyncio.Event()
-        self._look_now = asyncio.Event()
+        self._query_now = asyncio.Event()
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._answered: dict[UUID, None] = {}
         self._stops = False
 
     @property
     def is_away(self) -> bool:
-        """Redis would not tell us of an answer, or was not told of the command: nobody should wait."""
+        """True if Redis cannot deliver hints or notifications, so that waiting is useless."""
         return self._bell_is_away() or not self._subscribed.is_set()
 
     @property
     def keeps_nobody(self) -> bool:
-        """Who asks now is let go at once."""
+        """True if requests are answered immediately instead of waiting."""
         return self._stops or self.is_away
 
     def let_go(self) -> None:
-        """The process is about to stop: look at the rows once more, then release every request that waits."""
+        """Query the results once more, then release every waiting request. Called before the process stops."""
         self._stops = True
-        self._look_now.set()
+        self._query_now.set()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Listens from now on. Waits for Redis a moment, not for ever: without it everything is accepted too."""
+        """Run the subscription and the queries. Waits at most 1 s for Redis: the API also works without it."""
         tasks = [
             asyncio.create_task(self._keep_listening(), name="waiter"),
             asyncio.create_task(self._keep_looking(), name="lookout"),
@@ -85,21 +85,21 @@ class AnswerWaiter:
                 await end_task(task)
 
     async def answer_to(self, command: Command, look: Callable[[], Awaitable[Command]], seconds: float) -> Command:
-        """The command once it is no longer waiting; as it was, when `seconds` are over or nobody is kept.
+        """Wait until the command is applied and return it. Returns it unchanged after `seconds`, or without Redis.
 
-        Nothing that is published is missed: news that came before anybody asked is remembered. `look` gives the
-        command as its row says; that the database is away then takes nothing back, so it is no error here. It is asked
-        once there is an answer, and at the end of the wait.
+        Notifications that came before the request began to wait are remembered, so none is missed. `look` reads the
+        command from the database, after a notification and at the end of the wait. Its DatabaseAway is ignored: the
+        command is accepted either way.
         """
         ends = monotonic() + seconds
-        with self._told_of(command.id) as told:
+        with self._waiting_for(command.id) as notified:
             while command.state is CommandState.WAITING:
                 remaining = ends - monotonic()
                 if remaining <= 0 or self.keeps_nobody:
                     break
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(told.wait(), remaining)
-                    told.clear()
+                    await asyncio.wait_for(notified.wait(), remaining)
+                    notified.clear()
                     if command.id not in self._answered:
                         continue
                 with contextlib.suppress(DatabaseAway):
@@ -107,37 +107,37 @@ class AnswerWaiter:
         return command
 
     @contextlib.contextmanager
-    def _told_of(self, command_id: UUID) -> Iterator[asyncio.Event]:
-        told = asyncio.Event()
+    def _waiting_for(self, command_id: UUID) -> Iterator[asyncio.Event]:
+        notified = asyncio.Event()
         if command_id in self._answered:
-            told.set()
-        others = self._waiting.setdefault(command_id, set())
-        others.add(told)
+            notified.set()
+        events = self._waiting.setdefault(command_id, set())
+        events.add(notified)
         try:
-            yield told
+            yield notified
         finally:
-            others.discard(told)
-            if not others:
+            events.discard(notified)
+            if not events:
                 self._waiting.pop(command_id, None)
 
     async def _keep_looking(self) -> None:
-        """Look at the rows of all that wait: every 5 s, and at once when Redis went away or is back."""
-        looked_at = monotonic()
+        """Query all awaited commands every 5 s, and immediately when Redis becomes unavailable or available."""
+        queried_at = monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), _LOOK_AROUND_EVERY_S)
-            if not (self._look_now.is_set() or self.keeps_nobody or monotonic() - looked_at >= _LOOK_EVERY_S):
+                await asyncio.wait_for(self._query_now.wait(), _CHECK_EVERY_S)
+            if not (self._query_now.is_set() or self.keeps_nobody or monotonic() - queried_at >= _QUERY_EVERY_S):
                 continue
-            self._look_now.clear()
-            looked_at = monotonic()
+            self._query_now.clear()
+            queried_at = monotonic()
             try:
                 if self._waiting:
                     for command_id in await self._which_answered(list(self._waiting)):
                         self._wake(command_id)
             except DatabaseAway:
                 pass
-            except Exception as error:  # noqa: BLE001 - the next look may be better
-                _log.warning("look_failed: Requests that wait could not be looked up.", exc_info=error)
+            except Exception as error:  # noqa: BLE001 - the next query may succeed
+                _log.warning("look_failed: The commands of waiting requests could not be queried.", exc_info=error)
             if self.keeps_nobody:
                 self._wake_all()
 
@@ -147,13 +147,13 @@ class AnswerWaiter:
                 await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
                 self._lost(error)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the next connection may be better
-                _log.exception("the subscription stumbled")
+            except Exception as error:  # noqa: BLE001 - the next connection may work
+                _log.exception("subscription_failed: The Redis subscription failed with an unexpected error.")
                 self._lost(error)
             await asyncio.sleep(_CONNECT_AGAIN_S)
 
     async def _listen(self) -> None:
-        """Hear until the connection breaks. No retries of the library's own: we must know when it is gone."""
+        """Receive notifications until the connection breaks. The library must not retry: requests must be released."""
         redis = Redis.from_url(
             self._redis_url,
             socket_connect_timeout=_SILENCE_S,
@@ -162,56 +162,56 @@ class AnswerWaiter:
         )
         async with redis, redis.pubsub() as subscription:
             await subscription.subscribe(self._channel)
-            asked = False
+            is_pinged = False
             while True:
                 message = await subscription.get_message(timeout=_SILENCE_S)
                 if message is None:
-                    if asked:
+                    if is_pinged:
                         raise TimeoutError
-                    await _ask_whether_it_is_there(subscription)
-                    asked = True
+                    await _ping(subscription)
+                    is_pinged = True
                     continue
-                asked = False
-                self._hear(message)
+                is_pinged = False
+                self._receive(message)
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":
             self._subscribed.set()
-            self._look_now.set()
+            self._query_now.set()
         if message["type"] != "message":
             return
-        with contextlib.suppress(ValueError):  # a word that is no id wakes nobody
+        with contextlib.suppress(ValueError):  # ignore a message that is not an id
             self._wake(UUID(bytes.decode(message["data"], errors="replace")))
 
     def _wake(self, command_id: UUID) -> None:
         self._answered[command_id] = None
         if len(self._answered) > _REMEMBERED:
             del self._answered[next(iter(self._answered))]
-        for told in self._waiting.get(command_id, ()):
-            told.set()
+        for notified in self._waiting.get(command_id, ()):
+            notified.set()
 
     def _lost(self, error: Exception) -> None:
         if self._subscribed.is_set():
-            _log.warning("Redis is away; commands are accepted and not waited for", exc_info=error)
+            _log.warning("waiting_off: Redis was unavailable, so requests do not wait for results.", exc_info=error)
         self._subscribed.clear()
-        self._look_now.set()
+        self._query_now.set()
 
     def _wake_all(self) -> None:
-        for waiting in self._waiting.values():
-            for told in waiting:
-                told.set()
+        for events in self._waiting.values():
+            for notified in events:
+                notified.set()
 
 
 async def end_task(task: asyncio.Task[None]) -> None:
-    """Cancel a task until it has ended.
+    """Cancel a task repeatedly until it has ended.
 
-    Once is not enough: a cancellation that comes together with what the task waits for can be swallowed there, by
-    `asyncio.wait_for` or by the Redis client, and the server would never stop.
+    `asyncio.wait_for` and the Redis client can swallow a cancellation that coincides with the awaited event, and the
+    server would never stop.
     """
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
 
 
-async def _ask_whether_it_is_there(subscription: PubSub) -> None:
+async def _ping(subscription: PubSub) -> None:
     await subscription.ping()

@@ -1,4 +1,4 @@
-"""The thin HTTP intake: `uvicorn api_shim.app:app`. JSON becomes a command, what became of it becomes JSON."""
+"""The HTTP API: `uvicorn api_shim.app:app`. Routes turn JSON into commands and results into JSON."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
 from api_shim.answer_waiter import AnswerWaiter
-from api_shim.context import AppContext, ThreadPools, asked
+from api_shim.context import AppContext, ThreadPools, run_in_thread
 from api_shim.middleware import RequestMiddleware
 from api_shim.out_of_memory import ending_the_process
 from api_shim.rate_limits import RateLimits
@@ -30,7 +30,7 @@ from api_shim.routes import (
     jobs,
     phone_numbers,
 )
-from api_shim.shutdown import told_to_stop
+from api_shim.shutdown import on_stop_signal
 from scheduler import assembly
 from scheduler.logs import configure
 from scheduler.persistence import schema
@@ -49,7 +49,7 @@ Responses to requests with a valid key show its rate limits: `X-RateLimit-Limit-
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Without settings, those of the process are read when it starts to serve, not before."""
+    """Create the application. Without `settings`, it reads those of the process when it starts to serve."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
-        # Its records would quote what failed validation, and that is somebody's name or number.
+        # Its records would quote invalid input, which may be a person's name or phone number.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.add_middleware(RequestMiddleware)
@@ -93,26 +93,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[AppContext]:
     redis_url = settings.redis
-    # Read when it is needed: this module names its broker as soon as it is imported.
+    # Imported late: workers.app configures its broker as soon as it is imported.
     from workers import hint_publisher as doorbell  # noqa: PLC0415 - the line above
-    from workers.app import ANSWERED_CHANNEL  # noqa: PLC0415 - the same
-    from workers.app import app as celery  # noqa: PLC0415 - the same
+    from workers.app import ANSWERED_CHANNEL  # noqa: PLC0415 - as above
+    from workers.app import app as celery  # noqa: PLC0415 - as above
 
     hints = doorbell.RedisHintPublisher(celery, redis_url)
     doors = assembly.doors(settings, hints)
     rooms = ThreadPools.open()
 
     async def which_answered(command_ids: Sequence[UUID]) -> frozenset[UUID]:
-        return await asked(rooms.lookout, doors.lookout.which_answered, command_ids)
+        return await run_in_thread(rooms.lookout, doors.lookout.which_answered, command_ids)
 
     waiter = AnswerWaiter(redis_url, ANSWERED_CHANNEL, lambda: hints.is_away, which_answered)
     presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, doors.now, lambda: waiter.is_away)
-    await asked(rooms.requests, doors.database.check_role)
+    await run_in_thread(rooms.requests, doors.database.check_role)
     hints.start()
     try:
         async with waiter.listening(), rate_limits.counting():
-            with told_to_stop(waiter.let_go), ending_the_process():
+            with on_stop_signal(waiter.let_go), ending_the_process():
                 yield AppContext(
                     doors=doors,
                     waiter=waiter,
@@ -131,22 +131,22 @@ async def _open(settings: Settings) -> AsyncIterator[AppContext]:
 
 
 class _PlainStart:
-    """Settings that cannot be used are told in one line, not as the traceback that the framework sends."""
+    """Middleware that reports invalid settings in one line instead of the framework's traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def told(message: Message) -> None:
+        async def send_plainly(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and isinstance(sys.exception(), WrongSettings):
                 message["message"] = str(sys.exception())
             await send(message)
 
-        await self._app(scope, receive, told if scope["type"] == "lifespan" else send)
+        await self._app(scope, receive, send_plainly if scope["type"] == "lifespan" else send)
 
 
 def _uvicorn_logs_as_we_do() -> None:
-    """Its own handlers would write an error with its text, and that may quote what somebody sent."""
+    """Route uvicorn's records through our logging. Its own handlers write error texts, which may quote input."""
     for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers[:] = []

@@ -1,4 +1,4 @@
-"""Who asks, and may they? The key is looked at before anything else of a request."""
+"""Authentication and authorization. The API key is checked before anything else of a request."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from api_shim.context import app_context, asked
+from api_shim.context import app_context, run_in_thread
 from api_shim.errors import too_often
 from api_shim.openapi_responses import IfSent
 from api_shim.queries import check_query
@@ -49,34 +49,34 @@ async def principal(
     scopes: SecurityScopes,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Principal:
-    """Whose key this is.
+    """Authenticate the API key and check its rate limits, its scopes and the query.
 
-    Raises InvalidApiKey, ApiKeySuspended, RateLimitExceeded, InsufficientPermissions, InvalidFields for the query,
-    DatabaseAway. Once the key is known, whatever is answered says how often it may still ask.
+    Every response to an authenticated request has the rate limit headers. Raises InvalidApiKey, ApiKeySuspended,
+    RateLimitExceeded, InsufficientPermissions, InvalidFields for the query, DatabaseAway.
     """
     if credentials is None:
         raise InvalidApiKey
-    here = app_context(request)
-    key = await asked(here.rooms.keys, here.doors.keys.authenticate, credentials.credentials)
-    here.note_use(key)
-    request.state.standing = standing = await here.rate_limits.spend(key)
+    context = app_context(request)
+    key = await run_in_thread(context.rooms.keys, context.doors.keys.authenticate, credentials.credentials)
+    context.note_use(key)
+    request.state.standing = standing = await context.rate_limits.spend(key)
     if standing.spent is not None:
-        raise too_often(standing.spent, here.doors.now())
+        raise too_often(standing.spent, context.doors.now())
     must_have(key.principal, scopes.scopes)
     check_query(request, ignored=_ignored(request, key.principal))
     return key.principal
 
 
-def _ignored(request: Request, asking: Principal) -> frozenset[str]:
-    """Return `companyId` where it decides nothing: for a regular key, and beside the same id in the address."""
-    in_address = request.path_params.get(_COMPANY_ID, "")
-    repeats = request.query_params.get(_COMPANY_ID, "").lower() == in_address.lower() != ""
-    return frozenset({_COMPANY_ID}) if repeats or asking.kind is KeyKind.REGULAR else frozenset()
+def _ignored(request: Request, principal: Principal) -> frozenset[str]:
+    """Return `companyId` if it has no effect: for a regular key, or if the path has the same id."""
+    in_path = request.path_params.get(_COMPANY_ID, "")
+    repeats = request.query_params.get(_COMPANY_ID, "").lower() == in_path.lower() != ""
+    return frozenset({_COMPANY_ID}) if repeats or principal.kind is KeyKind.REGULAR else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asker:
-    """Who asks, and about which company; None: a regular key's own."""
+    """The client and the company of a request. None: the company of a regular key."""
 
     principal: Principal
     company_id: UUID | None
@@ -99,12 +99,12 @@ async def asker(
 InterviewReader = Annotated[Asker, Security(asker, scopes=[READ_INTERVIEWS])]
 
 
-def named_company(asking: Principal, company_id: str | None) -> UUID | None:
-    """Read `companyId` of the query; None for a regular key, which reaches one company. Raises InvalidFields."""
-    if company_id is None or asking.kind is KeyKind.REGULAR:
+def named_company(principal: Principal, company_id: str | None) -> UUID | None:
+    """Parse `companyId` of the query. None for a regular key, which has one company. Raises InvalidFields."""
+    if company_id is None or principal.kind is KeyKind.REGULAR:
         return None
     try:
         return UUID(company_id)
     except ValueError:
-        error = FieldError(field=_COMPANY_ID, code="INVALID_UUID", message="This must be a company's UUID.")
+        error = FieldError(field=_COMPANY_ID, code="INVALID_UUID", message="companyId must be the UUID of a company.")
         raise invalid_fields([error]) from None

@@ -1,4 +1,4 @@
-"""What one API process holds while it runs, and how a route asks the use cases without stopping the others."""
+"""The resources of one API process, and the threads in which routes run use cases."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,29 +25,29 @@ T = TypeVar("T")
 
 _log = log(__name__)
 MAX_S = 6.0
-"""A request's deadline, counted from when its body was received. A statement ends after 5 s, so a request that has no
-answer by then speaks to a database that is frozen."""
+"""Deadline of a request, counted from when its body was received. It is longer than the statement timeout of 5 s: if it
+expires, the database is unresponsive."""
 DOUBT_S = 3.0
-"""So long a commit in doubt is asked about, after the deadline too: the client gets a certain answer, if possible."""
+"""Time to determine the outcome of a commit in doubt, after the deadline too: the client needs a certain answer."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadPools:
-    """The threads of one API process, by what they are for; `assembly.doors` has the connections of each.
+    """The threads of one API process, by purpose. `assembly.doors` has the database connections of each.
 
-    Carriers, health checks and key checks must get their answers however many requests wait or come without a key.
+    Carrier callbacks, health checks and key checks must be served however many requests wait or have no key.
     """
 
     requests: ThreadPool
-    """Requests with a valid key. As many as the database keeps connections: more would only wait for one."""
+    """Requests with a valid key. One thread per database connection: more would only wait for a connection."""
     keys: ThreadPool
     callbacks: ThreadPool
     health: ThreadPool
     strangers: ThreadPool
     """Requests that need no key: metrics and invitations."""
     lookout: ThreadPool
-    """Answers that requests wait for, and commits in doubt."""
+    """Queries for results that requests wait for, and for commits in doubt."""
 
     @classmethod
     def open(cls) -> "ThreadPools":
@@ -67,41 +67,43 @@ class ThreadPools:
 
 @dataclass(frozen=True, kw_only=True)
 class AppContext:
-    """Made once, inside the event loop that serves."""
+    """The resources of one API process. Created once, inside the event loop that serves."""
 
     doors: ApiUseCases
     waiter: AnswerWaiter
     schema_head: str | None
-    """The migration that this release was made for."""
+    """The migration that this version needs."""
     rooms: ThreadPools
     rate_limits: RateLimits
     presence: Presence
-    """Which workers and clocks are live."""
+    """Reports which workers and clocks are live."""
     instance: str | None = None
-    """Which `duecall up` runs it, if one does."""
+    """Id of the `duecall up` that runs this process, if any."""
     notes: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)
-    """What is being written down of each key, while nobody waits for it."""
+    """Background tasks that store the last use of a key, by key id."""
 
     async def ask(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask a use case that changes nothing. Raises what it raises; DatabaseAway at the deadline."""
-        return await asked(self.rooms.requests, verb, *args, **kwargs)
+        """Run a use case that changes nothing. Raises its errors, and DatabaseAway at the deadline."""
+        return await run_in_thread(self.rooms.requests, verb, *args, **kwargs)
 
     async def write(self, commit: Commit, write: Callable[[], T]) -> T:
-        """Have a use case write. `write` must pass `commit` to its transaction.
+        """Run a use case that writes. `write` must pass `commit` to its transaction.
 
-        Raises what it raises; DatabaseAway when it is certain that nothing was and will be committed; CommitInDoubt.
+        Raises its errors, DatabaseAway if it is certain that nothing was or will be committed, and CommitInDoubt.
         """
-        return await written(self.rooms.requests, commit, write)
+        return await run_write(self.rooms.requests, commit, write)
 
     async def outcome(self, commit: Commit) -> Outcome:
-        """Ask how a commit in doubt ended, over another connection, until that is certain; for 3 s at most."""
+        """Determine over another connection how a commit in doubt ended, for at most 3 s."""
         if commit.transaction_id is None:
             return Outcome.UNKNOWN
         pause = _FIRST_PAUSE_S
         with deadline_in(DOUBT_S):
             while (left := remaining_s()) is not None and left > 0:
                 try:
-                    outcome = await asked(self.rooms.lookout, self.doors.lookout.outcome_of, commit.transaction_id)
+                    outcome = await run_in_thread(
+                        self.rooms.lookout, self.doors.lookout.outcome_of, commit.transaction_id
+                    )
                 except DatabaseAway:
                     outcome = Outcome.UNKNOWN
                 if outcome is not Outcome.UNKNOWN:
@@ -111,7 +113,7 @@ class AppContext:
         return Outcome.UNKNOWN
 
     def note_use(self, key: Key) -> None:
-        """Write down that the key is used, if that is news; off the request's path."""
+        """Store in the background that the key was used, if the stored time is too old."""
         key_id = key.principal.key_id
         if key_id not in self.notes and self.doors.keys.is_news(key):
             self.notes[key_id] = asyncio.create_task(self._write_use(key), name="note")
@@ -119,25 +121,25 @@ class AppContext:
     async def _write_use(self, key: Key) -> None:
         try:
             with deadline_in(MAX_S):
-                await asked(self.rooms.keys, self.doors.keys.used, key.principal)
-        except Exception as error:  # noqa: BLE001 - nobody asked for it, and the next use writes it again
-            _log.warning("that a key was used could not be written", exc_info=error)
+                await run_in_thread(self.rooms.keys, self.doors.keys.used, key.principal)
+        except Exception as error:  # noqa: BLE001 - no request waits for it, and the next use tries again
+            _log.warning("key_use_not_stored: The last use of an API key could not be stored.", exc_info=error)
         finally:
             del self.notes[key.principal.key_id]
 
 
-async def asked(places: ThreadPool, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Ask a use case in one of these threads. Raises what it raises; DatabaseAway at the deadline."""
+async def run_in_thread(places: ThreadPool, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a use case in one of these threads. Raises its errors, and DatabaseAway at the deadline."""
     try:
         return await places.run(partial(verb, *args, **kwargs), _left_s())
-    except TimeoutError as silence:
-        raise DatabaseAway("silence") from silence
+    except TimeoutError as timeout:
+        raise DatabaseAway("silence") from timeout
 
 
-async def written(places: ThreadPool, commit: Commit, write: Callable[[], T]) -> T:
-    """Have a use case write in one of these threads; see `AppContext.write`."""
+async def run_write(places: ThreadPool, commit: Commit, write: Callable[[], T]) -> T:
+    """Run a use case that writes in one of these threads. See `AppContext.write`."""
     try:
-        return await asked(places, write)
+        return await run_in_thread(places, write)
     except DatabaseAway as away:
         if isinstance(away.__cause__, TimeoutError) and not commit.give_up():
             raise CommitInDoubt("silence") from away
@@ -150,5 +152,5 @@ def _left_s() -> float:
 
 
 def app_context(connection: HTTPConnection) -> AppContext:
-    """The house that this request came into."""
+    """Return the resources of the process that serves this request."""
     return cast("AppContext", connection.app.state.app_context)

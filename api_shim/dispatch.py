@@ -1,4 +1,4 @@
-"""How a request becomes a command, and how what became of it is told: the same for every command route."""
+"""Sends a request as a command or a write, waits for its result and builds the response, for every route."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from api_shim import auth, responses
 from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Asker, asker
-from api_shim.context import DOUBT_S, MAX_S, AppContext, app_context, asked
+from api_shim.context import DOUBT_S, MAX_S, AppContext, app_context, run_in_thread
 from api_shim.errors import CommitUnknown, IdempotencyInProgress
 from api_shim.request_headers import HowAsked, RequestOptions
 from scheduler.deadline import deadline_in, set_deadline
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, kw_only=True)
 class CommandDispatcher:
-    """Who sends a command, about which company, and how they want it done."""
+    """Sends commands and writes for one request: its client, company and options."""
 
     request: Request
     principal: Principal
@@ -49,10 +49,10 @@ class CommandDispatcher:
         metadata: dict[str, Any] | None = None,
         stale: Sequence[FieldError] = (),
     ) -> Response:
-        """Have it accepted, wait for it, and tell what became of it.
+        """Submit a command, wait for its result and return the response.
 
-        `raw` is the body as it was sent. `metadata` is what the answer's interview will have, where that is known
-        without asking. `stale` says what is wrong today and may have been right when this request came first.
+        `raw` is the body as it was sent. `metadata` is the metadata of the interview in the response, if it is known
+        without a query. `stale` are errors in fields that may have been valid when this request was first sent.
         """
         request_hash = self._hash_of(raw)
         if stale:
@@ -72,8 +72,8 @@ class CommandDispatcher:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Response:
-        """Have the API do it now, and tell what became of it. `raw` is the body as it was sent."""
-        here = app_context(self.request)
+        """Run a write in this process and return the response. `raw` is the body as it was sent."""
+        context = app_context(self.request)
         sent = WriteRequest(
             kind=kind,
             principal=self.principal,
@@ -83,25 +83,25 @@ class CommandDispatcher:
             command_id=uuid4(),
         )
         while True:
-            # A new one each time: a commit belongs to one transaction.
+            # A Commit belongs to one transaction, so each try needs a new one.
             commit = Commit()
             sent = replace(sent, commit=commit)
             try:
-                written = await here.write(commit, partial(verb, sent, *args, **kwargs))
+                written = await context.write(commit, partial(verb, sent, *args, **kwargs))
                 break
             except StillRunning as earlier:
-                # The database ends each wait for a lock after 2 s, and the request may wait for longer.
+                # The database ends each wait for a lock after 2 s, but the request may wait longer.
                 if not may_wait_again():
                     raise IdempotencyInProgress from earlier
             except CommitInDoubt as doubt:
-                written = await certain(here, commit, doubt, partial(self._write_unknown, sent))
+                written = await certain(context, commit, doubt, partial(self._write_unknown, sent))
                 break
         return responses.written(self.request, kind, written)
 
     async def _submit(self, wish: wishes.Request, request_hash: bytes, command_id: UUID, commit: Commit) -> Accepted:
-        here = app_context(self.request)
+        context = app_context(self.request)
         submit = partial(
-            here.doors.submit.command,
+            context.doors.submit.command,
             self.principal,
             self.company_id,
             wish,
@@ -110,21 +110,21 @@ class CommandDispatcher:
             command_id=command_id,
             commit=commit,
         )
-        return await here.write(commit, submit)
+        return await context.write(commit, submit)
 
     async def _answer_doubt(self, command_id: UUID, commit: Commit, doubt: CommitInDoubt) -> Response:
-        """Answer 202 if the command is there; 503 that says so if it surely is not, or if that cannot be found out."""
-        here = app_context(self.request)
+        """Return 202 if the command was stored. Raises DatabaseAway if it certainly was not, CommitUnknown in doubt."""
+        context = app_context(self.request)
 
         def unknown() -> CommitUnknown:
             return self._acceptance_unknown(command_id)
 
-        await certain(here, commit, doubt, unknown)
+        await certain(context, commit, doubt, unknown)
         try:
             with deadline_in(DOUBT_S):
-                command = await asked(
-                    here.rooms.lookout,
-                    here.doors.lookout.accepted,
+                command = await run_in_thread(
+                    context.rooms.lookout,
+                    context.doors.lookout.accepted,
                     self.principal,
                     command_id,
                     self.asked.idempotency_key,
@@ -138,8 +138,8 @@ class CommandDispatcher:
         key = self.asked.idempotency_key
         check = f"/commands/{command_id}"
         return CommitUnknown(
-            "The database went away while it stored the command, so the command may have been accepted. Ask"
-            f" GET {check}: if that is still 404 after {_CERTAIN_AFTER_S} s, nothing was accepted."
+            "The database connection was lost, so the command may have been accepted. Send"
+            f" GET {check}: if it still returns 404 after {_CERTAIN_AFTER_S} s, nothing was accepted."
             + (_SEND_AGAIN if key is not None else _DO_NOT_SEND_AGAIN),
             may_send_again=key is not None,
             commandId=str(command_id),
@@ -155,8 +155,8 @@ class CommandDispatcher:
         check = path + (f"?{url.query}" if url.query else "")
         names = {} if sent.idempotency_key is None else {"commandId": str(sent.command_id)}
         return CommitUnknown(
-            "The database went away while it stored this, so it may have been done. Ask"
-            f" GET {check} what is there now; after {_CERTAIN_AFTER_S} s that is certain."
+            "The database connection was lost, so the change may have been applied. Send"
+            f" GET {check} to find out. After {_CERTAIN_AFTER_S} s its response is final."
             + (_DO_NOT_SEND_AGAIN if sent.idempotency_key is None else _SEND_AGAIN),
             may_send_again=sent.idempotency_key is not None,
             check=check,
@@ -164,7 +164,7 @@ class CommandDispatcher:
         )
 
     async def _earlier(self, request_hash: bytes, stale: Sequence[FieldError]) -> Accepted:
-        """What was accepted in time is answered as it was then, however late it is sent again."""
+        """Return the command that the same request created while its fields were valid. Raises InvalidFields."""
         if self.asked.idempotency_key is not None:
             try:
                 earlier = await self._find(self.asked.idempotency_key)
@@ -176,52 +176,54 @@ class CommandDispatcher:
         raise invalid_fields(stale)
 
     async def _answer(self, accepted: Accepted, metadata: dict[str, Any] | None) -> Response:
-        here = app_context(self.request)
+        context = app_context(self.request)
         reference = str(accepted.command.id)
 
         async def look() -> Command:
             with deadline_in(MAX_S):
                 return await self._find(reference)
 
-        command = await here.waiter.answer_to(accepted.command, look, self.asked.wait_s)
-        set_deadline(MAX_S)  # it is accepted, so what is left is to answer
+        command = await context.waiter.answer_to(accepted.command, look, self.asked.wait_s)
+        set_deadline(MAX_S)  # the command is accepted, so the response gets a deadline of its own
         headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
         if command.state is CommandState.APPLIED:
             try:
                 command = await responses.with_titles(self.request, self.principal, command)
                 if metadata is None or accepted.replayed:
                     metadata = await responses.live_metadata(self.request, self.principal, command)
-            except DatabaseAway:  # it is done all the same, and nobody may be told that it is not
+            except DatabaseAway:  # the command is applied, so 503 "nothing was changed" would be wrong
                 return responses.still_waiting(self.request, command, headers)
             return responses.applied(self.request, command, metadata, headers)
-        runs = command.state is CommandState.WAITING
-        if accepted.replayed and runs and not self.asked.respond_async and not here.waiter.keeps_nobody:
+        is_waiting = command.state is CommandState.WAITING
+        if accepted.replayed and is_waiting and not self.asked.respond_async and not context.waiter.keeps_nobody:
             raise IdempotencyInProgress(commandId=reference)
         return responses.still_waiting(self.request, command, headers)
 
     async def _find(self, reference: str) -> Command:
-        here = app_context(self.request)
-        return await here.ask(here.doors.submit.find, self.principal, reference)
+        context = app_context(self.request)
+        return await context.ask(context.doors.submit.find, self.principal, reference)
 
     def _hash_of(self, raw: dict[str, Any]) -> bytes:
-        """Tells this request from any other with the same Idempotency-Key."""
+        """Return a hash that distinguishes this request from others with the same Idempotency-Key."""
         method, url = self.request.method, self.request.url
         path = f"{url.path}?{url.query}"
         return fingerprint(method.encode(), path.encode(), canonical(raw), self.asked.if_match)
 
 
 _CERTAIN_AFTER_S = 30
-"""Longer than a COMMIT can be on its way: connections are given up after 10 s, idle transactions as well."""
-_SEND_AGAIN = " You may send the request again with the same Idempotency-Key: nothing is done twice."
-_DO_NOT_SEND_AGAIN = " Do not send the request again before that: without an Idempotency-Key it could be done twice."
+"""Longer than a COMMIT can be in flight: connections and idle transactions are closed after 10 s."""
+_SEND_AGAIN = " You may send the request again with the same Idempotency-Key: it is not applied twice."
+_DO_NOT_SEND_AGAIN = " Do not send the request again before that: without an Idempotency-Key it could be applied twice."
 
 
-async def certain(here: AppContext, commit: Commit, doubt: CommitInDoubt, unknown: Callable[[], CommitUnknown]) -> Any:  # noqa: ANN401 - what the write returns
-    """Return the result of a write whose commit was in doubt, once it is certain that it was committed.
+async def certain(
+    context: AppContext, commit: Commit, doubt: CommitInDoubt, unknown: Callable[[], CommitUnknown]
+) -> Any:  # noqa: ANN401 - what the write returns
+    """Return the result of a write whose commit was in doubt, if it was committed.
 
-    Raises DatabaseAway once it is certain that it was not, and `unknown` when neither can be found out.
+    Raises DatabaseAway if it was not committed, and `unknown` if that cannot be determined.
     """
-    match await here.outcome(commit):
+    match await context.outcome(commit):
         case Outcome.COMMITTED:
             return commit.result
         case Outcome.ABORTED:
@@ -230,17 +232,17 @@ async def certain(here: AppContext, commit: Commit, doubt: CommitInDoubt, unknow
             raise unknown() from doubt
 
 
-async def sender(request: Request, asking: Annotated[Asker, Depends(asker)], asked: HowAsked) -> CommandDispatcher:
-    """Who sends, and how; with the scope that the route names."""
-    return CommandDispatcher(request=request, principal=asking.principal, company_id=asking.company_id, asked=asked)
+async def sender(request: Request, client: Annotated[Asker, Depends(asker)], asked: HowAsked) -> CommandDispatcher:
+    """Build the sender of a request. The route names the required scope."""
+    return CommandDispatcher(request=request, principal=client.principal, company_id=client.company_id, asked=asked)
 
 
 async def sender_of_companies(
     request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked
 ) -> CommandDispatcher:
-    """The same, where the address itself says which company it is about, or there is none yet."""
+    """Build the sender for company routes, where the path names the company or the company does not exist yet."""
     return CommandDispatcher(request=request, principal=principal, company_id=None, asked=asked)
 
 
-FromWriter = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_INTERVIEWS])]
-FromDeleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_INTERVIEWS])]
+InterviewWriter = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_INTERVIEWS])]
+InterviewDeleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_INTERVIEWS])]

@@ -1,4 +1,4 @@
-"""Which status and which words an error becomes. The one place that knows."""
+"""HTTP responses for errors: the only place that maps an error to a status and a message."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -35,27 +35,27 @@ STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.PreconditionFailed.__name__: HTTPStatus.PRECONDITION_FAILED,
     refusals.Unprocessable.__name__: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
-"""A family of refusals and its status. A stored refusal names its family, so it is told as a fresh one is."""
+"""HTTP status by family of refusals. A stored refusal names its family, so its response is the same as a new one's."""
 
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _SAFE = ("GET", "HEAD")
-"""Methods that change nothing, whatever becomes of their transactions."""
+"""Methods that change nothing, even if their transaction is lost."""
 _NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
 FRAMEWORK = {
-    HTTPStatus.NOT_FOUND: ("ROUTE_NOT_FOUND", "There is nothing at this address; /docs lists what there is."),
+    HTTPStatus.NOT_FOUND: ("ROUTE_NOT_FOUND", "No such URL. /docs lists all routes."),
     HTTPStatus.METHOD_NOT_ALLOWED: (
         "METHOD_NOT_ALLOWED",
-        "This address does not take that method; the Allow header names those that it takes.",
+        "This URL does not support that method. The Allow header lists the supported ones.",
     ),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
         "BODY_TOO_LARGE",
-        "The body is larger than 64 KiB; send less in one request.",
+        "The body is larger than 64 KiB. Send less in one request.",
     ),
 }
 
 
 class BodyTooLarge(HTTPException):
-    """The body has more bytes than anybody needs; raised from wherever it is read."""
+    """The body is larger than 64 KiB. Raised by all code that reads the body."""
 
     def __init__(self) -> None:
         super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -68,34 +68,34 @@ class MalformedJson(refusals.InvalidRequest):
 
 
 class WrongContentType(refusals.InvalidRequest):
-    """The body must be JSON; send it with the header Content-Type: application/json."""
+    """The body must be JSON. Send it with the header Content-Type: application/json."""
 
     code = "CONTENT_TYPE_NOT_JSON"
 
 
 class IdempotencyInProgress(refusals.Conflict):
-    """The first request with this Idempotency-Key is still running; ask again in a moment."""
+    """The first request with this Idempotency-Key is still running. Try again in a moment."""
 
     code = "IDEMPOTENCY_IN_PROGRESS"
 
 
 class CommitUnknown(Exception):
-    """The database went away while it stored what a request asked for, and does not say whether it did."""
+    """The database connection was lost during a write, and its outcome could not be determined."""
 
     def __init__(self, message: str, *, may_send_again: bool, **details: str) -> None:
         super().__init__(message)
         self.message = message
         self.may_send_again = may_send_again
-        """Sending it again does nothing twice."""
+        """Sending the request again cannot apply it twice."""
         self.details = details
 
 
 class SchemaNotReady(Exception):
-    """The database is not at the schema that this release was made for."""
+    """The database does not have the schema of this version."""
 
 
 def handle_in(app: FastAPI) -> None:
-    """Every error of a route, foreseen or the framework's own, becomes our envelope."""
+    """Register handlers that turn the errors of routes and of the framework into our envelope."""
     for kind in (
         Refused,
         HTTPException,
@@ -109,61 +109,61 @@ def handle_in(app: FastAPI) -> None:
 
 
 async def _handler(request: Request, error: Exception) -> JSONResponse:
-    out_of_memory.end_if(error)  # the framework makes 400 of whatever happened while it read a body
+    out_of_memory.end_if(error)  # the framework turns any error while it reads a body into a 400
     return answer_to(request, error)
 
 
 def answer_to(request: Request, error: Exception) -> JSONResponse:
-    """The answer that tells of `error`. What nobody foresaw is told without any of its words."""
+    """Return the HTTP response for `error`. Unexpected errors do not reveal their message."""
     match error:
         case Refused():
             return refused(request, refusal_of(error), _headers_of(error))
         case RequestValidationError():
             return refused(request, refusal_of(invalid_fields(field_errors(error.errors()))))
         case ClockWrong():
-            message = "The clock of this server is wrong. Nothing was changed; send the request again later."
+            message = "The clock of this server is wrong. Nothing was changed. Send the request again later."
             return _answer(request, _NOT_READY, "CLOCK_WRONG", message, headers={"Retry-After": "5"})
         case CommitUnknown():
             again = {"Retry-After": "1"} if error.may_send_again else None
             return _answer(request, _NOT_READY, "COMMIT_UNKNOWN", error.message, error.details, again)
         case CommitInDoubt() if request.method not in _SAFE:
-            message = "The database went away while this was stored, so it may be stored. Send the request again."
+            message = "The database connection was lost, so the request may have been stored. Send it again."
             return _answer(request, _NOT_READY, "COMMIT_UNKNOWN", message, headers={"Retry-After": "1"})
         case DatabaseAway():
-            # True of every error that comes here: a commit in doubt is another case.
-            message = "The database is away. Nothing was changed; send the request again."
+            # True for every error that gets here: a commit in doubt is another case.
+            message = "The database is unavailable. Nothing was changed. Send the request again."
             return _answer(request, _NOT_READY, "DATABASE_AWAY", message, headers={"Retry-After": "1"})
         case SchemaNotReady():
-            message = "The database is not at this release's schema: run `duecall db upgrade`."
+            message = "The database does not have the schema of this version: run `duecall db upgrade`."
             return _answer(request, _NOT_READY, "SCHEMA_NOT_READY", message, headers={"Retry-After": "1"})
         case NotACallback():
-            message = "This is not a callback that the carrier signed for this address."
+            message = "The carrier did not sign this callback for this URL."
             return _answer(request, HTTPStatus.FORBIDDEN, "NOT_A_CALLBACK", message)
         case HTTPException():
             status = HTTPStatus(error.status_code)
             code, message = FRAMEWORK.get(status, (status.name, f"{status.phrase}."))
             headers = {"Allow": _allowed(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
             return _answer(request, status, code, message, headers=headers)
-    message = "Something failed here that should not have; it is logged under this traceId."
+    message = "An unexpected error occurred. It is logged under this traceId."
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", message)
 
 
 def refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The answer that tells of a refusal, fresh or stored."""
+    """Return the HTTP response for a new or stored refusal."""
     return _answer(request, STATUS_OF[refusal.family], refusal.code, refusal.message, refusal.details, headers)
 
 
 def _allowed(request: Request) -> str:
-    """Every method that this address takes; the framework names those of the first route that fits."""
-    asked = ((method, {**request.scope, "method": method}) for method in _METHODS)
+    """Return every method of this URL. The framework lists only those of the first matching route."""
+    scopes = ((method, {**request.scope, "method": method}) for method in _METHODS)
     routes = request.app.routes
     return ", ".join(
-        method for method, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)
+        method for method, scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)
     )
 
 
 def too_often(spent: Window, now: datetime) -> refusals.RateLimitExceeded:
-    """The refusal of a request that its key has no more room for."""
+    """Return the error for a request above this rate limit of its key."""
     wait = max(1, spent.resets_at - int(now.timestamp()))
     return refusals.RateLimitExceeded(limit=spent.limit, per=spent.name.upper(), reset=spent.resets_at, retryAfter=wait)
 

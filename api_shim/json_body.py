@@ -1,4 +1,4 @@
-"""Is the body JSON that can be kept as it is? Read more strictly than the library does, and once."""
+"""Strict JSON body parsing: UTF-8, no duplicate names, only values that PostgreSQL can store."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _JSON = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 
 class JsonRequest(Request):
-    """A request whose JSON is read by our rules. What cannot be read is told by `read`, after authentication."""
+    """A request whose JSON is parsed strictly. `read` reports malformed JSON later, after authentication."""
 
     async def json(self) -> Any:  # noqa: ANN401 - JSON
         body = await self.body()
@@ -29,36 +29,36 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that takes JSON."""
+    """A route with a JSON body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer = super().get_route_handler()
+        handler = super().get_route_handler()
 
-        async def strictly(request: Request) -> Response:
-            return await answer(JsonRequest(request.scope, request.receive))
+        async def strict_handler(request: Request) -> Response:
+            return await handler(JsonRequest(request.scope, request.receive))
 
-        return strictly
+        return strict_handler
 
 
 async def read(request: Request) -> dict[str, Any]:
-    """The body, an object; a dependency that stands after the key's.
+    """Return the body, an object. As a dependency it must come after authentication.
 
     Raises WrongContentType, MalformedJson, InvalidFields.
     """
     body = await request.body()
     if not body:
-        raise MalformedJson("This request needs a body: a JSON object.", position=0, reason="the body is empty")
+        raise MalformedJson("The body is empty. Send a JSON object.", position=0, reason="the body is empty")
     return _read(request, body)
 
 
 async def read_if_any(request: Request) -> dict[str, Any]:
-    """Like `read`, and no body at all is an empty object."""
+    """Return the body like `read`, or {} if it is empty."""
     body = await request.body()
     return _read(request, body) if body else {}
 
 
 async def read_nothing(request: Request) -> dict[str, Any]:
-    """For a method that takes no body: `{}` is as good as none. Raises like `read`, InvalidFields for any field."""
+    """Check that there is no body or only `{}`. Raises the errors of `read`, and InvalidFields for any field."""
     value = await read_if_any(request)
     if value:
         raise invalid_fields([unknown_field(name) for name in value])
@@ -66,7 +66,7 @@ async def read_nothing(request: Request) -> dict[str, Any]:
 
 
 def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
-    """Read JSON by RFC 8259 in UTF-8, no name twice in an object, at most MOST_LEVELS levels.
+    """Parse JSON (RFC 8259) in UTF-8, without duplicate names and with at most MOST_LEVELS levels.
 
     Raises MalformedJson with the position.
     """
@@ -100,12 +100,12 @@ def _read(request: Request, body: bytes) -> dict[str, Any]:
 
 
 class _OnlyOurs(Exception):
-    """What JSON allows or Python reads, and we do not."""
+    """Input that JSON or Python's parser allows and this API does not."""
 
 
 def _malformed(reason: str, position: int, **more: int) -> MalformedJson:
     return MalformedJson(
-        f"The body is not JSON that can be read: {reason} (position {position}).",
+        f"The body is not valid JSON: {reason} (position {position}).",
         reason=reason,
         position=position,
         **more,
@@ -113,11 +113,11 @@ def _malformed(reason: str, position: int, **more: int) -> MalformedJson:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _OnlyOurs(f"{name} is no JSON number")
+    raise _OnlyOurs(f"{name} is not a JSON number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(pairs)
-    if len(read) != len(pairs):
-        raise _OnlyOurs("a name stands twice in one object")
-    return read
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _OnlyOurs("an object contains the same name twice")
+    return members

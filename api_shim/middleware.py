@@ -1,4 +1,4 @@
-"""What happens to every request before it finds its route, and to every answer after it."""
+"""Middleware around every request and response."""
 
 from typing import Any
 from uuid import uuid4
@@ -25,9 +25,9 @@ _ALIAS = "/v1"
 
 
 class RequestMiddleware:
-    """Gives the request its trace id, takes `/v1` off its path, measures its body, logs it once.
+    """Sets the trace id, strips `/v1` from the path, limits the body and logs each request once.
 
-    An error that nobody foresaw ends here, told without its text: that may quote what somebody sent.
+    Unexpected errors get a response without their text, which may quote input.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -53,14 +53,14 @@ class RequestMiddleware:
             await self._app(visit.scope, visit.receive, visit.send)
         except Exception as error:
             out_of_memory.end_if(error)
-            _log.exception("a request failed", trace_id=visit.trace_id)
+            _log.exception("request_failed: A request failed with an unexpected error.", trace_id=visit.trace_id)
             if visit.status:
                 raise
             await visit.refuse(error)
 
 
 class _RequestScope:
-    """One request on its way through."""
+    """One request and its response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -78,14 +78,14 @@ class _RequestScope:
         return int(length) if length.isascii() and length.isdecimal() else 0
 
     async def receive(self) -> Message:
-        """Counts the bytes as they come: who announces no length, or a wrong one, gets no further either."""
+        """Receive and count bytes: a client may send no Content-Length, or a wrong one. Raises BodyTooLarge."""
         message = await self._receive()
         self._received += len(message.get("body", b""))
         if self._received > LARGEST_BODY:
             await self._drain(message)
             raise BodyTooLarge
         if message["type"] == "http.request" and not message.get("more_body"):
-            # However long the client took to send it: what is left is for our own work.
+            # The time that the client took to send the body does not count.
             set_deadline(MAX_S)
         return message
 
@@ -105,7 +105,7 @@ class _RequestScope:
         await errors.answer_to(Request(self.scope), error)(self.scope, self._receive, self.send)
 
     async def _drain(self, message: Message) -> None:
-        """Read on for a moment: a client that is still sending does not hear an answer."""
+        """Read the rest of the body for a moment: a client that is still sending does not read the response."""
         with anyio.move_on_after(_DRAINED_FOR_S):
             while message["type"] == "http.request" and message.get("more_body"):
                 message = await self._receive()
@@ -116,7 +116,7 @@ class _RequestScope:
     def log(self) -> None:
         route: Any = self.scope.get("route")
         _log.info(
-            "answered",
+            "request_answered: A request was answered.",
             method=self.scope["method"],
             route=getattr(route, "path_format", None) or getattr(route, "path", "-"),
             status=self.status,

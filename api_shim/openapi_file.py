@@ -1,4 +1,4 @@
-"""The document of the public API as it stands in the repository: a change of the API is seen where it is reviewed."""
+"""The OpenAPI document in the repository, so that changes of the public API show up in reviews."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,15 @@ from api_shim.app import create_app
 
 
 class DocumentDiffers(Exception):
-    """The file does not say what the API does."""
+    """The file differs from the document of the API."""
 
 
 def text() -> str:
-    """What is served as /openapi.json, laid out for people: in its own order, two spaces, a line at the end."""
+    """Return the document that is served as /openapi.json, indented by two spaces, with a final newline."""
     return json.dumps(create_app().openapi(), indent=2, ensure_ascii=False) + "\n"
 
 
 def check(path: Path) -> None:
-    """Raises DocumentDiffers when the file is missing, or is not what `text` gives, byte for byte."""
+    """Compare the file with `text()`, byte for byte. Raises DocumentDiffers, also if the file is missing."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text():
-        raise DocumentDiffers(f"{path} is not what the API says; run make openapi")
+        raise DocumentDiffers(f"{path} differs from the document of the API. Run make openapi.")

@@ -1,4 +1,4 @@
-"""What the public document says of the answers of a route."""
+"""OpenAPI descriptions of responses, shared by all routes."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,22 +18,22 @@ T = TypeVar("T")
 
 
 class _NeverNull:
-    """A union with pydantic's `SkipJsonSchema[None]` would say it too, and tell every error once for each branch."""
+    """Removes null from the schema. Pydantic's `SkipJsonSchema[None]` would repeat each error for each branch."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        told = handler(schema)
-        [value] = [each for each in told.pop("anyOf") if each != {"type": "null"}]
-        return {**value, **told}
+        nullable = handler(schema)
+        [value] = [each for each in nullable.pop("anyOf") if each != {"type": "null"}]
+        return {**value, **nullable}
 
 
 IfSent: TypeAlias = Annotated[T | None, _NeverNull()]
-"""A value of a query or a header, which unlike a field cannot be null: it is there, or it is not."""
+"""An optional query parameter or header. Unlike a body field it can be absent but not null."""
 
-Told = dict[int | str, dict[str, Any]]
+Responses = dict[int | str, dict[str, Any]]
 """The `responses` of a route, by status."""
 
 _WHEN = {
-    400: ("The request is invalid; `details` says what to change.", "VALIDATION_ERROR"),
+    400: ("The request is invalid. `details` names what to change.", "VALIDATION_ERROR"),
     401: ("The API key is missing or invalid.", "INVALID_API_KEY"),
     403: ("The key lacks a scope or has no access to the company.", "RESOURCE_ACCESS_DENIED"),
     404: ("The resource does not exist, or the key has no access to it.", "RESOURCE_NOT_FOUND"),
@@ -42,17 +42,17 @@ _WHEN = {
     412: ("The call attempt does not match the If-Match header.", "PRECONDITION_FAILED"),
     413: ("The body is larger than 64 KiB.", "BODY_TOO_LARGE"),
     422: ("The Idempotency-Key was already used for a different request.", "IDEMPOTENCY_KEY_REUSED"),
-    429: ("Rate limit exceeded; retry after the number of seconds in `Retry-After`.", "RATE_LIMIT_EXCEEDED"),
-    500: ("Unexpected error; quote the traceId when you report it.", "INTERNAL_ERROR"),
-    503: ("The database is unavailable; nothing was changed.", "DATABASE_AWAY"),
+    429: ("Rate limit exceeded. Retry after the number of seconds in `Retry-After`.", "RATE_LIMIT_EXCEEDED"),
+    500: ("Unexpected error. Quote the traceId when you report it.", "INTERNAL_ERROR"),
+    503: ("The database is unavailable. Nothing was changed.", "DATABASE_AWAY"),
 }
 _COMMIT_UNKNOWN = {
     "COMMIT_UNKNOWN": "The database connection was lost during the write, so it may have been applied. Check the URL in"
-    " `details.check`; `details.commandId` is the id for `GET /commands/{id}`."
+    " `details.check`. `details.commandId` is the id for `GET /commands/{id}`."
 }
 _MAYBE_CHANGED = (
     "The database is unavailable. `DATABASE_AWAY`: nothing was changed. `COMMIT_UNKNOWN`: the write may have been"
-    " applied; without `Retry-After`, sending the request again could apply it twice."
+    " applied. Without `Retry-After`, sending the request again could apply it twice."
 )
 """Description of a 503 for a request that writes."""
 _WRITE_ERRORS = (400, 401, 403, 404, 409, 413, 422, 500, 503)
@@ -70,11 +70,11 @@ _LOCATION = {"Location": {"description": "URL of the command and its result.", "
 
 
 def links(*operations: str, **parameters: str) -> Mapping[str, Any]:
-    """Operations that can be asked next, and where their parameters are found: in the body's `data`, or `$request…`."""
-    found = {
-        name: place if place.startswith("$") else f"$response.body#/data/{place}" for name, place in parameters.items()
+    """Return OpenAPI links to operations. Parameter values are paths in the body's `data`, or `$request…`."""
+    expressions = {
+        name: path if path.startswith("$") else f"$response.body#/data/{path}" for name, path in parameters.items()
     }
-    return {each: {"operationId": each, "parameters": found} for each in operations}
+    return {each: {"operationId": each, "parameters": expressions} for each in operations}
 
 
 ETAG = {
@@ -89,16 +89,20 @@ ETAG = {
 def command_answers(
     done: HTTPStatus,
     model: type[Answer[Any]] | None,
-    says: str,
+    description: str,
     *refusals: type[Refused],
     headers: Mapping[str, Any] | None = None,
     leads_to: Mapping[str, Any] | None = None,
-) -> Told:
-    """The answers of a command route: done (with `headers`, and what it leads to), accepted, and every error.
+) -> Responses:
+    """Return the responses of a command route: success, 202 and every error.
 
-    `refusals` are those that only it knows.
+    `headers` and `leads_to` (links) belong to success. `refusals` are the errors of this route only.
     """
-    told: dict[str, Any] = {"description": says, "headers": {**(headers or {}), **_REPLAYED}, **_leading_to(leads_to)}
+    success: dict[str, Any] = {
+        "description": description,
+        "headers": {**(headers or {}), **_REPLAYED},
+        **_links(leads_to),
+    }
     accepted = {
         "model": WaitingAnswer,
         "description": "The command was accepted and stored, and is not applied yet.",
@@ -106,7 +110,7 @@ def command_answers(
         "links": links("getCommand", reference="id"),
     }
     return {
-        int(done): told if model is None else {**told, "model": model},
+        int(done): success if model is None else {**success, "model": model},
         202: accepted,
         **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True),
     }
@@ -115,43 +119,43 @@ def command_answers(
 def written_answers(
     done: HTTPStatus,
     model: type[Answer[Any]],
-    says: str,
+    description: str,
     *refusals: type[Refused],
     leads_to: Mapping[str, Any] | None = None,
-) -> Told:
-    """The answers of a route whose write the API does itself: done (and what it leads to), every error, never 202."""
-    told = {"description": says, "headers": _REPLAYED, "model": model}
-    return {int(done): told | _leading_to(leads_to), **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True)}
+) -> Responses:
+    """Return the responses of a route whose write the API does itself: success and every error, never 202."""
+    success = {"description": description, "headers": _REPLAYED, "model": model}
+    return {int(done): success | _links(leads_to), **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True)}
 
 
-def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writes: bool = False) -> Told:
-    """The errors of a route; who may be told 401 may be told 429 too.
+def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writes: bool = False) -> Responses:
+    """Return the error responses of a route. A route with 401 also has 429.
 
-    `default` stands for all others, so that nothing is told of that never comes.
+    `default` covers all other errors, so that no status is documented that never occurs.
     """
     if _NEEDS_KEY in statuses:
         statuses = (*statuses, _LIMITED)
     examples: dict[int, dict[str, str]] = {status: {_WHEN[status][1]: _WHEN[status][0]} for status in statuses}
     for refusal in map(refusal_of, (kind() for kind in refusals)):
         examples.setdefault(int(STATUS_OF[refusal.family]), {})[refusal.code] = refusal.message
-    told: Told = {status: _told(status, examples[status]) for status in sorted(examples)}
+    responses: Responses = {status: _error_response(status, examples[status]) for status in sorted(examples)}
     if writes:
-        told[503] = {**_told(503, examples[503] | _COMMIT_UNKNOWN), "description": _MAYBE_CHANGED}
-    return {**told, "default": {"model": ErrorAnswer, "description": "Any other error."}}
+        responses[503] = {**_error_response(503, examples[503] | _COMMIT_UNKNOWN), "description": _MAYBE_CHANGED}
+    return {**responses, "default": {"model": ErrorAnswer, "description": "Any other error."}}
 
 
-def _leading_to(leads_to: Mapping[str, Any] | None) -> dict[str, Any]:
+def _links(leads_to: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"links": dict(leads_to)} if leads_to else {}
 
 
-def _told(status: int, messages: dict[str, str]) -> dict[str, Any]:
+def _error_response(status: int, messages: dict[str, str]) -> dict[str, Any]:
     examples = {code: {"value": _example(code, message)} for code, message in messages.items()}
-    told = {
+    response = {
         "model": ErrorAnswer,
         "description": _WHEN[status][0],
         "content": {"application/json": {"examples": examples}},
     }
-    return {**told, "headers": _RETRY_AFTER} if status == _LIMITED else told
+    return {**response, "headers": _RETRY_AFTER} if status == _LIMITED else response
 
 
 def _example(code: str, message: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The end of an API process without memory: it exits, and its supervisor starts it again.
+"""Exit of an API process that ran out of memory, so that its supervisor restarts it.
 
-After one MemoryError nothing can be relied on: a lock may be held by a thread that never began, and whoever starts a
-thread may wait for it permanently. Accepted commands are in PostgreSQL, so an exit loses none of them.
+After a MemoryError the process is unreliable: a thread that never began may hold a lock, and code that starts a thread
+may wait for it permanently. Accepted commands are in PostgreSQL, so an exit loses none of them.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from scheduler.logs import watch_errors
 
 STATUS = 70
-"""The exit status (EX_SOFTWARE): never 0, so that a supervisor that restarts on failure only does so too."""
+"""Exit status (EX_SOFTWARE). Not 0, so that a supervisor that restarts only on failure restarts the process."""
 
 
 def _line(event: str, *, alarm: str) -> bytes:
@@ -24,22 +24,22 @@ def _line(event: str, *, alarm: str) -> bytes:
 
 
 _LAST_WORDS = _line("out_of_memory: The process ran out of memory and exits.", alarm="OUT_OF_MEMORY")
-"""Made beforehand: there may be no memory left to write a log line."""
+"""Built in advance: there may be no memory left to write a log line."""
 _STUCK = _line("loop_stuck: The event loop stopped and the process exits.", alarm="LOOP_STUCK")
 _NO_THREAD = "can't start new thread"
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 _MISSED_BEATS = 30
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether memory ran out, here or in an error that led to this one."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    """Return whether this error or one of its causes means that memory ran out."""
+    checked: set[int] = set()
+    while error is not None and id(error) not in checked:
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_THREAD in str(error)):
             return True
         if isinstance(error, BaseExceptionGroup) and any(map(is_out_of_memory, error.exceptions)):
             return True
-        seen.add(id(error))
+        checked.add(id(error))
         error = error.__cause__ or error.__context__
     return False
 
@@ -52,25 +52,25 @@ def end_if(error: BaseException | None) -> None:
 
 @contextlib.contextmanager
 def ending_the_process() -> Iterator[None]:
-    """Meanwhile a MemoryError in any thread or callback, also one that was only logged, ends the process.
+    """End the process on a MemoryError in any thread or callback, even if it was only logged.
 
-    So does an event loop that stands still for 30 s. Works in the main thread alone, as signals do: elsewhere the
-    process belongs to another program.
+    Also ends the process if the event loop is blocked for 30 s. Works only in the main thread, like signals: in other
+    threads the process belongs to another program.
     """
     global _is_ours  # noqa: PLW0603 - there is one process
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    of_before = threading.excepthook, sys.unraisablehook, loop.get_exception_handler()
+    previous = threading.excepthook, sys.unraisablehook, loop.get_exception_handler()
 
     def in_thread(failed: threading.ExceptHookArgs) -> None:
         end_if(failed.exc_value)
-        of_before[0](failed)
+        previous[0](failed)
 
     def unraisable(failed: "sys.UnraisableHookArgs") -> None:
         end_if(failed.exc_value)
-        of_before[1](failed)
+        previous[1](failed)
 
     def in_loop(of_loop: asyncio.AbstractEventLoop, failed: dict[str, Any]) -> None:
         end_if(failed.get("exception"))
@@ -86,24 +86,24 @@ def ending_the_process() -> Iterator[None]:
     finally:
         _is_ours = False
         watch_errors(None)
-        loop.set_exception_handler(of_before[2])
-        threading.excepthook, sys.unraisablehook = of_before[:2]
+        loop.set_exception_handler(previous[2])
+        threading.excepthook, sys.unraisablehook = previous[:2]
 
 
 _is_ours = False
 
 
 class _Pulse:
-    """The beats of an event loop, counted by itself."""
+    """A counter that the event loop increases every second."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.beats = 0
-        self._next = loop.call_later(_LOOK_EVERY_S, self._beat)
+        self._next = loop.call_later(_CHECK_EVERY_S, self._beat)
 
     def _beat(self) -> None:
         self.beats += 1
-        self._next = self._loop.call_later(_LOOK_EVERY_S, self._beat)
+        self._next = self._loop.call_later(_CHECK_EVERY_S, self._beat)
 
     def stop(self) -> None:
         self._next.cancel()
@@ -122,11 +122,14 @@ def _watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 def _watch(pulse: _Pulse, over: threading.Event) -> None:
-    """Count looks, not seconds: after a pause of the whole process the loop has as many turns as this thread."""
-    seen, missed = pulse.beats, 0
-    while not over.wait(_LOOK_EVERY_S):
-        missed = missed + 1 if pulse.beats == seen else 0
-        seen = pulse.beats
+    """End the process after 30 checks without a beat.
+
+    Counts checks, not seconds: after a pause of the whole process the loop gets as many turns as this thread.
+    """
+    last, missed = pulse.beats, 0
+    while not over.wait(_CHECK_EVERY_S):
+        missed = missed + 1 if pulse.beats == last else 0
+        last = pulse.beats
         if missed >= _MISSED_BEATS:
             _end(_STUCK)
 

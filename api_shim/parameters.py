@@ -1,4 +1,4 @@
-"""Which resource an address names, and which part of a list."""
+"""Path parameters for resource ids, and the query parameters of lists."""
 
 from typing import Annotated
 from uuid import UUID
@@ -15,11 +15,11 @@ InterviewId = Annotated[UUID, Path(alias="interviewId")]
 AttemptId = Annotated[UUID, Path(alias="attemptId")]
 
 
-async def asked_slice(
+async def page_query(
     page: Annotated[int, Query(ge=1, le=10_000)] = 1,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Slice:
     return Slice(page=page, limit=limit)
 
 
-AskedSlice = Annotated[Slice, Depends(asked_slice)]
+PageQuery = Annotated[Slice, Depends(page_query)]

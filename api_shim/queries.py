@@ -1,4 +1,4 @@
-"""Query parameters, read as strictly as a body: unknown, repeated and badly written ones are rejected by name."""
+"""Strict query parsing: unknown, repeated and malformed parameters are rejected by name."""
 
 import re
 from collections import Counter
@@ -14,13 +14,13 @@ from scheduler.wire.field_errors import FieldError, refuse_any, unknown_paramete
 
 _DIGITS = re.compile("[0-9]+")
 _MOST_NAMED = 20
-"""One address could name thousands, and each would cost 150 bytes of the response."""
+"""A URL can contain thousands of wrong parameters, and each error adds 150 bytes to the response."""
 
 
 async def refuse_wrong_query(request: Request) -> None:
     """Check the query of a route that needs no key. Raises InvalidFields.
 
-    For all other routes `auth.principal` does this, after it has authenticated the key.
+    On all other routes `auth.principal` does this after authentication.
     """
     check_query(request)
 
@@ -28,7 +28,7 @@ async def refuse_wrong_query(request: Request) -> None:
 def check_query(request: Request, *, ignored: Collection[str] = ()) -> None:
     """Compare the query with the parameters that the route declares. Raises InvalidFields for every wrong one.
 
-    `ignored` are names that this client may send although the route does not read them.
+    `ignored` are parameters that this client may send although the route does not read them.
     """
     if request.scope["query_string"]:
         route: APIRoute = request.scope["route"]
@@ -37,7 +37,7 @@ def check_query(request: Request, *, ignored: Collection[str] = ()) -> None:
 
 
 def _declared(dependant: Dependant) -> Iterator[tuple[str, Any]]:
-    """Each declared parameter with its type; those of the dependencies too, such as `page`."""
+    """Yield each declared parameter with its type, including those of dependencies, such as `page`."""
     for field in dependant.query_params:
         yield field.alias, field.field_info.annotation
     for each in dependant.dependencies:
@@ -45,14 +45,14 @@ def _declared(dependant: Dependant) -> Iterator[tuple[str, Any]]:
 
 
 def _wrong(
-    sent: Collection[tuple[str, str]], declared: Mapping[str, Any], ignored: Collection[str]
+    parameters: Collection[tuple[str, str]], declared: Mapping[str, Any], ignored: Collection[str]
 ) -> Iterator[FieldError]:
-    for name, times in Counter(name for name, _ in sent if name not in ignored).items():
+    for name, times in Counter(name for name, _ in parameters if name not in ignored).items():
         if name not in declared:
             yield unknown_parameter(name, sorted(declared))
         elif times > 1:
             yield FieldError(field=name, code="REPEATED_PARAMETER", message="Send this parameter once.")
         # `int` also reads 1_0, +1 and the digits of other scripts.
-        elif declared[name] is int and not _DIGITS.fullmatch(dict(sent)[name]):
-            message = "This must be a whole number, written in the digits 0 to 9 alone."
+        elif declared[name] is int and not _DIGITS.fullmatch(dict(parameters)[name]):
+            message = "This must be a whole number, written only with the digits 0 to 9."
             yield FieldError(field=name, code="WRONG_TYPE", message=message)

@@ -1,4 +1,4 @@
-"""How often a key may ask: counted in Redis by the key's id, a minute and an hour at a time."""
+"""Rate limits of API keys, counted in Redis by key id, per minute and per hour."""
 
 import asyncio
 import contextlib
@@ -26,23 +26,23 @@ _TRY_AGAIN_AFTER_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One of a key's two limits, at the moment of a request."""
+    """The state of one of a key's two limits at the time of a request."""
 
     name: str
-    """As the headers spell it."""
+    """Spelled as in the headers."""
     limit: int
     remaining: int
     resets_at: int
-    """In Unix seconds; then all of the limit is there again."""
+    """Unix seconds at which the next window begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How often a key may still ask."""
+    """The rate limits of a key after a request was counted."""
 
     windows: tuple[Window, ...]
     spent: Window | None = None
-    """The limit that this request was one too many for."""
+    """The limit that this request exceeded."""
 
     def headers(self) -> Iterator[tuple[str, str]]:
         for window in self.windows:
@@ -52,13 +52,13 @@ class Standing:
 
 
 class RateLimits:
-    """Lives in one event loop. While Redis is away nobody is refused and nobody waits for it.
+    """Counts requests by key. Belongs to one event loop. While Redis is unavailable, no request is limited or delayed.
 
-    Windows are fixed, from one full minute or hour of our clock to the next: the headers then say exactly when what is
-    spent comes back, and a key costs two numbers, however much it may ask. The price: around the turn of a minute
-    twice the limit may come within one; the hour bounds it.
+    Windows are fixed, from one full minute or hour to the next. So the headers contain the exact reset time, and a key
+    needs only two counters. The price: around the turn of a minute, twice its limit may pass within 60 s. The hourly
+    limit bounds this.
 
-    `redis_is_away`: what the process knows already of Redis.
+    `redis_is_away`: whether this process already knows that Redis is unavailable.
     """
 
     def __init__(self, redis_url: str, now: Now, redis_is_away: Callable[[], bool]) -> None:
@@ -68,12 +68,12 @@ class RateLimits:
             socket_connect_timeout=_PATIENCE_S,
             retry=Retry(NoBackoff(), 0),
         )
-        # The scheme says which client it is; where it connects to is the pool's.
+        # The scheme only selects the client library. The pool knows the address.
         self._storage = RedisStorage(
             "async+redis://",
             implementation="redispy",
             key_prefix=_PREFIX,
-            connection_pool=self._pool,  # type: ignore[arg-type]  # handed on to the client, whatever it is
+            connection_pool=self._pool,  # type: ignore[arg-type]  # passed on to the client as it is
         )
         self._now = now
         self._redis_is_away = redis_is_away
@@ -88,18 +88,20 @@ class RateLimits:
             await self._pool.disconnect()
 
     async def spend(self, key: Key) -> Standing:
-        """One request of this key. What the minute refuses is not counted against the hour."""
+        """Count one request of this key. A request above the minute limit does not count for the hour."""
         now = self._now()
         minute = _Tier("Minute", RateLimitItemPerMinute(key.per_minute), str(key.principal.key_id), now)
         hour = _Tier("Hour", RateLimitItemPerHour(key.per_hour), str(key.principal.key_id), now)
         if self._redis_is_away() or monotonic() < self._try_again_at:
             return _untouched(minute, hour)
         if self._is_away:
-            self._try_again_at = monotonic() + _TRY_AGAIN_AFTER_S  # one looks whether it is back; nobody else waits
+            self._try_again_at = (
+                monotonic() + _TRY_AGAIN_AFTER_S
+            )  # only this request tries Redis, the others do not wait
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                counted = await self._storage.incr(minute.key, minute.seconds)
-                within = counted <= key.per_minute
+                this_minute = await self._storage.incr(minute.key, minute.seconds)
+                within = this_minute <= key.per_minute
                 this_hour = await (
                     self._storage.incr(hour.key, hour.seconds) if within else self._storage.get(hour.key)
                 )
@@ -107,20 +109,20 @@ class RateLimits:
             self._went_away(error)
             return _untouched(minute, hour)
         self._is_away, self._try_again_at = False, 0.0
-        windows = (minute.window(counted), hour.window(this_hour))
+        windows = (minute.window(this_minute), hour.window(this_hour))
         if not within:
             return Standing(windows=windows, spent=windows[0])
         return Standing(windows=windows, spent=windows[1] if this_hour > key.per_hour else None)
 
     def _went_away(self, error: Exception) -> None:
         if not self._is_away:
-            _log.warning("Redis is away; no key is limited meanwhile", exc_info=error)
+            _log.warning("rate_limits_off: Redis was unavailable, so requests are not rate limited.", exc_info=error)
         self._is_away = True
         self._try_again_at = monotonic() + _TRY_AGAIN_AFTER_S
 
 
 class _Tier:
-    """A limit and its present window."""
+    """A limit and its current window."""
 
     def __init__(self, name: str, item: RateLimitItem, key_id: str, now: datetime) -> None:
         self._name = name
@@ -136,5 +138,5 @@ class _Tier:
 
 
 def _untouched(*tiers: _Tier) -> Standing:
-    """Nothing was counted."""
+    """Return full limits: the request was not counted."""
     return Standing(windows=tuple(tier.window(0) for tier in tiers))

@@ -1,4 +1,4 @@
-"""How the client wants its command done: as what it was before, if what is as it was seen, waiting how long."""
+"""Reads the `Idempotency-Key`, `If-Match` and `Prefer` headers."""
 
 import re
 from dataclasses import dataclass
@@ -44,16 +44,16 @@ async def asked(
         ),
     ] = None,
 ) -> RequestOptions:
-    """Raises InvalidFields for an Idempotency-Key that cannot be one.
+    """Read the headers. Raises InvalidFields for an invalid Idempotency-Key.
 
-    A preference that is not understood is none (RFC 7240 section 2).
+    Unknown preferences are ignored (RFC 7240 section 2).
     """
     preferences = [each.strip() for header in request.headers.getlist("prefer") for each in re.split("[,;]", header)]
     respond_async = any(each.lower() == "respond-async" for each in preferences)
-    waits = [float(found[1]) for each in preferences if (found := _WAIT.fullmatch(each))]
+    waits = [float(match[1]) for each in preferences if (match := _WAIT.fullmatch(each))]
     wait_s = min(waits[0], MAX_WAIT_S) if waits else DEFAULT_WAIT_S
     return RequestOptions(
-        idempotency_key=_the_one_key(request.headers.getlist("idempotency-key")),
+        idempotency_key=_parse_idempotency_key(request.headers.getlist("idempotency-key")),
         wait_s=0.0 if respond_async else wait_s,
         respond_async=respond_async,
         if_match=", ".join(request.headers.getlist("if-match")).encode("latin-1"),
@@ -69,22 +69,22 @@ async def if_match(
         IfSent[str],
         Header(
             alias="If-Match",
-            description="Apply the change only if the attempt still has this ETag; `*` matches any. Checked when the"
+            description="Apply the change only if the attempt still has this ETag. `*` matches any. Checked when the"
             " change is applied. Otherwise 412.",
             examples=['"12"'],
             json_schema_extra={"pattern": f"^({IF_MATCH.pattern})$"},
         ),
     ] = None,
 ) -> str | None:
-    """The condition as it was sent. Raises InvalidFields for one that RFC 9110 does not know."""
-    sent = request.headers.getlist("if-match")
-    condition = ", ".join(sent)
-    if not sent or IF_MATCH.fullmatch(condition):
+    """Return the condition as it was sent. Raises InvalidFields if it is malformed (RFC 9110)."""
+    headers = request.headers.getlist("if-match")
+    condition = ", ".join(headers)
+    if not headers or IF_MATCH.fullmatch(condition):
         return condition or None
     error = FieldError(
         field="If-Match",
         code="INVALID_IF_MATCH",
-        message='Send * or ETags in their quotes, with commas between them, such as "12".',
+        message='Send * or quoted ETags separated by commas, for example "12".',
     )
     raise invalid_fields([error])
 
@@ -92,14 +92,14 @@ async def if_match(
 IfMatch = Annotated[str | None, Depends(if_match)]
 
 
-def _the_one_key(sent: list[str]) -> str | None:
-    if not sent:
+def _parse_idempotency_key(headers: list[str]) -> str | None:
+    if not headers:
         return None
-    if len(sent) == 1 and is_idempotency_key(sent[0]):
-        return sent[0]
+    if len(headers) == 1 and is_idempotency_key(headers[0]):
+        return headers[0]
     error = FieldError(
         field="Idempotency-Key",
         code="INVALID_IDEMPOTENCY_KEY",
-        message="Send one Idempotency-Key of 1 to 255 printable ASCII characters, or none.",
+        message="Send at most one Idempotency-Key, of 1 to 255 printable ASCII characters.",
     )
     raise invalid_fields([error])

@@ -1,4 +1,4 @@
-"""How what became of a command is told."""
+"""HTTP responses for commands and writes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,7 +39,7 @@ MAKING = frozenset(
         CommandKind.CREATE_AGENT,
     }
 )
-_TELLING_AN_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
+_RETURNS_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
 
 
 def answered(
@@ -48,7 +48,7 @@ def answered(
     status: HTTPStatus = HTTPStatus.OK,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Success, in the envelope."""
+    """Return a successful response in the envelope."""
     content = Answer(data=data, timestamp=app_context(request).doors.now(), trace_id=request.state.trace_id)
     return JSONResponse(
         content.model_dump(mode="json", by_alias=True, serialize_as_any=True),
@@ -58,7 +58,7 @@ def answered(
 
 
 def still_waiting(request: Request, command: Command, headers: Mapping[str, str]) -> JSONResponse:
-    """202: it is durable, and where to ask for what becomes of it."""
+    """Return 202: the command is stored. `Location` is the URL of its result."""
     return answered(
         request,
         WaitingView(id=command.id, status=command.state),
@@ -68,7 +68,10 @@ def still_waiting(request: Request, command: Command, headers: Mapping[str, str]
 
 
 def applied(request: Request, command: Command, metadata: dict[str, Any], headers: Mapping[str, str]) -> Response:
-    """The answer that was stored when it was applied; `metadata` is kept with the interview alone."""
+    """Return the answer that was stored when the command was applied.
+
+    `metadata` is the interview's: the stored answer does not contain it.
+    """
     assert command.answer is not None
     if command.answer.refusal is not None:
         return errors.refused(request, command.answer.refusal, headers)
@@ -80,7 +83,7 @@ def applied(request: Request, command: Command, metadata: dict[str, Any], header
 
 
 def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
-    """What became of a write that the API did itself."""
+    """Return the response for a write that the API did itself."""
     headers = {"Idempotent-Replayed": "true"} if done.replayed else {}
     if done.refusal is not None:
         return errors.refused(request, done.refusal, headers)
@@ -116,33 +119,33 @@ def command_view(request: Request, command: Command, metadata: dict[str, Any]) -
 
 
 async def live_metadata(request: Request, principal: Principal, command: Command) -> dict[str, Any]:
-    """The metadata, as it is now, of the interview that the command's answer tells of; none when it tells of none."""
-    told = command.answer is not None and command.answer.refusal is None and command.kind in _TELLING_AN_INTERVIEW
-    if not told or command.interview_id is None:
+    """Return the current metadata of the interview in the command's answer, or {} if it contains no interview."""
+    is_done = command.answer is not None and command.answer.refusal is None
+    if not is_done or command.kind not in _RETURNS_INTERVIEW or command.interview_id is None:
         return {}
-    here = app_context(request)
+    context = app_context(request)
     try:
-        story = await here.ask(here.doors.explain.interview, principal, command.company_id, command.interview_id)
+        story = await context.ask(context.doors.explain.interview, principal, command.company_id, command.interview_id)
     except (NotFound, AccessDenied):
         return {}
     return story.interview.metadata
 
 
 async def with_titles(request: Request, principal: Principal, command: Command) -> Command:
-    """The command, and the jobs that its refusal names have the titles that they have now, as an answer keeps none."""
+    """Add current job titles to a refusal that lists jobs. Stored answers contain only the ids."""
     refusal = None if command.answer is None else command.answer.refusal
     if refusal is None or refusal.code != JobAmbiguous.code:
         return command
     assert command.answer is not None
-    here = app_context(request)
+    context = app_context(request)
     job_ids = [UUID(job["id"]) for job in refusal.details["jobs"]]
     try:
-        titles = await here.ask(here.doors.jobs.titles, principal, command.company_id, job_ids)
+        titles = await context.ask(context.doors.jobs.titles, principal, command.company_id, job_ids)
     except AccessDenied:
         titles = {}
     jobs = [{"id": str(job_id), "title": titles.get(job_id)} for job_id in job_ids]
-    named = replace(refusal, details={**refusal.details, "jobs": jobs})
-    return replace(command, answer=replace(command.answer, refusal=named))
+    titled = replace(refusal, details={**refusal.details, "jobs": jobs})
+    return replace(command, answer=replace(command.answer, refusal=titled))
 
 
 def _outcome(
@@ -158,7 +161,7 @@ def _outcome(
 
 
 def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple[HTTPStatus, BaseModel | bool | None]:
-    """Status and `data` of a command that was done; no data where the answer has no body."""
+    """Return the status and `data` of a successful command. No data: the response has no body."""
     match command.kind:
         case CommandKind.CREATE_INTERVIEW:
             return HTTPStatus.CREATED, _interview(request, command, metadata)
@@ -170,15 +173,15 @@ def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple
             return HTTPStatus.CREATED, _attempt(request, command)
         case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT:
             return HTTPStatus.NO_CONTENT, None
-        case _:  # the API's own write: what it made is found at its own address
+        case _:  # written by the API itself, and the resource has its own URL
             status = HTTPStatus.CREATED if command.kind in MAKING else HTTPStatus.OK
             return status, _written(command)
 
 
 def _written(command: Command) -> WrittenView | Literal[True]:
     assert command.answer is not None
-    kept = command.answer.snapshot
-    return True if kept is None else WrittenView(id=kept["id"], company_id=kept.get("company_id"))
+    snapshot = command.answer.snapshot
+    return True if snapshot is None else WrittenView(id=snapshot["id"], company_id=snapshot.get("company_id"))
 
 
 def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:
@@ -186,7 +189,7 @@ def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> 
 
 
 def _attempt(request: Request, command: Command) -> AttemptView:
-    """The attempt that the command was about, as it stood in its interview then."""
+    """Return the attempt of the command, as it was when the command was applied."""
     assert command.answer is not None
     [attempt] = [each for each in _story(command).attempts if each.id == command.answer.attempt_id]
     return AttemptView.of(attempt, app_context(request).doors.now())

@@ -1,4 +1,4 @@
-"""When the process is told to stop, so that nobody is kept waiting until the server cuts them off."""
+"""Stop signals: requests that wait are released before the server closes their connections."""
 
 import asyncio
 import contextlib
@@ -11,29 +11,29 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def told_to_stop(then: Callable[[], None]) -> Iterator[None]:
-    """Calls `then` in the running event loop once a signal asks this process to stop, and passes the signal on.
+def on_stop_signal(callback: Callable[[], None]) -> Iterator[None]:
+    """Call `callback` in the running event loop on a stop signal, and pass the signal on.
 
-    The server has no word for "I am about to stop": what it does first is to wait for the open requests. Outside the
-    main thread no signal arrives, and nothing happens.
+    The server has no hook for this: on a signal it first waits for open requests. Does nothing outside the main thread,
+    where no signals arrive.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    previous = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(then)
-        passed_on = before[signal.Signals(number)]
-        if callable(passed_on):
-            passed_on(number, frame)
+        loop.call_soon_threadsafe(callback)
+        handler = previous[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
 
-    for number, served in before.items():
-        if callable(served):
+    for number, handler in previous.items():
+        if callable(handler):
             signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, served in before.items():
-            signal.signal(number, served)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Threads for questions that block. Each kind of question has its own, so that one kind cannot use up another's."""
+"""Thread pools for blocking work. Each kind of work has its own pool, so that one kind cannot exhaust another's."""
 
 import asyncio
 import contextlib
@@ -13,56 +13,55 @@ from api_shim import out_of_memory
 
 T = TypeVar("T")
 
-_Question = tuple[Future[Any], Context, Callable[[], Any]]
+_Job = tuple[Future[Any], Context, Callable[[], Any]]
 
 
 class ThreadPool:
-    """A fixed number of threads, all started at once. Lives in one event loop.
+    """A fixed number of threads, all started at once. Belongs to one event loop.
 
-    No thread is started later: a loop that starts one waits for it, and without memory it waits permanently. A request
-    that gives up leaves its thread occupied until that thread has returned, so at most `count` of them ever wait for a
-    database that hangs.
+    No thread is started later: starting one blocks the loop, and without memory it blocks permanently. After a request
+    times out, its thread stays occupied until the work returns, so at most `count` threads wait for a hanging database.
     """
 
     def __init__(self, name: str, count: int) -> None:
         self._free = asyncio.Semaphore(count)
-        self._questions: SimpleQueue[_Question | None] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._answer, name=f"{name} {n}", daemon=True) for n in range(count)]
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, name=f"{name} {n}", daemon=True) for n in range(count)]
         for thread in self._threads:
             thread.start()
 
-    async def run(self, question: Callable[[], T], seconds: float) -> T:
-        """Return the answer of `question`, or raise its error. Raises TimeoutError after so many seconds.
+    async def run(self, work: Callable[[], T], seconds: float) -> T:
+        """Run `work` in a thread and return its result. Raises its error, or TimeoutError after `seconds`.
 
-        A question that has not begun by then never begins. One that has begun runs on; its answer is dropped.
+        Work that has not begun by then never begins. Work that has begun runs on and its result is dropped.
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):
             await self._free.acquire()
-            answer: Future[T] = Future()
-            answer.add_done_callback(lambda _: self._leave(loop))
-            self._questions.put((answer, copy_context(), question))
-            return await asyncio.wrap_future(answer)
+            result: Future[T] = Future()
+            result.add_done_callback(lambda _: self._free_thread(loop))
+            self._jobs.put((result, copy_context(), work))
+            return await asyncio.wrap_future(result)
 
-    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _free_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and no request waits any longer
             loop.call_soon_threadsafe(self._free.release)
 
     def close(self) -> None:
-        """Let each thread end after what it is doing; none is waited for."""
+        """Let each thread end after its current work, without waiting for any."""
         for _ in self._threads:
-            self._questions.put(None)
+            self._jobs.put(None)
 
-    def _answer(self) -> None:
-        while (asked := self._questions.get()) is not None:
-            answer, context, question = asked
-            if not answer.set_running_or_notify_cancel():
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            result, context, work = job
+            if not result.set_running_or_notify_cancel():
                 continue
             try:
-                found = context.run(question)
-            except BaseException as error:  # noqa: BLE001 - the request that asked raises it
+                value = context.run(work)
+            except BaseException as error:  # noqa: BLE001 - the request raises it
                 out_of_memory.end_if(error)
-                answer.set_exception(error)
+                result.set_exception(error)
             else:
-                answer.set_result(found)
-            del asked, answer, context, question  # an idle thread keeps nothing of a request
+                result.set_result(value)
+            del job, result, context, work  # an idle thread keeps no data of a request

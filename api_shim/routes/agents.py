@@ -11,7 +11,7 @@ from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Asker, asker
 from api_shim.context import app_context
 from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import error_answers, links, written_answers
-from api_shim.parameters import AgentId, AskedSlice
+from api_shim.parameters import AgentId, PageQuery
 from api_shim.schemas.agent import (
     AGENT_CHANGES,
     AGENTS,
@@ -30,9 +30,9 @@ _ALL = "/agents"
 _ONE = _ALL + "/{agentId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["agents"])
 
-Asking = Annotated[Asker, Security(asker, scopes=[READ_AGENTS])]
-Writing = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_AGENTS])]
-Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])]
+Reader = Annotated[Asker, Security(asker, scopes=[READ_AGENTS])]
+Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_AGENTS])]
+Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])]
 
 
 @router.get(
@@ -42,9 +42,9 @@ Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])
     description="Newest first.",
     responses={200: {"model": AgentsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
-async def list_agents(request: Request, asking: Asking, asked: AskedSlice) -> JSONResponse:
-    here = app_context(request)
-    listed = await here.ask(here.doors.agents.page, asking.principal, asking.company_id, asked)
+async def list_agents(request: Request, reader: Reader, page: PageQuery) -> JSONResponse:
+    context = app_context(request)
+    listed = await context.ask(context.doors.agents.page, reader.principal, reader.company_id, page)
     return responses.answered(request, AgentPage.of(listed, AgentView.of))
 
 
@@ -64,7 +64,7 @@ async def list_agents(request: Request, asking: Asking, asked: AskedSlice) -> JS
 )
 async def create_agent(
     request: Request,
-    sender: Writing,
+    sender: Writer,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[AgentRequest, Body(openapi_examples=AGENTS)],
 ) -> Response:
@@ -80,9 +80,9 @@ async def create_agent(
     summary="Get an agent",
     responses={200: {"model": AgentAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
-async def get_agent(request: Request, asking: Asking, agent_id: AgentId) -> JSONResponse:
-    here = app_context(request)
-    agent = await here.ask(here.doors.agents.get, asking.principal, asking.company_id, agent_id)
+async def get_agent(request: Request, reader: Reader, agent_id: AgentId) -> JSONResponse:
+    context = app_context(request)
+    agent = await context.ask(context.doors.agents.get, reader.principal, reader.company_id, agent_id)
     return responses.answered(request, AgentView.of(agent))
 
 
@@ -95,7 +95,7 @@ async def get_agent(request: Request, asking: Asking, agent_id: AgentId) -> JSON
 )
 async def update_agent(
     request: Request,
-    sender: Writing,
+    sender: Writer,
     agent_id: AgentId,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[AgentChange, Body(openapi_examples=AGENT_CHANGES)],
@@ -115,7 +115,7 @@ async def update_agent(
 )
 async def delete_agent(
     request: Request,
-    sender: Deleting,
+    sender: Deleter,
     agent_id: AgentId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:

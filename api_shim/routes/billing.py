@@ -52,7 +52,7 @@ async def get_usage(
         ),
     ] = None,
 ) -> JSONResponse:
-    here = app_context(request)
+    context = app_context(request)
     company = auth.named_company(principal, company_id)
-    companies = await here.ask(here.doors.usage.of, principal, company, start, end)
+    companies = await context.ask(context.doors.usage.of, principal, company, start, end)
     return responses.answered(request, UsageView.of(companies))

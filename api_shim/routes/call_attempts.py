@@ -9,9 +9,9 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
 from api_shim.context import app_context
-from api_shim.dispatch import FromWriter
+from api_shim.dispatch import InterviewWriter
 from api_shim.openapi_responses import ETAG, command_answers, error_answers, links
-from api_shim.parameters import AskedSlice, AttemptId, InterviewId
+from api_shim.parameters import AttemptId, InterviewId, PageQuery
 from api_shim.request_headers import IfMatch
 from api_shim.schemas.examples import CALLS, MOVES
 from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
@@ -38,13 +38,13 @@ _AS_SOON_AS_ALLOWED = CallRequest()
 )
 async def list_call_attempts(
     request: Request,
-    asking: InterviewReader,
+    reader: InterviewReader,
     interview_id: InterviewId,
-    asked: AskedSlice,
+    page: PageQuery,
 ) -> JSONResponse:
-    here = app_context(request)
-    story = await here.ask(here.doors.explain.interview, asking.principal, asking.company_id, interview_id)
-    return responses.answered(request, attempt_page(story, asked, here.doors.now()))
+    context = app_context(request)
+    story = await context.ask(context.doors.explain.interview, reader.principal, reader.company_id, interview_id)
+    return responses.answered(request, attempt_page(story, page, context.doors.now()))
 
 
 @router.post(
@@ -72,7 +72,7 @@ async def list_call_attempts(
     ),
 )
 async def create_call_attempt(
-    sender: FromWriter,
+    sender: InterviewWriter,
     interview_id: InterviewId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_if_any)],
     body: Annotated[CallRequest, Body(openapi_examples=CALLS)] = _AS_SOON_AS_ALLOWED,
@@ -89,14 +89,16 @@ async def create_call_attempt(
 )
 async def get_call_attempt(
     request: Request,
-    asking: InterviewReader,
+    reader: InterviewReader,
     interview_id: InterviewId,
     attempt_id: AttemptId,
 ) -> JSONResponse:
-    here = app_context(request)
-    attempt = await here.ask(here.doors.explain.attempt, asking.principal, asking.company_id, interview_id, attempt_id)
+    context = app_context(request)
+    attempt = await context.ask(
+        context.doors.explain.attempt, reader.principal, reader.company_id, interview_id, attempt_id
+    )
     # Never 304: `waitingFor` changes with the clock, and the ETag does not.
-    return responses.answered(request, AttemptView.of(attempt, here.doors.now()), headers={"ETag": etag_of(attempt)})
+    return responses.answered(request, AttemptView.of(attempt, context.doors.now()), headers={"ETag": etag_of(attempt)})
 
 
 @router.patch(
@@ -117,7 +119,7 @@ async def get_call_attempt(
     ),
 )
 async def reschedule_call_attempt(
-    sender: FromWriter,
+    sender: InterviewWriter,
     interview_id: InterviewId,
     attempt_id: AttemptId,
     if_match: IfMatch,
@@ -136,13 +138,13 @@ async def reschedule_call_attempt(
     responses=command_answers(
         HTTPStatus.NO_CONTENT,
         None,
-        "The attempt was deleted; no phone rings for it.",
+        "The attempt was deleted. No phone rings for it.",
         refusals.CallAttemptInProgress,
         refusals.EtagDiffers,
     ),
 )
 async def delete_call_attempt(
-    sender: FromWriter,
+    sender: InterviewWriter,
     interview_id: InterviewId,
     attempt_id: AttemptId,
     if_match: IfMatch,
@@ -160,12 +162,12 @@ async def delete_call_attempt(
 )
 async def explain_call_attempt(
     request: Request,
-    asking: InterviewReader,
+    reader: InterviewReader,
     interview_id: InterviewId,
     attempt_id: AttemptId,
 ) -> JSONResponse:
-    here = app_context(request)
-    explanation = await here.ask(
-        here.doors.explain.explanation, asking.principal, asking.company_id, interview_id, attempt_id
+    context = app_context(request)
+    explanation = await context.ask(
+        context.doors.explain.explanation, reader.principal, reader.company_id, interview_id, attempt_id
     )
     return responses.answered(request, ExplanationView.of(explanation))

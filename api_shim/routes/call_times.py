@@ -25,11 +25,11 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
 )
 async def preview_call_time(
     request: Request,
-    asking: InterviewReader,
+    reader: InterviewReader,
     _raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CallTimeRequest, Body(openapi_examples=QUESTIONS)],
 ) -> JSONResponse:
     refuse_any(body.contradictions())
-    here = app_context(request)
-    answer = await here.ask(here.doors.explain.preview, asking.principal, asking.company_id, body.to_question())
+    context = app_context(request)
+    answer = await context.ask(context.doors.explain.preview, reader.principal, reader.company_id, body.to_question())
     return responses.answered(request, CallTimeView.of(answer))

@@ -12,7 +12,7 @@ from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, 
 from api_shim.context import app_context
 from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import AskedSlice, CandidateId
+from api_shim.parameters import CandidateId, PageQuery
 from api_shim.schemas.candidate import (
     CANDIDATE_CHANGES,
     CANDIDATES,
@@ -34,9 +34,9 @@ _ALL = "/candidates"
 _ONE = _ALL + "/{candidateId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["candidates"])
 
-Asking = Annotated[Asker, Security(asker, scopes=[READ_CANDIDATES])]
-Writing = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_CANDIDATES])]
-Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_CANDIDATES])]
+Reader = Annotated[Asker, Security(asker, scopes=[READ_CANDIDATES])]
+Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_CANDIDATES])]
+Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_CANDIDATES])]
 
 
 @router.get(
@@ -48,18 +48,18 @@ Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_CANDIDAT
 )
 async def list_candidates(
     request: Request,
-    asking: Asking,
-    asked: AskedSlice,
+    reader: Reader,
+    page: PageQuery,
     job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Only candidates assigned to this job.")] = None,
     status: Annotated[IfSent[CandidateStatus], Query()] = None,
     search: Annotated[IfSent[SearchedText], Query(description="Part of a name or e-mail address.")] = None,
 ) -> JSONResponse:
-    here = app_context(request)
-    listed = await here.ask(
-        here.doors.candidates.page,
-        asking.principal,
-        asking.company_id,
-        asked,
+    context = app_context(request)
+    listed = await context.ask(
+        context.doors.candidates.page,
+        reader.principal,
+        reader.company_id,
+        page,
         job_id=job_id,
         status=status,
         search=search,
@@ -84,7 +84,7 @@ async def list_candidates(
 )
 async def create_candidate(
     request: Request,
-    sender: Writing,
+    sender: Writer,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CandidateRequest, Body(openapi_examples=CANDIDATES)],
 ) -> Response:
@@ -101,9 +101,9 @@ async def create_candidate(
     summary="Get a candidate",
     responses={200: {"model": CandidateAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
-async def get_candidate(request: Request, asking: Asking, candidate_id: CandidateId) -> JSONResponse:
-    here = app_context(request)
-    candidate = await here.ask(here.doors.candidates.get, asking.principal, asking.company_id, candidate_id)
+async def get_candidate(request: Request, reader: Reader, candidate_id: CandidateId) -> JSONResponse:
+    context = app_context(request)
+    candidate = await context.ask(context.doors.candidates.get, reader.principal, reader.company_id, candidate_id)
     return responses.answered(request, CandidateView.of(candidate))
 
 
@@ -125,7 +125,7 @@ async def get_candidate(request: Request, asking: Asking, candidate_id: Candidat
 )
 async def update_candidate(
     request: Request,
-    sender: Writing,
+    sender: Writer,
     candidate_id: CandidateId,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CandidateChange, Body(openapi_examples=CANDIDATE_CHANGES)],
@@ -152,7 +152,7 @@ async def update_candidate(
 )
 async def delete_candidate(
     request: Request,
-    sender: Deleting,
+    sender: Deleter,
     candidate_id: CandidateId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 
-from api_shim.context import app_context, written
+from api_shim.context import app_context, run_write
 from scheduler.carriers.interface import NotACallback
 from scheduler.persistence.commits import Commit
 
@@ -18,10 +18,10 @@ async def hear_twilio(request: Request, token: str) -> Response:
     """Store a callback and return 204. The carrier authenticates only by its signature."""
     form = _pairs(await request.body())
     signature = request.headers.get("x-twilio-signature", "")
-    here = app_context(request)
+    context = app_context(request)
     commit = Commit()
-    store = partial(here.doors.hear.callback, token, _signed_path(request), form, signature, commit=commit)
-    await written(here.rooms.callbacks, commit, store)
+    store = partial(context.doors.hear.callback, token, _signed_path(request), form, signature, commit=commit)
+    await run_write(context.rooms.callbacks, commit, store)
     return Response(status_code=204)
 
 

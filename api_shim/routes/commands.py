@@ -55,8 +55,8 @@ async def get_command(
     principal: Annotated[Principal, Security(auth.principal)],
     reference: str,
 ) -> JSONResponse:
-    here = app_context(request)
-    command = await here.ask(here.doors.submit.find, principal, reference)
+    context = app_context(request)
+    command = await context.ask(context.doors.submit.find, principal, reference)
     must_have(principal, [READS[command.kind]])
     command = await responses.with_titles(request, principal, command)
     metadata = await responses.live_metadata(request, principal, command)

@@ -11,7 +11,7 @@ from api_shim.auth import DELETE_COMPANIES, READ_COMPANIES, WRITE_COMPANIES
 from api_shim.context import app_context
 from api_shim.dispatch import CommandDispatcher, sender_of_companies
 from api_shim.openapi_responses import error_answers, links, written_answers
-from api_shim.parameters import AskedSlice, CompanyId
+from api_shim.parameters import CompanyId, PageQuery
 from api_shim.schemas.company import (
     COMPANIES,
     COMPANY_CHANGES,
@@ -32,9 +32,9 @@ _ONE = _ALL + "/{companyId}"
 _SETTINGS = (refusals.InvalidTimezone, refusals.InvalidInterval, refusals.NeverOpen, refusals.InvalidRetryPolicy)
 router = APIRouter(route_class=json_body.JsonRoute, tags=["companies"])
 
-Asking = Annotated[Principal, Security(auth.principal, scopes=[READ_COMPANIES])]
-Deleting = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[DELETE_COMPANIES])]
-Writing = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
+Reader = Annotated[Principal, Security(auth.principal, scopes=[READ_COMPANIES])]
+Deleter = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[DELETE_COMPANIES])]
+Writer = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
 
 
 @router.get(
@@ -45,9 +45,9 @@ Writing = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[WRI
     " first.",
     responses={200: {"model": CompaniesAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
-async def list_companies(request: Request, principal: Asking, asked: AskedSlice) -> JSONResponse:
-    here = app_context(request)
-    listed = await here.ask(here.doors.companies.page, principal, asked)
+async def list_companies(request: Request, principal: Reader, page: PageQuery) -> JSONResponse:
+    context = app_context(request)
+    listed = await context.ask(context.doors.companies.page, principal, page)
     return responses.answered(request, CompanyPage.of(listed, CompanyView.of))
 
 
@@ -68,7 +68,7 @@ async def list_companies(request: Request, principal: Asking, asked: AskedSlice)
 )
 async def create_company(
     request: Request,
-    sender: Writing,
+    sender: Writer,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CompanyRequest, Body(openapi_examples=COMPANIES)],
 ) -> Response:
@@ -82,9 +82,9 @@ async def create_company(
     summary="Get a company",
     responses={200: {"model": CompanyAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
-async def get_company(request: Request, principal: Asking, company_id: CompanyId) -> JSONResponse:
-    here = app_context(request)
-    company = await here.ask(here.doors.companies.get, principal, company_id)
+async def get_company(request: Request, principal: Reader, company_id: CompanyId) -> JSONResponse:
+    context = app_context(request)
+    company = await context.ask(context.doors.companies.get, principal, company_id)
     return responses.answered(request, CompanyView.of(company))
 
 
@@ -97,7 +97,7 @@ async def get_company(request: Request, principal: Asking, company_id: CompanyId
 )
 async def update_company(
     request: Request,
-    sender: Writing,
+    sender: Writer,
     company_id: CompanyId,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CompanyChange, Body(openapi_examples=COMPANY_CHANGES)],
@@ -122,7 +122,7 @@ async def update_company(
 )
 async def delete_company(
     request: Request,
-    sender: Deleting,
+    sender: Deleter,
     company_id: CompanyId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:

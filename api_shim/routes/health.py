@@ -12,7 +12,7 @@ from pydantic import Field
 from redis import RedisError
 
 from api_shim import responses
-from api_shim.context import AppContext, app_context, asked
+from api_shim.context import AppContext, app_context, run_in_thread
 from api_shim.errors import SchemaNotReady
 from api_shim.openapi_responses import error_answers
 from api_shim.queries import refuse_wrong_query
@@ -60,22 +60,22 @@ async def is_alive(request: Request) -> JSONResponse:
     responses={200: {"model": HealthAnswer}, **error_answers(400, 503)},
 )
 async def is_ready(request: Request) -> JSONResponse:
-    here = app_context(request)
-    revision = await asked(here.rooms.health, here.doors.health.schema_revision)
-    if revision is None or revision != here.schema_head:
+    context = app_context(request)
+    revision = await run_in_thread(context.rooms.health, context.doors.health.schema_revision)
+    if revision is None or revision != context.schema_head:
         raise SchemaNotReady
-    degraded = await _degraded_by_redis(here)
-    if not await asked(here.rooms.health, here.doors.health.clock_is_right):
+    degraded = await _degraded_by_redis(context)
+    if not await run_in_thread(context.rooms.health, context.doors.health.clock_is_right):
         degraded.append("clock")
-    return responses.answered(request, HealthView(degraded=degraded, instance=here.instance))
+    return responses.answered(request, HealthView(degraded=degraded, instance=context.instance))
 
 
-async def _degraded_by_redis(here: AppContext) -> list[Degraded]:
+async def _degraded_by_redis(context: AppContext) -> list[Degraded]:
     """Return the problems seen over Redis. Without Redis, worker state is unknown and only `redis` is reported."""
-    if here.waiter.is_away:
+    if context.waiter.is_away:
         return ["redis"]
     try:
-        return degraded_by(await asked(here.rooms.health, here.presence.live))
+        return degraded_by(await run_in_thread(context.rooms.health, context.presence.live))
     except (OSError, RedisError):
         return ["redis"]
 
@@ -89,13 +89,13 @@ async def _degraded_by_redis(here: AppContext) -> list[Degraded]:
     responses={200: {"content": {"text/plain": {}}}, **error_answers(400, 503)},
 )
 async def get_metrics(request: Request) -> Response:
-    here = app_context(request)
-    counted = await asked(here.rooms.strangers, here.doors.explain.waiting)
-    carriers = await asked(here.rooms.strangers, here.doors.explain.carriers)
-    backoffs = await asked(here.rooms.strangers, here.doors.carrier_waits.all)
-    commands = await asked(here.rooms.strangers, here.doors.backlog.commands)
-    erasures = await asked(here.rooms.strangers, here.doors.backlog.erasures)
-    metrics = _metrics(counted, carriers, backoffs, commands, erasures, redis_is_away=here.waiter.is_away)
+    context = app_context(request)
+    counted = await run_in_thread(context.rooms.strangers, context.doors.explain.waiting)
+    carriers = await run_in_thread(context.rooms.strangers, context.doors.explain.carriers)
+    backoffs = await run_in_thread(context.rooms.strangers, context.doors.carrier_waits.all)
+    commands = await run_in_thread(context.rooms.strangers, context.doors.backlog.commands)
+    erasures = await run_in_thread(context.rooms.strangers, context.doors.backlog.erasures)
+    metrics = _metrics(counted, carriers, backoffs, commands, erasures, redis_is_away=context.waiter.is_away)
     return Response(metrics, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -107,14 +107,18 @@ _GAUGES: tuple[tuple[str, str, Callable[[Waiting], int]], ...] = (
     ("due_for_places", "Due attempts that wait for a free slot or for a pause to end.", lambda row: row.for_places),
     ("in_progress", "Attempts whose phone may be ringing.", lambda row: row.in_progress),
     ("in_progress_limit", "Maximum number of attempts in progress.", lambda row: row.concurrent_calls),
-    ("asked_for", "Attempts whose carrier response was lost; the carrier is polled.", lambda row: row.asked_for),
+    (
+        "asked_for",
+        "Attempts whose carrier response was lost and for which the carrier is polled.",
+        lambda row: row.asked_for,
+    ),
     (
         "undecided",
         "Polled attempts that are overdue because no list of the carrier's calls could be read.",
         lambda row: row.undecided,
     ),
     ("unknown", "Attempts that ended with an unknown outcome; an operator decides.", lambda row: row.unknown),
-    ("cause_lost", "Failed attempts whose final callback was lost; not retried.", lambda row: row.cause_lost),
+    ("cause_lost", "Failed attempts whose final callback was lost. Not retried.", lambda row: row.cause_lost),
 )
 
 

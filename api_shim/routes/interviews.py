@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
 from api_shim.context import app_context
-from api_shim.dispatch import FromDeleter, FromWriter
+from api_shim.dispatch import InterviewDeleter, InterviewWriter
 from api_shim.openapi_responses import IfSent, command_answers, error_answers, links
-from api_shim.parameters import AskedSlice, InterviewId
+from api_shim.parameters import InterviewId, PageQuery
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.examples import CHANGES
@@ -28,7 +28,7 @@ _ONE = _ALL + "/{interviewId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
 
 
-async def _wanted(
+async def _filters(
     candidate_id: Annotated[
         IfSent[UUID], Query(alias="candidateId", description="Only interviews with this candidate.")
     ] = None,
@@ -47,13 +47,13 @@ async def _wanted(
     responses={200: {"model": InterviewsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_interviews(
-    request: Request, asking: InterviewReader, asked: AskedSlice, wanted: Annotated[InterviewFilter, Depends(_wanted)]
+    request: Request, reader: InterviewReader, page: PageQuery, filters: Annotated[InterviewFilter, Depends(_filters)]
 ) -> JSONResponse:
-    here = app_context(request)
-    listed = await here.ask(here.doors.explain.interviews, asking.principal, asking.company_id, asked, wanted)
-    now = here.doors.now()
-    page = InterviewPage.of(listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
-    return responses.answered(request, page)
+    context = app_context(request)
+    listed = await context.ask(context.doors.explain.interviews, reader.principal, reader.company_id, page, filters)
+    now = context.doors.now()
+    view = InterviewPage.of(listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
+    return responses.answered(request, view)
 
 
 @router.post(
@@ -84,7 +84,7 @@ async def list_interviews(
 )
 async def create_interview(
     request: Request,
-    sender: FromWriter,
+    sender: InterviewWriter,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[InterviewRequest, Body(openapi_examples=EXAMPLES)],
 ) -> Response:
@@ -101,12 +101,12 @@ async def create_interview(
 )
 async def get_interview(
     request: Request,
-    asking: InterviewReader,
+    reader: InterviewReader,
     interview_id: InterviewId,
 ) -> JSONResponse:
-    here = app_context(request)
-    story = await here.ask(here.doors.explain.interview, asking.principal, asking.company_id, interview_id)
-    return responses.answered(request, InterviewView.of(story, story.interview.metadata, here.doors.now()))
+    context = app_context(request)
+    story = await context.ask(context.doors.explain.interview, reader.principal, reader.company_id, interview_id)
+    return responses.answered(request, InterviewView.of(story, story.interview.metadata, context.doors.now()))
 
 
 @router.patch(
@@ -126,7 +126,7 @@ async def get_interview(
     ),
 )
 async def update_interview(
-    sender: FromWriter,
+    sender: InterviewWriter,
     interview_id: InterviewId,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[InterviewChange, Body(openapi_examples=CHANGES)],
@@ -143,7 +143,7 @@ async def update_interview(
     responses=command_answers(HTTPStatus.OK, DoneAnswer, "The interview was deleted."),
 )
 async def delete_interview(
-    sender: FromDeleter,
+    sender: InterviewDeleter,
     interview_id: InterviewId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:

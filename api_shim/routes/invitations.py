@@ -1,4 +1,4 @@
-"""HTTP route that accepts an invitation. Opening the link in the e-mail changes nothing; only this route does."""
+"""HTTP route that accepts an invitation. Opening the link in the e-mail changes nothing."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse
 
 from api_shim import json_body, responses
-from api_shim.context import app_context, written
+from api_shim.context import app_context, run_write
 from api_shim.dispatch import certain
 from api_shim.errors import CommitUnknown
 from api_shim.openapi_responses import error_answers
@@ -36,13 +36,13 @@ async def accept_invitation(
     _: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[Acceptance, Body(openapi_examples=ACCEPTANCES)],
 ) -> JSONResponse:
-    here = app_context(request)
+    context = app_context(request)
     commit = Commit()
     try:
-        accept = partial(here.doors.owners.accept, body.token, body.name, commit=commit)
-        owner = await written(here.rooms.strangers, commit, accept)
+        accept = partial(context.doors.owners.accept, body.token, body.name, commit=commit)
+        owner = await run_write(context.rooms.strangers, commit, accept)
     except CommitInDoubt as doubt:
-        owner = await certain(here, commit, doubt, _unknown)
+        owner = await certain(context, commit, doubt, _unknown)
     return responses.answered(request, OwnerView.of(owner))
 
 

@@ -11,7 +11,7 @@ from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Asker, asker
 from api_shim.context import app_context
 from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import AskedSlice, JobId
+from api_shim.parameters import JobId, PageQuery
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
 from scheduler.domain.command import CommandKind
@@ -21,9 +21,9 @@ _ALL = "/jobs"
 _ONE = _ALL + "/{jobId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["jobs"])
 
-Asking = Annotated[Asker, Security(asker, scopes=[READ_JOBS])]
-Writing = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_JOBS])]
-Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_JOBS])]
+Reader = Annotated[Asker, Security(asker, scopes=[READ_JOBS])]
+Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_JOBS])]
+Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_JOBS])]
 
 
 @router.get(
@@ -34,10 +34,10 @@ Deleting = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_JOBS])]
     responses={200: {"model": JobsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_jobs(
-    request: Request, asking: Asking, asked: AskedSlice, status: Annotated[IfSent[JobStatus], Query()] = None
+    request: Request, reader: Reader, page: PageQuery, status: Annotated[IfSent[JobStatus], Query()] = None
 ) -> JSONResponse:
-    here = app_context(request)
-    listed = await here.ask(here.doors.jobs.page, asking.principal, asking.company_id, asked, status=status)
+    context = app_context(request)
+    listed = await context.ask(context.doors.jobs.page, reader.principal, reader.company_id, page, status=status)
     return responses.answered(request, JobPage.of(listed, JobView.of))
 
 
@@ -56,7 +56,7 @@ async def list_jobs(
 )
 async def create_job(
     request: Request,
-    sender: Writing,
+    sender: Writer,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[JobRequest, Body(openapi_examples=JOBS)],
 ) -> Response:
@@ -72,9 +72,9 @@ async def create_job(
     summary="Get a job",
     responses={200: {"model": JobAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
-async def get_job(request: Request, asking: Asking, job_id: JobId) -> JSONResponse:
-    here = app_context(request)
-    job = await here.ask(here.doors.jobs.get, asking.principal, asking.company_id, job_id)
+async def get_job(request: Request, reader: Reader, job_id: JobId) -> JSONResponse:
+    context = app_context(request)
+    job = await context.ask(context.doors.jobs.get, reader.principal, reader.company_id, job_id)
     return responses.answered(request, JobView.of(job))
 
 
@@ -87,7 +87,7 @@ async def get_job(request: Request, asking: Asking, job_id: JobId) -> JSONRespon
 )
 async def update_job(
     request: Request,
-    sender: Writing,
+    sender: Writer,
     job_id: JobId,
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[JobChange, Body(openapi_examples=JOB_CHANGES)],
@@ -107,7 +107,7 @@ async def update_job(
 )
 async def delete_job(
     request: Request,
-    sender: Deleting,
+    sender: Deleter,
     job_id: JobId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:

@@ -9,7 +9,7 @@ from api_shim import responses
 from api_shim.auth import READ_PHONE_NUMBERS, Asker, asker
 from api_shim.context import app_context
 from api_shim.openapi_responses import error_answers
-from api_shim.parameters import AskedSlice
+from api_shim.parameters import PageQuery
 from api_shim.schemas.agent import PhoneNumberPage, PhoneNumbersAnswer, PhoneNumberView
 
 router = APIRouter(tags=["phone numbers"])
@@ -23,8 +23,8 @@ router = APIRouter(tags=["phone numbers"])
     responses={200: {"model": PhoneNumbersAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_phone_numbers(
-    request: Request, asking: Annotated[Asker, Security(asker, scopes=[READ_PHONE_NUMBERS])], asked: AskedSlice
+    request: Request, reader: Annotated[Asker, Security(asker, scopes=[READ_PHONE_NUMBERS])], page: PageQuery
 ) -> JSONResponse:
-    here = app_context(request)
-    listed = await here.ask(here.doors.agents.numbers, asking.principal, asking.company_id, asked)
+    context = app_context(request)
+    listed = await context.ask(context.doors.agents.numbers, reader.principal, reader.company_id, page)
     return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.of))

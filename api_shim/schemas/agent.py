@@ -123,7 +123,7 @@ class AgentChange(_AgentDetails):
     language: Language = Field(default_factory=left_out)
     duration: Minutes = Field(default_factory=left_out)
     company_phone_number_id: UUID | None = None
-    metadata: Metadata | None = Field(None, description="Merged into the existing metadata; null removes a key.")
+    metadata: Metadata | None = Field(None, description="Merged into the existing metadata. Null removes a key.")
 
     def to_changes(self) -> Changes:
         changes = {**named(self, "name", "type", "focus", "language", "duration", "metadata")}

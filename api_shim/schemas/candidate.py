@@ -57,7 +57,7 @@ class CandidateRequest(Strict):
 
 
 class CandidateChange(Strict):
-    """Fields to change. Omitted fields keep their value; null clears a field. Pending calls use the new number."""
+    """Fields to change. Omitted fields keep their value, null clears a field. Pending calls use the new number."""
 
     first_name: Name = Field(default_factory=left_out, repr=False)
     last_name: Name = Field(default_factory=left_out, repr=False)
@@ -72,7 +72,7 @@ class CandidateChange(Strict):
         None, description="A single job. Ignored if `jobIds` is sent.", json_schema_extra={"deprecated": True}
     )
     status: CandidateStatus = Field(default_factory=left_out)
-    metadata: Metadata | None = Field(None, description="Merged into the existing metadata; null removes a key.")
+    metadata: Metadata | None = Field(None, description="Merged into the existing metadata. Null removes a key.")
 
     def contradictions(self, today: date) -> Iterator[FieldError]:
         if "gdpr_expiry_date" in self.model_fields_set:

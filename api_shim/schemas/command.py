@@ -37,8 +37,8 @@ class CommandView(Wire):
     applied_at: datetime | None
     status_code: int | None = Field(description="HTTP status that was returned for the command, or would have been.")
     result: dict[str, Any] | bool | None = Field(
-        description="The `data` or the `error` of that response; null if it has no body. For a company, job, candidate"
-        " or agent that was created or changed, only its `id` and `companyId`: its own URL has the current state."
+        description="The `data` or the `error` of that response, or null if it has no body. For a company, job,"
+        " candidate or agent that was created or changed, only its `id` and `companyId`. Its own URL has its state."
     )
 
 

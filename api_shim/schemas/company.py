@@ -55,7 +55,7 @@ _DELAYS: dict[str, Any] = {
 }
 _RETRIES: dict[str, Any] = {
     "type": "object",
-    "description": "Automatic retries of calls that reached no person. Delays in seconds by reason; the last delay"
+    "description": "Automatic retries of calls that reached no person. Delays in seconds by reason. The last delay"
     " repeats. NEXT_DAY is the next day, in the part of it that was tried least. Omitted values use the default.",
     "additionalProperties": False,
     "properties": {
@@ -100,7 +100,7 @@ class Limits(Strict):
 
 
 class SettingsChange(Strict):
-    """Settings to change. Each is replaced as a whole; omitted settings keep their value; null restores the default."""
+    """Settings to change. Each is replaced as a whole. Omitted settings keep their value. Null restores the default."""
 
     timezone: ZoneName | None = Field(None, examples=["Europe/Bratislava"], description="IANA name.")
     locale: Locale | None = Field(None, examples=["sk-SK"])
@@ -190,7 +190,7 @@ class CompanyChange(_Profile):
     settings: SettingsChange | None = Field(
         None, description="Pending calls are rescheduled if calling hours, time zone or allowed countries change."
     )
-    metadata: Metadata | None = Field(None, description="Merged into the existing metadata; null removes a key.")
+    metadata: Metadata | None = Field(None, description="Merged into the existing metadata. Null removes a key.")
     owner_email: MailAddress | None = Field(
         None,
         description=_OWNER + " The previous owner becomes an admin. Null leaves the company without an owner.",
@@ -290,11 +290,11 @@ COMPANIES: dict[str, Example] = {
 }
 COMPANY_CHANGES: dict[str, Example] = {
     "another owner": {
-        "summary": "Another owner; an unknown user receives an invitation by e-mail",
+        "summary": "Another owner. An unknown user receives an invitation by e-mail",
         "value": {"ownerEmail": "owner@example.com"},
     },
     "other hours": {
-        "summary": "Other calling hours; pending calls outside them are rescheduled",
+        "summary": "Other calling hours. Pending calls outside them are rescheduled",
         "value": {
             "settings": {"callTimeIntervals": [{"days": ["MON", "TUE"], "start": "10:00", "end": "16:00"}]},
         },

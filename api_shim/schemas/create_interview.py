@@ -83,7 +83,7 @@ class InterviewRequest(InterviewTerms):
                 yield FieldError(field=f"{name}Id", code="CONFLICTING_FIELDS", message=message)
         job_of_candidate = None if self.candidate is None else self.candidate.job_id
         if job_of_candidate is not None and (self.job_id is not None or self.job is not None):
-            message = "The job is named twice; send only one of candidate.jobId, jobId and job."
+            message = "The job is named twice. Send only one of candidate.jobId, jobId and job."
             yield FieldError(field="candidate.jobId", code="CONFLICTING_FIELDS", message=message)
 
     def stale(self, today: date) -> Iterator[FieldError]:
@@ -132,7 +132,7 @@ EXAMPLES: dict[str, Example] = {
         },
     },
     "about a job": {
-        "summary": "An existing candidate and one of their jobs; required if several are OPEN",
+        "summary": "An existing candidate and one of their jobs, required if several are OPEN",
         "value": {
             "candidateId": "9a1d2f5e-3c77-4c52-8a9b-5f0f7f3b2a10",
             "agentId": "7c2a4b1d-6e0f-4f4e-8d3a-2b9c5e1f0a22",

@@ -65,16 +65,16 @@ class Page(Wire, Generic[T]):
 
     @classmethod
     def of(cls, listed: Listed[V], view: Callable[[V], T]) -> Self:
-        asked, total = listed.asked, listed.total
-        total_pages = -(-total // asked.limit)
+        part, total = listed.asked, listed.total
+        total_pages = -(-total // part.limit)
         return cls(
             items=[view(each) for each in listed.items],
             pagination=Pagination(
-                page=asked.page,
-                limit=asked.limit,
+                page=part.page,
+                limit=part.limit,
                 total=total,
                 total_pages=total_pages,
-                has_next_page=asked.page < total_pages,
-                has_previous_page=asked.page > 1,
+                has_next_page=part.page < total_pages,
+                has_previous_page=part.page > 1,
             ),
         )

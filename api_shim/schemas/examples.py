@@ -17,11 +17,11 @@ MOVES: dict[str, Example] = {
 }
 CHANGES: dict[str, Example] = {
     "move it": {
-        "summary": "Another time; for a PHONE interview, of the pending attempt",
+        "summary": "Another time for the interview or its pending call",
         "value": {"scheduledAt": "2026-04-02T09:00:00+10:30"},
     },
     "change the metadata": {
-        "summary": "A new value for one key; null would remove the key",
+        "summary": "A new value for one key. Null would remove the key",
         "value": {"metadata": {"ref": "A-18"}},
     },
     "end an online one": {

@@ -29,7 +29,7 @@ class BlockView(Wire):
 
 
 class HappeningView(Wire):
-    """An entry of the attempt's history: what happened, when, and who caused it."""
+    """An entry of the attempt's history: the event, its time and its author."""
 
     at: datetime
     event: str = Field(examples=["claimed"])

@@ -41,7 +41,7 @@ class ScheduleView(Wire):
         try:
             local = [each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, due_at)]
             offsets = [offset_text(each) for each in call_windows.utc_offsets(clock, due_at)]
-        except TimezoneUnknown:  # the zone was known when the attempt was scheduled; the attempt is held but shown
+        except TimezoneUnknown:  # the zone was known when the attempt was scheduled, and is not now
             local = offsets = []
         return cls(
             requested=schedule.requested,
@@ -97,7 +97,7 @@ class InterviewView(Wire):
     company_id: UUID
     candidate_id: UUID
     agent_id: UUID
-    job_id: UUID | None = Field(description="The job of the interview. Null if it has none.")
+    job_id: UUID | None = Field(description="The job of the interview. Null without a job.")
     type: AgentType
     status: InterviewStatus
     scheduled_at: datetime | None = Field(
@@ -108,7 +108,7 @@ class InterviewView(Wire):
     metadata: dict[str, Any]
     duration_minutes: float | None = Field(description="Duration of the completed call, to one decimal.")
     finished_date: datetime | None
-    call_attempts: list[AttemptView] = Field(description="Oldest first. An ONLINE interview has none.")
+    call_attempts: list[AttemptView] = Field(description="Oldest first. Empty for an ONLINE interview.")
     analysis: None = Field(default=None, description="Always null: Duecall analyses no interviews.")
     created_at: datetime
     updated_at: datetime
@@ -160,10 +160,10 @@ class AttemptsAnswer(Answer[AttemptPage]):
     """A page of attempts."""
 
 
-def attempt_page(story: InterviewStory, asked: Slice, now: datetime) -> AttemptPage:
+def attempt_page(story: InterviewStory, part: Slice, now: datetime) -> AttemptPage:
     newest_first = story.attempts[::-1]
-    items = newest_first[asked.offset : asked.offset + asked.limit]
-    listed = Listed(items=items, total=len(newest_first), asked=asked)
+    items = newest_first[part.offset : part.offset + part.limit]
+    listed = Listed(items=items, total=len(newest_first), asked=part)
     return AttemptPage.of(listed, lambda attempt: AttemptView.of(attempt, now))
 
 

@@ -145,7 +145,7 @@ class JobChange(_JobDetails):
     description: Description = Field(default_factory=left_out)
     status: JobStatus = Field(default_factory=left_out)
     work_mode: WorkMode | None = Field(None, description="Same as `location.workMode`.")
-    metadata: Metadata | None = Field(None, description="Merged into the existing metadata; null removes a key.")
+    metadata: Metadata | None = Field(None, description="Merged into the existing metadata. Null removes a key.")
 
     def to_changes(self) -> Changes:
         details = self.details

@@ -1,4 +1,4 @@
-"""Response schemas for usage. Each unit has fields of its own; the fields of the other unit are omitted."""
+"""Response schemas for usage. Each unit has fields of its own, and the fields of the other unit are omitted."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -49,7 +49,7 @@ def test_what_the_command_writes_it_finds_right_and_of_anything_else_it_says_wha
     file.write_text("{}", encoding="utf-8")
     checked = duecall("check", file)
     assert checked.returncode == 1
-    assert " ".join(checked.stderr.split()) == f"{file} is not what the API says; run make openapi"
+    assert " ".join(checked.stderr.split()) == f"{file} differs from the document of the API. Run make openapi."
 
 
 def duecall(*words: str | Path) -> subprocess.CompletedProcess[str]:

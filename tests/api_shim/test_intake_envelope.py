@@ -104,7 +104,7 @@ def test_an_error_that_nobody_foresaw_is_told_without_its_words(intake: Intake, 
     assert answer.status_code == 500
     assert answer.json()["error"] == {
         "code": "INTERNAL_ERROR",
-        "message": "Something failed here that should not have; it is logged under this traceId.",
+        "message": "An unexpected error occurred. It is logged under this traceId.",
         "details": None,
     }
     assert intake.client.get("/healthz").status_code == 200
@@ -138,7 +138,7 @@ def test_one_line_is_logged_for_a_request_and_names_nobody(
         ("GET", "/interviews/{interviewId}", 500),
     ]
     assert all(each["seconds"] >= 0 and each["trace_id"] for each in answered(lines))
-    assert [each for each in lines if each["event"] == "a request failed" and each["trace_id"] == last]
+    assert [each for each in lines if each["event"].startswith("request_failed:") and each["trace_id"] == last]
     told = json.dumps(lines, ensure_ascii=False)
     assert not [each for each in (FIRST_NAME, LAST_NAME, EMAIL, NUMBER[1:], intake.key) if each in told]
 
@@ -363,7 +363,7 @@ def test_the_document_is_served(intake: Intake, document: dict[str, Any]) -> Non
 
 
 def answered(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [each for each in lines if each["event"] == "answered"]
+    return [each for each in lines if each["event"].startswith("request_answered:")]
 
 
 def chunks(count: int) -> Iterator[bytes]:

@@ -494,7 +494,7 @@ def test_no_log_line_names_an_owner_or_a_token(
     accept(intake, token)
     accept(intake, token)
     said = {each["event"].partition(":")[0] for each in lines}
-    assert {"invitation_sent", "invitation_failed", "answered"} <= said
+    assert {"invitation_sent", "invitation_failed", "request_answered"} <= said
     told = json.dumps(lines, ensure_ascii=False)
     assert not [each for each in (UNKNOWN, OTHER, "example.com", NAME, "Acme", token) if each in told]
 

@@ -143,16 +143,16 @@ _LOOPS = """
 import asyncio, sys, threading
 from api_shim import out_of_memory
 
-out_of_memory._LOOK_EVERY_S = 0.02
+out_of_memory._CHECK_EVERY_S = 0.02
 stands_still, turns = map(int, sys.argv[1:])
 
 async def main():
     with out_of_memory.ending_the_process():
         for _ in range(turns):
             beats = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_later(out_of_memory._LOOK_EVERY_S, beats.set_result, None)
+            asyncio.get_running_loop().call_later(out_of_memory._CHECK_EVERY_S, beats.set_result, None)
             await beats
-            threading.Event().wait(stands_still * out_of_memory._LOOK_EVERY_S)
+            threading.Event().wait(stands_still * out_of_memory._CHECK_EVERY_S)
 
 asyncio.run(main())
 """
