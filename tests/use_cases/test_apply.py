@@ -92,8 +92,8 @@ def test_new_interview_has_a_first_attempt_due_at_once(
 ) -> None:
     number = a_number()
     story = applied(tenant, apply, a_wish(tenant, candidate=somebody(number), metadata={"a": 1}))
-    [told] = story.attempts
-    attempt = tenant.attempt(told.id)
+    [created] = story.attempts
+    attempt = tenant.attempt(created.id)
     assert (story.interview.status, attempt.state) == (InterviewStatus.SCHEDULED, AttemptState.PENDING)
     assert (attempt.due_at, attempt.expires_at) == (now(), now() + timedelta(days=7))
     assert (attempt.retry_number, attempt.manual, attempt.chain_id) == (0, False, attempt.id), (

@@ -233,10 +233,10 @@ def test_explanation_agrees_with_the_dialler(tenant: Tenant, explain: Explain, n
 def test_explanation_contains_no_number_and_no_token(tenant: Tenant, explain: Explain) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
-    told = repr(explain.explanation_of(placed.id))
-    assert number not in told
+    text = repr(explain.explanation_of(placed.id))
+    assert number not in text
     assert placed.token is not None
-    assert placed.token not in told
+    assert placed.token not in text
 
 
 def test_unknown_attempt_cannot_be_explained(tenant: Tenant, explain: Explain) -> None:

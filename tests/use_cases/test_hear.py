@@ -59,17 +59,17 @@ def signature(token: str, form: Form, *, key: str = PRIMARY) -> str:
     return str(RequestValidator(key).compute_signature(f"{PUBLIC_URL}{callback_path(token)}", dict(form)))
 
 
-def tell(hear: Hear, attempt: Attempt, form: Form) -> None:
+def deliver(hear: Hear, attempt: Attempt, form: Form) -> None:
     """The carrier sends a callback for this attempt's present token."""
     assert attempt.token is not None
     hear.callback(attempt.token, callback_path(attempt.token), form, signature(attempt.token, form))
 
 
-def say(tenant: Tenant, hear: Hear, hints: RecordingHints, attempt: Attempt, *forms: Form) -> Attempt:
+def apply_callbacks(tenant: Tenant, hear: Hear, hints: RecordingHints, attempt: Attempt, *forms: Form) -> Attempt:
     """The carrier sends these, and each is heard in its turn."""
     for form in forms:
         hints.rung.clear()
-        tell(hear, attempt, form)
+        deliver(hear, attempt, form)
         for event_id in hints.ids(tasks.HEAR):
             hear.event(event_id)
     return tenant.attempt(attempt.id)
@@ -94,7 +94,7 @@ def pause_reason(tenant: Tenant) -> str | None:
 def test_genuine_callback_is_stored_and_hinted(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
-    tell(hear, mine, a_form(mine.call_sid, "ringing"))
+    deliver(hear, mine, a_form(mine.call_sid, "ringing"))
     assert (stored(tenant), len(hints.ids(tasks.HEAR))) == (1, 1)
     assert tenant.attempt(mine.id) == mine, "storing changes nothing yet"
 
@@ -104,7 +104,7 @@ def test_repeated_callback_is_answered_and_stored_once(tenant: Tenant, hear: Hea
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
     for _ in range(3):
-        tell(hear, mine, a_form(mine.call_sid, "ringing"))
+        deliver(hear, mine, a_form(mine.call_sid, "ringing"))
     assert (stored(tenant), len(hints.ids(tasks.HEAR))) == (1, 1)
 
 
@@ -113,7 +113,9 @@ def test_applied_callback_keeps_no_number(tenant: Tenant, hear: Hear, hints: Rec
     mine = a_placed_attempt(tenant, number)
     assert mine.call_sid is not None
     for status in ("ringing", "completed"):
-        say(tenant, hear, hints, mine, a_form(mine.call_sid, status, To=number, Called=number, ToCity="BRATISLAVA"))
+        apply_callbacks(
+            tenant, hear, hints, mine, a_form(mine.call_sid, status, To=number, Called=number, ToCity="BRATISLAVA")
+        )
     assert unheard(tenant) == 0
     assert [row[0] for row in tenant.ask("SELECT raw::text FROM carrier_events")] == ["{}", "{}"]
 
@@ -166,14 +168,16 @@ def test_forged_callback_stores_nothing(tenant: Tenant, hear: Hear, hints: Recor
 )
 def test_unreadable_callback_stores_nothing(tenant: Tenant, hear: Hear, form: Form) -> None:
     with pytest.raises(NotACallback):
-        tell(hear, a_placed_attempt(tenant), form)
+        deliver(hear, a_placed_attempt(tenant), form)
     assert stored(tenant) == 0
 
 
 def test_callback_with_an_unknown_field_is_applied(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
-    assert say(tenant, hear, hints, mine, a_form(mine.call_sid, "busy", Novelty="yes")).reason is Reason.BUSY
+    assert (
+        apply_callbacks(tenant, hear, hints, mine, a_form(mine.call_sid, "busy", Novelty="yes")).reason is Reason.BUSY
+    )
 
 
 def test_callback_for_an_unknown_token_is_not_stored(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
@@ -191,7 +195,7 @@ def test_end_of_an_answered_call_completes_the_interview(
     mine = a_placed_attempt(tenant)
     sid = mine.call_sid
     assert sid is not None
-    over = say(
+    over = apply_callbacks(
         tenant,
         hear,
         hints,
@@ -212,7 +216,7 @@ def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
     tenant.change("UPDATE interviews SET status = 'CANCELLED', finished_at = :at", at=tenant.now())
-    say(tenant, hear, hints, mine, a_form(mine.call_sid, "completed"))
+    apply_callbacks(tenant, hear, hints, mine, a_form(mine.call_sid, "completed"))
     assert tenant.attempt(mine.id).state is AttemptState.COMPLETED
     assert tenant.interview_status(mine) is InterviewStatus.CANCELLED
 
@@ -221,7 +225,7 @@ def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(
 def test_callback_is_applied_once(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
-    tell(hear, mine, a_form(mine.call_sid, "ringing"))
+    deliver(hear, mine, a_form(mine.call_sid, "ringing"))
     [event_id] = hints.ids(tasks.HEAR)
     hear.event(event_id)
     heard = tenant.attempt(mine.id)
@@ -235,7 +239,7 @@ def test_callback_not_applied_yet_is_hinted_again(
 ) -> None:
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
-    tell(hear, mine, a_form(mine.call_sid, "busy"))
+    deliver(hear, mine, a_form(mine.call_sid, "busy"))
     hints.rung.clear()
     release.unanswered()
     assert hints.ids(tasks.HEAR) == []
@@ -259,7 +263,7 @@ def told_what_nobody_can_hear(tenant: Tenant, hear: Hear, hints: RecordingHints)
     mine = a_placed_attempt(tenant)
     assert mine.call_sid is not None
     break_the_settings_of(tenant)
-    tell(hear, mine, a_form(mine.call_sid, "busy", To="+421915000000"))
+    deliver(hear, mine, a_form(mine.call_sid, "busy", To="+421915000000"))
     return hints.ids(tasks.HEAR)[-1]
 
 
@@ -306,7 +310,7 @@ def test_quarantined_callback_delays_no_other(tenant: Tenant, hear: Hear, hints:
     other = of_company(tenant, seed(tenant.database, tenant.now()))
     mine = a_placed_attempt(other)
     assert mine.call_sid is not None
-    assert say(other, hear, hints, mine, a_form(mine.call_sid, "busy")).reason is Reason.BUSY
+    assert apply_callbacks(other, hear, hints, mine, a_form(mine.call_sid, "busy")).reason is Reason.BUSY
 
 
 @pytest.mark.parametrize(("status", "reason"), [("busy", Reason.BUSY), ("completed", Reason.ANSWERED)])
@@ -318,8 +322,8 @@ def test_callback_of_a_locked_company_is_applied(
     assert mine.call_sid is not None
     with psycopg.connect(postgres_url) as session:
         session.execute("SELECT FROM companies WHERE id = %s FOR UPDATE", [tenant.company_id])
-        told = a_form(mine.call_sid, status, AnsweredBy="human", CallDuration="60")
-        assert say(tenant, hear, hints, mine, told).reason is reason
+        ending = a_form(mine.call_sid, status, AnsweredBy="human", CallDuration="60")
+        assert apply_callbacks(tenant, hear, hints, mine, ending).reason is reason
 
 
 def test_quarantined_callback_of_an_erased_person_has_no_number(
@@ -356,7 +360,7 @@ def test_callbacks_in_any_order_give_the_same_result(
             if place == recorded_at:
                 tenant.dial.record([(mine, Accepted(call_sid=sid))])
             if place < 4:
-                say(tenant, hear, hints, mine, forms[place])
+                apply_callbacks(tenant, hear, hints, mine, forms[place])
         over = tenant.attempt(mine.id)
         assert over.call_sid == sid
         ends.add((over.state, over.reason, over.answered_by, over.duration, over.heard_rank))
@@ -368,30 +372,30 @@ def test_callbacks_in_any_order_give_the_same_result(
 @guards("rank")
 def test_callback_older_than_the_latest_changes_nothing(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine, sid = a_claimed_attempt(tenant), a_sid()
-    answered = say(tenant, hear, hints, mine, a_form(sid, "in-progress"))
+    answered = apply_callbacks(tenant, hear, hints, mine, a_form(sid, "in-progress"))
     for late in ("ringing", "initiated"):
-        assert say(tenant, hear, hints, mine, a_form(sid, late)) == answered
+        assert apply_callbacks(tenant, hear, hints, mine, a_form(sid, late)) == answered
 
 
 def test_callback_before_the_record_replaces_the_record(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine, sid = a_claimed_attempt(tenant), a_sid()
-    heard = say(tenant, hear, hints, mine, a_form(sid, "initiated"))
+    heard = apply_callbacks(tenant, hear, hints, mine, a_form(sid, "initiated"))
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
     tenant.dial.record([(mine, Accepted(call_sid=sid))])
     assert tenant.attempt(mine.id) == heard
 
 
 def test_callback_proves_a_call_with_a_lost_answer(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
-    heard = say(tenant, hear, hints, an_unknown_attempt(tenant), a_form(a_sid(), "ringing"))
+    heard = apply_callbacks(tenant, hear, hints, an_unknown_attempt(tenant), a_form(a_sid(), "ringing"))
     assert heard.phase is Phase.PLACED
 
 
 def test_late_proof_gives_an_unknown_outcome_its_true_end(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine, sid = an_attempt_of_unknown_outcome(tenant), a_sid()
     assert tenant.interview_status(mine) is InterviewStatus.FAILED
-    rang = say(tenant, hear, hints, mine, a_form(sid, "ringing"))
+    rang = apply_callbacks(tenant, hear, hints, mine, a_form(sid, "ringing"))
     assert rang.reason is Reason.OUTCOME_UNKNOWN, "the fact that it rang does not show how it ended"
-    over = say(tenant, hear, hints, mine, a_form(sid, "completed", CallDuration="9"))
+    over = apply_callbacks(tenant, hear, hints, mine, a_form(sid, "completed", CallDuration="9"))
     assert (over.state, over.reason, over.call_sid) == (AttemptState.COMPLETED, Reason.ANSWERED, sid)
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
 
@@ -401,7 +405,7 @@ def test_late_proof_gives_an_unknown_outcome_its_true_end(tenant: Tenant, hear: 
 
 def test_second_call_for_one_token_pauses_the_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
-    assert say(tenant, hear, hints, mine, a_form(a_sid(), "ringing")) == mine
+    assert apply_callbacks(tenant, hear, hints, mine, a_form(a_sid(), "ringing")) == mine
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
     assert unheard(tenant) == 0
     assert tenant.dial.claim([a_pending_attempt(tenant).id]).claimed == ()
@@ -415,7 +419,7 @@ def test_news_for_an_old_token_pauses_the_company(
     now.move(timedelta(seconds=5))
     tenant.dial.claim([old.id])
     new = tenant.attempt(old.id)
-    assert say(tenant, hear, hints, old, a_form(a_sid(), "ringing")) == new
+    assert apply_callbacks(tenant, hear, hints, old, a_form(a_sid(), "ringing")) == new
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_AN_OLD_TOKEN"
 
 
@@ -423,18 +427,18 @@ def test_news_for_a_call_not_placed_pauses_the_company(tenant: Tenant, hear: Hea
     mine = a_claimed_attempt(tenant)
     tenant.dial.record([(mine, NeverTaken(cause="A_TEST"))])
     pending = tenant.attempt(mine.id)
-    assert say(tenant, hear, hints, mine, a_form(a_sid(), "ringing")) == pending
+    assert apply_callbacks(tenant, hear, hints, mine, a_form(a_sid(), "ringing")) == pending
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
 
 
 def test_second_alarm_keeps_the_first_pause_reason(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
-    say(tenant, hear, hints, mine, a_form(a_sid(), "ringing"), a_form(a_sid(), "busy"))
+    apply_callbacks(tenant, hear, hints, mine, a_form(a_sid(), "ringing"), a_form(a_sid(), "busy"))
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
 
 
 def test_ordinary_news_pauses_no_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant, a_number())
     assert mine.call_sid is not None
-    say(tenant, hear, hints, mine, *forms_of(mine.call_sid), *forms_of(mine.call_sid))
+    apply_callbacks(tenant, hear, hints, mine, *forms_of(mine.call_sid), *forms_of(mine.call_sid))
     assert pause_reason(tenant) is None

@@ -342,16 +342,16 @@ def test_asap_call_requested_in_the_future_is_due_now(
     tenant: Tenant, apply: Apply, correct: Correct, now: TestClock
 ) -> None:
     with stepped(now, AN_HOUR):
-        [told] = applied(tenant, apply, a_wish(tenant)).attempts
+        [created] = applied(tenant, apply, a_wish(tenant)).attempts
     correct.round()
-    assert tenant.attempt(told.id).due_at == now()
+    assert tenant.attempt(created.id).due_at == now()
 
 
 def test_requested_time_is_unchanged(tenant: Tenant, apply: Apply, correct: Correct, now: TestClock) -> None:
     with stepped(now, AN_HOUR):
-        [told] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-02T15:30:00Z")).attempts
+        [created] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-02T15:30:00Z")).attempts
     correct.round()
-    assert tenant.attempt(told.id).due_at == told.due_at
+    assert tenant.attempt(created.id).due_at == created.due_at
 
 
 def test_pending_attempt_written_now_is_unchanged(tenant: Tenant, correct: Correct) -> None:
@@ -449,10 +449,10 @@ def test_corrections_are_counted_and_logged(tenant: Tenant, correct: Correct, no
     ids = [a_pending_attempt(tenant).id for _ in range(3)]
     with stepped(now, TWO_HOURS):
         tenant.dial.claim(ids)
-    with capture_logs() as said:
+    with capture_logs() as lines:
         correct.round()
         correct.round()
-    assert [(line["alarm"], line["count"]) for line in said] == [("CLOCK_WAS_WRONG", 3)]
+    assert [(line["alarm"], line["count"]) for line in lines] == [("CLOCK_WAS_WRONG", 3)]
 
 
 def test_clock_set_back_within_a_minute_makes_no_call_late(

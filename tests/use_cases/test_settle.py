@@ -46,7 +46,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
-from tests.use_cases.test_hear import PUBLIC_URL, a_form, tell
+from tests.use_cases.test_hear import PUBLIC_URL, a_form, deliver
 
 A_MOMENT = timedelta(microseconds=1)
 FOR_HOURS = 7200.0
@@ -153,11 +153,11 @@ def test_unknown_attempt_is_polled_at_once_and_every_ten_seconds(
     assert unknown.look_at == now()
     for looks in (1, 2, 3):
         settle.round()
-        asked = tenant.attempt(unknown.id)
-        assert (asked.looks, asked.look_at) == (looks, now() + ASK_EVERY)
+        polled = tenant.attempt(unknown.id)
+        assert (polled.looks, polled.look_at) == (looks, now() + ASK_EVERY)
         now.move(ASK_EVERY - A_MOMENT)
         settle.round()
-        assert tenant.attempt(unknown.id) == asked, "not before"
+        assert tenant.attempt(unknown.id) == polled, "not before"
         now.move(A_MOMENT)
 
 
@@ -339,13 +339,13 @@ def settle_at(tenant: Tenant, carrier: SimulatedCarrier, url: str) -> Settle:
 
 
 @contextmanager
-def babbling(status: int, body: bytes, asked: list[str] | None = None) -> Iterator[str]:
-    """A server that gives every question the same answer, and notes what it was `asked`."""
+def babbling(status: int, body: bytes, paths: list[str] | None = None) -> Iterator[str]:
+    """A server that gives every question the same answer, and notes the `paths` of its requests."""
 
     class Babbles(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if asked is not None:
-                asked.append(self.path)
+            if paths is not None:
+                paths.append(self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -419,15 +419,15 @@ def test_first_unanswered_request_is_the_last_of_the_round(
     now.move(tenant.policy.lease + ASK_EVERY)
     settle.round()
     now.move(ASK_EVERY)
-    asked: list[str] = []
-    with babbling(status, body, asked) as url:
+    paths: list[str] = []
+    with babbling(status, body, paths) as url:
         nobody_answers = settle_at(tenant, carrier, url)
         nobody_answers.round()
-        assert len(asked) == 1
+        assert len(paths) == 1
         assert sorted(tenant.attempt(each.id).looks for each in attempts) == [1] * 14 + [2]
         now.move(tenant.policy.settle)
         nobody_answers.round()
-        assert len(asked) == 2
+        assert len(paths) == 2
     assert {tenant.attempt(each.id).reason for each in attempts} == {Reason.OUTCOME_UNKNOWN}, "time runs on for all"
 
 
@@ -476,8 +476,8 @@ def test_hanging_carrier_delays_a_round_once_and_no_expiry(
 
 def test_polls_left_by_a_round_are_made_by_the_next(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
     attempts = many_unknown_attempts(tenant)
-    asked: list[str] = []
-    with babbling(200, b'{"calls": []}', asked) as url:
+    paths: list[str] = []
+    with babbling(200, b'{"calls": []}', paths) as url:
         desk = TwilioQueries(carrier.account(url=url), tenant.policy)
         hurried = Settle(
             tenant.database,
@@ -489,9 +489,9 @@ def test_polls_left_by_a_round_are_made_by_the_next(tenant: Tenant, carrier: Sim
             longest_round=timedelta(0),
         )
         hurried.round()
-        assert asked == []
+        assert paths == []
         settle_at(tenant, carrier, url).round()
-        assert len(asked) == len(attempts), "nothing was held from the others"
+        assert len(paths) == len(attempts), "nothing was held from the others"
     assert {tenant.attempt(each.id).looks for each in attempts} == {1}
 
 
@@ -511,16 +511,16 @@ def breaker_of(tenant: Tenant) -> Breaker:
 
 def test_one_of_many_settlers_probes_the_carrier(tenant: Tenant, now: TestClock) -> None:
     a_house_whose_carrier_is_down(tenant, now)
-    asked: list[Breaker] = []
+    breakers: list[Breaker] = []
 
     def another_settles() -> None:
-        asked.append(breaker_of(tenant))
+        breakers.append(breaker_of(tenant))
         settle.round()
 
     desk = Interrupted(another_settles, None)
     settle = Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now)
     settle.round()
-    assert [breaker.is_down for breaker in asked] == [True]
+    assert [breaker.is_down for breaker in breakers] == [True]
     assert breaker_of(tenant).is_on_trial
 
 
@@ -630,21 +630,21 @@ def test_polled_failure_waits_for_a_stored_callback(
     """A poll does not return why a call failed. Its last callback contains the cause."""
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
     hear = Hear(tenant.database, hints, callbacks, tenant.effects, now)
-    told, untold = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
-    for mine in (told, untold):
+    stored, lost = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
+    for mine in (stored, lost):
         sid = ring(carrier, tenant, mine, outcome="declined", ring_s=0.0)
         tenant.dial.record([(mine, Accepted(call_sid=sid))])
     wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
-    told_sid = tenant.attempt(told.id).call_sid
-    assert told_sid is not None
-    tell(hear, told, a_form(told_sid, "failed", SipResponseCode="603"))
+    stored_sid = tenant.attempt(stored.id).call_sid
+    assert stored_sid is not None
+    deliver(hear, stored, a_form(stored_sid, "failed", SipResponseCode="603"))
     now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
-    assert tenant.attempt(untold.id).reason is Reason.CARRIER_ERROR
-    assert tenant.attempt(told.id).state is AttemptState.IN_PROGRESS
+    assert tenant.attempt(lost.id).reason is Reason.CARRIER_ERROR
+    assert tenant.attempt(stored.id).state is AttemptState.IN_PROGRESS
     for event_id in hints.ids(tasks.HEAR):
         hear.event(event_id)
-    assert tenant.attempt(told.id).reason is Reason.DECLINED
+    assert tenant.attempt(stored.id).reason is Reason.DECLINED
 
 
 @pytest.mark.parametrize(
@@ -784,7 +784,7 @@ def test_round_with_nothing_to_settle_does_nothing(tenant: Tenant, settle: Settl
 # ---- what was asked before it expired
 
 
-def asked(submit: Submit, tenant: Tenant, attempt: Attempt, to: str) -> Command:
+def accepted_move(submit: Submit, tenant: Tenant, attempt: Attempt, to: str) -> Command:
     request = RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=to)
     return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
 
@@ -794,7 +794,7 @@ def test_command_accepted_before_the_expiry_is_applied_after_it(
 ) -> None:
     pending = a_pending_attempt(tenant, due_at=now() + timedelta(minutes=30), expires_at=now() + timedelta(hours=1))
     now.move(timedelta(hours=1) - A_MOMENT)
-    command = asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
     now.move(A_MOMENT)
     settle.round()
     assert tenant.attempt(pending.id) == pending, "it waits for the command and may not be called until then"
@@ -810,7 +810,7 @@ def test_command_in_time_that_moves_nothing_permits_the_expiry(
     tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = asked(submit, tenant, pending, "2026-04-03T03:00:00+02:00")
+    command = accepted_move(submit, tenant, pending, "2026-04-03T03:00:00+02:00")
     now.move(timedelta(hours=1))
     apply.command(command.id)  # refused: at night
     settle.round()
@@ -822,7 +822,7 @@ def test_command_accepted_after_the_expiry_does_not_prevent_it(
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
     now.move(timedelta(hours=1))
-    asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
     settle.round()
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
@@ -831,7 +831,7 @@ def test_quarantined_command_prevents_no_expiry(
     tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
     with tenant.database.transaction() as stores:
         for _ in range(5):
             stores.inbox.count_failure(command.id, now())
@@ -844,7 +844,7 @@ def test_command_of_another_interview_prevents_no_expiry(
     tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
 ) -> None:
     other, pending = a_pending_attempt(tenant), a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    asked(submit, tenant, other, "2026-04-03T09:00:00+02:00")
+    accepted_move(submit, tenant, other, "2026-04-03T09:00:00+02:00")
     now.move(timedelta(hours=1))
     settle.round()
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
@@ -854,7 +854,7 @@ def test_command_accepted_during_expiry_is_seen_under_the_lock(
     tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = asked(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
     now.move(timedelta(hours=1))
     settle._end_expired(pending)  # chosen before the command came
     assert tenant.attempt(pending.id) == pending

@@ -336,8 +336,8 @@ def test_call_found_after_its_end_is_booked(
 def test_search_backs_off_until_the_call_must_be_over(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    asked: list[str] = []
-    with babbling(200, EMPTY, asked) as url:
+    paths: list[str] = []
+    with babbling(200, EMPTY, paths) as url:
         settle = settle_at(tenant, carrier, url)
         mine = given_up(tenant, settle, now)
         waits = []
@@ -346,12 +346,12 @@ def test_search_backs_off_until_the_call_must_be_over(
             assert search_at is not None
             waits.append(search_at - now())
             now.instant = search_at - A_MOMENT
-            before = len(asked)
+            before = len(paths)
             settle.round()
-            assert len(asked) == before, "not before its time"
+            assert len(paths) == before, "not before its time"
             now.instant = search_at
             settle.round()
-            assert len(asked) == before + 1
+            assert len(paths) == before + 1
         now.move(MAX_QUEUE + tenant.policy.max_call)
         settle.round()
         assert tenant.attempt(mine.id).search_at is None
@@ -387,8 +387,8 @@ def test_number_of_an_erased_candidate_is_not_searched_for(
     [(candidate_id,)] = tenant.ask("SELECT candidate_id FROM interviews")
     records.delete_candidate(tenant.principal, candidate_id)
     assert tenant.attempt(unknown.id).called_number is not None, "a leg may be live"
-    asked: list[str] = []
-    with babbling(200, EMPTY, asked) as url:
+    paths: list[str] = []
+    with babbling(200, EMPTY, paths) as url:
         settle = settle_at(tenant, carrier, url)
         now.move(tenant.policy.settle)
         settle.round()
@@ -396,7 +396,7 @@ def test_number_of_an_erased_candidate_is_not_searched_for(
         assert tenant.attempt(unknown.id).called_number is None
         now.move(TEN_MINUTES)
         settle.round()
-    assert len(asked) == 1
+    assert len(paths) == 1
 
 
 def test_search_skips_a_call_that_was_seen(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
@@ -404,23 +404,23 @@ def test_search_skips_a_call_that_was_seen(tenant: Tenant, carrier: SimulatedCar
     tenant.change("UPDATE attempts SET search_at = :at, called_number = '+421915000000'", at=now())
     seen = tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now() + TEN_MINUTES))
     assert (seen.search_at, seen.called_number) == (None, None)
-    asked: list[str] = []
-    with babbling(200, EMPTY, asked) as url:
+    paths: list[str] = []
+    with babbling(200, EMPTY, paths) as url:
         settle_at(tenant, carrier, url).round()
-    assert asked == []
+    assert paths == []
 
 
 def test_concurrent_settlers_search_once(
     tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
-    asked: list[str] = []
+    paths: list[str] = []
     mine = given_up(tenant, settle, now)
     assert mine.search_at is not None
     now.instant = mine.search_at
-    with babbling(200, EMPTY, asked) as url:
+    with babbling(200, EMPTY, paths) as url:
         settlers = [Thread(target=settle_at(tenant, carrier, url).round) for _ in range(4)]
         for each in settlers:
             each.start()
         for each in settlers:
             each.join()
-    assert len(asked) == 1
+    assert len(paths) == 1

@@ -37,7 +37,7 @@ from tests.support.builders import (
 )
 from tests.support.servers import SimulatedCarrier
 from tests.use_cases.test_apply import a_wish, sent
-from tests.use_cases.test_hear import PUBLIC_URL, a_form, tell
+from tests.use_cases.test_hear import PUBLIC_URL, a_form, deliver
 
 SPANS = [timedelta(seconds=10), -timedelta(seconds=10), timedelta(hours=1)]
 AN_HOUR = timedelta(hours=1)
@@ -86,10 +86,10 @@ def test_wrong_clock_releases_and_claims_nothing(
 ) -> None:
     due = a_pending_attempt(tenant)
     with seen_from_a_machine(postgres_url, span) as database:
-        there = replace(tenant, database=database)
+        wrong_tenant = replace(tenant, database=database)
         with pytest.raises(ClockWrong):
             Release(database, hints, tenant.account_id, tenant.policy, tenant.now).due()
-        claims = there.dial.claim([due.id])
+        claims = wrong_tenant.dial.claim([due.id])
         assert claims.claimed == ()
         assert claims.waiting == {due.id}, "the hint is kept until its release has lapsed"
     assert hints.rings == []
@@ -170,8 +170,8 @@ def test_unsent_claim_is_given_back_at_a_right_time(
     """The clock was set after the claim. Nothing was sent, and no other process knows that."""
     mine = a_claimed_attempt(tenant)
     with seen_from_a_machine(postgres_url, span) as database:
-        there = replace(tenant, database=database, now=lambda: now() + span)
-        there.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
+        wrong_tenant = replace(tenant, database=database, now=lambda: now() + span)
+        wrong_tenant.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert abs(back.due_at - now()) < timedelta(seconds=30)
@@ -184,8 +184,8 @@ def test_last_look_on_a_wrong_clock_defers_to_a_right_time(
 ) -> None:
     mine = a_claimed_attempt(tenant)
     with seen_from_a_machine(postgres_url, span) as database:
-        there = replace(tenant, database=database, now=lambda: now() + span)
-        assert there.dial.last_look(mine) is None
+        wrong_tenant = replace(tenant, database=database, now=lambda: now() + span)
+        assert wrong_tenant.dial.last_look(mine) is None
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert abs(back.due_at - now()) < timedelta(seconds=30)
@@ -219,8 +219,8 @@ def test_wrong_clock_applies_no_command(
 ) -> None:
     given = sent(tenant, a_wish(tenant))
     with seen_from_a_machine(postgres_url, span) as database:
-        there = wrong(tenant, database, now, span)
-        late = Apply(database, hints, there.hasher, there.effects, there.policy, there.now)
+        wrong_tenant = wrong(tenant, database, now, span)
+        late = Apply(database, hints, wrong_tenant.hasher, wrong_tenant.effects, wrong_tenant.policy, wrong_tenant.now)
         with pytest.raises(ClockWrong):
             late.command(given.id)
     assert tenant.ask("SELECT failures, applied_at FROM inbox") == [(0, None)], "no step towards quarantine"
@@ -237,15 +237,15 @@ def test_wrong_clock_hears_nothing(
     right = Hear(tenant.database, hints, callbacks, tenant.effects, now)
     busy = a_placed_attempt(tenant)
     assert busy.call_sid is not None
-    tell(right, busy, a_form(busy.call_sid, "busy"))
+    deliver(right, busy, a_form(busy.call_sid, "busy"))
     [event_id] = hints.ids(tasks.HEAR)
     with seen_from_a_machine(postgres_url, span) as database:
-        there = wrong(tenant, database, now, span)
-        hear = Hear(database, hints, callbacks, there.effects, there.now)
+        wrong_tenant = wrong(tenant, database, now, span)
+        hear = Hear(database, hints, callbacks, wrong_tenant.effects, wrong_tenant.now)
         with pytest.raises(ClockWrong):
             hear.event(event_id)
         with pytest.raises(ClockWrong):
-            tell(hear, busy, a_form(busy.call_sid, "ringing"))
+            deliver(hear, busy, a_form(busy.call_sid, "ringing"))
     assert tenant.ask("SELECT failures, heard_at FROM carrier_events") == [(0, None)]
     assert tenant.line(busy)[0] == busy.id
     right.event(event_id)
@@ -254,9 +254,9 @@ def test_wrong_clock_hears_nothing(
 
 def test_wrong_clock_writes_no_record(postgres_url: str, tenant: Tenant, hints: RecordingHints, now: TestClock) -> None:
     with seen_from_a_machine(postgres_url, AN_HOUR) as database:
-        there = replace(wrong(tenant, database, now, AN_HOUR))
+        wrong_tenant = replace(wrong(tenant, database, now, AN_HOUR))
         with pytest.raises(ClockWrong):
-            ApiWriter(tenant=there, hints=hints).change_settings(tenant.principal, CompanySettings())
+            ApiWriter(tenant=wrong_tenant, hints=hints).change_settings(tenant.principal, CompanySettings())
     assert tenant.ask("SELECT updated_at FROM companies") == [(now(),)]
 
 
@@ -267,11 +267,13 @@ def test_wrong_clock_expires_and_purges_nothing(
     waiting = a_pending_attempt(tenant, due_at=now() + AN_HOUR)
     a_month = timedelta(days=400)
     with seen_from_a_machine(postgres_url, a_month) as database, a_desk(carrier, tenant) as desk:
-        there = wrong(tenant, database, now, a_month)
+        wrong_tenant = wrong(tenant, database, now, a_month)
         with pytest.raises(ClockWrong):
-            Settle(database, desk, tenant.account_id, there.effects, there.policy, there.now).round()
+            Settle(
+                database, desk, tenant.account_id, wrong_tenant.effects, wrong_tenant.policy, wrong_tenant.now
+            ).round()
         with pytest.raises(ClockWrong):
-            Purge(database, hints, there.now).round()
+            Purge(database, hints, wrong_tenant.now).round()
     assert tenant.attempt(waiting.id) == waiting
     assert tenant.history(waiting.id) == ["created"]
 

@@ -87,7 +87,7 @@ class Effects:
         )
 
     def track_stray(self, stray: StrayCall, news: CallNews | None) -> None:
-        """Block the number of a stray call until the call has ended. Without an answer of the carrier, pass no `news`.
+        """Block the number of a stray call until the call has ended. `news` is the carrier's answer, if any.
 
         Raises DatabaseAway.
         """

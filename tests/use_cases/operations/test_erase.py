@@ -67,7 +67,7 @@ def rows(tenant: Tenant) -> dict[str, int]:
     return {kind: count for kind, count in counts.items() if count}
 
 
-def say(tenant: Tenant, attempt: Attempt, status: CallStatus, **more: Any) -> None:
+def apply_news(tenant: Tenant, attempt: Attempt, status: CallStatus, **more: Any) -> None:
     """The carrier's news of its call."""
     with tenant.database.transaction() as stores:
         interview = stores.interviews.lock(attempt.interview_id)
@@ -204,7 +204,7 @@ def test_finished_call_of_a_deleted_company_keeps_its_end(
     mine = a_placed_attempt(tenant)
     deleted()
     erase.company(tenant.company_id)
-    say(tenant, mine, CallStatus.BUSY)
+    apply_news(tenant, mine, CallStatus.BUSY)
     assert tenant.attempt(mine.id).reason is Reason.BUSY
     assert len(tenant.attempts(mine.interview_id)) == 1, "and no retry follows"
 
@@ -244,7 +244,7 @@ def test_call_named_first_by_a_callback_is_hung_up(tenant: Tenant, erase: Erase,
     mine = an_unknown_attempt(tenant)
     deleted()
     erase.company(tenant.company_id)
-    say(tenant, mine, CallStatus.RINGING)
+    apply_news(tenant, mine, CallStatus.RINGING)
     assert tenant.attempt(mine.id).hang_up is HangUpCause.COMPANY_DELETED
 
 
@@ -274,7 +274,7 @@ def test_live_call_after_an_unknown_outcome_is_hung_up(
     live = tenant.attempt(mine.id)
     assert (live.state, live.hang_up, live.look_at) == (AttemptState.FAILED, HangUpCause.COMPANY_DELETED, tenant.now())
     assert rows(tenant)["attempts"] == 2, "nothing is erased while a phone may be ringing"
-    say(tenant, mine, CallStatus.CANCELLED)
+    apply_news(tenant, mine, CallStatus.CANCELLED)
     erase.company(tenant.company_id)
     assert rows(tenant) == {}
 

@@ -168,8 +168,8 @@ def test_unavailable_carrier_proves_nothing(tenant: Tenant, carrier: SimulatedCa
 @guards("database", "database_server")
 def test_changed_database_pauses_all_calling_until_resumed(tenant: Tenant, now: TestClock) -> None:
     a_claimed_attempt(tenant)
-    [[here]] = tenant.ask("SELECT claimed_on FROM carrier_accounts WHERE id = :id", id=tenant.account_id)
-    identity, _, timeline = here.partition("/")
+    [[claimed_on]] = tenant.ask("SELECT claimed_on FROM carrier_accounts WHERE id = :id", id=tenant.account_id)
+    identity, _, timeline = claimed_on.partition("/")
     assert identity.isdecimal()
     assert len(timeline) == 8
     # A standby that took over goes on as the same server, on the next timeline.

@@ -400,14 +400,14 @@ def test_invitation_replaced_during_acceptance_is_used_or_gone(town: TwoTenants)
     town.name(TO)
     town.send()
     [token] = town.tokens
-    told: list[str] = []
+    outcomes: list[str] = []
 
     def accept() -> None:
         try:
             town.accept(token)
-            told.append("accepted")
+            outcomes.append("accepted")
         except InvitationGone:
-            told.append("gone")
+            outcomes.append("gone")
 
     with town.database.transaction() as stores:
         company = stores.companies.lock(town.company_id)
@@ -419,7 +419,7 @@ def test_invitation_replaced_during_acceptance_is_used_or_gone(town: TwoTenants)
         )
         name_owner(stores, company, "second@example.com", town.now())
     thread.join()
-    assert told == ["gone"]
+    assert outcomes == ["gone"]
     assert town.roles() == {}
     assert town.company().owner_email == "second@example.com"
 
