@@ -39,7 +39,7 @@ class LivenessProbe:
 
     `ring` puts a ping into the worker's own queue, over a connection other than its consumer's, and raises if Redis
     does not take it. `is_full` is True while every place is busy with a task: such a worker receives no ping, but is
-    working. `on_deaf` is called once, from the thread of this object.
+    working. `on_unresponsive` is called once, from the thread of this object.
 
     `announce` reports the worker as live, at the start and after each received ping. `withdraw` ends that. Their errors
     are ignored, because Redis is away then.
@@ -50,19 +50,19 @@ class LivenessProbe:
         ring: Callable[[], None],
         *,
         is_full: Callable[[], bool],
-        on_deaf: Callable[[], None],
+        on_unresponsive: Callable[[], None],
         announce: Callable[[], None] = lambda: None,
         withdraw: Callable[[], None] = lambda: None,
         every_s: float = _PING_EVERY_S,
-        unheard_rings: int = _MAX_MISSED,
+        max_missed: int = _MAX_MISSED,
     ) -> None:
         self._ring = ring
         self._is_full = is_full
-        self._on_deaf = on_deaf
+        self._on_unresponsive = on_unresponsive
         self._announce = announce
         self._withdraw = withdraw
         self._every_s = every_s
-        self._max_missed = unheard_rings
+        self._max_missed = max_missed
         self._missed = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hearing", daemon=True)
@@ -91,7 +91,7 @@ class LivenessProbe:
     def _ping_until_stopped(self) -> None:
         while not self._stopped.wait(self._every_s):
             if self._missed >= self._max_missed:
-                self._on_deaf()
+                self._on_unresponsive()
                 return
             if self._missed == 0:
                 _quietly(self._announce)
@@ -155,7 +155,7 @@ def listen(hostname: str, process: Announcement, places: int, redis_url: str) ->
     _Probe.one = LivenessProbe(
         ping,
         is_full=lambda: len(reserved) >= places,
-        on_deaf=_end,
+        on_unresponsive=_end,
         announce=lambda: presence.announce(process),
         withdraw=lambda: presence.withdraw(process),
     )

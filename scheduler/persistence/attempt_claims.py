@@ -30,7 +30,7 @@ class Claimable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookRow:
+class LastLookRow:
     """The facts that the last look reads, in one query. `phone_number` is personal data."""
 
     attempt: Attempt
@@ -112,7 +112,7 @@ class AttemptClaims:
     def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Claimable]:
         """Lock the attempts that may be claimed now, with their lines. One a number, the earliest due.
 
-        Companies take turns. Rows that another transaction has locked are left out, see `passed_over`.
+        Companies take turns. Rows that another transaction has locked are left out, see `locked_elsewhere`.
         """
         rows = self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}).all()
         calls = {row.company_id: row.calls for row in self._connection.execute(_CALLS_BY_COMPANY)}
@@ -125,7 +125,7 @@ class AttemptClaims:
             claimable.append(Claimable(attempt=attempt_of(row), calls_in_progress=calls.get(row.company_id, 0)))
         return in_turns(claimable, attempt_of=lambda each: each.attempt)
 
-    def passed_over(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:
+    def locked_elsewhere(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:
         """Return the attempts that seem claimable without locks and are not among the `locked`.
 
         Another transaction has locked them or their lines, or another attempt to their number goes first.
@@ -135,13 +135,13 @@ class AttemptClaims:
             return frozenset()
         return frozenset(row.id for row in self._connection.execute(_CLAIMABLE, {"ids": list(rest), "now": now}))
 
-    def look(self, attempt_id: UUID) -> LookRow | None:
+    def look(self, attempt_id: UUID) -> LastLookRow | None:
         """Read everything that the last look needs, with the database's clock."""
         row = self._connection.execute(_LAST_LOOK, {"id": attempt_id}).one_or_none()
         if row is None:
             return None
         limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
-        return LookRow(
+        return LastLookRow(
             attempt=attempt_of(row),
             phone_number=row.phone_number,
             timezone=row.candidate_timezone,

@@ -15,7 +15,7 @@ class AttemptPolls:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def silent(self, now: datetime, limit: int) -> list[Attempt]:
+    def lapsed_leases(self, now: datetime, limit: int) -> list[Attempt]:
         """Return attempts whose lease has ended without a record of an outcome."""
         rows = self._connection.execute(
             select(attempts)
@@ -37,12 +37,14 @@ class AttemptPolls:
         query = select(attempts.c.id).where(attempts.c.id == attempt_id, *_is_to_expire(now))
         return self._connection.execute(query).first() is not None
 
-    def take_looks(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
+    def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
         """Return attempts whose poll is due. No other process polls for them until `hold_until`."""
         rows = self._connection.execute(_TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
         return [attempt_of(row) for row in rows]
 
-    def look_again(self, attempt_id: UUID, epoch: int, look_at: datetime, listed_at: datetime | None = None) -> None:
+    def reschedule_poll(
+        self, attempt_id: UUID, epoch: int, look_at: datetime, listed_at: datetime | None = None
+    ) -> None:
         """Record a poll of the carrier, and the instant of the next one.
 
         `listed_at`: the request of a list that was read in full. None keeps the instant of the last one.
@@ -67,7 +69,7 @@ class AttemptPolls:
         ).one()
         return row[0], row[1]
 
-    def take_searches(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
+    def due_searches(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
         """Return attempts without a known outcome whose call is to be searched for now.
 
         No other process searches for them until `hold_until`.
@@ -75,12 +77,12 @@ class AttemptPolls:
         rows = self._connection.execute(_TAKE_SEARCHES, {"now": now, "hold_until": hold_until, "limit": limit})
         return [attempt_of(row) for row in rows]
 
-    def search_again(
+    def reschedule_search(
         self, attempt_id: UUID, epoch: int, search_at: datetime | None, listed_at: datetime | None
     ) -> None:
         """Record an unsuccessful search of the list, and the instant of the next one, if any.
 
-        `listed_at` as in `look_again`. The called number is deleted with the last search.
+        `listed_at` as in `reschedule_poll`. The called number is deleted with the last search.
         """
         self._connection.execute(
             update(attempts)

@@ -44,7 +44,7 @@ class AttemptRelease:
         ).all()
         return [row.id for row in in_turns(rows)]
 
-    def release_anew(self, interview_id: UUID) -> bool:
+    def release_again(self, interview_id: UUID) -> bool:
         """End the release of the interview's pending attempt, whose hint may be lost. True if there was one."""
         rows = self._connection.execute(
             update(attempts)

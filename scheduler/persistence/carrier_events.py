@@ -135,7 +135,7 @@ class CarrierEvents:
             is not None
         )
 
-    def ring_unheard(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
+    def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return unprocessed events whose hint is to be sent again, and record it as sent now."""
         unheard = (
             select(carrier_events.c.id)

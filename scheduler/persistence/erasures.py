@@ -90,7 +90,7 @@ class Erasures:
         count, oldest_at = self._connection.execute(query).one()
         return count, oldest_at
 
-    def ring_waiting(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
+    def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return companies whose erasure hint is to be sent again, and record it as sent now."""
         waiting = (
             select(erasures.c.company_id)

@@ -171,7 +171,7 @@ class Inbox:
         )
         return [_command(row) for row in rows]
 
-    def release(self, command_id: UUID) -> None:
+    def requeue(self, command_id: UUID) -> None:
         """Take the command out of quarantine, as if its hint was only sent when it was received."""
         self._connection.execute(
             update(inbox)
@@ -179,7 +179,7 @@ class Inbox:
             .values(quarantined_at=None, failures=0, rung_at=inbox.c.received_at)
         )
 
-    def ring_waiting(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
+    def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return waiting commands whose hint is to be sent again, and record it as sent now."""
         waiting = (
             select(inbox.c.id)

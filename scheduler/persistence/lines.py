@@ -61,7 +61,7 @@ class Lines:
         """Free the line of an attempt that did not ring, without a gap."""
         self._connection.execute(update(lines).where(lines.c.attempt_id == attempt_id).values(attempt_id=None))
 
-    def rest(self, attempt_id: UUID, interview_id: UUID | None, now: datetime, free_at: datetime) -> None:
+    def start_gap(self, attempt_id: UUID, interview_id: UUID | None, now: datetime, free_at: datetime) -> None:
         """Free the line after a call and start its gap: other interviews wait until `free_at`.
 
         Retries of `interview_id` need not wait. None: all wait. All wait, too, while the line is blocked for another
@@ -79,7 +79,7 @@ class Lines:
             )
         )
 
-    def keep_free(self, number_hash: bytes, free_at: datetime) -> None:
+    def block_until(self, number_hash: bytes, free_at: datetime) -> None:
         """Block the line until `free_at`, also for retries, because a stray call to its number may be live."""
         self._connection.execute(
             update(lines)

@@ -31,7 +31,7 @@ class StrayCalls:
             .on_conflict_do_update(index_elements=["call_sid"], set_={"look_at": now})
         )
 
-    def take(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
+    def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
         """Return the stray calls that are due. No other process polls for them until `hold_until`."""
         due = (
             select(stray_calls.c.call_sid)
@@ -49,7 +49,7 @@ class StrayCalls:
         )
         return [StrayCall(call_sid=row.call_sid, attempt_id=row.attempt_id, seen_at=row.seen_at) for row in rows]
 
-    def look_again(self, call_sid: str, look_at: datetime) -> None:
+    def reschedule_poll(self, call_sid: str, look_at: datetime) -> None:
         """Poll the carrier again at `look_at`: the call has not provably ended."""
         self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=look_at))
 

@@ -143,7 +143,7 @@ class Apply:
             answer = Answer(refusal=refusal_of(refused))
         turn.stores.inbox.answer(turn.command.id, answer, interview_id, turn.now)
         failpoint("apply.answering")
-        if interview_id is not None and turn.stores.attempt_release.release_anew(interview_id):
+        if interview_id is not None and turn.stores.attempt_release.release_again(interview_id):
             # While the command waited, a dialler could not claim the attempt and dropped its hint.
             turn.stores.notify_due()
 

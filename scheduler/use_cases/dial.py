@@ -25,7 +25,7 @@ from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.attempt_claims import Claimable, LookRow
+from scheduler.persistence.attempt_claims import Claimable, LastLookRow
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.database import ClockWrong, Database, DatabaseAway, Stores
 from scheduler.rules import clock_comparison
@@ -167,7 +167,7 @@ class Dial:
             if not self._database_is_unchanged(stores, account, now):  # guard: database
                 return Claims(is_stopped=True)
             claimable = stores.attempt_claims.lock_claimable(ids, now)
-            passed_over = stores.attempt_claims.passed_over(ids, [each.attempt.id for each in claimable], now)
+            passed_over = stores.attempt_claims.locked_elsewhere(ids, [each.attempt.id for each in claimable], now)
             claimable = self._without_waiting_commands(stores, claimable)
             held = {each.attempt.id for each in claimable if each.attempt.company_id in locked}
             claimable = [each for each in claimable if each.attempt.company_id in companies]
@@ -321,7 +321,7 @@ class Dial:
         self._give_back(attempt, lambda _: verdict)
         return None
 
-    def _order(self, row: LookRow, looked_at: datetime, looked: float, leave_by: datetime) -> PermittedOrder:
+    def _order(self, row: LastLookRow, looked_at: datetime, looked: float, leave_by: datetime) -> PermittedOrder:
         assert row.phone_number is not None
         assert row.attempt.token is not None
         return PermittedOrder(

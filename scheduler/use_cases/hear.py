@@ -122,5 +122,5 @@ class Hear:
         heard = self._effects.hear(stores, interview, attempt, news, "carrier", now)
         if not isinstance(heard, AskTheCarrier):
             return False
-        stores.attempt_polls.look_again(attempt.id, attempt.epoch, now)
+        stores.attempt_polls.reschedule_poll(attempt.id, attempt.epoch, now)
         return True

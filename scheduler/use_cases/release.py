@@ -76,10 +76,10 @@ class Release:
         """
         with self._database.transaction() as stores:
             now = stores.instant(self.now)
-            commands = stores.inbox.ring_waiting(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
-            events = stores.carrier_events.ring_unheard(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
+            commands = stores.inbox.due_hints(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
+            events = stores.carrier_events.due_hints(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
             reresolve = stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now)
-            erasures = stores.erasures.ring_waiting(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
+            erasures = stores.erasures.due_hints(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
             failpoint("release.reminding")
         self._send(tasks.APPLY, commands)
         self._send(tasks.HEAR, events)

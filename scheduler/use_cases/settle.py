@@ -145,7 +145,7 @@ class Settle:
     def _notice_lapsed_leases(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            lapsed = stores.attempt_polls.silent(now, _MAX_PER_ROUND)
+            lapsed = stores.attempt_polls.lapsed_leases(now, _MAX_PER_ROUND)
         for attempt in lapsed:
             self._try(self._lapse, attempt)
 
@@ -263,7 +263,7 @@ class Settle:
     def _take_strays(self) -> list[StrayCall]:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            return stores.stray_calls.take(now, now + ASK_EVERY, _BATCH_SIZE)
+            return stores.stray_calls.due_polls(now, now + ASK_EVERY, _BATCH_SIZE)
 
     def _end_stray(self, stray: StrayCall, this_round: _Round) -> None:
         """Cancel a stray call. Never hang up, because a person may have answered in the meantime."""
@@ -295,7 +295,7 @@ class Settle:
         """Take due attempts. The least polled come first, so that a hanging one is not the first again."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            taken = stores.attempt_polls.take_looks(now, now + ASK_EVERY, _BATCH_SIZE)
+            taken = stores.attempt_polls.due_polls(now, now + ASK_EVERY, _BATCH_SIZE)
         return sorted(taken, key=lambda attempt: attempt.looks)
 
     def _poll(self, attempt: Attempt, this_round: _Round) -> None:
@@ -375,7 +375,7 @@ class Settle:
             if isinstance(outcome, Alarm):
                 raise InvariantViolated(outcome, attempt)
             # Before the news, which may set another time for the next poll.
-            stores.attempt_polls.look_again(attempt_id, epoch, decisions.next_look(attempt, now), result.listed_at)
+            stores.attempt_polls.reschedule_poll(attempt_id, epoch, decisions.next_look(attempt, now), result.listed_at)
             match outcome:
                 case ProofMissing():
                     attempt = replace(attempt, listed_at=result.listed_at or attempt.listed_at)
@@ -403,7 +403,9 @@ class Settle:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             self._effects.sound_in(stores, alarmed, now)
-            stores.attempt_polls.look_again(attempt.id, attempt.epoch, decisions.next_look(attempt, now), listed_at)
+            stores.attempt_polls.reschedule_poll(
+                attempt.id, attempt.epoch, decisions.next_look(attempt, now), listed_at
+            )
 
     # ---- searches for calls of attempts with an unknown outcome
 
@@ -419,7 +421,7 @@ class Settle:
     def _take_searches(self) -> list[Attempt]:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            taken = stores.attempt_polls.take_searches(now, now + ASK_EVERY, _BATCH_SIZE)
+            taken = stores.attempt_polls.due_searches(now, now + ASK_EVERY, _BATCH_SIZE)
         return sorted(taken, key=lambda attempt: attempt.looks)
 
     def _search(self, attempt: Attempt, this_round: _Round) -> None:
@@ -460,14 +462,14 @@ class Settle:
         """Set the time of the next search. Without a complete list the line stays blocked until after that search."""
         now, listed_at = stores.instant(self._now), None if listed is None else listed.asked_at
         search_at = decisions.next_search(attempt, None if listed is None else listed.calls, now, self._policy)
-        stores.attempt_polls.search_again(attempt.id, attempt.epoch, search_at, listed_at)
+        stores.attempt_polls.reschedule_search(attempt.id, attempt.epoch, search_at, listed_at)
         attempt = replace(attempt, search_at=search_at, listed_at=listed_at or attempt.listed_at)
         if (
             search_at is not None
             and attempt.number_hash is not None
             and not decisions.was_listed(attempt, self._policy)
         ):
-            stores.lines.keep_free(attempt.number_hash, decisions.line_free_at(attempt, now, self._policy))
+            stores.lines.block_until(attempt.number_hash, decisions.line_free_at(attempt, now, self._policy))
 
     def _report_undecided(self) -> None:
         """Raise an alarm while outcomes are overdue because no list can be read, at most once in ten minutes."""

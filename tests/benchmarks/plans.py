@@ -193,11 +193,11 @@ def tell(database: Database, houses: list[Tenant]) -> None:
             ("claim: commands that wait for 50", BAR_MS, lambda s: s.inbox.interviews_with_waiting(ids[:50])),
             ("last look", BAR_MS, lambda s: s.attempt_claims.look(ids[0])),
             ("settle: who has expired", BAR_MS, lambda s: s.attempt_polls.to_expire(NOW, 100)),
-            ("settle: whose lease is over", BAR_MS, lambda s: s.attempt_polls.silent(NOW, 100)),
+            ("settle: whose lease is over", BAR_MS, lambda s: s.attempt_polls.lapsed_leases(NOW, 100)),
             (
                 "settle: about whom to ask",
                 BAR_MS,
-                lambda s: s.attempt_polls.take_looks(NOW, NOW + timedelta(seconds=10), 100),
+                lambda s: s.attempt_polls.due_polls(NOW, NOW + timedelta(seconds=10), 100),
             ),
             ("settings changed: the first 100", BAR_MS, lambda s: s.attempts.pending_of(busy, None, None, 100)),
             ("settings changed: 100 half way on", BAR_MS, lambda s: s.attempts.pending_of(busy, None, page, 100)),

@@ -250,8 +250,8 @@ def test_stray_call_with_a_distant_poll_is_polled(tenant: Tenant, now: TestClock
     with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
         stores.stray_calls.add(StrayCall(call_sid="CA1", attempt_id=mine.id, seen_at=now()))
     with tenant.database.transaction() as stores:
-        assert [each.call_sid for each in stores.stray_calls.take(now(), now() + POLLS[-1], 10)] == ["CA1"]
-        assert stores.stray_calls.take(now(), now() + POLLS[-1], 10) == []
+        assert [each.call_sid for each in stores.stray_calls.due_polls(now(), now() + POLLS[-1], 10)] == ["CA1"]
+        assert stores.stray_calls.due_polls(now(), now() + POLLS[-1], 10) == []
 
 
 # ---- back-offs
@@ -389,7 +389,7 @@ def test_line_blocked_for_the_longest_gap_is_unchanged(tenant: Tenant, correct: 
     assert mine.number_hash is not None
     free_at = now() + POLLS[-1] + tenant.policy.line_gap
     with tenant.database.transaction() as stores:
-        stores.lines.keep_free(mine.number_hash, free_at)
+        stores.lines.block_until(mine.number_hash, free_at)
     correct.round()
     assert tenant.line(mine)[2] == free_at
 
@@ -400,9 +400,9 @@ def test_line_already_blocked_longer_is_not_free_earlier(tenant: Tenant, now: Te
     assert placed.number_hash is not None
     long = now() + tenant.policy.line_gap + AN_HOUR
     with tenant.database.transaction() as stores:
-        stores.lines.keep_free(placed.number_hash, long)
-        stores.lines.keep_free(placed.number_hash, now() + tenant.policy.line_gap)
-        stores.lines.rest(placed.id, placed.interview_id, now(), now() + tenant.policy.line_gap)
+        stores.lines.block_until(placed.number_hash, long)
+        stores.lines.block_until(placed.number_hash, now() + tenant.policy.line_gap)
+        stores.lines.start_gap(placed.id, placed.interview_id, now(), now() + tenant.policy.line_gap)
     assert tenant.line(placed) == (None, None, long)
 
 

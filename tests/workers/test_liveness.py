@@ -47,11 +47,11 @@ class Worker:
         return LivenessProbe(
             self.ping,
             is_full=lambda: is_full,
-            on_deaf=self.unresponsive.set,
+            on_unresponsive=self.unresponsive.set,
             announce=self.announce,
             withdraw=self.withdraw,
             every_s=A_MOMENT_S,
-            unheard_rings=4,
+            max_missed=4,
         )
 
 

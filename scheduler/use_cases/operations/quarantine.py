@@ -27,7 +27,7 @@ class Quarantine:
         """
         with self._database.transaction() as stores:
             _locked(stores, command_id)
-            stores.inbox.release(command_id)
+            stores.inbox.requeue(command_id)
 
     def drop(self, command_id: UUID) -> None:
         """Drop a command unapplied, with the answer COMMAND_DROPPED. Later commands of its interview are applied.

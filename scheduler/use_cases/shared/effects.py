@@ -78,7 +78,7 @@ class Effects:
         for sid in strays:
             stores.stray_calls.add(StrayCall(call_sid=sid, attempt_id=attempt.id, seen_at=now))
         if strays and attempt.number_hash is not None:
-            stores.lines.keep_free(attempt.number_hash, now + self._policy.line_gap)
+            stores.lines.block_until(attempt.number_hash, now + self._policy.line_gap)
         _log.error(
             "company_paused: an invariant was violated, so the company is paused until an operator resumes it",
             alarm=alarm.cause,
@@ -99,11 +99,11 @@ class Effects:
             called_hash = self._hasher.number(news.to) if news is not None and news.to else None
             number_hash = called_hash or (attempt.number_hash if attempt is not None else None)
             if number_hash is not None:
-                stores.lines.keep_free(number_hash, (next_look_at or now) + self._policy.line_gap)
+                stores.lines.block_until(number_hash, (next_look_at or now) + self._policy.line_gap)
             if next_look_at is None:
                 stores.stray_calls.ended(stray.call_sid)
             else:
-                stores.stray_calls.look_again(stray.call_sid, next_look_at)
+                stores.stray_calls.reschedule_poll(stray.call_sid, next_look_at)
 
     def hear(
         self, stores: Stores, interview: Interview, attempt: Attempt, news: CallNews, actor: str, now: datetime
@@ -168,7 +168,7 @@ class Effects:
             self._free_line(stores, attempt, now)
         else:
             # The attempt that holds the line may not have been sent yet: its last look sees this block.
-            stores.lines.keep_free(attempt.number_hash, now + self._policy.line_gap)
+            stores.lines.block_until(attempt.number_hash, now + self._policy.line_gap)
 
     def _free_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
         if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
@@ -178,7 +178,7 @@ class Effects:
             stores.attempt_polls.forget_number_of_erased(attempt.id)
         # After an unknown outcome the same interview waits too, because that phone may still be ringing.
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
-        stores.lines.rest(attempt.id, same, now, decisions.line_free_at(attempt, now, self._policy))
+        stores.lines.start_gap(attempt.id, same, now, decisions.line_free_at(attempt, now, self._policy))
 
     def _on_returned_to_pending(
         self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime

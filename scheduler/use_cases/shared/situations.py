@@ -8,7 +8,7 @@ from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.persistence.attempt_claims import LookRow
+from scheduler.persistence.attempt_claims import LastLookRow
 from scheduler.persistence.attempts import CalleeRow
 from scheduler.timing import callee_zones
 from scheduler.timing.callee_zones import CalleeNumber
@@ -29,7 +29,7 @@ def callee_of(candidate: Candidate, company: Company, *, is_rung: bool = True) -
     )
 
 
-def callee_from(row: CalleeRow | LookRow) -> Callee:
+def callee_from(row: CalleeRow | LastLookRow) -> Callee:
     """Like `callee_of`, for an existing interview. A number that is no longer valid is treated as missing."""
     return Callee(
         number=_number_or_none(row.phone_number),
@@ -39,7 +39,7 @@ def callee_from(row: CalleeRow | LookRow) -> Callee:
     )
 
 
-def situation_from(row: LookRow, hasher: Hasher, skew: timedelta = timedelta()) -> Situation:
+def situation_from(row: LastLookRow, hasher: Hasher, skew: timedelta = timedelta()) -> Situation:
     """Return everything that decides whether an attempt may be called. `skew` is the database's clock minus ours."""
     callee = callee_from(row)
     attempt = row.attempt
