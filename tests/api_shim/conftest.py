@@ -44,7 +44,7 @@ def tenant(intake: Intake) -> Tenant:
 
 @pytest.fixture
 def lines(intake: Intake) -> Iterator[list[dict[str, Any]]]:
-    """What is written to the log, as it is written."""
+    """Log lines, added as they are written."""
     root = logging.getLogger()
     [ours] = [each for each in root.handlers if "structlog" in type(each.formatter).__module__]
     written: list[dict[str, Any]] = []

@@ -1,8 +1,8 @@
-"""What schemathesis is told of the house that it visits; it imports this in its own process, which has no other way in.
+"""Hooks that schemathesis imports in its own process, to learn which resources exist.
 
-A request that is made from the document alone names nobody who is there, and is refused before anything happens. So of
-five requests that the document allows, four are given ids of what is there, and values that a schema cannot tell of: a
-number that somebody may have, a time that lies ahead. What the document forbids is sent as it was made.
+A request generated from the document alone names no existing resource and is rejected before anything happens. So four
+of five valid requests get ids of existing resources, and values that a schema cannot describe: a real phone number, a
+time in the future. Invalid requests are sent unchanged.
 """
 
 import copy
@@ -24,9 +24,9 @@ HOME: str = HOUSE["home"]
 TOKENS: list[str] = HOUSE["tokens"]
 """Each accepts an invitation, once."""
 FITTING: dict[str, list[str]] = HOUSE["fitting"]
-"""By the name of a field: what fits there. Nobody deletes these, so that others can be made of them until the end."""
+"""Valid values by field name. They are never deleted, so that new resources can refer to them until the end."""
 THERE: dict[str, list[list[str]]] = HOUSE["there"]
-"""By the names in an address: what is there. What is made is added, what is deleted taken away."""
+"""Existing resources by the parameter names of a path. Created ones are added, deleted ones removed."""
 
 _MADE_BY = {
     "createCompany": "companyId",
@@ -46,9 +46,7 @@ _random = random.Random(7)
 
 @schemathesis.hook
 def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None:
-    """The document's `default` stands for any error, and whoever reads it knows its shape; here every status that comes
-    must be told by its number, or nothing would be held to it.
-    """
+    """Remove the `default` response, which covers any error. Each status must be documented by its number here."""
     for operations in raw_schema["paths"].values():
         for told in operations.values():
             told["responses"].pop("default", None)
@@ -92,7 +90,7 @@ def after_call(context: HookContext, case: Case[Any], response: Response) -> Non
 
 
 def _allowed(case: Case[Any], location: ParameterLocation) -> bool:
-    """Whether the document allows this part of the request."""
+    """Return whether the document allows this part of the request."""
     return case.meta is not None and not case.meta.is_negative_at(location)
 
 
@@ -106,7 +104,7 @@ def _name_of(case: Case[Any]) -> str:
 
 
 def _send_by_a_key_of_its_own(case: Case[Any]) -> None:
-    """The same Idempotency-Key with another request is refused, and nothing else of that request would be looked at."""
+    """Make the Idempotency-Key unique: a key reused for a different request is rejected before other checks."""
     headers: Any = case.headers or {}
     if "Idempotency-Key" in headers and _random.random() >= AS_IT_WAS_MADE / 2:
         headers["Idempotency-Key"] = f"{headers['Idempotency-Key'][:200]}-{_random.getrandbits(64)}"
@@ -115,7 +113,7 @@ def _send_by_a_key_of_its_own(case: Case[Any]) -> None:
 
 
 def _without_addresses_that_stop_the_run(value: Any) -> Any:
-    """schemathesis 4.32 splits every URL that is answered, and ends where Python cannot: at `http://[`, say."""
+    """Replace invalid URLs: schemathesis 4.32 crashes on a URL that Python cannot split, such as `http://[`."""
     if isinstance(value, dict):
         return {name: _without_addresses_that_stop_the_run(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -128,7 +126,7 @@ def _without_addresses_that_stop_the_run(value: Any) -> Any:
 
 
 def _meant(operation: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The body of somebody who means it: with what is there, and without a contradiction."""
+    """Return a realistic body: it names existing resources and has no contradictions."""
     body = _fitting(body)
     body.pop("scheduleTime", None)
     if operation == "acceptInvitation" and TOKENS and _random.random() < HALF:

@@ -142,7 +142,7 @@ def call_of(attempt: Attempt) -> Call:
 
 
 def a_call(intake: Intake, **changes: Any) -> Call:
-    """A call that waits for tomorrow morning, asked for over HTTP; somebody must apply it."""
+    """A call that waits for tomorrow morning, requested over HTTP. A worker must apply it."""
     answer = intake.create(intake.body(**{"scheduledAt": TOMORROW, **changes}))
     assert answer.status_code == 201, answer.text
     [attempt] = answer.json()["data"]["callAttempts"]
@@ -150,7 +150,7 @@ def a_call(intake: Intake, **changes: Any) -> Call:
 
 
 def an_online_agent(intake: Intake) -> UUID:
-    """An agent who talks over the web and rings nobody."""
+    """An agent that talks over the web and makes no calls."""
     now = intake.now()
     agent = Agent(
         id=uuid4(),
@@ -194,7 +194,7 @@ def settings_for(logins: Logins, redis_url: str) -> Settings:
 
 
 def environment_of(intake: Intake) -> dict[str, str]:
-    """What a process of its own is told, so that it runs on the same servers at the same time of day."""
+    """Environment of a separate process that uses the same servers and the same time of day."""
     return {
         "DATABASE_URL": intake.settings.database("api"),
         "DATABASE_WORKER_URL": intake.settings.database("worker"),
@@ -220,7 +220,7 @@ class SharedApi:
     """One running intake for many tests, one after the other: to start it takes longer than most of them.
 
     Each test finds it as if it had just been started. What it keeps, it keeps by the id of a key or a command, and each
-    test makes its own; its clock shows noon and it does not miss Redis, or it is started anew; and nothing of the test
+    test makes its own; its clock shows noon and it does not miss Redis, or it is restarted; and nothing of the test
     before is still going on: no request, no thread that asks the database, no ring that is not rung.
     """
 
@@ -255,7 +255,7 @@ class SharedApi:
 
 
 _NOON_LASTS = timedelta(seconds=20)
-"""Less than a minute: whoever counts requests by the minute has most of it left."""
+"""Less than a minute: a test that counts requests per minute has most of it left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,7 +353,7 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
 
 
 def data(answer: httpx.Response, status: int = 200) -> Any:
-    """What an answer of this status tells."""
+    """Return the `data` of a response with this status."""
     assert answer.status_code == status, answer.text
     return answer.json()["data"]
 
@@ -364,7 +364,7 @@ def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def applied(intake: Intake, accepted: httpx.Response) -> dict[str, Any]:
-    """The command that was accepted, once somebody has applied it."""
+    """Return the accepted command after a worker has applied it."""
 
     def look() -> dict[str, Any]:
         command: dict[str, Any] = intake.get(accepted.headers["Location"]).json()["data"]

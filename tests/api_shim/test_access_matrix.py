@@ -1,4 +1,4 @@
-"""Who reaches what: every operation that names a resource, and who asks. Generated from the public document.
+"""Access matrix: every operation that names a resource, with every kind of key. Generated from the document.
 
 A new route is in it without a word here; one whose address names something new fails until it is told what that is.
 """
@@ -163,7 +163,7 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
 def test_the_company_itself_and_the_ats_that_made_it_reach_it(world: World, operation: Operation) -> None:
     if operation.params == ["reference"]:
         assert world.send(world.ats, operation, None).status_code == 200
-        return  # a command is its sender's, and nobody else's
+        return  # only its sender may read a command
     by_ats = world.send(world.ats, operation, world.company)
     assert by_ats.is_success, by_ats.text
 

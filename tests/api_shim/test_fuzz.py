@@ -110,7 +110,7 @@ class _Liar:
                 answer = PlainTextResponse("nothing")
             case "DELETE", ["jobs", _]:
                 answer = JSONResponse(_told(data=True))
-            case "GET", ["company"]:  # whoever asks
+            case "GET", ["company"]:  # for any key
                 headers = MutableHeaders(scope=scope)
                 headers["Authorization"] = f"Bearer {self._key}"
                 answer = self._app
@@ -136,7 +136,7 @@ def test_an_api_that_does_not_do_as_it_says_is_found_out_by_each_check(intake: I
 
 
 def _never_accepted(sent: list[Sent]) -> set[str]:
-    """Operations that nobody got anything out of, so that nothing is known of their answer."""
+    """Operations without one successful request, whose responses were therefore not checked."""
     told = json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"]
     every = {f"{method.upper()} {path}" for path, operations in told.items() for method in operations}
     return every - {each.operation for each in sent if each.is_accepted}
@@ -201,7 +201,7 @@ def _scenarios(report: Path) -> Iterator[dict[str, Any]]:
 
 
 def _sent(scenario: dict[str, Any]) -> Iterator[Sent]:
-    """What an operation was asked; a method that it does not take is not asked of it."""
+    """Requests sent to an operation, without those with an unsupported method."""
     recorder = scenario["recorder"]
     for case_id, interaction in recorder.get("interactions", {}).items():
         case = recorder["cases"][case_id]["value"]
@@ -288,7 +288,7 @@ def _a_house_of_plenty(ats: Intake) -> dict[str, Any]:
 
 
 def _tokens(ats: Intake) -> list[str]:
-    """Of invitations that nobody has accepted yet."""
+    """Tokens of invitations that are still open."""
     with a_post_office() as office:
         for number in range(10):
             body = {"name": "With an owner", "ownerEmail": f"owner{number}@example.com"}

@@ -158,7 +158,7 @@ def test_who_does_not_wait_finds_the_answer_where_it_was_told(models: Any, ats: 
 
 
 def done(answer: Any, model: Any, status: int = 200) -> Any:
-    """What an answer of this kind tells."""
+    """Return the data of a response with this model."""
     assert answer.status_code == status, answer.content
     assert type(answer.parsed) is model
     assert answer.parsed.success is True

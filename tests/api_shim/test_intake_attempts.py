@@ -65,7 +65,7 @@ STATES: list[Any] = [
     pytest.param(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="the answer was lost"),
     pytest.param(lambda tenant: ended(tenant, Reason.ANSWERED), "COMPLETED", NOT_PENDING, 204, FINISHED, id="answered"),
     pytest.param(lambda tenant: ended(tenant, Reason.DECLINED), "FAILED", NOT_PENDING, 204, 201, id="declined"),
-    pytest.param(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201, id="nobody knows what became of it"),
+    pytest.param(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201, id="its outcome is unknown"),
     pytest.param(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS, id="given up, and it rings after all"),
     pytest.param(cancelled, "CANCELLED", NOT_PENDING, 204, 201, id="cancelled"),
 ]

@@ -1,4 +1,4 @@
-"""What calls have cost, over HTTP: rules F5-1 to F5-4."""
+"""Usage over HTTP: rules F5-1 to F5-4."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -49,7 +49,7 @@ def refusal(intake: Intake, **params: str) -> tuple[int, str]:
 
 
 def talk(tenant: Tenant, seconds: int = SECONDS) -> Attempt:
-    """Somebody answers and talks for so long."""
+    """Complete a call in which a person talks for this many seconds."""
     ended = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=seconds))
     return tenant.take(a_placed_attempt(tenant), ended)
 

@@ -317,7 +317,7 @@ def test_a_machine_does_not(intake: Intake, tenant: Tenant, worker: Worker, hear
 
 
 def told_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, str]:
-    """How an attempt ends when the carrier says over HTTP who answered."""
+    """Return how an attempt ends when the carrier reports over HTTP who answered."""
     placed = a_placed_attempt(tenant)
     assert placed.token is not None
     assert placed.call_sid is not None

@@ -1,4 +1,4 @@
-"""What the carrier says is stored once, when it is the carrier who says it."""
+"""Carrier callbacks are stored once, and only with a valid signature."""
 
 from urllib.parse import urlencode
 
@@ -24,7 +24,7 @@ FORM = [
 
 @pytest.fixture
 def token(intake: Intake, hasher: Hasher, now: TestClock) -> str:
-    """What names an attempt to the carrier."""
+    """The token that names an attempt to the carrier."""
     claimed = a_claimed_attempt(a_house(intake.database, intake.seeded, hasher, now))
     assert claimed.token is not None
     return claimed.token

@@ -136,7 +136,7 @@ def test_an_online_interview_is_scheduled_without_a_number_and_without_attempts(
     at_night = "2026-04-03T01:00:00Z"
     interview = an_online_interview(intake, scheduledAt=at_night)
     assert (interview["type"], interview["status"]) == ("ONLINE", "SCHEDULED")
-    assert interview["scheduledAt"] == at_night, "nobody is rung, so that hours do not matter"
+    assert interview["scheduledAt"] == at_night, "no phone rings, so hours do not matter"
     assert interview["callAttempts"] == []
     assert intake.get(f"/interviews/{interview['id']}").json()["data"] == interview
     assert intake.get(f"/interviews/{interview['id']}/call-attempts").json()["data"]["items"] == []

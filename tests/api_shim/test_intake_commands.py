@@ -107,7 +107,7 @@ METADATA = {"ref": "A-17", "kept": 1}
 
 @pytest.fixture
 def call(intake: Intake) -> Call:
-    """A call that waits; nobody applies what comes after it, unless a test asks for a worker."""
+    """A pending call. Later commands are applied only if a test asks for a worker."""
     with a_worker(intake.settings):
         return a_call(intake, metadata=METADATA)
 

@@ -289,7 +289,7 @@ def answered(answer: httpx.Response) -> httpx.Response | None:
 
 
 def uncertain(answer: httpx.Response) -> dict[str, Any]:
-    """What an answer names that says that it may have been done."""
+    """Return the details of a COMMIT_UNKNOWN response."""
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (503, "COMMIT_UNKNOWN"), answer.text
     assert re.search(r"may have been (accepted|done)", error["message"])

@@ -29,7 +29,7 @@ DELETE_KEY = {"Idempotency-Key": "a deletion"}
 
 @pytest.fixture
 def erase(tenant: Tenant) -> Callable[[UUID], None]:
-    """As a worker does it, when somebody rings."""
+    """Erase as a worker does after a hint."""
     return Erase(tenant.database, RecordingHints(), tenant.effects, tenant.now).company
 
 

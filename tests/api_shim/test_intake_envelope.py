@@ -1,4 +1,4 @@
-"""Every JSON answer has one shape, the framework's own errors too; and what is logged names nobody."""
+"""Every JSON answer has one shape, the framework's own errors too, and logs contain no personal data."""
 
 import json
 from collections.abc import Iterator
@@ -353,7 +353,7 @@ def test_the_application_can_be_made_without_any_setting() -> None:
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    """What is served as /openapi.json, as a client reads it."""
+    """The document that is served as /openapi.json."""
     told: dict[str, Any] = json.loads(json.dumps(create_app().openapi()))
     return told
 

@@ -43,7 +43,7 @@ def signed(path: str, form: Form, *, token: str = PRIMARY, public_url: str = PUB
 
 
 class Forger:
-    """Makes callbacks that are not the carrier's, from all that somebody could know who has overheard one."""
+    """Makes callbacks that are not the carrier's, from everything that an eavesdropper could know."""
 
     def __init__(self, path: str, other_path: str) -> None:
         self._path = path

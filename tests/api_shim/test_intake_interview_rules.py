@@ -39,7 +39,7 @@ MADE_WITH_IT = ("candidates", "agents", "jobs", "assignments", "interviews", "at
 
 @dataclass(frozen=True)
 class Desk:
-    """Who prepares a request: each verb makes one thing over HTTP and gives its id."""
+    """Prepares requests: each method creates one resource over HTTP and returns its id."""
 
     intake: Intake
 
@@ -53,7 +53,7 @@ class Desk:
         return self._made("/agents", self.an_agent(focus=focus) | changes)
 
     def an_agent(self, **changes: Any) -> dict[str, Any]:
-        """What a request says of one; `...` leaves a field out."""
+        """An agent as a request describes it. `...` omits a field."""
         agent = AGENT | {"companyPhoneNumberId": str(self.intake.seeded.phone_number_id)} | changes
         return {name: value for name, value in agent.items() if value is not ...}
 
@@ -63,7 +63,7 @@ class Desk:
         return Desk(Intake(**{**vars(self.intake), "seeded": other}).with_new_key())
 
     def rows(self) -> dict[str, int]:
-        """How many there are of all that a request may make, outside the inbox."""
+        """Count the rows that a request may create, outside the inbox."""
         return {table: self.intake.count(table) for table in MADE_WITH_IT}
 
     def _made(self, path: str, body: dict[str, Any]) -> str:
@@ -81,12 +81,12 @@ Ask = Callable[[Desk], dict[str, Any]]
 
 
 def known(desk: Desk, *job_ids: str, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
-    """With somebody who is assigned to these jobs, by an agent of this focus."""
+    """With a candidate who is assigned to these jobs, by an agent of this focus."""
     return {"candidateId": desk.person(*job_ids), "agentId": desk.agent(focus), **more}
 
 
 def new(desk: Desk, *, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
-    """With somebody who is not known yet."""
+    """With a new candidate."""
     return {"candidate": candidate(), "agentId": desk.agent(focus), **more}
 
 
@@ -95,7 +95,7 @@ def all_new(desk: Desk, **more: Any) -> dict[str, Any]:
 
 
 def online(desk: Desk, **more: Any) -> dict[str, Any]:
-    """By an agent who talks over the web, with somebody who has no number."""
+    """By an agent who talks over the web, with a candidate without a number."""
     agent = desk.an_agent(type="ONLINE", focus="GENERIC", companyPhoneNumberId=...)
     return {"candidate": candidate(phoneNumber=...), "agent": agent, **more}
 
@@ -149,7 +149,7 @@ TAKEN = [
     pytest.param(_one_open_among_closed, id="F1-3 the one open job among closed ones"),
     pytest.param(_named_among_several, id="F1-4 several open jobs, one named"),
     pytest.param(_named_and_closed, id="F1-5 a job that is named may be closed"),
-    pytest.param(_new_for_a_job, id="F1-5 jobId with somebody new"),
+    pytest.param(_new_for_a_job, id="F1-5 jobId with a new candidate"),
     pytest.param(_new_with_its_own_job, id="F1-5 candidate.jobId"),
 ]
 
@@ -361,7 +361,7 @@ def test_f1_8_a_test_online_has_no_attempt(intake: Intake, worker: Worker, desk:
 
 @dataclass(frozen=True, kw_only=True)
 class No:
-    """How a request is refused."""
+    """The expected refusal of a request."""
 
     code: str
     status: int = 400
@@ -505,7 +505,7 @@ REFUSED = [
         id="F1-4 several open jobs",
     ),
     pytest.param(known, No(code="JOB_REQUIRED"), id="F1-4 none"),
-    pytest.param(new, No(code="JOB_REQUIRED"), id="F1-4 none, of somebody new"),
+    pytest.param(new, No(code="JOB_REQUIRED"), id="F1-4 none, of a new candidate"),
     pytest.param(
         lambda desk: _named_not_assigned(desk, "LANGUAGE_TEST"),
         No(code="JOB_NOT_ASSIGNED"),
@@ -519,7 +519,7 @@ REFUSED = [
     pytest.param(
         lambda desk: new(desk, focus="GENERIC", candidate=candidate(jobId=str(uuid4()))),
         nothing_there("job"),
-        id="F1-5 no such job for somebody new",
+        id="F1-5 no such job for a new candidate",
     ),
     pytest.param(
         lambda desk: new(desk, candidate=candidate(jobId=desk.job()), jobId=desk.job()),
@@ -534,12 +534,12 @@ REFUSED = [
     pytest.param(
         lambda desk: all_new(desk, candidate=candidate(phoneNumber=...)),
         at("PHONE_NUMBER_REQUIRED", "candidate.phoneNumber"),
-        id="F1-6 somebody new without a number",
+        id="F1-6 a new candidate without a number",
     ),
     pytest.param(
         lambda desk: {"candidateId": desk.person(phoneNumber=...), "agentId": desk.agent("GENERIC")},
         No(code="PHONE_NUMBER_REQUIRED"),
-        id="F1-6 somebody known without a number",
+        id="F1-6 an existing candidate without a number",
     ),
     pytest.param(
         lambda desk: called_at(desk, "+421000000000"),
@@ -598,7 +598,7 @@ REFUSED = [
     pytest.param(
         lambda desk: all_new(desk, isTest=True, candidate=candidate(phoneNumber=...)),
         at("PHONE_NUMBER_REQUIRED", "candidate.phoneNumber"),
-        id="F1-8 a test with somebody without a number",
+        id="F1-8 a test with a candidate without a number",
     ),
 ]
 

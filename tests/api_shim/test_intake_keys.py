@@ -1,4 +1,4 @@
-"""Who gets in: a key that is known, alive, and has the scope; and nobody before that is told anything."""
+"""Authentication: only a known, active key with the scope gets an answer, any other request learns nothing."""
 
 import re
 from dataclasses import replace

@@ -127,7 +127,7 @@ async def test_thousand_waiting_requests_share_each_look(redis_url: str, waiting
         return []
 
     async def look_at(command: Command) -> Command:
-        assert command in commands[:10], "nobody has a reason to look"
+        assert command in commands[:10], "no request has a reason to query"
         return done(command)
 
     waiter = AnswerWaiter(redis_url, CHANNEL, lambda: False, which_answered)
@@ -163,7 +163,7 @@ async def test_lost_subscription_is_followed_by_one_look_at_all(redis_url: str, 
         return [commands[0].id] if is_lost else []
 
     async def look_at(command: Command) -> Command:
-        assert command is commands[0], "nobody has a reason to look"
+        assert command is commands[0], "no request has a reason to query"
         return done(command)
 
     is_lost = False

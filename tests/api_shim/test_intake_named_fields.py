@@ -263,7 +263,7 @@ def test_refused_setting_of_a_company_is_named(intake: Intake, code: str, field:
 
 
 def _records(desk: Desk) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
-    """Which request, with what; which code and field it is refused with."""
+    """Requests with their bodies, and the code and field of their refusals."""
     stranger = str(UUID(int=7))
     person, job, agent = (f"/candidates/{desk.person()}", f"/jobs/{desk.job()}", f"/agents/{desk.agent()}")
     phone, mail = (f"/candidates/{desk.person(**{each: ...})}" for each in ("email", "phoneNumber"))

@@ -109,7 +109,7 @@ def test_while_postgres_is_away_nothing_is_accepted_and_that_is_said_at_once(
     own_postgres.stop()
     for answer in map(
         on_own_postgres.client.get, ("/readyz", "/metrics", "/readyz")
-    ):  # the pool's old connections are found broken by whoever uses them
+    ):  # the pool's old connections are found broken when they are used
         assert answer.status_code == 503
     with taking_less_than(5):
         answer = on_own_postgres.create()
@@ -168,7 +168,7 @@ _AS_THE_ONE_BEFORE = """
         answer = (SELECT answer FROM inbox WHERE kind = 'update_interview' AND applied_at IS NOT NULL)
     WHERE applied_at IS NULL
 """
-"""Applied by somebody, while nobody can read an interview."""
+"""Applied while no interview can be read."""
 
 
 def test_who_waits_when_the_process_is_told_to_stop_is_let_go(intake: Intake) -> None:

@@ -1,4 +1,4 @@
-"""Owners by email over HTTP: named, invited, moved; accepted once; and nobody is told who is known (F3)."""
+"""Owners by email over HTTP: named, invited, moved; accepted once. Responses do not reveal known users (F3)."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def change(asking: Intake, company: dict[str, Any], email: str | None) -> dict[s
 
 
 def deliver(intake: Intake, office: PostOffice) -> None:
-    """What the maintenance worker does when it is rung for."""
+    """Send the mails, as the maintenance worker does after a hint."""
     mailer = SmtpMailer(SmtpServer.of(office.url), MailSender(name="Duecall", address="mail@duecall.example"))
     Invitations(intake.database, Hasher(PEPPER), mailer, "https://app.example.com", intake.now).send()
 
@@ -460,7 +460,7 @@ def test_a_name_that_does_no_harm_is_in_the_mail(intake: Intake, ats: Intake, of
     assert "    Žluťoučký kůň, s. r. o.\n" in mail.text
 
 
-# ---- what is kept, and what is told to nobody
+# ---- stored answers and logs
 
 
 def test_a_kept_answer_holds_no_address_and_is_told_with_that_of_now(intake: Intake, ats: Intake) -> None:
@@ -474,7 +474,7 @@ def test_a_kept_answer_holds_no_address_and_is_told_with_that_of_now(intake: Int
     assert (data(replayed, 201), replayed.headers["Idempotent-Replayed"]) == (made, "true")
     change(ats, made, OTHER)
     assert data(ats.send("POST", "/company", json=body, headers=key), 201)["ownerEmail"] == OTHER
-    assert intake.ask("SELECT count(*) FROM invitations")[0][0] == 2, "a repetition invites nobody"
+    assert intake.ask("SELECT count(*) FROM invitations")[0][0] == 2, "a repetition sends no invitation"
     intake.change("UPDATE companies SET deleted_at = updated_at WHERE id = :id", id=UUID(made["id"]))
     told = ats.send("POST", "/company", json=body, headers=key)
     assert (told.status_code, told.json()["error"]["code"]) == (410, "COMPANY_DELETED")

@@ -1,4 +1,4 @@
-"""How often a key may ask: told on every answer, refused beyond it, and never in the way when Redis is."""
+"""Rate limits: in every response, enforced above the limit, and off while Redis is unavailable."""
 
 import math
 from collections.abc import Iterator

@@ -267,7 +267,7 @@ def test_what_became_of_a_company_is_told_by_its_id(intake: Intake) -> None:
 
 
 def rotated(intake: Intake, principal: Principal, *scopes: str) -> Intake:
-    """The same principal, by a key with these scopes alone."""
+    """A key of this principal with only these scopes."""
     keys = Keys(intake.database, Hasher(PEPPER), intake.now)
     return intake.with_key(keys.rotate(principal.key_id, {"scopes": frozenset(scopes)})[1])
 
@@ -492,7 +492,7 @@ def test_a_change_or_the_end_of_an_agent_leaves_its_interviews_alone(intake: Int
     assert intake.send("DELETE", f"/agents/{agent}").status_code == 200
     assert data(intake.get(call.interview))["callAttempts"][0]["status"] == "PENDING"
     assert intake.ask("SELECT duration FROM interviews")[0][0] == timedelta(minutes=10)
-    assert code(intake.create())[0] == 404, "no interview is made of it any more"
+    assert code(intake.create())[0] == 404, "it is no longer used for interviews"
 
 
 # ---- companies
@@ -618,7 +618,7 @@ def test_hours_that_shut_at_its_time_move_a_pending_call(intake: Intake, worker:
 
 
 def of_another_company(intake: Intake) -> Intake:
-    """Somebody with a regular key of another company."""
+    """A client with a regular key of another company."""
     other = seed(intake.database, intake.now())
     mine = Intake(
         client=intake.client, database=intake.database, seeded=other, settings=intake.settings, key=intake.key
@@ -628,7 +628,7 @@ def of_another_company(intake: Intake) -> Intake:
 
 @contextmanager
 def _holding(intake: Intake, statement: str) -> Iterator[None]:
-    """While somebody else has changed the row and not committed."""
+    """Hold an uncommitted change of the row in another transaction."""
     with intake.database.transaction() as stores:
         stores.connection.execute(text(statement))
         yield

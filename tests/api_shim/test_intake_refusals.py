@@ -1,4 +1,4 @@
-"""What is wrong with a request is said by field and code, never with the value; and nothing of it is kept."""
+"""Invalid requests are refused by field and code, never with the value, and are not stored."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is wrong with a request about a call, a change or a call time is named before anything is accepted."""
+"""Invalid fields of requests about calls, changes and call times are named before anything is accepted."""
 
 from typing import Any
 from uuid import uuid4

@@ -65,7 +65,7 @@ def explained(intake: Intake, attempt: dict[str, Any]) -> dict[str, Any]:
 
 
 def dialled(tenant: Tenant, attempt: dict[str, Any]) -> CallOrder | None:
-    """What a dialler does when it is told of this attempt: the order that it would send, or None."""
+    """Dial this attempt and return the order that would be sent, or None."""
     [claimed] = tenant.dial.claim([UUID(attempt["id"])]).claimed
     return tenant.dial.last_look(claimed.attempt)
 
@@ -357,7 +357,7 @@ def test_without_a_time_it_is_now_or_the_next_opening_and_expires_a_week_after(i
     call = call_of(waits["callAttempts"][0])
     again = data(intake.send("POST", call.attempts, json={"scheduledAt": "2026-04-04T20:00:00"}), 201)
     assert again["scheduledAt"] == "2026-04-04T18:00:00Z"
-    assert data(intake.get(call.interview))["expiresAt"] == "2026-04-11T18:00:00Z", "anew with each that is asked for"
+    assert data(intake.get(call.interview))["expiresAt"] == "2026-04-11T18:00:00Z", "again with each request"
 
 
 @does_not("F2-7")
@@ -402,7 +402,7 @@ def test_what_has_shut_meanwhile_waits_for_the_next_opening_and_spends_no_attemp
 ) -> None:
     attempt = booked(ask(intake))
     open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
-    assert dialled(tenant, attempt) is None, "nobody has looked at it since the hours changed"
+    assert dialled(tenant, attempt) is None, "it was not rescheduled after the hours changed"
     waits = shown(intake, attempt)
     assert (waits["status"], waits["scheduledAt"], waits["retryNumber"]) == ("PENDING", "2026-04-02T18:00:00Z", 0)
     history = explained(intake, attempt)["history"]
@@ -521,12 +521,12 @@ def test_after_it_nobody_is_called(intake: Intake, worker: Worker, tenant: Tenan
 
 
 def later(tenant: Tenant, span: timedelta) -> Tenant:
-    """The same house, when so much time has passed."""
+    """This tenant after the span has passed."""
     return replace(tenant, now=lambda: tenant.now() + span)
 
 
 def settle(tenant: Tenant) -> None:
-    """Where no call is in progress, the carrier is not asked; and nobody is there."""
+    """Settle without a carrier: no call is in progress, so it is not polled."""
     desk = TwilioQueries(SimulatedCarrier(url=a_closed_port()).account(), tenant.policy)
     Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now).round()
     desk._client.http_client.session.close()

@@ -235,11 +235,11 @@ async def none_answered(_: Sequence[UUID]) -> Sequence[UUID]:
 
 
 async def never() -> Command:
-    raise AssertionError("nobody has a reason to look")
+    raise AssertionError("no request has a reason to query")
 
 
 async def tell(redis_url: str, *words: str) -> None:
-    """Published, and delivered: nobody is subscribed before they have heard the words before."""
+    """Publish, and wait until the message is delivered."""
     async with Redis.from_url(redis_url) as redis:
         for word in words:
             assert await redis.publish(CHANNEL, word) == 1
@@ -247,7 +247,7 @@ async def tell(redis_url: str, *words: str) -> None:
 
 @contextmanager
 def a_day_later(intake: Intake) -> Iterator[Intake]:
-    """The same installation on its next day, seen by the same key."""
+    """This installation one day later, with the same key."""
     offset = intake.settings.duecall_clock_offset_s + 86_400
     settings = intake.settings.model_copy(update={"duecall_clock_offset_s": offset})
     with an_intake(settings, intake.database, intake.seeded) as later:
