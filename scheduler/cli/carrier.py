@@ -1,30 +1,28 @@
-"""`duecall carrier`: calls that wait because the carrier refuses or fails them."""
-
-import json
+"""`duecall carrier`: calls to a country or from a number that wait for the carrier."""
 
 from scheduler.cli.app import carrier, examples
 from scheduler.cli.installation import operator_session
 from scheduler.cli.options import AsJson
-from scheduler.terminal import status as status_text
+from scheduler.cli.output import print_json, print_rows
+from scheduler.terminal.status import backoffs_as_json
 
 
 @carrier.command("list", epilog=examples("duecall carrier list", "duecall carrier list --json"))
 def carrier_list(as_json: AsJson = False) -> None:
-    """Which country, or which company's number, waits for the carrier, why, and until when."""
-    with operator_session() as desk:
-        found = desk.carrier_waits.all()
-    told = status_text.backoffs_as_json(found)
+    """List the back-offs: the country or the company's number, the cause, and the time of the next trial."""
+    with operator_session() as session:
+        backoffs = backoffs_as_json(session.carrier_waits.all())
     if as_json:
-        print(json.dumps(told))  # noqa: T201 - the answer itself
-    elif not told:
-        desk.tell("no orders wait for the carrier by themselves")
-    for each in () if as_json else told:
-        print("  ".join(str(value or "-") for value in each.values()))  # noqa: T201 - the answer itself
+        print_json(backoffs)
+        return
+    if not backoffs:
+        session.report("no calls back off")
+    print_rows(backoffs)
 
 
-@carrier.command("retry", epilog=examples("duecall carrier retry   # after the permission was given"))
+@carrier.command("retry", epilog=examples("duecall carrier retry   # after the carrier has granted a permission"))
 def carrier_retry() -> None:
-    """Have one call of each country and number that waits tried at once; when it is taken, the others go on."""
-    with operator_session() as desk:
-        ended = desk.carrier_waits.end()
-    desk.tell(f"{ended} waits are over; one call of each is tried")
+    """Try one call of each back-off now. If the carrier accepts it, the other calls follow."""
+    with operator_session() as session:
+        count = session.carrier_waits.end()
+    session.report(f"{count} back-offs ended; one call of each is tried")

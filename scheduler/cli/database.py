@@ -1,4 +1,4 @@
-"""`duecall db`: the database's schema and logins."""
+"""`duecall db`: the database schema and its logins."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,37 +7,37 @@ from pathlib import Path
 
 from scheduler.cli.app import db, examples
 from scheduler.cli.installation import chosen_settings
-from scheduler.cli.output import refuse, say
+from scheduler.cli.output import print_progress, refuse
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 
 
 @db.command("upgrade", epilog=examples("DATABASE_URL=postgresql://... duecall db upgrade"))
 def db_upgrade() -> None:
-    """Bring the database (DATABASE_OWNER_URL, else DATABASE_URL) to this release's schema."""
+    """Upgrade the database of DATABASE_OWNER_URL, or else of DATABASE_URL, to this version's schema."""
     schema.upgrade(chosen_settings().database("owner"))
-    say("the database is at this release's schema")
+    print_progress("the database has this version's schema")
 
 
-@db.command("logins", epilog=examples("duecall db logins   # after a change of the passwords in these URLs, too"))
+@db.command("logins", epilog=examples("duecall db logins   # also after a password in these URLs has changed"))
 def db_logins() -> None:
-    """Let the users of DATABASE_URL (the API) and DATABASE_WORKER_URL log in with the passwords there.
+    """Create or update the database users in DATABASE_URL (API) and DATABASE_WORKER_URL, with their passwords.
 
-    As DATABASE_OWNER_URL, whose role may make roles. Who is not there is made; `db upgrade` comes first.
+    Connects as the user in DATABASE_OWNER_URL, who needs CREATEROLE. Run `duecall db upgrade` first.
     """
     chosen = chosen_settings()
     logins = schema.Logins(api=chosen.database("api"), worker=chosen.database("worker"))
     if chosen.database("owner") in {logins.api, logins.worker}:
-        refuse("DATABASE_OWNER_URL must name somebody else than DATABASE_URL and DATABASE_WORKER_URL")
+        refuse("DATABASE_OWNER_URL must name another user than DATABASE_URL and DATABASE_WORKER_URL.")
     if logins.api == logins.worker:
-        refuse("DATABASE_WORKER_URL must name somebody else than DATABASE_URL")
+        refuse("DATABASE_WORKER_URL must name another user than DATABASE_URL.")
     schema.set_logins(chosen.database("owner"), logins)
-    say("the API and the workers can log in")
+    print_progress("the API and the workers can log in")
 
 
 @db.command("check", epilog=examples("duecall db check"))
 def db_check() -> None:
-    """Say whether the tables in the code are what the migrations make; on a private database of its own."""
+    """Check on a private database that the migrations create the tables defined in the code."""
     with _empty_database() as url:
         schema.upgrade(url)
         schema.check(url)
@@ -45,7 +45,7 @@ def db_check() -> None:
 
 @db.command("draft", epilog=examples("duecall db draft 'jobs'"))
 def db_draft(message: str) -> None:
-    """Draft a migration from what `db check` finds; for developers, to be read and mended by hand."""
+    """Draft a migration for the differences that `db check` finds. For developers, to be reviewed and corrected."""
     with _empty_database() as url:
         schema.upgrade(url)
         schema.draft(url, message)
@@ -53,6 +53,6 @@ def db_draft(message: str) -> None:
 
 @contextmanager
 def _empty_database() -> Iterator[str]:
-    """The URL of a database without a table, which is gone afterwards."""
+    """Yield the URL of an empty private database, and delete the database afterwards."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as server:
         yield server.url

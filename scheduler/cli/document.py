@@ -1,25 +1,25 @@
-"""`duecall openapi`: the document of the public API, and the page of its error codes."""
+"""`duecall openapi`: the OpenAPI document of the public API, and the page of its error codes."""
 
 from typing import Annotated
 
 import typer
 
 from scheduler.cli.app import examples, openapi
-from scheduler.cli.options import WhichFile
+from scheduler.cli.options import DocumentFile
 from scheduler.cli.output import fail
 
 
 @openapi.command("write", epilog=examples("duecall openapi write docs/openapi.json"))
-def openapi_write(file: WhichFile) -> None:
-    """Write what the API serves as /openapi.json; needs no system that runs."""
+def openapi_write(file: DocumentFile) -> None:
+    """Write the document that the API serves as /openapi.json. No system needs to run."""
     from api_shim import openapi_file  # noqa: PLC0415 - makes the whole API, which no other command needs
 
     file.write_text(openapi_file.text(), encoding="utf-8")
 
 
 @openapi.command("check", epilog=examples("duecall openapi check docs/openapi.json"))
-def openapi_check(file: WhichFile) -> None:
-    """Say whether a file is what the API serves as /openapi.json, byte for byte."""
+def openapi_check(file: DocumentFile) -> None:
+    """Check that a file equals what the API serves as /openapi.json, byte for byte."""
     from api_shim import openapi_file  # noqa: PLC0415 - as above
 
     try:
@@ -36,7 +36,7 @@ def openapi_check(file: WhichFile) -> None:
     ),
 )
 def openapi_errors(
-    file: WhichFile, check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False
+    file: DocumentFile, check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False
 ) -> None:
     """Write the page of error codes."""
     from api_shim import error_codes, openapi_file  # noqa: PLC0415 - as above

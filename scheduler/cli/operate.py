@@ -1,6 +1,5 @@
 """`duecall explain`, `status`, `pause`, `resume` and `reconcile`: the operator's commands."""
 
-import json
 from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
@@ -12,13 +11,13 @@ from scheduler import assembly
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.cli.app import app, examples
 from scheduler.cli.installation import OperatorSession, installation, operator_session
-from scheduler.cli.options import AsJson, Everything, WhichCompany, instant_of
-from scheduler.cli.output import fail, refuse, say_plainly
+from scheduler.cli.options import AllCompanies, AsJson, CompanyId, instant_of
+from scheduler.cli.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.refusals import NotFound
-from scheduler.terminal import explanation as explanation_text
-from scheduler.terminal import status as status_text
+from scheduler.terminal.explanation import attempt_line, explanation_page
+from scheduler.terminal.status import status_as_json, status_page
 from scheduler.terminal.text import system_line, terminal
 from scheduler.use_cases.operations.reconcile import NotPaused
 
@@ -27,54 +26,58 @@ from scheduler.use_cases.operations.reconcile import NotPaused
     epilog=examples("duecall explain 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11", "duecall explain ID --json | jq .blocks")
 )
 def explain(
-    attempt_id: Annotated[UUID, typer.Argument(metavar="ATTEMPT_ID", help="Or an interview's: then its newest one.")],
+    attempt_id: Annotated[
+        UUID,
+        typer.Argument(metavar="ATTEMPT_ID", help="Id of a call attempt, or of an interview for its newest attempt."),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Why an attempt stands as it does: when it may ring, on whose clock, what keeps it, and what has happened.
+    """Explain a call attempt: when it may ring, on which clock, which rules block it, and its history.
 
-    It asks the very rules that dial. Deleted attempts are explained too.
+    The rules are those that the dialler uses. Deleted attempts are explained too.
     """
-    with operator_session(computes=True) as desk:
-        explanation = _explanation(desk, attempt_id)
+    with operator_session(computes=True) as session:
+        explanation = _explanation(session, attempt_id)
         if as_json:
-            print(ExplanationView.of(explanation).model_dump_json(by_alias=True))  # noqa: T201 - the answer itself
+            print_result(ExplanationView.of(explanation).model_dump_json(by_alias=True))
         else:
-            terminal().print(system_line(desk.system))
-            terminal().print(explanation_text.explanation_page(explanation, desk.now()))
+            terminal().print(system_line(session.system))
+            terminal().print(explanation_page(explanation, session.now()))
 
 
-def _explanation(desk: "OperatorSession", attempt_or_interview: UUID) -> Explanation:
-    """Whoever has an interview's id at hand is helped: its newest attempt is the one that is asked about."""
+def _explanation(session: OperatorSession, attempt_or_interview: UUID) -> Explanation:
     try:
-        return desk.explain.explanation_of(attempt_or_interview)
+        return session.explain.explanation_of(attempt_or_interview)
     except NotFound:
-        attempts = desk.explain.attempts_of(attempt_or_interview)
+        attempts = session.explain.attempts_of(attempt_or_interview)
         if not attempts:
-            raise NotFound("There is no call attempt of this id, and no interview of it that has any.") from None
-    say_plainly(f"This is an interview; its newest attempt of {len(attempts)} is explained:")
-    for each in attempts:
-        say_plainly(explanation_text.attempt_line(each))
-    return desk.explain.explanation_of(attempts[-1].id)
+            raise NotFound("No call attempt has this id, and no interview with call attempts.") from None
+    print_note(f"This is an interview. Explaining the newest of its {len(attempts)} attempts:")
+    for attempt in attempts:
+        print_note(attempt_line(attempt))
+    return session.explain.explanation_of(attempts[-1].id)
 
 
 @app.command(epilog=examples("duecall status", "duecall status --json | jq .carriers", "watch -n 1 duecall status"))
 def status(as_json: AsJson = False) -> None:
-    """What waits and for what, what is late, calling and unknown, per company; and how the carrier and mail stand.
+    """Show the carrier's state, and per company the calls that wait, are late, in progress or of unknown outcome.
 
-    Of commands that were accepted and are not applied yet, and of deleted companies that are not erased yet, it tells
-    the number and the age.
+    Also shows unsent invitations, and the number and age of accepted commands that are not applied yet and of deleted
+    companies that are not erased yet.
     """
-    with operator_session(computes=True) as desk:
-        carriers, companies, commands = desk.explain.carriers(), desk.explain.waiting(), desk.backlog.commands()
-        mails, erasures = desk.explain.unsent_invitations(), desk.backlog.erasures()
-        backoffs = desk.carrier_waits.all()
+    with operator_session(computes=True) as session:
+        carriers, companies, commands = (
+            session.explain.carriers(),
+            session.explain.waiting(),
+            session.backlog.commands(),
+        )
+        mails, erasures = session.explain.unsent_invitations(), session.backlog.erasures()
+        backoffs = session.carrier_waits.all()
     if as_json:
-        told = status_text.status_as_json(carriers, backoffs, companies, commands, mails, erasures)
-        print(json.dumps(told))  # noqa: T201 - the answer itself
+        print_json(status_as_json(carriers, backoffs, companies, commands, mails, erasures))
     else:
-        terminal().print(system_line(desk.system))
-        page = status_text.status_page(carriers, backoffs, companies, commands, mails, erasures, desk.now())
-        terminal().print(page)
+        terminal().print(system_line(session.system))
+        terminal().print(status_page(carriers, backoffs, companies, commands, mails, erasures, session.now()))
 
 
 @app.command(
@@ -87,52 +90,53 @@ def pause(
     reason: Annotated[
         str,
         typer.Option(
-            help="Why, in one line, for whoever asks later; the company reads it. No name, number or address."
+            help="Reason, in one line, for operators and for the company. It must not contain a phone number or an"
+            " e-mail address, and should not name a person."
         ),
     ],
-    company_id: WhichCompany = None,
-    everything: Everything = False,
+    company_id: CompanyId = None,
+    everything: AllCompanies = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the dialling, of one company or of everything. Calls in progress go on; what is due waits.
+    """Pause calling for one company, or for all. Calls in progress continue; due calls wait.
 
-    Doing it again changes nothing: a pause that stands keeps its first reason.
+    Pausing again changes nothing: the first reason is kept.
     """
     reason = reason.strip()
     if not reason:
-        refuse("say why: --reason TEXT; whoever finds the calls waiting will ask")
-    whose = _whose(company_id, everything=everything)
-    with operator_session() as desk:
-        before = desk.pauses.pause(company_id, reason)
+        refuse("--reason must not be empty: it is shown to operators and to the company.")
+    target = _target(company_id, everything=everything)
+    with operator_session() as session:
+        before = session.pauses.pause(company_id, reason)
     if as_json:
         _print_pause(company_id, before or reason, changed=before is None)
     elif before is None:
-        desk.tell(f"{whose} is paused: {reason}")
+        session.report(f"{target} is paused: {reason}")
     else:
-        desk.tell(f"{whose} was paused already, {_by_whom(before)}, and stays so")
+        session.report(f"{target} was already paused ({_cause(before)}); nothing changed")
 
 
 @app.command(
     epilog=examples("duecall resume 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55", "duecall resume --all"),
 )
-def resume(company_id: WhichCompany = None, everything: Everything = False, as_json: AsJson = False) -> None:
-    """Let the dialling go on, of one company or of everything; what is due meanwhile is rung at once, in its hours.
+def resume(company_id: CompanyId = None, everything: AllCompanies = False, as_json: AsJson = False) -> None:
+    """Resume calling for one company, or for all. Overdue calls are placed immediately, within calling hours.
 
-    --all ends the pause of everything; a company that is paused by itself stays paused.
+    --all does not resume companies that were paused separately.
     """
-    whose = _whose(company_id, everything=everything)
-    with operator_session() as desk:
-        before = desk.pauses.resume(company_id)
-        still_waits = list(_what_still_waits(desk, company_id))
+    target = _target(company_id, everything=everything)
+    with operator_session() as session:
+        before = session.pauses.resume(company_id)
+        other_pauses = list(_other_pauses(session, company_id))
     if as_json:
         _print_pause(company_id, None, changed=before is not None)
         return
     if before is None:
-        desk.tell(f"{whose} was not paused")
+        session.report(f"{target} was not paused")
     else:
-        desk.tell(f"{whose} goes on; it had been paused {_by_whom(before)}")
-    for still in still_waits:
-        say_plainly(still)
+        session.report(f"{target} is resumed; it was paused ({_cause(before)})")
+    for line in other_pauses:
+        print_note(line)
 
 
 @app.command(
@@ -143,62 +147,63 @@ def resume(company_id: WhichCompany = None, everything: Everything = False, as_j
     )
 )
 def reconcile(
-    since: Annotated[str, typer.Option(help="When the backup was made, or a moment that the database surely knows.")],
+    since: Annotated[str, typer.Option(help="Time of the backup, or an earlier time.")],
     as_json: AsJson = False,
 ) -> None:
-    """After a restore or a failover: ask the carrier for the calls that this database has forgotten. Rings nobody.
+    """Find calls that a restored database does not contain, by querying the carrier. Places no calls.
 
-    Everything must be paused. It may be repeated, and should be once lost commands have been sent again.
+    Run it after a restore or a failover, while everything is paused. It can be repeated. Repeat it after clients have
+    sent lost commands again.
     """
-    instant = instant_of(since, "--since")
-    with operator_session() as desk:
+    since_at = instant_of(since, "--since")
+    with operator_session() as session:
         try:
-            found = assembly.reconcile(installation()[0], desk.database).since(instant)
+            result = assembly.reconcile(installation()[0], session.database).since(since_at)
         except NotPaused:
-            refuse("stop everything first: duecall pause --all --reason 'the database was restored'")
+            refuse("Pause everything first: duecall pause --all --reason 'the database was restored'")
         except CarrierUnavailable:
-            fail("the carrier cannot be asked; nothing may be dialled before it was: try again")
-    told = {"calls": found.calls, "known": found.known, "bound": [str(each) for each in found.bound]}
+            fail("The carrier does not answer. Keep everything paused, and try again.")
     if as_json:
-        print(json.dumps(told | {"strangers": list(found.strangers)}))  # noqa: T201 - the answer itself
+        counts = {"calls": result.calls, "known": result.known, "bound": [str(each) for each in result.bound]}
+        print_json(counts | {"strangers": list(result.strangers)})
         return
-    desk.tell(
-        f"{found.calls} calls since {instant.isoformat()}: {found.known} known, {len(found.bound)} had been forgotten"
-        f" and are bound again, {len(found.strangers)} fit nothing that waits"
+    session.report(
+        f"{result.calls} calls since {since_at.isoformat()}: {result.known} known, {len(result.bound)} were missing"
+        f" and are now bound to their attempts, {len(result.strangers)} match no waiting attempt"
     )
-    for sid in found.strangers:
-        say_plainly(f"  fits nothing: {sid}")
+    for call_sid in result.strangers:
+        print_note(f"  no match: {call_sid}")
 
 
-def _whose(company_id: UUID | None, *, everything: bool) -> str:
-    """Who is meant, as a sentence begins. One of the two must be said, so that nobody stops all by leaving one out."""
+def _target(company_id: UUID | None, *, everything: bool) -> str:
+    """Return the target, to begin a sentence. Exactly one option is required, so that an omission pauses nothing."""
     if (company_id is None) != everything:
-        refuse("say either COMPANY_ID or --all; `duecall status` lists the companies")
+        refuse("Give either COMPANY_ID or --all. `duecall status` lists the companies.")
     return "Everything" if everything else f"Company {company_id}"
 
 
-def _by_whom(reason: str) -> str:
+def _cause(reason: str) -> str:
     if reason.startswith(ALARM):
-        return f"by an alarm ({reason.removeprefix(ALARM)}): something happened that never must, see the logs"
-    return f"because: {reason}"
+        return f"by the alarm {reason.removeprefix(ALARM)}, see the logs"
+    return f"reason: {reason}"
 
 
-def _what_still_waits(desk: "OperatorSession", company_id: UUID | None) -> Iterator[str]:
-    """What a resume did not end."""
-    everything, companies = desk.pauses.standing()
-    if company_id is not None and everything is not None:
-        yield f"Everything is paused still: {everything}. End that with: duecall resume --all"
+def _other_pauses(session: OperatorSession, company_id: UUID | None) -> Iterator[str]:
+    """Yield a line for pauses that this resume did not end."""
+    all_reason, companies = session.pauses.standing()
+    if company_id is not None and all_reason is not None:
+        yield f"Everything is still paused: {all_reason}. To resume: duecall resume --all"
     elif company_id is None and companies:
-        yield f"Paused by themselves, and still so: {', '.join(map(str, companies))}"
+        yield f"Still paused separately: {', '.join(map(str, companies))}"
 
 
 def _print_pause(company_id: UUID | None, reason: str | None, *, changed: bool) -> None:
-    by_alarm = reason is not None and reason.startswith(ALARM)
-    told = {
-        "companyId": None if company_id is None else str(company_id),
-        "paused": reason is not None,
-        "reason": reason,
-        "byAlarm": by_alarm,
-        "changed": changed,
-    }
-    print(json.dumps(told))  # noqa: T201 - the answer itself
+    print_json(
+        {
+            "companyId": None if company_id is None else str(company_id),
+            "paused": reason is not None,
+            "reason": reason,
+            "byAlarm": reason is not None and reason.startswith(ALARM),
+            "changed": changed,
+        }
+    )

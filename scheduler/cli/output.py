@@ -1,5 +1,7 @@
 """Prints lines, errors and JSON to the terminal."""
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import typer
@@ -10,46 +12,65 @@ from scheduler.clock import machine_now
 from scheduler.local.run_file import Running
 from scheduler.settings import Settings
 
-console = Console(stderr=True)
+_console = Console(stderr=True)
+
 WRONG_USAGE = 2
-"""Exit status where what was typed or set is wrong; 1 where it is right and could not be done."""
+"""Exit status for wrong arguments or settings. A failed command ends with 1."""
 
 
-def say(line: str) -> None:
-    console.print(Text.assemble((f"{machine_now():%H:%M:%S}", "dim"), f" {line}"), highlight=False, soft_wrap=True)
+def print_json(value: object) -> None:
+    """Print a command's result to standard output, for scripts."""
+    print(json.dumps(value))  # noqa: T201 - the result itself
 
 
-def say_plainly(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+def print_result(text: str) -> None:
+    """Print a command's result to standard output."""
+    print(text)  # noqa: T201 - the result itself
+
+
+def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print a command's result to standard output, one line per row."""
+    for row in rows:
+        print_result("  ".join(str(value or "-") for value in row.values()))
+
+
+def print_progress(line: str) -> None:
+    """Print a line with the time of day to standard error."""
+    _console.print(Text.assemble((f"{machine_now():%H:%M:%S}", "dim"), f" {line}"), highlight=False, soft_wrap=True)
+
+
+def print_note(line: str) -> None:
+    """Print a line to standard error."""
+    _console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_error(line: str) -> None:
+    _console.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def fail(line: str) -> NoReturn:
-    """It could not be done."""
-    complain(line)
+    """End a command that could not be executed."""
+    print_error(line)
     raise typer.Exit(1)
 
 
 def refuse(line: str) -> NoReturn:
-    """What was typed is wrong."""
-    complain(line)
+    """End a command with wrong arguments."""
+    print_error(line)
     raise typer.Exit(WRONG_USAGE)
 
 
-def complain(line: str) -> None:
-    console.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
-
-
 def print_running(running: Running, chosen: Settings, mail: str) -> None:
-    user = chosen.flower_basic_auth.get_secret_value()
+    user, _, password = chosen.flower_basic_auth.get_secret_value().partition(":")
     for name, value in (
         ("API", running.apiUrl),
-        ("its documentation", f"{running.apiUrl}/docs"),
-        ("Flower", f"{running.flowerUrl}   ({user.partition(':')[0]} / {user.partition(':')[2]})"),
+        ("documentation", f"{running.apiUrl}/docs"),
+        ("Flower", f"{running.flowerUrl}   ({user} / {password})"),
         ("carrier", running.simulatorUrl or "Twilio"),
         ("mail", mail),
         ("key", running.companyKey),
         ("agent", running.agentId),
     ):
-        # Never in a table: a key that was cut off cannot be pasted.
-        console.print(f"  {name:18} {value}", highlight=False, markup=False, soft_wrap=True)
-    console.print("[dim]Ctrl-C stops everything.[/dim]")
+        # Not in a table: a table could cut off the key.
+        _console.print(f"  {name:18} {value}", highlight=False, markup=False, soft_wrap=True)
+    _console.print("[dim]Press Ctrl-C to stop everything.[/dim]")

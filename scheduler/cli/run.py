@@ -3,7 +3,8 @@
 import shlex
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from scheduler.carriers.simulator.app import create_app as create_simulator
 from scheduler.cli.app import app, examples
 from scheduler.cli.installation import NothingRuns, chosen_settings, demo_home, homes_of, running_system
 from scheduler.cli.options import LAST_PORT, At, Ephemeral, Port, clock_offset
-from scheduler.cli.output import fail, print_running, refuse, say, say_plainly
+from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, refuse
 from scheduler.clock import clock
 from scheduler.demo import run as demo_run
 from scheduler.demo import sample_calls
@@ -23,6 +24,7 @@ from scheduler.local.run_file import is_running
 from scheduler.local.system import Options, System
 from scheduler.logs import configure
 
+_CHECK_EVERY_S = 0.1
 _never = threading.Event()
 _SHELL_VARIABLES = {
     "API": "apiUrl",
@@ -40,41 +42,42 @@ _SHELL_VARIABLES = {
 def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
     """Run the whole system until Ctrl-C, on private servers or on DATABASE_URL and REDIS_URL.
 
-    Each process that ends is started again. Addresses, ids and keys stand in .duecall/run.json while it runs.
+    Processes that end are restarted. While the system runs, .duecall/run.json contains its addresses, ids and keys.
     """
     if port is not None and not 1 <= port <= LAST_PORT:
-        refuse(f"--port is from 1 to {LAST_PORT}; got {port}. Leave it out, and a free one is found")
+        refuse(f"--port must be from 1 to {LAST_PORT}; got {port}. Without --port, a free port is chosen.")
     chosen = chosen_settings()
     offset = clock_offset(at, chosen)
     if at is not None and chosen.database_url is not None:
-        say("--at on a database that is kept: what waits there is judged by the moved clock, late or expired")
+        print_progress("WARNING: --at with DATABASE_URL: by the moved clock, calls stored there may be late or expired")
     options = Options(home=chosen.duecall_home, ephemeral=ephemeral or at is not None, port=port, clock_offset_s=offset)
-    with _until_stopped() as stopped, System(options, chosen, say, stopped) as system:
+    with _until_stopped() as stopped, System(options, chosen, print_progress, stopped) as system:
         assert system.running is not None
         print_running(system.running, chosen, system.mail_goes_to)
-        while not stopped():
-            system.look()
-            _pause()
+        _run_until(stopped, system)
 
 
 @app.command(epilog=examples("duecall demo", "duecall demo --once", "duecall demo --once --carrier refuse"))
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="End by itself; exit 0 if each call ended as expected.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop after the last call. Exit status 0 if every call ended as expected.")
+    ] = False,
     carrier: Annotated[
         str,
-        typer.Option(help="How the simulated carrier behaves: usual, or refuse (then the demo must fail)."),
+        typer.Option(help="Behaviour of the simulated carrier: usual, or refuse (then the demo must fail)."),
     ] = "usual",
 ) -> None:
     """Run sample calls in eight countries on private servers and a simulated carrier, and show them live.
 
-    One is moved, one is cancelled, one waits for a pause to end, one is busy at first; the carrier's own ledger judges.
+    One call is moved, one is cancelled, one waits for the end of a pause, and one is busy at first. The results are
+    compared with the carrier's ledger.
     """
     if carrier not in sample_calls.CARRIERS:
-        refuse(f"--carrier is one of: {', '.join(sample_calls.CARRIERS)}; got {carrier!r}")
+        refuse(f"--carrier must be one of {', '.join(sample_calls.CARRIERS)}; got {carrier!r}.")
     chosen = chosen_settings()
     offset = clock_offset(sample_calls.STARTS_AT, chosen)
     options = Options(home=demo_home(chosen), ephemeral=True, clock_offset_s=offset, variables=sample_calls.VARIABLES)
-    # A demo has its own servers and carrier, whatever the environment names: it must ring nobody.
+    # Always private servers and the simulator, so that the demo rings no real phone whatever the environment names.
     own = chosen.model_copy(
         update={
             "database_url": None,
@@ -84,17 +87,14 @@ def demo(
             "duecall_clock_offset_s": offset,
         }
     )
-    with _until_stopped() as stopped, System(options, own, say, stopped) as system:
+    with _until_stopped() as stopped, System(options, own, print_progress, stopped) as system:
         assert system.running is not None
-        # Stopped on the way, nothing was proven or disproven.
         as_expected = demo_run.run(system, own, carrier=carrier, stopped=stopped)
         if not stopped() and (as_expected or not once):
             demo_run.print_what_to_try(system.running, own, options.home, stays_up=not once)
         if not once and not stopped():
             print_running(system.running, own, system.mail_goes_to)
-            while not stopped():
-                system.look()
-                _pause()
+            _run_until(stopped, system)
     if once and not as_expected:
         raise typer.Exit(1)
 
@@ -115,24 +115,24 @@ def env() -> None:
     tomorrow = clock(system.clock_offset_s)() + timedelta(days=1)
     values = {variable: system.run_file[key] for variable, key in _SHELL_VARIABLES.items()}
     for variable, value in (values | {"TOMORROW": f"{tomorrow:%Y-%m-%d}"}).items():
-        print(f"export {variable}={shlex.quote(value)}")  # noqa: T201 - the answer itself
-    say_plainly(f"Variables of {name}: {', '.join(values)}, TOMORROW")
+        print_result(f"export {variable}={shlex.quote(value)}")
+    print_note(f"Variables of {name}: {', '.join(values)}, TOMORROW")
 
 
 @app.command(epilog=examples("TWILIO_ACCOUNT_SID=ACx TWILIO_AUTH_TOKEN=secret duecall simulator --journal calls.jsonl"))
 def simulator(
-    port: Annotated[int, typer.Option(help="Where it listens, on 127.0.0.1.")] = 8100,
-    journal: Annotated[Path | None, typer.Option(help="Keep its calls here over a restart.")] = None,
-    cps: Annotated[float, typer.Option(help="Calls that it starts a second; more wait.")] = 50.0,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8100,
+    journal: Annotated[Path | None, typer.Option(help="File that keeps its calls over a restart.")] = None,
+    cps: Annotated[float, typer.Option(help="Calls started per second. Further calls wait.")] = 50.0,
 ) -> None:
-    """A carrier that speaks Twilio's Calls API and rings nobody. Its GET /ledger says who would have been rung."""
+    """Run a carrier with Twilio's Calls API that rings no phone. GET /ledger lists the calls that it accepted."""
     chosen = chosen_settings()
     configure()
     if not chosen.twilio_account_sid or not chosen.auth_tokens:
-        fail("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN say who may call it; set both to anything you like.")
+        fail("Set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN to any values. The simulator requires them in requests.")
     if journal is not None:
         journal.parent.mkdir(parents=True, exist_ok=True)
-    made = create_simulator(
+    simulator_app = create_simulator(
         account_sid=chosen.twilio_account_sid,
         auth_tokens=chosen.auth_tokens,
         now=clock(chosen.duecall_clock_offset_s),
@@ -140,10 +140,10 @@ def simulator(
         state_file=journal,
     )
     uvicorn.run(
-        made,
+        simulator_app,
         host="127.0.0.1",
         port=port,
-        loop="asyncio",  # an outage shuts the door from behind asyncio's own server
+        loop="asyncio",  # a simulated outage closes asyncio's own server
         access_log=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
@@ -151,27 +151,27 @@ def simulator(
     )
 
 
-class _until_stopped:  # noqa: N801 - reads as what it does
-    """Inside, Ctrl-C and SIGTERM only say that it is time to stop."""
+@contextmanager
+def _until_stopped() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns True after a first Ctrl-C or SIGTERM. A second one raises KeyboardInterrupt."""
+    stopped = False
 
-    def __init__(self) -> None:
-        self._stopped = False
-
-    def __enter__(self) -> Callable[[], bool]:
-        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        return lambda: self._stopped
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    def _stop(self, *_: object) -> None:
-        if self._stopped:
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        if stopped:
             raise KeyboardInterrupt
-        self._stopped = True
-        say("stopping; press Ctrl-C again to stop at once")
+        stopped = True
+        print_progress("stopping; press Ctrl-C again to stop at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _pause() -> None:
-    """A tenth of a second, or less when a signal arrives."""
-    _never.wait(0.1)
+def _run_until(stopped: Callable[[], bool], system: System) -> None:
+    while not stopped():
+        system.restart_ended()
+        _never.wait(_CHECK_EVERY_S)

@@ -1,4 +1,4 @@
-"""Where the demo plays: its two companies, the API as their clients see it, and the carrier's ledger that judges."""
+"""The demo's client: its two companies, their requests to the API, and a comparison with the carrier's ledger."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ _SECOND_CALLER_ID = "+421221020002"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Client:
-    """A company as one of its own clients knows it."""
+class Company:
+    """A company with the ids and the key that its client uses."""
 
     company_id: UUID
     agent_id: UUID
@@ -32,45 +32,45 @@ class Client:
 
 
 @dataclass
-class Row:
-    """What is known of one sample call."""
+class DemoCall:
+    """A sample call and its current state."""
 
-    call: SampleCall
-    client: Client
-    asked: str | None = None
+    sample: SampleCall
+    company: Company
+    scheduled_at: str | None = None
     moved_to: str | None = None
     due_at: datetime | None = None
-    """When it was to ring, of one that is deleted before."""
+    """The scheduled time of a deleted call."""
     not_before: datetime | None = None
-    """It must not ring earlier: to this it was moved, or then its company was resumed."""
+    """It must not ring earlier: the time to which it was moved, or at which its company was resumed."""
     interview_id: str | None = None
     refusal: dict[str, Any] | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
     deleted: bool = False
     block: str | None = None
-    """The first rule that keeps it from ringing, as the explanation says."""
+    """The first rule that blocks it, from the explanation."""
     problem: str | None = None
-    """What the carrier's ledger holds against it, or the API answered otherwise than it must."""
+    """A contradiction with the carrier's ledger, or an unexpected response of the API."""
 
     @property
     def newest(self) -> dict[str, Any]:
         return self.attempts[-1] if self.attempts else {}
 
     @property
-    def stands(self) -> str:
-        """How it stands, in the words of `SampleCall.ends`."""
+    def result(self) -> str:
+        """Return its state, in the form of `SampleCall.expected`."""
         if self.refusal is not None:
             return f"REFUSED {self.refusal['code']}"
         if self.deleted:
             return "DELETED"
-        return ", then ".join(_words(attempt) for attempt in self.attempts) or "NOT SENT YET"
+        return ", then ".join(_state_text(attempt) for attempt in self.attempts) or "NOT SENT YET"
 
     @property
     def is_as_expected(self) -> bool:
-        return self.stands == self.call.ends and self.problem is None
+        return self.result == self.sample.expected and self.problem is None
 
     def is_over(self, now: datetime) -> bool:
-        """Nothing more will become of it."""
+        """Return whether its state is final."""
         if self.refusal is not None or self.problem is not None:
             return True
         if self.deleted:
@@ -79,10 +79,10 @@ class Row:
 
 
 _SILENT_FOR = timedelta(seconds=4)
-"""A deleted call is watched so much longer than it was due."""
+"""A deleted call is observed for this long after it was due."""
 
 
-def _words(attempt: dict[str, Any]) -> str:
+def _state_text(attempt: dict[str, Any]) -> str:
     if attempt["status"] != "PENDING":
         return f"{attempt['status']} {attempt['reasonCode'] or ''}".strip()
     if attempt["retryNumber"]:
@@ -94,7 +94,7 @@ def _words(attempt: dict[str, Any]) -> str:
     return f"PENDING until {schedule['localTime'][11:16]} {zones[0]}"
 
 
-class Stage:
+class DemoClient:
     def __init__(self, running: Running, hasher: Hasher, now: Now) -> None:
         self._running = running
         self._now = now
@@ -110,129 +110,130 @@ class Stage:
 
     # ---- the companies
 
-    def first_client(self) -> Client:
-        """The installation's first company; it calls again soon after a busy line."""
+    def first_company(self) -> Company:
+        """Return the installation's first company, with a short retry delay for busy lines."""
         running = self._running
-        soon = {"settings": {"retryPolicy": {"delays": {"BUSY": [BUSY_RETRY_AFTER // timedelta(seconds=1)]}}}}
+        changes = {"settings": {"retryPolicy": {"delays": {"BUSY": [BUSY_RETRY_AFTER // timedelta(seconds=1)]}}}}
         answer = self._session.patch(
             f"{running.apiUrl}/company/{running.companyId}",
-            json=soon,
+            json=changes,
             headers={"Authorization": f"Bearer {running.companyKey}"},
             timeout=10,
         )
         answer.raise_for_status()
         company_id = UUID(running.companyId)
-        return Client(company_id=company_id, agent_id=UUID(self._running.agentId), key=self._running.companyKey)
+        return Company(company_id=company_id, agent_id=UUID(self._running.agentId), key=self._running.companyKey)
 
-    def second_client(self) -> Client:
-        """Another company, with an agent and a key of its own."""
+    def second_company(self) -> Company:
+        """Create another company with its own agent and key."""
         installation = Installation(self._database, self._keys, self._now)
         company_id, agent_id = installation.add_company("Second company", _SECOND_CALLER_ID)
         _, key = self._keys.create(kind=KeyKind.REGULAR, name="demo", company_id=company_id, principal_id=company_id)
-        return Client(company_id=company_id, agent_id=agent_id, key=key)
+        return Company(company_id=company_id, agent_id=agent_id, key=key)
 
-    def pause(self, client: Client) -> None:
-        """What `duecall pause COMPANY_ID` does."""
-        self._pauses.pause(client.company_id, PAUSE_REASON)
+    def pause(self, company: Company) -> None:
+        """Do the same as `duecall pause COMPANY_ID`."""
+        self._pauses.pause(company.company_id, PAUSE_REASON)
 
-    def resume(self, row: Row) -> None:
-        """What `duecall resume COMPANY_ID` does; before it the call must not have rung."""
-        row.not_before = self._now()
-        self._pauses.resume(row.client.company_id)
+    def resume(self, call: DemoCall) -> None:
+        """Do the same as `duecall resume COMPANY_ID`. The call must not ring earlier."""
+        call.not_before = self._now()
+        self._pauses.resume(call.company.company_id)
 
-    # ---- the API, as a client sees it
+    # ---- the API
 
-    def ask(self, row: Row) -> None:
-        """POST the interview. A 202 is followed to its end by `look`."""
-        row.asked = row.call.asked(self._now())
+    def submit(self, call: DemoCall) -> None:
+        """POST the interview. After a 202, `refresh` follows it."""
+        call.scheduled_at = call.sample.scheduled_at(self._now())
         body: dict[str, Any] = {
-            "agentId": str(row.client.agent_id),
+            "agentId": str(call.company.agent_id),
             "candidate": {
                 "firstName": "Sample",
                 "lastName": "Candidate",
-                "phoneNumber": row.call.number,
+                "phoneNumber": call.sample.number,
                 "gdprExpiryDate": "2030-01-01",
             },
         }
-        if row.asked is not None:
-            body["scheduledAt"] = row.asked
-        answer = self._api("POST", row, "/interviews", json=body).json()
+        if call.scheduled_at is not None:
+            body["scheduledAt"] = call.scheduled_at
+        answer = self._api("POST", call, "/interviews", json=body).json()
         if answer["success"]:
-            row.interview_id = answer["data"]["id"]
-            row.attempts = answer["data"]["callAttempts"]
+            call.interview_id = answer["data"]["id"]
+            call.attempts = answer["data"]["callAttempts"]
         else:
-            row.refusal = answer["error"]
+            call.refusal = answer["error"]
 
-    def change(self, row: Row) -> None:
-        """PATCH or DELETE its attempt, as the sample call says."""
-        path = f"/interviews/{row.interview_id}/call-attempts/{row.newest.get('id')}"
-        if row.call.then is Then.MOVED and row.asked is not None:
-            row.moved_to = moved_to(row.asked)
-            row.not_before = datetime.fromisoformat(row.moved_to)
-            answer = self._api("PATCH", row, path, json={"scheduledAt": row.moved_to})
-        elif row.call.then is Then.DELETED and row.asked is not None:
-            row.due_at = datetime.fromisoformat(row.asked)
-            answer = self._api("DELETE", row, path)
-            row.deleted = answer.ok
+    def change(self, call: DemoCall) -> None:
+        """PATCH or DELETE its attempt, if the sample call requires it."""
+        path = f"/interviews/{call.interview_id}/call-attempts/{call.newest.get('id')}"
+        if call.sample.then is Then.MOVED and call.scheduled_at is not None:
+            call.moved_to = moved_to(call.scheduled_at)
+            call.not_before = datetime.fromisoformat(call.moved_to)
+            answer = self._api("PATCH", call, path, json={"scheduledAt": call.moved_to})
+        elif call.sample.then is Then.DELETED and call.scheduled_at is not None:
+            call.due_at = datetime.fromisoformat(call.scheduled_at)
+            answer = self._api("DELETE", call, path)
+            call.deleted = answer.ok
         else:
             return
         if not answer.ok:
-            row.problem = f"{row.call.then.name.lower()}: the API said no, {answer.json()['error']['code']}"
+            call.problem = f"{call.sample.then.name.lower()}: the API refused with {answer.json()['error']['code']}"
 
-    def look(self, row: Row) -> None:
-        """Ask what became of it, and of one that waits, what for."""
-        if row.interview_id is None or row.deleted:
+    def refresh(self, call: DemoCall) -> None:
+        """Read its state from the API, and for a waiting call the first rule that blocks it."""
+        if call.interview_id is None or call.deleted:
             return
         try:
-            answer = self._api("GET", row, f"/interviews/{row.interview_id}").json()
+            answer = self._api("GET", call, f"/interviews/{call.interview_id}").json()
             if answer["success"]:
-                row.attempts = answer["data"]["callAttempts"]
-            row.block = self._block(row) if row.newest.get("status") == "PENDING" else None
+                call.attempts = answer["data"]["callAttempts"]
+            call.block = self._block(call) if call.newest.get("status") == "PENDING" else None
         except requests.RequestException:
-            return  # the API is being started again; the next look sees it
+            return  # the API restarts; the next refresh reads the state
 
-    def _block(self, row: Row) -> str | None:
-        path = f"/interviews/{row.interview_id}/call-attempts/{row.newest['id']}/explanation"
-        answer = self._api("GET", row, path).json()
+    def _block(self, call: DemoCall) -> str | None:
+        path = f"/interviews/{call.interview_id}/call-attempts/{call.newest['id']}/explanation"
+        answer = self._api("GET", call, path).json()
         if not answer["success"] or not answer["data"]["blocks"]:
             return None
         rule: str = answer["data"]["blocks"][0]["rule"]
         return rule
 
-    def _api(self, method: str, row: Row, path: str, **more: Any) -> requests.Response:  # noqa: ANN401 - JSON
-        headers = {"Authorization": f"Bearer {row.client.key}"}
-        return self._session.request(method, f"{self._running.apiUrl}{path}", headers=headers, timeout=35, **more)
+    def _api(self, method: str, call: DemoCall, path: str, **options: Any) -> requests.Response:  # noqa: ANN401 - JSON
+        headers = {"Authorization": f"Bearer {call.company.key}"}
+        return self._session.request(method, f"{self._running.apiUrl}{path}", headers=headers, timeout=35, **options)
 
     # ---- the carrier
 
-    def plan(self, calls: Sequence[SampleCall], for_all: dict[str, Any] | None) -> None:
-        """Tell the simulated carrier what to do with each call; or the same with all."""
-        for call in calls:
-            plans = [dict(for_all)] if for_all else [dict(plan) for plan in call.plans]
+    def plan(self, samples: Sequence[SampleCall], for_all: dict[str, Any] | None) -> None:
+        """Configure the simulated carrier for each call, or with `for_all` the same for all."""
+        for sample in samples:
+            plans = [dict(for_all)] if for_all else [dict(plan) for plan in sample.plans]
             for attempt, plan in enumerate(plans, start=1):
-                which = {"attempt": attempt} if len(plans) > 1 else {}
-                self._carrier("POST", "/plans", json={"to": call.number, **which, **plan})
+                selector = {"attempt": attempt} if len(plans) > 1 else {}
+                self._carrier("POST", "/plans", json={"to": sample.number, **selector, **plan})
 
-    def judge(self, rows: Sequence[Row]) -> list[str]:
-        """Hold the carrier's ledger, which nothing here writes, against each call; and say what it never may show."""
+    def judge(self, calls: Sequence[DemoCall]) -> list[str]:
+        """Compare each call with the carrier's independent ledger. Return violations that must never occur."""
         rings = self._carrier("GET", "/ledger").json()["rings"]
-        for row in rows:
-            row.problem = row.problem or _held_against(row, [ring for ring in rings if ring["to"] == row.call.number])
+        for call in calls:
+            own_rings = [ring for ring in rings if ring["to"] == call.sample.number]
+            call.problem = call.problem or _contradiction(call, own_rings)
         verdict = self._carrier("GET", "/verdict").json()
         never = ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once")
         return [f"{name.replace('_', ' ')}: {len(verdict[name])}" for name in never if verdict[name]]
 
-    def _carrier(self, method: str, path: str, **more: Any) -> requests.Response:  # noqa: ANN401 - JSON
-        answer = self._session.request(method, f"{self._running.simulatorUrl}{path}", timeout=5, **more)
+    def _carrier(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401 - JSON
+        answer = self._session.request(method, f"{self._running.simulatorUrl}{path}", timeout=5, **options)
         answer.raise_for_status()
         return answer
 
 
-def _held_against(row: Row, rings: Sequence[dict[str, Any]]) -> str | None:
-    if len(rings) != row.call.calls:
-        return f"the carrier took {len(rings)} calls for it, not {row.call.calls}"
+def _contradiction(call: DemoCall, rings: Sequence[dict[str, Any]]) -> str | None:
+    if len(rings) != call.sample.carrier_calls:
+        return f"the carrier accepted {len(rings)} calls for it, not {call.sample.carrier_calls}"
     for ring in rings:
         at = datetime.fromisoformat(ring["accepted_at"]).astimezone(UTC)
-        if row.not_before is not None and at < row.not_before:
-            return f"it rang at {at:%H:%M:%S} UTC, before {row.not_before:%H:%M:%S}"
+        if call.not_before is not None and at < call.not_before:
+            return f"it rang at {at:%H:%M:%S} UTC, before {call.not_before:%H:%M:%S}"
     return None

@@ -1,4 +1,4 @@
-"""Which sample calls the demo makes, and what must become of each."""
+"""The demo's sample calls, with the expected result of each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ STARTS_AT = "2026-04-02T17:30+10:30"
 """07:00 UTC on a Thursday: late afternoon in Australia, morning in Europe, 3 a.m. in New York."""
 
 VARIABLES = {
-    # Shorter than in production, so that nobody waits long for a carrier that says nothing; the same order.
+    # Shorter than in production, so that a carrier that does not answer delays the demo little.
     "CARRIER_CONNECT_TIMEOUT_S": "1",
     "CARRIER_TOTAL_TIMEOUT_S": "3",
     "DIAL_LEASE_S": "6",
@@ -23,30 +23,30 @@ CARRIERS: dict[str, dict[str, Any] | None] = {
     "usual": None,
     "refuse": {"outcome": "answered", "fault": "refuse"},
 }
-"""How the simulated carrier behaves: by the sample calls' own plans, or one plan for all."""
+"""Behaviours of the simulated carrier: the plans of the sample calls, or one plan for all."""
 
 BUSY_RETRY_AFTER = timedelta(seconds=2)
-"""The demo's company calls again so soon after a busy line; the default is a quarter of an hour."""
+"""Retry delay of the demo's company after a busy line. The default is a quarter of an hour."""
 
 RESUMES_AFTER = timedelta(seconds=9)
-"""How long the demo's second company is paused."""
+"""Length of the pause of the demo's second company."""
 
 _DUE_IN = timedelta(seconds=6)
 _CHANGED_BEFORE = timedelta(seconds=12)
-"""When a call is due that somebody moves or deletes at once: late enough for a slow machine."""
+"""A call that is moved or deleted is due this much later: late enough for a slow machine."""
 _MOVED_BY = timedelta(seconds=6)
 
 
 class Then(Enum):
-    """What the demo does with a call once it is accepted."""
+    """Next action of the demo, after a call is accepted."""
 
     NOTHING = auto()
     MOVED = auto()
-    """PATCH: to a later time."""
+    """Moved to a later time, with PATCH."""
     DELETED = auto()
-    """DELETE: before its time."""
+    """Deleted before it is due, with DELETE."""
     PAUSED = auto()
-    """Its company is paused beforehand, and resumed a while later."""
+    """Its company is paused before, and resumed a few seconds later."""
 
 
 def _as_soon_as_allowed(_: datetime) -> str | None:
@@ -55,25 +55,25 @@ def _as_soon_as_allowed(_: datetime) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleCall:
-    """One interview of the demo: whom, when, and what must become of it."""
+    """An interview of the demo: callee, time, and expected result."""
 
-    who: str
+    label: str
     number: str
     country: str
-    ends: str
-    """How it must stand in the end, in the words of `stage.Row.stands`."""
-    calls: int
-    """How many calls the carrier must have taken for it, by the carrier's own ledger."""
-    asked: Callable[[datetime], str | None] = _as_soon_as_allowed
-    """The text of scheduledAt, from the instant at which it is sent."""
+    expected: str
+    """Expected result, as in `DemoCall.result`."""
+    carrier_calls: int
+    """Expected number of calls in the carrier's ledger."""
+    scheduled_at: Callable[[datetime], str | None] = _as_soon_as_allowed
+    """Returns the text of scheduledAt, from the time of sending."""
     plans: tuple[Mapping[str, Any], ...] = ()
-    """What the simulated carrier shall do with its first call, its second, and so on."""
+    """Behaviour of the simulated carrier for the first call, the second, and so on."""
     then: Then = Then.NOTHING
 
 
-def moved_to(asked: str) -> str:
-    """The later time to which a call is moved."""
-    return _instant(datetime.fromisoformat(asked) + _MOVED_BY)
+def moved_to(scheduled_at: str) -> str:
+    """Return the later time to which a call is moved."""
+    return _instant(datetime.fromisoformat(scheduled_at) + _MOVED_BY)
 
 
 def _in_adelaide(now: datetime) -> str:
@@ -101,72 +101,72 @@ _ANSWERED = "COMPLETED ANSWERED"
 
 CALLS = (
     SampleCall(
-        who="Adelaide, by its offset",
+        label="Adelaide, by its offset",
         country="Australia",
         number="+61872001234",
-        asked=_in_adelaide,
+        scheduled_at=_in_adelaide,
         plans=(_TALK,),
-        ends=_ANSWERED,
-        calls=1,
+        expected=_ANSWERED,
+        carrier_calls=1,
     ),
     SampleCall(
-        who="Australian mobile",
+        label="Australian mobile",
         country="Australia",
         number="+61491570006",
         plans=(_TALK,),
-        ends=_ANSWERED,
-        calls=1,
+        expected=_ANSWERED,
+        carrier_calls=1,
     ),
     SampleCall(
-        who="Slovak mobile, by a Z",
+        label="Slovak mobile, by a Z",
         country="Slovakia",
         number="+421915123456",
-        asked=_soon,
+        scheduled_at=_soon,
         plans=(_TALK,),
-        ends=_ANSWERED,
-        calls=1,
+        expected=_ANSWERED,
+        carrier_calls=1,
     ),
     SampleCall(
-        who="New York, for 08:00",
+        label="New York, for 08:00",
         country="USA",
         number="+12015550123",
-        asked=lambda _: "2026-04-02T08:00:00",
-        ends="PENDING until 08:00 America/New_York",
-        calls=0,
+        scheduled_at=lambda _: "2026-04-02T08:00:00",
+        expected="PENDING until 08:00 America/New_York",
+        carrier_calls=0,
     ),
     SampleCall(
-        who="US toll-free number",
+        label="US toll-free number",
         country="USA",
         number="+18005550100",
-        ends="PENDING until all its zones are open",
-        calls=0,
+        expected="PENDING until all its zones are open",
+        carrier_calls=0,
     ),
     SampleCall(
-        who="Bratislava, for 22:30",
+        label="Bratislava, for 22:30",
         country="Slovakia",
         number="+421220902345",
-        asked=lambda _: "2026-04-02T22:30:00+02:00",
-        ends="REFUSED OUTSIDE_CALL_TIME_INTERVAL",
-        calls=0,
+        scheduled_at=lambda _: "2026-04-02T22:30:00+02:00",
+        expected="REFUSED OUTSIDE_CALL_TIME_INTERVAL",
+        carrier_calls=0,
     ),
     SampleCall(
-        who="Mumbai, busy at first",
+        label="Mumbai, busy at first",
         country="India",
         number="+912266012345",
         plans=({"outcome": "busy", "ring_s": 1}, _TALK),
-        ends="FAILED BUSY, then COMPLETED ANSWERED",
-        calls=2,
+        expected="FAILED BUSY, then COMPLETED ANSWERED",
+        carrier_calls=2,
     ),
     SampleCall(
-        who="Berlin, nobody answers",
+        label="Berlin, nobody answers",
         country="Germany",
         number="+4930123456",
         plans=({"outcome": "no_answer", "ring_s": 3},),
-        ends="FAILED NO_ANSWER, then PENDING again",
-        calls=1,
+        expected="FAILED NO_ANSWER, then PENDING again",
+        carrier_calls=1,
     ),
     SampleCall(
-        who="Warsaw, answer lost",
+        label="Warsaw, answer lost",
         country="Poland",
         number="+48221234567",
         plans=(
@@ -178,35 +178,35 @@ CALLS = (
                 "talk_s": 0.5,
             },
         ),
-        ends=_ANSWERED,
-        calls=1,
+        expected=_ANSWERED,
+        carrier_calls=1,
     ),
     SampleCall(
-        who="Tokyo, moved",
+        label="Tokyo, moved",
         country="Japan",
         number="+81312345678",
-        asked=_to_be_changed,
+        scheduled_at=_to_be_changed,
         plans=({"outcome": "answered", "ring_s": 0.5, "talk_s": 1},),
         then=Then.MOVED,
-        ends=_ANSWERED,
-        calls=1,
+        expected=_ANSWERED,
+        carrier_calls=1,
     ),
     SampleCall(
-        who="London, cancelled",
+        label="London, cancelled",
         country="United Kingdom",
         number="+442079460123",
-        asked=_to_be_changed,
+        scheduled_at=_to_be_changed,
         then=Then.DELETED,
-        ends="DELETED",
-        calls=0,
+        expected="DELETED",
+        carrier_calls=0,
     ),
     SampleCall(
-        who="Berlin, while paused",
+        label="Berlin, while paused",
         country="Germany",
         number="+4930123457",
         plans=({"outcome": "answered", "ring_s": 0.5, "talk_s": 1},),
         then=Then.PAUSED,
-        ends=_ANSWERED,
-        calls=1,
+        expected=_ANSWERED,
+        carrier_calls=1,
     ),
 )

@@ -1,4 +1,4 @@
-"""How the demo's calls look while they happen: whose clock, what it shows there, what each waits for."""
+"""The live table of the demo's calls: the deciding clock, its local time, and each call's state."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scheduler.demo.client import Row
+from scheduler.demo.client import DemoCall
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows
 
 WIDE = 118
-"""From this many columns on it is also shown what was asked for, and why that clock decides; else the table fits 80."""
+"""From this width on, the requested time and the source of the clock are shown too. Narrower tables fit 80 columns."""
 
 _SOON = timedelta(minutes=2)
 _SOURCES = {
@@ -48,17 +48,17 @@ _CALLING = {
 
 
 def terminal() -> Console:
-    """As wide as the terminal; where there is none, as wide as the table likes."""
+    """Return a console as wide as the terminal. Without a terminal, wide enough for all columns."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def table(console: Console, rows: Sequence[Row], now: datetime, *, over: bool = False) -> Table:
-    """One line a call, so that a terminal of 80 by 24 shows them all."""
+def table(console: Console, calls: Sequence[DemoCall], now: datetime, *, over: bool = False) -> Table:
+    """Return a table with one line per call, so that all fit a terminal of 80 by 24."""
     wide = console.width >= WIDE
-    countries = len({row.call.country for row in rows})
-    made = Table(
-        title=f"Duecall: {len(rows)} calls in {countries} countries, each on its own clock",
+    countries = len({call.sample.country for call in calls})
+    grid = Table(
+        title=f"Duecall: {len(calls)} calls in {countries} countries, each on its own clock",
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
@@ -67,54 +67,54 @@ def table(console: Console, rows: Sequence[Row], now: datetime, *, over: bool = 
     )
     for heading in (
         "call",
-        *(["asked for"] if wide else []),
-        "whose clock",
+        *(["requested"] if wide else []),
+        "clock",
         *([""] if wide else []),
-        "there",
-        "stands",
+        "local time",
+        "state",
     ):
-        made.add_column(heading, no_wrap=True)
-    made.add_column("", no_wrap=True)
-    for row in rows:
-        clock, source, there = _clock(row, now)
-        made.add_row(
-            row.call.who,
-            *([Text(_asked(row), "dim")] if wide else []),
+        grid.add_column(heading, no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for call in calls:
+        clock, source, local = _clock(call, now)
+        grid.add_row(
+            call.sample.label,
+            *([Text(_requested(call), "dim")] if wide else []),
             clock,
             *([Text(source, "dim")] if wide else []),
-            there,
-            _stands(row, now),
-            _mark(console, row, over=over),
+            local,
+            _state(call, now),
+            _mark(console, call, over=over),
         )
-    return made
+    return grid
 
 
-def _mark(console: Console, row: Row, *, over: bool) -> Text:
+def _mark(console: Console, call: DemoCall, *, over: bool) -> Text:
     fits = console.encoding.startswith("utf")
-    if row.is_as_expected:
+    if call.is_as_expected:
         return Text("✓" if fits else "ok", "bold green")
-    wrong = over or row.problem is not None
+    wrong = over or call.problem is not None
     return Text(("✗" if fits else "NO") if wrong else "", "bold red")
 
 
-def _asked(row: Row) -> str:
-    if row.asked is None:
+def _requested(call: DemoCall) -> str:
+    if call.scheduled_at is None:
         return "as soon as allowed"
-    return row.asked[11:] if row.moved_to is None else f"{row.asked[11:]}, {row.moved_to[11:]}"
+    return call.scheduled_at[11:] if call.moved_to is None else f"{call.scheduled_at[11:]}, {call.moved_to[11:]}"
 
 
-def _clock(row: Row, now: datetime) -> tuple[str, str, str]:
-    """Whose clock decided, why, and what it shows now."""
-    decided: dict[str, Any] = row.newest.get("schedule") or (row.refusal or {}).get("details") or {}
+def _clock(call: DemoCall, now: datetime) -> tuple[str, str, str]:
+    """Return the name of the deciding clock, its source, and its local time now."""
+    decided: dict[str, Any] = call.newest.get("schedule") or (call.refusal or {}).get("details") or {}
     name = decided.get("timezone") or decided.get("utcOffset")
     if not name:
         return "", "", ""
     zones = tuple(name.split(", "))
-    shown = f"{len(zones)} zones" if len(zones) > 1 else name
-    return shown, _SOURCES.get(decided.get("timezoneSource", ""), ""), _there(zones, now)
+    label = f"{len(zones)} zones" if len(zones) > 1 else name
+    return label, _SOURCES.get(decided.get("timezoneSource", ""), ""), _local_time(zones, now)
 
 
-def _there(zones: tuple[str, ...], now: datetime) -> str:
+def _local_time(zones: tuple[str, ...], now: datetime) -> str:
     if zones[0][0] in "+-":
         offset = datetime.fromisoformat(f"2000-01-01T00:00{zones[0]}").utcoffset()
         clock = CalleeClock(source=TimezoneSource.OFFSET, offset=offset)
@@ -126,31 +126,31 @@ def _there(zones: tuple[str, ...], now: datetime) -> str:
     return f"{local[0]:%H:%M}..{local[-1]:%H:%M}"
 
 
-def _stands(row: Row, now: datetime) -> Text:
-    """Its state, and what it waits for or how it ended, in twenty-two characters."""
-    if row.refusal is not None:
-        return Text("REFUSED: shut then", _STYLES["REFUSED"])
-    if row.deleted:
+def _state(call: DemoCall, now: datetime) -> Text:
+    """Return its state, and what it waits for or how it ended, in at most 22 characters."""
+    if call.refusal is not None:
+        return Text("REFUSED: out of hours", _STYLES["REFUSED"])
+    if call.deleted:
         return Text("DELETED, silent", _STYLES["DELETED"])
-    newest = row.newest
-    return Text(_told(row, newest, now), _STYLES.get(newest["status"], "")) if newest else Text("")
+    newest = call.newest
+    return Text(_attempt_state(call, newest, now), _STYLES.get(newest["status"], "")) if newest else Text("")
 
 
-def _told(row: Row, newest: dict[str, Any], now: datetime) -> str:
+def _attempt_state(call: DemoCall, newest: dict[str, Any], now: datetime) -> str:
     status: str = newest["status"]
     if status == "IN_PROGRESS":
         return _CALLING.get(newest["waitingFor"] or "", "calling")
     if status == "PENDING":
-        if len(row.attempts) > 1:
-            return f"{row.attempts[-2]['reasonCode']}, then {_due(newest, now)}"
-        return _WAITS.get(row.block or "", f"waits until {_due(newest, now)}" if row.block else "waits for its turn")
+        if len(call.attempts) > 1:
+            return f"{call.attempts[-2]['reasonCode']}, then {_due(newest, now)}"
+        return _WAITS.get(call.block or "", f"waits until {_due(newest, now)}" if call.block else "waits for its turn")
     if status == "COMPLETED":
-        return "COMPLETED" if len(row.attempts) == 1 else f"COMPLETED, call {len(row.attempts)}"
+        return "COMPLETED" if len(call.attempts) == 1 else f"COMPLETED, call {len(call.attempts)}"
     return f"{status} {newest['reasonCode'] or ''}".strip()
 
 
 def _due(attempt: dict[str, Any], now: datetime) -> str:
-    """On its one clock; with several, in UTC. To the second when that is soon."""
+    """Return its due time on its clock, or in UTC with several zones. With seconds if it is soon."""
     due_at = datetime.fromisoformat(attempt["scheduledAt"])
     local: str = attempt["schedule"]["localTime"]
     if ", " in local:

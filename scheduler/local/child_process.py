@@ -1,4 +1,4 @@
-"""Starts child processes that end with their parent, as another user where that is needed."""
+"""Starts child processes that end with their parent, if needed as another user."""
 
 import importlib.util
 import os
@@ -46,24 +46,25 @@ try:
 except OSError as error:
     sys.exit(f"{command[0]} cannot be run by the owner of the data: {error.strerror}")
 """
-"""Becomes the server, with the same process id: own session, so that Ctrl-C reaches the supervisor first;
-perhaps another user; and a signal when the parent ends. That signal is set last, since a change of user
-clears it.
+"""Becomes the server, with the same process id.
 
-A program of its own and not a `preexec_fn`: that would run Python between fork and exec, where any lock that
-another thread held stays locked for ever.
+It has its own session, so that Ctrl-C reaches only the supervisor. It may change the user. It receives a signal when
+the parent ends, which is set last, because a change of user clears it.
+
+It is a program and not a `preexec_fn`, which would run Python between fork and exec, where a lock of another thread
+stays locked permanently.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """As whom a server runs: ourselves, another user, or another user in name only (a user namespace)."""
+    """The user of a server process: our own, another user, or another user in name only (a user namespace)."""
 
     kind: str
     uid: int
     gid: int
     owner: int
-    """The user id, as seen from here, that must own the server's data."""
+    """User id, outside the namespace, that must own the server's data."""
 
     def __str__(self) -> str:
         return self.kind if self.kind == "self" else f"{self.kind}:{self.uid}:{self.gid}"
@@ -74,21 +75,21 @@ def ourselves() -> Identity:
 
 
 def bound_to_parent(death_signal: signal.Signals, *argv: str) -> tuple[str, ...]:
-    """`argv`, in a session of its own, ending by `death_signal` when the calling process ends. Run it as a child."""
+    """Wrap `argv`: in its own session, it receives `death_signal` when the calling process ends. Run it as a child."""
     return launch(ourselves(), death_signal, *argv)
 
 
 def launch(identity: Identity, death_signal: signal.Signals, *argv: str) -> tuple[str, ...]:
-    # -I -S: neither the environment nor the working directory nor site-packages can change what runs.
+    # -I -S: the environment, the working directory and site-packages cannot change the launcher.
     launcher = (sys.executable, "-I", "-S", "-c", _LAUNCHER)
     return (*launcher, str(os.getpid()), str(int(death_signal)), str(identity), *argv)
 
 
-def run_child(argv: tuple[str, ...], given: str = "") -> subprocess.CompletedProcess[str]:
+def run_child(argv: tuple[str, ...], stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - a program of ours, without a shell
         argv,
         env=CHILD_ENVIRONMENT,
-        input=given,
+        input=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
@@ -99,7 +100,7 @@ def run_child(argv: tuple[str, ...], given: str = "") -> subprocess.CompletedPro
 
 def last_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " | ".join(lines[-3:]) or "it said nothing"
+    return " | ".join(lines[-3:]) or "no output"
 
 
 def ends_within(seconds: float, process: subprocess.Popen[bytes]) -> bool:
@@ -110,12 +111,12 @@ def ends_within(seconds: float, process: subprocess.Popen[bytes]) -> bool:
 
 
 def find_program(package: str, inside: str, *on_path: str) -> Path | None:
-    """The wheel's program, else the first one on PATH. The wheel is located and never imported."""
+    """Return the program in a wheel, or else the first one on PATH. The wheel is not imported."""
     spec = importlib.util.find_spec(package)
     for place in (spec and spec.submodule_search_locations) or ():
-        for found in sorted(Path(place).glob(inside)):
-            if os.access(found, os.X_OK):
-                return found.resolve()
+        for program in sorted(Path(place).glob(inside)):
+            if os.access(program, os.X_OK):
+                return program.resolve()
     for name in on_path:
         if (which := shutil.which(name)) is not None:
             return Path(which).resolve()

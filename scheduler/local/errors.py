@@ -1,29 +1,29 @@
-"""Reasons why a server or the system cannot run on this machine."""
+"""Errors of servers and systems on this machine."""
 
 
 class ServerUnavailable(Exception):
-    """A private server cannot be had here; the message says why and what to do."""
+    """A private server cannot run here. The message contains the reason and a remedy."""
 
 
 class Stopped(Exception):
-    """It was told to stop before it was ready."""
+    """The system was stopped before it was ready."""
 
 
 class CannotRun(Exception):
-    """The system cannot be run so, here; the message says why and what to do."""
+    """The system cannot run here. The message contains the reason and a remedy."""
 
 
 class AlreadyRunning(CannotRun):
-    """Another one runs in this folder."""
+    """Another system runs in this folder."""
 
 
 class PortTaken(CannotRun):
-    """The port that was asked for cannot be listened on."""
+    """The requested port cannot be used."""
 
 
 class NotReady(CannotRun):
-    """The system did not become ready; its logs say why."""
+    """The system did not become ready. Its logs contain the reason."""
 
 
 class HomeUnusable(CannotRun):
-    """Its folder cannot be made, written or read."""
+    """The system's folder cannot be created, written or read."""

@@ -10,11 +10,10 @@ from scheduler.local.child_process import run_child
 
 
 def servers_in(data: Path, programs: frozenset[str]) -> frozenset[int]:
-    """Processes that run one of `programs` in `data`.
+    """Return the processes that run one of `programs` in `data`, without zombies.
 
-    A server's working directory is its data folder. The kernel knows it, so no stale pid file and no process
-    id used twice can point at somebody else's program. Processes that have ended and only await their parent
-    are not among them.
+    A server's working directory is its data folder. The kernel reports it, so a stale pid file or a reused process id
+    cannot name another program.
     """
     if platform.system() == "Linux":
         candidates = frozenset(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
@@ -24,7 +23,7 @@ def servers_in(data: Path, programs: frozenset[str]) -> frozenset[int]:
 
 
 def _runs_in(pid: int, data: Path, programs: frozenset[str]) -> bool:
-    """Linux. False also for what we may not look at: whoever is hidden from us is not ours to end."""
+    """Return whether the process is such a server. For Linux. False also for processes of other users."""
     try:
         directory = Path(f"/proc/{pid}/cwd").readlink()
         program = Path(f"/proc/{pid}/exe").readlink()

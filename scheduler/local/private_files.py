@@ -6,7 +6,7 @@ from typing import IO, Any
 
 
 def open_private(path: Path, mode: str) -> IO[Any]:
-    """Like open, and only the owner can read a file that this makes."""
+    """Open a file. If it is created, only its owner can read it."""
     return open(path, mode, encoding=None if "b" in mode else "utf-8", opener=_private)
 
 

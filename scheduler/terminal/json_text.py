@@ -10,12 +10,12 @@ _SPANS = ("late", "oldest")
 
 
 def as_json(values: dict[str, Any]) -> dict[str, Any]:
-    told = {}
+    converted = {}
     for name, value in values.items():
         if name in _SPANS:
-            told[f"{name}Seconds"] = None if value is None else value.total_seconds()
+            converted[f"{name}Seconds"] = None if value is None else value.total_seconds()
         elif isinstance(value, datetime):
-            told[to_camel(name)] = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            converted[to_camel(name)] = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         else:
-            told[to_camel(name)] = str(value) if isinstance(value, UUID) else value
-    return told
+            converted[to_camel(name)] = str(value) if isinstance(value, UUID) else value
+    return converted

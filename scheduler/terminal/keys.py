@@ -21,8 +21,8 @@ _KEY_STYLES = {
 
 
 def keys_page(keys: Sequence[Key], now: datetime) -> RenderableType:
-    """Each key: whose it is, how it stands, what it opens, how often it may ask. Keys themselves are kept nowhere."""
-    return Group(*(_key(each, now) for each in keys)) if keys else Text("There is no key.")
+    """Return each key's owner, state, scopes, rate limits and times. Secrets are not stored."""
+    return Group(*(_key(key, now) for key in keys)) if keys else Text("There are no API keys.")
 
 
 def _key(key: Key, now: datetime) -> Text:
@@ -30,26 +30,25 @@ def _key(key: Key, now: datetime) -> Text:
     text = Text(f"Key       {key.principal.key_id}  ").append(state.value, _KEY_STYLES[state])
     if key.suspend_reason is not None:
         text.append(f": {key.suspend_reason}")
-    for name, told in _of_key(key, now):
-        text.append(f"\n  {name:<13} ", "dim").append(told)
+    for name, value in _facts(key, now):
+        text.append(f"\n  {name:<13} ", "dim").append(value)
     return text.append("\n")
 
 
-def _of_key(key: Key, now: datetime) -> Iterator[tuple[str, str]]:
+def _facts(key: Key, now: datetime) -> Iterator[tuple[str, str]]:
     principal = key.principal
     name = shown(key.name, MAX_NAME)
-    yield "of", f"company {principal.company_id}, {name}" if principal.company_id is not None else f"ATS {name}"
+    yield "owner", f"company {principal.company_id}, {name}" if principal.company_id is not None else f"ATS {name}"
     yield "principal", str(principal.id)
-    yield "opens", ", ".join(sorted(principal.scopes))
-    yield "may ask", f"{key.per_minute} times a minute, {key.per_hour} an hour"
-    yield "made", utc(key.created_at)
+    yield "scopes", ", ".join(sorted(principal.scopes))
+    yield "rate limits", f"{key.per_minute} per minute, {key.per_hour} per hour"
+    yield "created", utc(key.created_at)
     if key.expires_at is not None:
-        yield "good until", f"{utc(key.expires_at)}, {from_now(key.expires_at, now)}"
+        yield "expires", f"{utc(key.expires_at)}, {from_now(key.expires_at, now)}"
     yield "last used", "never" if key.last_used_at is None else utc(key.last_used_at)
 
 
 def keys_as_json(keys: Sequence[Key], now: datetime) -> list[dict[str, Any]]:
-    """Names as on the wire; instants in UTC."""
     return [
         as_json(
             {

@@ -17,7 +17,7 @@ from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures
 
 _NOT_SOON = timedelta(seconds=10)
-"""A command that has waited so long waits for something that is not there."""
+"""If a command has waited this long, Redis or the intake worker is probably down."""
 
 
 def status_page(
@@ -29,25 +29,22 @@ def status_page(
     erasures: OpenErasures,
     now: datetime,
 ) -> RenderableType:
-    """The carrier on top, then each company: what waits and for what, what is late, calling, asked for, unknown.
-
-    `backoffs`: those of a country or of a company's number. `mails`: invitations of owners that were not sent.
-    """
+    """Return the state of the carriers, then of each company. `mails` are owners' invitations that were not sent."""
     mail_of = {each.company_id: each for each in mails}
     lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
     if not carriers:
-        lines.append(Text("Carrier   none yet: the first worker that starts makes it known"))
+        lines.append(Text("Carrier   none yet: the first worker to start registers it"))
     lines += [_backoff(each, now) for each in backoffs]
     total = _all_of(commands)
-    if told := _of_commands(total):
-        lines.append(Text("Commands  ").append(told, "bold yellow"))
+    if line := _of_commands(total):
+        lines.append(Text("Commands  ").append(line, "bold yellow"))
         if total.oldest is not None and total.oldest >= _NOT_SOON:
             lines.append(
-                Text("          Does Redis answer, and does an intake worker run? Nothing accepted is lost.", "dim")
+                Text("          Check that Redis answers and an intake worker runs. No command is lost.", "dim")
             )
     if erasures.oldest is not None:
-        told = f"{erasures.count} of deleted companies not finished yet, the oldest for {span_text(erasures.oldest)}"
-        lines.append(Text("Erasures  ").append(told, "bold yellow"))
+        line = f"{erasures.count} deleted companies not erased yet, the oldest for {span_text(erasures.oldest)}"
+        lines.append(Text("Erasures  ").append(line, "bold yellow"))
     for company in companies:
         of_company = commands.get(company.company_id, Commands())
         lines += ["", _company(company, carriers, of_company, mail_of.get(company.company_id), now)]
@@ -55,7 +52,7 @@ def status_page(
 
 
 def _all_of(commands: Mapping[UUID, Commands]) -> Commands:
-    """Of every company, those that are deleted too."""
+    """Return the sum over all companies, including deleted ones."""
     return Commands(
         waiting=sum(each.waiting for each in commands.values()),
         oldest=max((each.oldest for each in commands.values() if each.oldest is not None), default=None),
@@ -64,13 +61,13 @@ def _all_of(commands: Mapping[UUID, Commands]) -> Commands:
 
 
 def _of_commands(commands: Commands) -> str:
-    """Those that were accepted and are not applied, in a line; empty when there are none."""
-    told = []
+    """Return a line about commands that are accepted but not applied; empty if there are none."""
+    parts = []
     if commands.oldest is not None:
-        told.append(f"{commands.waiting} accepted and not applied yet, the oldest for {span_text(commands.oldest)}")
+        parts.append(f"{commands.waiting} accepted and not applied yet, the oldest for {span_text(commands.oldest)}")
     if commands.quarantined:
-        told.append(f"{commands.quarantined} in quarantine: they failed five times; see `duecall commands list`")
-    return "; ".join(told)
+        parts.append(f"{commands.quarantined} in quarantine: they failed five times; see `duecall commands list`")
+    return "; ".join(parts)
 
 
 def _carrier(carrier: Carrier, now: datetime) -> Text:
@@ -81,8 +78,8 @@ def _carrier(carrier: Carrier, now: datetime) -> Text:
         line.append("ON TRIAL", "bold yellow").append(f", one call at a time (it was down: {carrier.down_cause}); ")
     elif carrier.down_until is not None:
         until = carrier.down_until
-        asked = f"{utc(until)}, {from_now(until, now)}" if until > now else "now"
-        line.append("DOWN", "bold red").append(f" ({carrier.down_cause}), asked again {asked}; ")
+        probe = f"{utc(until)}, {from_now(until, now)}" if until > now else "now"
+        line.append("DOWN", "bold red").append(f" ({carrier.down_cause}), next probe {probe}; ")
     elif carrier.pause_reason is None:
         line.append("takes calls", "green").append("; ")
     return line.append(f"{carrier.in_progress} of {carrier.max_calls} calls in progress")
@@ -91,16 +88,16 @@ def _carrier(carrier: Carrier, now: datetime) -> Text:
 def _backoff(backoff: Backoff, now: datetime) -> Text:
     scope, until = backoff.scope, backoff.breaker.down_until
     if scope.country is None:
-        whose = f"calls of company {scope.company_id} from one of its numbers"
+        calls = f"calls of company {scope.company_id} from one of its numbers"
     else:
-        whose = "calls to numbers of no country" if scope.country == NO_COUNTRY else f"calls to {scope.country}"
-    line = Text("Back-off  ").append(whose)
+        calls = "calls to numbers without a country" if scope.country == NO_COUNTRY else f"calls to {scope.country}"
+    line = Text("Back-off  ").append(calls)
     if backoff.breaker.is_on_trial:
         return line.append(": ").append("ON TRIAL", "bold yellow").append(f", one at a time ({backoff.cause})")
     line.append(" ").append("WAIT", "bold yellow").append(f" ({backoff.cause}), ")
     if until is None or until <= now:
-        return line.append("one is tried as soon as the carrier answers a question")
-    return line.append(f"one is tried {utc(until)}, {from_now(until, now)}")
+        return line.append("next trial once the carrier answers a query")
+    return line.append(f"next trial {utc(until)}, {from_now(until, now)}")
 
 
 def _company(
@@ -111,10 +108,10 @@ def _company(
         text.append("runs", "green")
     else:
         text.append("PAUSED", "bold red").append(f": {company.pause_reason}")
-    for name, told in _of_company(company, carriers, now):
-        text.append(f"\n  {name:<13} ", "dim").append(told)
-    if told := _of_commands(commands):
-        text.append(f"\n  {'commands':<13} ", "dim").append(told)
+    for name, value in _facts(company, carriers, now):
+        text.append(f"\n  {name:<13} ", "dim").append(value)
+    if line := _of_commands(commands):
+        text.append(f"\n  {'commands':<13} ", "dim").append(line)
     if mail is not None:
         text.append(f"\n  {'invitation':<13} ", "dim").append(_mail(mail, now))
     return text
@@ -122,13 +119,13 @@ def _company(
 
 def _mail(mail: Mails, now: datetime) -> str:
     if mail.try_at is None:
-        return "the mail server refused it for good; name the owner anew, another or after null the same"
+        return "the mail server rejected it permanently; set another owner, or clear the owner and set it again"
     if not mail.tries:
-        return "its mail goes out now"
-    return f"not sent yet, tries: {mail.tries}; again {from_now(mail.try_at, now)}"
+        return "the mail is due"
+    return f"not sent yet, tries: {mail.tries}; next try {from_now(mail.try_at, now)}"
 
 
-def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iterator[tuple[str, str]]:
+def _facts(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iterator[tuple[str, str]]:
     waits = {name: count for name, count in waits_for(company, carriers).items() if count}
     yield "waiting", ", ".join(f"{count} for {name}" for name, count in waits.items()) or "nothing"
     if company.next_due_at is not None:
@@ -137,17 +134,17 @@ def _of_company(company: Waiting, carriers: Sequence[Carrier], now: datetime) ->
     yield "due", f"{company.due}{late}"
     yield "in progress", f"{company.in_progress} of {company.concurrent_calls}"
     if company.asked_for:
-        yield "asked for", f"{company.asked_for}: their answer was lost, and the carrier is asked"
+        yield "polled", f"{company.asked_for}: the carrier's answer was lost, so the carrier is polled"
     if company.undecided:
         yield "undecided", f"{company.undecided}: the carrier's list of calls cannot be read"
     if company.cause_lost:
-        yield "cause lost", f"{company.cause_lost}: they failed, and nothing says why; a person decides"
+        yield "cause lost", f"{company.cause_lost}: failed for an unknown cause; an operator must decide"
     if company.unknown:
-        yield "unknown", f"{company.unknown}: nothing proved whether they rang; a person decides"
+        yield "unknown", f"{company.unknown}: no proof whether they rang; an operator must decide"
 
 
 def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
-    """How many pending attempts wait for what. Each is counted once, by the first thing that it waits for."""
+    """Count pending attempts by what they wait for. Each attempt is counted once, by the first rule that blocks it."""
     down = any(carrier.is_down for carrier in carriers)
     if any(carrier.pause_reason is not None for carrier in carriers) or (company.paused and not down):
         return {"their time": company.waiting, "an end of the pause": company.due}
@@ -163,7 +160,6 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
 
 
 def backoffs_as_json(backoffs: Sequence[Backoff]) -> list[dict[str, Any]]:
-    """Names as on the wire; instants in UTC."""
     return [
         as_json(
             {
@@ -186,7 +182,6 @@ def status_as_json(
     mails: Sequence[Mails],
     erasures: OpenErasures,
 ) -> dict[str, Any]:
-    """Names as on the wire; instants in UTC, spans in seconds."""
     return {
         "carriers": [as_json(asdict(each)) for each in carriers],
         "carrierBackoffs": backoffs_as_json(backoffs),

@@ -10,18 +10,18 @@ from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 
-_LIST_AT_MOST = 3
-"""So many zones are named; of more their number is told, and the ends of the day that they span."""
+_MAX_NAMED_ZONES = 3
+"""Up to this many zones are named. For more, only their count is shown."""
 
 
 def terminal() -> Console:
-    """Where a page is printed: as wide as the terminal, and wide enough for a page where there is none."""
+    """Return the console for pages. Without a terminal it is 120 columns wide."""
     console = Console(highlight=False, markup=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, width=120)
 
 
 def system_line(system: str) -> Text:
-    """On top of a page: of several installations, the one that was asked."""
+    """Return the first line of a page: the name of the installation."""
     return Text(f"System    {system}", "dim")
 
 
@@ -30,11 +30,11 @@ def utc(instant: datetime) -> str:
 
 
 def local_time(clock: CalleeClock, instant: datetime) -> str:
-    """What the callee's clock shows at that instant; of many zones the earliest and the latest."""
+    """Return the callee's local time, or for several zones the earliest and the latest."""
     try:
         local = call_windows.local_times(clock, instant)
     except TimezoneUnknown:
-        return "at an hour there that nobody knows"
+        return "local time unknown"
     if clock.offset is not None:
         return f"{local[0]:%a %d %b %H:%M:%S} at {offset_text(clock.offset)}"
     shown = sorted(zip(local, clock.zones, strict=True))
@@ -47,7 +47,7 @@ def local_time(clock: CalleeClock, instant: datetime) -> str:
 def clock_name(clock: CalleeClock) -> str:
     if clock.offset is not None:
         return offset_text(clock.offset)
-    return ", ".join(clock.zones) if len(clock.zones) <= _LIST_AT_MOST else f"{len(clock.zones)} time zones"
+    return ", ".join(clock.zones) if len(clock.zones) <= _MAX_NAMED_ZONES else f"{len(clock.zones)} time zones"
 
 
 def from_now(instant: datetime, now: datetime) -> str:
@@ -57,9 +57,9 @@ def from_now(instant: datetime, now: datetime) -> str:
 
 
 def span_text(span: timedelta) -> str:
-    """Its two greatest units, as people say it."""
+    """Return the two largest units, for example "2 h 59 min"."""
     seconds = span.total_seconds()
-    if seconds < 10:  # noqa: PLR2004 - below this a tenth of a second tells something
+    if seconds < 10:  # noqa: PLR2004 - tenths of a second matter below this
         return f"{seconds:.1f} s"
     days, rest = divmod(int(seconds), 86_400)
     hours, rest = divmod(rest, 3_600)

@@ -108,7 +108,7 @@ class WholeSystem:
 
     def wait_until(self, what: Callable[[], object], *, seconds: float, says: str) -> None:
         def looked() -> object:
-            self.system.look()
+            self.system.restart_ended()
             return what()
 
         wait_until(looked, seconds=seconds, says=says)

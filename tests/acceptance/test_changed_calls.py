@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.demo.client import Client as Company
-from scheduler.demo.client import Stage
+from scheduler.demo.client import Company, DemoClient
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
 from scheduler.settings import DEVELOPMENT_PEPPER
@@ -19,9 +18,9 @@ TALK = {"outcome": "answered", "ring_s": 0.3, "talk_s": 0.3}
 
 @pytest.fixture(scope="module")
 def second(whole: WholeSystem) -> Company:
-    stage = Stage(whole.running, Hasher(DEVELOPMENT_PEPPER), whole.now)
-    company = stage.second_client()
-    stage.close()
+    client = DemoClient(whole.running, Hasher(DEVELOPMENT_PEPPER), whole.now)
+    company = client.second_company()
+    client.close()
     return company
 
 

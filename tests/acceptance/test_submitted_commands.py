@@ -74,7 +74,7 @@ class Sender:
         """Wait for the command's result and return it."""
 
         def look() -> dict[str, Any]:
-            self._whole.system.look()
+            self._whole.system.restart_ended()
             answer = self._whole.client.get(f"/commands/{reference}").json()
             command: dict[str, Any] = answer["data"] or {}
             return command if command.get("status") == "APPLIED" else {}

@@ -36,11 +36,11 @@ class Supervised:
     said: list[str]
 
     def pid(self) -> int | None:
-        self.supervisor.look()
+        self.supervisor.restart_ended()
         return self.supervisor.pid("api")
 
     def is_alive(self) -> bool:
-        self.supervisor.look()
+        self.supervisor.restart_ended()
         try:
             return httpx.get(f"{self.url}/healthz", timeout=5).status_code == httpx.codes.OK
         except httpx.TransportError:

@@ -115,7 +115,7 @@ def pauses(tenant: Tenant) -> Pauses:
 # ---- explain
 
 
-def test_a_waiting_attempt_is_explained_with_its_next_instant_on_both_clocks(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_shows_next_possible_time_on_both_clocks(duecall: Duecall, tenant: Tenant) -> None:
     attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=3))
     said = duecall(f"explain {attempt.id}")
     assert said.code == 0
@@ -126,9 +126,7 @@ def test_a_waiting_attempt_is_explained_with_its_next_instant_on_both_clocks(due
     assert "NOT_DUE until 2026-04-02 15:00:00 UTC, in 2 h 59 min The call is not due yet." in said.told
 
 
-def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(
-    duecall: Duecall, tenant: Tenant, pauses: Pauses
-) -> None:
+def test_explain_lists_blocks_in_the_order_of_their_checks(duecall: Duecall, tenant: Tenant, pauses: Pauses) -> None:
     attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=9))
     pauses.pause(tenant.company_id, "their lines are being moved")
     pauses.pause(None, "a drill")
@@ -137,28 +135,28 @@ def test_blocks_are_told_in_the_order_in_which_the_dialler_asks(
     assert order == sorted(order)
     assert "COMPANY_PAUSED open-ended The company is paused: their lines are being moved" in told
     assert "PENDING, waits for an end of the pause: a drill" in told
-    assert "may ring nobody can tell when: what is open-ended below must end first" in told
+    assert "may ring at an unknown time: an open-ended rule below must end first" in told
 
 
-def test_what_lacks_a_place_now_and_is_not_due_has_a_time_and_a_condition(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_shows_time_and_condition_while_limit_is_reached(duecall: Duecall, tenant: Tenant) -> None:
     a_placed_attempt(tenant, NUMBER)
     told = duecall(f"explain {a_pending_attempt(tenant, NUMBER, due_at=NOON + timedelta(hours=3)).id}").told
-    assert "may ring 2026-04-02 15:00:00 UTC, in 2 h 59 min, if by then nothing below keeps it" in told
+    assert "may ring 2026-04-02 15:00:00 UTC, in 2 h 59 min, unless a rule below still blocks it" in told
 
 
-def test_a_call_that_no_opening_is_left_for_may_never_ring(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_says_never_when_no_window_opens_before_expiry(duecall: Duecall, tenant: Tenant) -> None:
     late = NOON + timedelta(hours=9)
     told = duecall(f"explain {a_pending_attempt(tenant, due_at=late, expires_at=late + timedelta(hours=1)).id}").told
-    assert "may ring never, as things stand" in told
+    assert "may ring never: no calling window opens" in told
 
 
-def test_an_attempt_that_nothing_keeps_waits_for_its_turn(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_of_unblocked_attempt_says_it_waits_for_its_turn(duecall: Duecall, tenant: Tenant) -> None:
     told = duecall(f"explain {a_pending_attempt(tenant).id}").told
-    assert "Nothing keeps it from ringing now: it waits for its turn." in told
-    assert "What keeps it" not in told
+    assert "No rule blocks the call now: it waits for its turn." in told
+    assert "Rules that block" not in told
 
 
-def test_its_history_is_a_table_of_when_what_and_who(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_shows_history_with_time_event_and_actor(duecall: Duecall, tenant: Tenant) -> None:
     attempt = a_claimed_attempt(tenant)
     tenant.take(attempt, Deferred(due_at=NOON + timedelta(hours=20), cause="WINDOW_CLOSED"), actor="dial")
     told = duecall(f"explain {attempt.id}").told
@@ -167,9 +165,7 @@ def test_its_history_is_a_table_of_when_what_and_who(duecall: Duecall, tenant: T
     assert "04-02 12:00:00 deferred IN_PROGRESS → PENDING WINDOW_CLOSED, due 08:00:00 dial" in told
 
 
-def test_a_key_is_named_in_it_and_alike_lines_that_follow_each_other_are_one(
-    duecall: Duecall, tenant: Tenant, now: TestClock
-) -> None:
+def test_explain_names_keys_and_merges_repeated_history_lines(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     with tenant.database.transaction() as stores:
         principal, _ = Keys(tenant.database, tenant.hasher, tenant.now).create(kind=KeyKind.ATS, name="Acme ATS")
@@ -184,7 +180,7 @@ def test_a_key_is_named_in_it_and_alike_lines_that_follow_each_other_are_one(
     assert "to 04-02 12:02:00, 3 times" in told
 
 
-def test_how_far_a_call_came_is_told_line_by_line(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_shows_each_progress_of_a_call(duecall: Duecall, tenant: Tenant) -> None:
     placed = a_placed_attempt(tenant)
     for rank in (CallProgress.DIALLED, CallProgress.RINGING, CallProgress.ANSWERED):
         placed = tenant.take(placed, Progressed(rank=rank), actor="carrier")
@@ -193,12 +189,12 @@ def test_how_far_a_call_came_is_told_line_by_line(duecall: Duecall, tenant: Tena
         assert f"progressed IN_PROGRESS {word} carrier" in told
 
 
-def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_of_finished_attempt_shows_no_time_and_no_blocks(duecall: Duecall, tenant: Tenant) -> None:
     told = duecall(f"explain {an_attempt_of_unknown_outcome(tenant).id}").told
     assert "FAILED, OUTCOME_UNKNOWN" in told
-    assert "a person decides" in told
+    assert "an operator must decide" in told
     assert "may ring" not in told
-    assert "keeps it from ringing" not in told
+    assert "Rules that block" not in told
 
 
 @pytest.mark.parametrize(
@@ -226,12 +222,12 @@ def test_of_an_attempt_that_is_over_no_next_instant_and_no_block_is_told(duecall
         pytest.param(
             CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/Lisbon",)),
             None,
-            ["Thu 02 Apr 13:00:00 in Europe/Lisbon", "the candidate's own zone"],
+            ["Thu 02 Apr 13:00:00 in Europe/Lisbon", "the candidate's zone"],
             id="the candidate's",
         ),
     ],
 )
-def test_it_is_told_whose_clock_decided_and_why(
+def test_explain_names_the_deciding_clock_and_its_source(
     duecall: Duecall, tenant: Tenant, clock: CalleeClock, number: str | None, told: Sequence[str]
 ) -> None:
     attempt = a_pending_attempt(tenant, number, clock=clock)
@@ -240,24 +236,26 @@ def test_it_is_told_whose_clock_decided_and_why(
         assert each in page
 
 
-def test_an_interviews_id_is_helped_to_its_newest_attempt(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
+def test_explain_of_interview_explains_its_newest_attempt(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
     older = an_attempt_of_unknown_outcome(tenant)
     now.move(timedelta(seconds=1))
     newest = a_pending_attempt(tenant, interview_id=older.interview_id, due_at=NOON + timedelta(hours=1))
     said = duecall(f"explain {older.interview_id}")
     assert said.code == 0
     assert f"Attempt {newest.id}" in said.out
-    assert "its newest attempt of 2" in said.err
+    assert "the newest of its 2 attempts" in said.err
     assert str(older.id) in said.err
 
 
-def test_an_id_of_nothing_is_one_line(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_of_unknown_id_prints_one_error_line(duecall: Duecall, tenant: Tenant) -> None:
     said = duecall(f"explain {uuid4()}")
     assert (said.out, said.code) == ("", 1)
-    assert said.err.count("\n") == 1
+    (warning, error) = said.err.splitlines()
+    assert warning.startswith("WARNING: REDIS_URL is not set")
+    assert error.startswith("No call attempt has this id")
 
 
-def test_scripts_get_the_same_json_as_over_http(duecall: Duecall, tenant: Tenant) -> None:
+def test_explain_prints_the_json_of_the_api(duecall: Duecall, tenant: Tenant) -> None:
     attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=3))
     told = json.loads(duecall(f"explain {attempt.id} --json").out)
     assert told["attemptId"] == str(attempt.id)
@@ -266,7 +264,7 @@ def test_scripts_get_the_same_json_as_over_http(duecall: Duecall, tenant: Tenant
     assert [each["event"] for each in told["history"]] == ["created"]
 
 
-def test_no_number_and_no_name_is_on_any_page(duecall: Duecall, tenant: Tenant) -> None:
+def test_pages_contain_no_phone_number_and_no_name(duecall: Duecall, tenant: Tenant) -> None:
     attempt = a_placed_attempt(tenant, NUMBER)
     for line in (f"explain {attempt.id}", f"explain {attempt.id} --json", f"explain {attempt.interview_id}", "status"):
         said = duecall(line)
@@ -289,7 +287,7 @@ def _in_every_way(tenant: Tenant) -> None:
     an_attempt_of_unknown_outcome(tenant)
 
 
-def test_status_says_what_waits_and_for_what(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_counts_waiting_attempts_by_reason(duecall: Duecall, tenant: Tenant) -> None:
     _in_every_way(tenant)
     told = duecall("status").told
     assert "Carrier takes calls; 2 of 1000 calls in progress" in told
@@ -298,18 +296,18 @@ def test_status_says_what_waits_and_for_what(duecall: Duecall, tenant: Tenant) -
     assert "next is due 2026-04-02 13:00:00 UTC, in 59 min" in told
     assert "due 3, late by" in told
     assert "in progress 2 of 1000" in told
-    assert "asked for 1" in told
+    assert "polled 1" in told
     assert "unknown 1" in told
 
 
-def test_status_of_a_quiet_company_names_nothing_that_is_not_there(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_of_idle_company_omits_empty_lines(duecall: Duecall, tenant: Tenant) -> None:
     told = duecall("status").told
     assert "waiting nothing" in told
-    for absent in ("asked for", "unknown", "next is due", "the longest"):
+    for absent in ("polled", "unknown", "next is due"):
         assert absent not in told
 
 
-def test_while_a_company_is_paused_its_due_ones_wait_for_the_end_of_the_pause(
+def test_status_counts_due_attempts_of_paused_company_as_paused(
     duecall: Duecall, tenant: Tenant, pauses: Pauses
 ) -> None:
     a_pending_attempt(tenant)
@@ -320,9 +318,7 @@ def test_while_a_company_is_paused_its_due_ones_wait_for_the_end_of_the_pause(
     assert "for their turn" not in told
 
 
-def test_a_pause_and_a_carrier_that_is_down_come_before_commands_and_numbers(
-    duecall: Duecall, tenant: Tenant, pauses: Pauses
-) -> None:
+def test_status_ranks_pause_and_outage_before_other_reasons(duecall: Duecall, tenant: Tenant, pauses: Pauses) -> None:
     _in_every_way(tenant)
     pauses.pause(tenant.company_id, "they asked for silence")
     assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
@@ -332,7 +328,7 @@ def test_a_pause_and_a_carrier_that_is_down_come_before_commands_and_numbers(
     assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
 
 
-def test_who_has_as_many_calls_as_they_may_have_waits_for_a_place(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_says_a_place_when_the_call_limit_is_reached(duecall: Duecall, tenant: Tenant) -> None:
     a_placed_attempt(tenant)
     a_pending_attempt(tenant)
     tenant.change("UPDATE companies SET concurrent_calls = 1")
@@ -348,20 +344,20 @@ def _set_breaker(tenant: Tenant, breaker: Breaker) -> None:
         stores.carrier_accounts.set_breaker(tenant.account_id, breaker, NOON)
 
 
-def test_a_carrier_that_is_down_stands_on_top_with_its_cause(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_shows_carrier_outage_first_with_cause(duecall: Duecall, tenant: Tenant) -> None:
     _set_breaker(tenant, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
     a_pending_attempt(tenant)
     told = duecall("status").told
-    assert "Carrier DOWN (NOT_CONNECTED), asked again 2026-04-02 12:05:00 UTC, in 4 min" in told
+    assert "Carrier DOWN (NOT_CONNECTED), next probe 2026-04-02 12:05:00 UTC, in 4 min" in told
     assert "waiting 1 for the carrier" in told
 
 
-def test_a_carrier_that_has_not_answered_yet_is_down(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_shows_unprobed_carrier_as_down(duecall: Duecall, tenant: Tenant) -> None:
     _set_breaker(tenant, Breaker(failures=5, down_until=NOON - timedelta(minutes=5), cause="NOT_CONNECTED"))
-    assert "Carrier DOWN (NOT_CONNECTED), asked again now" in duecall("status").told
+    assert "Carrier DOWN (NOT_CONNECTED), next probe now" in duecall("status").told
 
 
-def test_a_carrier_that_answers_again_is_on_trial_not_down(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_shows_answering_carrier_on_trial(duecall: Duecall, tenant: Tenant) -> None:
     since = NOON - timedelta(minutes=5)
     _set_breaker(tenant, Breaker(failures=5, down_until=since, answered_at=since, cause="NOT_CONNECTED"))
     told = duecall("status").told
@@ -393,11 +389,9 @@ def test_status_shows_back_offs_without_numbers(duecall: Duecall, tenant: Tenant
     assert json.loads(duecall("status --json").out)["carrierBackoffs"] == []
     _back_off_in_every_way(tenant)
     said = duecall("status")
-    assert "Back-off calls to AT WAIT (COUNTRY_REFUSED), one is tried 2026-04-02 12:05:00 UTC, in 4 min" in said.told
+    assert "Back-off calls to AT WAIT (COUNTRY_REFUSED), next trial 2026-04-02 12:05:00 UTC, in 4 min" in said.told
     assert "Back-off calls to SK: ON TRIAL, one at a time (COUNTRY_REFUSED)" in said.told
-    whose = (
-        f"Back-off calls of company {tenant.company_id} from one of its numbers WAIT (HTTP_500), one is tried as soon"
-    )
+    whose = f"Back-off calls of company {tenant.company_id} from one of its numbers WAIT (HTTP_500), next trial once"
     assert whose in said.told
     assert said.told.count("Back-off") == 3
     scripts = duecall("status --json")
@@ -428,7 +422,7 @@ def test_status_shows_back_offs_without_numbers(duecall: Duecall, tenant: Tenant
     assert "+1202555" not in said.out + scripts.out
 
 
-def test_status_tells_of_invitations_that_were_not_sent_and_of_no_other(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_shows_only_unsent_invitations(duecall: Duecall, tenant: Tenant) -> None:
     """F3-2."""
     now = tenant.now()
     invitation = Invitation(
@@ -437,16 +431,16 @@ def test_status_tells_of_invitations_that_were_not_sent_and_of_no_other(duecall:
     assert "invitation" not in duecall("status").told
     with tenant.database.transaction() as stores:
         stores.invitations.add(invitation, now)
-    assert "invitation its mail goes out now" in duecall("status").told
+    assert "invitation the mail is due" in duecall("status").told
     with tenant.database.transaction() as stores:
         taken = stores.invitations.take_due(now, now)
         assert taken is not None
         stores.invitations.not_sent(taken, now + timedelta(hours=1), now)
-    assert "invitation not sent yet, tries: 1; again in 59 min" in duecall("status").told
+    assert "invitation not sent yet, tries: 1; next try in 59 min" in duecall("status").told
     with tenant.database.transaction() as stores:
         stores.invitations.not_sent(taken, None, now)
     told = duecall("status")
-    assert "invitation the mail server refused it for good" in told.told
+    assert "invitation the mail server rejected it permanently" in told.told
     assert "owner@example.com" not in told.out
     assert json.loads(duecall("status --json").out)["unsentInvitations"] == [
         {"companyId": str(tenant.company_id), "tries": 1, "tryAt": None}
@@ -456,7 +450,7 @@ def test_status_tells_of_invitations_that_were_not_sent_and_of_no_other(duecall:
     assert "invitation" not in duecall("status").told
 
 
-def test_status_tells_scripts_the_same(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_json_has_the_same_counts(duecall: Duecall, tenant: Tenant) -> None:
     _in_every_way(tenant)
     told = json.loads(duecall("status --json").out)
     (company,) = told["companies"]
@@ -477,9 +471,7 @@ def test_status_tells_scripts_the_same(duecall: Duecall, tenant: Tenant) -> None
     ]
 
 
-def test_commands_that_are_not_applied_are_counted_with_the_age_of_the_oldest(
-    duecall: Duecall, tenant: Tenant, now: TestClock
-) -> None:
+def test_status_counts_unapplied_commands_and_oldest_age(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
     other = of_company(tenant, seed(tenant.database, now()))
     now.move(-timedelta(minutes=3))
     a_waiting_command(tenant, None)
@@ -488,7 +480,7 @@ def test_commands_that_are_not_applied_are_counted_with_the_age_of_the_oldest(
     a_waiting_command(other, None)
     told = duecall("status").told
     assert "Commands 3 accepted and not applied yet, the oldest for 3 min" in told
-    assert "Does Redis answer, and does an intake worker run?" in told
+    assert "Check that Redis answers and an intake worker runs." in told
     assert "commands 2 accepted and not applied yet, the oldest for 3 min" in told
     assert "commands 1 accepted and not applied yet, the oldest for 1 min" in told
     assert "quarantine" not in told
@@ -499,7 +491,7 @@ def test_commands_that_are_not_applied_are_counted_with_the_age_of_the_oldest(
     assert by_company == {str(tenant.company_id): 2, str(other.company_id): 1}
 
 
-def test_a_command_in_quarantine_is_told_and_counts_as_one_that_waits_no_more(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_counts_quarantined_commands_separately(duecall: Duecall, tenant: Tenant) -> None:
     command = a_waiting_command(tenant, None)
     for _ in range(5):
         with tenant.database.transaction() as stores:
@@ -514,7 +506,7 @@ def test_a_command_in_quarantine_is_told_and_counts_as_one_that_waits_no_more(du
     }
 
 
-def test_a_command_in_quarantine_is_listed_dropped_or_tried_again(duecall: Duecall, tenant: Tenant) -> None:
+def test_quarantined_command_is_listed_dropped_or_retried(duecall: Duecall, tenant: Tenant) -> None:
     dropped, retried = a_waiting_command(tenant, None), a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
     assert [each["commandId"] for each in json.loads(duecall("commands list --json").out)] == [
@@ -522,14 +514,14 @@ def test_a_command_in_quarantine_is_listed_dropped_or_tried_again(duecall: Dueca
         str(retried.id),
     ]
     assert str(dropped.id) in duecall("commands list").out
-    assert "nothing of it was done" in duecall(f"commands drop {dropped.id}").err
-    assert "tried again" in duecall(f"commands retry {retried.id}").err
+    assert "was dropped and had no effect" in duecall(f"commands drop {dropped.id}").err
+    assert "is retried within seconds" in duecall(f"commands retry {retried.id}").err
     assert "no command is in quarantine" in duecall("commands list").err
     again = duecall(f"commands drop {dropped.id}")
     assert (again.code, "duecall commands list" in again.err) == (1, True)
 
 
-def test_applied_commands_are_not_counted(duecall: Duecall, tenant: Tenant) -> None:
+def test_status_does_not_count_applied_commands(duecall: Duecall, tenant: Tenant) -> None:
     command = a_waiting_command(tenant, None)
     with tenant.database.transaction() as stores:
         stores.inbox.answer(command.id, Answer(), None, tenant.now())
@@ -546,15 +538,13 @@ def _delete_company(tenant: Tenant, since: datetime) -> UUID:
     return other.company_id
 
 
-def test_erasures_that_are_not_finished_are_counted_with_the_age_of_the_oldest(
-    duecall: Duecall, tenant: Tenant, now: TestClock
-) -> None:
+def test_status_counts_unfinished_erasures_and_oldest_age(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
     assert "rasures" not in duecall("status").told
     assert json.loads(duecall("status --json").out)["erasures"] == {"count": 0, "oldestSeconds": None}
     first = _delete_company(tenant, since=NOON - timedelta(minutes=3))
     _delete_company(tenant, since=NOON - timedelta(minutes=1))
     told = duecall("status").told
-    assert "Erasures 2 of deleted companies not finished yet, the oldest for 3 min" in told
+    assert "Erasures 2 deleted companies not erased yet, the oldest for 3 min" in told
     assert str(first) not in told
     counted = json.loads(duecall("status --json").out)["erasures"]
     assert counted["count"] == 2
@@ -563,7 +553,7 @@ def test_erasures_that_are_not_finished_are_counted_with_the_age_of_the_oldest(
     assert "rasures" not in duecall("status").told
 
 
-def test_metrics_are_the_same_numbers(tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock) -> None:
+def test_metrics_equal_the_numbers_of_status(tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock) -> None:
     _in_every_way(tenant)
     backlog = Backlog(tenant.database, now)
     _delete_company(tenant, since=NOON - timedelta(minutes=3))
@@ -631,66 +621,60 @@ def _what(said: Said) -> str:
     return what
 
 
-def test_a_company_is_paused_and_resumed_and_the_others_are_not(
-    duecall: Duecall, tenant: Tenant, now: TestClock
-) -> None:
+def test_pause_and_resume_change_one_company_only(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
     other = of_company(tenant, seed(tenant.database, now()))
     said = duecall(f"pause {tenant.company_id} --reason 'silence until Monday'")
     assert (said.code, _what(said)) == (0, f"Company {tenant.company_id} is paused: silence until Monday")
     assert _reasons(tenant) == [None, "silence until Monday"]
     assert _reasons(other) == [None, None]
     said = duecall(f"resume {tenant.company_id}")
-    assert _what(said) == f"Company {tenant.company_id} goes on; it had been paused because: silence until Monday"
+    assert _what(said) == f"Company {tenant.company_id} is resumed; it was paused (reason: silence until Monday)"
     assert _reasons(tenant) == [None, None]
 
 
-def test_everything_is_paused_and_resumed(duecall: Duecall, tenant: Tenant) -> None:
+def test_pause_all_and_resume_all_change_everything(duecall: Duecall, tenant: Tenant) -> None:
     assert _what(duecall("pause --all --reason 'a drill'")) == "Everything is paused: a drill"
     assert _reasons(tenant) == ["a drill", None]
-    assert _what(duecall("resume --all")) == "Everything goes on; it had been paused because: a drill"
+    assert _what(duecall("resume --all")) == "Everything is resumed; it was paused (reason: a drill)"
     assert _reasons(tenant) == [None, None]
 
 
-def test_a_second_pause_keeps_the_first_reason_and_says_so(duecall: Duecall, tenant: Tenant) -> None:
+def test_second_pause_keeps_and_reports_the_first_reason(duecall: Duecall, tenant: Tenant) -> None:
     duecall(f"pause {tenant.company_id} --reason first")
     said = duecall(f"pause {tenant.company_id} --reason second")
     assert said.code == 0
-    assert "was paused already, because: first, and stays so" in said.told
+    assert "was already paused (reason: first); nothing changed" in said.told
     assert _reasons(tenant) == [None, "first"]
 
 
-def test_resuming_what_is_not_paused_does_nothing_and_says_so(duecall: Duecall, tenant: Tenant) -> None:
+def test_resume_without_pause_changes_nothing_and_reports_it(duecall: Duecall, tenant: Tenant) -> None:
     said = duecall(f"resume {tenant.company_id}")
     assert (said.code, _what(said)) == (0, f"Company {tenant.company_id} was not paused")
 
 
-def test_a_company_that_an_alarm_paused_says_so(duecall: Duecall, tenant: Tenant) -> None:
+def test_pause_by_an_alarm_is_reported_as_such(duecall: Duecall, tenant: Tenant) -> None:
     with tenant.database.transaction() as stores:
         stores.companies.pause(tenant.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER", NOON)
     assert "PAUSED: ALARM: TWO_CALLS_TO_ONE_NUMBER" in duecall("status").told
-    assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"pause {tenant.company_id} --reason x").told
+    assert "by the alarm TWO_CALLS_TO_ONE_NUMBER" in duecall(f"pause {tenant.company_id} --reason x").told
     assert json.loads(duecall(f"pause {tenant.company_id} --reason x --json").out)["byAlarm"] is True
-    assert "by an alarm (TWO_CALLS_TO_ONE_NUMBER)" in duecall(f"resume {tenant.company_id}").told
+    assert "by the alarm TWO_CALLS_TO_ONE_NUMBER" in duecall(f"resume {tenant.company_id}").told
 
 
-def test_resuming_a_company_while_everything_is_paused_says_that_it_still_waits(
-    duecall: Duecall, tenant: Tenant, pauses: Pauses
-) -> None:
+def test_resume_of_company_reports_that_everything_is_paused(duecall: Duecall, tenant: Tenant, pauses: Pauses) -> None:
     pauses.pause(None, "a drill")
     pauses.pause(tenant.company_id, "silence")
-    assert "Everything is paused still: a drill." in duecall(f"resume {tenant.company_id}").told
+    assert "Everything is still paused: a drill." in duecall(f"resume {tenant.company_id}").told
 
 
-def test_resuming_everything_leaves_a_company_paused_and_names_it(
-    duecall: Duecall, tenant: Tenant, pauses: Pauses
-) -> None:
+def test_resume_all_names_companies_that_stay_paused(duecall: Duecall, tenant: Tenant, pauses: Pauses) -> None:
     pauses.pause(None, "a drill")
     pauses.pause(tenant.company_id, "silence")
-    assert f"Paused by themselves, and still so: {tenant.company_id}" in duecall("resume --all").told
+    assert f"Still paused separately: {tenant.company_id}" in duecall("resume --all").told
     assert _reasons(tenant) == [None, "silence"]
 
 
-def test_a_pause_tells_scripts_what_stands_and_whether_it_changed(duecall: Duecall, tenant: Tenant) -> None:
+def test_pause_json_has_state_and_whether_it_changed(duecall: Duecall, tenant: Tenant) -> None:
     first = json.loads(duecall(f"pause {tenant.company_id} --reason one --json").out)
     assert first == {
         "companyId": str(tenant.company_id),
@@ -703,7 +687,7 @@ def test_a_pause_tells_scripts_what_stands_and_whether_it_changed(duecall: Dueca
     assert json.loads(duecall(f"resume {tenant.company_id} --json").out)["paused"] is False
 
 
-def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(duecall: Duecall, seeded: Seeded) -> None:
+def test_pause_all_is_refused_before_a_worker_has_started(duecall: Duecall, seeded: Seeded) -> None:
     said = duecall("pause --all --reason 'a drill'")
     assert said.code == 1
     assert "No worker has started" in said.told
@@ -712,7 +696,7 @@ def test_before_any_worker_has_started_pausing_everything_is_refused_not_lost(du
 # ---- billing
 
 
-def test_how_a_company_is_billed_is_set_and_what_is_left_out_stays(duecall: Duecall, tenant: Tenant) -> None:
+def test_billing_set_keeps_omitted_values(duecall: Duecall, tenant: Tenant) -> None:
     first = json.loads(duecall(f"billing set {tenant.company_id} --price SCREENING:2.50:0.25:10 --json").out)
     assert first["billingSystem"] == "minutes"
     assert first["ownPrices"] == ["SCREENING"]
@@ -726,7 +710,7 @@ def test_how_a_company_is_billed_is_set_and_what_is_left_out_stays(duecall: Duec
     said = duecall(f"billing set {tenant.company_id} --system minutes")
     assert said.code == 0
     assert f"Company {tenant.company_id} is billed in minutes." in said.told
-    assert "GENERIC: 0 credits, 0 for each minute beyond 0 (its own)" in said.told
+    assert "GENERIC: 0 credits, 0 per minute beyond 0 (own price)" in said.told
 
 
 @pytest.mark.parametrize(
@@ -739,14 +723,16 @@ def test_how_a_company_is_billed_is_set_and_what_is_left_out_stays(duecall: Duec
         pytest.param("--price UNDEFINED:1:2:3", 2, id="a focus that is none"),
     ],
 )
-def test_wrong_billing_is_refused_and_changes_nothing(duecall: Duecall, tenant: Tenant, words: str, code: int) -> None:
+def test_invalid_billing_is_refused_and_changes_nothing(
+    duecall: Duecall, tenant: Tenant, words: str, code: int
+) -> None:
     said = duecall(f"billing set {tenant.company_id} {words}")
     assert (said.out, said.code) == ("", code)
     assert said.err.count("\n") == 1
     assert tenant.ask("SELECT billing_system, prices FROM companies") == [("minutes", {})]
 
 
-def test_a_company_that_is_not_there_is_not_billed(duecall: Duecall, tenant: Tenant) -> None:
+def test_billing_of_unknown_company_fails(duecall: Duecall, tenant: Tenant) -> None:
     assert duecall(f"billing set {UUID(int=1)} --system credits").code == 1
 
 
@@ -784,22 +770,26 @@ def test_a_company_that_is_not_there_is_not_billed(duecall: Duecall, tenant: Ten
         pytest.param("nonsense", 2, id="a command that is none"),
     ],
 )
-def test_wrong_words_are_one_line_and_change_nothing(duecall: Duecall, tenant: Tenant, line: str, code: int) -> None:
+def test_invalid_arguments_print_one_line_and_change_nothing(
+    duecall: Duecall, tenant: Tenant, line: str, code: int
+) -> None:
     said = duecall(line)
     assert (said.out, said.code) == ("", code)
     assert said.err.count("\n") == 1
     assert _reasons(tenant) == [None, None]
 
 
-def test_a_port_that_is_none_is_named_with_what_to_do(duecall: Duecall) -> None:
-    assert duecall("up --port 0").told == "--port is from 1 to 65535; got 0. Leave it out, and a free one is found"
+def test_invalid_port_error_names_port_and_remedy(duecall: Duecall) -> None:
+    assert (
+        duecall("up --port 0").told == "--port must be from 1 to 65535; got 0. Without --port, a free port is chosen."
+    )
 
 
-def test_the_zone_that_was_meant_is_named(duecall: Duecall) -> None:
+def test_misspelled_zone_error_names_the_closest_zone(duecall: Duecall) -> None:
     assert "the closest name is Europe/Bratislava" in duecall("up --at '2026-04-02T10:00[Europe/Bratislav]'").told
 
 
-def test_the_release_is_told(duecall: Duecall) -> None:
+def test_version_option_prints_the_version(duecall: Duecall) -> None:
     said = duecall("--version")
     assert (said.out.strip(), said.err, said.code) == (f"duecall {metadata.version('duecall')}", "", 0)
 
@@ -813,7 +803,7 @@ def test_the_release_is_told(duecall: Duecall) -> None:
     ],
 )
 @pytest.mark.parametrize("line", ["status", "pause --all --reason x", "db upgrade", "up"])
-def test_a_database_that_is_away_is_one_line_with_the_reason(
+def test_unreachable_database_prints_one_line_with_reason(
     duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str, line: str, change: tuple[str, str], why: str
 ) -> None:
     before, after = change
@@ -822,13 +812,13 @@ def test_a_database_that_is_away_is_one_line_with_the_reason(
     said = duecall(line)
     assert (said.out, said.code) == ("", 1)
     last = said.err.splitlines()[-1]  # `up` says before it what it does
-    assert last.startswith("the database cannot be reached: ")
+    assert last.startswith("The database cannot be reached: ")
     assert why in last
     assert "Traceback" not in said.err
     assert password not in said.err
 
 
-def test_a_database_that_is_somebody_elses_is_one_line(
+def test_foreign_database_prints_one_error_line(
     duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -846,7 +836,7 @@ def test_a_database_that_is_somebody_elses_is_one_line(
 
 @pytest.mark.parametrize("home", ["a file", "a file/inside"])
 @pytest.mark.parametrize("line", ["up", "demo --once"])
-def test_a_folder_that_cannot_be_made_is_one_line(duecall: Duecall, folder: Path, line: str, home: str) -> None:
+def test_unusable_home_prints_one_error_line(duecall: Duecall, folder: Path, line: str, home: str) -> None:
     (folder / "a file").touch()
     said = duecall(f"--home '{folder / home}' {line}")
     assert (said.out, said.code) == ("", 1)
@@ -855,7 +845,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(duecall: Duecall, folder: Path
     assert "DUECALL_HOME" in said.err
 
 
-def test_a_database_without_tables_is_one_line(
+def test_database_without_schema_names_db_upgrade(
     duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -867,7 +857,7 @@ def test_a_database_without_tables_is_one_line(
     assert "duecall db upgrade" in said.told
 
 
-def test_settings_that_are_wrong_are_one_line(duecall: Duecall, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_print_one_error_line(duecall: Duecall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWILIO_CPS", "none")
     said = duecall("status")
     assert said.code == 2
@@ -875,7 +865,7 @@ def test_settings_that_are_wrong_are_one_line(duecall: Duecall, monkeypatch: pyt
     assert said.err.count("\n") == 1
 
 
-def test_without_the_settings_that_it_needs_the_simulator_says_which(duecall: Duecall) -> None:
+def test_simulator_names_missing_settings(duecall: Duecall) -> None:
     said = duecall("simulator")
     assert (said.code, said.err.count("\n")) == (1, 1)
     assert "TWILIO_ACCOUNT_SID" in said.err
@@ -890,7 +880,7 @@ def _commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", _commands())
-def test_every_help_has_an_example_of_its_command(duecall: Duecall, command: str) -> None:
+def test_each_help_page_has_an_example(duecall: Duecall, command: str) -> None:
     said = duecall(f"{command} --help")
     assert said.code == 0
     assert f"duecall {command}" in said.told.partition("Examples:")[2]
@@ -908,7 +898,7 @@ def _run_file(home: Path, database_url: str) -> Path:
     return file
 
 
-def test_without_a_named_database_the_run_file_of_this_folder_names_it_and_else_the_demos(
+def test_run_file_names_the_database_without_database_url(
     duecall: Duecall, tenant: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
@@ -977,7 +967,7 @@ def test_explain_uses_the_times_that_processes_announce(
     assert "this shell sets RING_TIMEOUT_S differently" in said.err
 
 
-def test_explain_does_not_warn_of_times_that_agree(
+def test_explain_does_not_warn_when_times_agree(
     duecall: Duecall, closes_soon: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Presence(redis_url).announce(Announcement(times={"RING_TIMEOUT_S": 30.0}))
@@ -996,7 +986,7 @@ def test_explain_does_not_warn_of_times_that_agree(
     ],
     ids=["none", "an older one", "two"],
 )
-def test_explain_warns_where_it_uses_the_shells_times(
+def test_explain_warns_when_it_uses_the_times_of_the_shell(
     duecall: Duecall,
     closes_soon: str,
     redis_url: str,
@@ -1013,7 +1003,7 @@ def test_explain_warns_where_it_uses_the_shells_times(
     assert f"{why}; times such as RING_TIMEOUT_S are those of this shell." in said.told
 
 
-def test_explain_warns_where_redis_does_not_answer(
+def test_explain_warns_when_redis_does_not_answer(
     duecall: Duecall, closes_soon: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:9/0")
@@ -1022,7 +1012,7 @@ def test_explain_warns_where_redis_does_not_answer(
     assert "Redis does not answer" in said.told
 
 
-def test_every_answer_names_the_installation_that_was_asked_and_not_its_password(
+def test_output_names_the_installation_without_its_password(
     duecall: Duecall, tenant: Tenant, postgres_url: str
 ) -> None:
     attempt = a_pending_attempt(tenant)
@@ -1040,7 +1030,7 @@ def test_every_answer_names_the_installation_that_was_asked_and_not_its_password
         assert password not in told, line
 
 
-def test_a_named_folder_is_meant_whatever_database_the_environment_names(
+def test_home_option_overrides_database_url(
     duecall: Duecall, tenant: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     for name in ("DATABASE_URL", "DATABASE_WORKER_URL"):
@@ -1051,16 +1041,14 @@ def test_a_named_folder_is_meant_whatever_database_the_environment_names(
     assert _reasons(tenant) == [None, "x"]
 
 
-def test_a_named_folder_where_nothing_runs_is_one_line_and_nobody_else_is_asked(
-    duecall: Duecall, tenant: Tenant, folder: Path
-) -> None:
+def test_home_option_without_running_system_fails(duecall: Duecall, tenant: Tenant, folder: Path) -> None:
     said = duecall(f"--home '{folder / 'another'}' pause --all --reason x")
     assert (said.out, said.code, said.err.count("\n")) == ("", 1, 1)
     assert f"Nothing runs in {folder / 'another'}" in said.err
     assert _reasons(tenant) == [None, None]
 
 
-def test_a_run_file_that_cannot_be_read_is_one_line(
+def test_unreadable_run_file_prints_one_error_line(
     duecall: Duecall, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
@@ -1070,7 +1058,7 @@ def test_a_run_file_that_cannot_be_read_is_one_line(
     assert str(folder) in said.err
 
 
-def test_a_system_that_is_being_started_is_waited_for(
+def test_status_waits_for_a_starting_system(
     duecall: Duecall, tenant: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
@@ -1079,14 +1067,14 @@ def test_a_system_that_is_being_started_is_waited_for(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
             assert asking.stderr is not None
-            assert "being started" in asking.stderr.readline()
+            assert "is starting or stopping" in asking.stderr.readline()
             _run_file(folder, postgres_url)
             out, err = asking.communicate(timeout=30)
     assert (asking.returncode, err) == (0, "")
     assert str(tenant.company_id) in out
 
 
-def test_the_commands_that_the_demo_prints_reach_the_demo_and_no_other(
+def test_commands_printed_by_the_demo_use_its_folder(
     duecall: Duecall,
     tenant: Tenant,
     folder: Path,

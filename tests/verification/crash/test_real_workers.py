@@ -300,7 +300,7 @@ def test_a_real_process_that_dies_with_calls_in_hand_loses_none_and_rings_none_t
 def taken_out(whole: WholeSystem, name: str) -> Iterator[Program]:
     """Nobody looks after this process meanwhile, and none of it runs."""
     supervisor = whole.system.supervisor
-    kept = supervisor._kept.pop(name)
+    kept = supervisor._programs.pop(name)
     assert kept.process is not None
     stopped(kept.process)
     yield kept.program

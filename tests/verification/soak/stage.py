@@ -100,7 +100,7 @@ class Stage:
 
     def look(self) -> None:
         """What has ended is started again."""
-        self.whole.system.look()
+        self.whole.system.restart_ended()
         for each in self.meanwhile:
             each()
 
