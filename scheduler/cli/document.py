@@ -36,7 +36,8 @@ def openapi_check(file: DocumentFile) -> None:
     ),
 )
 def openapi_errors(
-    file: DocumentFile, check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False
+    file: DocumentFile,
+    check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False,
 ) -> None:
     """Write the page of error codes."""
     from api_shim import error_codes, openapi_file  # noqa: PLC0415 - as above

@@ -55,7 +55,7 @@ _never = threading.Event()
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run the system. `variables` are set for every process, in addition to the environment."""
+    """Options of a system. `variables` are set for every process, in addition to the environment."""
 
     home: Path
     ephemeral: bool = False

@@ -95,7 +95,7 @@ _WHY = {
     TimezoneSource.ZONE: "the request named this zone",
     TimezoneSource.CANDIDATE: "the candidate's zone; {missing}",
     TimezoneSource.PHONE_NUMBER: "from the phone number; {missing}, and the candidate has no zone",
-    TimezoneSource.COMPANY: "the company's zone; {missing}, the candidate has no zone, and the phone number has none",
+    TimezoneSource.COMPANY: "the company's zone; {missing}, the candidate has no zone, nor has the phone number",
 }
 
 

@@ -61,7 +61,7 @@ def _all_of(commands: Mapping[UUID, Commands]) -> Commands:
 
 
 def _of_commands(commands: Commands) -> str:
-    """Return a line about commands that are accepted but not applied; empty if there are none."""
+    """Return a line about commands that are accepted but not applied, or an empty string."""
     parts = []
     if commands.oldest is not None:
         parts.append(f"{commands.waiting} accepted and not applied yet, the oldest for {span_text(commands.oldest)}")

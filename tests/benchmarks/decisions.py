@@ -1,4 +1,4 @@
-"""What a decision costs: from a phone number and a text to the next opening. Run by `make bench`; no test.
+"""The cost of a decision: from a phone number and a text to the next opening. Run by `make bench`; no test.
 
 Each number is met once, as in production: what is kept between decisions are only the clocks' weeks and the metadata
 of countries, never an answer. Measured in one process are thousands of decisions; measured in a new process each is

@@ -1,4 +1,4 @@
-"""What the statements that are asked again and again cost when a million attempts are pending.
+"""The cost of the recurring statements with a million pending attempts.
 
     python -m tests.benchmarks.plans
 
@@ -116,7 +116,7 @@ def undone(connection: Connection) -> Iterator[None]:
 
 
 def explained(stores: Stores, act: Callable[[Stores], object]) -> Found:
-    """What the statements of `act` cost together."""
+    """Explain the statements of `act`, and add up their cost."""
     connection = stores.connection
     sent: list[tuple[str, Any]] = []
 

@@ -1,4 +1,4 @@
-"""What an operator types: explained, counted, paused, resumed; and what is said to wrong words."""
+"""Operator commands: explain, status, pause, resume and billing; and errors of wrong arguments."""
 
 import fcntl
 import json
@@ -59,7 +59,7 @@ AUSTRALIAN_MOBILE = "+61412345678"
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What a command printed, and how it ended."""
+    """Output and exit status of a command."""
 
     out: str
     err: str
@@ -615,7 +615,7 @@ def _reasons(tenant: Tenant) -> list[str | None]:
 
 
 def _what(said: Said) -> str:
-    """What was done; before it stands in which installation."""
+    """Return the report without the name of the installation."""
     system, _, what = said.told.partition(": ")
     assert system.startswith("In the system of DATABASE_URL, database duecall at 127.0.0.1:")
     return what
@@ -717,10 +717,10 @@ def test_billing_set_keeps_omitted_values(duecall: Duecall, tenant: Tenant) -> N
     ("words", "code"),
     [
         pytest.param("", 2, id="nothing to set"),
-        pytest.param("--system hours", 2, id="a unit that is none"),
+        pytest.param("--system hours", 2, id="an invalid unit"),
         pytest.param("--price SCREENING:1", 2, id="half a price"),
-        pytest.param("--price SCREENING:1:2:x", 2, id="a price that is none"),
-        pytest.param("--price UNDEFINED:1:2:3", 2, id="a focus that is none"),
+        pytest.param("--price SCREENING:1:2:x", 2, id="an invalid price"),
+        pytest.param("--price UNDEFINED:1:2:3", 2, id="an invalid focus"),
     ],
 )
 def test_invalid_billing_is_refused_and_changes_nothing(
@@ -743,7 +743,7 @@ def test_billing_of_unknown_company_fails(duecall: Duecall, tenant: Tenant) -> N
     ("line", "code"),
     [
         pytest.param("explain", 2, id="explain what"),
-        pytest.param("explain not-an-id", 2, id="an id that is none"),
+        pytest.param("explain not-an-id", 2, id="an invalid id"),
         pytest.param("pause --reason x", 2, id="pause whom"),
         pytest.param("resume", 2, id="resume whom"),
         pytest.param(f"pause {UUID(int=1)} --all --reason x", 2, id="one company and everything"),
@@ -760,14 +760,14 @@ def test_billing_of_unknown_company_fails(duecall: Duecall, tenant: Tenant) -> N
         pytest.param("keys create --ats '  '", 2, id="a key with a blank name"),
         pytest.param(f"keys create --company {UUID(int=1)}", 1, id="a key for a company that is not there"),
         pytest.param(f"numbers add {UUID(int=1)} {NUMBER}", 1, id="a number for a company that is not there"),
-        pytest.param(f"numbers add {UUID(int=1)} 12", 2, id="a number that is none"),
+        pytest.param(f"numbers add {UUID(int=1)} 12", 2, id="an invalid number"),
         pytest.param("up --port 0", 2, id="no port"),
         pytest.param("up --port 65536", 2, id="a port beyond all ports"),
         pytest.param("up --at tomorrow", 2, id="a time that cannot be read"),
-        pytest.param("up --at 2026-04-02T10:00", 2, id="a time on nobody's clock"),
-        pytest.param("demo --carrier generous", 2, id="a carrier that is none"),
-        pytest.param("status --nonsense", 2, id="an option that is none"),
-        pytest.param("nonsense", 2, id="a command that is none"),
+        pytest.param("up --at 2026-04-02T10:00", 2, id="a time without a zone"),
+        pytest.param("demo --carrier generous", 2, id="an invalid carrier"),
+        pytest.param("status --nonsense", 2, id="an unknown option"),
+        pytest.param("nonsense", 2, id="an unknown command"),
     ],
 )
 def test_invalid_arguments_print_one_line_and_change_nothing(
@@ -798,8 +798,8 @@ def test_version_option_prints_the_version(duecall: Duecall) -> None:
     ("change", "why"),
     [
         pytest.param(("duecall:", "duecall:wrong"), "password authentication failed", id="a wrong password"),
-        pytest.param(("@127.0.0.1", "@no-such-host.invalid"), "failed to resolve host", id="a host that is none"),
-        pytest.param(("/duecall", "/another"), 'database "another" does not exist', id="a database that is none"),
+        pytest.param(("@127.0.0.1", "@no-such-host.invalid"), "failed to resolve host", id="an unknown host"),
+        pytest.param(("/duecall", "/another"), 'database "another" does not exist', id="an unknown database"),
     ],
 )
 @pytest.mark.parametrize("line", ["status", "pause --all --reason x", "db upgrade", "up"])

@@ -1,4 +1,4 @@
-"""What an operator does with keys: made, listed, suspended, resumed, revoked, rotated."""
+"""Operator commands for keys: created, listed, suspended, resumed, revoked, rotated."""
 
 # ruff: noqa: F811 - a fixture is asked for by its name
 

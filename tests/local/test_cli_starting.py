@@ -1,4 +1,4 @@
-"""How Duecall starts, or says in a line why it does not; as processes of its own, as an operator starts them."""
+"""The start of Duecall, or its error in one line; as separate processes, as an operator starts them."""
 
 import os
 import signal
@@ -83,7 +83,7 @@ def test_process_refuses_unsafe_times_at_start(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["dial", "clock"])
 def test_process_without_database_ends_with_one_error_line(name: str) -> None:
-    """Celery swallows what a worker's start raises: one that stayed would take hints and dial nobody."""
+    """Celery ignores an error in a worker's start: the worker would take hints and place no calls."""
     environment = _environment(
         DATABASE_URL=NOWHERE, REDIS_URL=NO_REDIS, TWILIO_ACCOUNT_SID="AC1", TWILIO_AUTH_TOKEN="a token"
     )
@@ -103,15 +103,15 @@ def test_taken_port_is_refused_with_its_number(tmp_path: Path) -> None:
             pytest.raises(PortTaken, match=rf"Port {port} on 127\.0\.0\.1 cannot be used for the API: address"),
             System(Options(home=tmp_path, port=port), PRIVATE, said.append),
         ):
-            pytest.fail("it runs on somebody else's port")
+            pytest.fail("it runs on another program's port")
     assert said == [], "nothing was begun"
 
 
 # ---- what does not stay up
 
 
-class _Somebody(BaseHTTPRequestHandler):
-    """Another Duecall's API, as far as anybody can tell."""
+class _OtherApi(BaseHTTPRequestHandler):
+    """The API of another Duecall, as far as clients can see."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -128,14 +128,14 @@ def test_foreign_api_on_the_port_is_not_announced(tmp_path: Path) -> None:
 
     def say(line: str) -> None:
         if line == "starting the processes":  # the port was looked at before
-            others.append(HTTPServer(("127.0.0.1", port), _Somebody))
+            others.append(HTTPServer(("127.0.0.1", port), _OtherApi))
             threading.Thread(target=others[0].serve_forever, daemon=True).start()
 
     with (
         pytest.raises(NotReady) as why,
         System(Options(home=tmp_path, port=port), PRIVATE, say),
     ):
-        pytest.fail("it announced somebody else's API")
+        pytest.fail("it announced another program's API")
     assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok
     others[0].shutdown()
     others[0].server_close()
