@@ -1,4 +1,4 @@
-"""docs/operations.md is what a person reads at night: each alarm is there, and whatever it says to type works."""
+"""docs/operations.md contains every alarm, and its commands, statements and links work."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "operations.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 OF_THE_CARRIER = breaker.OF_ALL_CALLS | breaker.BREAKS_OFF | {"CREATED_WITHOUT_A_NAME", "HTTP_…"}
-"""Why the breaker opens; each is an alarm that begins with CARRIER_."""
+"""Causes that open the breaker. The alarm of each begins with CARRIER_."""
 OF_ONE_ORDER = (
     {meaning.consequence.value for meaning in CODES.values()}
     - breaker.OF_ALL_CALLS
@@ -29,7 +29,7 @@ OF_ONE_ORDER = (
 
 
 def raised(path: Path) -> Iterator[str]:
-    """Every alarm that a module raises, as it is written there."""
+    """Yield the source text of each alarm that a module raises."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
@@ -40,7 +40,7 @@ def raised(path: Path) -> Iterator[str]:
 
 
 def alarms() -> set[str]:
-    """Every alarm that the product can raise."""
+    """Return every alarm that the product can raise."""
     written = {each for path in PRODUCT for each in raised(path)}
     plain = {ast.literal_eval(each) for each in written if each.startswith("'")}
     spread = {
@@ -58,12 +58,12 @@ def section(title: str) -> str:
     return found
 
 
-def test_each_alarm_has_its_heading_and_each_heading_its_alarm() -> None:
+def test_alarms_and_headings_match() -> None:
     told = {alarm for line in re.findall(r"^### (.*)$", section("Alarms"), re.MULTILINE) for alarm in line.split(" · ")}
     assert told == alarms()
 
 
-def test_causes_of_the_carrier_are_all_that_it_may_have() -> None:
+def test_causes_of_the_carrier_are_documented() -> None:
     source = (ROOT / "scheduler" / "carriers" / "twilio_calls.py").read_text(encoding="utf-8")
     unknown = set(re.findall(r'AnswerUnknown\(cause=f?"([^"]+)"', source))
     assert {cause.replace("{status}", "…") for cause in unknown} <= OF_THE_CARRIER
@@ -76,7 +76,7 @@ def test_causes_of_the_carrier_are_all_that_it_may_have() -> None:
 
 
 def commands() -> set[str]:
-    """What may follow `duecall`, groups with each of their own."""
+    """Return the commands of `duecall`, those of groups with their group."""
 
     def words(group: typer.Typer, before: str = "") -> Iterator[str]:
         for each in group.registered_commands:
@@ -89,7 +89,7 @@ def commands() -> set[str]:
     return set(words(cli.app))
 
 
-def test_every_command_that_is_to_be_typed_is_one() -> None:
+def test_operations_page_names_existing_commands() -> None:
     said = {line.strip() for line in re.findall(r"duecall ((?:[a-z]+ ?){1,2})", "\n".join(_code()))}
     known = commands()
     assert len(said) > 8
@@ -102,13 +102,13 @@ def _code() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("statement", re.findall(r"^(?:UPDATE|SELECT) [^;]*;", TEXT, re.MULTILINE))
-def test_every_statement_that_is_to_be_typed_runs(postgres_url: str, statement: str) -> None:
+def test_statements_of_the_operations_page_run(postgres_url: str, statement: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         connection.execute(statement.replace(":'id'", "gen_random_uuid()").encode())
         connection.rollback()
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_links_of_the_operations_page_resolve() -> None:
     headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
@@ -122,5 +122,5 @@ def test_every_link_leads_somewhere() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md"])
-def test_it_is_found_from_the_first_pages(page: str) -> None:
+def test_operations_page_is_linked_from_first_pages(page: str) -> None:
     assert "(docs/operations.md)" in (ROOT / page).read_text(encoding="utf-8")
