@@ -160,7 +160,7 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
 
 
 @each_operation
-def test_the_company_itself_and_the_ats_that_made_it_reach_it(world: World, operation: Operation) -> None:
+def test_company_and_its_ats_key_have_access(world: World, operation: Operation) -> None:
     if operation.params == ["reference"]:
         assert world.send(world.ats, operation, None).status_code == 200
         return  # only its sender may read a command
@@ -179,7 +179,7 @@ def test_a_regular_key_of_the_company_reaches_it(world: World, operation: Operat
 
 
 @each_operation
-def test_nobody_else_reaches_it_and_nothing_changes(world: World, operation: Operation) -> None:
+def test_other_keys_have_no_access_and_change_nothing(world: World, operation: Operation) -> None:
     foreign = 403 if operation.is_about_a_company else 404
     refused: list[tuple[str, Intake, str | None, int]] = [
         ("another ATS key, in its own company", world.other_ats, world.other_company, foreign),
@@ -201,7 +201,7 @@ def test_nobody_else_reaches_it_and_nothing_changes(world: World, operation: Ope
 
 
 @each_operation
-def test_a_missing_resource_is_told_as_somebody_elses_is(world: World, operation: Operation) -> None:
+def test_missing_and_foreign_resource_get_the_same_answer(world: World, operation: Operation) -> None:
     nowhere = {name: str(uuid4()) for name in world.ids}
     missing = replace(world, ids=nowhere).send(world.other_ats, operation, world.other_company)
     theirs = world.send(world.other_ats, operation, world.other_company)
@@ -210,7 +210,7 @@ def test_a_missing_resource_is_told_as_somebody_elses_is(world: World, operation
 
 
 @each_operation
-def test_a_key_that_is_dead_or_may_not_is_refused_and_nothing_changes(world: World, operation: Operation) -> None:
+def test_dead_or_unscoped_key_is_refused_and_changes_nothing(world: World, operation: Operation) -> None:
     by = world.regular
     others = ALL_SCOPES - {operation.scope or "read:interviews"}
     no = 404 if operation.scope is None else 403

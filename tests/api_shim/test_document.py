@@ -20,7 +20,7 @@ def changed(told: str, old: str, new: str) -> str:
     return told.replace(old, new, 1)
 
 
-def test_the_document_in_the_repository_is_what_the_api_says() -> None:
+def test_document_in_the_repository_is_up_to_date() -> None:
     openapi_file.check(DOCUMENT)
     assert json.loads(DOCUMENT.read_text(encoding="utf-8")) == json.loads(json.dumps(create_app().openapi()))
 
@@ -34,7 +34,7 @@ def test_the_document_in_the_repository_is_what_the_api_says() -> None:
         pytest.param(None, id="no file"),
     ],
 )
-def test_a_file_that_says_anything_else_is_found(folder: Path, said: Callable[[str], str] | None) -> None:
+def test_file_that_differs_from_the_document_is_found(folder: Path, said: Callable[[str], str] | None) -> None:
     file = folder / "openapi.json"
     if said is not None:
         file.write_text(said(openapi_file.text()), encoding="utf-8")
@@ -42,7 +42,7 @@ def test_a_file_that_says_anything_else_is_found(folder: Path, said: Callable[[s
         openapi_file.check(file)
 
 
-def test_what_the_command_writes_it_finds_right_and_of_anything_else_it_says_what_to_do(folder: Path) -> None:
+def test_openapi_check_accepts_the_written_file_and_no_other(folder: Path) -> None:
     file = folder / "openapi.json"
     assert duecall("write", file).returncode == 0
     assert file.read_bytes() == DOCUMENT.read_bytes()

@@ -72,7 +72,7 @@ class Ran:
 
 
 @pytest.mark.timeout(1800)
-def test_every_answer_to_a_crowd_of_requests_is_as_the_document_says(
+def test_every_response_to_random_requests_fits_the_document(
     intake: Intake, worker: Worker, folder: Path, aloud: Callable[[str], None]
 ) -> None:
     ran = _run(intake, folder, CASES, "--phases", PHASES)
@@ -124,7 +124,7 @@ def _told(data: Any) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(1800)
-def test_an_api_that_does_not_do_as_it_says_is_found_out_by_each_check(intake: Intake, folder: Path) -> None:
+def test_each_check_finds_an_api_that_breaks_the_document(intake: Intake, folder: Path) -> None:
     key = intake.with_new_key(kind=KeyKind.ATS).key
     liar = _Liar(create_app(intake.settings), key)
     with a_worker(intake.settings), serving(liar) as url, httpx.Client(base_url=url, timeout=60) as client:

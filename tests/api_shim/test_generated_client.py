@@ -68,9 +68,7 @@ def test_the_generator_leaves_no_operation_out(generated: Path) -> None:
     assert {each.replace("_", "") for each in made} == {each.lower() for each in operations}
 
 
-def test_a_partner_schedules_moves_and_deletes_a_call_and_reads_what_was_used(
-    models: Any, ats: Intake, ask: Ask
-) -> None:
+def test_generated_client_schedules_moves_and_deletes_a_call(models: Any, ats: Intake, ask: Ask) -> None:
     company = done(ask("companies.create_company", body=models.CompanyRequest(name="Acme")), models.CompanyAnswer, 201)
     with ats.database.transaction() as stores:  # what `duecall numbers add` does
         stores.phone_numbers.add(uuid4(), company.id, CALLER, ats.now())
@@ -133,7 +131,7 @@ def test_a_partner_schedules_moves_and_deletes_a_call_and_reads_what_was_used(
     assert [each.company_id for each in used.companies] == [company.id]
 
 
-def test_what_is_refused_comes_as_an_error_that_names_the_field(models: Any, ask: Ask) -> None:
+def test_generated_client_gets_an_error_that_names_the_field(models: Any, ask: Ask) -> None:
     nobody = models.InterviewRequest(agent_id=uuid4())
     company = done(ask("companies.create_company", body=models.CompanyRequest(name="Acme")), models.CompanyAnswer, 201)
     answer = ask("interviews.create_interview", body=nobody, company_id=company.id)
@@ -141,7 +139,7 @@ def test_what_is_refused_comes_as_an_error_that_names_the_field(models: Any, ask
     assert [each["field"] for each in answer.parsed.error.details.to_dict()["fields"]] == ["candidate"]
 
 
-def test_who_does_not_wait_finds_the_answer_where_it_was_told(models: Any, ats: Intake, ask: Ask) -> None:
+def test_generated_client_finds_the_result_at_the_location(models: Any, ats: Intake, ask: Ask) -> None:
     agent = {"name": "Web", "type": "ONLINE", "focus": "GENERIC", "language": "EN", "duration": 10}
     company = done(ask("companies.create_company", body=models.CompanyRequest(name="Acme")), models.CompanyAnswer, 201)
     body = models.InterviewRequest(

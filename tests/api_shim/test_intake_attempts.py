@@ -87,7 +87,7 @@ def test_an_attempt_is_shown_in_every_state(
 
 @does_not("F4-2")
 @made_by_state
-def test_only_an_attempt_that_waits_is_moved(
+def test_only_a_pending_attempt_is_moved(
     intake: Intake,
     tenant: Tenant,
     worker: Worker,
@@ -105,7 +105,7 @@ def test_only_an_attempt_that_waits_is_moved(
 
 @does("F4-3")
 @made_by_state
-def test_an_attempt_is_deleted_unless_its_phone_may_be_ringing(
+def test_attempt_is_deleted_unless_its_phone_may_be_ringing(
     intake: Intake,
     tenant: Tenant,
     worker: Worker,
@@ -127,7 +127,7 @@ def test_an_attempt_is_deleted_unless_its_phone_may_be_ringing(
 
 @does_not("F4-1", "F4-5")
 @made_by_state
-def test_one_more_call_is_made_unless_one_is_in_progress_or_the_interview_is_over(
+def test_invoke_creates_an_attempt_unless_one_is_in_progress(
     intake: Intake,
     tenant: Tenant,
     worker: Worker,
@@ -145,7 +145,7 @@ def test_one_more_call_is_made_unless_one_is_in_progress_or_the_interview_is_ove
 
 
 @does("F4-3")
-def test_what_was_deleted_is_neither_shown_nor_moved_nor_deleted_again(intake: Intake, worker: Worker) -> None:
+def test_deleted_attempt_is_not_shown_moved_or_deleted_again(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     assert intake.send("DELETE", call.attempt).status_code == 204
     for answer in (
@@ -189,7 +189,7 @@ def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, tenant: T
     assert intake.get(mine.attempt).json()["data"]["status"] == "PENDING"
 
 
-def test_another_companys_attempt_is_the_same_404_as_none(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+def test_foreign_and_missing_attempt_get_the_same_404(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = call_of(waiting(tenant))
     stranger = Intake(**{**vars(intake), "seeded": seed(intake.database, NOON)}).with_new_key()
     nobodys = Call(interview_id=uuid4(), attempt_id=uuid4())
@@ -213,7 +213,7 @@ def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, tenant: Ten
         assert ats.get(path, companyId=mine).status_code == 200
 
 
-def test_an_attempt_tells_no_number(intake: Intake, worker: Worker) -> None:
+def test_attempt_contains_no_number(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     told = "".join(intake.get(path).text for path in (call.attempt, call.attempts, call.explanation))
     assert NUMBER[1:] not in told
@@ -233,9 +233,7 @@ def test_an_attempt_tells_no_number(intake: Intake, worker: Worker) -> None:
         pytest.param({"json": {"scheduledAt": None}}, id="null for a time"),
     ],
 )
-def test_without_a_time_one_more_call_rings_as_soon_as_allowed(
-    intake: Intake, worker: Worker, more: dict[str, Any]
-) -> None:
+def test_call_without_a_time_rings_as_soon_as_allowed(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
     call = a_call(intake)
     answer = intake.send("POST", call.attempts, **more)
     assert answer.status_code == 201, answer.text
@@ -247,7 +245,7 @@ def test_without_a_time_one_more_call_rings_as_soon_as_allowed(
 
 @does("F4-1")
 @pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
-def test_one_more_call_replaces_the_one_that_waits(intake: Intake, worker: Worker, name: str) -> None:
+def test_new_call_replaces_the_pending_attempt(intake: Intake, worker: Worker, name: str) -> None:
     call = a_call(intake)
     answer = invoked(intake, call, {name: AN_HOUR_LATER})
     attempt = answer.json()["data"]
@@ -260,14 +258,14 @@ def test_one_more_call_replaces_the_one_that_waits(intake: Intake, worker: Worke
 
 
 @does("F4-5")
-def test_a_failed_interview_that_is_called_again_is_scheduled(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+def test_failed_interview_is_scheduled_when_called_again(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = call_of(ended(tenant, Reason.DECLINED))
     assert intake.get(call.interview).json()["data"]["status"] == "FAILED"
     assert_told(invoked(intake, call), 201)
     assert intake.get(call.interview).json()["data"]["status"] == "SCHEDULED"
 
 
-def test_what_is_refused_at_once_needs_no_worker_and_is_remembered(intake: Intake, tenant: Tenant) -> None:
+def test_immediate_refusal_needs_no_worker_and_is_stored(intake: Intake, tenant: Tenant) -> None:
     call, nowhere = call_of(a_placed_attempt(tenant)), Call(interview_id=uuid4(), attempt_id=uuid4())
     for number, (path, code) in enumerate(
         [(call.attempts, IN_PROGRESS), (nowhere.attempts, "RESOURCE_NOT_FOUND")], start=1
@@ -333,7 +331,7 @@ TIMES = [
 @does_not("F2-1", "F2-6", "F4-1", "F4-2")
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 @pytest.mark.parametrize(("text", "code", "details"), TIMES)
-def test_a_time_that_cannot_be_is_refused_with_what_is_wrong_and_changes_nothing(
+def test_invalid_time_is_refused_with_the_reason(
     intake: Intake, worker: Worker, method: str, text: str, code: str, details: set[str]
 ) -> None:
     call = a_call(intake)
@@ -347,7 +345,7 @@ def test_a_time_that_cannot_be_is_refused_with_what_is_wrong_and_changes_nothing
 
 
 @does_not("F2-6")
-def test_a_time_outside_the_hours_is_refused_with_the_next_one_that_is_allowed(intake: Intake, worker: Worker) -> None:
+def test_time_outside_the_hours_is_refused_with_the_next_time(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     refused = moved(intake, call, "2026-04-03T21:00:00")
     details = refused.json()["error"]["details"]
@@ -371,7 +369,7 @@ def test_the_etag_changes_with_the_attempt_and_only_with_it(intake: Intake, work
 
 
 @does("F4-2")
-def test_who_moves_an_attempt_hears_its_new_etag_and_need_not_look(intake: Intake, worker: Worker) -> None:
+def test_moving_an_attempt_returns_its_new_etag(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     key = {"Idempotency-Key": "k"}
     first = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=key)
@@ -387,7 +385,7 @@ def test_who_moves_an_attempt_hears_its_new_etag_and_need_not_look(intake: Intak
 
 
 @does_not("F4-2")
-def test_what_is_refused_deleted_or_not_applied_yet_has_no_new_etag(intake: Intake) -> None:
+def test_refused_deleted_or_unapplied_change_has_no_new_etag(intake: Intake) -> None:
     with a_worker(intake.settings):
         call = a_call(intake)
         assert "ETag" not in moved(intake, call, "2026-04-03T03:00:00").headers

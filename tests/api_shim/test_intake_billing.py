@@ -84,7 +84,7 @@ def in_minutes(company_id: object, name: str | None, minutes: float, events: int
 
 
 @does("F5-1")
-def test_f5_1_a_regular_key_is_told_of_its_own_company(intake: Intake, tenant: Tenant) -> None:
+def test_f5_1_regular_key_gets_usage_of_its_own_company(intake: Intake, tenant: Tenant) -> None:
     talk(tenant)
     other = of_company(tenant, seed(intake.database, intake.now()))
     talk(other, seconds=600)
@@ -99,7 +99,7 @@ def test_f5_1_a_regular_key_is_told_of_its_own_company(intake: Intake, tenant: T
 
 
 @does("F5-1")
-def test_f5_1_an_ats_key_is_told_of_all_its_companies_and_of_no_other(intake: Intake, tenant: Tenant) -> None:
+def test_f5_1_ats_key_gets_usage_of_its_own_companies_only(intake: Intake, tenant: Tenant) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
     used = an_ats_company(intake, principal.id, "Used")
     unused = an_ats_company(intake, principal.id, "Unused")
@@ -134,7 +134,7 @@ def test_usage_of_an_ats_key_is_narrowed_to_one_company(intake: Intake, tenant: 
 
 
 @does_not("F5-1")
-def test_usage_of_a_company_out_of_reach_is_not_told(intake: Intake, tenant: Tenant) -> None:
+def test_usage_of_an_inaccessible_company_is_refused(intake: Intake, tenant: Tenant) -> None:
     talk(tenant)
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats = intake.with_key(key)
@@ -148,9 +148,7 @@ def test_usage_of_a_company_out_of_reach_is_not_told(intake: Intake, tenant: Ten
 
 
 @does("F5-1")
-def test_f5_1_the_period_is_half_open_in_utc_and_by_default_the_last_thirty_days(
-    intake: Intake, tenant: Tenant
-) -> None:
+def test_f5_1_period_is_half_open_utc_and_defaults_to_30_days(intake: Intake, tenant: Tenant) -> None:
     for booked_at in ("2026-03-03T11:00Z", "2026-03-31T23:59:59.999Z", "2026-04-01T00:00Z", "2026-04-02T00:00Z"):
         attempt = talk(tenant)
         intake.change(
@@ -187,7 +185,7 @@ def test_f5_1_the_period_is_half_open_in_utc_and_by_default_the_last_thirty_days
         pytest.param({"start": "0001-01-01"}, "INVALID_DATE_FORMAT", id="the first day of the calendar"),
     ],
 )
-def test_f5_1_a_period_that_cannot_be_used_is_refused(intake: Intake, params: dict[str, str], code: str) -> None:
+def test_f5_1_invalid_period_is_refused(intake: Intake, params: dict[str, str], code: str) -> None:
     assert refusal(intake, **params) == (400, code)
 
 
@@ -197,7 +195,7 @@ def test_f5_1_366_days_can_be_asked_for(intake: Intake) -> None:
 
 
 @does_not("F5-1")
-def test_f5_1_it_takes_the_scope(intake: Intake) -> None:
+def test_f5_1_usage_requires_the_scope(intake: Intake) -> None:
     assert refusal(intake.with_new_key("read:companies")) == (403, "INSUFFICIENT_PERMISSIONS")
     assert usage(intake.with_new_key("read:billing"))["companies"]
 
@@ -206,7 +204,7 @@ def test_f5_1_it_takes_the_scope(intake: Intake) -> None:
 
 
 @does("F5-2")
-def test_f5_2_what_is_used_is_told_in_one_unit_and_the_other_is_absent(intake: Intake, tenant: Tenant) -> None:
+def test_f5_2_usage_has_one_unit_and_omits_the_other(intake: Intake, tenant: Tenant) -> None:
     bill(intake, BillingSystem.CREDITS, PRICES)
     talk(tenant)
     told = usage(intake)
@@ -225,9 +223,7 @@ def test_f5_2_what_is_used_is_told_in_one_unit_and_the_other_is_absent(intake: I
 
 
 @does_not("F5-2")
-def test_f5_2_a_company_whose_unit_changed_is_there_once_a_unit_and_the_two_are_never_added(
-    intake: Intake, tenant: Tenant
-) -> None:
+def test_f5_2_company_with_changed_unit_has_a_row_for_each_unit(intake: Intake, tenant: Tenant) -> None:
     talk(tenant)
     bill(intake, BillingSystem.CREDITS, PRICES)
     talk(tenant)
@@ -248,7 +244,7 @@ def test_f5_2_a_company_whose_unit_changed_is_there_once_a_unit_and_the_two_are_
 
 
 @does("F5-3")
-def test_f5_3_a_call_that_a_person_answered_is_booked_with_its_end_as_the_carrier_tells_it(
+def test_f5_3_answered_call_is_booked_with_the_carriers_end(
     intake: Intake, tenant: Tenant, the_carrier: SimulatedCarrier
 ) -> None:
     claimed = a_claimed_attempt(tenant)
@@ -266,7 +262,7 @@ def test_f5_3_a_call_that_a_person_answered_is_booked_with_its_end_as_the_carrie
 
 
 @does_not("F5-3")
-def test_f5_3_a_call_that_nobody_answered_is_not_booked(intake: Intake, tenant: Tenant) -> None:
+def test_f5_3_unanswered_call_is_not_booked(intake: Intake, tenant: Tenant) -> None:
     for reason in (Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.DECLINED, Reason.CARRIER_ERROR):
         tenant.take(
             a_placed_attempt(tenant),
@@ -278,7 +274,7 @@ def test_f5_3_a_call_that_nobody_answered_is_not_booked(intake: Intake, tenant: 
 
 
 @does("F5-3")
-def test_f5_3_late_proof_that_a_person_answered_is_booked_when_it_comes(intake: Intake, tenant: Tenant) -> None:
+def test_f5_3_late_proof_of_an_answer_is_booked_when_it_arrives(intake: Intake, tenant: Tenant) -> None:
     proven = Proven(
         reason=Reason.ANSWERED, call_sid=a_sid(), ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)
     )
@@ -301,7 +297,7 @@ def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, ten
 
 
 @does_not("F5-3", "F1-8")
-def test_f5_3_a_test_and_an_online_interview_book_nothing(intake: Intake, worker: Worker) -> None:
+def test_f5_3_test_and_online_interviews_are_not_booked(intake: Intake, worker: Worker) -> None:
     assert intake.create(intake.body(isTest=True)).json()["data"]["status"] == "COMPLETED"
     online = intake.create(intake.body(agentId=str(an_online_agent(intake)))).json()["data"]["id"]
     assert intake.send("PATCH", f"/interviews/{online}", json={"status": "COMPLETED"}).status_code == 200
@@ -309,7 +305,7 @@ def test_f5_3_a_test_and_an_online_interview_book_nothing(intake: Intake, worker
 
 
 @does("F5-3")
-def test_f5_3_what_is_booked_keeps_its_unit_and_its_price(intake: Intake, tenant: Tenant) -> None:
+def test_f5_3_booking_keeps_its_unit_and_price(intake: Intake, tenant: Tenant) -> None:
     bill(intake, BillingSystem.CREDITS, PRICES)
     talk(tenant)
     before = usage(intake)
@@ -324,7 +320,7 @@ def test_f5_3_what_is_booked_keeps_its_unit_and_its_price(intake: Intake, tenant
 
 
 @does("F5-3")
-def test_f5_3_a_total_is_of_exact_seconds_and_not_of_what_is_shown(intake: Intake, tenant: Tenant) -> None:
+def test_f5_3_total_is_the_sum_of_exact_seconds(intake: Intake, tenant: Tenant) -> None:
     for _ in range(3):
         talk(tenant, seconds=2)
     told = usage(intake)
@@ -332,7 +328,7 @@ def test_f5_3_a_total_is_of_exact_seconds_and_not_of_what_is_shown(intake: Intak
 
 
 @does("F5-3")
-def test_f5_3_prices_that_cannot_be_read_keep_no_call_from_its_end(intake: Intake, tenant: Tenant) -> None:
+def test_f5_3_unreadable_prices_do_not_stop_a_call_from_ending(intake: Intake, tenant: Tenant) -> None:
     intake.change("""UPDATE companies SET billing_system = 'credits', prices = '{"GENERIC": 7}'""")
     assert talk(tenant).state is AttemptState.COMPLETED
     assert usage(intake)["totalCreditsUsed"] == 1.0
@@ -342,7 +338,7 @@ def test_f5_3_prices_that_cannot_be_read_keep_no_call_from_its_end(intake: Intak
 
 
 @does("F5-4")
-def test_f5_4_usage_of_a_deleted_company_stays_with_its_ats_key_without_a_name(intake: Intake, tenant: Tenant) -> None:
+def test_f5_4_usage_of_a_deleted_company_stays_without_its_name(intake: Intake, tenant: Tenant) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats = intake.with_key(key)
     gone, stays = (an_ats_company(intake, principal.id, name) for name in ("Gone", "Stays"))
@@ -358,7 +354,7 @@ def test_f5_4_usage_of_a_deleted_company_stays_with_its_ats_key_without_a_name(i
 
 
 @does_not("F5-4")
-def test_f5_4_and_is_told_to_nobody_else(intake: Intake, tenant: Tenant) -> None:
+def test_f5_4_usage_of_a_deleted_company_is_hidden_from_others(intake: Intake, tenant: Tenant) -> None:
     principal, _ = intake.new_key(kind=KeyKind.ATS)
     gone = an_ats_company(intake, principal.id, "Gone")
     talk(of_company(tenant, gone))

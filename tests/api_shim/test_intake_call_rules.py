@@ -84,7 +84,7 @@ def retries(intake: Intake, most: int = 3, **delays: list[int]) -> None:
 
 
 @does("F4-3")
-def test_a_deleted_attempt_is_claimed_by_nobody(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+def test_deleted_attempt_is_not_claimed(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = a_call(intake, scheduledAt=NOW)
     assert intake.send("DELETE", call.attempt).status_code == 204
     assert dialled(tenant, call) is None
@@ -94,9 +94,7 @@ def test_a_deleted_attempt_is_claimed_by_nobody(intake: Intake, tenant: Tenant, 
 
 
 @does_not("F4-3")
-def test_one_that_is_deleted_goes_on_counting_and_takes_no_other_with_it(
-    intake: Intake, tenant: Tenant, worker: Worker
-) -> None:
+def test_deleted_attempt_still_counts_and_deletes_no_other(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     retries(intake, most=1, BUSY=[60])
     call = a_call(intake, scheduledAt=NOW)
     ended(tenant, call, Reason.BUSY)
@@ -114,9 +112,7 @@ def test_one_that_is_deleted_goes_on_counting_and_takes_no_other_with_it(
 
 
 @does_not("F4-4")
-def test_a_call_in_progress_is_neither_moved_nor_deleted_and_has_no_second_beside_it(
-    intake: Intake, tenant: Tenant, worker: Worker
-) -> None:
+def test_call_in_progress_is_not_moved_deleted_or_doubled(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = a_call(intake, scheduledAt=NOW)
     attempt = dialled(tenant, call)
     assert attempt is not None
@@ -133,7 +129,7 @@ def test_a_call_in_progress_is_neither_moved_nor_deleted_and_has_no_second_besid
 
 @does("F4-4")
 @pytest.mark.parametrize("verb", ["DELETE", "POST"])
-def test_once_it_is_over_it_is_deleted_and_another_is_made(
+def test_finished_attempt_is_deleted_and_another_is_created(
     intake: Intake, tenant: Tenant, worker: Worker, verb: str
 ) -> None:
     call = a_call(intake, scheduledAt=NOW)
@@ -146,7 +142,7 @@ def test_once_it_is_over_it_is_deleted_and_another_is_made(
 
 
 @does("F4-6")
-def test_another_call_to_a_number_waits_until_the_gap_after_the_first_is_over(
+def test_next_call_to_a_number_waits_for_the_gap_after_the_first(
     intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
     number = a_number()
@@ -165,9 +161,7 @@ def test_another_call_to_a_number_waits_until_the_gap_after_the_first_is_over(
 
 
 @does_not("F4-6")
-def test_the_same_interview_need_not_wait_save_after_an_unknown_outcome(
-    intake: Intake, tenant: Tenant, worker: Worker
-) -> None:
+def test_same_interview_waits_only_after_an_unknown_outcome(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = a_call(intake, scheduledAt=NOW)
     ended(tenant, call, Reason.DECLINED)
     again = invoked(intake, call)
@@ -179,7 +173,7 @@ def test_the_same_interview_need_not_wait_save_after_an_unknown_outcome(
 
 
 @does("F4-6")
-def test_whoever_has_an_open_interview_is_named_by_a_warning(intake: Intake, worker: Worker) -> None:
+def test_open_interview_of_the_candidate_causes_a_warning(intake: Intake, worker: Worker) -> None:
     known = data(intake.get(a_call(intake).interview))["candidateId"]
     body = intake.body(candidate=..., candidateId=known, scheduledAt=TOMORROW)
     [second] = data(intake.create(body), 201)["callAttempts"]
@@ -198,7 +192,7 @@ def blocks(intake: Intake, call: Call) -> list[str]:
 
 @does("F4-7")
 @pytest.mark.parametrize("reason", ["BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"])
-def test_what_may_be_otherwise_next_time_is_tried_again_as_often_as_the_policy_says(
+def test_temporary_failure_is_retried_as_the_policy_says(
     intake: Intake, tenant: Tenant, worker: Worker, reason: str
 ) -> None:
     retries(intake, most=2, **{reason: [60, 3600]})
@@ -220,7 +214,7 @@ def test_what_may_be_otherwise_next_time_is_tried_again_as_often_as_the_policy_s
 
 @does_not("F4-7")
 @pytest.mark.parametrize("reason", ["DECLINED", "INVALID_NUMBER", "CANCELLED_AT_CARRIER", "OUTCOME_UNKNOWN"])
-def test_what_would_be_wrong_to_repeat_is_never_tried_again_by_itself(
+def test_permanent_failure_is_never_retried_automatically(
     intake: Intake, tenant: Tenant, worker: Worker, reason: str
 ) -> None:
     retries(intake, BUSY=[60])
@@ -236,7 +230,7 @@ def test_what_would_be_wrong_to_repeat_is_never_tried_again_by_itself(
 
 
 @does_not("F4-8")
-def test_the_live_call_of_a_deleted_interview_runs_to_its_end_and_nothing_follows(
+def test_live_call_of_a_deleted_interview_ends_without_follow_up(
     intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
     retries(intake, BUSY=[60])
@@ -266,7 +260,7 @@ def orders() -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 @does("F4-9")
-def test_a_call_is_as_long_as_its_agent_and_two_minutes_and_asks_for_its_own_instructions(
+def test_call_lasts_two_minutes_longer_than_its_agent(
     intake: Intake, tenant: Tenant, worker: Worker, orders: tuple[str, list[dict[str, str]]]
 ) -> None:
     attempt, form = sent(intake, tenant, orders)
@@ -276,7 +270,7 @@ def test_a_call_is_as_long_as_its_agent_and_two_minutes_and_asks_for_its_own_ins
 
 
 @does_not("F4-9")
-def test_no_machine_is_looked_for_where_the_company_does_not_want_it(
+def test_machine_detection_is_off_where_the_company_disables_it(
     intake: Intake, tenant: Tenant, worker: Worker, orders: tuple[str, list[dict[str, str]]]
 ) -> None:
     address = f"/company/{intake.seeded.company_id}"
@@ -306,13 +300,13 @@ def sent(intake: Intake, tenant: Tenant, orders: tuple[str, list[dict[str, str]]
 
 @does("F4-9")
 @pytest.mark.parametrize("heard", ["human", "unknown"])
-def test_whoever_may_be_a_person_counts_as_one(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
+def test_possible_person_counts_as_a_person(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
     assert told_of(intake, tenant, heard) == ("COMPLETED", "ANSWERED")
 
 
 @does_not("F4-9")
 @pytest.mark.parametrize("heard", ["machine_start", "fax"])
-def test_a_machine_does_not(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
+def test_machine_does_not_count_as_a_person(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
     assert told_of(intake, tenant, heard) == ("FAILED", "VOICEMAIL")
 
 

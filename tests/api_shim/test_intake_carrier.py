@@ -38,13 +38,13 @@ def test_a_genuine_callback_is_stored_once(intake: Intake, token: str) -> None:
     assert raw == dict(FORM)
 
 
-def test_another_callback_for_the_same_call_is_another_row(intake: Intake, token: str) -> None:
+def test_second_callback_of_a_call_is_a_second_row(intake: Intake, token: str) -> None:
     call_back(intake, token)
     call_back(intake, token, changed(CallStatus="in-progress"))
     assert intake.count("carrier_events") == 2
 
 
-def test_what_was_signed_is_the_path_with_its_query_as_it_came(intake: Intake, token: str) -> None:
+def test_signature_covers_the_raw_path_and_query(intake: Intake, token: str) -> None:
     path = f"/carrier/twilio/{token}?b=%2Fx&a=1"
     assert call_back(intake, token, path=path).status_code == 204
     assert call_back(intake, token, changed(SequenceNumber="2"), path=f"/v1{path}", signed=path).status_code == 204
@@ -52,14 +52,14 @@ def test_what_was_signed_is_the_path_with_its_query_as_it_came(intake: Intake, t
 
 
 @pytest.mark.parametrize("signature", [None, "", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="])
-def test_a_callback_that_is_not_signed_is_not_heard(intake: Intake, token: str, signature: str | None) -> None:
+def test_unsigned_callback_is_rejected(intake: Intake, token: str, signature: str | None) -> None:
     answer = call_back(intake, token, signature=signature)
     assert answer.status_code == 403
     assert answer.json()["error"]["code"] == "NOT_A_CALLBACK"
     assert intake.count("carrier_events") == 0
 
 
-def test_a_signature_over_something_else_is_none(intake: Intake, token: str) -> None:
+def test_signature_of_other_content_is_rejected(intake: Intake, token: str) -> None:
     lied = call_back(intake, token, changed(CallStatus="completed"), signature=sign(f"/carrier/twilio/{token}", FORM))
     moved = call_back(intake, token, signature=sign("/carrier/twilio/another", FORM))
     doubled = call_back(intake, token, [*FORM, ("CallStatus", "completed")], signature=sign(path_of(token), FORM))
@@ -67,7 +67,7 @@ def test_a_signature_over_something_else_is_none(intake: Intake, token: str) -> 
     assert intake.count("carrier_events") == 0
 
 
-def test_a_form_that_says_one_thing_twice_is_not_heard(intake: Intake, token: str) -> None:
+def test_form_with_a_repeated_field_is_rejected(intake: Intake, token: str) -> None:
     assert call_back(intake, token, [*FORM, ("CallStatus", "completed")]).status_code == 403
     assert intake.count("carrier_events") == 0
 
@@ -75,7 +75,7 @@ def test_a_form_that_says_one_thing_twice_is_not_heard(intake: Intake, token: st
 @pytest.mark.parametrize(
     "wrong", [{"CallSid": "CA"}, {"AccountSid": "AC"}, {"CallStatus": "sleeping"}, {"CallDuration": "-1"}]
 )
-def test_a_known_field_that_cannot_be_so_is_not_heard(intake: Intake, token: str, wrong: dict[str, str]) -> None:
+def test_callback_with_an_invalid_field_is_rejected(intake: Intake, token: str, wrong: dict[str, str]) -> None:
     assert call_back(intake, token, changed(**wrong)).status_code == 403
     assert intake.count("carrier_events") == 0
 
@@ -85,13 +85,13 @@ def test_an_unknown_field_is_kept(intake: Intake, token: str) -> None:
     assert intake.ask("SELECT raw->>'NewThing' FROM carrier_events") == [("è x",)]
 
 
-def test_nobodys_token_is_answered_and_kept_nowhere(intake: Intake) -> None:
+def test_callback_with_an_unknown_token_is_not_stored(intake: Intake) -> None:
     assert call_back(intake, "nobodys-token").status_code == 204
     assert intake.count("carrier_events") == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"&" * 500, b'{"CallSid": "x"}'])
-def test_what_is_no_form_is_not_heard(intake: Intake, token: str, content: bytes) -> None:
+def test_callback_that_is_not_a_form_is_rejected(intake: Intake, token: str, content: bytes) -> None:
     answer = intake.client.post(path_of(token), content=content, headers={"X-Twilio-Signature": "x"})
     assert answer.status_code == 403
 

@@ -35,7 +35,7 @@ def code(answer: Any) -> tuple[int, str]:
 
 @does("F4-10")
 @pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
-def test_moving_an_interview_moves_the_attempt_that_waits(intake: Intake, worker: Worker, name: str) -> None:
+def test_moving_an_interview_moves_its_pending_attempt(intake: Intake, worker: Worker, name: str) -> None:
     call = a_call(intake)
     answer = change(intake, call, **{name: AN_HOUR_LATER})
     assert answer.status_code == 200
@@ -48,9 +48,7 @@ def test_moving_an_interview_moves_the_attempt_that_waits(intake: Intake, worker
 
 
 @does_not("F4-10")
-def test_an_interview_without_an_attempt_that_waits_is_not_moved(
-    intake: Intake, tenant: Tenant, worker: Worker
-) -> None:
+def test_interview_without_a_pending_attempt_is_not_moved(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     placed = call_of(a_placed_attempt(tenant))
     assert code(change(intake, placed, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_IN_PROGRESS")
     over = call_of(tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now())))
@@ -68,7 +66,7 @@ TIMES = [
 
 @does_not("F4-10")
 @pytest.mark.parametrize(("text", "refused"), TIMES)
-def test_a_change_that_is_refused_changes_nothing_of_it(
+def test_refused_change_of_an_interview_changes_nothing(
     intake: Intake, worker: Worker, text: str, refused: str
 ) -> None:
     call = a_call(intake, metadata={"ref": 1})
@@ -85,7 +83,7 @@ def test_metadata_is_merged_and_null_takes_a_key_away(intake: Intake, worker: Wo
     assert change(intake, call, metadata={}).json()["data"]["metadata"] == {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
 
 
-def test_metadata_that_is_too_much_only_together_is_refused(intake: Intake, worker: Worker) -> None:
+def test_merged_metadata_that_is_too_large_is_refused(intake: Intake, worker: Worker) -> None:
     call = a_call(intake, metadata={str(number): 0 for number in range(50)})
     answer = change(intake, call, metadata={"one more": 0})
     assert answer.status_code == 400
@@ -132,7 +130,7 @@ def an_online_interview(intake: Intake, **changes: Any) -> dict[str, Any]:
 
 
 @does("F1-6")
-def test_an_online_interview_is_scheduled_without_a_number_and_without_attempts(intake: Intake, worker: Worker) -> None:
+def test_online_interview_needs_no_number_and_has_no_attempts(intake: Intake, worker: Worker) -> None:
     at_night = "2026-04-03T01:00:00Z"
     interview = an_online_interview(intake, scheduledAt=at_night)
     assert (interview["type"], interview["status"]) == ("ONLINE", "SCHEDULED")
@@ -144,7 +142,7 @@ def test_an_online_interview_is_scheduled_without_a_number_and_without_attempts(
 
 @does_not("F1-6")
 @pytest.mark.parametrize(("text", "refused"), TIMES[:4])
-def test_an_online_interview_at_a_time_that_cannot_be_is_refused(
+def test_online_interview_at_an_invalid_time_is_refused(
     intake: Intake, worker: Worker, text: str, refused: str
 ) -> None:
     path = f"/interviews/{an_online_interview(intake)['id']}"
@@ -176,7 +174,7 @@ def test_an_online_interview_is_never_called(intake: Intake, worker: Worker) -> 
 
 
 @does("F4-8")
-def test_a_deleted_interview_and_all_of_it_is_gone(intake: Intake, worker: Worker) -> None:
+def test_deleted_interview_can_no_longer_be_read(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     answer = intake.send("DELETE", call.interview)
     assert answer.status_code == 200
@@ -197,9 +195,7 @@ def test_a_deleted_interview_and_all_of_it_is_gone(intake: Intake, worker: Worke
 
 
 @does_not("F4-8")
-def test_an_interview_whose_phone_rings_is_deleted_and_its_call_runs_to_its_end(
-    intake: Intake, tenant: Tenant, worker: Worker
-) -> None:
+def test_deleting_an_interview_does_not_end_its_ringing_call(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     attempt = a_placed_attempt(tenant)
     call = call_of(attempt)
     assert intake.send("DELETE", call.interview).status_code == 200
@@ -214,7 +210,7 @@ def test_deleting_one_interview_leaves_the_others(intake: Intake, tenant: Tenant
     assert intake.get(other.attempt).json()["data"]["status"] == "PENDING"
 
 
-def test_a_key_that_may_write_may_not_delete(intake: Intake, worker: Worker) -> None:
+def test_write_scope_does_not_allow_deletion(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     writer = intake.with_new_key("read:interviews", "write:interviews")
     assert code(writer.send("DELETE", call.interview)) == (403, "INSUFFICIENT_PERMISSIONS")
@@ -223,7 +219,7 @@ def test_a_key_that_may_write_may_not_delete(intake: Intake, worker: Worker) -> 
     assert deleter.send("DELETE", call.interview).status_code == 200
 
 
-def test_a_command_about_another_interview_holds_nothing_up(intake: Intake, tenant: Tenant) -> None:
+def test_command_blocks_only_its_own_interview(intake: Intake, tenant: Tenant) -> None:
     """Quarantined or not: a command holds its own interview and no other."""
     held = call_of(a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=20)))
     stuck = a_waiting_command(tenant, held.interview_id)

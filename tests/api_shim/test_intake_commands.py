@@ -113,7 +113,7 @@ def call(intake: Intake) -> Call:
 
 
 @each_kind
-def test_a_command_is_answered_when_it_is_applied(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
+def test_command_is_answered_when_it_is_applied(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
     answer = kind.send(intake, call, {})
     assert answer.status_code == kind.status, answer.text
     assert kind.tells(data_of(answer))
@@ -121,7 +121,7 @@ def test_a_command_is_answered_when_it_is_applied(intake: Intake, call: Call, wo
 
 
 @each_kind
-def test_a_command_that_nobody_applies_is_accepted_and_found_later(intake: Intake, call: Call, kind: Kind) -> None:
+def test_command_without_a_worker_is_accepted_and_found_later(intake: Intake, call: Call, kind: Kind) -> None:
     answer = kind.send(intake, call, {**ASYNC, **KEY})
     assert answer.status_code == 202
     assert answer.json()["data"]["status"] == "WAITING"
@@ -146,7 +146,7 @@ def test_a_command_is_accepted_when_the_wait_ends_first(intake: Intake, call: Ca
 
 
 @each_kind
-def test_a_command_that_is_sent_again_is_done_once_and_answered_again(
+def test_repeated_command_is_applied_once_and_answered_again(
     intake: Intake, call: Call, worker: Worker, kind: Kind
 ) -> None:
     first = kind.send(intake, call, KEY)
@@ -168,15 +168,13 @@ def test_another_request_with_the_same_key_is_refused(intake: Intake, call: Call
 
 
 @each_kind
-def test_without_a_key_a_command_is_one_of_its_own(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
+def test_command_without_a_key_is_always_a_new_one(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
     kind.send(intake, call, {})
     kind.send(intake, call, {})
     assert intake.count("inbox") == 3
 
 
-def test_a_key_with_another_method_on_the_same_address_is_another_request(
-    intake: Intake, call: Call, worker: Worker
-) -> None:
+def test_key_with_another_method_on_a_path_is_another_request(intake: Intake, call: Call, worker: Worker) -> None:
     assert intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=KEY).status_code == 204
     assert intake.send("DELETE", call.attempt, headers=KEY).status_code == 422
     assert intake.get(call.attempt).status_code == 200
@@ -193,7 +191,7 @@ def test_no_body_and_an_empty_object_are_the_same_request(intake: Intake, call: 
     assert intake.send("DELETE", call.interview, json={}, headers=deletes).headers["Idempotent-Replayed"] == "true"
 
 
-def test_a_refusal_is_replayed_although_it_would_be_done_now(intake: Intake, call: Call, worker: Worker) -> None:
+def test_refusal_is_replayed_even_if_it_would_succeed_now(intake: Intake, call: Call, worker: Worker) -> None:
     headers = {**KEY, "If-Match": '"other"'}
     first = intake.send("DELETE", call.attempt, headers=headers)
     second = intake.send("DELETE", call.attempt, headers=headers)
@@ -204,9 +202,7 @@ def test_a_refusal_is_replayed_although_it_would_be_done_now(intake: Intake, cal
     assert (command["statusCode"], command["result"]) == (412, first.json()["error"])
 
 
-def test_a_replayed_change_shows_the_answer_of_then_with_the_metadata_of_now(
-    intake: Intake, call: Call, worker: Worker
-) -> None:
+def test_replayed_change_shows_old_answer_with_current_metadata(intake: Intake, call: Call, worker: Worker) -> None:
     change = {"scheduledAt": AN_HOUR_LATER, "metadata": {"ref": 1}}
     first = intake.send("PATCH", call.interview, json=change, headers=KEY).json()["data"]
     assert (first["scheduledAt"], first["metadata"]) == (AN_HOUR_LATER, {"ref": 1, "kept": 1})
@@ -216,9 +212,7 @@ def test_a_replayed_change_shows_the_answer_of_then_with_the_metadata_of_now(
     assert second == {**first, "metadata": {"ref": 2}}
 
 
-def test_what_was_done_to_a_deleted_interview_is_told_without_its_metadata(
-    intake: Intake, call: Call, worker: Worker
-) -> None:
+def test_command_of_a_deleted_interview_has_no_metadata(intake: Intake, call: Call, worker: Worker) -> None:
     change = {"metadata": {"ref": 1}}
     first = intake.send("PATCH", call.interview, json=change, headers=KEY).json()["data"]
     assert intake.send("DELETE", call.interview).status_code == 200
@@ -227,7 +221,7 @@ def test_what_was_done_to_a_deleted_interview_is_told_without_its_metadata(
     assert again.json()["data"] == {**first, "metadata": {}}
 
 
-def test_commands_on_one_interview_are_applied_in_the_order_of_their_acceptance(intake: Intake, call: Call) -> None:
+def test_commands_of_one_interview_are_applied_in_order(intake: Intake, call: Call) -> None:
     accepted = [
         intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=ASYNC),
         intake.send("POST", call.attempts, json={"scheduledAt": TOMORROW}, headers=ASYNC),
@@ -265,7 +259,7 @@ def test_an_ats_key_names_the_company(intake: Intake, call: Call, worker: Worker
     assert kind.tells(data_of(answer))
 
 
-def test_what_is_kept_of_an_answer_names_nobody_and_no_metadata(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+def test_stored_answer_has_no_personal_data_and_no_metadata(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     number = a_number()
     call = call_of(a_placed_attempt(tenant, number))
     changed = intake.send("PATCH", call.interview, json={"metadata": {"ref": "A-18"}})
@@ -277,19 +271,19 @@ def test_what_is_kept_of_an_answer_names_nobody_and_no_metadata(intake: Intake, 
     assert [body for body, _ in intake.ask("SELECT body, answer FROM inbox") if body is not None] == []
 
 
-def test_of_each_kind_of_command_it_is_said_who_may_read_it() -> None:
+def test_each_kind_of_command_has_a_read_scope() -> None:
     assert set(READS) == set(CommandKind)
     assert set(READS.values()) <= ALL_SCOPES
 
 
-def test_a_command_in_quarantine_is_told_as_such(intake: Intake, call: Call) -> None:
+def test_quarantined_command_is_reported_as_quarantined(intake: Intake, call: Call) -> None:
     accepted = intake.send("DELETE", call.attempt, headers=ASYNC)
     intake.change("UPDATE inbox SET quarantined_at = :now WHERE applied_at IS NULL", now=NOON)
     command = intake.get(accepted.headers["Location"]).json()["data"]
     assert (command["status"], command["result"], command["statusCode"]) == ("QUARANTINED", None, None)
 
 
-def test_whoever_repeats_what_is_in_quarantine_is_told_so_and_not_that_it_runs(intake: Intake, call: Call) -> None:
+def test_repeat_of_a_quarantined_command_reports_the_quarantine(intake: Intake, call: Call) -> None:
     again = {"Idempotency-Key": "again"}
     intake.send("DELETE", call.attempt, headers=ASYNC | again)
     intake.change("UPDATE inbox SET quarantined_at = :now WHERE applied_at IS NULL", now=NOON)
@@ -297,7 +291,7 @@ def test_whoever_repeats_what_is_in_quarantine_is_told_so_and_not_that_it_runs(i
     assert (repeated.status_code, repeated.json()["data"]["status"]) == (202, "QUARANTINED")
 
 
-def test_what_no_command_can_be_called_is_not_there(intake: Intake) -> None:
+def test_invalid_command_reference_gets_404(intake: Intake) -> None:
     for reference in ("%00", "%EF%BF%BD", "x" * 256):
         assert intake.get(f"/commands/{reference}").status_code == 404
 

@@ -89,7 +89,7 @@ def test_replay_with_a_lost_commit_finds_the_first_command(wire: Wire, cut: Inta
     assert cut.count("inbox") == 1
 
 
-def test_command_whose_commit_was_never_heard_is_refused(wire: Wire, cut: Intake) -> None:
+def test_command_whose_commit_never_arrived_is_refused(wire: Wire, cut: Intake) -> None:
     wire.cut_before = NextCommit(b"inbox")
     nothing_was_changed(cut.create(), cut)
     assert cut.create(headers=ASYNC).status_code == 202
@@ -104,7 +104,7 @@ def test_command_whose_commit_is_not_answered_in_time_is_202(wire: Wire, cut: In
 
 
 @pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
-def test_command_is_uncertain_while_nothing_can_be_asked(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
+def test_command_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
     commit = NextCommit(b"inbox")
     wire.cut_after = commit
     with lost(wire, commit):
@@ -122,7 +122,7 @@ def test_command_is_uncertain_while_nothing_can_be_asked(wire: Wire, cut: Intake
         assert again.headers["Location"] == details["check"]
 
 
-def test_command_whose_commit_may_be_on_its_way_is_uncertain(wire: Wire, cut: Intake) -> None:
+def test_command_whose_commit_is_in_flight_is_uncertain(wire: Wire, cut: Intake) -> None:
     wire.dead = NextCommit(b"inbox")
     uncertain(cut.create())
 
@@ -145,13 +145,13 @@ def test_write_whose_commit_is_not_answered_in_time_is_done(wire: Wire, cut: Int
     assert cut.count("jobs") == 1
 
 
-def test_write_whose_commit_was_never_heard_is_refused(wire: Wire, cut: Intake) -> None:
+def test_write_whose_commit_never_arrived_is_refused(wire: Wire, cut: Intake) -> None:
     wire.cut_before = NextCommit(b"jobs")
     nothing_was_changed(cut.send("POST", "/jobs", json=JOB), cut, table="jobs")
 
 
 @pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
-def test_write_is_uncertain_while_nothing_can_be_asked(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
+def test_write_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
     commit = NextCommit(b"jobs")
     wire.cut_after = commit
     with lost(wire, commit):
@@ -165,7 +165,7 @@ def test_write_is_uncertain_while_nothing_can_be_asked(wire: Wire, cut: Intake, 
         assert cut.get(f"/commands/{details['commandId']}").json()["data"]["status"] == "APPLIED"
 
 
-def test_change_is_uncertain_while_nothing_can_be_asked(wire: Wire, cut: Intake) -> None:
+def test_change_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake) -> None:
     job = f"/jobs/{cut.send('POST', '/jobs', json=JOB).json()['data']['id']}"
     commit = NextCommit(b"jobs")
     wire.cut_after = commit
@@ -185,7 +185,7 @@ def test_acceptance_with_a_lost_commit_is_answered_as_done(wire: Wire, cut: Inta
     assert accept(cut, token).status_code == 410, "it was used once"
 
 
-def test_acceptance_whose_commit_was_never_heard_is_refused(wire: Wire, cut: Intake) -> None:
+def test_acceptance_whose_commit_never_arrived_is_refused(wire: Wire, cut: Intake) -> None:
     token, company = an_invitation(cut)
     wire.cut_before = NextCommit(b"memberships")
     nothing_was_changed(accept(cut, token), cut, table="memberships")
@@ -193,7 +193,7 @@ def test_acceptance_whose_commit_was_never_heard_is_refused(wire: Wire, cut: Int
     assert roles(cut, company) == {UNKNOWN: "OWNER"}
 
 
-def test_acceptance_is_uncertain_while_nothing_can_be_asked(wire: Wire, cut: Intake) -> None:
+def test_acceptance_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake) -> None:
     token, company = an_invitation(cut)
     commit = NextCommit(b"memberships")
     wire.cut_after = commit
@@ -225,7 +225,7 @@ def test_read_with_a_lost_commit_changes_nothing(wire: Wire, cut: Intake) -> Non
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "DATABASE_AWAY")
 
 
-def test_command_that_is_late_is_not_accepted_afterwards(intake: Intake) -> None:
+def test_late_command_is_not_accepted_afterwards(intake: Intake) -> None:
     """More requests than places, each slow: the last one gets its place when half of its time is over."""
     with slow_acceptance(intake.database, "4 s"), ThreadPoolExecutor(9) as clients:
         answers = list(clients.map(lambda _: intake.create(headers=ASYNC), range(9)))

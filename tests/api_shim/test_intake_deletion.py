@@ -61,7 +61,7 @@ def test_f6_1_a_regular_key_deletes_its_own_company(intake: Intake) -> None:
 
 
 @does("F6-1")
-def test_f6_1_an_ats_key_deletes_one_that_it_created(ats: Intake) -> None:
+def test_f6_1_ats_key_deletes_a_company_that_it_created(ats: Intake) -> None:
     company_id, other = a_company(ats), a_company(ats)
     assert data(ats.send("DELETE", f"/v1/company/{company_id}")) is True
     assert is_deleted(ats, company_id)
@@ -69,7 +69,7 @@ def test_f6_1_an_ats_key_deletes_one_that_it_created(ats: Intake) -> None:
 
 
 @does_not("F6-1")
-def test_f6_1_nobody_deletes_another_one_or_one_that_is_not_there(intake: Intake, ats: Intake) -> None:
+def test_f6_1_foreign_or_missing_company_is_not_deleted(intake: Intake, ats: Intake) -> None:
     company_id = a_company(ats)
     for stranger in (intake, of_another_company(intake), intake.with_new_key(kind=KeyKind.ATS)):
         for which in (company_id, uuid4()):
@@ -80,7 +80,7 @@ def test_f6_1_nobody_deletes_another_one_or_one_that_is_not_there(intake: Intake
 
 
 @does_not("F6-1")
-def test_f6_1_it_takes_the_scope(intake: Intake) -> None:
+def test_f6_1_deletion_requires_the_scope(intake: Intake) -> None:
     writer = intake.with_new_key("write:companies", "read:companies", "delete:jobs")
     assert code(delete(writer, intake.seeded.company_id)) == (403, "INSUFFICIENT_PERMISSIONS")
     assert not is_deleted(intake, intake.seeded.company_id)
@@ -88,7 +88,7 @@ def test_f6_1_it_takes_the_scope(intake: Intake) -> None:
 
 
 @does("F6-1")
-def test_f6_1_it_is_written_by_the_api_itself_and_never_202(ats: Intake) -> None:
+def test_f6_1_deletion_is_written_by_the_api_and_never_gets_202(ats: Intake) -> None:
     """No worker runs here."""
     company_id = a_company(ats)
     assert data(delete(ats, company_id, **ASYNC)) is True
@@ -96,9 +96,7 @@ def test_f6_1_it_is_written_by_the_api_itself_and_never_202(ats: Intake) -> None
 
 
 @does("F6-1")
-def test_f6_1_repeated_with_its_key_it_is_told_again_also_after_the_erasure(
-    ats: Intake, erase: Callable[[UUID], None]
-) -> None:
+def test_f6_1_repeated_deletion_is_answered_after_the_erasure(ats: Intake, erase: Callable[[UUID], None]) -> None:
     company_id = a_company(ats)
     assert data(delete(ats, company_id, **DELETE_KEY)) is True
     for _ in range(2):
@@ -113,7 +111,7 @@ def test_f6_1_repeated_with_its_key_it_is_told_again_also_after_the_erasure(
 
 
 @does_not("F6-1")
-def test_f6_1_without_its_key_it_is_not_there_any_more(ats: Intake, erase: Callable[[UUID], None]) -> None:
+def test_f6_1_repeated_deletion_without_its_key_gets_403(ats: Intake, erase: Callable[[UUID], None]) -> None:
     company_id = a_company(ats)
     assert data(delete(ats, company_id)) is True
     for headers in ({}, DELETE_KEY):
@@ -126,7 +124,7 @@ def test_f6_1_without_its_key_it_is_not_there_any_more(ats: Intake, erase: Calla
 
 
 @does("F6-2")
-def test_f6_2_its_keys_are_dead_and_others_are_not(intake: Intake, erase: Callable[[UUID], None]) -> None:
+def test_f6_2_only_the_keys_of_the_deleted_company_are_dead(intake: Intake, erase: Callable[[UUID], None]) -> None:
     second, stranger = intake.with_new_key(), of_another_company(intake)
     assert data(delete(intake, intake.seeded.company_id, **DELETE_KEY)) is True
     for _ in range(2):
@@ -139,7 +137,7 @@ def test_f6_2_its_keys_are_dead_and_others_are_not(intake: Intake, erase: Callab
 
 
 @does_not("F6-2")
-def test_f6_2_nothing_of_it_can_be_read_or_written_any_more(
+def test_f6_2_deleted_company_can_no_longer_be_read_or_written(
     intake: Intake, worker: Worker, erase: Callable[[UUID], None]
 ) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
@@ -175,7 +173,7 @@ def test_f6_2_nothing_of_it_can_be_read_or_written_any_more(
 
 
 @does("F6-2")
-def test_f6_2_no_further_call_is_claimed_and_those_in_progress_are_to_be_hung_up(
+def test_f6_2_deletion_stops_claims_and_hangs_up_live_calls(
     intake: Intake, tenant: Tenant, worker: Worker, erase: Callable[[UUID], None]
 ) -> None:
     placed, waiting = a_placed_attempt(tenant), a_call(intake)
@@ -211,7 +209,7 @@ WRITES = [
 @does_not("F6-2")
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "a write"}], ids=["no key", "a key"])
-def test_f6_2_a_write_that_meets_the_deletion_half_way_is_refused_and_writes_nothing(
+def test_f6_2_write_that_meets_the_deletion_is_refused(
     intake: Intake, method: str, path: str, body: dict[str, Any], headers: dict[str, str]
 ) -> None:
     address, company_id = path.format(**one_of_each(intake)), intake.seeded.company_id
@@ -227,7 +225,7 @@ def test_f6_2_a_write_that_meets_the_deletion_half_way_is_refused_and_writes_not
 
 
 @does("F6-2")
-def test_f6_2_a_write_that_was_first_is_done_whole_before_the_deletion(intake: Intake) -> None:
+def test_f6_2_write_before_the_deletion_is_completed_first(intake: Intake) -> None:
     job = one_of_each(intake)["jobs"]
     with ThreadPoolExecutor(2) as both:
         with intake.database.transaction() as stores:
@@ -257,7 +255,7 @@ def waits_for_a_lock(intake: Intake) -> int:
 
 
 @does("F6-2")
-def test_f6_2_a_worker_is_rung_for_by_its_id_alone(intake: Intake) -> None:
+def test_f6_2_hint_for_the_worker_contains_only_the_id(intake: Intake) -> None:
     with redis.Redis.from_url(intake.settings.redis) as broker:
         broker.delete(MAINTENANCE)
         assert data(delete(intake, intake.seeded.company_id)) is True
@@ -271,7 +269,7 @@ def test_f6_2_a_worker_is_rung_for_by_its_id_alone(intake: Intake) -> None:
 
 
 @does("F6-3")
-def test_f6_3_all_of_it_is_erased_and_a_certificate_and_its_usage_remain(
+def test_f6_3_everything_is_erased_but_certificate_and_usage(
     intake: Intake, worker: Worker, erase: Callable[[UUID], None]
 ) -> None:
     principal, key = intake.new_key(kind=KeyKind.ATS)
@@ -289,7 +287,7 @@ def test_f6_3_all_of_it_is_erased_and_a_certificate_and_its_usage_remain(
 
 
 @does_not("F6-3")
-def test_f6_3_another_companys_rows_stay(intake: Intake, worker: Worker, erase: Callable[[UUID], None]) -> None:
+def test_f6_3_rows_of_another_company_are_kept(intake: Intake, worker: Worker, erase: Callable[[UUID], None]) -> None:
     stranger = of_another_company(intake)
     call = a_call(stranger)
     assert data(delete(intake, intake.seeded.company_id)) is True
@@ -298,7 +296,9 @@ def test_f6_3_another_companys_rows_stay(intake: Intake, worker: Worker, erase: 
 
 
 @does_not("F6-3")
-def test_f6_3_a_late_callback_is_nobodys(intake: Intake, tenant: Tenant, erase: Callable[[UUID], None]) -> None:
+def test_f6_3_late_callback_belongs_to_no_attempt(
+    intake: Intake, tenant: Tenant, erase: Callable[[UUID], None]
+) -> None:
     placed = a_placed_attempt(tenant)
     assert placed.token is not None
     form = changed(CallSid=placed.call_sid or a_sid(), CallStatus="completed")
@@ -317,9 +317,7 @@ def test_f6_3_a_late_callback_is_nobodys(intake: Intake, tenant: Tenant, erase: 
 
 
 @does_not("F6-3")
-def test_f6_3_repeated_requests_bring_nothing_back(
-    intake: Intake, worker: Worker, erase: Callable[[UUID], None]
-) -> None:
+def test_f6_3_repeated_requests_restore_nothing(intake: Intake, worker: Worker, erase: Callable[[UUID], None]) -> None:
     ats = intake.with_new_key(kind=KeyKind.ATS)
     headers = {"Idempotency-Key": "a company"}
     company_id = a_company(ats, **headers)

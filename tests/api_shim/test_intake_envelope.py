@@ -44,7 +44,7 @@ def test_every_answer_has_the_envelope_and_a_trace_id_of_its_own(intake: Intake,
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/interviews/", "/v1", "/v1/nothing", "/openapi.yaml"])
-def test_where_nothing_is_404_says_so(intake: Intake, path: str) -> None:
+def test_unknown_url_gets_404(intake: Intake, path: str) -> None:
     answer = intake.get(path)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "ROUTE_NOT_FOUND"
@@ -62,7 +62,7 @@ def test_where_nothing_is_404_says_so(intake: Intake, path: str) -> None:
         ("GET", "/call-times/preview", "POST"),
     ],
 )
-def test_a_method_that_is_not_taken_is_405_and_names_those_that_are(
+def test_unsupported_method_gets_405_with_the_supported_ones(
     intake: Intake, method: str, path: str, allowed: str
 ) -> None:
     answer = intake.send(method, path)
@@ -85,7 +85,7 @@ def test_a_body_over_64_kib_is_refused_by_its_bytes(intake: Intake, path: str) -
     assert answer.json()["error"]["code"] == "BODY_TOO_LARGE"
 
 
-def test_a_large_body_is_heard_out_before_it_is_refused(intake: Intake) -> None:
+def test_large_body_is_drained_before_it_is_refused(intake: Intake) -> None:
     assert intake.send("POST", "/interviews", content=b" " * 900_000).status_code == 413
     assert intake.send("POST", "/interviews", content=chunks(800)).status_code == 413
 
@@ -97,7 +97,7 @@ def test_a_body_of_64_kib_is_read(intake: Intake, worker: Worker) -> None:
     assert answer.status_code == 201
 
 
-def test_an_error_that_nobody_foresaw_is_told_without_its_words(intake: Intake, worker: Worker) -> None:
+def test_unexpected_error_does_not_reveal_its_message(intake: Intake, worker: Worker) -> None:
     made = intake.create().json()["data"]["id"]
     intake.change("UPDATE attempts SET schedule = '{}'")
     answer = intake.get(f"/interviews/{made}")
@@ -110,7 +110,7 @@ def test_an_error_that_nobody_foresaw_is_told_without_its_words(intake: Intake, 
     assert intake.client.get("/healthz").status_code == 200
 
 
-def test_one_line_is_logged_for_a_request_and_names_nobody(
+def test_request_logs_one_line_without_personal_data(
     intake: Intake, worker: Worker, lines: list[dict[str, Any]]
 ) -> None:
     intake.create(headers={"Idempotency-Key": EMAIL})
@@ -163,7 +163,7 @@ def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestCloc
     assert "duecall_redis_away 0.0" in metrics.text
 
 
-def test_it_is_ready_at_this_releases_schema_and_not_at_another(intake: Intake) -> None:
+def test_readyz_requires_the_schema_of_this_version(intake: Intake) -> None:
     # No worker runs beside this API.
     assert intake.client.get("/readyz").json()["data"] == {"status": "ok", "degraded": ["workers"], "instance": None}
     [[revision]] = intake.ask("SELECT version_num FROM alembic_version")
@@ -245,7 +245,7 @@ COMMANDS = [
 ]
 
 
-def test_the_document_tells_every_operation_and_who_may_ask_for_it(document: dict[str, Any]) -> None:
+def test_document_lists_every_operation_with_its_scopes(document: dict[str, Any]) -> None:
     told = {
         operation["operationId"]: (method.upper(), path, operation.get("security"))
         for path, operations in document["paths"].items()
@@ -259,7 +259,7 @@ def test_the_document_tells_every_operation_and_who_may_ask_for_it(document: dic
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_document_tells_every_answer_of_a_command(document: dict[str, Any], name: str) -> None:
+def test_document_lists_every_answer_of_a_command(document: dict[str, Any], name: str) -> None:
     method, path, _, own = OPERATIONS[name]
     operation = document["paths"][path][method.lower()]
     assert set(operation["responses"]) == {"202", "default"} | ERRORS_OF_A_COMMAND | own
@@ -282,7 +282,7 @@ WRITES = [
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_the_document_tells_every_answer_of_a_write_and_never_202(document: dict[str, Any], name: str) -> None:
+def test_document_lists_every_answer_of_a_write_but_no_202(document: dict[str, Any], name: str) -> None:
     method, path, _, own = OPERATIONS[name]
     operation = document["paths"][path][method.lower()]
     assert set(operation["responses"]) == {"default"} | ERRORS_OF_A_COMMAND | own
@@ -290,7 +290,7 @@ def test_the_document_tells_every_answer_of_a_write_and_never_202(document: dict
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_document_has_an_example_of_every_body_and_none_for_a_delete(document: dict[str, Any], name: str) -> None:
+def test_document_has_an_example_of_every_body_but_of_no_delete(document: dict[str, Any], name: str) -> None:
     method, path, *_ = OPERATIONS[name]
     operation = document["paths"][path][method.lower()]
     assert ("requestBody" in operation) is (method in {"POST", "PATCH"})
@@ -300,7 +300,7 @@ def test_the_document_has_an_example_of_every_body_and_none_for_a_delete(documen
         assert set(content["schema"]) <= {"$ref", "default"}
 
 
-def test_the_document_tells_of_conditions_where_they_are_judged(document: dict[str, Any]) -> None:
+def test_document_lists_if_match_where_it_is_checked(document: dict[str, Any]) -> None:
     for name, (method, path, *_) in OPERATIONS.items():
         operation = document["paths"][path][method.lower()]
         conditional = name in {"rescheduleCallAttempt", "deleteCallAttempt"}
@@ -321,15 +321,13 @@ def test_the_document_tells_of_conditions_where_they_are_judged(document: dict[s
         ("deleteInterview", set()),
     ],
 )
-def test_the_document_names_the_conflicts_that_a_route_knows(
-    document: dict[str, Any], name: str, codes: set[str]
-) -> None:
+def test_document_names_the_conflicts_of_a_route(document: dict[str, Any], name: str, codes: set[str]) -> None:
     method, path, *_ = OPERATIONS[name]
     conflicts = document["paths"][path][method.lower()]["responses"]["409"]["content"]["application/json"]
     assert set(conflicts["examples"]) == {"IDEMPOTENCY_IN_PROGRESS"} | codes
 
 
-def test_the_document_does_not_offer_what_is_refused(document: dict[str, Any]) -> None:
+def test_document_does_not_offer_rejected_values(document: dict[str, Any]) -> None:
     request = document["components"]["schemas"]["InterviewRequest"]
     assert {"candidate", "agent", "job", "candidateId", "agentId", "jobId"} <= set(request["properties"])
     assert not {"agent_id", "companyId", "status"} & set(request["properties"])
@@ -347,7 +345,7 @@ def test_the_document_does_not_offer_what_is_refused(document: dict[str, Any]) -
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
-def test_the_application_can_be_made_without_any_setting() -> None:
+def test_application_can_be_created_without_settings() -> None:
     assert create_app().title == "Duecall"
 
 

@@ -47,7 +47,7 @@ def rules(told: dict[str, Any]) -> list[str]:
 # ---- explanation
 
 
-def test_an_attempt_that_waits_for_its_time_says_until_when_and_on_whose_clock(intake: Intake, worker: Worker) -> None:
+def test_attempt_before_its_time_explains_the_time_and_the_clock(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     told = intake.get(call.explanation).json()["data"]
     assert told["attemptId"] == str(call.attempt_id)
@@ -67,7 +67,7 @@ def test_an_attempt_that_waits_for_its_time_says_until_when_and_on_whose_clock(i
     assert created["at"].endswith("Z")
 
 
-def test_an_attempt_that_may_ring_now_is_held_by_nothing(intake: Intake, tenant: Tenant) -> None:
+def test_attempt_that_may_ring_now_has_no_blocks(intake: Intake, tenant: Tenant) -> None:
     told = explained(intake, a_pending_attempt(tenant))
     assert told["blocks"] == []
     assert told["nextPossibleAt"].startswith("2026-04-02T12:")
@@ -83,7 +83,7 @@ def test_a_paused_company_is_named_with_the_reason(intake: Intake, tenant: Tenan
     assert told["blocks"][0]["until"] is None
 
 
-def test_a_shut_window_says_when_it_opens(intake: Intake) -> None:
+def test_closed_window_explains_when_it_opens(intake: Intake) -> None:
     other = seed(intake.database, NOON, intervals=EVENINGS)
     evening = Intake(**{**vars(intake), "seeded": other}).with_new_key()
     attempt = a_pending_attempt(a_house(intake.database, other, Hasher(PEPPER), intake.now))
@@ -93,7 +93,7 @@ def test_a_shut_window_says_when_it_opens(intake: Intake) -> None:
 
 
 @does("F4-6")
-def test_a_number_that_is_busy_is_named_without_it(intake: Intake, tenant: Tenant) -> None:
+def test_busy_number_is_explained_without_the_number(intake: Intake, tenant: Tenant) -> None:
     number = a_number()
     a_placed_attempt(tenant, number)
     told = explained(intake, a_pending_attempt(tenant, number))
@@ -102,9 +102,7 @@ def test_a_number_that_is_busy_is_named_without_it(intake: Intake, tenant: Tenan
 
 
 @does("F4-6")
-def test_a_number_that_was_called_a_short_while_ago_says_how_long_it_is_left_alone(
-    intake: Intake, tenant: Tenant
-) -> None:
+def test_recently_called_number_explains_how_long_it_is_blocked(intake: Intake, tenant: Tenant) -> None:
     number = a_number()
     tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.ANSWERED, ended_at=tenant.now()))
     told = explained(intake, a_pending_attempt(tenant, number))
@@ -113,7 +111,7 @@ def test_a_number_that_was_called_a_short_while_ago_says_how_long_it_is_left_alo
     assert told["nextPossibleAt"].startswith("2026-04-02T12:1")
 
 
-def test_a_command_that_waits_holds_its_interview(intake: Intake, tenant: Tenant) -> None:
+def test_waiting_command_blocks_its_interview(intake: Intake, tenant: Tenant) -> None:
     attempt, other = a_pending_attempt(tenant), a_pending_attempt(tenant)
     accepted = intake.send("DELETE", call_of(attempt).attempt, headers=ASYNC)
     assert accepted.status_code == 202
@@ -121,7 +119,7 @@ def test_a_command_that_waits_holds_its_interview(intake: Intake, tenant: Tenant
     assert rules(explained(intake, other)) == []
 
 
-def test_a_call_in_progress_waits_for_its_end_and_tells_how_it_began(intake: Intake, tenant: Tenant) -> None:
+def test_call_in_progress_waits_for_its_end_and_shows_history(intake: Intake, tenant: Tenant) -> None:
     told = explained(intake, a_placed_attempt(tenant))
     assert told["status"] == "IN_PROGRESS"
     assert told["waitingFor"] == "the call's end"
@@ -133,7 +131,7 @@ def test_a_call_in_progress_waits_for_its_end_and_tells_how_it_began(intake: Int
     assert placed["detail"]["lookAt"].endswith("Z")
 
 
-def test_an_attempt_that_is_over_waits_for_nothing(intake: Intake, tenant: Tenant) -> None:
+def test_finished_attempt_waits_for_nothing(intake: Intake, tenant: Tenant) -> None:
     over = tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now()))
     told = explained(intake, over)
     assert (told["status"], told["reasonCode"]) == ("FAILED", "DECLINED")
@@ -142,7 +140,7 @@ def test_an_attempt_that_is_over_waits_for_nothing(intake: Intake, tenant: Tenan
     assert told["history"][-1]["reasonCode"] == "DECLINED"
 
 
-def test_who_moved_it_is_told(intake: Intake, worker: Worker) -> None:
+def test_history_names_the_key_that_moved_the_attempt(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     assert intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}).status_code == 204
     history = intake.get(call.explanation).json()["data"]["history"]
@@ -151,7 +149,7 @@ def test_who_moved_it_is_told(intake: Intake, worker: Worker) -> None:
     assert (history[1]["from"], history[1]["to"]) == ("PENDING", "PENDING")
 
 
-def test_how_far_a_call_had_come_is_told_in_words(intake: Intake, tenant: Tenant) -> None:
+def test_progress_of_a_call_is_shown_as_a_word(intake: Intake, tenant: Tenant) -> None:
     placed = a_placed_attempt(tenant)
     for rank in (CallProgress.DIALLED, CallProgress.RINGING, CallProgress.ANSWERED):
         placed = tenant.take(placed, Progressed(rank=rank))
@@ -163,7 +161,7 @@ def test_how_far_a_call_had_come_is_told_in_words(intake: Intake, tenant: Tenant
     ]
 
 
-def test_each_key_is_named_by_its_own_id_and_name_also_of_one_principal(intake: Intake, worker: Worker) -> None:
+def test_each_key_is_shown_by_its_own_id_and_name(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     first = intake.get(call.explanation).json()["data"]["history"][0]
     principal, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
@@ -180,14 +178,14 @@ def test_each_key_is_named_by_its_own_id_and_name_also_of_one_principal(intake: 
     assert first["keyName"] == intake.ask("SELECT name FROM api_keys ORDER BY created_at, id")[0][0]
 
 
-def test_a_keys_name_does_nothing_to_whoever_reads_it(intake: Intake, worker: Worker) -> None:
+def test_key_name_with_control_characters_is_harmless(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     for kept, shown in (("night\r\n\x1b[31mshift", "night [31mshift"), ("n" * 101, "n" * 99 + "…")):
         intake.change("UPDATE api_keys SET name = :name", name=kept)
         assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == shown
 
 
-def test_a_command_of_the_release_before_is_named_by_its_principals_first_key(intake: Intake, worker: Worker) -> None:
+def test_command_of_the_previous_version_names_the_first_key(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     principal, _ = intake.new_key()
     intake.change(
@@ -198,9 +196,7 @@ def test_a_command_of_the_release_before_is_named_by_its_principals_first_key(in
     assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == "a test"
 
 
-def test_another_tenants_key_is_not_named_to_the_company_and_the_companys_is_to_its_ats(
-    intake: Intake, worker: Worker
-) -> None:
+def test_key_of_another_tenant_is_named_only_to_its_own_tenant(intake: Intake, worker: Worker) -> None:
     principal, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
         kind=KeyKind.ATS, name="a secret partner"
     )
@@ -224,7 +220,7 @@ def preview(intake: Intake, **question: Any) -> Any:
     return intake.send("POST", "/call-times/preview", json=question)
 
 
-def test_a_time_that_is_allowed_is_previewed_as_it_would_be_scheduled(intake: Intake, worker: Worker) -> None:
+def test_allowed_time_is_previewed_as_it_would_be_scheduled(intake: Intake, worker: Worker) -> None:
     told = preview(intake, phoneNumber=NUMBER, scheduledAt=TOMORROW).json()["data"]
     assert (told["allowed"], told["refusal"], told["warnings"]) == (True, None, [])
     assert told["nextPossibleAt"] == TOMORROW
@@ -238,7 +234,7 @@ def test_without_a_time_it_is_previewed_as_soon_as_allowed(intake: Intake) -> No
     assert told["nextPossibleAt"].startswith("2026-04-02T12:")
 
 
-def test_an_offset_that_is_not_the_numbers_is_warned_of(intake: Intake) -> None:
+def test_offset_that_differs_from_the_number_is_warned_of(intake: Intake) -> None:
     told = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T09:00:00+10:30").json()["data"]
     assert told["allowed"] is True
     assert told["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
@@ -262,7 +258,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("question", "code"), REFUSED)
-def test_what_would_be_refused_is_previewed_with_the_same_refusal(
+def test_rejected_request_is_previewed_with_the_same_refusal(
     intake: Intake, worker: Worker, question: dict[str, Any], code: str
 ) -> None:
     question = {"phoneNumber": NUMBER, **question}
@@ -278,14 +274,14 @@ def test_what_would_be_refused_is_previewed_with_the_same_refusal(
     assert without_instants(told["refusal"]) == without_instants(refused)
 
 
-def test_a_refused_time_is_previewed_with_the_next_one_that_is_allowed(intake: Intake) -> None:
+def test_rejected_time_is_previewed_with_the_next_allowed_time(intake: Intake) -> None:
     told = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T21:00:00").json()["data"]
     assert told["nextPossibleAt"] == told["refusal"]["details"]["nextAllowedAt"] == "2026-04-04T06:00:00Z"
     assert preview(intake, phoneNumber=NUMBER, scheduledAt=told["nextPossibleAt"]).json()["data"]["allowed"] is True
 
 
 @does("F2-2")
-def test_a_time_zone_settles_what_the_number_leaves_open(intake: Intake) -> None:
+def test_time_zone_resolves_an_ambiguous_number(intake: Intake) -> None:
     question = {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"}
     told = preview(intake, **question, timezone="America/New_York").json()["data"]
     assert told["allowed"] is True
@@ -302,9 +298,7 @@ def test_a_candidate_is_previewed_by_their_number(intake: Intake, tenant: Tenant
     assert known.phone_number[1:] not in str(told)
 
 
-def test_a_candidate_with_an_open_interview_is_warned_of_as_an_interview_would_be(
-    intake: Intake, worker: Worker
-) -> None:
+def test_preview_warns_of_an_open_interview_like_a_request(intake: Intake, worker: Worker) -> None:
     known = intake.get(a_call(intake).interview).json()["data"]["candidateId"]
     told = preview(intake, candidateId=known, scheduledAt=TOMORROW).json()["data"]
     body = intake.body(candidate=..., candidateId=known, scheduledAt=TOMORROW)
@@ -312,7 +306,7 @@ def test_a_candidate_with_an_open_interview_is_warned_of_as_an_interview_would_b
     assert told["warnings"] == attempt["warnings"] == ["CANDIDATE_HAS_OPEN_INTERVIEW"]
 
 
-def test_a_candidate_of_nobody_and_one_of_another_company_are_the_same_404(intake: Intake) -> None:
+def test_unknown_and_foreign_candidate_get_the_same_404(intake: Intake) -> None:
     other = seed(intake.database, NOON)
     theirs = a_candidate(a_house(intake.database, other, Hasher(PEPPER), intake.now))
     for unknown in (theirs.id, uuid4()):
@@ -321,7 +315,7 @@ def test_a_candidate_of_nobody_and_one_of_another_company_are_the_same_404(intak
         assert answer.json()["error"]["details"] == {"resourceType": "candidate", "resourceId": str(unknown)}
 
 
-def test_a_preview_makes_nothing_and_keeps_no_key(intake: Intake) -> None:
+def test_preview_creates_nothing_and_stores_no_key(intake: Intake) -> None:
     headers = {"Idempotency-Key": "k"}
     for at in (TOMORROW, AN_HOUR_LATER, "2026-04-03T02:00:00Z"):
         answer = intake.send(
@@ -346,7 +340,7 @@ def test_an_ats_key_names_the_company_whose_hours_are_asked_for(intake: Intake) 
     assert foreign.json()["error"]["code"] == "RESOURCE_ACCESS_DENIED"
 
 
-def test_what_a_preview_allows_is_accepted_when_it_is_asked_for(intake: Intake) -> None:
+def test_previewed_time_is_accepted_when_requested(intake: Intake) -> None:
     with a_worker(intake.settings):
         call = a_call(intake)
         known = intake.get(call.interview).json()["data"]["candidateId"]

@@ -159,7 +159,7 @@ def test_our_way_of_signing_is_the_carriers(intake: Intake, tenant: Tenant) -> N
     assert intake.count("carrier_events") == 1
 
 
-def test_no_forged_callback_is_heard_and_no_replay_is_heard_twice(
+def test_forged_callback_and_replayed_callback_change_nothing(
     intake: Intake, tenant: Tenant, aloud: Callable[[str], None]
 ) -> None:
     victim, other = a_claimed_attempt(tenant), a_claimed_attempt(tenant)

@@ -28,7 +28,7 @@ def listed(intake: Intake, **asked: Any) -> list[str]:
     return [each["id"] for each in data(intake.get("/interviews", **asked))["items"]]
 
 
-def test_each_is_listed_as_it_is_shown_newest_first_page_by_page(intake: Intake, worker: Worker) -> None:
+def test_interviews_are_listed_newest_first_page_by_page(intake: Intake, worker: Worker) -> None:
     ids = [str(a_call(intake, metadata={"n": number}).interview_id) for number in range(3)][::-1]
     whole = data(intake.get("/interviews"))
     assert [each["id"] for each in whole["items"]] == ids
@@ -47,9 +47,7 @@ def test_each_is_listed_as_it_is_shown_newest_first_page_by_page(intake: Intake,
     assert listed(intake, page=9) == []
 
 
-def test_attempts_stand_with_their_interview_oldest_first_and_deleted_ones_do_not(
-    intake: Intake, tenant: Tenant
-) -> None:
+def test_interviews_list_their_attempts_oldest_first(intake: Intake, tenant: Tenant) -> None:
     first = a_pending_attempt(tenant)
     tenant.take(first, Cancelled(reason=Reason.REPLACED))
     second = a_pending_attempt(tenant, interview_id=first.interview_id)
@@ -80,9 +78,7 @@ def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker:
         assert listed(intake, **asked) == expected, asked
 
 
-def test_interviews_are_found_by_the_status_that_they_are_shown_with(
-    intake: Intake, worker: Worker, tenant: Tenant
-) -> None:
+def test_interviews_are_filtered_by_their_shown_status(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     waits, claimed, placed = a_pending_attempt(tenant), a_claimed_attempt(tenant), a_placed_attempt(tenant)
     unknown = an_attempt_of_unknown_outcome(tenant)
     over = data(intake.create(intake.body(isTest=True)), 201)["id"]
@@ -114,16 +110,14 @@ def test_interviews_are_found_by_the_status_that_they_are_shown_with(
         ({"limit": 101}, "limit", "OUT_OF_RANGE"),
     ],
 )
-def test_what_cannot_be_asked_for_is_named(intake: Intake, asked: dict[str, Any], field: str, code: str) -> None:
+def test_invalid_filter_is_named(intake: Intake, asked: dict[str, Any], field: str, code: str) -> None:
     answer = intake.get("/interviews", **asked)
     assert answer.status_code == 400
     [told] = answer.json()["error"]["details"]["fields"]
     assert (told["field"], told["code"]) == (field, code)
 
 
-def test_those_of_a_candidate_agent_and_job_that_are_no_more_are_listed_and_deleted_interviews_are_not(
-    intake: Intake, worker: Worker
-) -> None:
+def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake, worker: Worker) -> None:
     one = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
     for path in (f"/candidates/{one['candidateId']}", f"/agents/{one['agentId']}", f"/jobs/{one['jobId']}"):
         assert data(intake.send("DELETE", path)) is True
@@ -147,7 +141,7 @@ def test_the_end_of_a_job_leaves_its_interviews_alone(intake: Intake, worker: Wo
     assert data(intake.get(f"/candidates/{one['candidateId']}"))["jobIds"] == []
 
 
-def test_another_companys_are_not_listed(intake: Intake, worker: Worker) -> None:
+def test_interviews_of_another_company_are_not_listed(intake: Intake, worker: Worker) -> None:
     mine = data(intake.create(intake.body(scheduledAt=TOMORROW)), 201)
     other = seed(intake.database, intake.now())
     stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
@@ -156,7 +150,7 @@ def test_another_companys_are_not_listed(intake: Intake, worker: Worker) -> None
     assert listed(intake) == [mine["id"]]
 
 
-def test_an_ats_key_lists_one_companys_and_must_say_whose(intake: Intake, worker: Worker) -> None:
+def test_ats_key_must_name_the_company_to_list_interviews(intake: Intake, worker: Worker) -> None:
     a_call(intake)
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats, mine = intake.with_key(key), str(intake.seeded.company_id)
@@ -166,12 +160,12 @@ def test_an_ats_key_lists_one_companys_and_must_say_whose(intake: Intake, worker
     assert len(listed(ats, companyId=mine)) == 1
 
 
-def test_a_key_without_the_scope_lists_none(intake: Intake) -> None:
+def test_key_without_the_scope_lists_no_interviews(intake: Intake) -> None:
     answer = intake.with_new_key("read:candidates").get("/interviews")
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "INSUFFICIENT_PERMISSIONS")
 
 
-def test_a_list_of_many_asks_the_database_no_more_often_than_one_of_one(intake: Intake, tenant: Tenant) -> None:
+def test_long_list_needs_no_more_queries_than_a_short_one(intake: Intake, tenant: Tenant) -> None:
     for _ in range(5):
         a_pending_attempt(tenant)
     with _counting() as few:
@@ -181,13 +175,13 @@ def test_a_list_of_many_asks_the_database_no_more_often_than_one_of_one(intake: 
     assert len(few) == len(many) > 0
 
 
-def test_a_list_tells_no_name_number_or_address(intake: Intake, worker: Worker) -> None:
+def test_interview_list_contains_no_personal_data(intake: Intake, worker: Worker) -> None:
     a_call(intake)
     said = intake.get("/interviews").text
     assert not [each for each in candidate().values() if each in said and each != "2030-12-31"]
 
 
-def test_the_newest_of_one_moment_is_told_by_its_id(intake: Intake, tenant: Tenant) -> None:
+def test_interviews_of_one_moment_are_ordered_by_id(intake: Intake, tenant: Tenant) -> None:
     ids = [a_pending_attempt(tenant).interview_id for _ in range(4)]
     tenant.change("UPDATE interviews SET created_at = :at", at=tenant.now())
     assert [UUID(each) for each in listed(intake)] == sorted(ids, reverse=True)

@@ -155,7 +155,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize("ask", does_as_named(TAKEN))
-def test_the_job_is_the_one_that_the_rules_say(intake: Intake, worker: Worker, desk: Desk, ask: Ask) -> None:
+def test_job_of_an_interview_follows_the_rules(intake: Intake, worker: Worker, desk: Desk, ask: Ask) -> None:
     body = ask(desk)
     jobs = intake.count("jobs")
     interview = data(intake.create(body), 201)
@@ -168,9 +168,7 @@ def test_the_job_is_the_one_that_the_rules_say(intake: Intake, worker: Worker, d
 
 
 @does("F1-1")
-def test_f1_1_candidate_agent_and_job_become_real_in_one_transaction(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_f1_1_candidate_agent_and_job_are_created_together(intake: Intake, worker: Worker, desk: Desk) -> None:
     job = JOB | {"requiredSkills": ["smoke"], "niceToHaveSkills": ["honey"], "metadata": {"ref": "J-1"}}
     agent = desk.an_agent(questions=["Which bee?"], voiceId="EVA", metadata={"ref": "A-1"})
     person = candidate(timezone="Europe/Prague")
@@ -193,9 +191,7 @@ def test_f1_1_candidate_agent_and_job_become_real_in_one_transaction(
 
 
 @does("F1-1")
-def test_f1_1_known_ones_are_named_by_their_ids_and_nothing_else_is_made(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_f1_1_existing_ids_are_used_and_nothing_else_is_created(intake: Intake, worker: Worker, desk: Desk) -> None:
     job = desk.job()
     body = known(desk, job, jobId=job, scheduleTime=TOMORROW, expiresAt="2026-04-04T18:00:00Z")
     before = desk.rows()
@@ -208,7 +204,7 @@ def test_f1_1_known_ones_are_named_by_their_ids_and_nothing_else_is_made(
 
 
 @does("F1-5")
-def test_f1_5_a_new_job_becomes_that_of_a_known_candidate_too(intake: Intake, worker: Worker, desk: Desk) -> None:
+def test_f1_5_existing_candidate_is_assigned_to_a_new_job(intake: Intake, worker: Worker, desk: Desk) -> None:
     other = desk.job()
     body = known(desk, other, job=JOB | {"status": "CLOSED"})
     interview = data(intake.create(body), 201)
@@ -221,9 +217,7 @@ def test_f1_5_a_new_job_becomes_that_of_a_known_candidate_too(intake: Intake, wo
 
 
 @does("F1-7")
-def test_f1_7_a_phone_interview_comes_with_its_first_attempt_from_the_agents_number(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_f1_7_phone_interview_has_a_first_attempt_from_the_agent(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(all_new(desk, scheduledAt=TOMORROW)), 201)
     assert (interview["type"], interview["status"]) == ("PHONE", "SCHEDULED")
     [attempt] = interview["callAttempts"]
@@ -232,16 +226,14 @@ def test_f1_7_a_phone_interview_comes_with_its_first_attempt_from_the_agents_num
 
 
 @does_not("F1-7")
-def test_f1_7_an_online_interview_comes_with_none(intake: Intake, worker: Worker, desk: Desk) -> None:
+def test_f1_7_online_interview_has_no_attempt(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(online(desk)), 201)
     assert (interview["type"], interview["status"], interview["callAttempts"]) == ("ONLINE", "SCHEDULED", [])
     assert (intake.count("attempts"), intake.count("lines")) == (0, 0)
 
 
 @does("F1-6")
-def test_f1_6_an_online_interview_may_be_at_night_and_stays_scheduled_until_it_is_said_to_be_over(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_f1_6_online_interview_at_night_stays_scheduled(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(online(desk, scheduledAt=AT_NIGHT)), 201)
     address = f"/interviews/{interview['id']}"
     assert (interview["scheduledAt"], interview["status"]) == (AT_NIGHT, "SCHEDULED")
@@ -256,9 +248,7 @@ NOBODYS = "+421000000000"
 
 
 @does("F1-6")
-def test_f1_6_nobody_asks_of_an_online_interview_whether_the_number_is_one(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_f1_6_online_interview_does_not_validate_the_number(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(online(desk, candidate=candidate(phoneNumber=NOBODYS))), 201)
     person = f"/candidates/{interview['candidateId']}"
     assert data(intake.get(person))["phoneNumber"] == NOBODYS
@@ -270,7 +260,7 @@ def test_f1_6_nobody_asks_of_an_online_interview_whether_the_number_is_one(
 
 
 @does_not("F1-6")
-def test_f1_6_whoever_has_a_number_that_is_none_is_not_rung(intake: Intake, worker: Worker, desk: Desk) -> None:
+def test_f1_6_candidate_with_an_invalid_number_is_not_called(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(online(desk, candidate=candidate(phoneNumber=NOBODYS))), 201)
     by_phone = {"candidateId": interview["candidateId"], "agentId": desk.agent("GENERIC")}
     before = desk.rows()
@@ -318,16 +308,14 @@ def test_candidate_keeps_any_number_until_a_call_is_asked_for(
 @pytest.mark.parametrize(
     "number", ["0915123456", "+0421915123456", "+4219151234567890", "+421 915 123 456", "+42191x", ""]
 )
-def test_candidate_keeps_no_number_that_is_not_e164(intake: Intake, number: str) -> None:
+def test_candidate_with_a_number_not_in_e164_is_refused(intake: Intake, number: str) -> None:
     answer = intake.send("POST", "/candidates", json=candidate(phoneNumber=number))
     [field] = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]
     assert (field["field"], field["code"]) == ("phoneNumber", "NOT_E164")
 
 
 @does_not("F1-5")
-def test_f1_5_nobody_gets_more_jobs_by_an_interview_than_they_may_have(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_f1_5_interview_does_not_exceed_the_job_limit(intake: Intake, worker: Worker, desk: Desk) -> None:
     jobs = [desk.job() for _ in range(49)]
     body = {**known(desk, *jobs), "job": JOB}
     with ThreadPoolExecutor(2) as both:
@@ -342,7 +330,7 @@ def test_f1_5_nobody_gets_more_jobs_by_an_interview_than_they_may_have(
 
 
 @does("F1-8")
-def test_f1_8_a_test_is_made_completed_and_rings_nobody(intake: Intake, worker: Worker, desk: Desk) -> None:
+def test_f1_8_test_interview_is_completed_without_a_call(intake: Intake, worker: Worker, desk: Desk) -> None:
     interview = data(intake.create(all_new(desk, isTest=True)), 201)
     assert (interview["status"], interview["isTest"]) == ("COMPLETED", True)
     assert interview["finishedDate"] is not None
@@ -604,7 +592,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("ask", "no"), does_not_as_named(REFUSED))
-def test_what_the_rules_refuse_leaves_no_row_outside_the_inbox(
+def test_refused_interview_leaves_rows_only_in_the_inbox(
     intake: Intake, worker: Worker, desk: Desk, ask: Ask, no: No
 ) -> None:
     body = ask(desk)
@@ -629,9 +617,7 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 
 @does_not("F1-4")
-def test_f1_4_the_jobs_to_choose_from_are_told_with_the_titles_that_they_have_now(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_f1_4_jobs_to_choose_from_have_their_current_titles(intake: Intake, worker: Worker, desk: Desk) -> None:
     jobs = [desk.job(title=f"Beekeeper {number}") for number in range(2)]
     body = known(desk, *jobs)
     key = {"Idempotency-Key": "a key"}
@@ -649,9 +635,7 @@ def test_f1_4_the_jobs_to_choose_from_are_told_with_the_titles_that_they_have_no
     assert {each["id"]: each["title"] for each in error["details"]["jobs"]} == {jobs[0]: "Farrier", jobs[1]: None}
 
 
-def test_an_answer_that_is_told_after_the_candidates_end_names_nobody(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_answer_repeated_after_an_erasure_names_no_candidate(intake: Intake, worker: Worker, desk: Desk) -> None:
     key = {"Idempotency-Key": "a key"}
     body = all_new(desk, scheduledAt=TOMORROW)
     first = data(intake.create(body, headers=key), 201)
@@ -673,9 +657,7 @@ def kept(intake: Intake) -> str:
 
 
 @does("F1-1")
-def test_fifty_at_once_with_one_key_make_one_interview_and_get_one_answer(
-    intake: Intake, worker: Worker, desk: Desk
-) -> None:
+def test_fifty_requests_with_one_key_create_one_interview(intake: Intake, worker: Worker, desk: Desk) -> None:
     body = all_new(desk, scheduledAt=TOMORROW)
     headers = {"Idempotency-Key": "a key", "Prefer": "wait=30"}
     before = desk.rows()
@@ -688,7 +670,7 @@ def test_fifty_at_once_with_one_key_make_one_interview_and_get_one_answer(
     assert desk.rows() == {table: count + 1 for table, count in before.items()}
 
 
-def test_fifty_at_once_without_a_key_make_fifty(intake: Intake, worker: Worker, desk: Desk) -> None:
+def test_fifty_requests_without_a_key_create_fifty(intake: Intake, worker: Worker, desk: Desk) -> None:
     agent = desk.agent("GENERIC")
     with ThreadPoolExecutor(50) as pool:
         answers = list(
@@ -708,7 +690,7 @@ def test_fifty_at_once_without_a_key_make_fifty(intake: Intake, worker: Worker, 
 
 
 @does("F1-5")
-def test_f1_5_a_change_of_the_candidate_meanwhile_does_not_take_the_new_job_away(intake: Intake, desk: Desk) -> None:
+def test_f1_5_concurrent_candidate_change_keeps_the_new_job(intake: Intake, desk: Desk) -> None:
     job, person = desk.job(), desk.person()
     with ThreadPoolExecutor(1) as pool:
         with intake.database.transaction() as stores:
@@ -723,9 +705,7 @@ def test_f1_5_a_change_of_the_candidate_meanwhile_does_not_take_the_new_job_away
 
 
 @does_not("F1-5")
-def test_f1_5_a_job_that_is_deleted_while_its_candidate_is_changed_does_not_come_back(
-    intake: Intake, desk: Desk
-) -> None:
+def test_f1_5_deleted_job_does_not_return_by_a_candidate_change(intake: Intake, desk: Desk) -> None:
     job = desk.job()
     person = desk.person(job)
     with ThreadPoolExecutor(1) as pool, intake.database.transaction() as stores:

@@ -57,7 +57,7 @@ def test_an_offset_decides_and_has_no_zone(intake: Intake, worker: Worker) -> No
     assert attempt["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
 
 
-def test_a_consent_without_end_is_taken_and_explained(intake: Intake, worker: Worker) -> None:
+def test_consent_in_the_far_future_is_accepted_and_explained(intake: Intake, worker: Worker) -> None:
     answer = intake.create(intake.body(candidate=candidate(gdprExpiryDate="9999-12-31"), scheduledAt=TOMORROW))
     assert answer.status_code == 201, answer.text
     [attempt] = answer.json()["data"]["callAttempts"]
@@ -72,7 +72,7 @@ def test_without_a_time_it_is_due_now(intake: Intake, worker: Worker) -> None:
     assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
 
 
-def test_a_test_interview_is_completed_and_nobody_is_rung(intake: Intake, worker: Worker) -> None:
+def test_test_interview_is_completed_without_a_call(intake: Intake, worker: Worker) -> None:
     interview = intake.create(intake.body(isTest=True)).json()["data"]
     assert interview["status"] == "COMPLETED"
     assert interview["finishedDate"] is not None
@@ -82,14 +82,14 @@ def test_a_test_interview_is_completed_and_nobody_is_rung(intake: Intake, worker
     assert intake.count("lines") == 0
 
 
-def test_schedule_time_is_another_name_of_scheduled_at(intake: Intake, worker: Worker) -> None:
+def test_schedule_time_is_an_alias_of_scheduled_at(intake: Intake, worker: Worker) -> None:
     same = "2026-04-03T07:00:00Z"
     assert intake.create(intake.body(scheduleTime=same)).json()["data"]["scheduledAt"] == same
     both = intake.create(intake.body(scheduleTime=same, scheduledAt=same))
     assert both.json()["data"]["scheduledAt"] == same
 
 
-def test_a_candidate_who_is_known_is_named_by_id(intake: Intake, worker: Worker) -> None:
+def test_existing_candidate_is_named_by_id(intake: Intake, worker: Worker) -> None:
     first = intake.create().json()["data"]
     answer = intake.create(intake.body(candidate=..., candidateId=first["candidateId"]))
     assert answer.status_code == 201
@@ -99,14 +99,14 @@ def test_a_candidate_who_is_known_is_named_by_id(intake: Intake, worker: Worker)
     assert intake.count("candidates") == 1
 
 
-def test_get_shows_what_was_made(intake: Intake, worker: Worker) -> None:
+def test_get_returns_the_created_interview(intake: Intake, worker: Worker) -> None:
     made = intake.create(intake.body(metadata={"a": [1, {"b": None}]})).json()["data"]
     shown = intake.get(f"/interviews/{made['id']}")
     assert shown.status_code == 200
     assert without_now(shown.json()["data"]) == without_now(made)
 
 
-def test_get_tells_no_name_number_or_address(intake: Intake, worker: Worker) -> None:
+def test_get_interview_contains_no_personal_data(intake: Intake, worker: Worker) -> None:
     made = intake.create().json()["data"]
     shown = intake.get(f"/interviews/{made['id']}").text
     assert not [each for each in ("Zuzana", "Tajomn", "zuzana@", NUMBER[1:]) if each in shown]
@@ -136,14 +136,14 @@ def test_attempts_are_listed_newest_first(intake: Intake, hasher: Hasher, now: T
 
 
 @pytest.mark.parametrize("query", [{"page": 0}, {"page": 10_001}, {"limit": 0}, {"limit": 101}, {"page": "x"}])
-def test_a_page_that_cannot_be_is_refused(intake: Intake, query: dict[str, Any]) -> None:
+def test_invalid_page_is_refused(intake: Intake, query: dict[str, Any]) -> None:
     answer = intake.get(f"/interviews/{uuid4()}/call-attempts", **query)
     assert answer.status_code == 400
     [field] = answer.json()["error"]["details"]["fields"]
     assert field["field"] == next(iter(query))
 
 
-def test_an_unknown_interview_and_anothers_are_the_same_404(intake: Intake, worker: Worker) -> None:
+def test_unknown_and_foreign_interview_get_the_same_404(intake: Intake, worker: Worker) -> None:
     made = intake.create().json()["data"]
     other = seed(intake.database, NOON)
     stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
@@ -155,7 +155,7 @@ def test_an_unknown_interview_and_anothers_are_the_same_404(intake: Intake, work
     assert intake.get(f"/interviews/{made['id']}").status_code == 200
 
 
-def test_anothers_agent_and_candidate_are_not_there(intake: Intake, worker: Worker) -> None:
+def test_agent_and_candidate_of_another_company_are_not_found(intake: Intake, worker: Worker) -> None:
     made = intake.create().json()["data"]
     other = seed(intake.database, NOON)
     stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
@@ -187,7 +187,7 @@ def test_an_ats_key_names_the_company(intake: Intake, worker: Worker) -> None:
     assert intake.count("inbox") == 1
 
 
-def test_a_company_out_of_reach_is_the_same_403_whether_or_not_it_exists(intake: Intake) -> None:
+def test_inaccessible_company_gets_403_whether_or_not_it_exists(intake: Intake) -> None:
     ats = intake.with_new_key(kind=KeyKind.ATS)
     foreign = ats.create(companyId=str(intake.seeded.company_id))
     nobodys = ats.create(companyId=str(uuid4()))
@@ -197,7 +197,7 @@ def test_a_company_out_of_reach_is_the_same_403_whether_or_not_it_exists(intake:
     assert intake.count("inbox") == 0
 
 
-def test_what_a_regular_key_names_as_company_is_ignored(intake: Intake, worker: Worker) -> None:
+def test_company_id_of_a_regular_key_is_ignored(intake: Intake, worker: Worker) -> None:
     for company_id in (str(uuid4()), "not even an id"):
         answer = intake.create(companyId=company_id)
         assert answer.status_code == 201
@@ -227,7 +227,7 @@ def test_a_command_is_found_by_its_id_and_by_its_key(intake: Intake, worker: Wor
         assert command["receivedAt"] <= command["appliedAt"]
 
 
-def test_a_refused_command_tells_why(intake: Intake, worker: Worker) -> None:
+def test_refused_command_contains_the_reason(intake: Intake, worker: Worker) -> None:
     refused = intake.create(intake.body(scheduledAt="tomorrow"), headers={"Idempotency-Key": "k"})
     assert refused.status_code == 400
     command = intake.get("/commands/k").json()["data"]
@@ -236,7 +236,7 @@ def test_a_refused_command_tells_why(intake: Intake, worker: Worker) -> None:
     assert command["result"] == refused.json()["error"]
 
 
-def test_anothers_command_is_not_there(intake: Intake) -> None:
+def test_command_of_another_key_is_not_found(intake: Intake) -> None:
     command_id = intake.create(headers={**ASYNC, "Idempotency-Key": "k"}).json()["data"]["id"]
     stranger = intake.with_new_key()
     for reference in (command_id, "k", str(uuid4())):
@@ -245,7 +245,7 @@ def test_anothers_command_is_not_there(intake: Intake) -> None:
         assert answer.json()["error"]["code"] == "RESOURCE_NOT_FOUND"
 
 
-def test_a_candidate_without_a_number_cannot_be_rung(intake: Intake, worker: Worker) -> None:
+def test_interview_of_a_candidate_without_a_number_is_refused(intake: Intake, worker: Worker) -> None:
     answer = intake.create(intake.body(candidate=candidate(phoneNumber=...)))
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "PHONE_NUMBER_REQUIRED"

@@ -43,7 +43,9 @@ ROUTES = [*SCOPES, ("GET", "/commands/k")]
         pytest.param(f"Bearer {new_secret()}", id="an unknown key"),
     ],
 )
-def test_without_a_valid_key_nothing_is_told(intake: Intake, method: str, path: str, authorization: str | None) -> None:
+def test_request_without_a_valid_key_is_rejected(
+    intake: Intake, method: str, path: str, authorization: str | None
+) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     answer = intake.client.request(method, path, headers=headers, content=b"not even JSON")
     assert answer.status_code == 401
@@ -60,14 +62,14 @@ def test_without_a_valid_key_nothing_is_told(intake: Intake, method: str, path: 
         ("suspended_at = :now", "API_KEY_SUSPENDED"),
     ],
 )
-def test_a_key_that_was_stopped_opens_nothing(intake: Intake, change: str, code: str) -> None:
+def test_stopped_key_is_rejected(intake: Intake, change: str, code: str) -> None:
     intake.change(f"UPDATE api_keys SET {change}", now=NOON)
     answer = intake.create()
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == code
 
 
-def test_whoever_has_a_suspended_key_is_told_since_when_and_why(intake: Intake) -> None:
+def test_suspended_key_gets_the_time_and_the_reason(intake: Intake) -> None:
     principal, secret = intake.new_key()
     theirs, keys = intake.with_key(secret), Keys(intake.database, Hasher(PEPPER), intake.now)
     keys.suspend(principal.key_id, "the invoice of March")
@@ -83,7 +85,7 @@ def test_whoever_has_a_suspended_key_is_told_since_when_and_why(intake: Intake) 
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "INVALID_API_KEY")
 
 
-def test_a_key_is_good_until_it_expires_and_no_longer(intake: Intake) -> None:
+def test_key_is_valid_until_it_expires(intake: Intake) -> None:
     intake.change("UPDATE api_keys SET expires_at = :soon", soon=intake.now() + timedelta(minutes=10))
     assert intake.get("/jobs").status_code == 200
     intake.change("UPDATE api_keys SET expires_at = :just, suspended_at = :just", just=intake.now())
@@ -91,7 +93,7 @@ def test_a_key_is_good_until_it_expires_and_no_longer(intake: Intake) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "INVALID_API_KEY")
 
 
-def test_two_keys_of_one_principal_are_good_at_once_and_know_what_the_other_has_sent(intake: Intake) -> None:
+def test_two_keys_of_one_principal_work_and_share_commands(intake: Intake) -> None:
     principal, secret = intake.new_key()
     keys = Keys(intake.database, Hasher(PEPPER), intake.now)
     second, new_secret_ = keys.rotate(principal.key_id, {})
@@ -114,7 +116,7 @@ def test_another_key_of_the_same_company_is_another_principal(intake: Intake) ->
     assert len(set(made)) == 2
 
 
-def test_it_is_known_to_the_minute_when_a_key_was_last_used(intake: Intake) -> None:
+def test_last_use_of_a_key_is_stored_to_the_minute(intake: Intake) -> None:
     def last_used() -> Any:
         [[at]] = intake.ask("SELECT last_used_at FROM api_keys")
         return at
@@ -131,7 +133,7 @@ def test_it_is_known_to_the_minute_when_a_key_was_last_used(intake: Intake) -> N
     wait_until(lambda: last_used() >= first, says="a minute later it is written again")
 
 
-def test_nobody_waits_for_that_to_be_written(intake: Intake) -> None:
+def test_request_does_not_wait_for_the_last_use(intake: Intake) -> None:
     with intake.database.transaction() as stores:
         stores.connection.execute(text("SELECT FROM api_keys FOR UPDATE"))
         with taking_less_than(1.5):
@@ -140,7 +142,7 @@ def test_nobody_waits_for_that_to_be_written(intake: Intake) -> None:
         assert at is None
 
 
-def test_a_key_that_opens_nothing_was_not_used(intake: Intake) -> None:
+def test_rejected_key_does_not_count_as_used(intake: Intake) -> None:
     intake.change("UPDATE api_keys SET suspended_at = :now", now=NOON)
     assert intake.get("/jobs").status_code == 401
     other = intake.with_new_key()
@@ -149,13 +151,13 @@ def test_a_key_that_opens_nothing_was_not_used(intake: Intake) -> None:
     assert intake.ask("SELECT last_used_at FROM api_keys WHERE suspended_at IS NOT NULL") == [(None,)]
 
 
-def test_a_key_of_a_deleted_company_opens_nothing(intake: Intake) -> None:
+def test_key_of_a_deleted_company_is_rejected(intake: Intake) -> None:
     intake.change("UPDATE companies SET deleted_at = :now", now=NOON)
     assert intake.create().status_code == 401
 
 
 @pytest.mark.parametrize(("method", "path"), SCOPES)
-def test_a_key_without_the_scope_is_told_which(intake: Intake, method: str, path: str) -> None:
+def test_key_without_the_scope_gets_its_name(intake: Intake, method: str, path: str) -> None:
     missing = SCOPES[method, path]
     others = {"read:interviews", "write:interviews", "delete:interviews", "read:candidates"} - {missing}
     answer = intake.with_new_key(*others).send(method, path, content=b"not even JSON")
@@ -164,7 +166,7 @@ def test_a_key_without_the_scope_is_told_which(intake: Intake, method: str, path
     assert answer.json()["error"]["details"] == {"missingScopes": [missing]}
 
 
-def test_a_key_with_the_one_scope_is_enough(intake: Intake, worker: Worker) -> None:
+def test_key_with_only_the_scope_is_accepted(intake: Intake, worker: Worker) -> None:
     made = intake.with_new_key("write:interviews").create()
     assert made.status_code == 201
     reader = intake.with_new_key("read:interviews")

@@ -102,7 +102,7 @@ def all_waiting(intake: Intake, url: str) -> Iterator[list[int]]:
         thread.join(60)
 
 
-def test_waiting_requests_are_looked_up_together(intake: Intake) -> None:
+def test_waiting_requests_share_one_query(intake: Intake) -> None:
     app, door = create_app(intake.settings), a_door()
     with a_server(app, door), all_waiting(intake, address_of(door)) as statuses:
         wait_until(lambda: intake.count("inbox") == MANY, seconds=60, says="all are accepted")
@@ -114,7 +114,7 @@ def test_waiting_requests_are_looked_up_together(intake: Intake) -> None:
     assert set(statuses) == {202}
 
 
-async def test_thousand_waiting_requests_share_each_look(redis_url: str, waiting: Command) -> None:  # noqa: F811
+async def test_thousand_waiting_requests_share_each_query(redis_url: str, waiting: Command) -> None:  # noqa: F811
     commands = [replace(waiting, id=UUID(int=n)) for n in range(THOUSAND)]
     looks: list[Sequence[UUID]] = []
     is_looked_up = asyncio.Event()
@@ -154,7 +154,7 @@ def test_answer_wakes_its_own_request_alone(intake: Intake) -> None:
     assert statements.naming({UUID(each) for each in others}) == 0
 
 
-async def test_lost_subscription_is_followed_by_one_look_at_all(redis_url: str, waiting: Command) -> None:  # noqa: F811
+async def test_lost_subscription_is_followed_by_one_query_for_all(redis_url: str, waiting: Command) -> None:  # noqa: F811
     commands = [replace(waiting, id=UUID(int=n)) for n in range(50)]
     looks: list[Sequence[UUID]] = []
 
@@ -218,21 +218,21 @@ def crowded(intake: Intake) -> Iterator[Intake]:
 _SLEEPING = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 
 
-def test_callback_is_stored_while_every_place_is_taken(crowded: Intake, hasher: Hasher) -> None:
+def test_callback_is_stored_while_every_thread_is_busy(crowded: Intake, hasher: Hasher) -> None:
     token = a_placed_attempt(a_house(crowded.database, crowded.seeded, hasher, crowded.now)).token
     assert token is not None
     assert call_back(crowded, token).status_code == 204
 
 
-def test_health_is_answered_while_every_place_is_taken(crowded: Intake) -> None:
+def test_health_is_answered_while_every_thread_is_busy(crowded: Intake) -> None:
     assert crowded.client.get("/healthz").status_code == 200
     assert crowded.client.get("/readyz").status_code == 200
 
 
-def test_key_is_checked_while_every_place_is_taken(crowded: Intake) -> None:
+def test_key_is_checked_while_every_thread_is_busy(crowded: Intake) -> None:
     assert crowded.with_key(new_secret()).get("/jobs").json()["error"]["code"] == "INVALID_API_KEY"
 
 
-def test_request_without_a_key_has_threads_of_its_own(crowded: Intake) -> None:
+def test_request_without_a_key_has_its_own_threads(crowded: Intake) -> None:
     body = {"token": "x" * 43, "name": "Zuzana Tajomná"}
     assert crowded.client.post("/invitations/accept", json=body).status_code == 410

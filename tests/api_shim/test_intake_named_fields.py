@@ -51,7 +51,7 @@ def refused(answer: Any, code: str, field: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_refused_time_is_named_as_it_was_sent(intake: Intake, worker: Worker, desk: Desk, name: str) -> None:
+def test_refused_time_is_named_as_sent(intake: Intake, worker: Worker, desk: Desk, name: str) -> None:
     call = a_call(intake)
     web = data(intake.create(online(desk)), 201)["id"]
     for code, text in OF_A_CALL:

@@ -74,7 +74,7 @@ def test_while_redis_is_away_a_command_is_accepted_at_once(on_own_valkey: Intake
     assert "duecall_redis_away 1.0" in on_own_valkey.client.get("/metrics").text
 
 
-def test_who_waits_when_redis_goes_away_is_let_go(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
+def test_waiting_request_is_released_when_redis_goes_away(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
     with meanwhile(lambda: on_own_valkey.create(headers=PATIENT)) as answer:
         wait_until(lambda: on_own_valkey.count("inbox") == 1)
         with taking_less_than(20):
@@ -91,9 +91,7 @@ def test_when_redis_is_back_commands_are_waited_for_again(on_own_valkey: Intake,
         assert on_own_valkey.create(headers=PATIENT).status_code == 201
 
 
-def test_a_repeat_while_redis_is_away_is_accepted_as_the_first_was(
-    on_own_valkey: Intake, own_valkey: EmbeddedValkey
-) -> None:
+def test_repeat_while_redis_is_away_gets_202_like_the_first(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
     own_valkey.stop()
     wait_until(lambda: degraded(on_own_valkey) == ["redis"])
     first, second = (on_own_valkey.create(headers={"Idempotency-Key": "k"}) for _ in range(2))
@@ -102,9 +100,7 @@ def test_a_repeat_while_redis_is_away_is_accepted_as_the_first_was(
     assert on_own_valkey.count("inbox") == 1
 
 
-def test_while_postgres_is_away_nothing_is_accepted_and_that_is_said_at_once(
-    on_own_postgres: Intake, own_postgres: EmbeddedPostgres
-) -> None:
+def test_nothing_is_accepted_while_postgres_is_away(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
     assert on_own_postgres.client.get("/readyz").status_code == 200
     own_postgres.stop()
     for answer in map(
@@ -132,7 +128,7 @@ def test_a_callback_while_postgres_is_away_is_asked_for_again(
     assert call_back(on_own_postgres, "a-token").status_code == 503
 
 
-def test_a_frozen_postgres_holds_nobody_for_long(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
+def test_frozen_postgres_delays_no_request_for_long(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
     backends = [pid for (pid,) in on_own_postgres.ask("SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL")]
     assert own_postgres.pid is not None
     frozen = [own_postgres.pid, *backends]
@@ -146,7 +142,7 @@ def test_a_frozen_postgres_holds_nobody_for_long(on_own_postgres: Intake, own_po
             os.kill(pid, signal.SIGCONT)
 
 
-def test_what_was_done_is_never_told_as_undone_when_its_answer_cannot_be_completed(intake: Intake) -> None:
+def test_applied_command_is_never_reported_as_not_applied(intake: Intake) -> None:
     change = {"metadata": {"ref": "A-18"}}
     with a_worker(intake.settings):
         call = a_call(intake)
@@ -171,7 +167,7 @@ _AS_THE_ONE_BEFORE = """
 """Applied while no interview can be read."""
 
 
-def test_who_waits_when_the_process_is_told_to_stop_is_let_go(intake: Intake) -> None:
+def test_waiting_request_is_released_on_a_stop_signal(intake: Intake) -> None:
     port = free_port()
     command = f"-m uvicorn api_shim.app:app --port {port} --no-access-log --timeout-graceful-shutdown 15"
     with a_process(intake, command) as api, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
@@ -185,7 +181,7 @@ def test_who_waits_when_the_process_is_told_to_stop_is_let_go(intake: Intake) ->
             assert api.wait(30) in {0, -signal.SIGTERM}
 
 
-def test_a_real_worker_applies_what_was_accepted(intake: Intake) -> None:
+def test_real_worker_applies_accepted_commands(intake: Intake) -> None:
     with a_process(intake, "-m celery -A workers.app worker -Q intake --pool threads --concurrency 2"):
         assert intake.create(headers=PATIENT).status_code == 201
         with taking_less_than(20):

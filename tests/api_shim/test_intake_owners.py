@@ -90,7 +90,7 @@ def roles(intake: Intake, company: dict[str, Any]) -> dict[str, str]:
 
 
 @does("F3-1")
-def test_an_owner_is_named_when_a_company_is_made_and_shown_by_get_and_list(ats: Intake) -> None:
+def test_owner_named_at_creation_is_shown_by_get_and_list(ats: Intake) -> None:
     company = make(ats, ownerEmail="Owner.Name@Example.COM")
     assert company["ownerEmail"] == "owner.name@example.com"
     assert data(ats.get(f"/company/{company['id']}")) == company
@@ -108,14 +108,14 @@ def test_both_kinds_of_keys_may_change_the_owner(intake: Intake, ats: Intake) ->
 
 
 @does_not("F3-1")
-def test_a_regular_key_names_no_owner_of_a_company_that_it_may_not_make(intake: Intake) -> None:
+def test_regular_key_cannot_name_an_owner_by_creating_a_company(intake: Intake) -> None:
     refused = intake.send("POST", "/company", json={"name": "Acme", "ownerEmail": OTHER})
     assert refused.status_code == 403
     assert (intake.count("companies"), intake.count("invitations")) == (1, 0)
 
 
 @does_not("F3-1")
-def test_what_is_no_address_is_refused_by_name_and_not_quoted(ats: Intake) -> None:
+def test_invalid_address_is_refused_by_name_and_not_quoted(ats: Intake) -> None:
     for address in (*BAD_ADDRESSES[1:], f"{'a' * 243}@example.com", "", 7, ["owner@example.com"], {}):
         for method, path in (("POST", "/company"), ("PATCH", f"/company/{make(ats)['id']}")):
             refused = ats.send(method, path, json={"name": "Acme", "ownerEmail": address})
@@ -138,7 +138,7 @@ def _code_for(address: Any) -> str:
 
 
 @does("F3-2")
-def test_who_is_known_owns_at_once_and_anybody_else_gets_one_mail(
+def test_known_user_owns_at_once_and_unknown_user_gets_one_mail(
     intake: Intake, ats: Intake, office: PostOffice
 ) -> None:
     know(intake, KNOWN)
@@ -151,7 +151,7 @@ def test_who_is_known_owns_at_once_and_anybody_else_gets_one_mail(
 
 
 @does_not("F3-2")
-def test_the_answer_does_not_tell_who_is_known(intake: Intake, office: PostOffice) -> None:
+def test_answer_does_not_reveal_known_users(intake: Intake, office: PostOffice) -> None:
     """Not its body, headers or status; not when it is made, changed, looked at, listed, sent again or refused."""
     know(intake, KNOWN)
 
@@ -195,7 +195,7 @@ def _without_what_differs_anyway(answer: httpx.Response, email: str) -> tuple[in
 
 
 @does_not("F3-2")
-def test_a_mail_server_that_is_away_fails_and_slows_no_request(intake: Intake, ats: Intake, office: PostOffice) -> None:
+def test_unavailable_mail_server_fails_and_slows_no_request(intake: Intake, ats: Intake, office: PostOffice) -> None:
     with a_closed_door() as nobody, taking_less_than(5):
         away = PostOffice(nobody)
         company = make(ats, ownerEmail=UNKNOWN)
@@ -212,7 +212,7 @@ def test_a_mail_server_that_is_away_fails_and_slows_no_request(intake: Intake, a
 
 
 @does_not("F3-3")
-def test_the_same_address_again_changes_and_sends_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
+def test_same_address_again_changes_and_sends_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
     company = make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
     before = intake.ask("SELECT * FROM invitations")
@@ -230,7 +230,7 @@ def test_the_same_address_again_changes_and_sends_nothing(intake: Intake, ats: I
 
 
 @does("F3-3")
-def test_another_address_moves_the_ownership_and_revokes_what_was_open(
+def test_new_address_moves_ownership_and_revokes_the_invitation(
     intake: Intake, ats: Intake, office: PostOffice
 ) -> None:
     know(intake, KNOWN)
@@ -249,7 +249,7 @@ def test_another_address_moves_the_ownership_and_revokes_what_was_open(
 
 
 @does("F3-3")
-def test_null_clears_and_leaving_it_out_does_not(intake: Intake, ats: Intake, office: PostOffice) -> None:
+def test_null_clears_the_owner_and_omission_does_not(intake: Intake, ats: Intake, office: PostOffice) -> None:
     know(intake, KNOWN)
     company = make(ats, ownerEmail=KNOWN)
     kept = data(ats.send("PATCH", f"/company/{company['id']}", json={"name": "Other name"}))
@@ -263,7 +263,7 @@ def test_null_clears_and_leaving_it_out_does_not(intake: Intake, ats: Intake, of
 
 
 @does_not("F3-3")
-def test_a_refused_change_names_nobody(intake: Intake, ats: Intake) -> None:
+def test_refused_change_names_no_owner(intake: Intake, ats: Intake) -> None:
     company = make(ats)
     refused = ats.send(
         "PATCH", f"/company/{company['id']}", json={"ownerEmail": OTHER, "settings": {"timezone": "Europe/Atlantis"}}
@@ -279,7 +279,7 @@ def test_a_refused_change_names_nobody(intake: Intake, ats: Intake) -> None:
 
 
 @does("F3-4")
-def test_whoever_accepts_is_user_and_owner_from_then_on(intake: Intake, ats: Intake, office: PostOffice) -> None:
+def test_accepting_creates_the_user_and_the_owner(intake: Intake, ats: Intake, office: PostOffice) -> None:
     company = make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
     owner = data(accept(intake, office.mails[0].token, f"  {NAME} "))
@@ -300,7 +300,7 @@ def test_whoever_accepts_is_user_and_owner_from_then_on(intake: Intake, ats: Int
 
 
 @does_not("F3-4")
-def test_looking_at_the_link_consumes_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
+def test_opening_the_link_consumes_no_invitation(intake: Intake, ats: Intake, office: PostOffice) -> None:
     """Mail scanners open links."""
     make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
@@ -312,9 +312,7 @@ def test_looking_at_the_link_consumes_nothing(intake: Intake, ats: Intake, offic
 
 
 @does_not("F3-4")
-def test_used_revoked_expired_unknown_and_of_a_deleted_company_are_told_alike(
-    intake: Intake, ats: Intake, office: PostOffice
-) -> None:
+def test_all_unusable_tokens_get_the_same_answer(intake: Intake, ats: Intake, office: PostOffice) -> None:
     ends: dict[str, Callable[[dict[str, Any], str], object]] = {
         "used": lambda _, token: accept(intake, token),
         "revoked": lambda company, _: change(ats, company, OTHER),
@@ -339,9 +337,7 @@ def test_used_revoked_expired_unknown_and_of_a_deleted_company_are_told_alike(
 
 
 @does_not("F3-4")
-def test_an_acceptance_has_no_key_and_so_no_answer_is_kept_for_an_idempotency_key(
-    intake: Intake, ats: Intake, office: PostOffice
-) -> None:
+def test_acceptance_ignores_the_idempotency_key(intake: Intake, ats: Intake, office: PostOffice) -> None:
     """A used token is told as such, however it is sent again."""
     make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
@@ -353,7 +349,7 @@ def test_an_acceptance_has_no_key_and_so_no_answer_is_kept_for_an_idempotency_ke
 
 
 @does("F3-4")
-def test_of_many_who_accept_at_once_one_does(intake: Intake, ats: Intake, office: PostOffice) -> None:
+def test_concurrent_acceptances_succeed_once(intake: Intake, ats: Intake, office: PostOffice) -> None:
     for place in range(5):
         company = make(ats, ownerEmail=f"unknown{place}@example.com")
         deliver(intake, office)
@@ -368,9 +364,7 @@ def test_of_many_who_accept_at_once_one_does(intake: Intake, ats: Intake, office
 
 
 @does("F3-4")
-def test_one_person_who_accepts_two_companies_at_once_owns_both(
-    intake: Intake, ats: Intake, office: PostOffice
-) -> None:
+def test_user_who_accepts_two_companies_at_once_owns_both(intake: Intake, ats: Intake, office: PostOffice) -> None:
     companies = [make(ats, ownerEmail=UNKNOWN) for _ in range(4)]
     deliver(intake, office)
     with ThreadPoolExecutor(4) as several:
@@ -381,7 +375,7 @@ def test_one_person_who_accepts_two_companies_at_once_owns_both(
 
 
 @does("F3-3", "F3-4")
-def test_accepting_against_moving_ends_with_one_owner_or_one_invitation(
+def test_acceptance_during_a_move_leaves_one_owner_or_invitation(
     intake: Intake, ats: Intake, office: PostOffice
 ) -> None:
     know(intake, KNOWN)
@@ -415,7 +409,7 @@ def test_accepting_against_moving_ends_with_one_owner_or_one_invitation(
         ({"token": "t", "name": NAME, "email": "me@example.org"}, "email", "UNKNOWN_FIELD"),
     ],
 )
-def test_an_acceptance_that_is_wrong_consumes_nothing(
+def test_invalid_acceptance_consumes_no_invitation(
     intake: Intake, ats: Intake, office: PostOffice, body: dict[str, Any], field: str, code: str
 ) -> None:
     make(ats, ownerEmail=UNKNOWN)
@@ -452,7 +446,7 @@ def test_no_name_of_a_company_adds_a_header_or_a_recipient(intake: Intake, ats: 
 
 
 @does("F3-5")
-def test_a_name_that_does_no_harm_is_in_the_mail(intake: Intake, ats: Intake, office: PostOffice) -> None:
+def test_harmless_company_name_is_in_the_mail(intake: Intake, ats: Intake, office: PostOffice) -> None:
     make(ats, name="Žluťoučký kůň, s. r. o.", ownerEmail=UNKNOWN)
     deliver(intake, office)
     [mail] = office.mails
@@ -463,7 +457,7 @@ def test_a_name_that_does_no_harm_is_in_the_mail(intake: Intake, ats: Intake, of
 # ---- stored answers and logs
 
 
-def test_a_kept_answer_holds_no_address_and_is_told_with_that_of_now(intake: Intake, ats: Intake) -> None:
+def test_stored_answer_has_no_address_and_shows_the_current_one(intake: Intake, ats: Intake) -> None:
     body = {"name": "Acme", "ownerEmail": UNKNOWN}
     key = {"Idempotency-Key": "once"}
     made = data(ats.send("POST", "/company", json=body, headers=key), 201)

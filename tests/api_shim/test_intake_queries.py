@@ -57,7 +57,7 @@ def test_unknown_parameter_is_named_by_every_operation(
 
 
 @each_operation
-def test_unknown_parameter_tells_a_stranger_nothing(
+def test_unknown_parameter_reveals_nothing_without_a_key(
     intake: Intake, method: str, path: str, body: Any, is_keyed: bool
 ) -> None:
     answer = ask(intake.with_key("sk_live_"), method, path, body, "candidatId=7")
@@ -125,7 +125,7 @@ def test_company_of_a_regular_key_is_ignored_everywhere(intake: Intake, worker: 
         assert intake.send("GET", f"{path}?companyId=a&companyId=b").status_code == 200, path
 
 
-def test_company_of_an_ats_key_may_repeat_the_address(intake: Intake) -> None:
+def test_ats_key_may_repeat_the_company_of_the_path(intake: Intake) -> None:
     ats = intake.with_new_key(kind=KeyKind.ATS)
     company = data(ats.send("POST", "/company", json={"name": "Acme"}), 201)["id"]
     assert ats.get(f"/company/{company}", companyId=company.upper()).status_code == 200

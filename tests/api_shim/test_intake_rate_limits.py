@@ -53,7 +53,7 @@ def counted(answer: httpx.Response) -> httpx.Response | None:
 
 
 @pytest.mark.parametrize(("method", "path"), ASKED)
-def test_every_answer_to_a_valid_key_tells_its_limits_and_counts_one(intake: Intake, method: str, path: str) -> None:
+def test_response_to_a_valid_key_shows_limits_and_counts_one(intake: Intake, method: str, path: str) -> None:
     """Whatever the answer is: most of these requests are refused for something else."""
     asking = with_limits(intake, per_minute=60)
     path = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
@@ -75,14 +75,14 @@ def test_every_answer_to_a_valid_key_tells_its_limits_and_counts_one(intake: Int
         assert limits["Reset-Hour"] % 3600 == 0
 
 
-def test_a_body_that_is_too_large_and_a_scope_that_is_missing_are_counted_too(intake: Intake) -> None:
+def test_too_large_body_and_missing_scope_are_counted(intake: Intake) -> None:
     asking = with_limits(intake, per_minute=60, scopes=frozenset({"read:jobs"}))
     assert told(asking.get("/candidates"))["Remaining-Minute"] == 59
     assert told(asking.send("POST", "/interviews", json={}))["Remaining-Minute"] == 58
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer sk_live_mistyped"])
-def test_whoever_has_no_key_is_told_no_limits(intake: Intake, authorization: str | None) -> None:
+def test_request_without_a_valid_key_gets_no_limits(intake: Intake, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     answer = intake.client.get("/jobs", headers=headers)
     assert answer.status_code == 401
@@ -90,7 +90,7 @@ def test_whoever_has_no_key_is_told_no_limits(intake: Intake, authorization: str
     assert not set(NAMES) & set(intake.client.get("/readyz").headers)
 
 
-def test_one_too_many_in_a_minute_is_429_and_says_when_to_come_back(intake: Intake) -> None:
+def test_request_above_the_minute_limit_gets_429_and_retry_after(intake: Intake) -> None:
     asking = with_limits(intake, per_minute=2)
     answers = [asking.get("/jobs") for _ in range(4)]
     if answers[0].headers["X-RateLimit-Reset-Minute"] != answers[-1].headers["X-RateLimit-Reset-Minute"]:
@@ -107,7 +107,7 @@ def test_one_too_many_in_a_minute_is_429_and_says_when_to_come_back(intake: Inta
     assert told(refused)["Remaining-Hour"] == 1998
 
 
-def test_one_too_many_in_an_hour_is_429_until_the_hour_is_over(intake: Intake) -> None:
+def test_request_above_the_hour_limit_gets_429(intake: Intake) -> None:
     asking = with_limits(intake, per_minute=60, per_hour=1)
     answers = [asking.get("/jobs") for _ in range(2)]
     if answers[0].headers["X-RateLimit-Reset-Hour"] != answers[1].headers["X-RateLimit-Reset-Hour"]:
@@ -123,7 +123,7 @@ def test_a_key_is_limited_by_itself_and_so_is_its_rotation(intake: Intake) -> No
     assert other.get("/jobs").status_code == 200
 
 
-def test_what_was_refused_for_coming_too_often_is_not_kept_for_its_idempotency_key(intake: Intake) -> None:
+def test_rate_limited_request_is_not_stored_for_its_key(intake: Intake) -> None:
     asking = with_limits(intake, per_minute=1)
     asking.get("/jobs")
     title = {"title": "A job", "description": "For somebody"}
@@ -134,7 +134,7 @@ def test_what_was_refused_for_coming_too_often_is_not_kept_for_its_idempotency_k
     assert asking.send("POST", "/jobs", json=title, headers=headers).status_code == 201
 
 
-def test_redis_is_told_the_keys_id_and_nothing_of_the_key(intake: Intake, redis_url: str) -> None:
+def test_redis_gets_only_the_id_of_a_key(intake: Intake, redis_url: str) -> None:
     principal, secret = intake.new_key()
     intake.with_key(secret).get("/jobs")
     with redis.Redis.from_url(redis_url) as client:
@@ -166,7 +166,7 @@ def left(standing: Standing) -> Iterator[Any]:
     yield standing.spent and standing.spent.name
 
 
-async def test_each_minute_and_each_hour_begins_anew(redis_url: str, at: TestClock) -> None:
+async def test_limits_reset_each_minute_and_each_hour(redis_url: str, at: TestClock) -> None:
     key = a_key()
     async with RateLimits(redis_url, at, lambda: False).counting() as limits:
         assert [*left(await limits.spend(key))] == [1, 2, None]
@@ -184,9 +184,7 @@ async def test_each_minute_and_each_hour_begins_anew(redis_url: str, at: TestClo
 
 
 @pytest.mark.parametrize("where", [pytest.param("closed", id="nobody listens"), pytest.param("told", id="known away")])
-async def test_while_redis_is_away_nobody_is_refused_and_nobody_waits(
-    redis_url: str, at: TestClock, where: str
-) -> None:
+async def test_no_request_is_limited_while_redis_is_away(redis_url: str, at: TestClock, where: str) -> None:
     url = a_closed_port().replace("http", "redis") if where == "closed" else redis_url
     async with RateLimits(url, at, lambda: where == "told").counting() as limits:
         with taking_less_than(1):
@@ -194,7 +192,7 @@ async def test_while_redis_is_away_nobody_is_refused_and_nobody_waits(
                 assert [*left(await limits.spend(a_key(per_minute=1)))] == [1, 3, None]
 
 
-async def test_a_redis_that_hangs_costs_a_quarter_of_a_second_once(at: TestClock) -> None:
+async def test_hanging_redis_costs_a_quarter_of_a_second_once(at: TestClock) -> None:
 
     with a_door() as door:
         async with RateLimits(address_of(door).replace("http", "redis"), at, lambda: False).counting() as limits:

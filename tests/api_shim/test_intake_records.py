@@ -66,7 +66,7 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 
 
 @each_noun
-def test_what_is_made_is_found_listed_changed_and_gone_when_deleted(intake: Intake, noun: Noun) -> None:
+def test_resource_is_created_found_listed_changed_and_deleted(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun), 201)
     address = f"{noun.path}/{one['id']}"
     assert data(intake.get(address)) == one
@@ -83,7 +83,7 @@ def test_what_is_made_is_found_listed_changed_and_gone_when_deleted(intake: Inta
 
 
 @each_noun
-def test_what_is_not_as_it_must_be_is_refused_by_name_and_nothing_is_made(intake: Intake, noun: Noun) -> None:
+def test_invalid_field_is_refused_by_name_and_nothing_is_created(intake: Intake, noun: Noun) -> None:
     before = data(intake.get(noun.path))["pagination"]["total"]
     for wrong, field_code in ((noun.refused, None), ({"titel": 1}, "UNKNOWN_FIELD")):
         answer = intake.send("POST", noun.path, json={**noun.body, **wrong})
@@ -95,7 +95,7 @@ def test_what_is_not_as_it_must_be_is_refused_by_name_and_nothing_is_made(intake
 
 
 @each_noun
-def test_a_required_field_may_be_left_out_of_a_change_and_may_not_be_null(intake: Intake, noun: Noun) -> None:
+def test_required_field_of_a_change_may_be_omitted_but_not_null(intake: Intake, noun: Noun) -> None:
     address = f"{noun.path}/{data(made(intake, noun), 201)['id']}"
     required = next(iter(noun.body))
     assert code(intake.send("PATCH", address, json={required: None})) == (400, "VALIDATION_ERROR")
@@ -134,7 +134,7 @@ def test_a_list_has_pages_newest_first(intake: Intake, noun: Noun) -> None:
 
 
 @each_noun
-def test_another_companys_is_not_there(intake: Intake, noun: Noun) -> None:
+def test_resource_of_another_company_is_not_found(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun), 201)
     stranger = of_another_company(intake)
     address = f"{noun.path}/{one['id']}"
@@ -145,7 +145,7 @@ def test_another_companys_is_not_there(intake: Intake, noun: Noun) -> None:
 
 
 @each_noun
-def test_a_key_without_the_scope_may_not(intake: Intake, noun: Noun) -> None:
+def test_key_without_the_scope_is_refused(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun), 201)
     address, scope = f"{noun.path}/{one['id']}", noun.path.strip("/")
     reader, nobody = intake.with_new_key(f"read:{scope}"), intake.with_new_key("read:billing")
@@ -172,7 +172,7 @@ def test_the_same_key_and_request_get_the_same_answer_once(intake: Intake, noun:
 
 
 @each_noun
-def test_a_replay_after_the_end_holds_nothing_that_names_anybody(intake: Intake, noun: Noun) -> None:
+def test_replay_after_the_deletion_has_no_personal_data(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun, **{"Idempotency-Key": "a key"}), 201)
     assert intake.send("DELETE", f"{noun.path}/{one['id']}").status_code == 200
     told = made(intake, noun, **{"Idempotency-Key": "a key"})
@@ -185,7 +185,7 @@ def test_a_replay_after_the_end_holds_nothing_that_names_anybody(intake: Intake,
 
 
 @each_noun
-def test_fifty_at_once_with_one_key_make_one(intake: Intake, noun: Noun) -> None:
+def test_fifty_requests_with_one_key_create_one_resource(intake: Intake, noun: Noun) -> None:
     before = data(intake.get(noun.path))["pagination"]["total"]
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: made(intake, noun, **{"Idempotency-Key": "a key"}), range(50)))
@@ -194,7 +194,7 @@ def test_fifty_at_once_with_one_key_make_one(intake: Intake, noun: Noun) -> None
     assert data(intake.get(noun.path))["pagination"]["total"] == before + 1
 
 
-def test_what_a_rule_refused_is_refused_again_the_same(intake: Intake) -> None:
+def test_refusal_by_a_rule_is_repeated_unchanged(intake: Intake) -> None:
     unknown = {**candidate(), "jobIds": [str(uuid4())]}
     headers = {"Idempotency-Key": "a key"}
     first, again = (intake.send("POST", "/candidates", json=unknown, headers=headers) for _ in range(2))
@@ -203,7 +203,7 @@ def test_what_a_rule_refused_is_refused_again_the_same(intake: Intake) -> None:
     assert intake.count("candidates") == 0
 
 
-def test_who_may_not_ask_gets_no_answer_kept(intake: Intake) -> None:
+def test_answer_to_an_unauthorized_request_is_not_stored(intake: Intake) -> None:
     ats = intake.with_new_key(kind=KeyKind.ATS)
     headers = {"Idempotency-Key": "a key"}
     for _ in range(2):
@@ -220,7 +220,7 @@ def test_one_key_for_two_kinds_of_request_is_reused(intake: Intake) -> None:
 
 
 @each_noun
-def test_what_became_of_a_write_is_told_by_its_ids_to_whoever_may_read_that_kind(intake: Intake, noun: Noun) -> None:
+def test_result_of_a_write_is_readable_with_the_read_scope(intake: Intake, noun: Noun) -> None:
     principal, secret = intake.new_key()
     writer = intake.with_key(secret)
     one = data(made(writer, noun, **{"Idempotency-Key": "made"}), 201)
@@ -246,7 +246,7 @@ def test_what_became_of_a_write_is_told_by_its_ids_to_whoever_may_read_that_kind
 
 
 @each_noun
-def test_what_became_of_a_write_is_not_told_to_whoever_may_read_other_kinds(intake: Intake, noun: Noun) -> None:
+def test_result_of_a_write_is_hidden_without_the_read_scope(intake: Intake, noun: Noun) -> None:
     principal, secret = intake.new_key()
     data(made(intake.with_key(secret), noun, **{"Idempotency-Key": "made"}), 201)
     scope = f"read:{noun.path.strip('/')}"
@@ -255,7 +255,7 @@ def test_what_became_of_a_write_is_not_told_to_whoever_may_read_other_kinds(inta
     assert answer.json()["error"]["details"] == {"missingScopes": [scope]}
 
 
-def test_what_became_of_a_company_is_told_by_its_id(intake: Intake) -> None:
+def test_result_of_a_company_write_contains_its_id(intake: Intake) -> None:
     principal, secret = intake.new_key(kind=KeyKind.ATS)
     ats, reader = intake.with_key(secret), rotated(intake, principal, "read:companies")
     company = data(ats.send("POST", "/company", json={"name": "Acme"}, headers={"Idempotency-Key": "made"}), 201)
@@ -272,7 +272,7 @@ def rotated(intake: Intake, principal: Principal, *scopes: str) -> Intake:
     return intake.with_key(keys.rotate(principal.key_id, {"scopes": frozenset(scopes)})[1])
 
 
-def test_one_that_is_still_running_is_waited_for_and_then_said_to_be_in_progress(intake: Intake) -> None:
+def test_running_write_is_waited_for_and_then_in_progress(intake: Intake) -> None:
     headers = {"Idempotency-Key": "a key"}
     assert intake.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
     with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'a key'"):
@@ -343,7 +343,7 @@ def test_jobs_are_listed_by_status(intake: Intake) -> None:
     assert code(intake.get("/jobs", status="UNDEFINED")) == (400, "VALIDATION_ERROR")
 
 
-def test_nobody_is_considered_for_a_job_that_was_deleted(intake: Intake) -> None:
+def test_deleted_job_has_no_candidates(intake: Intake) -> None:
     job = data(intake.send("POST", "/jobs", json=JOB), 201)
     person = data(intake.send("POST", "/candidates", json=candidate(jobIds=[job["id"]])), 201)
     assert person["jobIds"] == [job["id"]]
@@ -356,7 +356,7 @@ def test_nobody_is_considered_for_a_job_that_was_deleted(intake: Intake) -> None
 # ---- candidates
 
 
-def test_a_candidates_jobs_are_replaced_whole_and_must_be_the_companys(intake: Intake) -> None:
+def test_jobs_of_a_candidate_are_replaced_and_must_exist(intake: Intake) -> None:
     jobs = [data(intake.send("POST", "/jobs", json=JOB), 201)["id"] for _ in range(3)]
     person = data(intake.send("POST", "/candidates", json=candidate(jobId=jobs[0])), 201)
     assert (person["jobIds"], person["jobId"], person["status"]) == ([jobs[0]], jobs[0], "APPLIED")
@@ -420,9 +420,7 @@ def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker
 
 
 @does("F4-8")
-def test_a_deleted_candidate_is_never_rung_and_the_interview_stays_without_them(
-    intake: Intake, worker: Worker, tenant: Tenant
-) -> None:
+def test_deleted_candidate_is_not_called_and_interviews_remain(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     call = a_call(intake)
     person = data(intake.get(call.interview))["candidateId"]
     assert data(intake.get(f"/candidates/{person}"))["interviewCount"] == 1
@@ -485,7 +483,7 @@ def test_every_documented_field_of_an_agent_is_kept_and_shown(intake: Intake) ->
 
 
 @does_not("F4-8")
-def test_a_change_or_the_end_of_an_agent_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
+def test_changed_or_deleted_agent_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     agent = str(intake.seeded.agent_id)
     assert intake.send("PATCH", f"/agents/{agent}", json={"duration": 90}).status_code == 200
@@ -547,14 +545,14 @@ def test_an_ats_key_makes_companies_and_reaches_them_alone(intake: Intake) -> No
     assert data(ats.send("POST", "/jobs", json=JOB, params=params), 201)["companyId"] == company["id"]
 
 
-def test_a_regular_key_sees_its_own_company_and_makes_none(intake: Intake) -> None:
+def test_regular_key_sees_its_own_company_and_creates_none(intake: Intake) -> None:
     [own] = data(intake.get("/company"))["items"]
     assert own["id"] == str(intake.seeded.company_id)
     assert code(intake.send("POST", "/company", json={"name": "Acme"})) == (403, "INSUFFICIENT_PERMISSIONS")
     assert data(intake.send("PATCH", f"/company/{own['id']}", json={"name": "New name"}))["name"] == "New name"
 
 
-def test_each_setting_that_is_named_is_replaced_whole_and_null_brings_back_the_default(intake: Intake) -> None:
+def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) -> None:
     address = f"/company/{intake.seeded.company_id}"
     intervals = [{"days": ["MON"], "start": "22:00", "end": "02:00"}]
     changed = {
@@ -596,9 +594,7 @@ def test_each_setting_that_is_named_is_replaced_whole_and_null_brings_back_the_d
         ({"callTimeInterval": []}, "VALIDATION_ERROR"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused_with_the_reason(
-    intake: Intake, settings: dict[str, Any], refusal: str
-) -> None:
+def test_invalid_settings_are_refused_with_the_reason(intake: Intake, settings: dict[str, Any], refusal: str) -> None:
     address = f"/company/{intake.seeded.company_id}"
     before = data(intake.get(address))
     assert code(intake.send("PATCH", address, json={"settings": settings, "name": "Other"})) == (400, refusal)
@@ -606,7 +602,7 @@ def test_settings_that_cannot_be_used_are_refused_with_the_reason(
 
 
 @does("F2-11")
-def test_hours_that_shut_at_its_time_move_a_pending_call(intake: Intake, worker: Worker, tenant: Tenant) -> None:
+def test_pending_call_outside_new_hours_is_rescheduled(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     call = a_call(intake)
     hours = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "12:00", "end": "20:00"}]
     address = f"/company/{intake.seeded.company_id}"

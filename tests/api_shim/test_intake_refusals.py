@@ -91,13 +91,13 @@ def test_a_field_that_is_wrong_is_named(intake: Intake, changes: dict[str, Any],
     assert intake.is_untouched()
 
 
-def test_all_that_is_wrong_is_told_at_once(intake: Intake) -> None:
+def test_all_invalid_fields_are_named_at_once(intake: Intake) -> None:
     answer = intake.create(intake.body(agentId="7", extra=1, **person(firstName="", phoneNumber="0915")))
     fields = {each["field"] for each in answer.json()["error"]["details"]["fields"]}
     assert fields == {"agentId", "extra", "candidate.firstName", "candidate.phoneNumber"}
 
 
-def test_a_refusal_never_repeats_what_it_refuses(intake: Intake) -> None:
+def test_refusal_never_quotes_the_rejected_value(intake: Intake) -> None:
     wrong = person(firstName=FIRST_NAME * 20, lastName=[LAST_NAME], email=EMAIL + " ", phoneNumber="+421905777888x")
     said = intake.create(intake.body(**wrong)).text
     assert not [each for each in (FIRST_NAME, LAST_NAME, EMAIL, "905777888") if each in said]
@@ -116,7 +116,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("changes", ACCEPTED)
-def test_what_is_just_right_is_accepted(intake: Intake, worker: Worker, changes: dict[str, Any]) -> None:
+def test_values_at_the_limits_are_accepted(intake: Intake, worker: Worker, changes: dict[str, Any]) -> None:
     assert intake.create(intake.body(**changes)).status_code == 201
 
 
@@ -138,7 +138,7 @@ REFUSED_WHEN_APPLIED = [
 
 
 @pytest.mark.parametrize(("changes", "code"), REFUSED_WHEN_APPLIED)
-def test_what_a_rule_refuses_leaves_no_row_outside_the_inbox(
+def test_refusal_by_a_rule_leaves_rows_only_in_the_inbox(
     intake: Intake, worker: Worker, changes: dict[str, Any], code: str
 ) -> None:
     answer = intake.create(intake.body(**changes))
@@ -162,7 +162,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("content", "position"), MALFORMED)
-def test_json_that_cannot_be_read_is_refused_with_the_position(intake: Intake, content: bytes, position: int) -> None:
+def test_malformed_json_is_refused_with_the_position(intake: Intake, content: bytes, position: int) -> None:
     answer = send(intake, content)
     assert answer.status_code == 400
     error = answer.json()["error"]
@@ -173,7 +173,7 @@ def test_json_that_cannot_be_read_is_refused_with_the_position(intake: Intake, c
 
 
 @pytest.mark.parametrize("content", [b"[]", b'"text"', b"null", b"7"])
-def test_a_body_that_is_no_object_is_refused(intake: Intake, content: bytes) -> None:
+def test_body_that_is_not_an_object_is_refused(intake: Intake, content: bytes) -> None:
     answer = send(intake, content)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "VALIDATION_ERROR"
@@ -186,19 +186,19 @@ def test_a_number_beyond_every_number_is_refused(intake: Intake) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_a_body_that_does_not_call_itself_json_is_refused(intake: Intake, content_type: str) -> None:
+def test_body_without_a_json_content_type_is_refused(intake: Intake, content_type: str) -> None:
     answer = send(intake, json.dumps(intake.body()).encode(), content_type)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "CONTENT_TYPE_NOT_JSON"
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.acme+json"])
-def test_a_body_that_calls_itself_some_json_is_read(intake: Intake, worker: Worker, content_type: str) -> None:
+def test_body_of_any_json_content_type_is_read(intake: Intake, worker: Worker, content_type: str) -> None:
     assert send(intake, json.dumps(intake.body()).encode(), content_type).status_code == 201
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 256, "po\u0159ad\u00ed".encode(), b"a\tb"])
-def test_an_idempotency_key_that_cannot_be_one_is_refused(intake: Intake, key: bytes) -> None:
+def test_invalid_idempotency_key_is_refused(intake: Intake, key: bytes) -> None:
     headers = [(b"Idempotency-Key", key), (b"Authorization", b"Bearer " + intake.key.encode())]
     answer = intake.client.post("/interviews", json=intake.body(), headers=headers)
     assert answer.status_code == 400
@@ -229,7 +229,7 @@ def send(intake: Intake, content: bytes, content_type: str = "application/json")
         pytest.param("/candidates?search=%00", "search", "INVALID_CHARACTER", "NUL", id="NUL"),
     ],
 )
-def test_a_query_that_cannot_be_is_refused_once_by_its_name_and_says_what_can(
+def test_invalid_query_is_refused_once_by_name_with_valid_values(
     intake: Intake, address: str, field: str, code: str, words: str
 ) -> None:
     answer = intake.send("GET", address)
@@ -239,7 +239,7 @@ def test_a_query_that_cannot_be_is_refused_once_by_its_name_and_says_what_can(
     assert words in wrong["message"]
 
 
-def test_a_value_that_is_none_of_a_few_is_told_which_there_are(intake: Intake) -> None:
+def test_invalid_enum_value_is_answered_with_the_valid_ones(intake: Intake) -> None:
     body = {"name": "Online", "type": "phone", "focus": "GENERIC", "language": "EN", "duration": 10}
     [wrong] = intake.create(body, path="/agents").json()["error"]["details"]["fields"]
     assert (wrong["field"], wrong["message"]) == ("type", "This must be 'PHONE' or 'ONLINE'.")

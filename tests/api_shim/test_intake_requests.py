@@ -109,12 +109,12 @@ def test_a_field_that_is_wrong_is_named(
     assert intake.count("inbox") == 0
 
 
-def test_all_fields_that_a_delete_does_not_know_are_named(intake: Intake) -> None:
+def test_delete_names_every_unknown_field(intake: Intake) -> None:
     answer = intake.send("DELETE", ATTEMPT, json={"a": 1, "body": 2})
     assert [each["field"] for each in answer.json()["error"]["details"]["fields"]] == ["a", "body"]
 
 
-def test_a_status_that_cannot_be_set_is_answered_with_those_that_can(intake: Intake) -> None:
+def test_invalid_status_is_answered_with_the_valid_ones(intake: Intake) -> None:
     [field] = intake.send("PATCH", INTERVIEW, json={"status": "FAILED"}).json()["error"]["details"]["fields"]
     assert "COMPLETED" in field["message"]
     assert "CANCELLED" in field["message"]
@@ -141,7 +141,7 @@ BODIES = [
         ("POST", PREVIEW),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(
+def test_unreadable_body_is_refused(
     intake: Intake, method: str, path: str, content: bytes, content_type: str, code: str
 ) -> None:
     answer = intake.send(method, path, content=content, headers={"Content-Type": content_type})
@@ -151,7 +151,7 @@ def test_a_body_that_cannot_be_read_is_refused(
 
 
 @pytest.mark.parametrize(("method", "path"), [("PATCH", ATTEMPT), ("PATCH", INTERVIEW), ("POST", PREVIEW)])
-def test_where_a_body_is_needed_none_is_refused(intake: Intake, method: str, path: str) -> None:
+def test_missing_body_is_refused(intake: Intake, method: str, path: str) -> None:
     answer = intake.send(method, path)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "MALFORMED_JSON"
@@ -173,7 +173,7 @@ CONDITIONS = [
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_condition_that_cannot_be_one_is_refused(intake: Intake, method: str, condition: str) -> None:
+def test_invalid_condition_is_refused(intake: Intake, method: str, condition: str) -> None:
     body = {"json": {"scheduledAt": NINE}} if method == "PATCH" else {}
     answer = intake.send(method, ATTEMPT, headers={"If-Match": condition}, **body)
     assert answer.status_code == 400
@@ -191,7 +191,7 @@ def test_a_condition_that_cannot_be_one_is_refused(intake: Intake, method: str, 
         (f"{ATTEMPTS}/7/explanation", "attemptId"),
     ],
 )
-def test_an_id_in_the_path_that_is_none_is_named(intake: Intake, path: str, field: str) -> None:
+def test_invalid_id_in_the_path_is_named(intake: Intake, path: str, field: str) -> None:
     answer = intake.get(path)
     assert answer.status_code == 400
     [told] = answer.json()["error"]["details"]["fields"]

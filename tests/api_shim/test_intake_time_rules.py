@@ -111,7 +111,7 @@ UNREADABLE = [
 
 @does_not("F2-1")
 @pytest.mark.parametrize(("text", "position", "reason"), UNREADABLE)
-def test_what_is_no_time_is_refused_with_what_is_wrong_with_it_and_where(
+def test_invalid_time_text_is_refused_with_reason_and_position(
     intake: Intake, worker: Worker, text: str, position: int, reason: str
 ) -> None:
     details = refused(ask(intake, text), 400, "INVALID_DATE_FORMAT")["details"]
@@ -139,7 +139,7 @@ CLOCKS = [
 
 @does("F2-2")
 @pytest.mark.parametrize(("text", "person", "source", "zone", "offset"), CLOCKS)
-def test_the_first_that_says_it_decides(
+def test_first_source_of_a_time_zone_decides(
     intake: Intake,
     worker: Worker,
     text: str,
@@ -158,7 +158,7 @@ def test_the_first_that_says_it_decides(
 
 
 @does_not("F2-2")
-def test_where_nothing_is_left_nobody_is_called(intake: Intake, worker: Worker) -> None:
+def test_call_without_any_time_zone_is_refused(intake: Intake, worker: Worker) -> None:
     for text in (None, f"{AT_NOON}Z", AT_NOON):
         refused(ask(intake, text, phoneNumber=NOWHERE), 400, "TIMEZONE_UNKNOWN")
     refused(ask(intake, AT_NOON, phoneNumber=TOLL_FREE), 400, "TIMEZONE_AMBIGUOUS")
@@ -166,9 +166,7 @@ def test_where_nothing_is_left_nobody_is_called(intake: Intake, worker: Worker) 
 
 
 @does_not("F2-2")
-def test_a_call_whose_zone_becomes_unknown_is_held_and_never_placed(
-    intake: Intake, worker: Worker, tenant: Tenant
-) -> None:
+def test_call_whose_zone_becomes_unknown_is_held(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     assert set_up(intake, timezone="Europe/Athens").status_code == 200
     attempt = booked(ask(intake, phoneNumber=NOWHERE))
     assert set_up(intake, timezone=None).status_code == 200
@@ -183,9 +181,7 @@ def test_a_call_whose_zone_becomes_unknown_is_held_and_never_placed(
 
 
 @does("F2-3")
-def test_an_offset_decides_to_the_half_hour_and_is_warned_of_where_the_number_has_another(
-    intake: Intake, worker: Worker
-) -> None:
+def test_offset_decides_exactly_and_warns_if_the_number_differs(intake: Intake, worker: Worker) -> None:
     attempt = booked(ask(intake, "2026-04-03T08:00:00+05:30"))
     assert (attempt["scheduledAt"], attempt["warnings"]) == (
         "2026-04-03T02:30:00Z",
@@ -195,9 +191,7 @@ def test_an_offset_decides_to_the_half_hour_and_is_warned_of_where_the_number_ha
 
 
 @does_not("F2-3")
-def test_an_offset_is_not_rounded_nor_taken_where_the_company_wants_the_numbers_own(
-    intake: Intake, worker: Worker
-) -> None:
+def test_offset_is_refused_where_it_must_match_the_number(intake: Intake, worker: Worker) -> None:
     details = refused(ask(intake, "2026-04-03T07:59:00+05:30"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
     assert (details["timezone"], details["nextAllowedAt"]) == ("+05:30", "2026-04-03T02:30:00Z")
     assert booked(ask(intake, details["nextAllowedScheduledAt"]))["scheduledAt"] == details["nextAllowedAt"]
@@ -225,7 +219,7 @@ def test_a_number_of_several_zones_is_open_when_all_of_them_are(intake: Intake, 
 
 
 @does_not("F2-4")
-def test_it_is_not_open_when_one_of_them_is_not(intake: Intake, worker: Worker) -> None:
+def test_number_is_closed_when_one_of_its_zones_is_closed(intake: Intake, worker: Worker) -> None:
     for text in ("2026-04-02T23:59:00Z", "2026-04-03T09:00:00Z"):
         details = refused(ask(intake, text, phoneNumber=ON_MOBILES), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
         assert "Australia/Perth, Australia/Sydney" in details["timezone"]
@@ -266,7 +260,7 @@ WITHOUT = [
 
 @does("F2-5")
 @pytest.mark.parametrize(("hours", "text"), WITHIN)
-def test_within_an_interval_somebody_is_called(
+def test_call_within_an_interval_is_accepted(
     intake: Intake, worker: Worker, hours: tuple[dict[str, Any], ...] | None, text: str
 ) -> None:
     if hours is not None:
@@ -276,7 +270,7 @@ def test_within_an_interval_somebody_is_called(
 
 @does_not("F2-5")
 @pytest.mark.parametrize(("hours", "text", "next_at"), WITHOUT)
-def test_outside_of_every_interval_nobody_is(
+def test_call_outside_every_interval_is_refused(
     intake: Intake, worker: Worker, hours: tuple[dict[str, Any], ...] | None, text: str, next_at: str
 ) -> None:
     if hours is not None:
@@ -298,7 +292,7 @@ def test_outside_of_every_interval_nobody_is(
         pytest.param([{**ALWAYS, "days": ["MOO"]}], "CALL_TIME_INTERVALS_INVALID", id="on no day"),
     ],
 )
-def test_intervals_that_cannot_be_used_are_refused_and_change_nothing(
+def test_invalid_intervals_are_refused_and_change_nothing(
     intake: Intake, intervals: list[dict[str, Any]], code: str
 ) -> None:
     before = data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"]
@@ -311,9 +305,7 @@ def test_intervals_that_cannot_be_used_are_refused_and_change_nothing(
 
 
 @does("F2-6")
-def test_a_time_within_the_hours_the_next_thirty_days_and_the_last_minute_is_taken(
-    intake: Intake, worker: Worker
-) -> None:
+def test_time_within_hours_and_thirty_days_is_accepted(intake: Intake, worker: Worker) -> None:
     now = intake.now()
     just_passed = (now - timedelta(seconds=50)).isoformat()
     assert datetime.fromisoformat(booked(ask(intake, just_passed))["scheduledAt"]) >= now, "it means now"
@@ -323,7 +315,7 @@ def test_a_time_within_the_hours_the_next_thirty_days_and_the_last_minute_is_tak
 
 
 @does_not("F2-6")
-def test_any_other_time_is_refused_with_the_next_that_is_allowed(intake: Intake, worker: Worker) -> None:
+def test_any_other_time_is_refused_with_the_next_allowed_time(intake: Intake, worker: Worker) -> None:
     now = intake.now()
     details = refused(ask(intake, "2026-04-03T21:00:00"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
     assert details == {
@@ -347,7 +339,7 @@ def test_any_other_time_is_refused_with_the_next_that_is_allowed(intake: Intake,
 
 
 @does("F2-7")
-def test_without_a_time_it_is_now_or_the_next_opening_and_expires_a_week_after(intake: Intake, worker: Worker) -> None:
+def test_without_a_time_the_call_is_due_now_or_at_next_opening(intake: Intake, worker: Worker) -> None:
     now = intake.now()
     at = datetime.fromisoformat(booked(ask(intake))["scheduledAt"])
     assert now - timedelta(seconds=1) <= at <= intake.now()
@@ -361,7 +353,7 @@ def test_without_a_time_it_is_now_or_the_next_opening_and_expires_a_week_after(i
 
 
 @does_not("F2-7")
-def test_nothing_is_done_that_would_ring_after_it_expires(intake: Intake, worker: Worker, tenant: Tenant) -> None:
+def test_change_that_would_ring_after_the_expiry_is_refused(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
     refused(ask(intake, expires_at="2026-04-02T18:00:00Z"), 400, "NO_OPENING_BEFORE_EXPIRY")
     refused(ask(intake, "2026-04-03T20:00:00", expires_at="2026-04-03T18:00:30Z"), 400, "NO_OPENING_BEFORE_EXPIRY")
@@ -374,7 +366,7 @@ def test_nothing_is_done_that_would_ring_after_it_expires(intake: Intake, worker
 
 
 @does_not("F2-7")
-def test_a_retry_that_would_open_after_it_expires_is_not_made(intake: Intake, worker: Worker, tenant: Tenant) -> None:
+def test_retry_after_the_expiry_is_not_created(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     retries(intake, BUSY=[3600])
     for expires_at, statuses in (("2026-04-02T12:59:00Z", ["FAILED"]), ("2026-04-02T14:00:00Z", ["FAILED", "PENDING"])):
         waits = booked(ask(intake, expires_at=expires_at, phoneNumber=f"+4219151{expires_at[11:16].replace(':', '')}0"))
@@ -388,7 +380,7 @@ def test_a_retry_that_would_open_after_it_expires_is_not_made(intake: Intake, wo
 
 
 @does("F2-8")
-def test_what_is_open_still_when_it_is_dialled_is_dialled(intake: Intake, worker: Worker, tenant: Tenant) -> None:
+def test_call_in_an_open_window_is_dialled(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     attempt = booked(ask(intake))
     order = dialled(tenant, attempt)
     assert order is not None
@@ -397,9 +389,7 @@ def test_what_is_open_still_when_it_is_dialled_is_dialled(intake: Intake, worker
 
 
 @does_not("F2-8")
-def test_what_has_shut_meanwhile_waits_for_the_next_opening_and_spends_no_attempt(
-    intake: Intake, worker: Worker, tenant: Tenant
-) -> None:
+def test_call_outside_changed_hours_waits_and_uses_no_attempt(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     attempt = booked(ask(intake))
     open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
     assert dialled(tenant, attempt) is None, "it was not rescheduled after the hours changed"
@@ -434,9 +424,7 @@ def test_a_retry_keeps_the_chains_clock_and_shows_it(intake: Intake, worker: Wor
 
 
 @does_not("F2-9")
-def test_where_an_offset_decided_a_retry_does_not_ring_while_the_numbers_own_zones_are_shut(
-    intake: Intake, worker: Worker, tenant: Tenant
-) -> None:
+def test_retry_after_an_offset_waits_for_the_numbers_own_zones(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     retries(intake, BUSY=[900])
     asked_for = intake.now().astimezone(UTC).isoformat()
     assert asked_for.endswith("+00:00")
@@ -451,9 +439,7 @@ def test_where_an_offset_decided_a_retry_does_not_ring_while_the_numbers_own_zon
 
 
 @does("F2-10")
-def test_a_time_that_does_not_exist_moves_forward_and_one_that_comes_twice_means_the_first(
-    intake: Intake, worker: Worker
-) -> None:
+def test_missing_local_time_moves_on_and_repeated_means_first(intake: Intake, worker: Worker) -> None:
     open_at(intake, ALWAYS)
     gap = booked(ask(intake, "2026-04-24T00:30:00", timezone=CAIRO))
     assert (gap["scheduledAt"], gap["schedule"]["localTime"]) == ("2026-04-23T22:30:00Z", "2026-04-24T01:30:00")
@@ -478,7 +464,7 @@ def test_a_window_is_not_open_when_the_wall_clock_is_not_in_it(intake: Intake, w
 
 
 @does_not("F2-11")
-def test_a_change_moves_nothing_that_it_does_not_touch(intake: Intake, worker: Worker, tenant: Tenant) -> None:
+def test_change_reschedules_only_affected_calls(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     named, own = (
         booked(ask(intake, "2026-04-03T09:00:00+02:00")),
         booked(ask(intake, TOMORROW, timezone="Europe/Prague")),
@@ -494,7 +480,7 @@ def test_a_change_moves_nothing_that_it_does_not_touch(intake: Intake, worker: W
 
 
 @does("F2-12")
-def test_until_the_end_of_its_last_day_on_the_callees_clock_a_consent_is_good(intake: Intake, worker: Worker) -> None:
+def test_consent_lasts_until_its_last_day_ends_for_the_callee(intake: Intake, worker: Worker) -> None:
     last_day = "2026-04-03"
     assert booked(ask(intake, "2026-04-03T19:59:00", gdprExpiryDate=last_day))["scheduledAt"] == "2026-04-03T17:59:00Z"
     in_hawaii = booked(ask(intake, "2026-04-04T04:00:00Z", gdprExpiryDate=last_day, timezone="Pacific/Honolulu"))
@@ -502,7 +488,7 @@ def test_until_the_end_of_its_last_day_on_the_callees_clock_a_consent_is_good(in
 
 
 @does_not("F2-12")
-def test_after_it_nobody_is_called(intake: Intake, worker: Worker, tenant: Tenant) -> None:
+def test_call_after_the_consent_is_refused(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     refused(ask(intake, "2026-04-04T08:00:00", gdprExpiryDate="2026-04-03"), 400, "CONSENT_EXPIRED")
     in_auckland = {"gdprExpiryDate": "2026-04-03", "timezone": "Pacific/Auckland"}
     refused(ask(intake, "2026-04-03T22:00:00Z", **in_auckland), 400, "CONSENT_EXPIRED")

@@ -30,7 +30,7 @@ def waiting() -> Command:
     )
 
 
-def test_who_does_not_want_to_wait_is_told_where_to_ask(intake: Intake) -> None:
+def test_respond_async_gets_the_location_of_the_command(intake: Intake) -> None:
     with taking_less_than(20):
         answer = intake.create(headers={"Prefer": "respond-async, wait=30"})
     assert answer.status_code == 202
@@ -48,31 +48,31 @@ def test_who_does_not_want_to_wait_is_told_where_to_ask(intake: Intake) -> None:
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "WAIT=0", 'handling=lenient, wait="0"', "wait=10, respond-async"])
-def test_a_wait_of_nothing_is_no_wait(intake: Intake, prefer: str) -> None:
+def test_wait_of_zero_does_not_wait(intake: Intake, prefer: str) -> None:
     with taking_less_than(DEFAULT_WAIT_S):
         answer = intake.create(headers={"Prefer": prefer})
     assert answer.status_code == 202
 
 
-def test_when_the_wait_ends_first_it_is_accepted_all_the_same(intake: Intake) -> None:
+def test_request_is_accepted_when_the_wait_ends_first(intake: Intake) -> None:
     answer = intake.create(headers={"Prefer": "wait=1"})
     assert answer.status_code == 202
     assert intake.count("inbox") == 1
 
 
-def test_a_preference_that_is_not_understood_is_none(intake: Intake, worker: Worker) -> None:
+def test_unknown_preference_is_ignored(intake: Intake, worker: Worker) -> None:
     for prefer in ("wait=-1", "wait=soon", "return=minimal", ""):
         assert intake.create(headers={"Prefer": prefer}).status_code == 201
 
 
-def test_who_waits_hears_of_it_when_it_is_applied(intake: Intake) -> None:
+def test_waiting_request_is_answered_when_it_is_applied(intake: Intake) -> None:
     with meanwhile(lambda: intake.create(headers={"Prefer": "wait=30"})) as answer:
         wait_until(lambda: intake.count("inbox") == 1)
         with taking_less_than(20), a_worker(intake.settings):
             assert answer().status_code == 201
 
 
-def test_nothing_is_accepted_twice_for_one_key(intake: Intake, worker: Worker) -> None:
+def test_request_is_accepted_once_for_one_key(intake: Intake, worker: Worker) -> None:
     key = {"Idempotency-Key": "k"}
     first, second = intake.create(headers=key), intake.create(headers=key)
     assert first.status_code == second.status_code == 201
@@ -82,13 +82,13 @@ def test_nothing_is_accepted_twice_for_one_key(intake: Intake, worker: Worker) -
     assert intake.count("inbox") == intake.count("interviews") == 1
 
 
-def test_without_a_key_each_request_is_one_of_its_own(intake: Intake, worker: Worker) -> None:
+def test_request_without_a_key_is_always_a_new_one(intake: Intake, worker: Worker) -> None:
     first, second = intake.create(), intake.create()
     assert second.json()["data"]["id"] != first.json()["data"]["id"]
     assert intake.count("interviews") == 2
 
 
-def test_a_replay_shows_the_answer_of_then_with_the_metadata_of_now(intake: Intake, worker: Worker) -> None:
+def test_replay_shows_the_stored_answer_with_current_metadata(intake: Intake, worker: Worker) -> None:
     key = {"Idempotency-Key": "k"}
     body = intake.body(scheduledAt="2026-04-03T07:00:00Z", metadata={"ref": 1})
     first = intake.create(body, headers=key).json()["data"]
@@ -98,7 +98,7 @@ def test_a_replay_shows_the_answer_of_then_with_the_metadata_of_now(intake: Inta
     assert intake.create(body, headers=key).json()["data"] == {**first, "metadata": {"ref": 2}}
 
 
-def test_a_refusal_is_replayed_as_it_was(intake: Intake, worker: Worker) -> None:
+def test_refusal_is_replayed_unchanged(intake: Intake, worker: Worker) -> None:
     key = {"Idempotency-Key": "k"}
     body = intake.body(scheduledAt="2026-04-02T11:00:00Z")
     first, second = intake.create(body, headers=key), intake.create(body, headers=key)
@@ -108,7 +108,7 @@ def test_a_refusal_is_replayed_as_it_was(intake: Intake, worker: Worker) -> None
     assert intake.count("inbox") == 1
 
 
-def test_the_order_of_fields_and_the_v1_of_the_path_make_no_other_request(intake: Intake, worker: Worker) -> None:
+def test_field_order_and_v1_prefix_make_no_new_request(intake: Intake, worker: Worker) -> None:
     key = {"Idempotency-Key": "k"}
     first = intake.create(headers=key)
     turned = dict(reversed(intake.body().items()))
@@ -136,7 +136,7 @@ def test_a_key_is_its_principals_own(intake: Intake, worker: Worker) -> None:
     assert theirs.json()["data"]["id"] != first.json()["data"]["id"]
 
 
-def test_a_repeat_waits_for_the_one_that_still_runs(intake: Intake) -> None:
+def test_repeat_waits_for_the_running_request(intake: Intake) -> None:
     key = {"Idempotency-Key": "k"}
     accepted = intake.create(headers={**key, **ASYNC})
     repeat = meanwhile(lambda: intake.create(headers={**key, "Prefer": "wait=30"}))
@@ -147,7 +147,7 @@ def test_a_repeat_waits_for_the_one_that_still_runs(intake: Intake) -> None:
     assert intake.count("inbox") == 1
 
 
-def test_a_repeat_whose_wait_ends_first_is_told_that_it_runs(intake: Intake) -> None:
+def test_repeat_whose_wait_ends_first_gets_in_progress(intake: Intake) -> None:
     key = {"Idempotency-Key": "k"}
     accepted = intake.create(headers={**key, **ASYNC})
     answer = intake.create(headers={**key, "Prefer": "wait=0"})
@@ -156,7 +156,7 @@ def test_a_repeat_whose_wait_ends_first_is_told_that_it_runs(intake: Intake) -> 
     assert answer.json()["error"]["details"] == {"commandId": accepted.json()["data"]["id"]}
 
 
-def test_a_repeat_that_does_not_want_to_wait_is_accepted_as_the_first_was(intake: Intake) -> None:
+def test_repeat_with_respond_async_gets_202_like_the_first(intake: Intake) -> None:
     headers = {"Idempotency-Key": "k", **ASYNC}
     first, second = intake.create(headers=headers), intake.create(headers=headers)
     assert second.status_code == 202
@@ -164,7 +164,7 @@ def test_a_repeat_that_does_not_want_to_wait_is_accepted_as_the_first_was(intake
     assert second.headers["Idempotent-Replayed"] == "true"
 
 
-def test_what_was_accepted_in_time_is_replayed_when_the_consent_is_over(intake: Intake, worker: Worker) -> None:
+def test_accepted_request_is_replayed_after_the_consent_ends(intake: Intake, worker: Worker) -> None:
     body = intake.body(candidate=candidate(gdprExpiryDate="2026-04-03"))
     key = {"Idempotency-Key": "k"}
     first = intake.create(body, headers=key)
@@ -175,7 +175,7 @@ def test_what_was_accepted_in_time_is_replayed_when_the_consent_is_over(intake: 
         assert later.create({**body, "isTest": True}, headers=key).status_code == 400
 
 
-async def test_news_is_not_missed_however_early_it_comes(redis_url: str, waiting: Command) -> None:
+async def test_early_notification_is_not_missed(redis_url: str, waiting: Command) -> None:
     waiter = AnswerWaiter(redis_url, CHANNEL, lambda: False, none_answered)
     applied, looks = done(waiting), 0
 
@@ -190,7 +190,7 @@ async def test_news_is_not_missed_however_early_it_comes(redis_url: str, waiting
         assert looks == 1
 
 
-async def test_news_of_another_command_wakes_nobody(redis_url: str, waiting: Command) -> None:
+async def test_notification_of_another_command_wakes_no_request(redis_url: str, waiting: Command) -> None:
     waiter = AnswerWaiter(redis_url, CHANNEL, lambda: False, none_answered)
     looks = 0
 
@@ -205,7 +205,7 @@ async def test_news_of_another_command_wakes_nobody(redis_url: str, waiting: Com
     assert looks == 1  # at the end of the wait
 
 
-async def test_an_answer_that_nobody_told_of_is_found_in_the_row(redis_url: str, waiting: Command) -> None:
+async def test_answer_without_a_notification_is_found_in_the_row(redis_url: str, waiting: Command) -> None:
     looks = iter([[], [waiting.id]])
 
     async def which_answered(_: Sequence[UUID]) -> Sequence[UUID]:
@@ -220,7 +220,7 @@ async def test_an_answer_that_nobody_told_of_is_found_in_the_row(redis_url: str,
     assert answered.applied_at == NOON
 
 
-async def test_nobody_waits_while_the_bell_finds_redis_away(redis_url: str, waiting: Command) -> None:
+async def test_request_does_not_wait_while_hints_cannot_be_sent(redis_url: str, waiting: Command) -> None:
     waiter = AnswerWaiter(redis_url, CHANNEL, lambda: True, none_answered)
     async with waiter.listening():
         assert await waiter.answer_to(waiting, never, 20) is waiting

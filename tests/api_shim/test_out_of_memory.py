@@ -164,7 +164,7 @@ def a_loop(*, stands_still: int, turns: int) -> subprocess.CompletedProcess[str]
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_process_ends_when_its_loop_stands_still() -> None:
+def test_process_ends_when_its_loop_is_blocked() -> None:
     ended = a_loop(stands_still=10_000, turns=1)
     assert ended.returncode == out_of_memory.STATUS, ended.stderr
     assert '"alarm": "LOOP_STUCK"' in ended.stderr

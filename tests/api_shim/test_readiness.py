@@ -53,7 +53,7 @@ def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: i
 
 
 @pytest.mark.usefixtures("broker", "postgres_url")
-def test_readyz_reports_redis_that_fails_its_question(logins: Logins, redis_url: str) -> None:
+def test_readyz_reports_redis_that_fails_its_query(logins: Logins, redis_url: str) -> None:
     """The subscription notices a lost Redis a second or two later."""
     app, door = create_app(settings_for(logins, redis_url)), a_door()
     unreachable = Presence("redis://127.0.0.1:9/0")
@@ -86,12 +86,12 @@ def test_readyz_reports_nothing_while_all_is_served(intake: Intake, valkey_clien
 
 
 @pytest.mark.parametrize("age_s", [55, -55], ids=["old", "from the future"])
-def test_readyz_believes_no_announcement_of_another_time(intake: Intake, valkey_client: Redis, age_s: float) -> None:
+def test_readyz_ignores_announcements_of_another_time(intake: Intake, valkey_client: Redis, age_s: float) -> None:
     announce(valkey_client, queues=ALL_QUEUES, age_s=age_s)
     assert degraded(intake) == ["workers"]
 
 
-def test_readyz_passes_over_what_is_no_announcement(intake: Intake, valkey_client: Redis) -> None:
+def test_readyz_ignores_malformed_announcements(intake: Intake, valkey_client: Redis) -> None:
     announce(valkey_client, queues=ALL_QUEUES)
     valkey_client.zadd(PROCESSES, dict.fromkeys(("no json", "[]", "{}", "7"), valkey_client.time()[0]))
     assert degraded(intake) == []
@@ -124,7 +124,7 @@ def test_real_worker_is_reported_until_it_ends(intake: Intake, valkey_client: Re
 
 
 @pytest.mark.timeout(180)
-def test_real_worker_that_is_killed_grows_old(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
+def test_killed_worker_is_reported_after_a_while(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
     announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"])
     with a_process("callbacks", intake, tmp_path, RING_TIMEOUT_S="31") as worker:
         wait_until(lambda: degraded(intake) == [], seconds=90, says="the worker serves the last queue")
