@@ -1,4 +1,4 @@
-"""The intake on the servers of all tests; a worker only where a test asks for one."""
+"""Fixtures: the API on the servers of all tests, and a worker for the tests that need one."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ def premises(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Iterator[S
 
 @pytest.fixture
 def intake(premises: SharedApi, redis_url: str, database: Database, seeded: Seeded) -> Iterator[Intake]:
-    """As in production: the API and its worker log in as what they are. The test itself sees everything."""
+    """The API with the database roles of production. The test itself has access to all rows."""
     with premises.intake(database, seeded) as intake:
         yield intake
 
@@ -38,7 +38,7 @@ def worker(intake: Intake) -> Iterator[Worker]:
 
 @pytest.fixture
 def tenant(intake: Intake) -> Tenant:
-    """The company of the intake, on its clock."""
+    """The company of the intake, with its clock."""
     return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
 
 

@@ -20,9 +20,9 @@ from schemathesis.generation.meta import TestPhase
 
 HOUSE: dict[str, Any] = json.loads(Path(os.environ["DUECALL_FUZZ_HOUSE"]).read_text(encoding="utf-8"))
 HOME: str = HOUSE["home"]
-"""The company in which everything happens."""
+"""The company that all requests use."""
 TOKENS: list[str] = HOUSE["tokens"]
-"""Each accepts an invitation, once."""
+"""Tokens of open invitations. Each can be accepted once."""
 FITTING: dict[str, list[str]] = HOUSE["fitting"]
 """Valid values by field name. They are never deleted, so that new resources can refer to them until the end."""
 THERE: dict[str, list[list[str]]] = HOUSE["there"]
@@ -48,15 +48,15 @@ _random = random.Random(7)
 def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None:
     """Remove the `default` response, which covers any error. Each status must be documented by its number here."""
     for operations in raw_schema["paths"].values():
-        for told in operations.values():
-            told["responses"].pop("default", None)
+        for spec in operations.values():
+            spec["responses"].pop("default", None)
 
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
     if case.method != "GET" and case.path_parameters.get("companyId") == HOME:
-        # Deleted, it would end the run, for every other operation is about it; with other hours or countries it would
-        # refuse what is asked next. Both are done to companies that are there for that, and to those just made.
+        # Deleting this company would end the run, and other hours or countries would make it reject later requests.
+        # So such requests go to companies that exist for this purpose, or that were just created.
         case.path_parameters = {"companyId": _random.choice(THERE["companyId"])[0]}
     if isinstance(case.body, dict):
         case.body = _without_addresses_that_stop_the_run(case.body)
@@ -81,7 +81,7 @@ def after_call(context: HookContext, case: Case[Any], response: Response) -> Non
     if case.method == "DELETE":
         gone = list(case.path_parameters.values())
         for names, there in THERE.items():
-            # An interview's attempts go with it. The last one stays, or nothing would be asked of any.
+            # An interview is removed with its attempts. The last one stays, so that operations still have a target.
             THERE[names] = [each for each in there if each[: len(gone)] != gone] or there
     elif (name := _MADE_BY.get(_name_of(case))) and (case.query or {}).get("companyId", HOME) == HOME:
         made = json.loads(response.content)["data"]
@@ -95,8 +95,8 @@ def _allowed(case: Case[Any], location: ParameterLocation) -> bool:
 
 
 def _names(case: Case[Any], location: str) -> set[str]:
-    told = case.operation.definition.raw.get("parameters", ())
-    return {each["name"] for each in told if each["in"] == location}
+    spec = case.operation.definition.raw.get("parameters", ())
+    return {each["name"] for each in spec if each["in"] == location}
 
 
 def _name_of(case: Case[Any]) -> str:

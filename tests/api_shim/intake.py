@@ -1,4 +1,4 @@
-"""The real intake, spoken to over HTTP; and who applies what it accepted, when a test wants that."""
+"""The real API over HTTP, and a worker that applies accepted commands in the tests that need one."""
 
 import contextlib
 import threading
@@ -45,7 +45,7 @@ TOMORROW, AN_HOUR_LATER = "2026-04-03T07:00:00Z", "2026-04-03T08:00:00Z"
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """Someone with a key, in front of the door."""
+    """A client of the API with a key."""
 
     client: httpx.Client
     database: Database
@@ -93,7 +93,7 @@ class Intake:
         return self.send("POST", path, json=body or self.body(), headers=headers or {}, params=params)
 
     def body(self, **changes: Any) -> dict[str, Any]:
-        """A request that is right in every point; `changes` replace a field, or remove it with `...`."""
+        """Return a valid request. `changes` replace fields, or remove them with `...`."""
         usual = {"agentId": str(self.seeded.agent_id), "candidate": candidate()}
         return {name: value for name, value in (usual | changes).items() if value is not ...}
 
@@ -101,7 +101,7 @@ class Intake:
         return int(self.ask(f"SELECT count(*) FROM {table}")[0][0])
 
     def is_untouched(self) -> bool:
-        """No row outside the inbox."""
+        """Return whether there are no rows outside the inbox."""
         return not any(self.count(table) for table in ("candidates", "interviews", "attempts", "lines"))
 
     def ask(self, query: str, **parameters: Any) -> list[Any]:
@@ -115,7 +115,7 @@ class Intake:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """Where one attempt, and all that belongs to it, is found."""
+    """URLs of one attempt and its interview."""
 
     interview_id: UUID
     attempt_id: UUID
@@ -142,7 +142,7 @@ def call_of(attempt: Attempt) -> Call:
 
 
 def a_call(intake: Intake, **changes: Any) -> Call:
-    """A call that waits for tomorrow morning, requested over HTTP. A worker must apply it."""
+    """A call for tomorrow morning, requested over HTTP. A worker must apply it."""
     answer = intake.create(intake.body(**{"scheduledAt": TOMORROW, **changes}))
     assert answer.status_code == 201, answer.text
     [attempt] = answer.json()["data"]["callAttempts"]
@@ -180,7 +180,7 @@ def candidate(**changes: Any) -> dict[str, Any]:
 
 
 def settings_for(logins: Logins, redis_url: str) -> Settings:
-    """It is noon of a Thursday, and time passes."""
+    """Settings of an API whose clock starts at noon of a Thursday."""
     return Settings(
         database_url=SecretStr(logins.api),
         database_worker_url=SecretStr(logins.worker),
@@ -217,11 +217,11 @@ def _with_a_key(client: httpx.Client, database: Database, seeded: Seeded, settin
 
 
 class SharedApi:
-    """One running intake for many tests, one after the other: to start it takes longer than most of them.
+    """One running API for many consecutive tests, because starting it takes longer than most of them.
 
-    Each test finds it as if it had just been started. What it keeps, it keeps by the id of a key or a command, and each
-    test makes its own; its clock shows noon and it does not miss Redis, or it is restarted; and nothing of the test
-    before is still going on: no request, no thread that asks the database, no ring that is not rung.
+    Each test finds it as if it had just been started. Its state is stored by key or command id, and each test creates
+    its own ids. It is restarted if its clock is past noon or it found Redis unavailable. Nothing of the previous test
+    continues: no request, no database query, no unsent hint.
     """
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
@@ -231,11 +231,11 @@ class SharedApi:
 
     @contextmanager
     def intake(self, database: Database, seeded: Seeded) -> Iterator[Intake]:
-        configure()  # as each start does
+        configure()  # like every start
         served = self._at_noon()
         yield _with_a_key(served.client, database, seeded, served.settings)
         try:
-            wait_until(served.is_quiet, says="nothing that the test began is still going on")
+            wait_until(served.is_quiet, says="the work of the test ends")
             served.hear_its_bell()
         except BaseException:
             self.close()
@@ -270,21 +270,19 @@ class _Served:
         return self.app_context.doors.now() - NOON
 
     def is_quiet(self) -> bool:
-        """No request is being answered, not even logged; nothing is written down; the database is asked nothing."""
+        """Return whether no request, no background write and no query is running."""
         out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.app_context.doors.databases)
         return not self.server.server_state.tasks and not self.app_context.notes and out == 0
 
     def hear_its_bell(self) -> None:
-        """Rings are in order: with the last one heard, all are."""
+        """Wait for a last hint. Hints are sent in order, so all earlier ones have been sent."""
         last = uuid4()
         self.app_context.doors.submit._hints.answered(last)
-        wait_until(
-            lambda: self.misses_redis or last in self.app_context.waiter._answered, says="what was rung is heard"
-        )
+        wait_until(lambda: self.misses_redis or last in self.app_context.waiter._answered, says="the last hint arrives")
 
     @property
     def misses_redis(self) -> bool:
-        """It found Redis away, or slow, and does without it for a moment."""
+        """True while it works without Redis because Redis was unavailable or slow."""
         limits = self.app_context.rate_limits
         return self.app_context.waiter.is_away or limits._is_away or time.monotonic() < limits._try_again_at
 
@@ -298,7 +296,7 @@ def _serve(settings: Settings) -> Iterator[_Served]:
 
 @dataclass
 class Worker:
-    """Applies what is accepted, with the product's own use case, and says so over Redis."""
+    """Applies accepted commands with the product's use case and publishes the results over Redis."""
 
     apply: Apply
     database: Database
@@ -316,7 +314,7 @@ class Worker:
             self.apply.command(command_id)
         except DatabaseAway:
             raise
-        except Exception as error:  # noqa: BLE001 - told at the end
+        except Exception as error:  # noqa: BLE001 - reported at the end
             self.errors.append(error)
 
     def _waiting(self) -> list[UUID]:
@@ -329,9 +327,9 @@ class Worker:
 
 @contextmanager
 def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worker]:
-    # Names its broker when it is imported.
+    # Imported late: it configures its broker on import.
     from workers.app import app as celery  # noqa: PLC0415 - the line above
-    from workers.hint_publisher import RedisHintPublisher  # noqa: PLC0415 - the same
+    from workers.hint_publisher import RedisHintPublisher  # noqa: PLC0415 - as above
 
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"))
@@ -359,7 +357,7 @@ def data(answer: httpx.Response, status: int = 200) -> Any:
 
 
 def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
-    """An interview without what its attempts wait for: that depends on when it is looked at."""
+    """An interview without the `waitingFor` of its attempts, which depends on the current time."""
     return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}
 
 
@@ -375,11 +373,11 @@ def applied(intake: Intake, accepted: httpx.Response) -> dict[str, Any]:
 
 @contextmanager
 def meanwhile(act: Callable[[], httpx.Response]) -> Iterator[Callable[[], httpx.Response]]:
-    """`act` in the background; what is yielded waits for its answer."""
+    """Run `act` in the background. Yields a function that waits for its response."""
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(act()), daemon=True)
     thread.start()
-    yield lambda: wait_until(lambda: answers, says="the answer has come")[0]
+    yield lambda: wait_until(lambda: answers, says="the response arrives")[0]
     thread.join(30)
 
 
@@ -389,4 +387,4 @@ def taking_less_than(seconds: float) -> Iterator[None]:
     yield
     took = time.monotonic() - began
     if took >= seconds:
-        pytest.fail(f"took {took:.2f} s, and {seconds} s are too long")
+        pytest.fail(f"took {took:.2f} s instead of less than {seconds} s")

@@ -1,6 +1,6 @@
-"""Serves the API as its own process, which runs out of memory when it is told to.
+"""Serves the API in a process that runs out of memory on a signal.
 
-SIGUSR1: no thread can begin any longer. SIGUSR2: the next body finds no memory. Arguments: those of uvicorn.
+SIGUSR1: no thread can start. SIGUSR2: reading a body fails. Arguments: those of uvicorn.
 """
 
 import json
@@ -16,7 +16,7 @@ from api_shim import json_body
 
 
 def no_thread_begins(_number: int, _frame: FrameType | None) -> None:
-    """Let no thread begin, as when a new one has no memory: the thread that started it waits for its signal."""
+    """Let no thread start, as without memory: the thread that starts it waits for its signal."""
 
     def fail(_: threading.Thread) -> NoReturn:
         raise MemoryError

@@ -1,6 +1,6 @@
 """Access matrix: every operation that names a resource, with every kind of key. Generated from the document.
 
-A new route is in it without a word here; one whose address names something new fails until it is told what that is.
+New routes are included automatically. A path with a new parameter fails until this test creates its resource.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "rescheduleCallAttempt": {"scheduledAt": ANOTHER_TIME},
     "updateCandidate": {"status": "IN_PROCESS"},
 }
-"""Where the document's own example does not fit the clock of the tests."""
+"""Bodies for operations whose documented example does not fit the clock of the tests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Operation:
     method: str
     path: str
     scope: str | None
-    """None: it depends on what is found."""
+    """None: the scope depends on the resource."""
     body: Mapping[str, Any] | None
     takes_company_id: bool
 
@@ -55,25 +55,25 @@ class Operation:
 
 def _operations() -> Iterator[Operation]:
     for path, operations in create_app().openapi()["paths"].items():
-        for method, told in operations.items():
-            security = told.get("security")
+        for method, spec in operations.items():
+            security = spec.get("security")
             if "{" not in path or security is None:
                 continue
             [scopes] = security
             yield Operation(
-                name=told["operationId"],
+                name=spec["operationId"],
                 method=method.upper(),
                 path=path,
                 scope=next(iter(scopes["apiKey"]), None),
-                body=BODIES.get(told["operationId"], _example(told)),
-                takes_company_id="companyId" in {each["name"] for each in told["parameters"] if each["in"] == "query"},
+                body=BODIES.get(spec["operationId"], _example(spec)),
+                takes_company_id="companyId" in {each["name"] for each in spec["parameters"] if each["in"] == "query"},
             )
 
 
-def _example(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    if "requestBody" not in told:
+def _example(spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if "requestBody" not in spec:
         return None
-    examples = told["requestBody"]["content"]["application/json"]["examples"]
+    examples = spec["requestBody"]["content"]["application/json"]["examples"]
     value: Mapping[str, Any] = next(iter(examples.values()))["value"]
     return value
 
@@ -84,7 +84,7 @@ each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda ope
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Two ATS keys with companies, a company with regular keys, and one of everything in the first company."""
+    """Two ATS keys with companies, a company with regular keys, and one of each resource in the first company."""
 
     intake: Intake
     ats: Intake
@@ -132,7 +132,7 @@ def _regular(intake: Intake, company: str, *scopes: str) -> Intake:
 
 
 def _made(ats: Intake, company: str) -> dict[str, str]:
-    """One of everything that an address can name, by the name that it has there."""
+    """One of each resource that a path can name, by parameter name."""
     params = {"companyId": company}
 
     def make(path: str, body: Mapping[str, Any], **headers: str) -> Any:
@@ -156,7 +156,7 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
     }
 
 
-# ---- who may
+# ---- keys with access
 
 
 @each_operation
@@ -172,10 +172,10 @@ def test_company_and_its_ats_key_have_access(world: World, operation: Operation)
 def test_a_regular_key_of_the_company_reaches_it(world: World, operation: Operation) -> None:
     if operation.params != ["reference"]:
         answer = world.send(world.regular, operation, world.other_company)
-        assert answer.is_success, f"what a regular key names as companyId is ignored: {answer.text}"
+        assert answer.is_success, f"companyId of a regular key is ignored: {answer.text}"
 
 
-# ---- who may not
+# ---- keys without access
 
 
 @each_operation
@@ -215,7 +215,7 @@ def test_dead_or_unscoped_key_is_refused_and_changes_nothing(world: World, opera
     others = ALL_SCOPES - {operation.scope or "read:interviews"}
     no = 404 if operation.scope is None else 403
     keys: list[tuple[str, Callable[[], str], int]] = [
-        ("what is no key", lambda: "sk_live_", 401),
+        ("not a key", lambda: "sk_live_", 401),
         ("a key with a typing error", lambda: by.key[:-1] + ("a" if by.key[-1] != "a" else "b"), 401),
         ("a revoked key", lambda: _ended(world, "revoked_at"), 401),
         ("a suspended key", lambda: _ended(world, "suspended_at"), 401),
@@ -244,7 +244,7 @@ def _hash(secret: str) -> bytes:
 
 @contextmanager
 def _unchanged(intake: Intake) -> Iterator[None]:
-    """No row outside of the inbox is another afterwards; when a key was last used is no change."""
+    """Check that no row outside the inbox changes, except for the last use of a key."""
     before = _everything(intake)
     yield
     assert _everything(intake) == before
@@ -263,16 +263,16 @@ def _everything(intake: Intake) -> dict[str, str]:
 
 def _says_nothing_of(world: World, answer: httpx.Response) -> None:
     error = answer.json()["error"]
-    told = str(error)
+    spec = str(error)
     for word in ("Acme", "Zuzana", "+421915123456", "Some job", "Ann"):
-        assert word not in told
+        assert word not in spec
 
 
 def _anonymous(answer: httpx.Response, ids: Mapping[str, str]) -> str:
-    told = str(answer.json()["error"])
+    spec = str(answer.json()["error"])
     for each in ids.values():
-        told = told.replace(each, "an id")
-    return told
+        spec = spec.replace(each, "an id")
+    return spec
 
 
 def _data(answer: httpx.Response) -> Any:

@@ -1,4 +1,4 @@
-"""The document in the repository is what the API serves, and who changes the API without it is told so."""
+"""The API serves the document that is in the repository, and a difference is reported."""
 
 import json
 import subprocess
@@ -15,9 +15,9 @@ from api_shim.openapi_file import DocumentDiffers
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
 
-def changed(told: str, old: str, new: str) -> str:
-    assert old in told
-    return told.replace(old, new, 1)
+def changed(document: str, old: str, new: str) -> str:
+    assert old in document
+    return document.replace(old, new, 1)
 
 
 def test_document_in_the_repository_is_up_to_date() -> None:
@@ -28,9 +28,9 @@ def test_document_in_the_repository_is_up_to_date() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        pytest.param(lambda told: changed(told, '"Candidate', '"Person'), id="another word"),
-        pytest.param(lambda told: told.removesuffix("\n"), id="no line at its end"),
-        pytest.param(lambda told: json.dumps(json.loads(told)), id="laid out otherwise"),
+        pytest.param(lambda document: changed(document, '"Candidate', '"Person'), id="another text"),
+        pytest.param(lambda document: document.removesuffix("\n"), id="no final newline"),
+        pytest.param(lambda document: json.dumps(json.loads(document)), id="other indentation"),
         pytest.param(None, id="no file"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Thousands of requests made from the public document, and each answer held to it; over HTTP, with a real worker.
+"""Thousands of requests generated from the public document, over HTTP with a real worker. Each response must fit it.
 
-`make test` sends some hundreds. `DUECALL_FUZZ_CASES` is the whole size, and `make proof` asks for it: so many cases an
-operation where they are chosen freely, and every case that the document's bounds give. The choices are the same in each
-run, but for the ids; what fails is told with a command that sends it again.
+`make test` sends some hundreds. `DUECALL_FUZZ_CASES`, set by `make proof`, is the number of random cases per operation,
+and adds every case at the bounds of the document. Apart from ids, each run makes the same choices. A failure is
+reported with a command that repeats the request.
 """
 
 import json
@@ -50,7 +50,7 @@ EVERY_DAY = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """A request that was made, and how it was answered."""
+    """A request and its response."""
 
     phase: str
     operation: str
@@ -68,7 +68,7 @@ class Ran:
     said: str
     sent: list[Sent]
     failed: set[str]
-    """The checks that found something."""
+    """The checks that failed."""
 
 
 @pytest.mark.timeout(1800)
@@ -89,7 +89,7 @@ def test_every_response_to_random_requests_fits_the_document(
 
 
 class _Liar:
-    """The API, which in one way each does not do as it says."""
+    """The API with violations of its document, one per kind of check."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -137,13 +137,13 @@ def test_each_check_finds_an_api_that_breaks_the_document(intake: Intake, folder
 
 def _never_accepted(sent: list[Sent]) -> set[str]:
     """Operations without one successful request, whose responses were therefore not checked."""
-    told = json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"]
-    every = {f"{method.upper()} {path}" for path, operations in told.items() for method in operations}
+    content = json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"]
+    every = {f"{method.upper()} {path}" for path, operations in content.items() for method in operations}
     return every - {each.operation for each in sent if each.is_accepted}
 
 
 def _run(intake: Intake, folder: Path, cases: int, *words: str) -> Ran:
-    """Have schemathesis visit the intake, with an ATS key and a house of plenty."""
+    """Run schemathesis on the API with an ATS key and a company with several of each resource."""
     ats = intake.with_new_key(kind=KeyKind.ATS)
     tenant, orders, report = folder / "house.json", folder / "schemathesis.toml", folder / "report.ndjson"
     tenant.write_text(json.dumps(_a_house_of_plenty(ats)), encoding="utf-8")
@@ -195,9 +195,9 @@ enabled = false
 def _scenarios(report: Path) -> Iterator[dict[str, Any]]:
     with report.open(encoding="utf-8") as lines:
         for line in lines:
-            told = json.loads(line)
-            if "ScenarioFinished" in told:
-                yield told["ScenarioFinished"]
+            content = json.loads(line)
+            if "ScenarioFinished" in content:
+                yield content["ScenarioFinished"]
 
 
 def _sent(scenario: dict[str, Any]) -> Iterator[Sent]:
@@ -219,7 +219,7 @@ def _failed(scenario: dict[str, Any]) -> Iterator[str]:
 
 
 def _a_house_of_plenty(ats: Intake) -> dict[str, Any]:
-    """A company with several of everything, and companies to delete; as `fuzz_hooks` reads it."""
+    """A company with several of each resource, and companies to delete, in the form of `fuzz_hooks`."""
 
     def make(path: str, body: dict[str, Any], **params: str) -> Any:
         return data(ats.send("POST", path, json=body, params=params), 201)

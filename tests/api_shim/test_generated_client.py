@@ -1,4 +1,4 @@
-"""A client that a generator made of docs/openapi.json does a partner's work: over HTTP, with a real worker."""
+"""A client generated from docs/openapi.json, used like a partner would: over HTTP, with a real worker."""
 
 import importlib
 import json
@@ -23,7 +23,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package. What the generator cannot make something of it tells, and goes on without."""
+    """The generated package. The generator warns about operations that it leaves out."""
     folder = tmp_path_factory.mktemp("generated") / PACKAGE
     config = Config.from_sources(
         config_file=ConfigFile(post_hooks=[]),
@@ -51,7 +51,7 @@ def ats(intake: Intake, worker: Worker) -> Intake:
 
 @pytest.fixture
 def ask(models: Any, ats: Intake) -> Iterator[Ask]:
-    """Has an operation asked by the generated client, and gives its answer: with status, headers, and typed."""
+    """Calls an operation with the generated client and returns its typed response with status and headers."""
     client = importlib.import_module(PACKAGE).AuthenticatedClient(base_url=str(ats.client.base_url), token=ats.key)
 
     def asked(operation: str, *ids: Any, **more: Any) -> Any:
@@ -62,15 +62,15 @@ def ask(models: Any, ats: Intake) -> Iterator[Ask]:
 
 
 def test_the_generator_leaves_no_operation_out(generated: Path) -> None:
-    told = json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"]
-    operations = {each["operationId"] for path in told.values() for each in path.values()}
+    paths = json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"]
+    operations = {each["operationId"] for path in paths.values() for each in path.values()}
     made = {path.stem for path in (generated / "api").glob("*/*.py")} - {"__init__"}
     assert {each.replace("_", "") for each in made} == {each.lower() for each in operations}
 
 
 def test_generated_client_schedules_moves_and_deletes_a_call(models: Any, ats: Intake, ask: Ask) -> None:
     company = done(ask("companies.create_company", body=models.CompanyRequest(name="Acme")), models.CompanyAnswer, 201)
-    with ats.database.transaction() as stores:  # what `duecall numbers add` does
+    with ats.database.transaction() as stores:  # like `duecall numbers add`
         stores.phone_numbers.add(uuid4(), company.id, CALLER, ats.now())
     of_company = {"company_id": company.id}
 

@@ -1,4 +1,4 @@
-"""Call attempts over HTTP: shown, asked for, moved and deleted, each as its state allows."""
+"""Call attempts over HTTP: shown, created, moved and deleted, as their state allows."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -36,7 +36,7 @@ from tests.support.builders import (
     an_unknown_attempt,
 )
 
-# ---- what each state allows
+# ---- operations by state
 
 
 def waiting(tenant: Tenant) -> Attempt:
@@ -59,14 +59,14 @@ def seen_to_be_live(tenant: Tenant) -> Attempt:
 
 IN_PROGRESS, NOT_PENDING, FINISHED = "CALL_ATTEMPT_IN_PROGRESS", "CALL_ATTEMPT_NOT_PENDING", "INTERVIEW_FINISHED"
 STATES: list[Any] = [
-    pytest.param(waiting, "PENDING", 204, 204, 201, id="it waits"),
-    pytest.param(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="it is being dialled"),
-    pytest.param(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="its phone rings"),
+    pytest.param(waiting, "PENDING", 204, 204, 201, id="pending"),
+    pytest.param(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="being dialled"),
+    pytest.param(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="ringing"),
     pytest.param(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="the answer was lost"),
     pytest.param(lambda tenant: ended(tenant, Reason.ANSWERED), "COMPLETED", NOT_PENDING, 204, FINISHED, id="answered"),
     pytest.param(lambda tenant: ended(tenant, Reason.DECLINED), "FAILED", NOT_PENDING, 204, 201, id="declined"),
     pytest.param(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201, id="its outcome is unknown"),
-    pytest.param(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS, id="given up, and it rings after all"),
+    pytest.param(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS, id="given up, but ringing"),
     pytest.param(cancelled, "CANCELLED", NOT_PENDING, 204, 201, id="cancelled"),
 ]
 made_by_state = pytest.mark.parametrize(("make", "status", "move", "delete", "invoke"), STATES)
@@ -99,7 +99,7 @@ def test_only_a_pending_attempt_is_moved(
 ) -> None:
     attempt = make(tenant)
     answer = moved(intake, call_of(attempt), AN_HOUR_LATER)
-    assert_told(answer, move)
+    assert_answered(answer, move)
     assert (tenant.attempt(attempt.id).due_at != attempt.due_at) is (answer.status_code == 204)
 
 
@@ -117,7 +117,7 @@ def test_attempt_is_deleted_unless_its_phone_may_be_ringing(
 ) -> None:
     call = call_of(make(tenant))
     answer = intake.send("DELETE", call.attempt)
-    assert_told(answer, delete)
+    assert_answered(answer, delete)
     gone = answer.status_code == 204
     assert (intake.get(call.attempt).status_code == 404) is gone
     assert (intake.get(call.explanation).status_code == 404) is gone
@@ -139,7 +139,7 @@ def test_invoke_creates_an_attempt_unless_one_is_in_progress(
 ) -> None:
     call = call_of(make(tenant))
     answer = invoked(intake, call, {"scheduledAt": TOMORROW})
-    assert_told(answer, invoke)
+    assert_answered(answer, invoke)
     listed = intake.get(call.attempts).json()["data"]["items"]
     assert len(listed) == (2 if answer.status_code == 201 else 1)
 
@@ -154,7 +154,7 @@ def test_deleted_attempt_is_not_shown_moved_or_deleted_again(intake: Intake, wor
         moved(intake, call, AN_HOUR_LATER),
         intake.send("DELETE", call.attempt),
     ):
-        assert_told(answer, "RESOURCE_NOT_FOUND")
+        assert_answered(answer, "RESOURCE_NOT_FOUND")
         assert answer.json()["error"]["details"] == {
             "resourceType": "callAttempt",
             "resourceId": str(call.attempt_id),
@@ -172,10 +172,10 @@ def test_deleting_an_attempt_leaves_the_others_and_the_interview(intake: Intake,
     assert intake.send("DELETE", f"{call.attempts}/{second['id']}").status_code == 204
     empty = intake.get(call.interview).json()["data"]
     assert (empty["callAttempts"], empty["scheduledAt"], empty["status"]) == ([], None, "SCHEDULED")
-    assert_told(invoked(intake, call), 201)
+    assert_answered(invoked(intake, call), 201)
 
 
-# ---- where they are, and where not
+# ---- access
 
 
 def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, tenant: Tenant, worker: Worker) -> None:
@@ -184,7 +184,7 @@ def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, tenant: T
     nowhere = Call(interview_id=mine.interview_id, attempt_id=uuid4())
     for call in (elsewhere, nowhere):
         for answer in everything(intake, call):
-            assert_told(answer, "RESOURCE_NOT_FOUND")
+            assert_answered(answer, "RESOURCE_NOT_FOUND")
             assert answer.json()["error"]["details"]["resourceType"] == "callAttempt"
     assert intake.get(mine.attempt).json()["data"]["status"] == "PENDING"
 
@@ -206,7 +206,7 @@ def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, tenant: Ten
     ats, call = intake.with_key(key), call_of(waiting(tenant))
     mine = str(intake.seeded.company_id)
     for path in (call.attempt, call.explanation, call.attempts):
-        assert_told(ats.get(path), "COMPANY_ID_REQUIRED")
+        assert_answered(ats.get(path), "COMPANY_ID_REQUIRED")
         assert ats.get(path, companyId=mine).status_code == 403
     intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
     for path in (call.attempt, call.explanation, call.attempts):
@@ -215,8 +215,8 @@ def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, tenant: Ten
 
 def test_attempt_contains_no_number(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    told = "".join(intake.get(path).text for path in (call.attempt, call.attempts, call.explanation))
-    assert NUMBER[1:] not in told
+    content = "".join(intake.get(path).text for path in (call.attempt, call.attempts, call.explanation))
+    assert NUMBER[1:] not in content
 
 
 # ---- invoke
@@ -228,7 +228,7 @@ def test_attempt_contains_no_number(intake: Intake, worker: Worker) -> None:
     [
         pytest.param({}, id="no body"),
         pytest.param({"headers": {"Content-Length": "0"}}, id="a body of no length"),
-        pytest.param({"headers": {"Content-Type": "application/json"}}, id="no body that calls itself JSON"),
+        pytest.param({"headers": {"Content-Type": "application/json"}}, id="no body with a JSON content type"),
         pytest.param({"json": {}}, id="an empty object"),
         pytest.param({"json": {"scheduledAt": None}}, id="null for a time"),
     ],
@@ -261,7 +261,7 @@ def test_new_call_replaces_the_pending_attempt(intake: Intake, worker: Worker, n
 def test_failed_interview_is_scheduled_when_called_again(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = call_of(ended(tenant, Reason.DECLINED))
     assert intake.get(call.interview).json()["data"]["status"] == "FAILED"
-    assert_told(invoked(intake, call), 201)
+    assert_answered(invoked(intake, call), 201)
     assert intake.get(call.interview).json()["data"]["status"] == "SCHEDULED"
 
 
@@ -272,7 +272,7 @@ def test_immediate_refusal_needs_no_worker_and_is_stored(intake: Intake, tenant:
     ):
         key = {"Idempotency-Key": f"k{number}", "Prefer": "wait=0"}
         first, second = intake.send("POST", path, headers=key), intake.send("POST", path, headers=key)
-        assert_told(first, code)
+        assert_answered(first, code)
         assert first.json()["error"] == second.json()["error"]
         assert "Idempotent-Replayed" not in first.headers
         assert second.headers["Idempotent-Replayed"] == "true"
@@ -338,7 +338,7 @@ def test_invalid_time_is_refused_with_the_reason(
     before = intake.get(call.attempts).json()["data"]
     path = call.attempts if method == "POST" else call.attempt
     answer = intake.send(method, path, json={"scheduledAt": text})
-    assert_told(answer, code)
+    assert_answered(answer, code)
     assert answer.status_code == 400
     assert set(answer.json()["error"]["details"]) == {"field", *details}
     assert intake.get(call.attempts).json()["data"] == before
@@ -381,7 +381,7 @@ def test_moving_an_attempt_returns_its_new_etag(intake: Intake, worker: Worker) 
     assert second.headers["ETag"] == intake.get(call.attempt).headers["ETag"] != first.headers["ETag"]
     replayed = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=key)
     assert (replayed.status_code, replayed.headers["Idempotent-Replayed"]) == (204, "true")
-    assert replayed.headers["ETag"] == first.headers["ETag"], "of what it was moved to then"
+    assert replayed.headers["ETag"] == first.headers["ETag"], "the ETag after that move"
 
 
 @does_not("F4-2")
@@ -396,14 +396,16 @@ def test_refused_deleted_or_unapplied_change_has_no_new_etag(intake: Intake) -> 
     assert "ETag" not in later.headers
     with a_worker(intake.settings):
         applied(intake, later)
-        told = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers={"Idempotency-Key": "k"})
-        assert told.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
+        content = intake.send(
+            "PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers={"Idempotency-Key": "k"}
+        )
+        assert content.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
         assert "ETag" not in intake.send("DELETE", call.attempt).headers
 
 
 MATCHING = [
     pytest.param(["{etag}"], True, id="its tag"),
-    pytest.param(["*"], True, id="whatever it is"),
+    pytest.param(["*"], True, id="any tag"),
     pytest.param(['"other", {etag}'], True, id="a list with its tag"),
     pytest.param([',"other",,{etag} ,'], True, id="a list with empty places"),
     pytest.param(['"other"', "{etag}"], True, id="two headers, one with its tag"),
@@ -428,7 +430,7 @@ def test_if_match_is_honoured(
     answer = intake.client.request(
         method, call.attempt, headers=[("Authorization", f"Bearer {intake.key}"), *headers], **body
     )
-    assert_told(answer, 204 if matches else "PRECONDITION_FAILED")
+    assert_answered(answer, 204 if matches else "PRECONDITION_FAILED")
     if not matches:
         assert answer.status_code == 412
         assert intake.get(call.attempt).headers["ETag"] == etag
@@ -484,7 +486,7 @@ def invoked(intake: Intake, call: Call, body: dict[str, Any] | None = None) -> h
 
 
 def everything(intake: Intake, call: Call) -> list[httpx.Response]:
-    """All that may be asked of one attempt."""
+    """Every operation on one attempt."""
     return [
         intake.get(call.attempt),
         intake.get(call.explanation),
@@ -493,8 +495,8 @@ def everything(intake: Intake, call: Call) -> list[httpx.Response]:
     ]
 
 
-def assert_told(answer: httpx.Response, what: int | str) -> None:
-    """It was done with that status, or refused with that code."""
+def assert_answered(answer: httpx.Response, what: int | str) -> None:
+    """Check that the request succeeded with that status or was refused with that code."""
     if isinstance(what, int):
         assert answer.status_code == what, answer.text
         return
@@ -505,6 +507,6 @@ def assert_told(answer: httpx.Response, what: int | str) -> None:
 
 
 def without_id(answer: httpx.Response) -> dict[str, Any]:
-    told = answer.json()["error"]
-    details = {name: value for name, value in told["details"].items() if name != "resourceId"}
-    return {**told, "details": details}
+    content = answer.json()["error"]
+    details = {name: value for name, value in content["details"].items() if name != "resourceId"}
+    return {**content, "details": details}

@@ -80,7 +80,7 @@ def in_minutes(company_id: object, name: str | None, minutes: float, events: int
     }
 
 
-# ---- F5-1: of whom, and when
+# ---- F5-1: companies and period
 
 
 @does("F5-1")
@@ -88,14 +88,14 @@ def test_f5_1_regular_key_gets_usage_of_its_own_company(intake: Intake, tenant: 
     talk(tenant)
     other = of_company(tenant, seed(intake.database, intake.now()))
     talk(other, seconds=600)
-    told = usage(intake, companyId=str(other.company_id))
-    assert told == {
+    report = usage(intake, companyId=str(other.company_id))
+    assert report == {
         "companies": [in_minutes(tenant.company_id, "Acme", 1.5)],
         "totalInterviews": 1,
         "breakdownByCostKey": [{"costKey": "interview_minutes", "events": 1, "minutesUsed": 1.5}],
         "totalMinutesUsed": 1.5,
     }
-    assert intake.get("/v1/billing/usage").json()["data"] == told
+    assert intake.get("/v1/billing/usage").json()["data"] == report
 
 
 @does("F5-1")
@@ -105,14 +105,14 @@ def test_f5_1_ats_key_gets_usage_of_its_own_companies_only(intake: Intake, tenan
     unused = an_ats_company(intake, principal.id, "Unused")
     talk(of_company(tenant, used))
     talk(tenant)
-    told = usage(intake.with_key(key))
+    report = usage(intake.with_key(key))
     nothing = in_minutes(unused.company_id, "Unused", 0.0, events=0) | {"breakdownByCostKey": []}
-    by_id = {each["companyId"]: each for each in told["companies"]}
+    by_id = {each["companyId"]: each for each in report["companies"]}
     assert by_id == {
         str(used.company_id): in_minutes(used.company_id, "Used", 1.5),
         str(unused.company_id): nothing,
     }
-    assert (told["totalInterviews"], told["totalMinutesUsed"]) == (1, 1.5)
+    assert (report["totalInterviews"], report["totalMinutesUsed"]) == (1, 1.5)
     assert usage(intake.with_new_key(kind=KeyKind.ATS)) == {
         "companies": [],
         "totalInterviews": 0,
@@ -127,9 +127,9 @@ def test_usage_of_an_ats_key_is_narrowed_to_one_company(intake: Intake, tenant: 
     one, other = (an_ats_company(intake, principal.id, name) for name in ("One", "Other"))
     talk(of_company(tenant, one))
     talk(of_company(tenant, other), seconds=600)
-    told = usage(ats, companyId=str(one.company_id))
-    assert told["companies"] == [in_minutes(one.company_id, "One", 1.5)]
-    assert (told["totalInterviews"], told["totalMinutesUsed"]) == (1, 1.5)
+    report = usage(ats, companyId=str(one.company_id))
+    assert report["companies"] == [in_minutes(one.company_id, "One", 1.5)]
+    assert (report["totalInterviews"], report["totalMinutesUsed"]) == (1, 1.5)
     assert usage(ats)["totalInterviews"] == 2
 
 
@@ -207,8 +207,8 @@ def test_f5_1_usage_requires_the_scope(intake: Intake) -> None:
 def test_f5_2_usage_has_one_unit_and_omits_the_other(intake: Intake, tenant: Tenant) -> None:
     bill(intake, BillingSystem.CREDITS, PRICES)
     talk(tenant)
-    told = usage(intake)
-    assert told["companies"] == [
+    report = usage(intake)
+    assert report["companies"] == [
         {
             "companyId": str(tenant.company_id),
             "companyName": "Acme",
@@ -218,8 +218,8 @@ def test_f5_2_usage_has_one_unit_and_omits_the_other(intake: Intake, tenant: Ten
             "totalCreditsUsed": 1.25,
         }
     ]
-    assert "totalMinutesUsed" not in told
-    assert told["totalCreditsUsed"] == 1.25
+    assert "totalMinutesUsed" not in report
+    assert report["totalCreditsUsed"] == 1.25
 
 
 @does_not("F5-2")
@@ -228,13 +228,13 @@ def test_f5_2_company_with_changed_unit_has_a_row_for_each_unit(intake: Intake, 
     bill(intake, BillingSystem.CREDITS, PRICES)
     talk(tenant)
     talk(tenant)
-    told = usage(intake)
-    assert [(each["billingSystem"], each["totalInterviews"]) for each in told["companies"]] == [
+    report = usage(intake)
+    assert [(each["billingSystem"], each["totalInterviews"]) for each in report["companies"]] == [
         ("minutes", 1),
         ("credits", 2),
     ]
-    assert (told["totalInterviews"], told["totalMinutesUsed"], told["totalCreditsUsed"]) == (3, 1.5, 2.5)
-    assert told["breakdownByCostKey"] == [
+    assert (report["totalInterviews"], report["totalMinutesUsed"], report["totalCreditsUsed"]) == (3, 1.5, 2.5)
+    assert report["breakdownByCostKey"] == [
         {"costKey": "interview_minutes", "events": 1, "minutesUsed": 1.5},
         {"costKey": "generic_interview", "events": 2, "creditsUsed": 2.5},
     ]
@@ -253,8 +253,8 @@ def test_f5_3_answered_call_is_booked_with_the_carriers_end(
     over = {**dict(form), "CallStatus": "completed", "CallDuration": "63", "SequenceNumber": "3"}
     callbacks = TwilioCallbacks(the_carrier.account(public_url=PUBLIC_URL))
     hear = Hear(intake.database, RecordingHints(), callbacks, tenant.effects, tenant.now)
-    for told in (form, list(over.items()), list(over.items()), [*over.items(), ("Again", "1")]):
-        assert call_back(intake, claimed.token, told).status_code == 204
+    for report in (form, list(over.items()), list(over.items()), [*over.items(), ("Again", "1")]):
+        assert call_back(intake, claimed.token, report).status_code == 204
         for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):
             hear.event(event_id)
     assert tenant.attempt(claimed.id).state is AttemptState.COMPLETED
@@ -315,16 +315,16 @@ def test_f5_3_booking_keeps_its_unit_and_price(intake: Intake, tenant: Tenant) -
     bill(intake, BillingSystem.MINUTES)
     assert usage(intake) == before
     talk(tenant)
-    told = usage(intake)
-    assert (told["totalMinutesUsed"], told["totalCreditsUsed"]) == (1.5, 1.25)
+    report = usage(intake)
+    assert (report["totalMinutesUsed"], report["totalCreditsUsed"]) == (1.5, 1.25)
 
 
 @does("F5-3")
 def test_f5_3_total_is_the_sum_of_exact_seconds(intake: Intake, tenant: Tenant) -> None:
     for _ in range(3):
         talk(tenant, seconds=2)
-    told = usage(intake)
-    assert told["totalMinutesUsed"] == 0.1, "three times two seconds are shown as 0.0 each"
+    report = usage(intake)
+    assert report["totalMinutesUsed"] == 0.1, "three times two seconds are shown as 0.0 each"
 
 
 @does("F5-3")
@@ -345,12 +345,12 @@ def test_f5_4_usage_of_a_deleted_company_stays_without_its_name(intake: Intake, 
     for each in (gone, stays):
         talk(of_company(tenant, each))
     intake.change("UPDATE companies SET deleted_at = :at WHERE id = :id", at=intake.now(), id=gone.company_id)
-    told = usage(ats)
-    assert told["companies"] == [
+    report = usage(ats)
+    assert report["companies"] == [
         in_minutes(stays.company_id, "Stays", 1.5),
         in_minutes(gone.company_id, None, 1.5),
     ]
-    assert (told["totalInterviews"], told["totalMinutesUsed"]) == (2, 3.0)
+    assert (report["totalInterviews"], report["totalMinutesUsed"]) == (2, 3.0)
 
 
 @does_not("F5-4")

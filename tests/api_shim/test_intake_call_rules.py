@@ -1,4 +1,4 @@
-"""The rules F4 over HTTP that need a dialler or a carrier; `test_intake_attempts.py` has what each state allows."""
+"""The rules F4 over HTTP that need a dialler or a carrier. `test_intake_attempts.py` has the rules by state."""
 
 import asyncio
 from collections.abc import Iterator
@@ -34,17 +34,17 @@ from tests.support.builders import RecordingHints, Tenant, a_number, a_placed_at
 from tests.support.servers import SimulatedCarrier, serving
 
 NOW = None
-"""No time is asked for: as soon as allowed."""
+"""No time is requested: as soon as allowed."""
 
 
 def dialled(tenant: Tenant, call: Call) -> Attempt | None:
-    """The attempt in a dialler's hand; None when it may not be taken."""
+    """Claim the attempt like a dialler. None if it cannot be claimed."""
     claims = tenant.dial.claim([call.attempt_id])
     return claims.claimed[0].attempt if claims.claimed else None
 
 
 def ringing(tenant: Tenant, call: Call) -> Attempt:
-    """It was dialled, and the carrier has named its call."""
+    """Dial the attempt; the carrier has returned a call id."""
     attempt = dialled(tenant, call)
     assert attempt is not None
     tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))])
@@ -52,12 +52,12 @@ def ringing(tenant: Tenant, call: Call) -> Attempt:
 
 
 def ended(tenant: Tenant, call: Call, reason: Reason) -> Attempt:
-    """Its phone rang, and it ended so."""
+    """Let the phone ring and the call end with this reason."""
     return tenant.take(ringing(tenant, call), Ended(reason=reason, ended_at=tenant.now()))
 
 
 def given_up(tenant: Tenant, call: Call) -> Attempt:
-    """It was dialled, the answer was lost, and nothing proved what became of it."""
+    """Dial the attempt, lose the response and give it up without proof of its outcome."""
     attempt = dialled(tenant, call)
     assert attempt is not None
     tenant.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
@@ -65,7 +65,7 @@ def given_up(tenant: Tenant, call: Call) -> Attempt:
 
 
 def attempts(intake: Intake, call: Call) -> list[dict[str, Any]]:
-    """Those of its interview, oldest first."""
+    """The attempts of its interview, oldest first."""
     return list(data(intake.get(call.interview))["callAttempts"])
 
 
@@ -104,7 +104,7 @@ def test_deleted_attempt_still_counts_and_deletes_no_other(intake: Intake, tenan
     of_retry = Call(interview_id=call.interview_id, attempt_id=retry["id"])
     intake.change("UPDATE attempts SET due_at = :at WHERE state = 'PENDING'", at=intake.now())
     ended(tenant, of_retry, Reason.BUSY)
-    assert [each["status"] for each in attempts(intake, call)] == ["FAILED"], "one retry was all that there is"
+    assert [each["status"] for each in attempts(intake, call)] == ["FAILED"], "only one retry was allowed"
     assert data(intake.get(call.interview))["status"] == "FAILED"
 
 
@@ -166,7 +166,7 @@ def test_same_interview_waits_only_after_an_unknown_outcome(intake: Intake, tena
     ended(tenant, call, Reason.DECLINED)
     again = invoked(intake, call)
     assert blocks(intake, again) == []
-    given_up(tenant, again)  # it was taken, although the gap of the first still runs
+    given_up(tenant, again)  # claimed although the gap after the first call is not over
     third = invoked(intake, call)
     assert dialled(tenant, third) is None
     assert blocks(intake, third) == ["NUMBER_BUSY"]
@@ -183,7 +183,7 @@ def test_open_interview_of_the_candidate_causes_a_warning(intake: Intake, worker
 
 
 def blocks(intake: Intake, call: Call) -> list[str]:
-    """The rules that keep it from ringing now."""
+    """The rules that block the call now."""
     return [each["rule"] for each in data(intake.get(call.explanation))["blocks"]]
 
 
@@ -209,7 +209,7 @@ def test_temporary_failure_is_retried_as_the_policy_says(
     ended(tenant, call, Reason(reason))
     assert [each["status"] for each in attempts(intake, call)] == ["FAILED"] * 3
     assert data(intake.get(call.interview))["status"] == "FAILED"
-    assert data(intake.get(invoked(intake, call).attempt))["retryNumber"] == 0, "who asks begins a new chain"
+    assert data(intake.get(invoked(intake, call).attempt))["retryNumber"] == 0, "a request starts a new chain"
 
 
 @does_not("F4-7")
@@ -226,7 +226,7 @@ def test_permanent_failure_is_never_retried_automatically(
     assert data(intake.get(call.interview))["status"] == "FAILED"
 
 
-# ---- F4-8: what a deletion leaves alone; `test_intake_changes.py` has the rest
+# ---- F4-8: effects of a deletion on calls. `test_intake_changes.py` has the rest
 
 
 @does_not("F4-8")
@@ -248,7 +248,7 @@ def test_live_call_of_a_deleted_interview_ends_without_follow_up(
 
 @pytest.fixture
 def orders() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A carrier that takes each order, and what it was asked for."""
+    """A carrier that accepts every order, and the list of these orders."""
     asked: list[dict[str, str]] = []
 
     async def take(request: Request) -> JSONResponse:
@@ -281,7 +281,7 @@ def test_machine_detection_is_off_where_the_company_disables_it(
 
 
 def sent(intake: Intake, tenant: Tenant, orders: tuple[str, list[dict[str, str]]]) -> tuple[Attempt, dict[str, str]]:
-    """The form of the one POST of a call that was asked for over HTTP."""
+    """The form of the single POST for a call requested over HTTP."""
     url, asked = orders
     attempt = dialled(tenant, a_call(intake, scheduledAt=NOW))
     assert attempt is not None
@@ -301,16 +301,16 @@ def sent(intake: Intake, tenant: Tenant, orders: tuple[str, list[dict[str, str]]
 @does("F4-9")
 @pytest.mark.parametrize("heard", ["human", "unknown"])
 def test_possible_person_counts_as_a_person(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
-    assert told_of(intake, tenant, heard) == ("COMPLETED", "ANSWERED")
+    assert outcome_of(intake, tenant, heard) == ("COMPLETED", "ANSWERED")
 
 
 @does_not("F4-9")
 @pytest.mark.parametrize("heard", ["machine_start", "fax"])
 def test_machine_does_not_count_as_a_person(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
-    assert told_of(intake, tenant, heard) == ("FAILED", "VOICEMAIL")
+    assert outcome_of(intake, tenant, heard) == ("FAILED", "VOICEMAIL")
 
 
-def told_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, str]:
+def outcome_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, str]:
     """Return how an attempt ends when the carrier reports over HTTP who answered."""
     placed = a_placed_attempt(tenant)
     assert placed.token is not None

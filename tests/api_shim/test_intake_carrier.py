@@ -105,7 +105,7 @@ def call_back(
     signed: str | None = None,
     signature: str | None = "right",
 ) -> httpx.Response:
-    """As Twilio does it; `signed` is the path that the signature covers, when it is not the one that is used."""
+    """Send a callback like Twilio. `signed` is the path that the signature covers, by default the path in use."""
     path = path or path_of(token)
     if signature == "right":
         signature = sign(signed or path, form)

@@ -1,4 +1,4 @@
-"""Interviews changed and deleted over HTTP: what is named is changed, what is not stays, and what is gone is gone."""
+"""Interviews are changed and deleted over HTTP. Only the named fields change, and a deleted interview is gone."""
 
 from datetime import timedelta
 from typing import Any
@@ -97,7 +97,7 @@ def test_the_end_of_an_interview_is_moved_with_its_attempt(intake: Intake, worke
     assert answer.json()["data"]["expiresAt"] == "2026-04-04T12:00:00Z"
     assert intake.get(call.explanation).json()["data"]["expiresAt"] == "2026-04-04T12:00:00Z"
     moved = change(intake, call, scheduledAt=AN_HOUR_LATER).json()["data"]
-    assert moved["expiresAt"] == "2026-04-04T12:00:00Z", "one that was named does not follow the first call"
+    assert moved["expiresAt"] == "2026-04-04T12:00:00Z", "an explicit expiry does not move with the first call"
 
 
 @does_not("F2-7", "F4-10")
@@ -220,7 +220,7 @@ def test_write_scope_does_not_allow_deletion(intake: Intake, worker: Worker) -> 
 
 
 def test_command_blocks_only_its_own_interview(intake: Intake, tenant: Tenant) -> None:
-    """Quarantined or not: a command holds its own interview and no other."""
+    """Quarantined or not, a command blocks only its own interview."""
     held = call_of(a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=20)))
     stuck = a_waiting_command(tenant, held.interview_id)
     intake.change("UPDATE inbox SET quarantined_at = received_at WHERE id = :id", id=stuck.id)

@@ -1,4 +1,4 @@
-"""Every kind of command is accepted, waited for, applied once and answered again in the same way."""
+"""Every kind of command is accepted, waited for, applied once, and replayed with the same answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,17 +36,17 @@ KEY = {"Idempotency-Key": "k"}
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A command about a call that waits: how it is asked for, how another one is, and how it is answered."""
+    """A command for a pending call: its request, a different request, and its answer."""
 
     name: str
     method: str
     path: Callable[[Call], str]
     body: dict[str, Any] | None
     other: dict[str, Any]
-    """What else may be sent with it; never the same request."""
+    """Another body for the same command, so a different request."""
     status: int
     tells: Callable[[Any], bool]
-    """Whether `data` is what such an answer has."""
+    """Returns whether `data` is valid for such an answer."""
 
     def send(self, intake: Intake, call: Call, asked: dict[str, str], **more: Any) -> httpx.Response:
         sent: dict[str, Any] = {"json": self.body} if self.body is not None else {}
@@ -142,7 +142,7 @@ def test_a_command_is_accepted_when_the_wait_ends_first(intake: Intake, call: Ca
     again = kind.send(intake, call, {**KEY, "Prefer": "wait=0"})
     assert again.status_code == 409
     assert again.json()["error"]["code"] == "IDEMPOTENCY_IN_PROGRESS"
-    assert intake.count("inbox") == 2  # and the one that made the interview
+    assert intake.count("inbox") == 2  # and the command that created the interview
 
 
 @each_kind
@@ -297,5 +297,5 @@ def test_invalid_command_reference_gets_404(intake: Intake) -> None:
 
 
 def data_of(answer: httpx.Response) -> Any:
-    """The `data`; None where there is no body."""
+    """The `data`, or None without a body."""
     return answer.json()["data"] if answer.content else None

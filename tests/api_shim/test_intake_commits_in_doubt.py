@@ -1,4 +1,4 @@
-"""The database goes away between a COMMIT and its answer: the client is never told that nothing was changed."""
+"""The database fails between a COMMIT and its response: the API never claims that nothing was changed."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ KEY = {"Idempotency-Key": "k"}
 
 @dataclass
 class NextCommit:
-    """Names the COMMIT of the next transaction that writes `table`, and then all that any connection sends."""
+    """Matches the COMMIT of the next transaction that writes `table`, and then all traffic of any connection."""
 
     table: bytes
     was_written: bool = False
@@ -50,11 +50,11 @@ class NextCommit:
 def wire_and_intake(
     broker: None, logins: Logins, redis_url: str, database: Database, seeded: Seeded
 ) -> Iterator[tuple[Wire, Intake]]:
-    """The intake's way to the database leads over a wire that can fail."""
+    """The API with a database connection over a wire that can fail."""
     with wired(logins.api) as (wire, url):
         settings = settings_for(Logins(api=url, worker=logins.worker), redis_url)
         with an_intake(settings, database, seeded) as intake:
-            assert intake.get("/jobs").status_code == 200  # that this key is used is written by now
+            assert intake.get("/jobs").status_code == 200  # the last use of this key is stored by now
             wait_until(lambda: intake.ask("SELECT 1 FROM api_keys WHERE last_used_at IS NOT NULL"))
             yield wire, intake
 
@@ -114,7 +114,8 @@ def test_command_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake
     assert f"GET {details['check']}" in answer.json()["error"]["message"]
     assert ("Retry-After" in answer.headers) is bool(headers)
     wait_until(
-        lambda: cut.get(details["check"]).status_code == 200, says="what was uncertain is found as the answer says"
+        lambda: cut.get(details["check"]).status_code == 200,
+        says="the uncertain result is found at the URL in the response",
     )
     assert cut.count("inbox") == 1
     if headers:
@@ -159,7 +160,8 @@ def test_write_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake, 
     details = uncertain(answer)
     assert ("Retry-After" in answer.headers) is ("commandId" in details) is bool(headers)
     wait_until(
-        lambda: cut.get(details["check"]).status_code == 200, says="what was uncertain is found as the answer says"
+        lambda: cut.get(details["check"]).status_code == 200,
+        says="the uncertain result is found at the URL in the response",
     )
     if headers:
         assert cut.get(f"/commands/{details['commandId']}").json()["data"]["status"] == "APPLIED"
@@ -204,7 +206,7 @@ def test_acceptance_is_uncertain_while_the_database_is_away(wire: Wire, cut: Int
     assert "it may have been" in error["message"]
     assert answer.headers["Retry-After"] == "1"
     again = wait_until(lambda: answered(accept(cut, token)), says="the database is back")
-    assert again.status_code == 410, "it was accepted, as the message said"
+    assert again.status_code == 410, "it was accepted, as the message explains"
     assert roles(cut, company) == {UNKNOWN: "OWNER"}
 
 
@@ -226,13 +228,13 @@ def test_read_with_a_lost_commit_changes_nothing(wire: Wire, cut: Intake) -> Non
 
 
 def test_late_command_is_not_accepted_afterwards(intake: Intake) -> None:
-    """More requests than places, each slow: the last one gets its place when half of its time is over."""
+    """More slow requests than threads: the last one gets a thread after half of its time."""
     with slow_acceptance(intake.database, "4 s"), ThreadPoolExecutor(9) as clients:
         answers = list(clients.map(lambda _: intake.create(headers=ASYNC), range(9)))
         refused = [each for each in answers if each.status_code == 503]
         assert refused
         assert {each.json()["error"]["code"] for each in refused} == {"DATABASE_AWAY"}
-        wait_until(lambda: not intake.ask(_AT_WORK), seconds=30, says="nothing is done any longer")
+        wait_until(lambda: not intake.ask(_AT_WORK), seconds=30, says="all work has ended")
         assert intake.count("inbox") == len(answers) - len(refused)
 
 
@@ -243,7 +245,7 @@ _AT_WORK = """
 
 @contextmanager
 def slow_acceptance(database: Database, takes: str) -> Iterator[None]:
-    """Each row of the inbox takes so long to write."""
+    """Make each insert into the inbox take this long."""
     change(
         database,
         "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$"
@@ -264,7 +266,7 @@ def change(database: Database, statement: str) -> None:
 
 @contextmanager
 def lost(wire: Wire, commit: NextCommit) -> Iterator[None]:
-    """Once that COMMIT was sent nothing gets through, on new connections either."""
+    """Drop all traffic after that COMMIT was sent, also on new connections."""
     wire.cut_before = commit.everything_after
     yield
     wire.cut_before = wire.cut_after = nothing
@@ -275,7 +277,7 @@ def nothing(_: bytes) -> bool:
 
 
 def an_invitation(intake: Intake) -> tuple[str, dict[str, Any]]:
-    """The token of a mail, and the company that it invites to."""
+    """The token of an invitation, and its company."""
     company = make(intake.with_new_key(kind=KeyKind.ATS), ownerEmail=UNKNOWN)
     token = "a token of a mail"
     [(invitation_id,)] = intake.ask("SELECT id FROM invitations")

@@ -51,7 +51,7 @@ def is_deleted(intake: Intake, company_id: object) -> bool:
     return not rows or bool(rows[0][0])
 
 
-# ---- F6-1: who may, and what is answered
+# ---- F6-1: permission and answer
 
 
 @does("F6-1")
@@ -120,7 +120,7 @@ def test_f6_1_repeated_deletion_without_its_key_gets_403(ats: Intake, erase: Cal
     assert code(delete(ats, company_id)) == (403, "RESOURCE_ACCESS_DENIED")
 
 
-# ---- F6-2: from that answer on
+# ---- F6-2: after the answer
 
 
 @does("F6-2")
@@ -245,7 +245,7 @@ def one_of_each(intake: Intake) -> dict[str, str]:
 
 
 def rows(intake: Intake) -> dict[str, list[Any]]:
-    """All that there is, save of the company itself."""
+    """All rows except for the company itself."""
     names = [name for (name,) in intake.ask(TABLES) if name not in {"companies", "api_keys"}]
     return {name: intake.ask(f"SELECT t::text FROM {name} AS t ORDER BY 1") for name in names}
 
@@ -259,13 +259,13 @@ def test_f6_2_hint_for_the_worker_contains_only_the_id(intake: Intake) -> None:
     with redis.Redis.from_url(intake.settings.redis) as broker:
         broker.delete(MAINTENANCE)
         assert data(delete(intake, intake.seeded.company_id)) is True
-        [message] = wait_until(lambda: broker.lrange(MAINTENANCE, 0, -1), says="it is rung for")
-    told = json.loads(message)
-    assert told["headers"]["task"] == tasks.ERASE
-    assert json.loads(base64.b64decode(told["body"]))[0] == [[str(intake.seeded.company_id)]]
+        [message] = wait_until(lambda: broker.lrange(MAINTENANCE, 0, -1), says="the hint is sent")
+    content = json.loads(message)
+    assert content["headers"]["task"] == tasks.ERASE
+    assert json.loads(base64.b64decode(content["body"]))[0] == [[str(intake.seeded.company_id)]]
 
 
-# ---- F6-3: nothing comes back
+# ---- F6-3: nothing is restored
 
 
 @does("F6-3")
@@ -304,7 +304,7 @@ def test_f6_3_late_callback_belongs_to_no_attempt(
     form = changed(CallSid=placed.call_sid or a_sid(), CallStatus="completed")
     assert data(delete(intake, tenant.company_id)) is True
     assert call_back(intake, placed.token, form).status_code == 204
-    assert intake.count("carrier_events") == 1, "while it may still end a call it is heard"
+    assert intake.count("carrier_events") == 1, "it is accepted while it may still end a call"
     intake.change(
         "UPDATE attempts SET state = 'FAILED', reason = 'BUSY', phase = NULL, look_at = NULL, ended_at = :at",
         at=intake.now(),
@@ -326,11 +326,11 @@ def test_f6_3_repeated_requests_restore_nothing(intake: Intake, worker: Worker, 
     assert ats.send("POST", "/jobs", **job).status_code == 201
     assert data(delete(ats, company_id)) is True
     for _ in range(2):
-        told = ats.send("POST", "/company", json={"name": "Canary"}, headers=headers)
-        assert code(told) == (410, "COMPANY_DELETED")
-        assert told.headers["Idempotent-Replayed"] == "true"
-        assert "Canary" not in told.text
-        assert "settings" not in told.text
+        content = ats.send("POST", "/company", json={"name": "Canary"}, headers=headers)
+        assert code(content) == (410, "COMPANY_DELETED")
+        assert content.headers["Idempotent-Replayed"] == "true"
+        assert "Canary" not in content.text
+        assert "settings" not in content.text
         assert code(ats.send("POST", "/jobs", **job)) == (403, "RESOURCE_ACCESS_DENIED")
         assert code(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
         erase(UUID(company_id))
@@ -344,7 +344,7 @@ TABLES = (
 
 
 def adopted(intake: Intake, principal: Principal, key: str) -> Intake:
-    """The ATS key, as the one that made the intake's company."""
+    """Make this ATS key the creator of the company of the intake."""
     intake.change(
         "UPDATE companies SET ats_principal_id = :id WHERE id = :company_id",
         id=principal.id,

@@ -1,4 +1,4 @@
-"""Every field that the public API documents is in our responses; one that Duecall never fills is null."""
+"""Every field that the public API documents is in our responses. Fields that Duecall never fills are null."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ DOCUMENTED: Mapping[str, str] = {
 
 @pytest.fixture
 def shown(intake: Intake, worker: Worker, tenant: Tenant) -> Mapping[str, Any]:
-    """One of everything, as it is shown."""
+    """The response for one of each resource."""
     ats = intake.with_new_key(kind=KeyKind.ATS)
     interview = data(intake.get(a_call(intake, scheduledAt=TOMORROW).interview))
     talk(tenant)

@@ -1,4 +1,4 @@
-"""Every JSON answer has one shape, the framework's own errors too, and logs contain no personal data."""
+"""Every JSON response has one shape, the framework's own errors too, and logs contain no personal data."""
 
 import json
 from collections.abc import Iterator
@@ -32,14 +32,14 @@ def test_every_answer_has_the_envelope_and_a_trace_id_of_its_own(intake: Intake,
         intake.client.get("/readyz"),
     ]
     for answer in answers:
-        told = answer.json()
-        assert set(told) == {"success", "data", "error", "timestamp", "traceId"}
-        assert told["success"] is (answer.status_code < 400)
-        assert (told["data"] is None) is (answer.status_code >= 400)
-        assert (told["error"] is None) is (answer.status_code < 400)
-        assert told["timestamp"].startswith("2026-04-02T12:")
-        assert told["timestamp"].endswith("Z")
-        assert answer.headers["X-Trace-Id"] == told["traceId"] == UUID(told["traceId"]).hex
+        envelope = answer.json()
+        assert set(envelope) == {"success", "data", "error", "timestamp", "traceId"}
+        assert envelope["success"] is (answer.status_code < 400)
+        assert (envelope["data"] is None) is (answer.status_code >= 400)
+        assert (envelope["error"] is None) is (answer.status_code < 400)
+        assert envelope["timestamp"].startswith("2026-04-02T12:")
+        assert envelope["timestamp"].endswith("Z")
+        assert answer.headers["X-Trace-Id"] == envelope["traceId"] == UUID(envelope["traceId"]).hex
     assert len({answer.headers["X-Trace-Id"] for answer in answers}) == len(answers)
 
 
@@ -139,8 +139,8 @@ def test_request_logs_one_line_without_personal_data(
     ]
     assert all(each["seconds"] >= 0 and each["trace_id"] for each in answered(lines))
     assert [each for each in lines if each["event"].startswith("request_failed:") and each["trace_id"] == last]
-    told = json.dumps(lines, ensure_ascii=False)
-    assert not [each for each in (FIRST_NAME, LAST_NAME, EMAIL, NUMBER[1:], intake.key) if each in told]
+    logged = json.dumps(lines, ensure_ascii=False)
+    assert not [each for each in (FIRST_NAME, LAST_NAME, EMAIL, NUMBER[1:], intake.key) if each in logged]
 
 
 def test_every_family_of_refusals_has_a_status() -> None:
@@ -164,7 +164,7 @@ def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestCloc
 
 
 def test_readyz_requires_the_schema_of_this_version(intake: Intake) -> None:
-    # No worker runs beside this API.
+    # No worker runs with this API.
     assert intake.client.get("/readyz").json()["data"] == {"status": "ok", "degraded": ["workers"], "instance": None}
     [[revision]] = intake.ask("SELECT version_num FROM alembic_version")
     intake.change("UPDATE alembic_version SET version_num = 'another'")
@@ -228,7 +228,7 @@ OPERATIONS = {
         {"200"},
     ),
     "previewCallTime": ("POST", "/call-times/preview", "read:interviews", {"200", "413"}),
-    # Which scope it takes depends on what the command is about; the description says so.
+    # The required scope depends on the command, as the description explains.
     "getCommand": ("GET", "/commands/{reference}", "", {"200"}),
     "acceptInvitation": ("POST", "/invitations/accept", None, {"200", "410"}),
     "isAlive": ("GET", "/healthz", None, {"200"}),
@@ -246,12 +246,12 @@ COMMANDS = [
 
 
 def test_document_lists_every_operation_with_its_scopes(document: dict[str, Any]) -> None:
-    told = {
+    documented = {
         operation["operationId"]: (method.upper(), path, operation.get("security"))
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     }
-    assert told == {
+    assert documented == {
         name: (method, path, None if scope is None else [{"apiKey": [scope] if scope else []}])
         for name, (method, path, scope, _) in OPERATIONS.items()
     }
@@ -352,8 +352,8 @@ def test_application_can_be_created_without_settings() -> None:
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     """The document that is served as /openapi.json."""
-    told: dict[str, Any] = json.loads(json.dumps(create_app().openapi()))
-    return told
+    served: dict[str, Any] = json.loads(json.dumps(create_app().openapi()))
+    return served
 
 
 def test_the_document_is_served(intake: Intake, document: dict[str, Any]) -> None:
@@ -365,7 +365,7 @@ def answered(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def chunks(count: int) -> Iterator[bytes]:
-    """A body that does not say how long it will be."""
+    """A body without a Content-Length."""
     for _ in range(count):
         yield b" " * 1024
     yield b" "

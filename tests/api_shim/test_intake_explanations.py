@@ -1,4 +1,4 @@
-"""Why has this person not been called, and when may they be? Answered over HTTP by the rules that dial."""
+"""Explanations and previews over HTTP, by the rules that the dialler applies."""
 
 from datetime import timedelta
 from typing import Any
@@ -36,12 +36,12 @@ TOLL_FREE = "+18004633339"
 def explained(intake: Intake, attempt: Any) -> dict[str, Any]:
     answer = intake.get(call_of(attempt).explanation)
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()["data"]
-    return told
+    content: dict[str, Any] = answer.json()["data"]
+    return content
 
 
-def rules(told: dict[str, Any]) -> list[str]:
-    return [block["rule"] for block in told["blocks"]]
+def rules(content: dict[str, Any]) -> list[str]:
+    return [block["rule"] for block in content["blocks"]]
 
 
 # ---- explanation
@@ -49,18 +49,18 @@ def rules(told: dict[str, Any]) -> list[str]:
 
 def test_attempt_before_its_time_explains_the_time_and_the_clock(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    told = intake.get(call.explanation).json()["data"]
-    assert told["attemptId"] == str(call.attempt_id)
-    assert (told["status"], told["reasonCode"]) == ("PENDING", None)
-    assert told["waitingFor"]
-    assert told["nextPossibleAt"] == TOMORROW
-    assert told["expiresAt"] == "2026-04-10T07:00:00Z"
-    assert told["blocks"][0]["rule"] == "NOT_DUE"
-    assert told["blocks"][0]["until"] == TOMORROW
-    assert told["blocks"][0]["detail"]
-    assert told["schedule"] == intake.get(call.attempt).json()["data"]["schedule"]
-    assert told["warnings"] == []
-    [created] = told["history"]
+    content = intake.get(call.explanation).json()["data"]
+    assert content["attemptId"] == str(call.attempt_id)
+    assert (content["status"], content["reasonCode"]) == ("PENDING", None)
+    assert content["waitingFor"]
+    assert content["nextPossibleAt"] == TOMORROW
+    assert content["expiresAt"] == "2026-04-10T07:00:00Z"
+    assert content["blocks"][0]["rule"] == "NOT_DUE"
+    assert content["blocks"][0]["until"] == TOMORROW
+    assert content["blocks"][0]["detail"]
+    assert content["schedule"] == intake.get(call.attempt).json()["data"]["schedule"]
+    assert content["warnings"] == []
+    [created] = content["history"]
     assert set(created) == {"at", "event", "from", "to", "reasonCode", "by", "keyName", "detail"}
     assert (created["event"], created["from"], created["to"]) == ("created", None, "PENDING")
     assert created["by"].startswith("key:")
@@ -68,47 +68,47 @@ def test_attempt_before_its_time_explains_the_time_and_the_clock(intake: Intake,
 
 
 def test_attempt_that_may_ring_now_has_no_blocks(intake: Intake, tenant: Tenant) -> None:
-    told = explained(intake, a_pending_attempt(tenant))
-    assert told["blocks"] == []
-    assert told["nextPossibleAt"].startswith("2026-04-02T12:")
+    content = explained(intake, a_pending_attempt(tenant))
+    assert content["blocks"] == []
+    assert content["nextPossibleAt"].startswith("2026-04-02T12:")
 
 
 def test_a_paused_company_is_named_with_the_reason(intake: Intake, tenant: Tenant) -> None:
     attempt = a_pending_attempt(tenant)
     with intake.database.transaction() as stores:
         stores.companies.pause(intake.seeded.company_id, "a holiday", intake.now())
-    told = explained(intake, attempt)
-    assert rules(told) == ["COMPANY_PAUSED"]
-    assert "a holiday" in told["blocks"][0]["detail"]
-    assert told["blocks"][0]["until"] is None
+    content = explained(intake, attempt)
+    assert rules(content) == ["COMPANY_PAUSED"]
+    assert "a holiday" in content["blocks"][0]["detail"]
+    assert content["blocks"][0]["until"] is None
 
 
 def test_closed_window_explains_when_it_opens(intake: Intake) -> None:
     other = seed(intake.database, NOON, intervals=EVENINGS)
     evening = Intake(**{**vars(intake), "seeded": other}).with_new_key()
     attempt = a_pending_attempt(a_house(intake.database, other, Hasher(PEPPER), intake.now))
-    told = explained(evening, attempt)
-    assert rules(told) == ["WINDOW_CLOSED"]
-    assert told["blocks"][0]["until"] == told["nextPossibleAt"] == "2026-04-02T18:00:00Z"
+    content = explained(evening, attempt)
+    assert rules(content) == ["WINDOW_CLOSED"]
+    assert content["blocks"][0]["until"] == content["nextPossibleAt"] == "2026-04-02T18:00:00Z"
 
 
 @does("F4-6")
 def test_busy_number_is_explained_without_the_number(intake: Intake, tenant: Tenant) -> None:
     number = a_number()
     a_placed_attempt(tenant, number)
-    told = explained(intake, a_pending_attempt(tenant, number))
-    assert rules(told) == ["NUMBER_BUSY"]
-    assert number[1:] not in str(told)
+    content = explained(intake, a_pending_attempt(tenant, number))
+    assert rules(content) == ["NUMBER_BUSY"]
+    assert number[1:] not in str(content)
 
 
 @does("F4-6")
 def test_recently_called_number_explains_how_long_it_is_blocked(intake: Intake, tenant: Tenant) -> None:
     number = a_number()
     tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.ANSWERED, ended_at=tenant.now()))
-    told = explained(intake, a_pending_attempt(tenant, number))
-    assert rules(told) == ["NUMBER_BUSY"]
-    assert told["blocks"][0]["until"] == told["nextPossibleAt"]
-    assert told["nextPossibleAt"].startswith("2026-04-02T12:1")
+    content = explained(intake, a_pending_attempt(tenant, number))
+    assert rules(content) == ["NUMBER_BUSY"]
+    assert content["blocks"][0]["until"] == content["nextPossibleAt"]
+    assert content["nextPossibleAt"].startswith("2026-04-02T12:1")
 
 
 def test_waiting_command_blocks_its_interview(intake: Intake, tenant: Tenant) -> None:
@@ -120,11 +120,11 @@ def test_waiting_command_blocks_its_interview(intake: Intake, tenant: Tenant) ->
 
 
 def test_call_in_progress_waits_for_its_end_and_shows_history(intake: Intake, tenant: Tenant) -> None:
-    told = explained(intake, a_placed_attempt(tenant))
-    assert told["status"] == "IN_PROGRESS"
-    assert told["waitingFor"] == "the call's end"
-    assert [each["event"] for each in told["history"]] == ["created", "claimed", "placed"]
-    claimed, placed = told["history"][1:]
+    content = explained(intake, a_placed_attempt(tenant))
+    assert content["status"] == "IN_PROGRESS"
+    assert content["waitingFor"] == "the call's end"
+    assert [each["event"] for each in content["history"]] == ["created", "claimed", "placed"]
+    claimed, placed = content["history"][1:]
     assert (claimed["from"], claimed["to"]) == ("PENDING", "IN_PROGRESS")
     assert "token" not in claimed["detail"]
     assert claimed["detail"]["leaseUntil"].endswith("Z")
@@ -133,11 +133,11 @@ def test_call_in_progress_waits_for_its_end_and_shows_history(intake: Intake, te
 
 def test_finished_attempt_waits_for_nothing(intake: Intake, tenant: Tenant) -> None:
     over = tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now()))
-    told = explained(intake, over)
-    assert (told["status"], told["reasonCode"]) == ("FAILED", "DECLINED")
-    assert told["waitingFor"] is told["nextPossibleAt"] is None
-    assert told["blocks"] == []
-    assert told["history"][-1]["reasonCode"] == "DECLINED"
+    content = explained(intake, over)
+    assert (content["status"], content["reasonCode"]) == ("FAILED", "DECLINED")
+    assert content["waitingFor"] is content["nextPossibleAt"] is None
+    assert content["blocks"] == []
+    assert content["history"][-1]["reasonCode"] == "DECLINED"
 
 
 def test_history_names_the_key_that_moved_the_attempt(intake: Intake, worker: Worker) -> None:
@@ -221,24 +221,24 @@ def preview(intake: Intake, **question: Any) -> Any:
 
 
 def test_allowed_time_is_previewed_as_it_would_be_scheduled(intake: Intake, worker: Worker) -> None:
-    told = preview(intake, phoneNumber=NUMBER, scheduledAt=TOMORROW).json()["data"]
-    assert (told["allowed"], told["refusal"], told["warnings"]) == (True, None, [])
-    assert told["nextPossibleAt"] == TOMORROW
+    content = preview(intake, phoneNumber=NUMBER, scheduledAt=TOMORROW).json()["data"]
+    assert (content["allowed"], content["refusal"], content["warnings"]) == (True, None, [])
+    assert content["nextPossibleAt"] == TOMORROW
     [attempt] = intake.create(intake.body(scheduledAt=TOMORROW)).json()["data"]["callAttempts"]
-    assert told["schedule"] == attempt["schedule"]
+    assert content["schedule"] == attempt["schedule"]
 
 
 def test_without_a_time_it_is_previewed_as_soon_as_allowed(intake: Intake) -> None:
-    told = preview(intake, phoneNumber=NUMBER).json()["data"]
-    assert told["allowed"] is True
-    assert told["nextPossibleAt"].startswith("2026-04-02T12:")
+    content = preview(intake, phoneNumber=NUMBER).json()["data"]
+    assert content["allowed"] is True
+    assert content["nextPossibleAt"].startswith("2026-04-02T12:")
 
 
 def test_offset_that_differs_from_the_number_is_warned_of(intake: Intake) -> None:
-    told = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T09:00:00+10:30").json()["data"]
-    assert told["allowed"] is True
-    assert told["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
-    assert told["schedule"]["utcOffset"] == "+10:30"
+    content = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T09:00:00+10:30").json()["data"]
+    assert content["allowed"] is True
+    assert content["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
+    assert content["schedule"]["utcOffset"] == "+10:30"
 
 
 REFUSED = [
@@ -264,46 +264,46 @@ def test_rejected_request_is_previewed_with_the_same_refusal(
     question = {"phoneNumber": NUMBER, **question}
     answer = preview(intake, **question)
     assert answer.status_code == 200
-    told = answer.json()["data"]
-    assert (told["allowed"], told["schedule"]) == (False, None)
-    assert told["refusal"]["code"] == code
+    content = answer.json()["data"]
+    assert (content["allowed"], content["schedule"]) == (False, None)
+    assert content["refusal"]["code"] == code
     person = candidate(phoneNumber=question["phoneNumber"], timezone=question.get("timezone"))
     refused = intake.create(intake.body(candidate=person, scheduledAt=question.get("scheduledAt"))).json()["error"]
     place = refused["details"].pop("field")
-    assert told["refusal"]["details"].pop("field") == place.removeprefix("candidate.")
-    assert without_instants(told["refusal"]) == without_instants(refused)
+    assert content["refusal"]["details"].pop("field") == place.removeprefix("candidate.")
+    assert without_instants(content["refusal"]) == without_instants(refused)
 
 
 def test_rejected_time_is_previewed_with_the_next_allowed_time(intake: Intake) -> None:
-    told = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T21:00:00").json()["data"]
-    assert told["nextPossibleAt"] == told["refusal"]["details"]["nextAllowedAt"] == "2026-04-04T06:00:00Z"
-    assert preview(intake, phoneNumber=NUMBER, scheduledAt=told["nextPossibleAt"]).json()["data"]["allowed"] is True
+    content = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T21:00:00").json()["data"]
+    assert content["nextPossibleAt"] == content["refusal"]["details"]["nextAllowedAt"] == "2026-04-04T06:00:00Z"
+    assert preview(intake, phoneNumber=NUMBER, scheduledAt=content["nextPossibleAt"]).json()["data"]["allowed"] is True
 
 
 @does("F2-2")
 def test_time_zone_resolves_an_ambiguous_number(intake: Intake) -> None:
     question = {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"}
-    told = preview(intake, **question, timezone="America/New_York").json()["data"]
-    assert told["allowed"] is True
-    assert told["schedule"]["timezoneSource"] == "CANDIDATE"
-    assert told["nextPossibleAt"] == "2026-04-03T16:00:00Z"
+    content = preview(intake, **question, timezone="America/New_York").json()["data"]
+    assert content["allowed"] is True
+    assert content["schedule"]["timezoneSource"] == "CANDIDATE"
+    assert content["nextPossibleAt"] == "2026-04-03T16:00:00Z"
 
 
 def test_a_candidate_is_previewed_by_their_number(intake: Intake, tenant: Tenant) -> None:
     known = a_candidate(tenant)
-    told = preview(intake, candidateId=str(known.id), scheduledAt="2026-04-03T09:00:00").json()["data"]
-    assert (told["allowed"], told["nextPossibleAt"]) == (True, TOMORROW)
-    assert told["schedule"]["timezone"] == "Europe/Bratislava"
+    content = preview(intake, candidateId=str(known.id), scheduledAt="2026-04-03T09:00:00").json()["data"]
+    assert (content["allowed"], content["nextPossibleAt"]) == (True, TOMORROW)
+    assert content["schedule"]["timezone"] == "Europe/Bratislava"
     assert known.phone_number is not None
-    assert known.phone_number[1:] not in str(told)
+    assert known.phone_number[1:] not in str(content)
 
 
 def test_preview_warns_of_an_open_interview_like_a_request(intake: Intake, worker: Worker) -> None:
     known = intake.get(a_call(intake).interview).json()["data"]["candidateId"]
-    told = preview(intake, candidateId=known, scheduledAt=TOMORROW).json()["data"]
+    content = preview(intake, candidateId=known, scheduledAt=TOMORROW).json()["data"]
     body = intake.body(candidate=..., candidateId=known, scheduledAt=TOMORROW)
     [attempt] = intake.create(body).json()["data"]["callAttempts"]
-    assert told["warnings"] == attempt["warnings"] == ["CANDIDATE_HAS_OPEN_INTERVIEW"]
+    assert content["warnings"] == attempt["warnings"] == ["CANDIDATE_HAS_OPEN_INTERVIEW"]
 
 
 def test_unknown_and_foreign_candidate_get_the_same_404(intake: Intake) -> None:
@@ -344,13 +344,13 @@ def test_previewed_time_is_accepted_when_requested(intake: Intake) -> None:
     with a_worker(intake.settings):
         call = a_call(intake)
         known = intake.get(call.interview).json()["data"]["candidateId"]
-        told = preview(intake, candidateId=known, scheduledAt="2026-04-03T19:00:00").json()["data"]
+        content = preview(intake, candidateId=known, scheduledAt="2026-04-03T19:00:00").json()["data"]
         moved = intake.send("PATCH", call.attempt, json={"scheduledAt": "2026-04-03T19:00:00"})
         assert moved.status_code == 204
-        assert intake.get(call.attempt).json()["data"]["schedule"] == told["schedule"]
+        assert intake.get(call.attempt).json()["data"]["schedule"] == content["schedule"]
 
 
 def without_instants(error: dict[str, Any]) -> dict[str, Any]:
-    """A refusal without what depends on the moment of asking."""
+    """A refusal without values that depend on the current time."""
     details = {name: value for name, value in (error["details"] or {}).items() if name not in {"receivedAt", "latest"}}
     return {"code": error["code"], "details": details}

@@ -1,4 +1,4 @@
-"""Hundreds of callbacks that are not the carrier's, or are not new: not one of them changes anything."""
+"""Hundreds of forged and replayed callbacks, none of which changes anything."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ Form = list[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Forgery:
-    """One request; `is_called` says what is wrong with it."""
+    """One request. `is_called` describes the forgery."""
 
     is_called: str
     path: str
@@ -37,7 +37,7 @@ class Forgery:
 
 
 def signed(path: str, form: Form, *, token: str = PRIMARY, public_url: str = PUBLIC_URL) -> str:
-    """As Twilio documents it, and not by its library: name and value of each field, sorted, behind the URL."""
+    """Sign as Twilio documents, without its library: the URL, then name and value of each field, sorted."""
     text = public_url + path + "".join(name + value for name, value in sorted(set(form)))
     return base64.b64encode(hmac.new(token.encode(), text.encode(), hashlib.sha1).digest()).decode()
 
@@ -62,11 +62,11 @@ class Forger:
         return [forgery for kind in kinds for forgery in kind()]
 
     def _made(self, is_called: str, form: Form = FORM, signature: str | None = "", **more: Any) -> Forgery:
-        told = {"path": self._path, "form": form, "signature": self._right if signature == "" else signature}
-        return Forgery(is_called=is_called, **(told | more))
+        request = {"path": self._path, "form": form, "signature": self._right if signature == "" else signature}
+        return Forgery(is_called=is_called, **(request | more))
 
     def _ours(self, is_called: str, form: Form) -> Forgery:
-        """Signed with our own token, and yet not what the carrier says of a call of this account."""
+        """Signed with our own token, but not a callback for a call of this account."""
         return self._made(is_called, form, signed(self._path, form))
 
     def of_bodies(self) -> Iterator[Forgery]:
@@ -129,11 +129,11 @@ class Forger:
 
 READ: Form = sorted([*FORM, ("AnsweredBy", "human"), ("CallDuration", "12"), ("SipResponseCode", "200")])
 READ = [each for each in READ if each[0] not in {"FromCity", "SequenceNumber"}]
-"""All that is read of a callback, in the order in which it is signed. What is not read may be put in other words."""
+"""All fields that are read of a callback, in signing order. The others may be changed."""
 
 
 def bodies() -> Iterator[tuple[str, Form]]:
-    """The genuine form with something else in it than was signed."""
+    """The genuine form with content that was not signed."""
     for name, value in FORM:
         yield f"without {name}", [each for each in FORM if each[0] != name]
         for other in ("x", value + "x", value + " ", value[:-1] or "y", value.swapcase() + "."):
@@ -171,7 +171,7 @@ def test_forged_callback_and_replayed_callback_change_nothing(
     assert wrong == []
     assert intake.count("carrier_events") == 0
 
-    # What the carrier did say, again and again, and for another attempt: stored once, for its own.
+    # A genuine callback, repeated and sent for another attempt, is stored once, for its own attempt.
     genuine = Forgery(is_called="genuine", path=path, form=FORM, signature=signed(path, FORM))
     replays = 50
     assert {send(intake, genuine) for _ in range(replays)} == {204}

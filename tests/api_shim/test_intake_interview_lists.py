@@ -54,9 +54,9 @@ def test_interviews_list_their_attempts_oldest_first(intake: Intake, tenant: Ten
     gone = a_pending_attempt(tenant)
     tenant.take(gone, Cancelled(reason=Reason.CANCELLED_BY_USER))
     tenant.change("UPDATE attempts SET deleted_at = ended_at WHERE id = :id", id=gone.id)
-    told = {each["id"]: each["callAttempts"] for each in data(intake.get("/interviews"))["items"]}
-    assert [each["id"] for each in told[str(first.interview_id)]] == [str(first.id), str(second.id)]
-    assert told[str(gone.interview_id)] == []
+    content = {each["id"]: each["callAttempts"] for each in data(intake.get("/interviews"))["items"]}
+    assert [each["id"] for each in content[str(first.interview_id)]] == [str(first.id), str(second.id)]
+    assert content[str(gone.interview_id)] == []
 
 
 def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker: Worker) -> None:
@@ -113,8 +113,8 @@ def test_interviews_are_filtered_by_their_shown_status(intake: Intake, worker: W
 def test_invalid_filter_is_named(intake: Intake, asked: dict[str, Any], field: str, code: str) -> None:
     answer = intake.get("/interviews", **asked)
     assert answer.status_code == 400
-    [told] = answer.json()["error"]["details"]["fields"]
-    assert (told["field"], told["code"]) == (field, code)
+    [content] = answer.json()["error"]["details"]["fields"]
+    assert (content["field"], content["code"]) == (field, code)
 
 
 def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake, worker: Worker) -> None:
@@ -122,10 +122,10 @@ def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake,
     for path in (f"/candidates/{one['candidateId']}", f"/agents/{one['agentId']}", f"/jobs/{one['jobId']}"):
         assert data(intake.send("DELETE", path)) is True
     for name in ("candidateId", "agentId", "jobId"):
-        [told] = data(intake.get("/interviews", **{name: one[name]}))["items"]
-        assert told["id"] == one["id"]
-        assert told["status"] == "CANCELLED", "the person was erased"
-        assert {each: told[each] for each in ("candidateId", "agentId", "jobId")} == {
+        [content] = data(intake.get("/interviews", **{name: one[name]}))["items"]
+        assert content["id"] == one["id"]
+        assert content["status"] == "CANCELLED", "the person was erased"
+        assert {each: content[each] for each in ("candidateId", "agentId", "jobId")} == {
             each: one[each] for each in ("candidateId", "agentId", "jobId")
         }
     assert data(intake.send("DELETE", f"/interviews/{one['id']}")) is True
@@ -189,12 +189,12 @@ def test_interviews_of_one_moment_are_ordered_by_id(intake: Intake, tenant: Tena
 
 @contextmanager
 def _counting() -> Iterator[list[str]]:
-    """The statements that are sent meanwhile about interviews and attempts."""
+    """The statements about interviews and attempts that are sent inside the block."""
     said: list[str] = []
 
-    def note(*told: Any) -> None:
-        if "attempts" in told[2] or "interviews" in told[2]:
-            said.append(told[2])
+    def note(*content: Any) -> None:
+        if "attempts" in content[2] or "interviews" in content[2]:
+            said.append(content[2])
 
     event.listen(Engine, "before_cursor_execute", note)
     yield said

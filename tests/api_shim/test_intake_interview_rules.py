@@ -1,4 +1,4 @@
-"""The rules F1 over HTTP: which candidate, agent and job an interview has, and what is refused and leaves nothing."""
+"""The rules F1 over HTTP: candidate, agent and job of an interview, and refusals, which leave no rows."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +58,7 @@ class Desk:
         return {name: value for name, value in agent.items() if value is not ...}
 
     def stranger(self) -> "Desk":
-        """The desk of another company."""
+        """A desk of another company."""
         other = seed(self.intake.database, self.intake.now())
         return Desk(Intake(**{**vars(self.intake), "seeded": other}).with_new_key())
 
@@ -77,7 +77,7 @@ def desk(intake: Intake) -> Desk:
 
 
 Ask = Callable[[Desk], dict[str, Any]]
-"""A request's body, with what it needs made before."""
+"""Returns the body of a request, after creating the resources that it needs."""
 
 
 def known(desk: Desk, *job_ids: str, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
@@ -100,11 +100,11 @@ def online(desk: Desk, **more: Any) -> dict[str, Any]:
     return {"candidate": candidate(phoneNumber=...), "agent": agent, **more}
 
 
-# ---- what is made
+# ---- created resources
 
 
 def _one_open_among_closed(desk: Desk) -> dict[str, Any]:
-    """The metadata names the job that must be taken; so in each of these."""
+    """As in each of these, the metadata names the expected job."""
     job = desk.job()
     return known(desk, desk.job(status="CLOSED"), job, desk.job(status="CLOSED"), metadata={"job": job})
 
@@ -141,12 +141,12 @@ def _new_with_its_own_job(desk: Desk) -> dict[str, Any]:
 
 TAKEN = [
     pytest.param(
-        lambda desk: known(desk, desk.job(), focus="GENERIC"), id="F1-2 GENERIC guesses none, not the only one"
+        lambda desk: known(desk, desk.job(), focus="GENERIC"), id="F1-2 GENERIC takes no job, not even the only one"
     ),
     pytest.param(lambda desk: new(desk, focus="GENERIC"), id="F1-2 GENERIC needs none"),
-    pytest.param(_generic_named, id="F1-2 GENERIC takes one that is named"),
+    pytest.param(_generic_named, id="F1-2 GENERIC takes a named job"),
     pytest.param(_generic_new_for_a_job, id="F1-2 GENERIC takes candidate.jobId"),
-    pytest.param(_one_open_among_closed, id="F1-3 the one open job among closed ones"),
+    pytest.param(_one_open_among_closed, id="F1-3 the only open job among closed ones"),
     pytest.param(_named_among_several, id="F1-4 several open jobs, one named"),
     pytest.param(_named_and_closed, id="F1-5 a job that is named may be closed"),
     pytest.param(_new_for_a_job, id="F1-5 jobId with a new candidate"),
@@ -244,7 +244,7 @@ def test_f1_6_online_interview_at_night_stays_scheduled(intake: Intake, worker: 
 
 
 NOBODYS = "+421000000000"
-"""In the form of a number, and none."""
+"""Well-formed but invalid numbers."""
 
 
 @does("F1-6")
@@ -273,9 +273,9 @@ def test_f1_6_candidate_with_an_invalid_number_is_not_called(intake: Intake, wor
     assert data(intake.send("PATCH", person, json={"phoneNumber": NUMBER}))["phoneNumber"] == NUMBER
     assert data(intake.create(by_phone), 201)["type"] == "PHONE"
     for uncallable, code in ((other, "PHONE_NUMBER_INVALID"), ("+19002345678", "NUMBER_NOT_ALLOWED")):
-        told = refused(intake.send("PATCH", person, json={"phoneNumber": uncallable}), 400, code)
-        assert told["details"]["field"] == "phoneNumber"
-    assert data(intake.get(person))["phoneNumber"] == NUMBER, "a call waits that would ring it"
+        content = refused(intake.send("PATCH", person, json={"phoneNumber": uncallable}), 400, code)
+        assert content["details"]["field"] == "phoneNumber"
+    assert data(intake.get(person))["phoneNumber"] == NUMBER, "a pending call would use it"
 
 
 UNCALLABLE = [
@@ -319,8 +319,8 @@ def test_f1_5_interview_does_not_exceed_the_job_limit(intake: Intake, worker: Wo
     jobs = [desk.job() for _ in range(49)]
     body = {**known(desk, *jobs), "job": JOB}
     with ThreadPoolExecutor(2) as both:
-        told = list(both.map(lambda _: intake.create(body), range(2)))
-    last, too_many = sorted(told, key=lambda answer: answer.status_code)
+        content = list(both.map(lambda _: intake.create(body), range(2)))
+    last, too_many = sorted(content, key=lambda answer: answer.status_code)
     assert len(data(intake.get(f"/candidates/{body['candidateId']}"))["jobIds"]) == 50
     assert data(last, 201)["jobId"] not in jobs
     assert refused(too_many, 400, "TOO_MANY_JOBS")["details"] == {"limit": 50, "field": "job"}
@@ -344,7 +344,7 @@ def test_f1_8_a_test_online_has_no_attempt(intake: Intake, worker: Worker, desk:
     assert (interview["status"], interview["callAttempts"]) == ("COMPLETED", [])
 
 
-# ---- what is refused
+# ---- refusals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,11 +354,11 @@ class No:
     code: str
     status: int = 400
     details: dict[str, Any] | None = None
-    """What the details must say, among other things."""
+    """Values that the details must contain."""
 
 
 def wrong(field: str, code: str) -> No:
-    """One field is not as it must be."""
+    """The refusal of one invalid field."""
     return No(code="VALIDATION_ERROR", details={"fields": [(field, code)]})
 
 
@@ -597,8 +597,8 @@ def test_refused_interview_leaves_rows_only_in_the_inbox(
 ) -> None:
     body = ask(desk)
     before = desk.rows()
-    told = refused(intake.create(body), no.status, no.code)
-    details = told.get("details") or {}
+    content = refused(intake.create(body), no.status, no.code)
+    details = content.get("details") or {}
     if "fields" in details:
         details = {"fields": [(each["field"], each["code"]) for each in details["fields"]]}
     assert {name: details.get(name) for name in no.details or {}} == (no.details or {})
@@ -613,7 +613,7 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return error
 
 
-# ---- titles are never kept
+# ---- titles are not stored
 
 
 @does_not("F1-4")
@@ -649,7 +649,7 @@ def test_answer_repeated_after_an_erasure_names_no_candidate(intake: Intake, wor
 
 
 def kept(intake: Intake) -> str:
-    """All that the inbox holds."""
+    """All contents of the inbox."""
     return "".join(str(row[0]) for row in intake.ask("SELECT inbox::text FROM inbox"))
 
 

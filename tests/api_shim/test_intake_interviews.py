@@ -1,4 +1,4 @@
-"""Interviews over HTTP: made once, shown as they are, to those who may see them."""
+"""Interviews over HTTP: created once, and shown only to keys with access."""
 
 from datetime import timedelta
 from typing import Any
@@ -253,6 +253,6 @@ def test_interview_of_a_candidate_without_a_number_is_refused(intake: Intake, wo
 
 
 def anonymous(answer: dict[str, Any]) -> dict[str, Any]:
-    """An error without what tells one request from another."""
+    """An error without the values that differ between requests."""
     details = {name: value for name, value in answer["error"]["details"].items() if name != "resourceId"}
     return {**answer, "timestamp": "", "traceId": "", "error": {**answer["error"], "details": details}}

@@ -124,13 +124,13 @@ def test_last_use_of_a_key_is_stored_to_the_minute(intake: Intake) -> None:
     assert last_used() is None
     began = intake.now()
     assert intake.get("/jobs").status_code == 200
-    first = wait_until(last_used, says="its use is written")
+    first = wait_until(last_used, says="its use is stored")
     assert began <= first <= intake.now()
     assert [intake.get("/jobs").status_code for _ in range(5)] == [200] * 5
     assert last_used() == first
     intake.change("UPDATE api_keys SET last_used_at = last_used_at - interval '61 seconds'")
     assert intake.get("/jobs").status_code == 200
-    wait_until(lambda: last_used() >= first, says="a minute later it is written again")
+    wait_until(lambda: last_used() >= first, says="a minute later it is stored again")
 
 
 def test_request_does_not_wait_for_the_last_use(intake: Intake) -> None:

@@ -1,4 +1,4 @@
-"""Many requests wait: they hardly ask the database, and take nothing from those that need an answer at once."""
+"""Many waiting requests: they cause few queries and do not delay requests that need an immediate answer."""
 
 import asyncio
 import threading
@@ -29,12 +29,12 @@ from tests.support.servers import a_door, a_server, address_of
 
 MANY, WAVE, THOUSAND = 100, 25, 1000
 AT_MOST = 20
-"""Statements that look at all commands; one would do."""
+"""Statements that query all commands. One would be enough."""
 
 
 @dataclass
 class Statements:
-    """The statements of the API's role, and the ids that each of them names."""
+    """The statements of the API's role, with the ids in each of them."""
 
     ids: list[set[UUID]] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ def _ids_in(value: Any) -> Iterator[UUID]:
 
 @contextmanager
 def all_waiting(intake: Intake, url: str) -> Iterator[list[int]]:
-    """So many requests that wait for their commands, and the statuses of those that wait no longer."""
+    """Many waiting requests, and the statuses of the finished ones."""
     statuses: list[int] = []
     limits = httpx.Limits(max_connections=MANY)
     headers = {"Authorization": f"Bearer {intake.key}", "Prefer": "wait=30"}
@@ -86,7 +86,7 @@ def all_waiting(intake: Intake, url: str) -> Iterator[list[int]]:
         wait_until(lambda: intake.count("inbox") == count, says="they are accepted")
 
     async def post_all() -> None:
-        """A wave at a time: what comes faster than it can be accepted is refused at its deadline."""
+        """Send in waves: requests that cannot be accepted in time are refused at their deadline."""
         posts: list[asyncio.Task[None]] = []
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, limits=limits) as client:
             while len(posts) < MANY:
@@ -108,7 +108,7 @@ def test_waiting_requests_share_one_query(intake: Intake) -> None:
         wait_until(lambda: intake.count("inbox") == MANY, seconds=60, says="all are accepted")
         ids = {row.id for row in intake.ask("SELECT id FROM inbox")}
         with counted() as statements:
-            wait_until(lambda: statements.have_named(ids), says="each of them was looked at")
+            wait_until(lambda: statements.have_named(ids), says="each of them was queried")
         assert statements.naming(ids) <= AT_MOST
         wait_until(lambda: len(statuses) == MANY, seconds=120, says="all are answered when their wait ends")
     assert set(statuses) == {202}
@@ -205,14 +205,14 @@ async def test_task_ends_although_a_cancellation_was_swallowed() -> None:
 
 @pytest.fixture
 def crowded(intake: Intake) -> Iterator[Intake]:
-    """Requests with a valid key take all the threads and connections that they may."""
+    """Requests with a valid key occupy all their threads and connections."""
     with slow_acceptance(intake.database, "4 s"), ThreadPoolExecutor(24) as clients:
         for _ in range(24):
             clients.submit(intake.create, headers=ASYNC)
-        wait_until(lambda: len(intake.ask(_SLEEPING)) >= 8, says="every place is taken")
+        wait_until(lambda: len(intake.ask(_SLEEPING)) >= 8, says="every thread is busy")
         first = set(intake.ask(_SLEEPING))
         yield intake
-        assert first & set(intake.ask(_SLEEPING)), "nothing waited for one of them to end"
+        assert first & set(intake.ask(_SLEEPING)), "no request waited for one of them to end"
 
 
 _SLEEPING = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'PgSleep'"

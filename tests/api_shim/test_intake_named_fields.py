@@ -1,4 +1,4 @@
-"""Each rule with a code of its own names the field that it is about, in the name under which it was sent."""
+"""Each refusal with its own code names the field, under the name by which it was sent."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ from tests.api_shim.test_intake_interview_rules import (  # noqa: F401 - a fixtu
     online,
 )
 
-# ruff: noqa: F811 - a fixture is asked for by its name
+# ruff: noqa: F811 - a fixture is requested by its name
 
 PREMIUM, NO_NUMBER, OF_NO_COUNTRY, TOLL_FREE = "+19002345678", "+421000000000", "+80012345678", "+18004633339"
 AN_HOUR_AGO, IN_TWO_MONTHS = "2026-04-02T11:00:00Z", "2026-06-01T09:00:00Z"
 MORNINGS = [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "08:00", "end": "09:00"}]
 METADATA = {"metadata": {"a": "x" * 10_225}}
-"""Little enough by itself, and too much beside what is there."""
+"""Valid by itself, but too large when merged with the existing metadata."""
 TIMES = [
     ("INVALID_DATE_FORMAT", "2026-13-01T09:00:00Z"),
     ("INVALID_DATE_FORMAT", "tomorrow"),
@@ -34,13 +34,13 @@ TIMES = [
     ("SCHEDULE_IN_PAST", AN_HOUR_AGO),
     ("SCHEDULE_TOO_FAR", IN_TWO_MONTHS),
 ]
-"""Refused for each call, with every candidate."""
+"""Invalid times for calls of any candidate."""
 OF_A_CALL = [*TIMES, ("OUTSIDE_CALL_TIME_INTERVAL", AT_NIGHT)]
 NAMES = ("scheduledAt", "scheduleTime")
 
 
 def refused(answer: Any, code: str, field: str) -> dict[str, Any]:
-    """The details of a refusal that names this field."""
+    """Return the details of a refusal that names this field."""
     error: dict[str, Any] = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, code), answer.text
     assert error["details"]["field"] == field, error
@@ -88,7 +88,7 @@ def test_replayed_refusal_names_the_same_field(intake: Intake, worker: Worker) -
 
 
 def test_character_that_cannot_be_stored_is_a_bad_date(intake: Intake) -> None:
-    """And nothing behind it is shown."""
+    """The text after the character is not quoted."""
     details = refused(intake.create(intake.body(scheduledAt="2026\x00secret")), "INVALID_DATE_FORMAT", "scheduledAt")
     assert set(details) == {"field", "value", "reason", "position"}
     assert (details["position"], details["value"]) == (4, "2026\N{REPLACEMENT CHARACTER}\N{HORIZONTAL ELLIPSIS}")
@@ -107,7 +107,7 @@ def test_character_that_cannot_be_stored_is_named_elsewhere(intake: Intake) -> N
     assert answer.json()["error"]["details"]["fields"][0]["field"] == "metadata.scheduledAt"
 
 
-# ---- everything else of an interview
+# ---- other fields of an interview
 
 
 Ask = Callable[[Desk], dict[str, Any]]
@@ -237,7 +237,7 @@ def test_previewed_refusal_names_the_field(intake: Intake, worker: Worker, desk:
         assert (refusal["code"], refusal["details"]["field"]) == (code, field)
 
 
-# ---- what the API writes itself
+# ---- writes of the API itself
 
 
 COMPANY = [

@@ -23,7 +23,7 @@ def _operations() -> Iterator[Any]:
 
 
 def nested(levels: int, *, inside: str = "[]", name: str | None = "metadata") -> bytes:
-    """A body of so many levels, the outermost object included where there is one."""
+    """A body of this many levels, including the outermost object if there is one."""
     inner = levels - (name is not None)
     value = "[" * inner + "]" * inner
     if inside == "{}":
@@ -59,7 +59,7 @@ def test_many_levels_beside_each_other_are_not_deep(intake: Intake, worker: Work
 
 
 def test_deepest_json_is_read_by_a_full_stack() -> None:
-    """A body that the parser reads is one that every later reader can walk through, however deep it was called."""
+    """Every later reader can walk through a body that the parser accepts, at any depth of the call stack."""
 
     def call(depth: int) -> Any:
         return call(depth - 1) if depth else unstorable(parse(nested(MAX_LEVELS)))

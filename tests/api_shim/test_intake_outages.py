@@ -1,4 +1,4 @@
-"""When Redis is away everything is accepted; when PostgreSQL is away nothing is, and both are said at once."""
+"""Without Redis everything is accepted, without PostgreSQL nothing. Both are answered immediately."""
 
 import os
 import signal
@@ -176,7 +176,7 @@ def test_waiting_request_is_released_on_a_stop_signal(intake: Intake) -> None:
         with meanwhile(lambda: theirs.create(headers=PATIENT)) as answer:
             wait_until(lambda: intake.count("inbox") == 1)
             api.terminate()
-            # At 15 s the server breaks off what still waits, so an answer shows that this request was released before.
+            # The server aborts waiting requests after 15 s, so a response shows that this one was released before.
             assert answer().status_code == 202
             assert api.wait(30) in {0, -signal.SIGTERM}
 
@@ -190,7 +190,7 @@ def test_real_worker_applies_accepted_commands(intake: Intake) -> None:
 
 @contextmanager
 def a_process(intake: Intake, command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One of the product's own, on the same servers, at the same time of day."""
+    """A process of the product on the same servers and at the same time of day."""
     environment = {**os.environ, **environment_of(intake)}
     process = subprocess.Popen([sys.executable, *command.split()], env=environment)
     try:

@@ -144,7 +144,7 @@ def test_known_user_owns_at_once_and_unknown_user_gets_one_mail(
     know(intake, KNOWN)
     known, unknown = make(ats, ownerEmail="KNOWN@example.com"), make(ats, ownerEmail=UNKNOWN)
     assert (roles(intake, known), roles(intake, unknown)) == ({KNOWN: "OWNER"}, {})
-    assert not office.asked, "not in the request"
+    assert not office.asked, "not during the request"
     deliver(intake, office)
     deliver(intake, office)
     assert [each.recipients for each in office.mails] == [(UNKNOWN,)]
@@ -152,7 +152,7 @@ def test_known_user_owns_at_once_and_unknown_user_gets_one_mail(
 
 @does_not("F3-2")
 def test_answer_does_not_reveal_known_users(intake: Intake, office: PostOffice) -> None:
-    """Not its body, headers or status; not when it is made, changed, looked at, listed, sent again or refused."""
+    """Body, headers and status are the same when created, changed, read, listed, repeated or refused."""
     know(intake, KNOWN)
 
     def story(email: str) -> list[Any]:
@@ -179,7 +179,7 @@ def test_answer_does_not_reveal_known_users(intake: Intake, office: PostOffice) 
 
 
 def _without_what_differs_anyway(answer: httpx.Response, email: str) -> tuple[int, Any, Any]:
-    """Ids, times and the very address aside."""
+    """Remove ids, times and the address itself."""
 
     def same(value: Any) -> Any:
         if isinstance(value, dict):
@@ -323,28 +323,28 @@ def test_all_unusable_tokens_get_the_same_answer(intake: Intake, ats: Intake, of
             "UPDATE companies SET deleted_at = updated_at WHERE id = :id", id=UUID(company["id"])
         ),
     }
-    told = [accept(intake, token) for token in ("", "x", "x" * 43, "x" * 5000, "ž", "../../etc")]
+    responses = [accept(intake, token) for token in ("", "x", "x" * 43, "x" * 5000, "ž", "../../etc")]
     for place, end in enumerate(ends.values()):
         company = make(ats, ownerEmail=f"unknown{place}@example.com")
         deliver(intake, office)
         token = office.mails[-1].token
         end(company, token)
-        told.append(accept(intake, token))
-    assert [each.status_code for each in told] == [410] * 10
-    assert all(each.json()["error"] == GONE for each in told)
-    assert len({tuple(sorted(set(each.headers))) for each in told}) == 1
+        responses.append(accept(intake, token))
+    assert [each.status_code for each in responses] == [410] * 10
+    assert all(each.json()["error"] == GONE for each in responses)
+    assert len({tuple(sorted(set(each.headers))) for each in responses}) == 1
     assert [row.email for row in intake.ask("SELECT email FROM users")] == ["unknown0@example.com"]
 
 
 @does_not("F3-4")
 def test_acceptance_ignores_the_idempotency_key(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    """A used token is told as such, however it is sent again."""
+    """A used token always gets 410."""
     make(ats, ownerEmail=UNKNOWN)
     deliver(intake, office)
     body = {"token": office.mails[0].token, "name": NAME}
     kept = intake.count("inbox")
-    told = [intake.client.post(ACCEPT, json=body, headers={"Idempotency-Key": "a key"}) for _ in range(2)]
-    assert [each.status_code for each in told] == [200, 410]
+    responses = [intake.client.post(ACCEPT, json=body, headers={"Idempotency-Key": "a key"}) for _ in range(2)]
+    assert [each.status_code for each in responses] == [200, 410]
     assert intake.count("inbox") == kept
 
 
@@ -355,9 +355,9 @@ def test_concurrent_acceptances_succeed_once(intake: Intake, ats: Intake, office
         deliver(intake, office)
         token = office.mails[-1].token
         with ThreadPoolExecutor(8) as several:
-            told = list(several.map(lambda each, token=token: accept(intake, token, f"Name {each}"), range(8)))
-        assert sorted(each.status_code for each in told) == [200] + [410] * 7
-        [accepted] = [each for each in told if each.status_code == 200]
+            responses = list(several.map(lambda each, token=token: accept(intake, token, f"Name {each}"), range(8)))
+        assert sorted(each.status_code for each in responses) == [200] + [410] * 7
+        [accepted] = [each for each in responses if each.status_code == 200]
         [user] = intake.ask("SELECT name FROM users WHERE email = :email", email=f"unknown{place}@example.com")
         assert accepted.json()["data"]["name"] == user.name
         assert roles(intake, company) == {f"unknown{place}@example.com": "OWNER"}
@@ -368,8 +368,8 @@ def test_user_who_accepts_two_companies_at_once_owns_both(intake: Intake, ats: I
     companies = [make(ats, ownerEmail=UNKNOWN) for _ in range(4)]
     deliver(intake, office)
     with ThreadPoolExecutor(4) as several:
-        told = list(several.map(lambda mail: accept(intake, mail.token), office.mails))
-    assert [each.status_code for each in told] == [200] * 4
+        responses = list(several.map(lambda mail: accept(intake, mail.token), office.mails))
+    assert [each.status_code for each in responses] == [200] * 4
     assert intake.count("users") == 1
     assert [roles(intake, each) for each in companies] == [{UNKNOWN: "OWNER"}] * 4
 
@@ -387,7 +387,7 @@ def test_acceptance_during_a_move_leaves_one_owner_or_invitation(
         with ThreadPoolExecutor(2) as both:
             accepted = both.submit(accept, intake, token)
             both.submit(change, ats, company, KNOWN).result()
-        # The move came after the acceptance, or the acceptance too late: either way it has the last word.
+        # The move came after the acceptance, or the acceptance came too late. The move wins in both cases.
         expected = {KNOWN: "OWNER"} | ({email: "ADMIN"} if accepted.result().status_code == 200 else {})
         assert roles(intake, company) == expected
 
@@ -470,9 +470,9 @@ def test_stored_answer_has_no_address_and_shows_the_current_one(intake: Intake, 
     assert data(ats.send("POST", "/company", json=body, headers=key), 201)["ownerEmail"] == OTHER
     assert intake.ask("SELECT count(*) FROM invitations")[0][0] == 2, "a repetition sends no invitation"
     intake.change("UPDATE companies SET deleted_at = updated_at WHERE id = :id", id=UUID(made["id"]))
-    told = ats.send("POST", "/company", json=body, headers=key)
-    assert (told.status_code, told.json()["error"]["code"]) == (410, "COMPANY_DELETED")
-    assert not [each for each in (UNKNOWN, OTHER) if each in told.text]
+    responses = ats.send("POST", "/company", json=body, headers=key)
+    assert (responses.status_code, responses.json()["error"]["code"]) == (410, "COMPANY_DELETED")
+    assert not [each for each in (UNKNOWN, OTHER) if each in responses.text]
 
 
 def test_no_log_line_names_an_owner_or_a_token(
@@ -489,13 +489,13 @@ def test_no_log_line_names_an_owner_or_a_token(
     accept(intake, token)
     said = {each["event"].partition(":")[0] for each in lines}
     assert {"invitation_sent", "invitation_failed", "request_answered"} <= said
-    told = json.dumps(lines, ensure_ascii=False)
-    assert not [each for each in (UNKNOWN, OTHER, "example.com", NAME, "Acme", token) if each in told]
+    responses = json.dumps(lines, ensure_ascii=False)
+    assert not [each for each in (UNKNOWN, OTHER, "example.com", NAME, "Acme", token) if each in responses]
 
 
 @contextmanager
 def _refusing(office: PostOffice, address: str) -> Iterator[None]:
-    """To this recipient it says never, and quotes the address, as servers do."""
+    """Reject this recipient permanently and quote the address, as real servers do."""
     usual = office.to_recipient
     office.to_recipient = lambda asked: f"550 no such user: {asked}" if asked == address else "250 OK"
     yield

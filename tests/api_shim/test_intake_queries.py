@@ -36,7 +36,7 @@ each_operation = pytest.mark.parametrize(("method", "path", "body", "is_keyed"),
 
 
 def ask(intake: Intake, method: str, path: str, body: Any, query: str) -> Any:
-    """Send one request to an operation of the document; each id in its address is of nothing that exists."""
+    """Send one request to an operation of the document, with ids of missing resources in its path."""
     address = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
     return intake.send(method, f"{address}?{query}", **({} if body is None else {"json": body}))
 
@@ -134,7 +134,7 @@ def test_ats_key_may_repeat_the_company_of_the_path(intake: Intake) -> None:
     assert named(ats.get("/company", companyId="")) == [("companyId", "UNKNOWN_PARAMETER")]
 
 
-# ---- what is no part of the document
+# ---- routes outside the document
 
 
 def test_document_and_its_page_take_any_parameter(intake: Intake) -> None:

@@ -41,29 +41,29 @@ def with_limits(
     return intake.with_key(secret)
 
 
-def told(answer: httpx.Response) -> dict[str, int]:
-    """Of each header without its prefix the number, which is the only one."""
+def limits_of(answer: httpx.Response) -> dict[str, int]:
+    """The value of each header, by its name without the prefix."""
     assert all(answer.headers.get_list(name) == [answer.headers[name]] for name in NAMES)
     return {name.removeprefix("X-RateLimit-"): int(answer.headers[name]) for name in NAMES}
 
 
 def counted(answer: httpx.Response) -> httpx.Response | None:
-    limits = told(answer)
+    limits = limits_of(answer)
     return answer if limits["Remaining-Minute"] < limits["Limit-Minute"] else None
 
 
 @pytest.mark.parametrize(("method", "path"), ASKED)
 def test_response_to_a_valid_key_shows_limits_and_counts_one(intake: Intake, method: str, path: str) -> None:
-    """Whatever the answer is: most of these requests are refused for something else."""
+    """Most of these requests are refused for other reasons, and count anyway."""
     asking = with_limits(intake, per_minute=60)
     path = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
     for remaining in (59, 58):
-        # A Redis that is slow for a moment limits no request, and counts none.
+        # While Redis is slow, no request is limited or counted.
         answer = wait_until(
             lambda: counted(asking.send(method, path, content=b"{}", headers={"Content-Type": "application/json"})),
             says="it is counted",
         )
-        limits = told(answer)
+        limits = limits_of(answer)
         assert limits["Limit-Minute"] == 60
         assert limits["Limit-Hour"] == 2000
         assert limits["Remaining-Minute"] == remaining
@@ -77,8 +77,8 @@ def test_response_to_a_valid_key_shows_limits_and_counts_one(intake: Intake, met
 
 def test_too_large_body_and_missing_scope_are_counted(intake: Intake) -> None:
     asking = with_limits(intake, per_minute=60, scopes=frozenset({"read:jobs"}))
-    assert told(asking.get("/candidates"))["Remaining-Minute"] == 59
-    assert told(asking.send("POST", "/interviews", json={}))["Remaining-Minute"] == 58
+    assert limits_of(asking.get("/candidates"))["Remaining-Minute"] == 59
+    assert limits_of(asking.send("POST", "/interviews", json={}))["Remaining-Minute"] == 58
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer sk_live_mistyped"])
@@ -94,17 +94,17 @@ def test_request_above_the_minute_limit_gets_429_and_retry_after(intake: Intake)
     asking = with_limits(intake, per_minute=2)
     answers = [asking.get("/jobs") for _ in range(4)]
     if answers[0].headers["X-RateLimit-Reset-Minute"] != answers[-1].headers["X-RateLimit-Reset-Minute"]:
-        answers = [asking.get("/jobs") for _ in range(4)]  # a minute had just turned
+        answers = [asking.get("/jobs") for _ in range(4)]  # a new minute has just begun
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
     refused = answers[-1]
     error = refused.json()["error"]
     assert error["code"] == "RATE_LIMIT_EXCEEDED"
-    wait, reset = int(refused.headers["Retry-After"]), told(refused)["Reset-Minute"]
+    wait, reset = int(refused.headers["Retry-After"]), limits_of(refused)["Reset-Minute"]
     assert error["details"] == {"limit": 2, "per": "MINUTE", "reset": reset, "retryAfter": wait}
     assert 0 <= reset - intake.now().timestamp() <= wait <= 60
-    assert told(refused)["Remaining-Minute"] == 0
-    # What the minute refused is not taken from the hour.
-    assert told(refused)["Remaining-Hour"] == 1998
+    assert limits_of(refused)["Remaining-Minute"] == 0
+    # A request above the minute limit does not count for the hour.
+    assert limits_of(refused)["Remaining-Hour"] == 1998
 
 
 def test_request_above_the_hour_limit_gets_429(intake: Intake) -> None:
@@ -114,7 +114,7 @@ def test_request_above_the_hour_limit_gets_429(intake: Intake) -> None:
         answers = [answers[1], asking.get("/jobs")]
     assert [answer.status_code for answer in answers] == [200, 429]
     assert answers[1].json()["error"]["details"]["per"] == "HOUR"
-    assert answers[1].json()["error"]["details"]["reset"] == told(answers[1])["Reset-Hour"]
+    assert answers[1].json()["error"]["details"]["reset"] == limits_of(answers[1])["Reset-Hour"]
 
 
 def test_a_key_is_limited_by_itself_and_so_is_its_rotation(intake: Intake) -> None:
@@ -183,10 +183,10 @@ async def test_limits_reset_each_minute_and_each_hour(redis_url: str, at: TestCl
         assert [window.resets_at - at().timestamp() for window in standing.windows] == [60, 3600]
 
 
-@pytest.mark.parametrize("where", [pytest.param("closed", id="nobody listens"), pytest.param("told", id="known away")])
+@pytest.mark.parametrize("where", [pytest.param("closed", id="no server"), pytest.param("known", id="known away")])
 async def test_no_request_is_limited_while_redis_is_away(redis_url: str, at: TestClock, where: str) -> None:
     url = a_closed_port().replace("http", "redis") if where == "closed" else redis_url
-    async with RateLimits(url, at, lambda: where == "told").counting() as limits:
+    async with RateLimits(url, at, lambda: where == "known").counting() as limits:
         with taking_less_than(1):
             for _ in range(50):
                 assert [*left(await limits.spend(a_key(per_minute=1)))] == [1, 3, None]

@@ -1,4 +1,4 @@
-"""Companies, jobs, candidates, agents over HTTP: made, listed, changed, deleted, and once for an idempotency key."""
+"""Companies, jobs, candidates and agents over HTTP: created once for a key, listed, changed, deleted."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,13 +32,13 @@ ONLINE_AGENT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Noun:
-    """One resource: where it is, what makes one, and a change of it."""
+    """A kind of resource: its path, a valid body and a valid change."""
 
     path: str
     body: Mapping[str, Any]
     change: Mapping[str, Any]
     refused: Mapping[str, Any] = field(default_factory=dict)
-    """A field that is not as it must be."""
+    """An invalid field."""
 
 
 NOUNS = [
@@ -175,13 +175,13 @@ def test_the_same_key_and_request_get_the_same_answer_once(intake: Intake, noun:
 def test_replay_after_the_deletion_has_no_personal_data(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun, **{"Idempotency-Key": "a key"}), 201)
     assert intake.send("DELETE", f"{noun.path}/{one['id']}").status_code == 200
-    told = made(intake, noun, **{"Idempotency-Key": "a key"})
-    again = data(told, 201)
+    created = made(intake, noun, **{"Idempotency-Key": "a key"})
+    again = data(created, 201)
     assert (again["id"], again["createdAt"]) == (one["id"], one["createdAt"])
     kept = "".join(str(row[0]) for row in intake.ask("SELECT answer::text || coalesce(body::text, '') FROM inbox"))
     for word in (FIRST_NAME, NUMBER, EMAIL, JOB["title"], str(ONLINE_AGENT["name"])):
         assert word not in kept
-        assert word not in told.text
+        assert word not in created.text
 
 
 @each_noun
@@ -242,7 +242,7 @@ def test_result_of_a_write_is_readable_with_the_read_scope(intake: Intake, noun:
         command = data(reader.get(f"/commands/{key}"))
         assert (command["status"], command["statusCode"], command["result"]) == ("APPLIED", status, result)
         assert data(reader.get(f"/commands/{command['id']}")) == command
-    assert code(reader.get("/commands/wrong")) == (404, "RESOURCE_NOT_FOUND"), "what never could be asked is not kept"
+    assert code(reader.get("/commands/wrong")) == (404, "RESOURCE_NOT_FOUND"), "unauthorized requests are not stored"
 
 
 @each_noun
@@ -362,7 +362,7 @@ def test_jobs_of_a_candidate_are_replaced_and_must_exist(intake: Intake) -> None
     assert (person["jobIds"], person["jobId"], person["status"]) == ([jobs[0]], jobs[0], "APPLIED")
     address = f"/candidates/{person['id']}"
     changed = data(intake.send("PATCH", address, json={"jobIds": jobs[1:], "jobId": jobs[0]}))
-    assert set(changed["jobIds"]) == set(jobs[1:]), "jobIds count where both are sent"
+    assert set(changed["jobIds"]) == set(jobs[1:]), "jobIds win if both are sent"
     stranger = of_another_company(intake)
     theirs = data(stranger.send("POST", "/jobs", json=JOB), 201)["id"]
     refused = intake.send("PATCH", address, json={"jobIds": [theirs]})
@@ -609,7 +609,7 @@ def test_pending_call_outside_new_hours_is_rescheduled(intake: Intake, worker: W
     assert intake.send("PATCH", address, json={"settings": {"callTimeIntervals": hours}}).status_code == 200
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     attempt = data(intake.get(call.attempt))
-    assert attempt["scheduledAt"] == "2026-04-03T10:00:00Z", f"it was {TOMORROW}, nine in the morning there"
+    assert attempt["scheduledAt"] == "2026-04-03T10:00:00Z", f"before, it was {TOMORROW}, 09:00 local time"
     assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]
 
 

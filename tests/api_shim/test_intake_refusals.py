@@ -84,8 +84,8 @@ def test_a_field_that_is_wrong_is_named(intake: Intake, changes: dict[str, Any],
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error["code"] == "VALIDATION_ERROR"
-    told = [(each["field"], each["code"]) for each in error["details"]["fields"]]
-    assert told == [(field, code)]
+    named = [(each["field"], each["code"]) for each in error["details"]["fields"]]
+    assert named == [(field, code)]
     assert all(each["message"] for each in error["details"]["fields"])
     assert intake.count("inbox") == 0
     assert intake.is_untouched()
@@ -107,7 +107,7 @@ ACCEPTED = [
     pytest.param({"metadata": {"a": {"b": {"c": {"d": {}}}}}}, id="metadata of five levels"),
     pytest.param({"metadata": {str(number): 0 for number in range(50)}}, id="50 keys"),
     pytest.param({"metadata": {"a": "x" * (10_240 - 8)}}, id="metadata of 10 KB"),
-    pytest.param({"scheduledAt": None, "expiresAt": None, "candidateId": None}, id="nulls for what is left out"),
+    pytest.param({"scheduledAt": None, "expiresAt": None, "candidateId": None}, id="nulls for omitted fields"),
     pytest.param(person(email=...), id="a number and no address"),
     pytest.param(person(firstName="x" * 100), id="a first name of 100"),
     pytest.param(person(gdprExpiryDate="2026-04-03"), id="consent until tomorrow"),

@@ -194,5 +194,5 @@ def test_invalid_condition_is_refused(intake: Intake, method: str, condition: st
 def test_invalid_id_in_the_path_is_named(intake: Intake, path: str, field: str) -> None:
     answer = intake.get(path)
     assert answer.status_code == 400
-    [told] = answer.json()["error"]["details"]["fields"]
-    assert (told["field"], told["code"]) == (field, "INVALID_UUID")
+    [field_error] = answer.json()["error"]["details"]["fields"]
+    assert (field_error["field"], field_error["code"]) == (field, "INVALID_UUID")

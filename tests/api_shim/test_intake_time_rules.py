@@ -1,4 +1,4 @@
-"""The rules F2 over HTTP: how a time is read, whose clock decides, and what is done outside the hours."""
+"""The rules F2 over HTTP: how times are read, which clock decides, and how calls outside the hours are handled."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
@@ -21,7 +21,7 @@ from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid
 from tests.support.servers import SimulatedCarrier, a_closed_port
 
 NOWHERE = "+80012345678"
-"""A number of every country: no zone can be told of it."""
+"""A number of no particular country, so without time zones."""
 ON_MOBILES = "+61412345678"
 """A mobile anywhere between Perth and Sydney; Lord Howe, Cocos and Christmas Island do not count."""
 IN_PERTH_OR_ADELAIDE = "+61870701234"
@@ -31,14 +31,14 @@ CAIRO, SYDNEY = "Africa/Cairo", "Australia/Sydney"
 
 
 def ask(intake: Intake, text: str | None = None, *, expires_at: str | None = None, **person: Any) -> httpx.Response:
-    """A call to this person at this time; it is noon of Thursday 2 April 2026, in UTC."""
+    """Request a call to this person at this time. Now is Thursday 2 April 2026, 12:00 UTC."""
     times = {"scheduledAt": text, "expiresAt": expires_at}
     named = {name: value for name, value in times.items() if value is not None}
     return intake.create(intake.body(candidate=candidate(**person), **named))
 
 
 def booked(answer: httpx.Response) -> dict[str, Any]:
-    """The attempt that was made."""
+    """The created attempt."""
     [attempt] = data(answer, 201)["callAttempts"]
     return dict(attempt)
 
@@ -121,7 +121,7 @@ def test_invalid_time_text_is_refused_with_reason_and_position(
     assert intake.is_untouched()
 
 
-# ---- F2-2: whose clock decides
+# ---- F2-2: the clock that decides
 
 AT_NOON = "2026-04-03T12:00:00"
 CLOCKS = [
@@ -172,9 +172,9 @@ def test_call_whose_zone_becomes_unknown_is_held(intake: Intake, worker: Worker,
     assert set_up(intake, timezone=None).status_code == 200
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     assert dialled(tenant, attempt) is None
-    told = explained(intake, attempt)
-    assert (told["status"], told["nextPossibleAt"]) == ("PENDING", None)
-    assert "TIMEZONE_UNKNOWN" in [block["rule"] for block in told["blocks"]]
+    content = explained(intake, attempt)
+    assert (content["status"], content["nextPossibleAt"]) == ("PENDING", None)
+    assert "TIMEZONE_UNKNOWN" in [block["rule"] for block in content["blocks"]]
 
 
 # ---- F2-3: an offset is used as it is
@@ -224,10 +224,10 @@ def test_number_is_closed_when_one_of_its_zones_is_closed(intake: Intake, worker
         details = refused(ask(intake, text, phoneNumber=ON_MOBILES), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
         assert "Australia/Perth, Australia/Sydney" in details["timezone"]
     open_at(intake, {"days": EVERY_DAY, "start": "09:00", "end": "11:00"})
-    told = refused(ask(intake, phoneNumber=ON_MOBILES), 400, "NO_COMMON_OPENING")
-    assert {"Australia/Perth", SYDNEY} <= set(told["details"]["zones"])
-    assert not {"Australia/Lord_Howe", "Indian/Cocos", "Indian/Christmas"} & set(told["details"]["zones"])
-    assert "timezone" in told["message"]
+    content = refused(ask(intake, phoneNumber=ON_MOBILES), 400, "NO_COMMON_OPENING")
+    assert {"Australia/Perth", SYDNEY} <= set(content["details"]["zones"])
+    assert not {"Australia/Lord_Howe", "Indian/Cocos", "Indian/Christmas"} & set(content["details"]["zones"])
+    assert "timezone" in content["message"]
     assert booked(ask(intake, phoneNumber=ON_MOBILES, timezone=SYDNEY))["scheduledAt"] == "2026-04-02T22:00:00Z"
 
 
@@ -250,8 +250,8 @@ WITHIN = [
 ]
 WITHOUT = [
     pytest.param(None, "2026-04-03T07:59:59", "2026-04-03T06:00:00Z", id="by default not before eight"),
-    pytest.param(None, "2026-04-03T20:00:00", "2026-04-04T06:00:00Z", id="by default no more at twenty"),
-    pytest.param(SHIFTS, "2026-04-03T12:00:00", "2026-04-03T11:00:00Z", id="no more at its end"),
+    pytest.param(None, "2026-04-03T20:00:00", "2026-04-04T06:00:00Z", id="by default not at twenty"),
+    pytest.param(SHIFTS, "2026-04-03T12:00:00", "2026-04-03T11:00:00Z", id="not at its end"),
     pytest.param(SHIFTS, "2026-04-03T01:00:00", "2026-04-03T07:00:00Z", id="on the night before its day"),
     pytest.param(SHIFTS, "2026-04-04T02:00:00", "2026-04-05T18:00:00Z", id="after the night"),
     pytest.param(SHIFTS, "2026-04-06T00:00:00", "2026-04-10T07:00:00Z", id="at midnight"),
@@ -296,12 +296,12 @@ def test_invalid_intervals_are_refused_and_change_nothing(
     intake: Intake, intervals: list[dict[str, Any]], code: str
 ) -> None:
     before = data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"]
-    told = refused(set_up(intake, callTimeIntervals=intervals), 400, code)
-    assert code == "NEVER_OPEN" or told["details"]["reason"]
+    content = refused(set_up(intake, callTimeIntervals=intervals), 400, code)
+    assert code == "NEVER_OPEN" or content["details"]["reason"]
     assert data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"] == before
 
 
-# ---- F2-6: a time that was asked for; `test_intake_attempts.py` asks to invoke and to move
+# ---- F2-6: a requested time. `test_intake_attempts.py` has invoking and moving
 
 
 @does("F2-6")
@@ -376,7 +376,7 @@ def test_retry_after_the_expiry_is_not_created(intake: Intake, worker: Worker, t
         assert interview["status"] == ("FAILED" if statuses == ["FAILED"] else "SCHEDULED")
 
 
-# ---- F2-8: the clock is looked at again
+# ---- F2-8: the clock is checked again
 
 
 @does("F2-8")
@@ -400,7 +400,7 @@ def test_call_outside_changed_hours_waits_and_uses_no_attempt(intake: Intake, wo
     assert len(data(intake.get(call_of(attempt).attempts))["items"]) == 1
 
 
-# ---- F2-9: what was decided is shown, and kept
+# ---- F2-9: decisions are shown and kept
 
 
 @does("F2-9")
@@ -460,7 +460,7 @@ def test_a_window_is_not_open_when_the_wall_clock_is_not_in_it(intake: Intake, w
     assert skipped["details"]["nextAllowedAt"] == "2026-04-30T21:00:00Z", "that Friday has no such hour"
 
 
-# ---- F2-11: what changes moves what waits; `test_intake_records.py` has hours and numbers
+# ---- F2-11: changes reschedule pending calls. `test_intake_records.py` has hours and numbers
 
 
 @does_not("F2-11")
@@ -503,7 +503,7 @@ def test_call_after_the_consent_is_refused(intake: Intake, worker: Worker, tenan
     assert (ended["status"], ended["reasonCode"]) == ("FAILED", "CONSENT_EXPIRED")
 
 
-# ---- who does what a worker does
+# ---- helpers that act as workers
 
 
 def later(tenant: Tenant, span: timedelta) -> Tenant:
@@ -523,7 +523,7 @@ def retries(intake: Intake, **delays: list[int]) -> None:
 
 
 def busy(tenant: Tenant, attempt: dict[str, Any]) -> Attempt:
-    """It was dialled, and the line was busy."""
+    """Dial the attempt; the line is busy."""
     [claimed] = tenant.dial.claim([UUID(attempt["id"])]).claimed
     tenant.dial.record([(claimed.attempt, Accepted(call_sid=a_sid()))])
     return tenant.take(tenant.attempt(claimed.attempt.id), Ended(reason=Reason.BUSY, ended_at=tenant.now()))

@@ -1,4 +1,4 @@
-"""A command is answered when it is applied, or accepted when the wait is over; sent twice, it is done once."""
+"""A command is answered when applied, or with 202 after the wait. Sent twice, it is applied once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

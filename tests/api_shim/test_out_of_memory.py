@@ -1,4 +1,4 @@
-"""An API process without memory ends, and its supervisor starts it again; it never hangs."""
+"""An API process without memory exits and is restarted by its supervisor. It never hangs."""
 
 import os
 import resource
@@ -28,7 +28,7 @@ _MEGABYTE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Supervised:
-    """The API, kept running by our supervisor."""
+    """The API under our supervisor."""
 
     supervisor: Supervisor
     url: str
@@ -50,7 +50,7 @@ class Supervised:
         return self.pid() not in {pid, None} and self.is_alive()
 
     def post_at_once(self, key: str, count: int, body: bytes = b"{}") -> None:
-        """Whatever they are answered, if they are."""
+        """Send requests and ignore the responses."""
 
         def post(_: int) -> None:
             try:
@@ -159,7 +159,7 @@ asyncio.run(main())
 
 
 def a_loop(*, stands_still: int, turns: int) -> subprocess.CompletedProcess[str]:
-    """A watched process whose loop stands still for so many looks of the watchdog, and that so many times."""
+    """A watched process whose loop is blocked `turns` times, each time for `stands_still` checks of the watchdog."""
     words = [sys.executable, "-c", _LOOPS, str(stands_still), str(turns)]
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
@@ -171,7 +171,7 @@ def test_process_ends_when_its_loop_is_blocked() -> None:
 
 
 def test_process_goes_on_while_its_loop_turns_slowly() -> None:
-    """Together the pauses last longer than one that ends the process."""
+    """All pauses together are longer than a single pause that ends the process."""
     ended = a_loop(stands_still=10, turns=4)
     assert (ended.returncode, ended.stderr) == (0, "")
 

@@ -32,7 +32,7 @@ from workers.presence import Presence
 ALL_QUEUES = sorted(set(QUEUES.values()))
 PROCESSES = "duecall:processes"
 OLD = "2001a"
-"""A version of the tz database that no process has by itself."""
+"""A version of the tz database that no real process has."""
 
 
 @pytest.mark.parametrize(("seconds", "wrong"), [(0, False), (-1, False), (5, True), (-5, True)], ids=str)
@@ -54,7 +54,7 @@ def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: i
 
 @pytest.mark.usefixtures("broker", "postgres_url")
 def test_readyz_reports_redis_that_fails_its_query(logins: Logins, redis_url: str) -> None:
-    """The subscription notices a lost Redis a second or two later."""
+    """The subscription notices a lost Redis only a second or two later."""
     app, door = create_app(settings_for(logins, redis_url)), a_door()
     unreachable = Presence("redis://127.0.0.1:9/0")
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
@@ -68,7 +68,7 @@ def test_readyz_reports_redis_that_fails_its_query(logins: Logins, redis_url: st
 
 def test_readyz_reports_workers_while_none_runs(intake: Intake) -> None:
     answer = intake.client.get("/readyz")
-    assert answer.status_code == httpx.codes.OK, "commands are accepted meanwhile"
+    assert answer.status_code == httpx.codes.OK, "commands are still accepted"
     assert answer.json()["data"]["degraded"] == ["workers"]
 
 
@@ -131,7 +131,7 @@ def test_killed_worker_is_reported_after_a_while(intake: Intake, valkey_client: 
         worker.kill()
         worker.wait(60)
     [member] = [each for each in announced(valkey_client) if json.loads(each)["queues"] == ["callbacks"]]
-    assert json.loads(member)["times"]["RING_TIMEOUT_S"] == 31, "and it has told with which times it works"
+    assert json.loads(member)["times"]["RING_TIMEOUT_S"] == 31, "it has announced the times of its dial protocol"
     # As if 55 s had passed.
     valkey_client.zincrby(PROCESSES, -55, member)
     assert degraded(intake) == ["workers"]
@@ -166,7 +166,7 @@ def a_process(name: str, intake: Intake, folder: Path, **variables: str) -> Iter
 
 
 def older_tzdata(folder: Path) -> Path:
-    """A folder with the package tzdata as it is here, except for its version."""
+    """A folder with a copy of the package tzdata that has an older version."""
     copied = folder / "older" / "tzdata"
     with resources.as_file(resources.files("tzdata")) as package:
         shutil.copytree(package, copied, ignore=shutil.ignore_patterns("__pycache__"))
@@ -180,9 +180,9 @@ _token: Callable[[], str] = iter(map(str, range(10_000))).__next__
 
 
 def announce(client: Redis, *, queues: Sequence[str], tzdata: str = TZDATA_VERSION, age_s: float = 0.0) -> None:
-    """Write what a live process writes, so many seconds ago."""
-    told = json.dumps({"token": _token(), "queues": queues, "tzdata": tzdata})
-    client.zadd(PROCESSES, {told: client.time()[0] - age_s})
+    """Write the announcement of a live process, dated `age_s` seconds ago."""
+    announcement = json.dumps({"token": _token(), "queues": queues, "tzdata": tzdata})
+    client.zadd(PROCESSES, {announcement: client.time()[0] - age_s})
 
 
 def announced(client: Redis) -> list[str]:
