@@ -1,4 +1,4 @@
-"""A carrier whose every move a test decides: its calls, what it says of them, and the desk where it is asked."""
+"""Carrier controlled by a test: its calls, their callbacks, and its answers to polls."""
 
 import json
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ ALIVE = (*UNANSWERED, "in-progress")
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One way in which a call goes on."""
+    """One change of a call's status."""
 
     status: str
     sip: str = ""
@@ -46,20 +46,20 @@ PERSON = Way(status="in-progress", answered_by="human")
 ENDS: Mapping[str, tuple[Way, ...]] = {
     "a person answers": (*RINGS, PERSON, HANGS_UP),
     "a machine answers": (*RINGS, Way(status="in-progress", answered_by="machine_start"), HANGS_UP),
-    "nobody can tell who answers": (*RINGS, Way(status="in-progress", answered_by="unknown"), HANGS_UP),
-    "nobody answers": (*RINGS, Way(status="no-answer", sip="487")),
+    "it is unclear who answers": (*RINGS, Way(status="in-progress", answered_by="unknown"), HANGS_UP),
+    "there is no answer": (*RINGS, Way(status="no-answer", sip="487")),
     "it is busy": (*RINGS, Way(status="busy", sip="486")),
     "it is declined": (*RINGS, Way(status="failed", sip="603")),
     "there is no such number": (*RINGS[:1], Way(status="failed", sip="404")),
     "the carrier fails": (*RINGS[:1], Way(status="failed", sip="503")),
     "the carrier cancels it": (*RINGS, Way(status="canceled", sip="487")),
 }
-"""How a call goes from its beginning to its end."""
+"""Status changes of each kind of call, from its first to its last."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """One call, as it truly is."""
+    """The true state of one call."""
 
     sid: str
     token: str
@@ -73,7 +73,7 @@ class Leg:
     sip: str = ""
     is_listed: bool = True
     is_stray: bool = False
-    """The carrier's own mistake: nobody ordered it."""
+    """The carrier placed this call by mistake; no dialler ordered it."""
 
     @property
     def is_alive(self) -> bool:
@@ -82,7 +82,7 @@ class Leg:
 
 @dataclass(frozen=True, kw_only=True)
 class Letter:
-    """A status callback, which may come late, twice, or never."""
+    """A status callback, which may arrive late, twice, or never."""
 
     token: str
     form: tuple[tuple[str, str], ...]
@@ -101,10 +101,10 @@ class Phones:
     legs: dict[str, Leg] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
     is_away: bool = False
-    """Nobody at the desk answers."""
+    """Polls fail with a connection error."""
 
     def ring(self, order: "CallOrder | Leg", now: datetime, *, is_listed: bool = True, is_stray: bool = False) -> Leg:
-        """From here on the phone will ring, whatever the caller is told."""
+        """Start a call. The phone will ring, whatever answer the dialler receives."""
         leg = Leg(
             sid=a_sid(),
             token=order.token,
@@ -121,7 +121,7 @@ class Phones:
         return [leg for leg in self.legs.values() if leg.is_alive]
 
     def goes_towards(self, leg: Leg, end: str, now: datetime) -> Leg:
-        """One way further to that end; one that is answered can only be hung up."""
+        """Advance a call by one change towards that end. An answered call can only be hung up."""
         ways = ENDS[end]
         passed = [way.status for way in ways].index(leg.status) + 1 if leg.status in {w.status for w in ways} else 0
         way = HANGS_UP if leg.status == "in-progress" else ways[passed]
@@ -161,7 +161,7 @@ def _form(leg: Leg, number: int) -> tuple[tuple[str, str], ...]:
 
 
 class DeskDoor(BaseAdapter):
-    """What the vendor's own client reaches instead of the network."""
+    """HTTP adapter that passes the vendor client's requests to these phones."""
 
     def __init__(self, phones: Phones, now: Any) -> None:
         super().__init__()
@@ -199,14 +199,14 @@ class DeskDoor(BaseAdapter):
         return _answer(request, 200, _resource(self._phones.legs[leg.sid]))
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: no connection was opened."""
 
 
 def a_desk(phones: Phones, now: Any) -> TwilioQueries:
-    """The product's own, which asks these phones."""
-    desk = TwilioQueries(ACCOUNT, Policy())
-    desk._client.http_client.session.mount("http://", DeskDoor(phones, now))
-    return desk
+    """Return the product's carrier queries, connected to these phones."""
+    queries = TwilioQueries(ACCOUNT, Policy())
+    queries._client.http_client.session.mount("http://", DeskDoor(phones, now))
+    return queries
 
 
 def _resource(leg: Leg) -> dict[str, Any]:

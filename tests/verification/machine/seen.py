@@ -1,4 +1,4 @@
-"""What stands in the database between two steps, and what of it must be so whatever happened."""
+"""Snapshot of the database between two steps, and the rules that it must always satisfy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Fields = dict[str, Any]
 RETRIED = {"BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"}
 OVER = {"COMPLETED", "FAILED", "CANCELLED"}
 RINGS_FOR = timedelta(seconds=35)
-"""As long as a phone rings, and five seconds."""
+"""The time for which a phone rings, plus five seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,14 @@ class Seen:
     companies: dict[UUID, Fields]
     lines: dict[bytes, Fields]
     held: frozenset[UUID]
-    """Interviews for which a command was accepted and is not applied."""
+    """Interviews with a command that is accepted and not yet applied."""
     account: Fields
 
     def of_interview(self, interview_id: UUID) -> list[Fields]:
         return [each for each in self.attempts.values() if each["interview_id"] == interview_id]
 
     def stops(self, attempt: Fields) -> Iterator[str]:
-        """What must keep an attempt from being released, claimed and rung, all alike."""
+        """Yield the reasons that forbid releasing, claiming and dialling an attempt."""
         company, interview = self.companies[attempt["company_id"]], self.interviews[attempt["interview_id"]]
         if attempt["due_at"] > self.now:
             yield "not due"
@@ -49,7 +49,7 @@ class Seen:
         if down is not None and (answered is None or answered < down):
             yield "the carrier is down"
         if attempt["interview_id"] in self.held:
-            yield "a command waits"
+            yield "a command is waiting"
         if interview["deleted_at"] is not None or interview["status"] != "SCHEDULED":
             yield "its interview is over"
 
@@ -60,23 +60,23 @@ class Seen:
         if line["attempt_id"] is not None:
             yield "its line is busy"
         if line["free_at"] > self.now and line["interview_id"] != attempt["interview_id"]:
-            yield "its line rests"
+            yield "its line is not free yet"
         yield from self.stops(attempt)
 
     def stops_ring(self, attempt: Fields, number: str) -> Iterator[str]:
         candidate = self.candidates[self.interviews[attempt["interview_id"]]["candidate_id"]]
         if attempt["phase"] != "DIALLING" or attempt["lease_until"] <= self.now:
-            yield "nobody holds it"
+            yield "it has no lease"
         if self.lines[attempt["number_hash"]]["attempt_id"] != attempt["id"]:
             yield "its line is not held"
         if candidate["phone_number"] != number:
-            yield "another number than the candidate's"
+            yield "the number is not the candidate's"
         if not self._is_open(attempt):
-            yield "the window is shut"
+            yield "the window is closed"
         yield from self.stops(attempt)
 
     def _is_open(self, attempt: Fields) -> bool:
-        """By the wall clock alone, on every zone that was decided; all intervals here lie within one day."""
+        """Return whether the window is open in every zone of the schedule. All intervals here lie within one day."""
         intervals = self.companies[attempt["company_id"]]["settings"]["callTimeIntervals"]
         for zone in attempt["schedule"]["zones"]:
             local = self.now.astimezone(ZoneInfo(zone))
@@ -116,7 +116,7 @@ def see(connection: psycopg.Connection[Fields], now: datetime) -> Seen:
 
 
 def faults(seen: Seen, before: Seen) -> Iterator[str]:
-    """What must never be seen. `before` is what was seen a step ago."""
+    """Yield the broken rules. `before` is the snapshot of the previous step."""
     for attempt in seen.attempts.values():
         yield from _faults_of_attempt(seen, attempt)
         if attempt["id"] not in before.attempts:
@@ -136,20 +136,20 @@ def _faults_of_attempt(seen: Seen, attempt: Fields) -> Iterator[str]:
     if is_busy != any(line["attempt_id"] == attempt["id"] for line in seen.lines.values()):
         yield f"{attempt['id']} is {'busy without' if is_busy else 'not busy and has'} a line"
     if is_busy and seen.lines[attempt["number_hash"]]["attempt_id"] != attempt["id"]:
-        yield f"{attempt['id']} holds another line than its number's"
+        yield f"{attempt['id']} does not hold the line of its number"
     if attempt["state"] in OVER and attempt["search_at"] is None and attempt["called_number"] is not None:
-        yield f"{attempt['id']} is over and still has the number that it called"
+        yield f"{attempt['id']} is finished and still has the called number"
     if attempt["search_at"] is not None and (attempt["reason"] != "OUTCOME_UNKNOWN" or attempt["call_sid"] is not None):
-        yield f"{attempt['id']} is searched for and has a call, or another end"
+        yield f"{attempt['id']} is searched for, but has a call or another reason"
     if candidate["erased_at"] is not None and attempt["state"] in OVER and attempt["called_number"] is not None:
-        yield f"{attempt['id']} is over and has the number of a candidate who was erased"
+        yield f"{attempt['id']} is finished and has the number of an erased candidate"
     gone = interview["deleted_at"] is not None or candidate["erased_at"] is not None
     if attempt["state"] == "PENDING" and gone:
-        yield f"{attempt['id']} is pending, and nobody wants it any more"
+        yield f"{attempt['id']} is pending, but its interview or candidate is deleted"
 
 
 def _faults_of_new(seen: Seen, attempt: Fields) -> Iterator[str]:
-    """Of one that has just been made: by a person, or as the retry that the policy allows."""
+    """Yield the faults of a new attempt: its place in the chain, and a retry that the policy forbids."""
     chain = [each for each in seen.attempts.values() if each["chain_id"] == attempt["chain_id"]]
     if [each["retry_number"] for each in chain] != list(range(len(chain))):
         yield f"the chain of {attempt['id']} does not count from 0"
@@ -159,7 +159,7 @@ def _faults_of_new(seen: Seen, attempt: Fields) -> Iterator[str]:
     if attempt["retry_number"] > most:
         yield f"{attempt['id']} is retry {attempt['retry_number']} of {most}"
     if len(chain) > 1 and chain[-2]["reason"] not in RETRIED:
-        yield f"{attempt['id']} follows by itself after {chain[-2]['reason']}"
+        yield f"{attempt['id']} is an automatic retry after {chain[-2]['reason']}"
 
 
 def _faults_of_interview(seen: Seen, interview: Fields) -> Iterator[str]:
@@ -185,5 +185,5 @@ def _allowed_statuses(seen: Seen, interview: Fields, attempts: list[Fields]) -> 
         return {"SCHEDULED"}
     if any(each["look_at"] is not None for each in attempts):
         return {"SCHEDULED", "FAILED"}
-    # Somebody cancelled the last one: it may still be called, unless an earlier one was proven to have failed since.
+    # The last attempt was cancelled. An earlier attempt may have been proven to have failed since.
     return {"FAILED"} if states and states[-1] == "FAILED" else {"SCHEDULED", "FAILED"}

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, the rules hold: the use cases over the real stores, one step after another."""
+"""State machine test: the rules hold after any sequence of use cases over the real stores."""
 
 import os
 import random
@@ -31,20 +31,24 @@ from tests.verification.machine.seen import Fields, Seen, faults
 from tests.verification.machine.world import Ground, Sent, World, a_ground, accepted, as_text
 
 EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "50"))
-"""`make proof` runs three hundred."""
+"""`make proof` runs 300."""
 STEPS_AN_EXAMPLE = 50
 SPANS = [timedelta(seconds=seconds) for seconds in (1, 5, 6, 16, 61, 301, 601, 901, 7_200, 15_000, 43_200, 100_000)]
 AHEAD = [timedelta(seconds=seconds) for seconds in (0, 30, 600, 3_600, 20_000, 90_000)]
 HUNG_UP_AFTER = Policy().max_call
-"""A call that the carrier lists is given up before only if no list could be read."""
+"""Before this span is over, a listed call is given up only if the carrier's list could not be read."""
 ROUNDS = 150
-"""A number is called once in ten minutes, and all may have asked for the same."""
+"""Rounds within which all attempts must finish. A number is called once in ten minutes, and all may share one."""
 
-TAKES_IT, LOSES_IT, NEVER_GETS_IT = "the carrier takes it", "it takes it, and its answer is lost", "it never gets it"
-REFUSES_IT, SILENCE = "it refuses the number", "it takes nothing, and its answer is lost"
+TAKES_IT, LOSES_IT, NEVER_GETS_IT = (
+    "the carrier takes it",
+    "the carrier takes it, and its answer is lost",
+    "the carrier never gets it",
+)
+REFUSES_IT, SILENCE = "the carrier refuses the number", "the carrier takes no call, and its answer is lost"
 DIES_BEFORE, DIES_AFTER = "the dialler dies before its last look", "the dialler dies after its POST"
-QUEUES_IT = "the carrier takes it, and it waits there for hours"
-FORGETS_IT = "it takes it, its answer is lost, and its lists forget it"
+QUEUES_IT = "the carrier takes it, and queues it for hours"
+FORGETS_IT = "the carrier takes it, its answer is lost, and its lists omit it"
 NOT_TAKEN = {
     NEVER_GETS_IT: NeverTaken(cause="NEVER_CONNECTED"),
     REFUSES_IT: NumberRefused(cause="TWILIO_21211"),
@@ -52,7 +56,7 @@ NOT_TAKEN = {
 }
 
 any_one = range(60)
-"""One of however many there are."""
+"""Index of an item, taken modulo the number of items."""
 mostly = [*[True] * 5, False]
 seldom = [False, False, False, False, True]
 ZONES = [None, None, "America/New_York", "Asia/Tokyo"]
@@ -78,7 +82,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(goes_to_its_end=st.sampled_from([False, False, False, True]))
     def begin(self, goes_to_its_end: bool) -> None:
-        """One example in four is brought to its end, to see that nothing is lost."""
+        """Bring one example in four to its end, to check that no attempt is lost."""
         self.goes_to_its_end = goes_to_its_end
 
     def look(self) -> Seen:
@@ -86,15 +90,15 @@ class Machine(RuleBasedStateMachine):
         return self.seen
 
     def one(self, place: int) -> Fields:
-        """An attempt; mostly one that is not over."""
-        found = list(self.seen.attempts.values())
-        is_open = [each for each in found if each["state"] in _OPEN]
-        chosen = is_open if is_open and place % 4 else found
+        """Return an attempt, usually an open one."""
+        attempts = list(self.seen.attempts.values())
+        is_open = [each for each in attempts if each["state"] in _OPEN]
+        chosen = is_open if is_open and place % 4 else attempts
         return chosen[-1 - place % len(chosen)]
 
     @rule(chosen=st.integers(0, 2**64 - 1))
     def step(self, chosen: int) -> None:
-        """One draw a step, always of the same kind: what is possible may differ from run to run, by ids and tokens."""
+        """Run a step drawn from one integer, because the possible steps may differ between runs (ids, tokens)."""
         dice = random.Random(chosen)
         what = dice.choice([step.what for step in STEPS for _ in range(step.weight) if step.needs(self)])
         choices = {name: dice.choice(each) for name, each in _BY[what].items()}
@@ -136,7 +140,7 @@ class Machine(RuleBasedStateMachine):
         self.world.ask(self.house_of(attempt), request, applied=applied)
 
     def delete_for_good(self, which: int, applied: bool, of_interview: bool) -> None:
-        """The interview; or whom it calls."""
+        """Delete the interview, or its candidate."""
         attempt = self.one(which)
         tenant, interview = self.house_of(attempt), self.seen.interviews[attempt["interview_id"]]
         if of_interview:
@@ -170,7 +174,7 @@ class Machine(RuleBasedStateMachine):
         if soon:
             self.world.records.reresolve()
 
-    # ---- the dial
+    # ---- dialling
 
     def release(self) -> None:
         before = self.seen
@@ -178,18 +182,20 @@ class Machine(RuleBasedStateMachine):
         self.world.release.due()
         for task, attempt_id in self.world.hints.rung[rung:]:
             assert task == tasks.DIAL
-            assert list(before.stops_claim(before.attempts[attempt_id])) == [], "it was released"
+            assert list(before.stops_claim(before.attempts[attempt_id])) == [], "released although a rule forbids it"
 
     def claim(self) -> None:
-        """A hint is never a reason: every attempt there is is asked for."""
+        """Claim with hints for all attempts: a hint alone is never a reason to claim."""
         before = self.seen
         claims = self.world.dial.claim(list(before.attempts))
         for claim in claims.claimed:
-            assert list(before.stops_claim(before.attempts[claim.attempt.id])) == [], "it was claimed"
+            assert list(before.stops_claim(before.attempts[claim.attempt.id])) == [], (
+                "claimed although a rule forbids it"
+            )
         self.world.held.extend(claims.claimed)
 
     def dial(self, which: int, becomes: str) -> None:
-        """The last look and, on its word, the one POST; what comes back is recorded later, or never."""
+        """Take the last look and, if it allows, send the POST. The answer is recorded later, or never."""
         world = self.world
         claim = world.held.pop(which % len(world.held))
         if becomes == DIES_BEFORE:
@@ -198,7 +204,7 @@ class Machine(RuleBasedStateMachine):
         if order is None:
             return
         attempt = self.seen.attempts[claim.attempt.id]
-        assert list(self.seen.stops_ring(attempt, order.to)) == [], "it rang"
+        assert list(self.seen.stops_ring(attempt, order.to)) == [], "dialled although a rule forbids it"
         if becomes in NOT_TAKEN:
             world.sent.append(Sent(attempt=claim.attempt, answer=NOT_TAKEN[becomes]))
             return
@@ -210,20 +216,22 @@ class Machine(RuleBasedStateMachine):
             world.sent.append(Sent(attempt=claim.attempt, answer=accepted(leg.sid, waits)))
 
     def _ring(self, order: CallOrder, attempt: Fields, *, is_listed: bool) -> Leg:
-        """From here on that phone will ring; no other call to it may be alive, but one that was given up as unknown."""
+        """Start the call. Any other live call to this number must have been given up as unknown."""
         type(self).rings += 1
         for other in self.world.phones.alive():
             if other.to == order.to and not other.is_stray:
                 theirs = next(row for row in self.seen.rows for claim in row.claims if claim.token == other.token)
                 given_up = theirs.reason == "OUTCOME_UNKNOWN" and self.seen.attempts[theirs.id]["look_at"] is None
-                assert given_up, f"two legs at once to one number: {theirs}"
+                assert given_up, f"two calls to one number at once: {theirs}"
                 hung_up_at = other.created_at + HUNG_UP_AFTER
-                assert not other.is_listed or self.world.now() >= hung_up_at, f"no list was asked for: {theirs}"
-                assert theirs.id != attempt["id"], "a second ring of one attempt"
+                assert not other.is_listed or self.world.now() >= hung_up_at, (
+                    f"given up without reading the call list: {theirs}"
+                )
+                assert theirs.id != attempt["id"], "an attempt rang twice"
         return self.world.phones.ring(order, self.world.now(), is_listed=is_listed)
 
     def dial_what_is_due(self, becomes: str) -> None:
-        """The ordinary course, in one step."""
+        """Claim, dial and record in one step."""
         self.claim()
         while self.world.held:
             self.world.tick()
@@ -254,7 +262,7 @@ class Machine(RuleBasedStateMachine):
             self.world.hear.event(event_id)
 
     def a_letter_comes(self, which: int, heard: bool) -> None:
-        """Any of them: late, before an earlier one, or once more."""
+        """Deliver any callback: late, before an earlier one, or again."""
         letters = self.world.phones.letters
         self.world.deliver(letters[-1 - which % len(letters)])
         if heard:
@@ -265,7 +273,7 @@ class Machine(RuleBasedStateMachine):
         self.world.hear.event(unheard[which % len(unheard)])
 
     def the_carrier_calls_twice(self, which: int, really: bool) -> None:
-        """Its own mistake; it says so under the token of the call that was ordered."""
+        """Start a second call by the carrier's mistake. Its callbacks carry the token of the ordered call."""
         phones = self.world.phones
         leg = phones.alive()[which % len(phones.alive())]
         if not really or any(each.is_stray for each in phones.legs.values()):
@@ -281,7 +289,7 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, span: timedelta) -> None:
         self.world.now.move(span)
 
-    # ---- what must be so
+    # ---- rules
 
     @invariant()
     def nothing_is_wrong(self) -> None:
@@ -291,7 +299,7 @@ class Machine(RuleBasedStateMachine):
         seen = self.look()
         assert list(faults(seen, before)) == []
         wrong = violations(self.world.history(seen))
-        # Two legs are looked for when one rings: there it is known whether the other was given up as unknown.
+        # `_ring` checks for two legs, because it knows whether the other call was given up as unknown.
         assert [each for each in wrong if each.kind is not Wrong.TWO_LEGS] == []
         self.is_whole = True
 
@@ -300,7 +308,7 @@ class Machine(RuleBasedStateMachine):
             self._bring_all_to_an_end()
 
     def _bring_all_to_an_end(self) -> None:
-        """Operators let all go on, workers are there, and people answer: then nothing waits for ever."""
+        """Resume calling, run all workers and answer all calls: then every attempt must finish."""
         for company_id in (None, *(tenant.company_id for tenant in self.world.houses)):
             self.world.resume(company_id)
         for _ in range(ROUNDS):
@@ -392,9 +400,9 @@ _BY = {step.what: step.by for step in STEPS}
 
 
 @pytest.mark.timeout(1800)
-def test_the_rules_hold_whatever_happens_in_whatever_order(postgres_url: str, aloud: Callable[[str], None]) -> None:
+def test_rules_hold_after_any_sequence_of_steps(postgres_url: str, aloud: Callable[[str], None]) -> None:
     chosen = int(os.environ.get("DUECALL_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"DUECALL_SEED={chosen} runs the same again")
+    print(f"DUECALL_SEED={chosen} repeats this run")
     began = monotonic()
     with a_ground(postgres_url) as ground:
         Machine.ground = ground
@@ -413,4 +421,4 @@ def test_the_rules_hold_whatever_happens_in_whatever_order(postgres_url: str, al
     aloud(
         f"{Machine.examples} examples, {Machine.steps} steps, {Machine.rings} rings, {seconds:.1f} s, seed {chosen}",
     )
-    assert Machine.rings > EXAMPLES, "hardly anybody rang"
+    assert Machine.rings > EXAMPLES, "too few calls rang"

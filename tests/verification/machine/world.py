@@ -1,4 +1,4 @@
-"""Two companies, a handful of people and a carrier, over the real stores; each verb notes what it was told."""
+"""Two companies, a few candidates and a carrier over the real stores. Requests are recorded with their answers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ from tests.verification.machine.phones import ACCOUNT, Letter, Phones, a_desk
 from tests.verification.machine.seen import Seen, see
 
 A_TICK = timedelta(milliseconds=1)
-"""Between any two things that happen, so that one of them was first."""
+"""Time between two events, so that their order is certain."""
 DAYTIME = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=9), end=timedelta(hours=17)),)
 LIMITS = CallLimits(concurrent_calls=1000, calls_per_second=1000.0)
 A_LONG_TIME = timedelta(days=10_000)
@@ -57,7 +57,7 @@ VERBS: dict[type[Request], Verb] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What all examples stand on: one database, and a connection that only looks."""
+    """Database that all examples share, with a connection for snapshots and for clearing it."""
 
     database: Database
     looking: psycopg.Connection[dict[str, Any]]
@@ -68,7 +68,7 @@ class Ground:
             for row in self.looking.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             if row["tablename"] not in {"arrows", "alembic_version"}
         ]
-        # Faster than TRUNCATE for tables that are nearly empty; order is no matter without the triggers of its keys.
+        # Faster than TRUNCATE for nearly empty tables. Without foreign key triggers the order does not matter.
         self.looking.execute("SET session_replication_role = replica")
         self.looking.execute("; ".join(f"DELETE FROM {name}" for name in names).encode())
         self.looking.execute("SET session_replication_role = DEFAULT")
@@ -84,7 +84,7 @@ def a_ground(postgres_url: str) -> Iterator[Ground]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """One POST's answer on its way back to the dialler."""
+    """A POST's answer on its way back to the dialler."""
 
     attempt: Attempt
     answer: CarrierAnswer
@@ -100,9 +100,9 @@ class World:
     numbers: list[str] = field(default_factory=lambda: [a_number() for _ in range(4)])
     asked: list[Asked] = field(default_factory=list)
     waiting: list[tuple[int, Command]] = field(default_factory=list)
-    """Accepted and not applied, with their places in `asked`."""
+    """Commands that are accepted and not applied, with their indexes in `asked`."""
     held: list[ToSend] = field(default_factory=list)
-    """Claimed and not yet looked at for the last time."""
+    """Claimed attempts before their last look."""
     sent: list[Sent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -113,12 +113,12 @@ class World:
         second = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
         self.houses = [tenant, of_company(tenant, second)]
         effects = tenant.effects
-        desk = a_desk(self.phones, self.now)
+        queries = a_desk(self.phones, self.now)
         self.dial = Dial(database, hasher, tenant.account_id, effects, policy, self.now)
         self.submit = Submit(database, self.hints, self.now)
         self.apply = Apply(database, self.hints, hasher, effects, policy, self.now)
         self.hear = Hear(database, self.hints, TwilioCallbacks(ACCOUNT), effects, self.now)
-        self.settle = Settle(database, desk, tenant.account_id, effects, policy, self.now)
+        self.settle = Settle(database, queries, tenant.account_id, effects, policy, self.now)
         self.release = Release(database, self.hints, tenant.account_id, policy, self.now)
         self.records = ApiWriter(tenant=tenant, hints=self.hints)
         self.pauses = Pauses(database, self.now)
@@ -132,7 +132,7 @@ class World:
     # ---- callers
 
     def ask(self, tenant: Tenant, request: Request, *, due_at: datetime | None = None, applied: bool = True) -> None:
-        """Through the intake, and through a worker when one is there."""
+        """Submit a request and, if `applied`, apply it as a worker does."""
         asked_at = self.now()
         accepted = self.submit.command(
             tenant.principal, None, request, idempotency_key=None, request_hash=b"a step"
@@ -144,7 +144,7 @@ class World:
             asked_at=asked_at,
             told=Told(status=_status(accepted), at=self.now()),
             company_id=tenant.company_id,
-            # What the judge knows no rule for holds nothing against anybody.
+            # The judge has no rules for other requests, so they name no interview.
             interview_id=getattr(request, "interview_id", None) if verb else None,
             attempt_id=getattr(request, "attempt_id", None),
             due_at=due_at,
@@ -156,7 +156,7 @@ class World:
                 self.apply_waiting(len(self.waiting) - 1)
 
     def apply_waiting(self, place: int) -> None:
-        """A worker takes up a command; it leaves one whose turn has not come."""
+        """Apply a command as a worker does. It is left waiting if it is not its turn."""
         index, command = self.waiting[place]
         tenant = next(each for each in self.houses if each.company_id == command.company_id)
         self.apply.command(command.id)
@@ -167,25 +167,25 @@ class World:
         self.tick()
         asked, answer = self.asked[index], done.answer
         assert answer is not None
-        made = asked.attempt_id
+        attempt_id = asked.attempt_id
         interview_id = asked.interview_id
-        makes = command.kind in {CommandKind.CREATE_INTERVIEW, CommandKind.INVOKE_ATTEMPT}
-        if makes and answer.snapshot is not None:
-            made = answer.attempt_id or UUID(answer.snapshot["attempts"][-1]["id"])
+        creates_attempt = command.kind in {CommandKind.CREATE_INTERVIEW, CommandKind.INVOKE_ATTEMPT}
+        if creates_attempt and answer.snapshot is not None:
+            attempt_id = answer.attempt_id or UUID(answer.snapshot["attempts"][-1]["id"])
             interview_id = done.interview_id
         self.asked[index] = replace(
-            asked, applied=Told(status=_status(done), at=self.now()), attempt_id=made, interview_id=interview_id
+            asked, applied=Told(status=_status(done), at=self.now()), attempt_id=attempt_id, interview_id=interview_id
         )
 
     def create(self, tenant: Tenant, number: str, at: datetime | None, *, applied: bool) -> None:
-        somebody = NewCandidate(
+        candidate = NewCandidate(
             first_name="Ada",
             last_name="Byron",
             email="ada@example.com",
             gdpr_expiry_date=FOREVER,
             phone_number=number,
         )
-        request = CreateInterview(agent_id=tenant.agent_id, candidate=somebody, scheduled_at=as_text(at))
+        request = CreateInterview(agent_id=tenant.agent_id, candidate=candidate, scheduled_at=as_text(at))
         self.ask(tenant, request, due_at=at, applied=applied)
 
     def pause(self, company_id: UUID | None) -> None:
@@ -233,7 +233,7 @@ class World:
             for leg in self.phones.legs.values()
             if not leg.is_stray
         )
-        # Whether one is lost is asked by letting all come to an end, not by how long it waits on a clock that leaps.
+        # A lost attempt is found when all are brought to an end. Waiting times mean nothing on a clock that leaps.
         patience = Patience(lateness=A_LONG_TIME, line_gap=self.houses[0].policy.line_gap)
         return History(attempts=seen.rows, rings=rings, asked=tuple(self.asked), until=self.now(), patience=patience)
 

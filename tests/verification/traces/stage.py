@@ -1,4 +1,4 @@
-"""One company and a carrier over the real stores: calls whose news come as a trace says, and what becomes of them."""
+"""Player of traces: one company and a carrier over the real stores, with the stored end of each call."""
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -23,10 +23,10 @@ from tests.verification.machine.phones import ACCOUNT, ENDS, Leg, Phones, a_desk
 from tests.verification.traces.trace import Answered, Asked, Kind, Told, Trace
 
 A_MOMENT = timedelta(seconds=1)
-"""Between any two things that happen."""
+"""Time between two events."""
 _FOR_YEARS = timedelta(days=3650)
 _QUESTIONS = 20
-"""After so many a call is over, or never will be."""
+"""Number of polls after which a call must be finished."""
 _ENDS = """
     SELECT a.id, a.state, a.reason, a.answered_by, a.duration, a.heard_rank, a.call_sid, i.status,
         num_nonnulls(a.phase, a.look_at, a.lease_until, a.called_number, a.hang_up) > 0 AS is_expected,
@@ -50,7 +50,7 @@ _ENDS = """
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """All that is left of a call when it is over. Spans count from its end."""
+    """All stored data of a finished call. Spans count from its end."""
 
     state: str
     reason: str | None
@@ -58,18 +58,18 @@ class End:
     duration: timedelta | None
     heard_rank: int
     is_expected: bool
-    """The carrier, or somebody else, still owes us something of it."""
+    """A phase, a poll, a lease, a called number or a hang-up is still stored."""
     is_the_right_call: bool
     last_arrow: tuple[str, ...]
     times_ended: int
-    """How many arrows said how it ended; the verdict that nothing does is none of them."""
+    """Number of arrows that gave its end. The verdict that the outcome is unknown does not count."""
     went_back: bool
-    """Something that had been known was heard as if it were new."""
+    """Known progress was recorded again as new."""
     interview: str
     line: tuple[Any, ...]
-    """Whether an attempt holds it, whether its own interview need not wait, and how long others wait."""
+    """Held by an attempt, free at once for its own interview, and the span for which others wait."""
     follows: tuple[tuple[Any, ...], ...]
-    """The other attempts of its interview: number, state, reason, and after what span they are due."""
+    """Other attempts of its interview: retry number, state, reason, and the span until they are due."""
     usage: tuple[tuple[Any, ...], ...]
     unheard: int
 
@@ -81,9 +81,9 @@ class Stage:
     hints: RecordingHints = field(default_factory=RecordingHints)
     phones: Phones = field(default_factory=Phones)
     calls: dict[UUID, str] = field(default_factory=dict)
-    """Of each attempt that was played, the carrier's name of its call."""
+    """The call SID of each played attempt."""
     letters: int = 0
-    """How many callbacks came."""
+    """Number of delivered callbacks."""
     questions: int = 0
 
     def __post_init__(self) -> None:
@@ -93,11 +93,11 @@ class Stage:
         )
         effects, policy = self.tenant.effects, self.tenant.policy
         self.hear = Hear(self.database, self.hints, TwilioCallbacks(ACCOUNT), effects, self.now)
-        desk = a_desk(self.phones, self.now)
-        self.settle = Settle(self.database, desk, self.tenant.account_id, effects, policy, self.now)
+        queries = a_desk(self.phones, self.now)
+        self.settle = Settle(self.database, queries, self.tenant.account_id, effects, policy, self.now)
 
     def play(self, kind: Kind, trace: Trace) -> UUID:
-        """Dial, and let the news of that call come so; then ask until it is over. The attempt."""
+        """Dial, follow the trace, poll until the call is finished, and return the attempt's id."""
         self.now.move(A_MOMENT)
         attempt = a_claimed_attempt(self.tenant, expires_at=self.now() + _FOR_YEARS)
         order = self.tenant.dial.last_look(attempt)
@@ -128,7 +128,7 @@ class Stage:
         return attempt.id
 
     def _comes_to(self, leg: Leg, kind: Kind, way: int) -> None:
-        """The call itself goes on as far as that, and no way back."""
+        """Advance the call to this status change, never back."""
         ways = ENDS[kind.end]
         while len(self.phones.letters) <= way:
             self.phones.goes_on(self.phones.legs[leg.sid], ways[len(self.phones.letters)], self.now())
@@ -141,22 +141,22 @@ class Stage:
         self.hints.rung.clear()
         self.hear.callback(letter.token, letter.path, letter.form, letter.signature)
         for event_id in self.hints.ids(tasks.HEAR):
-            for _ in range(2 if step.anew else 1):  # a hint comes as often as it likes
+            for _ in range(2 if step.anew else 1):  # a hint may arrive twice
                 self.hear.event(event_id)
 
     def _record(self, attempt: Attempt, sid: str | None) -> None:
-        """What came of its one POST; None: nobody can tell."""
+        """Record the answer to the POST. Without a SID the outcome is unknown."""
         answer = AnswerUnknown(cause="A_TRACE") if sid is None else Accepted(call_sid=sid)
         self.tenant.dial.record([(attempt, answer)])
         if sid is None:
-            # The calls of others show that the carrier is there: no breaker keeps the next trace waiting.
+            # In production, other calls would close the breaker. Close it here, so that the next trace need not wait.
             with self.database.transaction() as stores:
                 stores.carrier_accounts.lock(self.tenant.account_id)
                 stores.carrier_accounts.set_breaker(self.tenant.account_id, Breaker(), self.now())
                 stores.backoffs.save(self.tenant.account_id, {}, self.now())
 
     def _ask(self, attempt: Attempt) -> bool:
-        """Wait until the carrier is asked next, and let it be. False when nobody is waited for any more."""
+        """Wait for the next poll and run it. Return False when the attempt no longer waits for the carrier."""
         present = self.tenant.attempt(attempt.id)
         if not is_busy(present):
             return False
@@ -167,10 +167,10 @@ class Stage:
         self.settle.round()
         return True
 
-    # ---- what became of them
+    # ---- results
 
     def ends(self) -> dict[UUID, End]:
-        """How each call that was played stands now."""
+        """Return the stored end of each played call."""
         return {row.id: self._end(row) for row in self.tenant.ask(_ENDS) if row.id in self.calls}
 
     def _end(self, row: Any) -> End:
@@ -193,7 +193,7 @@ class Stage:
         )
 
     def troubles(self) -> list[Any]:
-        """What no trace may lead to: a company that is paused by an alarm, a call that must not be."""
+        """Return what no trace may cause: a company paused by an alarm, or a stray call."""
         return [
             *self.tenant.ask("SELECT pause_reason FROM companies WHERE pause_reason IS NOT NULL"),
             *self.tenant.ask("SELECT call_sid FROM stray_calls"),

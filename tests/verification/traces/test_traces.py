@@ -1,8 +1,8 @@
-"""Callbacks that come in any order, more than once, or never, with answers and questions between them: one end.
+"""Callbacks in any order, repeated or missing, with answers and polls between them, lead to one end.
 
     DUECALL_TRACES=all python -m pytest tests/verification/traces     # `make proof`
 
-`make test` plays some of them, and others each time.
+`make test` plays a random sample of the traces.
 """
 
 import os
@@ -24,12 +24,12 @@ from tests.verification.traces.trace import KINDS, Answered, Kind, Told, Trace, 
 WHOLE = bool(os.environ.get("DUECALL_TRACES"))
 SEED = int(os.environ.get("DUECALL_SEED") or random.SystemRandom().randrange(10**6))
 PLAIN, MIXED = (10**6, 40) if WHOLE else (5, 4)
-"""So many traces of a kind: of the orders of its callbacks, and of those with repetitions and questions."""
+"""Traces per kind: orders of its callbacks, and traces with repetitions and polls."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How calls end that end so at the carrier."""
+    """Expected result of calls with one kind of end at the carrier."""
 
     reason: str
     answered_by: str | None = None
@@ -53,7 +53,7 @@ class Ending:
             times_ended=1,
             went_back=False,
             interview="SCHEDULED" if is_retried else state,
-            # While it was unknown its own interview had to wait too, and still has to.
+            # After an unknown outcome the line blocks its own interview too, even when the end is proven later.
             line=(False, not kind.given_up, timedelta(minutes=10)),
             follows=(("1", "PENDING", None, self.retried_after),) if is_retried else (),
             usage=(("minutes", "interview_minutes", "00:01:00"),) if is_answered else (),
@@ -62,13 +62,13 @@ class Ending:
 
 
 CARRIER_ERROR = Ending(reason="CARRIER_ERROR", retried_after="00:05:00")
-NOBODY_SAYS_WHY = Ending(reason="CARRIER_ERROR")
-"""The person may have declined, or the number may not exist: nobody is called again by itself."""
+REASON_IS_LOST = Ending(reason="CARRIER_ERROR")
+"""The person may have declined, or the number may not exist, so there is no automatic retry."""
 ENDINGS: Mapping[str, Ending] = {
     "a person answers": Ending(reason="ANSWERED", answered_by="PERSON"),
-    "nobody can tell who answers": Ending(reason="ANSWERED", answered_by="UNKNOWN"),
+    "it is unclear who answers": Ending(reason="ANSWERED", answered_by="UNKNOWN"),
     "a machine answers": Ending(reason="VOICEMAIL", answered_by="MACHINE", retried_after="04:00:00"),
-    "nobody answers": Ending(reason="NO_ANSWER", retried_after="02:00:00"),
+    "there is no answer": Ending(reason="NO_ANSWER", retried_after="02:00:00"),
     "it is busy": Ending(reason="BUSY", retried_after="00:15:00"),
     "it is declined": Ending(reason="DECLINED"),
     "there is no such number": Ending(reason="INVALID_NUMBER"),
@@ -78,24 +78,24 @@ ENDINGS: Mapping[str, Ending] = {
 
 
 def the_one_end(kind: Kind) -> End:
-    return (NOBODY_SAYS_WHY if kind.code_is_lost else ENDINGS[kind.end]).of(kind)
+    return (REASON_IS_LOST if kind.code_is_lost else ENDINGS[kind.end]).of(kind)
 
 
 def differences(kind: Kind, end: End) -> dict[str, tuple[Any, Any]]:
-    """What is otherwise than it must be: how it is, and how it must be."""
-    must_be = the_one_end(kind)
-    pairs = {each.name: (getattr(end, each.name), getattr(must_be, each.name)) for each in fields(End)}
+    """Return the fields that differ, with their actual and expected values."""
+    expected = the_one_end(kind)
+    pairs = {each.name: (getattr(end, each.name), getattr(expected, each.name)) for each in fields(End)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def strayed(stage: Stage, played: Mapping[UUID, tuple[Kind, Trace]]) -> list[str]:
-    """A line for each trace that did not lead to its kind's one end."""
-    found = []
+    """Describe each trace whose end is not the expected end of its kind."""
+    lines = []
     for attempt_id, end in stage.ends().items():
         kind, trace = played[attempt_id]
-        if otherwise := differences(kind, end):
-            found.append(f"{kind}: {otherwise} after {trace}")
-    return found
+        if different := differences(kind, end):
+            lines.append(f"{kind}: {different} after {trace}")
+    return lines
 
 
 def traces_of(kind: Kind, dice: random.Random) -> list[Trace]:
@@ -104,8 +104,8 @@ def traces_of(kind: Kind, dice: random.Random) -> list[Trace]:
 
 
 @pytest.mark.timeout(1800)
-def test_whatever_becomes_of_its_news_a_call_ends_in_one_way(database: Database, aloud: Callable[[str], None]) -> None:
-    print(f"DUECALL_SEED={SEED} runs the same again")
+def test_call_ends_the_same_after_any_trace(database: Database, aloud: Callable[[str], None]) -> None:
+    print(f"DUECALL_SEED={SEED} repeats this run")
     began = monotonic()
     stage, dice = Stage(database), random.Random(SEED)
     played = {stage.play(kind, trace): (kind, trace) for kind in KINDS for trace in traces_of(kind, dice)}
@@ -117,7 +117,7 @@ def test_whatever_becomes_of_its_news_a_call_ends_in_one_way(database: Database,
     for name, counted in seen.items():
         (aloud if WHOLE else print)(f"{name}: {counted.total()} traces, {len(counted)} end")
     aloud(
-        f"{len(played)} traces of {len(KINDS)} kinds, {stage.letters} callbacks, {stage.questions} questions,"
+        f"{len(played)} traces of {len(KINDS)} kinds, {stage.letters} callbacks, {stage.questions} polls,"
         f" {monotonic() - began:.0f} s, seed {SEED}"
     )
     assert strayed(stage, played) == []
@@ -125,10 +125,10 @@ def test_whatever_becomes_of_its_news_a_call_ends_in_one_way(database: Database,
     assert len(played) >= (2_000 if WHOLE else len(KINDS) * MIXED)
 
 
-# ---- would it be noticed?
+# ---- checks of this test itself
 
 
-def test_a_carrier_that_says_now_this_and_now_that_is_noticed(database: Database) -> None:
+def test_trace_with_a_wrong_end_is_reported(database: Database) -> None:
     stage = Stage(database)
     person, machine = Kind(end="a person answers"), Kind(end="a machine answers")
     trace: Trace = (Told(way=3), Told(way=1), Answered(is_lost=False))
@@ -139,7 +139,7 @@ def test_a_carrier_that_says_now_this_and_now_that_is_noticed(database: Database
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_nothing_of_an_end_is_passed_over(kind: Kind) -> None:
+def test_every_field_of_an_end_is_compared(kind: Kind) -> None:
     end = the_one_end(kind)
     assert differences(kind, end) == {}
     for each in fields(End):
@@ -148,20 +148,20 @@ def test_nothing_of_an_end_is_passed_over(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_news_of_a_call_are_told_in_every_order_and_left_out_in_every_way(kind: Kind) -> None:
+def test_plain_traces_cover_every_order_and_selection(kind: Kind) -> None:
     orders = [tuple(step.way for step in trace if isinstance(step, Told)) for trace in plain(kind)]
     assert len(plain(kind)) == len(set(plain(kind)))
     if not kind.needs_its_last_callback and not kind.code_is_lost:
         choices = {frozenset(order) for order in orders}
-        assert len(choices) == 2 ** (kind.last + 1) - kind.given_up, "each may be missing"
+        assert len(choices) == 2 ** (kind.last + 1) - kind.given_up, "each callback may be missing"
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_a_call_that_is_mixed_up_is_told_of_as_its_kind_allows(seed: int) -> None:
+def test_mixed_traces_contain_only_what_their_kind_allows(seed: int) -> None:
     dice = random.Random(seed)
     for kind in KINDS:
         trace: Sequence[Any] = mixed(kind, dice)
-        told = [step.way for step in trace if isinstance(step, Told)]
-        assert max(told, default=-1) <= (kind.last - 1 if kind.code_is_lost else kind.last)
-        assert kind.last in told or not kind.needs_its_last_callback
-        assert told or not kind.given_up
+        delivered = [step.way for step in trace if isinstance(step, Told)]
+        assert max(delivered, default=-1) <= (kind.last - 1 if kind.code_is_lost else kind.last)
+        assert kind.last in delivered or not kind.needs_its_last_callback
+        assert delivered or not kind.given_up

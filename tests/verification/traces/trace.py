@@ -1,4 +1,4 @@
-"""What may become of the news of one call on their way: which come, in what order, how often; and what is asked."""
+"""Traces: the callbacks of one call that arrive, in which order and how often, and the polls between them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from random import Random
 from tests.verification.machine.phones import ENDS
 
 CODE_IS_TOLD_BY_CALLBACK_ALONE = ("it is declined", "there is no such number", "the carrier fails")
-"""The carrier says `failed` of these when it is asked, and why only in the last callback."""
+"""A poll returns only `failed` for these ends. Only the last callback contains the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """Calls that end alike."""
+    """Calls with the same end."""
 
     end: str
     """One of the carrier's `ENDS`."""
     given_up: bool = False
-    """Nothing had proven anything when it was given up as unknown: all news of it come late."""
+    """The call was given up as unknown before any callback arrived: all of them come late."""
     code_is_lost: bool = False
-    """The last callback never comes, and so nobody learns why the call failed."""
+    """The last callback never arrives, so the reason of the failure stays unknown."""
 
     def __str__(self) -> str:
-        lost = ", and nobody says why" if self.code_is_lost else ""
+        lost = ", reason lost" if self.code_is_lost else ""
         late = ", proven late" if self.given_up else ""
         return f"{self.end}{lost}{late}"
 
@@ -46,26 +46,26 @@ KINDS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """A callback comes: of how far the call had come then, by its place among the ways to its end."""
+    """A callback arrives. `way` is the index of its status change among those of the call."""
 
     way: int
     anew: bool = False
-    """In another form than before, as if the carrier had found something to add. The very same one is stored once."""
+    """It has an additional field. Identical callbacks are stored only once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The carrier is asked, when the call has come so far. -1: it waits in the carrier's queue."""
+    """The carrier is polled after this status change. -1: the call still waits in the carrier's queue."""
 
     way: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """What came of the one POST is recorded; a dialler that died records nothing."""
+    """The answer to the POST is recorded. After a dialler died, this step is missing."""
 
     is_lost: bool
-    """It says that nobody can tell, and else that the carrier took it."""
+    """The outcome is unknown. Otherwise the carrier accepted the call."""
 
 
 Step = Told | Asked | Answered
@@ -73,48 +73,48 @@ Trace = tuple[Step, ...]
 
 
 def plain(kind: Kind) -> list[Trace]:
-    """Each order of each choice of its callbacks, with what came of the POST at each place, or never."""
-    found: list[Trace] = []
-    for chosen in _orders(kind):
-        told = tuple(Told(way=way) for way in chosen)
-        found.append(told)
+    """Return each order of each selection of callbacks, with the POST's answer at each place, or never."""
+    traces: list[Trace] = []
+    for order in _orders(kind):
+        callbacks = tuple(Told(way=way) for way in order)
+        traces.append(callbacks)
         if not kind.given_up:
-            found.extend(
-                (*told[:place], Answered(is_lost=is_lost), *told[place:])
-                for place in range(len(told) + 1)
+            traces.extend(
+                (*callbacks[:place], Answered(is_lost=is_lost), *callbacks[place:])
+                for place in range(len(callbacks) + 1)
                 for is_lost in (False, True)
             )
-    return found
+    return traces
 
 
 def _orders(kind: Kind) -> Iterator[tuple[int, ...]]:
     ways = range(kind.last if kind.code_is_lost else kind.last + 1)
-    for many in range(len(ways) + 1):
-        for order in permutations(ways, many):
+    for count in range(len(ways) + 1):
+        for order in permutations(ways, count):
             if kind.last not in order and kind.needs_its_last_callback:
                 continue
             if not order and kind.given_up:
-                continue  # nothing ever comes: it stays unknown
+                continue  # no callback ever arrives, so the outcome stays unknown
             yield order
 
 
 def mixed(kind: Kind, dice: Random) -> Trace:
-    """Some callbacks once, twice or three times, in any order, and questions in between."""
+    """Return some callbacks, each up to three times, in any order and with polls between them."""
     order = dice.choice([each for each in _orders(kind) if each or not kind.given_up])
-    told = [Told(way=way, anew=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))]
-    dice.shuffle(told)
-    steps: list[Step] = list(told)
+    callbacks = [Told(way=way, anew=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))]
+    dice.shuffle(callbacks)
+    steps: list[Step] = list(callbacks)
     if dice.random() < 0.7:
         steps.insert(dice.randrange(len(steps) + 1), Answered(is_lost=dice.random() < 0.4))
     for _ in range(dice.choice((0, 1, 1, 2, 3))):
         place = dice.randrange(len(steps) + 1)
-        come = max((step.way for step in steps[:place] if isinstance(step, Told | Asked)), default=-1)
+        reached = max((step.way for step in steps[:place] if isinstance(step, Told | Asked)), default=-1)
         furthest = kind.last
         if kind.needs_its_last_callback and Told(way=kind.last) not in [_as_first(step) for step in steps[:place]]:
-            furthest -= 1  # asked earlier, the carrier would have told the end without its code
+            furthest -= 1  # an earlier poll would return the end without its reason
         later = min((step.way for step in steps[place:] if isinstance(step, Asked)), default=furthest)
-        if come <= min(later, furthest):
-            steps.insert(place, Asked(way=dice.randint(come, min(later, furthest))))
+        if reached <= min(later, furthest):
+            steps.insert(place, Asked(way=dice.randint(reached, min(later, furthest))))
     return tuple(steps)
 
 
