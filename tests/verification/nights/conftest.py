@@ -41,6 +41,6 @@ def release(tenant: Tenant, hints: RecordingHints) -> Release:
 
 @pytest.fixture
 def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
-    desk = TwilioQueries(carrier.account(), tenant.policy)
-    yield Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
-    desk._client.http_client.session.close()
+    queries = TwilioQueries(carrier.account(), tenant.policy)
+    yield Settle(tenant.database, queries, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
+    queries._client.http_client.session.close()

@@ -1,4 +1,4 @@
-"""Thousands who are due, written in a moment."""
+"""Thousands of due attempts, written with COPY."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -28,7 +28,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """Why an attempt exists."""
+    """Reason why an attempt exists."""
 
     retry_number: int
     manual: bool
@@ -41,7 +41,7 @@ EACH_KIND = (INVOKE, FIRST, RETRY)
 
 
 def a_crowd(url: str, tenant: Tenant, count: int, *, due_at: datetime, kinds: Sequence[Kind] = EACH_KIND) -> list[UUID]:
-    """So many people of one company, each with an attempt that is due then; of these kinds, in turns."""
+    """Create people, each with an attempt that is due then, and return its ids. The kinds are used in turn."""
     now = tenant.now()
     schedule = Schedule(
         requested=None,
@@ -72,7 +72,7 @@ def a_crowd(url: str, tenant: Tenant, count: int, *, due_at: datetime, kinds: Se
     with psycopg.connect(url) as connection:
         for table, columns in _COLUMNS.items():
             _copy(connection, f"COPY {table} ({columns}) FROM STDIN", rows[table])
-    if count > A_FEW:  # or the planner goes by what was there before
+    if count > A_FEW:  # otherwise the planner uses outdated statistics
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("ANALYZE")
     return ids

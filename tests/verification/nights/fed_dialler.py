@@ -1,4 +1,4 @@
-"""A dial worker without a broker: what rings comes through a pipe, until that says None."""
+"""Dial worker without a broker: its hints come through a pipe, until None is sent."""
 
 import os
 from collections.abc import Mapping

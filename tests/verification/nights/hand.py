@@ -1,6 +1,6 @@
-"""A dial worker's hand on a clock that a test moves: what it claims, sends and records, and how often.
+"""Dial worker on a clock that a test moves. It records the times of its claims and POSTs.
 
-The steps are the product's own, and the POSTs go to the carrier over HTTP; where a dialler waits, the clock is moved.
+It runs the product's own steps and sends its POSTs over HTTP. Where a dialler would wait, it moves the clock.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant
 
 UNDER_WAY = 3
-"""So many POSTs are out before the first answer is recorded: at 50 a second one takes some 60 ms."""
+"""POSTs sent before the first answer is recorded: at 50 a second, one takes about 60 ms."""
 WORKERS = 3
-"""So many diallers claim at once."""
+"""Diallers that claim at the same time."""
 
 
 @dataclass
@@ -38,11 +38,11 @@ class Hand:
     threads: ThreadPoolExecutor
     line: TwilioCallPlacer
     claims: list[tuple[datetime, int]] = field(default_factory=list)
-    """When something was claimed, and how much at once."""
+    """Times of the claims, each with its number of attempts."""
     posts: list[datetime] = field(default_factory=list)
 
     def look(self) -> None:
-        """What the clock and the diallers do at one look."""
+        """Release due attempts and dial them, until none is left."""
         while self.release.due():
             ids = self.hints.ids(tasks.DIAL)
             self.hints.rung.clear()
@@ -53,11 +53,11 @@ class Hand:
             self._dial_some(ids[start : start + AT_MOST_A_TRANSACTION])
 
     def _dial_some(self, ids: Sequence[UUID]) -> None:
-        found = self.threads.map(self.tenant.dial.claim, [ids] * WORKERS)
-        mine = sorted((each for claims in found for each in claims.claimed), key=lambda each: each.send_at)
-        if mine:
-            self.claims.append((self.now(), len(mine)))
-        under_way = iter(mine)
+        results = self.threads.map(self.tenant.dial.claim, [ids] * WORKERS)
+        claimed = sorted((each for claims in results for each in claims.claimed), key=lambda each: each.send_at)
+        if claimed:
+            self.claims.append((self.now(), len(claimed)))
+        under_way = iter(claimed)
         while batch := list(islice(under_way, UNDER_WAY)):
             self.now.instant = max(self.now(), batch[-1].send_at)
             self.tenant.dial.record(self.runner.run(self._send(batch)))

@@ -1,7 +1,7 @@
-"""Was anybody rung outside their hours? Told from the carrier's ledger by PostgreSQL's own clocks, second by second.
+"""Judge of the calling hours: PostgreSQL's own clocks check every second of every ring in the carrier's ledger.
 
-Nothing of the product takes part: zones and hours are those that `world` states, wall clocks are PostgreSQL's, and
-whether a second lies within the hours is asked of each second by itself.
+No code of the product is used. Zones and hours come from `world`, wall clocks come from PostgreSQL, and each second is
+checked separately.
 """
 
 import json
@@ -15,28 +15,28 @@ import psycopg
 from tests.verification.nights.world import Hours
 
 RINGS_FOR_S = 34
-"""A phone must be able to ring for so long: 30 s and what a carrier may ring longer, less the second that a send and
-its look may lie apart."""
+"""Seconds for which a phone may ring: 30, plus the 5 by which a carrier may exceed them, minus the second that may lie
+between the last look and the POST."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ring:
-    """A call that the carrier took, and all that must hold when it did."""
+    """A call at one instant, and the rules that must hold at that instant."""
 
     sid: str
     at: datetime
     zones: tuple[str, ...]
     offset: timedelta | None
-    """A clock that must be open too, or alone."""
+    """UTC offset of a clock that must be open too. If `zones` is empty, it decides alone."""
     hours: tuple[Hours, ...]
     consent_until: date
     says: str
-    """Who was rung, for whoever reads a verdict."""
+    """Description of the call, for the verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outside:
-    """A second at which this phone might have rung and might not have."""
+    """A second in which this phone may have rung although it must not."""
 
     says: str
     clock: str
@@ -45,7 +45,7 @@ class Outside:
 
 
 def outside(url: str, rings: Sequence[Ring]) -> list[Outside]:
-    """Every ring that was not allowed, once."""
+    """Return the first forbidden second of every forbidden ring."""
     with psycopg.connect(url) as connection:
         connection.execute("SET TIME ZONE 'UTC'")
         for statement in _TABLES:
@@ -63,10 +63,10 @@ def outside(url: str, rings: Sequence[Ring]) -> list[Outside]:
             )
             cursor.executemany("INSERT INTO judged VALUES (%s, %s, %s, %s, %s)", list(_rows(rings, kinds)))
         connection.execute("ANALYZE judged, judged_hours")
-        told = connection.execute(_VERDICT.encode(), {"rings_for_s": RINGS_FOR_S}).fetchall()
+        verdicts = connection.execute(_VERDICT.encode(), {"rings_for_s": RINGS_FOR_S}).fetchall()
         connection.rollback()
     says = {each.sid: each.says for each in rings}
-    return [Outside(says=says[sid], clock=clock, wall=str(wall), why=why) for sid, clock, wall, why in told]
+    return [Outside(says=says[sid], clock=clock, wall=str(wall), why=why) for sid, clock, wall, why in verdicts]
 
 
 def _rows(rings: Sequence[Ring], kinds: Sequence[tuple[Hours, ...]]) -> list[tuple[Any, ...]]:
@@ -75,7 +75,7 @@ def _rows(rings: Sequence[Ring], kinds: Sequence[tuple[Hours, ...]]) -> list[tup
         clocks: list[tuple[str | None, timedelta | None]] = [(zone, None) for zone in each.zones]
         if each.offset is not None:
             clocks.append((None, each.offset))
-        assert clocks, f"{each.says}: nothing says whose clock decides, and it rang"
+        assert clocks, f"{each.says}: it rang although no clock is known"
         kind = kinds.index(each.hours)
         rows.extend(
             (each.sid, each.at, json.dumps([zone, _span(shift)]), each.consent_until, kind) for zone, shift in clocks

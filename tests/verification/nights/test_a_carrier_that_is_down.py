@@ -1,4 +1,4 @@
-"""A carrier that is down for an hour: who is due waits, nothing is spent, and afterwards every phone rings."""
+"""Carrier outage of an hour: due calls wait, at most calls under way are lost, and afterwards all others are placed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,15 +24,15 @@ PEOPLE = 200
 A_LOOK = timedelta(seconds=10)
 AN_HOUR = timedelta(hours=1)
 A_FEW_MINUTES = timedelta(minutes=7)
-"""It may have been asked in vain just before it came back; it is asked again five minutes later."""
+"""The last failed probe may precede the carrier's return. The next probe follows five minutes later."""
 BEFORE_IT_IS_KNOWN = OPENS_AFTER + UNDER_WAY - 1
-"""So many are tried in vain, where that costs no call."""
+"""POSTs that fail before the breaker opens, where a failure costs no call."""
 TRIALS = len(BACK_OFF) - 1 + AN_HOUR // BACK_OFF[-1]
-"""And so many more in an hour of a carrier that answers questions and takes no calls."""
+"""Further trials in an hour in which the carrier answers polls and accepts no calls."""
 
 
 def pass_time(hand: Hand, settle: Settle, span: timedelta) -> None:
-    """The clock, the diallers and whoever settles look every few seconds."""
+    """Run the clock, the diallers and the settler every few seconds."""
     until = hand.now() + span
     while hand.now() < until:
         hand.look()
@@ -52,16 +52,16 @@ def ends_of(tenant: Tenant) -> dict[str, int]:
 
 @contextmanager
 def settling(account: TwilioAccount, tenant: Tenant) -> Iterator[Settle]:
-    desk = TwilioQueries(account, tenant.policy)
-    yield Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
-    desk._client.http_client.session.close()
+    queries = TwilioQueries(account, tenant.policy)
+    yield Settle(tenant.database, queries, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
+    queries._client.http_client.session.close()
 
 
 @contextmanager
 def down(
     kind: str, hand: Hand, carrier: SimulatedCarrier, tenant: Tenant, *, answers: bool = False
 ) -> Iterator[Settle]:
-    """However a carrier can be down, for whoever dials and whoever settles; it is up again at the end."""
+    """Take the carrier down for the diallers and the settler. It is up again at the end."""
     up, account = hand.line, carrier.account()
     if kind == "refused":
         account = replace(account, api_url=a_closed_port())
@@ -92,18 +92,18 @@ def hand(
 @pytest.mark.parametrize(
     ("kind", "answers", "alarm"),
     [
-        pytest.param("refused", False, "CARRIER_NEVER_CONNECTED", id="no connection is taken"),
+        pytest.param("refused", False, "CARRIER_NEVER_CONNECTED", id="no connection is accepted"),
         pytest.param("429", False, "CARRIER_THROTTLED", id="429"),
         pytest.param("429", True, "CARRIER_THROTTLED", id="429 to calls alone"),
         pytest.param(
             "wrong credentials",
             False,
             "CARRIER_CREDENTIALS",
-            id="our credentials are wrong, until settings mend them",
+            id="our credentials are wrong, until the settings are fixed",
         ),
     ],
 )
-def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
+def test_outage_with_clear_refusals_costs_no_call(
     tenant: Tenant,
     hand: Hand,
     settle: Settle,
@@ -122,15 +122,15 @@ def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
     assert ends_of(tenant) == {"PENDING": PEOPLE}
     assert len(hand.posts) - len(trials) <= BEFORE_IT_IS_KNOWN
     assert [count for _, count in trials] == [1] * len(trials), "one at a time"
-    assert len(trials) <= (TRIALS if answers else 0), "none while it answers no question"
+    assert len(trials) <= (TRIALS if answers else 0), "no trial while polls fail"
     assert breaker_of(tenant)[1] is not None
 
     tried = len(hand.posts)
     with capsys.disabled():
-        print(f"\n  {kind}: {tried} POSTs in an hour, {len(trials)} of them trials, for {PEOPLE} people who were due")
+        print(f"\n  {kind}: {tried} POSTs in an hour, {len(trials)} of them trials, for {PEOPLE} due calls")
     with capture_logs() as logs:
         pass_time(hand, settle, A_FEW_MINUTES)
-    assert len(hand.posts) - tried == PEOPLE, "each once"
+    assert len(hand.posts) - tried == PEOPLE, "each person once"
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE
     assert breaker_of(tenant) == (0, None), "the first success closes it"
     assert [each["event"] for each in logs if "carrier" in each["event"]] == [
@@ -139,7 +139,7 @@ def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
     ]
     assert ends_of(tenant) == {"ANSWERED": PEOPLE}
     rows = tenant.ask("SELECT count(*), max(retry_number), max(not_placed) FROM attempts")
-    assert tuple(rows[0]) == (len(people), 0, 0), "no retry was spent, none was made"
+    assert tuple(rows[0]) == (len(people), 0, 0), "no retry was used or made"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_an_hour_in_which_the_carrier_takes_nothing_costs_nobody_a_call(
         pytest.param("drop", True, "CARRIER_ANSWER_BROKE_OFF", TRIALS, id="it hangs up on calls alone"),
     ],
 )
-def test_of_an_hour_of_answers_that_prove_nothing_only_what_was_under_way_ends_unknown(
+def test_outage_without_proof_ends_only_sent_calls_unknown(
     tenant: Tenant,
     hand: Hand,
     settle: Settle,
@@ -168,11 +168,11 @@ def test_of_an_hour_of_answers_that_prove_nothing_only_what_was_under_way_ends_u
         pass_time(hand, settling, AN_HOUR)
     unknown = len(hand.posts)
     with capsys.disabled():
-        print(f"\n  {kind}: {unknown} POSTs in an hour, each of unknown outcome, for {PEOPLE} people who were due")
-    # Without an answer to any question there is no verdict, and operators are told that it is overdue.
+        print(f"\n  {kind}: {unknown} POSTs in an hour, each of unknown outcome, for {PEOPLE} due calls")
+    # While every poll fails there is no verdict, so an alarm reports that it is overdue.
     assert alarms(logs) == {alarm, "OUTCOME_UNKNOWN" if answers else "OUTCOME_UNDECIDED"}
-    assert len(hand.claims) - 1 <= trials, "none while it answers no question"
-    assert unknown == UNDER_WAY + len(hand.claims) - 1, "what was on its way before the first answer, and each trial"
+    assert len(hand.claims) - 1 <= trials, "no trial while polls fail"
+    assert unknown == UNDER_WAY + len(hand.claims) - 1, "calls under way before the first answer, and each trial"
     pass_time(hand, settle, A_FEW_MINUTES)
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE - unknown
     assert ends_of(tenant) == {"ANSWERED": PEOPLE - unknown, "OUTCOME_UNKNOWN": unknown}

@@ -1,4 +1,4 @@
-"""Ten thousand who are due and may not be called cost no write while they wait, and no haste of the clock."""
+"""Pauses: ten thousand due calls that may not be placed cause no writes and do not hurry the clock."""
 
 import statistics
 import time
@@ -26,7 +26,7 @@ from tests.verification.nights.hand import a_hand
 THOUSANDS = 10_000
 ROUNDS = 60
 A_ROUND = timedelta(seconds=31)
-"""Longer than a release stands, so that whatever is released in vain would be released each time."""
+"""Longer than a release is valid, so that a useless release would be repeated in each round."""
 LOOK_EVERY_S = 1.0
 SOME = 50
 
@@ -38,7 +38,7 @@ class Writes:
 
 
 def writes_so_far(url: str) -> Writes:
-    """By PostgreSQL's own count. Whoever wrote has gone, or its counts might not be in yet."""
+    """Return PostgreSQL's own counts. Close the writing connections first, because counts arrive late."""
     with psycopg.connect(url, autocommit=True) as connection:
         [row] = connection.execute(
             "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint,"
@@ -58,13 +58,13 @@ def crowd(postgres_url: str, tenant: Tenant) -> list[UUID]:
 def live_through(
     url: str, seeded: Seeded, now: TestClock, carrier: SimulatedCarrier, tenant: Tenant
 ) -> Iterator[float]:
-    """All that looks again and again, each time a while later; how long each release took, in seconds."""
+    """Run everything that looks periodically, in rounds, and yield the seconds that each release took."""
     database = Database(url)
-    there = a_house(database, seeded, tenant.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=50.0)
+    same_tenant = a_house(database, seeded, tenant.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=50.0)
     hints = RecordingHints()
-    release = Release(database, hints, there.account_id, there.policy, now)
-    desk = TwilioQueries(carrier.account(), there.policy)
-    settle = Settle(database, desk, there.account_id, there.effects, there.policy, now)
+    release = Release(database, hints, same_tenant.account_id, same_tenant.policy, now)
+    queries = TwilioQueries(carrier.account(), same_tenant.policy)
+    settle = Settle(database, queries, same_tenant.account_id, same_tenant.effects, same_tenant.policy, now)
     for _ in range(ROUNDS):
         begun = time.perf_counter()
         assert release.due() == 0
@@ -74,12 +74,12 @@ def live_through(
         settle.round()
         now.move(A_ROUND)
     assert hints.rung == []
-    desk._client.http_client.session.close()
+    queries._client.http_client.session.close()
     database.close()
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["one company is paused", "everything is paused"])
-def test_whoever_waits_for_the_end_of_a_pause_is_not_written_and_afterwards_is_rung(
+def test_paused_calls_cause_no_writes_and_ring_after_resume(
     postgres_url: str,
     seeded: Seeded,
     tenant: Tenant,
@@ -100,12 +100,12 @@ def test_whoever_waits_for_the_end_of_a_pause_is_not_written_and_afterwards_is_r
     after = writes_so_far(postgres_url)
     with capsys.disabled():
         print(
-            f"\n  {ROUNDS} rounds over {len(crowd)} who are due: {after.rows - before.rows} rows and"
+            f"\n  {ROUNDS} rounds over {len(crowd)} due calls: {after.rows - before.rows} rows and"
             f" {(after.wal_bytes - before.wal_bytes) / 1024:.0f} kB of log written;"
-            f" a look in vain took {1000 * statistics.median(took):.1f} ms"
+            f" a release of nothing took {1000 * statistics.median(took):.1f} ms"
         )
     assert after.rows == before.rows
-    assert after.wal_bytes - before.wal_bytes < ROUNDS * 1024, "what the server writes by itself"
+    assert after.wal_bytes - before.wal_bytes < ROUNDS * 1024, "more than the server writes by itself"
 
     pauses.resume(paused)
     assert release.due() > SOME
@@ -113,13 +113,13 @@ def test_whoever_waits_for_the_end_of_a_pause_is_not_written_and_afterwards_is_r
         hand.dial(hints.ids(tasks.DIAL)[:SOME])
     assert len(carrier.rings()) == SOME
     tenant.database.close()
-    assert writes_so_far(postgres_url).rows > after.rows + SOME, "and the count sees a write"
+    assert writes_so_far(postgres_url).rows > after.rows + SOME, "the count must include a write"
 
 
-def test_what_is_due_and_cannot_be_released_gives_the_clock_no_haste(
+def test_paused_due_calls_do_not_hurry_the_clock(
     broker: None, postgres_url: str, tenant: Tenant, release: Release, now: TestClock
 ) -> None:
-    # Names its broker when it is imported.
+    # The module reads the broker's address when it is imported.
     from workers.app import app  # noqa: PLC0415 - the line above
     from workers.clock import Clock  # noqa: PLC0415 - the same
 
@@ -133,10 +133,10 @@ def test_what_is_due_and_cannot_be_released_gives_the_clock_no_haste(
         now.move(A_ROUND)
 
 
-def test_what_is_due_in_a_moment_wakes_the_clock_then_and_not_again(
+def test_paused_call_wakes_the_clock_only_once(
     broker: None, postgres_url: str, tenant: Tenant, release: Release, now: TestClock
 ) -> None:
-    # Names its broker when it is imported.
+    # The module reads the broker's address when it is imported.
     from workers.app import app  # noqa: PLC0415 - the line above
     from workers.clock import Clock  # noqa: PLC0415 - the same
 

@@ -1,8 +1,8 @@
-"""Ten thousand dials across a year of nights: none outside anybody's hours, none lost, none rung twice.
+"""Year of nights: of ten thousand calls, none is outside the person's hours, lost, or placed twice.
 
     DUECALL_NIGHTS_PEOPLE=8500 python -m pytest tests/verification/nights/test_a_year_of_nights.py     # `make proof`
 
-Some hundreds in `make test`. The judge shares nothing with the product: see `judge`.
+`make test` runs some hundreds. The judge shares no code with the product: see `judge`.
 """
 
 import os
@@ -30,14 +30,14 @@ NOT_RUNG = {"EXPIRED", "CONSENT_EXPIRED"}
 
 
 def rings_of(year: Year) -> list[tuple[UUID, dict[str, Any]]]:
-    """The carrier's ledger, each call with the attempt that it was made for."""
+    """Return the calls in the carrier's ledger, each with its attempt's id."""
     ledger = requests.get(f"{year.carrier.url}/ledger", timeout=60).json()["rings"]
     attempt_of = dict(tuple(row) for row in year.tenant.ask("SELECT token, attempt_id FROM attempt_tokens"))
     return [(attempt_of[call["token"]], call) for call in ledger]
 
 
 def to_judge(asked: Asked, retry_number: int, call: dict[str, Any]) -> list[Ring]:
-    """What must hold at the instant when the carrier took the call, and at that when the phone rang."""
+    """Return the call as rings: when the carrier accepted it, and when the phone rang."""
     instants = {datetime.fromisoformat(call[name]) for name in ("accepted_at", "rang_at") if call[name]}
     return [_ring(asked, retry_number, str(call["sid"]), at) for at in sorted(instants)]
 
@@ -48,7 +48,7 @@ def _ring(asked: Asked, retry_number: int, sid: str, at: datetime) -> Ring:
         zones = (asked.zone,)
     elif asked.offset is not None:
         alone = retry_number == 0 and _is_one_opening(asked, at)
-        # F2-9: in any other opening the candidate's own zone must be open too, or else those of the number.
+        # F2-9: in any other opening, the candidate's zone must be open too; without one, the number's zones.
         own = asked.place.zones if asked.candidate_zone is None else (asked.candidate_zone,)
         zones = () if alone else own
     elif asked.candidate_zone is not None:
@@ -62,13 +62,13 @@ def _ring(asked: Asked, retry_number: int, sid: str, at: datetime) -> Ring:
         offset=asked.offset,
         hours=asked.shape.hours,
         consent_until=asked.consent_until,
-        says=f"{asked.place.name} ({asked.shape.name}), asked {asked.text}, candidate in {asked.candidate_zone},"
+        says=f"{asked.place.name} ({asked.shape.name}), requested {asked.text}, candidate in {asked.candidate_zone},"
         f" retry {retry_number}, rung {at}",
     )
 
 
 def _is_one_opening(asked: Asked, at: datetime) -> bool:
-    """Whether the hours never ended between the instant that was asked for by its offset and this one."""
+    """Return whether the hours were open from the requested time until now, on the requested offset."""
     assert asked.offset is not None
     wall, until = asked.due_at + asked.offset, at + asked.offset
     if until - wall > timedelta(days=1) * 7:
@@ -81,9 +81,7 @@ def _is_one_opening(asked: Asked, at: datetime) -> bool:
 
 
 @pytest.mark.timeout(3600)
-def test_nobody_is_rung_outside_their_hours_and_nobody_is_lost_or_rung_twice(
-    postgres_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_year_of_nights_has_no_wrong_lost_or_double_call(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
     with a_year(postgres_url, Random(SEED)) as year:
         year.pass_the_year(PEOPLE, NIGHTS)
@@ -104,24 +102,24 @@ def test_nobody_is_rung_outside_their_hours_and_nobody_is_lost_or_rung_twice(
     with capsys.disabled():
         print(
             f"\n  {len(rows)} attempts of {len(year.asked)} people in {NIGHTS} nights, seed {SEED}: {posts} POSTs,"
-            f" {len(calls)} calls, {deferred[0][0]} put off by the last look, {year.refused} requests refused;"
+            f" {len(calls)} calls, {deferred[0][0]} deferred by the last look, {year.refused} requests refused;"
             f" {year.rounds} rounds in {lived:.0f} s, judged in {time.monotonic() - begun - lived:.0f} s"
             f"\n  {dict(ends.most_common())}"
         )
-    assert faults == [], f"{len(faults)} rung outside their hours"
-    assert len(at_night) > len(rings) / 4, "the judge sees it when half a day is added"
+    assert faults == [], f"{len(faults)} calls outside the person's hours"
+    assert len(at_night) > len(rings) / 4, "the judge must find faults when half a day is added"
     assert {f"{row.state}/{row.reason}" for row in rows if row.state in {"PENDING", "IN_PROGRESS"}} == set(), (
-        "none is lost"
+        "attempts are still open"
     )
     assert waiting[0][0] == 0
-    assert all(times == 1 for times in rung.values()), "none is rung twice"
+    assert all(times == 1 for times in rung.values()), "an attempt rang twice"
     for row in rows:
         if row.reason in RUNG:
-            assert rung[row.id] == 1, f"{asked[row.id]} is {row.reason} and was not rung"
+            assert rung[row.id] == 1, f"{asked[row.id]} is {row.reason}, but was not called"
         elif row.reason in NOT_RUNG:
-            assert rung[row.id] == 0, f"{asked[row.id]} is {row.reason} and was rung"
+            assert rung[row.id] == 0, f"{asked[row.id]} is {row.reason}, but was called"
         else:
             assert row.reason == "OUTCOME_UNKNOWN"
     for what in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
         assert verdict[what] == []
-    assert deferred[0][0] > len(rows) / 200, "some came too late to ring"
+    assert deferred[0][0] > len(rows) / 200, "too few calls were deferred at the last look"

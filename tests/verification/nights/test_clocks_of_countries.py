@@ -1,4 +1,4 @@
-"""A number is judged by a clock that its own country keeps, whatever the number metadata call it."""
+"""Clocks of countries: a number is judged by its own country's time, even if the number metadata are wrong."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -33,19 +33,19 @@ A_YEAR_OF_HOURS = [datetime(2027, 1, 1, tzinfo=UTC) + timedelta(hours=hours) for
         pytest.param("+421915123456", "Europe/Bratislava", id="Slovakia, as before"),
     ],
 )
-def test_a_numbers_clocks_keep_its_countrys_time_all_year(number: str, zone: str) -> None:
+def test_number_follows_its_countrys_time_all_year(number: str, zone: str) -> None:
     home = ZoneInfo(zone)
-    found = [ZoneInfo(name) for name in callee_zones.read_number(number).zones]
-    assert found
+    zones = [ZoneInfo(name) for name in callee_zones.read_number(number).zones]
+    assert zones
     for instant in A_YEAR_OF_HOURS:
-        assert home.utcoffset(instant.astimezone(home)) in {each.utcoffset(instant.astimezone(each)) for each in found}
+        assert home.utcoffset(instant.astimezone(home)) in {each.utcoffset(instant.astimezone(each)) for each in zones}
 
 
-def test_a_number_that_may_be_in_several_countries_keeps_all_its_clocks() -> None:
+def test_number_of_several_countries_has_all_their_zones() -> None:
     zones = callee_zones.read_number("+18765550123").zones
     assert {"America/Jamaica", "America/New_York", "Pacific/Honolulu"} <= set(zones)
 
 
 def test_kaliningrad_landline_is_open_all_its_own_day() -> None:
-    """It was judged by all of Russia's clocks, which left two hours of the day."""
+    """Judging it by all Russian zones would leave only two hours of the day."""
     assert callee_zones.read_number("+74012345678").zones == ("Europe/Kaliningrad",)

@@ -1,7 +1,7 @@
-"""One company's ten thousand due calls do not stand before another's one, a retry, whatever kinds they are of.
+"""Fairness: one company's ten thousand due calls of any kind do not delay another company's single retry.
 
-The real clock, a dial worker in a process of its own and the carrier over HTTP, on the machine's time. What is asserted
-is who was rung before whom, in calls at the account's pace, so that a busy machine changes nothing; seconds are told.
+The product's clock, a dial worker in its own process and the carrier over HTTP run in real time. The assertions count
+the calls placed in between, so a busy machine does not change the result. Seconds are only printed.
 """
 
 import multiprocessing
@@ -32,7 +32,7 @@ THOUSANDS = 10_000
 SMALL = 10
 A_WHILE = timedelta(seconds=2)
 IN_A_SECOND = int(CPS)
-"""So many calls may be sent in a second, and so many are claimed ahead at the most."""
+"""Calls that may be sent in a second. At most as many are claimed ahead."""
 TIMES = {
     "DIAL_LEASE_S": "60",
     "SETTLE_S": "300",
@@ -46,7 +46,7 @@ TIMES = {
 
 @dataclass(frozen=True)
 class PipeHints:
-    """Rings for one dial worker, in the order of ringing."""
+    """Hints for one dial worker, in the order of sending."""
 
     to_the_dialler: Connection
 
@@ -55,13 +55,13 @@ class PipeHints:
             self.to_the_dialler.send(list(ids))
 
     def answered(self, command_id: UUID) -> None:
-        """Nobody waits."""
+        """Do nothing: no client waits for an answer."""
 
 
 @contextmanager
 def at_work(url: str, works: Works) -> Iterator[None]:
-    """A dial worker and the clock."""
-    # Name their broker when they are imported.
+    """Run a dial worker and the clock."""
+    # These modules read the broker's address when they are imported.
     from workers.app import app  # noqa: PLC0415 - the line above
     from workers.clock import Clock  # noqa: PLC0415 - the same
 
@@ -114,14 +114,14 @@ def rung_at(works: Works) -> dict[str, datetime]:
 @dataclass(frozen=True, kw_only=True)
 class Waited:
     seconds: list[float]
-    """How long each of the small companies' people waited."""
+    """Waiting times of the small companies' calls."""
     overtaken_by: int
-    """Calls of the big company between that instant and the last of them."""
+    """Calls of the big company until the last of these was placed."""
 
 
 def waited(works: Works, houses: Sequence[Tenant], since: datetime) -> Waited:
     numbers = {numbers_of(tenant).pop() for tenant in houses}
-    wait_until(lambda: numbers <= set(rung_at(works)), seconds=30, says="each of them was rung")
+    wait_until(lambda: numbers <= set(rung_at(works)), seconds=30, says="each small company's call was placed")
     rung = rung_at(works)
     last = max(rung[number] for number in numbers)
     return Waited(
@@ -131,7 +131,7 @@ def waited(works: Works, houses: Sequence[Tenant], since: datetime) -> Waited:
 
 
 def put_back(tenant: Tenant) -> dict[str, int]:
-    """Why claimed calls were put back without a POST, and how often."""
+    """Return the causes for which claimed calls were put back without a POST, with their counts."""
     rows = tenant.ask(
         "SELECT detail ->> 'cause' AS cause, count(*) AS times FROM attempt_history"
         " WHERE event IN ('deferred', 'not_placed') GROUP BY 1"
@@ -147,7 +147,7 @@ def told(capsys: pytest.CaptureFixture[str], what: str, waited: Waited, **more: 
         )
 
 
-def test_however_much_is_due_the_clock_rings_for_commands_and_leases_too(
+def test_clock_sends_hints_for_commands_despite_a_backlog(
     broker: None, postgres_url: str, database: Database, hasher: Hasher, hints: RecordingHints
 ) -> None:
     from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
@@ -162,7 +162,7 @@ def test_however_much_is_due_the_clock_rings_for_commands_and_leases_too(
     clock = Clock(app, lazy=True)
     clock._release = Release(database, hints, tenant.account_id, tenant.policy, real_now)
     clock._sweep_every = tenant.policy.sweep.total_seconds()
-    assert clock._work(), "there is more to release right away"
+    assert clock._work(), "there is more to release at once"
     assert len(hints.ids(tasks.DIAL)) == 500 * _MAX_RELEASES
     assert hints.ids(tasks.APPLY) == [command.id]
     assert hints.rings.count((tasks.SETTLE, ())) == 1
@@ -171,7 +171,7 @@ def test_however_much_is_due_the_clock_rings_for_commands_and_leases_too(
 
 
 @pytest.mark.timeout(200)
-def test_ten_with_one_call_each_are_rung_in_the_first_second_beside_one_with_ten_thousand(
+def test_small_companies_are_called_in_the_first_second(
     broker: None, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as works:
@@ -182,15 +182,15 @@ def test_ten_with_one_call_each_are_rung_in_the_first_second_beside_one_with_ten
         for tenant in small:
             a_crowd(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
         with at_work(postgres_url, works):
-            wait_until(works.carrier.rings, says="the first one was rung")
+            wait_until(works.carrier.rings, says="the first call was placed")
             first = min(rung_at(works).values())
-            found = waited(works, small, first)
-        told(capsys, "ten beside ten thousand", found, put_back=put_back(works.tenant))
-        assert found.overtaken_by <= IN_A_SECOND
+            result = waited(works, small, first)
+        told(capsys, "ten small companies and a big one", result, put_back=put_back(works.tenant))
+        assert result.overtaken_by <= IN_A_SECOND
 
 
 @pytest.mark.timeout(200)
-def test_ten_that_become_due_while_ten_thousand_of_another_are_being_rung_wait_no_longer(
+def test_small_companies_due_during_a_backlog_wait_no_longer(
     broker: None, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as works:
@@ -198,17 +198,23 @@ def test_ten_that_become_due_while_ten_thousand_of_another_are_being_rung_wait_n
         a_crowd(postgres_url, works.tenant, THOUSANDS, due_at=works.tenant.now())
         small = small_companies(works)
         with at_work(postgres_url, works):
-            wait_until(lambda: len(works.carrier.rings()) > 150, seconds=60, says="it has been rung for a while")
+            wait_until(lambda: len(works.carrier.rings()) > 150, seconds=60, says="more than 150 calls were placed")
             begun, before = works.tenant.now(), len(works.carrier.rings())
             due_at = works.tenant.now() + A_WHILE
             for tenant in small:
                 a_crowd(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
             late = works.tenant.now() - due_at
-            found = waited(works, small, due_at)
+            result = waited(works, small, due_at)
             pace = (len(works.carrier.rings()) - before) / (works.tenant.now() - begun).total_seconds()
-        told(capsys, "ten later ones beside ten thousand", found, pace=round(pace, 1), put_back=put_back(works.tenant))
+        told(
+            capsys,
+            "ten small companies that are due later",
+            result,
+            pace=round(pace, 1),
+            put_back=put_back(works.tenant),
+        )
         assert late < timedelta(0)
-        # What was claimed ahead when they became due, and as much until the clock had looked; where the machine is too
-        # busy to keep the account's pace, a claim that was under way for long besides.
+        # One second of calls was claimed ahead, and another is claimed until the clock looks. On a machine too busy
+        # for the account's pace, one more claim may be under way.
         keeps_pace = pace >= 0.95 * CPS
-        assert found.overtaken_by <= (2 if keeps_pace else 3) * IN_A_SECOND
+        assert result.overtaken_by <= (2 if keeps_pace else 3) * IN_A_SECOND

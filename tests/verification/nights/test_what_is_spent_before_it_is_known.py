@@ -1,7 +1,7 @@
-"""How many calls a dial worker spends before it knows that the carrier does not take any; the real one, on real time.
+"""Calls that are lost until a dial worker, in real time, learns that the carrier accepts none.
 
-At fifty calls a second, with a carrier that is there and takes in whatever is sent. Seconds are told, and what is
-asserted is what no busy machine changes.
+It dials fifty calls a second, and the carrier reads every request. The numbers are printed. The assertions do not
+depend on the speed of the machine.
 """
 
 import pytest
@@ -17,7 +17,7 @@ TIMES = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "CARRIER_TOTAL_TIMEOUT_S": "4",
 
 
 def is_known(works: Works) -> bool:
-    """The breaker is open, and nobody is about to send anything."""
+    """Return whether the breaker is open and no attempt is being dialled."""
     [[down_until]] = works.tenant.ask("SELECT down_until FROM carrier_accounts")
     [[dialling]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")
     return down_until is not None and dialling == 0
@@ -27,20 +27,20 @@ def is_known(works: Works) -> bool:
 @pytest.mark.parametrize(
     ("kind", "at_most"),
     [
-        # At fifty a second: on their way while the first answer travels and is recorded.
+        # Calls under way while the first answer travels and is recorded.
         pytest.param("503", IN_A_SECOND // 5, id="it answers 503"),
         pytest.param("drop", IN_A_SECOND // 5, id="it hangs up"),
-        # Those of the second after which silence is noticed, and not of the four until the first one's time is over.
+        # Calls of the second after which silence is noticed, not of the four until the first timeout.
         pytest.param("hang", IN_A_SECOND * 3 // 2, id="it hangs"),
     ],
 )
-def test_only_what_is_under_way_is_spent(
+def test_outage_loses_only_calls_under_way(
     postgres_url: str, kind: str, at_most: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as works:
         works.carrier.down(kind)
         process = works.dialling(a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now()))
-        wait_until(lambda: is_known(works), seconds=60, says="nothing more is sent")
+        wait_until(lambda: is_known(works), seconds=60, says="dialling stopped")
         assert stopped(process) == [0]
         [[unknown]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'UNKNOWN'")
         [[pending]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE state = 'PENDING'")
@@ -52,7 +52,7 @@ def test_only_what_is_under_way_is_spent(
 
 
 @pytest.mark.timeout(120)
-def test_one_call_that_hangs_among_others_holds_up_nobody(postgres_url: str) -> None:
+def test_hanging_call_does_not_delay_other_calls(postgres_url: str) -> None:
     with working(postgres_url, settling=False, **TIMES) as works:
         hanging, *others = a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now())
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
@@ -66,7 +66,7 @@ def test_one_call_that_hangs_among_others_holds_up_nobody(postgres_url: str) -> 
         wait_until(
             lambda: len(works.carrier.rings()) + sum(put_back(works.tenant).values()) == PEOPLE,
             seconds=30,
-            says="each was rung, or put back because this machine is slow",
+            says="each call was placed, or put back because this machine is slow",
         )
         assert stopped(process) == [0]
         assert "CARRIER_IN_DOUBT" not in put_back(works.tenant)

@@ -1,7 +1,7 @@
-"""Where the made-up people of these proofs live, and when their companies may call: facts that we state ourselves.
+"""Places of invented people and the calling hours of their companies, stated by hand.
 
-Nothing here is asked of the product or of its number metadata: a prefix is given to a place by hand, and hours are
-plain texts. The judge knows no others.
+Nothing here comes from the product or its number metadata: the prefixes are assigned to places by hand, and hours are
+plain texts. The judge uses only these facts.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ WEEKDAYS = WEEK[:5]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Numbers that begin alike, and the clocks that must all be open when one of them rings."""
+    """Numbers with one prefix, and the zones that must all be open when one of them rings."""
 
     name: str
     prefix: str
     digits: int
-    """How many follow the prefix."""
+    """Number of digits after the prefix."""
     zones: tuple[str, ...]
 
     def a_number(self, dice: Random) -> str:
-        first = dice.randrange(2, 10)  # no plan has a subscriber's number that begins with 0, and few with 1
+        first = dice.randrange(2, 10)  # in no plan does a subscriber number begin with 0, and in few with 1
         return f"{self.prefix}{first}{dice.randrange(10 ** (self.digits - 1)):0{self.digits - 1}}"
 
 
@@ -118,17 +118,17 @@ PLACES = (
     ),
     _place("international toll-free", "+800", 8),
 )
-"""Where a prefix is reached in several zones, not all of them need stand here; each that does must be open."""
+"""A prefix used in several zones need not list them all here. Each listed zone must be open."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hours:
-    """From one wall-clock time until before another, on each of these days, on which it begins; Monday is 0."""
+    """Wall-clock interval that begins on each of these days (Monday is 0). Its end is not included."""
 
     days: tuple[int, ...]
     start: str
     end: str
-    """Not later than `start`: on the day after."""
+    """If not later than `start`, it is on the next day."""
 
     @property
     def start_s(self) -> int:
@@ -136,7 +136,7 @@ class Hours:
 
     @property
     def end_s(self) -> int:
-        """Counted from the midnight of the day on which it begins."""
+        """Seconds from midnight of the day on which the interval begins."""
         end_s = _seconds(self.end)
         return end_s if end_s > self.start_s else end_s + 86_400
 
@@ -152,7 +152,7 @@ def _hours(days: Sequence[int], start: str, end: str) -> Hours:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A company's hours, and whatever else sets it apart."""
+    """A company's calling hours and other settings."""
 
     name: str
     hours: tuple[Hours, ...]
@@ -191,7 +191,7 @@ SHAPES = (
 
 
 def lies_within(hours: Sequence[Hours], weekday: int, second: int) -> bool:
-    """Whether a wall clock that shows this second of this weekday shows a time within the hours."""
+    """Return whether this second of this weekday is within the hours."""
     return any(
         (weekday in each.days and each.start_s <= second < each.end_s)
         or ((weekday - 1) % 7 in each.days and second + 86_400 < each.end_s)

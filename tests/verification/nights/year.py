@@ -1,7 +1,7 @@
-"""A year of nights: people all over the world are due around closings, openings and the nights when clocks change.
+"""A year of nights: people all over the world are due around closings, openings and clock changes.
 
-Everything that dials is the product's own, over PostgreSQL and a simulated carrier; only the clock is moved by hand,
-from stop to stop. What a broker would carry is carried here, some of it twice.
+The product's own code dials, over PostgreSQL and a simulated carrier. The test moves the clock from stop to stop and
+delivers the hints, some of them twice.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ ODD_OFFSETS = tuple(timedelta(minutes=15 * quarter) for quarter in range(-48, 57
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What was asked for one person, in the words of the test."""
+    """One person's request, in the test's own terms."""
 
     interview_id: UUID
     place: Place
@@ -80,7 +80,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """One way to ask for an instant."""
+    """One form of a requested time."""
 
     text: str | None
     zone: str | None = None
@@ -106,17 +106,17 @@ class Year:
     settings: dict[str, CompanySettings]
     asked: dict[UUID, Asked] = field(default_factory=dict)
     numbers: dict[str, str] = field(default_factory=dict)
-    """The last one of each place."""
+    """The latest number of each place."""
     refused: int = 0
     healthy: bool = False
-    """The carrier does as it should, until it is told otherwise."""
+    """The carrier's present plan contains no fault."""
     rounds: int = 0
     stops: list[datetime] = field(default_factory=list)
 
     # ---- the clock
 
     def pass_the_year(self, people: int, nights: int) -> None:
-        """Ask for so many people in all, live through the year, and on until nothing is open."""
+        """Create this many people in total, live through the year, and continue until no attempt is open."""
         eves = _eves(self.dice, nights)
         for place, eve in enumerate(eves):
             self._move_to(eve)
@@ -131,23 +131,21 @@ class Year:
             bound = min(until, stop)
             at = min(self._next(), bound)
             chance = self.dice.random()
-            if (
-                chance < 0.4 and bound - self.now() < A_DAY / 2
-            ):  # nobody was there until then, so that some are called at the last instant, or too late
-                at = bound
-            elif chance < 0.7:  # somebody comes late, and more have become due meanwhile
+            if chance < 0.4 and bound - self.now() < A_DAY / 2:
+                at = bound  # no worker ran until then: some calls are placed at the last instant, or too late
+            elif chance < 0.7:  # a worker is late, and more calls have become due
                 at = min(at + timedelta(seconds=self.dice.choice((3, 300, 3600))) * self.dice.random(), bound)
             self.now.instant = max(at, self.now() + timedelta(microseconds=1))
             self._work()
         self.stops = [each for each in self.stops if each > self.now()]
 
     def _next(self) -> datetime:
-        """When something may happen by itself."""
+        """Return when something may next happen by itself."""
         [(at,)] = self.tenant.ask(_NEXT, now=self.now(), tick=A_TICK)
         return at or NEVER
 
     def _work(self) -> None:
-        """All that is to be done at this instant, or seconds later."""
+        """Do all work that is due now. Dialling may move the clock by seconds."""
         self.rounds += 1
         while self.release.due():
             rung = self.hints.ids(tasks.DIAL)
@@ -164,10 +162,10 @@ class Year:
     # ---- dialling
 
     def _dial(self, ids: Sequence[UUID]) -> None:
-        """As the dialler does it, with the clock moved where it would wait."""
+        """Dial as the dialler does. Where it would wait, move the clock."""
         waiting = list(ids)
         for _ in range(4):
-            hands = 2 if self.dice.random() < 0.1 else 1  # a ring that came twice
+            hands = 2 if self.dice.random() < 0.1 else 1  # a duplicate hint
             claims = list(self.threads.map(self.dial.claim, [waiting] * hands))
             mine = sorted((each for claim in claims for each in claim.claimed), key=lambda each: each.send_at)
             if mine:
@@ -180,7 +178,7 @@ class Year:
             self.now.instant = max(self.now(), again_at)
 
     async def _send(self, mine: Sequence[ToSend]) -> None:
-        died = self.dice.random() < 0.02  # this process, before it sent or before it wrote what came of it
+        died = self.dice.random() < 0.02  # the process dies before it sends or before it records
         loop = asyncio.get_running_loop()
         looks = [loop.run_in_executor(self.threads, self.dial.last_look, each.attempt) for each in mine]
         orders = await asyncio.gather(*looks)
@@ -191,7 +189,7 @@ class Year:
         if self.dice.random() < 0.3:
             self.now.move(timedelta(milliseconds=self.dice.randrange(200)))
         answers = await asyncio.gather(*(self._place(attempt, order) for attempt, order in sent))
-        # Whoever is rung at once has been, when the carrier answers what it was asked after.
+        # When the carrier answers this later request, all calls that ring at once have rung.
         await loop.run_in_executor(self.threads, self._ask_whether_it_is_up)
         if not died:
             await loop.run_in_executor(self.threads, self.dial.record, answers)
@@ -200,7 +198,7 @@ class Year:
         return attempt, await self.line.place(order)
 
     def _plan(self) -> None:
-        """What becomes of the next calls; often the same as of those before."""
+        """Plan the outcome of the next calls. Often the plan stays as it is."""
         if self.healthy and self.dice.random() < 0.6:
             return
         fault = self.dice.choice(FAULTS) if self.dice.random() < 0.12 else None
@@ -216,7 +214,7 @@ class Year:
     # ---- asking
 
     def _ask(self, people: int, eves: Sequence[datetime]) -> None:
-        """So many people for the nights after these eves, near what opens, closes or changes then."""
+        """Create people for the nights after these eves, near an opening, a closing or a clock change."""
         made: list[tuple[Asked, str, Schedule, datetime]] = []
         while len(made) < people:
             place, shape, eve = self.dice.choice(PLACES), self.dice.choice(SHAPES), self.dice.choice(eves)
@@ -225,9 +223,9 @@ class Year:
                 instant, around = self.dice.choice(edges)
                 self.stops.append(instant + timedelta(seconds=self.dice.choice(around)))
             for _ in range(5):  # neighbours, so that several become due together
-                one = self._somebody(place, shape, self._near(edges, eve))
-                if one is not None:
-                    made.append(one)
+                person = self._somebody(place, shape, self._near(edges, eve))
+                if person is not None:
+                    made.append(person)
         self._take_in(made)
         self.stops = sorted({each for each in self.stops if each > self.now()})
 
@@ -240,7 +238,7 @@ class Year:
         return instant + timedelta(seconds=self.dice.choice((1, -1)) * self.dice.randrange(5400))
 
     def _somebody(self, place: Place, shape: Shape, at: datetime) -> tuple[Asked, str, Schedule, datetime] | None:
-        """A person who is called about then; None where that is refused."""
+        """Return a person who is due about then, or None if the product refuses the request."""
         number = self._number(place)
         candidate_zone = self.dice.choice(_ZONES) if self.dice.random() < 0.15 else None
         for _ in range(3):
@@ -273,7 +271,7 @@ class Year:
         return None
 
     def _number(self, place: Place) -> str:
-        """A new one, or now and then one that somebody else there has too."""
+        """Return a new number or, rarely, the latest number of this place again."""
         if place.name not in self.numbers or self.dice.random() < 0.95:
             self.numbers[place.name] = place.a_number(self.dice)
         return self.numbers[place.name]
@@ -291,7 +289,7 @@ class Year:
         return schedule
 
     def _wish(self, place: Place, elsewhere: str | None, at: datetime) -> _Wish:
-        """The instant in one of the five ways in which it may be asked for."""
+        """Return the instant in one of the five forms in which it may be requested."""
         at = at.replace(microsecond=0)
         home = ZoneInfo((place.zones or (elsewhere or "UTC",))[0])
         match self.dice.choice(("none", "offset", "zone", "Z", "wall", "wall")):
@@ -313,7 +311,7 @@ class Year:
         return _Wish(text=f"{at.astimezone(ZoneInfo(elsewhere) if elsewhere else home):%Y-%m-%dT%H:%M:%S}")
 
     def _take_in(self, made: Sequence[tuple[Asked, str, Schedule, datetime]]) -> None:
-        """What `apply` would write for each, many rows a statement."""
+        """Write what `apply` would write for each person, many rows per statement."""
         if not made:
             return
         now = self.now()
@@ -387,7 +385,7 @@ class Year:
         with self.tenant.database.transaction() as stores:
             for name, values in rows.items():
                 statement = insert(tables.metadata.tables[name])
-                # Some share a number, and so a line.
+                # People with the same number share a line.
                 stores.connection.execute(statement.on_conflict_do_nothing() if name == "lines" else statement, values)
 
 
@@ -396,9 +394,9 @@ _ZONES = tuple(sorted({zone for place in PLACES for zone in place.zones}))
 
 @cache
 def changes(zone: str) -> tuple[datetime, ...]:
-    """The instants of this year at which a clock is changed, to the second."""
+    """Return the instants of this year at which the zone's clock changes, to the second."""
     clock = ZoneInfo(zone)
-    found = []
+    instants = []
     for day in range((ENDS - BEGINS) // A_DAY):
         early, late = BEGINS + day * A_DAY, BEGINS + (day + 1) * A_DAY
         if early.astimezone(clock).utcoffset() == late.astimezone(clock).utcoffset():
@@ -407,12 +405,12 @@ def changes(zone: str) -> tuple[datetime, ...]:
         while late - early > timedelta(seconds=1):
             middle = (early + (late - early) / 2).replace(microsecond=0)
             early, late = (middle, late) if middle.astimezone(clock).utcoffset() == before else (early, middle)
-        found.append(late)
-    return tuple(found)
+        instants.append(late)
+    return tuple(instants)
 
 
 def _eves(dice: Random, nights: int) -> list[datetime]:
-    """Noons before nights: of half of them the clocks change somewhere."""
+    """Return the mornings before the nights. Clocks change somewhere in about half of the nights."""
     changing = sorted({instant.replace(hour=0, minute=0, second=0) for zone in _ZONES for instant in changes(zone)})
     others = [BEGINS + day * A_DAY for day in range(2, (ENDS - BEGINS) // A_DAY)]
     chosen = dice.sample(changing, min(len(changing), nights // 2))
@@ -421,7 +419,7 @@ def _eves(dice: Random, nights: int) -> list[datetime]:
 
 
 def _edges(place: Place, shape: Shape, eve: datetime) -> Iterator[tuple[datetime, Sequence[int]]]:
-    """What opens, closes and changes in the two days after an eve, each with how near it is looked at."""
+    """Yield openings, closings and clock changes after an eve, each with the seconds around it to test."""
     until = eve + timedelta(hours=40)
     for zone in place.zones[:2] or ("UTC",):
         yield from ((at, (-3600, -36, -1, 0, 1, 1800, 3564)) for at in changes(zone) if eve < at < until)
@@ -465,7 +463,7 @@ _IS_TO_BE_SETTLED = """
 
 
 def intervals(shape: Shape) -> tuple[CallTimeInterval, ...]:
-    """The hours of a company in the product's words."""
+    """Return a company's hours as the product's own intervals."""
     return tuple(
         CallTimeInterval(
             days=frozenset(Weekday(day) for day in each.days),
@@ -478,7 +476,7 @@ def intervals(shape: Shape) -> tuple[CallTimeInterval, ...]:
 
 @contextmanager
 def a_year(url: str, dice: Random) -> Iterator[Year]:
-    """The works, on a clock that stands at the beginning of the year."""
+    """Start the system on a clock set to the beginning of the year."""
     now = TestClock(BEGINS)
     door = a_door()
     with ExitStack() as stack:
@@ -495,8 +493,8 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         hints = RecordingHints()
         hear = Hear(database, hints, TwilioCallbacks(account), first.effects, now)
         stack.enter_context(serving(_callbacks(hear.callback), door))
-        desk = TwilioQueries(account, POLICY)
-        stack.callback(desk._client.http_client.session.close)
+        queries = TwilioQueries(account, POLICY)
+        stack.callback(queries._client.http_client.session.close)
         runner = stack.enter_context(asyncio.Runner())
         line = TwilioCallPlacer(account, POLICY)
         stack.callback(lambda: runner.run(line.close()))
@@ -510,7 +508,7 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
             release=Release(database, hints, first.account_id, POLICY, now),
             dial=first.dial,
             hear=hear,
-            settle=Settle(database, desk, first.account_id, first.effects, POLICY, now),
+            settle=Settle(database, queries, first.account_id, first.effects, POLICY, now),
             hints=hints,
             line=line,
             runner=runner,
