@@ -50,7 +50,7 @@ class Run:
 
 
 guards = pytest.mark.guards
-"""With any of the guards of these names taken out, the test turns red."""
+"""Mark a test that must fail when any of the named guards is removed."""
 
 
 def all_guards() -> tuple[Guard, ...]:

@@ -1,4 +1,4 @@
-"""Rules that tests cite by their ids in docs/reference/rules.md. `test_rules.py` wants both sides of each.
+"""Rules that tests cite by their ids in docs/reference/rules.md. `test_rules.py` requires both sides of each.
 
 @does("F2-3")                        a test that shows the rule
 @does_not("F2-3")                    a test that shows its limit: a rejection, or something left unchanged

@@ -27,7 +27,7 @@ def _name(path: Path) -> str:
 
 
 def _calls(path: Path) -> Iterator[str]:
-    """Every dotted name that a module calls or reads an attribute of, as written."""
+    """Yield every dotted name that a module calls or reads, as written."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute | ast.Name):
             yield ast.unparse(node)
@@ -151,7 +151,7 @@ def test_only_two_statements_compare_the_databases_clock() -> None:
 
 
 def _instants_of_own(path: Path) -> Iterator[str]:
-    """Each function that opens a transaction which may write, and reads the clock by itself."""
+    """Yield the functions that open a writing transaction and read the clock themselves."""
     for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(function, ast.FunctionDef):
             called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
@@ -185,7 +185,7 @@ def test_a_module_says_what_it_is_about(path: Path) -> None:
 
 
 def _said_in_logs(path: Path) -> Iterator[str]:
-    """Every field that a module gives to its log."""
+    """Yield every field that a module passes to its log."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log."):
             yield from (keyword.arg for keyword in node.keywords if keyword.arg)
@@ -196,7 +196,7 @@ def test_what_is_said_in_logs_is_on_their_list() -> None:
     assert {field for field, _ in said} >= {"alarm", "until", "attempt_id"}, (
         "no field was found, so the rule checks nothing"
     )
-    own = {"exc_info"}  # made into `error`, by kind and place
+    own = {"exc_info"}  # logged as `error`, with kind and place
     assert not [each for each in said if each[0] not in ALLOWED | own]
 
 

@@ -1,4 +1,4 @@
-"""No dependency is locked below the release that closed a hole, and every one is locked by its hash."""
+"""No dependency is locked below the release that fixed a vulnerability, and each is locked by its hash."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ FLOORS = [
 
 
 def locked(name: str) -> dict[str, list[Version]]:
-    """Every version that a lock file may install, by package."""
+    """Return every version that a lock file may install, by package."""
     found: dict[str, list[Version]] = {}
     text = (ROOT / name).read_text(encoding="utf-8")
     for package, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE):

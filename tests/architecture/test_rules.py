@@ -1,4 +1,4 @@
-"""Each rule of docs/reference/rules.md has a test over HTTP that shows it, and one that shows its limit."""
+"""Each rule of docs/reference/rules.md has a test over HTTP that shows it, and a test that shows its limit."""
 
 import re
 from collections.abc import Sequence

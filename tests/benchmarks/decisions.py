@@ -1,10 +1,10 @@
-"""The cost of a decision: from a phone number and a text to the next opening. Run by `make bench`; no test.
+"""Cost of a decision, from a phone number and a text to the next opening. Run by `make bench`; not a test.
 
-Each number is met once, as in production: what is kept between decisions are only the clocks' weeks and the metadata
-of countries, never an answer. Measured in one process are thousands of decisions; measured in a new process each is
-the first one, which also reads a country's metadata. The ratios are to what `phonenumbers` alone takes for the same
-numbers in the same run, one `parse` and one `is_valid_number`: less is not to be had through it. All times are of the
-processor, so that what else runs on the machine counts for little.
+Each number is used once, as in production. Only the weeks of clocks and the metadata of countries are cached between
+decisions, never results. The first part measures thousands of decisions in one process. The second part measures the
+first decision of new processes, which also reads a country's metadata. The ratios compare with `phonenumbers` alone,
+one `parse` and one `is_valid_number` of the same numbers in the same run: a decision cannot take less. All times are
+CPU times, so that other load on the machine has little influence.
 """
 
 import random
@@ -49,11 +49,11 @@ def parse_and_validate(number: str) -> None:
     phonenumbers.is_valid_number(phonenumbers.parse(number))
 
 
-# --- numbers, each another one
+# --- distinct numbers
 
 
 def alike(example: str, dice: random.Random) -> Iterator[str]:
-    """Valid numbers that differ from `example` in their last four digits; at most as many as tries."""
+    """Yield valid numbers that differ from `example` in their last four digits, from a limited number of tries."""
     for _ in range(20 * NUMBERS):
         number = f"{example[:-4]}{dice.randrange(10_000):04}"
         if phonenumbers.is_valid_number(phonenumbers.parse(number)):
@@ -66,7 +66,7 @@ def toll_free(dice: random.Random) -> Iterator[str]:
 
 
 def of_the_world(dice: random.Random) -> Iterator[str]:
-    """From country to country, mobiles and fixed lines."""
+    """Yield mobiles and fixed lines, from country to country."""
     kinds = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE)
     examples = [
         phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
@@ -102,8 +102,8 @@ def microseconds(act: Callable[..., object], *arguments: Sequence[str]) -> list[
 
 
 def first_in_a_new_process(what: str, number: str) -> float:
-    asked = [sys.executable, "-m", "tests.benchmarks.decisions", what, number]
-    done = subprocess.run(asked, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.benchmarks.decisions", what, number]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
@@ -112,13 +112,12 @@ def head(title: str) -> None:
 
 
 def row(name: str, taken: Sequence[float], baseline: Sequence[float], bar: float, *, beside: bool = False) -> None:
-    """One line; `beside` holds to the bar what is taken beside what phonenumbers takes to read its metadata."""
+    """Print one line. With `beside`, the limit applies to the time in addition to that of phonenumbers alone."""
     median, alone = statistics.median(taken), statistics.median(baseline)
     p99 = statistics.quantiles(taken, n=100, method="inclusive")[98]
     judged = median - alone if beside else median
-    verdict = (
-        f"  {judged:>5.0f} {'beside' if beside else 'in all'}, bar {bar:.0f}: {'kept' if judged <= bar else 'MISSED'}"
-    )
+    part, result = "in addition" if beside else "in total", "kept" if judged <= bar else "MISSED"
+    verdict = f"  {judged:>5.0f} {part}, limit {bar:.0f}: {result}"
     print(f"  {name:<52}{median:>8.0f}{p99:>8.0f}{alone:>14.0f}{median / alone:>7.1f}{verdict}")
 
 
@@ -138,12 +137,12 @@ FIRST = (
 
 def main() -> None:
     dice = random.Random(SEED)
-    head(f"us a decision; {NUMBERS} numbers, met once each")
+    head(f"us per decision; {NUMBERS} numbers, used once each")
     for name, numbers, bar in MANY:
-        asked = distinct(numbers(dice))
-        baseline = microseconds(parse_and_validate, asked)
-        row(name, microseconds(decide, asked, texts(len(asked), dice)), baseline, bar)
-    head(f"us for the first one of a process; {FIRST_DECISIONS} processes")
+        chosen = distinct(numbers(dice))
+        baseline = microseconds(parse_and_validate, chosen)
+        row(name, microseconds(decide, chosen, texts(len(chosen), dice)), baseline, bar)
+    head(f"us for the first decision of a process; {FIRST_DECISIONS} processes")
     for name, number in FIRST:
         pairs = [
             (first_in_a_new_process("parse", number), first_in_a_new_process("decide", number))

@@ -1,9 +1,9 @@
-"""The cost of the recurring statements with a million pending attempts.
+"""Cost of the frequent statements when a million attempts are pending.
 
     python -m tests.benchmarks.plans
 
-On a private PostgreSQL that is forgotten afterwards. Each statement is taken from the store that sends it, explained
-with its own parameters, and rolled back; the time is PostgreSQL's own, the median of several.
+It uses a temporary PostgreSQL. Each statement is captured from the store that sends it, explained with its own
+parameters, and rolled back. The time is the median of several runs, as measured by PostgreSQL.
 """
 
 import json
@@ -40,7 +40,7 @@ DUE = 10_000
 COMPANIES = 20
 RUNS = 7
 BAR_MS = 50.0
-"""What is asked each second, or for each batch of calls, must not take longer."""
+"""Limit for statements that run each second, or for each batch of calls."""
 LIMITS = CallLimits(concurrent_calls=100_000, calls_per_second=1000.0)
 NOW = datetime(2027, 4, 1, 10, 0, tzinfo=UTC)
 
@@ -50,17 +50,19 @@ class Found:
     milliseconds: float
     rows: int
     from_end_to_end: frozenset[str]
-    """The tables that were read whole."""
+    """Tables with a sequential scan."""
 
 
 def fill(url: str, houses: list[Tenant]) -> None:
-    """The first company has thousands due; all the rest are due in the next thirty days."""
+    """Create the attempts: 10,000 of the first company are due, the others become due within thirty days."""
     schedule = Schedule(
         requested=None, clock=BRATISLAVA, due_at=NOW, earliest_at=NOW, tzdata_version=callee_zones.TZDATA_VERSION
     )
     form = Jsonb(schedule_as_json(schedule))
     with psycopg.connect(url) as connection:
-        connection.execute("SET session_replication_role = replica")  # the rows fit each other by how they are made
+        connection.execute(
+            "SET session_replication_role = replica"
+        )  # skip checks of foreign keys: the rows are consistent by construction
         for place, tenant in enumerate(houses):
             asked = {
                 "company": tenant.company_id,
@@ -116,7 +118,7 @@ def undone(connection: Connection) -> Iterator[None]:
 
 
 def explained(stores: Stores, act: Callable[[Stores], object]) -> Found:
-    """Explain the statements of `act`, and add up their cost."""
+    """Return the total cost of the statements of `act`."""
     connection = stores.connection
     sent: list[tuple[str, Any]] = []
 
@@ -144,8 +146,8 @@ def explained(stores: Stores, act: Callable[[Stores], object]) -> Found:
 def _explained(connection: Connection, statement: str, parameters: Any) -> dict[str, Any]:
     cursor = connection.connection.cursor()
     cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
-    [(told,)] = cursor.fetchall()
-    [plan] = json.loads(told) if isinstance(told, str) else told
+    [(explanation,)] = cursor.fetchall()
+    [plan] = json.loads(explanation) if isinstance(explanation, str) else explanation
     return dict(plan)
 
 
@@ -167,7 +169,8 @@ def main() -> None:
         fill(postgres.url, houses)
         took = time.monotonic() - begun
         print(
-            f"{PENDING} pending attempts of {COMPANIES} companies, {DUE} of one due; made in {took:.0f} s", flush=True
+            f"{PENDING} pending attempts of {COMPANIES} companies, {DUE} of one company due; created in {took:.0f} s",
+            flush=True,
         )
         tell(database, houses)
         database.close()
@@ -185,26 +188,26 @@ def tell(database: Database, houses: list[Tenant]) -> None:
                 BAR_MS,
                 lambda s: s.attempt_release.release(NOW, NOW + RELEASE_SPAN, 500),
             ),
-            ("release: how many are released", BAR_MS, lambda s: s.attempt_release.released(NOW)),
-            ("release: when the next is due", BAR_MS, lambda s: s.attempt_release.next_due(NOW)),
-            ("claim: whose 50 are", BAR_MS, lambda s: s.attempt_claims.companies_of(ids[:50])),
+            ("release: count of released", BAR_MS, lambda s: s.attempt_release.released(NOW)),
+            ("release: next due time", BAR_MS, lambda s: s.attempt_release.next_due(NOW)),
+            ("claim: companies of 50", BAR_MS, lambda s: s.attempt_claims.companies_of(ids[:50])),
             ("claim: lock 50", BAR_MS, lambda s: s.attempt_claims.lock_claimable(ids[:50], NOW)),
-            ("claim: lock 750, a full hand", BAR_MS, lambda s: s.attempt_claims.lock_claimable(ids, NOW)),
-            ("claim: commands that wait for 50", BAR_MS, lambda s: s.inbox.interviews_with_waiting(ids[:50])),
+            ("claim: lock 750, the maximum", BAR_MS, lambda s: s.attempt_claims.lock_claimable(ids, NOW)),
+            ("claim: waiting commands of 50", BAR_MS, lambda s: s.inbox.interviews_with_waiting(ids[:50])),
             ("last look", BAR_MS, lambda s: s.attempt_claims.look(ids[0])),
-            ("settle: who has expired", BAR_MS, lambda s: s.attempt_polls.to_expire(NOW, 100)),
-            ("settle: whose lease is over", BAR_MS, lambda s: s.attempt_polls.lapsed_leases(NOW, 100)),
+            ("settle: expired attempts", BAR_MS, lambda s: s.attempt_polls.to_expire(NOW, 100)),
+            ("settle: lapsed leases", BAR_MS, lambda s: s.attempt_polls.lapsed_leases(NOW, 100)),
             (
-                "settle: about whom to ask",
+                "settle: due polls",
                 BAR_MS,
                 lambda s: s.attempt_polls.due_polls(NOW, NOW + timedelta(seconds=10), 100),
             ),
             ("settings changed: the first 100", BAR_MS, lambda s: s.attempts.pending_of(busy, None, None, 100)),
-            ("settings changed: 100 half way on", BAR_MS, lambda s: s.attempts.pending_of(busy, None, page, 100)),
+            ("settings changed: 100 from the middle", BAR_MS, lambda s: s.attempts.pending_of(busy, None, page, 100)),
             ("a candidate changed", BAR_MS, lambda s: s.attempts.pending_of(busy, UUID(int=0), None, 100)),
             ("status: the counts", None, lambda s: s.attempt_counts.counts(NOW, NOW)),
         )
-        print(f"\n  {'':<40}{'median ms':>10}{'rows':>8}   read whole")
+        print(f"\n  {'':<40}{'median ms':>10}{'rows':>8}   sequential scans")
         for name, bar, act in asked:
             found = explained(stores, act)
             verdict = "" if bar is None or found.milliseconds <= bar else f"   MISSED: more than {bar:.0f} ms"

@@ -1,4 +1,4 @@
-"""When no call is tried because the carrier takes none, when it is asked, and when one is tried again."""
+"""The circuit breaker: when it stops calling, probes the carrier and allows a trial call."""
 
 import re
 from dataclasses import replace
@@ -16,7 +16,7 @@ A_MOMENT = timedelta(microseconds=1)
 
 
 def after(failures: int, *, cause: str = "NEVER_CONNECTED") -> Breaker:
-    """So many in a row, at the same instant."""
+    """Return a breaker after some consecutive failures at the same instant."""
     judged = Breaker()
     for _ in range(failures):
         judged = breaker.after_failure(judged, cause, NOON)
@@ -28,8 +28,8 @@ def after(failures: int, *, cause: str = "NEVER_CONNECTED") -> Breaker:
     [
         pytest.param(NeverTaken(cause="NEVER_CONNECTED"), "NEVER_CONNECTED", id="never connected"),
         pytest.param(NeverTaken(cause="THROTTLED"), "THROTTLED", id="throttled"),
-        pytest.param(AnswerUnknown(cause="HTTP_503"), "HTTP_503", id="nobody knows"),
-        pytest.param(NeverTaken(cause="NOT_SENT"), None, id="not sent: the carrier can do nothing for that"),
+        pytest.param(AnswerUnknown(cause="HTTP_503"), "HTTP_503", id="unknown answer"),
+        pytest.param(NeverTaken(cause="NOT_SENT"), None, id="not sent: not the carrier's fault"),
         pytest.param(Accepted(call_sid="CA1"), None, id="taken"),
         pytest.param(NumberRefused(cause="X"), None, id="refused for its number: the carrier works"),
         pytest.param(NeverTaken(cause="CALLER_REFUSED"), None, id="one company's caller id stops no other company"),
@@ -124,7 +124,7 @@ def test_each_failed_trial_call_extends_the_next_wait() -> None:
 
 def test_an_answer_from_before_it_went_down_again_counts_no_more() -> None:
     judged = after_a_good_answer(after(OPENS_AFTER), NOON)
-    assert replace(judged, down_until=NOON + A_MOMENT).is_down, "as a worker of the release before writes it"
+    assert replace(judged, down_until=NOON + A_MOMENT).is_down, "written like this by a worker of the previous release"
 
 
 def test_a_wait_that_was_begun_on_a_clock_set_back_since_is_over() -> None:
@@ -159,13 +159,13 @@ def test_an_attempt_waits_longer_each_time_it_was_not_taken() -> None:
 
 def test_questions_in_vain_lengthen_no_wait_once_one_is_answered() -> None:
     judged, now = after(OPENS_AFTER), NOON
-    for _ in range(20):  # an outage of an hour and more
+    for _ in range(20):  # an outage of more than an hour
         assert judged.down_until is not None
         now = judged.down_until
         judged = breaker.while_asked(judged, now)
     answered = breaker.after_answer(judged, now)
     failed = breaker.after_failure(answered, "HTTP_503", now)
-    assert failed.down_until == now + BACK_OFF[1], "a short fault after it is back costs 15 s, and not five minutes"
+    assert failed.down_until == now + BACK_OFF[1], "a short fault after recovery costs 15 s, not five minutes"
 
 
 def test_calls_in_vain_lengthen_the_wait_whatever_is_answered() -> None:

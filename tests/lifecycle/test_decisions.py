@@ -61,7 +61,7 @@ BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Brat
 
 
 def hours(start: str, end: str) -> tuple[CallTimeInterval, ...]:
-    """Every day between these wall times."""
+    """Return daily hours between these wall times."""
     midnight = datetime.combine(NOON, time.min)
     opens, closes = (datetime.combine(NOON, time.fromisoformat(text)) - midnight for text in (start, end))
     return (CallTimeInterval(days=EVERY_DAY, start=opens, end=closes),)
@@ -470,7 +470,7 @@ def news(status: CallStatus, sid: str = "CA1", **fields: Any) -> CallNews:
 
 
 def heard(attempt: Attempt, *told: CallNews) -> Attempt:
-    """The attempt after these news."""
+    """Return the attempt after these news."""
     for each in told:
         events = decisions.on_news(attempt, each, a_callee(), NOON, POLICY)
         assert not isinstance(events, Alarm | AskTheCarrier), events
@@ -626,7 +626,7 @@ def test_a_lapsed_lease_is_an_answer_lost() -> None:
 @pytest.mark.parametrize(
     "attempt",
     [
-        pytest.param(an_attempt(lease_until=NOON + A_SECOND), id="a lease that stands"),
+        pytest.param(an_attempt(lease_until=NOON + A_SECOND), id="a valid lease"),
         pytest.param(an_attempt(phase=Phase.PLACED, lease_until=None), id="placed"),
         pytest.param(unknown(), id="unknown already"),
     ],

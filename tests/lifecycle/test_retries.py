@@ -1,4 +1,4 @@
-"""Automatic retries: whether and when one follows."""
+"""Automatic retries: which outcomes are retried, and at what time."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -65,7 +65,7 @@ def ended(reason: Reason, *, number: int = 0, at: datetime = NOON, clock: Callee
 
 
 def due(chain: list[Attempt], *, expires_at: datetime = FAR, **callee: Any) -> datetime | None:
-    """When the retry after the last of the chain is due."""
+    """Return the due time of the retry after the last attempt of the chain."""
     schedule = retries.next_attempt(chain[-1], chain, a_callee(**callee), expires_at, POLICY)
     return None if schedule is None else schedule.due_at
 
@@ -129,7 +129,7 @@ def on_days(*days: Weekday) -> tuple[CallTimeInterval, ...]:
 
 
 def test_next_day_passes_over_closed_days_and_keeps_its_part() -> None:
-    """Both the morning and the noon were tried: on Monday the evening has its turn, as on an open Friday."""
+    """Morning and noon were tried, so the retry is on Monday evening, as it would be on an open Friday."""
     tried = [ended(Reason.NO_ANSWER, at=local(9)), ended(Reason.NO_ANSWER, number=1, at=local(13))]
     every_day = due(tried, retry_policy=NEXT_DAY_ONLY)
     weekdays = on_days(*(day for day in Weekday if day not in {Weekday.FRI, Weekday.SAT, Weekday.SUN}))

@@ -1,4 +1,4 @@
-"""Every arrow there is can be taken, and no other."""
+"""The state machine allows exactly the listed arrows, and the database has the same list."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -91,7 +91,7 @@ def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None
 
 
 def events() -> Iterator[Event]:
-    """One of each kind, and of those with a reason one for each reason there is."""
+    """Yield one event of each kind, and one for each reason if it has reasons."""
     yield from (
         Created(),
         CreatedAsTest(),
@@ -180,7 +180,7 @@ CONTRACT |= {
     ("deleted", "FAILED"): (HOW_CALLS_END - {("COMPLETED", "ANSWERED")})
     | {("FAILED", reason) for reason in ("OUTCOME_UNKNOWN", "EXPIRED", "CONSENT_EXPIRED")},
 }
-"""The contract's table of states, written down once more and by hand."""
+"""The contract's table of states, copied by hand."""
 
 
 def test_the_arrows_are_those_of_the_contract() -> None:
@@ -201,7 +201,7 @@ def test_the_database_has_the_same_arrows(postgres_url: str) -> None:
 
 
 def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> Arrow | None:
-    """The one arrow that leads from there by that event, looked up in the list itself."""
+    """Return the arrow of an event from a state, found in the list itself."""
     deleted = isinstance(event, Deleted)
     if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not deleted:
         return None
@@ -380,7 +380,7 @@ WRONG = {
 
 @pytest.fixture
 def connection(postgres_url: str) -> Iterator[psycopg.Connection[object]]:
-    """Where a row needs nothing but to be true in itself: references are not looked at."""
+    """Connect without checks of foreign keys, so that only the row itself is checked."""
     with psycopg.connect(postgres_url) as connection:
         connection.execute("SET session_replication_role = replica")
         yield connection

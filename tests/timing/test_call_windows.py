@@ -19,7 +19,7 @@ from scheduler.timing import call_windows, callee_zones, requested_time, zone_na
 
 MINUTE = timedelta(minutes=1)
 GRAIN = 5 * MINUTE
-"""In the walks all offsets, hours and rooms are whole multiples of it."""
+"""All offsets, hours and rooms of the walks are multiples of it."""
 RINGING = timedelta(seconds=35)
 NO_ROOM = timedelta(0)
 AROUND_THE_CLOCK = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
@@ -67,7 +67,7 @@ def _shows_open(local: datetime, intervals: Sequence[CallTimeInterval]) -> bool:
 def first_open_by_walking(
     clock: CalleeClock, intervals: Sequence[CallTimeInterval], instant: datetime, room: timedelta
 ) -> datetime | None:
-    """The first instant from which each grain that the ringing touches is open."""
+    """Return the first instant from which each grain of the ringing time is open."""
     opened_at: datetime | None = None
     at = instant
     while True:
@@ -87,7 +87,7 @@ def _grain(at: datetime) -> datetime:
 
 
 def changes(name: str, begins: datetime, days: int) -> list[datetime]:
-    """The instants at which a zone changes its offset; found by walking."""
+    """Return the instants at which a zone changes its offset, found by a walk."""
     marks = [begins + step * GRAIN for step in range(days * 288)]
     offsets = [mark.astimezone(ZoneInfo(name)).utcoffset() for mark in marks]
     return [mark for mark, (before, after) in zip(marks[1:], pairwise(offsets), strict=True) if before != after]

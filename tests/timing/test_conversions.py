@@ -1,8 +1,8 @@
 """Conversions between instants and wall times agree with two other implementations: PostgreSQL's and `whenever`'s.
 
-PostgreSQL has zone data of its own, of an earlier release than the wheel's; where a release has changed a clock since,
-the difference is listed below by name and date, and nothing else may differ. `whenever` reads the wheel's files, with
-its own reader and its own rules for what comes after the last change that they list.
+PostgreSQL has its own zone data, from an earlier release than the wheel's. Each clock that a later release changed is
+listed below by name and date, and nothing else may differ. `whenever` reads the wheel's files with its own reader, and
+has its own rules for times after the last listed change.
 """
 
 import random

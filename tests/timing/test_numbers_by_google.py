@@ -1,8 +1,8 @@
-"""A number's zones are those that Google's own libphonenumber gives, but for what it has learned since.
+"""A number's zones equal the zones that Google's own libphonenumber returns, except for listed differences.
 
-Google's code is Java, Debian's package of release 8.13.51; `phonenumbers` is a port of a later one. Where the later
-release knows more, the number is listed here with the release that brought it. What Google's code said is kept in
-`google/zones_of_numbers.tsv`; where the package is installed it is asked again, and in CI it must be.
+Google's code is Java, Debian's package of release 8.13.51. `phonenumbers` is a port of a later release. Numbers that
+changed since are listed here with the release of the change. The results of Google's code are stored in
+`google/zones_of_numbers.tsv`. Where the package is installed, as in CI, they are compared with the code again.
 """
 
 import os
@@ -35,7 +35,7 @@ NOT_YET_VALID = frozenset(
     }
 )
 LEARNED_SINCE: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    # prefix: the release since which it has other zones, and these
+    # prefix: the release that changed its zones, and the new zones
     "+81": ("8.13.52", ("Asia/Tokyo",)),  # 8.13.51 gave all of Japan to Asia/Shanghai
     "+1928": ("8.13.53", ("America/Denver", "America/Phoenix")),  # the Navajo Nation keeps summer time
     "+1437": ("9.0.16", ("America/Toronto",)),
@@ -53,7 +53,7 @@ LEARNED_SINCE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "+1709": ("after 9.0.35", ("America/Halifax", "America/St_Johns")),  # before: Puerto Rico instead of Halifax
 }
 A_MOBILE_SINCE = {"+16582345678": "America/Jamaica"}
-"""8.13.51 held it to be a fixed line, which has the zone of its prefix; mobiles of +1 have those of the whole code."""
+"""8.13.51 took it for a fixed line, with the zone of its prefix. Mobiles of +1 have the zones of the whole code."""
 
 
 RUSSIA = (
@@ -68,8 +68,8 @@ AUSTRALIA = (
     *("Australia/Melbourne", "Australia/Perth", "Australia/Sydney"),
 )
 ITS_OWN_ADDED: Mapping[tuple[str, str], tuple[str, ...]] = {
-    # Where Google's zone is another country's alone, those of the number's own country are added: the country, what
-    # Google names, and what is added.
+    # If all of Google's zones are in another country, the zones of the number's own country are added.
+    # (country, Google's zones): added zones
     ("AU", "Indian/Christmas"): AUSTRALIA,
     ("BL", "America/Guadeloupe"): ("America/St_Barthelemy",),
     ("BY", "Europe/Moscow"): ("Europe/Minsk",),
@@ -94,8 +94,7 @@ ITS_OWN_ADDED: Mapping[tuple[str, str], tuple[str, ...]] = {
 
 
 THE_AREA_ADDED: Mapping[tuple[str, str], frozenset[tuple[str, ...]]] = {
-    # Where no more than the area is known of a number, and parts of that area have a zone of their own, these are
-    # added: 43 of the numbers here are of such areas.
+    # If only the area of a number is known, the zones of all its parts are added. This holds for 43 of the numbers.
     ("AU", "Australia/Perth"): frozenset({("Australia/Adelaide", "Australia/Sydney"), ("Australia/Adelaide",)}),
     ("AU", "Australia/Sydney"): frozenset({("Australia/Brisbane",)}),  # 07, Queensland
     ("BR", "America/Manaus"): frozenset({("America/Sao_Paulo",)}),
@@ -132,8 +131,8 @@ WRONG: Mapping[str, tuple[str, ...]] = {
     "+7845": ("Europe/Saratov",),
 }
 THE_COUNTRY_ADDED: Mapping[str, tuple[str, ...]] = {
-    # Numbers of no area may be in each of these, with those that Google's code names already. Listed by hand from the
-    # tz database's zone.tab, without the zones in which fewer than 3,000 people live.
+    # Zones of numbers without an area, in addition to Google's zones. Listed by hand from the tz database's zone.tab,
+    # without the zones in which fewer than 3,000 people live.
     "AR": (
         *("America/Argentina/Buenos_Aires", "America/Argentina/Catamarca", "America/Argentina/Cordoba"),
         *("America/Argentina/Jujuy", "America/Argentina/La_Rioja", "America/Argentina/Mendoza"),
@@ -196,7 +195,10 @@ NEARLY_EMPTY = frozenset(
 
 
 def is_of_no_area(number: CalleeNumber) -> bool:
-    """Mobiles of Argentina and Brazil have an area code; libphonenumber takes Chile's for geographic numbers."""
+    """Return whether a number has no area code.
+
+    Mobiles of Argentina and Brazil have one. libphonenumber takes Chile's mobiles for geographic numbers.
+    """
     if number.e164.startswith("+569"):
         return True
     if number.kind is NumberKind.MOBILE:
@@ -215,7 +217,7 @@ def by_our_rules(named: tuple[str, ...], kind: NumberKind) -> tuple[str, ...]:
 
 
 def learned(number: str) -> str | None:
-    """The longest listed prefix of a number."""
+    """Return the longest listed prefix of a number."""
     return max((prefix for prefix in LEARNED_SINCE if number.startswith(prefix)), key=len, default=None)
 
 
@@ -228,7 +230,10 @@ def wrong(number: str) -> str | None:
 
 
 def with_what_is_added(number: CalleeNumber, wanted: tuple[str, ...]) -> tuple[tuple[str, ...], set[object]]:
-    """Google's zones, the rest of the country for a number of no area, what Google forgot; and which of these."""
+    """Add the country's zones to a number without an area, and the zones that Google omits.
+
+    Return the zones, and the keys of the additions.
+    """
     added: set[object] = set()
     named = set(wanted)
     if is_of_no_area(number) and not set(THE_COUNTRY_ADDED.get(str(number.region), ())) <= named:

@@ -1,4 +1,4 @@
-"""The page about times agrees with the code, row by row."""
+"""Each row of docs/reference/times.md agrees with the code."""
 
 import re
 from datetime import UTC, timedelta

@@ -1,9 +1,8 @@
 """Zones of phone numbers by Google's own libphonenumber. `python -m tests.timing.google.zones` updates them.
 
-Its Java code is Debian's package libphonenumber8-java; `make debian` installs it. What it said is kept beside this
-module, so that it can be compared with where there is no Java: a line for each set of zones, with the numbers that
-have it. The numbers are libphonenumber's examples of each kind in each region, and one for each prefix that has zones
-of its own.
+Its Java code is Debian's package libphonenumber8-java; `make debian` installs it. Its results are stored next to this
+module, so that tests can compare with them without Java: a line for each set of zones, with the numbers that have it.
+The numbers are libphonenumber's examples of each kind in each region, and one for each prefix with its own zones.
 """
 
 import shutil
@@ -25,7 +24,7 @@ def is_here() -> bool:
 
 
 def kept() -> tuple[str, dict[str, tuple[str, ...]]]:
-    """The release that was asked, and number -> zones, as kept."""
+    """Return the stored release, and zones by number."""
     release, *lines = KEPT.read_text(encoding="utf-8").splitlines()
     zones_of: dict[str, tuple[str, ...]] = {}
     for line in lines:
@@ -35,7 +34,7 @@ def kept() -> tuple[str, dict[str, tuple[str, ...]]]:
 
 
 def asked_anew(numbers: Iterable[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """Return the zones from Google's code."""
+    """Return release and zones from Google's code."""
     command = ["java", "-cp", ":".join(str(jar) for jar in JARS), str(PROGRAM)]
     done = subprocess.run(command, input="\n".join(sorted(numbers)), check=True, capture_output=True, text=True)
     release, *lines = done.stdout.splitlines()
@@ -61,7 +60,7 @@ _ENDINGS = ("0123456789", "2345678901", "1111111111", "5550123456", "9876543210"
 
 
 def _first_valid(prefix: str) -> Iterator[str]:
-    """The first of some made-up numbers with that prefix that could exist; none for prefixes without subscribers."""
+    """Yield the first valid made-up number with that prefix; nothing for prefixes without subscribers."""
     for ending in _ENDINGS:
         for length in range(15, max(6, len(prefix)), -1):
             try:

@@ -1,4 +1,4 @@
-"""What there is to judge: the carrier's ledger and the rows of the attempts, read as they lie there."""
+"""Evidence for the judge: the carrier's ledger and the rows of the attempts, read without interpretation."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def rings_from(ledger: Iterable[dict[str, Any]]) -> tuple[Ring, ...]:
 
 
 def rows_of(postgres_url: str) -> tuple[Row, ...]:
-    """Every attempt, as one statement after the other finds it: read when all is quiet."""
+    """Read every attempt, by several statements: call this only when the system is quiet."""
     with psycopg.connect(postgres_url, row_factory=dict_row) as connection:
         return rows_over(connection)
 

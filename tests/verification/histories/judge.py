@@ -1,7 +1,7 @@
-"""Does a history of calls show something that must never happen? Shares no code with what it judges.
+"""The judge of histories: finds events that must never happen. It shares no code with the system that it judges.
 
-A history is what callers did and were told, the carrier's ledger, and the rows of the attempts with their histories.
-Whoever reads those three may judge any run of the system by it, whatever happened in between.
+A history consists of the clients' requests and responses, the carrier's ledger, and the rows of the attempts with
+their histories. With these three, any run of the system can be judged, whatever happened in between.
 """
 
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ NOBODY_RANG = NOTHING_WAS_SENT | {"never_dialled"}
 
 
 class Verb(StrEnum):
-    """What a caller asked for."""
+    """The operation that a client requested."""
 
     CREATE = "POST /interviews"
     INVOKE = "POST .../call-attempts"
@@ -34,7 +34,7 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """A status, and when the caller had it."""
+    """A response's status, and the time at which the client received it."""
 
     status: int
     at: datetime
@@ -42,20 +42,20 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One thing that a caller asked for, and what came of it."""
+    """A client's request and its result."""
 
     verb: Verb
     asked_at: datetime
     told: Told
     applied: Told | None = None
-    """What became of a command that was answered 202, and when; None: nobody has applied it."""
+    """Result of a command that was accepted with 202; None if it has not been applied."""
     company_id: UUID | None = None
-    """Whom a pause is about; None: everybody."""
+    """The paused company; None: all companies."""
     interview_id: UUID | None = None
     attempt_id: UUID | None = None
-    """The attempt that it names, or has made."""
+    """The attempt that the request names or created."""
     due_at: datetime | None = None
-    """The time that it asked for."""
+    """The requested time."""
 
     @property
     def outcome(self) -> Told:
@@ -66,7 +66,7 @@ class Asked:
         return self.outcome.status in DONE
 
     def waits_at(self, instant: datetime) -> bool:
-        """Accepted, as the caller knows, and not applied."""
+        """Return whether the command was accepted, as the client knows, and not yet applied."""
         if self.told.status != ACCEPTED or instant <= self.told.at:
             return False
         return self.applied is None or instant < self.applied.at
@@ -74,7 +74,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Ring:
-    """A call that the carrier accepted: from then on the phone will ring, whatever the caller is told."""
+    """A call that the carrier accepted. From then on the phone will ring, whatever the API responds."""
 
     token: str | None
     number: str
@@ -89,7 +89,7 @@ class Ring:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryEntry:
-    """A row of an attempt's history; '' stands for none."""
+    """A row of an attempt's history; '' means none."""
 
     seq: int
     at: datetime
@@ -99,7 +99,7 @@ class HistoryEntry:
     reason: str
     epoch: int
     expires_at: datetime | None = None
-    """The new one, where the event sets one."""
+    """The new expiry, if the event sets one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,25 +110,25 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """An attempt as it stands at the end, with its story."""
+    """The final state of an attempt, with its history."""
 
     id: UUID
     interview_id: UUID
     company_id: UUID
     line: str
-    """Stands for the number whose line it takes."""
+    """Identifies the number that the attempt calls."""
     state: str
     reason: str
     epoch: int
     due_at: datetime
     expires_at: datetime
     happenings: tuple[HistoryEntry, ...]
-    """In their order."""
+    """In chronological order."""
     claims: tuple[Claim, ...] = ()
-    """In their order."""
+    """In chronological order."""
 
     def fate_of(self, token: str) -> str | None:
-        """The event by which the claim of that token ended; None while it has not, or was never made."""
+        """Return the event that ended the claim of a token; None if the claim is open or not in the history."""
         turn = [claim.token for claim in self.claims].index(token)
         claimed = [place for place, happening in enumerate(self.happenings) if happening.event == "claimed"]
         if turn >= len(claimed):
@@ -137,19 +137,19 @@ class Row:
         return next((each.event for each in following if each.to_state != "IN_PROGRESS"), None)
 
     def expires_as_of(self, instant: datetime) -> datetime:
-        """As it stood then, as far as the history tells: before its first change, what it is now."""
+        """Return the expiry at an instant. Before the first recorded change, that is the current expiry."""
         known = [each.expires_at for each in self.happenings if each.expires_at is not None and each.at <= instant]
         return known[-1] if known else self.expires_at
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long what is under way may take, by the times that the judged system ran with."""
+    """Tolerances for events that overlap, by the times that the judged system ran with."""
 
     in_flight: timedelta = NOTHING
-    """Between a dialler's last look and the carrier's ledger; what stopped it meanwhile came too late."""
+    """From a dialler's last look to the carrier's ledger: an event in this span is too late to stop the call."""
     lateness: timedelta = timedelta(minutes=1)
-    """How late an attempt that is due and free may still be waiting."""
+    """Longest wait of an attempt that is due and free."""
     line_gap: timedelta = NOTHING
 
 
@@ -159,7 +159,7 @@ class History:
     rings: tuple[Ring, ...] = ()
     asked: tuple[Asked, ...] = ()
     until: datetime
-    """When the rows and the ledger were read."""
+    """The time at which the rows and the ledger were read."""
     patience: Patience = field(default_factory=Patience)
 
     @cached_property
@@ -199,14 +199,14 @@ class History:
 
     @cached_property
     def pauses(self) -> dict[UUID | None, list[tuple[datetime, datetime | None]]]:
-        """From when to when nobody, or no one of a company, was to be called: from its answer to the wish to go on."""
+        """Pauses per company (None: of all companies), from the response to the pause to the request to resume."""
         found: dict[UUID | None, list[tuple[datetime, datetime | None]]] = defaultdict(list)
         for asked in sorted(self.asked, key=lambda each: each.asked_at):
             spans = found[asked.company_id]
-            stands = bool(spans) and spans[-1][1] is None
-            if asked.verb is Verb.PAUSE and asked.is_done and not stands:
+            is_paused = bool(spans) and spans[-1][1] is None
+            if asked.verb is Verb.PAUSE and asked.is_done and not is_paused:
                 spans.append((asked.told.at, None))
-            elif asked.verb is Verb.RESUME and asked.is_done and stands:
+            elif asked.verb is Verb.RESUME and asked.is_done and is_paused:
                 spans[-1] = (spans[-1][0], asked.asked_at)
         return found
 
@@ -215,19 +215,19 @@ class History:
 
 
 class Wrong(StrEnum):
-    """What must never happen."""
+    """An event that must never happen."""
 
     RANG_AFTER_DELETE = "a ring after a 204 of DELETE"
     RANG_WHILE_ACCEPTED = "a ring after a 202, before the command was applied"
-    RANG_AFTER_REPLACED = "a ring of an attempt after a 201 for the one that replaced it"
-    RANG_EARLY = "a ring before the due time that stood"
+    RANG_AFTER_REPLACED = "a ring of an attempt after a 201 for its replacement"
+    RANG_EARLY = "a ring before the due time in force"
     RANG_TWICE = "more rings than claims that were sent"
-    RANG_UNCLAIMED = "a ring that nobody claimed"
-    RANG_GIVEN_BACK = "a ring of a claim that was given back"
+    RANG_UNCLAIMED = "a ring without a claim"
+    RANG_GIVEN_BACK = "a ring of a returned claim"
     RANG_WHILE_PAUSED = "a ring while paused"
     RANG_EXPIRED = "a ring after expiry"
     TWO_LEGS = "two legs at once to one number"
-    RANG_IN_GAP = "a ring to a number that was still to rest (F4-6)"
+    RANG_IN_GAP = "a ring to a number within its gap (F4-6)"
     LOST = "due and free, and neither rang nor ended with a reason"
     UNEXPLAINED = "a history that does not explain the row"
     TWO_OPEN = "more than one open attempt of an interview"
@@ -237,12 +237,12 @@ class Wrong(StrEnum):
 class Violation:
     kind: Wrong
     about: str
-    """Which attempt or number."""
+    """The attempt's id, or the number."""
     why: str
 
 
 def violations(history: History) -> list[Violation]:
-    """All of them; none: nothing in this history must not have happened."""
+    """Return all violations in a history."""
     return [
         *_of_rings(history),
         *_of_legs(history),
@@ -287,9 +287,9 @@ def _against_what_was_said(row: Row, ring: Ring, asked: Iterable[Asked]) -> Iter
         mine = each.attempt_id == row.id
         is_after = each.is_done and ring.accepted_at > each.outcome.at
         if each.verb is Verb.DELETE and mine and is_after:
-            yield Wrong.RANG_AFTER_DELETE, f"told {each.outcome.status} at {each.outcome.at}"
+            yield Wrong.RANG_AFTER_DELETE, f"answered {each.outcome.status} at {each.outcome.at}"
         if each.verb is Verb.INVOKE and not mine and is_after and _was_made_before(row, each):
-            yield Wrong.RANG_AFTER_REPLACED, f"told {each.outcome.status} at {each.outcome.at}"
+            yield Wrong.RANG_AFTER_REPLACED, f"answered {each.outcome.status} at {each.outcome.at}"
         holds = each.verb is Verb.INVOKE or (each.verb in {Verb.MOVE, Verb.DELETE} and mine)
         if holds and each.waits_at(ring.accepted_at):
             yield Wrong.RANG_WHILE_ACCEPTED, f"{each.verb} was accepted at {each.told.at}"
@@ -300,19 +300,19 @@ def _was_made_before(row: Row, invoke: Asked) -> bool:
 
 
 def _early(row: Row, ring: Ring, asked: Iterable[Asked]) -> Iterator[tuple[Wrong, str]]:
-    """Against the earliest due time that can have stood, whatever the order of what was asked at the same time."""
+    """Compare a ring with the earliest due time that may be in force, in any order of concurrent requests."""
     timed = [each for each in asked if each.attempt_id == row.id and each.due_at is not None and each.is_done]
     begun = [each for each in timed if each.asked_at <= ring.accepted_at]
     over = [each for each in begun if each.outcome.at <= ring.accepted_at]
     last_begun = max((each.asked_at for each in over), default=None)
-    standing = [
+    in_force = [
         each.due_at
         for each in begun
-        # One that was answered before another, later one was asked for stands no more.
+        # A time whose request was answered before a later request was sent is no longer in force.
         if each.due_at is not None and (last_begun is None or each.outcome.at >= last_begun)
     ]
-    if standing and ring.accepted_at < min(standing):
-        yield Wrong.RANG_EARLY, f"due at {min(standing)}"
+    if in_force and ring.accepted_at < min(in_force):
+        yield Wrong.RANG_EARLY, f"due at {min(in_force)}"
 
 
 def _paused(history: History, row: Row, ring: Ring) -> Iterator[tuple[Wrong, str]]:
@@ -344,7 +344,7 @@ def _of_legs(history: History) -> Iterator[Violation]:
 
 
 def _of_gaps(history: History) -> Iterator[Violation]:
-    """Another interview's call, or any call after an unknown outcome, waits for the gap of the number's line."""
+    """Check that calls of other interviews, and all calls after an unknown outcome, wait for the number's gap."""
     for number, rings in history.rings_to.items():
         for place, later in enumerate(rings):
             row = history.attempt_of.get(later.token or "")
@@ -352,21 +352,21 @@ def _of_gaps(history: History) -> Iterator[Violation]:
                 continue
             claimed_at = next(claim.at for claim in row.claims if claim.token == later.token)
             for earlier in rings[:place]:
-                rests_from = _rests_from(history, earlier, row, claimed_at)
-                if rests_from is not None and later.accepted_at < rests_from + history.patience.line_gap:
-                    why = f"at {later.accepted_at}, and it rests from {rests_from}"
+                gap_begins = _gap_begins(history, earlier, row, claimed_at)
+                if gap_begins is not None and later.accepted_at < gap_begins + history.patience.line_gap:
+                    why = f"at {later.accepted_at}, and the gap begins at {gap_begins}"
                     yield Violation(kind=Wrong.RANG_IN_GAP, about=number, why=why)
 
 
-def _rests_from(history: History, earlier: Ring, row: Row, claimed_at: datetime) -> datetime | None:
-    """The instant from which the line rests for a claim of `row`; None: that call keeps it from nothing."""
+def _gap_begins(history: History, earlier: Ring, row: Row, claimed_at: datetime) -> datetime | None:
+    """Return when the gap after an earlier call begins, for a claim of `row`; None if that call causes no gap."""
     of_earlier = history.attempt_of.get(earlier.token or "")
     if of_earlier is None or of_earlier.fate_of(earlier.token or "") == "never_dialled":
         return None
     verdicts = [each.at for each in of_earlier.happenings if each.reason == "OUTCOME_UNKNOWN" and each.at <= claimed_at]
     if verdicts:
-        return verdicts[0]  # its end may never become known: no rule can wait for it
-    # A call that is not over is judged as two legs.
+        return verdicts[0]  # the gap cannot begin at the end of the call, which may never become known
+    # A call that has not ended is reported as two legs.
     return None if of_earlier.interview_id == row.interview_id else earlier.ended_at
 
 
@@ -378,7 +378,7 @@ def _unexplained(row: Row) -> Iterator[Violation]:
         return Violation(kind=Wrong.UNEXPLAINED, about=str(row.id), why=why)
 
     if not row.happenings:
-        yield wrong("nothing ever happened to it")
+        yield wrong("the history is empty")
         return
     first, last = row.happenings[0], row.happenings[-1]
     if first.from_state:
@@ -387,7 +387,7 @@ def _unexplained(row: Row) -> Iterator[Violation]:
         yield wrong(f"begins with epoch {first.epoch}")
     for before, after in pairwise(row.happenings):
         if after.from_state != before.to_state:
-            yield wrong(f"{after.event} left {after.from_state}, and it was {before.to_state}")
+            yield wrong(f"{after.event} left {after.from_state}, but the state was {before.to_state}")
         if after.epoch != before.epoch + 1:
             yield wrong(f"{after.event} has epoch {after.epoch} after {before.epoch}")
     if (last.to_state, last.reason, last.epoch) != (row.state, row.reason, row.epoch):
@@ -396,7 +396,7 @@ def _unexplained(row: Row) -> Iterator[Violation]:
         )
     claimed = sum(happening.event == "claimed" for happening in row.happenings)
     if claimed != len(row.claims):
-        yield wrong(f"{claimed} times claimed, with {len(row.claims)} tokens")
+        yield wrong(f"claimed {claimed} times, with {len(row.claims)} tokens")
 
 
 def _lost(history: History, row: Row) -> Iterator[Violation]:
@@ -411,7 +411,7 @@ def _lost(history: History, row: Row) -> Iterator[Violation]:
 
 
 def _is_free(history: History, row: Row) -> bool:
-    """Nothing that somebody asked for, and no call to its number, explains that it waits."""
+    """Return whether no command, no pause and no call to its number explains that the attempt waits."""
     patience = history.patience
     waits = any(each.waits_at(history.until) for each in history.asked_of_interview.get(row.interview_id, ()))
     paused = any(ends is None or ends + patience.lateness > history.until for _, ends in history.pauses_of(row))
@@ -421,7 +421,7 @@ def _is_free(history: History, row: Row) -> bool:
 
 
 def _two_open(history: History) -> Iterator[Violation]:
-    """At any moment, by the order in which the histories were written."""
+    """Find interviews with two open attempts at any moment, by the order in which the histories were written."""
     by_interview: dict[UUID, list[tuple[int, UUID, str]]] = defaultdict(list)
     for row in history.attempts:
         by_interview[row.interview_id].extend((each.seq, row.id, each.to_state) for each in row.happenings)

@@ -1,4 +1,4 @@
-"""The judge rejects a hand-made wrong history of each kind, and accepts the right one beside it."""
+"""The judge rejects a wrong history of each kind, and accepts similar correct histories."""
 
 import ast
 from dataclasses import replace
@@ -48,7 +48,7 @@ def at(seconds: float) -> datetime:
 
 
 def a_row(story: str, *, id: UUID = ATTEMPT, first_seq: int = 1, interview_id: UUID = INTERVIEW) -> Row:  # noqa: A002
-    """From `event@second event@second ...`; each claim has a token of its own."""
+    """Build a row from `event@second event@second ...`. Each claim has its own token."""
     steps = [step.split("@") for step in story.split()]
     happenings = tuple(
         HistoryEntry(
@@ -135,12 +135,12 @@ WRONG = [
             rings=(a_ring(10.5),),
             asked=(replace(asked(Verb.DELETE, 5, 202), applied=Told(status=204, at=at(9))),),
         ),
-        id="it rings after a DELETE that was accepted first and applied since",
+        id="it rings after an accepted DELETE was applied",
     ),
     pytest.param(
         Wrong.RANG_WHILE_ACCEPTED,
         a_history(CALLED, rings=(a_ring(10.5),), asked=(asked(Verb.DELETE, 5, 202),)),
-        id="it rings after the 202 of a DELETE that nobody has applied",
+        id="it rings after the 202 of a DELETE that is not applied",
     ),
     pytest.param(
         Wrong.RANG_WHILE_ACCEPTED,
@@ -149,7 +149,7 @@ WRONG = [
             rings=(a_ring(10.5),),
             asked=(replace(NOT_APPLIED, applied=Told(status=409, at=at(12))),),
         ),
-        id="it rings between the 202 of a PATCH and the refusal that comes of it",
+        id="it rings between the 202 of a PATCH and its refusal",
     ),
     pytest.param(
         Wrong.RANG_AFTER_REPLACED,
@@ -158,7 +158,7 @@ WRONG = [
             rings=(a_ring(10.5),),
             asked=(asked(Verb.INVOKE, 5, 201, attempt_id=ANOTHER),),
         ),
-        id="it rings after the 201 of the one that replaced it",
+        id="it rings after the 201 of its replacement",
     ),
     pytest.param(
         Wrong.RANG_EARLY,
@@ -172,7 +172,7 @@ WRONG = [
             rings=(a_ring(10.5),),
             asked=(asked(Verb.CREATE, 0, 201, due_at=at(2)), asked(Verb.MOVE, 5, 204, due_at=at(20))),
         ),
-        id="it rings at the time from which it was moved",
+        id="it rings at its time before the move",
     ),
     pytest.param(
         Wrong.RANG_TWICE,
@@ -190,12 +190,12 @@ WRONG = [
     pytest.param(
         Wrong.RANG_UNCLAIMED,
         a_history(WAITING, rings=(a_ring(5),)),
-        id="it rings with a token of nobody's",
+        id="it rings with an unknown token",
     ),
     pytest.param(
         Wrong.RANG_GIVEN_BACK,
         a_history(GIVEN_BACK, rings=(a_ring(10.5, ended=12),)),
-        id="a claim that was given back rings",
+        id="a returned claim rings",
     ),
     pytest.param(
         Wrong.RANG_WHILE_PAUSED,
@@ -243,7 +243,7 @@ WRONG = [
             patience=GAP,
             until=at(999),
         ),
-        id="another interview's call rings before the number has rested",
+        id="another interview's call rings within the gap",
     ),
     pytest.param(
         Wrong.RANG_IN_GAP,
@@ -259,7 +259,7 @@ WRONG = [
             patience=GAP,
             until=at(999),
         ),
-        id="the number has rested since the first call, and not since its retry",
+        id="a call rings within the gap after a retry",
     ),
     pytest.param(
         Wrong.RANG_IN_GAP,
@@ -272,7 +272,7 @@ WRONG = [
         ),
         id="a call of the same interview rings too soon after an unknown outcome",
     ),
-    pytest.param(Wrong.LOST, a_history(WAITING, until=at(61)), id="it is due and free, and waits for ever"),
+    pytest.param(Wrong.LOST, a_history(WAITING, until=at(61)), id="it is due and free, and waits too long"),
     pytest.param(
         Wrong.LOST,
         a_history(
@@ -284,17 +284,17 @@ WRONG = [
                 a_pause(Verb.RESUME, 9),
             ),
         ),
-        id="what it waited for is long over",
+        id="it waits although its command and pause are over",
     ),
     pytest.param(
         Wrong.LOST,
         a_history(a_row("created@0 claimed@10"), until=at(400)),
-        id="it was claimed, never rang, and nobody settles it",
+        id="it was claimed, never rang, and is not settled",
     ),
     pytest.param(
         Wrong.UNEXPLAINED,
         a_history(replace(CALLED, state="FAILED", reason="BUSY"), rings=(a_ring(10.5),)),
-        id="its row has another end than its history",
+        id="its row and its history end differently",
     ),
     pytest.param(
         Wrong.UNEXPLAINED,
@@ -304,7 +304,7 @@ WRONG = [
     pytest.param(
         Wrong.UNEXPLAINED,
         a_history(replace(WAITING, epoch=1)),
-        id="its epoch rose without a word",
+        id="its epoch rose without an event",
     ),
     pytest.param(
         Wrong.UNEXPLAINED,
@@ -357,7 +357,7 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                     asked(Verb.INVOKE, 11, 409, attempt_id=None),
                 ),
             ),
-            id="it rings, and whoever comes too late is told so",
+            id="it rings, and late requests are refused",
         ),
         pytest.param(
             a_history(CANCELLED, asked=(asked(Verb.DELETE, 5, 204),), until=at(400)),
@@ -369,7 +369,7 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
         ),
         pytest.param(
             a_history(WAITING, asked=(NOT_APPLIED,), until=at(4000)),
-            id="it waits for a command that nobody has applied",
+            id="it waits for a command that is not applied",
         ),
         pytest.param(
             a_history(
@@ -377,7 +377,7 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                 rings=(a_ring(10.5),),
                 asked=(replace(asked(Verb.DELETE, 5, 202), applied=Told(status=412, at=at(9))),),
             ),
-            id="it rings after an accepted DELETE came to nothing",
+            id="it rings after an accepted DELETE was refused",
         ),
         pytest.param(
             a_history(
@@ -385,7 +385,7 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                 rings=(a_ring(10.5),),
                 asked=(asked(Verb.CREATE, 0, 201, due_at=at(3600)), asked(Verb.MOVE, 5, 204, took=8, due_at=at(10))),
             ),
-            id="it was moved to an earlier time and rings then, before whoever asked has the answer",
+            id="it rings at its new, earlier time, before the client has the answer",
         ),
         pytest.param(
             a_history(
@@ -397,7 +397,7 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                     asked(Verb.MOVE, 6, 409, due_at=at(7200)),
                 ),
             ),
-            id="of several times the last one stands",
+            id="the last of several requested times counts",
         ),
         pytest.param(
             a_history(
@@ -415,18 +415,18 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                 rings=(a_ring(10.5), a_ring(41.5, of=ANOTHER)),
                 asked=(asked(Verb.INVOKE, 39, 201, attempt_id=ANOTHER),),
             ),
-            id="one after the other, of one interview",
+            id="two calls of one interview follow each other",
         ),
         pytest.param(
             a_history(GIVEN_BACK, rings=(a_ring(16.5, turn=1),)),
-            id="it was given back before it was sent, and rings the second time",
+            id="it was returned unsent, and its second claim rings",
         ),
         pytest.param(
             a_history(
                 a_row("created@0 claimed@10 placed@11 never_dialled@13 claimed@16 answered@30"),
                 rings=(replace(a_ring(10.5, ended=12), rang_at=None), a_ring(16.5, turn=1)),
             ),
-            id="the carrier took it and never dialled, and it rings the second time",
+            id="the carrier never dialled it, and its second claim rings",
         ),
         pytest.param(
             a_history(
@@ -443,7 +443,7 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                 asked=(a_pause(Verb.PAUSE, 10.2),),
                 patience=Patience(in_flight=timedelta(seconds=1)),
             ),
-            id="it was on its way when its company was paused",
+            id="it was in flight when its company was paused",
         ),
         pytest.param(
             a_history(
@@ -453,7 +453,7 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                 patience=GAP,
                 until=at(999),
             ),
-            id="another interview's call rings when the number has rested",
+            id="another interview's call rings after the gap",
         ),
         pytest.param(
             a_history(
@@ -473,7 +473,7 @@ def test_there_is_a_wrong_history_of_each_kind() -> None:
                 patience=GAP,
                 until=at(999),
             ),
-            id="the number has rested since an unknown outcome, whose call ended unseen",
+            id="a call rings after the gap that follows an unknown outcome",
         ),
         pytest.param(
             a_history(WAITING, asked=(replace(a_pause(Verb.PAUSE, 5), company_id=None),), until=at(4000)),

@@ -1,6 +1,6 @@
-"""The model of the dial protocol, checked by Spin: nothing is wrong with it, and each broken rule is found out.
+"""Spin checks the model of the dial protocol: the model has no error, and each rule that a switch breaks is detected.
 
-Run by `make model`: a line a run, and exit 0 only if all came out as they must.
+Run by `make model`. It prints a line per run, and exits 0 only if every run has the expected result.
 """
 
 import re
@@ -17,33 +17,33 @@ from pathlib import Path
 from tests.verification.model.arrows import ASKS_WHETHER_ALL_END, MODEL, arrows, with_its_events_told
 
 SAFETY: Mapping[str, str] = {
-    "CLAIMS_READ_THEN_WRITE": "a claim looks whether the attempt is pending, and takes it later",
+    "CLAIMS_READ_THEN_WRITE": "a claim reads that the attempt is pending, and writes later",
     "CLAIMS_PASS_COMMANDS": "an attempt is claimed while a command for it is accepted and not applied",
-    "A_HINT_IS_A_REASON": "whoever is told of an attempt claims it, due or not",
-    "NO_LAST_LOOK": "nobody looks at the hours between claim and POST",
-    "NO_KERNEL_TIMER": "who was frozen past its lease goes on and sends",
-    "SENDS_AGAIN": "a POST whose answer was lost is sent once more",
+    "A_HINT_IS_A_REASON": "a worker claims an attempt on a hint, due or not",
+    "NO_LAST_LOOK": "the hours are not checked between claim and POST",
+    "NO_KERNEL_TIMER": "a worker that was frozen past its lease sends its POST",
+    "SENDS_AGAIN": "a POST whose answer was lost is sent again",
     "RECORDS_ANYHOW": "an answer is recorded whatever has happened since the claim",
-    "A_LAPSED_LEASE_IS_PENDING": "a lease that is over puts the attempt back",
-    "VERDICT_AT_ONCE": "an outcome is given up while the POST may still be on its way",
+    "A_LAPSED_LEASE_IS_PENDING": "a lapsed lease returns the attempt to pending",
+    "VERDICT_AT_ONCE": "an outcome is given up while the POST may still arrive",
     "VERDICT_WITHOUT_AN_ANSWER": "an outcome is given up although no list could be read",
-    "AN_EMPTY_LIST_IS_PROOF": "what the carrier does not list was never placed",
-    "THE_UNKNOWN_IS_RETRIED": "a retry follows an outcome that nobody knows",
-    "A_CANCEL_IS_PROOF": "a cancelled call was never dialled, whatever the carrier says when it is asked",
-    "DELETE_READS_THEN_WRITES": "a deletion looks whether the attempt is pending, and ends it later",
+    "AN_EMPTY_LIST_IS_PROOF": "a call that the carrier does not list counts as never placed",
+    "THE_UNKNOWN_IS_RETRIED": "a retry follows an unknown outcome",
+    "A_CANCEL_IS_PROOF": "a cancelled call counts as never dialled, without a poll",
+    "DELETE_READS_THEN_WRITES": "a deletion reads that the attempt is pending, and ends it later",
 }
 LIVENESS: Mapping[str, str] = {
-    "NOBODY_NOTICES_SILENCE": "a lease that is over is nobody's business",
-    "NOBODY_ASKS": "the carrier is never asked, only heard",
-    "NOBODY_GIVES_UP": "an outcome that nothing proves is asked for until something does",
+    "NOBODY_NOTICES_SILENCE": "lapsed leases are not noticed",
+    "NOBODY_ASKS": "the carrier is never polled; only callbacks are processed",
+    "NOBODY_GIVES_UP": "an outcome without proof is polled forever and never given up",
 }
-"""What each switch of the model breaks."""
+"""The rule that each switch of the model breaks."""
 
-MISSING = "the model is checked by spin and gcc, and there is no {}: apt-get install spin gcc (Debian, Ubuntu)"
+MISSING = "{} is missing. The model check needs spin and gcc: apt-get install spin gcc (Debian, Ubuntu)"
 _SMALL = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 1}
 _TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
 _SIZES_OF = {"VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS}
-"""Sizes of the runs in which a broken rule can show; others are small."""
+"""Sizes that broken rules need to be detected. Default: small."""
 _MEGABYTES = 1900
 _AT_ONCE = 2
 _DEEPEST = 1_000_000
@@ -55,7 +55,7 @@ class Run:
     sizes: Mapping[str, int] = field(default_factory=lambda: _SMALL)
     broken: str | None = None
     must_happen: frozenset[str] = frozenset()
-    """Events that it must come to; what never happens is never wrong."""
+    """Events that the run must reach: an event that never happens is never checked."""
     whether_all_end: bool = False
 
     @property
@@ -70,7 +70,7 @@ class Found:
     errors: int
     states: int
     is_whole: bool
-    """Nothing was left unsearched for want of depth or memory; an error ends the search."""
+    """The search was not cut by a limit of depth or memory, or by an error."""
     happened: frozenset[str]
     seconds: float
 
@@ -95,9 +95,9 @@ def check(run: Run) -> Found:
         text = with_its_events_told() if run.must_happen else MODEL.read_text(encoding="utf-8")
         (Path(folder) / MODEL.name).write_text(text, encoding="utf-8")
         kind = ["-DNFAIR=4"] if run.whether_all_end else ["-DSAFETY"]
-        # Without its analysis of which variables are dead: here that makes half as many states again.
+        # -o1 disables dead variable analysis, which would make 50 % more states here.
         _made(["spin", "-a", "-o1", *run.defines, MODEL.name], folder)
-        # What is found at once is not worth compiling well.
+        # Broken rules are detected at once: optimising would take longer than it saves.
         _made(
             [
                 "gcc",
@@ -112,9 +112,9 @@ def check(run: Run) -> Found:
             ],
             folder,
         )
-        asks = ["-a", "-f"] if run.whether_all_end else []
-        said = _made(["./pan", f"-m{_DEEPEST}", *asks], folder)
-    return found_in(said, time.monotonic() - began)
+        options = ["-a", "-f"] if run.whether_all_end else []
+        output = _made(["./pan", f"-m{_DEEPEST}", *options], folder)
+    return found_in(output, time.monotonic() - began)
 
 
 def _made(command: list[str], folder: str) -> str:
@@ -125,7 +125,7 @@ def _made(command: list[str], folder: str) -> str:
 
 
 def found_in(said: str, seconds: float) -> Found:
-    """What the verifier's own words say. One that says neither is an error of ours: ValueError."""
+    """Parse the verifier's output. Raises ValueError if it contains no result."""
     [errors] = re.findall(r"errors: (\d+)", said)
     states = re.findall(r"^ *([0-9.e+]+) states, stored", said, re.MULTILINE)
     is_cut = re.search(r"max search depth too small|out of memory|reached -DMEMLIM|Search not completed", said)

@@ -1,4 +1,4 @@
-"""What the model says that can happen to an attempt: read from its text, to be compared with the product's table."""
+"""Arrows of the model, read from its text, for a comparison with the state machine's table."""
 
 import re
 from pathlib import Path
@@ -37,30 +37,30 @@ def arrows() -> set[ModelArrow]:
 
 
 def words(kind: str) -> set[str]:
-    """The names that the model has for one kind of thing: `state`, `phase` or `reason`."""
+    """Return the model's names of one kind: `state`, `phase` or `reason`."""
     [names] = re.findall(rf"^mtype:{kind} = \{{(.*?)\}};", MODEL.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return {name for name in re.findall(r"\w+", names) if not name.startswith("NO")}
 
 
 def switches() -> set[str]:
-    """The rules that can be broken."""
+    """Return the names of the switches that break a rule."""
     return set(_SWITCH.findall(MODEL.read_text(encoding="utf-8"))) - SIZES - {ASKS_WHETHER_ALL_END}
 
 
 def with_its_events_told() -> str:
-    """The model, whose verifier prints `happens: EVENT` when it first comes to that event. It has the same states."""
+    """Return a model with the same states whose verifier prints `happens: EVENT` when an event first occurs."""
     text = MODEL.read_text(encoding="utf-8")
     for place, event in enumerate(sorted({arrow.event for arrow in arrows()})):
         head = re.compile(rf"^(inline {event}\([^)]*\) \{{)", re.MULTILINE)
         text, times = head.subn(rf'\1 c_code {{ happens({place}, "{event}"); }};', text)
         assert times == 1
-    return _TELLER + text
+    return _PRINTER + text
 
 
-_TELLER = """c_decl {
+_PRINTER = """c_decl {
 static void happens(int place, const char *event) {
-  static unsigned long told;
-  if (!(told & (1ul << place))) { told |= 1ul << place; printf("happens: %s\\n", event); }
+  static unsigned long printed;
+  if (!(printed & (1ul << place))) { printed |= 1ul << place; printf("happens: %s\\n", event); }
 }
 }
 """

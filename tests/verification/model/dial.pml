@@ -1,29 +1,29 @@
-/* The dial protocol: can any order of its steps, deaths and lost messages let a phone ring twice, or lose a call?
+/* The dial protocol: no order of its steps, deaths and lost messages may let a phone ring twice, or lose a call.
  *
- * One interview, one number, two attempts: the second is the retry that the end of the first makes by itself. Two dial
- * workers, told of either as often as one likes; settle; what is heard from the carrier; a caller who deletes and moves;
- * hours that end. The carrier refuses, loses its answer, lists a call at once, later or never, calls back as often and
- * in whatever order it likes, or never. Whoever is between two steps may be frozen there; dial workers and questions to
- * the carrier are killed, DEATHS times.
+ * The model has one interview, one number and two attempts. The second attempt is the automatic retry of the first.
+ * There are two dial workers, which get hints of either attempt at any time, a settle worker, callbacks, a client that
+ * deletes and moves attempts, and calling hours that end. The carrier refuses calls and loses answers. It lists a call
+ * at once, later or never, and sends its callbacks in any order and number, or not at all. Each process may be frozen
+ * between two steps. Dial workers and polls are killed, DEATHS times in all.
  *
- * What happens to an attempt stands here as in scheduler/lifecycle/state_machine.py: an inline has the name of the
- * event, and TAKES says the arrow. tests/verification/model/test_arrows.py compares the two, and lists what is left out. An epoch is
- * here who has seen the attempt as it stands: any event empties `as_of`, which says the same with fewer states. Rounds
- * of settle do not overlap here; tests/use_cases/test_settle.py lets them.
+ * Events follow scheduler/lifecycle/state_machine.py: an inline has the name of the event, and TAKES names the arrow.
+ * test_arrows.py compares the two, and lists the arrows that are left out. Instead of an epoch, `as_of` holds the
+ * processes that have read the current version of an attempt. Each event empties it, which is equivalent and needs
+ * fewer states. Rounds of settle do not overlap here; they do in tests/use_cases/test_settle.py.
  *
- * With two interviews the carrier lists what it took, except calls that it never lists: these alone may still be on when
- * the other interview is called.
+ * With two interviews the carrier lists every accepted call, except calls that it never lists. Only those may still be
+ * live when the other interview is called.
  *
- * `make model` runs it; tests/verification/model/__main__.py says how large, and what each -DNAME breaks.
+ * `make model` runs it; tests/verification/model/__main__.py has the sizes, and the rule that each -DNAME breaks.
  */
 #ifndef CLAIMS
-#define CLAIMS 3 /* in all; what is pending after that expires */
+#define CLAIMS 3 /* in all; attempts that are pending after them expire */
 #endif
 #ifndef DEATHS
-#define DEATHS 2 /* of dial workers and of questions to the carrier */
+#define DEATHS 2 /* of dial workers and of polls */
 #endif
 #ifndef INTERVIEWS
-#define INTERVIEWS 1 /* 2: the second attempt is another interview's, to the same number, and due from the beginning */
+#define INTERVIEWS 1 /* 2: the second attempt is another interview's, to the same number, and due at once */
 #endif
 
 mtype:state = { NONE, PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELLED };
@@ -31,7 +31,7 @@ mtype:phase = { NO_PHASE, DIALLING, PLACED, UNKNOWN };
 mtype:reason = { NO_REASON, ANSWERED, BUSY, DECLINED, CANCELLED_AT_CARRIER, OUTCOME_UNKNOWN, EXPIRED, CANCELLED_BY_USER };
 mtype:post = { NO_POST, UNSENT, LOOKED, ON_ITS_WAY, TAKEN, NEVER_TAKEN, NUMBER_REFUSED };
 
-/* How far a call has come. */
+/* Progress of a call. */
 #define NOTHING 0
 #define QUEUED 1
 #define RINGS 2
@@ -43,15 +43,15 @@ typedef Attempt {
   mtype:reason reason = NO_REASON;
   byte token = 0; /* its last claim */
   byte heard = NOTHING;
-  byte as_of = 0; /* who has seen it as it stands, a bit each */
-  bool looked_for = false; /* a live leg of an outcome that was given up */
-  bool listed = false; /* a list was read in full, asked for after the lease had ended */
+  byte as_of = 0; /* processes that have read its current version, a bit each */
+  bool looked_for = false; /* an outcome that was given up has a live leg */
+  bool listed = false; /* a list requested after the end of the lease was read in full */
   bool hang_up = false;
   bool due = false;
-  bool held = false; /* a command for it is accepted and not applied */
-  /* What only the judge knows. */
+  bool held = false; /* a command for it is accepted but not applied */
+  /* Fields for the assertions only. */
   bool was_given_up = false;
-  bool is_gone = false; /* 204: no phone rings for it */
+  bool is_gone = false; /* after a 204 no phone may ring for it */
   byte rings = 0;
   byte booked = 0
 };
@@ -62,8 +62,8 @@ typedef Claim {
   byte leg = NOTHING;
   bool started = false; /* the carrier has begun to dial */
   mtype:reason how = NO_REASON;
-  bool unlisted = false; /* no list ever shows it */
-  bool closed = false /* proven never to have been dialled: its news are old */
+  bool unlisted = false; /* no list ever contains it */
+  bool closed = false /* proven never to have been dialled: its news are ignored */
 };
 
 Attempt at[3];
@@ -77,7 +77,7 @@ bool shut = false;
 #define AS_OF(a, who) ((at[a].as_of & (1 << who)) != 0)
 #define SETTLE 2
 
-/* ---- what can happen to an attempt */
+/* ---- events of an attempt */
 
 #define TAKES(a, source, target, why) \
   assert(at[a].state == source); at[a].state = target; at[a].reason = why; at[a].as_of = 0
@@ -124,7 +124,7 @@ inline ended(a, why) {
   if :: why == BUSY && a == 1 -> retried() :: else -> skip fi
 }
 
-/* What follows by itself. */
+/* The automatic retry. */
 inline retried() {
   assert(!at[1].was_given_up);
 #if INTERVIEWS == 1
@@ -182,7 +182,7 @@ inline rescheduled(a) { TAKES(a, PENDING, PENDING, NO_REASON); at[a].due = false
 #endif
 #define CLAIMABLE(a) (at[a].state == PENDING && IS_DUE(a) && !IS_HELD(a) && LINE_IS_FREE(a) && claims < CLAIMS)
 
-/* Hints come as often as one likes, for whatever one likes: a worker that has none may claim. */
+/* Hints come at any time, for any attempt: an idle worker may claim. */
 #if INTERVIEWS > 1
 #define DIALLERS 1
 #else
@@ -216,7 +216,7 @@ end_idle:
   :: atomic { cl[c].post == UNSENT && AS_OF(a, _pid) && !shut -> cl[c].post = LOOKED }
 #endif
   fi;
-  /* Whoever was frozen past its lease has been ended by the kernel, and its POST is unsent for good. */
+  /* The kernel has ended a worker that was frozen past its lease. Its POST is never sent. */
   if
   MAY_DIE
   :: atomic { cl[c].post != LOOKED -> goto dead }
@@ -230,7 +230,7 @@ end_idle:
      }
   :: atomic { cl[c].post == NEVER_TAKEN && RECORDS(a) -> not_placed(a) }
   :: atomic { cl[c].post == NUMBER_REFUSED && RECORDS(a) -> ended(a, DECLINED) }
-     /* Its time is over, it broke off, or it was no answer. */
+     /* The answer timed out, broke off or was malformed. */
 #ifdef SENDS_AGAIN
   :: atomic { RECORDS(a) -> cl[c].post = ON_ITS_WAY; answer_lost(a) }
 #else
@@ -246,7 +246,7 @@ dead:
   goto end_idle
 }
 
-/* ---- the carrier: a process a call */
+/* ---- the carrier: a process per call */
 
 #if INTERVIEWS > 1
 #define MAY_BE_ON(c) (cl[c].unlisted && at[cl[c].whose].was_given_up)
@@ -256,11 +256,11 @@ dead:
 
 inline lands(c) {
   if
-  :: cl[c].post = NEVER_TAKEN /* nor is it said, when the answer is lost */
+  :: cl[c].post = NEVER_TAKEN /* and the worker may lose this answer */
   :: cl[c].post = NUMBER_REFUSED
   :: true ->
      cl[c].post = TAKEN;
-     /* Only while its own claim stands, inside the hours, and while no other call to that number is on. */
+     /* Only while its own claim is valid, within the hours, and without another live call to that number. */
      assert(at[cl[c].whose].state == IN_PROGRESS && at[cl[c].whose].token == c);
      assert(at[cl[c].whose].due && !at[cl[c].whose].is_gone && !shut);
      other = 1;
@@ -297,18 +297,18 @@ end_call:
   od
 }
 
-/* ---- hear */
+/* ---- callbacks */
 
 inline late_proof(a, c, rank) {
   if
   :: rank == OVER -> proven(a, cl[c].how)
-     /* While another call holds the line it is an alarm instead. */
+     /* While another call has the line, this is an alarm instead. */
   :: rank != OVER && (!at[a].looked_for || rank > at[a].heard) && LINE_IS_FREE(a) -> leg_seen(a, rank)
   :: else -> skip
   fi
 }
 
-/* Whether it was ever dialled the carrier says when it is asked, and in no callback. */
+/* Only a poll, and no callback, tells whether the call was ever dialled. */
 inline our_cancel(a, c, is_asked) {
   if
   :: at[a].heard >= RINGS || (is_asked && cl[c].started) -> ended(a, CANCELLED_AT_CARRIER)
@@ -328,7 +328,7 @@ inline hear(a, c, rank, is_asked) {
   if
   :: cl[c].closed && (rank < RINGS || cl[c].how == CANCELLED_AT_CARRIER) -> skip
   :: else ->
-     assert(at[a].token == c && at[a].state != PENDING); /* else an alarm, which this carrier gives no reason for */
+     assert(at[a].token == c && at[a].state != PENDING); /* otherwise an alarm, which this carrier never causes */
      if
      :: at[a].reason == OUTCOME_UNKNOWN -> late_proof(a, c, rank)
      :: at[a].reason != OUTCOME_UNKNOWN && at[a].state != IN_PROGRESS -> skip
@@ -348,7 +348,7 @@ inline hear(a, c, rank, is_asked) {
   fi
 }
 
-/* Any news of any call, as often as it likes, or none at all; but none that has not happened. */
+/* Any true news of any call, any number of times or never. */
 active proctype Hear() {
   byte c = 0, rank = 0;
 end_hear:
@@ -386,18 +386,18 @@ end_hear:
 #ifdef VERDICT_AT_ONCE
 #define HAS_LANDED(c) true
 #else
-#define HAS_LANDED(c) (cl[c].post != ON_ITS_WAY) /* SETTLE_S is longer than any byte is on its way */
+#define HAS_LANDED(c) (cl[c].post != ON_ITS_WAY) /* SETTLE_S is longer than any byte is in transit */
 #endif
 #define TAKES_IN(a) AS_OF(a, SETTLE)
 #if INTERVIEWS > 1
 #define IS_MISSING(c) (cl[c].leg == NOTHING || cl[c].unlisted)
 #else
-#define IS_MISSING(c) true /* it is not on the list, or not yet */
+#define IS_MISSING(c) true /* it is not on the list, or not on it yet */
 #endif
 #ifdef VERDICT_WITHOUT_AN_ANSWER
 #define HAS_AN_ANSWER(a, c) true
 #else
-#define HAS_AN_ANSWER(a, c) (at[a].listed || !IS_LIVE(c)) /* without a list it waits until the call must be over */
+#define HAS_AN_ANSWER(a, c) (at[a].listed || !IS_LIVE(c)) /* without a list, settle waits until the call must be over */
 #endif
 
 inline gives_up(a) {
@@ -421,7 +421,7 @@ inline lapses(a) {
 }
 
 #ifdef LIVENESS
-#define IS_SEARCHED_FOR(a) false /* it would be chosen endlessly; it ends when the call must be over */
+#define IS_SEARCHED_FOR(a) false /* it would be searched for endlessly; really until the call must be over */
 #else
 #define IS_SEARCHED_FOR(a) (at[a].reason == OUTCOME_UNKNOWN && !at[a].looked_for)
 #endif
@@ -447,10 +447,10 @@ end_settle:
        if
        :: rank = cl[c].leg
        :: (at[a].phase == UNKNOWN || IS_SEARCHED_FOR(a)) && IS_MISSING(c) -> rank = NOTHING; is_listed = HAS_LANDED(c)
-       :: deaths < DEATHS -> deaths++; rank = NOTHING /* nobody answers */
+       :: deaths < DEATHS -> deaths++; rank = NOTHING /* the poll fails */
        fi
      };
-     /* What it said is taken in later, if nothing has happened since. */
+     /* The result is applied later, if no event has happened since. */
      atomic {
        if
        :: TAKES_IN(a) && rank != NOTHING -> hear(a, c, rank, true)
@@ -459,7 +459,7 @@ end_settle:
           at[a].listed = at[a].listed || is_listed;
           if :: HAS_AN_ANSWER(a, c) -> gives_up(a) :: else -> skip fi
 #endif
-          /* It must be over, however long it waited, rang and talked. */
+          /* Enough time has passed: the call must be over. */
        :: TAKES_IN(a) && rank == NOTHING && (at[a].phase == PLACED || at[a].looked_for) && cl[c].leg == OVER ->
           proof_missing(a)
        :: else -> skip
@@ -471,7 +471,7 @@ end_settle:
   od
 }
 
-/* ---- a caller, and time */
+/* ---- a client, and time */
 
 #ifndef COMMANDS
 #define COMMANDS 2
@@ -487,7 +487,7 @@ active proctype Caller() {
      atomic { at[a].state = CANCELLED; at[a].reason = CANCELLED_BY_USER; at[a].is_gone = true };
      break
 #else
-     /* Accepted: from now on no claim passes. While the call is in progress: 409. */
+     /* Accepted: no claim from now on. A call in progress gives a 409. */
      atomic {
        times++;
        if :: at[1].state == PENDING -> a = 1 :: at[2].state == PENDING -> a = 2 :: else -> goto told fi;
@@ -504,7 +504,7 @@ told:
   od
 }
 
-/* The hours end while nothing is between the last look and the carrier: openings have room for that. */
+/* The hours end only while no call is between last look and carrier: openings leave room for that. */
 #define IS_BETWEEN(c) (cl[c].post == LOOKED || cl[c].post == ON_ITS_WAY)
 #if CLAIMS > 2
 #define NONE_IS_BETWEEN (!IS_BETWEEN(1) && !IS_BETWEEN(2) && !IS_BETWEEN(3))

@@ -1,4 +1,4 @@
-"""The model speaks of the product's own arrows, of each that a call in progress can take, or says why it does not."""
+"""The model has every arrow that a call in progress can take, and no arrow that the product lacks."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ STANDS_FOR = {
     "BUSY": {"NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"},
     "DECLINED": {"INVALID_NUMBER"},
 }
-"""Of reasons with the same consequences the model has one: tried again, or not."""
+"""Reasons with the same consequences (retried, or not), which the model represents by one of them."""
 LEFT_OUT = {
     ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model",
 }
@@ -43,14 +43,14 @@ PRODUCT = {
 
 
 def in_the_model() -> set[ModelArrow]:
-    """Its arrows, with those that they stand for."""
-    alike = {
+    """Return the model's arrows, and the arrows that they represent."""
+    represented = {
         arrow._replace(reason=other)
         for arrow in arrows()
         for other in STANDS_FOR.get(arrow.reason or "", set())
         if arrow.event in {"ended", "proven"}
     }
-    return arrows() | alike
+    return arrows() | represented
 
 
 def test_every_arrow_of_the_model_is_one_of_the_product() -> None:
@@ -80,7 +80,7 @@ def test_every_rule_that_can_be_broken_is_broken_by_a_run() -> None:
     assert sorted(run.broken for run in all_runs() if run.broken) == sorted(switches())
 
 
-# ---- what the checker makes of it
+# ---- results of the checker
 
 CLEAN = """
 State-vector 148 byte, depth reached 307, errors: 0
@@ -125,7 +125,7 @@ def test_who_has_no_spin_is_told_what_to_install(
 
 @pytest.mark.skipif(
     (shutil.which("spin") is None or shutil.which("gcc") is None) and os.environ.get("CI") != "true",
-    reason="spin and gcc are not installed; make model says how, and checks all of it",
+    reason="spin and gcc are not installed: apt-get install spin gcc",
 )
 def test_a_small_model_is_clean_and_a_broken_one_is_not() -> None:
     tiny = {"CLAIMS": 2, "DEATHS": 0, "COMMANDS": 0}

@@ -1,8 +1,9 @@
-"""The soak: calls are made while everything that can break is broken, and then the carrier's ledger judges.
+"""The soak: calls are placed while every component is broken in turn; then the carrier's ledger judges the run.
 
-`make soak` runs five minutes of it at twenty calls a second; `python -m tests.verification.soak --help` has what can
-be chosen. It prints what was broken and when, Jepsen's numbers, and what grew; it exits 1 when one person was rung
-twice, outside their hours or after a cancel, when one call was lost, or when anything accepted was never finished.
+`make soak` runs it for five minutes at twenty calls a second. `python -m tests.verification.soak --help` lists the
+options. It prints each fault with its time, the numbers that Jepsen counts, and the growth of connections and memory.
+It exits 1 if a person was rung twice, outside their hours or after a cancel, if a call was lost, or if an accepted
+command was never finished.
 """
 
 import os
@@ -26,20 +27,20 @@ from tests.verification.soak.nemesis import LACKING, UNNOTICED, Nemesis, a_nemes
 from tests.verification.soak.stage import Stage, a_stage, say
 
 _CALM_S = 15.0
-"""At the beginning, so that what grows can be compared with how it was."""
+"""Time without faults at the beginning, as the baseline for growth."""
 _BETWEEN_BLOWS_S = (1.0, 5.0)
 _PATIENCE_S = 900.0
-"""How long what is left over may take when nothing is broken any more."""
+"""Limit for the remaining work after the last fault."""
 
 
 def a_form(account_sid: str) -> dict[str, str]:
-    """What the carrier says of a call that rings: right in every field, so that the signature alone can be wrong."""
+    """Return a correct callback for a ringing call, so that only its signature can be wrong."""
     return {"AccountSid": account_sid, "CallSid": f"CA{secrets.token_hex(16)}", "CallStatus": "ringing"}
 
 
 @dataclass
 class Forger:
-    """Sends a callback now and then that the carrier never sent."""
+    """Sends a forged carrier callback once a second."""
 
     stage: Stage
     dice: random.Random
@@ -65,18 +66,18 @@ class Forger:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="How long calls are asked for, and things broken.")] = 5.0,
-    rate: Annotated[float, typer.Option(help="Interviews asked for a second.")] = 20.0,
-    seed: Annotated[int | None, typer.Option(help="Who is called, and what breaks when; else a new one.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where logs and data are kept; else they are forgotten.")] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes of load and faults.")] = 5.0,
+    rate: Annotated[float, typer.Option(help="Interviews requested per second.")] = 20.0,
+    seed: Annotated[int | None, typer.Option(help="Seed of people and faults. Default: random.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder for logs and data. Default: a temporary one.")] = None,
 ) -> None:
-    """Break everything while calls are made, and judge what came of it."""
+    """Break every component while calls are placed, then judge the run."""
     if folder is not None and folder.exists() and any(folder.iterdir()):
-        raise typer.BadParameter(f"{folder} is not empty: what it holds would be judged too")
+        raise typer.BadParameter(f"{folder} is not empty: its contents would be judged too")
     chosen = seed if seed is not None else secrets.randbelow(1_000_000)
     say(f"seed {chosen}, {minutes:g} minutes at {rate:g} calls a second")
-    with tempfile.TemporaryDirectory() as forgotten:
-        home = folder or Path(forgotten) / "soak"
+    with tempfile.TemporaryDirectory() as temporary:
+        home = folder or Path(temporary) / "soak"
         with a_stage(home, say) as stage, a_nemesis(stage, chosen, say) as nemesis:
             verdict = soak(stage, nemesis, seed=chosen, rate=rate, seconds=minutes * 60)
     say("clean" if verdict.is_clean else "NOT CLEAN")
@@ -94,20 +95,20 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
         nemesis.strike()
         stage.pause(nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
     stage.whole.client.session.delete(f"{stage.whole.running.simulatorUrl}/outage", timeout=30)
-    say(f"{len(stage.blows)} blows in {monotonic() - began:.0f} s; now nothing is broken any more")
+    say(f"{len(stage.blows)} faults in {monotonic() - began:.0f} s; all are healed now")
     is_quiet = stage.until(stage.is_quiet, seconds=_PATIENCE_S)
     stage.meanwhile.clear()
-    say(f"{'all is over' if is_quiet else 'STILL NOT OVER'} {monotonic() - began:.0f} s after the first was asked for")
+    say(f"{'all finished' if is_quiet else 'NOT FINISHED'} {monotonic() - began:.0f} s after the first request")
     verdict = judge(stage, len(forger.heard))
     if not is_quiet:
-        verdict.faults["stuck"].append(f"not over {_PATIENCE_S:.0f} s after nothing was broken any more")
+        verdict.faults["stuck"].append(f"not finished {_PATIENCE_S:.0f} s after the last fault")
     if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
         verdict.faults["wrong clock"].append(nemesis.wrong_clock)
     for line in lines(verdict):
         print(line)
     _tell_of_latency(load.told()[1])
     _tell_of_growth(gauges)
-    print(f"{forger.sent} forged callbacks; a dialler with a wrong clock: {nemesis.wrong_clock}")
+    print(f"{forger.sent} forged callbacks; dialler with a wrong clock: {nemesis.wrong_clock}")
     return verdict
 
 
@@ -115,7 +116,7 @@ def _tell_of_latency(samples: Sequence[Sample]) -> None:
     at_once = sorted(sample.took_s for sample in samples if not sample.waits and sample.status == ACCEPTED)
     if at_once:
         p50, p99 = (nearest_rank(at_once, part) * 1000 for part in (0.5, 0.99))
-        print(f"{len(samples)} requests; a 202 that is not waited for took {p50:.0f} ms (p50), {p99:.0f} ms (p99)")
+        print(f"{len(samples)} requests; an immediate 202 took {p50:.0f} ms (p50), {p99:.0f} ms (p99)")
 
 
 def _tell_of_growth(gauges: Gauges) -> None:

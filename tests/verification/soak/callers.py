@@ -1,8 +1,8 @@
-"""A platform's backend under load, as a process of its own: it asks, asks again what was not answered, and remembers.
+"""A platform's backend under load, in its own process: it sends requests, repeats unanswered ones and records results.
 
-Run by the soak: `python -m tests.verification.soak.callers ORDER`, where ORDER is a file with an `Order` as JSON. What
-it was told goes to `said`, a line of JSON each: a `Question`, or a `Sample` of how long one request took. It ends when
-every question is answered for good, or when `patience_s` is over after the last; then what is not answered says so.
+Run by the soak: `python -m tests.verification.soak.callers ORDER`, where ORDER is a file with an `Order` as JSON. It
+appends a line of JSON to `said` for each finished `Question` and for each request's `Sample`. It ends when every
+question has its final response, or `patience_s` after the load ends. Unanswered questions then have no status.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from tests.verification.soak.people import Person, alike, people
 
 ACCEPTED, NO_BODY = 202, 204
 _ASK_AGAIN_S, _AT_THE_LATEST_S = 0.5, 8.0
-"""After no answer, then twice as long each time up to the second."""
+"""First delay before a repetition, and the limit up to which it doubles."""
 _LOOK_AGAIN_S = 1.0
 _GIVE_UP_A_REQUEST_S = 20.0
 
 
 class Order(BaseModel):
-    """What to ask, and where."""
+    """The load to create, and the API that receives it."""
 
     api_url: str
     keys: Mapping[Literal["usual", "late"], str]
-    """Of the company whose hours are the usual ones, and of the one whose hours begin in the midst of the soak."""
+    """Key of the company with the usual hours, and of the company whose hours begin in the middle of the soak."""
     agents: Mapping[Literal["usual", "late"], str]
     seed: int
     rate: float
     seconds: float
     first: int = 0
-    """The turn of the first person: those of several loads are different people."""
+    """The turn of the first person. Different loads have different people."""
     all_alike: str = ""
-    """The one behaviour of the carrier towards everybody; else they are all different."""
+    """The carrier's behaviour for every call. Default: behaviours vary."""
     clock_offset_s: float
     patience_s: float
     said: Path
@@ -52,7 +52,7 @@ class Order(BaseModel):
 
 
 class Question(BaseModel):
-    """One thing that was asked for, and what came of it; instants are the system's."""
+    """A request and its result. Instants are on the system's clock."""
 
     kind: Literal["question"] = "question"
     person: int
@@ -60,12 +60,12 @@ class Question(BaseModel):
     asked_at: datetime
     tries: int = 1
     status: int | None = None
-    """What it was answered with; None: nobody ever did."""
+    """Status of the final response; None if there was no response."""
     told_at: datetime | None = None
     code: str = ""
-    """Of a refusal."""
+    """Error code, if the request was refused."""
     applied: int | None = None
-    """What became of a command that was answered 202; None: nobody ever applied it, or it was none."""
+    """Status of an applied command that was accepted with 202; None if it was not applied, or was no command."""
     applied_at: datetime | None = None
     interview_id: str | None = None
     attempt_id: str | None = None
@@ -73,7 +73,7 @@ class Question(BaseModel):
 
 
 class Sample(BaseModel):
-    """One request to make a command durable, answered or not."""
+    """The duration of one HTTP request, answered or not."""
 
     kind: Literal["sample"] = "sample"
     at: datetime
@@ -100,7 +100,7 @@ class Backend:
         self.said.flush()
 
     async def serve(self, person: Person, begins_at: float) -> None:
-        """Ask for their interview, and for what is wanted next."""
+        """Create the person's interview, then send their follow-up request."""
         await asyncio.sleep(max(0.0, begins_at + person.asks_after_s - monotonic()))
         whose: Literal["usual", "late"] = "late" if person.opens_late else "usual"
         due_at = None if person.due_in_s is None else _whole(self.now() + timedelta(seconds=person.due_in_s))
@@ -146,7 +146,7 @@ class Backend:
         due_at: datetime | None,
         about: Question | None = None,
     ) -> Question:
-        """Until it is answered for good, under one key; then it is written down."""
+        """Repeat a request under one key until it has its final response, then record it."""
         question = Question(person=person.turn, verb=verb, asked_at=self.now(), due_at=due_at)
         if about is not None:
             question.interview_id, question.attempt_id = about.interview_id, about.attempt_id
@@ -174,7 +174,7 @@ class Backend:
     async def _sent(
         self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], *, waits: bool
     ) -> tuple[int, datetime, Any, str] | None:
-        """None when it must be sent again: nobody answered, the server could not, or it is under way elsewhere."""
+        """Send a request; None if it must be repeated: no response, 5xx, 429, or already in progress."""
         began, at, status = monotonic(), self.now(), None
         try:
             async with self.session.request(
@@ -192,7 +192,7 @@ class Backend:
         return status, self.now(), told.get("data"), code
 
     async def _result(self, question: Question, key: str, headers: Mapping[str, str]) -> Any:
-        """What became of a command that was accepted; waited for as long as anybody waits."""
+        """Wait for an accepted command and return its result; None if the patience ends first."""
         read = {"Authorization": headers["Authorization"]}
         while monotonic() < self.last_patience_s:
             await asyncio.sleep(_LOOK_AGAIN_S)

@@ -1,7 +1,7 @@
-"""One fault at a time, and how long it takes until calls ring again: the bars that operators may count on.
+"""Drills: one fault at a time, and the time until calls ring again, compared with the limits in docs/operations.md.
 
-`python -m tests.verification.soak.drills`; `make soak` runs it first. Each figure is printed beside its bar. Machines
-differ and are shared: a bar that was missed does not end it with 1, a call that was lost or rung twice does.
+`python -m tests.verification.soak.drills`; `make soak` runs it first. Each figure is printed next to its limit.
+Machines differ and are shared, so a missed limit does not fail the run. A lost or repeated call does: exit 1.
 """
 
 import os
@@ -24,7 +24,7 @@ from tests.verification.soak.stage import LEASE_S, SETTLE_S, Load, Stage, a_stag
 
 RATE = 10.0
 SWEEP_S = 10.0
-"""The default: the bars are said in it."""
+"""The default, because the limits refer to it."""
 _BEFORE_S, _AFTER_S = 6.0, 19.0
 _FROZEN_S = 8.0
 _A_MOMENT, _TEN_SECONDS = timedelta(seconds=1), timedelta(seconds=10)
@@ -42,26 +42,26 @@ class Drill:
     stage: Stage
     load: Load
     struck_at: datetime
-    """On the system's clock."""
+    """Time of the fault, on the system's clock."""
 
 
 @contextmanager
 def a_drill(stage: Stage, behaviour: str = "answered", *, hurts_diallers: bool = True) -> Iterator[Callable[[], Drill]]:
-    """People are asked for; whoever calls what this gives strikes. Afterwards everything comes to its end."""
+    """Run load around one fault. Yields a function to call at the fault; finally waits until all work is finished."""
     load = stage.begin(rate=RATE, seconds=_BEFORE_S + _AFTER_S, all_alike=behaviour)
     stage.pause(_BEFORE_S)
     struck_at = stage.whole.now()
     yield lambda: Drill(stage=stage, load=load, struck_at=stage.whole.now())
     stage.note("a drill", struck_at, hurts_diallers=hurts_diallers)
     if not stage.until(stage.is_quiet, seconds=_GIVE_UP_S):
-        raise RuntimeError("a drill is not over; somebody still waits")
+        raise RuntimeError("a drill did not finish: some work is still open")
 
 
 def told(what: str, figure: float | None, bar: float, unit: str) -> None:
     if figure is None:
         say(f"{what}: nothing to measure")
         return
-    say(f"{what}: {figure:.1f} {unit}; bar {bar:g} {unit}: {'reached' if figure <= bar else 'NOT REACHED'}")
+    say(f"{what}: {figure:.1f} {unit}; limit {bar:g} {unit}: {'kept' if figure <= bar else 'MISSED'}")
 
 
 def redis_goes(stage: Stage, what: str, strike: Callable[[], None]) -> None:
@@ -79,13 +79,16 @@ def redis_goes(stage: Stage, what: str, strike: Callable[[], None]) -> None:
             "ms",
         )
         return
-    told(f"{what}: intake p99 meanwhile", _p99_ms(drill, drill.struck_at, healed_at), _INTAKE_BAR_MS, "ms")
+    told(f"{what}: intake p99 during it", _p99_ms(drill, drill.struck_at, healed_at), _INTAKE_BAR_MS, "ms")
     after = _p99_ms(drill, healed_at, healed_at + _TEN_SECONDS) or 0.0
-    say(f"{what}: intake p99 in the ten seconds after it, while what had waited is worked off: {after:.0f} ms")
+    say(f"{what}: intake p99 in the ten seconds after it, while the backlog is processed: {after:.0f} ms")
 
 
 def _latest_claim_s(drill: Drill) -> float | None:
-    """Of the calls that became due within ten seconds and were not claimed before: counted from when both held."""
+    """Return the longest wait for a claim, among calls due within ten seconds after the fault and unclaimed before it.
+
+    The wait of a call begins when it is due and the fault has happened.
+    """
     rows = drill.stage.rows(
         f"SELECT extract(epoch FROM coalesce(min(h.at), '{_NEVER}') - greatest(a.due_at, '{drill.struck_at}'))"
         " FROM attempts a"
@@ -119,7 +122,7 @@ def a_dialler_is_killed_before_its_claims(stage: Stage) -> None:
         drill = begin()
         _kill(stage, "dial")
     told(
-        "kill -9 of the dialler before the claim: the latest was claimed after",
+        "kill -9 of the dialler before the claim: the latest call was claimed after",
         _latest_claim_s(drill),
         _BEFORE_CLAIM_BAR_S,
         "s",
@@ -127,7 +130,7 @@ def a_dialler_is_killed_before_its_claims(stage: Stage) -> None:
 
 
 def a_dialler_is_killed_after_its_claims(stage: Stage) -> None:
-    """The carrier answers slowly, so that there are calls in its hand."""
+    """Kill a dialler with calls in hand; the carrier answers slowly, so that there are some."""
     with a_drill(stage, behaviour="slow") as begin:
         stage.until(lambda: stage.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING' LIMIT 1"), seconds=10)
         drill = begin()
@@ -160,7 +163,7 @@ def _kill(stage: Stage, name: str) -> None:
 
 
 def main() -> None:
-    """Break one thing after the other, and say how long each took to heal."""
+    """Break one component after the other, and print how long each recovery took."""
     with tempfile.TemporaryDirectory() as home, a_stage(Path(home) / "drills", say, SWEEP_S=f"{SWEEP_S:g}") as stage:
         valkey = stage.whole.system.valkey
         assert valkey is not None

@@ -1,4 +1,4 @@
-"""What must not grow while calls are made: connections to PostgreSQL, memory, messages that nobody acknowledged."""
+"""Gauges that must not grow while calls are placed: connections to PostgreSQL, memory, unacknowledged messages."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from tests.verification.soak.stage import Stage
 _EVERY_S = 2.0
 _QUEUES = ("dial", "intake", "callbacks", "settle", "maintenance")
 _GROWN_UP_S = 20.0
-"""A process that is so old has read its modules and opened its connections."""
+"""Age at which a process has imported its modules and opened its connections."""
 _LEAST = 4
 
 
@@ -22,11 +22,11 @@ _LEAST = 4
 class Reading:
     at_s: float
     connections: int | None
-    """Of our processes to PostgreSQL; None while it could not be asked."""
+    """Connections of our processes to PostgreSQL; None if it could not be reached."""
     unacked: int | None
     queued: int | None
     memory_mib: dict[tuple[str, int], float]
-    """Of each process, by its name and pid."""
+    """Resident memory per process, by name and pid."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Gauges:
     _next_s: float = 0.0
 
     def read(self) -> None:
-        """Now and then, however often it is called."""
+        """Take a reading, at most every two seconds."""
         now = monotonic()
         if now < self._next_s:
             return
@@ -54,9 +54,9 @@ class Gauges:
         )
 
     def _redis(self) -> tuple[int | None, int | None]:
-        asked = redis.Redis.from_url(self.stage.whole.running.redisUrl, socket_timeout=0.2, socket_connect_timeout=0.2)
-        with suppress(redis.RedisError), asked:
-            return asked.hlen("duecall:unacked"), sum(asked.llen(f"duecall:{queue}") for queue in _QUEUES)
+        client = redis.Redis.from_url(self.stage.whole.running.redisUrl, socket_timeout=0.2, socket_connect_timeout=0.2)
+        with suppress(redis.RedisError), client:
+            return client.hlen("duecall:unacked"), sum(client.llen(f"duecall:{queue}") for queue in _QUEUES)
         return None, None
 
     def _memory(self) -> list[tuple[tuple[str, int], float]]:
@@ -69,19 +69,17 @@ class Gauges:
                     found.append(((name, pid), int(resident.split()[1]) / 1024))
         return found
 
-    # ---- what they say
+    # ---- summaries
 
     def connections(self) -> tuple[int, int, int]:
-        """The median of the first third, of the last, and the most."""
-        seen = [each.connections for each in self.readings if each.connections is not None]
-        return _thirds(seen)
+        """Return the median of the first third, the median of the last third, and the maximum."""
+        return _thirds([each.connections for each in self.readings if each.connections is not None])
 
     def unacked(self) -> tuple[int, int, int]:
-        """Likewise."""
         return _thirds([each.unacked for each in self.readings if each.unacked is not None])
 
     def memory(self) -> dict[str, tuple[list[int], int]]:
-        """Per process, of whichever lived longest: its MiB in each third of its life, and how many seconds that was."""
+        """Return MiB in each third of its life, and age in seconds, of the longest-lived process of each name."""
         lives: dict[tuple[str, int], list[tuple[float, float]]] = {}
         for reading in self.readings:
             for who, mib in reading.memory_mib.items():

@@ -1,4 +1,4 @@
-"""What a soak has shown: the carrier's ledger, the rows and what the callers were told, counted as Jepsen does."""
+"""The verdict on a soak, from the carrier's ledger, the rows and the callers' responses, counted as Jepsen does."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _PATIENCE = Patience(
 )
 _A_WHILE = timedelta(seconds=1)
 TOO_LATE = frozenset({"OUTSIDE_CALL_TIME_INTERVAL", "SCHEDULE_IN_PAST"})
-"""What somebody who asks in time may be told all the same, because nobody could answer them before."""
+"""Refusals that a timely request may receive, because the API was down until the request was too late."""
 _REFUSED = 300
 _LET_TIME_OUT = "NO_ANSWER_IN_TIME"
 _CARRIER = "the carrier cut the POST, refused it with a 5xx or let it time out"
@@ -42,9 +42,9 @@ ZEROS = (
 class Verdict:
     faults: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in ZEROS})
     undecided: list[str] = field(default_factory=list)
-    """Why nobody can know, of each attempt that ended as OUTCOME_UNKNOWN."""
+    """The cause of each OUTCOME_UNKNOWN."""
     numbers: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """Per verb: asked, ok, fail, info (nobody answered)."""
+    """Per verb: asked, ok, fail, info (no response)."""
     rings: int = 0
     attempts: Counter[str] = field(default_factory=Counter)
 
@@ -120,7 +120,7 @@ def _of_history(verdict: Verdict, history: History) -> None:
 def _of_the_carrier(verdict: Verdict, stage: Stage) -> None:
     said = stage.whole.client.session.get(f"{stage.whole.running.simulatorUrl}/verdict", timeout=60).json()
     for name in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
-        verdict.faults["duplicated"] += [f"the carrier says {name}: {each}" for each in said[name]]
+        verdict.faults["duplicated"] += [f"the carrier reports {name}: {each}" for each in said[name]]
     if said["alive"]:
         verdict.faults["stuck"].append(f"{said['alive']} calls are still alive at the carrier")
 
@@ -146,9 +146,9 @@ def _of_hours(verdict: Verdict, stage: Stage, ledger: Sequence[dict[str, Any]], 
 
 
 def of_what_was_told(verdict: Verdict, questions: Sequence[Question], there: Collection[str]) -> list[str]:
-    """Count the questions, and judge what each was told; `there` are the interviews in the database.
+    """Count the questions and judge their responses; `there` are the ids of the interviews in the database.
 
-    Returns the interviews that somebody was told of.
+    Returns the interviews that a response has named.
     """
     verdict.numbers = defaultdict(Counter)
     told: list[str] = []
@@ -175,23 +175,25 @@ def _of_what_is_there(verdict: Verdict, stage: Stage, questions: Sequence[Questi
     there = {str(row[0]) for row in stage.whole.rows("SELECT id FROM interviews")}
     told = of_what_was_told(verdict, questions, there)
     if not verdict.rings:
-        verdict.faults["lost"].append("nobody was rung")
+        verdict.faults["lost"].append("no phone rang")
     waiting = stage.whole.rows("SELECT count(*) FROM inbox WHERE applied_at IS NULL")[0][0]
     if waiting:
         verdict.faults["accepted and never finished"].append(f"{waiting} commands wait in the inbox")
     unanswered = verdict.numbers[Verb.CREATE]["info"]
     if len(set(told)) != len(told) or not len(told) <= len(there) <= len(told) + unanswered:
         verdict.faults["duplicated"].append(
-            f"{len(there)} interviews, {len(set(told))} told of, {unanswered} unanswered"
+            f"{len(there)} interviews, {len(set(told))} named in responses, {unanswered} unanswered"
         )
     with_attempts = {str(row.interview_id) for row in rows}
     verdict.faults["lost"] += [f"interview {each} has no attempt" for each in told if each not in with_attempts]
     verdict.faults["stuck"] += [f"attempt {row.id} is in progress" for row in rows if row.state == "IN_PROGRESS"]
-    if set_aside := stage.whole.rows(
+    if unfinished := stage.whole.rows(
         "SELECT 'command', id FROM inbox WHERE quarantined_at IS NOT NULL"
         " UNION ALL SELECT 'callback', id FROM carrier_events WHERE quarantined_at IS NOT NULL OR heard_at IS NULL"
     ):
-        verdict.faults["stuck"] += [f"{what} {which} is set aside or was never heard" for what, which in set_aside]
+        verdict.faults["stuck"] += [
+            f"{what} {which} is quarantined or was never processed" for what, which in unfinished
+        ]
     for reason, *_ in stage.whole.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
         verdict.faults["stuck"].append(f"a company is paused: {reason}")
 
@@ -204,10 +206,10 @@ def of_the_undecided(
     everybody: dict[int, Person],
     blows: Sequence[Blow],
 ) -> None:
-    """Each must have a reason that nobody could do anything about, or it is a fault.
+    """Report each OUTCOME_UNKNOWN that no fault of the soak explains.
 
-    `causes` says of each attempt why the answer to its last POST was lost, as its dialler saw it: the carrier knows
-    nothing of a request that was given up before it had come.
+    `causes` maps attempts to the dialler's reason for the lost answer of the last POST. The carrier does not know it
+    when a request was given up before it arrived.
     """
     answered = {request["token"]: request["answered"] for request in requests}
     behaviours = {person.number: person.behaviour for person in everybody.values()}
@@ -239,12 +241,12 @@ def _why(claim: Claim, answered: dict[str, int | None], behaviour: str, blows: S
 
 
 def nearest_rank(ordered: Sequence[float], part: float) -> float:
-    """A percentile of values in their order: the smallest that at least so great a part of them does not exceed."""
+    """Return a percentile of sorted values: the smallest value that is not below `part` of them."""
     return ordered[ceil(part * len(ordered)) - 1]
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
-    """As a table for whoever reads it."""
+    """Yield the verdict as the lines of a table."""
     yield f"{'':34} {'asked':>7} {'ok':>7} {'fail':>7} {'info':>7}"
     for verb, counted in sorted(verdict.numbers.items()):
         yield f"{verb:34} " + " ".join(f"{counted[each]:>7}" for each in ("asked", "ok", "fail", "info"))
@@ -252,5 +254,5 @@ def lines(verdict: Verdict) -> Iterator[str]:
     for heading, faults in verdict.faults.items():
         yield f"{heading:34} {len(faults):>7}"
         yield from (f"    {each}" for each in faults[:10])
-    yield f"{'undecided, and why':34} {len(verdict.undecided):>7}"
+    yield f"{'undecided, by cause':34} {len(verdict.undecided):>7}"
     yield from (f"    {n:>5} {why}" for why, n in Counter(verdict.undecided).most_common())

@@ -1,7 +1,7 @@
-"""Who breaks things while calls are made: one fault after the other, in an order that the seed decides.
+"""The nemesis injects one fault after the other while calls are placed, in an order that the seed decides.
 
-Everything is broken from outside: signals to processes, words to Redis, orders to the simulated carrier, a wire before
-the database of one dialler. Whoever keeps the processes running heals what has ended; what was stopped goes on.
+All faults come from outside: signals to processes, commands to Redis, orders to the simulated carrier, and a proxy
+between one dialler and its database. The supervisor restarts processes that ended; frozen ones are continued.
 """
 
 import os
@@ -26,13 +26,13 @@ _DIALLERS = ("dial", "wired dial")
 _GARBAGE = (b"this is not json", b"{}", b'{"body": "bm8=", "headers": {"task": "no.such.task"}}', b"\x80\x04]q\x00.")
 _FAKE_TIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 _STEPPED = ("dial", "intake", "callbacks", "settle", "maintenance", "clock")
-"""Not the API: no client would ask a second one that runs next to the first."""
+"""Not the API: no client would send requests to a second one."""
 _STEPS_S = ("+3600", "-3600", "+10", "-10")
 _A_WRONG_CLOCK_RUNS_FOR_S = 20.0
 _STARTS_WITHIN_S = 5.0
 _SLOWEST_RETURN_S = 40.0
 UNNOTICED = "IT DID NOT NOTICE"
-_NO_FAKE_TIME = "no wrong clock: libfaketime is not here"
+_NO_FAKE_TIME = "no wrong clock: libfaketime is not installed"
 LACKING = "not tried: this machine lacks Debian's libfaketime (`make debian` as root); CI has it"
 
 
@@ -43,13 +43,13 @@ class Nemesis:
     wire: Wire
     say: Callable[[str], None]
     wrong_clock: str = "not tried"
-    """What became of the dialler whose clock was wrong."""
+    """The result of the dialler with a wrong clock."""
     _deck: list[Callable[[], str]] = field(default_factory=list)
     _hurts_diallers: bool = False
-    """Set by each fault that can leave a call of which nobody knows. A restart that is asked for never may."""
+    """Set by each fault that may cause an unknown outcome. A requested restart must never cause one."""
 
     def strike(self) -> None:
-        """One fault, from its beginning to its end."""
+        """Inject one fault and wait until it is over."""
         if not self._deck:
             self._deck = list(self._faults())
             self.dice.shuffle(self._deck)
@@ -97,7 +97,7 @@ class Nemesis:
         return f"freeze {name} {seconds:.1f} s"
 
     def rolling_restart(self) -> str:
-        """As a deploy does it: each is told to stop, and the next only when it is back."""
+        """Restart every process by SIGTERM, one by one, as a deploy does."""
         for name in PROCESSES:
             pid = self._pid(name)
             if pid is not None:
@@ -109,7 +109,7 @@ class Nemesis:
         return self._pid(name) not in {before, None}
 
     def wrong_clock_for_a_while(self) -> str:
-        """A dialler more, on a machine whose clock is two hours ahead: it must not dial, nor keep others from it."""
+        """Run one more dialler whose clock is two hours ahead: it must neither dial nor block the others."""
         library = _fake_time()
         if library is None:
             self.wrong_clock = LACKING
@@ -117,12 +117,12 @@ class Nemesis:
         log = self._log_of("wrong-clock")
         with self._beside("dial", log, LD_PRELOAD=str(library), FAKETIME="+2h"):
             self._wait(_A_WRONG_CLOCK_RUNS_FOR_S)
-        knew = "CLOCK_SKEW" in log.read_text(encoding="utf-8")
-        self.wrong_clock = "it knew, and dialled nothing" if knew else UNNOTICED
+        noticed = "CLOCK_SKEW" in log.read_text(encoding="utf-8")
+        self.wrong_clock = "it noticed, and dialled nothing" if noticed else UNNOTICED
         return "a dialler with a clock two hours ahead"
 
     def clock_that_is_set(self, name: str, span: str, seconds: float) -> str:
-        """One more process of this kind works on a right clock that is set wrong for a while, and right again."""
+        """Run one more process of this kind; its clock is changed while it runs, then corrected."""
         library = _fake_time()
         if library is None:
             return _NO_FAKE_TIME
@@ -143,7 +143,7 @@ class Nemesis:
 
     @contextmanager
     def _beside(self, name: str, log: Path, **variables: str) -> Iterator[None]:
-        """A process more of this kind, with these variables; it is told to stop at the end."""
+        """Run one more process of this kind, with these variables; it gets SIGTERM at the end."""
         program = self.stage.whole.system.supervisor.program(name)
         with log.open("ab") as said:
             process = subprocess.Popen(
@@ -191,7 +191,7 @@ class Nemesis:
         return f"freeze Redis {seconds:.1f} s"
 
     def garbage(self) -> str:
-        """In every queue that somebody consumes: what is no message at all, and what is one of nobody's."""
+        """Push malformed messages, and messages of unknown tasks, to every queue that has a worker."""
         with suppress(redis.RedisError):
             for queue in ("dial", "intake", "callbacks", "settle", "maintenance"):
                 self._redis.lpush(f"duecall:{queue}", self.dice.choice(_GARBAGE))
@@ -218,7 +218,7 @@ class Nemesis:
         return f"freeze PostgreSQL {seconds:.1f} s"
 
     def cut_commits(self) -> str:
-        """Of the wired dialler, before or after PostgreSQL has heard them."""
+        """Cut commits of the wired dialler, before or after PostgreSQL has received them."""
         self._hurts_diallers = True
         before = self.wire.died
         self.wire.cut_before = lambda sent: b"COMMIT" in sent and self.dice.random() < 0.1
@@ -230,7 +230,13 @@ class Nemesis:
     # ---- the carrier
 
     def carrier_down(self, kind: str, seconds: float) -> str:
-        self._hurts_diallers = kind in {"503", "drop", "hang", "refuse", "uplink"}  # else nothing is taken
+        self._hurts_diallers = kind in {
+            "503",
+            "drop",
+            "hang",
+            "refuse",
+            "uplink",
+        }  # otherwise the carrier accepts nothing
         order = {"kind": kind, "for_s": seconds}
         self.stage.whole.client.session.post(
             f"{self.stage.whole.running.simulatorUrl}/outage", json=order, timeout=30
@@ -250,14 +256,14 @@ def _fake_time() -> Path | None:
 
 
 def _write_at_once(path: Path, text: str) -> None:
-    """A process that reads it meanwhile finds the old text or the new one, never half of it."""
+    """Replace a file atomically: a concurrent reader finds the old text or the new one, never a part."""
     new = path.with_suffix(".new")
     new.write_text(text, encoding="ascii")
     new.replace(path)
 
 
 def _wait_for(seconds: float) -> None:
-    """Without looking after anything: what has ended stays away so long."""
+    """Wait without supervising: processes that ended are not restarted before the end of the wait."""
     subprocess.run(["sleep", f"{seconds}"], check=True)
 
 
@@ -282,7 +288,7 @@ def frozen(pids: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def a_nemesis(stage: Stage, seed: int, say: Callable[[str], None]) -> Iterator[Nemesis]:
-    """And a second dialler, whose database is behind a wire that can be cut."""
+    """Yield the nemesis, with a second dialler whose database connection can be cut."""
     supervisor = stage.whole.system.supervisor
     dial = supervisor.program("dial")
     url = dial.environment.get("DATABASE_WORKER_URL") or dial.environment["DATABASE_URL"]

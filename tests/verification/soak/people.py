@@ -1,4 +1,4 @@
-"""Who is called in a soak: their numbers, how the carrier takes their calls, and what is asked for them, by a seed."""
+"""The people that a soak calls: numbers, behaviour of the carrier and requests, chosen by a seed."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +25,12 @@ BEHAVIOURS: Mapping[str, tuple[float, Sequence[Mapping[str, Any]]]] = {
     "refuse 500": (0.05, [{**_SHORT, "fault": "refuse_500"}]),
     "drop": (0.05, [{**_SHORT, "fault": "drop"}]),
 }
-"""How often among a hundred, and how a person's first call goes; every other call is answered. The last five are rare:
-each opens the breaker, and nobody is called for five seconds or more."""
+"""Weight of each behaviour, and the carrier's rules for a person's first call; later calls are answered.
+
+The last five are rare, because each opens the breaker and stops calling for five seconds or more."""
 
 NOBODY_CAN_KNOW = frozenset({"refuse 500", "drop"})
-"""The carrier cut the POST, or refused it with a 5xx: no list and no callback will ever name the call."""
+"""The carrier cut the POST or refused it with a 5xx, so no list and no callback ever names the call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +40,21 @@ class Person:
     zone: str
     behaviour: str
     asks_after_s: float
-    """When their interview is posted, from the start of the load."""
+    """Delay of their POST /interviews, from the start of the load."""
     due_in_s: int | None
-    """When the call is wanted, from then; None: as soon as allowed."""
+    """Delay of the requested call, from that POST; None: as soon as allowed."""
     waits: bool
-    """Whether the POST waits for its answer; otherwise it is told 202 at once."""
+    """True: the POST waits for its result. False: the API responds 202 at once."""
     then: str
-    """What is asked next: "delete", "move", "invoke" or nothing."""
+    """The follow-up request: "delete", "move", "invoke" or none."""
     then_after_s: float
     opens_late: bool = False
-    """Of the company whose hours begin in the middle of the soak."""
+    """True if their company's hours begin in the middle of the soak."""
     rules: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
 def alike(behaviour: str, *, rate: float, seconds: float, first: int) -> Iterator[Person]:
-    """People in Slovakia, all to be called as soon as allowed, whose calls all go alike."""
+    """Yield people in Slovakia, to be called as soon as allowed, with the same behaviour for every call."""
     for turn in range(first, first + int(rate * seconds)):
         yield Person(
             turn=turn,
@@ -70,7 +71,7 @@ def alike(behaviour: str, *, rate: float, seconds: float, first: int) -> Iterato
 
 
 def people(*, seed: int, rate: float, seconds: float, first: int = 0) -> Iterator[Person]:
-    """All of them, in the order in which they are asked for; the same for the same seed."""
+    """Yield people in the order of their requests; the same seed gives the same people."""
     dice = random.Random(seed)
     names = list(BEHAVIOURS)
     weights = [BEHAVIOURS[name][0] for name in names]

@@ -1,4 +1,4 @@
-"""The system that is soaked: every process as `duecall up` runs it, two companies, and a look at how it is."""
+"""The system under the soak: every process as `duecall up` runs it, two companies, and queries about its state."""
 
 import json
 import signal
@@ -21,9 +21,9 @@ from tests.verification.soak.callers import RECORDS, Order, Question, Sample
 from tests.verification.soak.people import Person
 
 STARTS_AT = datetime(2026, 4, 2, 14, 26, tzinfo=UTC)
-"""A Thursday. In Bratislava it is 16:26; in India, four minutes before eight in the evening, when calling ends."""
+"""A Thursday: 16:26 in Bratislava, and in India 19:56, four minutes before the calling hours end."""
 LATE_OPENING = "16:29"
-"""When the hours of the company `late` begin, in Bratislava."""
+"""Beginning of the hours of the company `late`, in Bratislava."""
 
 TIMES = {
     "CARRIER_CONNECT_TIMEOUT_S": "1",
@@ -33,7 +33,7 @@ TIMES = {
     "SWEEP_S": "1",
     "LINE_GAP_S": "1",
 }
-"""The times of the dial protocol, shorter in the same order; a phone rings for 30 s at most, as it does by default."""
+"""The times of the dial protocol, shorter and in the same order. Phones ring for 30 s at most, the default."""
 LEASE_S, SETTLE_S, SWEEP_S = (float(TIMES[name]) for name in ("DIAL_LEASE_S", "SETTLE_S", "SWEEP_S"))
 _RETRIES = RetryPolicy(max_retries=1, delays=dict.fromkeys(("BUSY", "NO_ANSWER", "VOICEMAIL"), (timedelta(seconds=2),)))
 _CALLS = {"TWILIO_CPS": "50", "TWILIO_MAX_CALLS": "1000"}
@@ -41,18 +41,18 @@ _CALLS = {"TWILIO_CPS": "50", "TWILIO_MAX_CALLS": "1000"}
 
 @dataclass(frozen=True, kw_only=True)
 class Blow:
-    """Something that was broken, from when until when, on the system's clock."""
+    """A fault, with its beginning and end on the system's clock."""
 
     what: str
     began_at: datetime
     healed_at: datetime
     hurts_diallers: bool
-    """It can have ended a dialler between a claim and its record, or kept it from writing one."""
+    """True if the fault may have ended a dialler between a claim and its record, or blocked that record."""
 
 
 @dataclass
 class Load:
-    """People for whom somebody asks, in a process of its own, and what it has been told so far."""
+    """People whose calls a separate process requests, and the responses so far."""
 
     order: Order
     people: list[Person]
@@ -60,17 +60,17 @@ class Load:
 
     @property
     def is_over(self) -> bool:
-        """Nobody asks any more. Raises when that is because the asking itself broke."""
+        """True if the process has ended. Raises RuntimeError if it failed."""
         status = self.process.poll()
         if status:
-            raise RuntimeError(f"whoever asked for people ended with status {status}")
+            raise RuntimeError(f"the process that sends requests ended with status {status}")
         return status is not None
 
     def told(self) -> tuple[list[Question], list[Sample]]:
         questions: list[Question] = []
         samples: list[Sample] = []
         for line in self.order.said.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # one that is being written
+            with suppress(ValueError):  # the last line may be incomplete
                 record = RECORDS.validate_json(line)
                 if isinstance(record, Question):
                     questions.append(record)
@@ -86,20 +86,20 @@ class Stage:
     late_agent: str
     loads: list[Load] = field(default_factory=list)
     meanwhile: list[Callable[[], None]] = field(default_factory=list)
-    """What else is done at each look, some ten times a second."""
+    """Functions called at each look, about ten times a second."""
     blows: list[Blow] = field(default_factory=list)
 
     def note(self, what: str, began_at: datetime, *, hurts_diallers: bool) -> None:
-        """Remember what was broken, and is so no more."""
+        """Record a fault that has ended now."""
         self.blows.append(Blow(what=what, began_at=began_at, healed_at=self.whole.now(), hurts_diallers=hurts_diallers))
 
     def pause(self, seconds: float) -> None:
-        """Look after the system for so long."""
+        """Supervise the system for some seconds."""
         over_at = monotonic() + seconds
         self.until(lambda: monotonic() >= over_at, seconds=seconds + 1)
 
     def look(self) -> None:
-        """What has ended is started again."""
+        """Restart the processes that ended, and call the functions of `meanwhile`."""
         self.whole.system.restart_ended()
         for each in self.meanwhile:
             each()
@@ -107,7 +107,7 @@ class Stage:
     def begin(
         self, *, rate: float, seconds: float, seed: int = 0, all_alike: str = "", patience_s: float = 120
     ) -> Load:
-        """Begin to ask for new people, beside what is asked already."""
+        """Start a load of new people, in addition to the loads that are running."""
         order = Order(
             api_url=self.whole.running.apiUrl,
             keys={"usual": self.whole.running.companyKey, "late": self.late_key},
@@ -146,11 +146,11 @@ class Stage:
 
     @property
     def account_sid(self) -> str:
-        """Who we are at the carrier."""
+        """Our account at the carrier."""
         return self.whole.system.supervisor.program("api").environment["TWILIO_ACCOUNT_SID"]
 
     def rows(self, query: str) -> list[tuple[Any, ...]] | None:
-        """None while the database cannot be asked."""
+        """Return the rows of a query; None if the database cannot be reached."""
         patience = {"connect_timeout": 2, "options": "-c statement_timeout=2000"}
         with (
             suppress(psycopg.Error),
@@ -160,7 +160,7 @@ class Stage:
         return None
 
     def is_quiet(self) -> bool:
-        """Nobody asks any more, nothing that is due waits, nothing is in progress, nothing was not heard."""
+        """Return true if all loads have ended and no command, callback, due attempt or call in progress is left."""
         soon = self.whole.now() + timedelta(minutes=1)
         return (
             all(load.is_over for load in self.loads)
@@ -175,7 +175,7 @@ class Stage:
         )
 
     def until(self, what: Callable[[], object], *, seconds: float) -> bool:
-        """Look after the system until `what` is true, at most so long; whether it came true."""
+        """Supervise the system until `what` is true, for at most some seconds; return its last value."""
         deadline = monotonic() + seconds
         self.whole.system.supervisor.run(lambda: self._looked(what) or monotonic() > deadline)
         return bool(what())
@@ -202,7 +202,7 @@ def a_stage(home: Path, say: Callable[[str], None], **variables: str) -> Iterato
 
 
 def _company_that_opens_late(whole: WholeSystem) -> tuple[str, str]:
-    """Its key and its agent."""
+    """Create the company and return its key and its agent."""
 
     def ats(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = whole.client.session.request(

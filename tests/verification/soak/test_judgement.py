@@ -1,4 +1,4 @@
-"""Whoever judges a soak must be able to say no: each heading, shown on a history that has it."""
+"""The soak's judgement reports each kind of fault, and accepts runs without one."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -61,13 +61,13 @@ def judged(
 @pytest.mark.parametrize(
     "verdict",
     [
-        pytest.param(judged(), id="nothing was broken"),
-        pytest.param(judged(a_blow(CLAIMED_AT - A_MINUTE)), id="what was broken was healed before the claim"),
-        pytest.param(judged(a_blow(CLAIMED_AT + LEASE + A_MINUTE)), id="it was broken after the lease"),
-        pytest.param(judged(a_blow(CLAIMED_AT, hurts_diallers=False)), id="what was broken was no dialler's"),
-        pytest.param(judged(was_sent=True), id="the carrier took it and said so"),
+        pytest.param(judged(), id="there was no fault"),
+        pytest.param(judged(a_blow(CLAIMED_AT - A_MINUTE)), id="the fault was healed before the claim"),
+        pytest.param(judged(a_blow(CLAIMED_AT + LEASE + A_MINUTE)), id="the fault began after the lease"),
+        pytest.param(judged(a_blow(CLAIMED_AT, hurts_diallers=False)), id="the fault did not hurt a dialler"),
+        pytest.param(judged(was_sent=True), id="the carrier accepted it and answered"),
         pytest.param(
-            judged(was_sent=True, cause="CREATED_WITHOUT_A_NAME"), id="what the carrier said was not understood"
+            judged(was_sent=True, cause="CREATED_WITHOUT_A_NAME"), id="the carrier's answer was not understood"
         ),
     ],
 )
@@ -84,7 +84,7 @@ def test_an_outcome_that_nobody_knows_for_no_reason_is_a_fault(verdict: Verdict)
         pytest.param(judged(was_sent=True, answered=None), id="the carrier never answered"),
         pytest.param(judged(was_sent=True, answered=503), id="the carrier refused it with a 5xx"),
         pytest.param(judged(was_sent=True, behaviour="drop"), id="the carrier cut the POST"),
-        pytest.param(judged(cause="NO_ANSWER_IN_TIME"), id="it was given up before the carrier had it"),
+        pytest.param(judged(cause="NO_ANSWER_IN_TIME"), id="it was given up before the carrier received it"),
     ],
 )
 def test_one_with_a_reason_is_counted_apart(verdict: Verdict) -> None:
@@ -101,34 +101,34 @@ def a_question(**told: object) -> Question:
     [
         ({}, "accepted and never finished"),
         ({"status": 202}, "accepted and never finished"),
-        ({"status": 201, "interview_id": "one that is not there"}, "told and not there"),
+        ({"status": 201, "interview_id": "a missing interview"}, "told and not there"),
         ({"status": 401, "code": "INVALID_API_KEY"}, "lost"),
         ({"status": 202, "applied": 400, "code": "VALIDATION_ERROR"}, "lost"),
     ],
 )
 def test_what_somebody_was_told_may_be_a_fault(told: dict[str, object], heading: str) -> None:
     verdict = Verdict()
-    of_what_was_told(verdict, [a_question(**told)], {"one that is there"})
+    of_what_was_told(verdict, [a_question(**told)], {"an interview"})
     assert [name for name, faults in verdict.faults.items() if faults] == [heading]
 
 
 @pytest.mark.parametrize(
     "told",
     [
-        {"status": 201, "interview_id": "one that is there"},
-        {"status": 202, "applied": 201, "interview_id": "one that is there"},
+        {"status": 201, "interview_id": "an interview"},
+        {"status": 202, "applied": 201, "interview_id": "an interview"},
         {"status": 400, "code": "OUTSIDE_CALL_TIME_INTERVAL"},
         {"status": 409, "code": "CALL_ATTEMPT_IN_PROGRESS", "verb": "DELETE .../call-attempts/{id}"},
     ],
 )
 def test_what_anybody_may_be_told_is_none(told: dict[str, object]) -> None:
     verdict = Verdict()
-    of_what_was_told(verdict, [a_question(**told)], {"one that is there"})
+    of_what_was_told(verdict, [a_question(**told)], {"an interview"})
     assert verdict.is_clean
 
 
 def test_a_forged_callback_is_right_but_for_its_signature() -> None:
-    """So that nothing else can be why it is not heard."""
+    """The signature is the only possible reason for its rejection."""
     account = SimulatedCarrier(url="http://127.0.0.1:9").account()
     news = TwilioCallbacks(account).read("a token", a_form(ACCOUNT_SID))
     assert (news.status, news.token) == (CallStatus.RINGING, "a token")
@@ -175,7 +175,7 @@ def test_people_of_a_later_load_are_others(tmp_path: Path) -> None:
 
 
 def test_what_grows_is_told_of_the_process_that_lived_longest() -> None:
-    gauges = Gauges(stage=None)  # type: ignore[arg-type]  # nothing is asked of it here
+    gauges = Gauges(stage=None)  # type: ignore[arg-type]  # the readings are set below
     for at in range(0, 100, 2):
         memory = {("api", 1): 100.0 + at, ("api", 2 if at > 90 else 1): 100.0 + at}
         gauges.readings.append(
@@ -187,6 +187,6 @@ def test_what_grows_is_told_of_the_process_that_lived_longest() -> None:
 
 
 def test_nobody_in_it_is_a_real_person() -> None:
-    """Slovak mobiles of one block, and Indian ones of one block: none of them leaves this machine."""
+    """All numbers are from two blocks, Slovak and Indian mobiles, and are only called on the simulated carrier."""
     assert all(isinstance(person, Person) for person in people(seed=1, rate=1, seconds=1))
     assert {person.number[:6] for person in people(seed=1, rate=20, seconds=60)} == {"+42191", "+91982"}
