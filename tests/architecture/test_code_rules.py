@@ -120,7 +120,7 @@ SPEAKERS = {
 
 
 @pytest.mark.parametrize("package", list(SPEAKERS))
-def test_nobody_connects_to_what_a_request_names(package: str) -> None:
+def test_network_packages_are_used_only_where_listed(package: str) -> None:
     """Only these modules use the network, with URLs from the settings. A URL in a job is stored, never fetched."""
     found = {_name(path) for path in PRODUCT if any(f"{each}.".startswith(f"{package}.") for each in _imports(path))}
     assert found == SPEAKERS[package]
@@ -191,7 +191,7 @@ def _said_in_logs(path: Path) -> Iterator[str]:
             yield from (keyword.arg for keyword in node.keywords if keyword.arg)
 
 
-def test_what_is_said_in_logs_is_on_their_list() -> None:
+def test_log_fields_are_on_the_allowed_list() -> None:
     said = {(field, _name(path)) for path in PRODUCT for field in _said_in_logs(path)}
     assert {field for field, _ in said} >= {"alarm", "until", "attempt_id"}, (
         "no field was found, so the rule checks nothing"

@@ -24,7 +24,7 @@ def test_each_guard_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("guard", ALL, ids=lambda guard: guard.name)
-def test_what_is_left_without_a_guard_is_another_program(guard: Guard) -> None:
+def test_removal_of_a_guard_changes_the_program(guard: Guard) -> None:
     text = (ROOT / guard.path).read_text(encoding="utf-8")
     rest = without(text, guard.line)
     assert f"guard: {guard.name}\n" in text
@@ -50,11 +50,11 @@ def may_ring(now, line):
         pytest.param(6, MODULE.replace("        and line.number\n", ""), id="a line of a condition"),
     ],
 )
-def test_a_guard_is_what_begins_on_its_line(line: int, rest: str) -> None:
+def test_guard_is_the_code_that_begins_on_its_line(line: int, rest: str) -> None:
     assert without(MODULE, line) == rest
 
 
-def test_what_is_no_python_without_a_line_says_so() -> None:
+def test_removal_that_leaves_invalid_python_is_an_error() -> None:
     with pytest.raises(SyntaxError):
         without(MODULE, 7)
 

@@ -35,7 +35,7 @@ def after(failures: int, *, cause: str = "NEVER_CONNECTED") -> Breaker:
         pytest.param(NeverTaken(cause="CALLER_REFUSED"), None, id="one company's caller id stops no other company"),
     ],
 )
-def test_an_answer_speaks_against_the_carrier_or_does_not(answer: CarrierAnswer, cause: str | None) -> None:
+def test_answer_counts_as_a_carrier_failure_or_does_not(answer: CarrierAnswer, cause: str | None) -> None:
     assert breaker.cause_of(answer) == cause
 
 
@@ -57,14 +57,14 @@ def test_a_carrier_that_decides_about_a_call_works(answer: CarrierAnswer, works:
     assert breaker.shows_that_it_works(answer) is works
 
 
-def test_a_few_failures_that_cost_no_call_stop_nothing() -> None:
+def test_few_failures_without_a_lost_call_stop_nothing() -> None:
     judged = after(OPENS_AFTER - 1)
     assert not judged.is_down
     assert not judged.is_on_trial
 
 
 @pytest.mark.parametrize("cause", ["HTTP_500", "HTTP_503", "NO_ANSWER_IN_TIME", "ANSWER_BROKE_OFF"])
-def test_the_first_call_that_may_be_spent_stops_all_others(cause: str) -> None:
+def test_first_call_that_may_be_lost_opens_the_breaker(cause: str) -> None:
     judged = breaker.after_failure(Breaker(), cause, NOON)
     assert judged.is_down
     assert judged.down_until == NOON + BACK_OFF[0]
@@ -122,12 +122,12 @@ def test_each_failed_trial_call_extends_the_next_wait() -> None:
     assert waits == [*BACK_OFF, timedelta(minutes=5), timedelta(minutes=5)]
 
 
-def test_an_answer_from_before_it_went_down_again_counts_no_more() -> None:
+def test_answer_from_before_a_new_outage_no_longer_counts() -> None:
     judged = after_a_good_answer(after(OPENS_AFTER), NOON)
     assert replace(judged, down_until=NOON + A_MOMENT).is_down, "written like this by a worker of the previous release"
 
 
-def test_a_wait_that_was_begun_on_a_clock_set_back_since_is_over() -> None:
+def test_wait_from_a_clock_that_was_set_back_is_over() -> None:
     judged = after(OPENS_AFTER)
     assert judged.is_to_be_asked(NOON - timedelta(days=1))
     assert judged.is_down
@@ -139,14 +139,14 @@ def after_a_good_answer(judged: Breaker, now: datetime) -> Breaker:
     return breaker.after_answer(judged, now)
 
 
-def test_what_was_sent_before_it_opened_counts_no_more() -> None:
+def test_failure_of_a_call_before_the_opening_is_ignored() -> None:
     judged = after(OPENS_AFTER)
     for _ in range(50):
         assert breaker.after_failure(judged, "NEVER_CONNECTED", NOON + timedelta(seconds=1)) == judged
 
 
 @pytest.mark.parametrize("cause", sorted(breaker.NEEDS_A_PERSON))
-def test_what_only_a_person_can_mend_stops_all_calls_at_once(cause: str) -> None:
+def test_fault_that_needs_a_person_opens_the_breaker_at_once(cause: str) -> None:
     judged = breaker.after_failure(Breaker(), cause, NOON)
     assert judged.is_down
     assert judged.cause == cause
@@ -157,7 +157,7 @@ def test_an_attempt_waits_longer_each_time_it_was_not_taken() -> None:
     assert waits == [*BACK_OFF, timedelta(minutes=5), timedelta(minutes=5)]
 
 
-def test_questions_in_vain_lengthen_no_wait_once_one_is_answered() -> None:
+def test_failed_probes_extend_no_wait_after_an_answered_probe() -> None:
     judged, now = after(OPENS_AFTER), NOON
     for _ in range(20):  # an outage of more than an hour
         assert judged.down_until is not None
@@ -168,7 +168,7 @@ def test_questions_in_vain_lengthen_no_wait_once_one_is_answered() -> None:
     assert failed.down_until == now + BACK_OFF[1], "a short fault after recovery costs 15 s, not five minutes"
 
 
-def test_calls_in_vain_lengthen_the_wait_whatever_is_answered() -> None:
+def test_failed_calls_extend_the_wait_despite_answered_probes() -> None:
     judged, now = after(OPENS_AFTER, cause="HTTP_503"), NOON
     for wait in (BACK_OFF[1], BACK_OFF[2], BACK_OFF[3]):
         judged = breaker.after_failure(after_a_good_answer(judged, now), "HTTP_503", now)

@@ -54,7 +54,7 @@ def test_places_keep_the_accounts_pace_within_one_second() -> None:
     assert allotment.try_again_at == NOW
 
 
-def test_one_a_second_is_one() -> None:
+def test_pace_of_one_per_second_starts_one_call() -> None:
     assert starts(given_places(attempts(A, A), account=a_pace(per_second=1))) == [0]
 
 
@@ -79,18 +79,18 @@ def test_only_an_end_makes_room() -> None:
     assert given_places(attempts(A, A), account=a_pace(room=1)).try_again_at is None
 
 
-def test_nobody_waits_behind_a_company_without_room() -> None:
+def test_no_company_waits_behind_a_company_without_room() -> None:
     full = given_places(attempts(A, A, B, A, B), companies={A: a_pace(room=1), B: a_pace()})
     assert placed(full) == [0, 2, 4]
 
 
-def test_nobody_waits_behind_a_company_without_pace() -> None:
+def test_no_company_waits_behind_a_company_without_pace() -> None:
     slow = given_places(attempts(A, A, B, B), companies={A: a_pace(per_second=1), B: a_pace()})
     assert placed(slow) == [0, 2, 3]
     assert all(start < 0.01 for start in starts(slow)), "and no slot of the account is lost on it"
 
 
-def test_a_company_that_nobody_locked_gets_no_place() -> None:
+def test_company_that_is_not_locked_gets_no_place() -> None:
     assert placed(given_places(attempts(A, B), companies={B: a_pace()})) == [1]
 
 

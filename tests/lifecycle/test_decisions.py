@@ -306,7 +306,7 @@ def looked(attempt: Attempt | None = None, *, epoch: int = 1, now: datetime = NO
     return decisions.on_last_look(Situation(**(usual | seen)), epoch, now, POLICY)
 
 
-def test_when_nothing_is_wrong_it_may_ring() -> None:
+def test_attempt_may_ring_when_nothing_is_wrong() -> None:
     assert isinstance(looked(), GoAhead)
 
 
@@ -353,7 +353,7 @@ def test_call_leaves_before_the_last_day_of_consent_ends() -> None:
         pytest.param({"line": Line(mine=False)}, "NUMBER_BUSY", id="another number's line"),
     ],
 )
-def test_it_is_given_back_for_five_seconds_when(seen: dict[str, Any], cause: str) -> None:
+def test_attempt_is_deferred_for_five_seconds_when(seen: dict[str, Any], cause: str) -> None:
     assert looked(**seen) == (Deferred(due_at=NOON + timedelta(seconds=5), cause=cause),)
 
 
@@ -371,21 +371,21 @@ def test_clocks_may_differ_by_two_seconds(skew: timedelta) -> None:
         pytest.param(an_attempt(phase=Phase.PLACED, lease_until=None), id="placed already"),
     ],
 )
-def test_it_is_not_mine_any_more_when(attempt: Attempt) -> None:
+def test_claim_is_no_longer_valid_when(attempt: Attempt) -> None:
     assert isinstance(looked(attempt), NotMine)
 
 
-def test_one_that_has_expired_meanwhile_ends() -> None:
+def test_attempt_that_expired_after_its_claim_ends() -> None:
     events = looked(an_attempt(expires_at=NOON))
     assert [type(event) for event in events] == [Deferred, Expired]
 
 
-def test_one_whose_consent_is_over_ends() -> None:
+def test_attempt_whose_consent_is_over_ends() -> None:
     events = looked(callee=a_callee(consent_until=date(2026, 4, 1)))
     assert [type(event) for event in events] == [Deferred, ConsentEnded]
 
 
-def test_one_that_was_moved_waits_for_its_new_time() -> None:
+def test_moved_attempt_waits_for_its_new_time() -> None:
     assert looked(an_attempt(due_at=NOON + A_DAY)) == (Deferred(due_at=NOON + A_DAY, cause="NOT_DUE"),)
 
 
@@ -406,7 +406,7 @@ def test_a_window_that_never_opens_is_looked_at_again_tomorrow() -> None:
     assert looked(callee=a_callee(intervals=()))[0].due_at == NOON + A_DAY
 
 
-def test_a_zone_that_is_known_no_more_holds_it() -> None:
+def test_unknown_zone_defers_the_call_by_a_day() -> None:
     lost = a_callee(timezone="Atlantis/Poseidonis")
     assert looked(callee=lost) == (Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
 
@@ -551,7 +551,7 @@ def test_old_news_change_nothing() -> None:
     assert decisions.on_news(ringing, news(CallStatus.RINGING), None, NOON, POLICY) == ()
 
 
-def test_of_two_ends_the_first_counts() -> None:
+def test_first_of_two_ends_counts() -> None:
     assert heard(an_attempt(), news(CallStatus.BUSY), news(CallStatus.COMPLETED)).reason is Reason.BUSY
 
 
@@ -631,7 +631,7 @@ def test_a_lapsed_lease_is_an_answer_lost() -> None:
         pytest.param(unknown(), id="unknown already"),
     ],
 )
-def test_no_answer_is_lost_of(attempt: Attempt) -> None:
+def test_lease_does_not_lapse_for(attempt: Attempt) -> None:
     assert decisions.on_silence(attempt, NOON) is None
 
 

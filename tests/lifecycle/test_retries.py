@@ -87,7 +87,7 @@ def test_a_retry_follows_after_its_delay(reason: Reason, after: timedelta) -> No
 
 
 @pytest.mark.parametrize("reason", sorted(set(Reason) - retries.RETRIED))
-def test_none_follows_after(reason: Reason) -> None:
+def test_no_retry_follows_after(reason: Reason) -> None:
     assert due([ended(reason)]) is None
 
 
@@ -111,7 +111,7 @@ def test_a_reason_without_a_delay_is_not_retried() -> None:
 
 
 @pytest.mark.parametrize("most", [0, 1, 3, 10])
-def test_a_chain_has_at_most_so_many_retries(most: int) -> None:
+def test_chain_has_at_most_the_allowed_retries(most: int) -> None:
     policy = RetryPolicy(max_retries=most)
     last, one_before = ended(Reason.BUSY, number=most), ended(Reason.BUSY, number=most - 1)
     assert due([last], retry_policy=policy) is None
@@ -162,7 +162,7 @@ def test_a_retry_after_the_last_day_of_consent_is_not_made() -> None:
     assert due(late, consent_until=date(2026, 4, 2)) is None
 
 
-def test_nobody_is_retried_without_a_number_or_a_clock() -> None:
+def test_no_retry_is_made_without_a_number_or_a_clock() -> None:
     assert due([ended(Reason.BUSY)], number=None) is None
     assert due([ended(Reason.BUSY)], timezone="Atlantis/Poseidonis") is None
 
@@ -200,7 +200,7 @@ def test_second_no_answer_is_retried_in_the_least_tried_part() -> None:
     assert due(no_answers(local(9), local(13))) == local(16, day=3)
 
 
-def test_of_parts_tried_as_often_the_earliest_is_taken() -> None:
+def test_earliest_of_equally_tried_parts_is_chosen() -> None:
     policy = RetryPolicy(max_retries=9)
     chain = no_answers(local(9), local(13), local(17))
     assert due(chain, retry_policy=policy) == local(8, day=3)
@@ -213,14 +213,14 @@ def test_a_part_without_an_opening_is_passed_over() -> None:
     assert due(no_answers(local(9), local(10)), intervals=split) == local(17, day=3)
 
 
-def test_where_tomorrow_has_no_opening_it_is_the_next_one() -> None:
+def test_retry_is_the_next_opening_if_tomorrow_has_none() -> None:
     thursdays = (CallTimeInterval(days=frozenset({Weekday.THU}), start=timedelta(hours=9), end=timedelta(hours=11)),)
     assert due(no_answers(local(9), local(10)), intervals=thursdays, expires_at=FAR + timedelta(days=9)) == local(
         9, day=9
     )
 
 
-def test_tomorrow_is_tomorrow_on_the_callees_clock() -> None:
+def test_tomorrow_is_read_on_the_callees_clock() -> None:
     late_evening_utc = datetime(2026, 4, 2, 23, 30, tzinfo=UTC)  # the third, 01:30, in Bratislava
     chain = no_answers(local(9), late_evening_utc)
     assert due(chain) == local(12, day=4)
@@ -250,7 +250,7 @@ def test_a_policy_is_read_back_as_it_was_written() -> None:
         assert read_retry_policy(retry_policy_as_json(read)) == read
 
 
-def test_what_is_left_out_of_a_policy_is_the_default() -> None:
+def test_omitted_fields_of_a_policy_have_defaults() -> None:
     assert read_retry_policy({}) == RetryPolicy()
     mine = read_retry_policy({"delays": {"BUSY": [60]}})
     assert mine.delays["BUSY"] == (timedelta(seconds=60),)

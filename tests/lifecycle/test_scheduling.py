@@ -123,7 +123,7 @@ def anew(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule |
     return scheduling.recomputed_schedule(attempt, a_callee(**callee), now, POLICY)
 
 
-def test_what_may_ring_as_before_is_not_moved() -> None:
+def test_attempt_that_may_ring_as_before_is_not_moved() -> None:
     for text in (None, "2026-04-03T09:00:00", "2026-04-03T09:00:00Z", "2026-04-03T12:00:00+02:00"):
         assert anew(scheduled(text)) is None
 
@@ -143,7 +143,7 @@ def test_earlier_hours_do_not_move_a_requested_time() -> None:
     assert anew(scheduled("2026-04-03T09:00:00"), intervals=hours(6, 20)) is None
 
 
-def test_what_was_moved_by_hours_goes_back_when_the_hours_do() -> None:
+def test_attempt_moved_by_hours_returns_with_the_old_hours() -> None:
     asked = scheduled("2026-04-03T09:00:00")
     later = anew(asked, intervals=hours(10, 20))
     assert later is not None
@@ -167,13 +167,13 @@ def test_a_clock_from_the_request_itself_stays() -> None:
         assert anew(scheduled(text), timezone="America/New_York") is None
 
 
-def test_a_clock_that_is_lost_moves_nothing() -> None:
+def test_lost_clock_or_hours_move_no_attempt() -> None:
     asked = scheduled("2026-04-03T09:00:00")
     assert anew(asked, number=None) is None
     assert anew(asked, intervals=()) is None
 
 
-def test_what_the_carrier_did_not_take_keeps_its_turn() -> None:
+def test_attempt_refused_by_the_carrier_keeps_its_due_time() -> None:
     asked = replace(scheduled(None), not_placed=2, due_at=NOON + timedelta(minutes=1))
     assert anew(asked, intervals=hours(7, 21)) is None
 
@@ -199,7 +199,7 @@ def test_an_expiry_is_read_on_the_deciding_clock_or_its_own(text: str, expected:
     assert scheduling.explicit_expiry(text, BRATISLAVA) == expected
 
 
-def test_an_expiry_that_is_no_time_is_refused_by_its_field() -> None:
+def test_invalid_expiry_is_refused_with_its_field() -> None:
     with pytest.raises(InvalidDateFormat) as refused:
         scheduling.explicit_expiry("soon", BRATISLAVA)
     assert refused.value.details["field"] == "expiresAt"

@@ -312,7 +312,7 @@ def insert_history(connection: psycopg.Connection[object], **row: object) -> Non
     )
 
 
-def test_no_history_row_tells_of_an_arrow_that_is_none(postgres_url: str) -> None:
+def test_history_row_of_an_unknown_arrow_is_refused(postgres_url: str) -> None:
     with (
         psycopg.connect(postgres_url) as connection,
         pytest.raises(psycopg.errors.ForeignKeyViolation),

@@ -182,7 +182,7 @@ def test_casablanca_is_open_by_its_wall_clock_around_ramadan(year: int) -> None:
             assert call_windows.is_open(clock, intervals, minute) == wall_is_open(clock, intervals, minute)
 
 
-def test_apia_had_no_friday_and_nobody_could_be_called_on_it() -> None:
+def test_skipped_friday_in_apia_never_opens() -> None:
     friday = hours("FRI", "09:00", "17:00")
     opening = call_windows.next_open(in_zones("Pacific/Apia"), friday, utc("2011-12-29T12:00"), room=NO_ROOM)
     assert opening == utc("2012-01-05T19:00")  # 09:00 of Friday the 6th, then 14 hours ahead of UTC
@@ -293,7 +293,7 @@ def test_around_the_clock_is_always_open(instant: datetime, name: str, room: tim
     [datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 9, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)],
 )
 @pytest.mark.parametrize("clock", [in_zones("Asia/Tokyo", "America/Adak"), at_offset(18), at_offset(-18)])
-def test_the_ends_of_the_calendar_do_no_harm(clock: CalleeClock, instant: datetime) -> None:
+def test_ends_of_the_calendar_cause_no_error(clock: CalleeClock, instant: datetime) -> None:
     opening = call_windows.next_open(clock, DEFAULT_INTERVALS, instant, room=RINGING)
     assert opening is None or timedelta(0) <= opening - instant < timedelta(days=2)
 
@@ -310,7 +310,7 @@ def test_the_ends_of_the_calendar_do_no_harm(clock: CalleeClock, instant: dateti
         ),
     ],
 )
-def test_in_doubt_it_is_never_open(clock: CalleeClock, intervals: tuple[CallTimeInterval, ...]) -> None:
+def test_window_is_never_open_in_doubt(clock: CalleeClock, intervals: tuple[CallTimeInterval, ...]) -> None:
     instant = utc("2026-04-02T12:00")
     assert not call_windows.is_open(clock, intervals, instant)
     assert call_windows.next_open(clock, intervals, instant, room=RINGING) is None
@@ -353,7 +353,7 @@ def test_no_clock_at_all_is_never_open() -> None:
     assert call_windows.next_open((), AROUND_THE_CLOCK, utc("2026-04-02T12:00"), room=NO_ROOM) is None
 
 
-def test_a_clock_that_nobody_knows_shuts_the_others() -> None:
+def test_unknown_clock_closes_the_window_of_the_others() -> None:
     clocks = (in_zones("Europe/Prague"), in_zones("Europe/Atlantis"))
     assert not call_windows.is_open(clocks, AROUND_THE_CLOCK, utc("2026-04-02T12:00"))
 
@@ -439,7 +439,7 @@ def test_zones_that_disagree_make_a_wall_time_ambiguous() -> None:
     }
 
 
-def test_zones_that_agree_then_do_not() -> None:
+def test_zones_that_agree_do_not_make_a_wall_time_ambiguous() -> None:
     clock = in_zones("Africa/Lagos", "Europe/Bratislava")
     assert call_windows.instant_of(clock, wall("2026-01-05T09:00")) == utc("2026-01-05T08:00")
 
@@ -513,7 +513,7 @@ def test_the_default_hours_as_json() -> None:
     assert call_windows.intervals_as_json(AROUND_THE_CLOCK)[0]["end"] == "24:00"
 
 
-def test_without_any_interval_nobody_could_be_called() -> None:
+def test_empty_list_of_intervals_is_refused() -> None:
     with pytest.raises(NeverOpen) as refused:
         call_windows.read_intervals([])
     assert refused.value.code == "NEVER_OPEN"
@@ -587,7 +587,7 @@ DAY_RULE = "must only contain days of MON, TUE, WED, THU, FRI, SAT, SUN"
         pytest.param([an_interval(), an_interval()], "[1]", "must not overlap [0] on MON", id="the same twice"),
     ],
 )
-def test_nonsense_is_refused_with_the_place_and_the_reason(value: object, field: str, reason: str) -> None:
+def test_invalid_intervals_are_refused_with_field_and_reason(value: object, field: str, reason: str) -> None:
     with pytest.raises(InvalidInterval) as refused:
         call_windows.read_intervals(value)
     assert refused.value.details == {"field": f"callTimeIntervals{field}", "reason": reason}

@@ -81,7 +81,7 @@ def test_a_number_has_these_zones(text: str, kind: NumberKind, region: str | Non
     assert (number.e164, number.kind, number.region, number.zones) == (text, kind, region, zones)
 
 
-def test_a_toll_free_number_may_be_anywhere_few_people_or_not() -> None:
+def test_toll_free_number_has_sparsely_populated_zones_too() -> None:
     zones = callee_zones.read_number(AMERICAN_TOLL_FREE).zones
     assert len(zones) == 42 + 16, "libphonenumber's, and the other zones of the United States"
     assert {"America/Adak", "America/Detroit", "America/Nome"} <= set(zones)
@@ -89,7 +89,7 @@ def test_a_toll_free_number_may_be_anywhere_few_people_or_not() -> None:
     assert list(zones) == sorted(zones)
 
 
-def test_a_mobile_is_not_held_to_be_where_few_people_live() -> None:
+def test_mobile_does_not_have_sparsely_populated_zones() -> None:
     every_mobile = (
         phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE)
         for region in sorted(phonenumbers.SUPPORTED_REGIONS)
@@ -182,7 +182,7 @@ def test_any_text_is_a_number_or_refused(text: str) -> None:
         pytest.param("+80812345678", NumberKind.SHARED_COST, id="international shared cost"),
     ],
 )
-def test_what_nobody_calls_is_refused(text: str, kind: NumberKind) -> None:
+def test_number_of_a_kind_that_is_never_called_is_refused(text: str, kind: NumberKind) -> None:
     number = callee_zones.read_number(text)
     assert number.kind is kind
     with pytest.raises(NumberNotAllowed) as refused:
@@ -191,7 +191,7 @@ def test_what_nobody_calls_is_refused(text: str, kind: NumberKind) -> None:
 
 
 @pytest.mark.parametrize("text", [SLOVAK_MOBILE, AMERICAN_TOLL_FREE, UNIVERSAL_TOLL_FREE, "+442071234567"])
-def test_other_numbers_are_allowed_where_no_country_is_left_out(text: str) -> None:
+def test_other_numbers_are_allowed_without_a_country_list(text: str) -> None:
     callee_zones.check_allowed(callee_zones.read_number(text), None)
 
 
@@ -230,7 +230,7 @@ def test_a_zone_has_one_canonical_name(name: str, canonical: str) -> None:
         *("../etc/passwd", "/etc/localtime", "Europe/Prague\x00", "posix/Europe/Prague", "+01:00", "Z"),
     ],
 )
-def test_what_names_no_place_is_no_time_zone(name: str) -> None:
+def test_zone_name_without_a_place_is_refused(name: str) -> None:
     with pytest.raises(InvalidTimezone) as refused:
         callee_zones.check_zone(name)
     assert refused.value.code == "TIMEZONE_INVALID"
@@ -284,7 +284,7 @@ def test_population_of_each_zone_is_looked_up() -> None:
         pytest.param("+61890393012", "Australia/Eucla", id="a fixed line at the Nullarbor"),
     ],
 )
-def test_where_few_people_live_counts_for_what_is_no_mobile(text: str, empty: str) -> None:
+def test_other_numbers_have_sparsely_populated_zones(text: str, empty: str) -> None:
     number = callee_zones.read_number(text)
     assert number.kind is not NumberKind.MOBILE
     assert empty in number.zones
@@ -417,7 +417,7 @@ def test_each_kind_of_number_has_a_common_opening() -> None:
     assert never_open == set()
 
 
-def test_left_out_zones_of_a_mobile_are_kept_apart() -> None:
+def test_sparse_zones_of_a_mobile_are_listed_separately() -> None:
     number = callee_zones.read_number(AUSTRALIAN_MOBILE)
     assert set(number.sparse_zones) == {
         *("Antarctica/Macquarie", "Australia/Eucla", "Australia/Lindeman", "Australia/Lord_Howe"),
@@ -426,7 +426,7 @@ def test_left_out_zones_of_a_mobile_are_kept_apart() -> None:
     assert callee_zones.read_number(SLOVAK_MOBILE).sparse_zones == ()
 
 
-def test_the_zone_data_are_the_wheels_and_their_version_is_told() -> None:
+def test_zone_data_and_their_version_are_the_wheels() -> None:
     assert zoneinfo.TZPATH == ()
     year, release = metadata.version("tzdata").split(".")
     assert f"{year}{'abcdefghij'[int(release) - 1]}" == callee_zones.TZDATA_VERSION
@@ -554,7 +554,7 @@ def test_unknown_clock_blocks_the_call(
         callee_zones.deciding_clock(requested, candidate_zone=candidate, number=number, company_zone=company)
 
 
-def test_the_large_parts_of_phonenumbers_stay_on_disk() -> None:
+def test_large_modules_of_phonenumbers_are_not_imported() -> None:
     imported = {
         name
         for path in Path(scheduler.timing.__path__[0]).glob("*.py")
@@ -580,5 +580,5 @@ def test_the_large_parts_of_phonenumbers_stay_on_disk() -> None:
         pytest.param("+78123456789", ("Europe/Moscow",), id="nor is Saint Petersburg's Kazakhstan's"),
     ],
 )
-def test_where_only_the_area_is_known_all_zones_within_it_count(number: str, zones: tuple[str, ...]) -> None:
+def test_number_of_a_known_area_has_all_zones_of_that_area(number: str, zones: tuple[str, ...]) -> None:
     assert callee_zones.read_number(number).zones == zones

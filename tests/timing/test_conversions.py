@@ -109,11 +109,13 @@ def check_listed(differences: dict[tuple[str, datetime], timedelta], *, already:
     assert {zone for zone, _ in differences} == set(NEWER_THAN_POSTGRESQL)
 
 
-def test_the_listed_differences_are_of_releases_up_to_the_wheels() -> None:
+def test_listed_differences_are_of_releases_up_to_the_wheels() -> None:
     assert all(later.release <= zone_names.TZDATA_VERSION for later in NEWER_THAN_POSTGRESQL.values())
 
 
-def test_an_instant_shows_what_postgresql_says(postgres: EmbeddedPostgres, capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_time_of_an_instant_equals_postgresqls(
+    postgres: EmbeddedPostgres, capsys: pytest.CaptureFixture[str]
+) -> None:
     seconds = [(instant - EPOCH) // SECOND for _, instant in asked()]
     theirs = said_by_postgresql(postgres, "to_timestamp(second) AT TIME ZONE zone", seconds)
     ours = [wall.replace(tzinfo=UTC) - EPOCH for wall in shown()]
@@ -123,7 +125,7 @@ def test_an_instant_shows_what_postgresql_says(postgres: EmbeddedPostgres, capsy
     assert len(asked()) >= 150_000
 
 
-def test_an_instant_shows_what_whenever_says() -> None:
+def test_local_time_of_an_instant_equals_whenevers() -> None:
     for (zone, instant), wall in zip(asked(), shown(), strict=True):
         assert whenever.Instant(instant).to_tz(zone).to_plain().to_stdlib() == wall, f"{zone} at {instant.isoformat()}"
 
@@ -141,7 +143,7 @@ def is_repeated(wall: datetime, zone: str) -> bool:
     return whenever.PlainDateTime(wall).assume_tz(zone, disambiguation="compatible").is_repeated()
 
 
-def test_a_wall_time_names_the_instant_that_postgresql_says(
+def test_wall_time_names_the_same_instant_as_postgresql(
     postgres: EmbeddedPostgres, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = [(wall.replace(tzinfo=UTC) - EPOCH) // SECOND for wall in shown()]
@@ -248,7 +250,7 @@ def test_nonexistent_wall_time_moves_forward_by_the_gap(zone: str, wall: str, be
 
 
 @pytest.mark.parametrize(("zone", "wall", "first", "second"), FOLDS, ids=[f"{fold[0]} {fold[1]}" for fold in FOLDS])
-def test_a_wall_time_that_comes_twice_means_the_first(zone: str, wall: str, first: str, second: str) -> None:
+def test_repeated_wall_time_means_the_first(zone: str, wall: str, first: str, second: str) -> None:
     assert call_windows.instant_of(of(zone), datetime.fromisoformat(wall)) == utc(first)
     for instant in (first, second):
         assert call_windows.local_times(of(zone), utc(instant)) == (datetime.fromisoformat(wall),)

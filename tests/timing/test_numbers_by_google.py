@@ -257,7 +257,7 @@ def test_the_numbers_are_of_all_regions_kinds_and_prefixes(capsys: pytest.Captur
         print(f"\n  {len(numbers)} numbers compared with {RELEASE}, {len(met)} of {len(TIMEZONE_DATA)} prefixes")
 
 
-def test_a_number_has_the_zones_that_google_gives_it() -> None:
+def test_number_has_googles_zones_except_for_listed_differences() -> None:
     seen: set[object] = set()
     for text, googles in GOOGLES.items():
         number = callee_zones.read_number(text)
@@ -294,7 +294,7 @@ def test_a_number_has_the_zones_that_google_gives_it() -> None:
     assert seen == listed | THE_COUNTRY_ADDED.keys(), "a listed difference no longer exists"
 
 
-def test_what_is_kept_is_what_googles_code_says() -> None:
+def test_stored_zones_equal_those_of_googles_code() -> None:
     if not zones.is_here() and os.environ.get("CI") != "true":
         pytest.skip("needs Java and Debian's libphonenumber8-java: `make debian` as root; CI has them")
     assert zones.asked_anew(GOOGLES) == (RELEASE, GOOGLES)

@@ -280,7 +280,7 @@ NEEDS_OFFSET = "expected Z, an offset such as +10:30, or the end, got "
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_its_position(text: str, position: int, reason: str) -> None:
+def test_invalid_time_is_refused_with_position_and_reason(text: str, position: int, reason: str) -> None:
     with pytest.raises(InvalidDateFormat) as refused:
         requested_time.read(text, field="expiresAt")
     assert refused.value.details["reason"] == reason

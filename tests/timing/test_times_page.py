@@ -54,7 +54,7 @@ def what(row: list[str]) -> str:
 
 
 @pytest.mark.parametrize("row", rows("Accepted"), ids=what)
-def test_what_the_page_takes_is_read_as_it_says(row: list[str]) -> None:
+def test_accepted_times_of_the_page_are_read_as_documented(row: list[str]) -> None:
     _, text, read_as, why = row
     assert as_read(requested_time.read(written(text))) == written(read_as)
     assert why
@@ -117,7 +117,7 @@ def why_widened(number: CalleeNumber, named: set[str]) -> str:
     return "a whole area" if number.kind in {NumberKind.FIXED_LINE, NumberKind.FIXED_OR_MOBILE} else "no area"
 
 
-def test_the_page_names_every_oddity_once() -> None:
+def test_page_lists_every_oddity_once() -> None:
     whats = [row[0] for heading in ("Accepted", "Rejected", "Gaps and folds") for row in rows(heading)]
     assert len(whats) == len(set(whats))
     assert set(whats) >= ODDITIES

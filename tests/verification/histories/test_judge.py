@@ -338,7 +338,7 @@ def test_a_wrong_history_is_rejected(kind: Wrong, history: History) -> None:
     assert kind in {violation.kind for violation in violations(history)}
 
 
-def test_there_is_a_wrong_history_of_each_kind() -> None:
+def test_each_kind_of_violation_has_a_wrong_history() -> None:
     assert {parameters.values[0] for parameters in WRONG} == set(Wrong)
 
 
@@ -498,7 +498,7 @@ def test_a_right_history_is_accepted(history: History) -> None:
     assert violations(history) == []
 
 
-def test_the_judge_shares_no_code_with_what_it_judges() -> None:
+def test_judge_shares_no_code_with_the_judged_system() -> None:
     tree = ast.parse(Path(judge.__file__).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

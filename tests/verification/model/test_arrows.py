@@ -53,29 +53,29 @@ def in_the_model() -> set[ModelArrow]:
     return arrows() | represented
 
 
-def test_every_arrow_of_the_model_is_one_of_the_product() -> None:
+def test_model_has_no_arrow_that_the_product_lacks() -> None:
     assert len(arrows()) > 20
     assert arrows() - PRODUCT == set()
 
 
-def test_every_arrow_of_a_call_in_progress_is_in_the_model_or_left_out_for_a_reason() -> None:
+def test_model_has_every_arrow_of_a_call_in_progress() -> None:
     of_a_call = {arrow for arrow in PRODUCT if "IN_PROGRESS" in {arrow.source, arrow.target}}
     assert of_a_call - in_the_model() == LEFT_OUT.keys()
     assert not LEFT_OUT.keys() & in_the_model()
 
 
-def test_every_end_that_can_be_proven_late_is_in_the_model() -> None:
+def test_model_has_every_end_that_can_be_proven_late() -> None:
     late = {arrow for arrow in PRODUCT if arrow.event in {"proven", "leg_seen", "proof_missing"}}
     assert late <= in_the_model()
 
 
-def test_its_words_are_the_products() -> None:
+def test_model_names_are_those_of_the_product() -> None:
     assert words("phase") == {each.value for each in Phase}
     assert words("state") == {each.value for each in AttemptState}
     assert words("reason") <= {each.value for each in Reason}
 
 
-def test_every_rule_that_can_be_broken_is_broken_by_a_run() -> None:
+def test_each_switch_of_the_model_has_a_run() -> None:
     assert switches() == SAFETY.keys() | LIVENESS.keys()
     assert sorted(run.broken for run in all_runs() if run.broken) == sorted(switches())
 
@@ -105,17 +105,17 @@ CUT = f"error: max search depth too small\n{CLEAN}"
         pytest.param(CLEAN, "SENDS_AGAIN", False, id="broken, and not found"),
     ],
 )
-def test_a_run_passes_only_if_it_came_out_as_it_must(said: str, broken: str | None, passes: bool) -> None:
+def test_run_passes_only_with_the_expected_result(said: str, broken: str | None, passes: bool) -> None:
     assert is_as_it_must_be(Run(name="a test", broken=broken), found_in(said, 1.0)) is passes
 
 
-def test_a_model_in_which_something_never_happens_does_not_pass() -> None:
+def test_run_without_a_required_event_does_not_pass() -> None:
     run = Run(name="a test", must_happen=frozenset({"claimed", "placed"}))
     assert is_as_it_must_be(run, found_in(f"happens: claimed\nhappens: placed\n{CLEAN}", 1.0))
     assert not is_as_it_must_be(run, found_in(f"happens: claimed\n{CLEAN}", 1.0))
 
 
-def test_who_has_no_spin_is_told_what_to_install(
+def test_message_for_missing_spin_names_the_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -127,7 +127,7 @@ def test_who_has_no_spin_is_told_what_to_install(
     (shutil.which("spin") is None or shutil.which("gcc") is None) and os.environ.get("CI") != "true",
     reason="spin and gcc are not installed: apt-get install spin gcc",
 )
-def test_a_small_model_is_clean_and_a_broken_one_is_not() -> None:
+def test_small_model_is_clean_and_its_broken_rule_is_detected() -> None:
     tiny = {"CLAIMS": 2, "DEATHS": 0, "COMMANDS": 0}
     as_it_is: Found = check(Run(name="as it is", sizes=tiny))
     assert (as_it_is.errors, as_it_is.is_whole) == (0, True)

@@ -71,7 +71,7 @@ def judged(
         ),
     ],
 )
-def test_an_outcome_that_nobody_knows_for_no_reason_is_a_fault(verdict: Verdict) -> None:
+def test_unknown_outcome_without_a_cause_is_a_fault(verdict: Verdict) -> None:
     assert not verdict.is_clean
     assert len(verdict.faults["undecided and unexplained"]) == 1
     assert not verdict.undecided
@@ -87,7 +87,7 @@ def test_an_outcome_that_nobody_knows_for_no_reason_is_a_fault(verdict: Verdict)
         pytest.param(judged(cause="NO_ANSWER_IN_TIME"), id="it was given up before the carrier received it"),
     ],
 )
-def test_one_with_a_reason_is_counted_apart(verdict: Verdict) -> None:
+def test_unknown_outcome_with_a_cause_is_counted_as_undecided(verdict: Verdict) -> None:
     assert verdict.is_clean
     assert len(verdict.undecided) == 1
 
@@ -106,7 +106,7 @@ def a_question(**told: object) -> Question:
         ({"status": 202, "applied": 400, "code": "VALIDATION_ERROR"}, "lost"),
     ],
 )
-def test_what_somebody_was_told_may_be_a_fault(told: dict[str, object], heading: str) -> None:
+def test_wrong_or_missing_response_is_a_fault(told: dict[str, object], heading: str) -> None:
     verdict = Verdict()
     of_what_was_told(verdict, [a_question(**told)], {"an interview"})
     assert [name for name, faults in verdict.faults.items() if faults] == [heading]
@@ -121,13 +121,13 @@ def test_what_somebody_was_told_may_be_a_fault(told: dict[str, object], heading:
         {"status": 409, "code": "CALL_ATTEMPT_IN_PROGRESS", "verb": "DELETE .../call-attempts/{id}"},
     ],
 )
-def test_what_anybody_may_be_told_is_none(told: dict[str, object]) -> None:
+def test_expected_response_is_not_a_fault(told: dict[str, object]) -> None:
     verdict = Verdict()
     of_what_was_told(verdict, [a_question(**told)], {"an interview"})
     assert verdict.is_clean
 
 
-def test_a_forged_callback_is_right_but_for_its_signature() -> None:
+def test_forged_callback_is_correct_except_for_its_signature() -> None:
     """The signature is the only possible reason for its rejection."""
     account = SimulatedCarrier(url="http://127.0.0.1:9").account()
     news = TwilioCallbacks(account).read("a token", a_form(ACCOUNT_SID))
@@ -135,7 +135,7 @@ def test_a_forged_callback_is_right_but_for_its_signature() -> None:
     assert not TwilioCallbacks(account).is_genuine("/carrier", list(a_form(ACCOUNT_SID).items()), "a signature")
 
 
-def test_one_fault_is_enough_to_be_unclean_and_is_shown() -> None:
+def test_one_fault_makes_the_verdict_unclean_and_is_listed() -> None:
     assert Verdict().is_clean
     verdict = Verdict()
     verdict.faults["lost"].append("interview 17 has no attempt")
@@ -143,19 +143,19 @@ def test_one_fault_is_enough_to_be_unclean_and_is_shown() -> None:
     assert "    interview 17 has no attempt" in list(lines(verdict))
 
 
-def test_the_same_seed_means_the_same_people_and_another_one_others() -> None:
+def test_seed_determines_the_people() -> None:
     assert list(people(seed=1, rate=20, seconds=10)) == list(people(seed=1, rate=20, seconds=10))
     assert list(people(seed=1, rate=20, seconds=10)) != list(people(seed=2, rate=20, seconds=10))
 
 
-def test_no_two_people_share_a_number_and_all_behaviours_come() -> None:
+def test_people_have_distinct_numbers_and_all_behaviours() -> None:
     everybody = list(people(seed=3, rate=20, seconds=600))
     assert len({person.number for person in everybody}) == len(everybody)
     assert {person.behaviour for person in everybody} == set(BEHAVIOURS)
     assert {person.then for person in everybody} == {"", "delete", "move", "invoke"}
 
 
-def test_people_of_a_later_load_are_others(tmp_path: Path) -> None:
+def test_later_load_has_different_people(tmp_path: Path) -> None:
     def of(first: int) -> set[str]:
         order = Order(
             api_url="",
@@ -174,7 +174,7 @@ def test_people_of_a_later_load_are_others(tmp_path: Path) -> None:
     assert not of(0) & of(20)
 
 
-def test_what_grows_is_told_of_the_process_that_lived_longest() -> None:
+def test_memory_is_reported_for_the_longest_lived_process() -> None:
     gauges = Gauges(stage=None)  # type: ignore[arg-type]  # the readings are set below
     for at in range(0, 100, 2):
         memory = {("api", 1): 100.0 + at, ("api", 2 if at > 90 else 1): 100.0 + at}
@@ -186,7 +186,7 @@ def test_what_grows_is_told_of_the_process_that_lived_longest() -> None:
     assert gauges.memory()["api"] == ([132, 158, 185], 78)
 
 
-def test_nobody_in_it_is_a_real_person() -> None:
+def test_numbers_are_from_two_fixed_blocks() -> None:
     """All numbers are from two blocks, Slovak and Indian mobiles, and are only called on the simulated carrier."""
     assert all(isinstance(person, Person) for person in people(seed=1, rate=1, seconds=1))
     assert {person.number[:6] for person in people(seed=1, rate=20, seconds=60)} == {"+42191", "+91982"}
