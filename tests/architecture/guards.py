@@ -38,7 +38,7 @@ class Told:
 
     guards: list[str]
     outcome: str = "not run"
-    """`failed` when the test itself did; `broken` when what it asks for could not be had."""
+    """`failed` if the test itself failed, `broken` if a fixture failed."""
 
 
 @dataclass(kw_only=True)
@@ -66,11 +66,11 @@ def _found(tree: Path) -> Iterator[Guard]:
 
 def without(text: str, line: int) -> str:
     """Return a module's text without the guard on that line. Raises SyntaxError if the rest is not valid Python."""
-    begin_there = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt) and node.lineno == line]
+    statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt) and node.lineno == line]
     lines = text.splitlines()
-    if begin_there:
-        statement = begin_there[0]
-        assert not getattr(statement, "orelse", None), "with its else more would go than the guard"
+    if statements:
+        statement = statements[0]
+        assert not getattr(statement, "orelse", None), "a guard with an else cannot be removed alone"
         lines[line - 1 : statement.end_lineno] = [" " * statement.col_offset + "pass"]
     else:
         del lines[line - 1]
@@ -96,11 +96,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    told = _run.tests[report.nodeid]
+    result = _run.tests[report.nodeid]
     if report.failed:
-        told.outcome = "failed" if report.when == "call" else "broken"
+        result.outcome = "failed" if report.when == "call" else "broken"
     elif report.when == "call":
-        told.outcome = report.outcome
+        result.outcome = report.outcome
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

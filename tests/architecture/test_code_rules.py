@@ -80,7 +80,7 @@ POWERS = [
 def test_a_power_has_its_home_and_no_other(power: re.Pattern[str], homes: set[str]) -> None:
     found = {_name(path) for path in PRODUCT if any(power.fullmatch(call) for call in _calls(path))}
     assert found <= homes
-    assert found, "it is not used, so the rule checks nothing"
+    assert found, "it is unused, so the rule checks nothing"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_module_says_what_it_is_about(path: Path) -> None:
         return  # a package without its own overview
     first = (ast.get_docstring(ast.parse(text)) or "").splitlines()
     assert first
-    assert first[0].endswith((".", "?", ":")), f"{_name(path)}: {first[0]!r} is no sentence"
+    assert first[0].endswith((".", "?", ":")), f"{_name(path)}: {first[0]!r} is not a sentence"
 
 
 def _said_in_logs(path: Path) -> Iterator[str]:

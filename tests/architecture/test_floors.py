@@ -28,7 +28,7 @@ def locked(name: str) -> dict[str, list[Version]]:
 @pytest.mark.parametrize("floor", FLOORS, ids=str)
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
 def test_nothing_is_locked_below_its_floor(floor: Requirement, lock: str) -> None:
-    versions = locked(lock)[canonicalize_name(floor.name)]  # a floor of nothing guards nothing
+    versions = locked(lock)[canonicalize_name(floor.name)]  # KeyError if nothing with this floor is locked
     assert all(version in floor.specifier for version in versions)
 
 

@@ -1,4 +1,4 @@
-"""Cost of a decision, from a phone number and a text to the next opening. Run by `make bench`; not a test.
+"""Cost of a decision, from a phone number and a text to the next opening. Run by `make bench`.
 
 Each number is used once, as in production. Only the weeks of clocks and the metadata of countries are cached between
 decisions, never results. The first part measures thousands of decisions in one process. The second part measures the
@@ -137,12 +137,12 @@ FIRST = (
 
 def main() -> None:
     dice = random.Random(SEED)
-    head(f"us per decision; {NUMBERS} numbers, used once each")
+    head(f"us per decision ({NUMBERS} numbers, used once each)")
     for name, numbers, bar in MANY:
         chosen = distinct(numbers(dice))
         baseline = microseconds(parse_and_validate, chosen)
         row(name, microseconds(decide, chosen, texts(len(chosen), dice)), baseline, bar)
-    head(f"us for the first decision of a process; {FIRST_DECISIONS} processes")
+    head(f"us for the first decision of a process ({FIRST_DECISIONS} processes)")
     for name, number in FIRST:
         pairs = [
             (first_in_a_new_process("parse", number), first_in_a_new_process("decide", number))

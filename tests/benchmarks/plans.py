@@ -169,7 +169,7 @@ def main() -> None:
         fill(postgres.url, houses)
         took = time.monotonic() - begun
         print(
-            f"{PENDING} pending attempts of {COMPANIES} companies, {DUE} of one company due; created in {took:.0f} s",
+            f"{PENDING} pending attempts of {COMPANIES} companies, {DUE} of one company due, created in {took:.0f} s",
             flush=True,
         )
         tell(database, houses)

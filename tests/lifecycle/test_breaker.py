@@ -82,7 +82,7 @@ def test_fifth_failure_opens_the_breaker_and_probes_after_5_s() -> None:
     assert judged.down_until == NOON + timedelta(seconds=5)
     assert not judged.is_to_be_asked(NOON + timedelta(seconds=5) - A_MOMENT)
     assert judged.is_to_be_asked(NOON + timedelta(seconds=5))
-    assert judged.is_down, "until it has answered"
+    assert judged.is_down, "it stays open until the probe is answered"
     assert not judged.is_on_trial
 
 

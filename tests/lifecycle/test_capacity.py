@@ -87,7 +87,7 @@ def test_no_company_waits_behind_a_company_without_room() -> None:
 def test_no_company_waits_behind_a_company_without_pace() -> None:
     slow = given_places(attempts(A, A, B, B), companies={A: a_pace(per_second=1), B: a_pace()})
     assert placed(slow) == [0, 2, 3]
-    assert all(start < 0.01 for start in starts(slow)), "and no slot of the account is lost on it"
+    assert all(start < 0.01 for start in starts(slow)), "the slow company uses up no slot of the account"
 
 
 def test_company_that_is_not_locked_gets_no_place() -> None:
@@ -128,7 +128,7 @@ def test_a_slot_of_a_clock_that_was_set_back_is_free_now() -> None:
 
 
 def test_a_slot_that_a_claim_can_have_taken_is_kept() -> None:
-    ahead = NOW + timedelta(seconds=2)  # the last one of a claim's second, and a step
+    ahead = NOW + timedelta(seconds=2)  # the last slot of a claim's second, and a step
     company = uuid4()
     pace = Pace(next_slot_at=ahead, per_second=1.0, room=5)
     allotment = allot([(uuid4(), company)], pace, {company: pace}, NOW, timedelta(seconds=1))
@@ -174,7 +174,7 @@ def a_rate(*sent: float) -> SendRate:
 def test_claim_takes_twice_of_what_was_sent_within_a_second() -> None:
     rate = a_rate(*(10 + number / 100 for number in range(30)))
     assert rate.may_claim(10.5, 0) == 60
-    assert rate.may_claim(11.145, 0) == 30, "half of them are older"
+    assert rate.may_claim(11.145, 0) == 30, "half of the sends are older than the span"
 
 
 def test_claim_takes_no_more_than_a_hundred() -> None:
@@ -184,7 +184,7 @@ def test_claim_takes_no_more_than_a_hundred() -> None:
 def test_claim_leaves_room_for_what_is_held() -> None:
     rate = a_rate(*[10.0] * 30)
     assert rate.may_claim(10.5, 30) == 30
-    assert rate.may_claim(10.5, 31) == 0, "and waits until half is free"
+    assert rate.may_claim(10.5, 31) == 0, "the worker waits until half of it is free"
     assert rate.may_claim(10.5, 600) == 0
 
 
@@ -192,7 +192,7 @@ def test_claim_is_smaller_after_calls_that_could_not_be_sent() -> None:
     rate = a_rate(*[10.0] * 30)
     rate.fell_behind(10.2)
     assert rate.may_claim(10.5, 0) == 15
-    assert rate.may_claim(12.0, 0) < 15, "nothing was sent since: it begins with few"
+    assert rate.may_claim(12.0, 0) < 15, "nothing was sent since, so the claim starts small"
 
 
 def test_machine_that_sends_nothing_claims_one_at_a_time() -> None:

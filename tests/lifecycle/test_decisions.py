@@ -148,7 +148,7 @@ CLOSES = "2026-04-02T20:00:00"
             "2026-04-03T09:00:00+10:30",
             {"offset_must_match_number": True},
             "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
-            id="an offset that the number has not",
+            id="an offset that the number lacks",
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_outside_lists_the_local_time_of_each_zone() -> None:
     assert refused.details["timezone"].split(", ") == list(AUSTRALIAN_MOBILE.zones)
     assert refused.details["localTime"] == (
         "2026-04-03T08:00:00, 2026-04-03T07:30:00, 2026-04-03T07:00:00, 2026-04-03T08:30:00, 2026-04-03T05:30:00"
-    ), "Adelaide, Brisbane, Darwin, Hobart, Perth: each different time once, in the order of the zones"
+    ), "Adelaide, Brisbane, Darwin, Hobart, Perth: each distinct time once, in the order of the zones"
     assert refused.message.startswith("2026-04-03 05:30 to 2026-04-03 08:30 on the callee's clock")
 
 
@@ -215,7 +215,7 @@ def test_ambiguous_next_allowed_time_is_sent_with_its_offset() -> None:
 
 
 def test_next_allowed_time_is_null_without_a_matching_offset() -> None:
-    """On 29 March Bratislava's +01:00 ends; the company accepts the number's own offsets only."""
+    """On 29 March Bratislava's +01:00 ends, and the company accepts only the number's own offsets."""
     winter = datetime(2026, 3, 28, 12, tzinfo=UTC)
     details = refusal("2026-03-28T21:00:00+01:00", now=winter, offset_must_match_number=True).details
     assert (details["nextAllowedAt"], details["nextAllowedScheduledAt"]) == ("2026-03-29T07:00:00Z", None)
@@ -365,7 +365,7 @@ def test_clocks_may_differ_by_two_seconds(skew: timedelta) -> None:
 @pytest.mark.parametrize(
     "attempt",
     [
-        pytest.param(an_attempt(epoch=2), id="something has happened since"),
+        pytest.param(an_attempt(epoch=2), id="another event has happened since"),
         pytest.param(an_attempt(state=AttemptState.PENDING, phase=None, lease_until=None), id="given back"),
         pytest.param(an_attempt(lease_until=NOON), id="the lease is over"),
         pytest.param(an_attempt(phase=Phase.PLACED, lease_until=None), id="placed already"),
@@ -648,7 +648,7 @@ def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
     two = listed("CA1", "CA2")
     assert decisions.on_listing(unknown(), two, NOON, POLICY) == Alarm(
         cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1"
-    ), "the newer one, which the list names first"
+    ), "the list names the newer call first"
     assert isinstance(decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY), ProofMissing)
 
 

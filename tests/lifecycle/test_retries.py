@@ -19,7 +19,7 @@ from scheduler.timing import callee_zones
 
 POLICY = Policy()
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
-"""14:00 in Bratislava, a Thursday; hours are 08:00 to 20:00 there."""
+"""14:00 in Bratislava, a Thursday. The hours are 08:00 to 20:00 there."""
 FAR = NOON + timedelta(days=7)
 BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
 SLOVAK = callee_zones.read_number("+421915123456")
@@ -184,7 +184,7 @@ def test_retry_keeps_the_chains_clock() -> None:
     )
     assert schedule is not None
     assert schedule.clock == tokyo
-    assert schedule.due_at == local(8, day=3), "15:00 there, and eight in the morning in Bratislava"
+    assert schedule.due_at == local(8, day=3), "15:00 there, and 08:00 in Bratislava"
 
 
 # ---- by the part of the day
@@ -221,13 +221,13 @@ def test_retry_is_the_next_opening_if_tomorrow_has_none() -> None:
 
 
 def test_tomorrow_is_read_on_the_callees_clock() -> None:
-    late_evening_utc = datetime(2026, 4, 2, 23, 30, tzinfo=UTC)  # the third, 01:30, in Bratislava
+    late_evening_utc = datetime(2026, 4, 2, 23, 30, tzinfo=UTC)  # 01:30 on 3 April in Bratislava
     chain = no_answers(local(9), late_evening_utc)
     assert due(chain) == local(12, day=4)
 
 
 def test_part_of_the_day_begins_at_its_wall_time_after_a_change() -> None:
-    before = datetime(2026, 3, 28, 9, 0, tzinfo=UTC)  # a Saturday, 10:00; on Sunday the clock is two hours ahead
+    before = datetime(2026, 3, 28, 9, 0, tzinfo=UTC)  # Saturday 10:00, a day before summer time
     chain = no_answers(before - timedelta(hours=2), before)
     expected = datetime.combine(date(2026, 3, 29), time(12), tzinfo=UTC) - timedelta(hours=2)
     assert due(chain) == expected

@@ -71,7 +71,7 @@ def scheduled(text: str | None, **callee: Any) -> Attempt:
 
 
 def test_offset_alone_decides_within_the_requested_opening() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")  # two in the night in Bratislava
+    asked = scheduled("2026-04-03T09:00:00+09:00")  # 02:00 in Bratislava
     for now in (asked.due_at, asked.due_at + timedelta(hours=10, minutes=59)):
         assert scheduling.deciding_clocks(asked, a_callee(), now) == (TOKYO,)
 

@@ -85,7 +85,7 @@ def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None
     )
     if state is AttemptState.IN_PROGRESS:
         return replace(plain, phase=Phase.DIALLING, token="token", claimed_at=NOW, lease_until=LATER, epoch=1)
-    if reason is Reason.OUTCOME_UNKNOWN:  # and seen to be live since, so that all may happen to it that ever may
+    if reason is Reason.OUTCOME_UNKNOWN:  # with a live call, so that every possible event is allowed
         plain = replace(plain, call_sid="CA1", look_at=LATER)
     return replace(plain, ended_at=NOW if state in OVER else None)
 
@@ -191,7 +191,7 @@ def test_the_arrows_are_those_of_the_contract() -> None:
             (arrow.target.value, arrow.reason.value if arrow.reason else None)
         )
     assert drawn == CONTRACT
-    assert len(ARROWS) == len(set(ARROWS)), "none is drawn twice"
+    assert len(ARROWS) == len(set(ARROWS)), "no arrow is listed twice"
 
 
 def test_the_database_has_the_same_arrows(postgres_url: str) -> None:

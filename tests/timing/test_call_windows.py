@@ -319,7 +319,7 @@ def test_window_is_never_open_in_doubt(clock: CalleeClock, intervals: tuple[Call
 
 def test_several_zones_are_open_only_together() -> None:
     australia = in_zones(*callee_zones.read_number("+61412345678").zones)
-    day = utc("2026-01-05T12:00")  # Sydney, the first to close, is 11 hours ahead; Perth, the last to open, 8
+    day = utc("2026-01-05T12:00")  # Sydney closes first, 11 hours ahead of UTC, and Perth opens last, 8 hours ahead
     assert call_windows.next_open(australia, DEFAULT_INTERVALS, day, room=RINGING) == utc("2026-01-06T00:00")
     assert call_windows.is_open(australia, DEFAULT_INTERVALS, utc("2026-01-06T08:59"))
     assert not call_windows.is_open(australia, DEFAULT_INTERVALS, utc("2026-01-06T09:00"))
@@ -620,7 +620,7 @@ def test_closing_time_of_an_opening_crosses_midnight_and_week() -> None:
         )
 
     assert call_windows.closes_at(london, [span(8, 20)], thursday) == thursday.replace(hour=19)
-    assert call_windows.closes_at(london, [span(8, 13)], thursday) == thursday, "it has just closed"
+    assert call_windows.closes_at(london, [span(8, 13)], thursday) == thursday, "a closed window closes now"
     night = [span(8, 24), span(0, 2)]
     assert call_windows.closes_at(london, night, thursday) == datetime(2026, 4, 3, 1, 0, tzinfo=UTC)
     over_the_week = [span(22, 26, Weekday.SUN)]

@@ -31,7 +31,7 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Later:
-    """A clock that a release newer than PostgreSQL's data changed; from then on it is this much further ahead."""
+    """A clock that a release newer than PostgreSQL's data changed, and its additional offset since then."""
 
     release: str
     since: datetime

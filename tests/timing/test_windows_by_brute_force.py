@@ -153,7 +153,7 @@ def clocks_of(kept: Sequence[str | int], dice: random.Random) -> tuple[CalleeClo
 
 
 def any_hours(dice: random.Random) -> Hours:
-    """Return one to five intervals of minutes or hours; some cross midnight, end at 24:00 or last all day."""
+    """Return one to five intervals of minutes or hours. Some cross midnight, end at 24:00 or last all day."""
     written = []
     for _ in range(dice.randint(1, 5)):
         days = dice.sample(range(7), dice.randint(1, 7))

@@ -1,7 +1,7 @@
 """Zones of phone numbers by Google's own libphonenumber. `python -m tests.timing.google.zones` updates them.
 
-Its Java code is Debian's package libphonenumber8-java; `make debian` installs it. Its results are stored next to this
-module, so that tests can compare with them without Java: a line for each set of zones, with the numbers that have it.
+Its Java code is Debian's package libphonenumber8-java, which `make debian` installs. The results are stored next to
+this module, so that tests need no Java: a line for each set of zones, with the numbers that have it.
 The numbers are libphonenumber's examples of each kind in each region, and one for each prefix with its own zones.
 """
 
@@ -60,7 +60,7 @@ _ENDINGS = ("0123456789", "2345678901", "1111111111", "5550123456", "9876543210"
 
 
 def _first_valid(prefix: str) -> Iterator[str]:
-    """Yield the first valid made-up number with that prefix; nothing for prefixes without subscribers."""
+    """Yield the first valid made-up number with that prefix, or nothing for a prefix without subscribers."""
     for ending in _ENDINGS:
         for length in range(15, max(6, len(prefix)), -1):
             try:

@@ -48,9 +48,9 @@ class Asked:
     asked_at: datetime
     told: Told
     applied: Told | None = None
-    """Result of a command that was accepted with 202; None if it has not been applied."""
+    """Result of a command that was accepted with 202, or None if it has not been applied."""
     company_id: UUID | None = None
-    """The paused company; None: all companies."""
+    """The paused company, or None for all companies."""
     interview_id: UUID | None = None
     attempt_id: UUID | None = None
     """The attempt that the request names or created."""
@@ -89,7 +89,7 @@ class Ring:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryEntry:
-    """A row of an attempt's history; '' means none."""
+    """A row of an attempt's history, with '' for none."""
 
     seq: int
     at: datetime
@@ -128,7 +128,7 @@ class Row:
     """In chronological order."""
 
     def fate_of(self, token: str) -> str | None:
-        """Return the event that ended the claim of a token; None if the claim is open or not in the history."""
+        """Return the event that ended the claim of a token, or None if it is open or not in the history."""
         turn = [claim.token for claim in self.claims].index(token)
         claimed = [place for place, happening in enumerate(self.happenings) if happening.event == "claimed"]
         if turn >= len(claimed):
@@ -359,7 +359,7 @@ def _of_gaps(history: History) -> Iterator[Violation]:
 
 
 def _gap_begins(history: History, earlier: Ring, row: Row, claimed_at: datetime) -> datetime | None:
-    """Return when the gap after an earlier call begins, for a claim of `row`; None if that call causes no gap."""
+    """Return when the gap after an earlier call begins, for a claim of `row`, or None without a gap."""
     of_earlier = history.attempt_of.get(earlier.token or "")
     if of_earlier is None or of_earlier.fate_of(earlier.token or "") == "never_dialled":
         return None

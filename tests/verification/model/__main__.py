@@ -34,7 +34,7 @@ SAFETY: Mapping[str, str] = {
 }
 LIVENESS: Mapping[str, str] = {
     "NOBODY_NOTICES_SILENCE": "lapsed leases are not noticed",
-    "NOBODY_ASKS": "the carrier is never polled; only callbacks are processed",
+    "NOBODY_ASKS": "the carrier is never polled, and only callbacks are processed",
     "NOBODY_GIVES_UP": "an outcome without proof is polled forever and never given up",
 }
 """The rule that each switch of the model breaks."""

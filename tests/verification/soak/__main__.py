@@ -1,4 +1,4 @@
-"""The soak: calls are placed while every component is broken in turn; then the carrier's ledger judges the run.
+"""The soak breaks every component in turn while calls are placed, and then judges the run by the carrier's ledger.
 
 `make soak` runs it for five minutes at twenty calls a second. `python -m tests.verification.soak --help` lists the
 options. It prints each fault with its time, the numbers that Jepsen counts, and the growth of connections and memory.
@@ -95,7 +95,7 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
         nemesis.strike()
         stage.pause(nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
     stage.whole.client.session.delete(f"{stage.whole.running.simulatorUrl}/outage", timeout=30)
-    say(f"{len(stage.blows)} faults in {monotonic() - began:.0f} s; all are healed now")
+    say(f"{len(stage.blows)} faults in {monotonic() - began:.0f} s, all healed now")
     is_quiet = stage.until(stage.is_quiet, seconds=_PATIENCE_S)
     stage.meanwhile.clear()
     say(f"{'all finished' if is_quiet else 'NOT FINISHED'} {monotonic() - began:.0f} s after the first request")
@@ -108,7 +108,7 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
         print(line)
     _tell_of_latency(load.told()[1])
     _tell_of_growth(gauges)
-    print(f"{forger.sent} forged callbacks; dialler with a wrong clock: {nemesis.wrong_clock}")
+    print(f"{forger.sent} forged callbacks, dialler with a wrong clock: {nemesis.wrong_clock}")
     return verdict
 
 

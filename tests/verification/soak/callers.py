@@ -60,12 +60,12 @@ class Question(BaseModel):
     asked_at: datetime
     tries: int = 1
     status: int | None = None
-    """Status of the final response; None if there was no response."""
+    """Status of the final response, or None without a response."""
     told_at: datetime | None = None
     code: str = ""
     """Error code, if the request was refused."""
     applied: int | None = None
-    """Status of an applied command that was accepted with 202; None if it was not applied, or was no command."""
+    """Status of an applied command, after a 202. None if it was not applied, or was not accepted with 202."""
     applied_at: datetime | None = None
     interview_id: str | None = None
     attempt_id: str | None = None
@@ -174,7 +174,7 @@ class Backend:
     async def _sent(
         self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], *, waits: bool
     ) -> tuple[int, datetime, Any, str] | None:
-        """Send a request; None if it must be repeated: no response, 5xx, 429, or already in progress."""
+        """Send a request. Return None if it must be repeated: no response, 5xx, 429, or already in progress."""
         began, at, status = monotonic(), self.now(), None
         try:
             async with self.session.request(
@@ -192,7 +192,7 @@ class Backend:
         return status, self.now(), told.get("data"), code
 
     async def _result(self, question: Question, key: str, headers: Mapping[str, str]) -> Any:
-        """Wait for an accepted command and return its result; None if the patience ends first."""
+        """Wait for an accepted command and return its result, or None if the patience ends first."""
         read = {"Authorization": headers["Authorization"]}
         while monotonic() < self.last_patience_s:
             await asyncio.sleep(_LOOK_AGAIN_S)

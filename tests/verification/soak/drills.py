@@ -1,6 +1,6 @@
 """Drills: one fault at a time, and the time until calls ring again, compared with the limits in docs/operations.md.
 
-`python -m tests.verification.soak.drills`; `make soak` runs it first. Each figure is printed next to its limit.
+Run by `make soak` first, or by `python -m tests.verification.soak.drills`. Each figure is printed next to its limit.
 Machines differ and are shared, so a missed limit does not fail the run. A lost or repeated call does: exit 1.
 """
 
@@ -47,7 +47,7 @@ class Drill:
 
 @contextmanager
 def a_drill(stage: Stage, behaviour: str = "answered", *, hurts_diallers: bool = True) -> Iterator[Callable[[], Drill]]:
-    """Run load around one fault. Yields a function to call at the fault; finally waits until all work is finished."""
+    """Run load around one fault. Yields a function to call at the fault, then waits until all work is finished."""
     load = stage.begin(rate=RATE, seconds=_BEFORE_S + _AFTER_S, all_alike=behaviour)
     stage.pause(_BEFORE_S)
     struck_at = stage.whole.now()
@@ -130,7 +130,7 @@ def a_dialler_is_killed_before_its_claims(stage: Stage) -> None:
 
 
 def a_dialler_is_killed_after_its_claims(stage: Stage) -> None:
-    """Kill a dialler with calls in hand; the carrier answers slowly, so that there are some."""
+    """Kill a dialler with calls in hand. The carrier answers slowly, so that there are some."""
     with a_drill(stage, behaviour="slow") as begin:
         stage.until(lambda: stage.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING' LIMIT 1"), seconds=10)
         drill = begin()

@@ -22,7 +22,7 @@ _LEAST = 4
 class Reading:
     at_s: float
     connections: int | None
-    """Connections of our processes to PostgreSQL; None if it could not be reached."""
+    """Connections of our processes to PostgreSQL, or None if it could not be reached."""
     unacked: int | None
     queued: int | None
     memory_mib: dict[tuple[str, int], float]

@@ -146,9 +146,9 @@ def _of_hours(verdict: Verdict, stage: Stage, ledger: Sequence[dict[str, Any]], 
 
 
 def of_what_was_told(verdict: Verdict, questions: Sequence[Question], there: Collection[str]) -> list[str]:
-    """Count the questions and judge their responses; `there` are the ids of the interviews in the database.
+    """Count the questions and judge their responses. Return the interviews that a response has named.
 
-    Returns the interviews that a response has named.
+    `there` contains the ids of the interviews in the database.
     """
     verdict.numbers = defaultdict(Counter)
     told: list[str] = []

@@ -1,7 +1,7 @@
 """The nemesis injects one fault after the other while calls are placed, in an order that the seed decides.
 
 All faults come from outside: signals to processes, commands to Redis, orders to the simulated carrier, and a proxy
-between one dialler and its database. The supervisor restarts processes that ended; frozen ones are continued.
+between one dialler and its database. The supervisor restarts processes that ended. Frozen ones are continued.
 """
 
 import os
@@ -122,7 +122,7 @@ class Nemesis:
         return "a dialler with a clock two hours ahead"
 
     def clock_that_is_set(self, name: str, span: str, seconds: float) -> str:
-        """Run one more process of this kind; its clock is changed while it runs, then corrected."""
+        """Run one more process of this kind, whose clock is changed while it runs and then corrected."""
         library = _fake_time()
         if library is None:
             return _NO_FAKE_TIME
@@ -143,7 +143,7 @@ class Nemesis:
 
     @contextmanager
     def _beside(self, name: str, log: Path, **variables: str) -> Iterator[None]:
-        """Run one more process of this kind, with these variables; it gets SIGTERM at the end."""
+        """Run one more process of this kind, with these variables. It gets SIGTERM at the end."""
         program = self.stage.whole.system.supervisor.program(name)
         with log.open("ab") as said:
             process = subprocess.Popen(

@@ -25,7 +25,7 @@ BEHAVIOURS: Mapping[str, tuple[float, Sequence[Mapping[str, Any]]]] = {
     "refuse 500": (0.05, [{**_SHORT, "fault": "refuse_500"}]),
     "drop": (0.05, [{**_SHORT, "fault": "drop"}]),
 }
-"""Weight of each behaviour, and the carrier's rules for a person's first call; later calls are answered.
+"""Weight of each behaviour, and the carrier's rules for a person's first call. Later calls are answered.
 
 The last five are rare, because each opens the breaker and stops calling for five seconds or more."""
 
@@ -42,7 +42,7 @@ class Person:
     asks_after_s: float
     """Delay of their POST /interviews, from the start of the load."""
     due_in_s: int | None
-    """Delay of the requested call, from that POST; None: as soon as allowed."""
+    """Delay of the requested call, from that POST, or None for as soon as allowed."""
     waits: bool
     """True: the POST waits for its result. False: the API responds 202 at once."""
     then: str
@@ -71,7 +71,7 @@ def alike(behaviour: str, *, rate: float, seconds: float, first: int) -> Iterato
 
 
 def people(*, seed: int, rate: float, seconds: float, first: int = 0) -> Iterator[Person]:
-    """Yield people in the order of their requests; the same seed gives the same people."""
+    """Yield people in the order of their requests. The same seed gives the same people."""
     dice = random.Random(seed)
     names = list(BEHAVIOURS)
     weights = [BEHAVIOURS[name][0] for name in names]

@@ -150,7 +150,7 @@ class Stage:
         return self.whole.system.supervisor.program("api").environment["TWILIO_ACCOUNT_SID"]
 
     def rows(self, query: str) -> list[tuple[Any, ...]] | None:
-        """Return the rows of a query; None if the database cannot be reached."""
+        """Return the rows of a query, or None if the database cannot be reached."""
         patience = {"connect_timeout": 2, "options": "-c statement_timeout=2000"}
         with (
             suppress(psycopg.Error),
@@ -175,7 +175,7 @@ class Stage:
         )
 
     def until(self, what: Callable[[], object], *, seconds: float) -> bool:
-        """Supervise the system until `what` is true, for at most some seconds; return its last value."""
+        """Supervise the system until `what` is true or the time is over. Return the last value of `what`."""
         deadline = monotonic() + seconds
         self.whole.system.supervisor.run(lambda: self._looked(what) or monotonic() > deadline)
         return bool(what())
