@@ -1,4 +1,4 @@
-"""How the carrier behaves over one person's calls, and what must become of them."""
+"""Behaviours of the carrier during one person's calls, and the expected result of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ UNKNOWN = (Reason.OUTCOME_UNKNOWN,)
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How often the phone rang, and how each attempt ended, in their order."""
+    """The number of rings, and the reason that ended each attempt, in order of creation."""
 
     rings: int
     reasons: Sequence[Reason]
 
 
 NOBODY_KNOWS = Ending(rings=0, reasons=UNKNOWN)
-"""It has not rung, and nothing can prove that: a person decides."""
+"""The phone has not rung, but nothing can prove it, so an operator decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """`rules` are the carrier's, for the first request and those after it; then everything goes well."""
+    """`rules` are plans for the carrier's first requests, in order. Later requests succeed."""
 
     rules: Sequence[Mapping[str, Any]]
     ending: Ending = Ending(rings=1, reasons=ANSWERED)
     unrecorded: Ending | None = None
-    """When nobody wrote down what the carrier said: the same, unless only its answer could tell."""
+    """The ending if the carrier's answer was not recorded. Default: `ending`, because callbacks or polls prove it."""
 
     @property
     def when_unrecorded(self) -> Ending:
@@ -46,12 +46,12 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     "reordered": Behaviour(rules=[{**SHORT, "callbacks": "reordered"}]),
     "slow": Behaviour(rules=[_fault("slow", delay_s=0.6, callbacks="doubled")]),
     "late_accept": Behaviour(rules=[_fault("late_accept", delay_s=2.0)]),
-    # Without callbacks: only the carrier's list can prove what became of it.
+    # Without callbacks, only the carrier's list can prove the outcome.
     "accept_and_silence": Behaviour(rules=[_fault("accept_and_silence", callbacks="none")]),
     "accept_then_500": Behaviour(rules=[_fault("accept_then_500", callbacks="reordered")]),
-    # Not in the carrier's list: only its callbacks can prove it.
+    # Missing from the carrier's list, so only its callbacks can prove the outcome.
     "unlisted": Behaviour(rules=[_fault("accept_and_silence", listed=False, callbacks="doubled")]),
-    # It rings, and nothing will ever prove it.
+    # The phone rings, but nothing can ever prove it.
     "unprovable": Behaviour(
         rules=[_fault("accept_and_silence", listed=False, callbacks="none")], ending=Ending(rings=1, reasons=UNKNOWN)
     ),
@@ -64,7 +64,7 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     ),
     "429": Behaviour(rules=[_fault("429")], unrecorded=NOBODY_KNOWS),
     "401": Behaviour(rules=[_fault("401")], unrecorded=NOBODY_KNOWS),
-    # Busy, and reached by the retry that follows by itself.
+    # Busy at first. The automatic retry reaches the person.
     "busy": Behaviour(
         rules=[{**SHORT, "outcome": "busy", "callbacks": "doubled"}, {**SHORT, "callbacks": "doubled"}],
         ending=Ending(rings=2, reasons=(Reason.BUSY, Reason.ANSWERED)),
@@ -74,7 +74,7 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
         ending=Ending(rings=2, reasons=(Reason.NO_ANSWER, Reason.ANSWERED)),
     ),
     "declined": Behaviour(rules=[{**SHORT, "outcome": "declined"}], ending=Ending(rings=1, reasons=(Reason.DECLINED,))),
-    # A call that somebody must end.
+    # Calls that last until a worker ends them.
     "talking": Behaviour(rules=[{"ring_s": 0.2, "talk_s": 60, "callbacks": "doubled"}]),
     "talking_silent": Behaviour(rules=[{"ring_s": 0.2, "talk_s": 60, "callbacks": "none"}]),
     "queued": Behaviour(rules=[{**SHORT, "queue_s": 60}]),
@@ -98,7 +98,7 @@ NOT_YET_SENT = (
         "busy",
     ),
 )
-"""For those who die long before the carrier is asked."""
+"""Behaviours for processes that die long before they send a request to the carrier."""
 CALLING_BACK = (
     *("answered", "reordered", "slow", "late_accept", "accept_then_500", "unlisted", "busy", "no_answer", "declined"),
 )
@@ -106,4 +106,4 @@ LISTED = ("answered", "reordered", "slow", "accept_and_silence", "accept_then_50
 NEVER_ACCEPTED = ("refuse_500", "drop", "bad_number", "429")
 LIVE = ("talking", "talking_silent", "queued", "unnamed")
 OPENING = ("accept_and_silence", "refuse_500", "drop", "401")
-"""What opens the breaker at once."""
+"""Behaviours that open the breaker immediately."""

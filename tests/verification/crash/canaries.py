@@ -1,4 +1,4 @@
-"""Somebody's name, number and address in every place that can hold one; and where any of them is still to be found."""
+"""Canary values for personal data: put them in every column that can hold it, and search for the remains."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ CANARIES = (NAME, WORDS, ADDRESS, OURS, *NUMBERS)
 
 
 def fill(tenant: Tenant) -> None:
-    """Every table that can hold anything of a company holds something of this one, and it names somebody."""
+    """Fill every table that can hold data of a company. Each row with personal data contains a canary."""
     attempts = _calls(tenant)
     _texts(tenant)
     _around(tenant, attempts[0])
@@ -40,7 +40,7 @@ def fill(tenant: Tenant) -> None:
 
 
 def _calls(tenant: Tenant) -> list[Attempt]:
-    """Calls in each state that is not live, one of them talked and booked."""
+    """Create calls in every state that is not live. One was answered and its usage is recorded."""
     now = tenant.now()
     talked = a_placed_attempt(tenant, NUMBERS[0])
     tenant.take(talked, Ended(reason=Reason.ANSWERED, ended_at=now, duration=timedelta(seconds=90)))
@@ -50,7 +50,7 @@ def _calls(tenant: Tenant) -> list[Attempt]:
 
 
 def _texts(tenant: Tenant) -> None:
-    """Names and words where a builder has put others."""
+    """Overwrite the builders' names and texts with canaries."""
     texts = {"name": NAME, "words": WORDS, "address": ADDRESS, "ours": OURS, "number": NUMBERS[0]}
     everywhere = {**texts, "id": tenant.company_id}
     words = "jsonb_build_object('note', CAST(:words AS text))"
@@ -60,7 +60,7 @@ def _texts(tenant: Tenant) -> None:
         f"UPDATE candidates SET last_name = :name, email = :address, metadata = {words} WHERE company_id = :id",
         f"UPDATE interviews SET metadata = {words}, caller_number = :ours WHERE company_id = :id",
         "UPDATE phone_numbers SET number = :ours, location = :words WHERE company_id = :id",
-        # Left by the release before, where it ended a call.
+        # The previous release left this value when it ended a call.
         "UPDATE attempts SET called_number = :number WHERE company_id = :id",
     ):
         used = {name: value for name, value in everywhere.items() if f":{name}" in statement}
@@ -68,7 +68,7 @@ def _texts(tenant: Tenant) -> None:
 
 
 def _around(tenant: Tenant, called: Attempt) -> None:
-    """What no builder makes."""
+    """Insert the rows that no builder creates."""
     at, company_id = tenant.now(), tenant.company_id
     user_id, job_id, invitation_id = uuid4(), uuid4(), uuid4()
     rows: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -149,7 +149,7 @@ def _around(tenant: Tenant, called: Attempt) -> None:
 
 
 def _event(called: Attempt, number: str, heard_at: Any) -> tuple[str, dict[str, Any]]:
-    """A callback with its form, not heard yet or by the release before, which kept it."""
+    """Return a callback's row with its form: not applied yet, or applied by the previous release, which kept it."""
     return "carrier_events", {
         "id": uuid4(),
         "token": called.token,
@@ -162,7 +162,7 @@ def _event(called: Attempt, number: str, heard_at: Any) -> tuple[str, dict[str, 
 
 
 def counts(tenant: Tenant) -> dict[str, int]:
-    """How many rows of each kind the company has, as a certificate names them."""
+    """Count the company's rows of each kind, under the names that an erasure certificate uses."""
     queries = {
         "strayCalls": "stray_calls s JOIN attempts a ON a.id = s.attempt_id WHERE a.company_id",
         "carrierEvents": "carrier_events e JOIN attempt_tokens t ON t.token = e.token"
@@ -188,7 +188,7 @@ def counts(tenant: Tenant) -> dict[str, int]:
     }
 
 
-# ---- looking for them
+# ---- searching
 
 
 def tables(postgres_url: str) -> list[str]:
@@ -198,29 +198,29 @@ def tables(postgres_url: str) -> list[str]:
 
 
 def in_dump(postgres_url: str, canaries: Sequence[str] = CANARIES) -> dict[str, set[str]]:
-    """Which of them a dump of each table holds; tables that hold none are left out."""
+    """Return the canaries found in a dump of each table. Tables without canaries are omitted."""
     found: dict[str, set[str]] = {}
     with psycopg.connect(postgres_url) as connection:
         for table in tables(postgres_url):
             statement = sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(table))
             with connection.cursor().copy(statement) as copy:
                 text = b"".join(copy).decode()
-            # As it stands in JSON, too, and without the plus sign, as a form may have it.
-            here = {each for each in canaries if each.lstrip("+") in text}
-            if here:
-                found[table] = here
+            # Ignore the plus sign, because a form may encode it.
+            contained = {each for each in canaries if each.lstrip("+") in text}
+            if contained:
+                found[table] = contained
     return found
 
 
 def in_redis(redis_url: str, canaries: Sequence[str] = CANARIES) -> dict[bytes, set[str]]:
-    """Which of them each value in Redis holds, base64 of message bodies undone."""
+    """Return the canaries found in each value in Redis. Message bodies are decoded from base64."""
     found = {}
     with redis.Redis.from_url(redis_url) as broker:
         for key in broker.scan_iter():
             text = "\n".join(_values(broker, key))
-            here = {each for each in canaries if each.lstrip("+") in text}
-            if here:
-                found[key] = here
+            contained = {each for each in canaries if each.lstrip("+") in text}
+            if contained:
+                found[key] = contained
     return found
 
 
@@ -242,9 +242,9 @@ def _values(broker: Any, key: bytes) -> Iterator[str]:
 
 def _bodies(text: str) -> Iterator[str]:
     try:
-        told = json.loads(text)
+        decoded = json.loads(text)
     except ValueError:
         return
-    for message in told if isinstance(told, list) else [told]:
+    for message in decoded if isinstance(decoded, list) else [decoded]:
         if isinstance(message, dict) and isinstance(message.get("body"), str):
             yield base64.b64decode(message["body"]).decode("utf-8", "replace")

@@ -1,8 +1,8 @@
-"""A dial worker without a broker: it takes the attempts that it is given, and dials until SIGTERM.
+"""A dial worker without a broker. It takes the given attempts and dials until SIGTERM.
 
     python tests/verification/crash/dial_process.py ATTEMPT_ID ...
 
-Its settings come from the environment, as any worker's.
+Like any worker, it reads its settings from the environment.
 """
 
 import os
@@ -28,7 +28,7 @@ def run(
 
     `can_be_told` is set as soon as SIGTERM no longer ends the process by itself.
     """
-    # Blocked in every thread, so that it waits until it is asked for.
+    # Block SIGTERM in every thread, so that it stays pending until `sigwait`.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if can_be_told is not None:
         can_be_told.set()

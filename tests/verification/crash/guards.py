@@ -1,7 +1,7 @@
-"""Do the tests of a guard notice when it is gone, and no others? Takes out one after the other in copies of the tree.
+"""Mutation test of the guards: remove one guard at a time in a copy of the tree, and run the tests of all guards.
 
-Run by `make guards`, which prints a line a guard and exits 1 unless with each guard out all of its tests are red, all
-others green, and with every guard in place none is red. Names of guards: these alone.
+`make guards` runs this and prints one line per guard. Without a guard, exactly its own tests must fail. With every
+guard in place, no test may fail. Otherwise the exit code is 1. Arguments limit the run to the named guards.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import pytest
 from tests.architecture.guards import ROOT, Guard, Run, Told, all_guards, without
 
 MAX_S = 40
-"""A mutant that takes longer is told: who changes a guard should not have to wait."""
+"""Report a mutant that takes longer, because a developer who changes a guard waits for this run."""
 _LEFT_OUT = shutil.ignore_patterns(".venv", ".duecall", ".git", "*_cache", "__pycache__")
 
 
@@ -45,7 +45,7 @@ _OPTIONS = (
 
 
 class DidNotRun(Exception):
-    """The tests could not be collected, or their run broke off: that shows nothing."""
+    """The tests could not be collected, or their run was interrupted. The result proves nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,27 +58,27 @@ class Verdict:
 
     def __str__(self) -> str:
         where = f"{self.guard.path}:{self.guard.line}"
-        says = f"{self.red} red, {self.green} green"
-        return f"{self.guard.name:16} {where:42} {self.seconds:5.1f} s  {says}{''.join(self._told())}"
+        counts = f"{self.red} red, {self.green} green"
+        return f"{self.guard.name:16} {where:42} {self.seconds:5.1f} s  {counts}{''.join(self._details())}"
 
-    def _told(self) -> Iterator[str]:
+    def _details(self) -> Iterator[str]:
         yield from (f"\n    {each}" for each in self.wrong)
         if self.seconds > MAX_S:
             yield f"\n    took longer than {MAX_S} s"
 
 
 def run(tree: Path, *words: str) -> Run:
-    """Run the guards' tests on this tree. Raises DidNotRun."""
+    """Run the tests of all guards in `tree`. Raises DidNotRun."""
     files = [
         str(path.relative_to(tree))
         for path in sorted((tree / "tests").rglob("test_*.py"))
         if "from tests.architecture.guards import guards\n" in path.read_text(encoding="utf-8")
     ]
-    with tempfile.NamedTemporaryFile(suffix=".json") as told:
+    with tempfile.NamedTemporaryFile(suffix=".json") as report_file:
         ran = subprocess.run(
-            [sys.executable, "-m", "pytest", *_OPTIONS, "--guards-to", told.name, *words, *files],
+            [sys.executable, "-m", "pytest", *_OPTIONS, "--guards-to", report_file.name, *words, *files],
             cwd=tree,
-            # The package that is installed is the original; the copy must win, and as it is written.
+            # The installed package is the original tree. The copy must be imported instead, without cached bytecode.
             env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
@@ -86,20 +86,20 @@ def run(tree: Path, *words: str) -> Run:
         )
         if ran.returncode not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             raise DidNotRun(ran.stdout + ran.stderr)
-        report = json.load(told)
+        report = json.load(report_file)
     return Run(tree=report["tree"], tests={name: Told(**each) for name, each in report["tests"].items()})
 
 
 def wrong_with(ran: Run, tree: Path, guard: str | None) -> Iterator[str]:
-    """Why this run does not show that `guard` was taken out; None: that all are in place."""
+    """Yield the reasons why this run does not prove that `guard` was removed. None: that every guard is in place."""
     if ran.tree != str(tree):
         yield f"another tree was tested: {ran.tree}"
-    if guard is not None and not any(guard in told.guards for told in ran.tests.values()):
+    if guard is not None and not any(guard in test.guards for test in ran.tests.values()):
         yield "it has no test"
-    for name, told in ran.tests.items():
-        expected = "failed" if guard in told.guards else "passed"
-        if told.outcome != expected:
-            yield f"{told.outcome} and not {expected}: {name}"
+    for name, test in ran.tests.items():
+        expected = "failed" if guard in test.guards else "passed"
+        if test.outcome != expected:
+            yield f"{test.outcome} and not {expected}: {name}"
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def judged(guard: Guard, trees: SimpleQueue[Path]) -> Verdict:
         return Verdict(guard=guard, seconds=time.monotonic() - begun, wrong=[f"{type(error).__name__}: {error}"])
     finally:
         trees.put(tree)
-    outcomes = [told.outcome for told in ran.tests.values()]
+    outcomes = [test.outcome for test in ran.tests.values()]
     return Verdict(
         guard=guard,
         seconds=time.monotonic() - begun,
@@ -136,10 +136,12 @@ def judged(guard: Guard, trees: SimpleQueue[Path]) -> Verdict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="GUARD")
-    parser.add_argument("--at-once", default="auto", help="how many mutants; auto: as many as processors, up to four")
-    asked = parser.parse_args()
-    at_once = min(os.cpu_count() or 1, 4) if asked.at_once == "auto" else int(asked.at_once)
-    chosen = [guard for guard in all_guards() if not asked.names or guard.name in asked.names]
+    parser.add_argument(
+        "--at-once", default="auto", help="number of parallel mutants. Default: one per processor, at most four"
+    )
+    arguments = parser.parse_args()
+    at_once = min(os.cpu_count() or 1, 4) if arguments.at_once == "auto" else int(arguments.at_once)
+    chosen = [guard for guard in all_guards() if not arguments.names or guard.name in arguments.names]
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(at_once) as pool:
         trees: SimpleQueue[Path] = SimpleQueue()

@@ -1,4 +1,4 @@
-"""The crash matrix: its cells, the lanes in which they are played, and what is wrong with one."""
+"""The crash matrix: its cells, the lanes that run them, and the faults found in each."""
 
 import os
 import signal
@@ -41,12 +41,12 @@ from tests.verification.nights.world import Hours
 from tests.verification.races.processes import a_carrier_apart
 
 WHOLE = bool(os.environ.get("DUECALL_CRASHES"))
-"""Every cell, as `make crash` plays them; otherwise one of each failpoint."""
+"""Run every cell, as `make crash` does. Otherwise run one cell per failpoint."""
 CHOSEN = os.environ.get("DUECALL_CELLS", "")
-"""Those that somebody looks into, by a part of their name: `settle.asked x`."""
+"""Run only the cells whose name contains this text, for example `settle.asked x`."""
 AT_ONCE = 8
 AGAIN = 3
-"""So often a cell is played again for which the machine was too busy."""
+"""Maximum number of repetitions of a cell for which the machine was too busy."""
 COMPANY = {
     "limits": CallLimits(concurrent_calls=1000, calls_per_second=1000.0),
     "retry_policy": RetryPolicy(max_retries=1, delays=dict.fromkeys(("BUSY", "NO_ANSWER"), (timedelta(seconds=1),))),
@@ -56,8 +56,8 @@ PATIENCE = Patience(
     lateness=timedelta(0),
     line_gap=timedelta(seconds=float(TIMES["LINE_GAP_S"])),
 )
-"""A call that was looked at before something stopped it is sent within 200 ms, and rings when the carrier comes to it.
-When a cell is over nothing waits."""
+"""A call whose last look preceded a pause or change is sent within 200 ms and rings when the carrier reaches it. At the
+end of a cell nothing waits."""
 ZONE = "Europe/Bratislava"
 
 
@@ -68,10 +68,10 @@ def _cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> 
 
 
 _NOTHING_IS_SENT = ("answered", "accept_and_silence")
-"""How the carrier behaves is nothing to these: they never come so far."""
+"""Two behaviours suffice for stories whose first process never reaches the carrier."""
 
 CELLS = (
-    # Those that take longest go first.
+    # The slowest cells come first.
     *_cells("defer to an opening", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
     *_cells("probe", OF_PROBING, OPENING),
     *_cells("release", ["release.released"], NOT_YET_SENT),
@@ -108,7 +108,7 @@ CELLS = (
 
 
 def _clock_cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> Iterator[Cell]:
-    """A clock that is set at each failpoint; and one that is wrong from the beginning, set at no failpoint."""
+    """Yield cells with a clock that changes at each failpoint, and cells with a clock that is wrong from the start."""
     for cell in _cells(story, failpoints, behaviours):
         yield from (replace(cell, clock=clock) for clock in (SET_AHEAD, SET_BACK))
     for cell in _cells(story, failpoints[:1], behaviours):
@@ -141,7 +141,7 @@ CLOCK_CELLS = (
     *_clock_cells("hear", ["hear.hearing", "hear.heard"], ("answered", "busy", "declined")),
     *_clock_cells("expire", ["settle.expiring", "settle.expired"], ("answered",)),
 )
-"""A machine's clock is an hour off the database's, or is set so while the process works: nothing else goes wrong."""
+"""A machine's clock differs from the database's by an hour, from the start or suddenly. No other fault occurs."""
 
 SOME_CLOCK_CELLS = (
     Cell(story="dial", failpoint="dial.claiming", behaviour="answered", clock=BEHIND),
@@ -150,7 +150,7 @@ SOME_CLOCK_CELLS = (
     Cell(story="apply PATCH", failpoint="apply.doing", behaviour="answered", clock=AHEAD),
     Cell(story="hear", failpoint="hear.hearing", behaviour="busy", clock=SET_AHEAD),
 )
-"""Those of `make test`: soon over."""
+"""Fast cells that `make test` runs."""
 
 _QUICK = frozenset({"defer for good"})
 
@@ -160,15 +160,15 @@ def is_chosen(what: object) -> bool:
 
 
 def one_of_each(cells: Sequence[Cell]) -> list[Cell]:
-    """A cell of every failpoint, the one that is soon over."""
-    found: dict[str, Cell] = {}
+    """Return one cell for every failpoint, a quick one if there is any."""
+    cell_of: dict[str, Cell] = {}
     for cell in cells:
-        if cell.failpoint not in found or cell.story in _QUICK:
-            found[cell.failpoint] = cell
-    return list(found.values())
+        if cell.failpoint not in cell_of or cell.story in _QUICK:
+            cell_of[cell.failpoint] = cell
+    return list(cell_of.values())
 
 
-# ---- what is wrong
+# ---- faults
 
 DOUBLE, LOST, EARLY, OUTSIDE, AFTER, OTHER = "double", "lost", "early", "outside", "after cancel", "other"
 _HEADINGS: Mapping[Wrong, str] = {
@@ -200,17 +200,17 @@ class Judged:
     cell: Cell
     rings: int
     unknown: int
-    """Attempts that a person must decide about; in doubt, silent."""
+    """Number of attempts with an unknown outcome, which an operator must decide."""
     reasons: Sequence[str]
     faults: Sequence[Fault]
     seconds: float
     is_starved: bool = False
-    """The machine was too busy for these short times, and more is in doubt than would be otherwise. In doubt nobody is
-    called; and the cell is played again."""
+    """The machine was too busy for these short times, so more outcomes are unknown than expected. In doubt the phone
+    stays silent, and the cell is repeated."""
 
 
 def judged(played: Play, url: str, seconds: float) -> Judged:
-    """By the carrier's ledger, the rows and their histories, and what the callers were told."""
+    """Judge a cell by the carrier's ledger, the rows and their histories, and the answers to callers."""
     rings = played.rings()
     attempts = played.attempts() if played.is_judged_by_its_rows else []
     reasons = [each.reason for each in attempts]
@@ -237,7 +237,7 @@ def _is_starved(played: Play, rings: int, reasons: Sequence[Reason | None]) -> b
 
 
 def _never(played: Play, url: str, rings: list[dict[str, Any]]) -> Iterator[Fault]:
-    """What must not be, however far the cell has come."""
+    """Yield faults that no cell may have, even if it did not finish."""
     if played.is_judged_by_its_rows:
         people, until = len(played.candidates), played.tenant.now()
         yield from faults_of_history(url, set(played.interviews()), people, rings, played.asked, until)
@@ -252,7 +252,7 @@ def faults_of_history(
     asked: Sequence[Asked],
     until: datetime,
 ) -> Iterator[Fault]:
-    """What the rows, their histories, the ledger and what callers were told say of these interviews."""
+    """Judge these interviews by their rows, histories, the ledger and the answers to callers."""
     history = History(
         attempts=tuple(row for row in rows_of(url) if row.interview_id in interviews),
         rings=rings_from(rings),
@@ -260,14 +260,14 @@ def faults_of_history(
         until=until,
         patience=PATIENCE,
     )
-    for found in violations(history):
-        yield _fault_of(found)
+    for violation in violations(history):
+        yield _fault_of(violation)
     if len(interviews) != people:
         yield Fault(heading=DOUBLE, why=f"{len(interviews)} interviews of {people} people")
 
 
-def _fault_of(found: Violation) -> Fault:
-    return Fault(heading=_HEADINGS[found.kind], why=f"{found.kind}: {found.why}")
+def _fault_of(violation: Violation) -> Fault:
+    return Fault(heading=_HEADINGS[violation.kind], why=f"{violation.kind}: {violation.why}")
 
 
 def _of_processes(played: Play) -> Iterator[Fault]:
@@ -294,8 +294,8 @@ def faults_of_hours(
     hours: tuple[Hours, ...] = EVERY_HOUR,
     consent_until: date = FOREVER,
 ) -> Iterator[Fault]:
-    """Everybody here is called on Bratislava's clock."""
-    judge = [
+    """Yield rings outside calling hours. All people in the matrix live in the Bratislava time zone."""
+    rung = [
         hours_judge.Ring(
             sid=ring["sid"],
             at=ring_at,
@@ -308,20 +308,20 @@ def faults_of_hours(
         for ring in rings
         for ring_at in [rings_from([ring])[0].accepted_at]
     ]
-    for found in hours_judge.outside(url, judge) if judge else ():
-        yield Fault(heading=OUTSIDE, why=f"{found.why}: {found.wall}")
+    for offence in hours_judge.outside(url, rung) if rung else ():
+        yield Fault(heading=OUTSIDE, why=f"{offence.why}: {offence.wall}")
 
 
 def _of_the_house(played: Play) -> Iterator[Fault]:
     tenant = played.tenant
     if paused := tenant.ask("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
-        yield Fault(heading=OTHER, why=f"an alarm: {paused}")
+        yield Fault(heading=OTHER, why=f"an alarm paused a company: {paused}")
     if aside := tenant.ask(
         "SELECT 'command' FROM inbox WHERE quarantined_at IS NOT NULL OR failures > 0"
         " UNION ALL SELECT 'callback' FROM carrier_events WHERE quarantined_at IS NOT NULL OR failures > 0"
         " UNION ALL SELECT 'stray call' FROM stray_calls"
     ):
-        yield Fault(heading=OTHER, why=f"set aside, or failed: {aside}")
+        yield Fault(heading=OTHER, why=f"failed, quarantined or stray: {aside}")
     if tenant.ask("SELECT 1 FROM lines WHERE attempt_id IS NOT NULL"):
         yield Fault(heading=OTHER, why="a line is still held")
 
@@ -331,7 +331,7 @@ def _of_the_house(played: Play) -> Iterator[Fault]:
 
 @contextmanager
 def _lanes(url: str, carrier: SimulatedCarrier, how_many: int) -> Iterator[list[tuple[str, Works]]]:
-    """As many installations, each with a database of its own: one cell at a time has it to itself."""
+    """Start installations with a separate database each. A lane runs one cell at a time."""
     with ExitStack() as stack:
         admin = stack.enter_context(psycopg.connect(url, autocommit=True))
         template = _made(stack, admin, "crash_matrix")
@@ -356,7 +356,10 @@ def _url_of(url: str, database: str) -> str:
 
 
 def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Judged]:
-    """Play all cells, eight at once; a line each as they end, and the table. The faults are in what it gives."""
+    """Run all cells, up to eight at once, and return the results with their faults.
+
+    Reports one line per finished cell and a summary table through `say`.
+    """
     started = monotonic()
     waiting: SimpleQueue[Cell] = SimpleQueue()
     for cell in cells:
@@ -386,21 +389,21 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
                 for ended in as_completed([pool.submit(play_on, *lane) for lane in lanes]):
                     ended.result()
             finally:
-                with suppress(Empty):  # whoever breaks off waits for the cells that are being played
+                with suppress(Empty):  # after an interruption, finish the running cells only
                     while True:
                         waiting.get_nowait()
         verdict = carrier.verdict()
         rings = len(carrier.rings())
     say(table(done))
     say(
-        f"{len(done)} cells, {len(again)} played again, {rings} rings in the ledger, {monotonic() - started:.0f} s;"
+        f"{len(done)} cells, {len(again)} repetitions, {rings} rings in the ledger, {monotonic() - started:.0f} s;"
         f" the carrier's verdict: {verdict['tokens_posted_twice']} tokens posted twice,"
         f" {verdict['tokens_with_two_calls']} with two calls, {verdict['calls_at_once']} two legs at once"
     )
     assert not verdict["tokens_posted_twice"]
     assert not verdict["tokens_with_two_calls"]
     assert not verdict["calls_at_once"]
-    assert rings == sum(each.rings for each in [*done, *again]), "a ring came when its cell was over"
+    assert rings == sum(each.rings for each in [*done, *again]), "a phone rang after the end of its cell"
     return done
 
 
@@ -409,7 +412,7 @@ def _played(works: Works, cell: Cell, url: str) -> Judged:
     try:
         play(played)
         return judged(played, url, monotonic() - began)
-    except BaseException as broken:  # noqa: BLE001 - whatever a cell ends by, the others are played
+    except BaseException as broken:  # noqa: BLE001 - a failed cell must not stop the others
         rings = played.rings()
         faults = [*_never(played, url, rings), Fault(heading=LOST, why=f"{type(broken).__name__}: {broken}")]
         return Judged(
@@ -433,7 +436,7 @@ def line(result: Judged) -> str:
 
 
 def table(results: Sequence[Judged]) -> str:
-    """A line a part of the product, by the first word of its failpoints."""
+    """Format a table with one row per component, named by the first word of its failpoints."""
     parts: dict[str, list[Judged]] = defaultdict(list)
     for each in results:
         parts[each.cell.failpoint.split(".")[0]].append(each)

@@ -1,7 +1,6 @@
-"""A process that does one step of the product by its own use cases, without a broker, and ends.
+"""A process that runs one step of the product through its use cases, without a broker, and exits.
 
-What it rings for nobody hears: a lost hint is what follows from a kill anyway. Its settings come from the environment,
-as any process's.
+Its hints are lost, as they may be after a kill. Like any process, it reads its settings from the environment.
 """
 
 import os
@@ -28,7 +27,7 @@ _BETWEEN_ROUNDS_S = 0.1
 
 
 def run(environment: Mapping[str, str], step: str, *words: Any, clock: WrongClock | None = None) -> None:
-    """Do `step`. Ends with the exit code REFUSED when the database has refused this process's `clock`."""
+    """Run `step`. Exits with REFUSED if the product rejects this process's `clock`."""
     os.environ.update(environment)
     configure()
     if clock is None:
@@ -61,7 +60,7 @@ def _callback(doors: ApiUseCases, token: str, path: str, form: Sequence[tuple[st
 
 
 def _look(shop: WorkerUseCases) -> None:
-    """As the clock does it: once around."""
+    """Run one round of the clock."""
     shop.release.due()
     shop.release.unanswered()
 
@@ -73,7 +72,7 @@ def _settle(shop: WorkerUseCases, rounds: int = 1) -> None:
 
 
 def _erase(shop: WorkerUseCases, company_id: UUID, batch: int) -> None:
-    """`batch` is how many rows go at a time: few, so that there are many places to die at."""
+    """Erase the company, `batch` rows per transaction. Small batches give many opportunities to kill it."""
     shop.erase._batch = batch
     shop.erase.company(company_id)
 

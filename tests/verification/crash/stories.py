@@ -1,8 +1,9 @@
-"""What is played in a cell: a process does one step and dies in it, two do it again, and the works go on.
+"""Stories of the crash matrix: a process dies during one step, two processes repeat the step, and the system continues.
 
-Where the cell has a wrong clock, that process does not die: its clock is wrong, or is set at the failpoint.
+In a cell with a wrong clock, the process does not die. Its clock is wrong from the start or changes at the failpoint.
 
-A story brings its person so far that the step is next, leaves that step to the processes that it starts, and lets go.
+A story prepares a person until the step is due, suspends that step in the system, runs it in its own processes, and
+lets the system finish.
 """
 
 import signal
@@ -53,7 +54,7 @@ from tests.verification.nights.world import Hours
 
 EVERY_HOUR = (Hours(days=(0, 1, 2, 3, 4, 5, 6), start="00:00", end="00:00"),)
 FAR_ROUNDS = 300
-"""Rounds of settling until it dies: more than a lease and the wait for a proof take."""
+"""Maximum number of settling rounds until the process dies: more than a lease and the wait for a proof take."""
 PATIENCE_S = 120.0
 _BETWEEN_LOOKS_S = 0.2
 _STANDING = """
@@ -64,7 +65,7 @@ _STANDING = """
            count(*) FILTER (WHERE state IN ('PENDING', 'IN_PROGRESS') OR (state = 'FAILED' AND look_at IS NOT NULL))
     FROM attempts WHERE interview_id IN (SELECT id FROM ours)
 """
-"""How many commands wait that may be about these people; how many attempts there are; how many may still ring."""
+"""Counts of open commands that may concern these people, of their attempts, and of attempts that may still ring."""
 _DAY = timedelta(days=1)
 _BRATISLAVA = ZoneInfo("Europe/Bratislava")
 _OVER = ("completed", "busy", "no-answer", "failed", "canceled")
@@ -76,7 +77,7 @@ class Cell:
     failpoint: str
     behaviour: str
     clock: str = ""
-    """What is wrong with the clock of the first process of the step; empty: nothing, and it dies at the failpoint."""
+    """Fault of the first process's clock. Empty: the clock is right and the process dies at the failpoint."""
 
     def __str__(self) -> str:
         return f"{self.failpoint} x {self.behaviour} ({self.story}{', ' if self.clock else ''}{self.clock})"
@@ -84,7 +85,7 @@ class Cell:
 
 @dataclass(kw_only=True)
 class Play:
-    """One cell being played: who takes part, what was asked for, how its processes ended."""
+    """A running cell: its people, the callers' requests, and the exit codes of its processes."""
 
     works: Works
     cell: Cell
@@ -92,18 +93,18 @@ class Play:
     candidates: list[UUID] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     exits: list[int] = field(default_factory=list)
-    """Of the first process of each step, which must have died in it."""
+    """Exit codes of the first process of each step, which must have died during the step."""
     refused: list[int] = field(default_factory=list)
-    """How those with a wrong clock ended: 0, or REFUSED."""
+    """Exit codes of processes with a wrong clock: 0 or REFUSED."""
     others: list[int] = field(default_factory=list)
     diallers: list[Any] = field(default_factory=list)
     hours: tuple[Hours, ...] = EVERY_HOUR
     consent_until: date = FOREVER
     expected: Ending = NOBODY_KNOWS
     is_starved: bool = False
-    """A dialler that was not given the machine for a whole lease has ended itself, as it must."""
+    """True if a dialler got no CPU for a whole lease and therefore ended itself, as it must."""
     is_judged_by_its_rows: bool = True
-    """False: they are erased."""
+    """False if the rows are erased."""
 
     @property
     def tenant(self) -> Tenant:
@@ -113,7 +114,7 @@ class Play:
     def ordinarily(self) -> Ending:
         return BEHAVIOURS[self.cell.behaviour].ending
 
-    # ---- who takes part
+    # ---- people
 
     def a_number(self, *rules: Mapping[str, Any]) -> str:
         number = a_number()
@@ -132,7 +133,7 @@ class Play:
         self.candidates.append(self.tenant.interview(attempt.interview_id).candidate_id)
         return attempt
 
-    # ---- what its processes do
+    # ---- processes
 
     def dies(self, step: str, *words: Any) -> None:
         if self.cell.clock:
@@ -141,7 +142,7 @@ class Play:
                 step, *words, clock=clock, DUECALL_FAILPOINT=clock.failpoint(self.cell.failpoint)
             )
             self.refused.append(ended(process, within_s=60))
-            assert clock.is_wrong.is_set(), f"{self.cell}: it has not come to its failpoint"
+            assert clock.is_wrong.is_set(), f"{self.cell}: the process has not reached its failpoint"
             return
         self.exits.append(ended(self.works.doing(step, *words, DUECALL_FAILPOINT=self.cell.failpoint), within_s=60))
 
@@ -159,16 +160,16 @@ class Play:
                 [attempt.id], clock=clock, DUECALL_FAILPOINT=clock.failpoint(self.cell.failpoint)
             )
             self.diallers.append(process)
-            self.wait(clock.is_wrong.is_set, "its clock is wrong")
+            self.wait(clock.is_wrong.is_set, "the clock is wrong")
             return
         process = self.works.dialling([attempt.id], DUECALL_FAILPOINT=failpoint or self.cell.failpoint)
         self.exits.append(ended(process, within_s=60))
 
     def dialled_twice(self, attempt: Attempt) -> None:
-        """Two that are handed the same hint; they keep it in their hand until the end."""
+        """Start two diallers with the same hint. Both run until the end of the cell."""
         self.diallers += [self.works.dialling([attempt.id]) for _ in range(2)]
 
-    # ---- what callers do
+    # ---- callers
 
     def submit(self, request: Request) -> Command:
         submit = Submit(self.tenant.database, RecordingHints(), self.tenant.now)
@@ -177,7 +178,7 @@ class Play:
         ).command
 
     def command(self, reference: str, principal: Any = None) -> Command | None:
-        """What became of it; None: it was never accepted."""
+        """Return the command, or None if it was never accepted."""
         try:
             return Submit(self.tenant.database, RecordingHints(), self.tenant.now).find(
                 principal or self.tenant.principal, reference
@@ -186,7 +187,7 @@ class Play:
             return None
 
     def note(self, verb: Verb, attempt: Attempt, begun: datetime, command: Command, **more: Any) -> None:
-        """What the caller was told: 202 when it was accepted, and what it came to, when the worker had written it."""
+        """Note both answers to the caller: 202 on acceptance, and the result once the worker has stored it."""
         self.wait(lambda: self._is_applied(command), "the command is applied")
         applied = self.command(str(command.id))
         assert applied is not None
@@ -210,10 +211,10 @@ class Play:
         found = self.command(str(command.id))
         return found is not None and found.applied_at is not None
 
-    # ---- how it ends
+    # ---- the end of a cell
 
     def wait(self, what: Callable[[], Any], says: str) -> Any:
-        """Looked at five times a second: many wait at once, and each look costs the others."""
+        """Wait until `what` is true. Check only five times a second, because many cells wait on one machine."""
         next_look = 0.0
 
         def now_and_then() -> Any:
@@ -235,7 +236,10 @@ class Play:
         return [attempt for each in self.interviews() for attempt in self.tenant.attempts(each)]
 
     def is_over(self) -> bool:
-        """In one statement: a retry is made with the end of the call before."""
+        """Return True if no command or attempt is open.
+
+        This takes a single statement, because a retry is created in the transaction that ends the previous call.
+        """
         [[waiting, made, open_]] = self.tenant.ask(_STANDING, ids=self.candidates)
         return made > 0 and not waiting and not open_
 
@@ -244,9 +248,9 @@ class Play:
 
 
 def play(played: Play) -> None:
-    """Play the cell from its beginning to its end. Before, the carrier is as new, whatever the last cell has left.
+    """Run the cell from start to end. First reset the carrier's breaker, which the previous cell may have opened.
 
-    Failures close the account at once only while one company calls, so the companies of other cells are deleted.
+    Also delete the companies of earlier cells: failures close the account immediately only while one company calls.
     """
     works, cell = played.works, played.cell
     works.tenant.change(
@@ -262,13 +266,13 @@ def play(played: Play) -> None:
     try:
         STORIES[cell.story](played)
         if played.is_judged_by_its_rows:
-            played.wait(played.is_over, "all is over")
+            played.wait(played.is_over, "all attempts are finished")
         played.wait(lambda: all(ring["ended_at"] for ring in played.rings()), "no call is live")
     finally:
         played.others += stopped(*played.diallers)
         played.is_starved = -signal.SIGALRM in {*played.exits, *played.others} or works.dialler.deaths > deaths
         if any(request["answered"] is None for number in played.numbers for request in works.requests(number)):
-            with works.leave(tasks.DIAL):  # whoever waits for that answer still would open the next cell's breaker
+            with works.leave(tasks.DIAL):  # a dialler still waiting for an answer would open the next cell's breaker
                 works.dialler.stop()
 
 
@@ -287,7 +291,7 @@ def _create(play: Play) -> None:
 
 
 def _delete_as_it_is_dialled(play: Play) -> None:
-    """A DELETE whose intake dies, while the clock rings for that very attempt: 204 or a ring, never both."""
+    """Kill the intake of a DELETE while a dialler takes the attempt. The result is a 204 or a ring, never both."""
     key = str(uuid4())
     with play.works.leave(CLOCK):
         attempt, begun = play.a_pending_attempt(), play.tenant.now()
@@ -318,7 +322,7 @@ def _message(play: Play) -> None:
 
 
 def _write(play: Play) -> None:
-    """A person has a new number from now on: the old one does not ring."""
+    """Change a person's number. The old number must not ring."""
     with play.works.leave(CLOCK):
         attempt = play.a_pending_attempt(SHORT)
         new_number = play.a_number()
@@ -333,7 +337,7 @@ def _write(play: Play) -> None:
         play.dies("change_candidate", *words)
         play.twice("change_candidate", *words)
         play.dialled_twice(attempt)
-    play.wait(play.is_over, "all is over")
+    play.wait(play.is_over, "all attempts are finished")
     assert play.works.carrier.requests(play.numbers[0]) == [], "the old number was called"
 
 
@@ -349,7 +353,7 @@ def _apply_create(play: Play) -> None:
 
 
 def _applied(play: Play, verb: Verb, attempt: Attempt, request: Request, **more: Any) -> None:
-    """Accepted; the worker dies; the attempt is hinted at; and only then somebody applies it, twice."""
+    """Accept a command, kill its worker, let two diallers take the attempt, and only then apply the command twice."""
     begun = play.tenant.now()
     command = play.submit(request)
     play.dies("apply", command.id)
@@ -389,12 +393,12 @@ def _release(play: Play) -> None:
         attempt = play.a_pending_attempt()
         play.dies("look")
         play.twice("look")
-        if play.cell.failpoint != "release.released":  # there the hint has died with the clock
+        if play.cell.failpoint != "release.released":  # at that failpoint the clock has sent no hint
             play.dialled_twice(attempt)
 
 
 def _remind(play: Play) -> None:
-    """A command whose ring was lost, and a clock that dies as it rings for it again."""
+    """Lose the hint of a command, and kill the clock while it sends the hint again."""
     with play.works.leave(CLOCK):
         candidate = play.a_candidate()
         command = play.submit(CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id))
@@ -408,7 +412,7 @@ def _dial(play: Play) -> None:
         attempt = play.a_pending_attempt()
         play.dies_dialling(attempt)
         play.dialled_twice(attempt)
-    if play.cell.clock:  # the claiming process gives it back, or writes what it knows
+    if play.cell.clock:  # the claiming process returns the attempt or records its result
         return
     if play.cell.failpoint in {"dial.claimed", "dial.looked", "dial.permitted"}:
         play.expected = NOBODY_KNOWS
@@ -417,7 +421,7 @@ def _dial(play: Play) -> None:
 
 
 def _defer_to_an_opening(play: Play) -> None:
-    """Due at an hour that is shut, and about to open: the last look says when."""
+    """Dial a due attempt shortly before its calling window opens. The last look defers it to the opening."""
     with play.works.leave(CLOCK):
         opening = (play.tenant.now() + timedelta(seconds=8)).astimezone(_BRATISLAVA)
         opening = opening.replace(second=0, microsecond=0) + timedelta(minutes=1)
@@ -438,7 +442,7 @@ def _wall(span: timedelta) -> str:
 
 
 def _defer_for_good(play: Play) -> None:
-    """Nobody is called after their consent."""
+    """Dial a person whose consent has expired. The phone must not ring."""
     play.consent_until = play.tenant.now().date() - _DAY
     with play.works.leave(CLOCK):
         attempt = play.a_pending_attempt(consent_until=play.consent_until)
@@ -453,10 +457,10 @@ def _defer_for_good(play: Play) -> None:
 
 
 def _store(play: Play) -> None:
-    """Whoever takes in the carrier's first callback of this call dies."""
+    """Kill the process that stores the carrier's first callback of a call."""
     with play.works.leave(CALLBACK):
         attempt = play.a_pending_attempt()
-        received = play.wait(lambda: _received(play, attempt), "the carrier calls back")
+        received = play.wait(lambda: _received(play, attempt), "the first callback arrives")
         play.dies("callback", *received)
         play.twice("callback", *received)
 
@@ -467,10 +471,10 @@ def _received(play: Play, attempt: Attempt) -> tuple[Any, ...] | None:
 
 
 def _hear(play: Play) -> None:
-    """Whoever hears how the call has ended dies; what came before it is heard afterwards."""
+    """Kill the process that applies the callback with the call's end. Earlier callbacks are applied afterwards."""
     with play.works.leave(tasks.HEAR, tasks.SETTLE):
         attempt = play.a_pending_attempt()
-        event_id = play.wait(lambda: _how_it_ended(play, attempt), "the carrier tells how it ended")
+        event_id = play.wait(lambda: _how_it_ended(play, attempt), "the callback with the end of the call arrives")
         play.dies("hear", event_id)
         play.twice("hear", event_id)
 
@@ -489,7 +493,7 @@ def _how_it_ended(play: Play, attempt: Attempt) -> UUID | None:
 
 
 def _settle(play: Play) -> None:
-    """Its dialler has died with the POST on its way, and nobody hears the carrier: whoever asks for it dies too."""
+    """Kill a dialler after its POST, leave callbacks unapplied, and then kill the process that polls for the call."""
     with play.works.leave(tasks.SETTLE, tasks.HEAR, CLOCK):
         attempt = play.a_pending_attempt()
         play.dies_dialling(attempt, "dial.sent")
@@ -499,24 +503,27 @@ def _settle(play: Play) -> None:
 
 
 def _expire(play: Play) -> None:
-    """Due, and expired before anybody called: whoever ends it dies, and the hint comes afterwards."""
+    """Let a due attempt expire before its call. Kill the process that expires it, and send the hint afterwards."""
     with play.works.leave(tasks.SETTLE, CLOCK):
         expires_at = play.tenant.now() + timedelta(seconds=1)
         attempt = play.a_pending_attempt(expires_at=expires_at)
         play.dies("settle", FAR_ROUNDS)
-        # One with a wrong clock is refused at once, perhaps before that.
-        play.wait(lambda: play.tenant.now() > expires_at, "it has expired")
+        # A process with a wrong clock is rejected immediately, perhaps before the expiry.
+        play.wait(lambda: play.tenant.now() > expires_at, "the attempt has expired")
         play.dialled_twice(attempt)
         play.twice("settle")
     play.expected = Ending(rings=0, reasons=(Reason.EXPIRED,))
 
 
 def _probe(play: Play) -> None:
-    """The carrier is down; whoever asks whether it is back dies; another person waits meanwhile."""
+    """Kill the process that probes a carrier that is down, while another person waits."""
     with play.works.leave(tasks.SETTLE, CLOCK):
         attempt = play.a_pending_attempt()
         play.dialled_twice(attempt)
-        play.wait(lambda: play.tenant.ask("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"), "it is down")
+        play.wait(
+            lambda: play.tenant.ask("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"),
+            "the carrier is down",
+        )
         play.a_pending_attempt(SHORT)
         play.dies("settle", FAR_ROUNDS)
         play.twice("settle")
@@ -528,7 +535,7 @@ def _probe(play: Play) -> None:
 
 @contextmanager
 def _a_company_with_a_live_call(play: Play, *steps: str) -> Iterator[Tenant]:
-    """Deleted while the carrier has a call of it, and while another person waits: both are called no more."""
+    """Delete a company with a live call and a waiting person. No further calls to either may follow."""
     company = of_company(play.tenant, seed(play.tenant.database, play.tenant.now(), intervals=ALWAYS))
     number_of_live = len(play.numbers)
     play.a_pending_attempt(tenant=company)
@@ -538,7 +545,7 @@ def _a_company_with_a_live_call(play: Play, *steps: str) -> Iterator[Tenant]:
         play.a_pending_attempt(SHORT, tenant=company, due_at=play.tenant.now() + _DAY)
         ApiWriter(tenant=company, hints=RecordingHints()).delete_company(company.principal, company.company_id)
         yield company
-    play.wait(lambda: _is_erased(company), "it is erased")
+    play.wait(lambda: _is_erased(company), "the company is erased")
     play.expected = Ending(rings=1, reasons=())
     play.is_judged_by_its_rows = False
 

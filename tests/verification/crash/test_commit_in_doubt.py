@@ -1,7 +1,7 @@
-"""The connection is cut between a COMMIT and its answer: it is done, or it is not, and nobody is told which.
+"""Commits with unknown status: the connection breaks between a COMMIT and its answer.
 
-The wire before PostgreSQL cuts many a commit of a dial worker, before or after it has carried it; the carrier's ledger
-judges.
+A proxy in front of PostgreSQL cuts many commits of a dial worker, before or after forwarding them. The carrier's ledger
+shows whether a call was lost or placed twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,11 +21,11 @@ CUTS = 200
 PEOPLE = 120
 SEED = 20
 PATIENT = {"DIAL_LEASE_S": "200", "SETTLE_S": "300"}
-"""Whatever is left to its lease is not over when the test wants it to be."""
+"""An attempt that only the end of its lease could free would not finish before the test's timeout."""
 
 
 class Cutter:
-    """Cuts a commit now and then; the first ones are let through, so that a process can start."""
+    """Cut some commits at random. The first ones pass, so that a process can start."""
 
     def __init__(self, wire: Wire) -> None:
         self._dice = Random(SEED)
@@ -43,7 +43,7 @@ class Cutter:
 
 @pytest.mark.crash
 @pytest.mark.timeout(240)
-def test_no_commit_in_doubt_loses_a_call_or_rings_twice(postgres_url: str, aloud: Callable[[str], None]) -> None:
+def test_unknown_commit_loses_no_call_and_rings_no_phone_twice(postgres_url: str, aloud: Callable[[str], None]) -> None:
     with working(postgres_url, settling=True, **PATIENT) as works, wired(postgres_url) as (wire, url):
         Cutter(wire)
         works.carrier.plan(ring_s=0, talk_s=0)
@@ -52,10 +52,10 @@ def test_no_commit_in_doubt_loses_a_call_or_rings_twice(postgres_url: str, aloud
             while wire.died < CUTS:
                 ids = a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now())
                 people += PEOPLE
-                wait_until(lambda ids=ids: ring(ids), seconds=100, says="everybody was reached")  # type: ignore[misc]
+                wait_until(lambda ids=ids: ring(ids), seconds=100, says="every person is reached")  # type: ignore[misc]
         rung = [call["to"] for call in works.carrier.rings()]
         aloud(f"{wire.died} commits cut, {people} people, {len(rung)} rings")
-        assert sorted(set(rung)) == sorted(rung), "somebody was rung twice"
+        assert sorted(set(rung)) == sorted(rung), "a phone rang twice"
         assert len(rung) == people
         assert works.tenant.ask("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
         assert works.tenant.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
@@ -63,17 +63,20 @@ def test_no_commit_in_doubt_loses_a_call_or_rings_twice(postgres_url: str, aloud
 
 @contextmanager
 def ringing(works: Works, url: str) -> Iterator[Callable[[list[UUID]], bool]]:
-    """Rings for ids as the clock does, until all of them are over; the dial worker's database is at `url`."""
-    hears, rings = nursery.Pipe(duplex=False)
+    """Start a dial worker with its database at `url`. Yield a function that sends hints for attempts, like the clock.
+
+    The function returns True once all attempts are finished.
+    """
+    receiver, sender = nursery.Pipe(duplex=False)
     environment = works.environment | {"DATABASE_URL": url, "DATABASE_WORKER_URL": url}
-    process = nursery.Process(target=fed_dialler.run, args=(environment, hears), daemon=True)
+    process = nursery.Process(target=fed_dialler.run, args=(environment, receiver), daemon=True)
     process.start()
 
     def ring(ids: list[UUID]) -> bool:
-        rings.send(ids)
+        sender.send(ids)
         return works.tenant.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
 
     yield ring
-    rings.send(None)
+    sender.send(None)
     process.join(30)
     assert process.exitcode == 0

@@ -1,4 +1,4 @@
-"""Wherever a dial process dies, and whatever the carrier does then: no phone rings twice and no attempt is lost."""
+"""Crash matrix: a process may die at any failpoint. No phone rings twice and no attempt is lost."""
 
 import ast
 import signal
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.crash
 
 
 @pytest.mark.timeout(1800 if WHOLE else 300)
-def test_wherever_a_process_dies_nobody_is_rung_twice_and_nobody_is_lost(
+def test_killed_process_loses_no_call_and_rings_no_phone_twice(
     postgres_url: str, aloud: Callable[[str], None], subtests: pytest.Subtests
 ) -> None:
     every = (*CELLS, *CLOCK_CELLS) if WHOLE else (*one_of_each(CELLS), *SOME_CLOCK_CELLS)
@@ -34,13 +34,13 @@ def test_wherever_a_process_dies_nobody_is_rung_twice_and_nobody_is_lost(
             assert result.faults == []
 
 
-def test_every_failpoint_has_its_cells() -> None:
+def test_every_failpoint_has_cells() -> None:
     assert {cell.failpoint for cell in CELLS} == set(FAILPOINTS) == {cell.failpoint for cell in one_of_each(CELLS)}
     assert len(FAILPOINTS) == len(set(FAILPOINTS)) >= 30
     assert len(CELLS) == len(set(CELLS)) >= 300
 
 
-def test_every_part_has_cells_of_each_wrong_clock() -> None:
+def test_every_component_has_cells_for_each_wrong_clock() -> None:
     parts = ("apply", "cancel", "dial", "hear", "message", "release", "settle", "submit", "write")
     found = {(cell.failpoint.split(".")[0], cell.clock) for cell in CLOCK_CELLS}
     set_within = {(part, clock) for part in parts for clock in (SET_AHEAD, SET_BACK)}
@@ -51,24 +51,24 @@ def test_every_part_has_cells_of_each_wrong_clock() -> None:
     assert len(CLOCK_CELLS) == len(set(CLOCK_CELLS))
 
 
-def test_the_failpoints_are_those_of_the_product() -> None:
+def test_failpoint_list_matches_the_source_code() -> None:
     root = Path(scheduler.__file__).parent.parent
     found: Counter[str] = Counter()
-    for room in ("scheduler", "workers", "api_shim"):
-        for path in (root / room).rglob("*.py"):
+    for package in ("scheduler", "workers", "api_shim"):
+        for path in (root / package).rglob("*.py"):
             found.update(_failpoints(ast.parse(path.read_text())))
     assert set(found) == set(FAILPOINTS)
-    assert set(found.values()) == {1}, "each stands in one place"
+    assert set(found.values()) == {1}, "each failpoint occurs exactly once"
 
 
-def test_a_failpoint_that_stands_inside_a_transaction_says_so() -> None:
+def test_failpoint_inside_a_transaction_ends_in_ing() -> None:
     root = Path(scheduler.__file__).parent
     inside = {name for path in root.rglob("*.py") for name in _in_transactions(ast.parse(path.read_text()))}
     assert inside == {name for name in FAILPOINTS if name.endswith("ing")}
 
 
 def _in_transactions(tree: ast.AST) -> Iterator[str]:
-    """Below a `with ….transaction()`, or where the stores of one are given."""
+    """Yield failpoints below a `with ….transaction()`, or in a function that gets a transaction's stores."""
     for node in ast.walk(tree):
         opens = isinstance(node, ast.With) and any(".transaction(" in ast.unparse(item) for item in node.items)
         given = isinstance(node, ast.FunctionDef) and {"stores", "turn"} & {each.arg for each in node.args.args}
@@ -77,15 +77,15 @@ def _in_transactions(tree: ast.AST) -> Iterator[str]:
 
 
 def _failpoints(tree: ast.AST) -> Iterator[str]:
-    """The names in `failpoint("…")`, and in `call_soon(failpoint, "…")`, which calls it a moment later."""
+    """Yield the names in `failpoint("…")`, and in `call_soon(failpoint, "…")`, which calls it a moment later."""
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         for place, name in pairwise([call.func, *call.args]):
             if isinstance(place, ast.Name) and place.id == "failpoint":
-                assert isinstance(name, ast.Constant), "a failpoint's name is written out"
+                assert isinstance(name, ast.Constant), "the name of a failpoint is a literal"
                 yield str(name.value)
 
 
-def test_a_process_that_is_told_to_stop_records_what_it_has_sent(postgres_url: str) -> None:
+def test_stopping_dialler_records_the_call_that_it_has_sent(postgres_url: str) -> None:
     with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as works:
         number = a_number()
         works.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
@@ -99,7 +99,7 @@ def test_a_process_that_is_told_to_stop_records_what_it_has_sent(postgres_url: s
         assert len(works.carrier.rings(number)) == 1
 
 
-def test_a_process_that_is_killed_then_does_not_record_it(postgres_url: str) -> None:
+def test_killed_dialler_does_not_record_the_call(postgres_url: str) -> None:
     with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as works:
         number = a_number()
         works.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
@@ -110,13 +110,13 @@ def test_a_process_that_is_killed_then_does_not_record_it(postgres_url: str) -> 
         assert works.tenant.history(attempt_id) == ["created", "claimed"]
 
 
-def test_a_process_that_is_told_to_stop_claims_nothing_more(postgres_url: str) -> None:
-    # A call every fifty seconds: at a faster pace no claim can have taken a slot so far away, and it is ignored.
+def test_stopping_dialler_claims_no_further_attempts(postgres_url: str) -> None:
+    # One call every fifty seconds. At a faster pace, claims ignore a slot that far in the future as impossible.
     with working(postgres_url, settling=False, TWILIO_CPS="0.02") as works:
         later = works.tenant.now() + timedelta(seconds=50)
         works.tenant.change("UPDATE carrier_accounts SET next_slot_at = :later", later=later)
         waiting = a_pending_attempt(works.tenant)
-        assert works.tenant.dial.claim([waiting.id]).claimed == (), "it waits for its slot"
+        assert works.tenant.dial.claim([waiting.id]).claimed == (), "the attempt waits for its slot"
         process = works.dialling([waiting.id])
         assert stopped(process) == [0]
         assert works.tenant.history(waiting.id) == ["created"]

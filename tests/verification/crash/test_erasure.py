@@ -1,4 +1,4 @@
-"""Wherever whoever erases a company dies: who comes next finishes it, and nothing of it is left (F6-3)."""
+"""Killed erasures: the next process finishes the erasure, and none of the company's data is left (F6-3)."""
 
 import random
 import signal
@@ -19,7 +19,7 @@ from tests.verification.crash.works import ended, nursery
 pytestmark = pytest.mark.crash
 PEPPER = "a pepper for tests"
 STAY = {"alembic_version", "arrows", "carrier_accounts", "erasures", "lines", "usage"}
-"""Which tables hold anything still when the only company was erased; the lines are those whose gap still runs."""
+"""Tables that still contain rows after the only company was erased. The lines are those whose gap has not ended."""
 Erasing = Callable[..., Any]
 
 
@@ -32,7 +32,7 @@ def tenant(postgres_url: str) -> Iterator[Tenant]:
 
 @pytest.fixture
 def erasing(postgres_url: str, tenant: Tenant) -> Erasing:
-    """A process that erases the house's company."""
+    """Return a function that starts a process which erases the tenant's company."""
     environment = {
         "DATABASE_URL": postgres_url,
         "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
@@ -61,7 +61,7 @@ def certificate(tenant: Tenant) -> tuple[dict[str, int], Any]:
 
 
 def filled(tenant: Tenant, postgres_url: str) -> set[str]:
-    """The tables that hold anything."""
+    """Return the tables that contain any rows."""
     return {table for table in tables(postgres_url) if tenant.ask(f"SELECT 1 FROM {table} LIMIT 1")}
 
 
@@ -69,7 +69,7 @@ def without_lines(erased: dict[str, int]) -> dict[str, int]:
     return {kind: count for kind, count in erased.items() if kind != "lines"}
 
 
-def test_the_canaries_are_in_every_table_that_names_anybody(tenant: Tenant, postgres_url: str) -> None:
+def test_canaries_are_in_every_table_with_personal_data(tenant: Tenant, postgres_url: str) -> None:
     fill(tenant)
     found = in_dump(postgres_url)
     assert set().union(*found.values()) == set(CANARIES)
@@ -77,11 +77,11 @@ def test_the_canaries_are_in_every_table_that_names_anybody(tenant: Tenant, post
         *("agents", "api_keys", "attempts", "candidates", "carrier_backoffs", "carrier_events", "companies", "inbox"),
         *("interviews", "invitations", "jobs", "phone_numbers", "users"),
     }
-    assert all(counts(tenant).values()), "and no kind is without a row"
-    assert filled(tenant, postgres_url) == set(tables(postgres_url)) - {"erasures"}, "nor any table"
+    assert all(counts(tenant).values()), "every kind has at least one row"
+    assert filled(tenant, postgres_url) == set(tables(postgres_url)) - {"erasures"}, "every table has at least one row"
 
 
-def test_killed_after_each_batch_it_is_finished_by_who_comes_next(
+def test_erasure_killed_after_each_batch_is_finished_by_the_next(
     tenant: Tenant, erasing: Erasing, postgres_url: str
 ) -> None:
     other = of_company(tenant, seed(tenant.database, real_now()))
@@ -92,18 +92,19 @@ def test_killed_after_each_batch_it_is_finished_by_who_comes_next(
     while (code := ended(erasing(DUECALL_FAILPOINT="erase.batch"))) == -signal.SIGKILL:
         killed += 1
     assert code == 0
-    assert killed >= len(before), "it died at least once at each kind"
+    assert killed >= len(before), "the process died at least once for each kind"
     erased, finished_at = certificate(tenant)
     assert finished_at is not None
-    before["happenings"] += before["attempts"] - 2  # one had ended, one's outcome is unknown, the others are cancelled
-    assert without_lines(erased) == before, "and each row is counted once"
+    # One attempt has ended and one has an unknown outcome. The others are cancelled.
+    before["happenings"] += before["attempts"] - 2
+    assert without_lines(erased) == before, "each row is counted once"
     assert in_dump(postgres_url) == {}
     assert counts(other) == theirs
     assert tenant.ask("SELECT count(*) FROM usage WHERE company_id = :id", id=tenant.company_id) == [(1,)]
     print(f"killed {killed} times, {sum(erased.values())} rows in {len(tables(postgres_url))} tables looked at")
 
 
-def test_killed_at_any_moment_it_is_finished_by_who_comes_next(
+def test_erasure_killed_at_any_moment_is_finished_by_the_next(
     tenant: Tenant, erasing: Erasing, postgres_url: str
 ) -> None:
     fill(tenant)
@@ -126,11 +127,13 @@ def test_killed_at_any_moment_it_is_finished_by_who_comes_next(
     assert filled(tenant, postgres_url) == STAY
 
 
-def test_while_a_call_is_live_it_ends_and_erases_nothing(tenant: Tenant, erasing: Erasing) -> None:
+def test_erasure_erases_nothing_while_a_call_is_live(tenant: Tenant, erasing: Erasing) -> None:
     a_placed_attempt(tenant)
     before = counts(tenant)
     delete(tenant)
-    assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == -signal.SIGKILL, "it has asked for the call's end"
+    assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == -signal.SIGKILL, (
+        "the process has marked the call for hang-up"
+    )
     assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == 0
     assert certificate(tenant) == ({}, None)
     assert counts(tenant) == before | {"happenings": before["happenings"] + 1}

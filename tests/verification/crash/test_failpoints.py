@@ -1,4 +1,4 @@
-"""A process that is told to freeze at a failpoint does so right there, not some steps later."""
+"""Freezing at a failpoint: the process stops exactly there, not some steps later."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.crash
 
 
 def frozen_in_a_thread(has_gone_on: Any) -> None:
-    """Freeze where a dial worker sends: in a thread, while the main one waits for SIGTERM."""
+    """Freeze in a thread, as a dial worker does when it sends, while the main thread waits for SIGTERM."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     failpoints.arm("dial.permitted:stop")
@@ -29,7 +29,7 @@ def frozen_in_a_thread(has_gone_on: Any) -> None:
         has_gone_on.value = 1
 
     threading.Thread(target=reach_it, daemon=True).start()
-    # As on a busy machine: the main thread takes no signal before the other one lets go of the processor.
+    # As on a busy machine, the main thread handles no signal before the other thread yields the CPU.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     may_go_on.set()
     signal.sigwait({signal.SIGTERM})
@@ -41,9 +41,9 @@ def test_failpoint_freezes_a_thread_before_its_next_step() -> None:
     assert process.pid is not None
     pid = process.pid
     try:
-        wait_until(lambda: is_stopped(pid), says="it stands still")
+        wait_until(lambda: is_stopped(pid), says="the process is frozen")
         assert has_gone_on.value == 0
         thawed(process)
-        wait_until(lambda: has_gone_on.value == 1, says="it goes on from there")
+        wait_until(lambda: has_gone_on.value == 1, says="the process continues from there")
     finally:
         killed(process)

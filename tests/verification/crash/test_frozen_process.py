@@ -1,4 +1,4 @@
-"""A dial process that was frozen, or slow, never sends late: not after its lease, nor after closing."""
+"""Frozen or slow dial processes: they send no call after their lease or after closing time."""
 
 import signal
 from collections.abc import Iterator
@@ -40,9 +40,9 @@ _A_LOOK_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'"
 
 @contextmanager
 def asking_the_clock(url: str, meanwhile: str) -> Iterator[psycopg.Connection[Any]]:
-    """For processes that connect while this lasts, a last look does `meanwhile` when it asks the database's clock.
+    """Make every last look run the statement `meanwhile` when it reads the database's clock.
 
-    A function of that name comes before the system's own. Claims go through: they do not ask.
+    A function of ours hides the system's clock from processes that connect inside the block. Claims do not call it.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_CLOCK.format(meanwhile=meanwhile).encode())
@@ -56,7 +56,7 @@ def asking_the_clock(url: str, meanwhile: str) -> Iterator[psycopg.Connection[An
 
 @contextmanager
 def no_last_look(url: str) -> Iterator[None]:
-    """Until the end a claim goes through, and the look that follows it waits."""
+    """Inside the block, let claims pass and block the last look that follows."""
     with asking_the_clock(url, "PERFORM pg_advisory_xact_lock_shared(4711)") as connection:
         connection.execute("SELECT pg_advisory_lock(4711)")
         try:
@@ -69,15 +69,15 @@ def claimed_and_frozen(works: Works, url: str, number: str) -> tuple[UUID, ForkS
     attempt_id = a_pending_attempt(works.tenant, number).id
     with no_last_look(url):
         process = works.dialling([attempt_id])
-        # Only then does it hold the claim: right after the commit its timer is not set yet.
-        wait_until(lambda: works.tenant.ask(_A_LOOK_WAITS), says="it is claimed, and its last look waits")
+        # Right after the commit the lease timer is not set yet. Once the last look waits, it is.
+        wait_until(lambda: works.tenant.ask(_A_LOOK_WAITS), says="the attempt is claimed and its last look waits")
         assert works.tenant.attempt(attempt_id).state is AttemptState.IN_PROGRESS
         frozen(process)
     return attempt_id, process
 
 
 @guards("frozen")
-def test_a_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: str) -> None:
+def test_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="6", SETTLE_S="8") as works:
         number = a_number()
         attempt_id, process = claimed_and_frozen(works, postgres_url, number)
@@ -85,10 +85,12 @@ def test_a_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: s
         thawed(process)
         assert ended(process, within_s=10) == -signal.SIGALRM
         assert works.requests(number) == []
-        assert {"placed", "deferred", "not_placed"}.isdisjoint(works.tenant.history(attempt_id)), "nor has it written"
+        assert {"placed", "deferred", "not_placed"}.isdisjoint(works.tenant.history(attempt_id)), (
+            "the process has recorded nothing"
+        )
 
 
-def test_a_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> None:
+def test_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="30", SETTLE_S="60") as works:
         number = a_number()
         works.carrier.plan(to=number, ring_s=0.1, talk_s=0.1)
@@ -99,13 +101,13 @@ def test_a_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> No
         assert len(works.requests(number)) == 1
 
 
-def test_a_last_look_that_is_old_when_it_comes_is_none(postgres_url: str) -> None:
+def test_last_look_that_answers_too_late_defers_the_attempt(postgres_url: str) -> None:
     with working(postgres_url) as works:
         number = a_number()
         attempt_id = a_pending_attempt(works.tenant, number).id
         with asking_the_clock(postgres_url, "PERFORM pg_sleep(0.3)"):
             process = works.dialling([attempt_id])
-            wait_until(lambda: len(works.tenant.history(attempt_id)) > 2, says="it is given back")
+            wait_until(lambda: len(works.tenant.history(attempt_id)) > 2, says="the attempt is returned")
         assert stopped(process) == [0]
         assert works.tenant.history(attempt_id) == ["created", "claimed", "deferred"]
         assert works.requests(number) == []
@@ -113,7 +115,7 @@ def test_a_last_look_that_is_old_when_it_comes_is_none(postgres_url: str) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class Closing:
-    """A company that closes soon, and a policy under which the last call may start seconds from now."""
+    """Calling hours that end soon, and a ring timeout that allows the last call to start seconds from now."""
 
     hours: CallTimeInterval
     ring_timeout_s: float
@@ -125,7 +127,7 @@ class Closing:
         closes = now.astimezone(_BRATISLAVA).replace(second=0, microsecond=0) + timedelta(minutes=2)
         start = timedelta(hours=closes.hour, minutes=closes.minute) - timedelta(hours=2)
         start %= timedelta(hours=24)
-        # The kernel tries to connect again 7 s after the first time, and gives up 3 s later.
+        # The kernel retries a connection 7 s after the first attempt and gives up 3 s later.
         last_start = now + timedelta(seconds=6)
         return cls(
             hours=CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2)),
@@ -135,7 +137,7 @@ class Closing:
 
 
 @pytest.mark.parametrize("is_frozen", [True, False], ids=["frozen", "slow"])
-def test_call_that_waits_for_its_connection_until_closing_is_not_sent(postgres_url: str, is_frozen: bool) -> None:
+def test_call_that_connects_after_closing_time_is_not_sent(postgres_url: str, is_frozen: bool) -> None:
     closing = Closing.soon()
     with a_crowded_door() as door, ExitStack() as stack:
         times: dict[str, Any] = {
@@ -151,7 +153,7 @@ def test_call_that_waits_for_its_connection_until_closing_is_not_sent(postgres_u
         number = a_number()
         attempt_id = a_pending_attempt(company, number).id
         process = works.dialling([attempt_id])
-        wait_until(lambda: is_connecting_to(door), says="its last look said yes")
+        wait_until(lambda: is_connecting_to(door), says="its last look has allowed the call")
         if is_frozen:
             frozen(process)
         wait_until(lambda: real_now() > closing.last_start, says="it is too late for a call to start")
@@ -159,13 +161,13 @@ def test_call_that_waits_for_its_connection_until_closing_is_not_sent(postgres_u
         stack.callback(wire.close)
         if is_frozen:
             thawed(process)
-        wait_until(lambda: len(works.tenant.history(attempt_id)) > 2, says="something became of it")
+        wait_until(lambda: len(works.tenant.history(attempt_id)) > 2, says="the attempt has a result")
         assert stopped(process) == [0]
         assert works.requests(number) == []
         assert works.tenant.history(attempt_id) == ["created", "claimed", "deferred"]
 
 
-def test_call_that_waits_for_its_connection_is_sent_while_open(postgres_url: str) -> None:
+def test_call_that_connects_late_within_calling_hours_is_sent(postgres_url: str) -> None:
     with a_crowded_door() as door, ExitStack() as stack:
         times: dict[str, Any] = {
             "CARRIER_CONNECT_TIMEOUT_S": "20",
@@ -176,7 +178,7 @@ def test_call_that_waits_for_its_connection_is_sent_while_open(postgres_url: str
         number = a_number()
         attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id])
-        wait_until(lambda: is_connecting_to(door), says="its last look said yes")
+        wait_until(lambda: is_connecting_to(door), says="its last look has allowed the call")
         wire = Wire(urlsplit(works.carrier.url).port or 0, door)
         stack.callback(wire.close)
         wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="it rang")
@@ -192,66 +194,66 @@ def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> N
         process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.permitted:stop")
         assert process.pid is not None
         pid = process.pid
-        wait_until(lambda: is_stopped(pid), says="it is about to send")
+        wait_until(lambda: is_stopped(pid), says="the process is about to send")
         since = real_now()
         wait_until(lambda: real_now() > since + LOOK_TO_END, says="its last look is old")
-        assert works.requests(number) == [], "it was frozen before the first byte"
+        assert works.requests(number) == [], "the process was frozen before the first byte"
         thawed(process)
         assert ended(process, within_s=10) == -signal.SIGALRM
         assert works.requests(number) == []
 
 
 @guards("alarm_thread")
-def test_alarm_is_taken_by_the_sending_thread_alone(postgres_url: str) -> None:
+def test_only_the_sending_thread_takes_the_alarm_signal(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
         attempt_id = a_pending_attempt(works.tenant).id
         by_name = works.carrier.url.replace("127.0.0.1", "localhost")  # a thread looks up the name
         process = works.dialling([attempt_id], TWILIO_API_URL=by_name, DUECALL_FAILPOINT="dial.sent:stop")
         assert process.pid is not None
         pid = process.pid
-        wait_until(lambda: is_stopped(pid), says="all threads have begun that one call needs")
+        wait_until(lambda: is_stopped(pid), says="all threads that a call needs have started")
         taking = threads_that_take(signal.SIGALRM, pid)
-        thawed(process)  # first: a frozen process would outlive a test that fails
-        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="its answer is recorded")
+        thawed(process)  # before any assertion, because a frozen process would outlive a failed test
+        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="the carrier's answer is recorded")
         assert stopped(process) == [0]
         assert len(taking) == 1
         assert pid not in taking, "the main thread sends nothing"
 
 
-def test_process_frozen_right_before_the_first_byte_goes_on(postgres_url: str) -> None:
+def test_process_frozen_after_sending_its_post_goes_on(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
         number = a_number()
         attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.sent:stop")
         assert process.pid is not None
         pid = process.pid
-        wait_until(lambda: is_stopped(pid), says="its POST is out")
+        wait_until(lambda: is_stopped(pid), says="the POST is sent")
         since = real_now()
         wait_until(lambda: real_now() > since + LOOK_TO_END, says="an unsent call would be too late now")
         thawed(process)
-        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="its answer is recorded")
+        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="the carrier's answer is recorded")
         assert stopped(process) == [0]
         assert len(works.requests(number)) == 1
 
 
-def test_a_last_look_that_breaks_off_gives_the_attempt_back(postgres_url: str) -> None:
+def test_last_look_that_fails_returns_the_attempt(postgres_url: str) -> None:
     with working(postgres_url) as works:
         number = a_number()
         attempt_id = a_pending_attempt(works.tenant, number).id
         with asking_the_clock(postgres_url, "RAISE EXCEPTION 'a test'"):
             process = works.dialling([attempt_id])
-            wait_until(lambda: "not_placed" in works.tenant.history(attempt_id), says="it is given back")
+            wait_until(lambda: "not_placed" in works.tenant.history(attempt_id), says="the attempt is returned")
         assert stopped(process) == [0]
         assert works.tenant.attempt(attempt_id).state is AttemptState.PENDING
         assert works.requests(number) == []
 
 
-def test_a_last_look_that_the_database_keeps_waiting_gives_the_attempt_back(postgres_url: str) -> None:
+def test_last_look_that_times_out_returns_the_attempt(postgres_url: str) -> None:
     with working(postgres_url) as works:
         number = a_number()
         attempt_id = a_pending_attempt(works.tenant, number).id
         with no_last_look(postgres_url):
             process = works.dialling([attempt_id], DIAL_LEASE_S="10", SETTLE_S="20")
-            wait_until(lambda: "not_placed" in works.tenant.history(attempt_id), says="it is given back")
+            wait_until(lambda: "not_placed" in works.tenant.history(attempt_id), says="the attempt is returned")
         assert stopped(process) == [0]
         assert works.requests(number) == []

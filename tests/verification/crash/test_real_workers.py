@@ -1,8 +1,8 @@
-"""The same with everybody real: API, clock and Celery workers over Redis, as the Procfile has them.
+"""Crash matrix with real processes: API, clock and Celery workers over Redis, as in the Procfile.
 
-A process takes four people's calls or commands in hand, each with another behaviour of the carrier, and dies by kill -9
-at its failpoint; it is started again, and what it was hinted at is hinted at twice. Four cells a kill, because a real
-process takes seconds to start.
+A process takes the calls or commands of four people, each with a different carrier behaviour, and is killed at its
+failpoint. It is started again, and its hints are sent twice. One kill covers four cells, because a real process takes
+seconds to start.
 """
 
 import signal
@@ -49,7 +49,7 @@ from tests.verification.crash.works import without_a_breaker
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1200)]
 
 ACCEPTED = {201, 202, 409}
-"""409: the same request is being answered somewhere else."""
+"""409: another process is answering the same request."""
 ANY = ("answered", "accept_and_silence", "accept_then_500", "busy")
 REFUSING = ("slow", "late_accept", "bad_number", "drop")
 OF_THE_LIST = ("accept_and_silence", "accept_then_500", "late_accept", "drop")
@@ -67,10 +67,10 @@ class Group:
     candidates: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     exit: int | None = None
-    """Of the process that had them in hand."""
+    """Exit code of the process that handled them."""
 
     def begin(self) -> None:
-        """Four people, whom nobody has asked to call yet."""
+        """Create four people without interviews."""
         for behaviour in self.behaviours:
             number = self.numbers[behaviour] = a_number()
             self.keys[behaviour] = str(uuid4())
@@ -85,7 +85,7 @@ class Group:
         return {"agentId": self.whole.running.agentId, "candidateId": self.candidates[behaviour]}
 
     def post(self, behaviour: str) -> int | None:
-        """The status; None: nobody answered. Sent again, it is the same request."""
+        """Return the status, or None without an answer. A repetition is the same request."""
         headers = {"Idempotency-Key": self.keys[behaviour], "Prefer": "respond-async"}
         try:
             return self.whole.client.post(self.body(behaviour), **headers).status_code
@@ -97,11 +97,11 @@ class Group:
             return list(pool.map(self.post, [*self.behaviours] * times))
 
     def begin_to_post(self) -> None:
-        """Whatever comes of it."""
+        """Send all requests and ignore the results."""
         self.post_all()
 
     def send_all(self) -> None:
-        """As messages."""
+        """Send all requests as messages."""
         [[key_id]] = self.rows("SELECT id FROM api_keys WHERE kind = 'REGULAR' LIMIT 1")
         for behaviour in self.behaviours:
             message = {
@@ -120,7 +120,7 @@ class Group:
 
     @contextmanager
     def nobody_is_called(self) -> Iterator[None]:
-        """All become due in one moment: when this ends."""
+        """Pause the company, so that all attempts become due at the same moment when the block ends."""
         database = Database(self.whole.running.databaseUrl, pool_size=1)
         pauses, company_id = Pauses(database, self.whole.now), UUID(self.whole.running.companyId)
         pauses.pause(company_id, "a test")
@@ -129,7 +129,7 @@ class Group:
         database.close()
 
     def of_these(self) -> str:
-        """The group's interviews, for a query."""
+        """Return a subquery for the group's interviews."""
         ids = ", ".join(f"'{each}'" for each in self.candidates.values())
         return f"SELECT id FROM interviews WHERE candidate_id IN ({ids})"
 
@@ -144,7 +144,7 @@ class Group:
         return [row[0] for row in self.rows("SELECT id FROM carrier_events WHERE heard_at IS NULL")]
 
     def standing(self) -> list[tuple[Any, ...]]:
-        """What there is of it, for whoever asks why it is not over."""
+        """Return the group's rows, to show why it has not finished."""
         return [
             *self.rows(
                 "SELECT state, phase, reason, due_at, released_until, lease_until, look_at, retry_number"
@@ -175,22 +175,22 @@ class Group:
 def _post_due_together(group: Group) -> None:
     with group.nobody_is_called():
         _post(group)
-        wait_until(lambda: len(group.attempts()) == len(group.behaviours), says="all are applied")
+        wait_until(lambda: len(group.attempts()) == len(group.behaviours), says="all commands are applied")
 
 
 def _post(group: Group) -> None:
-    """Each until it was accepted, as a backend does it."""
-    wait_until(lambda: set(group.post_all()) <= ACCEPTED, seconds=60, says="all are accepted")
+    """Repeat each request until it is accepted, as a client does."""
+    wait_until(lambda: set(group.post_all()) <= ACCEPTED, seconds=60, says="all requests are accepted")
 
 
 def _told_again(group: Group) -> None:
-    """Whoever was not answered sends it again, from two sides at once."""
-    wait_until(lambda: set(group.post_all(times=2)) <= ACCEPTED, seconds=60, says="all are accepted")
+    """Repeat each request twice in parallel until it is accepted, as a client without an answer does."""
+    wait_until(lambda: set(group.post_all(times=2)) <= ACCEPTED, seconds=60, says="all requests are accepted")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One process of the Procfile: what it is given, where it dies, and how that is given again."""
+    """A process of the Procfile: its work, its failpoints, and a function that repeats the work."""
 
     process: str
     failpoints: Sequence[str]
@@ -260,7 +260,7 @@ PARTS = (
 
 
 def _part_of(parts: Sequence[Part]) -> Sequence[tuple[Part, Sequence[str]]]:
-    """Everything by `make crash`; otherwise the first kill."""
+    """Return all parts for `make crash`, otherwise the first failpoint of the first part."""
     if not WHOLE:
         return [(parts[0], parts[0].failpoints[:1])]
     return [(part, some) for part in parts if (some := [each for each in part.failpoints if is_chosen(each)])]
@@ -275,7 +275,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
         yield whole
 
 
-def test_a_real_process_that_dies_with_calls_in_hand_loses_none_and_rings_none_twice(
+def test_killed_real_process_loses_no_call_and_rings_none_twice(
     whole: WholeSystem, aloud: Callable[[str], None]
 ) -> None:
     started, results = monotonic(), []
@@ -298,17 +298,17 @@ def test_a_real_process_that_dies_with_calls_in_hand_loses_none_and_rings_none_t
 
 @contextmanager
 def taken_out(whole: WholeSystem, name: str) -> Iterator[Program]:
-    """Nobody looks after this process meanwhile, and none of it runs."""
+    """Stop the process and hide it from the supervisor inside the block."""
     supervisor = whole.system.supervisor
-    kept = supervisor._programs.pop(name)
-    assert kept.process is not None
-    stopped(kept.process)
-    yield kept.program
-    supervisor.start(kept.program)
+    entry = supervisor._programs.pop(name)
+    assert entry.process is not None
+    stopped(entry.process)
+    yield entry.program
+    supervisor.start(entry.program)
 
 
 def started(program: Program, turn: int = 1, **variables: str) -> subprocess.Popen[bytes]:
-    """`turn` tells those apart that run at the same time."""
+    """Start the program. `turn` distinguishes instances that run at the same time."""
     argv = [word.replace("@%h", f"{turn}@%h") for word in program.argv]
     with program.log.open("ab") as log:
         return subprocess.Popen(
@@ -328,7 +328,7 @@ def stopped(*processes: subprocess.Popen[bytes]) -> None:
 
 
 def play(group: Group, part: Part, program: Program) -> None:
-    """Give the process its four, let it die with them, start two of it, and give them the same twice."""
+    """Give four cells to the process, let it die, start two new ones (but one API), and repeat the work twice."""
     is_the_door = part.process == "api"
     if not is_the_door:
         group.begin()
@@ -344,7 +344,7 @@ def play(group: Group, part: Part, program: Program) -> None:
             wait_until(group.is_answered, seconds=60, says="the API answers again")
         for _ in range(2):
             part.again(group)
-        group.whole.wait_until(group.is_over, seconds=120, says=f"{group.failpoint}: all is over")
+        group.whole.wait_until(group.is_over, seconds=120, says=f"{group.failpoint}: all calls are finished")
     except pytest.fail.Exception:
         print(*group.standing(), sep="\n")
         raise
@@ -353,7 +353,7 @@ def play(group: Group, part: Part, program: Program) -> None:
 
 
 def judged(group: Group, part: Part, seconds: float) -> Iterator[Judged]:
-    """Each person's calls by themselves; which of the four the process was busy with when it died nobody can tell."""
+    """Judge each person's calls separately. It is unknown which of the four the process handled when it died."""
     reasons = defaultdict(list)
     of_candidate = {candidate: behaviour for behaviour, candidate in group.candidates.items()}
     rows = group.rows(
@@ -385,7 +385,7 @@ def judged(group: Group, part: Part, seconds: float) -> Iterator[Judged]:
 
 
 def _of_ending(part: Part, behaviour: str, rings: int, reasons: Sequence[str]) -> Iterator[Fault]:
-    """As it ends ordinarily; where a dialler died, also as nobody can know any better."""
+    """Compare with the ordinary ending. After the death of a dialler, also allow an unrecorded or unknown one."""
     ordinary = BEHAVIOURS[behaviour].ending
     allowed = [ordinary]
     if part.process == "dial":

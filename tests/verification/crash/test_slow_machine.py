@@ -1,4 +1,4 @@
-"""A dial worker on a machine that is too slow, or far from its database, gives calls back and leaves none undecided."""
+"""Dial workers on a slow machine, or far from the database: they return calls and leave no outcome unknown."""
 
 import contextlib
 import os
@@ -27,12 +27,12 @@ RUNS_S, STANDS_S = 0.02, 0.14
 
 @contextmanager
 def starved(process: ForkServerProcess) -> Iterator[None]:
-    """Meanwhile the process gets an eighth of a processor, in slices, as on a machine that is overcommitted."""
+    """Inside the block, give the process an eighth of a CPU, in slices, as on an overcommitted machine."""
     assert process.pid is not None
     pid, over = process.pid, threading.Event()
 
     def run() -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has ended, which a test sees by its exit code
+        with contextlib.suppress(ProcessLookupError):  # the process has ended, and the test checks its exit code
             while not over.wait(RUNS_S):
                 os.kill(pid, signal.SIGSTOP)
                 over.wait(STANDS_S)
@@ -54,7 +54,7 @@ def events(works: Works, event: str) -> int:
 
 
 def undecided_and_never_sent(works: Works) -> list[UUID]:
-    """Attempts whose lease lapsed although the carrier never got a request for them."""
+    """Return attempts whose lease lapsed although the carrier received no request for them."""
     sent = {request["token"] for request in works.carrier.requests()}
     rows = works.tenant.ask(
         "SELECT h.attempt_id, t.token FROM attempt_history h JOIN attempt_tokens t ON t.attempt_id = h.attempt_id"
@@ -76,7 +76,7 @@ def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> N
     with working(postgres_url, **times) as works:
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         process = works.dialling(a_crowd(postgres_url, works.tenant, 300, due_at=works.tenant.now()))
-        wait_until(lambda: events(works, "claimed"), says="it has begun")
+        wait_until(lambda: events(works, "claimed"), says="the dialler has started claiming")
         with starved(process):
             until = real_now() + RELEASE_SPAN
             wait_until(lambda: real_now() > until, seconds=60, says="its hints are used up")
@@ -86,7 +86,7 @@ def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> N
 
 
 @pytest.mark.timeout(180)
-def test_slow_database_raises_an_alarm_and_leaves_no_call_undecided(postgres_url: str, tmp_path: Path) -> None:
+def test_slow_database_raises_alarm_and_leaves_no_call_undecided(postgres_url: str, tmp_path: Path) -> None:
     times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60"}
     with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.12
@@ -105,14 +105,14 @@ def test_slow_database_raises_an_alarm_and_leaves_no_call_undecided(postgres_url
 
 
 @pytest.mark.timeout(180)
-def test_database_at_a_distance_is_dialled_from(postgres_url: str) -> None:
+def test_dialler_with_a_distant_database_places_calls(postgres_url: str) -> None:
     times: dict[str, Any] = {"DIAL_LEASE_S": "30", "SETTLE_S": "60"}
     with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.05
         works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         ids = a_crowd(postgres_url, works.tenant, 3, due_at=works.tenant.now())
         process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url)
-        wait_until(lambda: events(works, "placed") == len(ids), seconds=60, says="each was rung")
+        wait_until(lambda: events(works, "placed") == len(ids), seconds=60, says="every call is placed")
         assert stopped(process) == [0]
 
 
@@ -128,10 +128,10 @@ def test_calls_of_a_late_claim_are_sent_one_after_the_other(postgres_url: str) -
         with psycopg.connect(postgres_url) as connection:
             connection.execute("SELECT FROM carrier_accounts FOR UPDATE")
             process = works.dialling(a_crowd(postgres_url, works.tenant, 2, due_at=works.tenant.now()))
-            wait_until(lambda: waits_for_a_lock(works), says="a claim has begun")
+            wait_until(lambda: waits_for_a_lock(works), says="a claim waits for its lock")
             since = real_now()
-            wait_until(lambda: real_now() > since + 3 * step, says="it is late, and its lock has not timed out")
-        wait_until(lambda: len(works.carrier.requests()) == 2, says="both are sent")
+            wait_until(lambda: real_now() > since + 3 * step, says="the claim is late, but its lock has not timed out")
+        wait_until(lambda: len(works.carrier.requests()) == 2, says="both calls are sent")
         assert stopped(process) == [0]
         first, second = sorted(datetime.fromisoformat(request["at"]) for request in works.carrier.requests())
         assert second - first > step / 2

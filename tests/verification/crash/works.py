@@ -1,4 +1,4 @@
-"""All that goes on around the processes that crash: carrier, callbacks, workers, clock, a dialler, settling."""
+"""The system around the crashing processes: carrier, callbacks, workers, clock, dialler and settling."""
 
 import multiprocessing
 import os
@@ -52,15 +52,15 @@ TIMES = {
     "RING_TIMEOUT_S": "2",
     "LINE_GAP_S": "1",
 }
-"""The protocol's times, scaled down together; `Policy` refuses an order among them that would not be safe."""
+"""The protocol's times, all scaled down. `Policy` rejects combinations in an unsafe order."""
 LONGER = {"DIAL_LEASE_S": "5", "SETTLE_S": "8", "CARRIER_TOTAL_TIMEOUT_S": "1.5"}
-"""Where many are at work at once: a dialler that is not given the machine for a whole lease ends itself."""
+"""Longer times for many parallel cells, because a dialler that gets no CPU for a whole lease ends itself."""
 
 _AT_ANY_TIME = nullcontext()
 CALLBACK, CLOCK = "callback", "clock"
-"""What the works do besides the tasks."""
+"""Steps of `Works` that are not tasks."""
 
-# A clean process that has read the modules once: each process here is a fork of it, made in milliseconds.
+# A clean process that has imported the modules once. Each process here is forked from it within milliseconds.
 nursery = multiprocessing.get_context("forkserver")
 nursery.set_forkserver_preload(
     [
@@ -73,7 +73,7 @@ nursery.set_forkserver_preload(
 
 @dataclass
 class QueueHints:
-    """Rings in a queue of this process; a ring is a hint, as over Redis."""
+    """Send hints through a queue in this process instead of Redis."""
 
     rung: SimpleQueue[tuple[str, UUID]] = field(default_factory=SimpleQueue)
 
@@ -82,11 +82,11 @@ class QueueHints:
             self.rung.put((task, each))
 
     def answered(self, command_id: UUID) -> None:
-        """Nobody waits."""
+        """Do nothing, because no caller waits for the answer."""
 
 
 class Dialler:
-    """A dial worker with a pipe for a broker; it is started with the first hint, and again when it has ended."""
+    """A dial worker that gets its hints through a pipe. A hint starts it if it is not running."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = dict(environment)
@@ -108,7 +108,7 @@ class Dialler:
         begun(self._process)
 
     def stop(self) -> None:
-        """When it has recorded what it has sent. The next hint starts another one."""
+        """Stop after recording the calls already sent. The next hint starts a new process."""
         if self._process is not None and not has_ended(self._process):
             self._pipe.send(None)
             ended(self._process, within_s=60)
@@ -121,22 +121,22 @@ class Works:
     carrier: SimulatedCarrier
     environment: dict[str, str]
     dialler: "Dialler"
-    """Of the works themselves; idle where nobody rings for what is due."""
+    """Dialler of the installation itself. It stays idle unless the clock sends hints for due attempts."""
     turns: dict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
-    """One a step: whoever does it has its lock."""
+    """One lock per step, held while the step runs."""
     received: list[tuple[Any, ...]] = field(default_factory=list)
-    """Token, path, form and signature of every callback, in the order of their arrival."""
+    """Token, path, form and signature of every callback, in order of arrival."""
 
     @contextmanager
     def leave(self, *steps: str) -> Iterator[None]:
-        """Meanwhile these steps are done by a test's own processes, and by nobody else. What is due then, waits."""
+        """Suspend these steps inside the block, so that only the test's own processes run them. Due work waits."""
         with ExitStack() as stack:
             for step in steps:
                 stack.enter_context(self.turns[step])
             yield
 
     def dialling(self, ids: Sequence[UUID], clock: WrongClock | None = None, **settings: str) -> ForkServerProcess:
-        """A dial process with these ids in its hand."""
+        """Start a dial process with hints for these attempts."""
         can_be_told = nursery.Event()
         process = nursery.Process(
             target=dial_process.run, args=(self.environment | settings, list(ids), can_be_told, clock), daemon=True
@@ -146,7 +146,7 @@ class Works:
         return process
 
     def doing(self, step: str, *words: Any, clock: WrongClock | None = None, **settings: str) -> ForkServerProcess:
-        """A process that does this step and ends."""
+        """Start a process that runs this step and exits."""
         process = nursery.Process(
             target=step_process.run,
             args=(self.environment | settings, step, *words),
@@ -160,7 +160,7 @@ class Works:
 
 
 _one_thread = Lock()
-"""Whoever starts a process looks at all that were started before; two that look at one at once read its end twice."""
+"""Starting a process polls all earlier ones, and two threads that poll one process read its exit code twice."""
 
 
 def begun(process: ForkServerProcess) -> ForkServerProcess:
@@ -175,7 +175,7 @@ def has_ended(process: ForkServerProcess) -> bool:
 
 
 def ended(process: ForkServerProcess, *, within_s: float = 20.0) -> int:
-    """The exit code of a process that ends by itself; negative: the signal that ended it."""
+    """Wait until the process ends by itself. Return its exit code, negative for the signal that ended it."""
     wait([process.sentinel], within_s)
     with _one_thread:
         code = process.exitcode
@@ -184,7 +184,7 @@ def ended(process: ForkServerProcess, *, within_s: float = 20.0) -> int:
 
 
 def stopped(*processes: ForkServerProcess) -> list[int]:
-    """Their exit codes after SIGTERM, sent to all before any is waited for."""
+    """Send SIGTERM to all processes, then wait for each. Return their exit codes."""
     for process in processes:
         process.terminate()
     return [ended(process) for process in processes]
@@ -197,14 +197,14 @@ def killed(process: ForkServerProcess) -> int:
 
 @contextmanager
 def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Iterator[Works]:
-    """A company at work on the machine's clock: hearing and settling. Nobody applies, releases or dials."""
+    """Run a company on the machine's clock, with workers that hear and settle only: none applies, releases or dials."""
     with a_carrier() as carrier, _at_work(postgres_url, carrier, settings, settling=settling) as works:
         yield works
 
 
 @contextmanager
 def all_working(postgres_url: str, carrier: SimulatedCarrier, company: Mapping[str, Any]) -> Iterator[Works]:
-    """The same with everybody: workers for every hint, a clock, a dialler of its own. `company` are its settings."""
+    """Run a company with workers for every hint, a clock and a dialler. `company` contains the company's settings."""
     with _at_work(postgres_url, carrier, LONGER, everything=True, company=company) as works:
         yield works
 
@@ -287,7 +287,7 @@ def _at_work(
 
 @contextmanager
 def without_a_breaker(change: Callable[[str], None]) -> Iterator[None]:
-    """What goes wrong with one call here stops no other: each is a world of its own. `change` executes a statement."""
+    """Keep the carrier's breaker closed, so that a failed call does not stop others. `change` executes a statement."""
     change(
         "CREATE FUNCTION keep_closed() RETURNS trigger LANGUAGE plpgsql AS $$"
         " BEGIN NEW.failures := 0; NEW.down_until := NULL; RETURN NEW; END $$"
@@ -310,7 +310,7 @@ def _do_one(hints: QueueHints, verbs: Mapping[str, Callable[[UUID], None]], work
 
 
 def _callbacks(store: Callable[[str, str, list[tuple[str, str]], str], None]) -> FastAPI:
-    """Where the carrier reports; as the API's route does it, without the API."""
+    """Build an app that receives the carrier's callbacks like the API's route, without the API."""
     app = FastAPI(openapi_url=None)
 
     @app.post("/carrier/twilio/{token}")
@@ -333,7 +333,7 @@ def _callbacks(store: Callable[[str, str, list[tuple[str, str]], str], None]) ->
 def _repeated(
     step: Callable[[], None], *, pause_s: float, turn: AbstractContextManager[Any] = _AT_ANY_TIME
 ) -> Iterator[None]:
-    """`step` again and again in a thread of its own, in its turn; its failures are raised at the end."""
+    """Repeat `step` in a separate thread, holding the lock `turn`. Raises its first failure at the end of the block."""
     over = threading.Event()
     failures: list[Exception] = []
 
@@ -360,18 +360,18 @@ def _repeated(
 
 
 def instant(text: str | None) -> datetime | None:
-    """One of the ledger's instants."""
+    """Parse an instant from the carrier's ledger."""
     return None if text is None else datetime.fromisoformat(text)
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether the kernel has frozen this process."""
+    """Return True if the kernel has stopped this process."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - one line of the kernel's
         return stat.read().rpartition(")")[2].split()[0] == "T"
 
 
 def threads_that_take(number: signal.Signals, pid: int) -> set[int]:
-    """The ids of the threads of this process in which the signal is not blocked."""
+    """Return the ids of the threads of process `pid` that do not block the signal."""
     found = set()
     for thread in Path(f"/proc/{pid}/task").iterdir():
         [blocked] = [line for line in (thread / "status").read_text().splitlines() if line.startswith("SigBlk:")]
@@ -384,7 +384,7 @@ def frozen(process: ForkServerProcess) -> None:
     assert process.pid is not None
     pid = process.pid
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: is_stopped(pid), says="it stands still")
+    wait_until(lambda: is_stopped(pid), says="the process is frozen")
 
 
 def thawed(process: ForkServerProcess) -> None:

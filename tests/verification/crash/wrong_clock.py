@@ -1,4 +1,4 @@
-"""A process whose machine has a wrong clock, or a clock that is set while the process works."""
+"""Wrong machine clocks: wrong from the start of a process, or changed while it works."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ SET_AHEAD, SET_BACK = "clock set ahead", "clock set back"
 FROM_THE_BEGINNING = frozenset({AHEAD, BEHIND})
 _HOUR = timedelta(hours=1)
 SPANS = {AHEAD: _HOUR, BEHIND: -_HOUR, SET_AHEAD: _HOUR, SET_BACK: -_HOUR}
-"""By how much the clock differs from the database's, then."""
+"""Difference from the database's clock."""
 
 REFUSED = 3
-"""The exit code of a process that was told that its clock is wrong."""
+"""Exit code of a process that stopped because its clock is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,11 @@ class WrongClock:
     """Set as soon as the clock is wrong."""
 
     def failpoint(self, named: str) -> str:
-        """The failpoint at which the clock is set; none when it is wrong from the beginning."""
+        """Return the failpoint at which the clock changes, or an empty string if it is wrong from the start."""
         return "" if self.kind in FROM_THE_BEGINNING else named
 
     def begin(self) -> None:
-        """To be called before anything of the process reads the time."""
+        """Install the clock. Call this before any code in the process reads the time."""
         if self.kind in FROM_THE_BEGINNING:
             self._set()
         else:
@@ -43,7 +43,7 @@ class WrongClock:
 
 @contextmanager
 def set_wrong(span: timedelta) -> Iterator[None]:
-    """The clock of this machine is `span` ahead meanwhile, as the product sees it in this process."""
+    """Inside the block, the product in this process sees a machine clock that is `span` ahead."""
     _set_machine(_ahead_by(span))
     try:
         yield
@@ -52,7 +52,7 @@ def set_wrong(span: timedelta) -> Iterator[None]:
 
 
 def _set_machine(answering: type[datetime]) -> None:
-    # The one place where the product asks the machine; what is replaced is the machine's answer.
+    # Replace `datetime` in the only module of the product that reads the machine's clock.
     vars(clock)["datetime"] = answering
 
 

@@ -1,4 +1,4 @@
-"""A race: somebody dials a due attempt, and at that moment a caller wants it moved, deleted, replaced or paused."""
+"""Races: a caller moves, deletes, replaces or pauses a due attempt at the moment when a dialler takes it."""
 
 import os
 import random
@@ -35,16 +35,16 @@ from tests.verification.races.processes import Dialling, a_carrier_apart, dialli
 
 PEPPER = "a pepper for tests"
 RACES = int(os.environ.get("DUECALL_RACES", "100"))
-"""Of each kind; `make proof` runs a thousand."""
+"""Number of races of each kind. `make proof` runs a thousand."""
 AT_ONCE = 12
 AHEAD_S = 0.1
-"""How long before its hint falls due a dialler is told of it, so that a caller can be the earlier one."""
+"""Seconds between handing a hint to the dialler and its due time, so that a caller can be earlier."""
 SPREAD_S = 0.015
 STEP_S = 0.002
 AN_HOUR = timedelta(hours=1)
 LIMITS = CallLimits(concurrent_calls=100_000, calls_per_second=1000.0)
 IN_FLIGHT = Patience(in_flight=timedelta(seconds=2), lateness=timedelta(0))
-"""A call that was looked at before a pause is sent within 200 ms, and rings when the carrier comes to it."""
+"""A call whose last look preceded a pause is sent within 200 ms and rings when the carrier reaches it."""
 NOT_A_COMMAND = 204
 WAITS = "state = 'PENDING' OR phase = 'DIALLING'"
 _IDS_A_RING = 50
@@ -53,9 +53,9 @@ _NEVER = threading.Event()
 
 @dataclass
 class Aim:
-    """When the caller moves, counted from the dialler's hint: kept where either of them wins as often.
+    """The delay between the dialler's hint and the caller's request, adjusted so that each side wins half of the races.
 
-    Machines differ tenfold in how long a claim takes; a fixed delay would let one of them win every race on most.
+    The duration of a claim differs tenfold between machines, so one side would win every race with a fixed delay.
     """
 
     random: random.Random
@@ -73,7 +73,7 @@ class Aim:
 
 @dataclass
 class Course:
-    """Everything that a race runs over, and what the callers were told."""
+    """The systems that take part in a race, and the answers to callers."""
 
     tenant: Tenant
     url: str
@@ -99,7 +99,7 @@ class Course:
         return Pauses(self.tenant.database, self.tenant.now)
 
     def run(self, attempts: Sequence[Attempt], ask: Callable[[Attempt], bool]) -> int:
-        """Race over each attempt, several at once. `ask` says whether the dialler was first; returns how often."""
+        """Race for each attempt, several at once. `ask` returns True if the dialler was first. Return how often."""
         aim = Aim(random.Random(self.seed))
 
         def race(attempt: Attempt) -> bool:
@@ -113,7 +113,7 @@ class Course:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return sum(pool.map(race, attempts))
 
-    # ---- what callers do
+    # ---- callers
 
     def move(self, attempt: Attempt) -> bool:
         due_at = (self.tenant.now() + AN_HOUR).replace(microsecond=0)
@@ -145,7 +145,7 @@ class Course:
         self.note(Asked(verb=Verb.RESUME, company_id=company_id, asked_at=asked_at, told=told))
 
     def _command(self, verb: Verb, attempt: Attempt, request: Request, due_at: datetime | None = None) -> bool:
-        """As the intake and a worker do it. True when it came too late."""
+        """Submit and apply a command, like the intake and a worker. Return True if it came too late."""
         asked_at = self.tenant.now()
         command = self.submit.command(
             self.tenant.principal, None, request, idempotency_key=None, request_hash=b"a race"
@@ -179,17 +179,17 @@ class Course:
             self.asked.append(asked)
 
     def let_the_workers_run(self) -> None:
-        """Whatever waits is applied now."""
+        """Apply all waiting commands."""
         for place, command in self.commands:
             asked = self.asked[place]
             applied = self._applied(command)
             told = Told(status=_status(asked.verb, applied), at=self.tenant.now())
             self.asked[place] = replace(asked, applied=told)
 
-    # ---- what came of it
+    # ---- results
 
     def release_until(self, is_over: Callable[[], bool], says: str) -> None:
-        """As the clock does it: what is due is rung for, and rung for again until somebody has looked."""
+        """Send hints for due attempts until `is_over` returns True, as the clock does."""
         hints = RecordingHints()
         release = Release(self.tenant.database, hints, self.tenant.account_id, self.tenant.policy, self.tenant.now)
 
@@ -205,7 +205,7 @@ class Course:
         wait_until(again, seconds=60, says=says)
 
     def hint_again(self, attempts: Sequence[Attempt]) -> None:
-        """Hints come twice, and late: whoever lost is rung for once more."""
+        """Send a second, late hint for each attempt."""
         for start in range(0, len(attempts), _IDS_A_RING):
             self.dialler.hand(*(attempt.id for attempt in attempts[start : start + _IDS_A_RING]))
 
@@ -213,13 +213,13 @@ class Course:
         return int(self.tenant.ask(f"SELECT count(*) FROM attempts WHERE {condition}")[0][0])
 
     def settle_down(self) -> None:
-        """Every claim has come to a record, and every ring to its end."""
+        """Wait until every claim is recorded and every call has ended."""
         last = some_attempts(self.tenant, 1)[0]
         self.dialler.hand(last.id)
-        # Counted, not locked: a claim passes over what somebody has locked, and drops the hint.
-        wait_until(lambda: self.count(f"id = '{last.id}' AND call_sid IS NOT NULL"), says="the last one rings")
-        wait_until(lambda: not self.count("phase = 'DIALLING'"), says="all is recorded")
-        wait_until(lambda: not self.carrier.verdict()["alive"], says="all calls are over")
+        # Count without locks, because a claim skips locked rows and drops their hints.
+        wait_until(lambda: self.count(f"id = '{last.id}' AND call_sid IS NOT NULL"), says="the last call is placed")
+        wait_until(lambda: not self.count("phase = 'DIALLING'"), says="all calls are recorded")
+        wait_until(lambda: not self.carrier.verdict()["alive"], says="all calls have ended")
 
     def history(self) -> History:
         rings = rings_from(self.carrier.rings())
@@ -231,7 +231,7 @@ class Course:
 @contextmanager
 def a_course(postgres_url: str, *, workers_run: bool = True) -> Iterator[Course]:
     with ExitStack() as stack:
-        # Without callbacks: what becomes of a call once it rings is not what a race is about.
+        # No callbacks are needed, because a race ends when the phone rings.
         carrier = stack.enter_context(a_carrier_apart({"ring_s": 0.05, "talk_s": 0.05, "callbacks": "none"}))
         environment = {
             "DATABASE_URL": postgres_url,
@@ -264,13 +264,13 @@ def a_course(postgres_url: str, *, workers_run: bool = True) -> Iterator[Course]
 
 
 def some_attempts(tenant: Tenant, count: int) -> list[Attempt]:
-    """Of an interview and a number each, and due."""
+    """Create due attempts, each with a separate interview and number."""
     with tenant.database.transaction() as stores:
         return [_an_attempt(tenant, stores, a_number()) for _ in range(count)]
 
 
 def one_attempt_each(tenant: Tenant, count: int) -> list[Attempt]:
-    """Each of a company of its own, which can be paused for itself."""
+    """Create due attempts, each in a separate company that can be paused alone."""
     made = []
     for _ in range(count):
         company = seed(tenant.database, tenant.now(), intervals=ALWAYS, limits=LIMITS)

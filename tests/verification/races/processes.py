@@ -1,4 +1,4 @@
-"""The two others of a race, each a process of its own: who dials, and the carrier that rings."""
+"""The two helper processes of a race: a dialler and a simulated carrier."""
 
 import heapq
 import multiprocessing
@@ -16,33 +16,33 @@ from scheduler.logs import configure
 from scheduler.settings import Settings
 from tests.support.servers import SimulatedCarrier, a_carrier
 
-# A clean process that has read the modules once: each of ours is a fork of it. The tests of crashes use the same one.
+# A clean process that has imported the modules once. Our processes, and those of the crash tests, are forks of it.
 _nursery = multiprocessing.get_context("forkserver")
 _nursery.set_forkserver_preload(["tests.verification.crash.dial_process", "tests.verification.races.processes"])
 _LONG_S = 3600.0
 
 
 class Dialling:
-    """A dial worker that is handed attempts at given instants, as a broker hands it hints."""
+    """A dial worker that receives attempts at given instants, as a broker delivers hints."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
-        # A pipe's end is for one thread at a time.
+        # Only one thread at a time may use an end of a pipe.
         self._lock = Lock()
 
     def hand(self, *ids: UUID, at: float = 0.0) -> None:
-        """At `at` on the monotonic clock, which is the same for all processes of a machine; at once when it is over."""
+        """Send the hints at `at` on the monotonic clock, which all processes share, or immediately if `at` is past."""
         with self._lock:
             self._pipe.send((at, ids))
 
 
 @contextmanager
 def dialling(environment: Mapping[str, str]) -> Iterator[Dialling]:
-    """The product's own dialler: its event loop, its threads, its client."""
+    """Run the product's real dialler, with its event loop, threads and client."""
     ours, theirs = _nursery.Pipe()
     process = _nursery.Process(target=dial_as_told, args=(dict(environment), theirs))
     process.start()
-    assert ours.poll(30), "the dialler has started"
+    assert ours.poll(30), "the dialler has not started"
     ours.recv()
     try:
         yield Dialling(ours)
@@ -54,11 +54,11 @@ def dialling(environment: Mapping[str, str]) -> Iterator[Dialling]:
 
 @contextmanager
 def a_carrier_apart(plan: Mapping[str, Any]) -> Iterator[SimulatedCarrier]:
-    """The simulated carrier, where it waits for nobody else's interpreter; all its calls go by one plan."""
+    """Run the simulated carrier in a separate process, with one plan for all calls. It shares no interpreter lock."""
     ours, theirs = _nursery.Pipe()
     process = _nursery.Process(target=_be_the_carrier, args=(theirs,))
     process.start()
-    assert ours.poll(30), "the carrier has started"
+    assert ours.poll(30), "the carrier has not started"
     carrier = SimulatedCarrier(url=ours.recv())
     carrier.plan(**plan)
     try:
@@ -69,7 +69,7 @@ def a_carrier_apart(plan: Mapping[str, Any]) -> Iterator[SimulatedCarrier]:
 
 
 def dial_as_told(environment: Mapping[str, str], pipe: Connection) -> None:
-    """A dial worker that is told over `pipe`: when, and which ids; it says when it is ready, and None ends it."""
+    """Run a dial worker. It sends "ready", then receives pairs of an instant and attempt ids. None stops it."""
     os.environ.update(environment)
     configure()
     dialler = assembly.dialler(Settings())
@@ -82,11 +82,11 @@ def dial_as_told(environment: Mapping[str, str], pipe: Connection) -> None:
             dialler.take(heapq.heappop(hints)[2])
         if not pipe.poll(max(0.0, hints[0][0] - monotonic()) if hints else _LONG_S):
             continue
-        told = pipe.recv()
-        if told is None:
+        order = pipe.recv()
+        if order is None:
             break
         received += 1
-        heapq.heappush(hints, (told[0], received, told[1]))
+        heapq.heappush(hints, (order[0], received, order[1]))
     dialler.stop()
 
 

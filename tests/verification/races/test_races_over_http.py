@@ -1,4 +1,4 @@
-"""The same through the door: whoever was told 202 over HTTP is not rung, though no worker ever applies it."""
+"""Races over HTTP: after a 202 the phone does not ring, even if no worker ever applies the command."""
 
 from collections.abc import Callable
 from datetime import UTC
@@ -17,7 +17,7 @@ OVER_HTTP = max(50, RACES // 5)
 
 
 def asks(course: Course, intake: Intake, verb: Verb, attempt: Attempt) -> bool:
-    """True when it came too late."""
+    """Send the request. Return True if it came too late."""
     path = f"/interviews/{attempt.interview_id}/call-attempts/{attempt.id}"
     asked_at = course.tenant.now()
     due_at = (asked_at + AN_HOUR).replace(microsecond=0) if verb is Verb.MOVE else None
@@ -41,7 +41,7 @@ def asks(course: Course, intake: Intake, verb: Verb, attempt: Attempt) -> bool:
 
 @pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize("verb", [Verb.MOVE, Verb.DELETE])
-def test_from_a_202_over_http_on_nothing_rings(
+def test_no_phone_rings_after_a_202_over_http(
     postgres_url: str, logins: Logins, redis_url: str, verb: Verb, aloud: Callable[[str], None]
 ) -> None:
     began = monotonic()
