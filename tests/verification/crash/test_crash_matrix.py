@@ -91,7 +91,7 @@ def test_stopping_dialler_records_the_call_that_it_has_sent(postgres_url: str) -
         works.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
         attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id])
-        wait_until(lambda: works.requests(number), says="the POST is under way")
+        wait_until(lambda: works.requests(number), says="the carrier has received the POST")
         assert stopped(process) == [0]
         attempt = works.tenant.attempt(attempt_id)
         assert attempt.phase is Phase.PLACED
@@ -105,7 +105,7 @@ def test_killed_dialler_does_not_record_the_call(postgres_url: str) -> None:
         works.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
         attempt_id = a_pending_attempt(works.tenant, number).id
         process = works.dialling([attempt_id])
-        wait_until(lambda: works.requests(number), says="the POST is under way")
+        wait_until(lambda: works.requests(number), says="the carrier has received the POST")
         assert killed(process) == -signal.SIGKILL
         assert works.tenant.history(attempt_id) == ["created", "claimed"]
 

@@ -96,7 +96,7 @@ def test_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> None
         works.carrier.plan(to=number, ring_s=0.1, talk_s=0.1)
         attempt_id, process = claimed_and_frozen(works, postgres_url, number)
         thawed(process)
-        wait_until(lambda: works.tenant.attempt(attempt_id).reason is Reason.ANSWERED, says="it rang")
+        wait_until(lambda: works.tenant.attempt(attempt_id).reason is Reason.ANSWERED, says="the call is answered")
         assert stopped(process) == [0]
         assert len(works.requests(number)) == 1
 
@@ -181,7 +181,7 @@ def test_call_that_connects_late_within_calling_hours_is_sent(postgres_url: str)
         wait_until(lambda: is_connecting_to(door), says="its last look has allowed the call")
         wire = Wire(urlsplit(works.carrier.url).port or 0, door)
         stack.callback(wire.close)
-        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="it rang")
+        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="the call is placed")
         assert stopped(process) == [0]
         assert len(works.requests(number)) == 1
 
@@ -196,7 +196,7 @@ def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> N
         pid = process.pid
         wait_until(lambda: is_stopped(pid), says="the process is about to send")
         since = real_now()
-        wait_until(lambda: real_now() > since + LOOK_TO_END, says="its last look is old")
+        wait_until(lambda: real_now() > since + LOOK_TO_END, says="the last look is too old")
         assert works.requests(number) == [], "the process was frozen before the first byte"
         thawed(process)
         assert ended(process, within_s=10) == -signal.SIGALRM

@@ -329,18 +329,18 @@ def stopped(*processes: subprocess.Popen[bytes]) -> None:
 
 def play(group: Group, part: Part, program: Program) -> None:
     """Give four cells to the process, let it die, start two new ones (but one API), and repeat the work twice."""
-    is_the_door = part.process == "api"
-    if not is_the_door:
+    is_api = part.process == "api"
+    if not is_api:
         group.begin()
     victim = started(program, DUECALL_FAILPOINT=group.failpoint)
-    if is_the_door:
+    if is_api:
         wait_until(group.is_answered, seconds=60, says="the API answers")
         group.begin()
     part.give(group)
     group.exit = victim.wait(60)
-    healthy = [started(program, turn) for turn in ((1,) if is_the_door else (1, 2))]
+    healthy = [started(program, turn) for turn in ((1,) if is_api else (1, 2))]
     try:
-        if is_the_door:
+        if is_api:
             wait_until(group.is_answered, seconds=60, says="the API answers again")
         for _ in range(2):
             part.again(group)

@@ -79,8 +79,8 @@ def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> N
         wait_until(lambda: events(works, "claimed"), says="the dialler has started claiming")
         with starved(process):
             until = real_now() + RELEASE_SPAN
-            wait_until(lambda: real_now() > until, seconds=60, says="its hints are used up")
-        wait_until(lambda: not is_dialling(works), seconds=60, says="no call is under way")
+            wait_until(lambda: real_now() > until, seconds=60, says="the hints have expired")
+        wait_until(lambda: not is_dialling(works), seconds=60, says="no call is being dialled")
         assert stopped(process) == [0]
         assert undecided_and_never_sent(works) == []
 
@@ -96,8 +96,8 @@ def test_slow_database_raises_alarm_and_leaves_no_call_undecided(postgres_url: s
         process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url, LOG_TO=str(log))
         wait_until(lambda: "DATABASE_SLOW" in log.read_text(), seconds=60, says="the alarm names the cause")
         until = real_now() + RELEASE_SPAN
-        wait_until(lambda: real_now() > until, seconds=60, says="its hints are used up")
-        wait_until(lambda: not is_dialling(works), seconds=60, says="no call is under way")
+        wait_until(lambda: real_now() > until, seconds=60, says="the hints have expired")
+        wait_until(lambda: not is_dialling(works), seconds=60, says="no call is being dialled")
         assert stopped(process) == [0]
         assert works.carrier.requests() == []
         assert events(works, "answer_lost") == 0
