@@ -78,7 +78,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """The explanation of one attempt. `blocks` are in the dialler's order; if there are none, it may ring now."""
+    """The explanation of one attempt. `blocks` are in the dialler's order; without any, it may ring now."""
 
     attempt: Attempt
     waits_for: str

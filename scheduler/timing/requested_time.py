@@ -14,7 +14,7 @@ MAX_LENGTH = 128
 """Characters. The longest zone name with offset, fraction and calendar tag is much shorter."""
 
 MAX_OFFSET = timedelta(hours=18)
-"""The limit of java.time; ISO 8601 has none. Current clocks are up to 14:00 from UTC, former ones up to 15:59."""
+"""The limit of java.time; ISO 8601 has no limit. Current clocks are up to 14:00 from UTC, former ones up to 15:59."""
 
 _TAG = re.compile(r"([a-z_][a-z0-9_-]*)=[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*")
 """RFC 9557 section 4.1; a key is in lower case."""

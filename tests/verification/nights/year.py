@@ -50,6 +50,7 @@ BEGINS = datetime(2027, 1, 4, tzinfo=UTC)
 ENDS = datetime(2028, 1, 4, tzinfo=UTC)
 POLICY = Policy(connect_timeout=timedelta(seconds=1), total_timeout=timedelta(seconds=2))
 A_DAY = timedelta(days=1)
+A_MONTH = timedelta(days=30)
 A_BATCH = 50
 A_TICK = timedelta(seconds=15)
 NEVER = datetime(2100, 1, 1, tzinfo=UTC)
@@ -123,6 +124,7 @@ class Year:
             self._ask(people * (place + 1) // nights - len(self.asked), eves[place : place + 2])
         self._move_to(ENDS)
         while (left := self._next()) < NEVER:
+            assert left < ENDS + A_MONTH, "an attempt is polled without end"
             self._move_to(left)
 
     def _move_to(self, until: datetime) -> None:
@@ -152,6 +154,8 @@ class Year:
             self.hints.rung.clear()
             for start in range(0, len(rung), A_BATCH):
                 self._dial(rung[start : start + A_BATCH])
+        # As the clock does each second. Without it a callback whose hint was lost above would never be heard.
+        self.release.unanswered()
         for event_id in self.hints.ids(tasks.HEAR):
             self.hear.event(event_id)
         self.hints.rung.clear()

@@ -1,0 +1,143 @@
+"""Plain English: words of our old dialect, and docstrings that begin with a question, fail here.
+
+Covers docstrings, comments, messages, help texts, the OpenAPI document and Markdown. Text in backticks is code.
+"""
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = {
+    "name the agent": r"\b(?:whoever|whomever|nobody|somebody|anybody|everybody)\b",
+    "a modern word": r"\b(?:anew|nought|save for|for ever|shall|whence|lest|mend(?:s|ed)?|in vain)\b",
+    "an adjective": r"\b(?:is|are|was|were|has|have) (?-i:none)\b",
+    "no longer": r"\bany more\b(?! than)|\b(?:is|are|was|were|be|listed|theirs|counts?|rings?) no more\b(?! than)",
+}
+QUESTION = re.compile(r"(?:what|who|whom|whose|whether|how|which|whoever|the same)\b", re.IGNORECASE)
+FOLDERS = ("scheduler", "api_shim", "workers", "tests", "docs")
+MAX_NAME = 60
+"""Characters in the name of a test."""
+EXCEPTIONS = {":long enough, nobody": "an SMTP account, in a test of settings"}
+"""A part of a line, and the reason why it stays."""
+
+_CODE = re.compile(r"``?[^`]*``?")
+_SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|SET|GRANT|BEGIN|AND|FROM|WHERE)\b")
+_SENTENCE = re.compile(r"[A-Za-z]{2,} [a-z]{2,}.* [a-z]{2,}", re.DOTALL)
+_MARKERS = ("noqa", "guard:", "type:", "!")
+
+
+def _python(path: Path) -> Iterator[tuple[int, bool, str]]:
+    """Yield (line, is a docstring's, text) of each docstring, comment and message."""
+    source = path.read_text(encoding="utf-8")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        text = token.string.lstrip("# ")
+        if token.type == tokenize.COMMENT and not text.startswith(_MARKERS):
+            yield token.start[0], False, text
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {id(_first(node)) for node in ast.walk(tree) if isinstance(node, documented)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            is_docstring = id(node) in docstrings
+            if is_docstring or (_SENTENCE.search(node.value) and not _SQL.match(node.value)):
+                yield node.lineno, is_docstring, node.value
+
+
+def _first(node: Any) -> Any:
+    """Return the value of the first statement, which is the docstring if it is a string."""
+    return getattr(node.body[0], "value", None) if node.body else None
+
+
+def _markdown(path: Path) -> Iterator[tuple[int, bool, str]]:
+    is_code = False
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        elif not is_code:
+            yield number, False, line
+
+
+def _document(node: Any) -> Iterator[tuple[int, bool, str]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in {"summary", "description"} and isinstance(value, str):
+                yield 0, False, value
+            else:
+                yield from _document(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _document(value)
+
+
+def _texts(path: Path) -> Iterator[tuple[int, bool, str]]:
+    if path.suffix == ".py":
+        return _python(path)
+    return _markdown(path) if path.suffix == ".md" else _document(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _faults(path: Path, place: str) -> Iterator[str]:
+    for line, is_docstring, text in _texts(path):
+        flat = _CODE.sub("X", re.sub(r"\s*\n\s*", " ", text))
+        for wanted, pattern in WORDS.items():
+            for match in re.finditer(pattern, flat, re.IGNORECASE):
+                around = flat[max(0, match.start() - 40) : match.end() + 40]
+                if not any(part in around for part in EXCEPTIONS):
+                    yield f"{place}:{line}: {wanted}: … {around} …"
+        if is_docstring and QUESTION.match(flat.strip()):
+            yield f"{place}:{line}: begins with a question word: {flat[:80]}"
+
+
+def _files() -> dict[Path, str]:
+    """Return the files that are covered, each with its path below the root. This one lists the words themselves."""
+    found = [path for folder in FOLDERS for kind in ("*.py", "*.md") for path in (ROOT / folder).rglob(kind)]
+    found += [*ROOT.glob("*.md"), ROOT / "docs" / "openapi.json"]
+    names = {path: path.relative_to(ROOT).as_posix() for path in sorted(found) if path != Path(__file__).resolve()}
+    return {path: name for path, name in names.items() if "/versions/" not in name}
+
+
+def test_texts_are_plain_english() -> None:
+    faults = [fault for path, place in _files().items() for fault in _faults(path, place)]
+    assert not faults, f"{len(faults)} places:\n" + "\n".join(faults)
+
+
+def faults_of(text: str, folder: Path) -> list[str]:
+    path = folder / "a_module.py"
+    path.write_text(text, encoding="utf-8")
+    return list(_faults(path, path.name))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"""What is missing."""',
+        '"""Return it.\n\nNobody waits."""',
+        "# held for ever",
+        'fail("the row is listed no more")',
+    ],
+)
+def test_old_dialect_is_found(text: str, tmp_path: Path) -> None:
+    assert len(faults_of(text, tmp_path)) == 1
+
+
+def test_code_and_sql_are_not_prose(tmp_path: Path) -> None:
+    text = '"""Return `nobody`, and no more than two."""\nrun("SELECT 1 FROM shall WHERE nobody IS NULL")\n'
+    assert not faults_of(text, tmp_path)
+
+
+def test_names_of_tests_are_short() -> None:
+    found = [
+        f"{place}: {name}"
+        for path, place in _files().items()
+        if path.name.startswith("test_")
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if len(name) > MAX_NAME
+    ]
+    assert not found, "\n".join(found)
