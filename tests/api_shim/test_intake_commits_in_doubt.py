@@ -203,7 +203,7 @@ def test_acceptance_is_uncertain_while_the_database_is_away(wire: Wire, cut: Int
         answer = accept(cut, token)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (503, "COMMIT_UNKNOWN"), answer.text
-    assert "it may have been" in error["message"]
+    assert "may have been accepted" in error["message"]
     assert answer.headers["Retry-After"] == "1"
     again = wait_until(lambda: answered(accept(cut, token)), says="the database is back")
     assert again.status_code == 410, "it was accepted, as the message explains"
@@ -294,7 +294,7 @@ def uncertain(answer: httpx.Response) -> dict[str, Any]:
     """Return the details of a COMMIT_UNKNOWN response."""
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (503, "COMMIT_UNKNOWN"), answer.text
-    assert re.search(r"may have been (accepted|done)", error["message"])
+    assert re.search(r"may have been (accepted|applied)", error["message"])
     assert "Nothing was changed" not in error["message"]
     details: dict[str, Any] = error["details"]
     return details

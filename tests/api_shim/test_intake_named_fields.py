@@ -73,7 +73,8 @@ def test_refused_time_of_a_moved_call_is_named(intake: Intake, worker: Worker) -
 @pytest.mark.parametrize("name", NAMES)
 def test_message_of_a_bad_date_begins_with_its_name(intake: Intake, worker: Worker, name: str) -> None:
     for text in ("tomorrow", "2026\x00"):
-        assert intake.create(intake.body(**{name: text})).json()["error"]["message"].startswith(f"{name} is not a date")
+        message = intake.create(intake.body(**{name: text})).json()["error"]["message"]
+        assert message.startswith(f"{name} is not a valid date")
 
 
 def test_command_applied_later_names_the_field_as_sent(intake: Intake, worker: Worker) -> None:

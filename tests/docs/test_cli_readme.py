@@ -109,16 +109,16 @@ def test_pasted_blocks_work_on_any_day(tmp_path: Path, at: str, rings: bool) -> 
     refusals = set(re.findall(r'"code":"(\w+)"', done.stdout))
     by_day = {"OUTSIDE_CALL_TIME_INTERVAL", "CALL_ATTEMPT_IN_PROGRESS"}
     assert refusals == (by_day if rings else {"OUTSIDE_CALL_TIME_INTERVAL"})
-    assert "What has happened, oldest first" in done.stdout, "explained"
+    assert "History, oldest first" in done.stdout, "explained"
     *_, ats_list, usage = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"success":true'))
     assert [len(ats_list["data"]["items"]), ats_list["data"]["totalPages"]] == [1, 1], (
         "an ATS's one interview is listed"
     )
     assert "Difference Engines" in {each["companyName"] for each in usage["data"]["companies"]}
-    assert "SCREENING: 2 credits, 0.25 for each minute beyond 10 (its own)" in done.stderr
+    assert "SCREENING: 2 credits, 0.25 per minute beyond 10 (own price)" in done.stderr
     assert "System    the system in .duecall, database duecall at 127.0.0.1:" in done.stdout
     assert "Everything is paused: the voice server is down" in done.stderr
-    assert "Everything goes on" in done.stderr
+    assert "Everything is resumed" in done.stderr
 
 
 @needs_curl

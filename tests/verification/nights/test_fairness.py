@@ -30,7 +30,7 @@ from tests.verification.nights.crowd import RETRY, a_crowd
 
 THOUSANDS = 10_000
 SMALL = 10
-A_WHILE = timedelta(seconds=2)
+A_WHILE = timedelta(seconds=5)
 IN_A_SECOND = int(CPS)
 """Calls that may be sent in a second. At most as many are claimed ahead."""
 TIMES = {
