@@ -111,7 +111,7 @@ def test_pasted_blocks_work_on_any_day(tmp_path: Path, at: str, rings: bool) -> 
     assert refusals == (by_day if rings else {"OUTSIDE_CALL_TIME_INTERVAL"})
     assert "History, oldest first" in done.stdout, "explained"
     *_, ats_list, usage = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"success":true'))
-    assert [len(ats_list["data"]["items"]), ats_list["data"]["totalPages"]] == [1, 1], (
+    assert [len(ats_list["data"]["items"]), ats_list["data"]["pagination"]["totalPages"]] == [1, 1], (
         "an ATS's one interview is listed"
     )
     assert "Difference Engines" in {each["companyName"] for each in usage["data"]["companies"]}
