@@ -74,7 +74,7 @@ class AnswerWaiter:
         """Run the subscription and the queries. Waits at most 1 s for Redis: the API also works without it."""
         tasks = [
             asyncio.create_task(self._keep_listening(), name="waiter"),
-            asyncio.create_task(self._keep_looking(), name="lookout"),
+            asyncio.create_task(self._keep_looking(), name="lookups"),
         ]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._subscribed.wait(), _SILENCE_S)

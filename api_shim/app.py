@@ -94,39 +94,39 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _open(settings: Settings) -> AsyncIterator[AppContext]:
     redis_url = settings.redis
     # Imported late: workers.app configures its broker as soon as it is imported.
-    from workers import hint_publisher as doorbell  # noqa: PLC0415 - the line above
+    from workers import hint_publisher  # noqa: PLC0415 - the line above
     from workers.app import ANSWERED_CHANNEL  # noqa: PLC0415 - as above
     from workers.app import app as celery  # noqa: PLC0415 - as above
 
-    hints = doorbell.RedisHintPublisher(celery, redis_url)
-    doors = assembly.doors(settings, hints)
-    rooms = ThreadPools.open()
+    hints = hint_publisher.RedisHintPublisher(celery, redis_url)
+    use_cases = assembly.api_use_cases(settings, hints)
+    threads = ThreadPools.open()
 
     async def which_answered(command_ids: Sequence[UUID]) -> frozenset[UUID]:
-        return await run_in_thread(rooms.lookout, doors.lookout.which_answered, command_ids)
+        return await run_in_thread(threads.lookups, use_cases.command_lookup.which_answered, command_ids)
 
     waiter = AnswerWaiter(redis_url, ANSWERED_CHANNEL, lambda: hints.is_away, which_answered)
     presence = Presence(redis_url)
-    rate_limits = RateLimits(redis_url, doors.now, lambda: waiter.is_away)
-    await run_in_thread(rooms.requests, doors.database.check_role)
+    rate_limits = RateLimits(redis_url, use_cases.now, lambda: waiter.is_away)
+    await run_in_thread(threads.requests, use_cases.database.check_role)
     hints.start()
     try:
         async with waiter.listening(), rate_limits.counting():
             with on_stop_signal(waiter.let_go), ending_the_process():
                 yield AppContext(
-                    doors=doors,
+                    use_cases=use_cases,
                     waiter=waiter,
                     schema_head=schema.head(),
-                    rooms=rooms,
+                    threads=threads,
                     instance=settings.duecall_instance or None,
                     rate_limits=rate_limits,
                     presence=presence,
                 )
     finally:
         hints.stop()
-        rooms.close()
+        threads.close()
         presence.close()
-        for database in doors.databases:
+        for database in use_cases.databases:
             database.close()
 
 

@@ -57,11 +57,11 @@ async def principal(
     if credentials is None:
         raise InvalidApiKey
     context = app_context(request)
-    key = await run_in_thread(context.rooms.keys, context.doors.keys.authenticate, credentials.credentials)
+    key = await run_in_thread(context.threads.keys, context.use_cases.keys.authenticate, credentials.credentials)
     context.note_use(key)
     request.state.standing = standing = await context.rate_limits.spend(key)
     if standing.spent is not None:
-        raise too_often(standing.spent, context.doors.now())
+        raise too_often(standing.spent, context.use_cases.now())
     must_have(key.principal, scopes.scopes)
     check_query(request, ignored=_ignored(request, key.principal))
     return key.principal

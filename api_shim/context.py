@@ -34,7 +34,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadPools:
-    """The threads of one API process, by purpose. `assembly.doors` has the database connections of each.
+    """The threads of one API process, by purpose. `assembly.api_use_cases` has the database connections of each.
 
     Carrier callbacks, health checks and key checks must be served however many requests wait or have no key.
     """
@@ -44,9 +44,9 @@ class ThreadPools:
     keys: ThreadPool
     callbacks: ThreadPool
     health: ThreadPool
-    strangers: ThreadPool
+    without_key: ThreadPool
     """Requests that need no key: metrics and invitations."""
-    lookout: ThreadPool
+    lookups: ThreadPool
     """Queries for results that requests wait for, and for commits in doubt."""
 
     @classmethod
@@ -56,24 +56,24 @@ class ThreadPools:
             keys=ThreadPool("keys", 2),
             callbacks=ThreadPool("callbacks", 3),
             health=ThreadPool("health", 1),
-            strangers=ThreadPool("strangers", 2),
-            lookout=ThreadPool("lookout", 2),
+            without_key=ThreadPool("without key", 2),
+            lookups=ThreadPool("lookups", 2),
         )
 
     def close(self) -> None:
-        for places in (self.requests, self.keys, self.callbacks, self.health, self.strangers, self.lookout):
-            places.close()
+        for pool in (self.requests, self.keys, self.callbacks, self.health, self.without_key, self.lookups):
+            pool.close()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AppContext:
     """The resources of one API process. Created once, inside the event loop that serves."""
 
-    doors: ApiUseCases
+    use_cases: ApiUseCases
     waiter: AnswerWaiter
     schema_head: str | None
     """The migration that this version needs."""
-    rooms: ThreadPools
+    threads: ThreadPools
     rate_limits: RateLimits
     presence: Presence
     """Reports which workers and clocks are live."""
@@ -84,14 +84,14 @@ class AppContext:
 
     async def ask(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a use case that changes nothing. Raises its errors, and DatabaseAway at the deadline."""
-        return await run_in_thread(self.rooms.requests, verb, *args, **kwargs)
+        return await run_in_thread(self.threads.requests, verb, *args, **kwargs)
 
     async def write(self, commit: Commit, write: Callable[[], T]) -> T:
         """Run a use case that writes. `write` must pass `commit` to its transaction.
 
         Raises its errors, DatabaseAway if it is certain that nothing was or will be committed, and CommitInDoubt.
         """
-        return await run_write(self.rooms.requests, commit, write)
+        return await run_write(self.threads.requests, commit, write)
 
     async def outcome(self, commit: Commit) -> Outcome:
         """Determine over another connection how a commit in doubt ended, for at most 3 s."""
@@ -102,7 +102,7 @@ class AppContext:
             while (left := remaining_s()) is not None and left > 0:
                 try:
                     outcome = await run_in_thread(
-                        self.rooms.lookout, self.doors.lookout.outcome_of, commit.transaction_id
+                        self.threads.lookups, self.use_cases.command_lookup.outcome_of, commit.transaction_id
                     )
                 except DatabaseAway:
                     outcome = Outcome.UNKNOWN
@@ -115,31 +115,31 @@ class AppContext:
     def note_use(self, key: Key) -> None:
         """Store in the background that the key was used, if the stored time is too old."""
         key_id = key.principal.key_id
-        if key_id not in self.notes and self.doors.keys.is_news(key):
+        if key_id not in self.notes and self.use_cases.keys.is_news(key):
             self.notes[key_id] = asyncio.create_task(self._write_use(key), name="note")
 
     async def _write_use(self, key: Key) -> None:
         try:
             with deadline_in(MAX_S):
-                await run_in_thread(self.rooms.keys, self.doors.keys.used, key.principal)
+                await run_in_thread(self.threads.keys, self.use_cases.keys.used, key.principal)
         except Exception as error:  # noqa: BLE001 - no request waits for it, and the next use tries again
             _log.warning("key_use_not_stored: The last use of an API key could not be stored.", exc_info=error)
         finally:
             del self.notes[key.principal.key_id]
 
 
-async def run_in_thread(places: ThreadPool, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_thread(pool: ThreadPool, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a use case in one of these threads. Raises its errors, and DatabaseAway at the deadline."""
     try:
-        return await places.run(partial(verb, *args, **kwargs), _left_s())
+        return await pool.run(partial(verb, *args, **kwargs), _left_s())
     except TimeoutError as timeout:
         raise DatabaseAway("silence") from timeout
 
 
-async def run_write(places: ThreadPool, commit: Commit, write: Callable[[], T]) -> T:
+async def run_write(pool: ThreadPool, commit: Commit, write: Callable[[], T]) -> T:
     """Run a use case that writes in one of these threads. See `AppContext.write`."""
     try:
-        return await run_in_thread(places, write)
+        return await run_in_thread(pool, write)
     except DatabaseAway as away:
         if isinstance(away.__cause__, TimeoutError) and not commit.give_up():
             raise CommitInDoubt("silence") from away

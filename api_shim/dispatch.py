@@ -101,7 +101,7 @@ class CommandDispatcher:
     async def _submit(self, wish: wishes.Request, request_hash: bytes, command_id: UUID, commit: Commit) -> Accepted:
         context = app_context(self.request)
         submit = partial(
-            context.doors.submit.command,
+            context.use_cases.submit.command,
             self.principal,
             self.company_id,
             wish,
@@ -123,8 +123,8 @@ class CommandDispatcher:
         try:
             with deadline_in(DOUBT_S):
                 command = await run_in_thread(
-                    context.rooms.lookout,
-                    context.doors.lookout.accepted,
+                    context.threads.lookups,
+                    context.use_cases.command_lookup.accepted,
                     self.principal,
                     command_id,
                     self.asked.idempotency_key,
@@ -201,7 +201,7 @@ class CommandDispatcher:
 
     async def _find(self, reference: str) -> Command:
         context = app_context(self.request)
-        return await context.ask(context.doors.submit.find, self.principal, reference)
+        return await context.ask(context.use_cases.submit.find, self.principal, reference)
 
     def _hash_of(self, raw: dict[str, Any]) -> bytes:
         """Return a hash that distinguishes this request from others with the same Idempotency-Key."""

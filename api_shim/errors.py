@@ -187,7 +187,7 @@ def _answer(
 ) -> JSONResponse:
     content = ErrorAnswer(
         error=ErrorView(code=code, message=message, details=dict(details) if details else None),
-        timestamp=app_context(request).doors.now(),
+        timestamp=app_context(request).use_cases.now(),
         trace_id=request.state.trace_id,
     )
     return JSONResponse(

@@ -49,7 +49,7 @@ def answered(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Return a successful response in the envelope."""
-    content = Answer(data=data, timestamp=app_context(request).doors.now(), trace_id=request.state.trace_id)
+    content = Answer(data=data, timestamp=app_context(request).use_cases.now(), trace_id=request.state.trace_id)
     return JSONResponse(
         content.model_dump(mode="json", by_alias=True, serialize_as_any=True),
         status,
@@ -125,7 +125,9 @@ async def live_metadata(request: Request, principal: Principal, command: Command
         return {}
     context = app_context(request)
     try:
-        story = await context.ask(context.doors.explain.interview, principal, command.company_id, command.interview_id)
+        story = await context.ask(
+            context.use_cases.explain.interview, principal, command.company_id, command.interview_id
+        )
     except (NotFound, AccessDenied):
         return {}
     return story.interview.metadata
@@ -140,7 +142,7 @@ async def with_titles(request: Request, principal: Principal, command: Command) 
     context = app_context(request)
     job_ids = [UUID(job["id"]) for job in refusal.details["jobs"]]
     try:
-        titles = await context.ask(context.doors.jobs.titles, principal, command.company_id, job_ids)
+        titles = await context.ask(context.use_cases.jobs.titles, principal, command.company_id, job_ids)
     except AccessDenied:
         titles = {}
     jobs = [{"id": str(job_id), "title": titles.get(job_id)} for job_id in job_ids]
@@ -185,14 +187,14 @@ def _written(command: Command) -> WrittenView | Literal[True]:
 
 
 def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:
-    return InterviewView.of(_story(command), metadata, app_context(request).doors.now())
+    return InterviewView.of(_story(command), metadata, app_context(request).use_cases.now())
 
 
 def _attempt(request: Request, command: Command) -> AttemptView:
     """Return the attempt of the command, as it was when the command was applied."""
     assert command.answer is not None
     [attempt] = [each for each in _story(command).attempts if each.id == command.answer.attempt_id]
-    return AttemptView.of(attempt, app_context(request).doors.now())
+    return AttemptView.of(attempt, app_context(request).use_cases.now())
 
 
 def _story(command: Command) -> InterviewStory:

@@ -60,9 +60,9 @@ class ApiUseCases:
     usage: Usage
     health: Database
     """Only for health checks."""
-    lookout: CommandLookup
+    command_lookup: CommandLookup
     databases: tuple[Database, ...]
-    """All connection pools: callbacks, key checks, health checks and the lookout have their own."""
+    """All connection pools: callbacks, key checks, health checks and lookups have their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class WorkerUseCases:
     erase: Erase
 
 
-def doors(settings: Settings, hints: Hints) -> ApiUseCases:
+def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
     """Build the use cases of an API process. Raises MissingSetting."""
     now = clock(settings.duecall_clock_offset_s)
     failpoints.arm(settings.duecall_failpoint)
@@ -92,7 +92,7 @@ def doors(settings: Settings, hints: Hints) -> ApiUseCases:
         bound = True if settings.is_production else None
         return Database(settings.database("api"), pool_size=pool_size, bound=bound)
 
-    database, of_keys, of_callbacks, of_health, of_lookout = map(connected, (8, 2, 3, 1, 2))
+    database, for_keys, for_callbacks, for_health, for_lookups = map(connected, (8, 2, 3, 1, 2))
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
     effects = Effects(database, hasher, policy, now)
@@ -100,9 +100,9 @@ def doors(settings: Settings, hints: Hints) -> ApiUseCases:
     return ApiUseCases(
         database=database,
         now=now,
-        keys=Keys(of_keys, hasher, now),
+        keys=Keys(for_keys, hasher, now),
         submit=Submit(database, hints, now),
-        hear=Hear(of_callbacks, hints, TwilioCallbacks(carrier(settings)), effects, now),
+        hear=Hear(for_callbacks, hints, TwilioCallbacks(carrier(settings)), effects, now),
         explain=Explain(database, hasher, policy, now),
         backlog=Backlog(database, now),
         carrier_waits=CarrierWaits(database, now),
@@ -112,13 +112,13 @@ def doors(settings: Settings, hints: Hints) -> ApiUseCases:
         agents=Agents(database, writes),
         owners=Owners(database, hasher, now),
         usage=Usage(database, now),
-        health=of_health,
-        lookout=CommandLookup(of_lookout, Submit(of_lookout, hints, now), hints),
-        databases=(database, of_keys, of_callbacks, of_health, of_lookout),
+        health=for_health,
+        command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),
+        databases=(database, for_keys, for_callbacks, for_health, for_lookups),
     )
 
 
-def workshop(settings: Settings, hints: Hints) -> WorkerUseCases:
+def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
     """Build the use cases of a worker or the clock. Raises MissingSetting, WrongRole, DatabaseAway."""
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)

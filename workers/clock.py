@@ -49,7 +49,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._hints.start()
         self._presence = Presence(chosen.redis)
         try:
-            self._release = assembly.workshop(chosen, self._hints).release
+            self._release = assembly.worker_use_cases(chosen, self._hints).release
         except ClockWrong as wrong:
             raise SystemExit(str(wrong)) from None
         except DatabaseAway as away:

@@ -35,9 +35,9 @@ def _hints() -> RedisHintPublisher:
 
 
 @lru_cache(maxsize=1)
-def workshop() -> WorkerUseCases:
+def use_cases() -> WorkerUseCases:
     """Return this process's use cases, assembled at the first task."""
-    return assembly.workshop(settings(), _hints())
+    return assembly.worker_use_cases(settings(), _hints())
 
 
 class _Dialler:
@@ -109,13 +109,13 @@ def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
 
 @app.task(name=names.APPLY, base=QuietTask)  # type: ignore[untyped-decorator]
 def apply(command_ids: list[str]) -> None:
-    _each(command_ids, workshop().apply.command)
+    _each(command_ids, use_cases().apply.command)
 
 
 @app.task(name=names.SUBMIT, base=_MessageTask)  # type: ignore[untyped-decorator]
 def submit(*_: Any, **message: Any) -> None:  # noqa: ANN401 - whatever the message holds
     try:
-        workshop().messages.take(message)
+        use_cases().messages.take(message)
     except DatabaseAway:
         # The clock sends no hint for it, so it goes back into the queue, at most once a second.
         _never_set.wait(_RETRY_AFTER_S)
@@ -131,32 +131,32 @@ def dial(attempt_ids: list[str]) -> None:
 
 @app.task(name=names.HEAR, base=QuietTask)  # type: ignore[untyped-decorator]
 def hear(event_ids: list[str]) -> None:
-    _each(event_ids, workshop().hear.event)
+    _each(event_ids, use_cases().hear.event)
 
 
 @app.task(name=names.SETTLE, base=QuietTask)  # type: ignore[untyped-decorator]
 def settle(_: list[str]) -> None:
-    workshop().settle.round()
+    use_cases().settle.round()
 
 
 @app.task(name=names.RERESOLVE, base=QuietTask)  # type: ignore[untyped-decorator]
 def reresolve(_: list[str]) -> None:
-    workshop().records.reresolve()
+    use_cases().records.reresolve()
 
 
 @app.task(name=names.INVITE, base=QuietTask)  # type: ignore[untyped-decorator]
 def invite(_: list[str]) -> None:
-    workshop().invitations.send()
+    use_cases().invitations.send()
 
 
 @app.task(name=names.PURGE, base=QuietTask)  # type: ignore[untyped-decorator]
 def purge(_: list[str]) -> None:
-    workshop().purge.round()
+    use_cases().purge.round()
 
 
 @app.task(name=names.ERASE, base=QuietTask)  # type: ignore[untyped-decorator]
 def erase(company_ids: list[str]) -> None:
-    _each(company_ids, workshop().erase.company)
+    _each(company_ids, use_cases().erase.company)
 
 
 @app.task(name=names.LIVENESS, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]

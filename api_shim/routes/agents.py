@@ -44,7 +44,7 @@ Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])]
 )
 async def list_agents(request: Request, reader: Reader, page: PageQuery) -> JSONResponse:
     context = app_context(request)
-    listed = await context.ask(context.doors.agents.page, reader.principal, reader.company_id, page)
+    listed = await context.ask(context.use_cases.agents.page, reader.principal, reader.company_id, page)
     return responses.answered(request, AgentPage.of(listed, AgentView.of))
 
 
@@ -70,7 +70,7 @@ async def create_agent(
 ) -> Response:
     new = body.to_new_agent()
     return await sender.write(
-        CommandKind.CREATE_AGENT, app_context(request).doors.agents.create, raw, sender.company_id, new
+        CommandKind.CREATE_AGENT, app_context(request).use_cases.agents.create, raw, sender.company_id, new
     )
 
 
@@ -82,7 +82,7 @@ async def create_agent(
 )
 async def get_agent(request: Request, reader: Reader, agent_id: AgentId) -> JSONResponse:
     context = app_context(request)
-    agent = await context.ask(context.doors.agents.get, reader.principal, reader.company_id, agent_id)
+    agent = await context.ask(context.use_cases.agents.get, reader.principal, reader.company_id, agent_id)
     return responses.answered(request, AgentView.of(agent))
 
 
@@ -102,7 +102,12 @@ async def update_agent(
 ) -> Response:
     changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_AGENT, app_context(request).doors.agents.change, raw, sender.company_id, agent_id, changes
+        CommandKind.UPDATE_AGENT,
+        app_context(request).use_cases.agents.change,
+        raw,
+        sender.company_id,
+        agent_id,
+        changes,
     )
 
 
@@ -120,5 +125,5 @@ async def delete_agent(
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
     return await sender.write(
-        CommandKind.DELETE_AGENT, app_context(request).doors.agents.delete, raw, sender.company_id, agent_id
+        CommandKind.DELETE_AGENT, app_context(request).use_cases.agents.delete, raw, sender.company_id, agent_id
     )

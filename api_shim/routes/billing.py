@@ -54,5 +54,5 @@ async def get_usage(
 ) -> JSONResponse:
     context = app_context(request)
     company = auth.named_company(principal, company_id)
-    companies = await context.ask(context.doors.usage.of, principal, company, start, end)
+    companies = await context.ask(context.use_cases.usage.of, principal, company, start, end)
     return responses.answered(request, UsageView.of(companies))

@@ -43,8 +43,8 @@ async def list_call_attempts(
     page: PageQuery,
 ) -> JSONResponse:
     context = app_context(request)
-    story = await context.ask(context.doors.explain.interview, reader.principal, reader.company_id, interview_id)
-    return responses.answered(request, attempt_page(story, page, context.doors.now()))
+    story = await context.ask(context.use_cases.explain.interview, reader.principal, reader.company_id, interview_id)
+    return responses.answered(request, attempt_page(story, page, context.use_cases.now()))
 
 
 @router.post(
@@ -95,10 +95,12 @@ async def get_call_attempt(
 ) -> JSONResponse:
     context = app_context(request)
     attempt = await context.ask(
-        context.doors.explain.attempt, reader.principal, reader.company_id, interview_id, attempt_id
+        context.use_cases.explain.attempt, reader.principal, reader.company_id, interview_id, attempt_id
     )
     # Never 304: `waitingFor` changes with the clock, and the ETag does not.
-    return responses.answered(request, AttemptView.of(attempt, context.doors.now()), headers={"ETag": etag_of(attempt)})
+    return responses.answered(
+        request, AttemptView.of(attempt, context.use_cases.now()), headers={"ETag": etag_of(attempt)}
+    )
 
 
 @router.patch(
@@ -168,6 +170,6 @@ async def explain_call_attempt(
 ) -> JSONResponse:
     context = app_context(request)
     explanation = await context.ask(
-        context.doors.explain.explanation, reader.principal, reader.company_id, interview_id, attempt_id
+        context.use_cases.explain.explanation, reader.principal, reader.company_id, interview_id, attempt_id
     )
     return responses.answered(request, ExplanationView.of(explanation))

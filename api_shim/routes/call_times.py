@@ -31,5 +31,7 @@ async def preview_call_time(
 ) -> JSONResponse:
     refuse_any(body.contradictions())
     context = app_context(request)
-    answer = await context.ask(context.doors.explain.preview, reader.principal, reader.company_id, body.to_question())
+    answer = await context.ask(
+        context.use_cases.explain.preview, reader.principal, reader.company_id, body.to_question()
+    )
     return responses.answered(request, CallTimeView.of(answer))

@@ -56,7 +56,7 @@ async def list_candidates(
 ) -> JSONResponse:
     context = app_context(request)
     listed = await context.ask(
-        context.doors.candidates.page,
+        context.use_cases.candidates.page,
         reader.principal,
         reader.company_id,
         page,
@@ -88,10 +88,10 @@ async def create_candidate(
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CandidateRequest, Body(openapi_examples=CANDIDATES)],
 ) -> Response:
-    refuse_any(body.contradictions(app_context(request).doors.now().date()))
+    refuse_any(body.contradictions(app_context(request).use_cases.now().date()))
     new = body.to_new_candidate()
     return await sender.write(
-        CommandKind.CREATE_CANDIDATE, app_context(request).doors.candidates.create, raw, sender.company_id, new
+        CommandKind.CREATE_CANDIDATE, app_context(request).use_cases.candidates.create, raw, sender.company_id, new
     )
 
 
@@ -103,7 +103,7 @@ async def create_candidate(
 )
 async def get_candidate(request: Request, reader: Reader, candidate_id: CandidateId) -> JSONResponse:
     context = app_context(request)
-    candidate = await context.ask(context.doors.candidates.get, reader.principal, reader.company_id, candidate_id)
+    candidate = await context.ask(context.use_cases.candidates.get, reader.principal, reader.company_id, candidate_id)
     return responses.answered(request, CandidateView.of(candidate))
 
 
@@ -130,11 +130,11 @@ async def update_candidate(
     raw: Annotated[dict[str, Any], Depends(json_body.read)],
     body: Annotated[CandidateChange, Body(openapi_examples=CANDIDATE_CHANGES)],
 ) -> Response:
-    refuse_any(body.contradictions(app_context(request).doors.now().date()))
+    refuse_any(body.contradictions(app_context(request).use_cases.now().date()))
     changes = body.to_changes()
     return await sender.write(
         CommandKind.UPDATE_CANDIDATE,
-        app_context(request).doors.candidates.change,
+        app_context(request).use_cases.candidates.change,
         raw,
         sender.company_id,
         candidate_id,
@@ -157,5 +157,9 @@ async def delete_candidate(
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
     return await sender.write(
-        CommandKind.DELETE_CANDIDATE, app_context(request).doors.candidates.delete, raw, sender.company_id, candidate_id
+        CommandKind.DELETE_CANDIDATE,
+        app_context(request).use_cases.candidates.delete,
+        raw,
+        sender.company_id,
+        candidate_id,
     )

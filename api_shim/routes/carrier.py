@@ -20,8 +20,8 @@ async def hear_twilio(request: Request, token: str) -> Response:
     signature = request.headers.get("x-twilio-signature", "")
     context = app_context(request)
     commit = Commit()
-    store = partial(context.doors.hear.callback, token, _signed_path(request), form, signature, commit=commit)
-    await run_write(context.rooms.callbacks, commit, store)
+    store = partial(context.use_cases.hear.callback, token, _signed_path(request), form, signature, commit=commit)
+    await run_write(context.threads.callbacks, commit, store)
     return Response(status_code=204)
 
 

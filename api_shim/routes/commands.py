@@ -56,7 +56,7 @@ async def get_command(
     reference: str,
 ) -> JSONResponse:
     context = app_context(request)
-    command = await context.ask(context.doors.submit.find, principal, reference)
+    command = await context.ask(context.use_cases.submit.find, principal, reference)
     must_have(principal, [READS[command.kind]])
     command = await responses.with_titles(request, principal, command)
     metadata = await responses.live_metadata(request, principal, command)

@@ -47,7 +47,7 @@ Writer = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[WRIT
 )
 async def list_companies(request: Request, principal: Reader, page: PageQuery) -> JSONResponse:
     context = app_context(request)
-    listed = await context.ask(context.doors.companies.page, principal, page)
+    listed = await context.ask(context.use_cases.companies.page, principal, page)
     return responses.answered(request, CompanyPage.of(listed, CompanyView.of))
 
 
@@ -73,7 +73,7 @@ async def create_company(
     body: Annotated[CompanyRequest, Body(openapi_examples=COMPANIES)],
 ) -> Response:
     new = body.to_new_company()
-    return await sender.write(CommandKind.CREATE_COMPANY, app_context(request).doors.companies.create, raw, new)
+    return await sender.write(CommandKind.CREATE_COMPANY, app_context(request).use_cases.companies.create, raw, new)
 
 
 @router.get(
@@ -84,7 +84,7 @@ async def create_company(
 )
 async def get_company(request: Request, principal: Reader, company_id: CompanyId) -> JSONResponse:
     context = app_context(request)
-    company = await context.ask(context.doors.companies.get, principal, company_id)
+    company = await context.ask(context.use_cases.companies.get, principal, company_id)
     return responses.answered(request, CompanyView.of(company))
 
 
@@ -104,7 +104,7 @@ async def update_company(
 ) -> Response:
     changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_COMPANY, app_context(request).doors.companies.change, raw, company_id, changes
+        CommandKind.UPDATE_COMPANY, app_context(request).use_cases.companies.change, raw, company_id, changes
     )
 
 
@@ -126,4 +126,6 @@ async def delete_company(
     company_id: CompanyId,
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
-    return await sender.write(CommandKind.DELETE_COMPANY, app_context(request).doors.companies.delete, raw, company_id)
+    return await sender.write(
+        CommandKind.DELETE_COMPANY, app_context(request).use_cases.companies.delete, raw, company_id
+    )

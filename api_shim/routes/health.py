@@ -61,11 +61,11 @@ async def is_alive(request: Request) -> JSONResponse:
 )
 async def is_ready(request: Request) -> JSONResponse:
     context = app_context(request)
-    revision = await run_in_thread(context.rooms.health, context.doors.health.schema_revision)
+    revision = await run_in_thread(context.threads.health, context.use_cases.health.schema_revision)
     if revision is None or revision != context.schema_head:
         raise SchemaNotReady
     degraded = await _degraded_by_redis(context)
-    if not await run_in_thread(context.rooms.health, context.doors.health.clock_is_right):
+    if not await run_in_thread(context.threads.health, context.use_cases.health.clock_is_right):
         degraded.append("clock")
     return responses.answered(request, HealthView(degraded=degraded, instance=context.instance))
 
@@ -75,7 +75,7 @@ async def _degraded_by_redis(context: AppContext) -> list[Degraded]:
     if context.waiter.is_away:
         return ["redis"]
     try:
-        return degraded_by(await run_in_thread(context.rooms.health, context.presence.live))
+        return degraded_by(await run_in_thread(context.threads.health, context.presence.live))
     except (OSError, RedisError):
         return ["redis"]
 
@@ -90,11 +90,11 @@ async def _degraded_by_redis(context: AppContext) -> list[Degraded]:
 )
 async def get_metrics(request: Request) -> Response:
     context = app_context(request)
-    counted = await run_in_thread(context.rooms.strangers, context.doors.explain.waiting)
-    carriers = await run_in_thread(context.rooms.strangers, context.doors.explain.carriers)
-    backoffs = await run_in_thread(context.rooms.strangers, context.doors.carrier_waits.all)
-    commands = await run_in_thread(context.rooms.strangers, context.doors.backlog.commands)
-    erasures = await run_in_thread(context.rooms.strangers, context.doors.backlog.erasures)
+    counted = await run_in_thread(context.threads.without_key, context.use_cases.explain.waiting)
+    carriers = await run_in_thread(context.threads.without_key, context.use_cases.explain.carriers)
+    backoffs = await run_in_thread(context.threads.without_key, context.use_cases.carrier_waits.all)
+    commands = await run_in_thread(context.threads.without_key, context.use_cases.backlog.commands)
+    erasures = await run_in_thread(context.threads.without_key, context.use_cases.backlog.erasures)
     metrics = _metrics(counted, carriers, backoffs, commands, erasures, redis_is_away=context.waiter.is_away)
     return Response(metrics, media_type=CONTENT_TYPE_LATEST)
 

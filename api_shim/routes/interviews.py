@@ -50,8 +50,8 @@ async def list_interviews(
     request: Request, reader: InterviewReader, page: PageQuery, filters: Annotated[InterviewFilter, Depends(_filters)]
 ) -> JSONResponse:
     context = app_context(request)
-    listed = await context.ask(context.doors.explain.interviews, reader.principal, reader.company_id, page, filters)
-    now = context.doors.now()
+    listed = await context.ask(context.use_cases.explain.interviews, reader.principal, reader.company_id, page, filters)
+    now = context.use_cases.now()
     view = InterviewPage.of(listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
     return responses.answered(request, view)
 
@@ -89,7 +89,7 @@ async def create_interview(
     body: Annotated[InterviewRequest, Body(openapi_examples=EXAMPLES)],
 ) -> Response:
     refuse_any(body.contradictions())
-    stale = list(body.stale(app_context(request).doors.now().date()))
+    stale = list(body.stale(app_context(request).use_cases.now().date()))
     return await sender.command(body.to_command(), raw, metadata=body.metadata, stale=stale)
 
 
@@ -105,8 +105,8 @@ async def get_interview(
     interview_id: InterviewId,
 ) -> JSONResponse:
     context = app_context(request)
-    story = await context.ask(context.doors.explain.interview, reader.principal, reader.company_id, interview_id)
-    return responses.answered(request, InterviewView.of(story, story.interview.metadata, context.doors.now()))
+    story = await context.ask(context.use_cases.explain.interview, reader.principal, reader.company_id, interview_id)
+    return responses.answered(request, InterviewView.of(story, story.interview.metadata, context.use_cases.now()))
 
 
 @router.patch(

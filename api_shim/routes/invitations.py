@@ -39,8 +39,8 @@ async def accept_invitation(
     context = app_context(request)
     commit = Commit()
     try:
-        accept = partial(context.doors.owners.accept, body.token, body.name, commit=commit)
-        owner = await run_write(context.rooms.strangers, commit, accept)
+        accept = partial(context.use_cases.owners.accept, body.token, body.name, commit=commit)
+        owner = await run_write(context.threads.without_key, commit, accept)
     except CommitInDoubt as doubt:
         owner = await certain(context, commit, doubt, _unknown)
     return responses.answered(request, OwnerView.of(owner))

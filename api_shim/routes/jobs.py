@@ -37,7 +37,7 @@ async def list_jobs(
     request: Request, reader: Reader, page: PageQuery, status: Annotated[IfSent[JobStatus], Query()] = None
 ) -> JSONResponse:
     context = app_context(request)
-    listed = await context.ask(context.doors.jobs.page, reader.principal, reader.company_id, page, status=status)
+    listed = await context.ask(context.use_cases.jobs.page, reader.principal, reader.company_id, page, status=status)
     return responses.answered(request, JobPage.of(listed, JobView.of))
 
 
@@ -62,7 +62,7 @@ async def create_job(
 ) -> Response:
     new = body.to_new_job()
     return await sender.write(
-        CommandKind.CREATE_JOB, app_context(request).doors.jobs.create, raw, sender.company_id, new
+        CommandKind.CREATE_JOB, app_context(request).use_cases.jobs.create, raw, sender.company_id, new
     )
 
 
@@ -74,7 +74,7 @@ async def create_job(
 )
 async def get_job(request: Request, reader: Reader, job_id: JobId) -> JSONResponse:
     context = app_context(request)
-    job = await context.ask(context.doors.jobs.get, reader.principal, reader.company_id, job_id)
+    job = await context.ask(context.use_cases.jobs.get, reader.principal, reader.company_id, job_id)
     return responses.answered(request, JobView.of(job))
 
 
@@ -94,7 +94,7 @@ async def update_job(
 ) -> Response:
     changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_JOB, app_context(request).doors.jobs.change, raw, sender.company_id, job_id, changes
+        CommandKind.UPDATE_JOB, app_context(request).use_cases.jobs.change, raw, sender.company_id, job_id, changes
     )
 
 
@@ -112,5 +112,5 @@ async def delete_job(
     raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
 ) -> Response:
     return await sender.write(
-        CommandKind.DELETE_JOB, app_context(request).doors.jobs.delete, raw, sender.company_id, job_id
+        CommandKind.DELETE_JOB, app_context(request).use_cases.jobs.delete, raw, sender.company_id, job_id
     )

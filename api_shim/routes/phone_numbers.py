@@ -26,5 +26,5 @@ async def list_phone_numbers(
     request: Request, reader: Annotated[Asker, Security(asker, scopes=[READ_PHONE_NUMBERS])], page: PageQuery
 ) -> JSONResponse:
     context = app_context(request)
-    listed = await context.ask(context.doors.agents.numbers, reader.principal, reader.company_id, page)
+    listed = await context.ask(context.use_cases.agents.numbers, reader.principal, reader.company_id, page)
     return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.of))

@@ -165,13 +165,13 @@ def reconcile(
             fail("The carrier does not answer. Keep everything paused, and try again.")
     if as_json:
         counts = {"calls": result.calls, "known": result.known, "bound": [str(each) for each in result.bound]}
-        print_json(counts | {"strangers": list(result.strangers)})
+        print_json(counts | {"strangers": list(result.unmatched)})
         return
     session.report(
         f"{result.calls} calls since {since_at.isoformat()}: {result.known} known, {len(result.bound)} were missing"
-        f" and are now bound to their attempts, {len(result.strangers)} match no waiting attempt"
+        f" and are now bound to their attempts, {len(result.unmatched)} match no waiting attempt"
     )
-    for call_sid in result.strangers:
+    for call_sid in result.unmatched:
         print_note(f"  no match: {call_sid}")
 
 

@@ -114,9 +114,9 @@ def composition(carrier: SimulatedCarrier, tmp_path_factory: pytest.TempPathFact
     ports = {"PORT": str(free_port()), "FLOWER_PORT": str(free_port()), "LISTEN_ON": "127.0.0.1"}
     with ExitStack() as stack:
         postgres, valkey = EmbeddedPostgres(folder), EmbeddedValkey(folder)
-        owner, doorbell = (urlsplit(stack.enter_context(server).url) for server in (postgres, valkey))
+        database, broker = (urlsplit(stack.enter_context(server).url) for server in (postgres, valkey))
         filled = FILLED | {
-            "POSTGRES_PASSWORD": str(owner.password),
+            "POSTGRES_PASSWORD": str(database.password),
             "FLOWER_BASIC_AUTH": "operator:an-operators-secret",
             "DEFAULT_CALLER_ID": "+421221020001",
             "TWILIO_API_URL": carrier.url,
@@ -129,7 +129,7 @@ def composition(carrier: SimulatedCarrier, tmp_path_factory: pytest.TempPathFact
             for user in whole["configs"]["users"]["content"].splitlines():
                 if "duecall" in user:
                     operator.execute_command("ACL", "SETUSER", *user.split()[1:])
-        places = {"postgres:5432": f"127.0.0.1:{owner.port}", "valkey:6379": f"127.0.0.1:{doorbell.port}"}
+        places = {"postgres:5432": f"127.0.0.1:{database.port}", "valkey:6379": f"127.0.0.1:{broker.port}"}
         made = Composition(whole["services"], ports, places, folder)
         stack.callback(made.kill)
         yield made

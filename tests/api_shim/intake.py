@@ -267,17 +267,17 @@ class _Served:
 
     @property
     def past_noon(self) -> timedelta:
-        return self.app_context.doors.now() - NOON
+        return self.app_context.use_cases.now() - NOON
 
     def is_quiet(self) -> bool:
         """Return whether no request, no background write and no query is running."""
-        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.app_context.doors.databases)
+        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.app_context.use_cases.databases)
         return not self.server.server_state.tasks and not self.app_context.notes and out == 0
 
     def hear_its_bell(self) -> None:
         """Wait for a last hint. Hints are sent in order, so all earlier ones have been sent."""
         last = uuid4()
-        self.app_context.doors.submit._hints.answered(last)
+        self.app_context.use_cases.submit._hints.answered(last)
         wait_until(lambda: self.misses_redis or last in self.app_context.waiter._answered, says="the last hint arrives")
 
     @property

@@ -44,7 +44,7 @@ def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: i
     database = Database(settings.database("api"), machine=lambda: machine_now() + off)
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
         app_context = app.state.app_context
-        app.state.app_context = replace(app_context, doors=replace(app_context.doors, health=database))
+        app.state.app_context = replace(app_context, use_cases=replace(app_context.use_cases, health=database))
         answer = client.get("/readyz")
         app.state.app_context = app_context
     database.close()

@@ -19,7 +19,7 @@ from scheduler.timing import call_windows, callee_zones, requested_time, zone_na
 
 MINUTE = timedelta(minutes=1)
 GRAIN = 5 * MINUTE
-"""All offsets, hours and rooms of the walks are multiples of it."""
+"""All offsets, hours and margins of the walks are multiples of it."""
 RINGING = timedelta(seconds=35)
 NO_ROOM = timedelta(0)
 AROUND_THE_CLOCK = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)

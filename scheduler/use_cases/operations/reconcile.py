@@ -37,7 +37,7 @@ class Reconciled:
     """Calls that were stored with their attempts already."""
     bound: tuple[UUID, ...]
     """Attempts that have got their lost call back."""
-    strangers: tuple[str, ...]
+    unmatched: tuple[str, ...]
     """Calls without a pending attempt: of other programs, or of deleted rows."""
 
 
@@ -71,7 +71,7 @@ class Reconcile:
             callers = stores.attempt_polls.callers_of_pending()
         calls = known = 0
         bound: list[UUID] = []
-        strangers: list[str] = []
+        unmatched: list[str] = []
         for caller in callers:
             listed = self._desk.listed(
                 to=None, caller=caller, created_from=instant - _MARGIN, created_until=self._now() + _MARGIN
@@ -82,10 +82,10 @@ class Reconcile:
             for call in unbound:  # newest first: it shows the current state of the conversation
                 attempt = self._bind(call, caller)
                 if attempt is None:
-                    strangers.append(call.news.call_sid)
+                    unmatched.append(call.news.call_sid)
                 else:
                     bound.append(attempt)
-        return Reconciled(calls=calls, known=known, bound=tuple(bound), strangers=tuple(strangers))
+        return Reconciled(calls=calls, known=known, bound=tuple(bound), unmatched=tuple(unmatched))
 
     def _unbound(self, listed: Sequence[ListedCall]) -> list[ListedCall]:
         with self._database.reading() as stores:

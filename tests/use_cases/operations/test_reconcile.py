@@ -131,7 +131,7 @@ def test_restored_database_calls_no_person_twice(
 
     found = reconcile(tenant, carrier).since(backed_up_at)
     assert set(found.bound) == {each.id for each in called}
-    assert (found.calls, found.known, found.strangers) == (4, 0, ())
+    assert (found.calls, found.known, found.unmatched) == (4, 0, ())
     assert [tenant.attempt(each.id).reason for each in called] == [Reason.BUSY, Reason.BUSY] + [Reason.ANSWERED] * 2
     again = reconcile(tenant, carrier).since(backed_up_at)
     assert (again.calls, again.known, again.bound) == (4, 4, ())
@@ -150,7 +150,7 @@ def test_call_without_a_pending_attempt_is_reported(tenant: Tenant, carrier: Sim
     tenant.change("UPDATE attempts SET call_sid = :other WHERE id = :id", id=gone.id, other=a_sid())
     Pauses(tenant.database, now).pause(None, "restored")
     found = reconcile(tenant, carrier).since(now())
-    assert (found.bound, found.strangers) == ((), (sid,))
+    assert (found.bound, found.unmatched) == ((), (sid,))
     assert tenant.attempt(waits.id) == waits
 
 

@@ -41,22 +41,22 @@ def run(environment: Mapping[str, str], step: str, *words: Any, clock: WrongCloc
 
 
 def _do(step: str, *words: Any) -> None:
-    if step in AT_THE_DOOR:
-        AT_THE_DOOR[step](assembly.doors(Settings(), RecordingHints()), *words)
+    if step in API_STEPS:
+        API_STEPS[step](assembly.api_use_cases(Settings(), RecordingHints()), *words)
     else:
-        IN_THE_WORKSHOP[step](assembly.workshop(Settings(), RecordingHints()), *words)
+        WORKER_STEPS[step](assembly.worker_use_cases(Settings(), RecordingHints()), *words)
 
 
-def _submit(doors: ApiUseCases, principal: Principal, request: Request, idempotency_key: str) -> None:
-    doors.submit.command(principal, None, request, idempotency_key=idempotency_key, request_hash=b"the same")
+def _submit(use_cases: ApiUseCases, principal: Principal, request: Request, idempotency_key: str) -> None:
+    use_cases.submit.command(principal, None, request, idempotency_key=idempotency_key, request_hash=b"the same")
 
 
-def _change_candidate(doors: ApiUseCases, sent: WriteRequest, candidate_id: UUID, changes: Changes) -> None:
-    doors.candidates.change(sent, None, candidate_id, changes)
+def _change_candidate(use_cases: ApiUseCases, sent: WriteRequest, candidate_id: UUID, changes: Changes) -> None:
+    use_cases.candidates.change(sent, None, candidate_id, changes)
 
 
-def _callback(doors: ApiUseCases, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> None:
-    doors.hear.callback(token, path, form, signature)
+def _callback(use_cases: ApiUseCases, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> None:
+    use_cases.hear.callback(token, path, form, signature)
 
 
 def _look(shop: WorkerUseCases) -> None:
@@ -77,12 +77,12 @@ def _erase(shop: WorkerUseCases, company_id: UUID, batch: int) -> None:
     shop.erase.company(company_id)
 
 
-AT_THE_DOOR: Mapping[str, Callable[..., None]] = {
+API_STEPS: Mapping[str, Callable[..., None]] = {
     "submit": _submit,
     "change_candidate": _change_candidate,
     "callback": _callback,
 }
-IN_THE_WORKSHOP: Mapping[str, Callable[..., None]] = {
+WORKER_STEPS: Mapping[str, Callable[..., None]] = {
     "take": lambda shop, message: shop.messages.take(message),
     "apply": lambda shop, command_id: shop.apply.command(command_id),
     "look": _look,
