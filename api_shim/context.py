@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.rate_limits import RateLimits
-from api_shim.thread_pools import ThreadPool
+from api_shim.thread_pools import OVERLOAD_S, ThreadPool
 from scheduler.assembly import ApiUseCases
 from scheduler.deadline import deadline_in, remaining_s
 from scheduler.domain.key import Key
@@ -52,8 +52,8 @@ class ThreadPools:
     @classmethod
     def open(cls) -> "ThreadPools":
         return cls(
-            requests=ThreadPool("requests", 8),
-            keys=ThreadPool("keys", 2),
+            requests=ThreadPool("requests", 8, newest_first_after_s=OVERLOAD_S),
+            keys=ThreadPool("keys", 2, newest_first_after_s=OVERLOAD_S),
             callbacks=ThreadPool("callbacks", 3),
             health=ThreadPool("health", 1),
             without_key=ThreadPool("without key", 2),

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context, copy_context
@@ -10,10 +12,13 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from api_shim import out_of_memory
+from scheduler.clock import monotonic
 
 T = TypeVar("T")
 
 _Job = tuple[Future[Any], Context, Callable[[], Any]]
+OVERLOAD_S = 3.0
+"""Half a request's deadline: whoever has waited for longer has little time left for the work itself."""
 
 
 class ThreadPool:
@@ -21,10 +26,17 @@ class ThreadPool:
 
     No thread is started later: starting one blocks the loop, and without memory it blocks permanently. After a request
     times out, its thread stays occupied until the work returns, so at most `count` threads wait for a hanging database.
+
+    Work gets threads in the order of its arrival. With `newest_first_after_s`, the newest goes first while the oldest
+    has waited for longer than that: in an overload the order of arrival gives each request its thread when its deadline
+    has almost come, so that nearly all work is done in vain and repeated.
     """
 
-    def __init__(self, name: str, count: int) -> None:
-        self._free = asyncio.Semaphore(count)
+    def __init__(self, name: str, count: int, *, newest_first_after_s: float = math.inf) -> None:
+        self._free = count
+        self._newest_first_after_s = newest_first_after_s
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        """Since when, and what is set when a thread is free. Oldest first."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"{name} {n}", daemon=True) for n in range(count)]
         for thread in self._threads:
@@ -37,15 +49,40 @@ class ThreadPool:
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):
-            await self._free.acquire()
+            await self._take_thread(loop)
             result: Future[T] = Future()
-            result.add_done_callback(lambda _: self._free_thread(loop))
+            result.add_done_callback(lambda _: self._free_from_thread(loop))
             self._jobs.put((result, copy_context(), work))
             return await asyncio.wrap_future(result)
 
-    def _free_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _take_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn = loop.create_future()
+        self._waiting.append((monotonic(), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it got a thread at the moment of its timeout
+                self._free_thread()
+            raise
+
+    def _free_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and no request waits any longer
-            loop.call_soon_threadsafe(self._free.release)
+            loop.call_soon_threadsafe(self._free_thread)
+
+    def _free_thread(self) -> None:
+        while self._waiting:
+            since, turn = self._waiting[0]
+            if not turn.done() and monotonic() - since > self._newest_first_after_s:
+                _, turn = self._waiting.pop()
+            else:
+                self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
     def close(self) -> None:
         """Let each thread end after its current work, without waiting for any."""

@@ -1,0 +1,79 @@
+"""In which order work gets the API's threads, and that a timeout loses none."""
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from api_shim.thread_pools import ThreadPool
+
+LONG_S = 30.0
+AT_ONCE = 0.0
+
+
+@asynccontextmanager
+async def busy_pool(newest_first_after_s: float) -> AsyncIterator[tuple[ThreadPool, threading.Event]]:
+    """Yield a pool whose only thread is busy until the event is set."""
+    pool, is_busy, end = (
+        ThreadPool("test", 1, newest_first_after_s=newest_first_after_s),
+        threading.Event(),
+        threading.Event(),
+    )
+
+    def work() -> None:
+        is_busy.set()
+        end.wait(LONG_S)
+
+    first = asyncio.create_task(pool.run(work, LONG_S))
+    try:
+        await asyncio.to_thread(is_busy.wait, LONG_S)
+        yield pool, end
+    finally:
+        end.set()
+        await first
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    ("newest_first_after_s", "order"),
+    [(math.inf, ["first", "second", "third"]), (AT_ONCE, ["third", "second", "first"])],
+)
+async def test_newest_work_goes_first_in_an_overload(newest_first_after_s: float, order: list[str]) -> None:
+    done: list[str] = []
+    async with busy_pool(newest_first_after_s) as (pool, end):
+        waiting = []
+        for name in ("first", "second", "third"):
+            waiting.append(asyncio.create_task(pool.run(lambda name=name: done.append(name), LONG_S)))  # type: ignore[misc]
+            await asyncio.sleep(0)  # it takes its place before the next
+        end.set()
+        await asyncio.gather(*waiting)
+    assert done == order
+
+
+@pytest.mark.parametrize("newest_first_after_s", [math.inf, AT_ONCE])
+async def test_timeout_while_waiting_leaves_the_thread_to_others(newest_first_after_s: float) -> None:
+    async with busy_pool(newest_first_after_s) as (pool, end):
+        served = asyncio.create_task(pool.run(lambda: "served", LONG_S))
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await pool.run(lambda: "too late", 0.01)
+        end.set()
+        assert await served == "served"
+        assert await pool.run(lambda: "served too", LONG_S) == "served too"
+
+
+async def test_cancelled_at_its_turn_passes_the_thread_on() -> None:
+    async with busy_pool(math.inf) as (pool, end):
+        cancelled = asyncio.create_task(pool.run(lambda: "never", LONG_S))
+        await asyncio.sleep(0)
+        served = asyncio.create_task(pool.run(lambda: "served", LONG_S))
+        await asyncio.sleep(0)
+        pool._free_thread()  # a second thread would have become free
+        cancelled.cancel()
+        end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert await served == "served"
