@@ -29,6 +29,9 @@ from tests.verification.soak.stage import Stage, a_stage, say
 _CALM_S = 15.0
 """Time without faults at the beginning, as the baseline for growth."""
 _BETWEEN_BLOWS_S = (1.0, 5.0)
+_AT_ONCE = 100
+"""Most requests of the backend without a final response. On a machine that cannot keep up with the rate, the people who
+are not served yet would otherwise repeat their requests until the machine does little else. All are still asked for."""
 _PATIENCE_S = 900.0
 """Limit for the remaining work after the last fault."""
 
@@ -89,7 +92,7 @@ def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: flo
     forger = Forger(stage, random.Random(seed))
     stage.meanwhile += [gauges.read, forger.forge]
     began = monotonic()
-    load = stage.begin(seed=seed, rate=rate, seconds=seconds, patience_s=_PATIENCE_S)
+    load = stage.begin(seed=seed, rate=rate, seconds=seconds, at_once=_AT_ONCE, patience_s=_PATIENCE_S)
     stage.pause(_CALM_S)
     while monotonic() - began < seconds:
         nemesis.strike()

@@ -41,6 +41,8 @@ class Order(BaseModel):
     """The turn of the first person. Different loads have different people."""
     all_alike: str = ""
     """The carrier's behaviour for every call. Default: behaviours vary."""
+    at_once: int | None = None
+    """Most requests without a final response at a time. Further people wait for their turn. Default: no limit."""
     clock_offset_s: float
     patience_s: float
     said: Path
@@ -94,6 +96,7 @@ class Backend:
     def __post_init__(self) -> None:
         self.now = clock(self.order.clock_offset_s)
         self.last_patience_s = monotonic() + self.order.seconds + self.order.patience_s
+        self.turns = asyncio.Semaphore(self.order.at_once or sys.maxsize)
 
     def say(self, record: BaseModel) -> None:
         self.said.write(record.model_dump_json() + "\n")
@@ -102,7 +105,16 @@ class Backend:
     async def serve(self, person: Person, begins_at: float) -> None:
         """Create the person's interview, then send their follow-up request."""
         await asyncio.sleep(max(0.0, begins_at + person.asks_after_s - monotonic()))
-        whose: Literal["usual", "late"] = "late" if person.opens_late else "usual"
+        async with self.turns:
+            created = await self._create(person)
+        if created.interview_id is None or not person.then:
+            return
+        await asyncio.sleep(person.then_after_s)
+        async with self.turns:
+            await self._follow_up(person, created, created.interview_id)
+
+    async def _create(self, person: Person) -> Question:
+        whose = _company_of(person)
         due_at = None if person.due_in_s is None else _whole(self.now() + timedelta(seconds=person.due_in_s))
         body: dict[str, Any] = {
             "agentId": self.order.agents[whose],
@@ -115,25 +127,24 @@ class Backend:
         }
         if due_at is not None and not person.opens_late:
             body["scheduledAt"] = _text(due_at)
-        created = await self._ask(person, whose, "POST /interviews", "POST", "/interviews", body, due_at)
-        if created.interview_id is None or not person.then:
-            return
-        await asyncio.sleep(person.then_after_s)
-        attempts = f"/interviews/{created.interview_id}/call-attempts"
+        return await self._ask(person, whose, "POST /interviews", "POST", "/interviews", body, due_at)
+
+    async def _follow_up(self, person: Person, created: Question, interview_id: str) -> None:
+        whose = _company_of(person)
+        attempts = f"/interviews/{interview_id}/call-attempts"
         if person.then == "invoke":
             asked = await self._ask(person, whose, "POST .../call-attempts", "POST", attempts, {}, None)
-            asked.interview_id = created.interview_id
+            asked.interview_id = interview_id
+            return
+        if created.attempt_id is None:
+            return
+        path = f"{attempts}/{created.attempt_id}"
+        if person.then == "delete":
+            await self._ask(person, whose, "DELETE .../call-attempts/{id}", "DELETE", path, None, None, created)
         else:
-            attempt_id = created.attempt_id
-            if attempt_id is None:
-                return
-            path = f"{attempts}/{attempt_id}"
-            if person.then == "delete":
-                await self._ask(person, whose, "DELETE .../call-attempts/{id}", "DELETE", path, None, None, created)
-            else:
-                moved_to = _whole(self.now() + timedelta(seconds=5))
-                body = {"scheduledAt": _text(moved_to)}
-                await self._ask(person, whose, "PATCH .../call-attempts/{id}", "PATCH", path, body, moved_to, created)
+            moved_to = _whole(self.now() + timedelta(seconds=5))
+            body = {"scheduledAt": _text(moved_to)}
+            await self._ask(person, whose, "PATCH .../call-attempts/{id}", "PATCH", path, body, moved_to, created)
 
     async def _ask(
         self,
@@ -217,6 +228,10 @@ class Backend:
             question.attempt_id = next((each["id"] for each in data["callAttempts"]), None)
         elif question.verb == "POST .../call-attempts" and "id" in data:
             question.attempt_id = data["id"]
+
+
+def _company_of(person: Person) -> Literal["usual", "late"]:
+    return "late" if person.opens_late else "usual"
 
 
 def _whole(at: datetime) -> datetime:

@@ -105,7 +105,14 @@ class Stage:
             each()
 
     def begin(
-        self, *, rate: float, seconds: float, seed: int = 0, all_alike: str = "", patience_s: float = 120
+        self,
+        *,
+        rate: float,
+        seconds: float,
+        seed: int = 0,
+        all_alike: str = "",
+        at_once: int | None = None,
+        patience_s: float = 120,
     ) -> Load:
         """Start a load of new people, in addition to the loads that are running."""
         order = Order(
@@ -117,6 +124,7 @@ class Stage:
             seconds=seconds,
             first=sum(len(load.people) for load in self.loads),
             all_alike=all_alike,
+            at_once=at_once,
             clock_offset_s=self.whole.offset_s,
             patience_s=patience_s,
             said=self.whole.home / f"said-{len(self.loads)}.jsonl",
