@@ -59,9 +59,9 @@ async def principal(
     context = app_context(request)
     key = await run_in_thread(context.threads.keys, context.use_cases.keys.authenticate, credentials.credentials)
     context.note_use(key)
-    request.state.standing = standing = await context.rate_limits.spend(key)
-    if standing.spent is not None:
-        raise too_often(standing.spent, context.use_cases.now())
+    request.state.rate_limit = rate_limit = await context.rate_limits.count_request(key)
+    if rate_limit.exceeded is not None:
+        raise too_often(rate_limit.exceeded, context.use_cases.now())
     must_have(key.principal, scopes.scopes)
     check_query(request, ignored=_ignored(request, key.principal))
     return key.principal
@@ -75,14 +75,14 @@ def _ignored(request: Request, principal: Principal) -> frozenset[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asker:
+class Client:
     """The client and the company of a request. None: the company of a regular key."""
 
     principal: Principal
     company_id: UUID | None
 
 
-async def asker(
+async def authenticated_client(
     principal: Annotated[Principal, Depends(principal)],
     company_id: Annotated[
         IfSent[str],
@@ -92,11 +92,11 @@ async def asker(
             json_schema_extra={"format": "uuid"},
         ),
     ] = None,
-) -> Asker:
-    return Asker(principal=principal, company_id=named_company(principal, company_id))
+) -> Client:
+    return Client(principal=principal, company_id=named_company(principal, company_id))
 
 
-InterviewReader = Annotated[Asker, Security(asker, scopes=[READ_INTERVIEWS])]
+InterviewReader = Annotated[Client, Security(authenticated_client, scopes=[READ_INTERVIEWS])]
 
 
 def named_company(principal: Principal, company_id: str | None) -> UUID | None:

@@ -10,12 +10,12 @@ from fastapi import Depends, Request, Security
 from fastapi.responses import Response
 
 from api_shim import auth, responses
-from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Asker, asker
+from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Client, authenticated_client
 from api_shim.context import DOUBT_S, MAX_S, AppContext, app_context, run_in_thread
 from api_shim.errors import CommitUnknown, IdempotencyInProgress
 from api_shim.request_headers import HowAsked, RequestOptions
 from scheduler.deadline import deadline_in, set_deadline
-from scheduler.domain import command as wishes
+from scheduler.domain import command as commands
 from scheduler.domain.command import Command, CommandKind, CommandState
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import NotFound
@@ -43,7 +43,7 @@ class CommandDispatcher:
 
     async def command(
         self,
-        wish: wishes.Request,
+        requested: commands.Request,
         raw: dict[str, Any],
         *,
         metadata: dict[str, Any] | None = None,
@@ -59,7 +59,7 @@ class CommandDispatcher:
             return await self._answer(await self._earlier(request_hash, stale), metadata)
         command_id, commit = uuid4(), Commit()
         try:
-            accepted = await self._submit(wish, request_hash, command_id, commit)
+            accepted = await self._submit(requested, request_hash, command_id, commit)
         except CommitInDoubt as doubt:
             return await self._answer_doubt(command_id, commit, doubt)
         return await self._answer(accepted, metadata)
@@ -98,13 +98,15 @@ class CommandDispatcher:
                 break
         return responses.written(self.request, kind, written)
 
-    async def _submit(self, wish: wishes.Request, request_hash: bytes, command_id: UUID, commit: Commit) -> Accepted:
+    async def _submit(
+        self, requested: commands.Request, request_hash: bytes, command_id: UUID, commit: Commit
+    ) -> Accepted:
         context = app_context(self.request)
         submit = partial(
             context.use_cases.submit.command,
             self.principal,
             self.company_id,
-            wish,
+            requested,
             idempotency_key=self.asked.idempotency_key,
             request_hash=request_hash,
             command_id=command_id,
@@ -232,7 +234,9 @@ async def certain(
             raise unknown() from doubt
 
 
-async def sender(request: Request, client: Annotated[Asker, Depends(asker)], asked: HowAsked) -> CommandDispatcher:
+async def sender(
+    request: Request, client: Annotated[Client, Depends(authenticated_client)], asked: HowAsked
+) -> CommandDispatcher:
     """Build the sender of a request. The route names the required scope."""
     return CommandDispatcher(request=request, principal=client.principal, company_id=client.company_id, asked=asked)
 

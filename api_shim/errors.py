@@ -162,10 +162,12 @@ def _allowed(request: Request) -> str:
     )
 
 
-def too_often(spent: Window, now: datetime) -> refusals.RateLimitExceeded:
+def too_often(exceeded: Window, now: datetime) -> refusals.RateLimitExceeded:
     """Return the error for a request above this rate limit of its key."""
-    wait = max(1, spent.resets_at - int(now.timestamp()))
-    return refusals.RateLimitExceeded(limit=spent.limit, per=spent.name.upper(), reset=spent.resets_at, retryAfter=wait)
+    wait = max(1, exceeded.resets_at - int(now.timestamp()))
+    return refusals.RateLimitExceeded(
+        limit=exceeded.limit, per=exceeded.name.upper(), reset=exceeded.resets_at, retryAfter=wait
+    )
 
 
 def _headers_of(error: Refused) -> Mapping[str, str] | None:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api_shim import errors, out_of_memory
 from api_shim.context import MAX_S
 from api_shim.errors import BodyTooLarge
-from api_shim.rate_limits import Standing
+from api_shim.rate_limits import RateLimitState
 from scheduler.clock import monotonic
 from scheduler.deadline import set_deadline
 from scheduler.logs import log
@@ -94,8 +94,8 @@ class _RequestScope:
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
             headers["X-Trace-Id"] = self.trace_id
-            standing: Standing | None = self.scope["state"].get("standing")
-            for name, value in standing.headers() if standing is not None else ():
+            rate_limit: RateLimitState | None = self.scope["state"].get("rate_limit")
+            for name, value in rate_limit.headers() if rate_limit is not None else ():
                 headers[name] = value
         await self._send(message)
 

@@ -37,11 +37,11 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class RateLimitState:
     """The rate limits of a key after a request was counted."""
 
     windows: tuple[Window, ...]
-    spent: Window | None = None
+    exceeded: Window | None = None
     """The limit that this request exceeded."""
 
     def headers(self) -> Iterator[tuple[str, str]]:
@@ -87,7 +87,7 @@ class RateLimits:
         finally:
             await self._pool.disconnect()
 
-    async def spend(self, key: Key) -> Standing:
+    async def count_request(self, key: Key) -> RateLimitState:
         """Count one request of this key. A request above the minute limit does not count for the hour."""
         now = self._now()
         minute = _Tier("Minute", RateLimitItemPerMinute(key.per_minute), str(key.principal.key_id), now)
@@ -111,8 +111,8 @@ class RateLimits:
         self._is_away, self._try_again_at = False, 0.0
         windows = (minute.window(this_minute), hour.window(this_hour))
         if not within:
-            return Standing(windows=windows, spent=windows[0])
-        return Standing(windows=windows, spent=windows[1] if this_hour > key.per_hour else None)
+            return RateLimitState(windows=windows, exceeded=windows[0])
+        return RateLimitState(windows=windows, exceeded=windows[1] if this_hour > key.per_hour else None)
 
     def _went_away(self, error: Exception) -> None:
         if not self._is_away:
@@ -137,6 +137,6 @@ class _Tier:
         return Window(name=self._name, limit=self._limit, remaining=remaining, resets_at=self._resets_at)
 
 
-def _untouched(*tiers: _Tier) -> Standing:
+def _untouched(*tiers: _Tier) -> RateLimitState:
     """Return full limits: the request was not counted."""
-    return Standing(windows=tuple(tier.window(0) for tier in tiers))
+    return RateLimitState(windows=tuple(tier.window(0) for tier in tiers))

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _Job = tuple[Future[Any], Context, Callable[[], Any]]
 OVERLOAD_S = 3.0
-"""Half a request's deadline: whoever has waited for longer has little time left for the work itself."""
+"""Half a request's deadline. A request that has waited for longer has little time left for its work."""
 
 
 class ThreadPool:
@@ -28,8 +28,8 @@ class ThreadPool:
     times out, its thread stays occupied until the work returns, so at most `count` threads wait for a hanging database.
 
     Work gets threads in the order of its arrival. With `newest_first_after_s`, the newest goes first while the oldest
-    has waited for longer than that: in an overload the order of arrival gives each request its thread when its deadline
-    has almost come, so that nearly all work is done in vain and repeated.
+    has waited for longer than that: in an overload the order of arrival gives each request its thread shortly before
+    its deadline, so that nearly all work is wasted and repeated.
     """
 
     def __init__(self, name: str, count: int, *, newest_first_after_s: float = math.inf) -> None:

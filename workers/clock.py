@@ -86,14 +86,14 @@ class Clock(Scheduler):  # type: ignore[misc]
         # `Database` logs it once.
         with suppress(ClockWrong):
             more = all(self._release.due() for _ in range(_MAX_RELEASES))
-            self._release.unanswered()
+            self._release.resend_hints()
         instant = monotonic()
         if instant >= self._next_sweep:
             self._next_sweep = instant + self._sweep_every
-            self._release.silent()
+            self._release.hint_sweep()
         if instant >= self._next_purge:
             self._next_purge = instant + _PURGE_EVERY
-            self._release.old()
+            self._release.hint_purge()
         return more
 
     def _announce(self) -> None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
-from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Asker, asker
+from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Client, authenticated_client
 from api_shim.context import app_context
 from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import error_answers, links, written_answers
@@ -30,7 +30,7 @@ _ALL = "/agents"
 _ONE = _ALL + "/{agentId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["agents"])
 
-Reader = Annotated[Asker, Security(asker, scopes=[READ_AGENTS])]
+Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_AGENTS])]
 Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_AGENTS])]
 Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])]
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
-from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Asker, asker
+from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Client, authenticated_client
 from api_shim.context import app_context
 from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
@@ -34,7 +34,7 @@ _ALL = "/candidates"
 _ONE = _ALL + "/{candidateId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["candidates"])
 
-Reader = Annotated[Asker, Security(asker, scopes=[READ_CANDIDATES])]
+Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_CANDIDATES])]
 Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_CANDIDATES])]
 Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_CANDIDATES])]
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
-from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Asker, asker
+from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Client, authenticated_client
 from api_shim.context import app_context
 from api_shim.dispatch import CommandDispatcher, sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
@@ -21,7 +21,7 @@ _ALL = "/jobs"
 _ONE = _ALL + "/{jobId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["jobs"])
 
-Reader = Annotated[Asker, Security(asker, scopes=[READ_JOBS])]
+Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_JOBS])]
 Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_JOBS])]
 Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_JOBS])]
 

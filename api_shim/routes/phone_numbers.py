@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Security
 from fastapi.responses import JSONResponse
 
 from api_shim import responses
-from api_shim.auth import READ_PHONE_NUMBERS, Asker, asker
+from api_shim.auth import READ_PHONE_NUMBERS, Client, authenticated_client
 from api_shim.context import app_context
 from api_shim.openapi_responses import error_answers
 from api_shim.parameters import PageQuery
@@ -23,7 +23,9 @@ router = APIRouter(tags=["phone numbers"])
     responses={200: {"model": PhoneNumbersAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_phone_numbers(
-    request: Request, reader: Annotated[Asker, Security(asker, scopes=[READ_PHONE_NUMBERS])], page: PageQuery
+    request: Request,
+    reader: Annotated[Client, Security(authenticated_client, scopes=[READ_PHONE_NUMBERS])],
+    page: PageQuery,
 ) -> JSONResponse:
     context = app_context(request)
     listed = await context.ask(context.use_cases.agents.numbers, reader.principal, reader.company_id, page)

@@ -190,7 +190,7 @@ def _cause(reason: str) -> str:
 
 def _other_pauses(session: OperatorSession, company_id: UUID | None) -> Iterator[str]:
     """Yield a line for pauses that this resume did not end."""
-    all_reason, companies = session.pauses.standing()
+    all_reason, companies = session.pauses.active()
     if company_id is not None and all_reason is not None:
         yield f"Everything is still paused: {all_reason}. To resume: duecall resume --all"
     elif company_id is None and companies:

@@ -158,7 +158,7 @@ CALLS = (
         carrier_calls=2,
     ),
     SampleCall(
-        label="Berlin, nobody answers",
+        label="Berlin, unanswered",
         country="Germany",
         number="+4930123456",
         plans=({"outcome": "no_answer", "ring_s": 3},),

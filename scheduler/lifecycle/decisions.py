@@ -380,7 +380,7 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
 # ---- settle: when no news arrives
 
 
-def on_silence(attempt: Attempt, now: datetime) -> AnswerLost | None:
+def on_lapsed_lease(attempt: Attempt, now: datetime) -> AnswerLost | None:
     """Return the event for a lease that lapsed without a record, so that it is unknown whether the POST was sent."""
     if attempt.phase is not Phase.DIALLING or attempt.lease_until is None or attempt.lease_until > now:
         return None
@@ -492,14 +492,14 @@ def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:
     return now >= since + times.MAX_QUEUE + policy.ring_timeout + policy.max_call
 
 
-def next_look(attempt: Attempt, now: datetime) -> datetime:
+def next_poll_at(attempt: Attempt, now: datetime) -> datetime:
     """Return the time of the next poll about an attempt, after a poll at `now`."""
     if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
         return now + times.ASK_EVERY
     return now + times.POLLS[min(attempt.looks, len(times.POLLS) - 1)]
 
 
-def next_look_at_stray(seen_at: datetime, news: CallNews | None, now: datetime, policy: Policy) -> datetime | None:
+def next_stray_poll_at(seen_at: datetime, news: CallNews | None, now: datetime, policy: Policy) -> datetime | None:
     """Return the time of the next poll about a stray call. None: it has ended, or must have."""
     if (news is not None and news.rank is CallProgress.OVER) or must_be_over(seen_at, now, policy):
         return None

@@ -376,7 +376,7 @@ class Dial:
             failpoint("dial.recording")
         failpoint("dial.recorded")
         for alarmed in alarms:
-            self._effects.sound(alarmed)
+            self._effects.pause_for_alarm(alarmed)
         for attempt, answer in answers:
             self._report_refused_order(attempt, answer)
         self._judge.hear(answers)

@@ -93,7 +93,7 @@ class Hear:
             # A new transaction, because the company must be locked first.
             with self._database.transaction() as stores:
                 now = stores.instant(self._now)
-                self._effects.sound_in(stores, alarmed, now)
+                self._effects.pause_for_alarm_in(stores, alarmed, now)
                 stores.carrier_events.heard(event_id, now)
             return
         failpoint("hear.heard")

@@ -43,7 +43,7 @@ class Release:
             ids = self._release(stores, account, now)
             failpoint("release.releasing")
         if account.is_to_be_asked(now):
-            self.silent()  # settle probes the carrier too
+            self.hint_sweep()  # settle probes the carrier too
         self._send(tasks.DIAL, ids)
         return len(ids)
 
@@ -69,7 +69,7 @@ class Release:
         with self._database.reading() as stores:
             return stores.attempt_release.next_due(self.now())
 
-    def unanswered(self) -> None:
+    def resend_hints(self) -> None:
         """Send hints again for commands, callbacks, changed settings and erasures that are still open.
 
         Raises DatabaseAway, ClockWrong.
@@ -87,7 +87,7 @@ class Release:
             self._hints.send(tasks.RERESOLVE)
         self._send(tasks.ERASE, erasures)
 
-    def silent(self) -> None:
+    def hint_sweep(self) -> None:
         """Send hints to settle calls without a callback, to send due mail, and to apply newer zone data.
 
         Raises DatabaseAway.
@@ -101,7 +101,7 @@ class Release:
         if is_older:
             self._hints.send(tasks.RERESOLVE)
 
-    def old(self) -> None:
+    def hint_purge(self) -> None:
         """Send the hint to purge rows whose retention has ended."""
         self._hints.send(tasks.PURGE)
 

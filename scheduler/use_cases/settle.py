@@ -77,7 +77,7 @@ class Settle:
     def __init__(
         self,
         database: Database,
-        desk: CarrierQueries,
+        queries: CarrierQueries,
         account_id: int,
         effects: Effects,
         policy: Policy,
@@ -86,7 +86,7 @@ class Settle:
         longest_round: timedelta = _LONGEST_ROUND,
     ) -> None:
         self._database = database
-        self._desk = desk
+        self._queries = queries
         self._account_id = account_id
         self._longest_round = longest_round
         self._correct = Correct(database, policy, now)
@@ -154,7 +154,7 @@ class Settle:
             now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-            event = decisions.on_silence(locked, now) if locked is not None else None
+            event = decisions.on_lapsed_lease(locked, now) if locked is not None else None
             if locked is None or event is None:
                 return
             self._effects.apply_events(stores, interview, locked, [event], _ACTOR, now)
@@ -177,7 +177,7 @@ class Settle:
             return
         failpoint("settle.probe_begun")
         try:
-            self._desk.probe()
+            self._queries.probe()
             failpoint("settle.probe_answered")
         except CarrierUnavailable as error:
             this_round.carrier_is_away = isinstance(error, CarrierAway)
@@ -269,8 +269,8 @@ class Settle:
         """Cancel a stray call. Never hang up, because a person may have answered in the meantime."""
         news = None
         try:
-            self._desk.cancel(stray.call_sid)
-            news = self._desk.fetch(stray.call_sid)
+            self._queries.cancel(stray.call_sid)
+            news = self._queries.fetch(stray.call_sid)
         except CarrierUnavailable as error:
             this_round.carrier_is_away = isinstance(error, CarrierAway)
             _log.warning(
@@ -323,20 +323,20 @@ class Settle:
         if attempt.hang_up is None or attempt.call_sid is None:
             return
         if attempt.hang_up is HangUpCause.COMPANY_DELETED:
-            self._desk.hang_up(attempt.call_sid)
+            self._queries.hang_up(attempt.call_sid)
         else:
-            self._desk.cancel(attempt.call_sid)
+            self._queries.cancel(attempt.call_sid)
         failpoint("cancel.hung_up")
 
     def _fetch(self, attempt: Attempt) -> _PollResult:
         """Fetch the call, or search the carrier's list for it. Raises CarrierUnavailable."""
         if attempt.phase is not Phase.UNKNOWN:
             assert attempt.call_sid is not None
-            return _PollResult(outcome=self._desk.fetch(attempt.call_sid))
+            return _PollResult(outcome=self._queries.fetch(attempt.call_sid))
         listed = self._unbound(attempt)
         outcome = decisions.on_listing(attempt, listed.calls, listed.asked_at, self._policy)
         if isinstance(outcome, CallNews) and decisions.names_no_cause(outcome):
-            outcome = self._desk.fetch(outcome.call_sid)
+            outcome = self._queries.fetch(outcome.call_sid)
         return _PollResult(outcome=outcome, listed_at=listed.asked_at)
 
     def _unbound(self, attempt: Attempt) -> _Listed:
@@ -350,7 +350,7 @@ class Settle:
         if to is None or caller is None:
             raise CarrierUnavailable
         created_from, created_until = decisions.listing_span(attempt, self._policy)
-        listed = self._desk.listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
+        listed = self._queries.listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
         with self._database.reading() as stores:
             bound = stores.attempt_polls.bound_sids(call.news.call_sid for call in listed)
         unbound = [
@@ -375,7 +375,9 @@ class Settle:
             if isinstance(outcome, Alarm):
                 raise InvariantViolated(outcome, attempt)
             # Before the news, which may set another time for the next poll.
-            stores.attempt_polls.reschedule_poll(attempt_id, epoch, decisions.next_look(attempt, now), result.listed_at)
+            stores.attempt_polls.reschedule_poll(
+                attempt_id, epoch, decisions.next_poll_at(attempt, now), result.listed_at
+            )
             match outcome:
                 case ProofMissing():
                     attempt = replace(attempt, listed_at=result.listed_at or attempt.listed_at)
@@ -402,9 +404,9 @@ class Settle:
         attempt = alarmed.attempt
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            self._effects.sound_in(stores, alarmed, now)
+            self._effects.pause_for_alarm_in(stores, alarmed, now)
             stores.attempt_polls.reschedule_poll(
-                attempt.id, attempt.epoch, decisions.next_look(attempt, now), listed_at
+                attempt.id, attempt.epoch, decisions.next_poll_at(attempt, now), listed_at
             )
 
     # ---- searches for calls of attempts with an unknown outcome
@@ -437,7 +439,7 @@ class Settle:
             self._apply_search(attempt, listed)
         except InvariantViolated as alarmed:
             with self._database.transaction() as stores:
-                self._effects.sound_in(stores, alarmed, stores.instant(self._now))
+                self._effects.pause_for_alarm_in(stores, alarmed, stores.instant(self._now))
                 self._search_again(stores, attempt, listed)
 
     def _apply_search(self, searched: Attempt, listed: _Listed | None) -> None:

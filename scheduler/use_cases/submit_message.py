@@ -68,7 +68,7 @@ class Messages:
             self._submit.command(
                 key.principal,
                 read.company_id,
-                read.wish(),
+                read.to_request(),
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
             )

@@ -44,38 +44,38 @@ class Message(Protocol):
     @property
     def company_id(self) -> UUID | None: ...
 
-    def wish(self) -> commands.Request:
+    def to_request(self) -> commands.Request:
         """Return the command's request."""
         ...
 
 
 class _CreateInterview(InterviewOfKnown, _OfCompany):
-    def wish(self) -> commands.Request:
+    def to_request(self) -> commands.Request:
         return self.to_command()
 
 
 class _UpdateInterview(InterviewChange, _OfInterview):
-    def wish(self) -> commands.Request:
+    def to_request(self) -> commands.Request:
         return self.to_command(self.interview_id)
 
 
 class _DeleteInterview(_OfInterview):
-    def wish(self) -> commands.Request:
+    def to_request(self) -> commands.Request:
         return commands.DeleteInterview(interview_id=self.interview_id)
 
 
 class _InvokeAttempt(CallRequest, _OfInterview):
-    def wish(self) -> commands.Request:
+    def to_request(self) -> commands.Request:
         return self.to_command(self.interview_id)
 
 
 class _RescheduleAttempt(CallMove, _OfAttempt):
-    def wish(self) -> commands.Request:
+    def to_request(self) -> commands.Request:
         return self.to_command(self.interview_id, self.attempt_id, self.if_match)
 
 
 class _DeleteAttempt(_OfAttempt):
-    def wish(self) -> commands.Request:
+    def to_request(self) -> commands.Request:
         return commands.DeleteAttempt(
             interview_id=self.interview_id, attempt_id=self.attempt_id, if_match=self.if_match
         )

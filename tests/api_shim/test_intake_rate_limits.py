@@ -10,7 +10,7 @@ import httpx
 import pytest
 import redis
 
-from api_shim.rate_limits import RateLimits, Standing
+from api_shim.rate_limits import RateLimits, RateLimitState
 from scheduler.domain.key import Key
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
@@ -160,27 +160,27 @@ def at() -> TestClock:
     return TestClock(EARLY_IN_AN_HOUR)
 
 
-def left(standing: Standing) -> Iterator[Any]:
-    for window in standing.windows:
+def left(rate_limit: RateLimitState) -> Iterator[Any]:
+    for window in rate_limit.windows:
         yield window.remaining
-    yield standing.spent and standing.spent.name
+    yield rate_limit.exceeded and rate_limit.exceeded.name
 
 
 async def test_limits_reset_each_minute_and_each_hour(redis_url: str, at: TestClock) -> None:
     key = a_key()
     async with RateLimits(redis_url, at, lambda: False).counting() as limits:
-        assert [*left(await limits.spend(key))] == [1, 2, None]
-        assert [*left(await limits.spend(key))] == [0, 1, None]
-        assert [*left(await limits.spend(key))] == [0, 1, "Minute"]
+        assert [*left(await limits.count_request(key))] == [1, 2, None]
+        assert [*left(await limits.count_request(key))] == [0, 1, None]
+        assert [*left(await limits.count_request(key))] == [0, 1, "Minute"]
         at.move(timedelta(seconds=49))
-        assert [*left(await limits.spend(key))] == [0, 1, "Minute"]
+        assert [*left(await limits.count_request(key))] == [0, 1, "Minute"]
         at.move(timedelta(seconds=1))
-        assert [*left(await limits.spend(key))] == [1, 0, None]
-        assert [*left(await limits.spend(key))] == [0, 0, "Hour"]
+        assert [*left(await limits.count_request(key))] == [1, 0, None]
+        assert [*left(await limits.count_request(key))] == [0, 0, "Hour"]
         at.move(timedelta(minutes=54))
-        standing = await limits.spend(key)
-        assert [*left(standing)] == [1, 2, None]
-        assert [window.resets_at - at().timestamp() for window in standing.windows] == [60, 3600]
+        rate_limit = await limits.count_request(key)
+        assert [*left(rate_limit)] == [1, 2, None]
+        assert [window.resets_at - at().timestamp() for window in rate_limit.windows] == [60, 3600]
 
 
 @pytest.mark.parametrize("where", [pytest.param("closed", id="no server"), pytest.param("known", id="known away")])
@@ -189,7 +189,7 @@ async def test_no_request_is_limited_while_redis_is_away(redis_url: str, at: Tes
     async with RateLimits(url, at, lambda: where == "known").counting() as limits:
         with taking_less_than(1):
             for _ in range(50):
-                assert [*left(await limits.spend(a_key(per_minute=1)))] == [1, 3, None]
+                assert [*left(await limits.count_request(a_key(per_minute=1)))] == [1, 3, None]
 
 
 async def test_hanging_redis_costs_a_quarter_of_a_second_once(at: TestClock) -> None:
@@ -198,4 +198,4 @@ async def test_hanging_redis_costs_a_quarter_of_a_second_once(at: TestClock) -> 
         async with RateLimits(address_of(door).replace("http", "redis"), at, lambda: False).counting() as limits:
             with taking_less_than(0.9):
                 for _ in range(50):
-                    assert (await limits.spend(a_key())).spent is None
+                    assert (await limits.count_request(a_key())).exceeded is None

@@ -620,7 +620,7 @@ def test_polled_news_without_a_token_raises_no_alarm() -> None:
 
 
 def test_a_lapsed_lease_is_an_answer_lost() -> None:
-    assert decisions.on_silence(an_attempt(lease_until=NOON), NOON) == AnswerLost(look_at=NOON, cause="LEASE_OVER")
+    assert decisions.on_lapsed_lease(an_attempt(lease_until=NOON), NOON) == AnswerLost(look_at=NOON, cause="LEASE_OVER")
 
 
 @pytest.mark.parametrize(
@@ -632,7 +632,7 @@ def test_a_lapsed_lease_is_an_answer_lost() -> None:
     ],
 )
 def test_lease_does_not_lapse_for(attempt: Attempt) -> None:
-    assert decisions.on_silence(attempt, NOON) is None
+    assert decisions.on_lapsed_lease(attempt, NOON) is None
 
 
 def listed(*sids: str) -> Sequence[ListedCall]:
@@ -738,7 +738,7 @@ def test_listing_span_covers_claim_and_lease_with_a_margin() -> None:
 def test_polls_grow_rarer_and_the_last_repeats() -> None:
     placed = an_attempt(phase=Phase.PLACED, lease_until=None, look_at=NOON)
     minutes = [
-        (decisions.next_look(replace(placed, looks=looks), NOON) - NOON) / timedelta(minutes=1) for looks in range(6)
+        (decisions.next_poll_at(replace(placed, looks=looks), NOON) - NOON) / timedelta(minutes=1) for looks in range(6)
     ]
     assert minutes == [1, 2, 5, 10, 10, 10]
-    assert decisions.next_look(unknown(), NOON) == NOON + timedelta(seconds=10)
+    assert decisions.next_poll_at(unknown(), NOON) == NOON + timedelta(seconds=10)

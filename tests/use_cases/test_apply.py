@@ -267,7 +267,7 @@ def test_command_is_quarantined_after_five_unexpected_errors(
     assert command(tenant, poison).state is CommandState.QUARANTINED
     apply.command(poison.id)
     now.move(timedelta(seconds=2))
-    release.unanswered()
+    release.resend_hints()
     assert hints.rung == []
     assert rows(tenant)["interviews"] == 0
 
@@ -286,7 +286,7 @@ def test_quarantined_command_can_be_retried_after_a_fix(
     assert [each.id for each in quarantine.all()] == [mended.id]
     quarantine.again(mended.id)
     now.move(timedelta(seconds=2))
-    release.unanswered()
+    release.resend_hints()
     assert hints.rung == [(tasks.APPLY, mended.id)]
     apply.command(mended.id)
     assert command(tenant, mended).state is CommandState.APPLIED

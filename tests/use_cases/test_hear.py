@@ -241,16 +241,16 @@ def test_callback_not_applied_yet_is_hinted_again(
     assert mine.call_sid is not None
     deliver(hear, mine, a_form(mine.call_sid, "busy"))
     hints.rung.clear()
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.HEAR) == []
     now.move(timedelta(seconds=2))
-    release.unanswered()
+    release.resend_hints()
     for event_id in hints.ids(tasks.HEAR):
         hear.event(event_id)
     assert tenant.attempt(mine.id).reason is Reason.BUSY
     hints.rung.clear()
     now.move(timedelta(seconds=2))
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.HEAR) == []
 
 
@@ -274,14 +274,14 @@ def test_callback_is_quarantined_after_five_failures(
     for times in range(1, 6):
         hints.rung.clear()
         now.move(timedelta(seconds=8))
-        release.unanswered()
+        release.resend_hints()
         assert hints.ids(tasks.HEAR) == [event_id], times
         with capture_logs() as logs, pytest.raises(KeyError):
             hear.event(event_id)
         assert [each["alarm"] for each in logs if "alarm" in each] == (["QUARANTINE"] if times == 5 else [])
     hints.rung.clear()
     now.move(timedelta(days=1))
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.HEAR) == [], "no further hint is sent for it"
     hear.event(event_id)
     assert unheard(tenant) == 1, "and it is kept, for a person"

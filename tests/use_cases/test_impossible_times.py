@@ -415,9 +415,9 @@ def test_command_hinted_in_the_future_is_hinted_again(
 ) -> None:
     waiting = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = :at", at=now() + AN_HOUR)
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.APPLY) == [waiting.id]
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.APPLY) == [waiting.id], "not at every look"
 
 
@@ -426,7 +426,7 @@ def test_change_requested_in_the_future_is_processed_now(
 ) -> None:
     with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
         stores.reresolutions.ask(tenant.company_id, None, now())
-    release.unanswered()
+    release.resend_hints()
     assert (tasks.RERESOLVE, ()) in hints.rings
     records.reresolve()
     now.move(timedelta(seconds=7))
@@ -438,7 +438,7 @@ def test_erasure_hinted_in_the_future_is_hinted_again(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     tenant.insert("erasures", company_id=tenant.company_id, asked_at=now(), rung_at=now() + AN_HOUR, erased="{}")
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
 
 

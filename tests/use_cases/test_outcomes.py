@@ -441,7 +441,7 @@ def test_answered_second_call_blocks_its_number_and_a_gap_after(
         assert other.dial.claim([theirs.id]).claimed == ()
     assert carrier.rings(mine.called_number)[0]["status"] == "in-progress", "a conversation is not cut off"
     assert release.due() == 1, "the other number"
-    settle._desk.hang_up(second)
+    settle._queries.hang_up(second)
     now.move(timedelta(minutes=10))
     settle.round()
     assert look_at(tenant) is None
@@ -518,7 +518,7 @@ def hear_news(tenant: Tenant) -> Any:
                 locked = stores.attempts.lock(attempt.id)
                 tenant.effects.hear(stores, interview, locked, news, "a test", tenant.now())
         except InvariantViolated as alarmed:
-            tenant.effects.sound(alarmed)
+            tenant.effects.pause_for_alarm(alarmed)
 
     return heard
 

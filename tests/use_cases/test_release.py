@@ -250,19 +250,19 @@ def test_hints_for_unapplied_commands_back_off(
 ) -> None:
     """Otherwise workers that fall behind would get ever more hints."""
     command = a_waiting_command(tenant, None)
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.APPLY) == [], "the hint of the accepting process is still recent"
     for seconds in (2, 2, 4, 8, 8, 8):
         now.move(timedelta(seconds=seconds) - A_MOMENT)
-        release.unanswered()
+        release.resend_hints()
         assert hints.ids(tasks.APPLY) == []
         now.move(A_MOMENT)
-        release.unanswered()
-        release.unanswered()
+        release.resend_hints()
+        release.resend_hints()
         assert hints.ids(tasks.APPLY) == [command.id], "once"
         hints.rung.clear()
 
 
 def test_settle_hint_is_sent(release: Release, hints: RecordingHints) -> None:
-    release.silent()
+    release.hint_sweep()
     assert hints.rings == [(tasks.SETTLE, ())]

@@ -47,7 +47,7 @@ class Pauses:
             stores.notify_due()
             return before
 
-    def standing(self) -> tuple[str | None, Mapping[UUID, str]]:
+    def active(self) -> tuple[str | None, Mapping[UUID, str]]:
         """Return the reason of the general pause, and the reasons by paused company. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return _reason_for_all(stores), stores.companies.paused()

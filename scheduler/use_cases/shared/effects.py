@@ -41,7 +41,7 @@ _log = log(__name__)
 class InvariantViolated(Exception):
     """An invariant was violated. Rolls back the caller's transaction, which has locked an attempt.
 
-    `Effects.sound` then pauses the company in a new transaction, because companies are locked before attempts.
+    `Effects.pause_for_alarm` then pauses the company in a new transaction: companies are locked before attempts.
     """
 
     def __init__(self, alarm: Alarm, attempt: Attempt) -> None:
@@ -62,12 +62,12 @@ class Effects:
         self._policy = policy
         self._now = now
 
-    def sound(self, alarmed: InvariantViolated) -> None:
-        """Run `sound_in` in a new transaction, also on a wrong clock. Raises DatabaseAway."""
+    def pause_for_alarm(self, alarmed: InvariantViolated) -> None:
+        """Run `pause_for_alarm_in` in a new transaction, also on a wrong clock. Raises DatabaseAway."""
         with self._database.transaction(corrected=True) as stores:
-            self.sound_in(stores, alarmed, stores.instant(self._now))
+            self.pause_for_alarm_in(stores, alarmed, stores.instant(self._now))
 
-    def sound_in(self, stores: Stores, alarmed: InvariantViolated, now: datetime) -> None:
+    def pause_for_alarm_in(self, stores: Stores, alarmed: InvariantViolated, now: datetime) -> None:
         """Pause the company until an operator resumes it, and track its stray calls.
 
         An unanswered stray call is cancelled. Their number is blocked until all stray calls have ended.
@@ -93,7 +93,7 @@ class Effects:
         """
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            next_look_at = decisions.next_look_at_stray(stray.seen_at, news, now, self._policy)
+            next_look_at = decisions.next_stray_poll_at(stray.seen_at, news, now, self._policy)
             attempt = stores.attempts.find(stray.attempt_id)
             # The called number, even if the candidate's number has changed since.
             called_hash = self._hasher.number(news.to) if news is not None and news.to else None

@@ -31,7 +31,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.verification.nights.hand import Hand, a_hand
+from tests.verification.nights.worker_hand import WorkerHand, a_worker_hand
 
 A_SECOND = timedelta(seconds=1)
 AUSTRIA = [f"+431512340{number}" for number in range(10, 30)]
@@ -47,8 +47,8 @@ def other(database: Database, tenant: Tenant, now: TestClock) -> Tenant:
 @pytest.fixture
 def hand(
     tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, carrier: SimulatedCarrier
-) -> Iterator[Hand]:
-    with a_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
+) -> Iterator[WorkerHand]:
+    with a_worker_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
         yield hand
 
 
@@ -82,7 +82,7 @@ def alarms(logs: Any) -> set[str]:
 
 @pytest.mark.parametrize("code", [13227, 21203, 21215, 21216, 32205])
 def test_only_calls_to_a_refused_country_wait(
-    tenant: Tenant, other: Tenant, hand: Hand, settle: Settle, carrier: SimulatedCarrier, code: int
+    tenant: Tenant, other: Tenant, hand: WorkerHand, settle: Settle, carrier: SimulatedCarrier, code: int
 ) -> None:
     to_austria = [a_pending_attempt(tenant, number) for number in AUSTRIA[:8]]
     elsewhere = [a_pending_attempt(tenant, number) for number in SLOVAKIA[:4]]
@@ -108,7 +108,7 @@ def test_only_calls_to_a_refused_country_wait(
 
 
 def test_one_trial_call_is_made_to_a_refused_country(
-    tenant: Tenant, hand: Hand, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, hand: WorkerHand, settle: Settle, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     for number in AUSTRIA[:8]:
         a_pending_attempt(tenant, number)
@@ -169,7 +169,7 @@ def test_explanation_names_the_refused_country(tenant: Tenant, explain: Explain,
 
 @pytest.mark.parametrize("code", [21210, 21212, 13214])
 def test_refused_caller_id_stops_only_its_company(
-    tenant: Tenant, other: Tenant, hand: Hand, carrier: SimulatedCarrier, explain: Explain, code: int
+    tenant: Tenant, other: Tenant, hand: WorkerHand, carrier: SimulatedCarrier, explain: Explain, code: int
 ) -> None:
     mine = [a_pending_attempt(tenant, number) for number in SLOVAKIA[:6]]
     carrier.plan(to=SLOVAKIA[0], fault="refuse", code=code)

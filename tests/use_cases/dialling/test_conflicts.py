@@ -32,7 +32,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.verification.nights.crowd import a_crowd
+from tests.verification.nights.bulk_attempts import bulk_attempts
 
 OPEN = CallLimits(concurrent_calls=1000, calls_per_second=1000.0)
 
@@ -226,7 +226,7 @@ def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
 
 @guards("claim_size")
 def test_claim_takes_at_most_a_hundred_attempts(tenant: Tenant, postgres_url: str) -> None:
-    ids = a_crowd(postgres_url, tenant, AT_MOST_A_TRANSACTION + 20, due_at=tenant.now())
+    ids = bulk_attempts(postgres_url, tenant, AT_MOST_A_TRANSACTION + 20, due_at=tenant.now())
     claims = tenant.dial.claim(ids)
     assert {each.attempt.id for each in claims.claimed} == set(ids[:AT_MOST_A_TRANSACTION])
     assert claims.waiting == set(ids[AT_MOST_A_TRANSACTION:])
@@ -234,7 +234,7 @@ def test_claim_takes_at_most_a_hundred_attempts(tenant: Tenant, postgres_url: st
 
 @guards("record_size")
 def test_transaction_records_at_most_a_hundred_answers(tenant: Tenant, postgres_url: str) -> None:
-    ids = a_crowd(postgres_url, tenant, AT_MOST_A_TRANSACTION + 2, due_at=tenant.now())
+    ids = bulk_attempts(postgres_url, tenant, AT_MOST_A_TRANSACTION + 2, due_at=tenant.now())
     mine = [
         each.attempt
         for start in range(0, len(ids), AT_MOST_A_TRANSACTION)

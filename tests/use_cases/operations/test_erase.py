@@ -317,10 +317,10 @@ def test_erasure_waits_for_the_end_of_a_stray_call(tenant: Tenant, erase: Erase,
 
 def test_hang_up_is_requested_again_in_ten_seconds(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
     mine = a_placed_attempt(tenant)
-    assert decisions.next_look(mine, tenant.now()) == tenant.now() + timedelta(minutes=1)
+    assert decisions.next_poll_at(mine, tenant.now()) == tenant.now() + timedelta(minutes=1)
     deleted()
     erase.company(tenant.company_id)
-    assert decisions.next_look(tenant.attempt(mine.id), tenant.now()) == tenant.now() + ASK_EVERY
+    assert decisions.next_poll_at(tenant.attempt(mine.id), tenant.now()) == tenant.now() + ASK_EVERY
 
 
 # ---- lines
@@ -417,16 +417,16 @@ def test_erasure_hint_is_repeated_until_it_is_complete(
     deleted()
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
     hints.rung.clear()
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.ERASE) == [], "not yet"
     now.move(timedelta(seconds=3))
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
     tenant.dial.record([(mine, NeverTaken(cause="CONNECTION_REFUSED"))])
     erase.company(tenant.company_id)
     hints.rung.clear()
     now.move(timedelta(seconds=3))
-    release.unanswered()
+    release.resend_hints()
     assert hints.ids(tasks.ERASE) == []
 
 

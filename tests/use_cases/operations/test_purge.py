@@ -195,7 +195,7 @@ def test_purge_works_in_batches_and_sends_a_hint_for_the_rest(
 
 
 def test_clock_sends_the_purge_hint(release: Release, hints: RecordingHints) -> None:
-    release.old()
+    release.hint_purge()
     assert hints.rings == [(tasks.PURGE, ())]
 
 

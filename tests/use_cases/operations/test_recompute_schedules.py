@@ -194,10 +194,10 @@ def test_clock_sends_no_hint_during_a_recomputation(
         now.move(timedelta(seconds=3))
         assert in_turns_of(tenant, hints, ONE_BATCH).reresolve()
         hints.rings.clear()
-        release.unanswered()
+        release.resend_hints()
         assert hints.rings == []
     now.move(timedelta(seconds=5))
-    release.unanswered()
+    release.resend_hints()
     assert hints.rings == [(tasks.RERESOLVE, ())], "the last hint was lost"
 
 
@@ -386,14 +386,14 @@ def test_clock_sends_a_hint_for_attempts_with_older_zone_data(
 ) -> None:
     release = Release(tenant.database, hints, tenant.account_id, tenant.policy, now)
     attempt = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
-    release.silent()
+    release.hint_sweep()
     assert hints.rings == [(tasks.SETTLE, ())]
     resolved_with(tenant, attempt, "2020a")
-    release.silent()
+    release.hint_sweep()
     assert (tasks.RERESOLVE, ()) in hints.rings
     records.reresolve()
     hints.rings.clear()
-    release.silent()
+    release.hint_sweep()
     assert hints.rings == [(tasks.SETTLE, ())]
 
 

@@ -430,7 +430,7 @@ def test_invitation_replaced_during_acceptance_is_used_or_gone(town: TwoTenants)
 def test_clock_sends_hints_only_for_due_mail(town: TwoTenants, release: Release, hints: RecordingHints) -> None:
     def is_rung() -> bool:
         hints.rings.clear()
-        release.silent()
+        release.hint_sweep()
         assert (tasks.SETTLE, ()) in hints.rings
         return (tasks.INVITE, ()) in hints.rings
 

@@ -31,8 +31,8 @@ from tests.verification.crash.behaviours import (
     SHORT,
     USUAL,
 )
+from tests.verification.crash.crash_setup import TIMES, CrashSetup, all_working
 from tests.verification.crash.stories import EVERY_HOUR, Cell, Play, play
-from tests.verification.crash.works import TIMES, Works, all_working
 from tests.verification.crash.wrong_clock import AHEAD, BEHIND, FROM_THE_BEGINNING, REFUSED, SET_AHEAD, SET_BACK
 from tests.verification.histories.evidence import rings_from, rows_of
 from tests.verification.histories.judge import Asked, History, Patience, Violation, Wrong, violations
@@ -330,7 +330,7 @@ def _of_the_house(played: Play) -> Iterator[Fault]:
 
 
 @contextmanager
-def _lanes(url: str, carrier: SimulatedCarrier, how_many: int) -> Iterator[list[tuple[str, Works]]]:
+def _lanes(url: str, carrier: SimulatedCarrier, how_many: int) -> Iterator[list[tuple[str, CrashSetup]]]:
     """Start installations with a separate database each. A lane runs one cell at a time."""
     with ExitStack() as stack:
         admin = stack.enter_context(psycopg.connect(url, autocommit=True))
@@ -367,19 +367,19 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
     done: list[Judged] = []
     again: list[Judged] = []
 
-    def play_on(lane_url: str, works: Works) -> None:
+    def play_on(lane_url: str, setup: CrashSetup) -> None:
         while True:
             try:
                 cell = waiting.get_nowait()
             except Empty:
                 return
-            result = _played(works, cell, lane_url)
+            result = _played(setup, cell, lane_url)
             for _ in range(AGAIN):
                 if not (result.faults and result.is_starved):
                     break
                 again.append(result)
                 say(f"        again: {line(result)}")
-                result = _played(works, cell, lane_url)
+                result = _played(setup, cell, lane_url)
             done.append(result)
             say(f"{len(done):3}/{len(cells)} {line(result)}")
 
@@ -407,8 +407,8 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
     return done
 
 
-def _played(works: Works, cell: Cell, url: str) -> Judged:
-    began, played = monotonic(), Play(works=works, cell=cell)
+def _played(setup: CrashSetup, cell: Cell, url: str) -> Judged:
+    began, played = monotonic(), Play(setup=setup, cell=cell)
     try:
         play(played)
         return judged(played, url, monotonic() - began)

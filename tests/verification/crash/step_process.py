@@ -62,7 +62,7 @@ def _callback(use_cases: ApiUseCases, token: str, path: str, form: Sequence[tupl
 def _look(shop: WorkerUseCases) -> None:
     """Run one round of the clock."""
     shop.release.due()
-    shop.release.unanswered()
+    shop.release.resend_hints()
 
 
 def _settle(shop: WorkerUseCases, rounds: int = 1) -> None:

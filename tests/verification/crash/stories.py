@@ -47,7 +47,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS, SHORT, Ending
-from tests.verification.crash.works import CALLBACK, CLOCK, Works, ended, nursery, stopped
+from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, ended, nursery, stopped
 from tests.verification.crash.wrong_clock import WrongClock
 from tests.verification.histories.judge import Asked, Told, Verb
 from tests.verification.nights.world import Hours
@@ -87,7 +87,7 @@ class Cell:
 class Play:
     """A running cell: its people, the callers' requests, and the exit codes of its processes."""
 
-    works: Works
+    setup: CrashSetup
     cell: Cell
     numbers: list[str] = field(default_factory=list)
     candidates: list[UUID] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Play:
 
     @property
     def tenant(self) -> Tenant:
-        return self.works.tenant
+        return self.setup.tenant
 
     @property
     def ordinarily(self) -> Ending:
@@ -120,7 +120,7 @@ class Play:
         number = a_number()
         self.numbers.append(number)
         for turn, rule in enumerate(rules or BEHAVIOURS[self.cell.behaviour].rules, start=1):
-            self.works.carrier.plan(to=number, attempt=turn, **rule)
+            self.setup.carrier.plan(to=number, attempt=turn, **rule)
         return number
 
     def a_candidate(self, *rules: Mapping[str, Any]) -> Candidate:
@@ -138,16 +138,16 @@ class Play:
     def dies(self, step: str, *words: Any) -> None:
         if self.cell.clock:
             clock = self._a_wrong_clock()
-            process = self.works.doing(
+            process = self.setup.doing(
                 step, *words, clock=clock, DUECALL_FAILPOINT=clock.failpoint(self.cell.failpoint)
             )
             self.refused.append(ended(process, within_s=60))
             assert clock.is_wrong.is_set(), f"{self.cell}: the process has not reached its failpoint"
             return
-        self.exits.append(ended(self.works.doing(step, *words, DUECALL_FAILPOINT=self.cell.failpoint), within_s=60))
+        self.exits.append(ended(self.setup.doing(step, *words, DUECALL_FAILPOINT=self.cell.failpoint), within_s=60))
 
     def twice(self, step: str, *words: Any) -> None:
-        both = [self.works.doing(step, *words) for _ in range(2)]
+        both = [self.setup.doing(step, *words) for _ in range(2)]
         self.others += [ended(each, within_s=60) for each in both]
 
     def _a_wrong_clock(self) -> WrongClock:
@@ -156,18 +156,18 @@ class Play:
     def dies_dialling(self, attempt: Attempt, failpoint: str | None = None) -> None:
         if self.cell.clock and failpoint is None:
             clock = self._a_wrong_clock()
-            process = self.works.dialling(
+            process = self.setup.dialling(
                 [attempt.id], clock=clock, DUECALL_FAILPOINT=clock.failpoint(self.cell.failpoint)
             )
             self.diallers.append(process)
             self.wait(clock.is_wrong.is_set, "the clock is wrong")
             return
-        process = self.works.dialling([attempt.id], DUECALL_FAILPOINT=failpoint or self.cell.failpoint)
+        process = self.setup.dialling([attempt.id], DUECALL_FAILPOINT=failpoint or self.cell.failpoint)
         self.exits.append(ended(process, within_s=60))
 
     def dialled_twice(self, attempt: Attempt) -> None:
         """Start two diallers with the same hint. Both run until the end of the cell."""
-        self.diallers += [self.works.dialling([attempt.id]) for _ in range(2)]
+        self.diallers += [self.setup.dialling([attempt.id]) for _ in range(2)]
 
     # ---- callers
 
@@ -215,13 +215,13 @@ class Play:
 
     def wait(self, what: Callable[[], Any], says: str) -> Any:
         """Wait until `what` is true. Check only five times a second, because many cells wait on one machine."""
-        next_look = 0.0
+        next_check = 0.0
 
         def now_and_then() -> Any:
-            nonlocal next_look
-            if monotonic() < next_look:
+            nonlocal next_check
+            if monotonic() < next_check:
                 return None
-            next_look = monotonic() + _BETWEEN_LOOKS_S
+            next_check = monotonic() + _BETWEEN_LOOKS_S
             return what()
 
         return wait_until(now_and_then, seconds=PATIENCE_S, says=f"{self.cell}: {says}")
@@ -244,7 +244,7 @@ class Play:
         return made > 0 and not waiting and not open_
 
     def rings(self) -> list[dict[str, Any]]:
-        return [ring for number in self.numbers for ring in self.works.carrier.rings(number)]
+        return [ring for number in self.numbers for ring in self.setup.carrier.rings(number)]
 
 
 def play(played: Play) -> None:
@@ -252,16 +252,16 @@ def play(played: Play) -> None:
 
     Also delete the companies of earlier cells: failures close the account immediately only while one company calls.
     """
-    works, cell = played.works, played.cell
-    works.tenant.change(
+    setup, cell = played.setup, played.cell
+    setup.tenant.change(
         "UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL, answered_at = NULL, trials = 0"
     )
-    works.tenant.change("DELETE FROM carrier_backoffs")
-    works.tenant.change(
+    setup.tenant.change("DELETE FROM carrier_backoffs")
+    setup.tenant.change(
         "UPDATE companies SET deleted_at = created_at WHERE id <> :own AND deleted_at IS NULL",
-        own=works.tenant.company_id,
+        own=setup.tenant.company_id,
     )
-    deaths = works.dialler.deaths
+    deaths = setup.dialler.deaths
     played.expected = played.ordinarily
     try:
         STORIES[cell.story](played)
@@ -270,10 +270,10 @@ def play(played: Play) -> None:
         played.wait(lambda: all(ring["ended_at"] for ring in played.rings()), "no call is live")
     finally:
         played.others += stopped(*played.diallers)
-        played.is_starved = -signal.SIGALRM in {*played.exits, *played.others} or works.dialler.deaths > deaths
-        if any(request["answered"] is None for number in played.numbers for request in works.requests(number)):
-            with works.leave(tasks.DIAL):  # a dialler still waiting for an answer would open the next cell's breaker
-                works.dialler.stop()
+        played.is_starved = -signal.SIGALRM in {*played.exits, *played.others} or setup.dialler.deaths > deaths
+        if any(request["answered"] is None for number in played.numbers for request in setup.requests(number)):
+            with setup.leave(tasks.DIAL):  # a dialler still waiting for an answer would open the next cell's breaker
+                setup.dialler.stop()
 
 
 # ---- intake
@@ -293,7 +293,7 @@ def _create(play: Play) -> None:
 def _delete_as_it_is_dialled(play: Play) -> None:
     """Kill the intake of a DELETE while a dialler takes the attempt. The result is a 204 or a ring, never both."""
     key = str(uuid4())
-    with play.works.leave(CLOCK):
+    with play.setup.leave(CLOCK):
         attempt, begun = play.a_pending_attempt(), play.tenant.now()
         words = (play.tenant.principal, DeleteAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id), key)
         play.dies("submit", *words)
@@ -323,7 +323,7 @@ def _message(play: Play) -> None:
 
 def _write(play: Play) -> None:
     """Change a person's number. The old number must not ring."""
-    with play.works.leave(CLOCK):
+    with play.setup.leave(CLOCK):
         attempt = play.a_pending_attempt(SHORT)
         new_number = play.a_number()
         sent = WriteRequest(
@@ -338,14 +338,14 @@ def _write(play: Play) -> None:
         play.twice("change_candidate", *words)
         play.dialled_twice(attempt)
     play.wait(play.is_over, "all attempts are finished")
-    assert play.works.carrier.requests(play.numbers[0]) == [], "the old number was called"
+    assert play.setup.carrier.requests(play.numbers[0]) == [], "the old number was called"
 
 
 # ---- applying
 
 
 def _apply_create(play: Play) -> None:
-    with play.works.leave(tasks.APPLY):
+    with play.setup.leave(tasks.APPLY):
         candidate = play.a_candidate()
         command = play.submit(CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id))
         play.dies("apply", command.id)
@@ -363,7 +363,7 @@ def _applied(play: Play, verb: Verb, attempt: Attempt, request: Request, **more:
 
 
 def _apply_move(play: Play) -> None:
-    with play.works.leave(tasks.APPLY, CLOCK):
+    with play.setup.leave(tasks.APPLY, CLOCK):
         attempt = play.a_pending_attempt()
         due_at = (play.tenant.now() + timedelta(seconds=5)).replace(microsecond=0)
         text = f"{due_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
@@ -372,14 +372,14 @@ def _apply_move(play: Play) -> None:
 
 
 def _apply_delete(play: Play) -> None:
-    with play.works.leave(tasks.APPLY, CLOCK):
+    with play.setup.leave(tasks.APPLY, CLOCK):
         attempt = play.a_pending_attempt()
         _applied(play, Verb.DELETE, attempt, DeleteAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id))
     play.expected = Ending(rings=0, reasons=(Reason.CANCELLED_BY_USER,))
 
 
 def _apply_invoke(play: Play) -> None:
-    with play.works.leave(tasks.APPLY, CLOCK):
+    with play.setup.leave(tasks.APPLY, CLOCK):
         attempt = play.a_pending_attempt()
         _applied(play, Verb.INVOKE, attempt, InvokeAttempt(interview_id=attempt.interview_id))
     play.expected = replace(play.ordinarily, reasons=(Reason.REPLACED, *play.ordinarily.reasons))
@@ -389,7 +389,7 @@ def _apply_invoke(play: Play) -> None:
 
 
 def _release(play: Play) -> None:
-    with play.works.leave(CLOCK):
+    with play.setup.leave(CLOCK):
         attempt = play.a_pending_attempt()
         play.dies("look")
         play.twice("look")
@@ -399,7 +399,7 @@ def _release(play: Play) -> None:
 
 def _remind(play: Play) -> None:
     """Lose the hint of a command, and kill the clock while it sends the hint again."""
-    with play.works.leave(CLOCK):
+    with play.setup.leave(CLOCK):
         candidate = play.a_candidate()
         command = play.submit(CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id))
         play.tenant.change("UPDATE inbox SET rung_at = received_at - interval '1 minute' WHERE id = :id", id=command.id)
@@ -408,7 +408,7 @@ def _remind(play: Play) -> None:
 
 
 def _dial(play: Play) -> None:
-    with play.works.leave(CLOCK):
+    with play.setup.leave(CLOCK):
         attempt = play.a_pending_attempt()
         play.dies_dialling(attempt)
         play.dialled_twice(attempt)
@@ -422,7 +422,7 @@ def _dial(play: Play) -> None:
 
 def _defer_to_an_opening(play: Play) -> None:
     """Dial a due attempt shortly before its calling window opens. The last look defers it to the opening."""
-    with play.works.leave(CLOCK):
+    with play.setup.leave(CLOCK):
         opening = (play.tenant.now() + timedelta(seconds=8)).astimezone(_BRATISLAVA)
         opening = opening.replace(second=0, microsecond=0) + timedelta(minutes=1)
         start = timedelta(hours=opening.hour, minutes=opening.minute)
@@ -444,7 +444,7 @@ def _wall(span: timedelta) -> str:
 def _defer_for_good(play: Play) -> None:
     """Dial a person whose consent has expired. The phone must not ring."""
     play.consent_until = play.tenant.now().date() - _DAY
-    with play.works.leave(CLOCK):
+    with play.setup.leave(CLOCK):
         attempt = play.a_pending_attempt(consent_until=play.consent_until)
         play.dies_dialling(attempt)
         play.dialled_twice(attempt)
@@ -458,7 +458,7 @@ def _defer_for_good(play: Play) -> None:
 
 def _store(play: Play) -> None:
     """Kill the process that stores the carrier's first callback of a call."""
-    with play.works.leave(CALLBACK):
+    with play.setup.leave(CALLBACK):
         attempt = play.a_pending_attempt()
         received = play.wait(lambda: _received(play, attempt), "the first callback arrives")
         play.dies("callback", *received)
@@ -467,12 +467,12 @@ def _store(play: Play) -> None:
 
 def _received(play: Play, attempt: Attempt) -> tuple[Any, ...] | None:
     tokens = play.tenant.ask("SELECT token FROM attempt_tokens WHERE attempt_id = :id", id=attempt.id)
-    return next((each for each in play.works.received if (each[0],) in tokens), None)
+    return next((each for each in play.setup.received if (each[0],) in tokens), None)
 
 
 def _hear(play: Play) -> None:
     """Kill the process that applies the callback with the call's end. Earlier callbacks are applied afterwards."""
-    with play.works.leave(tasks.HEAR, tasks.SETTLE):
+    with play.setup.leave(tasks.HEAR, tasks.SETTLE):
         attempt = play.a_pending_attempt()
         event_id = play.wait(lambda: _how_it_ended(play, attempt), "the callback with the end of the call arrives")
         play.dies("hear", event_id)
@@ -494,7 +494,7 @@ def _how_it_ended(play: Play, attempt: Attempt) -> UUID | None:
 
 def _settle(play: Play) -> None:
     """Kill a dialler after its POST, leave callbacks unapplied, and then kill the process that polls for the call."""
-    with play.works.leave(tasks.SETTLE, tasks.HEAR, CLOCK):
+    with play.setup.leave(tasks.SETTLE, tasks.HEAR, CLOCK):
         attempt = play.a_pending_attempt()
         play.dies_dialling(attempt, "dial.sent")
         play.dies("settle", FAR_ROUNDS)
@@ -504,7 +504,7 @@ def _settle(play: Play) -> None:
 
 def _expire(play: Play) -> None:
     """Let a due attempt expire before its call. Kill the process that expires it, and send the hint afterwards."""
-    with play.works.leave(tasks.SETTLE, CLOCK):
+    with play.setup.leave(tasks.SETTLE, CLOCK):
         expires_at = play.tenant.now() + timedelta(seconds=1)
         attempt = play.a_pending_attempt(expires_at=expires_at)
         play.dies("settle", FAR_ROUNDS)
@@ -517,7 +517,7 @@ def _expire(play: Play) -> None:
 
 def _probe(play: Play) -> None:
     """Kill the process that probes a carrier that is down, while another person waits."""
-    with play.works.leave(tasks.SETTLE, CLOCK):
+    with play.setup.leave(tasks.SETTLE, CLOCK):
         attempt = play.a_pending_attempt()
         play.dialled_twice(attempt)
         play.wait(
@@ -540,8 +540,8 @@ def _a_company_with_a_live_call(play: Play, *steps: str) -> Iterator[Tenant]:
     number_of_live = len(play.numbers)
     play.a_pending_attempt(tenant=company)
     number = play.numbers[number_of_live]
-    play.wait(lambda: play.works.carrier.rings(number), "the carrier has the call")
-    with play.works.leave(*steps):
+    play.wait(lambda: play.setup.carrier.rings(number), "the carrier has the call")
+    with play.setup.leave(*steps):
         play.a_pending_attempt(SHORT, tenant=company, due_at=play.tenant.now() + _DAY)
         ApiWriter(tenant=company, hints=RecordingHints()).delete_company(company.principal, company.company_id)
         yield company

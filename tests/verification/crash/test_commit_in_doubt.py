@@ -13,9 +13,9 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.support.servers import Wire, wired
-from tests.verification.crash.works import Works, nursery, working
+from tests.verification.crash.crash_setup import CrashSetup, nursery, working
 from tests.verification.nights import fed_dialler
-from tests.verification.nights.crowd import a_crowd
+from tests.verification.nights.bulk_attempts import bulk_attempts
 
 CUTS = 200
 PEOPLE = 120
@@ -44,37 +44,37 @@ class Cutter:
 @pytest.mark.crash
 @pytest.mark.timeout(240)
 def test_unknown_commit_loses_no_call_and_rings_no_phone_twice(postgres_url: str, aloud: Callable[[str], None]) -> None:
-    with working(postgres_url, settling=True, **PATIENT) as works, wired(postgres_url) as (wire, url):
+    with working(postgres_url, settling=True, **PATIENT) as setup, wired(postgres_url) as (wire, url):
         Cutter(wire)
-        works.carrier.plan(ring_s=0, talk_s=0)
+        setup.carrier.plan(ring_s=0, talk_s=0)
         people = 0
-        with ringing(works, url) as ring:
+        with ringing(setup, url) as ring:
             while wire.died < CUTS:
-                ids = a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now())
+                ids = bulk_attempts(postgres_url, setup.tenant, PEOPLE, due_at=setup.tenant.now())
                 people += PEOPLE
                 wait_until(lambda ids=ids: ring(ids), seconds=100, says="every person is reached")  # type: ignore[misc]
-        rung = [call["to"] for call in works.carrier.rings()]
+        rung = [call["to"] for call in setup.carrier.rings()]
         aloud(f"{wire.died} commits cut, {people} people, {len(rung)} rings")
         assert sorted(set(rung)) == sorted(rung), "a phone rang twice"
         assert len(rung) == people
-        assert works.tenant.ask("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
-        assert works.tenant.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
+        assert setup.tenant.ask("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
+        assert setup.tenant.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
 
 
 @contextmanager
-def ringing(works: Works, url: str) -> Iterator[Callable[[list[UUID]], bool]]:
+def ringing(setup: CrashSetup, url: str) -> Iterator[Callable[[list[UUID]], bool]]:
     """Start a dial worker with its database at `url`. Yield a function that sends hints for attempts, like the clock.
 
     The function returns True once all attempts are finished.
     """
     receiver, sender = nursery.Pipe(duplex=False)
-    environment = works.environment | {"DATABASE_URL": url, "DATABASE_WORKER_URL": url}
+    environment = setup.environment | {"DATABASE_URL": url, "DATABASE_WORKER_URL": url}
     process = nursery.Process(target=fed_dialler.run, args=(environment, receiver), daemon=True)
     process.start()
 
     def ring(ids: list[UUID]) -> bool:
         sender.send(ids)
-        return works.tenant.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
+        return setup.tenant.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
 
     yield ring
     sender.send(None)

@@ -16,8 +16,8 @@ from scheduler.failpoints import FAILPOINTS, OF_THE_DIAL
 from tests.conftest import wait_until
 from tests.support.builders import a_number, a_pending_attempt
 from tests.verification.crash import matrix
+from tests.verification.crash.crash_setup import killed, stopped, working
 from tests.verification.crash.matrix import CELLS, CLOCK_CELLS, SOME_CLOCK_CELLS, WHOLE, is_chosen, one_of_each
-from tests.verification.crash.works import killed, stopped, working
 from tests.verification.crash.wrong_clock import AHEAD, BEHIND, SET_AHEAD, SET_BACK
 
 pytestmark = pytest.mark.crash
@@ -86,37 +86,37 @@ def _failpoints(tree: ast.AST) -> Iterator[str]:
 
 
 def test_stopping_dialler_records_the_call_that_it_has_sent(postgres_url: str) -> None:
-    with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as works:
+    with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as setup:
         number = a_number()
-        works.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
-        attempt_id = a_pending_attempt(works.tenant, number).id
-        process = works.dialling([attempt_id])
-        wait_until(lambda: works.requests(number), says="the carrier has received the POST")
+        setup.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
+        attempt_id = a_pending_attempt(setup.tenant, number).id
+        process = setup.dialling([attempt_id])
+        wait_until(lambda: setup.requests(number), says="the carrier has received the POST")
         assert stopped(process) == [0]
-        attempt = works.tenant.attempt(attempt_id)
+        attempt = setup.tenant.attempt(attempt_id)
         assert attempt.phase is Phase.PLACED
-        assert works.tenant.history(attempt_id) == ["created", "claimed", "placed"]
-        assert len(works.carrier.rings(number)) == 1
+        assert setup.tenant.history(attempt_id) == ["created", "claimed", "placed"]
+        assert len(setup.carrier.rings(number)) == 1
 
 
 def test_killed_dialler_does_not_record_the_call(postgres_url: str) -> None:
-    with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as works:
+    with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as setup:
         number = a_number()
-        works.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
-        attempt_id = a_pending_attempt(works.tenant, number).id
-        process = works.dialling([attempt_id])
-        wait_until(lambda: works.requests(number), says="the carrier has received the POST")
+        setup.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
+        attempt_id = a_pending_attempt(setup.tenant, number).id
+        process = setup.dialling([attempt_id])
+        wait_until(lambda: setup.requests(number), says="the carrier has received the POST")
         assert killed(process) == -signal.SIGKILL
-        assert works.tenant.history(attempt_id) == ["created", "claimed"]
+        assert setup.tenant.history(attempt_id) == ["created", "claimed"]
 
 
 def test_stopping_dialler_claims_no_further_attempts(postgres_url: str) -> None:
     # One call every fifty seconds. At a faster pace, claims ignore a slot that far in the future as impossible.
-    with working(postgres_url, settling=False, TWILIO_CPS="0.02") as works:
-        later = works.tenant.now() + timedelta(seconds=50)
-        works.tenant.change("UPDATE carrier_accounts SET next_slot_at = :later", later=later)
-        waiting = a_pending_attempt(works.tenant)
-        assert works.tenant.dial.claim([waiting.id]).claimed == (), "the attempt waits for its slot"
-        process = works.dialling([waiting.id])
+    with working(postgres_url, settling=False, TWILIO_CPS="0.02") as setup:
+        later = setup.tenant.now() + timedelta(seconds=50)
+        setup.tenant.change("UPDATE carrier_accounts SET next_slot_at = :later", later=later)
+        waiting = a_pending_attempt(setup.tenant)
+        assert setup.tenant.dial.claim([waiting.id]).claimed == (), "the attempt waits for its slot"
+        process = setup.dialling([waiting.id])
         assert stopped(process) == [0]
-        assert works.tenant.history(waiting.id) == ["created"]
+        assert setup.tenant.history(waiting.id) == ["created"]

@@ -14,7 +14,7 @@ from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house, a
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 from tests.verification.crash import step_process
 from tests.verification.crash.canaries import CANARIES, counts, fill, in_dump, tables
-from tests.verification.crash.works import ended, nursery
+from tests.verification.crash.crash_setup import ended, nursery
 
 pytestmark = pytest.mark.crash
 PEPPER = "a pepper for tests"

@@ -10,7 +10,7 @@ import pytest
 
 from scheduler import failpoints
 from tests.conftest import wait_until
-from tests.verification.crash.works import begun, is_stopped, killed, nursery, thawed
+from tests.verification.crash.crash_setup import begun, is_stopped, killed, nursery, thawed
 
 pytestmark = pytest.mark.crash
 

@@ -21,7 +21,16 @@ from tests.architecture.guards import guards
 from tests.conftest import real_now, seed, wait_until
 from tests.support.builders import a_number, a_pending_attempt, of_company
 from tests.support.servers import Wire, a_crowded_door, address_of, is_connecting_to
-from tests.verification.crash.works import Works, ended, frozen, is_stopped, stopped, thawed, threads_that_take, working
+from tests.verification.crash.crash_setup import (
+    CrashSetup,
+    ended,
+    frozen,
+    is_stopped,
+    stopped,
+    thawed,
+    threads_that_take,
+    working,
+)
 
 pytestmark = pytest.mark.crash
 _BRATISLAVA = ZoneInfo("Europe/Bratislava")
@@ -65,52 +74,52 @@ def no_last_look(url: str) -> Iterator[None]:
             connection.execute("SELECT pg_advisory_unlock(4711)")
 
 
-def claimed_and_frozen(works: Works, url: str, number: str) -> tuple[UUID, ForkServerProcess]:
-    attempt_id = a_pending_attempt(works.tenant, number).id
+def claimed_and_frozen(setup: CrashSetup, url: str, number: str) -> tuple[UUID, ForkServerProcess]:
+    attempt_id = a_pending_attempt(setup.tenant, number).id
     with no_last_look(url):
-        process = works.dialling([attempt_id])
+        process = setup.dialling([attempt_id])
         # Right after the commit the lease timer is not set yet. Once the last look waits, it is.
-        wait_until(lambda: works.tenant.ask(_A_LOOK_WAITS), says="the attempt is claimed and its last look waits")
-        assert works.tenant.attempt(attempt_id).state is AttemptState.IN_PROGRESS
+        wait_until(lambda: setup.tenant.ask(_A_LOOK_WAITS), says="the attempt is claimed and its last look waits")
+        assert setup.tenant.attempt(attempt_id).state is AttemptState.IN_PROGRESS
         frozen(process)
     return attempt_id, process
 
 
 @guards("frozen")
 def test_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: str) -> None:
-    with working(postgres_url, DIAL_LEASE_S="6", SETTLE_S="8") as works:
+    with working(postgres_url, DIAL_LEASE_S="6", SETTLE_S="8") as setup:
         number = a_number()
-        attempt_id, process = claimed_and_frozen(works, postgres_url, number)
-        wait_until(lambda: "answer_lost" in works.tenant.history(attempt_id), says="the lease was settled")
+        attempt_id, process = claimed_and_frozen(setup, postgres_url, number)
+        wait_until(lambda: "answer_lost" in setup.tenant.history(attempt_id), says="the lease was settled")
         thawed(process)
         assert ended(process, within_s=10) == -signal.SIGALRM
-        assert works.requests(number) == []
-        assert {"placed", "deferred", "not_placed"}.isdisjoint(works.tenant.history(attempt_id)), (
+        assert setup.requests(number) == []
+        assert {"placed", "deferred", "not_placed"}.isdisjoint(setup.tenant.history(attempt_id)), (
             "the process has recorded nothing"
         )
 
 
 def test_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> None:
-    with working(postgres_url, DIAL_LEASE_S="30", SETTLE_S="60") as works:
+    with working(postgres_url, DIAL_LEASE_S="30", SETTLE_S="60") as setup:
         number = a_number()
-        works.carrier.plan(to=number, ring_s=0.1, talk_s=0.1)
-        attempt_id, process = claimed_and_frozen(works, postgres_url, number)
+        setup.carrier.plan(to=number, ring_s=0.1, talk_s=0.1)
+        attempt_id, process = claimed_and_frozen(setup, postgres_url, number)
         thawed(process)
-        wait_until(lambda: works.tenant.attempt(attempt_id).reason is Reason.ANSWERED, says="the call is answered")
+        wait_until(lambda: setup.tenant.attempt(attempt_id).reason is Reason.ANSWERED, says="the call is answered")
         assert stopped(process) == [0]
-        assert len(works.requests(number)) == 1
+        assert len(setup.requests(number)) == 1
 
 
 def test_last_look_that_answers_too_late_defers_the_attempt(postgres_url: str) -> None:
-    with working(postgres_url) as works:
+    with working(postgres_url) as setup:
         number = a_number()
-        attempt_id = a_pending_attempt(works.tenant, number).id
+        attempt_id = a_pending_attempt(setup.tenant, number).id
         with asking_the_clock(postgres_url, "PERFORM pg_sleep(0.3)"):
-            process = works.dialling([attempt_id])
-            wait_until(lambda: len(works.tenant.history(attempt_id)) > 2, says="the attempt is returned")
+            process = setup.dialling([attempt_id])
+            wait_until(lambda: len(setup.tenant.history(attempt_id)) > 2, says="the attempt is returned")
         assert stopped(process) == [0]
-        assert works.tenant.history(attempt_id) == ["created", "claimed", "deferred"]
-        assert works.requests(number) == []
+        assert setup.tenant.history(attempt_id) == ["created", "claimed", "deferred"]
+        assert setup.requests(number) == []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,23 +157,23 @@ def test_call_that_connects_after_closing_time_is_not_sent(postgres_url: str, is
             "RING_TIMEOUT_S": f"{closing.ring_timeout_s:.3f}",
             "TWILIO_API_URL": address_of(door),
         }
-        works = stack.enter_context(working(postgres_url, **times))
-        company = of_company(works.tenant, seed(works.tenant.database, real_now(), intervals=(closing.hours,)))
+        setup = stack.enter_context(working(postgres_url, **times))
+        company = of_company(setup.tenant, seed(setup.tenant.database, real_now(), intervals=(closing.hours,)))
         number = a_number()
         attempt_id = a_pending_attempt(company, number).id
-        process = works.dialling([attempt_id])
+        process = setup.dialling([attempt_id])
         wait_until(lambda: is_connecting_to(door), says="its last look has allowed the call")
         if is_frozen:
             frozen(process)
         wait_until(lambda: real_now() > closing.last_start, says="it is too late for a call to start")
-        wire = Wire(urlsplit(works.carrier.url).port or 0, door)
+        wire = Wire(urlsplit(setup.carrier.url).port or 0, door)
         stack.callback(wire.close)
         if is_frozen:
             thawed(process)
-        wait_until(lambda: len(works.tenant.history(attempt_id)) > 2, says="the attempt has a result")
+        wait_until(lambda: len(setup.tenant.history(attempt_id)) > 2, says="the attempt has a result")
         assert stopped(process) == [0]
-        assert works.requests(number) == []
-        assert works.tenant.history(attempt_id) == ["created", "claimed", "deferred"]
+        assert setup.requests(number) == []
+        assert setup.tenant.history(attempt_id) == ["created", "claimed", "deferred"]
 
 
 def test_call_that_connects_late_within_calling_hours_is_sent(postgres_url: str) -> None:
@@ -174,86 +183,86 @@ def test_call_that_connects_late_within_calling_hours_is_sent(postgres_url: str)
             "CARRIER_TOTAL_TIMEOUT_S": "25",
             "DIAL_LEASE_S": "40",
         }
-        works = stack.enter_context(working(postgres_url, SETTLE_S="60", TWILIO_API_URL=address_of(door), **times))
+        setup = stack.enter_context(working(postgres_url, SETTLE_S="60", TWILIO_API_URL=address_of(door), **times))
         number = a_number()
-        attempt_id = a_pending_attempt(works.tenant, number).id
-        process = works.dialling([attempt_id])
+        attempt_id = a_pending_attempt(setup.tenant, number).id
+        process = setup.dialling([attempt_id])
         wait_until(lambda: is_connecting_to(door), says="its last look has allowed the call")
-        wire = Wire(urlsplit(works.carrier.url).port or 0, door)
+        wire = Wire(urlsplit(setup.carrier.url).port or 0, door)
         stack.callback(wire.close)
-        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="the call is placed")
+        wait_until(lambda: "placed" in setup.tenant.history(attempt_id), says="the call is placed")
         assert stopped(process) == [0]
-        assert len(works.requests(number)) == 1
+        assert len(setup.requests(number)) == 1
 
 
 @guards("frozen", "frozen_unsent")
 def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> None:
-    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as setup:
         number = a_number()
-        attempt_id = a_pending_attempt(works.tenant, number).id
-        process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.permitted:stop")
+        attempt_id = a_pending_attempt(setup.tenant, number).id
+        process = setup.dialling([attempt_id], DUECALL_FAILPOINT="dial.permitted:stop")
         assert process.pid is not None
         pid = process.pid
         wait_until(lambda: is_stopped(pid), says="the process is about to send")
         since = real_now()
         wait_until(lambda: real_now() > since + LOOK_TO_END, says="the last look is too old")
-        assert works.requests(number) == [], "the process was frozen before the first byte"
+        assert setup.requests(number) == [], "the process was frozen before the first byte"
         thawed(process)
         assert ended(process, within_s=10) == -signal.SIGALRM
-        assert works.requests(number) == []
+        assert setup.requests(number) == []
 
 
 @guards("alarm_thread")
 def test_only_the_sending_thread_takes_the_alarm_signal(postgres_url: str) -> None:
-    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
-        attempt_id = a_pending_attempt(works.tenant).id
-        by_name = works.carrier.url.replace("127.0.0.1", "localhost")  # a thread looks up the name
-        process = works.dialling([attempt_id], TWILIO_API_URL=by_name, DUECALL_FAILPOINT="dial.sent:stop")
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as setup:
+        attempt_id = a_pending_attempt(setup.tenant).id
+        by_name = setup.carrier.url.replace("127.0.0.1", "localhost")  # a thread looks up the name
+        process = setup.dialling([attempt_id], TWILIO_API_URL=by_name, DUECALL_FAILPOINT="dial.sent:stop")
         assert process.pid is not None
         pid = process.pid
         wait_until(lambda: is_stopped(pid), says="all threads that a call needs have started")
         taking = threads_that_take(signal.SIGALRM, pid)
         thawed(process)  # before any assertion, because a frozen process would outlive a failed test
-        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="the carrier's answer is recorded")
+        wait_until(lambda: "placed" in setup.tenant.history(attempt_id), says="the carrier's answer is recorded")
         assert stopped(process) == [0]
         assert len(taking) == 1
         assert pid not in taking, "the main thread sends nothing"
 
 
 def test_process_frozen_after_sending_its_post_goes_on(postgres_url: str) -> None:
-    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as works:
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60") as setup:
         number = a_number()
-        attempt_id = a_pending_attempt(works.tenant, number).id
-        process = works.dialling([attempt_id], DUECALL_FAILPOINT="dial.sent:stop")
+        attempt_id = a_pending_attempt(setup.tenant, number).id
+        process = setup.dialling([attempt_id], DUECALL_FAILPOINT="dial.sent:stop")
         assert process.pid is not None
         pid = process.pid
         wait_until(lambda: is_stopped(pid), says="the POST is sent")
         since = real_now()
         wait_until(lambda: real_now() > since + LOOK_TO_END, says="an unsent call would be too late now")
         thawed(process)
-        wait_until(lambda: "placed" in works.tenant.history(attempt_id), says="the carrier's answer is recorded")
+        wait_until(lambda: "placed" in setup.tenant.history(attempt_id), says="the carrier's answer is recorded")
         assert stopped(process) == [0]
-        assert len(works.requests(number)) == 1
+        assert len(setup.requests(number)) == 1
 
 
 def test_last_look_that_fails_returns_the_attempt(postgres_url: str) -> None:
-    with working(postgres_url) as works:
+    with working(postgres_url) as setup:
         number = a_number()
-        attempt_id = a_pending_attempt(works.tenant, number).id
+        attempt_id = a_pending_attempt(setup.tenant, number).id
         with asking_the_clock(postgres_url, "RAISE EXCEPTION 'a test'"):
-            process = works.dialling([attempt_id])
-            wait_until(lambda: "not_placed" in works.tenant.history(attempt_id), says="the attempt is returned")
+            process = setup.dialling([attempt_id])
+            wait_until(lambda: "not_placed" in setup.tenant.history(attempt_id), says="the attempt is returned")
         assert stopped(process) == [0]
-        assert works.tenant.attempt(attempt_id).state is AttemptState.PENDING
-        assert works.requests(number) == []
+        assert setup.tenant.attempt(attempt_id).state is AttemptState.PENDING
+        assert setup.requests(number) == []
 
 
 def test_last_look_that_times_out_returns_the_attempt(postgres_url: str) -> None:
-    with working(postgres_url) as works:
+    with working(postgres_url) as setup:
         number = a_number()
-        attempt_id = a_pending_attempt(works.tenant, number).id
+        attempt_id = a_pending_attempt(setup.tenant, number).id
         with no_last_look(postgres_url):
-            process = works.dialling([attempt_id], DIAL_LEASE_S="10", SETTLE_S="20")
-            wait_until(lambda: "not_placed" in works.tenant.history(attempt_id), says="the attempt is returned")
+            process = setup.dialling([attempt_id], DIAL_LEASE_S="10", SETTLE_S="20")
+            wait_until(lambda: "not_placed" in setup.tenant.history(attempt_id), says="the attempt is returned")
         assert stopped(process) == [0]
-        assert works.requests(number) == []
+        assert setup.requests(number) == []

@@ -29,6 +29,7 @@ from tests.acceptance.conftest import WholeSystem, running_system
 from tests.conftest import wait_until
 from tests.support.builders import a_number
 from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS
+from tests.verification.crash.crash_setup import without_a_breaker
 from tests.verification.crash.matrix import (
     COMPANY,
     DOUBLE,
@@ -44,7 +45,6 @@ from tests.verification.crash.matrix import (
     table,
 )
 from tests.verification.crash.stories import Cell
-from tests.verification.crash.works import without_a_breaker
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1200)]
 

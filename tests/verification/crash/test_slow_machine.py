@@ -18,8 +18,8 @@ import pytest
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from tests.conftest import real_now, wait_until
 from tests.support.servers import wired
-from tests.verification.crash.works import Works, stopped, working
-from tests.verification.nights.crowd import a_crowd
+from tests.verification.crash.crash_setup import CrashSetup, stopped, working
+from tests.verification.nights.bulk_attempts import bulk_attempts
 
 pytestmark = pytest.mark.crash
 RUNS_S, STANDS_S = 0.02, 0.14
@@ -49,14 +49,14 @@ def starved(process: ForkServerProcess) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def events(works: Works, event: str) -> int:
-    return int(works.tenant.ask("SELECT count(*) FROM attempt_history WHERE event = :event", event=event)[0][0])
+def events(setup: CrashSetup, event: str) -> int:
+    return int(setup.tenant.ask("SELECT count(*) FROM attempt_history WHERE event = :event", event=event)[0][0])
 
 
-def undecided_and_never_sent(works: Works) -> list[UUID]:
+def undecided_and_never_sent(setup: CrashSetup) -> list[UUID]:
     """Return attempts whose lease lapsed although the carrier received no request for them."""
-    sent = {request["token"] for request in works.carrier.requests()}
-    rows = works.tenant.ask(
+    sent = {request["token"] for request in setup.carrier.requests()}
+    rows = setup.tenant.ask(
         "SELECT h.attempt_id, t.token FROM attempt_history h JOIN attempt_tokens t ON t.attempt_id = h.attempt_id"
         " WHERE h.event = 'answer_lost'"
     )
@@ -66,72 +66,72 @@ def undecided_and_never_sent(works: Works) -> list[UUID]:
     return [attempt_id for attempt_id, theirs in tokens.items() if not theirs & sent]
 
 
-def is_dialling(works: Works) -> bool:
-    return bool(works.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")[0][0])
+def is_dialling(setup: CrashSetup) -> bool:
+    return bool(setup.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")[0][0])
 
 
 @pytest.mark.timeout(180)
 def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> None:
     times: dict[str, Any] = {"DIAL_LEASE_S": "4", "SETTLE_S": "6", "TWILIO_CPS": "200"}
-    with working(postgres_url, **times) as works:
-        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        process = works.dialling(a_crowd(postgres_url, works.tenant, 300, due_at=works.tenant.now()))
-        wait_until(lambda: events(works, "claimed"), says="the dialler has started claiming")
+    with working(postgres_url, **times) as setup:
+        setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        process = setup.dialling(bulk_attempts(postgres_url, setup.tenant, 300, due_at=setup.tenant.now()))
+        wait_until(lambda: events(setup, "claimed"), says="the dialler has started claiming")
         with starved(process):
             until = real_now() + RELEASE_SPAN
             wait_until(lambda: real_now() > until, seconds=60, says="the hints have expired")
-        wait_until(lambda: not is_dialling(works), seconds=60, says="no call is being dialled")
+        wait_until(lambda: not is_dialling(setup), seconds=60, says="no call is being dialled")
         assert stopped(process) == [0]
-        assert undecided_and_never_sent(works) == []
+        assert undecided_and_never_sent(setup) == []
 
 
 @pytest.mark.timeout(180)
 def test_slow_database_raises_alarm_and_leaves_no_call_undecided(postgres_url: str, tmp_path: Path) -> None:
     times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60"}
-    with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
+    with working(postgres_url, **times) as setup, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.12
-        ids = a_crowd(postgres_url, works.tenant, 30, due_at=works.tenant.now())
+        ids = bulk_attempts(postgres_url, setup.tenant, 30, due_at=setup.tenant.now())
         log = tmp_path / "log"
         log.touch()
-        process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url, LOG_TO=str(log))
+        process = setup.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url, LOG_TO=str(log))
         wait_until(lambda: "DATABASE_SLOW" in log.read_text(), seconds=60, says="the alarm names the cause")
         until = real_now() + RELEASE_SPAN
         wait_until(lambda: real_now() > until, seconds=60, says="the hints have expired")
-        wait_until(lambda: not is_dialling(works), seconds=60, says="no call is being dialled")
+        wait_until(lambda: not is_dialling(setup), seconds=60, says="no call is being dialled")
         assert stopped(process) == [0]
-        assert works.carrier.requests() == []
-        assert events(works, "answer_lost") == 0
-        assert events(works, "claimed") == events(works, "deferred")
+        assert setup.carrier.requests() == []
+        assert events(setup, "answer_lost") == 0
+        assert events(setup, "claimed") == events(setup, "deferred")
 
 
 @pytest.mark.timeout(180)
 def test_dialler_with_a_distant_database_places_calls(postgres_url: str) -> None:
     times: dict[str, Any] = {"DIAL_LEASE_S": "30", "SETTLE_S": "60"}
-    with working(postgres_url, **times) as works, wired(postgres_url) as (wire, url):
+    with working(postgres_url, **times) as setup, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.05
-        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        ids = a_crowd(postgres_url, works.tenant, 3, due_at=works.tenant.now())
-        process = works.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url)
-        wait_until(lambda: events(works, "placed") == len(ids), seconds=60, says="every call is placed")
+        setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        ids = bulk_attempts(postgres_url, setup.tenant, 3, due_at=setup.tenant.now())
+        process = setup.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url)
+        wait_until(lambda: events(setup, "placed") == len(ids), seconds=60, says="every call is placed")
         assert stopped(process) == [0]
 
 
-def waits_for_a_lock(works: Works) -> bool:
-    return bool(works.tenant.ask("SELECT FROM pg_locks WHERE NOT granted"))
+def waits_for_a_lock(setup: CrashSetup) -> bool:
+    return bool(setup.tenant.ask("SELECT FROM pg_locks WHERE NOT granted"))
 
 
 def test_calls_of_a_late_claim_are_sent_one_after_the_other(postgres_url: str) -> None:
     step = timedelta(seconds=0.5)
     times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "TWILIO_CPS": "2"}
-    with working(postgres_url, **times) as works:
-        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+    with working(postgres_url, **times) as setup:
+        setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         with psycopg.connect(postgres_url) as connection:
             connection.execute("SELECT FROM carrier_accounts FOR UPDATE")
-            process = works.dialling(a_crowd(postgres_url, works.tenant, 2, due_at=works.tenant.now()))
-            wait_until(lambda: waits_for_a_lock(works), says="a claim waits for its lock")
+            process = setup.dialling(bulk_attempts(postgres_url, setup.tenant, 2, due_at=setup.tenant.now()))
+            wait_until(lambda: waits_for_a_lock(setup), says="a claim waits for its lock")
             since = real_now()
             wait_until(lambda: real_now() > since + 3 * step, says="the claim is late, but its lock has not timed out")
-        wait_until(lambda: len(works.carrier.requests()) == 2, says="both calls are sent")
+        wait_until(lambda: len(setup.carrier.requests()) == 2, says="both calls are sent")
         assert stopped(process) == [0]
-        first, second = sorted(datetime.fromisoformat(request["at"]) for request in works.carrier.requests())
+        first, second = sorted(datetime.fromisoformat(request["at"]) for request in setup.carrier.requests())
         assert second - first > step / 2

@@ -26,8 +26,8 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.use_cases.shared import hints as tasks
 from tests.support.builders import Reach
 from tests.verification.histories.judge import Wrong, violations
-from tests.verification.machine.phones import ENDS, Leg, Way
-from tests.verification.machine.seen import Fields, Seen, faults
+from tests.verification.machine.invariants import Fields, Snapshot, faults
+from tests.verification.machine.scripted_carrier import ENDS, Leg, Way
 from tests.verification.machine.world import Ground, Sent, World, a_ground, accepted, as_text
 
 EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "50"))
@@ -76,7 +76,7 @@ class Machine(RuleBasedStateMachine):
         self.world = World(self.ground)
         for place, number in enumerate(self.world.numbers):
             self.world.create(self.world.houses[place % 2], number, None, applied=True)
-        self.seen = self.world.see()
+        self.snapshot = self.world.read_snapshot()
         self.is_whole = True
         self.goes_to_its_end = False
 
@@ -85,13 +85,13 @@ class Machine(RuleBasedStateMachine):
         """Bring one example in four to its end, to check that no attempt is lost."""
         self.goes_to_its_end = goes_to_its_end
 
-    def look(self) -> Seen:
-        self.seen = self.world.see()
-        return self.seen
+    def look(self) -> Snapshot:
+        self.snapshot = self.world.read_snapshot()
+        return self.snapshot
 
     def one(self, place: int) -> Fields:
         """Return an attempt, usually an open one."""
-        attempts = list(self.seen.attempts.values())
+        attempts = list(self.snapshot.attempts.values())
         is_open = [each for each in attempts if each["state"] in _OPEN]
         chosen = is_open if is_open and place % 4 else attempts
         return chosen[-1 - place % len(chosen)]
@@ -106,7 +106,7 @@ class Machine(RuleBasedStateMachine):
         self.is_whole = False
         getattr(self, what)(**choices)
 
-    def house_of(self, row: Fields) -> Any:
+    def tenant_of(self, row: Fields) -> Any:
         return next(tenant for tenant in self.world.houses if tenant.company_id == row["company_id"])
 
     # ---- callers
@@ -122,30 +122,30 @@ class Machine(RuleBasedStateMachine):
         request = RescheduleAttempt(
             interview_id=attempt["interview_id"], attempt_id=attempt["id"], scheduled_at=as_text(at) or ""
         )
-        self.world.ask(self.house_of(attempt), request, due_at=at, applied=applied)
+        self.world.ask(self.tenant_of(attempt), request, due_at=at, applied=applied)
 
     def delete(self, which: int, applied: bool) -> None:
         attempt = self.one(which)
         request = DeleteAttempt(interview_id=attempt["interview_id"], attempt_id=attempt["id"])
-        self.world.ask(self.house_of(attempt), request, applied=applied)
+        self.world.ask(self.tenant_of(attempt), request, applied=applied)
 
     def invoke(self, which: int, applied: bool) -> None:
         attempt = self.one(which)
-        self.world.ask(self.house_of(attempt), InvokeAttempt(interview_id=attempt["interview_id"]), applied=applied)
+        self.world.ask(self.tenant_of(attempt), InvokeAttempt(interview_id=attempt["interview_id"]), applied=applied)
 
     def let_it_expire(self, which: int, ahead: timedelta, applied: bool) -> None:
         attempt = self.one(which)
         at = self.world.now() + ahead + timedelta(minutes=2)
         request = UpdateInterview(interview_id=attempt["interview_id"], expires_at=as_text(at))
-        self.world.ask(self.house_of(attempt), request, applied=applied)
+        self.world.ask(self.tenant_of(attempt), request, applied=applied)
 
     def delete_for_good(self, which: int, applied: bool, of_interview: bool) -> None:
         """Delete the interview, or its candidate."""
         attempt = self.one(which)
-        tenant, interview = self.house_of(attempt), self.seen.interviews[attempt["interview_id"]]
+        tenant, interview = self.tenant_of(attempt), self.snapshot.interviews[attempt["interview_id"]]
         if of_interview:
             self.world.ask(tenant, DeleteInterview(interview_id=interview["id"]), applied=applied)
-        elif self.seen.candidates[interview["candidate_id"]]["erased_at"] is None:
+        elif self.snapshot.candidates[interview["candidate_id"]]["erased_at"] is None:
             self.world.records.delete_candidate(tenant.principal, interview["candidate_id"])
 
     def apply(self, which: int) -> None:
@@ -167,17 +167,17 @@ class Machine(RuleBasedStateMachine):
 
     def change_reach(self, which: int, number: int, zone: str | None, soon: bool) -> None:
         attempt = self.one(which)
-        candidate = self.seen.candidates[self.seen.interviews[attempt["interview_id"]]["candidate_id"]]
+        candidate = self.snapshot.candidates[self.snapshot.interviews[attempt["interview_id"]]["candidate_id"]]
         if candidate["erased_at"] is None:
             reach = Reach(phone_number=self.world.numbers[number % len(self.world.numbers)], timezone=zone)
-            self.world.records.change_reach(self.house_of(candidate).principal, candidate["id"], reach)
+            self.world.records.change_reach(self.tenant_of(candidate).principal, candidate["id"], reach)
         if soon:
             self.world.records.reresolve()
 
     # ---- dialling
 
     def release(self) -> None:
-        before = self.seen
+        before = self.snapshot
         rung = len(self.world.hints.rung)
         self.world.release.due()
         for task, attempt_id in self.world.hints.rung[rung:]:
@@ -186,7 +186,7 @@ class Machine(RuleBasedStateMachine):
 
     def claim(self) -> None:
         """Claim with hints for all attempts: a hint alone is never a reason to claim."""
-        before = self.seen
+        before = self.snapshot
         claims = self.world.dial.claim(list(before.attempts))
         for claim in claims.claimed:
             assert list(before.stops_claim(before.attempts[claim.attempt.id])) == [], (
@@ -203,8 +203,8 @@ class Machine(RuleBasedStateMachine):
         order = world.dial.last_look(claim.attempt)
         if order is None:
             return
-        attempt = self.seen.attempts[claim.attempt.id]
-        assert list(self.seen.stops_ring(attempt, order.to)) == [], "dialled although a rule forbids it"
+        attempt = self.snapshot.attempts[claim.attempt.id]
+        assert list(self.snapshot.stops_ring(attempt, order.to)) == [], "dialled although a rule forbids it"
         if becomes in NOT_TAKEN:
             world.sent.append(Sent(attempt=claim.attempt, answer=NOT_TAKEN[becomes]))
             return
@@ -218,17 +218,17 @@ class Machine(RuleBasedStateMachine):
     def _ring(self, order: CallOrder, attempt: Fields, *, is_listed: bool) -> Leg:
         """Start the call. Any other live call to this number must have been given up as unknown."""
         type(self).rings += 1
-        for other in self.world.phones.alive():
+        for other in self.world.carrier.alive():
             if other.to == order.to and not other.is_stray:
-                theirs = next(row for row in self.seen.rows for claim in row.claims if claim.token == other.token)
-                given_up = theirs.reason == "OUTCOME_UNKNOWN" and self.seen.attempts[theirs.id]["look_at"] is None
+                theirs = next(row for row in self.snapshot.rows for claim in row.claims if claim.token == other.token)
+                given_up = theirs.reason == "OUTCOME_UNKNOWN" and self.snapshot.attempts[theirs.id]["look_at"] is None
                 assert given_up, f"two calls to one number at once: {theirs}"
                 hung_up_at = other.created_at + HUNG_UP_AFTER
                 assert not other.is_listed or self.world.now() >= hung_up_at, (
                     f"given up without reading the call list: {theirs}"
                 )
                 assert theirs.id != attempt["id"], "an attempt rang twice"
-        return self.world.phones.ring(order, self.world.now(), is_listed=is_listed)
+        return self.world.carrier.ring(order, self.world.now(), is_listed=is_listed)
 
     def dial_what_is_due(self, becomes: str) -> None:
         """Claim, dial and record in one step."""
@@ -247,13 +247,13 @@ class Machine(RuleBasedStateMachine):
     # ---- the carrier
 
     def a_call_goes_on(self, which: int, end: str, steps: int, told: bool) -> None:
-        phones = self.world.phones
-        leg = phones.alive()[which % len(phones.alive())]
+        carrier = self.world.carrier
+        leg = carrier.alive()[which % len(carrier.alive())]
         for _ in range(steps):
             if leg.is_alive:
-                leg = phones.goes_towards(leg, end, self.world.now())
+                leg = carrier.goes_towards(leg, end, self.world.now())
                 if told:
-                    self.world.deliver(phones.letters[-1])
+                    self.world.deliver(carrier.callbacks[-1])
         if told:
             self._hear_all()
 
@@ -261,10 +261,10 @@ class Machine(RuleBasedStateMachine):
         for event_id in self.world.unheard()[-4:]:
             self.world.hear.event(event_id)
 
-    def a_letter_comes(self, which: int, heard: bool) -> None:
+    def a_callback_comes(self, which: int, heard: bool) -> None:
         """Deliver any callback: late, before an earlier one, or again."""
-        letters = self.world.phones.letters
-        self.world.deliver(letters[-1 - which % len(letters)])
+        callbacks = self.world.carrier.callbacks
+        self.world.deliver(callbacks[-1 - which % len(callbacks)])
         if heard:
             self._hear_all()
 
@@ -274,17 +274,17 @@ class Machine(RuleBasedStateMachine):
 
     def the_carrier_calls_twice(self, which: int, really: bool) -> None:
         """Start a second call by the carrier's mistake. Its callbacks carry the token of the ordered call."""
-        phones = self.world.phones
-        leg = phones.alive()[which % len(phones.alive())]
-        if not really or any(each.is_stray for each in phones.legs.values()):
+        carrier = self.world.carrier
+        leg = carrier.alive()[which % len(carrier.alive())]
+        if not really or any(each.is_stray for each in carrier.legs.values()):
             return
-        stray = phones.ring(leg, self.world.now(), is_stray=True)
-        phones.goes_on(stray, Way(status="initiated"), self.world.now())
+        stray = carrier.ring(leg, self.world.now(), is_stray=True)
+        carrier.goes_on(stray, Way(status="initiated"), self.world.now())
 
     def settle(self, away: bool) -> None:
-        self.world.phones.is_away = away
+        self.world.carrier.is_away = away
         self.world.settle.round()
-        self.world.phones.is_away = False
+        self.world.carrier.is_away = False
 
     def time_passes(self, span: timedelta) -> None:
         self.world.now.move(span)
@@ -295,10 +295,10 @@ class Machine(RuleBasedStateMachine):
     def nothing_is_wrong(self) -> None:
         type(self).steps += 1
         self.world.tick()
-        before = self.seen
-        seen = self.look()
-        assert list(faults(seen, before)) == []
-        wrong = violations(self.world.history(seen))
+        before = self.snapshot
+        snapshot = self.look()
+        assert list(faults(snapshot, before)) == []
+        wrong = violations(self.world.history(snapshot))
         # `_ring` checks for two legs, because it knows whether the other call was given up as unknown.
         assert [each for each in wrong if each.kind is not Wrong.TWO_LEGS] == []
         self.is_whole = True
@@ -316,11 +316,11 @@ class Machine(RuleBasedStateMachine):
             if self._is_quiet():
                 return
             self._a_good_round()
-        pytest.fail(f"still waiting after {ROUNDS} rounds: {[row for row in self.seen.rows if row.state in _OPEN]}")
+        pytest.fail(f"still waiting after {ROUNDS} rounds: {[row for row in self.snapshot.rows if row.state in _OPEN]}")
 
     def _is_quiet(self) -> bool:
-        is_open = any(row.state in _OPEN for row in self.seen.rows)
-        is_held = any(line["attempt_id"] is not None for line in self.seen.lines.values())
+        is_open = any(row.state in _OPEN for row in self.snapshot.rows)
+        is_held = any(line["attempt_id"] is not None for line in self.snapshot.lines.values())
         return not (is_open or is_held or self.world.waiting)
 
     def _a_good_round(self) -> None:
@@ -333,22 +333,22 @@ class Machine(RuleBasedStateMachine):
         world.tick()
         self.look()
         self.dial_what_is_due(TAKES_IT)
-        for leg in world.phones.alive():
+        for leg in world.carrier.alive():
             going = leg
             while going.is_alive:
-                going = world.phones.goes_towards(going, "a person answers", world.now())
+                going = world.carrier.goes_towards(going, "a person answers", world.now())
                 if not going.is_listed:
-                    world.deliver(world.phones.letters[-1])
+                    world.deliver(world.carrier.callbacks[-1])
         world.now.move(timedelta(minutes=11))
         rung = len(world.hints.rung)
-        world.release.unanswered()
+        world.release.resend_hints()
         for task, event_id in world.hints.rung[rung:]:
             if task == tasks.HEAR:
                 world.hear.event(event_id)
         world.settle.round()
-        seen = self.look()
-        due = [row.due_at for row in seen.rows if row.state == "PENDING"]
-        if due and not any(row.state == "IN_PROGRESS" for row in seen.rows):
+        snapshot = self.look()
+        due = [row.due_at for row in snapshot.rows if row.state == "PENDING"]
+        if due and not any(row.state == "IN_PROGRESS" for row in snapshot.rows):
             world.now.instant = max(world.now(), min(due))
 
 
@@ -371,11 +371,14 @@ STEPS = (
     Step("record", 5, lambda machine: machine.world.sent, {"which": any_one}),
     Step("release", 1),
     # The carrier
-    Step("a_call_goes_on", 8, lambda machine: machine.world.phones.alive(), A_CALL),
-    Step("a_letter_comes", 3, lambda machine: machine.world.phones.letters, {"which": any_one, "heard": mostly}),
+    Step("a_call_goes_on", 8, lambda machine: machine.world.carrier.alive(), A_CALL),
+    Step("a_callback_comes", 3, lambda machine: machine.world.carrier.callbacks, {"which": any_one, "heard": mostly}),
     Step("hear", 1, lambda machine: machine.world.unheard(), {"which": any_one}),
     Step(
-        "the_carrier_calls_twice", 1, lambda machine: machine.world.phones.alive(), {"which": any_one, "really": seldom}
+        "the_carrier_calls_twice",
+        1,
+        lambda machine: machine.world.carrier.alive(),
+        {"which": any_one, "really": seldom},
     ),
     Step("settle", 5, by={"away": seldom}),
     Step("time_passes", 6, by={"span": SPANS}),

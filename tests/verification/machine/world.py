@@ -39,8 +39,8 @@ from tests.conftest import NOON, TestClock, seed
 from tests.support.builders import ALWAYS, FOREVER, ApiWriter, RecordingHints, Tenant, a_house, a_number, of_company
 from tests.support.servers import ACCOUNT_SID
 from tests.verification.histories.judge import Asked, History, Patience, Ring, Told, Verb
-from tests.verification.machine.phones import ACCOUNT, Letter, Phones, a_desk
-from tests.verification.machine.seen import Seen, see
+from tests.verification.machine.invariants import Snapshot, read_snapshot
+from tests.verification.machine.scripted_carrier import ACCOUNT, Callback, ScriptedCarrier, carrier_queries
 
 A_TICK = timedelta(milliseconds=1)
 """Time between two events, so that their order is certain."""
@@ -95,7 +95,7 @@ class World:
     ground: Ground
     now: TestClock = field(default_factory=lambda: TestClock(NOON))
     hints: RecordingHints = field(default_factory=RecordingHints)
-    phones: Phones = field(default_factory=Phones)
+    carrier: ScriptedCarrier = field(default_factory=ScriptedCarrier)
     houses: list[Tenant] = field(default_factory=list)
     numbers: list[str] = field(default_factory=lambda: [a_number() for _ in range(4)])
     asked: list[Asked] = field(default_factory=list)
@@ -113,7 +113,7 @@ class World:
         second = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
         self.houses = [tenant, of_company(tenant, second)]
         effects = tenant.effects
-        queries = a_desk(self.phones, self.now)
+        queries = carrier_queries(self.carrier, self.now)
         self.dial = Dial(database, hasher, tenant.account_id, effects, policy, self.now)
         self.submit = Submit(database, self.hints, self.now)
         self.apply = Apply(database, self.hints, hasher, effects, policy, self.now)
@@ -123,8 +123,8 @@ class World:
         self.records = ApiWriter(tenant=tenant, hints=self.hints)
         self.pauses = Pauses(database, self.now)
 
-    def see(self) -> Seen:
-        return see(self.ground.looking, self.now())
+    def read_snapshot(self) -> Snapshot:
+        return read_snapshot(self.ground.looking, self.now())
 
     def tick(self) -> None:
         self.now.move(A_TICK)
@@ -215,13 +215,13 @@ class World:
 
     # ---- the carrier
 
-    def deliver(self, letter: Letter) -> None:
-        self.hear.callback(letter.token, letter.path, letter.form, letter.signature)
+    def deliver(self, callback: Callback) -> None:
+        self.hear.callback(callback.token, callback.path, callback.form, callback.signature)
 
     def unheard(self) -> list[UUID]:
         return self.hints.ids(tasks.HEAR)
 
-    def history(self, seen: Seen) -> History:
+    def history(self, snapshot: Snapshot) -> History:
         rings = tuple(
             Ring(
                 token=leg.token,
@@ -230,12 +230,14 @@ class World:
                 rang_at=leg.started_at,
                 ended_at=leg.ended_at,
             )
-            for leg in self.phones.legs.values()
+            for leg in self.carrier.legs.values()
             if not leg.is_stray
         )
         # A lost attempt is found when all are brought to an end. Waiting times mean nothing on a clock that leaps.
         patience = Patience(lateness=A_LONG_TIME, line_gap=self.houses[0].policy.line_gap)
-        return History(attempts=seen.rows, rings=rings, asked=tuple(self.asked), until=self.now(), patience=patience)
+        return History(
+            attempts=snapshot.rows, rings=rings, asked=tuple(self.asked), until=self.now(), patience=patience
+        )
 
 
 def as_text(instant: datetime | None) -> str | None:

@@ -18,7 +18,7 @@ from scheduler.use_cases.settle import Settle
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt
 from tests.support.servers import SimulatedCarrier, a_closed_port
-from tests.verification.nights.hand import UNDER_WAY, Hand, a_hand
+from tests.verification.nights.worker_hand import UNDER_WAY, WorkerHand, a_worker_hand
 
 PEOPLE = 200
 A_LOOK = timedelta(seconds=10)
@@ -31,7 +31,7 @@ TRIALS = len(BACK_OFF) - 1 + AN_HOUR // BACK_OFF[-1]
 """Further trials in an hour in which the carrier answers polls and accepts no calls."""
 
 
-def pass_time(hand: Hand, settle: Settle, span: timedelta) -> None:
+def pass_time(hand: WorkerHand, settle: Settle, span: timedelta) -> None:
     """Run the clock, the diallers and the settler every few seconds."""
     until = hand.now() + span
     while hand.now() < until:
@@ -59,7 +59,7 @@ def settling(account: TwilioAccount, tenant: Tenant) -> Iterator[Settle]:
 
 @contextmanager
 def down(
-    kind: str, hand: Hand, carrier: SimulatedCarrier, tenant: Tenant, *, answers: bool = False
+    kind: str, hand: WorkerHand, carrier: SimulatedCarrier, tenant: Tenant, *, answers: bool = False
 ) -> Iterator[Settle]:
     """Take the carrier down for the diallers and the settler. It is up again at the end."""
     up, account = hand.line, carrier.account()
@@ -84,8 +84,8 @@ def alarms(logs: Any) -> set[str]:
 @pytest.fixture
 def hand(
     tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, carrier: SimulatedCarrier
-) -> Iterator[Hand]:
-    with a_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
+) -> Iterator[WorkerHand]:
+    with a_worker_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
         yield hand
 
 
@@ -105,7 +105,7 @@ def hand(
 )
 def test_outage_with_clear_refusals_costs_no_call(
     tenant: Tenant,
-    hand: Hand,
+    hand: WorkerHand,
     settle: Settle,
     carrier: SimulatedCarrier,
     kind: str,
@@ -153,7 +153,7 @@ def test_outage_with_clear_refusals_costs_no_call(
 )
 def test_outage_without_proof_ends_only_sent_calls_unknown(
     tenant: Tenant,
-    hand: Hand,
+    hand: WorkerHand,
     settle: Settle,
     carrier: SimulatedCarrier,
     kind: str,

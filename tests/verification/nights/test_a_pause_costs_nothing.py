@@ -20,8 +20,8 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import Seeded, TestClock
 from tests.support.builders import RecordingHints, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
-from tests.verification.nights.crowd import a_crowd
-from tests.verification.nights.hand import a_hand
+from tests.verification.nights.bulk_attempts import bulk_attempts
+from tests.verification.nights.worker_hand import a_worker_hand
 
 THOUSANDS = 10_000
 ROUNDS = 60
@@ -49,7 +49,7 @@ def writes_so_far(url: str) -> Writes:
 
 @pytest.fixture
 def crowd(postgres_url: str, tenant: Tenant) -> list[UUID]:
-    ids = a_crowd(postgres_url, tenant, THOUSANDS, due_at=tenant.now())
+    ids = bulk_attempts(postgres_url, tenant, THOUSANDS, due_at=tenant.now())
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE, FREEZE)")
     return ids
@@ -70,7 +70,7 @@ def live_through(
         assert release.due() == 0
         yield time.perf_counter() - begun
         assert release.next_due() is None
-        release.unanswered()
+        release.resend_hints()
         settle.round()
         now.move(A_ROUND)
     assert hints.rung == []
@@ -109,7 +109,7 @@ def test_paused_calls_cause_no_writes_and_ring_after_resume(
 
     pauses.resume(paused)
     assert release.due() > SOME
-    with a_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
+    with a_worker_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
         hand.dial(hints.ids(tasks.DIAL)[:SOME])
     assert len(carrier.rings()) == SOME
     tenant.database.close()
@@ -123,7 +123,7 @@ def test_paused_due_calls_do_not_hurry_the_clock(
     from workers.app import app  # noqa: PLC0415 - the line above
     from workers.clock import Clock  # noqa: PLC0415 - the same
 
-    a_crowd(postgres_url, tenant, 10, due_at=now())
+    bulk_attempts(postgres_url, tenant, 10, due_at=now())
     Pauses(tenant.database, now).pause(tenant.company_id, "a test")
     clock = Clock(app, lazy=True)
     clock._release, clock._sweep_every = release, 10.0
@@ -140,7 +140,7 @@ def test_paused_call_wakes_the_clock_only_once(
     from workers.app import app  # noqa: PLC0415 - the line above
     from workers.clock import Clock  # noqa: PLC0415 - the same
 
-    a_crowd(postgres_url, tenant, 1, due_at=now() + timedelta(milliseconds=300))
+    bulk_attempts(postgres_url, tenant, 1, due_at=now() + timedelta(milliseconds=300))
     Pauses(tenant.database, now).pause(tenant.company_id, "a test")
     clock = Clock(app, lazy=True)
     clock._release, clock._sweep_every = release, 10.0

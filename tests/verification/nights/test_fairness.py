@@ -24,9 +24,9 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import real_now, seed, wait_until
 from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_house, a_waiting_command, of_company
-from tests.verification.crash.works import CPS, Works, working
+from tests.verification.crash.crash_setup import CPS, CrashSetup, working
 from tests.verification.nights import fed_dialler
-from tests.verification.nights.crowd import RETRY, a_crowd
+from tests.verification.nights.bulk_attempts import RETRY, bulk_attempts
 
 THOUSANDS = 10_000
 SMALL = 10
@@ -59,7 +59,7 @@ class PipeHints:
 
 
 @contextmanager
-def at_work(url: str, works: Works) -> Iterator[None]:
+def at_work(url: str, setup: CrashSetup) -> Iterator[None]:
     """Run a dial worker and the clock."""
     # These modules read the broker's address when they are imported.
     from workers.app import app  # noqa: PLC0415 - the line above
@@ -67,9 +67,9 @@ def at_work(url: str, works: Works) -> Iterator[None]:
 
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
-    process = context.Process(target=fed_dialler.run, args=(works.environment, theirs), daemon=True)
+    process = context.Process(target=fed_dialler.run, args=(setup.environment, theirs), daemon=True)
     process.start()
-    tenant = works.tenant
+    tenant = setup.tenant
     clock = Clock(app, lazy=True)
     clock._release = Release(tenant.database, PipeHints(ours), tenant.account_id, tenant.policy, tenant.now)
     clock._sweep_every = tenant.policy.sweep.total_seconds()
@@ -94,10 +94,10 @@ def at_work(url: str, works: Works) -> Iterator[None]:
     assert process.exitcode == 0
 
 
-def small_companies(works: Works) -> list[Tenant]:
-    now = works.tenant.now()
+def small_companies(setup: CrashSetup) -> list[Tenant]:
+    now = setup.tenant.now()
     return [
-        of_company(works.tenant, seed(works.tenant.database, now, intervals=ALWAYS, limits=CallLimits()))
+        of_company(setup.tenant, seed(setup.tenant.database, now, intervals=ALWAYS, limits=CallLimits()))
         for _ in range(SMALL)
     ]
 
@@ -107,8 +107,8 @@ def numbers_of(tenant: Tenant) -> set[str]:
     return {row.phone_number for row in rows}
 
 
-def rung_at(works: Works) -> dict[str, datetime]:
-    return {ring["to"]: datetime.fromisoformat(ring["accepted_at"]) for ring in works.carrier.rings()}
+def rung_at(setup: CrashSetup) -> dict[str, datetime]:
+    return {ring["to"]: datetime.fromisoformat(ring["accepted_at"]) for ring in setup.carrier.rings()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +119,10 @@ class Waited:
     """Calls of the big company until the last of these was placed."""
 
 
-def waited(works: Works, houses: Sequence[Tenant], since: datetime) -> Waited:
+def waited(setup: CrashSetup, houses: Sequence[Tenant], since: datetime) -> Waited:
     numbers = {numbers_of(tenant).pop() for tenant in houses}
-    wait_until(lambda: numbers <= set(rung_at(works)), seconds=30, says="each small company's call was placed")
-    rung = rung_at(works)
+    wait_until(lambda: numbers <= set(rung_at(setup)), seconds=30, says="each small company's call was placed")
+    rung = rung_at(setup)
     last = max(rung[number] for number in numbers)
     return Waited(
         seconds=sorted((rung[number] - since).total_seconds() for number in numbers),
@@ -156,7 +156,7 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
     companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
     tenant = a_house(database, companies[0], hasher, real_now, calls_per_second=1000)
     for company in companies:
-        a_crowd(postgres_url, of_company(tenant, company), 1000, due_at=real_now())
+        bulk_attempts(postgres_url, of_company(tenant, company), 1000, due_at=real_now())
     command = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
     clock = Clock(app, lazy=True)
@@ -174,18 +174,18 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
 def test_small_companies_are_called_in_the_first_second(
     broker: None, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with working(postgres_url, settling=False, **TIMES) as works:
-        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        due_at = works.tenant.now()
-        a_crowd(postgres_url, works.tenant, THOUSANDS, due_at=due_at)
-        small = small_companies(works)
+    with working(postgres_url, settling=False, **TIMES) as setup:
+        setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        due_at = setup.tenant.now()
+        bulk_attempts(postgres_url, setup.tenant, THOUSANDS, due_at=due_at)
+        small = small_companies(setup)
         for tenant in small:
-            a_crowd(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
-        with at_work(postgres_url, works):
-            wait_until(works.carrier.rings, says="the first call was placed")
-            first = min(rung_at(works).values())
-            result = waited(works, small, first)
-        told(capsys, "ten small companies and a big one", result, put_back=put_back(works.tenant))
+            bulk_attempts(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
+        with at_work(postgres_url, setup):
+            wait_until(setup.carrier.rings, says="the first call was placed")
+            first = min(rung_at(setup).values())
+            result = waited(setup, small, first)
+        told(capsys, "ten small companies and a big one", result, put_back=put_back(setup.tenant))
         assert result.overtaken_by <= IN_A_SECOND
 
 
@@ -193,25 +193,25 @@ def test_small_companies_are_called_in_the_first_second(
 def test_small_companies_due_during_a_backlog_wait_no_longer(
     broker: None, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with working(postgres_url, settling=False, **TIMES) as works:
-        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        a_crowd(postgres_url, works.tenant, THOUSANDS, due_at=works.tenant.now())
-        small = small_companies(works)
-        with at_work(postgres_url, works):
-            wait_until(lambda: len(works.carrier.rings()) > 150, seconds=60, says="more than 150 calls were placed")
-            begun, before = works.tenant.now(), len(works.carrier.rings())
-            due_at = works.tenant.now() + A_WHILE
+    with working(postgres_url, settling=False, **TIMES) as setup:
+        setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        bulk_attempts(postgres_url, setup.tenant, THOUSANDS, due_at=setup.tenant.now())
+        small = small_companies(setup)
+        with at_work(postgres_url, setup):
+            wait_until(lambda: len(setup.carrier.rings()) > 150, seconds=60, says="more than 150 calls were placed")
+            begun, before = setup.tenant.now(), len(setup.carrier.rings())
+            due_at = setup.tenant.now() + A_WHILE
             for tenant in small:
-                a_crowd(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
-            late = works.tenant.now() - due_at
-            result = waited(works, small, due_at)
-            pace = (len(works.carrier.rings()) - before) / (works.tenant.now() - begun).total_seconds()
+                bulk_attempts(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
+            late = setup.tenant.now() - due_at
+            result = waited(setup, small, due_at)
+            pace = (len(setup.carrier.rings()) - before) / (setup.tenant.now() - begun).total_seconds()
         told(
             capsys,
             "ten small companies that are due later",
             result,
             pace=round(pace, 1),
-            put_back=put_back(works.tenant),
+            put_back=put_back(setup.tenant),
         )
         assert late < timedelta(0)
         # One second of calls was claimed ahead, and another is claimed until the clock looks. On a machine too busy

@@ -7,8 +7,8 @@ depend on the speed of the machine.
 import pytest
 
 from tests.conftest import wait_until
-from tests.verification.crash.works import CPS, Works, stopped, working
-from tests.verification.nights.crowd import a_crowd
+from tests.verification.crash.crash_setup import CPS, CrashSetup, stopped, working
+from tests.verification.nights.bulk_attempts import bulk_attempts
 from tests.verification.nights.test_fairness import put_back
 
 PEOPLE = 200
@@ -16,10 +16,10 @@ IN_A_SECOND = int(CPS)
 TIMES = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "CARRIER_TOTAL_TIMEOUT_S": "4", "CARRIER_CONNECT_TIMEOUT_S": "1"}
 
 
-def is_known(works: Works) -> bool:
+def is_known(setup: CrashSetup) -> bool:
     """Return whether the breaker is open and no attempt is being dialled."""
-    [[down_until]] = works.tenant.ask("SELECT down_until FROM carrier_accounts")
-    [[dialling]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")
+    [[down_until]] = setup.tenant.ask("SELECT down_until FROM carrier_accounts")
+    [[dialling]] = setup.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")
     return down_until is not None and dialling == 0
 
 
@@ -37,36 +37,36 @@ def is_known(works: Works) -> bool:
 def test_outage_loses_only_calls_under_way(
     postgres_url: str, kind: str, at_most: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with working(postgres_url, settling=False, **TIMES) as works:
-        works.carrier.down(kind)
-        process = works.dialling(a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now()))
-        wait_until(lambda: is_known(works), seconds=60, says="dialling stopped")
+    with working(postgres_url, settling=False, **TIMES) as setup:
+        setup.carrier.down(kind)
+        process = setup.dialling(bulk_attempts(postgres_url, setup.tenant, PEOPLE, due_at=setup.tenant.now()))
+        wait_until(lambda: is_known(setup), seconds=60, says="dialling stopped")
         assert stopped(process) == [0]
-        [[unknown]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'UNKNOWN'")
-        [[pending]] = works.tenant.ask("SELECT count(*) FROM attempts WHERE state = 'PENDING'")
+        [[unknown]] = setup.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'UNKNOWN'")
+        [[pending]] = setup.tenant.ask("SELECT count(*) FROM attempts WHERE state = 'PENDING'")
         with capsys.disabled():
             print(f"\n  {kind}: {unknown} of {PEOPLE} at {CPS:g} a second")
-        assert unknown == len(works.carrier.requests())
+        assert unknown == len(setup.carrier.requests())
         assert unknown + pending == PEOPLE
         assert 0 < unknown <= at_most
 
 
 @pytest.mark.timeout(120)
 def test_hanging_call_does_not_delay_other_calls(postgres_url: str) -> None:
-    with working(postgres_url, settling=False, **TIMES) as works:
-        hanging, *others = a_crowd(postgres_url, works.tenant, PEOPLE, due_at=works.tenant.now())
-        works.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
-        [[number]] = works.tenant.ask(
+    with working(postgres_url, settling=False, **TIMES) as setup:
+        hanging, *others = bulk_attempts(postgres_url, setup.tenant, PEOPLE, due_at=setup.tenant.now())
+        setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
+        [[number]] = setup.tenant.ask(
             "SELECT phone_number FROM attempts a JOIN interviews i ON i.id = a.interview_id"
             " JOIN candidates p ON p.id = i.candidate_id WHERE a.id = :id",
             id=hanging,
         )
-        works.carrier.plan(to=number, fault="accept_and_silence", ring_s=60, callbacks="none")
-        process = works.dialling([hanging, *others])
+        setup.carrier.plan(to=number, fault="accept_and_silence", ring_s=60, callbacks="none")
+        process = setup.dialling([hanging, *others])
         wait_until(
-            lambda: len(works.carrier.rings()) + sum(put_back(works.tenant).values()) == PEOPLE,
+            lambda: len(setup.carrier.rings()) + sum(put_back(setup.tenant).values()) == PEOPLE,
             seconds=30,
             says="each call was placed, or put back because this machine is slow",
         )
         assert stopped(process) == [0]
-        assert "CARRIER_IN_DOUBT" not in put_back(works.tenant)
+        assert "CARRIER_IN_DOUBT" not in put_back(setup.tenant)

@@ -43,7 +43,7 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, seed
 from tests.support.builders import FOREVER, RecordingHints, Tenant, a_house, of_company
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_door, address_of, serving
-from tests.verification.crash.works import _callbacks
+from tests.verification.crash.crash_setup import _callbacks
 from tests.verification.nights.world import PLACES, SHAPES, Hours, Place, Shape, offset_text
 
 BEGINS = datetime(2027, 1, 4, tzinfo=UTC)
@@ -155,7 +155,7 @@ class Year:
             for start in range(0, len(rung), A_BATCH):
                 self._dial(rung[start : start + A_BATCH])
         # As the clock does each second. Without it a callback whose hint was lost above would never be heard.
-        self.release.unanswered()
+        self.release.resend_hints()
         for event_id in self.hints.ids(tasks.HEAR):
             self.hear.event(event_id)
         self.hints.rung.clear()

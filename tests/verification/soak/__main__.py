@@ -24,12 +24,12 @@ from tests.verification.soak.callers import ACCEPTED, Sample
 from tests.verification.soak.gauges import Gauges
 from tests.verification.soak.judgement import Verdict, judge, lines, nearest_rank
 from tests.verification.soak.nemesis import LACKING, UNNOTICED, Nemesis, a_nemesis
-from tests.verification.soak.stage import Stage, a_stage, say
+from tests.verification.soak.soak_setup import SoakSetup, a_soak_setup, say
 
 _CALM_S = 15.0
 """Time without faults at the beginning, as the baseline for growth."""
 _BETWEEN_BLOWS_S = (1.0, 5.0)
-_AT_ONCE = 100
+_AT_ONCE = 64
 """Most requests of the backend without a final response. On a machine that cannot keep up with the rate, the people who
 are not served yet would otherwise repeat their requests until the machine does little else. All are still asked for."""
 _PATIENCE_S = 900.0
@@ -45,7 +45,7 @@ def a_form(account_sid: str) -> dict[str, str]:
 class Forger:
     """Sends a forged carrier callback once a second."""
 
-    stage: Stage
+    setup: SoakSetup
     dice: random.Random
     sent: int = 0
     heard: list[int] = field(default_factory=list)
@@ -56,9 +56,9 @@ class Forger:
         if now < self._next_s:
             return
         self._next_s = now + 1.0
-        tokens = self.stage.rows("SELECT token FROM attempt_tokens ORDER BY claimed_at DESC LIMIT 1") or [("nobody",)]
-        form = {**a_form(self.stage.account_sid), "CallStatus": "completed"}
-        url = f"{self.stage.whole.running.apiUrl}/carrier/twilio/{tokens[0][0]}"
+        tokens = self.setup.rows("SELECT token FROM attempt_tokens ORDER BY claimed_at DESC LIMIT 1") or [("nobody",)]
+        form = {**a_form(self.setup.account_sid), "CallStatus": "completed"}
+        url = f"{self.setup.whole.running.apiUrl}/carrier/twilio/{tokens[0][0]}"
         try:
             answer = requests.post(url, data=form, headers={"X-Twilio-Signature": secrets.token_urlsafe(20)}, timeout=2)
         except requests.RequestException:
@@ -81,28 +81,28 @@ def main(
     say(f"seed {chosen}, {minutes:g} minutes at {rate:g} calls a second")
     with tempfile.TemporaryDirectory() as temporary:
         home = folder or Path(temporary) / "soak"
-        with a_stage(home, say) as stage, a_nemesis(stage, chosen, say) as nemesis:
-            verdict = soak(stage, nemesis, seed=chosen, rate=rate, seconds=minutes * 60)
+        with a_soak_setup(home, say) as setup, a_nemesis(setup, chosen, say) as nemesis:
+            verdict = soak(setup, nemesis, seed=chosen, rate=rate, seconds=minutes * 60)
     say("clean" if verdict.is_clean else "NOT CLEAN")
     sys.exit(0 if verdict.is_clean else 1)
 
 
-def soak(stage: Stage, nemesis: Nemesis, *, seed: int, rate: float, seconds: float) -> Verdict:
-    gauges = Gauges(stage)
-    forger = Forger(stage, random.Random(seed))
-    stage.meanwhile += [gauges.read, forger.forge]
+def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds: float) -> Verdict:
+    gauges = Gauges(setup)
+    forger = Forger(setup, random.Random(seed))
+    setup.meanwhile += [gauges.read, forger.forge]
     began = monotonic()
-    load = stage.begin(seed=seed, rate=rate, seconds=seconds, at_once=_AT_ONCE, patience_s=_PATIENCE_S)
-    stage.pause(_CALM_S)
+    load = setup.begin(seed=seed, rate=rate, seconds=seconds, at_once=_AT_ONCE, patience_s=_PATIENCE_S)
+    setup.pause(_CALM_S)
     while monotonic() - began < seconds:
         nemesis.strike()
-        stage.pause(nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
-    stage.whole.client.session.delete(f"{stage.whole.running.simulatorUrl}/outage", timeout=30)
-    say(f"{len(stage.blows)} faults in {monotonic() - began:.0f} s, all healed now")
-    is_quiet = stage.until(stage.is_quiet, seconds=_PATIENCE_S)
-    stage.meanwhile.clear()
+        setup.pause(nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
+    setup.whole.client.session.delete(f"{setup.whole.running.simulatorUrl}/outage", timeout=30)
+    say(f"{len(setup.blows)} faults in {monotonic() - began:.0f} s, all healed now")
+    is_quiet = setup.until(setup.is_quiet, seconds=_PATIENCE_S)
+    setup.meanwhile.clear()
     say(f"{'all finished' if is_quiet else 'NOT FINISHED'} {monotonic() - began:.0f} s after the first request")
-    verdict = judge(stage, len(forger.heard))
+    verdict = judge(setup, len(forger.heard))
     if not is_quiet:
         verdict.faults["stuck"].append(f"not finished {_PATIENCE_S:.0f} s after the last fault")
     if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):

@@ -23,7 +23,7 @@ from tests.verification.soak.people import Person, alike, people
 ACCEPTED, NO_BODY = 202, 204
 _ASK_AGAIN_S, _AT_THE_LATEST_S = 0.5, 8.0
 """First delay before a repetition, and the limit up to which it doubles."""
-_LOOK_AGAIN_S = 1.0
+_LOOK_AGAIN_S = 2.0
 _GIVE_UP_A_REQUEST_S = 20.0
 
 

@@ -20,7 +20,7 @@ import typer
 from scheduler.clock import monotonic
 from tests.verification.soak.judgement import judge, lines, nearest_rank
 from tests.verification.soak.nemesis import frozen
-from tests.verification.soak.stage import LEASE_S, SETTLE_S, Load, Stage, a_stage, say
+from tests.verification.soak.soak_setup import LEASE_S, SETTLE_S, Load, SoakSetup, a_soak_setup, say
 
 RATE = 10.0
 SWEEP_S = 10.0
@@ -39,21 +39,23 @@ _AFTER_CLAIM_BAR_S = LEASE_S + SWEEP_S + SETTLE_S + 60
 
 @dataclass
 class Drill:
-    stage: Stage
+    setup: SoakSetup
     load: Load
     struck_at: datetime
     """Time of the fault, on the system's clock."""
 
 
 @contextmanager
-def a_drill(stage: Stage, behaviour: str = "answered", *, hurts_diallers: bool = True) -> Iterator[Callable[[], Drill]]:
+def a_drill(
+    setup: SoakSetup, behaviour: str = "answered", *, hurts_diallers: bool = True
+) -> Iterator[Callable[[], Drill]]:
     """Run load around one fault. Yields a function to call at the fault, then waits until all work is finished."""
-    load = stage.begin(rate=RATE, seconds=_BEFORE_S + _AFTER_S, all_alike=behaviour)
-    stage.pause(_BEFORE_S)
-    struck_at = stage.whole.now()
-    yield lambda: Drill(stage=stage, load=load, struck_at=stage.whole.now())
-    stage.note("a drill", struck_at, hurts_diallers=hurts_diallers)
-    if not stage.until(stage.is_quiet, seconds=_GIVE_UP_S):
+    load = setup.begin(rate=RATE, seconds=_BEFORE_S + _AFTER_S, all_alike=behaviour)
+    setup.pause(_BEFORE_S)
+    struck_at = setup.whole.now()
+    yield lambda: Drill(setup=setup, load=load, struck_at=setup.whole.now())
+    setup.note("a drill", struck_at, hurts_diallers=hurts_diallers)
+    if not setup.until(setup.is_quiet, seconds=_GIVE_UP_S):
         raise RuntimeError("a drill did not finish: some work is still open")
 
 
@@ -64,11 +66,11 @@ def told(what: str, figure: float | None, bar: float, unit: str) -> None:
     say(f"{what}: {figure:.1f} {unit}; limit {bar:g} {unit}: {'kept' if figure <= bar else 'MISSED'}")
 
 
-def redis_goes(stage: Stage, what: str, strike: Callable[[], None]) -> None:
-    with a_drill(stage, hurts_diallers=False) as begin:
+def redis_goes(setup: SoakSetup, what: str, strike: Callable[[], None]) -> None:
+    with a_drill(setup, hurts_diallers=False) as begin:
         drill = begin()
         strike()
-        healed_at = stage.whole.now()
+        healed_at = setup.whole.now()
     told(f"{what}: the latest call was claimed after", _latest_claim_s(drill), _RING_BAR_S, "s")
     if healed_at - drill.struck_at < _A_MOMENT:
         until = drill.struck_at + _TEN_SECONDS
@@ -89,7 +91,7 @@ def _latest_claim_s(drill: Drill) -> float | None:
 
     The wait of a call begins when it is due and the fault has happened.
     """
-    rows = drill.stage.rows(
+    rows = drill.setup.rows(
         f"SELECT extract(epoch FROM coalesce(min(h.at), '{_NEVER}') - greatest(a.due_at, '{drill.struck_at}'))"
         " FROM attempts a"
         " LEFT JOIN attempt_history h ON h.attempt_id = a.id AND h.event = 'claimed'"
@@ -104,23 +106,23 @@ def _p99_ms(drill: Drill, since: datetime, until: datetime) -> float | None:
     return nearest_rank(took, 0.99) * 1000 if took else None
 
 
-def postgres_is_killed(stage: Stage) -> None:
-    postgres = stage.whole.system.postgres
+def postgres_is_killed(setup: SoakSetup) -> None:
+    postgres = setup.whole.system.postgres
     assert postgres is not None
-    with a_drill(stage) as begin:
+    with a_drill(setup) as begin:
         drill = begin()
         assert postgres.pid is not None
         os.kill(postgres.pid, signal.SIGKILL)
-    rows = stage.rows(f"SELECT min(at) FROM attempt_history WHERE event = 'claimed' AND at > '{drill.struck_at}'")
+    rows = setup.rows(f"SELECT min(at) FROM attempt_history WHERE event = 'claimed' AND at > '{drill.struck_at}'")
     first = rows[0][0] if rows else None
     figure = None if first is None else (first - drill.struck_at).total_seconds()
     told("kill -9 PostgreSQL: the first claim came after", figure, _FIRST_CLAIM_BAR_S, "s")
 
 
-def a_dialler_is_killed_before_its_claims(stage: Stage) -> None:
-    with a_drill(stage) as begin:
+def a_dialler_is_killed_before_its_claims(setup: SoakSetup) -> None:
+    with a_drill(setup) as begin:
         drill = begin()
-        _kill(stage, "dial")
+        _kill(setup, "dial")
     told(
         "kill -9 of the dialler before the claim: the latest call was claimed after",
         _latest_claim_s(drill),
@@ -129,20 +131,20 @@ def a_dialler_is_killed_before_its_claims(stage: Stage) -> None:
     )
 
 
-def a_dialler_is_killed_after_its_claims(stage: Stage) -> None:
+def a_dialler_is_killed_after_its_claims(setup: SoakSetup) -> None:
     """Kill a dialler with calls in hand. The carrier answers slowly, so that there are some."""
-    with a_drill(stage, behaviour="slow") as begin:
-        stage.until(lambda: stage.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING' LIMIT 1"), seconds=10)
+    with a_drill(setup, behaviour="slow") as begin:
+        setup.until(lambda: setup.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING' LIMIT 1"), seconds=10)
         drill = begin()
-        _kill(stage, "dial")
-        in_hand = stage.rows("SELECT id FROM attempts WHERE phase = 'DIALLING'") or []
+        _kill(setup, "dial")
+        in_hand = setup.rows("SELECT id FROM attempts WHERE phase = 'DIALLING'") or []
         settled: list[float] = []
         ids = ", ".join(f"'{row[0]}'" for row in in_hand)
         began = monotonic()
         if in_hand:
-            stage.until(
+            setup.until(
                 lambda: (
-                    stage.rows(f"SELECT 1 FROM attempts WHERE id IN ({ids}) AND phase IN ('DIALLING', 'UNKNOWN')") == []
+                    setup.rows(f"SELECT 1 FROM attempts WHERE id IN ({ids}) AND phase IN ('DIALLING', 'UNKNOWN')") == []
                 ),
                 seconds=_GIVE_UP_S,
             )
@@ -156,20 +158,23 @@ def a_dialler_is_killed_after_its_claims(stage: Stage) -> None:
     assert drill.load.people
 
 
-def _kill(stage: Stage, name: str) -> None:
-    pid = stage.whole.system.supervisor.pid(name)
+def _kill(setup: SoakSetup, name: str) -> None:
+    pid = setup.whole.system.supervisor.pid(name)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
 
 
 def main() -> None:
     """Break one component after the other, and print how long each recovery took."""
-    with tempfile.TemporaryDirectory() as home, a_stage(Path(home) / "drills", say, SWEEP_S=f"{SWEEP_S:g}") as stage:
-        valkey = stage.whole.system.valkey
+    with (
+        tempfile.TemporaryDirectory() as home,
+        a_soak_setup(Path(home) / "drills", say, SWEEP_S=f"{SWEEP_S:g}") as setup,
+    ):
+        valkey = setup.whole.system.valkey
         assert valkey is not None
 
         def flush() -> None:
-            redis.Redis.from_url(stage.whole.running.redisUrl).flushall()
+            redis.Redis.from_url(setup.whole.running.redisUrl).flushall()
 
         def kill() -> None:
             assert valkey.pid is not None
@@ -178,15 +183,15 @@ def main() -> None:
         def freeze() -> None:
             assert valkey.pid is not None
             with frozen([valkey.pid]):
-                stage.pause(_FROZEN_S)
+                setup.pause(_FROZEN_S)
 
-        a_dialler_is_killed_before_its_claims(stage)
-        a_dialler_is_killed_after_its_claims(stage)
-        redis_goes(stage, "FLUSHALL", flush)
-        redis_goes(stage, "kill -9 Redis", kill)
-        redis_goes(stage, f"Redis frozen for {_FROZEN_S:g} s", freeze)
-        postgres_is_killed(stage)
-        verdict = judge(stage, 0)
+        a_dialler_is_killed_before_its_claims(setup)
+        a_dialler_is_killed_after_its_claims(setup)
+        redis_goes(setup, "FLUSHALL", flush)
+        redis_goes(setup, "kill -9 Redis", kill)
+        redis_goes(setup, f"Redis frozen for {_FROZEN_S:g} s", freeze)
+        postgres_is_killed(setup)
+        verdict = judge(setup, 0)
         for line in lines(verdict):
             print(line)
     sys.exit(0 if verdict.is_clean else 1)

@@ -9,7 +9,7 @@ import redis
 
 from scheduler.clock import monotonic
 from tests.verification.soak.nemesis import PROCESSES
-from tests.verification.soak.stage import Stage
+from tests.verification.soak.soak_setup import SoakSetup
 
 _EVERY_S = 2.0
 _QUEUES = ("dial", "intake", "callbacks", "settle", "maintenance")
@@ -31,7 +31,7 @@ class Reading:
 
 @dataclass
 class Gauges:
-    stage: Stage
+    setup: SoakSetup
     readings: list[Reading] = field(default_factory=list)
     _next_s: float = 0.0
 
@@ -41,7 +41,7 @@ class Gauges:
         if now < self._next_s:
             return
         self._next_s = now + _EVERY_S
-        connections = self.stage.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'duecall%'")
+        connections = self.setup.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'duecall%'")
         unacked, queued = self._redis()
         self.readings.append(
             Reading(
@@ -54,7 +54,7 @@ class Gauges:
         )
 
     def _redis(self) -> tuple[int | None, int | None]:
-        client = redis.Redis.from_url(self.stage.whole.running.redisUrl, socket_timeout=0.2, socket_connect_timeout=0.2)
+        client = redis.Redis.from_url(self.setup.whole.running.redisUrl, socket_timeout=0.2, socket_connect_timeout=0.2)
         with suppress(redis.RedisError), client:
             return client.hlen("duecall:unacked"), sum(client.llen(f"duecall:{queue}") for queue in _QUEUES)
         return None, None
@@ -63,7 +63,7 @@ class Gauges:
         found = []
         for name in (*PROCESSES, "flower"):
             with suppress(OSError, KeyError, StopIteration):
-                if (pid := self.stage.whole.system.supervisor.pid(name)) is not None:
+                if (pid := self.setup.whole.system.supervisor.pid(name)) is not None:
                     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
                     resident = next(line for line in lines if line.startswith("VmRSS:"))
                     found.append(((name, pid), int(resident.split()[1]) / 1024))

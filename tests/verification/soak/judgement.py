@@ -14,7 +14,7 @@ from tests.verification.nights import judge as hours_judge
 from tests.verification.nights.world import WEEK, Hours
 from tests.verification.soak.callers import ACCEPTED, Question
 from tests.verification.soak.people import NOBODY_CAN_KNOW, Person
-from tests.verification.soak.stage import LATE_OPENING, LEASE_S, TIMES, Blow, Stage
+from tests.verification.soak.soak_setup import LATE_OPENING, LEASE_S, TIMES, Blow, SoakSetup
 
 _CONSENT_UNTIL = date(2030, 1, 1)
 _DOUBLED = frozenset(
@@ -53,11 +53,11 @@ class Verdict:
         return not any(self.faults.values())
 
 
-def judge(stage: Stage, forged_and_heard: int) -> Verdict:
+def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
     verdict = Verdict()
-    whole = stage.whole
-    questions = [question for load in stage.loads for question in load.told()[0]]
-    everybody = {person.turn: person for load in stage.loads for person in load.people}
+    whole = setup.whole
+    questions = [question for load in setup.loads for question in load.told()[0]]
+    everybody = {person.turn: person for load in setup.loads for person in load.people}
     ledger = whole.client.session.get(f"{whole.running.simulatorUrl}/ledger", timeout=60).json()["rings"]
     requests = whole.client.session.get(f"{whole.running.simulatorUrl}/requests", timeout=60).json()["requests"]
     rows = rows_of(whole.running.databaseUrl)
@@ -71,16 +71,16 @@ def judge(stage: Stage, forged_and_heard: int) -> Verdict:
     verdict.rings = sum(ring["rang_at"] is not None for ring in ledger)
     verdict.attempts = Counter(row.reason or row.state for row in rows)
     _of_history(verdict, history)
-    _of_the_carrier(verdict, stage)
-    _of_hours(verdict, stage, ledger, {person.number: person for person in everybody.values()})
-    _of_what_is_there(verdict, stage, questions, rows)
+    _of_the_carrier(verdict, setup)
+    _of_hours(verdict, setup, ledger, {person.number: person for person in everybody.values()})
+    _of_what_is_there(verdict, setup, questions, rows)
     causes = dict(
         whole.rows(
             "SELECT attempt_id, (array_agg(detail->>'cause' ORDER BY id DESC))[1] FROM attempt_history"
             " WHERE event = 'answer_lost' GROUP BY attempt_id"
         )
     )
-    of_the_undecided(verdict, rows, requests, causes, everybody, stage.blows)
+    of_the_undecided(verdict, rows, requests, causes, everybody, setup.blows)
     verdict.faults["forged and heard"] = [f"{forged_and_heard} forged callbacks"] if forged_and_heard else []
     return verdict
 
@@ -117,15 +117,15 @@ def _of_history(verdict: Verdict, history: History) -> None:
         verdict.faults[heading].append(f"{found.kind}: {found.about} {found.why}")
 
 
-def _of_the_carrier(verdict: Verdict, stage: Stage) -> None:
-    said = stage.whole.client.session.get(f"{stage.whole.running.simulatorUrl}/verdict", timeout=60).json()
+def _of_the_carrier(verdict: Verdict, setup: SoakSetup) -> None:
+    said = setup.whole.client.session.get(f"{setup.whole.running.simulatorUrl}/verdict", timeout=60).json()
     for name in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
         verdict.faults["duplicated"] += [f"the carrier reports {name}: {each}" for each in said[name]]
     if said["alive"]:
         verdict.faults["stuck"].append(f"{said['alive']} calls are still alive at the carrier")
 
 
-def _of_hours(verdict: Verdict, stage: Stage, ledger: Sequence[dict[str, Any]], people: dict[str, Person]) -> None:
+def _of_hours(verdict: Verdict, setup: SoakSetup, ledger: Sequence[dict[str, Any]], people: dict[str, Person]) -> None:
     usual = (Hours(days=WEEK, start="08:00", end="20:00"),)
     late = (Hours(days=WEEK, start=LATE_OPENING, end="20:00"),)
     rings = [
@@ -141,7 +141,7 @@ def _of_hours(verdict: Verdict, stage: Stage, ledger: Sequence[dict[str, Any]], 
         for ring in ledger
         for person in [people[ring["to"]]]
     ]
-    for found in hours_judge.outside(stage.whole.running.databaseUrl, rings) if rings else ():
+    for found in hours_judge.outside(setup.whole.running.databaseUrl, rings) if rings else ():
         verdict.faults["outside the window"].append(f"{found.says}: {found.why}, {found.wall}")
 
 
@@ -171,12 +171,12 @@ def of_what_was_told(verdict: Verdict, questions: Sequence[Question], there: Col
     return told
 
 
-def _of_what_is_there(verdict: Verdict, stage: Stage, questions: Sequence[Question], rows: Sequence[Row]) -> None:
-    there = {str(row[0]) for row in stage.whole.rows("SELECT id FROM interviews")}
+def _of_what_is_there(verdict: Verdict, setup: SoakSetup, questions: Sequence[Question], rows: Sequence[Row]) -> None:
+    there = {str(row[0]) for row in setup.whole.rows("SELECT id FROM interviews")}
     told = of_what_was_told(verdict, questions, there)
     if not verdict.rings:
         verdict.faults["lost"].append("no phone rang")
-    waiting = stage.whole.rows("SELECT count(*) FROM inbox WHERE applied_at IS NULL")[0][0]
+    waiting = setup.whole.rows("SELECT count(*) FROM inbox WHERE applied_at IS NULL")[0][0]
     if waiting:
         verdict.faults["accepted and never finished"].append(f"{waiting} commands wait in the inbox")
     unanswered = verdict.numbers[Verb.CREATE]["info"]
@@ -187,14 +187,14 @@ def _of_what_is_there(verdict: Verdict, stage: Stage, questions: Sequence[Questi
     with_attempts = {str(row.interview_id) for row in rows}
     verdict.faults["lost"] += [f"interview {each} has no attempt" for each in told if each not in with_attempts]
     verdict.faults["stuck"] += [f"attempt {row.id} is in progress" for row in rows if row.state == "IN_PROGRESS"]
-    if unfinished := stage.whole.rows(
+    if unfinished := setup.whole.rows(
         "SELECT 'command', id FROM inbox WHERE quarantined_at IS NOT NULL"
         " UNION ALL SELECT 'callback', id FROM carrier_events WHERE quarantined_at IS NOT NULL OR heard_at IS NULL"
     ):
         verdict.faults["stuck"] += [
             f"{what} {which} is quarantined or was never processed" for what, which in unfinished
         ]
-    for reason, *_ in stage.whole.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
+    for reason, *_ in setup.whole.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
         verdict.faults["stuck"].append(f"a company is paused: {reason}")
 
 

@@ -18,7 +18,7 @@ import redis
 
 from scheduler.local.child_process import bound_to_parent
 from tests.support.servers import Wire, wired
-from tests.verification.soak.stage import Stage
+from tests.verification.soak.soak_setup import SoakSetup
 
 WORKERS = ("dial", "wired dial", "intake", "callbacks", "settle", "maintenance")
 PROCESSES = ("api", "clock", *WORKERS)
@@ -38,7 +38,7 @@ LACKING = "not tried: this machine lacks Debian's libfaketime (`make debian` as 
 
 @dataclass
 class Nemesis:
-    stage: Stage
+    setup: SoakSetup
     dice: random.Random
     wire: Wire
     say: Callable[[str], None]
@@ -53,9 +53,9 @@ class Nemesis:
         if not self._deck:
             self._deck = list(self._faults())
             self.dice.shuffle(self._deck)
-        began_at, self._hurts_diallers = self.stage.whole.now(), False
+        began_at, self._hurts_diallers = self.setup.whole.now(), False
         what = self._deck.pop()()
-        self.stage.note(what, began_at, hurts_diallers=self._hurts_diallers)
+        self.setup.note(what, began_at, hurts_diallers=self._hurts_diallers)
         self.say(f"{began_at:%H:%M:%S} {what}")
 
     def _faults(self) -> Iterator[Callable[[], str]]:
@@ -79,7 +79,7 @@ class Nemesis:
     # ---- processes
 
     def _pid(self, name: str) -> int | None:
-        return self.stage.whole.system.supervisor.pid(name)
+        return self.setup.whole.system.supervisor.pid(name)
 
     def kill(self, name: str) -> str:
         if (pid := self._pid(name)) is None:
@@ -102,7 +102,7 @@ class Nemesis:
             pid = self._pid(name)
             if pid is not None:
                 os.kill(pid, signal.SIGTERM)
-                self.stage.until(partial(self._is_back, name, pid), seconds=_SLOWEST_RETURN_S)
+                self.setup.until(partial(self._is_back, name, pid), seconds=_SLOWEST_RETURN_S)
         return "rolling restart"
 
     def _is_back(self, name: str, before: int) -> bool:
@@ -139,12 +139,12 @@ class Nemesis:
         return f"a clock of one more {name} set {span} s for {seconds:.1f} s"
 
     def _log_of(self, name: str) -> Path:
-        return self.stage.whole.system.supervisor.program("dial").log.with_name(f"{name}.log")
+        return self.setup.whole.system.supervisor.program("dial").log.with_name(f"{name}.log")
 
     @contextmanager
     def _beside(self, name: str, log: Path, **variables: str) -> Iterator[None]:
         """Run one more process of this kind, with these variables. It gets SIGTERM at the end."""
-        program = self.stage.whole.system.supervisor.program(name)
+        program = self.setup.whole.system.supervisor.program(name)
         with log.open("ab") as said:
             process = subprocess.Popen(
                 bound_to_parent(signal.SIGTERM, *(word.replace(f"{name}@", "wrong@") for word in program.argv)),
@@ -166,10 +166,10 @@ class Nemesis:
 
     @property
     def _redis(self) -> redis.Redis:
-        return redis.Redis.from_url(self.stage.whole.running.redisUrl, socket_timeout=2, socket_connect_timeout=2)
+        return redis.Redis.from_url(self.setup.whole.running.redisUrl, socket_timeout=2, socket_connect_timeout=2)
 
     def kill_redis(self) -> str:
-        valkey = self.stage.whole.system.valkey
+        valkey = self.setup.whole.system.valkey
         assert valkey is not None
         if valkey.pid is not None:
             os.kill(valkey.pid, signal.SIGKILL)
@@ -182,7 +182,7 @@ class Nemesis:
         return "FLUSHALL"
 
     def freeze_redis(self) -> str:
-        valkey = self.stage.whole.system.valkey
+        valkey = self.setup.whole.system.valkey
         assert valkey is not None
         seconds = self.dice.uniform(1, 8)
         if valkey.pid is not None:
@@ -200,7 +200,7 @@ class Nemesis:
     # ---- PostgreSQL
 
     def kill_postgres(self) -> str:
-        postgres = self.stage.whole.system.postgres
+        postgres = self.setup.whole.system.postgres
         assert postgres is not None
         self._hurts_diallers = True
         if postgres.pid is not None:
@@ -208,7 +208,7 @@ class Nemesis:
         return "kill -9 PostgreSQL"
 
     def freeze_postgres(self) -> str:
-        postgres = self.stage.whole.system.postgres
+        postgres = self.setup.whole.system.postgres
         assert postgres is not None
         self._hurts_diallers = True
         seconds = self.dice.uniform(0.5, 3)
@@ -238,15 +238,15 @@ class Nemesis:
             "uplink",
         }  # otherwise the carrier accepts nothing
         order = {"kind": kind, "for_s": seconds}
-        self.stage.whole.client.session.post(
-            f"{self.stage.whole.running.simulatorUrl}/outage", json=order, timeout=30
+        self.setup.whole.client.session.post(
+            f"{self.setup.whole.running.simulatorUrl}/outage", json=order, timeout=30
         ).raise_for_status()
         self._wait(seconds)
         return f"carrier down: {kind}, {seconds:.1f} s"
 
     def _wait(self, seconds: float, *, looking: bool = True) -> None:
         if looking:
-            self.stage.pause(seconds)
+            self.setup.pause(seconds)
         else:
             _wait_for(seconds)
 
@@ -287,9 +287,9 @@ def frozen(pids: Sequence[int]) -> Iterator[None]:
 
 
 @contextmanager
-def a_nemesis(stage: Stage, seed: int, say: Callable[[str], None]) -> Iterator[Nemesis]:
+def a_nemesis(setup: SoakSetup, seed: int, say: Callable[[str], None]) -> Iterator[Nemesis]:
     """Yield the nemesis, with a second dialler whose database connection can be cut."""
-    supervisor = stage.whole.system.supervisor
+    supervisor = setup.whole.system.supervisor
     dial = supervisor.program("dial")
     url = dial.environment.get("DATABASE_WORKER_URL") or dial.environment["DATABASE_URL"]
     with wired(url) as (wire, over_the_wire):
@@ -303,4 +303,4 @@ def a_nemesis(stage: Stage, seed: int, say: Callable[[str], None]) -> Iterator[N
                 log=dial.log.with_name("wired-dial.log"),
             )
         )
-        yield Nemesis(stage=stage, dice=random.Random(seed), wire=wire, say=say)
+        yield Nemesis(setup=setup, dice=random.Random(seed), wire=wire, say=say)

@@ -15,7 +15,7 @@ from tests.verification.soak.callers import Order, Question
 from tests.verification.soak.gauges import Gauges, Reading
 from tests.verification.soak.judgement import Verdict, lines, of_the_undecided, of_what_was_told
 from tests.verification.soak.people import BEHAVIOURS, Person, alike, people
-from tests.verification.soak.stage import LEASE_S, STARTS_AT, Blow
+from tests.verification.soak.soak_setup import LEASE_S, STARTS_AT, Blow
 
 CLAIMED_AT = STARTS_AT + timedelta(minutes=1)
 LEASE = timedelta(seconds=LEASE_S)
@@ -175,7 +175,7 @@ def test_later_load_has_different_people(tmp_path: Path) -> None:
 
 
 def test_memory_is_reported_for_the_longest_lived_process() -> None:
-    gauges = Gauges(stage=None)  # type: ignore[arg-type]  # the readings are set below
+    gauges = Gauges(setup=None)  # type: ignore[arg-type]  # the readings are set below
     for at in range(0, 100, 2):
         memory = {("api", 1): 100.0 + at, ("api", 2 if at > 90 else 1): 100.0 + at}
         gauges.readings.append(

@@ -18,8 +18,8 @@ import pytest
 
 from scheduler.clock import monotonic
 from scheduler.persistence.database import Database
-from tests.verification.traces.stage import End, Stage
 from tests.verification.traces.trace import KINDS, Answered, Kind, Told, Trace, mixed, plain
+from tests.verification.traces.trace_setup import End, TraceSetup
 
 WHOLE = bool(os.environ.get("DUECALL_TRACES"))
 SEED = int(os.environ.get("DUECALL_SEED") or random.SystemRandom().randrange(10**6))
@@ -88,10 +88,10 @@ def differences(kind: Kind, end: End) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def strayed(stage: Stage, played: Mapping[UUID, tuple[Kind, Trace]]) -> list[str]:
+def strayed(setup: TraceSetup, played: Mapping[UUID, tuple[Kind, Trace]]) -> list[str]:
     """Describe each trace whose end is not the expected end of its kind."""
     lines = []
-    for attempt_id, end in stage.ends().items():
+    for attempt_id, end in setup.ends().items():
         kind, trace = played[attempt_id]
         if different := differences(kind, end):
             lines.append(f"{kind}: {different} after {trace}")
@@ -107,21 +107,21 @@ def traces_of(kind: Kind, dice: random.Random) -> list[Trace]:
 def test_call_ends_the_same_after_any_trace(database: Database, aloud: Callable[[str], None]) -> None:
     print(f"DUECALL_SEED={SEED} repeats this run")
     began = monotonic()
-    stage, dice = Stage(database), random.Random(SEED)
-    played = {stage.play(kind, trace): (kind, trace) for kind in KINDS for trace in traces_of(kind, dice)}
-    ends = stage.ends()
+    setup, dice = TraceSetup(database), random.Random(SEED)
+    played = {setup.play(kind, trace): (kind, trace) for kind in KINDS for trace in traces_of(kind, dice)}
+    ends = setup.ends()
     assert ends.keys() == played.keys()
-    seen = defaultdict[str, Counter[End]](Counter)
+    ends_by_kind = defaultdict[str, Counter[End]](Counter)
     for attempt_id, (kind, _) in played.items():
-        seen[str(kind)][ends[attempt_id]] += 1
-    for name, counted in seen.items():
+        ends_by_kind[str(kind)][ends[attempt_id]] += 1
+    for name, counted in ends_by_kind.items():
         (aloud if WHOLE else print)(f"{name}: {counted.total()} traces, {len(counted)} end")
     aloud(
-        f"{len(played)} traces of {len(KINDS)} kinds, {stage.letters} callbacks, {stage.questions} polls,"
+        f"{len(played)} traces of {len(KINDS)} kinds, {setup.callbacks} callbacks, {setup.questions} polls,"
         f" {monotonic() - began:.0f} s, seed {SEED}"
     )
-    assert strayed(stage, played) == []
-    assert stage.troubles() == []
+    assert strayed(setup, played) == []
+    assert setup.troubles() == []
     assert len(played) >= (2_000 if WHOLE else len(KINDS) * MIXED)
 
 
@@ -129,12 +129,12 @@ def test_call_ends_the_same_after_any_trace(database: Database, aloud: Callable[
 
 
 def test_trace_with_a_wrong_end_is_reported(database: Database) -> None:
-    stage = Stage(database)
+    setup = TraceSetup(database)
     person, machine = Kind(end="a person answers"), Kind(end="a machine answers")
     trace: Trace = (Told(way=3), Told(way=1), Answered(is_lost=False))
-    honest = stage.play(person, trace)
-    lie = stage.play(machine, trace)
-    [line] = strayed(stage, {honest: (person, trace), lie: (person, trace)})
+    honest = setup.play(person, trace)
+    lie = setup.play(machine, trace)
+    [line] = strayed(setup, {honest: (person, trace), lie: (person, trace)})
     assert "'reason': ('VOICEMAIL', 'ANSWERED')" in line
 
 

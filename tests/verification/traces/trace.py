@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from random import Random
 
-from tests.verification.machine.phones import ENDS
+from tests.verification.machine.scripted_carrier import ENDS
 
 CODE_IS_TOLD_BY_CALLBACK_ALONE = ("it is declined", "there is no such number", "the carrier fails")
 """A poll returns only `failed` for these ends. Only the last callback contains the reason."""

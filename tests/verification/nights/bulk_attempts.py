@@ -40,7 +40,9 @@ RETRY = Kind(manual=False, retry_number=1)
 EACH_KIND = (INVOKE, FIRST, RETRY)
 
 
-def a_crowd(url: str, tenant: Tenant, count: int, *, due_at: datetime, kinds: Sequence[Kind] = EACH_KIND) -> list[UUID]:
+def bulk_attempts(
+    url: str, tenant: Tenant, count: int, *, due_at: datetime, kinds: Sequence[Kind] = EACH_KIND
+) -> list[UUID]:
     """Create people, each with an attempt that is due then, and return its ids. The kinds are used in turn."""
     now = tenant.now()
     schedule = Schedule(

@@ -72,7 +72,7 @@ class Aim:
 
 
 @dataclass
-class Course:
+class RaceSetup:
     """The systems that take part in a race, and the answers to callers."""
 
     tenant: Tenant
@@ -229,7 +229,7 @@ class Course:
 
 
 @contextmanager
-def a_course(postgres_url: str, *, workers_run: bool = True) -> Iterator[Course]:
+def a_race_setup(postgres_url: str, *, workers_run: bool = True) -> Iterator[RaceSetup]:
     with ExitStack() as stack:
         # No callbacks are needed, because a race ends when the phone rings.
         carrier = stack.enter_context(a_carrier_apart({"ring_s": 0.05, "talk_s": 0.05, "callbacks": "none"}))
@@ -258,7 +258,7 @@ def a_course(postgres_url: str, *, workers_run: bool = True) -> Iterator[Course]
         )
         dialler = stack.enter_context(dialling(environment))
         chosen = int(os.environ.get("DUECALL_SEED") or random.SystemRandom().randrange(10**6))
-        yield Course(
+        yield RaceSetup(
             tenant=tenant, url=postgres_url, carrier=carrier, dialler=dialler, seed=chosen, workers_run=workers_run
         )
 

@@ -58,7 +58,7 @@ LONGER = {"DIAL_LEASE_S": "5", "SETTLE_S": "8", "CARRIER_TOTAL_TIMEOUT_S": "1.5"
 
 _AT_ANY_TIME = nullcontext()
 CALLBACK, CLOCK = "callback", "clock"
-"""Steps of `Works` that are not tasks."""
+"""Steps of `CrashSetup` that are not tasks."""
 
 # A clean process that has imported the modules once. Each process here is forked from it within milliseconds.
 nursery = multiprocessing.get_context("forkserver")
@@ -116,7 +116,7 @@ class Dialler:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Works:
+class CrashSetup:
     tenant: Tenant
     carrier: SimulatedCarrier
     environment: dict[str, str]
@@ -196,17 +196,17 @@ def killed(process: ForkServerProcess) -> int:
 
 
 @contextmanager
-def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Iterator[Works]:
+def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Iterator[CrashSetup]:
     """Run a company on the machine's clock, with workers that hear and settle only: none applies, releases or dials."""
-    with a_carrier() as carrier, _at_work(postgres_url, carrier, settings, settling=settling) as works:
-        yield works
+    with a_carrier() as carrier, _at_work(postgres_url, carrier, settings, settling=settling) as setup:
+        yield setup
 
 
 @contextmanager
-def all_working(postgres_url: str, carrier: SimulatedCarrier, company: Mapping[str, Any]) -> Iterator[Works]:
+def all_working(postgres_url: str, carrier: SimulatedCarrier, company: Mapping[str, Any]) -> Iterator[CrashSetup]:
     """Run a company with workers for every hint, a clock and a dialler. `company` contains the company's settings."""
-    with _at_work(postgres_url, carrier, LONGER, everything=True, company=company) as works:
-        yield works
+    with _at_work(postgres_url, carrier, LONGER, everything=True, company=company) as setup:
+        yield setup
 
 
 @contextmanager
@@ -218,7 +218,7 @@ def _at_work(
     settling: bool = True,
     everything: bool = False,
     company: Mapping[str, Any] | None = None,
-) -> Iterator[Works]:
+) -> Iterator[CrashSetup]:
     door = a_door()
     with ExitStack() as stack:
         environment = {
@@ -252,7 +252,7 @@ def _at_work(
             account_sid=ACCOUNT_SID,
             calls_per_second=float(environment["TWILIO_CPS"]),
         )
-        works = Works(tenant=tenant, carrier=carrier, environment=environment, dialler=Dialler(environment))
+        setup = CrashSetup(tenant=tenant, carrier=carrier, environment=environment, dialler=Dialler(environment))
         verbs: dict[str, Callable[[UUID], None]] = {tasks.HEAR: hear.event}
         settle = Settle(database, TwilioQueries(account, policy), tenant.account_id, effects, policy, real_now)
         release = Release(database, hints, tenant.account_id, policy, real_now)
@@ -260,29 +260,29 @@ def _at_work(
 
         def look() -> None:
             release.due()
-            release.unanswered()
+            release.resend_hints()
             records.reresolve()
 
         if everything:
-            stack.callback(works.dialler.stop)
+            stack.callback(setup.dialler.stop)
             verbs |= {
                 tasks.APPLY: Apply(database, hints, hasher, effects, policy, real_now).command,
-                tasks.DIAL: works.dialler.hand,
+                tasks.DIAL: setup.dialler.hand,
                 tasks.ERASE: Erase(database, hints, effects, real_now).company,
             }
 
         def store(*received: Any) -> None:
-            works.received.append(received)
-            with works.turns[CALLBACK]:
+            setup.received.append(received)
+            with setup.turns[CALLBACK]:
                 hear.callback(*received)
 
         stack.enter_context(serving(_callbacks(store), door))
-        stack.enter_context(_repeated(lambda: _do_one(hints, verbs, works), pause_s=0))
+        stack.enter_context(_repeated(lambda: _do_one(hints, verbs, setup), pause_s=0))
         if everything:
-            stack.enter_context(_repeated(look, pause_s=0.4, turn=works.turns[CLOCK]))
+            stack.enter_context(_repeated(look, pause_s=0.4, turn=setup.turns[CLOCK]))
         if settling:
-            stack.enter_context(_repeated(settle.round, pause_s=0.4, turn=works.turns[tasks.SETTLE]))
-        yield works
+            stack.enter_context(_repeated(settle.round, pause_s=0.4, turn=setup.turns[tasks.SETTLE]))
+        yield setup
 
 
 @contextmanager
@@ -300,12 +300,12 @@ def without_a_breaker(change: Callable[[str], None]) -> Iterator[None]:
         change("DROP FUNCTION keep_closed")
 
 
-def _do_one(hints: QueueHints, verbs: Mapping[str, Callable[[UUID], None]], works: Works) -> None:
+def _do_one(hints: QueueHints, verbs: Mapping[str, Callable[[UUID], None]], setup: CrashSetup) -> None:
     try:
         task, each = hints.rung.get(timeout=0.1)
     except Empty:
         return
-    with works.turns[task]:
+    with setup.turns[task]:
         verbs[task](each)
 
 

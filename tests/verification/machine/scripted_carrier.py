@@ -81,7 +81,7 @@ class Leg:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Letter:
+class Callback:
     """A status callback, which may arrive late, twice, or never."""
 
     token: str
@@ -97,9 +97,9 @@ class Letter:
 
 
 @dataclass
-class Phones:
+class ScriptedCarrier:
     legs: dict[str, Leg] = field(default_factory=dict)
-    letters: list[Letter] = field(default_factory=list)
+    callbacks: list[Callback] = field(default_factory=list)
     is_away: bool = False
     """Polls fail with a connection error."""
 
@@ -141,7 +141,7 @@ class Phones:
             sip=way.sip,
         )
         self.legs[leg.sid] = moved
-        self.letters.append(Letter(token=leg.token, form=_form(moved, len(self.letters))))
+        self.callbacks.append(Callback(token=leg.token, form=_form(moved, len(self.callbacks))))
 
 
 def _form(leg: Leg, number: int) -> tuple[tuple[str, str], ...]:
@@ -160,22 +160,22 @@ def _form(leg: Leg, number: int) -> tuple[tuple[str, str], ...]:
     return tuple(fields.items())
 
 
-class DeskDoor(BaseAdapter):
-    """HTTP adapter that passes the vendor client's requests to these phones."""
+class ScriptedAdapter(BaseAdapter):
+    """HTTP adapter that passes the vendor client's requests to these carrier."""
 
-    def __init__(self, phones: Phones, now: Any) -> None:
+    def __init__(self, carrier: ScriptedCarrier, now: Any) -> None:
         super().__init__()
-        self._phones = phones
+        self._carrier = carrier
         self._now = now
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        if self._phones.is_away:
+        if self._carrier.is_away:
             raise requests.ConnectionError
         url = urlsplit(request.url or "")
         name = url.path.rpartition("/")[2].removesuffix(".json")
         if name == "Calls":
             return _answer(request, 200, self._listed(parse_qs(url.query)))
-        leg = self._phones.legs.get(name)
+        leg = self._carrier.legs.get(name)
         if leg is None:
             return _answer(request, 404, {"code": 20404, "message": "not found", "status": 404})
         if request.method == "POST":
@@ -185,7 +185,7 @@ class DeskDoor(BaseAdapter):
     def _listed(self, query: Mapping[str, list[str]]) -> dict[str, Any]:
         found = [
             leg
-            for leg in self._phones.legs.values()
+            for leg in self._carrier.legs.values()
             if leg.is_listed and leg.to in query.get("To", [leg.to]) and leg.caller in query.get("From", [leg.caller])
         ]
         newest_first = sorted(found, key=lambda leg: leg.created_at, reverse=True)
@@ -195,17 +195,17 @@ class DeskDoor(BaseAdapter):
         if not leg.is_alive or (status == "canceled" and leg.status not in UNANSWERED):
             return _answer(request, 400, {"code": 21220, "message": "not in a state to be ended", "status": 400})
         end = "canceled" if leg.status in UNANSWERED else "completed"
-        self._phones.goes_on(leg, Way(status=end, sip="487" if end == "canceled" else "200"), self._now())
-        return _answer(request, 200, _resource(self._phones.legs[leg.sid]))
+        self._carrier.goes_on(leg, Way(status=end, sip="487" if end == "canceled" else "200"), self._now())
+        return _answer(request, 200, _resource(self._carrier.legs[leg.sid]))
 
     def close(self) -> None:
         """Do nothing: no connection was opened."""
 
 
-def a_desk(phones: Phones, now: Any) -> TwilioQueries:
-    """Return the product's carrier queries, connected to these phones."""
+def carrier_queries(carrier: ScriptedCarrier, now: Any) -> TwilioQueries:
+    """Return the product's carrier queries, connected to these carrier."""
     queries = TwilioQueries(ACCOUNT, Policy())
-    queries._client.http_client.session.mount("http://", DeskDoor(phones, now))
+    queries._client.http_client.session.mount("http://", ScriptedAdapter(carrier, now))
     return queries
 
 

@@ -19,7 +19,7 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import NOON, TestClock, seed
 from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_claimed_attempt, a_house
 from tests.support.servers import ACCOUNT_SID
-from tests.verification.machine.phones import ACCOUNT, ENDS, Leg, Phones, a_desk
+from tests.verification.machine.scripted_carrier import ACCOUNT, ENDS, Leg, ScriptedCarrier, carrier_queries
 from tests.verification.traces.trace import Answered, Asked, Kind, Told, Trace
 
 A_MOMENT = timedelta(seconds=1)
@@ -75,14 +75,14 @@ class End:
 
 
 @dataclass
-class Stage:
+class TraceSetup:
     database: Database
     now: TestClock = field(default_factory=lambda: TestClock(NOON))
     hints: RecordingHints = field(default_factory=RecordingHints)
-    phones: Phones = field(default_factory=Phones)
+    carrier: ScriptedCarrier = field(default_factory=ScriptedCarrier)
     calls: dict[UUID, str] = field(default_factory=dict)
     """The call SID of each played attempt."""
-    letters: int = 0
+    callbacks: int = 0
     """Number of delivered callbacks."""
     questions: int = 0
 
@@ -93,7 +93,7 @@ class Stage:
         )
         effects, policy = self.tenant.effects, self.tenant.policy
         self.hear = Hear(self.database, self.hints, TwilioCallbacks(ACCOUNT), effects, self.now)
-        queries = a_desk(self.phones, self.now)
+        queries = carrier_queries(self.carrier, self.now)
         self.settle = Settle(self.database, queries, self.tenant.account_id, effects, policy, self.now)
 
     def play(self, kind: Kind, trace: Trace) -> UUID:
@@ -102,7 +102,7 @@ class Stage:
         attempt = a_claimed_attempt(self.tenant, expires_at=self.now() + _FOR_YEARS)
         order = self.tenant.dial.last_look(attempt)
         assert order is not None
-        leg = self.phones.ring(order, self.now(), is_listed=not kind.given_up)
+        leg = self.carrier.ring(order, self.now(), is_listed=not kind.given_up)
         if kind.given_up:
             self._record(attempt, None)
             self.now.move(self.tenant.policy.settle)
@@ -122,24 +122,24 @@ class Stage:
         for _ in range(_QUESTIONS):
             if not self._ask(attempt):
                 break
-        self.phones.letters.clear()
-        del self.phones.legs[leg.sid]
+        self.carrier.callbacks.clear()
+        del self.carrier.legs[leg.sid]
         self.calls[attempt.id] = leg.sid
         return attempt.id
 
     def _comes_to(self, leg: Leg, kind: Kind, way: int) -> None:
         """Advance the call to this status change, never back."""
         ways = ENDS[kind.end]
-        while len(self.phones.letters) <= way:
-            self.phones.goes_on(self.phones.legs[leg.sid], ways[len(self.phones.letters)], self.now())
+        while len(self.carrier.callbacks) <= way:
+            self.carrier.goes_on(self.carrier.legs[leg.sid], ways[len(self.carrier.callbacks)], self.now())
 
     def _tell(self, step: Told) -> None:
-        self.letters += 1
-        letter = self.phones.letters[step.way]
+        self.callbacks += 1
+        callback = self.carrier.callbacks[step.way]
         if step.anew:
-            letter = replace(letter, form=(*letter.form, ("Addition", str(self.letters))))
+            callback = replace(callback, form=(*callback.form, ("Addition", str(self.callbacks))))
         self.hints.rung.clear()
-        self.hear.callback(letter.token, letter.path, letter.form, letter.signature)
+        self.hear.callback(callback.token, callback.path, callback.form, callback.signature)
         for event_id in self.hints.ids(tasks.HEAR):
             for _ in range(2 if step.anew else 1):  # a hint may arrive twice
                 self.hear.event(event_id)

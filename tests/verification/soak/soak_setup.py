@@ -80,7 +80,7 @@ class Load:
 
 
 @dataclass
-class Stage:
+class SoakSetup:
     whole: WholeSystem
     late_key: str
     late_agent: str
@@ -198,7 +198,7 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def a_stage(home: Path, say: Callable[[str], None], **variables: str) -> Iterator[Stage]:
+def a_soak_setup(home: Path, say: Callable[[str], None], **variables: str) -> Iterator[SoakSetup]:
     times = {**TIMES, **_CALLS, "RING_TIMEOUT_S": "30", **variables}
     with running_system(home, None, starts_at=STARTS_AT, say=say, **times) as whole:
         whole.client.plan(to=None, ring_s=0.3, talk_s=0.7)
@@ -206,7 +206,7 @@ def a_stage(home: Path, say: Callable[[str], None], **variables: str) -> Iterato
         late_key, late_agent = _company_that_opens_late(whole)
         whole.raise_limits()
         whole.change("UPDATE api_keys SET per_minute = 1000000, per_hour = 1000000")
-        yield Stage(whole=whole, late_key=late_key, late_agent=late_agent)
+        yield SoakSetup(whole=whole, late_key=late_key, late_agent=late_agent)
 
 
 def _company_that_opens_late(whole: WholeSystem) -> tuple[str, str]:

@@ -29,7 +29,7 @@ WORKERS = 3
 
 
 @dataclass
-class Hand:
+class WorkerHand:
     tenant: Tenant
     now: TestClock
     release: Release
@@ -77,10 +77,12 @@ class Hand:
 
 
 @contextmanager
-def a_hand(
+def a_worker_hand(
     tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, line: TwilioCallPlacer
-) -> Iterator[Hand]:
+) -> Iterator[WorkerHand]:
     with asyncio.Runner() as runner, ThreadPoolExecutor(WORKERS) as threads:
-        hand = Hand(tenant=tenant, now=now, release=release, hints=hints, runner=runner, threads=threads, line=line)
+        hand = WorkerHand(
+            tenant=tenant, now=now, release=release, hints=hints, runner=runner, threads=threads, line=line
+        )
         yield hand
         hand.closes()

@@ -20,7 +20,7 @@ RINGS_FOR = timedelta(seconds=35)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class Snapshot:
     now: datetime
     attempts: dict[UUID, Fields]
     """Oldest first."""
@@ -97,12 +97,12 @@ def _span(clock: str) -> timedelta:
     return timedelta(hours=int(hours), minutes=int(minutes))
 
 
-def see(connection: psycopg.Connection[Fields], now: datetime) -> Seen:
+def read_snapshot(connection: psycopg.Connection[Fields], now: datetime) -> Snapshot:
     def by(key: str, query: str) -> dict[Any, Fields]:
         return {row[key]: row for row in connection.execute(query.encode())}
 
     held = connection.execute("SELECT DISTINCT interview_id FROM inbox WHERE applied_at IS NULL")
-    return Seen(
+    return Snapshot(
         now=now,
         attempts=by("id", "SELECT * FROM attempts ORDER BY created_at, retry_number"),
         rows=rows_over(connection),
@@ -115,27 +115,27 @@ def see(connection: psycopg.Connection[Fields], now: datetime) -> Seen:
     )
 
 
-def faults(seen: Seen, before: Seen) -> Iterator[str]:
+def faults(snapshot: Snapshot, before: Snapshot) -> Iterator[str]:
     """Yield the broken rules. `before` is the snapshot of the previous step."""
-    for attempt in seen.attempts.values():
-        yield from _faults_of_attempt(seen, attempt)
+    for attempt in snapshot.attempts.values():
+        yield from _faults_of_attempt(snapshot, attempt)
         if attempt["id"] not in before.attempts:
-            yield from _faults_of_new(seen, attempt)
-    for interview in seen.interviews.values():
-        yield from _faults_of_interview(seen, interview)
-    calling = [each["number_hash"] for each in seen.attempts.values() if each["state"] == "IN_PROGRESS"]
+            yield from _faults_of_new(snapshot, attempt)
+    for interview in snapshot.interviews.values():
+        yield from _faults_of_interview(snapshot, interview)
+    calling = [each["number_hash"] for each in snapshot.attempts.values() if each["state"] == "IN_PROGRESS"]
     if len(calling) > len(set(calling)):
         yield "two calls to one number are in progress"
 
 
-def _faults_of_attempt(seen: Seen, attempt: Fields) -> Iterator[str]:
-    interview = seen.interviews[attempt["interview_id"]]
-    candidate = seen.candidates[interview["candidate_id"]]
+def _faults_of_attempt(snapshot: Snapshot, attempt: Fields) -> Iterator[str]:
+    interview = snapshot.interviews[attempt["interview_id"]]
+    candidate = snapshot.candidates[interview["candidate_id"]]
     has_live_leg = attempt["state"] == "FAILED" and attempt["look_at"] is not None
     is_busy = attempt["state"] == "IN_PROGRESS" or has_live_leg
-    if is_busy != any(line["attempt_id"] == attempt["id"] for line in seen.lines.values()):
+    if is_busy != any(line["attempt_id"] == attempt["id"] for line in snapshot.lines.values()):
         yield f"{attempt['id']} is {'busy without' if is_busy else 'not busy and has'} a line"
-    if is_busy and seen.lines[attempt["number_hash"]]["attempt_id"] != attempt["id"]:
+    if is_busy and snapshot.lines[attempt["number_hash"]]["attempt_id"] != attempt["id"]:
         yield f"{attempt['id']} does not hold the line of its number"
     if attempt["state"] in OVER and attempt["search_at"] is None and attempt["called_number"] is not None:
         yield f"{attempt['id']} is finished and still has the called number"
@@ -148,34 +148,34 @@ def _faults_of_attempt(seen: Seen, attempt: Fields) -> Iterator[str]:
         yield f"{attempt['id']} is pending, but its interview or candidate is deleted"
 
 
-def _faults_of_new(seen: Seen, attempt: Fields) -> Iterator[str]:
+def _faults_of_new(snapshot: Snapshot, attempt: Fields) -> Iterator[str]:
     """Yield the faults of a new attempt: its place in the chain, and a retry that the policy forbids."""
-    chain = [each for each in seen.attempts.values() if each["chain_id"] == attempt["chain_id"]]
+    chain = [each for each in snapshot.attempts.values() if each["chain_id"] == attempt["chain_id"]]
     if [each["retry_number"] for each in chain] != list(range(len(chain))):
         yield f"the chain of {attempt['id']} does not count from 0"
     if attempt["retry_number"] == 0:
         return
-    most = seen.companies[attempt["company_id"]]["settings"]["retryPolicy"]["maxRetries"]
+    most = snapshot.companies[attempt["company_id"]]["settings"]["retryPolicy"]["maxRetries"]
     if attempt["retry_number"] > most:
         yield f"{attempt['id']} is retry {attempt['retry_number']} of {most}"
     if len(chain) > 1 and chain[-2]["reason"] not in RETRIED:
         yield f"{attempt['id']} is an automatic retry after {chain[-2]['reason']}"
 
 
-def _faults_of_interview(seen: Seen, interview: Fields) -> Iterator[str]:
-    attempts = seen.of_interview(interview["id"])
+def _faults_of_interview(snapshot: Snapshot, interview: Fields) -> Iterator[str]:
+    attempts = snapshot.of_interview(interview["id"])
     is_open = sum(each["state"] in {"PENDING", "IN_PROGRESS"} for each in attempts)
     if is_open > 1:
         yield f"{interview['id']} has {is_open} open attempts"
-    allowed = _allowed_statuses(seen, interview, attempts)
+    allowed = _allowed_statuses(snapshot, interview, attempts)
     if interview["status"] not in allowed:
         story = [(each["state"], each["reason"]) for each in attempts]
         yield f"{interview['id']} is {interview['status']}, not one of {sorted(allowed)}: {story}"
 
 
-def _allowed_statuses(seen: Seen, interview: Fields, attempts: list[Fields]) -> set[str]:
+def _allowed_statuses(snapshot: Snapshot, interview: Fields, attempts: list[Fields]) -> set[str]:
     gone = interview["deleted_at"] is not None
-    gone = gone or seen.candidates[interview["candidate_id"]]["erased_at"] is not None
+    gone = gone or snapshot.candidates[interview["candidate_id"]]["erased_at"] is not None
     states = [each["state"] for each in attempts]
     if gone:
         return {"CANCELLED", *({"COMPLETED"} if "COMPLETED" in states else {"FAILED"} if "FAILED" in states else set())}
