@@ -43,6 +43,9 @@ class Order(BaseModel):
     """The carrier's behaviour for every call. Default: behaviours vary."""
     at_once: int | None = None
     """Most requests without a final response at a time. Further people wait for their turn. Default: no limit."""
+    at_least: int | None = None
+    """Number of people after whom the load ends with its time, although others still wait for their turn. Default: all
+    people are served."""
     clock_offset_s: float
     patience_s: float
     said: Path
@@ -96,7 +99,9 @@ class Backend:
     def __post_init__(self) -> None:
         self.now = clock(self.order.clock_offset_s)
         self.last_patience_s = monotonic() + self.order.seconds + self.order.patience_s
+        self.over_at_s = monotonic() + self.order.seconds
         self.turns = asyncio.Semaphore(self.order.at_once or sys.maxsize)
+        self.served = 0
 
     def say(self, record: BaseModel) -> None:
         self.said.write(record.model_dump_json() + "\n")
@@ -106,6 +111,9 @@ class Backend:
         """Create the person's interview, then send their follow-up request."""
         await asyncio.sleep(max(0.0, begins_at + person.asks_after_s - monotonic()))
         async with self.turns:
+            if self.order.at_least is not None and self.served >= self.order.at_least and monotonic() > self.over_at_s:
+                return
+            self.served += 1
             created = await self._create(person)
         if created.interview_id is None or not person.then:
             return

@@ -112,6 +112,7 @@ class SoakSetup:
         seed: int = 0,
         all_alike: str = "",
         at_once: int | None = None,
+        at_least: int | None = None,
         patience_s: float = 120,
     ) -> Load:
         """Start a load of new people, in addition to the loads that are running."""
@@ -125,6 +126,7 @@ class SoakSetup:
             first=sum(len(load.people) for load in self.loads),
             all_alike=all_alike,
             at_once=at_once,
+            at_least=at_least,
             clock_offset_s=self.whole.offset_s,
             patience_s=patience_s,
             said=self.whole.home / f"said-{len(self.loads)}.jsonl",
