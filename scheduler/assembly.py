@@ -1,6 +1,6 @@
 """Assembly: builds the use cases of a process from its settings, in one place, once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduler import failpoints
 from scheduler.carriers.twilio import TwilioAccount
@@ -34,7 +34,7 @@ from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.resources.owners import Invitations, Owners
 from scheduler.use_cases.resources.usage import Usage
 from scheduler.use_cases.settle import Settle
-from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import Submit
 from scheduler.use_cases.submit_message import Messages
@@ -93,17 +93,16 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         return Database(settings.database("api"), pool_size=pool_size, bound=bound)
 
     database, for_keys, for_callbacks, for_health, for_lookups = map(connected, (8, 2, 3, 1, 2))
-    policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    effects = Effects(database, hasher, policy, now)
+    context = Context(database=database, hasher=hasher, policy=settings.policy, now=now)
     writes = IdempotentWrites(database, now)
     return ApiUseCases(
         database=database,
         now=now,
         keys=Keys(for_keys, hasher, now),
         submit=Submit(database, hints, now),
-        hear=Hear(for_callbacks, hints, TwilioCallbacks(carrier(settings)), effects, now),
-        explain=Explain(database, hasher, policy, now),
+        hear=Hear(replace(context, database=for_callbacks), hints, TwilioCallbacks(carrier(settings))),
+        explain=Explain(context),
         backlog=Backlog(database, now),
         carrier_waits=CarrierWaits(database, now),
         companies=Companies(database, writes, hints, settings.default_caller_id),
@@ -123,24 +122,23 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
     must_name_a_carrier(settings)
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"), bound=False)
-    policy = settings.policy
     failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    effects = Effects(database, hasher, policy, now)
+    context = Context(database=database, hasher=hasher, policy=settings.policy, now=now)
     account = carrier(settings)
     own_account_id = account_id(settings, database, now)
     return WorkerUseCases(
         database=database,
         now=now,
         messages=Messages(Keys(database, hasher, now), Submit(database, hints, now)),
-        apply=Apply(database, hints, hasher, effects, policy, now),
-        hear=Hear(database, hints, TwilioCallbacks(account), effects, now),
-        settle=Settle(database, TwilioQueries(account, policy), own_account_id, effects, policy, now),
-        release=Release(database, hints, own_account_id, policy, now),
-        records=ScheduleRecomputer(database, hints, hasher, effects, policy, now),
+        apply=Apply(context, hints),
+        hear=Hear(context, hints, TwilioCallbacks(account)),
+        settle=Settle(context, TwilioQueries(account, settings.policy), own_account_id),
+        release=Release(context, hints, own_account_id),
+        records=ScheduleRecomputer(context, hints),
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
         purge=Purge(database, hints, now),
-        erase=Erase(database, hints, effects, now),
+        erase=Erase(context, hints),
     )
 
 
@@ -152,8 +150,8 @@ def dialler(settings: Settings) -> Dialler:
     policy = settings.policy
     failpoints.arm(settings.duecall_failpoint)
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    effects = Effects(database, hasher, policy, now)
-    dial = Dial(database, hasher, account_id(settings, database, now), effects, policy, now)
+    context = Context(database=database, hasher=hasher, policy=policy, now=now)
+    dial = Dial(context, account_id(settings, database, now))
     return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), policy, now)
 
 
@@ -163,15 +161,8 @@ def reconcile(settings: Settings, database: Database) -> Reconcile:
     now = clock(settings.duecall_clock_offset_s)
     policy = settings.policy
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    return Reconcile(
-        database,
-        TwilioQueries(carrier(settings), policy),
-        account_id(settings, database, now),
-        hasher,
-        Effects(database, hasher, policy, now),
-        policy,
-        now,
-    )
+    context = Context(database=database, hasher=hasher, policy=policy, now=now)
+    return Reconcile(context, TwilioQueries(carrier(settings), policy), account_id(settings, database, now))
 
 
 def must_name_a_carrier(settings: Settings) -> None:

@@ -22,6 +22,7 @@ from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.shared.context import Context
 from workers.presence import TimesUnknown, times_of
 
 HOME: ContextVar[Path | None] = ContextVar("HOME", default=None)
@@ -73,7 +74,7 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
         yield OperatorSession(
             database=database,
             keys=Keys(database, hasher, now),
-            explain=Explain(database, hasher, chosen.policy, now),
+            explain=Explain(Context(database=database, hasher=hasher, policy=chosen.policy, now=now)),
             backlog=Backlog(database, now),
             quarantine=Quarantine(database, now),
             pauses=Pauses(database, now),

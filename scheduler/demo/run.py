@@ -23,6 +23,7 @@ from scheduler.persistence.database import Database
 from scheduler.settings import Settings
 from scheduler.terminal.explanation import explanation_page
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.shared.context import Context
 
 _ENDS_WITHIN_S = 60.0
 _REFRESH_EVERY_S = 0.5
@@ -118,7 +119,11 @@ def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_u
         attempt = _waiting_attempt(database)
         if attempt is None:
             return
-        explain = Explain(database, Hasher(chosen.key_pepper.get_secret_value()), chosen.policy, now)
+        explain = Explain(
+            Context(
+                database=database, hasher=Hasher(chosen.key_pepper.get_secret_value()), policy=chosen.policy, now=now
+            )
+        )
         console.print(f"\n$ {duecall} explain {attempt.id}", style="bold", soft_wrap=True)
         console.print(explanation_page(explain.explanation_of(attempt.id), now()))
     finally:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from scheduler.clock import Now
 from scheduler.domain.agent import Agent, AgentType
 from scheduler.domain.attempt import (
     Attempt,
@@ -45,12 +44,10 @@ from scheduler.domain.refusals import (
 )
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
 from scheduler.failpoints import failpoint
-from scheduler.hashing import Hasher
 from scheduler.lifecycle import interviews, scheduling
-from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.database import Database, DatabaseAway, Stores
+from scheduler.persistence.database import DatabaseAway, Stores
 from scheduler.persistence.json_columns import STORY, request_from_json
 from scheduler.rules import etags, job_choice
 from scheduler.rules.metadata import merged
@@ -59,7 +56,7 @@ from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.candidates import new_candidate
 from scheduler.use_cases.resources.jobs import add_job
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.shared.situations import callee_from, callee_of
 from scheduler.use_cases.submit import lock_busy, lock_interview, not_found, require
@@ -94,21 +91,13 @@ class _Turn:
 
 
 class Apply:
-    def __init__(
-        self,
-        database: Database,
-        hints: Hints,
-        hasher: Hasher,
-        effects: Effects,
-        policy: Policy,
-        now: Now,
-    ) -> None:
-        self._database = database
+    def __init__(self, context: Context, hints: Hints) -> None:
+        self._database = context.database
         self._hints = hints
-        self._hasher = hasher
-        self._effects = effects
-        self._policy = policy
-        self._now = now
+        self._hasher = context.hasher
+        self._effects = context.effects
+        self._policy = context.policy
+        self._now = context.now
 
     def command(self, command_id: UUID) -> None:
         """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway."""

@@ -13,25 +13,25 @@ from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from uuid import UUID
 
-from scheduler.clock import Now, monotonic
+from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
 from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.domain.company import ALARM
 from scheduler.failpoints import failpoint
-from scheduler.hashing import Hasher
 from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
 from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN, Policy
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempt_claims import Claimable, LastLookRow
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
-from scheduler.persistence.database import ClockWrong, Database, DatabaseAway, Stores
+from scheduler.persistence.database import ClockWrong, DatabaseAway, Stores
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
-from scheduler.use_cases.shared.effects import Effects, InvariantViolated
+from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.situations import callee_from, situation_from
 
 _log = log(__name__)
@@ -109,22 +109,14 @@ class ClaimTooSlow(Exception):
 class Dial:
     """The database steps of one dial, each one short transaction."""
 
-    def __init__(
-        self,
-        database: Database,
-        hasher: Hasher,
-        account_id: int,
-        effects: Effects,
-        policy: Policy,
-        now: Now,
-    ) -> None:
-        self._database = database
-        self._hasher = hasher
+    def __init__(self, context: Context, account_id: int) -> None:
+        self._database = context.database
+        self._hasher = context.hasher
         self._account_id = account_id
-        self._effects = effects
-        self._judge = CarrierJudge(database, hasher, account_id, now)
-        self._policy = policy
-        self._now = now
+        self._effects = context.effects
+        self._judge = CarrierJudge(context.database, context.hasher, account_id, context.now)
+        self._policy = context.policy
+        self._now = context.now
         self.look_took: timedelta | None = None
         """Duration of the most recent last-look statement. None before the first."""
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
@@ -18,16 +17,15 @@ from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import Schedule, ScheduleWarning
-from scheduler.hashing import Hasher
 from scheduler.lifecycle import blocks, decisions, scheduling
 from scheduler.lifecycle.blocks import Load
-from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Stores
 from scheduler.rules.display_names import shown
 from scheduler.rules.etags import etag_of
 from scheduler.timing import callee_zones
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.situations import callee_of, situation_from
 from scheduler.use_cases.submit import authorized_company, not_found, require
 from scheduler.wire.named_fields import named, of_question
@@ -100,11 +98,11 @@ class Carrier:
 
 
 class Explain:
-    def __init__(self, database: Database, hasher: Hasher, policy: Policy, now: Now) -> None:
-        self._database = database
-        self._hasher = hasher
-        self._policy = policy
-        self._now = now
+    def __init__(self, context: Context) -> None:
+        self._database = context.database
+        self._hasher = context.hasher
+        self._policy = context.policy
+        self._now = context.now
 
     def interview(self, principal: Principal, company_id: UUID | None, interview_id: UUID) -> InterviewStory:
         """Return the interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""

@@ -6,7 +6,6 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from scheduler.carriers.interface import CarrierCallbacks, NotACallback
-from scheduler.clock import Now
 from scheduler.failpoints import failpoint
 from scheduler.hashing import fingerprint
 from scheduler.lifecycle import decisions
@@ -14,23 +13,22 @@ from scheduler.lifecycle.decisions import AskTheCarrier
 from scheduler.logs import log
 from scheduler.persistence.carrier_events import CarrierEvent
 from scheduler.persistence.commits import Commit
-from scheduler.persistence.database import Database, DatabaseAway, Stores
+from scheduler.persistence.database import DatabaseAway, Stores
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Effects, InvariantViolated
+from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.hints import Hints
 
 _log = log(__name__)
 
 
 class Hear:
-    def __init__(
-        self, database: Database, hints: Hints, callbacks: CarrierCallbacks, effects: Effects, now: Now
-    ) -> None:
-        self._database = database
+    def __init__(self, context: Context, hints: Hints, callbacks: CarrierCallbacks) -> None:
+        self._database = context.database
         self._hints = hints
         self._callbacks = callbacks
-        self._effects = effects
-        self._now = now
+        self._effects = context.effects
+        self._now = context.now
 
     def callback(
         self,

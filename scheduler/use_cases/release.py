@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.clock import Now
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle.policy import RELEASE_SPAN, Policy
+from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 
 _IDS_PER_HINT = 50
@@ -25,12 +25,11 @@ _RECOMPUTED_FOR = timedelta(seconds=5)
 
 
 class Release:
-    def __init__(self, database: Database, hints: Hints, account_id: int, policy: Policy, now: Now) -> None:
-        self._database = database
+    def __init__(self, context: Context, hints: Hints, account_id: int) -> None:
+        self._database = context.database
         self._hints = hints
         self._account_id = account_id
-        self._policy = policy
-        self.now = now
+        self.now = context.now
 
     def due(self) -> int:
         """Send hints for as many due attempts as the account can start during one release. Return their number.

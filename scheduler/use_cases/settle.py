@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.carriers.interface import CarrierAway, CarrierQueries, CarrierUnavailable
-from scheduler.clock import Now, monotonic
+from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, ListedCall
 from scheduler.failpoints import failpoint
@@ -14,14 +14,15 @@ from scheduler.lifecycle import backoffs, breaker, decisions
 from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.decisions import Alarm
-from scheduler.lifecycle.policy import ASK_EVERY, POLLS, Policy
+from scheduler.lifecycle.policy import ASK_EVERY, POLLS
 from scheduler.logs import log
 from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.database import Database, DatabaseAway, LockTaken, Stores
+from scheduler.persistence.database import DatabaseAway, LockTaken, Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.shared.conflicts import again_at_once
-from scheduler.use_cases.shared.effects import Effects, InvariantViolated
+from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.effects import InvariantViolated
 
 _log = log(__name__)
 _MAX_PER_ROUND = 100
@@ -76,23 +77,20 @@ class _Probe:
 class Settle:
     def __init__(
         self,
-        database: Database,
+        context: Context,
         queries: CarrierQueries,
         account_id: int,
-        effects: Effects,
-        policy: Policy,
-        now: Now,
         *,
         longest_round: timedelta = _LONGEST_ROUND,
     ) -> None:
-        self._database = database
+        self._database = context.database
         self._queries = queries
         self._account_id = account_id
         self._longest_round = longest_round
-        self._correct = Correct(database, policy, now)
-        self._effects = effects
-        self._policy = policy
-        self._now = now
+        self._correct = Correct(context.database, context.policy, context.now)
+        self._effects = context.effects
+        self._policy = context.policy
+        self._now = context.now
         self._alarmed_at: datetime | None = None
 
     def round(self) -> None:

@@ -30,7 +30,7 @@ from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
-from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.context import Context
 from tests.conftest import NOON, Seeded, wait_until
 from tests.support.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
 
@@ -335,9 +335,8 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
     database = Database(settings.database("worker"))
     hints = RedisHintPublisher(celery, redis_url or settings.redis)
     hints.start()
-    hasher, policy = Hasher(PEPPER), Policy()
-    effects = Effects(database, hasher, policy, now)
-    worker = Worker(Apply(database, hints, hasher, effects, policy, now), database)
+    context = Context(database=database, hasher=Hasher(PEPPER), policy=Policy(), now=now)
+    worker = Worker(Apply(context, hints), database)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:

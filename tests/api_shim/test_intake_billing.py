@@ -252,7 +252,7 @@ def test_f5_3_answered_call_is_booked_with_the_carriers_end(
     form = [("CallSid", a_sid()), *FORM[1:]]
     over = {**dict(form), "CallStatus": "completed", "CallDuration": "63", "SequenceNumber": "3"}
     callbacks = TwilioCallbacks(the_carrier.account(public_url=PUBLIC_URL))
-    hear = Hear(intake.database, RecordingHints(), callbacks, tenant.effects, tenant.now)
+    hear = Hear(replace(tenant.context, database=intake.database), RecordingHints(), callbacks)
     for report in (form, list(over.items()), list(over.items()), [*over.items(), ("Again", "1")]):
         assert call_back(intake, claimed.token, report).status_code == 204
         for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -319,7 +320,7 @@ def outcome_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, s
     over = [*form.items(), ("AnsweredBy", answered_by)]
     assert call_back(intake, placed.token, over).status_code == 204
     callbacks = TwilioCallbacks(SimulatedCarrier(url="http://carrier.example").account(public_url=PUBLIC_URL))
-    hear = Hear(intake.database, RecordingHints(), callbacks, tenant.effects, tenant.now)
+    hear = Hear(replace(tenant.context, database=intake.database), RecordingHints(), callbacks)
     for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):
         hear.event(event_id)
     attempt = data(intake.get(call_of(placed).attempt))

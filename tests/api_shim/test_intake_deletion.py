@@ -30,7 +30,7 @@ DELETE_KEY = {"Idempotency-Key": "a deletion"}
 @pytest.fixture
 def erase(tenant: Tenant) -> Callable[[UUID], None]:
     """Erase as a worker does after a hint."""
-    return Erase(tenant.database, RecordingHints(), tenant.effects, tenant.now).company
+    return Erase(tenant.context, RecordingHints()).company
 
 
 @pytest.fixture

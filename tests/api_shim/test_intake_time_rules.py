@@ -514,7 +514,7 @@ def later(tenant: Tenant, span: timedelta) -> Tenant:
 def settle(tenant: Tenant) -> None:
     """Settle without a carrier: no call is in progress, so it is not polled."""
     desk = TwilioQueries(SimulatedCarrier(url=a_closed_port()).account(), tenant.policy)
-    Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now).round()
+    Settle(tenant.context, desk, tenant.account_id).round()
     desk._client.http_client.session.close()
 
 

@@ -104,7 +104,7 @@ def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -
 
 @pytest.fixture
 def explain(tenant: Tenant, hasher: Hasher) -> Explain:
-    return Explain(tenant.database, hasher, tenant.policy, tenant.now)
+    return Explain(replace(tenant.context, hasher=hasher))
 
 
 @pytest.fixture

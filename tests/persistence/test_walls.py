@@ -486,7 +486,7 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
 
 def test_counting_role_reads_no_personal_data(town: TwoTenants, hasher: Hasher) -> None:
     tenant = town.one.tenant
-    explain = Explain(town.api, hasher, tenant.policy, tenant.now)
+    explain = Explain(replace(tenant.context, database=town.api, hasher=hasher))
     assert {row.company_id for row in explain.waiting()} == {tenant.company_id, town.other.tenant.company_id}
     assert [each.in_progress for each in explain.carriers()] == [2]
     _do(tenant, "UPDATE carrier_backoffs SET down_until = :now", now=NOON)
@@ -522,7 +522,7 @@ def test_transaction_that_reads_cannot_write(town: TwoTenants) -> None:
 def test_explanation_counts_calls_of_other_companies(town: TwoTenants, hasher: Hasher) -> None:
     """All companies share the carrier's limit. A principal sees the number of calls, and not whose calls they are."""
     tenant = town.one.tenant
-    explain = Explain(town.api, hasher, tenant.policy, tenant.now)
+    explain = Explain(replace(tenant.context, database=town.api, hasher=hasher))
     [attempt_id] = town.one.rows["attempts"]
     attempt = tenant.attempt(UUID(attempt_id))
     story = explain.explanation(town.one.regular, None, attempt.interview_id, attempt.id)

@@ -26,6 +26,7 @@ from scheduler.use_cases.operations.recompute_schedules import ScheduleRecompute
 from scheduler.use_cases.resources.candidates import Candidates
 from scheduler.use_cases.resources.companies import Companies
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import Effects
 
 ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
@@ -81,11 +82,15 @@ class Tenant:
 
     @property
     def dial(self) -> Dial:
-        return Dial(self.database, self.hasher, self.account_id, self.effects, self.policy, self.now)
+        return Dial(self.context, self.account_id)
 
     @property
     def effects(self) -> Effects:
-        return Effects(self.database, self.hasher, self.policy, self.now)
+        return self.context.effects
+
+    @property
+    def context(self) -> Context:
+        return Context(database=self.database, hasher=self.hasher, policy=self.policy, now=self.now)
 
     @property
     def principal(self) -> Principal:
@@ -194,9 +199,7 @@ class ApiWriter:
 
     def reresolve(self) -> None:
         tenant = self.tenant
-        records = ScheduleRecomputer(
-            tenant.database, self.hints, tenant.hasher, tenant.effects, tenant.policy, tenant.now
-        )
+        records = ScheduleRecomputer(tenant.context, self.hints)
         while records.reresolve():
             pass
 

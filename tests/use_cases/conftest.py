@@ -53,12 +53,12 @@ def hints() -> RecordingHints:
 
 @pytest.fixture
 def release(tenant: Tenant, hints: RecordingHints) -> Release:
-    return Release(tenant.database, hints, tenant.account_id, tenant.policy, tenant.now)
+    return Release(tenant.context, hints, tenant.account_id)
 
 
 @pytest.fixture
 def apply(tenant: Tenant, hints: RecordingHints) -> Apply:
-    return Apply(tenant.database, hints, tenant.hasher, tenant.effects, tenant.policy, tenant.now)
+    return Apply(tenant.context, hints)
 
 
 @pytest.fixture
@@ -79,21 +79,21 @@ def pauses(tenant: Tenant) -> Pauses:
 @pytest.fixture
 def erase(tenant: Tenant, hints: RecordingHints) -> Erase:
     """Two at a time, so that there are many batches."""
-    return Erase(tenant.database, hints, tenant.effects, tenant.now, batch=2)
+    return Erase(tenant.context, hints, batch=2)
 
 
 @pytest.fixture
 def explain(tenant: Tenant) -> Explain:
-    return Explain(tenant.database, tenant.hasher, tenant.policy, tenant.now)
+    return Explain(tenant.context)
 
 
 @pytest.fixture
 def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> Hear:
-    return Hear(tenant.database, hints, TwilioCallbacks(carrier.account()), tenant.effects, tenant.now)
+    return Hear(tenant.context, hints, TwilioCallbacks(carrier.account()))
 
 
 @pytest.fixture
 def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
     desk = TwilioQueries(carrier.account(), tenant.policy)
-    yield Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
+    yield Settle(tenant.context, desk, tenant.account_id)
     desk._client.http_client.session.close()

@@ -632,7 +632,7 @@ def test_database_with_a_wrong_clock_permits_no_call(
     tenant: Tenant, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    dial = Dial(wrong_clock(ahead), tenant.hasher, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
+    dial = Dial(replace(tenant.context, database=wrong_clock(ahead)), tenant.account_id)
     assert dial.last_look(mine) is None
     assert cause(tenant, mine) == "CLOCK_SKEW"
 
@@ -642,7 +642,7 @@ def test_database_clock_that_is_slightly_off_permits_calls(
     tenant: Tenant, wrong_clock: Callable[[str], Database], ahead: str
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    dial = Dial(wrong_clock(ahead), tenant.hasher, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
+    dial = Dial(replace(tenant.context, database=wrong_clock(ahead)), tenant.account_id)
     assert dial.last_look(mine) is not None
 
 

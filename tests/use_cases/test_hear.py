@@ -42,7 +42,7 @@ Form = list[tuple[str, str]]
 @pytest.fixture
 def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> Hear:
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    return Hear(tenant.database, hints, callbacks, tenant.effects, tenant.now)
+    return Hear(tenant.context, hints, callbacks)
 
 
 def a_form(sid: str, status: str, **fields: str) -> Form:

@@ -80,7 +80,7 @@ def test_release_from_the_future_takes_no_room_of_the_account(
     tenant: Tenant, seeded: Seeded, hints: RecordingHints, now: TestClock
 ) -> None:
     slow = a_slow_house(tenant, seeded, now)
-    release = Release(slow.database, hints, slow.account_id, slow.policy, now)
+    release = Release(slow.context, hints, slow.account_id)
     for _ in range(30):
         a_pending_attempt(slow)
     with stepped(now, AN_HOUR):

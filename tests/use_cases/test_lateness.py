@@ -17,7 +17,7 @@ SPAN = timedelta(minutes=5)
 
 
 def waiting(tenant: Tenant) -> Waiting:
-    [row] = Explain(tenant.database, tenant.hasher, tenant.policy, tenant.now).waiting()
+    [row] = Explain(tenant.context).waiting()
     return row
 
 

@@ -60,7 +60,7 @@ def test_release_lasts_fifteen_seconds_and_is_then_repeated(
 
 def test_concurrent_clocks_release_each_attempt_once(tenant: Tenant, hints: RecordingHints, release: Release) -> None:
     due = {a_pending_attempt(tenant).id for _ in range(5)}
-    other = Release(tenant.database, hints, tenant.account_id, tenant.policy, tenant.now)
+    other = Release(tenant.context, hints, tenant.account_id)
     assert release.due() + other.due() == len(due)
     assert set(hints.ids(tasks.DIAL)) == due
 
@@ -117,7 +117,7 @@ def test_retry_does_not_wait_behind_calls_of_another_company(
     database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock, *, manual: bool
 ) -> None:
     slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "5" * 32, calls_per_second=1.0)
-    release = Release(database, hints, slow.account_id, slow.policy, now)
+    release = Release(slow.context, hints, slow.account_id)
     for _ in range(30):
         a_pending_attempt(slow, manual=manual, due_at=now() - timedelta(hours=1))
     other = a_house(database, seed(database, now()), tenant.hasher, now, account_sid="AC" + "5" * 32)
@@ -143,7 +143,7 @@ def test_release_is_limited_to_what_the_account_can_start(
     slow = a_house(
         database, seeded, tenant.hasher, now, account_sid="AC" + "2" * 32, calls_per_second=0.2
     )  # three in fifteen seconds
-    release = Release(database, hints, slow.account_id, slow.policy, now)
+    release = Release(slow.context, hints, slow.account_id)
     for _ in range(5):
         a_pending_attempt(slow)
     assert release.due() == 3
@@ -156,7 +156,7 @@ def test_large_company_does_not_delay_a_small_one(
     database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
 ) -> None:
     slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "4" * 32, calls_per_second=1.0)
-    release = Release(database, hints, slow.account_id, slow.policy, now)
+    release = Release(slow.context, hints, slow.account_id)
     for _ in range(30):
         a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
     others = [
@@ -184,7 +184,7 @@ def test_company_with_a_later_turn_takes_no_place_from_others(
 ) -> None:
     account = "AC" + "5" * 32
     slow = a_house(database, seeded, tenant.hasher, now, account_sid=account, calls_per_second=0.01)  # one at a time
-    release = Release(database, hints, slow.account_id, slow.policy, now)
+    release = Release(slow.context, hints, slow.account_id)
     slow.change("UPDATE companies SET calls_per_second = 0.05, next_slot_at = :at", at=now() + timedelta(seconds=20))
     waiting = a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
     quick = a_house(database, seed(database, now()), tenant.hasher, now, account_sid=account, calls_per_second=0.01)
@@ -209,7 +209,7 @@ def test_very_slow_account_still_releases_one_attempt(
     slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "3" * 32, calls_per_second=0.01)
     for _ in range(2):
         a_pending_attempt(slow)
-    assert Release(database, hints, slow.account_id, slow.policy, now).due() == 1
+    assert Release(slow.context, hints, slow.account_id).due() == 1
 
 
 def test_trial_that_could_not_be_claimed_gives_way_to_another(

@@ -335,7 +335,7 @@ def many_unknown_attempts(tenant: Tenant) -> list[Attempt]:
 
 def settle_at(tenant: Tenant, carrier: SimulatedCarrier, url: str) -> Settle:
     desk = TwilioQueries(carrier.account(url=url), tenant.policy)
-    return Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
+    return Settle(tenant.context, desk, tenant.account_id)
 
 
 @contextmanager
@@ -468,7 +468,7 @@ def test_hanging_carrier_delays_a_round_once_and_no_expiry(
 
     carrier.down("hang")
     desk = Watched(carrier.account(), IMPATIENT, is_asked)
-    Settle(impatient.database, desk, impatient.account_id, impatient.effects, IMPATIENT, now).round()
+    Settle(impatient.context, desk, impatient.account_id).round()
     carrier.up()
     assert seen == [(Reason.EXPIRED, Phase.UNKNOWN)], "one question, after what needs no carrier"
     assert sum(impatient.attempt(each.id).looks for each in [*unknown, silent]) == 1
@@ -479,15 +479,7 @@ def test_polls_left_by_a_round_are_made_by_the_next(tenant: Tenant, carrier: Sim
     paths: list[str] = []
     with babbling(200, b'{"calls": []}', paths) as url:
         desk = TwilioQueries(carrier.account(url=url), tenant.policy)
-        hurried = Settle(
-            tenant.database,
-            desk,
-            tenant.account_id,
-            tenant.effects,
-            tenant.policy,
-            tenant.now,
-            longest_round=timedelta(0),
-        )
+        hurried = Settle(tenant.context, desk, tenant.account_id, longest_round=timedelta(0))
         hurried.round()
         assert paths == []
         settle_at(tenant, carrier, url).round()
@@ -518,7 +510,7 @@ def test_one_of_many_settlers_probes_the_carrier(tenant: Tenant, now: TestClock)
         settle.round()
 
     desk = Interrupted(another_settles, None)
-    settle = Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now)
+    settle = Settle(tenant.context, desk, tenant.account_id)
     settle.round()
     assert [breaker.is_down for breaker in breakers] == [True]
     assert breaker_of(tenant).is_on_trial
@@ -532,7 +524,7 @@ def test_crash_during_a_probe_delays_the_next_by_one_wait(tenant: Tenant, settle
 
     desk = Interrupted(killed, None)
     with pytest.raises(KeyboardInterrupt):
-        Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now).round()
+        Settle(tenant.context, desk, tenant.account_id).round()
     settle.round()
     assert breaker_of(tenant).is_down
     now.move(BACK_OFF[1])
@@ -548,7 +540,7 @@ def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, carrier: Simulat
         settle_at(tenant, carrier, a_closed_port()).round()
 
     desk = Interrupted(another_asks_later_and_in_vain, None)
-    Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now).round()
+    Settle(tenant.context, desk, tenant.account_id).round()
     assert breaker_of(tenant).is_down
 
 
@@ -629,7 +621,7 @@ def test_polled_failure_waits_for_a_stored_callback(
 ) -> None:
     """A poll does not return why a call failed. Its last callback contains the cause."""
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    hear = Hear(tenant.database, hints, callbacks, tenant.effects, now)
+    hear = Hear(tenant.context, hints, callbacks)
     stored, lost = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     for mine in (stored, lost):
         sid = ring(carrier, tenant, mine, outcome="declined", ring_s=0.0)
@@ -740,7 +732,7 @@ def test_outdated_poll_result_writes_nothing(tenant: Tenant, now: TestClock, new
         tenant.take(attempt, *events)
 
     desk = Interrupted(called_back, news)
-    Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, now).round()
+    Settle(tenant.context, desk, tenant.account_id).round()
     heard = tenant.attempt(unknown.id)
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
 

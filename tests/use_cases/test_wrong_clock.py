@@ -88,7 +88,7 @@ def test_wrong_clock_releases_and_claims_nothing(
     with seen_from_a_machine(postgres_url, span) as database:
         wrong_tenant = replace(tenant, database=database)
         with pytest.raises(ClockWrong):
-            Release(database, hints, tenant.account_id, tenant.policy, tenant.now).due()
+            Release(replace(tenant.context, database=database), hints, tenant.account_id).due()
         claims = wrong_tenant.dial.claim([due.id])
         assert claims.claimed == ()
         assert claims.waiting == {due.id}, "the hint is kept until its release has lapsed"
@@ -103,9 +103,9 @@ def test_wrong_clock_lapses_no_lease(
     now.move(tenant.policy.lease)
     with seen_from_a_machine(postgres_url, timedelta(hours=1)) as database, a_desk(carrier, tenant) as desk:
         with pytest.raises(ClockWrong):
-            Settle(database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now).round()
+            Settle(replace(tenant.context, database=database), desk, tenant.account_id).round()
         assert tenant.attempt(claimed.id).phase is Phase.DIALLING
-        Settle(tenant.database, desk, tenant.account_id, tenant.effects, tenant.policy, tenant.now).round()
+        Settle(tenant.context, desk, tenant.account_id).round()
     assert tenant.attempt(claimed.id).phase is Phase.UNKNOWN
 
 
@@ -220,7 +220,7 @@ def test_wrong_clock_applies_no_command(
     given = sent(tenant, a_wish(tenant))
     with seen_from_a_machine(postgres_url, span) as database:
         wrong_tenant = wrong(tenant, database, now, span)
-        late = Apply(database, hints, wrong_tenant.hasher, wrong_tenant.effects, wrong_tenant.policy, wrong_tenant.now)
+        late = Apply(replace(wrong_tenant.context, database=database), hints)
         with pytest.raises(ClockWrong):
             late.command(given.id)
     assert tenant.ask("SELECT failures, applied_at FROM inbox") == [(0, None)], "no step towards quarantine"
@@ -234,14 +234,14 @@ def test_wrong_clock_hears_nothing(
 ) -> None:
     """An hour behind, the retry of a busy call was due in the past; two hours ahead, its line was blocked."""
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    right = Hear(tenant.database, hints, callbacks, tenant.effects, now)
+    right = Hear(replace(tenant.context, now=now), hints, callbacks)
     busy = a_placed_attempt(tenant)
     assert busy.call_sid is not None
     deliver(right, busy, a_form(busy.call_sid, "busy"))
     [event_id] = hints.ids(tasks.HEAR)
     with seen_from_a_machine(postgres_url, span) as database:
         wrong_tenant = wrong(tenant, database, now, span)
-        hear = Hear(database, hints, callbacks, wrong_tenant.effects, wrong_tenant.now)
+        hear = Hear(replace(wrong_tenant.context, database=database), hints, callbacks)
         with pytest.raises(ClockWrong):
             hear.event(event_id)
         with pytest.raises(ClockWrong):
@@ -269,9 +269,7 @@ def test_wrong_clock_expires_and_purges_nothing(
     with seen_from_a_machine(postgres_url, a_month) as database, a_desk(carrier, tenant) as desk:
         wrong_tenant = wrong(tenant, database, now, a_month)
         with pytest.raises(ClockWrong):
-            Settle(
-                database, desk, tenant.account_id, wrong_tenant.effects, wrong_tenant.policy, wrong_tenant.now
-            ).round()
+            Settle(replace(wrong_tenant.context, database=database), desk, tenant.account_id).round()
         with pytest.raises(ClockWrong):
             Purge(database, hints, wrong_tenant.now).round()
     assert tenant.attempt(waiting.id) == waiting
@@ -292,7 +290,7 @@ def test_clock_that_steps_within_a_round_expires_nothing(
         return now() + eight_days
 
     with seen_from(postgres_url, machine) as database, a_desk(carrier, tenant) as desk, pytest.raises(ClockWrong):
-        Settle(database, desk, tenant.account_id, tenant.effects, tenant.policy, step).round()
+        Settle(replace(tenant.context, database=database, now=step), desk, tenant.account_id).round()
     assert tenant.attempt(waiting.id) == waiting
 
 
@@ -303,7 +301,11 @@ def test_process_with_a_wrong_clock_takes_no_place_from_others(
     for _ in range(30):
         a_pending_attempt(tenant)
     with seen_from_a_machine(postgres_url, AN_HOUR) as database, pytest.raises(ClockWrong):
-        Release(database, hints, tenant.account_id, tenant.policy, wrong(tenant, database, now, AN_HOUR).now).due()
+        Release(
+            replace(tenant.context, database=database, now=wrong(tenant, database, now, AN_HOUR).now),
+            hints,
+            tenant.account_id,
+        ).due()
     assert release.due() == 30
 
 

@@ -6,13 +6,13 @@ Each batch is one transaction, and the remaining rows are the progress: a worker
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.clock import Now, monotonic
+from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Event, HangUpCause, HangUpWanted, Reason
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle.state_machine import is_busy
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Stores
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 
 _MAX_TURN_S = 2.0
@@ -23,11 +23,11 @@ _ACTOR = "erase"
 class Erase:
     """`batch` is the number of interviews, attempts or other rows deleted in one transaction."""
 
-    def __init__(self, database: Database, hints: Hints, effects: Effects, now: Now, *, batch: int = 100) -> None:
-        self._database = database
+    def __init__(self, context: Context, hints: Hints, *, batch: int = 100) -> None:
+        self._database = context.database
         self._hints = hints
-        self._effects = effects
-        self._now = now
+        self._effects = context.effects
+        self._now = context.now
         self._batch = batch
 
     def company(self, company_id: UUID) -> None:

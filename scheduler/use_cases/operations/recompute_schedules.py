@@ -3,17 +3,15 @@
 import threading
 from datetime import timedelta
 
-from scheduler.clock import Now, monotonic
+from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.refusals import Refused
-from scheduler.hashing import Hasher
 from scheduler.lifecycle import blocks, scheduling
-from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
-from scheduler.persistence.database import Database, DatabaseAway, Stores
+from scheduler.persistence.database import DatabaseAway, Stores
 from scheduler.timing import callee_zones
-from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import RERESOLVE, Hints
 from scheduler.use_cases.shared.situations import callee_from
 
@@ -31,23 +29,13 @@ _LONGEST_TRANSACTION = timedelta(seconds=6)
 
 
 class ScheduleRecomputer:
-    def __init__(
-        self,
-        database: Database,
-        hints: Hints,
-        hasher: Hasher,
-        effects: Effects,
-        policy: Policy,
-        now: Now,
-        *,
-        turn: timedelta = _TURN,
-    ) -> None:
-        self._database = database
+    def __init__(self, context: Context, hints: Hints, *, turn: timedelta = _TURN) -> None:
+        self._database = context.database
         self._hints = hints
-        self._hasher = hasher
-        self._effects = effects
-        self._policy = policy
-        self._now = now
+        self._hasher = context.hasher
+        self._effects = context.effects
+        self._policy = context.policy
+        self._now = context.now
         self._turn = turn.total_seconds()
         self._has_turn = threading.Lock()
 

@@ -11,13 +11,9 @@ from secrets import token_urlsafe
 from uuid import UUID
 
 from scheduler.carriers.interface import CarrierQueries
-from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, Claimed, Placed
 from scheduler.domain.call import ListedCall
-from scheduler.hashing import Hasher
-from scheduler.lifecycle.policy import Policy
-from scheduler.persistence.database import Database
-from scheduler.use_cases.shared.effects import Effects
+from scheduler.use_cases.shared.context import Context
 
 _ACTOR = "reconcile"
 _MARGIN = timedelta(minutes=1)
@@ -42,23 +38,14 @@ class Reconciled:
 
 
 class Reconcile:
-    def __init__(
-        self,
-        database: Database,
-        desk: CarrierQueries,
-        account_id: int,
-        hasher: Hasher,
-        effects: Effects,
-        policy: Policy,
-        now: Now,
-    ) -> None:
-        self._database = database
-        self._desk = desk
+    def __init__(self, context: Context, queries: CarrierQueries, account_id: int) -> None:
+        self._database = context.database
+        self._queries = queries
         self._account_id = account_id
-        self._hasher = hasher
-        self._effects = effects
-        self._policy = policy
-        self._now = now
+        self._hasher = context.hasher
+        self._effects = context.effects
+        self._policy = context.policy
+        self._now = context.now
 
     def since(self, instant: datetime) -> Reconciled:
         """Bind the carrier's calls since then to the pending attempts that they were placed for. May be repeated.
@@ -73,7 +60,7 @@ class Reconcile:
         bound: list[UUID] = []
         unmatched: list[str] = []
         for caller in callers:
-            listed = self._desk.listed(
+            listed = self._queries.listed(
                 to=None, caller=caller, created_from=instant - _MARGIN, created_until=self._now() + _MARGIN
             )
             unbound = self._unbound(listed)

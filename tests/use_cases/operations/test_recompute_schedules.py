@@ -162,9 +162,7 @@ ONE_BATCH = timedelta(0)
 
 
 def in_turns_of(tenant: Tenant, hints: RecordingHints, turn: timedelta) -> ScheduleRecomputer:
-    return ScheduleRecomputer(
-        tenant.database, hints, tenant.hasher, tenant.effects, tenant.policy, tenant.now, turn=turn
-    )
+    return ScheduleRecomputer(tenant.context, hints, turn=turn)
 
 
 def moved(tenant: Tenant, attempts: list[Attempt]) -> int:
@@ -186,7 +184,7 @@ def test_clock_sends_no_hint_during_a_recomputation(
     tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
 ) -> None:
     """Each turn ends with a hint, so each hint of the clock would be one more until the end of the work."""
-    release = Release(tenant.database, hints, tenant.account_id, tenant.policy, now)
+    release = Release(tenant.context, hints, tenant.account_id)
     for _ in range(60):
         a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
     records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(12, 20)))
@@ -384,7 +382,7 @@ def test_changes_of_one_company_do_not_delay_zone_data(
 def test_clock_sends_a_hint_for_attempts_with_older_zone_data(
     tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
 ) -> None:
-    release = Release(tenant.database, hints, tenant.account_id, tenant.policy, now)
+    release = Release(tenant.context, hints, tenant.account_id)
     attempt = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
     release.hint_sweep()
     assert hints.rings == [(tasks.SETTLE, ())]

@@ -29,7 +29,7 @@ A_MINUTE = timedelta(minutes=1)
 
 def reconcile(tenant: Tenant, carrier: SimulatedCarrier) -> Reconcile:
     desk = TwilioQueries(carrier.account(), tenant.policy)
-    return Reconcile(tenant.database, desk, tenant.account_id, tenant.hasher, tenant.effects, tenant.policy, tenant.now)
+    return Reconcile(tenant.context, desk, tenant.account_id)
 
 
 def dial(tenant: Tenant, carrier: SimulatedCarrier, *attempts: Attempt) -> int:
@@ -158,9 +158,7 @@ def test_unavailable_carrier_proves_nothing(tenant: Tenant, carrier: SimulatedCa
     a_pending_attempt(tenant)
     Pauses(tenant.database, now).pause(None, "restored")
     nobody = TwilioQueries(carrier.account(url=a_closed_port()), tenant.policy)
-    asks = Reconcile(
-        tenant.database, nobody, tenant.account_id, tenant.hasher, tenant.effects, tenant.policy, tenant.now
-    )
+    asks = Reconcile(tenant.context, nobody, tenant.account_id)
     with pytest.raises(CarrierUnavailable):
         asks.since(now())
 

@@ -33,7 +33,6 @@ from scheduler.use_cases.operations.recompute_schedules import ScheduleRecompute
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.effects import Effects
 from tests.conftest import real_now, seed, wait_until
 from tests.support.builders import ALWAYS, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_door, address_of, serving
@@ -240,23 +239,22 @@ def _at_work(
         database = Database(postgres_url, pool_size=16)
         stack.callback(database.close)
         account = carrier.account(public_url=address_of(door))
-        hasher, hints = Hasher(PEPPER), QueueHints()
-        effects = Effects(database, hasher, policy, real_now)
-        hear = Hear(database, hints, TwilioCallbacks(account), effects, real_now)
+        hints = QueueHints()
         tenant = a_house(
             database,
             seed(database, real_now(), intervals=ALWAYS, **(company or {})),
-            hasher,
+            Hasher(PEPPER),
             real_now,
             policy=policy,
             account_sid=ACCOUNT_SID,
             calls_per_second=float(environment["TWILIO_CPS"]),
         )
         setup = CrashSetup(tenant=tenant, carrier=carrier, environment=environment, dialler=Dialler(environment))
+        hear = Hear(tenant.context, hints, TwilioCallbacks(account))
         verbs: dict[str, Callable[[UUID], None]] = {tasks.HEAR: hear.event}
-        settle = Settle(database, TwilioQueries(account, policy), tenant.account_id, effects, policy, real_now)
-        release = Release(database, hints, tenant.account_id, policy, real_now)
-        records = ScheduleRecomputer(database, hints, hasher, effects, policy, real_now)
+        settle = Settle(tenant.context, TwilioQueries(account, policy), tenant.account_id)
+        release = Release(tenant.context, hints, tenant.account_id)
+        records = ScheduleRecomputer(tenant.context, hints)
 
         def look() -> None:
             release.due()
@@ -266,9 +264,9 @@ def _at_work(
         if everything:
             stack.callback(setup.dialler.stop)
             verbs |= {
-                tasks.APPLY: Apply(database, hints, hasher, effects, policy, real_now).command,
+                tasks.APPLY: Apply(tenant.context, hints).command,
                 tasks.DIAL: setup.dialler.hand,
-                tasks.ERASE: Erase(database, hints, effects, real_now).company,
+                tasks.ERASE: Erase(tenant.context, hints).company,
             }
 
         def store(*received: Any) -> None:

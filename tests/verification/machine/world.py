@@ -25,7 +25,6 @@ from scheduler.domain.command import (
 )
 from scheduler.domain.company import EVERY_DAY, CallLimits, CallTimeInterval, CompanySettings, RetryPolicy
 from scheduler.hashing import Hasher
-from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dial import Dial, ToSend
@@ -107,19 +106,18 @@ class World:
 
     def __post_init__(self) -> None:
         self.ground.clear()
-        database, hasher, policy = self.ground.database, Hasher("a pepper for tests"), Policy()
+        database, hasher = self.ground.database, Hasher("a pepper for tests")
         first = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=2))
         tenant = a_house(database, first, hasher, self.now, account_sid=ACCOUNT_SID)
         second = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
         self.houses = [tenant, of_company(tenant, second)]
-        effects = tenant.effects
-        queries = carrier_queries(self.carrier, self.now)
-        self.dial = Dial(database, hasher, tenant.account_id, effects, policy, self.now)
+        context, queries = tenant.context, carrier_queries(self.carrier, self.now)
+        self.dial = Dial(context, tenant.account_id)
         self.submit = Submit(database, self.hints, self.now)
-        self.apply = Apply(database, self.hints, hasher, effects, policy, self.now)
-        self.hear = Hear(database, self.hints, TwilioCallbacks(ACCOUNT), effects, self.now)
-        self.settle = Settle(database, queries, tenant.account_id, effects, policy, self.now)
-        self.release = Release(database, self.hints, tenant.account_id, policy, self.now)
+        self.apply = Apply(context, self.hints)
+        self.hear = Hear(context, self.hints, TwilioCallbacks(ACCOUNT))
+        self.settle = Settle(context, queries, tenant.account_id)
+        self.release = Release(context, self.hints, tenant.account_id)
         self.records = ApiWriter(tenant=tenant, hints=self.hints)
         self.pauses = Pauses(database, self.now)
 

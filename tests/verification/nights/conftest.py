@@ -36,11 +36,11 @@ def hints() -> RecordingHints:
 
 @pytest.fixture
 def release(tenant: Tenant, hints: RecordingHints) -> Release:
-    return Release(tenant.database, hints, tenant.account_id, tenant.policy, tenant.now)
+    return Release(tenant.context, hints, tenant.account_id)
 
 
 @pytest.fixture
 def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
     queries = TwilioQueries(carrier.account(), tenant.policy)
-    yield Settle(tenant.database, queries, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
+    yield Settle(tenant.context, queries, tenant.account_id)
     queries._client.http_client.session.close()

@@ -53,7 +53,7 @@ def ends_of(tenant: Tenant) -> dict[str, int]:
 @contextmanager
 def settling(account: TwilioAccount, tenant: Tenant) -> Iterator[Settle]:
     queries = TwilioQueries(account, tenant.policy)
-    yield Settle(tenant.database, queries, tenant.account_id, tenant.effects, tenant.policy, tenant.now)
+    yield Settle(tenant.context, queries, tenant.account_id)
     queries._client.http_client.session.close()
 
 

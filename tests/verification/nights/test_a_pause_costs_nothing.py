@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -62,9 +62,9 @@ def live_through(
     database = Database(url)
     same_tenant = a_house(database, seeded, tenant.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=50.0)
     hints = RecordingHints()
-    release = Release(database, hints, same_tenant.account_id, same_tenant.policy, now)
+    release = Release(replace(same_tenant.context, database=database, now=now), hints, same_tenant.account_id)
     queries = TwilioQueries(carrier.account(), same_tenant.policy)
-    settle = Settle(database, queries, same_tenant.account_id, same_tenant.effects, same_tenant.policy, now)
+    settle = Settle(replace(same_tenant.context, database=database, now=now), queries, same_tenant.account_id)
     for _ in range(ROUNDS):
         begun = time.perf_counter()
         assert release.due() == 0

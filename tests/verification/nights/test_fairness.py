@@ -9,7 +9,7 @@ import statistics
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from uuid import UUID
@@ -71,7 +71,7 @@ def at_work(url: str, setup: CrashSetup) -> Iterator[None]:
     process.start()
     tenant = setup.tenant
     clock = Clock(app, lazy=True)
-    clock._release = Release(tenant.database, PipeHints(ours), tenant.account_id, tenant.policy, tenant.now)
+    clock._release = Release(tenant.context, PipeHints(ours), tenant.account_id)
     clock._sweep_every = tenant.policy.sweep.total_seconds()
     clock._listening = psycopg.connect(url, autocommit=True)
     clock._listening.execute(f"LISTEN {DUE_CHANNEL}".encode())
@@ -160,7 +160,7 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
     command = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
     clock = Clock(app, lazy=True)
-    clock._release = Release(database, hints, tenant.account_id, tenant.policy, real_now)
+    clock._release = Release(replace(tenant.context, database=database, now=real_now), hints, tenant.account_id)
     clock._sweep_every = tenant.policy.sweep.total_seconds()
     assert clock._work(), "there is more to release at once"
     assert len(hints.ids(tasks.DIAL)) == 500 * _MAX_RELEASES

@@ -495,7 +495,7 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         others = {shape.name: of_company(first, _company(database, now, shape)) for shape in islice(SHAPES, 1, None)}
         account = carrier.account(public_url=address_of(door))
         hints = RecordingHints()
-        hear = Hear(database, hints, TwilioCallbacks(account), first.effects, now)
+        hear = Hear(first.context, hints, TwilioCallbacks(account))
         stack.enter_context(serving(_callbacks(hear.callback), door))
         queries = TwilioQueries(account, POLICY)
         stack.callback(queries._client.http_client.session.close)
@@ -509,10 +509,10 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
             carrier=carrier,
             now=now,
             dice=dice,
-            release=Release(database, hints, first.account_id, POLICY, now),
+            release=Release(first.context, hints, first.account_id),
             dial=first.dial,
             hear=hear,
-            settle=Settle(database, queries, first.account_id, first.effects, POLICY, now),
+            settle=Settle(first.context, queries, first.account_id),
             hints=hints,
             line=line,
             runner=runner,

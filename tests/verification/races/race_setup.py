@@ -92,7 +92,7 @@ class RaceSetup:
     @property
     def apply(self) -> Apply:
         tenant = self.tenant
-        return Apply(tenant.database, RecordingHints(), tenant.hasher, tenant.effects, tenant.policy, tenant.now)
+        return Apply(tenant.context, RecordingHints())
 
     @property
     def pauses(self) -> Pauses:
@@ -191,7 +191,7 @@ class RaceSetup:
     def release_until(self, is_over: Callable[[], bool], says: str) -> None:
         """Send hints for due attempts until `is_over` returns True, as the clock does."""
         hints = RecordingHints()
-        release = Release(self.tenant.database, hints, self.tenant.account_id, self.tenant.policy, self.tenant.now)
+        release = Release(self.tenant.context, hints, self.tenant.account_id)
 
         def again() -> bool:
             if is_over():

@@ -91,10 +91,9 @@ class TraceSetup:
         self.tenant: Tenant = a_house(
             self.database, company, Hasher("a pepper for tests"), self.now, account_sid=ACCOUNT_SID
         )
-        effects, policy = self.tenant.effects, self.tenant.policy
-        self.hear = Hear(self.database, self.hints, TwilioCallbacks(ACCOUNT), effects, self.now)
+        self.hear = Hear(self.tenant.context, self.hints, TwilioCallbacks(ACCOUNT))
         queries = carrier_queries(self.carrier, self.now)
-        self.settle = Settle(self.database, queries, self.tenant.account_id, effects, policy, self.now)
+        self.settle = Settle(self.tenant.context, queries, self.tenant.account_id)
 
     def play(self, kind: Kind, trace: Trace) -> UUID:
         """Dial, follow the trace, poll until the call is finished, and return the attempt's id."""
