@@ -1,6 +1,7 @@
 """Effects of an event on an attempt's line, its interview and its retry, saved in the caller's transaction."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
@@ -48,6 +49,51 @@ class InvariantViolated(Exception):
         super().__init__(alarm.cause)
         self.alarm = alarm
         self.attempt = attempt
+
+
+@dataclass(kw_only=True)
+class _Change:
+    """An attempt before and after its events, within the caller's transaction."""
+
+    stores: Stores
+    interview: Interview
+    before: Attempt
+    attempt: Attempt
+    events: Sequence[Event]
+    actor: str
+    now: datetime
+
+    def save(self, event: Event) -> None:
+        self.attempt = self.stores.attempts.save(self.attempt, event, self.actor, self.now)
+
+    def lost_its_cause(self) -> bool:
+        return self.attempt.cause_is_lost and not self.before.cause_is_lost
+
+    def is_named_late(self) -> bool:
+        """Return True if the carrier has named a call that is in progress."""
+        return self._has(Placed, LegSeen) and is_busy(self.attempt)
+
+    def left_its_line(self) -> bool:
+        return is_busy(self.before) and not is_busy(self.attempt)
+
+    def ended_again(self) -> bool:
+        """Return True if the end of a call was proven after its attempt was given up."""
+        return self._has(Proven) and not self.left_its_line()
+
+    def returned_to_pending(self) -> bool:
+        return self.before.state is AttemptState.IN_PROGRESS and self.attempt.state is AttemptState.PENDING
+
+    def is_answered(self) -> bool:
+        return self.attempt.reason is Reason.ANSWERED and self.before.reason is not Reason.ANSWERED
+
+    def is_live_or_proven(self) -> bool:
+        return self._has(LegSeen, Proven)
+
+    def is_finished(self) -> bool:
+        return is_over(self.attempt) and not has_live_leg(self.attempt)
+
+    def _has(self, *kinds: type) -> bool:
+        return any(isinstance(event, kinds) for event in self.events)
 
 
 class Effects:
@@ -126,34 +172,35 @@ class Effects:
         actor: str,
         now: datetime,
     ) -> Attempt:
-        """Save `events` with their effects on line, interview and retry. Return the attempt. Raises Alarmed."""
-        before = attempt
-        for event in events:
-            attempt = stores.attempts.save(attempt, event, actor, now)
-            if isinstance(event, LegSeen):  # guard: late_line
-                self._hold_line(stores, attempt)
-        _report_lost_cause(before, attempt)
-        if any(isinstance(event, Placed | LegSeen) for event in events) and is_busy(attempt):  # guard: company_gone
-            attempt = _end_for_deleted_company(stores, attempt, actor, now)
-        if is_busy(before) and not is_busy(attempt):
-            self._free_line(stores, attempt, now)
-        elif any(isinstance(event, Proven) for event in events):
-            self._start_gap(stores, attempt, now)
-        if before.state is AttemptState.IN_PROGRESS and attempt.state is AttemptState.PENDING:
-            attempt = self._on_returned_to_pending(stores, interview, attempt, actor, now)
-        if attempt.reason is Reason.ANSWERED and before.reason is not Reason.ANSWERED:
-            _book(stores, interview, attempt, now)
-        if any(isinstance(event, LegSeen | Proven) for event in events):  # guard: successor
-            self._cancel_successor(stores, interview, attempt, actor, now)
-        if is_over(attempt) and not has_live_leg(attempt):
-            retried = not is_over(before) and all(each.cause_is_known for each in events if isinstance(each, Ended))
-            goes_on = retried and self._retry(stores, interview, attempt, actor, now)
-            self._settle_interview(stores, interview, attempt, now, goes_on=goes_on)
-        return attempt
+        """Save `events` with their effects on line, interview and retry. Return the attempt.
 
-    def _hold_line(self, stores: Stores, attempt: Attempt) -> None:
+        Raises InvariantViolated.
+        """
+        change = _Change(
+            stores=stores, interview=interview, before=attempt, attempt=attempt, events=events, actor=actor, now=now
+        )
+        for event in events:
+            change.save(event)
+            if isinstance(event, LegSeen):  # guard: late_line
+                self._hold_line(change)
+        for applies, effect in self._EFFECTS:
+            if applies(change):
+                effect(self, change)
+        return change.attempt
+
+    def _report_lost_cause(self, change: _Change) -> None:
+        """Raise an alarm for a call that failed without a known cause. It is not retried, and a person decides."""
+        _log.error(
+            "call_failed_without_cause: the carrier named no cause for a failed call, so no retry follows",
+            alarm="CAUSE_LOST",
+            attempt_id=str(change.attempt.id),
+            company_id=str(change.attempt.company_id),
+        )
+
+    def _hold_line(self, change: _Change) -> None:
+        attempt = change.attempt
         assert attempt.number_hash is not None
-        if not stores.lines.hold(attempt.number_hash, attempt.id):
+        if not change.stores.lines.hold(attempt.number_hash, attempt.id):
             # Another attempt is calling this number at the same time: two legs to one phone.
             assert attempt.call_sid is not None
             stray, live = (
@@ -161,16 +208,23 @@ class Effects:
             )
             raise InvariantViolated(Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid=stray, live_sids=live), attempt)
 
-    def _start_gap(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
+    def _end_for_deleted_company(self, change: _Change) -> None:
+        """Request the end of a call that the carrier names only now, if its company has been deleted."""
+        if not change.stores.companies.is_there(change.attempt.company_id):
+            change.save(HangUpWanted(cause=HangUpCause.COMPANY_DELETED))
+
+    def _start_gap(self, change: _Change) -> None:
         """Start the gap between calls now, because the end of a call was proven after the attempt was given up."""
+        attempt, lines = change.attempt, change.stores.lines
         assert attempt.number_hash is not None
-        if stores.lines.hold(attempt.number_hash, attempt.id):
-            self._free_line(stores, attempt, now)
+        if lines.hold(attempt.number_hash, attempt.id):
+            self._free_line(change)
         else:
             # The attempt that holds the line may not have been sent yet: its last look sees this block.
-            stores.lines.block_until(attempt.number_hash, now + self._policy.line_gap)
+            lines.block_until(attempt.number_hash, change.now + self._policy.line_gap)
 
-    def _free_line(self, stores: Stores, attempt: Attempt, now: datetime) -> None:
+    def _free_line(self, change: _Change) -> None:
+        stores, attempt = change.stores, change.attempt
         if not is_over(attempt) or (attempt.call_sid is None and attempt.reason is not Reason.OUTCOME_UNKNOWN):
             stores.lines.give_back(attempt.id)
             return
@@ -178,15 +232,16 @@ class Effects:
             stores.attempt_polls.forget_number_of_erased(attempt.id)
         # After an unknown outcome the same interview waits too, because that phone may still be ringing.
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
-        stores.lines.start_gap(attempt.id, same, now, decisions.line_free_at(attempt, now, self._policy))
+        free_at = decisions.line_free_at(attempt, change.now, self._policy)
+        stores.lines.start_gap(attempt.id, same, change.now, free_at)
 
-    def _on_returned_to_pending(
-        self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
-    ) -> Attempt:
+    def _on_returned_to_pending(self, change: _Change) -> None:
         """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended."""
-        has_company = stores.companies.is_there(interview.company_id)
+        interview = change.interview
+        has_company = change.stores.companies.is_there(interview.company_id)
         if has_company and interviews.may_go_on(interview):
-            return self._refresh_schedule(stores, attempt, now)
+            change.attempt = self._refresh_schedule(change.stores, change.attempt, change.now)
+            return
         if not has_company:
             reason = Reason.COMPANY_DELETED
         elif interview.deleted_at is not None:
@@ -195,7 +250,7 @@ class Effects:
             reason = Reason.CANDIDATE_DELETED
         else:  # an earlier call has reached the candidate after all
             reason = Reason.REPLACED
-        return stores.attempts.save(attempt, Cancelled(reason=reason), actor, now)
+        change.save(Cancelled(reason=reason))
 
     def _refresh_schedule(self, stores: Stores, attempt: Attempt, now: datetime) -> Attempt:
         """Reschedule after a change of number or zone, which skips attempts in progress."""
@@ -211,27 +266,35 @@ class Effects:
         schedule = None if same_clock else scheduling.recomputed_schedule(attempt, callee, now, self._policy)
         return self.move(stores, attempt, schedule, callee.number.e164, now)
 
-    def _cancel_successor(
-        self, stores: Stores, interview: Interview, attempt: Attempt, actor: str, now: datetime
-    ) -> None:
-        """Cancel the pending successor: this call turned out to be live, or to have been answered."""
-        if not (has_live_leg(attempt) or attempt.state is AttemptState.COMPLETED):
-            return
-        successor = stores.attempts.lock_open(interview.id)
-        if successor is not None and successor.state is AttemptState.PENDING:
-            stores.attempts.save(successor, Cancelled(reason=Reason.REPLACED), actor, now)
+    def _book(self, change: _Change) -> None:
+        """Book an answered call when it ends, with the company's current billing unit and prices."""
+        interview, usage = change.interview, change.stores.usage
+        usage.book(pricing.booking_of(change.attempt, interview, usage.billing_of(interview.company_id), change.now))
 
-    def _settle_interview(
-        self, stores: Stores, interview: Interview, attempt: Attempt, now: datetime, *, goes_on: bool
-    ) -> None:
+    def _cancel_successor(self, change: _Change) -> None:
+        """Cancel the pending successor: this call turned out to be live, or to have been answered."""
+        if not (has_live_leg(change.attempt) or change.attempt.state is AttemptState.COMPLETED):
+            return
+        successor = change.stores.attempts.lock_open(change.interview.id)
+        if successor is not None and successor.state is AttemptState.PENDING:
+            change.stores.attempts.save(successor, Cancelled(reason=Reason.REPLACED), change.actor, change.now)
+
+    def _settle_interview(self, change: _Change) -> None:
+        """Create the automatic retry if one follows, and set the interview's status."""
+        stores, interview, attempt = change.stores, change.interview, change.attempt
+        retried = not is_over(change.before) and all(
+            each.cause_is_known for each in change.events if isinstance(each, Ended)
+        )
+        goes_on = retried and self._retry(change)
         if not goes_on and attempt.state is AttemptState.FAILED:
             goes_on = stores.attempts.has_open(interview.id)
         status = interviews.status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:
-            stores.interviews.set_status(interview.id, status, now)
+            stores.interviews.set_status(interview.id, status, change.now)
 
-    def _retry(self, stores: Stores, interview: Interview, ended: Attempt, actor: str, now: datetime) -> bool:
+    def _retry(self, change: _Change) -> bool:
         """Create the automatic retry. Return False if none follows."""
+        stores, interview, ended = change.stores, change.interview, change.attempt
         if ended.reason not in retries.RETRIED or not interviews.may_go_on(interview):
             return False
         row = stores.attempts.callee_of(interview.id)
@@ -243,12 +306,21 @@ class Effects:
         if schedule is None:
             return False
         assert callee.number is not None
-        self.add_attempt(
-            stores,
-            _retry_of(ended, schedule, self._hasher.number(callee.number.e164), interview, now),
-            actor,
-        )
+        number_hash = self._hasher.number(callee.number.e164)
+        self.add_attempt(stores, _retry_of(ended, schedule, number_hash, interview, change.now), change.actor)
         return True
+
+    _EFFECTS = (
+        (_Change.lost_its_cause, _report_lost_cause),
+        (_Change.is_named_late, _end_for_deleted_company),  # guard: company_gone
+        (_Change.left_its_line, _free_line),
+        (_Change.ended_again, _start_gap),
+        (_Change.returned_to_pending, _on_returned_to_pending),
+        (_Change.is_answered, _book),
+        (_Change.is_live_or_proven, _cancel_successor),  # guard: successor
+        (_Change.is_finished, _settle_interview),
+    )
+    """What follows from a change, in this order. Each row sees what the rows before it saved."""
 
     def add_attempt(self, stores: Stores, attempt: Attempt, actor: str) -> None:
         """Add a pending attempt and its line. Notify the clock if it is due already."""
@@ -283,29 +355,6 @@ class Effects:
         if event.due_at <= now:
             stores.notify_due()
         return moved
-
-
-def _report_lost_cause(before: Attempt, attempt: Attempt) -> None:
-    """Raise an alarm for a call that failed without a known cause. It is not retried, and a person decides."""
-    if attempt.cause_is_lost and not before.cause_is_lost:
-        _log.error(
-            "call_failed_without_cause: the carrier named no cause for a failed call, so no retry follows",
-            alarm="CAUSE_LOST",
-            attempt_id=str(attempt.id),
-            company_id=str(attempt.company_id),
-        )
-
-
-def _end_for_deleted_company(stores: Stores, attempt: Attempt, actor: str, now: datetime) -> Attempt:
-    """Request the end of a call that the carrier names only now, if its company has been deleted."""
-    if stores.companies.is_there(attempt.company_id):
-        return attempt
-    return stores.attempts.save(attempt, HangUpWanted(cause=HangUpCause.COMPANY_DELETED), actor, now)
-
-
-def _book(stores: Stores, interview: Interview, attempt: Attempt, now: datetime) -> None:
-    """Book an answered call when it ends, with the company's current billing unit and prices."""
-    stores.usage.book(pricing.booking_of(attempt, interview, stores.usage.billing_of(interview.company_id), now))
 
 
 def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:
