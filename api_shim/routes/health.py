@@ -153,33 +153,8 @@ def _metrics(
 ) -> bytes:
     """Render the metrics. Labels are company ids and positions of carrier accounts, never personal data."""
     registry = CollectorRegistry()
-    for name, documentation, number in _GAUGES:
-        gauge = Gauge(f"duecall_attempts_{name}", documentation, ["company_id"], registry=registry)
-        for row in counted:
-            gauge.labels(str(row.company_id)).set(number(row))
-    late = Gauge(
-        "duecall_late_seconds",
-        "Longest wait of an attempt that could be called now: not blocked by any rule and within the call rate.",
-        ["company_id"],
-        registry=registry,
-    )
-    paused = Gauge("duecall_paused", "1 while the company's calls are paused.", ["company_id"], registry=registry)
-    for row in counted:
-        late.labels(str(row.company_id)).set(0 if row.late is None else row.late.total_seconds())
-        paused.labels(str(row.company_id)).set(row.paused)
-    for name, documentation, state in _CARRIER_GAUGES:
-        gauge = Gauge(f"duecall_carrier_{name}", documentation, ["account"], registry=registry)
-        for position, carrier in enumerate(carriers, start=1):
-            gauge.labels(str(position)).set(state(carrier))
-    waits = Gauge(
-        "duecall_carrier_backoffs",
-        "Countries and caller numbers whose calls wait because the carrier refuses or fails them.",
-        ["kind"],
-        registry=registry,
-    )
-    by_kind = Counter("caller" if each.scope.country is None else "country" for each in backoffs)
-    for kind in ("country", "caller"):
-        waits.labels(kind).set(by_kind[kind])
+    _add_attempts(registry, counted)
+    _add_carriers(registry, carriers, backoffs)
     for name, documentation, number_of in _COMMAND_GAUGES:
         gauge = Gauge(f"duecall_commands_{name}", documentation, ["company_id"], registry=registry)
         # Also export zero: dashboards keep the last value of a gauge that disappears.
@@ -195,3 +170,36 @@ def _metrics(
         redis_is_away
     )
     return generate_latest(registry)
+
+
+def _add_attempts(registry: CollectorRegistry, counted: Sequence[Waiting]) -> None:
+    for name, documentation, number in _GAUGES:
+        gauge = Gauge(f"duecall_attempts_{name}", documentation, ["company_id"], registry=registry)
+        for row in counted:
+            gauge.labels(str(row.company_id)).set(number(row))
+    late = Gauge(
+        "duecall_late_seconds",
+        "Longest wait of an attempt that could be called now: not blocked by any rule and within the call rate.",
+        ["company_id"],
+        registry=registry,
+    )
+    paused = Gauge("duecall_paused", "1 while the company's calls are paused.", ["company_id"], registry=registry)
+    for row in counted:
+        late.labels(str(row.company_id)).set(0 if row.late is None else row.late.total_seconds())
+        paused.labels(str(row.company_id)).set(row.paused)
+
+
+def _add_carriers(registry: CollectorRegistry, carriers: Sequence[Carrier], backoffs: Sequence[Backoff]) -> None:
+    for name, documentation, state in _CARRIER_GAUGES:
+        gauge = Gauge(f"duecall_carrier_{name}", documentation, ["account"], registry=registry)
+        for position, carrier in enumerate(carriers, start=1):
+            gauge.labels(str(position)).set(state(carrier))
+    waits = Gauge(
+        "duecall_carrier_backoffs",
+        "Countries and caller numbers whose calls wait because the carrier refuses or fails them.",
+        ["kind"],
+        registry=registry,
+    )
+    by_kind = Counter("caller" if each.scope.country is None else "country" for each in backoffs)
+    for kind in ("country", "caller"):
+        waits.labels(kind).set(by_kind[kind])

@@ -62,12 +62,7 @@ def keys_create(
     as_json: AsJson = False,
 ) -> None:
     """Create an API key. It is shown only once."""
-    if sum(each is not None for each in (company, ats, rotate)) != 1:
-        refuse("Give exactly one of --company ID, --ats NAME and --rotate KEY_ID.")
-    if ats is not None and not ats.strip():
-        refuse("--ats needs a name.")
-    if ats is not None and name is not None:
-        refuse("--name cannot be combined with --ats, which already names the key.")
+    _check_owner(company, ats, rotate, name)
     options = {
         "name": None if name is None else name.strip(),
         "scopes": None if scopes is None else frozenset(scopes.replace(",", " ").split()),
@@ -90,6 +85,16 @@ def keys_create(
         print_json({"keyId": str(principal.key_id), "key": secret})
     else:
         print_result(secret)
+
+
+def _check_owner(company: UUID | None, ats: str | None, rotate: UUID | None, name: str | None) -> None:
+    """End with an error unless the options name exactly one owner."""
+    if sum(each is not None for each in (company, ats, rotate)) != 1:
+        refuse("Give exactly one of --company ID, --ats NAME and --rotate KEY_ID.")
+    if ats is not None and not ats.strip():
+        refuse("--ats needs a name.")
+    if ats is not None and name is not None:
+        refuse("--name cannot be combined with --ats, which already names the key.")
 
 
 @keys.command("list", epilog=examples("duecall keys list", "duecall keys list --company ID --json | jq '.[].keyId'"))

@@ -5,7 +5,7 @@ whole account opens when two companies fail at the same time, or when the carrie
 that our account lacks, for a country or a caller id, never opens it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
@@ -109,12 +109,7 @@ def judge(
     judged = account
     if worked and not account.is_down and not any(breakers.opens_at_once(cause) for _, cause in causes):
         judged = Breaker()
-    sound = {where.of_caller for where, _ in worked}
-    for where, cause in causes:
-        if cause in breakers.NEEDS_A_PERSON:
-            judged = breakers.after_failure(judged, cause, now)
-        elif not judged.is_down and (where.of_caller not in sound or breakers.opens_at_once(cause)):
-            judged = _after_one_that_failed(judged, held, where, cause, companies, now)
+    judged = _after_those_that_failed(judged, held, causes, {where.of_caller for where, _ in worked}, companies, now)
     for where, answer in answers:
         if isinstance(answer, NeverTaken) and answer.cause in PERMISSIONS:
             _refuse(held, where.of_country if answer.cause == "COUNTRY_REFUSED" else where.of_caller, answer.cause, now)
@@ -144,6 +139,23 @@ def _after_those_that_worked(backoffs: Backoffs, worked: Sequence[tuple[Where, C
         others_work = each.others_work or bool(taken_of - {scope.company_id})
         held[scope] = replace(each, others_work=others_work) if not each.is_permission else each
     return held
+
+
+def _after_those_that_failed(
+    account: Breaker,
+    held: dict[Scope, Backoff],
+    causes: Sequence[tuple[Where, str]],
+    working: Collection[Scope],
+    companies: int,
+    now: datetime,
+) -> Breaker:
+    """Return the account's breaker and update `held`. `working` are callers with a successful call."""
+    for where, cause in causes:
+        if cause in breakers.NEEDS_A_PERSON:
+            account = breakers.after_failure(account, cause, now)
+        elif not account.is_down and (where.of_caller not in working or breakers.opens_at_once(cause)):
+            account = _after_one_that_failed(account, held, where, cause, companies, now)
+    return account
 
 
 def _after_one_that_failed(

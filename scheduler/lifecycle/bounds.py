@@ -6,6 +6,7 @@ waits for the instant that the wrong clock wrote. By these rules other processes
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from scheduler.domain.attempt import Attempt, Phase
 from scheduler.lifecycle import policy as times
@@ -84,20 +85,20 @@ def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
     as matters, because the carrier's list is searched from there.
     """
     bounds = of_calls(now, policy)
-    corrected = attempt
-    if attempt.claimed_at is not None and attempt.claimed_at > bounds.written:
-        corrected = replace(corrected, claimed_at=now - policy.lease - policy.settle)
-    if attempt.unknown_at is not None and attempt.unknown_at > bounds.written:
-        corrected = replace(corrected, unknown_at=now)
-    if attempt.listed_at is not None and attempt.listed_at > bounds.written:
-        corrected = replace(corrected, listed_at=None)  # otherwise a list read too early would count
-    if attempt.lease_until is not None and attempt.lease_until > bounds.lease_until:
-        corrected = replace(corrected, lease_until=now + policy.lease)  # guard: impossible_lease
-    if attempt.look_at is not None and attempt.look_at > latest_look(attempt, bounds):
-        corrected = replace(corrected, look_at=now)  # guard: impossible_look
-    if attempt.search_at is not None and attempt.search_at > bounds.look_at:
-        corrected = replace(corrected, search_at=now)
-    return corrected if corrected == attempt else replace(corrected, updated_at=min(attempt.updated_at, now))
+    rules: dict[str, tuple[datetime, datetime | None]] = {
+        "claimed_at": (bounds.written, now - policy.lease - policy.settle),
+        "unknown_at": (bounds.written, now),
+        "listed_at": (bounds.written, None),  # otherwise a list read too early would count
+        "lease_until": (bounds.lease_until, now + policy.lease),  # guard: impossible_lease
+        "look_at": (latest_look(attempt, bounds), now),  # guard: impossible_look
+        "search_at": (bounds.look_at, now),
+    }
+    corrected: dict[str, Any] = {
+        name: instead
+        for name, (latest, instead) in rules.items()
+        if (instant := getattr(attempt, name)) is not None and instant > latest
+    }
+    return replace(attempt, **corrected, updated_at=min(attempt.updated_at, now)) if corrected else attempt
 
 
 def due_corrected(attempt: Attempt, now: datetime) -> datetime:

@@ -7,7 +7,7 @@ After any failure nothing is sent again. Before the POST the attempt returns to 
 `settle` polls the carrier.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
@@ -16,7 +16,7 @@ from uuid import UUID
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
 from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
-from scheduler.domain.company import ALARM
+from scheduler.domain.company import ALARM, Company
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
@@ -166,25 +166,7 @@ class Dial:
             waits = self._judge.may_not_be_claimed(stores, account, [each.attempt.id for each in claimable])
             claimable = [each for each in claimable if each.attempt.id not in waits]
             room = _room(stores, account)
-            calls = {each.attempt.company_id: each.calls_in_progress for each in claimable}
-            allotment = allot(
-                [(each.attempt.id, each.attempt.company_id) for each in claimable],
-                Pace(
-                    next_slot_at=account.next_slot_at,
-                    per_second=account.calls_per_second,
-                    room=room,
-                ),
-                {
-                    company_id: Pace(
-                        next_slot_at=next_slot_at,
-                        per_second=company.settings.limits.calls_per_second,
-                        room=company.settings.limits.concurrent_calls - calls.get(company_id, 0),
-                    )
-                    for company_id, (company, next_slot_at) in companies.items()
-                },
-                now,
-                SEND_SPAN,
-            )
+            allotment = _allotment(claimable, account, room, companies, now)
             claimed += self._claim(stores, claimable, allotment, now, started)
             if monotonic() - started > self._policy.send_within.total_seconds():
                 claimed.clear()
@@ -464,6 +446,31 @@ def _account_free_at(allotment: Allotment, room: int, now: datetime) -> datetime
         return now + _ROOM_AGAIN  # there is no event for the end of a call
     free_at = allotment.account.next_slot_at - SEND_SPAN
     return free_at if free_at > now else None
+
+
+def _allotment(
+    claimable: Sequence[Claimable],
+    account: CarrierAccount,
+    room: int,
+    companies: Mapping[UUID, tuple[Company, datetime]],
+    now: datetime,
+) -> Allotment:
+    """Divide the account's pace and its free places among the companies, within the pace and places of each."""
+    calls = {each.attempt.company_id: each.calls_in_progress for each in claimable}
+    return allot(
+        [(each.attempt.id, each.attempt.company_id) for each in claimable],
+        Pace(next_slot_at=account.next_slot_at, per_second=account.calls_per_second, room=room),
+        {
+            company_id: Pace(
+                next_slot_at=next_slot_at,
+                per_second=company.settings.limits.calls_per_second,
+                room=company.settings.limits.concurrent_calls - calls.get(company_id, 0),
+            )
+            for company_id, (company, next_slot_at) in companies.items()
+        },
+        now,
+        SEND_SPAN,
+    )
 
 
 def _room(stores: Stores, account: CarrierAccount) -> int:
