@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from scheduler.clock import monotonic
 from scheduler.domain.command import Command, CommandState
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway
+from scheduler.persistence.errors import DatabaseAway
 
 _log = log(__name__)
 _QUERY_EVERY_S = 5.0

@@ -17,7 +17,7 @@ from scheduler.deadline import deadline_in, remaining_s
 from scheduler.domain.key import Key
 from scheduler.logs import log
 from scheduler.persistence.commits import Commit, Outcome
-from scheduler.persistence.database import CommitInDoubt, DatabaseAway
+from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
 from workers.presence import Presence
 
 P = ParamSpec("P")

@@ -21,7 +21,8 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import NotFound
 from scheduler.hashing import fingerprint
 from scheduler.persistence.commits import Commit, Outcome
-from scheduler.persistence.database import CommitInDoubt, DatabaseAway, may_wait_again
+from scheduler.persistence.database import may_wait_again
+from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
 from scheduler.persistence.inbox import StillRunning
 from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteResult
 from scheduler.use_cases.submit import Accepted

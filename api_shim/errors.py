@@ -20,7 +20,7 @@ from scheduler.carriers.interface import NotACallback
 from scheduler.domain import refusals
 from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
-from scheduler.persistence.database import ClockWrong, CommitInDoubt, DatabaseAway
+from scheduler.persistence.errors import ClockWrong, CommitInDoubt, DatabaseAway
 from scheduler.wire.field_errors import field_errors, invalid_fields
 
 STATUS_OF: Mapping[str, HTTPStatus] = {

@@ -11,7 +11,9 @@ from redis import RedisError
 from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.logs import log
-from scheduler.persistence.database import DUE_CHANNEL, FINDS_OUT, ClockWrong, DatabaseAway, WrongRole
+from scheduler.persistence.database import FINDS_OUT
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, WrongRole
+from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import MissingSetting, settings
 from workers.app import app
 from workers.hint_publisher import RedisHintPublisher

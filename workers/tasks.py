@@ -14,7 +14,7 @@ from celery.worker.request import Request
 from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
 from scheduler.logs import log
-from scheduler.persistence.database import ClockWrong, DatabaseAway, LockTaken, WrongRole
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken, WrongRole
 from scheduler.settings import MissingSetting, settings
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as names

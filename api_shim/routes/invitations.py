@@ -15,7 +15,7 @@ from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.invitation import ACCEPTANCES, Acceptance, OwnerAnswer, OwnerView
 from scheduler.domain import refusals
 from scheduler.persistence.commits import Commit
-from scheduler.persistence.database import CommitInDoubt
+from scheduler.persistence.errors import CommitInDoubt
 
 router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"], dependencies=[Depends(refuse_wrong_query)])
 

@@ -14,7 +14,8 @@ from scheduler.domain.refusals import NotFound
 from scheduler.hashing import Hasher
 from scheduler.local.errors import CannotRun
 from scheduler.local.run_file import RunningSystem, running_in
-from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.settings import Settings, as_kept, place_of, settings
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.backlog import Backlog

@@ -15,7 +15,7 @@ from scheduler.cli.app import app
 from scheduler.cli.output import WRONG_USAGE, print_error, print_progress
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.local.errors import CannotRun, ServerUnavailable, Stopped
-from scheduler.persistence.database import DatabaseAway, WrongRole
+from scheduler.persistence.errors import DatabaseAway, WrongRole
 from scheduler.persistence.schema import NoLogin, SchemaDrift, SchemaNotMade
 from scheduler.settings import MissingSetting, WrongSettings
 

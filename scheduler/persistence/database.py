@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Lock
-from uuid import UUID
 
 import psycopg
 from sqlalchemy import Connection, create_engine, event, text
@@ -17,31 +15,9 @@ from scheduler.clock import Now, machine_now, monotonic
 from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
-from scheduler.persistence.agents import Agents
-from scheduler.persistence.attempt_claims import AttemptClaims
-from scheduler.persistence.attempt_counts import AttemptCounts
-from scheduler.persistence.attempt_polls import AttemptPolls
-from scheduler.persistence.attempt_release import AttemptRelease
-from scheduler.persistence.attempts import Attempts
-from scheduler.persistence.backoffs import CarrierBackoffs
-from scheduler.persistence.candidates import Candidates
-from scheduler.persistence.carrier_accounts import CarrierAccounts
-from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
-from scheduler.persistence.companies import Companies
-from scheduler.persistence.corrections import Corrections
-from scheduler.persistence.erasures import Erasures
-from scheduler.persistence.inbox import Inbox
-from scheduler.persistence.interviews import Interviews
-from scheduler.persistence.jobs import Jobs
-from scheduler.persistence.keys import Keys
-from scheduler.persistence.lines import Lines
-from scheduler.persistence.owners import Invitations, Memberships, Users
-from scheduler.persistence.phone_numbers import PhoneNumbers
-from scheduler.persistence.retention import Retention
-from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
-from scheduler.persistence.stray_calls import StrayCalls
-from scheduler.persistence.usage import Usage
+from scheduler.persistence.errors import ClockWrong, CommitInDoubt, DatabaseAway, LockTaken, WrongRole
+from scheduler.persistence.stores import CheckedClock, Stores
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 
@@ -67,11 +43,6 @@ _INTRODUCTION = text(
 
 _STATUS = text("SELECT pg_xact_status(CAST(:transaction_id AS xid8))")
 
-_ON_BEHALF_OF = text(
-    "SELECT set_config('duecall.principal_id', :principal_id, true),"
-    " set_config('duecall.company_id', :company_id, true)"
-)
-
 _COUNTING = text("SET LOCAL ROLE duecall_counter")
 
 _ROLE = """
@@ -90,10 +61,6 @@ _ROLE = """
 No row in a database without tables.
 """
 
-DUE_CHANNEL = "duecall_due"
-"""Notified when an attempt became due at once, so that it does not wait for the clock's next tick."""
-
-
 FINDS_OUT = {
     "connect_timeout": 3,
     "tcp_user_timeout": 10_000,
@@ -104,152 +71,8 @@ FINDS_OUT = {
 """Give up a connection whose other end has vanished: 10 s after unconfirmed data, or after 25 s without traffic."""
 
 
-class DatabaseAway(Exception):
-    """The database cannot be reached, or the connection broke. Nothing was committed."""
-
-
-class ClockWrong(DatabaseAway):
-    """This machine's clock differs from the database's by more than 2 s, or was set during the transaction.
-
-    Nothing was written. Callers handle it like a database that is away: they try again later. The database logs each
-    change once, so no other code needs to.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("this machine's clock differs from the database's; set it, for example by NTP")
-
-
-class LockTaken(DatabaseAway):
-    """Another transaction holds a row that this one needs. Nothing was written. Try again at once.
-
-    A kind of DatabaseAway only so that a caller that does not try again treats it as a transaction that did not happen.
-    """
-
-
 _CONFLICTS = frozenset({"55P03", "40P01"})
 """SQLSTATE of a lock timeout and of a deadlock."""
-
-
-class CommitInDoubt(DatabaseAway):
-    """COMMIT was sent and its answer was lost: the transaction was committed, will be, or was not.
-
-    `Database.outcome_of` can tell, for a transaction that was given a `Commit`.
-    """
-
-
-class WrongRole(Exception):
-    """The database role does not fit this process. No statement was sent with it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedClock:
-    """This process's clock within one transaction, which has compared it with the database's."""
-
-    comparison: Comparison
-    machine: Now
-    is_corrected: bool
-    """A wrong clock is corrected by the database's clock instead of being rejected."""
-
-    def instant(self, now: Now) -> datetime:
-        """Read `now`. Raises ClockWrong when the clock was set since the comparison."""
-        instant = now()
-        # Read after `now`: a step in between is then noticed too.
-        ahead = self.ahead()
-        if not clock_comparison.is_wrong(ahead):
-            return instant
-        if self.is_corrected:
-            return instant - ahead
-        raise ClockWrong  # guard: clock_step
-
-    def ahead(self) -> timedelta:
-        return self.comparison.ahead(self.machine(), monotonic())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stores:
-    """The stores of one transaction, one a noun."""
-
-    connection: Connection
-    clock: CheckedClock | None = field(repr=False)
-    """None in a transaction that only reads."""
-    agents: Agents
-    attempt_release: AttemptRelease
-    attempt_claims: AttemptClaims
-    attempt_polls: AttemptPolls
-    attempt_counts: AttemptCounts
-    attempts: Attempts
-    backoffs: CarrierBackoffs
-    candidates: Candidates
-    carrier_accounts: CarrierAccounts
-    carrier_events: CarrierEvents
-    companies: Companies
-    corrections: Corrections
-    erasures: Erasures
-    inbox: Inbox
-    interviews: Interviews
-    invitations: Invitations
-    jobs: Jobs
-    keys: Keys
-    lines: Lines
-    memberships: Memberships
-    phone_numbers: PhoneNumbers
-    reresolutions: ScheduleRecomputations
-    retention: Retention
-    stray_calls: StrayCalls
-    usage: Usage
-    users: Users
-
-    @classmethod
-    def of(cls, connection: Connection, clock: CheckedClock | None) -> "Stores":
-        return cls(
-            connection=connection,
-            clock=clock,
-            agents=Agents(connection),
-            attempt_release=AttemptRelease(connection),
-            attempt_claims=AttemptClaims(connection),
-            attempt_polls=AttemptPolls(connection),
-            attempt_counts=AttemptCounts(connection),
-            attempts=Attempts(connection),
-            backoffs=CarrierBackoffs(connection),
-            candidates=Candidates(connection),
-            carrier_accounts=CarrierAccounts(connection),
-            carrier_events=CarrierEvents(connection),
-            companies=Companies(connection),
-            corrections=Corrections(connection),
-            erasures=Erasures(connection),
-            inbox=Inbox(connection),
-            interviews=Interviews(connection),
-            invitations=Invitations(connection),
-            jobs=Jobs(connection),
-            keys=Keys(connection),
-            lines=Lines(connection),
-            memberships=Memberships(connection),
-            phone_numbers=PhoneNumbers(connection),
-            reresolutions=ScheduleRecomputations(connection),
-            retention=Retention(connection),
-            stray_calls=StrayCalls(connection),
-            usage=Usage(connection),
-            users=Users(connection),
-        )
-
-    def instant(self, now: Now) -> datetime:
-        """Read `now` for this transaction to write. Its clock was compared with the database's.
-
-        May be called again after a wait for a lock. Raises ClockWrong when the clock was set since the comparison.
-        """
-        assert self.clock is not None, "a transaction that only reads writes no time"
-        return self.clock.instant(now)
-
-    def act_for_company(self, company_id: UUID) -> None:
-        """Let this transaction see the rows of the company.
-
-        For callers without an API key that have proved their permission otherwise, by the token of an invitation.
-        """
-        self.connection.execute(_ON_BEHALF_OF, {"principal_id": "", "company_id": str(company_id)})
-
-    def notify_due(self) -> None:
-        """Wake the clock when this commits."""
-        self.connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": DUE_CHANNEL})
 
 
 class Database:

@@ -14,7 +14,8 @@ from psycopg import sql
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from scheduler.persistence.database import DatabaseAway, reason_of, with_driver
+from scheduler.persistence.database import reason_of, with_driver
+from scheduler.persistence.errors import DatabaseAway
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

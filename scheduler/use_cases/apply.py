@@ -47,8 +47,9 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, scheduling
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway, Stores
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.json_columns import STORY, request_from_json
+from scheduler.persistence.stores import Stores
 from scheduler.rules import etags, job_choice
 from scheduler.rules.metadata import merged
 from scheduler.timing import callee_zones

@@ -26,7 +26,8 @@ from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempt_claims import Claimable, LastLookRow
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
-from scheduler.persistence.database import ClockWrong, DatabaseAway, Stores
+from scheduler.persistence.errors import ClockWrong, DatabaseAway
+from scheduler.persistence.stores import Stores
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 from scheduler.use_cases.dialling.carrier_judge import CarrierJudge

@@ -22,7 +22,7 @@ from scheduler.lifecycle import breaker
 from scheduler.lifecycle.capacity import SendRate, in_step
 from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway, LockTaken
+from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.use_cases.dial import ClaimInDoubt, Claims, ClaimTooSlow, Dial, PermittedOrder, ToSend
 from scheduler.use_cases.dialling.hand import Hand
 from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm

@@ -21,7 +21,7 @@ from scheduler.lifecycle import blocks, decisions, scheduling
 from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg
-from scheduler.persistence.database import Stores
+from scheduler.persistence.stores import Stores
 from scheduler.rules.display_names import shown
 from scheduler.rules.etags import etag_of
 from scheduler.timing import callee_zones

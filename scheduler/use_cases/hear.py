@@ -13,7 +13,8 @@ from scheduler.lifecycle.decisions import AskTheCarrier
 from scheduler.logs import log
 from scheduler.persistence.carrier_events import CarrierEvent
 from scheduler.persistence.commits import Commit
-from scheduler.persistence.database import DatabaseAway, Stores
+from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated

@@ -10,7 +10,7 @@ from uuid import UUID
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.database import Stores
+from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context

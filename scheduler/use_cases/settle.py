@@ -14,7 +14,8 @@ from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, POLLS
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway, LockTaken, Stores
+from scheduler.persistence.errors import DatabaseAway, LockTaken
+from scheduler.persistence.stores import Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.settling.carrier_probe import CarrierProbe

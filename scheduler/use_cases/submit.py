@@ -29,8 +29,9 @@ from scheduler.domain.refusals import (
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import decisions
 from scheduler.persistence.commits import Commit
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import request_as_json
+from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.wire.field_types import is_idempotency_key

@@ -23,7 +23,8 @@ import requests
 from scheduler.local.ports import free_port
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.valkey import EmbeddedValkey
-from scheduler.persistence.database import Database, WrongRole
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import WrongRole
 from tests.conftest import wait_until
 from tests.support.compose import ROOT, composed, procfile
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier

@@ -25,7 +25,8 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.logs import configure
-from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply

@@ -29,8 +29,9 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import schedule_as_json
+from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
 from tests.conftest import TestClock, seed
 from tests.support.builders import BRATISLAVA, Tenant, a_house

@@ -10,7 +10,9 @@ import pytest
 from scheduler.deadline import deadline_in, remaining_s
 from scheduler.domain.job import Job, JobStatus
 from scheduler.persistence.commits import Commit, Outcome
-from scheduler.persistence.database import CommitInDoubt, Database, DatabaseAway, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
+from scheduler.persistence.stores import Stores
 from tests.architecture.guards import guards
 from tests.conftest import NOON, Seeded, wait_until
 from tests.support.servers import Wire, wired

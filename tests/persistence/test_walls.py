@@ -19,7 +19,8 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
-from scheduler.persistence.database import Database, WrongRole
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.schema import Logins, SchemaNotMade
 from scheduler.settings import Settings
 from scheduler.use_cases.explain import Explain

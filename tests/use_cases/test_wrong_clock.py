@@ -15,7 +15,8 @@ from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import NeverTaken
 from scheduler.domain.command import RescheduleAttempt
 from scheduler.domain.company import CompanySettings
-from scheduler.persistence.database import ClockWrong, Database
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import ClockWrong
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.purge import Purge

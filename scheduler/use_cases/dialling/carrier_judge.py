@@ -14,7 +14,8 @@ from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff, Verdict, Where
 from scheduler.logs import log
 from scheduler.persistence.backoffs import Ends
 from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
 
 _log = log(__name__)

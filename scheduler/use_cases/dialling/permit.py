@@ -11,7 +11,7 @@ from datetime import timedelta
 from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.dial import PermittedOrder, ToSend
 from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
 

@@ -8,7 +8,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CarrierAnswer
 from scheduler.lifecycle.capacity import RecordSize
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway, LockTaken
+from scheduler.persistence.errors import DatabaseAway, LockTaken
 
 _log = log(__name__)
 _FLUSH_EVERY = 0.02

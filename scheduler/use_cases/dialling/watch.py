@@ -9,7 +9,7 @@ from uuid import UUID
 
 from scheduler.lifecycle.policy import LOOK_TO_SEND
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway
+from scheduler.persistence.errors import DatabaseAway
 
 _log = log(__name__)
 LOCK_LASTS_S = 10.0

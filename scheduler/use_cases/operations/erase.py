@@ -10,7 +10,7 @@ from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Event, HangUpCause, HangUpWanted, Reason
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle.state_machine import is_busy
-from scheduler.persistence.database import Stores
+from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints

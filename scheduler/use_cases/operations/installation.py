@@ -8,7 +8,8 @@ from scheduler.clock import Now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.company import Company, NewCompany
 from scheduler.domain.principal import KeyKind
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.companies import add_company

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.refusals import NotFound
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
 from scheduler.use_cases.submit import not_found
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from scheduler.clock import Now
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.rules import retention
 from scheduler.use_cases.operations.quarantine import dropped
 from scheduler.use_cases.shared import hints as tasks

@@ -7,7 +7,8 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.command import Answer, Command, refusal_of
 from scheduler.domain.refusals import CommandDropped, NotFound
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 
 
 class Quarantine:

@@ -9,7 +9,8 @@ from scheduler.domain.refusals import Refused
 from scheduler.lifecycle import blocks, scheduling
 from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
-from scheduler.persistence.database import DatabaseAway, Stores
+from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import RERESOLVE, Hints

@@ -14,7 +14,8 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import ContactRequired, PhoneNumberInvalid, UnknownJobs
 from scheduler.domain.resource import Changes
 from scheduler.lifecycle import interviews
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
 from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company

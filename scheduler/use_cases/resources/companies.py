@@ -10,7 +10,8 @@ from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, InsufficientPermissions
 from scheduler.domain.resource import Changes
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
 from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, the_company

@@ -17,8 +17,9 @@ from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdReq
 from scheduler.domain.resource import Resource
 from scheduler.failpoints import failpoint
 from scheduler.persistence.commits import Commit
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import record_as_json, record_from_json
+from scheduler.persistence.stores import Stores
 from scheduler.use_cases.submit import authorized_company, first_with_its_key
 from scheduler.wire.named_fields import Fields, named
 

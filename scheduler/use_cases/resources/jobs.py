@@ -9,7 +9,8 @@ from scheduler.domain.job import Job, JobStatus, NewJob
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.resource import Changes
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
 from scheduler.use_cases.submit import authorized_company, require

@@ -24,8 +24,9 @@ from scheduler.domain.refusals import (
     UnknownScopes,
 )
 from scheduler.hashing import Hasher
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
 from scheduler.persistence.keys import USED_EVERY, Found
+from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
 from scheduler.rules.display_names import is_printable
 from scheduler.use_cases.submit import require

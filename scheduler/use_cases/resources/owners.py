@@ -14,7 +14,8 @@ from scheduler.hashing import Hasher
 from scheduler.logs import log
 from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeMail
 from scheduler.persistence.commits import Commit
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.rules.display_names import shown
 from scheduler.rules.invitation_timing import LIFE, try_again_at
 

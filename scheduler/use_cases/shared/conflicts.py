@@ -5,7 +5,7 @@ from itertools import count
 from typing import TypeVar
 
 from scheduler.logs import log
-from scheduler.persistence.database import LockTaken
+from scheduler.persistence.errors import LockTaken
 
 T = TypeVar("T")
 _log = log(__name__)

@@ -1,4 +1,4 @@
-"""What the use cases of one process share."""
+"""The resources that the use cases of one process share."""
 
 from dataclasses import dataclass
 from functools import cached_property

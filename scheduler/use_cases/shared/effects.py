@@ -31,7 +31,8 @@ from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
 from scheduler.logs import log
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.rules import pricing
 from scheduler.use_cases.shared.situations import callee_from

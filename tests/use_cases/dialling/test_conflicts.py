@@ -16,7 +16,7 @@ from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import Accepted, CarrierAnswer
 from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
-from scheduler.persistence.database import DatabaseAway
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.dialling.watch import LOCK_LASTS_S, LockWatch
 from scheduler.use_cases.settle import Settle

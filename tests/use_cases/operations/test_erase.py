@@ -11,7 +11,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, 
 from scheduler.domain.call import Accepted, CallNews, CallProgress, CallStatus, NeverTaken
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY
-from scheduler.persistence.database import LockTaken
+from scheduler.persistence.errors import LockTaken
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.erase import Erase

@@ -16,7 +16,8 @@ from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import AccessDenied
 from scheduler.domain.schedule import ScheduleWarning
-from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.timing.callee_zones import TZDATA_VERSION
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer

@@ -24,7 +24,8 @@ from scheduler.carriers.interface import NotACallback
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.hashing import Hasher
-from scheduler.persistence.database import Database, DatabaseAway
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear

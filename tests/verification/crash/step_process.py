@@ -16,7 +16,7 @@ from scheduler.domain.command import Request
 from scheduler.domain.principal import Principal
 from scheduler.domain.resource import Changes
 from scheduler.logs import configure
-from scheduler.persistence.database import ClockWrong
+from scheduler.persistence.errors import ClockWrong
 from scheduler.settings import Settings
 from scheduler.use_cases.resources.idempotent_writes import WriteRequest
 from tests.support.builders import RecordingHints

@@ -19,7 +19,8 @@ import pytest
 
 from scheduler.domain.company import CallLimits
 from scheduler.hashing import Hasher
-from scheduler.persistence.database import DUE_CHANNEL, Database
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import real_now, seed, wait_until

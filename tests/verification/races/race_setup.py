@@ -19,7 +19,8 @@ from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.schedule import Schedule
 from scheduler.hashing import Hasher
-from scheduler.persistence.database import Database, Stores
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.settings import Settings
 from scheduler.timing import callee_zones
 from scheduler.use_cases.apply import Apply

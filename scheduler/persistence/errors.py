@@ -1,0 +1,34 @@
+"""Errors of the database. None of them quotes a value."""
+
+
+class DatabaseAway(Exception):
+    """The database cannot be reached, or the connection broke. Nothing was committed."""
+
+
+class ClockWrong(DatabaseAway):
+    """This machine's clock differs from the database's by more than 2 s, or was set during the transaction.
+
+    Nothing was written. Callers handle it like a database that is away: they try again later. The database logs each
+    change once, so no other code needs to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("this machine's clock differs from the database's; set it, for example by NTP")
+
+
+class LockTaken(DatabaseAway):
+    """Another transaction holds a row that this one needs. Nothing was written. Try again at once.
+
+    A kind of DatabaseAway only so that a caller that does not try again treats it as a transaction that did not happen.
+    """
+
+
+class CommitInDoubt(DatabaseAway):
+    """COMMIT was sent and its answer was lost: the transaction was committed, will be, or was not.
+
+    `Database.outcome_of` can tell, for a transaction that was given a `Commit`.
+    """
+
+
+class WrongRole(Exception):
+    """The database role does not fit this process. No statement was sent with it."""

@@ -1,0 +1,155 @@
+"""The stores of one transaction, and its clock."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from scheduler.clock import Now, monotonic
+from scheduler.persistence.agents import Agents
+from scheduler.persistence.attempt_claims import AttemptClaims
+from scheduler.persistence.attempt_counts import AttemptCounts
+from scheduler.persistence.attempt_polls import AttemptPolls
+from scheduler.persistence.attempt_release import AttemptRelease
+from scheduler.persistence.attempts import Attempts
+from scheduler.persistence.backoffs import CarrierBackoffs
+from scheduler.persistence.candidates import Candidates
+from scheduler.persistence.carrier_accounts import CarrierAccounts
+from scheduler.persistence.carrier_events import CarrierEvents
+from scheduler.persistence.companies import Companies
+from scheduler.persistence.corrections import Corrections
+from scheduler.persistence.erasures import Erasures
+from scheduler.persistence.errors import ClockWrong
+from scheduler.persistence.inbox import Inbox
+from scheduler.persistence.interviews import Interviews
+from scheduler.persistence.jobs import Jobs
+from scheduler.persistence.keys import Keys
+from scheduler.persistence.lines import Lines
+from scheduler.persistence.owners import Invitations, Memberships, Users
+from scheduler.persistence.phone_numbers import PhoneNumbers
+from scheduler.persistence.retention import Retention
+from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
+from scheduler.persistence.stray_calls import StrayCalls
+from scheduler.persistence.usage import Usage
+from scheduler.rules import clock_comparison
+from scheduler.rules.clock_comparison import Comparison
+
+_ON_BEHALF_OF = text(
+    "SELECT set_config('duecall.principal_id', :principal_id, true),"
+    " set_config('duecall.company_id', :company_id, true)"
+)
+
+DUE_CHANNEL = "duecall_due"
+"""Notified when an attempt became due at once, so that it does not wait for the clock's next tick."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedClock:
+    """This process's clock within one transaction, which has compared it with the database's."""
+
+    comparison: Comparison
+    machine: Now
+    is_corrected: bool
+    """A wrong clock is corrected by the database's clock instead of being rejected."""
+
+    def instant(self, now: Now) -> datetime:
+        """Read `now`. Raises ClockWrong when the clock was set since the comparison."""
+        instant = now()
+        # Read after `now`: a step in between is then noticed too.
+        ahead = self.ahead()
+        if not clock_comparison.is_wrong(ahead):
+            return instant
+        if self.is_corrected:
+            return instant - ahead
+        raise ClockWrong  # guard: clock_step
+
+    def ahead(self) -> timedelta:
+        return self.comparison.ahead(self.machine(), monotonic())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """The stores of one transaction, one a noun."""
+
+    connection: Connection
+    clock: CheckedClock | None = field(repr=False)
+    """None in a transaction that only reads."""
+    agents: Agents
+    attempt_release: AttemptRelease
+    attempt_claims: AttemptClaims
+    attempt_polls: AttemptPolls
+    attempt_counts: AttemptCounts
+    attempts: Attempts
+    backoffs: CarrierBackoffs
+    candidates: Candidates
+    carrier_accounts: CarrierAccounts
+    carrier_events: CarrierEvents
+    companies: Companies
+    corrections: Corrections
+    erasures: Erasures
+    inbox: Inbox
+    interviews: Interviews
+    invitations: Invitations
+    jobs: Jobs
+    keys: Keys
+    lines: Lines
+    memberships: Memberships
+    phone_numbers: PhoneNumbers
+    reresolutions: ScheduleRecomputations
+    retention: Retention
+    stray_calls: StrayCalls
+    usage: Usage
+    users: Users
+
+    @classmethod
+    def of(cls, connection: Connection, clock: CheckedClock | None) -> "Stores":
+        return cls(
+            connection=connection,
+            clock=clock,
+            agents=Agents(connection),
+            attempt_release=AttemptRelease(connection),
+            attempt_claims=AttemptClaims(connection),
+            attempt_polls=AttemptPolls(connection),
+            attempt_counts=AttemptCounts(connection),
+            attempts=Attempts(connection),
+            backoffs=CarrierBackoffs(connection),
+            candidates=Candidates(connection),
+            carrier_accounts=CarrierAccounts(connection),
+            carrier_events=CarrierEvents(connection),
+            companies=Companies(connection),
+            corrections=Corrections(connection),
+            erasures=Erasures(connection),
+            inbox=Inbox(connection),
+            interviews=Interviews(connection),
+            invitations=Invitations(connection),
+            jobs=Jobs(connection),
+            keys=Keys(connection),
+            lines=Lines(connection),
+            memberships=Memberships(connection),
+            phone_numbers=PhoneNumbers(connection),
+            reresolutions=ScheduleRecomputations(connection),
+            retention=Retention(connection),
+            stray_calls=StrayCalls(connection),
+            usage=Usage(connection),
+            users=Users(connection),
+        )
+
+    def instant(self, now: Now) -> datetime:
+        """Read `now` for this transaction to write. Its clock was compared with the database's.
+
+        May be called again after a wait for a lock. Raises ClockWrong when the clock was set since the comparison.
+        """
+        assert self.clock is not None, "a transaction that only reads writes no time"
+        return self.clock.instant(now)
+
+    def act_for_company(self, company_id: UUID) -> None:
+        """Let this transaction see the rows of the company.
+
+        For callers without an API key that have proved their permission otherwise, by the token of an invitation.
+        """
+        self.connection.execute(_ON_BEHALF_OF, {"principal_id": "", "company_id": str(company_id)})
+
+    def notify_due(self) -> None:
+        """Wake the clock when this commits."""
+        self.connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": DUE_CHANNEL})
