@@ -8,14 +8,14 @@ After any failure nothing is sent again. Before the POST the attempt returns to 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from uuid import UUID
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
-from scheduler.domain.call import Accepted, CallNews, CallOrder, CallStatus, CarrierAnswer, NeverTaken
+from scheduler.domain.call import Accepted, CallNews, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.domain.company import ALARM, Company
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
@@ -31,6 +31,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
+from scheduler.use_cases.dialling.claims import ClaimInDoubt, Claims, ClaimTooSlow, Hinted, PermittedOrder, ToSend
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.situations import callee_from, situation_from
@@ -39,72 +40,6 @@ _log = log(__name__)
 _ACTOR = "dial"
 _ROOM_AGAIN = timedelta(seconds=0.25)
 _TALK_MARGIN = timedelta(minutes=2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToSend:
-    """A claimed attempt. Only the claiming worker knows its epoch, and only that epoch may send and record."""
-
-    attempt: Attempt
-    send_at: datetime
-    lease_ends: float
-    """Monotonic, counted from before the claim, so never later than the row's `lease_until`."""
-    send_by: float
-    """Monotonic. A call that is not sent by then returns to PENDING while its lease lasts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hinted:
-    """A pending attempt named by a hint, with the fields that decide its turn."""
-
-    id: UUID
-    company_id: UUID
-    manual: bool
-    due_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class PermittedOrder(CallOrder):
-    """An order that a last look permits, with its period of validity."""
-
-    looked_at: datetime = field(compare=False)
-    """When the query of the look was sent, on this machine's clock."""
-    looked: float = field(compare=False)
-    """The same instant on the monotonic clock."""
-    leave_by: datetime = field(compare=False)
-    """Latest time for sending, for example the end of calling hours, however fresh the look is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claims:
-    claimed: tuple[ToSend, ...] = ()
-    waiting: frozenset[UUID] = frozenset()
-    """Attempts without a place yet, or locked by another transaction. They wait in the worker's memory, unclaimed."""
-    unplaced: frozenset[UUID] = frozenset()
-    """The part of `waiting` that lacks only a place."""
-    try_again_at: datetime | None = None
-    full: frozenset[UUID] = frozenset()
-    """Companies at their own limit until `try_again_at`: none of their attempts can be claimed earlier."""
-    locked: frozenset[UUID] = frozenset()
-    """Companies whose row another transaction has locked."""
-    unlocked: frozenset[UUID] = frozenset()
-    """Companies whose row this claim has locked."""
-    account_free_at: datetime | None = None
-    """The account is at its limit: no attempt of any company can be claimed earlier."""
-    is_stopped: bool = False
-    """The account is paused, the carrier is down, or the database was replaced. All hints are dropped."""
-
-
-class ClaimInDoubt(DatabaseAway):
-    """The commit of a claim was not confirmed. The attempts may or may not be claimed, and none may be sent."""
-
-    def __init__(self, claimed: Sequence[ToSend]) -> None:
-        super().__init__("the answer to a commit")
-        self.claimed = tuple(claimed)
-
-
-class ClaimTooSlow(Exception):
-    """The claim was rolled back, because its calls could no longer be sent within their leases."""
 
 
 class Dial:

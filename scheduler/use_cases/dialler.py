@@ -23,7 +23,8 @@ from scheduler.lifecycle.capacity import SendRate, in_step
 from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway, LockTaken
-from scheduler.use_cases.dial import ClaimInDoubt, Claims, ClaimTooSlow, Dial, PermittedOrder, ToSend
+from scheduler.use_cases.dial import Dial
+from scheduler.use_cases.dialling.claims import ClaimInDoubt, Claims, ClaimTooSlow, PermittedOrder, ToSend
 from scheduler.use_cases.dialling.hand import Hand
 from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
 from scheduler.use_cases.dialling.look_limit import LookLimit

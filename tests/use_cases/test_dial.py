@@ -18,7 +18,8 @@ from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
-from scheduler.use_cases.dial import ClaimInDoubt, Dial
+from scheduler.use_cases.dial import Dial
+from scheduler.use_cases.dialling.claims import ClaimInDoubt
 from tests.architecture.guards import guards
 from tests.conftest import Seeded, TestClock, seed, wait_until
 from tests.support.builders import (

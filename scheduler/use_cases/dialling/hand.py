@@ -9,7 +9,7 @@ from uuid import UUID
 
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.use_cases.dial import Hinted
+from scheduler.use_cases.dialling.claims import Hinted
 
 
 class Hand:

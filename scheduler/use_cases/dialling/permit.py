@@ -12,7 +12,7 @@ from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.use_cases.dial import PermittedOrder, ToSend
+from scheduler.use_cases.dialling.claims import PermittedOrder, ToSend
 from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
 
 _log = log(__name__)

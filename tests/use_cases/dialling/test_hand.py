@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.use_cases.dial import Hinted
+from scheduler.use_cases.dialling.claims import Hinted
 from scheduler.use_cases.dialling.hand import Hand
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)

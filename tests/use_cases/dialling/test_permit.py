@@ -9,7 +9,7 @@ import pytest
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
-from scheduler.use_cases.dial import PermittedOrder, ToSend
+from scheduler.use_cases.dialling.claims import PermittedOrder, ToSend
 from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
 from scheduler.use_cases.dialling.permit import LOOKS_PER_CALL, Permit
 from tests.architecture.guards import guards

@@ -27,7 +27,8 @@ from scheduler.domain.company import EVERY_DAY, CallLimits, CallTimeInterval, Co
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.dial import Dial, ToSend
+from scheduler.use_cases.dial import Dial
+from scheduler.use_cases.dialling.claims import ToSend
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release

@@ -16,7 +16,7 @@ from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CarrierAnswer
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
-from scheduler.use_cases.dial import ToSend
+from scheduler.use_cases.dialling.claims import ToSend
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock

@@ -35,7 +35,8 @@ from scheduler.persistence import attempts as attempts_sql
 from scheduler.persistence import tables
 from scheduler.persistence.database import Database
 from scheduler.timing import callee_zones
-from scheduler.use_cases.dial import Dial, ToSend
+from scheduler.use_cases.dial import Dial
+from scheduler.use_cases.dialling.claims import ToSend
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
