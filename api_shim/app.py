@@ -36,6 +36,9 @@ from scheduler.logs import configure
 from scheduler.persistence import schema
 from scheduler.settings import Settings, WrongSettings
 from scheduler.settings import settings as of_this_process
+from workers import hint_publisher
+from workers.app import ANSWERED_CHANNEL
+from workers.app import app as celery
 from workers.presence import Presence
 
 _DESCRIPTION = """
@@ -93,10 +96,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[AppContext]:
     redis_url = settings.redis
-    # Imported late: workers.app configures its broker as soon as it is imported.
-    from workers import hint_publisher  # noqa: PLC0415 - the line above
-    from workers.app import ANSWERED_CHANNEL  # noqa: PLC0415 - as above
-    from workers.app import app as celery  # noqa: PLC0415 - as above
 
     hints = hint_publisher.RedisHintPublisher(celery, redis_url)
     use_cases = assembly.api_use_cases(settings, hints)

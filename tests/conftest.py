@@ -29,6 +29,7 @@ from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.settings import settings as of_this_process
+from workers.app import app
 
 T = TypeVar("T")
 CALLER = "+421221020001"
@@ -121,11 +122,11 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 
 @pytest.fixture(scope="session")
 def broker(valkey: EmbeddedValkey) -> None:
-    """The broker of the Celery application, which it reads while it is imported."""
+    """The broker of the Celery application, whose address it reads once, at its first use."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REDIS_URL", valkey.url)
         of_this_process.cache_clear()
-        import workers.app  # noqa: F401, PLC0415 - the line above
+        assert app.conf.broker_url == valkey.url
     of_this_process.cache_clear()
 
 

@@ -16,28 +16,44 @@ ANSWERED_CHANNEL = "duecall:answered"
 """The Redis channel on which workers publish the ids of answered commands."""
 
 
-def make_app(chosen: Settings) -> Celery:
-    """Build the application for these settings. Raises MissingSetting without REDIS_URL."""
-    # By its alias and not as `broker_transport`, because Flower would use that name as the scheme of the broker's URL.
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:Transport"))
-    app = Celery("duecall", broker=chosen.redis, backend=None, include=["workers.tasks"])
-    app.conf.update(
-        task_serializer="json",
-        accept_content=["json"],
+# By its alias and not as `broker_transport`, because Flower would use that name as the scheme of the broker's URL.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:Transport"))
+
+app = Celery("duecall", backend=None, include=["workers.tasks"])
+
+
+def _configuration() -> dict[str, Any]:
+    """Return Celery's settings. Ends the process in one line if ours are wrong: Celery would show a traceback.
+
+    Called when a setting is first used, so that importing this module reads no environment.
+    """
+    try:
+        redis_url = settings().redis
+    except WrongSettings as wrong:
+        raise SystemExit(str(wrong)) from None
+    return configuration(redis_url)
+
+
+def configuration(redis_url: str) -> dict[str, Any]:
+    """Return Celery's settings for this broker."""
+    return {
+        "broker_url": redis_url,
+        "task_serializer": "json",
+        "accept_content": ["json"],
         # A message is a hint: no process waits for its result, and a lost or doubled hint does no harm.
-        task_ignore_result=True,
-        task_acks_late=False,
-        task_publish_retry=False,
+        "task_ignore_result": True,
+        "task_acks_late": False,
+        "task_publish_retry": False,
         # The default exchange routes to the queue of that name alone, without a look-up for each message.
-        task_queues=[Queue(name, Exchange(""), routing_key=name) for name in sorted(set(QUEUES.values()))],
-        task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
-        task_default_queue="maintenance",
-        worker_prefetch_multiplier=1,
+        "task_queues": [Queue(name, Exchange(""), routing_key=name) for name in sorted(set(QUEUES.values()))],
+        "task_routes": {task: {"queue": queue} for task, queue in QUEUES.items()},
+        "task_default_queue": "maintenance",
+        "worker_prefetch_multiplier": 1,
         # Wait for a broker that is away, and finish the tasks that were received.
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
-        broker_transport_options={
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_transport_options": {
             "visibility_timeout": 300,
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
@@ -46,19 +62,21 @@ def make_app(chosen: Settings) -> Celery:
             "global_keyprefix": KEY_PREFIX,
         },
         # Flower shows tasks by these events. Arguments are ids.
-        worker_send_task_events=True,
-        task_send_sent_event=False,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
-        beat_scheduler="workers.clock:Clock",
-        beat_max_loop_interval=1,
+        "worker_send_task_events": True,
+        "task_send_sent_event": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "beat_scheduler": "workers.clock:Clock",
+        "beat_max_loop_interval": 1,
         # For liveness checks of the clock: it no longer answers a ping when its last tick is a minute old.
-        beat_enable_remote_control=True,
-    )
-    return app
+        "beat_enable_remote_control": True,
+    }
 
 
-def watch_only(app: Celery, chosen: Settings) -> None:
+app.add_defaults(_configuration)
+
+
+def watch_only(chosen: Settings) -> None:
     """Let this process receive events and nothing else: it writes nothing to Redis. For Flower."""
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:WatchingTransport"))
     if chosen.flower_redis_url is not None:
@@ -68,14 +86,3 @@ def watch_only(app: Celery, chosen: Settings) -> None:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _our_logs(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     configure()
-
-
-def _of_this_process() -> Celery:
-    """Wrong settings end the process in one line. Celery would show any other error as a traceback."""
-    try:
-        return make_app(settings())
-    except WrongSettings as wrong:
-        raise SystemExit(str(wrong)) from None
-
-
-app = _of_this_process()

@@ -6,7 +6,7 @@ The decision is docs/decisions/0029-make-flower-read-only.md.
 from flower.inspector import Inspector
 
 from scheduler.settings import settings
-from workers.app import app, watch_only
+from workers.app import watch_only
 
 _chosen = settings()
 if _chosen.is_production and _chosen.flower_redis_url is None:
@@ -14,7 +14,7 @@ if _chosen.is_production and _chosen.flower_redis_url is None:
         "FLOWER_REDIS_URL is not set. Production runs Flower as a read-only Redis user:"
         " see docs/how-to/integrate-over-celery.md."
     )
-watch_only(app, _chosen)
+watch_only(_chosen)
 
 basic_auth = [_chosen.flower_basic_auth.get_secret_value()]
 # Every request that would send, revoke or change anything returns 403.

@@ -34,6 +34,8 @@ from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
 from scheduler.use_cases.shared.context import Context
 from tests.conftest import NOON, Seeded, wait_until
 from tests.support.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
+from workers.app import app as celery
+from workers.hint_publisher import RedisHintPublisher
 
 PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"
@@ -328,9 +330,6 @@ class Worker:
 
 @contextmanager
 def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worker]:
-    # Imported late: it configures its broker on import.
-    from workers.app import app as celery  # noqa: PLC0415 - the line above
-    from workers.hint_publisher import RedisHintPublisher  # noqa: PLC0415 - as above
 
     now = clock(settings.duecall_clock_offset_s)
     database = Database(settings.database("worker"))

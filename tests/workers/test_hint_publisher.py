@@ -10,6 +10,8 @@ from redis import Redis
 
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import wait_until
+from workers.app import app
+from workers.hint_publisher import RedisHintPublisher
 
 
 @pytest.fixture
@@ -26,8 +28,6 @@ def messages(redis: Redis, queue: str) -> list[list[str]]:
 
 @pytest.mark.usefixtures("broker")
 def test_callback_hints_are_batched_and_command_hints_are_not(redis: Redis, redis_url: str) -> None:
-    from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
-    from workers.hint_publisher import RedisHintPublisher  # noqa: PLC0415 - the same
 
     hints = RedisHintPublisher(app, redis_url)
     events, commands = [uuid4() for _ in range(120)], [uuid4() for _ in range(3)]
@@ -47,8 +47,6 @@ def test_callback_hints_are_batched_and_command_hints_are_not(redis: Redis, redi
 
 @pytest.mark.usefixtures("broker")
 def test_stopping_publisher_sends_its_batch(redis: Redis, redis_url: str) -> None:
-    from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
-    from workers.hint_publisher import RedisHintPublisher  # noqa: PLC0415 - the same
 
     hints, event = RedisHintPublisher(app, redis_url), uuid4()
     hints.start()

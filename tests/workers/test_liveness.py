@@ -2,14 +2,11 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import wait_until
-
-if TYPE_CHECKING:
-    from workers.liveness import LivenessProbe
+from workers.liveness import LivenessProbe
 
 A_MOMENT_S = 0.01
 
@@ -41,9 +38,7 @@ class Worker:
         if self.is_away:
             raise OSError
 
-    def probe(self, *, is_full: bool = False) -> "LivenessProbe":
-        from workers.liveness import LivenessProbe  # noqa: PLC0415 - it names its broker when it is imported
-
+    def probe(self, *, is_full: bool = False) -> LivenessProbe:
         return LivenessProbe(
             self.ping,
             is_full=lambda: is_full,

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import environment
 from tests.architecture.test_code_rules import ROOT
 from tests.conftest import wait_until
 from tests.support.servers import ACCOUNT_SID, PRIMARY
+from workers.app import configuration
+from workers.redis_transport import Tally
 
 ONE_MB = 1_000_000
 
@@ -65,10 +68,9 @@ def test_two_workers_of_one_name_have_separate_queues(
 
 def liveness_queues(redis_url: str, *, workers: int) -> list[str]:
     """Ask the workers for the queues of their own pings."""
-    from scheduler.settings import Settings  # noqa: PLC0415 - the same
-    from workers.app import make_app  # noqa: PLC0415 - it names its broker when it is imported
 
-    app = make_app(Settings(redis_url=redis_url))  # type: ignore[arg-type]
+    app = Celery("test")
+    app.conf.update(configuration(redis_url))
     answers: list[Any] = []
 
     def all_have_answered() -> bool:
@@ -107,7 +109,6 @@ def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgr
 
 
 def test_malformed_messages_are_reported_at_most_once_a_minute(broker: None) -> None:
-    from workers.redis_transport import Tally  # noqa: PLC0415 - it names its broker when it is imported
 
     tally = Tally(every_s=60)
     assert tally.count_of(1000.0) == 1

@@ -33,6 +33,7 @@ from tests.support.builders import (
 )
 from tests.support.servers import SimulatedCarrier
 from tests.verification.nights.bulk_attempts import bulk_attempts
+from workers.tasks import _each
 
 OPEN = CallLimits(concurrent_calls=1000, calls_per_second=1000.0)
 
@@ -192,7 +193,6 @@ def test_locked_attempt_does_not_delay_settling_of_others(
 
 @guards("lock_taken")
 def test_task_retries_a_conflict_and_goes_on_with_other_ids(broker: None, tenant: Tenant, postgres_url: str) -> None:
-    from workers.tasks import _each  # noqa: PLC0415 - it names its broker when it is imported
 
     stuck, free = a_pending_attempt(tenant).id, a_pending_attempt(tenant).id
     seen: list[UUID] = []
@@ -208,7 +208,6 @@ def test_task_retries_a_conflict_and_goes_on_with_other_ids(broker: None, tenant
 
 
 def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
-    from workers.tasks import _each  # noqa: PLC0415 - the same
 
     seen: list[UUID] = []
 

@@ -22,6 +22,8 @@ from tests.support.builders import RecordingHints, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 from tests.verification.nights.bulk_attempts import bulk_attempts
 from tests.verification.nights.worker_hand import a_worker_hand
+from workers.app import app
+from workers.clock import Clock
 
 THOUSANDS = 10_000
 ROUNDS = 60
@@ -119,9 +121,6 @@ def test_paused_calls_cause_no_writes_and_ring_after_resume(
 def test_paused_due_calls_do_not_hurry_the_clock(
     broker: None, postgres_url: str, tenant: Tenant, release: Release, now: TestClock
 ) -> None:
-    # The module reads the broker's address when it is imported.
-    from workers.app import app  # noqa: PLC0415 - the line above
-    from workers.clock import Clock  # noqa: PLC0415 - the same
 
     bulk_attempts(postgres_url, tenant, 10, due_at=now())
     Pauses(tenant.database, now).pause(tenant.company_id, "a test")
@@ -136,9 +135,6 @@ def test_paused_due_calls_do_not_hurry_the_clock(
 def test_paused_call_wakes_the_clock_only_once(
     broker: None, postgres_url: str, tenant: Tenant, release: Release, now: TestClock
 ) -> None:
-    # The module reads the broker's address when it is imported.
-    from workers.app import app  # noqa: PLC0415 - the line above
-    from workers.clock import Clock  # noqa: PLC0415 - the same
 
     bulk_attempts(postgres_url, tenant, 1, due_at=now() + timedelta(milliseconds=300))
     Pauses(tenant.database, now).pause(tenant.company_id, "a test")

@@ -28,6 +28,8 @@ from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_house, a_wa
 from tests.verification.crash.crash_setup import CPS, CrashSetup, working
 from tests.verification.nights import fed_dialler
 from tests.verification.nights.bulk_attempts import RETRY, bulk_attempts
+from workers.app import app
+from workers.clock import _MAX_RELEASES, Clock
 
 THOUSANDS = 10_000
 SMALL = 10
@@ -62,9 +64,6 @@ class PipeHints:
 @contextmanager
 def at_work(url: str, setup: CrashSetup) -> Iterator[None]:
     """Run a dial worker and the clock."""
-    # These modules read the broker's address when they are imported.
-    from workers.app import app  # noqa: PLC0415 - the line above
-    from workers.clock import Clock  # noqa: PLC0415 - the same
 
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
@@ -151,8 +150,6 @@ def told(capsys: pytest.CaptureFixture[str], what: str, waited: Waited, **more: 
 def test_clock_sends_hints_for_commands_despite_a_backlog(
     broker: None, postgres_url: str, database: Database, hasher: Hasher, hints: RecordingHints
 ) -> None:
-    from workers.app import app  # noqa: PLC0415 - it names its broker when it is imported
-    from workers.clock import _MAX_RELEASES, Clock  # noqa: PLC0415 - the same
 
     companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
     tenant = a_house(database, companies[0], hasher, real_now, calls_per_second=1000)
