@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, any_, case, func, select, update
+from sqlalchemy import Connection, and_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
-from scheduler.persistence.redelivery import has_waited
+from scheduler.persistence.redelivery import due_hints, has_waited
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
 
 
@@ -137,21 +137,9 @@ class CarrierEvents:
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return unprocessed events whose hint is to be sent again, and record it as sent now."""
-        unheard = (
-            select(carrier_events.c.id)
-            .where(
-                carrier_events.c.heard_at.is_(None),
-                carrier_events.c.quarantined_at.is_(None),
-                has_waited(carrier_events, rung_before, now),
-            )
-            .order_by(carrier_events.c.rung_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
+        is_due = and_(
+            carrier_events.c.heard_at.is_(None),
+            carrier_events.c.quarantined_at.is_(None),
+            has_waited(carrier_events, rung_before, now),
         )
-        rows = self._connection.execute(
-            update(carrier_events)
-            .where(carrier_events.c.id == any_(func.array(unheard.scalar_subquery())))
-            .values(rung_at=now)
-            .returning(carrier_events.c.id)
-        )
-        return [row.id for row in rows]
+        return due_hints(self._connection, carrier_events.c.id, is_due, now, limit)

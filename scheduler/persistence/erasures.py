@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Table, any_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, literal, or_, select, update
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.lines import Lines
-from scheduler.persistence.redelivery import is_from_the_future
+from scheduler.persistence.redelivery import due_hints, is_from_the_future
 from scheduler.persistence.sql_any import among
 from scheduler.persistence.tables import (
     agents,
@@ -92,23 +92,11 @@ class Erasures:
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return companies whose erasure hint is to be sent again, and record it as sent now."""
-        waiting = (
-            select(erasures.c.company_id)
-            .where(
-                erasures.c.finished_at.is_(None),
-                or_(erasures.c.rung_at <= rung_before, is_from_the_future(erasures, now)),
-            )
-            .order_by(erasures.c.rung_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
+        is_due = and_(
+            erasures.c.finished_at.is_(None),
+            or_(erasures.c.rung_at <= rung_before, is_from_the_future(erasures, now)),
         )
-        rows = self._connection.execute(
-            update(erasures)
-            .where(erasures.c.company_id == any_(func.array(waiting.scalar_subquery())))
-            .values(rung_at=now)
-            .returning(erasures.c.company_id)
-        )
-        return [row.company_id for row in rows]
+        return due_hints(self._connection, erasures.c.company_id, is_due, now, limit)
 
     def erase_some(self, erasure: Erasure, limit: int, now: datetime) -> bool:
         """Erase up to `limit` rows of the next kind, with their dependent rows. False: it is finished, or must wait.

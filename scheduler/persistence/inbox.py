@@ -6,14 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, Connection, Row, Uuid, any_, cast, func, null, select, update
+from sqlalchemy import ARRAY, Connection, Row, Uuid, and_, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.json_columns import ANSWER
-from scheduler.persistence.redelivery import has_waited
+from scheduler.persistence.redelivery import due_hints, has_waited
 from scheduler.persistence.tables import inbox
 
 
@@ -181,24 +181,10 @@ class Inbox:
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return waiting commands whose hint is to be sent again, and record it as sent now."""
-        waiting = (
-            select(inbox.c.id)
-            .where(
-                inbox.c.applied_at.is_(None),
-                inbox.c.quarantined_at.is_(None),
-                has_waited(inbox, rung_before, now),
-            )
-            .order_by(inbox.c.rung_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
+        is_due = and_(
+            inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_(None), has_waited(inbox, rung_before, now)
         )
-        rows = self._connection.execute(
-            update(inbox)
-            .where(inbox.c.id == any_(func.array(waiting.scalar_subquery())))
-            .values(rung_at=now)
-            .returning(inbox.c.id, inbox.c.seq)
-        )
-        return [row.id for row in sorted(rows, key=lambda row: row.seq)]
+        return due_hints(self._connection, inbox.c.id, is_due, now, limit, in_order_of=inbox.c.seq)
 
     def count_unapplied(self) -> Sequence[Row[Any]]:
         """Count the waiting and quarantined commands of each company that has any, with the oldest waiting instant."""
