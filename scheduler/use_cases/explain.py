@@ -1,7 +1,7 @@
 """Explain: the rules that block an attempt and its history, from the same rules that dial."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -235,26 +235,8 @@ class Explain:
         """Count every company's attempts by state. Raises DatabaseAway."""
         now = self._now()
         with self._database.counting() as stores:
-            return [
-                Waiting(
-                    company_id=row.company_id,
-                    pause_reason=row.pause_reason,
-                    waiting=row.waiting,
-                    next_due_at=row.next_due_at,
-                    due=row.due,
-                    late=row.late,
-                    for_commands=row.for_commands,
-                    for_numbers=row.for_numbers,
-                    for_places=row.for_places,
-                    in_progress=row.in_progress,
-                    concurrent_calls=row.concurrent_calls,
-                    asked_for=row.asked_for,
-                    undecided=row.undecided,
-                    unknown=row.unknown,
-                    cause_lost=row.cause_lost,
-                )
-                for row in stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
-            ]
+            rows = stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
+        return [Waiting(**{each.name: getattr(row, each.name) for each in fields(Waiting)}) for row in rows]
 
     def unsent_invitations(self) -> Sequence[Mails]:
         """Return the state of unsent invitation e-mails, by company. Raises DatabaseAway."""
