@@ -22,16 +22,20 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_trans
 app = Celery("duecall", backend=None, include=["workers.tasks"])
 
 
-def _configuration() -> dict[str, Any]:
-    """Return Celery's settings. Ends the process in one line if ours are wrong: Celery would show a traceback.
-
-    Called when a setting is first used, so that importing this module reads no environment.
-    """
+def process_settings() -> Settings:
+    """Return our settings. Ends the process in one line if they are wrong: Celery would show a traceback."""
     try:
-        redis_url = settings().redis
+        return settings()
     except WrongSettings as wrong:
         raise SystemExit(str(wrong)) from None
-    return configuration(redis_url)
+
+
+def _configuration() -> dict[str, Any]:
+    """Return Celery's settings. Called when one is first used, so that importing this module reads no environment."""
+    try:
+        return configuration(process_settings().redis)
+    except WrongSettings as wrong:  # REDIS_URL is missing
+        raise SystemExit(str(wrong)) from None
 
 
 def configuration(redis_url: str) -> dict[str, Any]:

@@ -5,10 +5,9 @@ The decision is docs/decisions/0029-make-flower-read-only.md.
 
 from flower.inspector import Inspector
 
-from scheduler.settings import settings
-from workers.app import watch_only
+from workers.app import process_settings, watch_only
 
-_chosen = settings()
+_chosen = process_settings()
 if _chosen.is_production and _chosen.flower_redis_url is None:
     raise SystemExit(
         "FLOWER_REDIS_URL is not set. Production runs Flower as a read-only Redis user:"
