@@ -123,7 +123,9 @@ class Backend:
 
     async def _create(self, person: Person) -> Question:
         whose = _company_of(person)
-        due_at = None if person.due_in_s is None else _whole(self.now() + timedelta(seconds=person.due_in_s))
+        # Without a time in the request their calls are due when the hours begin, so no due time is expected.
+        asks_for_a_time = person.due_in_s is not None and not person.opens_late
+        due_at = _whole(self.now() + timedelta(seconds=person.due_in_s or 0)) if asks_for_a_time else None
         body: dict[str, Any] = {
             "agentId": self.order.agents[whose],
             "candidate": {
@@ -133,7 +135,7 @@ class Backend:
                 "gdprExpiryDate": "2030-01-01",
             },
         }
-        if due_at is not None and not person.opens_late:
+        if due_at is not None:
             body["scheduledAt"] = _text(due_at)
         return await self._ask(person, whose, "POST /interviews", "POST", "/interviews", body, due_at)
 
