@@ -52,8 +52,8 @@ class ThreadPools:
     @classmethod
     def open(cls) -> "ThreadPools":
         return cls(
-            requests=ThreadPool("requests", 8, newest_first_after_s=OVERLOAD_S),
-            keys=ThreadPool("keys", 2, newest_first_after_s=OVERLOAD_S),
+            requests=ThreadPool("requests", 8, newest_first_below_s=OVERLOAD_S),
+            keys=ThreadPool("keys", 2, newest_first_below_s=OVERLOAD_S),
             callbacks=ThreadPool("callbacks", 3),
             health=ThreadPool("health", 1),
             without_key=ThreadPool("without key", 2),

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _Job = tuple[Future[Any], Context, Callable[[], Any]]
 OVERLOAD_S = 3.0
-"""Half a request's deadline. A request that has waited for longer has little time left for its work."""
+"""Half a request's deadline. A request with less time left can hardly be answered."""
 
 
 class ThreadPool:
@@ -27,16 +27,16 @@ class ThreadPool:
     No thread is started later: starting one blocks the loop, and without memory it blocks permanently. After a request
     times out, its thread stays occupied until the work returns, so at most `count` threads wait for a hanging database.
 
-    Work gets threads in the order of its arrival. With `newest_first_after_s`, the newest goes first while the oldest
-    has waited for longer than that: in an overload the order of arrival gives each request its thread shortly before
-    its deadline, so that nearly all work is wasted and repeated.
+    Work gets threads in the order of its arrival. With `newest_first_below_s`, the newest goes first while the oldest
+    has less time left than that: in an overload the order of arrival gives each request its thread shortly before its
+    deadline, so that nearly all work is wasted and repeated.
     """
 
-    def __init__(self, name: str, count: int, *, newest_first_after_s: float = math.inf) -> None:
+    def __init__(self, name: str, count: int, *, newest_first_below_s: float = -math.inf) -> None:
         self._free = count
-        self._newest_first_after_s = newest_first_after_s
+        self._newest_first_below_s = newest_first_below_s
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
-        """Since when, and what is set when a thread is free. Oldest first."""
+        """The deadline on the monotonic clock, and what is set when a thread is free. Oldest first."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"{name} {n}", daemon=True) for n in range(count)]
         for thread in self._threads:
@@ -49,18 +49,18 @@ class ThreadPool:
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):
-            await self._take_thread(loop)
+            await self._take_thread(loop, monotonic() + seconds)
             result: Future[T] = Future()
             result.add_done_callback(lambda _: self._free_from_thread(loop))
             self._jobs.put((result, copy_context(), work))
             return await asyncio.wrap_future(result)
 
-    async def _take_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _take_thread(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         if self._free:
             self._free -= 1
             return
         turn = loop.create_future()
-        self._waiting.append((monotonic(), turn))
+        self._waiting.append((deadline, turn))
         try:
             await turn
         except asyncio.CancelledError:
@@ -74,8 +74,8 @@ class ThreadPool:
 
     def _free_thread(self) -> None:
         while self._waiting:
-            since, turn = self._waiting[0]
-            if not turn.done() and monotonic() - since > self._newest_first_after_s:
+            deadline, turn = self._waiting[0]
+            if not turn.done() and deadline - monotonic() < self._newest_first_below_s:
                 _, turn = self._waiting.pop()
             else:
                 self._waiting.popleft()

@@ -1,4 +1,4 @@
-"""In which order work gets the API's threads, and that a timeout loses none."""
+"""Work gets the API's threads in order, or the newest first in an overload, and a timeout loses no thread."""
 
 import asyncio
 import math
@@ -11,14 +11,14 @@ import pytest
 from api_shim.thread_pools import ThreadPool
 
 LONG_S = 30.0
-AT_ONCE = 0.0
+IN_ORDER, NEWEST_FIRST = -math.inf, math.inf
 
 
 @asynccontextmanager
-async def busy_pool(newest_first_after_s: float) -> AsyncIterator[tuple[ThreadPool, threading.Event]]:
+async def busy_pool(newest_first_below_s: float) -> AsyncIterator[tuple[ThreadPool, threading.Event]]:
     """Yield a pool whose only thread is busy until the event is set."""
     pool, is_busy, end = (
-        ThreadPool("test", 1, newest_first_after_s=newest_first_after_s),
+        ThreadPool("test", 1, newest_first_below_s=newest_first_below_s),
         threading.Event(),
         threading.Event(),
     )
@@ -38,12 +38,12 @@ async def busy_pool(newest_first_after_s: float) -> AsyncIterator[tuple[ThreadPo
 
 
 @pytest.mark.parametrize(
-    ("newest_first_after_s", "order"),
-    [(math.inf, ["first", "second", "third"]), (AT_ONCE, ["third", "second", "first"])],
+    ("newest_first_below_s", "order"),
+    [(IN_ORDER, ["first", "second", "third"]), (NEWEST_FIRST, ["third", "second", "first"])],
 )
-async def test_newest_work_goes_first_in_an_overload(newest_first_after_s: float, order: list[str]) -> None:
+async def test_newest_work_goes_first_in_an_overload(newest_first_below_s: float, order: list[str]) -> None:
     done: list[str] = []
-    async with busy_pool(newest_first_after_s) as (pool, end):
+    async with busy_pool(newest_first_below_s) as (pool, end):
         waiting = []
         for name in ("first", "second", "third"):
             waiting.append(asyncio.create_task(pool.run(lambda name=name: done.append(name), LONG_S)))  # type: ignore[misc]
@@ -53,9 +53,9 @@ async def test_newest_work_goes_first_in_an_overload(newest_first_after_s: float
     assert done == order
 
 
-@pytest.mark.parametrize("newest_first_after_s", [math.inf, AT_ONCE])
-async def test_timeout_while_waiting_leaves_the_thread_to_others(newest_first_after_s: float) -> None:
-    async with busy_pool(newest_first_after_s) as (pool, end):
+@pytest.mark.parametrize("newest_first_below_s", [IN_ORDER, NEWEST_FIRST])
+async def test_timeout_while_waiting_leaves_the_thread_to_others(newest_first_below_s: float) -> None:
+    async with busy_pool(newest_first_below_s) as (pool, end):
         served = asyncio.create_task(pool.run(lambda: "served", LONG_S))
         await asyncio.sleep(0)
         with pytest.raises(TimeoutError):
@@ -66,7 +66,7 @@ async def test_timeout_while_waiting_leaves_the_thread_to_others(newest_first_af
 
 
 async def test_cancelled_at_its_turn_passes_the_thread_on() -> None:
-    async with busy_pool(math.inf) as (pool, end):
+    async with busy_pool(IN_ORDER) as (pool, end):
         cancelled = asyncio.create_task(pool.run(lambda: "never", LONG_S))
         await asyncio.sleep(0)
         served = asyncio.create_task(pool.run(lambda: "served", LONG_S))
@@ -77,3 +77,15 @@ async def test_cancelled_at_its_turn_passes_the_thread_on() -> None:
         with pytest.raises(asyncio.CancelledError):
             await cancelled
         assert await served == "served"
+
+
+async def test_order_of_arrival_holds_while_there_is_time() -> None:
+    done: list[str] = []
+    async with busy_pool(LONG_S / 2) as (pool, end):
+        waiting = []
+        for name in ("first", "second"):
+            waiting.append(asyncio.create_task(pool.run(lambda name=name: done.append(name), LONG_S)))  # type: ignore[misc]
+            await asyncio.sleep(0)
+        end.set()
+        await asyncio.gather(*waiting)
+    assert done == ["first", "second"]
