@@ -33,7 +33,7 @@ class Guard:
 
 
 @dataclass(kw_only=True)
-class Told:
+class Outcome:
     """The result of one test."""
 
     guards: list[str]
@@ -46,7 +46,7 @@ class Run:
     """The result of a run: the source tree of the product, and the results of all tests of guards."""
 
     tree: str
-    tests: dict[str, Told] = field(default_factory=dict)
+    tests: dict[str, Outcome] = field(default_factory=dict)
 
 
 guards = pytest.mark.guards
@@ -92,7 +92,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in session.items:
         names = [name for mark in item.iter_markers("guards") for name in mark.args]
         if names:
-            _run.tests[item.nodeid] = Told(guards=names)
+            _run.tests[item.nodeid] = Outcome(guards=names)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

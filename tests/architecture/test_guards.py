@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.guards import ROOT, Guard, Run, Told, all_guards, without
+from tests.architecture.guards import ROOT, Guard, Outcome, Run, all_guards, without
 from tests.verification.crash.guards import run, wrong_with
 
 ALL = all_guards()
@@ -61,9 +61,9 @@ def test_removal_that_leaves_invalid_python_is_an_error() -> None:
 
 HERE = Path("/here")
 AS_IT_SHOULD_BE = {
-    "a": Told(guards=["line"], outcome="failed"),
-    "b": Told(guards=["line", "state"], outcome="failed"),
-    "c": Told(guards=["state"], outcome="passed"),
+    "a": Outcome(guards=["line"], outcome="failed"),
+    "b": Outcome(guards=["line", "state"], outcome="failed"),
+    "c": Outcome(guards=["state"], outcome="passed"),
 }
 
 
@@ -83,7 +83,7 @@ def test_mutant_is_killed_if_exactly_its_tests_fail() -> None:
 )
 def test_a_mutant_survives_when(ran: dict[str, str], wrong: str) -> None:
     tests = AS_IT_SHOULD_BE | {
-        name: Told(guards=AS_IT_SHOULD_BE[name].guards, outcome=outcome) for name, outcome in ran.items()
+        name: Outcome(guards=AS_IT_SHOULD_BE[name].guards, outcome=outcome) for name, outcome in ran.items()
     }
     assert list(wrong_with(Run(tree="/here", tests=tests), HERE, "line")) == [wrong]
 

@@ -58,7 +58,7 @@ AUSTRALIAN_MOBILE = "+61412345678"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class CliResult:
     """Output and exit status of a command."""
 
     out: str
@@ -71,7 +71,7 @@ class Said:
         return " ".join((self.out + self.err).split())
 
 
-Duecall = Callable[[str], Said]
+Duecall = Callable[[str], CliResult]
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def duecall(
     monkeypatch.setenv("KEY_PEPPER", "a pepper for tests")
     monkeypatch.setenv("DUECALL_CLOCK_OFFSET_S", str((NOON - datetime.now(UTC)).total_seconds()))
 
-    def run(line: str) -> Said:
+    def run(line: str) -> CliResult:
         settings.cache_clear()
         monkeypatch.setattr("sys.argv", ["duecall", *shlex.split(line)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         said = capsys.readouterr()
         assert isinstance(ended.value.code, int)
-        return Said(out=said.out, err=said.err, code=ended.value.code)
+        return CliResult(out=said.out, err=said.err, code=ended.value.code)
 
     yield run
     settings.cache_clear()
@@ -614,7 +614,7 @@ def _reasons(tenant: Tenant) -> list[str | None]:
     ]
 
 
-def _what(said: Said) -> str:
+def _what(said: CliResult) -> str:
     """Return the report without the name of the installation."""
     system, _, what = said.told.partition(": ")
     assert system.startswith("In the system of DATABASE_URL, database duecall at 127.0.0.1:")
@@ -929,7 +929,7 @@ def closes_soon(tenant: Tenant) -> str:
     return str(a_pending_attempt(tenant).id)
 
 
-def rules_that_block(said: Said) -> list[str]:
+def rules_that_block(said: CliResult) -> list[str]:
     return [each["rule"] for each in json.loads(said.out)["blocks"]]
 
 

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from tests.architecture.guards import ROOT, Guard, Run, Told, all_guards, without
+from tests.architecture.guards import ROOT, Guard, Outcome, Run, all_guards, without
 
 MAX_S = 40
 """Report a mutant that takes longer, because a developer who changes a guard waits for this run."""
@@ -87,7 +87,7 @@ def run(tree: Path, *words: str) -> Run:
         if ran.returncode not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             raise DidNotRun(ran.stdout + ran.stderr)
         report = json.load(report_file)
-    return Run(tree=report["tree"], tests={name: Told(**each) for name, each in report["tests"].items()})
+    return Run(tree=report["tree"], tests={name: Outcome(**each) for name, each in report["tests"].items()})
 
 
 def wrong_with(ran: Run, tree: Path, guard: str | None) -> Iterator[str]:

@@ -35,7 +35,7 @@ from tests.verification.crash.crash_setup import TIMES, CrashSetup, all_working
 from tests.verification.crash.stories import EVERY_HOUR, Cell, Play, play
 from tests.verification.crash.wrong_clock import AHEAD, BEHIND, FROM_THE_BEGINNING, REFUSED, SET_AHEAD, SET_BACK
 from tests.verification.histories.evidence import rings_from, rows_of
-from tests.verification.histories.judge import Asked, History, Patience, Violation, Wrong, violations
+from tests.verification.histories.judge import ClientRequest, History, Patience, Violation, Wrong, violations
 from tests.verification.nights import judge as hours_judge
 from tests.verification.nights.world import Hours
 from tests.verification.races.processes import a_carrier_apart
@@ -249,7 +249,7 @@ def faults_of_history(
     interviews: Collection[UUID],
     people: int,
     rings: list[dict[str, Any]],
-    asked: Sequence[Asked],
+    asked: Sequence[ClientRequest],
     until: datetime,
 ) -> Iterator[Fault]:
     """Judge these interviews by their rows, histories, the ledger and the answers to callers."""

@@ -49,7 +49,7 @@ from tests.support.builders import (
 from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS, SHORT, Ending
 from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, ended, nursery, stopped
 from tests.verification.crash.wrong_clock import WrongClock
-from tests.verification.histories.judge import Asked, Told, Verb
+from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb
 from tests.verification.nights.world import Hours
 
 EVERY_HOUR = (Hours(days=(0, 1, 2, 3, 4, 5, 6), start="00:00", end="00:00"),)
@@ -91,7 +91,7 @@ class Play:
     cell: Cell
     numbers: list[str] = field(default_factory=list)
     candidates: list[UUID] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ClientRequest] = field(default_factory=list)
     exits: list[int] = field(default_factory=list)
     """Exit codes of the first process of each step, which must have died during the step."""
     refused: list[int] = field(default_factory=list)
@@ -195,11 +195,11 @@ class Play:
         assert applied.applied_at is not None
         made = {Verb.INVOKE: 201}.get(verb, 204)
         self.asked.append(
-            Asked(
+            ClientRequest(
                 verb=verb,
                 asked_at=begun,
-                told=Told(status=202, at=applied.received_at),
-                applied=Told(status=409 if applied.answer.refusal else made, at=applied.applied_at),
+                told=ClientResponse(status=202, at=applied.received_at),
+                applied=ClientResponse(status=409 if applied.answer.refusal else made, at=applied.applied_at),
                 company_id=attempt.company_id,
                 interview_id=attempt.interview_id,
                 attempt_id=applied.answer.attempt_id if verb is Verb.INVOKE else attempt.id,

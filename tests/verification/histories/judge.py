@@ -33,7 +33,7 @@ class Verb(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class ClientResponse:
     """A response's status, and the time at which the client received it."""
 
     status: int
@@ -41,13 +41,13 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ClientRequest:
     """A client's request and its result."""
 
     verb: Verb
     asked_at: datetime
-    told: Told
-    applied: Told | None = None
+    told: ClientResponse
+    applied: ClientResponse | None = None
     """Result of a command that was accepted with 202, or None if it has not been applied."""
     company_id: UUID | None = None
     """The paused company, or None for all companies."""
@@ -58,7 +58,7 @@ class Asked:
     """The requested time."""
 
     @property
-    def outcome(self) -> Told:
+    def outcome(self) -> ClientResponse:
         return self.applied or self.told
 
     @property
@@ -157,7 +157,7 @@ class Patience:
 class History:
     attempts: tuple[Row, ...]
     rings: tuple[Ring, ...] = ()
-    asked: tuple[Asked, ...] = ()
+    asked: tuple[ClientRequest, ...] = ()
     until: datetime
     """The time at which the rows and the ledger were read."""
     patience: Patience = field(default_factory=Patience)
@@ -190,7 +190,7 @@ class History:
         return found
 
     @cached_property
-    def asked_of_interview(self) -> dict[UUID, list[Asked]]:
+    def asked_of_interview(self) -> dict[UUID, list[ClientRequest]]:
         found = defaultdict(list)
         for asked in self.asked:
             if asked.interview_id is not None:
@@ -282,7 +282,7 @@ def _of_ring(history: History, row: Row, ring: Ring) -> Iterator[tuple[Wrong, st
         yield Wrong.RANG_EXPIRED, f"expired at {expires_at}"
 
 
-def _against_what_was_said(row: Row, ring: Ring, asked: Iterable[Asked]) -> Iterator[tuple[Wrong, str]]:
+def _against_what_was_said(row: Row, ring: Ring, asked: Iterable[ClientRequest]) -> Iterator[tuple[Wrong, str]]:
     for each in asked:
         mine = each.attempt_id == row.id
         is_after = each.is_done and ring.accepted_at > each.outcome.at
@@ -295,11 +295,11 @@ def _against_what_was_said(row: Row, ring: Ring, asked: Iterable[Asked]) -> Iter
             yield Wrong.RANG_WHILE_ACCEPTED, f"{each.verb} was accepted at {each.told.at}"
 
 
-def _was_made_before(row: Row, invoke: Asked) -> bool:
+def _was_made_before(row: Row, invoke: ClientRequest) -> bool:
     return bool(row.happenings) and row.happenings[0].at <= invoke.asked_at
 
 
-def _early(row: Row, ring: Ring, asked: Iterable[Asked]) -> Iterator[tuple[Wrong, str]]:
+def _early(row: Row, ring: Ring, asked: Iterable[ClientRequest]) -> Iterator[tuple[Wrong, str]]:
     """Compare a ring with the earliest due time that may be in force, in any order of concurrent requests."""
     timed = [each for each in asked if each.attempt_id == row.id and each.due_at is not None and each.is_done]
     begun = [each for each in timed if each.asked_at <= ring.accepted_at]

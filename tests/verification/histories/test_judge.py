@@ -10,14 +10,14 @@ import pytest
 
 from tests.verification.histories import judge
 from tests.verification.histories.judge import (
-    Asked,
     Claim,
+    ClientRequest,
+    ClientResponse,
     History,
     HistoryEntry,
     Patience,
     Ring,
     Row,
-    Told,
     Verb,
     Wrong,
     violations,
@@ -88,13 +88,13 @@ def a_ring(second: float, *, turn: int = 0, of: UUID = ATTEMPT, ended: float | N
     )
 
 
-def asked(verb: Verb, second: float, status: int, *, took: float = 1, **more: object) -> Asked:
+def asked(verb: Verb, second: float, status: int, *, took: float = 1, **more: object) -> ClientRequest:
     about: dict[str, object] = {"company_id": COMPANY, "interview_id": INTERVIEW, "attempt_id": ATTEMPT}
-    told = Told(status=status, at=at(second + took))
-    return Asked(verb=verb, asked_at=at(second), told=told, **(about | more))  # type: ignore[arg-type]
+    told = ClientResponse(status=status, at=at(second + took))
+    return ClientRequest(verb=verb, asked_at=at(second), told=told, **(about | more))  # type: ignore[arg-type]
 
 
-def a_pause(verb: Verb, second: float) -> Asked:
+def a_pause(verb: Verb, second: float) -> ClientRequest:
     return asked(verb, second, 204, interview_id=None, attempt_id=None)
 
 
@@ -133,7 +133,7 @@ WRONG = [
         a_history(
             CALLED,
             rings=(a_ring(10.5),),
-            asked=(replace(asked(Verb.DELETE, 5, 202), applied=Told(status=204, at=at(9))),),
+            asked=(replace(asked(Verb.DELETE, 5, 202), applied=ClientResponse(status=204, at=at(9))),),
         ),
         id="it rings after an accepted DELETE was applied",
     ),
@@ -147,7 +147,7 @@ WRONG = [
         a_history(
             CALLED,
             rings=(a_ring(10.5),),
-            asked=(replace(NOT_APPLIED, applied=Told(status=409, at=at(12))),),
+            asked=(replace(NOT_APPLIED, applied=ClientResponse(status=409, at=at(12))),),
         ),
         id="it rings between the 202 of a PATCH and its refusal",
     ),
@@ -279,7 +279,7 @@ WRONG = [
             WAITING,
             until=at(400),
             asked=(
-                replace(NOT_APPLIED, applied=Told(status=409, at=at(7))),
+                replace(NOT_APPLIED, applied=ClientResponse(status=409, at=at(7))),
                 a_pause(Verb.PAUSE, 1),
                 a_pause(Verb.RESUME, 9),
             ),
@@ -375,7 +375,7 @@ def test_each_kind_of_violation_has_a_wrong_history() -> None:
             a_history(
                 CALLED,
                 rings=(a_ring(10.5),),
-                asked=(replace(asked(Verb.DELETE, 5, 202), applied=Told(status=412, at=at(9))),),
+                asked=(replace(asked(Verb.DELETE, 5, 202), applied=ClientResponse(status=412, at=at(9))),),
             ),
             id="it rings after an accepted DELETE was refused",
         ),

@@ -38,7 +38,7 @@ from scheduler.use_cases.submit import Submit
 from tests.conftest import NOON, TestClock, seed
 from tests.support.builders import ALWAYS, FOREVER, ApiWriter, RecordingHints, Tenant, a_house, a_number, of_company
 from tests.support.servers import ACCOUNT_SID
-from tests.verification.histories.judge import Asked, History, Patience, Ring, Told, Verb
+from tests.verification.histories.judge import ClientRequest, ClientResponse, History, Patience, Ring, Verb
 from tests.verification.machine.invariants import Snapshot, read_snapshot
 from tests.verification.machine.scripted_carrier import ACCOUNT, Callback, ScriptedCarrier, carrier_queries
 
@@ -98,7 +98,7 @@ class World:
     carrier: ScriptedCarrier = field(default_factory=ScriptedCarrier)
     houses: list[Tenant] = field(default_factory=list)
     numbers: list[str] = field(default_factory=lambda: [a_number() for _ in range(4)])
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ClientRequest] = field(default_factory=list)
     waiting: list[tuple[int, Command]] = field(default_factory=list)
     """Commands that are accepted and not applied, with their indexes in `asked`."""
     held: list[ToSend] = field(default_factory=list)
@@ -138,10 +138,10 @@ class World:
         ).command
         self.tick()
         verb = VERBS.get(type(request))
-        asked = Asked(
+        asked = ClientRequest(
             verb=verb or Verb.CREATE,
             asked_at=asked_at,
-            told=Told(status=_status(accepted), at=self.now()),
+            told=ClientResponse(status=_status(accepted), at=self.now()),
             company_id=tenant.company_id,
             # The judge has no rules for other requests, so they name no interview.
             interview_id=getattr(request, "interview_id", None) if verb else None,
@@ -173,7 +173,10 @@ class World:
             attempt_id = answer.attempt_id or UUID(answer.snapshot["attempts"][-1]["id"])
             interview_id = done.interview_id
         self.asked[index] = replace(
-            asked, applied=Told(status=_status(done), at=self.now()), attempt_id=attempt_id, interview_id=interview_id
+            asked,
+            applied=ClientResponse(status=_status(done), at=self.now()),
+            attempt_id=attempt_id,
+            interview_id=interview_id,
         )
 
     def create(self, tenant: Tenant, number: str, at: datetime | None, *, applied: bool) -> None:
@@ -201,8 +204,8 @@ class World:
 
     def _note_pause(self, verb: Verb, company_id: UUID | None, asked_at: datetime) -> None:
         self.tick()
-        told = Told(status=204, at=self.now())
-        self.asked.append(Asked(verb=verb, company_id=company_id, asked_at=asked_at, told=told))
+        told = ClientResponse(status=204, at=self.now())
+        self.asked.append(ClientRequest(verb=verb, company_id=company_id, asked_at=asked_at, told=told))
 
     def settings(self, tenant: Tenant, *, always: bool, max_retries: int) -> None:
         changed = CompanySettings(

@@ -20,7 +20,7 @@ import requests
 
 from tests.verification.nights.judge import Ring, outside
 from tests.verification.nights.world import lies_within
-from tests.verification.nights.year import Asked, Year, a_year
+from tests.verification.nights.year import RequestedCall, Year, a_year
 
 PEOPLE = int(os.environ.get("DUECALL_NIGHTS_PEOPLE", "300"))
 NIGHTS = max(12, min(80, PEOPLE // 60))
@@ -36,13 +36,13 @@ def rings_of(year: Year) -> list[tuple[UUID, dict[str, Any]]]:
     return [(attempt_of[call["token"]], call) for call in ledger]
 
 
-def to_judge(asked: Asked, retry_number: int, call: dict[str, Any]) -> list[Ring]:
+def to_judge(asked: RequestedCall, retry_number: int, call: dict[str, Any]) -> list[Ring]:
     """Return the call as rings: when the carrier accepted it, and when the phone rang."""
     instants = {datetime.fromisoformat(call[name]) for name in ("accepted_at", "rang_at") if call[name]}
     return [_ring(asked, retry_number, str(call["sid"]), at) for at in sorted(instants)]
 
 
-def _ring(asked: Asked, retry_number: int, sid: str, at: datetime) -> Ring:
+def _ring(asked: RequestedCall, retry_number: int, sid: str, at: datetime) -> Ring:
     zones: Sequence[str]
     if asked.zone is not None:
         zones = (asked.zone,)
@@ -67,7 +67,7 @@ def _ring(asked: Asked, retry_number: int, sid: str, at: datetime) -> Ring:
     )
 
 
-def _is_one_opening(asked: Asked, at: datetime) -> bool:
+def _is_one_opening(asked: RequestedCall, at: datetime) -> bool:
     """Return whether the hours were open from the requested time until now, on the requested offset."""
     assert asked.offset is not None
     wall, until = asked.due_at + asked.offset, at + asked.offset

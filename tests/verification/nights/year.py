@@ -64,7 +64,7 @@ ODD_OFFSETS = tuple(timedelta(minutes=15 * quarter) for quarter in range(-48, 57
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestedCall:
     """One person's request, in the test's own terms."""
 
     interview_id: UUID
@@ -106,7 +106,7 @@ class Year:
     threads: ThreadPoolExecutor
     operator: requests.Session
     settings: dict[str, CompanySettings]
-    asked: dict[UUID, Asked] = field(default_factory=dict)
+    asked: dict[UUID, RequestedCall] = field(default_factory=dict)
     numbers: dict[str, str] = field(default_factory=dict)
     """The latest number of each place."""
     refused: int = 0
@@ -220,7 +220,7 @@ class Year:
 
     def _ask(self, people: int, eves: Sequence[datetime]) -> None:
         """Create people for the nights after these eves, near an opening, a closing or a clock change."""
-        made: list[tuple[Asked, str, Schedule, datetime]] = []
+        made: list[tuple[RequestedCall, str, Schedule, datetime]] = []
         while len(made) < people:
             place, shape, eve = self.dice.choice(PLACES), self.dice.choice(SHAPES), self.dice.choice(eves)
             edges = list(_edges(place, shape, eve))
@@ -228,7 +228,7 @@ class Year:
                 instant, around = self.dice.choice(edges)
                 self.stops.append(instant + timedelta(seconds=self.dice.choice(around)))
             for _ in range(5):  # neighbours, so that several become due together
-                person = self._somebody(place, shape, self._near(edges, eve))
+                person = self._person_due(place, shape, self._near(edges, eve))
                 if person is not None:
                     made.append(person)
         self._take_in(made)
@@ -242,7 +242,9 @@ class Year:
             return instant + timedelta(seconds=self.dice.choice(around))
         return instant + timedelta(seconds=self.dice.choice((1, -1)) * self.dice.randrange(5400))
 
-    def _somebody(self, place: Place, shape: Shape, at: datetime) -> tuple[Asked, str, Schedule, datetime] | None:
+    def _person_due(
+        self, place: Place, shape: Shape, at: datetime
+    ) -> tuple[RequestedCall, str, Schedule, datetime] | None:
         """Return a person who is due about then, or None if the product refuses the request."""
         number = self._number(place)
         candidate_zone = self.dice.choice(_ZONES) if self.dice.random() < 0.15 else None
@@ -259,7 +261,7 @@ class Year:
             except Refused:
                 break
             else:
-                asked = Asked(
+                asked = RequestedCall(
                     interview_id=uuid4(),
                     place=place,
                     shape=shape,
@@ -315,7 +317,7 @@ class Year:
                 return _Wish(text=f"{at:%Y-%m-%dT%H:%M:%SZ}")
         return _Wish(text=f"{at.astimezone(ZoneInfo(elsewhere) if elsewhere else home):%Y-%m-%dT%H:%M:%S}")
 
-    def _take_in(self, made: Sequence[tuple[Asked, str, Schedule, datetime]]) -> None:
+    def _take_in(self, made: Sequence[tuple[RequestedCall, str, Schedule, datetime]]) -> None:
         """Write what `apply` would write for each person, many rows per statement."""
         if not made:
             return

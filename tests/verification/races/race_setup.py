@@ -31,7 +31,7 @@ from tests.conftest import real_now, seed, wait_until
 from tests.support.builders import ALWAYS, BRATISLAVA, FOREVER, RecordingHints, Tenant, a_house, a_number, of_company
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier
 from tests.verification.histories.evidence import rings_from, rows_of
-from tests.verification.histories.judge import Asked, History, Patience, Told, Verb
+from tests.verification.histories.judge import ClientRequest, ClientResponse, History, Patience, Verb
 from tests.verification.races.processes import Dialling, a_carrier_apart, dialling
 
 PEPPER = "a pepper for tests"
@@ -82,7 +82,7 @@ class RaceSetup:
     dialler: Dialling
     seed: int
     workers_run: bool = True
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ClientRequest] = field(default_factory=list)
     commands: list[tuple[int, Command]] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
@@ -135,15 +135,15 @@ class RaceSetup:
     def pause(self, attempt: Attempt) -> bool:
         asked_at = self.tenant.now()
         self.pauses.pause(attempt.company_id, "a race")
-        told = Told(status=NOT_A_COMMAND, at=self.tenant.now())
-        self.note(Asked(verb=Verb.PAUSE, company_id=attempt.company_id, asked_at=asked_at, told=told))
+        told = ClientResponse(status=NOT_A_COMMAND, at=self.tenant.now())
+        self.note(ClientRequest(verb=Verb.PAUSE, company_id=attempt.company_id, asked_at=asked_at, told=told))
         return bool(self.count(f"id = '{attempt.id}' AND claimed_at IS NOT NULL"))
 
     def resume(self, company_id: UUID) -> None:
         asked_at = self.tenant.now()
         self.pauses.resume(company_id)
-        told = Told(status=NOT_A_COMMAND, at=self.tenant.now())
-        self.note(Asked(verb=Verb.RESUME, company_id=company_id, asked_at=asked_at, told=told))
+        told = ClientResponse(status=NOT_A_COMMAND, at=self.tenant.now())
+        self.note(ClientRequest(verb=Verb.RESUME, company_id=company_id, asked_at=asked_at, told=told))
 
     def _command(self, verb: Verb, attempt: Attempt, request: Request, due_at: datetime | None = None) -> bool:
         """Submit and apply a command, like the intake and a worker. Return True if it came too late."""
@@ -153,10 +153,10 @@ class RaceSetup:
         ).command
         if self.workers_run and command.applied_at is None:
             command = self._applied(command)
-        told = Told(status=_status(verb, command), at=self.tenant.now())
+        told = ClientResponse(status=_status(verb, command), at=self.tenant.now())
         made = command.answer.attempt_id if command.answer is not None else None
         self.note(
-            Asked(
+            ClientRequest(
                 verb=verb,
                 asked_at=asked_at,
                 told=told,
@@ -173,7 +173,7 @@ class RaceSetup:
         self.apply.command(command.id)
         return self.submit.find(self.tenant.principal, str(command.id))
 
-    def note(self, asked: Asked, command: Command | None = None) -> None:
+    def note(self, asked: ClientRequest, command: Command | None = None) -> None:
         with self.lock:
             if command is not None and command.applied_at is None:
                 self.commands.append((len(self.asked), command))
@@ -184,7 +184,7 @@ class RaceSetup:
         for place, command in self.commands:
             asked = self.asked[place]
             applied = self._applied(command)
-            told = Told(status=_status(asked.verb, applied), at=self.tenant.now())
+            told = ClientResponse(status=_status(asked.verb, applied), at=self.tenant.now())
             self.asked[place] = replace(asked, applied=told)
 
     # ---- results

@@ -10,7 +10,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import ASYNC, Intake, an_intake, settings_for
 from tests.conftest import Seeded
-from tests.verification.histories.judge import Asked, Told, Verb, violations
+from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb, violations
 from tests.verification.races.race_setup import AN_HOUR, RACES, RaceSetup, a_race_setup, some_attempts
 
 OVER_HTTP = max(50, RACES // 5)
@@ -23,9 +23,9 @@ def asks(setup: RaceSetup, intake: Intake, verb: Verb, attempt: Attempt) -> bool
     due_at = (asked_at + AN_HOUR).replace(microsecond=0) if verb is Verb.MOVE else None
     body = {} if due_at is None else {"json": {"scheduledAt": f"{due_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"}}
     answer = intake.send("DELETE" if due_at is None else "PATCH", path, headers=ASYNC, **body)
-    told = Told(status=answer.status_code, at=setup.tenant.now())
+    told = ClientResponse(status=answer.status_code, at=setup.tenant.now())
     setup.note(
-        Asked(
+        ClientRequest(
             verb=verb,
             asked_at=asked_at,
             told=told,

@@ -9,7 +9,17 @@ from typing import Any
 from uuid import UUID
 
 from tests.verification.histories.evidence import rings_from, rows_of
-from tests.verification.histories.judge import Asked, Claim, History, Patience, Row, Told, Verb, Wrong, violations
+from tests.verification.histories.judge import (
+    Claim,
+    ClientRequest,
+    ClientResponse,
+    History,
+    Patience,
+    Row,
+    Verb,
+    Wrong,
+    violations,
+)
 from tests.verification.nights import judge as hours_judge
 from tests.verification.nights.world import WEEK, Hours
 from tests.verification.soak.callers import ACCEPTED, Question
@@ -85,16 +95,16 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
     return verdict
 
 
-def _asked(question: Question) -> Asked:
+def _asked(question: Question) -> ClientRequest:
     assert question.told_at is not None
     assert question.status is not None
     applied = None
     if question.applied is not None and question.applied_at is not None:
-        applied = Told(status=question.applied, at=question.applied_at)
-    return Asked(
+        applied = ClientResponse(status=question.applied, at=question.applied_at)
+    return ClientRequest(
         verb=Verb(question.verb),
         asked_at=question.asked_at,
-        told=Told(status=question.status, at=question.told_at),
+        told=ClientResponse(status=question.status, at=question.told_at),
         applied=applied,
         interview_id=UUID(question.interview_id) if question.interview_id else None,
         attempt_id=UUID(question.attempt_id) if question.attempt_id else None,

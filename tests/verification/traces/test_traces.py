@@ -18,7 +18,7 @@ import pytest
 
 from scheduler.clock import monotonic
 from scheduler.persistence.database import Database
-from tests.verification.traces.trace import KINDS, Answered, Kind, Told, Trace, mixed, plain
+from tests.verification.traces.trace import KINDS, Answered, Callback, Kind, Trace, mixed, plain
 from tests.verification.traces.trace_setup import End, TraceSetup
 
 WHOLE = bool(os.environ.get("DUECALL_TRACES"))
@@ -131,7 +131,7 @@ def test_call_ends_the_same_after_any_trace(database: Database, aloud: Callable[
 def test_trace_with_a_wrong_end_is_reported(database: Database) -> None:
     setup = TraceSetup(database)
     person, machine = Kind(end="a person answers"), Kind(end="a machine answers")
-    trace: Trace = (Told(way=3), Told(way=1), Answered(is_lost=False))
+    trace: Trace = (Callback(way=3), Callback(way=1), Answered(is_lost=False))
     honest = setup.play(person, trace)
     lie = setup.play(machine, trace)
     [line] = strayed(setup, {honest: (person, trace), lie: (person, trace)})
@@ -149,7 +149,7 @@ def test_every_field_of_an_end_is_compared(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_plain_traces_cover_every_order_and_selection(kind: Kind) -> None:
-    orders = [tuple(step.way for step in trace if isinstance(step, Told)) for trace in plain(kind)]
+    orders = [tuple(step.way for step in trace if isinstance(step, Callback)) for trace in plain(kind)]
     assert len(plain(kind)) == len(set(plain(kind)))
     if not kind.needs_its_last_callback and not kind.code_is_lost:
         choices = {frozenset(order) for order in orders}
@@ -161,7 +161,7 @@ def test_mixed_traces_contain_only_what_their_kind_allows(seed: int) -> None:
     dice = random.Random(seed)
     for kind in KINDS:
         trace: Sequence[Any] = mixed(kind, dice)
-        delivered = [step.way for step in trace if isinstance(step, Told)]
+        delivered = [step.way for step in trace if isinstance(step, Callback)]
         assert max(delivered, default=-1) <= (kind.last - 1 if kind.code_is_lost else kind.last)
         assert kind.last in delivered or not kind.needs_its_last_callback
         assert delivered or not kind.given_up

@@ -45,7 +45,7 @@ KINDS = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Callback:
     """A callback arrives. `way` is the index of its status change among those of the call."""
 
     way: int
@@ -54,7 +54,7 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Poll:
     """The carrier is polled after this status change. -1: the call still waits in the carrier's queue."""
 
     way: int
@@ -68,7 +68,7 @@ class Answered:
     """The outcome is unknown. Otherwise the carrier accepted the call."""
 
 
-Step = Told | Asked | Answered
+Step = Callback | Poll | Answered
 Trace = tuple[Step, ...]
 
 
@@ -76,7 +76,7 @@ def plain(kind: Kind) -> list[Trace]:
     """Return each order of each selection of callbacks, with the POST's answer at each place, or never."""
     traces: list[Trace] = []
     for order in _orders(kind):
-        callbacks = tuple(Told(way=way) for way in order)
+        callbacks = tuple(Callback(way=way) for way in order)
         traces.append(callbacks)
         if not kind.given_up:
             traces.extend(
@@ -101,22 +101,22 @@ def _orders(kind: Kind) -> Iterator[tuple[int, ...]]:
 def mixed(kind: Kind, dice: Random) -> Trace:
     """Return some callbacks, each up to three times, in any order and with polls between them."""
     order = dice.choice([each for each in _orders(kind) if each or not kind.given_up])
-    callbacks = [Told(way=way, anew=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))]
+    callbacks = [Callback(way=way, anew=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))]
     dice.shuffle(callbacks)
     steps: list[Step] = list(callbacks)
     if dice.random() < 0.7:
         steps.insert(dice.randrange(len(steps) + 1), Answered(is_lost=dice.random() < 0.4))
     for _ in range(dice.choice((0, 1, 1, 2, 3))):
         place = dice.randrange(len(steps) + 1)
-        reached = max((step.way for step in steps[:place] if isinstance(step, Told | Asked)), default=-1)
+        reached = max((step.way for step in steps[:place] if isinstance(step, Callback | Poll)), default=-1)
         furthest = kind.last
-        if kind.needs_its_last_callback and Told(way=kind.last) not in [_as_first(step) for step in steps[:place]]:
+        if kind.needs_its_last_callback and Callback(way=kind.last) not in [_as_first(step) for step in steps[:place]]:
             furthest -= 1  # an earlier poll would return the end without its reason
-        later = min((step.way for step in steps[place:] if isinstance(step, Asked)), default=furthest)
+        later = min((step.way for step in steps[place:] if isinstance(step, Poll)), default=furthest)
         if reached <= min(later, furthest):
-            steps.insert(place, Asked(way=dice.randint(reached, min(later, furthest))))
+            steps.insert(place, Poll(way=dice.randint(reached, min(later, furthest))))
     return tuple(steps)
 
 
 def _as_first(step: Step) -> Step:
-    return Told(way=step.way) if isinstance(step, Told) else step
+    return Callback(way=step.way) if isinstance(step, Callback) else step

@@ -20,7 +20,7 @@ from tests.conftest import NOON, TestClock, seed
 from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_claimed_attempt, a_house
 from tests.support.servers import ACCOUNT_SID
 from tests.verification.machine.scripted_carrier import ACCOUNT, ENDS, Leg, ScriptedCarrier, carrier_queries
-from tests.verification.traces.trace import Answered, Asked, Kind, Told, Trace
+from tests.verification.traces.trace import Answered, Callback, Kind, Poll, Trace
 
 A_MOMENT = timedelta(seconds=1)
 """Time between two events."""
@@ -109,10 +109,10 @@ class TraceSetup:
         for step in trace:
             self.now.move(A_MOMENT)
             match step:
-                case Told():
+                case Callback():
                     self._comes_to(leg, kind, step.way)
                     self._tell(step)
-                case Asked():
+                case Poll():
                     self._comes_to(leg, kind, step.way)
                     self._ask(attempt)
                 case Answered():
@@ -132,7 +132,7 @@ class TraceSetup:
         while len(self.carrier.callbacks) <= way:
             self.carrier.goes_on(self.carrier.legs[leg.sid], ways[len(self.carrier.callbacks)], self.now())
 
-    def _tell(self, step: Told) -> None:
+    def _tell(self, step: Callback) -> None:
         self.callbacks += 1
         callback = self.carrier.callbacks[step.way]
         if step.anew:
