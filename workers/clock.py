@@ -1,6 +1,7 @@
 """The clock: Celery Beat with a scheduler that reads PostgreSQL. Two may run, and only one of them releases a row."""
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -41,6 +42,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._next_sweep = 0.0
         self._next_purge = 0.0
         self._next_announcement = 0.0
+        self._work_began_at: datetime | None = None
         self._presence: Presence | None = None
         self._process = Announcement(times=settings().times)
         super().__init__(*args, **kwargs)
@@ -85,6 +87,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         On a wrong clock nothing is released, but the hints to settle and to purge are still sent.
         """
         more = False
+        self._work_began_at = self._release.now()
         # `Database` logs it once.
         with suppress(ClockWrong):
             more = all(self._release.due() for _ in range(_MAX_RELEASES))
@@ -107,7 +110,8 @@ class Clock(Scheduler):  # type: ignore[misc]
                 self._presence.announce(self._process)
 
     def _until_next(self) -> float:
-        next_due = self._release.next_due()
+        # Not after the present: an attempt that became due during the work would wait for a whole tick.
+        next_due = self._release.next_due(self._work_began_at or self._release.now())
         wait = min(_TICK_S, max(0.0, self._next_sweep - monotonic()))
         if next_due is None:
             return wait

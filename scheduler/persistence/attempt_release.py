@@ -18,13 +18,21 @@ class AttemptRelease:
         self._connection = connection
 
     def release(
-        self, now: datetime, until: datetime, limit: int, account_id: int | None = None, *, on_trial: bool = False
+        self,
+        now: datetime,
+        until: datetime,
+        limit: int,
+        account_id: int | None = None,
+        *,
+        first: int = 0,
+        on_trial: bool = False,
     ) -> list[UUID]:
         """Release up to `limit` due attempts that seem claimable without locks. They count as released until `until`.
 
         Companies take turns. Each gets only as many as its room and pace allow, and none before its next call may
         start, so that a company with thousands of attempts or a slow pace does not delay another one. A company's
         manual calls (invokes) go first within its own turn only, so that they do not delay other companies' retries.
+        `first`: among them is the first attempt of each company without a released one, for up to so many companies.
         `on_trial`: if the last trial could not be claimed, the next one is another company's, because nothing else is
         tried while a trial is released.
         """
@@ -39,6 +47,7 @@ class AttemptRelease:
                 "latest": bounds.latest_release(now),
                 "latest_slot": bounds.latest_slot(now, 1.0) - timedelta(seconds=1),
                 "limit": limit,
+                "first": first,
                 "span_s": (until - now).total_seconds(),
             },
         ).all()
@@ -79,14 +88,13 @@ _RELEASE = text(f"""
           AND released_until <= :latest  -- guard: release_of_company
         GROUP BY company_id
     ), turns AS (
-        SELECT due.id, due.manual, due.due_at, due.released_until, row_number() OVER (
-            PARTITION BY c.id ORDER BY due.manual DESC, due.due_at
-        ) AS turn
+        SELECT due.id, due.manual, due.due_at, due.released_until, released.calls IS NULL AS none_released,
+            row_number() OVER (PARTITION BY c.id ORDER BY due.manual DESC, due.due_at) AS turn
         FROM companies c
         LEFT JOIN calling ON calling.company_id = c.id
         LEFT JOIN released ON released.company_id = c.id
         CROSS JOIN LATERAL (SELECT greatest(0, least(
-            :limit,
+            greatest(:limit, 1),
             c.concurrent_calls - coalesce(calling.calls, 0) - coalesce(released.calls, 0),
             ceil(c.calls_per_second * :span_s) - coalesce(released.calls, 0)
         )) AS calls) room
@@ -131,9 +139,13 @@ _RELEASE = text(f"""
         SELECT a.id
         FROM attempts a
         JOIN (
-            SELECT * FROM turns
-            ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
-            LIMIT :limit
+            (
+                SELECT id FROM turns
+                ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+                LIMIT :limit
+            )
+            UNION
+            (SELECT id FROM turns WHERE turn = 1 AND none_released ORDER BY due_at LIMIT :first)
         ) chosen ON chosen.id = a.id
         WHERE a.state = 'PENDING'
           AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)

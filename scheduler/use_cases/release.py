@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
@@ -52,21 +52,28 @@ class Release:
         # While the breaker is half-open one call is tried, and the others stay unreleased.
         on_trial = account.breaker.is_on_trial
         startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
-        room = min(_MAX_RELEASED, startable - stores.attempt_release.released(now))
+        room = startable - stores.attempt_release.released(now)
+        first = 0
         if on_trial:
             room -= stores.carrier_accounts.calls_being_placed(account.id)
-        if room <= 0:
+        else:
+            # Without this reserve, a company whose first call becomes due during another's backlog waits for a tick.
+            reserve = int(account.calls_per_second * SEND_SPAN.total_seconds()) or 1
+            first = min(reserve, room + reserve)
+        room = min(_MAX_RELEASED, max(room, 0))
+        if max(room, first) <= 0:
             return []
         until = now + RELEASE_SPAN
         tried: list[UUID] = []
         if not on_trial and any(each.breaker.is_on_trial for each in account.backoffs.values()):
             tried = stores.backoffs.release_trials(account.id, now, until)
-        return [*tried, *stores.attempt_release.release(now, until, room, account.id, on_trial=on_trial)]
+        released = stores.attempt_release.release(now, until, room, account.id, first=first, on_trial=on_trial)
+        return [*tried, *released]
 
-    def next_due(self) -> datetime | None:
-        """Return when the next pending attempt becomes due. The clock does not need to query before."""
+    def next_due(self, after: datetime) -> datetime | None:
+        """Return when the next pending attempt becomes due after this instant. No query is needed before."""
         with self._database.reading() as stores:
-            return stores.attempt_release.next_due(self.now())
+            return stores.attempt_release.next_due(after)
 
     def resend_hints(self) -> None:
         """Send hints again for commands, callbacks, changed settings and erasures that are still open.

@@ -168,6 +168,26 @@ def test_large_company_does_not_delay_a_small_one(
     assert {other.id for other in others} <= set(hints.ids(tasks.DIAL)[:6])
 
 
+def test_backlog_leaves_a_second_of_calls_to_other_companies(
+    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
+) -> None:
+    account = "AC" + "6" * 32
+    slow = a_house(database, seeded, tenant.hasher, now, account_sid=account, calls_per_second=2.0)
+    release = Release(slow.context, hints, slow.account_id)
+    for _ in range(40):
+        a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
+    assert release.due() == 2 * 15, "the number that the account can start in fifteen seconds"
+    others = [a_house(database, seed(database, now()), tenant.hasher, now, account_sid=account) for _ in range(3)]
+    slow.change("UPDATE carrier_accounts SET calls_per_second = 2")
+    earliest = [a_pending_attempt(each, due_at=now() - timedelta(minutes=1)).id for each in others]
+    for each in others:
+        a_pending_attempt(each, due_at=now())
+    hints.rung.clear()
+    assert release.due() == 2
+    assert set(hints.ids(tasks.DIAL)) < set(earliest), "the first call of a company only"
+    assert release.due() == 0
+
+
 def test_full_company_takes_no_place_from_others(
     tenant: Tenant, release: Release, hints: RecordingHints, database: Database, now: TestClock
 ) -> None:
@@ -238,11 +258,11 @@ def test_hint_contains_at_most_fifty_ids(tenant: Tenant, release: Release, hints
 
 
 def test_next_due_time_is_returned(tenant: Tenant, release: Release, now: TestClock) -> None:
-    assert release.next_due() is None
+    assert release.next_due(now()) is None
     a_pending_attempt(tenant, due_at=now() + timedelta(hours=2))
     a_pending_attempt(tenant, due_at=now() + timedelta(hours=1))
     a_pending_attempt(tenant, due_at=now())
-    assert release.next_due() == now() + timedelta(hours=1)
+    assert release.next_due(now()) == now() + timedelta(hours=1)
 
 
 def test_hints_for_unapplied_commands_back_off(

@@ -71,7 +71,7 @@ def live_through(
         begun = time.perf_counter()
         assert release.due() == 0
         yield time.perf_counter() - begun
-        assert release.next_due() is None
+        assert release.next_due(now()) is None
         release.resend_hints()
         settle.round()
         now.move(A_ROUND)

@@ -23,8 +23,16 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import real_now, seed, wait_until
-from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_house, a_waiting_command, of_company
+from tests.conftest import TestClock, real_now, seed, wait_until
+from tests.support.builders import (
+    ALWAYS,
+    RecordingHints,
+    Tenant,
+    a_house,
+    a_pending_attempt,
+    a_waiting_command,
+    of_company,
+)
 from tests.verification.crash.crash_setup import CPS, CrashSetup, working
 from tests.verification.nights import fed_dialler
 from tests.verification.nights.bulk_attempts import RETRY, bulk_attempts
@@ -166,6 +174,25 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
     assert hints.rings.count((tasks.SETTLE, ())) == 1
     assert not clock._work()
     assert len(set(hints.ids(tasks.DIAL))) == 6 * 1000
+
+
+def test_call_due_during_the_clocks_work_is_released_next(broker: None, tenant: Tenant, now: TestClock) -> None:
+    class SlowHints(RecordingHints):
+        def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
+            super().send(task, ids)
+            now.move(timedelta(milliseconds=300))
+
+    hints = SlowHints()
+    due = a_pending_attempt(tenant, due_at=now() + timedelta(milliseconds=200))
+    clock = Clock(app, lazy=True)
+    clock._release = Release(tenant.context, hints, tenant.account_id)
+    clock._sweep_every = tenant.policy.sweep.total_seconds()
+    assert not clock._work()
+    assert hints.rings, "time passed after the query for due attempts"
+    assert hints.ids(tasks.DIAL) == []
+    assert clock._until_next() < 0.01
+    clock._work()
+    assert hints.ids(tasks.DIAL) == [due.id]
 
 
 @pytest.mark.timeout(200)
