@@ -128,9 +128,13 @@ class CarrierBackoffs:
 
     # ---- release
 
-    def release_trials(self, account_id: int, now: datetime, until: datetime) -> list[UUID]:
-        """Release one due attempt of each half-open scope, unless one is already released or being placed."""
-        values = {"account_id": account_id, "now": now, "until": until, "latest": bounds.latest_release(now)}
+    def release_trials(self, account_id: int, now: datetime, until: datetime, limit: int) -> list[UUID]:
+        """Release one due attempt of each half-open scope, unless one is already released or being placed.
+
+        At most `limit` in all.
+        """
+        latest = bounds.latest_release(now)
+        values = {"account_id": account_id, "now": now, "until": until, "latest": latest, "limit": limit}
         rows = self._connection.execute(_RELEASE_TRIALS, values)
         return [row.id for row in rows]
 
@@ -241,6 +245,7 @@ _RELEASE_TRIALS = text(f"""
                     OR a.state = 'PENDING' AND a.released_until > :now AND a.released_until <= :latest
                 )
           )
+        LIMIT :limit
     ))
     RETURNING id
 """)  # noqa: S608 - the inserted text is a constant of this module

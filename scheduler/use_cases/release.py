@@ -53,22 +53,24 @@ class Release:
         on_trial = account.breaker.is_on_trial
         startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
         room = startable - stores.attempt_release.released(now)
-        first = 0
         if on_trial:
             room -= stores.carrier_accounts.calls_being_placed(account.id)
-        else:
-            # Without this reserve, a company whose first call becomes due during another's backlog waits for a tick.
-            reserve = int(account.calls_per_second * SEND_SPAN.total_seconds()) or 1
-            first = min(reserve, room + reserve)
-        room = min(_MAX_RELEASED, max(room, 0))
-        if max(room, first) <= 0:
+        if room <= 0:
             return []
         until = now + RELEASE_SPAN
-        tried: list[UUID] = []
-        if not on_trial and any(each.breaker.is_on_trial for each in account.backoffs.values()):
-            tried = stores.backoffs.release_trials(account.id, now, until)
-        released = stores.attempt_release.release(now, until, room, account.id, first=first, on_trial=on_trial)
-        return [*tried, *released]
+        if on_trial:
+            tried = stores.attempt_release.release(now, until, 1, account.id, on_trial=True)
+            # Every due call may wait for a scope that is half-open too.
+            return tried or stores.backoffs.release_trials(account.id, now, until, 1)
+        tried = []
+        if any(each.breaker.is_on_trial for each in account.backoffs.values()):
+            tried = stores.backoffs.release_trials(account.id, now, until, room)
+        room -= len(tried)
+        # One second of calls is kept for companies without a released attempt. Otherwise, a company whose first call
+        # becomes due during another's backlog waits for a tick.
+        first = min(room, int(account.calls_per_second * SEND_SPAN.total_seconds()), _MAX_RELEASED)
+        limit = min(room - first, _MAX_RELEASED)
+        return [*tried, *stores.attempt_release.release(now, until, limit, account.id, first=first)]
 
     def next_due(self, after: datetime) -> datetime | None:
         """Return when the next pending attempt becomes due after this instant. No query is needed before."""

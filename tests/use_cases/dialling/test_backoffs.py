@@ -246,6 +246,23 @@ def test_unclaimable_trial_gives_way_to_another_call(
     assert hints.ids(tasks.DIAL) == [full.id, mine.id]
 
 
+def test_trial_of_the_account_may_be_that_of_a_back_off(
+    tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
+) -> None:
+    """Otherwise nothing is called while both are half-open and every due call is to that country."""
+    on_trial(tenant, settle, now)
+    tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
+    mine = to_austria(tenant, 1)
+    now.move(A_SECOND)
+    to_austria(tenant, 2)
+    assert (release.due(), release.due()) == (1, 0), "one at a time"
+    assert hints.ids(tasks.DIAL) == [mine.id]
+    [tried] = claimed(tenant, mine)
+    answered(tenant, tried, Accepted(call_sid=a_sid()))
+    assert tenant.ask("SELECT 1 FROM carrier_backoffs WHERE down_until IS NOT NULL") == []
+    assert tenant.ask("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL") == []
+
+
 def test_release_from_the_future_does_not_delay_a_trial(
     tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
