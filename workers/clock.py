@@ -88,10 +88,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         """
         more = False
         self._work_began_at = self._release.now()
-        # `Database` logs it once.
-        with suppress(ClockWrong):
-            more = all(self._release.due() for _ in range(_MAX_RELEASES))
-            self._release.resend_hints()
+        # The sweep comes first: while releases fail, what is settled does not depend on them.
         instant = monotonic()
         if instant >= self._next_sweep:
             self._next_sweep = instant + self._sweep_every
@@ -99,6 +96,10 @@ class Clock(Scheduler):  # type: ignore[misc]
         if instant >= self._next_purge:
             self._next_purge = instant + _PURGE_EVERY
             self._release.hint_purge()
+        # `Database` logs it once.
+        with suppress(ClockWrong):
+            more = all(self._release.due() for _ in range(_MAX_RELEASES))
+            self._release.resend_hints()
         return more
 
     def _announce(self) -> None:

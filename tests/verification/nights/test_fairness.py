@@ -4,6 +4,7 @@ The product's clock, a dial worker in its own process and the carrier over HTTP 
 the calls placed in between, so a busy machine does not change the result. Seconds are only printed.
 """
 
+import math
 import multiprocessing
 import statistics
 import threading
@@ -20,6 +21,7 @@ import pytest
 from scheduler.domain.company import CallLimits
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
+from scheduler.persistence.errors import LockTaken
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
@@ -184,15 +186,30 @@ def test_call_due_during_the_clocks_work_is_released_next(broker: None, tenant: 
 
     hints = SlowHints()
     due = a_pending_attempt(tenant, due_at=now() + timedelta(milliseconds=200))
+    a_waiting_command(tenant, None)
+    tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
     clock = Clock(app, lazy=True)
     clock._release = Release(tenant.context, hints, tenant.account_id)
     clock._sweep_every = tenant.policy.sweep.total_seconds()
+    clock._next_sweep = clock._next_purge = math.inf
     assert not clock._work()
-    assert hints.rings, "time passed after the query for due attempts"
+    assert hints.ids(tasks.APPLY) != [], "time passed after the query for due attempts"
     assert hints.ids(tasks.DIAL) == []
     assert clock._until_next() < 0.01
     clock._work()
     assert hints.ids(tasks.DIAL) == [due.id]
+
+
+def test_sweep_goes_on_while_releases_fail(
+    broker: None, postgres_url: str, tenant: Tenant, release: Release, hints: RecordingHints
+) -> None:
+    clock = Clock(app, lazy=True)
+    clock._release, clock._sweep_every = release, tenant.policy.sweep.total_seconds()
+    with psycopg.connect(postgres_url) as other:
+        other.execute("LOCK TABLE carrier_accounts IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(LockTaken):
+            clock._work()
+    assert (tasks.SETTLE, ()) in hints.rings
 
 
 @pytest.mark.timeout(200)
