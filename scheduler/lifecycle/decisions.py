@@ -172,6 +172,8 @@ def on_answer(
     match answer:
         case Accepted():
             look_at = now + answer.queue_time + policy.ring_timeout + times.POLL_AFTER_RING
+            if answer.queue_time:
+                look_at = poll_of_queued(attempt, callee, look_at, now, policy)
             placed = Placed(call_sid=answer.call_sid, look_at=look_at)
             if answer.queue_time and _may_not_ring(attempt, callee, now + answer.queue_time, policy):
                 return (placed, HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
@@ -198,6 +200,17 @@ def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, polic
     except TimezoneUnknown:
         return True
     return opens != turn or attempt.expires_at <= turn or consent_is_over_on_any(clocks, callee.consent_until, turn)
+
+
+def poll_of_queued(
+    attempt: Attempt, callee: Callee | None, look_at: datetime, now: datetime, policy: Policy
+) -> datetime:
+    """Return when to poll a call in the carrier's queue: by `look_at`, and before it could ring after closing."""
+    if callee is None or _may_not_ring(attempt, callee, now, policy):
+        return look_at
+    clocks = (*deciding_clocks(attempt, callee, now), attempt.schedule.clock)
+    ends = min(last_start(clocks, callee.settings, now, policy), attempt.expires_at)
+    return min(look_at, ends + timedelta.resolution)
 
 
 # ---- hear: the carrier's news of a call
@@ -287,6 +300,8 @@ def _on_news_of_a_call_in_progress(
     events: list[Event] = []
     if attempt.phase is not Phase.PLACED:
         look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
+        if news.status is CallStatus.QUEUED:
+            look_at = poll_of_queued(attempt, callee, look_at, now, policy)
         events.append(Placed(call_sid=news.call_sid, look_at=look_at))
     answered_by = news.answered_by or attempt.answered_by
     if news.rank is CallProgress.OVER:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, exists, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.persistence.attempts import attempt_of
@@ -16,9 +17,9 @@ class AttemptPolls:
         self._connection = connection
 
     def lapsed_leases(self, now: datetime, limit: int) -> list[Attempt]:
-        """Return attempts whose lease has ended without a record of an outcome."""
+        """Return attempts whose lease has ended without a record of an outcome, except locked ones."""
         rows = self._connection.execute(
-            select(attempts)
+            _with_free_interview()
             .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.lease_until <= now)
             .order_by(attempts.c.lease_until)
             .limit(limit)
@@ -26,9 +27,12 @@ class AttemptPolls:
         return [attempt_of(row) for row in rows]
 
     def to_expire(self, now: datetime, limit: int) -> list[Attempt]:
-        """Return pending attempts whose interview has expired, unless a command was received before the expiry."""
+        """Return pending attempts whose interview has expired, except locked ones.
+
+        A command that was received before the expiry is applied first.
+        """
         rows = self._connection.execute(
-            select(attempts).where(*_is_to_expire(now)).order_by(attempts.c.expires_at).limit(limit)
+            _with_free_interview().where(*_is_to_expire(now)).order_by(attempts.c.expires_at).limit(limit)
         )
         return [attempt_of(row) for row in rows]
 
@@ -185,6 +189,18 @@ _NUMBERS = text("""
     JOIN candidates p ON p.id = i.candidate_id
     WHERE a.id = :id
 """)
+
+
+def _with_free_interview() -> Select[tuple[Any, ...]]:
+    """Select attempts, and lock them with their interviews unless another transaction has locked either.
+
+    Rows that a forgotten session keeps locked would otherwise be the first of every round, and each costs seconds.
+    """
+    return (
+        select(attempts)
+        .join(interviews, interviews.c.id == attempts.c.interview_id)
+        .with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
+    )
 
 
 def _is_to_expire(now: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -14,7 +14,7 @@ from secrets import token_urlsafe
 from uuid import UUID
 
 from scheduler.clock import monotonic
-from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Placed
+from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Phase, Placed
 from scheduler.domain.call import Accepted, CallNews, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.domain.company import ALARM, Company
 from scheduler.failpoints import failpoint
@@ -327,14 +327,20 @@ class Dial:
                 attempt_id=str(attempt.id),
                 epoch=attempt.epoch,
             )
-            return None, self._alarms_of_late_record(stores, attempt, events, now)
+            present = stores.attempts.lock(attempt.id)
+            alarms = self._alarms_of_late_record(stores, attempt, present, events, now)
+            if not alarms:
+                # The dialler cancels it. Without this, its end would look like a cancellation by someone else.
+                wanted = [each for each in events if isinstance(each, HangUpWanted) and _is_call_of(present, events)]
+                if wanted:
+                    self._effects.apply_events(stores, interview, present, wanted, _ACTOR, now)
+            return None, alarms
         return self._effects.apply_events(stores, interview, mine, events, _ACTOR, now), []
 
     def _alarms_of_late_record(
-        self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime
+        self, stores: Stores, attempt: Attempt, present: Attempt, events: Sequence[Event], now: datetime
     ) -> list[InvariantViolated]:
         """Return an alarm if a late record names a call that cannot be the attempt's. Nothing is written."""
-        present = stores.attempts.lock(attempt.id)
         assert attempt.token is not None
         claim = stores.carrier_events.claim_of(attempt.token)
         for event in events:
@@ -346,6 +352,12 @@ class Dial:
                 if isinstance(heard, Alarm):
                     return [InvariantViolated(heard, present)]
         return []
+
+
+def _is_call_of(present: Attempt, events: Sequence[Event]) -> bool:
+    """Return True if a late record names the call that the attempt has been found to have, and it has not ended."""
+    sids = {each.call_sid for each in events if isinstance(each, Placed)}
+    return present.phase is Phase.PLACED and present.hang_up is None and present.call_sid in sids
 
 
 def _wants_hang_up(events: Sequence[Event]) -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 from scheduler.carriers.interface import CarrierAway, CarrierQueries, CarrierUnavailable
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
-from scheduler.domain.call import CallNews, ListedCall
+from scheduler.domain.call import CallNews, CallStatus, ListedCall
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import Alarm
@@ -22,6 +22,7 @@ from scheduler.use_cases.settling.carrier_probe import CarrierProbe
 from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
+from scheduler.use_cases.shared.situations import callee_from
 
 _log = log(__name__)
 _MAX_PER_ROUND = 100
@@ -90,14 +91,29 @@ class Settle:
         Steps without the carrier come first. The first request that finds it unavailable is the last of the round.
         """
         self._correct.round()
-        self._expire()
-        self._notice_lapsed_leases()
-        this_round = _Round(ends=monotonic() + self._longest_round.total_seconds())
-        this_round.carrier_is_away = self._probe.run()
+        self._expire(self._new_round())
+        self._notice_lapsed_leases(self._new_round())
+        this_round = self._new_round()
+        this_round.carrier_is_away = self._probe_carrier()
         self._end_strays(this_round)
         self._poll_due(this_round)
         self._search_due(this_round)
         self._report_undecided()
+
+    def _new_round(self) -> _Round:
+        return _Round(ends=monotonic() + self._longest_round.total_seconds())
+
+    def _probe_carrier(self) -> bool:
+        """Return True if the carrier was probed and is unavailable."""
+        try:
+            return again_at_once(self._probe.run)
+        except LockTaken:
+            _log.error(
+                "row_locked: another transaction keeps the carrier account's row locked, so no probe is sent",
+                alarm="LOCK_HELD",
+                cause="the carrier account",
+            )
+            return False
 
     def _try(self, verb: Callable[[Attempt], None], attempt: Attempt) -> None:
         """Run one step. After an error the other attempts go on, and the next round retries. Raises DatabaseAway."""
@@ -113,12 +129,13 @@ class Settle:
                 attempt_id=str(attempt.id),
             )
 
-    def _expire(self) -> None:
+    def _expire(self, this_round: _Round) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             expired = stores.attempt_polls.to_expire(now, _MAX_PER_ROUND)
         for attempt in expired:
-            self._try(self._end_expired, attempt)
+            if not this_round.is_over:
+                self._try(self._end_expired, attempt)
 
     def _end_expired(self, attempt: Attempt) -> None:
         with self._database.transaction() as stores:
@@ -131,12 +148,13 @@ class Settle:
             failpoint("settle.expiring")
         failpoint("settle.expired")
 
-    def _notice_lapsed_leases(self) -> None:
+    def _notice_lapsed_leases(self, this_round: _Round) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             lapsed = stores.attempt_polls.lapsed_leases(now, _MAX_PER_ROUND)
         for attempt in lapsed:
-            self._try(self._lapse, attempt)
+            if not this_round.is_over:
+                self._try(self._lapse, attempt)
 
     def _lapse(self, attempt: Attempt) -> None:
         with self._database.transaction() as stores:
@@ -265,6 +283,15 @@ class Settle:
         ]
         return _Listed(asked_at=asked_at, calls=unbound)
 
+    def _next_poll_at(
+        self, stores: Stores, attempt: Attempt, outcome: CallNews | ProofMissing | Alarm | None, now: datetime
+    ) -> datetime:
+        at = decisions.next_poll_at(attempt, now)
+        if not isinstance(outcome, CallNews) or outcome.status is not CallStatus.QUEUED:
+            return at
+        callee = callee_from(stores.attempts.callee_of(attempt.interview_id))
+        return decisions.poll_of_queued(attempt, callee, at, now, self._policy)
+
     def _apply(self, attempt_id: UUID, epoch: int, result: _PollResult) -> None:
         """Apply the carrier's answer. Raises Alarmed: nothing was written."""
         outcome = result.outcome
@@ -281,7 +308,7 @@ class Settle:
                 raise InvariantViolated(outcome, attempt)
             # Before the news, which may set another time for the next poll.
             stores.attempt_polls.reschedule_poll(
-                attempt_id, epoch, decisions.next_poll_at(attempt, now), result.listed_at
+                attempt_id, epoch, self._next_poll_at(stores, attempt, outcome, now), result.listed_at
             )
             match outcome:
                 case ProofMissing():

@@ -12,7 +12,17 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelled, Ended, Phase, Placed, Reason
+from scheduler.domain.attempt import (
+    AnswerLost,
+    Attempt,
+    AttemptState,
+    Cancelled,
+    Ended,
+    HangUpCause,
+    Phase,
+    Placed,
+    Reason,
+)
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
@@ -783,6 +793,13 @@ def test_late_record_of_the_same_call_pauses_no_company(tenant: Tenant) -> None:
     tenant.dial.record([(mine, Accepted(call_sid=sid))])
     assert tenant.attempt(mine.id) == heard
     assert pause_reason(tenant) is None
+
+
+def test_late_record_of_a_queued_call_stores_its_cancellation(tenant: Tenant) -> None:
+    mine, sid = a_claimed_attempt(tenant), a_sid()
+    tenant.take(mine, Placed(call_sid=sid, look_at=tenant.now()))
+    assert tenant.dial.record([(mine, Accepted(call_sid=sid, queue_time=timedelta(hours=9)))]) == [sid]
+    assert tenant.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
 
 
 def test_failed_record_writes_nothing_of_its_batch(tenant: Tenant) -> None:

@@ -1,6 +1,7 @@
 """Effects of an outcome: a retry, an end, a late call, a call in the carrier's queue."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -695,6 +696,25 @@ def test_call_found_in_the_queue_after_closing_is_cancelled(tenant: Tenant, now:
     now.move(timedelta(minutes=1))
     hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.QUEUED))
     assert tenant.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
+
+
+def test_queued_call_is_polled_before_it_rings_after_closing(
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+) -> None:
+    evening(now)
+    closes = now() + timedelta(minutes=1)
+    now.move(-timedelta(minutes=30))
+    number = a_number()
+    mine = a_claimed_attempt(tenant, number)
+    carrier.plan(to=number, queue_s=3600, callbacks="none")
+    answer = replace(placed_by_hand(tenant, carrier, mine), queue_time=timedelta(0))
+    assert tenant.dial.record([(mine, answer)]) == [], "the carrier named no long queue"
+    while (look_at := tenant.attempt(mine.id).look_at) is not None:
+        assert look_at < closes - tenant.policy.ring_timeout
+        now.instant = look_at
+        settle.round()
+    assert tenant.attempt(mine.id).state is AttemptState.PENDING
+    assert [ring["rang_at"] for ring in carrier.rings(number)] == [None]
 
 
 # ---- a carrier that takes nothing

@@ -112,7 +112,7 @@ def test_running_lease_is_left_alone(tenant: Tenant, settle: Settle, now: TestCl
 def test_concurrent_rounds_settle_a_lapsed_lease_once(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease)
-    settlers = [Thread(target=settle._notice_lapsed_leases) for _ in range(4)]
+    settlers = [Thread(target=settle._notice_lapsed_leases, args=[settle._new_round()]) for _ in range(4)]
     for settler in settlers:
         settler.start()
     for settler in settlers:
