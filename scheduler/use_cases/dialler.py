@@ -221,6 +221,8 @@ class Dialler:
         instant = monotonic()
         if claims.is_stopped:
             self._hand.clear()
+            if self._locks:  # the row of the account was free
+                await self._in_thread(lambda: self._locks.saw(set(), {None}, instant))
             return
         again_s = _RETRY_CLAIM
         if claims.try_again_at is not None:
