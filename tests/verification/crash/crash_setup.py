@@ -304,8 +304,14 @@ def _do_one(hints: QueueHints, verbs: Mapping[str, Callable[[UUID], None]], setu
         task, each = hints.rung.get(timeout=0.1)
     except Empty:
         return
-    with setup.turns[task]:
+    turn = setup.turns[task]
+    if not turn.acquire(timeout=0.05):
+        hints.rung.put((task, each))  # suspended: the hints behind it need not wait
+        return
+    try:
         verbs[task](each)
+    finally:
+        turn.release()
 
 
 def _callbacks(store: Callable[[str, str, list[tuple[str, str]], str], None]) -> FastAPI:
