@@ -1,7 +1,8 @@
-"""Finds free ports on 127.0.0.1."""
+"""Finds free ports on 127.0.0.1, and reserves them until their servers listen."""
 
 import secrets
 import socket
+from contextlib import suppress
 
 from scheduler.local.errors import ServerUnavailable
 
@@ -33,3 +34,37 @@ def why_not_free(port: int) -> str | None:
         except OSError as error:
             return (error.strerror or str(error)).lower()
     return None
+
+
+class ReservedPorts:
+    """Ports of one system, which no other system on this machine chooses until `release`.
+
+    Servers need seconds until they listen, and until then their port looks free to a system that starts at the same
+    time. So the UDP port of the same number is held: none of our servers uses it, and it is freed when we end.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+
+    def reserve(self, usual: int | None = None) -> int:
+        """Return `usual` if it is free and not reserved, else another port. Raises ServerUnavailable."""
+        if usual is not None and is_free(usual) and self.hold(usual):
+            return usual
+        for _ in range(1_000):
+            if self.hold(port := free_port()):
+                return port
+        raise ServerUnavailable("Each port from 20000 to 31999 on 127.0.0.1 is reserved.")
+
+    def hold(self, port: int) -> bool:
+        """Reserve this port. Return False if another system, or a program that uses UDP, holds it."""
+        holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with suppress(OSError):
+            holder.bind(("127.0.0.1", port))
+            self._held.append(holder)
+            return True
+        holder.close()
+        return False
+
+    def release(self) -> None:
+        while self._held:
+            self._held.pop().close()

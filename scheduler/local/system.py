@@ -18,7 +18,7 @@ from scheduler.clock import clock, monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
 from scheduler.local.errors import AlreadyRunning, HomeUnusable, NotReady, PortTaken, Stopped
-from scheduler.local.ports import free_port, is_free, why_not_free
+from scheduler.local.ports import ReservedPorts, why_not_free
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.processes import commands, simulator_command
 from scheduler.local.run_file import (
@@ -85,6 +85,7 @@ class System:
         self._home = options.home.absolute()
         self._lock: IO[str] | None = None
         self._servers: list[EmbeddedPostgres | EmbeddedValkey] = []
+        self._ports = ReservedPorts()
         self._instance = secrets.token_hex(8)
         self.supervisor = Supervisor(report)
         self.postgres: EmbeddedPostgres | None = None
@@ -124,6 +125,7 @@ class System:
         for server in reversed(self._servers):
             server.stop()
         self._servers.clear()
+        self._ports.release()
         if self._options.ephemeral:
             shutil.rmtree(self._data, ignore_errors=True)
         self._lock.close()
@@ -173,10 +175,11 @@ class System:
         self._report("upgrading the database to this version's schema")
         schema.upgrade(self._owner_url(database_url))
         roles = {} if self.postgres is None else _roles_of(database_url)
-        ports = {name: self._port(name) for name in ("api", "flower")}
-        if self._options.port is not None:
-            ports["api"] = self._options.port
-        simulator_port = None if self._settings.twilio_account_sid else free_port()
+        ports = {name: self._ports.reserve(usual) for name, usual in _USUAL_PORTS.items()}
+        if (port := self._options.port) is not None:
+            self._ports.hold(port)
+            ports["api"] = port
+        simulator_port = None if self._settings.twilio_account_sid else self._ports.reserve()
         variables = self._variables(database_url, redis_url, ports["api"], simulator_port) | roles
         chosen = self._settings.model_copy(update={"duecall_clock_offset_s": self._options.clock_offset_s})
         if self.postgres is None:
@@ -251,10 +254,6 @@ class System:
     def _owner_url(self, database_url: str) -> str:
         owner = self._settings.database_owner_url
         return owner.get_secret_value() if owner is not None and self.postgres is None else database_url
-
-    def _port(self, name: str) -> int:
-        usual = _USUAL_PORTS[name]
-        return usual if is_free(usual) else free_port()
 
     def _variables(
         self, database_url: str, redis_url: str, api_port: int, simulator_port: int | None

@@ -25,7 +25,7 @@ import redis
 
 from scheduler.local import private_server
 from scheduler.local.errors import ServerUnavailable
-from scheduler.local.ports import free_port
+from scheduler.local.ports import ReservedPorts, free_port, is_free
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.valkey import EmbeddedValkey
 
@@ -522,3 +522,16 @@ def can_run(argv: list[str], user: str | None = None) -> bool:
 
 def test_free_ports_are_below_ephemeral_ports() -> None:
     assert {20_000 <= free_port() < 32_000 for _ in range(50)} == {True}
+
+
+def test_systems_that_start_at_once_choose_different_ports() -> None:
+    """Seen in parallel tests: both found Flower's usual port free before either Flower listened on it."""
+    usual = free_port()
+    one, other = ReservedPorts(), ReservedPorts()
+    assert one.reserve(usual) == usual
+    assert is_free(usual), "it is reserved, but its server can still listen on it"
+    assert other.reserve(usual) not in {usual, one.reserve()}
+    one.release()
+    other.release()
+    assert one.reserve(usual) == usual
+    one.release()
