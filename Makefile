@@ -57,9 +57,10 @@ proof: $(VENV)/dev ## run the long versions of nights, fuzz, traces, races and m
 	@DUECALL_TRACES=all $(PY) -m pytest tests/verification/traces
 	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/verification/races tests/verification/machine
 
-bench: $(VENV)/dev ## measure decisions, and queries over a million pending attempts; takes minutes
-	@$(PY) -m tests.benchmarks.decisions
-	@$(PY) -m tests.benchmarks.plans
+bench: $(VENV)/dev ## measure the whole path, decisions and queries over a million calls; ARGS="--parts burst" runs parts
+	@$(PY) -m tests.benchmarks.whole_path $(ARGS)
+	@$(if $(ARGS),:,$(PY) -m tests.benchmarks.decisions)
+	@$(if $(ARGS),:,$(PY) -m tests.benchmarks.plans)
 
 format: $(VENV)/dev ## format the code and fix lint findings
 	@$(PY) -m ruff format .

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 
 import requests
 
@@ -70,6 +70,8 @@ class System:
     Use it on the main thread. `report` receives a line per step. If `stopped` returns True before the system is ready,
     entering raises Stopped.
     """
+
+    postgres_class: ClassVar = EmbeddedPostgres
 
     def __init__(
         self,
@@ -228,7 +230,7 @@ class System:
         if self._settings.database_url is not None:
             return self._settings.database_url.get_secret_value()
         self._report("starting a private PostgreSQL")
-        self.postgres = EmbeddedPostgres(self._data)
+        self.postgres = self.postgres_class(self._data)
         self._servers.append(self.postgres)
         return self.postgres.start()
 
