@@ -1,10 +1,12 @@
-"""Redis transport for Celery. Neither a malformed message nor a full Redis ends a worker."""
+"""Redis transport for Celery. No malformed message, full Redis or slow Redis ends a worker or blocks its queue."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import Empty
 from typing import Any
 
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from scheduler.clock import monotonic
@@ -51,7 +53,28 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
     kombu raises the error into the worker's loop, which ends the worker. A hundred malformed messages would stop a
     queue for an hour, because each one costs a worker and its back-off. Messages of an unknown kind reach Celery, which
     drops them.
+
+    A message occupies one of the worker's places until it is acknowledged. If an acknowledgement fails, kombu keeps the
+    place occupied and Celery only logs the error, so the worker receives nothing once all its places are lost. This
+    channel frees the place. Redis delivers the message again after the visibility timeout if it never got the
+    acknowledgement.
     """
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        with self._freeing_the_place(delivery_tag):
+            super().basic_ack(delivery_tag, multiple)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        with self._freeing_the_place(delivery_tag):
+            super().basic_reject(delivery_tag, requeue)
+
+    @contextmanager
+    def _freeing_the_place(self, delivery_tag: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            virtual.QoS.ack(self.qos, delivery_tag)  # within this process only
+            raise
 
     def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401 - as kombu has it
         # Report the end of a flood when its minute has passed, even if no malformed message follows.
