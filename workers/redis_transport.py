@@ -1,7 +1,7 @@
 """Redis transport for Celery. No malformed message, full Redis or slow Redis ends a worker or blocks its queue."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty
 from typing import Any
@@ -36,6 +36,8 @@ class Tally:
 
 
 _malformed = Tally()
+_NOT_MALFORMED = (OSError, RedisError, Empty)
+"""Not kombu's `connection_errors`: they contain KeyError, for which it would reconnect after each message."""
 
 
 def _report_dropped(kind: str | None, *, new: int) -> None:
@@ -60,6 +62,21 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
     acknowledgement.
     """
 
+    def basic_consume(self, queue: str, *, callback: Callable[[virtual.Message], object], **options: object) -> object:
+        """Consume a queue. A message that `callback` cannot read is acknowledged, so that it does not come back."""
+
+        def take(message: virtual.Message) -> object:
+            try:
+                return callback(message)
+            except _NOT_MALFORMED:
+                raise
+            except Exception:
+                # Not `message.ack`: Celery may acknowledge it too, and a second `ack` of a message ends the worker.
+                self.basic_ack(message.delivery_tag)
+                raise
+
+        return super().basic_consume(queue, callback=take, **options)
+
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         with self._freeing_the_place(delivery_tag):
             super().basic_ack(delivery_tag, multiple)
@@ -81,8 +98,7 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
         _report_dropped(None, new=0)
         try:
             return super()._brpop_read(**options)
-        except (OSError, RedisError, Empty):
-            # Not kombu's `connection_errors`: they contain KeyError, for which it would reconnect after each message.
+        except _NOT_MALFORMED:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the text makes of kombu
             _report_dropped(type(error).__name__, new=1)
