@@ -62,7 +62,9 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
     acknowledgement.
     """
 
-    def basic_consume(self, queue: str, *, callback: Callable[[virtual.Message], object], **options: object) -> object:
+    def basic_consume(
+        self, queue: str, *, no_ack: bool, callback: Callable[[virtual.Message], object], **options: object
+    ) -> object:
         """Consume a queue. A message that `callback` cannot read is acknowledged, so that it does not come back."""
 
         def take(message: virtual.Message) -> object:
@@ -72,10 +74,11 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
                 raise
             except Exception:
                 # Not `message.ack`: Celery may acknowledge it too, and a second `ack` of a message ends the worker.
-                self.basic_ack(message.delivery_tag)
+                if not no_ack:
+                    self.basic_ack(message.delivery_tag)
                 raise
 
-        return super().basic_consume(queue, callback=take, **options)
+        return super().basic_consume(queue, no_ack=no_ack, callback=take, **options)
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         with self._freeing_the_place(delivery_tag):
