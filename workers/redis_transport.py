@@ -1,10 +1,12 @@
-"""Redis transport for Celery. Neither a malformed message nor a full Redis ends a worker."""
+"""Redis transport for Celery. No malformed message, full Redis or slow Redis ends a worker or blocks its queue."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty
 from typing import Any
 
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from scheduler.clock import monotonic
@@ -34,6 +36,8 @@ class Tally:
 
 
 _malformed = Tally()
+_NOT_MALFORMED = (OSError, RedisError, Empty)
+"""Not kombu's `connection_errors`: they contain KeyError, for which it would reconnect after each message."""
 
 
 def _report_dropped(kind: str | None, *, new: int) -> None:
@@ -51,15 +55,53 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
     kombu raises the error into the worker's loop, which ends the worker. A hundred malformed messages would stop a
     queue for an hour, because each one costs a worker and its back-off. Messages of an unknown kind reach Celery, which
     drops them.
+
+    A message occupies one of the worker's places until it is acknowledged. If an acknowledgement fails, kombu keeps the
+    place occupied and Celery only logs the error, so the worker receives nothing once all its places are lost. This
+    channel frees the place. Redis delivers the message again after the visibility timeout if it never got the
+    acknowledgement.
     """
+
+    def basic_consume(
+        self, queue: str, *, no_ack: bool, callback: Callable[[virtual.Message], object], **options: object
+    ) -> object:
+        """Consume a queue. A message that `callback` cannot read is acknowledged, so that it does not come back."""
+
+        def take(message: virtual.Message) -> object:
+            try:
+                return callback(message)
+            except _NOT_MALFORMED:
+                raise
+            except Exception:
+                # Not `message.ack`: Celery may acknowledge it too, and a second `ack` of a message ends the worker.
+                if not no_ack:
+                    self.basic_ack(message.delivery_tag)
+                raise
+
+        return super().basic_consume(queue, no_ack=no_ack, callback=take, **options)
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        with self._freeing_the_place(delivery_tag):
+            super().basic_ack(delivery_tag, multiple)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        with self._freeing_the_place(delivery_tag):
+            super().basic_reject(delivery_tag, requeue)
+
+    @contextmanager
+    def _freeing_the_place(self, delivery_tag: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            virtual.QoS.ack(self.qos, delivery_tag)  # within this process only
+            raise
 
     def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401 - as kombu has it
         # Report the end of a flood when its minute has passed, even if no malformed message follows.
         _report_dropped(None, new=0)
         try:
             return super()._brpop_read(**options)
-        except (OSError, RedisError, Empty):
-            # Not kombu's `connection_errors`: they contain KeyError, for which it would reconnect after each message.
+        except _NOT_MALFORMED:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the text makes of kombu
             _report_dropped(type(error).__name__, new=1)

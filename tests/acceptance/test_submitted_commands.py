@@ -189,7 +189,12 @@ def test_message_is_applied_once_the_database_is_back(whole: WholeSystem, sender
 
 def test_thousand_malformed_messages_end_no_worker(whole: WholeSystem, urls: tuple[str, str]) -> None:
     queues = ("dial", "intake", "callbacks", "settle", "maintenance")
-    rubbish = (b"this is not json", b"{}", b"[1]", b"null", b"\x80\x04]q", b'{"body": "", "properties": {}}')
+    without_id = (
+        b'{"body": "W10=", "content-type": "application/json", "content-encoding": "utf-8",'
+        b' "headers": {"task": "workers.heard"},'
+        b' "properties": {"delivery_tag": "1", "delivery_info": {}, "body_encoding": "base64"}}'
+    )
+    rubbish = (b"not json", b"{}", b"[1]", b"null", b"\x80\x04]q", b'{"body": "", "properties": {}}', without_id)
     pids = {name: whole.system.supervisor.pid(name) for name in queues}
     with redis.Redis.from_url(urls[0]) as ours:
         for queue in queues:

@@ -1,4 +1,4 @@
-"""Real workers on a real Redis: two of one node name, and a Redis whose memory is full."""
+"""Real workers on a real Redis: two of one node name, a Redis whose memory is full, and failed acknowledgements."""
 
 import subprocess
 import sys
@@ -13,9 +13,10 @@ from celery import Celery
 
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import environment
+from scheduler.use_cases.shared.hints import LIVENESS
 from tests.architecture.test_code_rules import ROOT
 from tests.conftest import wait_until
-from tests.support.servers import ACCOUNT_SID, PRIMARY
+from tests.support.servers import ACCOUNT_SID, PRIMARY, wired
 from workers.app import configuration
 from workers.redis_transport import Tally
 
@@ -106,6 +107,32 @@ def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgr
         client.config_set("maxmemory", 0)
         client.lpush("duecall:callbacks", b"this is not json")
         wait_until(lambda: "NO_MESSAGE" in log.read_text(), seconds=60, says="it takes from its queue again")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "task", [pytest.param(LIVENESS, id="acknowledged"), pytest.param("no.such.task", id="rejected")]
+)
+def test_failed_acknowledgements_do_not_block_a_worker(
+    own: EmbeddedValkey, postgres_url: str, tmp_path: Path, task: str
+) -> None:
+    log = tmp_path / "worker.log"
+    with (
+        wired(own.url) as (wire, url),
+        a_worker("callbacks@here", url, postgres_url, log),
+        redis.Redis.from_url(own.url) as client,
+        Celery("test", broker=own.url) as sender,
+    ):
+        sender.conf.update(configuration(own.url))
+        wait_until(lambda: is_ready(log), seconds=60, says="the worker is ready")
+        # The worker has one place. Each of its acknowledgements removes a message from the unacknowledged ones.
+        wire.cut_before = lambda sent: b"HDEL" in sent
+        for failed in (1, 2):
+            sender.send_task(task, queue="callbacks")
+            wait_until(lambda failed=failed: wire.died >= failed, says="an acknowledgement fails")  # type: ignore[misc]
+        wire.cut_before = lambda _: False
+        sender.send_task(LIVENESS, queue="callbacks")
+        wait_until(lambda: not client.exists("duecall:callbacks"), says="it takes the next message")
 
 
 def test_malformed_messages_are_reported_at_most_once_a_minute(broker: None) -> None:
