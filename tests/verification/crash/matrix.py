@@ -31,14 +31,14 @@ from tests.verification.crash.behaviours import (
     SHORT,
     USUAL,
 )
-from tests.verification.crash.crash_setup import TIMES, CrashSetup, all_working
+from tests.verification.crash.crash_setup import SETTINGS, CrashSetup, all_working
 from tests.verification.crash.stories import EVERY_HOUR, Cell, Play, play
 from tests.verification.crash.wrong_clock import AHEAD, BEHIND, FROM_THE_BEGINNING, REFUSED, SET_AHEAD, SET_BACK
 from tests.verification.histories.evidence import rings_from, rows_of
 from tests.verification.histories.judge import ClientRequest, History, Patience, Violation, Wrong, violations
+from tests.verification.installation import a_carrier_apart
 from tests.verification.nights import judge as hours_judge
 from tests.verification.nights.world import Hours
-from tests.verification.races.processes import a_carrier_apart
 
 WHOLE = bool(os.environ.get("DUECALL_CRASHES"))
 """Run every cell, as `make crash` does. Otherwise run one cell per failpoint."""
@@ -54,7 +54,7 @@ COMPANY = {
 PATIENCE = Patience(
     in_flight=timedelta(seconds=2),
     lateness=timedelta(0),
-    line_gap=timedelta(seconds=float(TIMES["LINE_GAP_S"])),
+    line_gap=timedelta(seconds=float(SETTINGS["LINE_GAP_S"])),
 )
 """A call whose last look preceded a pause or change is sent within 200 ms and rings when the carrier reaches it. At the
 end of a cell nothing waits."""

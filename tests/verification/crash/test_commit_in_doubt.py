@@ -4,8 +4,8 @@ A proxy in front of PostgreSQL cuts many commits of a dial worker, before or aft
 shows whether a call was lost or placed twice.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from uuid import UUID
 
@@ -13,8 +13,8 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.support.servers import Wire, wired
-from tests.verification.crash.crash_setup import CrashSetup, nursery, working
-from tests.verification.nights import fed_dialler
+from tests.verification.crash.crash_setup import working
+from tests.verification.installation import dialling
 from tests.verification.nights.bulk_attempts import bulk_attempts
 
 CUTS = 200
@@ -48,35 +48,19 @@ def test_unknown_commit_loses_no_call_and_rings_no_phone_twice(postgres_url: str
         Cutter(wire)
         setup.carrier.plan(ring_s=0, talk_s=0)
         people = 0
-        with ringing(setup, url) as ring:
+
+        def is_over(ids: list[UUID]) -> bool:
+            dialler.hand(*ids)  # again and again, like the clock
+            return setup.tenant.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
+
+        with dialling(setup.environment | {"DATABASE_URL": url, "DATABASE_WORKER_URL": url}) as dialler:
             while wire.died < CUTS:
                 ids = bulk_attempts(postgres_url, setup.tenant, PEOPLE, due_at=setup.tenant.now())
                 people += PEOPLE
-                wait_until(lambda ids=ids: ring(ids), seconds=100, says="every person is reached")  # type: ignore[misc]
+                wait_until(partial(is_over, ids), seconds=100, says="every person is reached")
         rung = [call["to"] for call in setup.carrier.rings()]
         aloud(f"{wire.died} commits cut, {people} people, {len(rung)} rings")
         assert sorted(set(rung)) == sorted(rung), "a phone rang twice"
         assert len(rung) == people
         assert setup.tenant.ask("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
         assert setup.tenant.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
-
-
-@contextmanager
-def ringing(setup: CrashSetup, url: str) -> Iterator[Callable[[list[UUID]], bool]]:
-    """Start a dial worker with its database at `url`. Yield a function that sends hints for attempts, like the clock.
-
-    The function returns True once all attempts are finished.
-    """
-    receiver, sender = nursery.Pipe(duplex=False)
-    environment = setup.environment | {"DATABASE_URL": url, "DATABASE_WORKER_URL": url}
-    process = nursery.Process(target=fed_dialler.run, args=(environment, receiver), daemon=True)
-    process.start()
-
-    def ring(ids: list[UUID]) -> bool:
-        sender.send(ids)
-        return setup.tenant.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
-
-    yield ring
-    sender.send(None)
-    process.join(30)
-    assert process.exitcode == 0

@@ -29,7 +29,6 @@ from tests.acceptance.conftest import WholeSystem, running_system
 from tests.conftest import wait_until
 from tests.support.builders import a_number
 from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS
-from tests.verification.crash.crash_setup import without_a_breaker
 from tests.verification.crash.matrix import (
     COMPANY,
     DOUBLE,
@@ -268,8 +267,16 @@ def _part_of(parts: Sequence[Part]) -> Sequence[tuple[Part, Sequence[str]]]:
 
 @pytest.fixture
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
-    with running_system(tmp_path_factory.mktemp("real")) as whole, without_a_breaker(whole.change):
+    with running_system(tmp_path_factory.mktemp("real")) as whole:
         whole.raise_limits()
+        # Keep the carrier's breaker closed, so that a failed call does not stop others.
+        whole.change(
+            "CREATE FUNCTION keep_closed() RETURNS trigger LANGUAGE plpgsql AS $$"
+            " BEGIN NEW.failures := 0; NEW.down_until := NULL; RETURN NEW; END $$"
+        )
+        whole.change(
+            "CREATE TRIGGER keep_closed BEFORE UPDATE ON carrier_accounts FOR EACH ROW EXECUTE FUNCTION keep_closed()"
+        )
         whole.set_settings(retry_policy=COMPANY["retry_policy"])
         whole.change("UPDATE api_keys SET per_minute = 100000, per_hour = 100000")
         yield whole
