@@ -131,19 +131,12 @@ def killed(process: ForkServerProcess) -> int:
 @contextmanager
 def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Iterator[CrashSetup]:
     """Run a company on the machine's clock, with workers that hear and settle only: none applies, releases or dials."""
-    with a_carrier() as carrier, _at_work(postgres_url, carrier, settings, settling=settling) as setup:
+    with a_carrier() as carrier, at_work(postgres_url, carrier, settings, settling=settling) as setup:
         yield setup
 
 
 @contextmanager
-def all_working(postgres_url: str, carrier: SimulatedCarrier, company: Mapping[str, Any]) -> Iterator[CrashSetup]:
-    """Run a company with workers for every hint, a clock and a dialler. `company` contains the company's settings."""
-    with _at_work(postgres_url, carrier, LONGER, everything=True, **company) as setup:
-        yield setup
-
-
-@contextmanager
-def _at_work(
+def at_work(
     postgres_url: str,
     carrier: SimulatedCarrier,
     settings: Mapping[str, str],
@@ -152,6 +145,7 @@ def _at_work(
     everything: bool = False,
     **company: Any,
 ) -> Iterator[CrashSetup]:
+    """Run a company with these of its settings. `everything`: with workers for every hint, a clock and a dialler."""
     door = a_door()
     account = carrier.account(public_url=address_of(door))
     environment = environment_of(postgres_url, carrier, PUBLIC_URL=address_of(door), **{**SETTINGS, **settings})

@@ -394,16 +394,12 @@ def _defer_to_an_opening(play: Play) -> None:
         start = timedelta(hours=opening.hour, minutes=opening.minute)
         hours = CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2))
         company = seed(play.tenant.database, play.tenant.now(), intervals=(hours,))
-        play.hours = (replace(EVERY_HOUR[0], start=_wall(start), end=_wall(start + timedelta(hours=2))),)
+        closing = opening + timedelta(hours=2)
+        play.hours = (replace(EVERY_HOUR[0], start=f"{opening:%H:%M}", end=f"{closing:%H:%M}"),)
         attempt = play.a_pending_attempt(tenant=of_company(play.tenant, company))
         play.dies_dialling(attempt)
     if play.cell.failpoint == "dial.deferring":
         play.expected = NOBODY_KNOWS
-
-
-def _wall(span: timedelta) -> str:
-    minutes = int(span.total_seconds() // 60) % (24 * 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}"
 
 
 def _defer_for_good(play: Play) -> None:

@@ -3,8 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -116,40 +115,24 @@ def test_last_look_that_answers_too_late_defers_the_attempt(postgres_url: str) -
         assert call.requests == []
 
 
-@dataclass(frozen=True, kw_only=True)
-class Closing:
-    """Calling hours that end soon, and a ring timeout that allows the last call to start seconds from now."""
-
-    hours: CallTimeInterval
-    ring_timeout_s: float
-    last_start: datetime
-
-    @classmethod
-    def soon(cls) -> "Closing":
-        now = real_now()
-        closes = now.astimezone(_BRATISLAVA).replace(second=0, microsecond=0) + timedelta(minutes=2)
-        start = timedelta(hours=closes.hour, minutes=closes.minute) - timedelta(hours=2)
-        start %= timedelta(hours=24)
-        # The kernel retries a connection 7 s after the first attempt and gives up 3 s later.
-        last_start = now + timedelta(seconds=6)
-        return cls(
-            hours=CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2)),
-            ring_timeout_s=(closes - last_start - RING_MARGIN).total_seconds(),
-            last_start=last_start,
-        )
-
-
 @pytest.mark.parametrize("is_frozen", [True, False], ids=["frozen", "slow"])
 def test_call_that_connects_after_closing_time_is_not_sent(postgres_url: str, is_frozen: bool) -> None:
-    soon = Closing.soon()
-    times: dict[str, Any] = {**_SLOW_TO_CONNECT, "RING_TIMEOUT_S": f"{soon.ring_timeout_s:.3f}"}
+    now = real_now()
+    # The kernel retries a connection 7 s after the first attempt and gives up 3 s later.
+    last_start = now + timedelta(seconds=6)
+    # The calling hours end soon, and the ring timeout allows no call to start after `last_start`.
+    closes = now.astimezone(_BRATISLAVA).replace(second=0, microsecond=0) + timedelta(minutes=2)
+    start = (timedelta(hours=closes.hour, minutes=closes.minute) - timedelta(hours=2)) % timedelta(hours=24)
+    hours = CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2))
+    ring_timeout_s = (closes - last_start - RING_MARGIN).total_seconds()
+    times: dict[str, Any] = {**_SLOW_TO_CONNECT, "RING_TIMEOUT_S": f"{ring_timeout_s:.3f}"}
     with a_crowded_door() as door, working(postgres_url, TWILIO_API_URL=address_of(door), **times) as setup:
-        company = of_company(setup.tenant, seed(setup.tenant.database, real_now(), intervals=(soon.hours,)))
+        company = of_company(setup.tenant, seed(setup.tenant.database, real_now(), intervals=(hours,)))
         call = dialled(setup, company)
         wait_until(lambda: is_connecting_to(door), says="its last look has allowed the call")
         if is_frozen:
             frozen(call.process)
-        wait_until(lambda: real_now() > soon.last_start, says="it is too late for a call to start")
+        wait_until(lambda: real_now() > last_start, says="it is too late for a call to start")
         with closing(Wire(urlsplit(setup.carrier.url).port or 0, door)):
             if is_frozen:
                 thawed(call.process)

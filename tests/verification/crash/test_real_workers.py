@@ -7,10 +7,9 @@ seconds to start.
 
 import signal
 import subprocess
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -91,13 +90,24 @@ class Group:
         except requests.RequestException:
             return None
 
-    def post_all(self, times: int = 1) -> list[int | None]:
+    def post_all(self, times: int = 1) -> set[int | None]:
+        """Send each request this many times in parallel. Return the statuses."""
         with ThreadPoolExecutor(len(self.behaviours) * times) as pool:
-            return list(pool.map(self.post, [*self.behaviours] * times))
+            return set(pool.map(self.post, [*self.behaviours] * times))
 
-    def begin_to_post(self) -> None:
-        """Send all requests and ignore the results."""
-        self.post_all()
+    def post_until_accepted(self, times: int = 1) -> None:
+        """Repeat the requests until each is accepted, as a client without an answer does."""
+        wait_until(lambda: self.post_all(times) <= ACCEPTED, seconds=60, says="all requests are accepted")
+
+    def post_due_together(self) -> None:
+        """Pause the company until all commands are applied, so that all attempts become due at the same moment."""
+        company_id = UUID(self.whole.running.companyId)
+        with closing(Database(self.whole.running.databaseUrl, pool_size=1)) as database:
+            pauses = Pauses(database, self.whole.now)
+            pauses.pause(company_id, "a test")
+            self.post_until_accepted()
+            wait_until(lambda: len(self.attempts()) == len(self.behaviours), says="all commands are applied")
+            pauses.resume(company_id)
 
     def send_all(self) -> None:
         """Send all requests as messages."""
@@ -114,33 +124,27 @@ class Group:
     def hint(self, task: str, ids: Sequence[Any] = ()) -> None:
         self.hints.send_task(task, args=[[str(each) for each in ids]], queue=tasks.QUEUES[task], ignore_result=True)
 
+    def hint_to_dial(self) -> None:
+        self.hint(tasks.DIAL, self.attempts())
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self.whole.rows(query)
 
-    @contextmanager
-    def nobody_is_called(self) -> Iterator[None]:
-        """Pause the company, so that all attempts become due at the same moment when the block ends."""
-        database = Database(self.whole.running.databaseUrl, pool_size=1)
-        pauses, company_id = Pauses(database, self.whole.now), UUID(self.whole.running.companyId)
-        pauses.pause(company_id, "a test")
-        yield
-        pauses.resume(company_id)
-        database.close()
+    def ids(self, query: str) -> list[Any]:
+        return [row[0] for row in self.rows(f"SELECT id FROM {query}")]
 
     def of_these(self) -> str:
         """Return a subquery for the group's interviews."""
-        ids = ", ".join(f"'{each}'" for each in self.candidates.values())
-        return f"SELECT id FROM interviews WHERE candidate_id IN ({ids})"
+        return f"SELECT id FROM interviews WHERE candidate_id IN ({_quoted(self.candidates)})"
 
     def attempts(self) -> list[Any]:
-        return [row[0] for row in self.rows(f"SELECT id FROM attempts WHERE interview_id IN ({self.of_these()})")]
+        return self.ids(f"attempts WHERE interview_id IN ({self.of_these()})")
 
     def commands(self) -> list[Any]:
-        keys = ", ".join(f"'{each}'" for each in self.keys.values())
-        return [row[0] for row in self.rows(f"SELECT id FROM inbox WHERE idempotency_key IN ({keys})")]
+        return self.ids(f"inbox WHERE idempotency_key IN ({_quoted(self.keys)})")
 
     def unheard(self) -> list[Any]:
-        return [row[0] for row in self.rows("SELECT id FROM carrier_events WHERE heard_at IS NULL")]
+        return self.ids("carrier_events WHERE heard_at IS NULL")
 
     def standing(self) -> list[tuple[Any, ...]]:
         """Return the group's rows, to show why it has not finished."""
@@ -171,20 +175,8 @@ class Group:
         return ended == [(len(self.behaviours), 0)] and not waits and all(ring["ended_at"] for ring in rings)
 
 
-def _post_due_together(group: Group) -> None:
-    with group.nobody_is_called():
-        _post(group)
-        wait_until(lambda: len(group.attempts()) == len(group.behaviours), says="all commands are applied")
-
-
-def _post(group: Group) -> None:
-    """Repeat each request until it is accepted, as a client does."""
-    wait_until(lambda: set(group.post_all()) <= ACCEPTED, seconds=60, says="all requests are accepted")
-
-
-def _told_again(group: Group) -> None:
-    """Repeat each request twice in parallel until it is accepted, as a client without an answer does."""
-    wait_until(lambda: set(group.post_all(times=2)) <= ACCEPTED, seconds=60, says="all requests are accepted")
+def _quoted(ids: Mapping[str, str]) -> str:
+    return ", ".join(f"'{each}'" for each in ids.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +186,8 @@ class Part:
     process: str
     failpoints: Sequence[str]
     behaviours: Sequence[str]
-    give: Callable[[Group], None]
-    again: Callable[[Group], None]
+    give: Callable[[Group], object]
+    again: Callable[[Group], object]
 
 
 PARTS = (
@@ -203,21 +195,21 @@ PARTS = (
         process="dial",
         failpoints=["dial.recorded", "dial.claiming", "dial.claimed", "dial.sent"],
         behaviours=ANY,
-        give=_post_due_together,
-        again=lambda group: group.hint(tasks.DIAL, group.attempts()),
+        give=Group.post_due_together,
+        again=Group.hint_to_dial,
     ),
     Part(
         process="dial",
         failpoints=["dial.answered", "dial.recording"],
         behaviours=REFUSING,
-        give=_post_due_together,
-        again=lambda group: group.hint(tasks.DIAL, group.attempts()),
+        give=Group.post_due_together,
+        again=Group.hint_to_dial,
     ),
     Part(
         process="intake",
         failpoints=["apply.doing", "apply.applied"],
         behaviours=ANY,
-        give=_post,
+        give=Group.post_until_accepted,
         again=lambda group: group.hint(tasks.APPLY, group.commands()),
     ),
     Part(
@@ -231,29 +223,29 @@ PARTS = (
         process="callbacks",
         failpoints=["hear.hearing", "hear.heard"],
         behaviours=("answered", "busy", "declined", "reordered"),
-        give=_post,
+        give=Group.post_until_accepted,
         again=lambda group: group.hint(tasks.HEAR, group.unheard()),
     ),
     Part(
         process="settle",
         failpoints=["settle.asked", "settle.settled"],
         behaviours=OF_THE_LIST,
-        give=_post,
+        give=Group.post_until_accepted,
         again=lambda group: group.hint(tasks.SETTLE),
     ),
     Part(
         process="clock",
         failpoints=["release.released"],
         behaviours=ANY,
-        give=_post_due_together,
-        again=lambda group: group.hint(tasks.DIAL, group.attempts()),
+        give=Group.post_due_together,
+        again=Group.hint_to_dial,
     ),
     Part(
         process="api",
         failpoints=["submit.accepting", "submit.accepted"],
         behaviours=REFUSING,
-        give=Group.begin_to_post,
-        again=_told_again,
+        give=Group.post_all,
+        again=lambda group: group.post_until_accepted(times=2),
     ),
 )
 
@@ -361,34 +353,23 @@ def play(group: Group, part: Part, program: Program) -> None:
 
 def judged(group: Group, part: Part, seconds: float) -> Iterator[Judged]:
     """Judge each person's calls separately. It is unknown which of the four the process handled when it died."""
-    reasons = defaultdict(list)
-    of_candidate = {candidate: behaviour for behaviour, candidate in group.candidates.items()}
-    rows = group.rows(
-        f"SELECT i.candidate_id, i.id, a.reason FROM interviews i JOIN attempts a ON a.interview_id = i.id"
-        f" WHERE i.id IN ({group.of_these()}) ORDER BY a.created_at, a.retry_number"
-    )
-    interviews = defaultdict(set)
-    for candidate_id, interview_id, reason in rows:
-        reasons[of_candidate[str(candidate_id)]].append(reason)
-        interviews[of_candidate[str(candidate_id)]].add(interview_id)
     url = group.whole.running.databaseUrl
     for behaviour in group.behaviours:
+        rows = group.rows(
+            "SELECT i.id, a.reason FROM interviews i JOIN attempts a ON a.interview_id = i.id"
+            f" WHERE i.candidate_id = '{group.candidates[behaviour]}' ORDER BY a.created_at, a.retry_number"
+        )
+        interviews, reasons = {interview_id for interview_id, _ in rows}, [reason for _, reason in rows]
         rings = group.whole.client.rings_of(group.numbers[behaviour])
         faults = [
-            *faults_of_history(url, interviews[behaviour], 1, rings, (), group.whole.now()),
+            *faults_of_history(url, interviews, 1, rings, (), group.whole.now()),
             *faults_of_hours(url, rings),
-            *_of_ending(part, behaviour, len(rings), reasons[behaviour]),
+            *_of_ending(part, behaviour, len(rings), reasons),
         ]
         if group.exit != -signal.SIGKILL:
             faults.append(Fault(heading=OTHER, why=f"the process ended with {group.exit}, not at its failpoint"))
-        yield Judged(
-            cell=Cell(story=f"real {part.process}", failpoint=group.failpoint, behaviour=behaviour),
-            rings=len(rings),
-            unknown=reasons[behaviour].count("OUTCOME_UNKNOWN"),
-            reasons=reasons[behaviour],
-            faults=faults,
-            seconds=seconds,
-        )
+        cell = Cell(story=f"real {part.process}", failpoint=group.failpoint, behaviour=behaviour)
+        yield Judged(cell=cell, rings=len(rings), reasons=reasons, faults=faults, seconds=seconds)
 
 
 def _of_ending(part: Part, behaviour: str, rings: int, reasons: Sequence[str]) -> Iterator[Fault]:

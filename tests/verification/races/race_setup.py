@@ -76,6 +76,7 @@ class RaceSetup(Installation):
     """The systems that take part in a race, and the answers to callers."""
 
     dialler: Dialler
+    say: Callable[[str], None]
     seed: int
     workers_run: bool
     began: float = field(default_factory=monotonic)
@@ -206,12 +207,7 @@ class RaceSetup(Installation):
         wait_until(lambda: not self.carrier.verdict()["alive"], says="all calls have ended")
 
     def judged(
-        self,
-        kind: str,
-        attempts: Sequence[Attempt],
-        dialler_won: int,
-        aloud: Callable[[str], None],
-        fair: tuple[float, float] = FAIR,
+        self, kind: str, attempts: Sequence[Attempt], dialler_won: int, fair: tuple[float, float] = FAIR
     ) -> History:
         """Return the history. Fails if it contains a violation, or if either side won too few races."""
         self.settle_down()
@@ -224,7 +220,7 @@ class RaceSetup(Installation):
         )
         rang = sum(bool(history.rings_of.get(attempt.id)) for attempt in attempts)
         deferred = sum(happening.event == "deferred" for row in history.attempts for happening in row.happenings)
-        aloud(
+        self.say(
             f"{kind}: {len(attempts)} races, the dialler won {dialler_won / len(attempts):.0%}, {rang} of them rang,"
             f" {len(history.rings)} rings in all, {deferred} deferred, {monotonic() - self.began:.1f} s,"
             f" seed {self.seed}"
@@ -236,7 +232,9 @@ class RaceSetup(Installation):
 
 
 @contextmanager
-def a_race_setup(postgres_url: str, *, workers_run: bool = True) -> Iterator[RaceSetup]:
+def a_race_setup(
+    postgres_url: str, say: Callable[[str], None] = print, *, workers_run: bool = True
+) -> Iterator[RaceSetup]:
     chosen = int(os.environ.get("DUECALL_SEED") or random.SystemRandom().randrange(10**6))
     # No callbacks are needed, because a race ends when the phone rings.
     with a_carrier_apart({"ring_s": 0.05, "talk_s": 0.05, "callbacks": "none"}) as carrier:
@@ -247,6 +245,7 @@ def a_race_setup(postgres_url: str, *, workers_run: bool = True) -> Iterator[Rac
                 carrier=carrier,
                 environment=environment,
                 dialler=dialler,
+                say=say,
                 seed=chosen,
                 workers_run=workers_run,
             )

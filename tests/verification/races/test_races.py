@@ -21,28 +21,28 @@ def rung(history: History, attempts: Sequence[Attempt]) -> int:
 
 @OF_ONE_ATTEMPT
 def test_attempt_changed_while_dialled_rings_or_is_changed(postgres_url: str, verb: Verb, aloud: Say) -> None:
-    with a_race_setup(postgres_url) as setup:
+    with a_race_setup(postgres_url, aloud) as setup:
         attempts = setup.some_attempts(RACES)
         dialler_won = setup.run(attempts, setup.move if verb is Verb.MOVE else setup.delete)
         setup.hint_again(attempts)
-        history = setup.judged(verb, attempts, dialler_won, aloud)
+        history = setup.judged(verb, attempts, dialler_won)
         assert rung(history, attempts) == dialler_won
 
 
 def test_attempt_replaced_while_dialled_or_its_successor_rings(postgres_url: str, aloud: Say) -> None:
-    with a_race_setup(postgres_url) as setup:
+    with a_race_setup(postgres_url, aloud) as setup:
         attempts = setup.some_attempts(RACES)
         dialler_won = setup.run(attempts, setup.invoke)
         made = [asked.attempt_id for asked in setup.asked if asked.verb is Verb.INVOKE and asked.attempt_id]
         setup.release_until_all_rang()
-        history = setup.judged("invoke", attempts, dialler_won, aloud)
+        history = setup.judged("invoke", attempts, dialler_won)
         rings = Counter(row.interview_id for row in history.attempts for _ in history.rings_of.get(row.id, ()))
         assert {rings[attempt.interview_id] for attempt in attempts} == {1}
         assert rung(history, attempts) == dialler_won == len(attempts) - len(made)
 
 
 def test_attempt_paused_while_dialled_rings_before_or_after(postgres_url: str, aloud: Say) -> None:
-    with a_race_setup(postgres_url) as setup:
+    with a_race_setup(postgres_url, aloud) as setup:
         attempts = setup.one_attempt_each(RACES)
         dialler_won = setup.run(attempts, setup.pause)
         setup.settle_down()
@@ -53,7 +53,7 @@ def test_attempt_paused_while_dialled_rings_before_or_after(postgres_url: str, a
         for attempt in attempts:
             setup.resume(attempt)
         setup.release_until_all_rang()
-        history = setup.judged("pause", attempts, dialler_won, aloud)
+        history = setup.judged("pause", attempts, dialler_won)
         assert rung(history, attempts) == len(attempts)
         deferred = [row for row in history.attempts if any(each.event == "deferred" for each in row.happenings)]
         assert deferred, "a pause between a claim and its last look defers the attempt"
@@ -61,16 +61,16 @@ def test_attempt_paused_while_dialled_rings_before_or_after(postgres_url: str, a
 
 @OF_ONE_ATTEMPT
 def test_no_phone_rings_after_acceptance_without_a_worker(postgres_url: str, verb: Verb, aloud: Say) -> None:
-    with a_race_setup(postgres_url, workers_run=False) as setup:
+    with a_race_setup(postgres_url, aloud, workers_run=False) as setup:
         attempts = setup.some_attempts(RACES)
         dialler_won = setup.run(attempts, setup.move if verb is Verb.MOVE else setup.delete)
         setup.hint_again(attempts)
-        history = setup.judged(f"{verb}, no workers", attempts, dialler_won, aloud)
+        history = setup.judged(f"{verb}, no workers", attempts, dialler_won)
         assert rung(history, attempts) == dialler_won
         assert {asked.told.status for asked in setup.asked} == {202, 409}
         setup.let_the_workers_run()
         setup.hint_again(attempts)
-        history = setup.judged(f"{verb}, applied afterwards", attempts, dialler_won, aloud)
+        history = setup.judged(f"{verb}, applied afterwards", attempts, dialler_won)
         assert rung(history, attempts) == dialler_won
         assert {asked.outcome.status for asked in setup.asked} == {204, 409}
 

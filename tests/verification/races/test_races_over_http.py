@@ -31,12 +31,12 @@ def test_no_phone_rings_after_a_202_over_http(
     postgres_url: str, logins: Logins, redis_url: str, verb: Verb, aloud: Callable[[str], None]
 ) -> None:
     settings = settings_for(logins, redis_url).model_copy(update={"duecall_clock_offset_s": 0.0})
-    with a_race_setup(postgres_url, workers_run=False) as setup:
+    with a_race_setup(postgres_url, aloud, workers_run=False) as setup:
         tenant = setup.tenant
         seeded = Seeded(company_id=tenant.company_id, agent_id=tenant.agent_id, phone_number_id=tenant.agent_id)
         with an_intake(settings, tenant.database, seeded) as intake:
             attempts = setup.some_attempts(OVER_HTTP)
             dialler_won = setup.run(attempts, lambda attempt: asks(setup, intake, verb, attempt))
         setup.hint_again(attempts)
-        history = setup.judged(f"{verb} over HTTP", attempts, dialler_won, aloud, fair=(0, 1))
+        history = setup.judged(f"{verb} over HTTP", attempts, dialler_won, fair=(0, 1))
         assert sum(len(history.rings_of.get(attempt.id, ())) for attempt in attempts) == dialler_won
