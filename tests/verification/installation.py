@@ -30,6 +30,7 @@ from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
 from tests.verification.crash import step_process
 from tests.verification.crash.wrong_clock import WrongClock
+from tests.verification.histories.judge import Verb
 
 PEPPER = "a pepper for tests"
 _LONG_S = 3600.0
@@ -105,9 +106,13 @@ class Installation:
         return Submit(self.tenant.database, RecordingHints(), self.tenant.now)
 
 
-def names_of(attempt: Attempt) -> dict[str, Any]:
-    """Return what a `ClientRequest` about the attempt names."""
-    return {"company_id": attempt.company_id, "interview_id": attempt.interview_id, "attempt_id": attempt.id}
+def about(verb: Verb, attempt: Attempt, command: Command | None = None) -> dict[str, Any]:
+    """Return what a `ClientRequest` is about. A command with the verb INVOKE is about the attempt that it created."""
+    attempt_id: UUID | None = attempt.id
+    if verb is Verb.INVOKE:
+        attempt_id = command.answer.attempt_id if command is not None and command.answer is not None else None
+    names = {"company_id": attempt.company_id, "interview_id": attempt.interview_id, "attempt_id": attempt_id}
+    return {"verb": verb, **names}
 
 
 def moving(attempt: Attempt, due_at: datetime) -> RescheduleAttempt:
@@ -215,9 +220,7 @@ def a_carrier_apart(plan: Mapping[str, Any]) -> Iterator[SimulatedCarrier]:
 # ---- inside the processes
 
 
-def _dial(
-    environment: Mapping[str, str], ids: Sequence[UUID], can_be_told: Event, clock: WrongClock | None = None
-) -> None:
+def _dial(environment: Mapping[str, str], ids: Sequence[UUID], can_be_told: Event, clock: WrongClock | None) -> None:
     """Dial these attempts until SIGTERM. `LOG_TO` in the environment names a file for the log.
 
     `can_be_told` is set as soon as SIGTERM no longer ends the process by itself.

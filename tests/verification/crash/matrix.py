@@ -53,9 +53,7 @@ COMPANY: dict[str, Any] = {
     "retry_policy": RetryPolicy(max_retries=1, delays=dict.fromkeys(("BUSY", "NO_ANSWER"), (timedelta(seconds=1),))),
 }
 PATIENCE = Patience(
-    in_flight=timedelta(seconds=2),
-    lateness=timedelta(0),
-    line_gap=timedelta(seconds=float(SETTINGS["LINE_GAP_S"])),
+    in_flight=timedelta(seconds=2), lateness=timedelta(0), line_gap=timedelta(seconds=float(SETTINGS["LINE_GAP_S"]))
 )
 """A call whose last look preceded a pause or change is sent within 200 ms and rings when the carrier reaches it. At the
 end of a cell nothing waits."""
@@ -68,6 +66,9 @@ def _cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> 
             yield Cell(story=story, failpoint=failpoint, behaviour=behaviour)
 
 
+_SUBMIT = ("submit.accepting", "submit.accepted", "submit.rung")
+_APPLY = ("apply.doing", "apply.answering", "apply.applied")
+_WRITE = ("write.writing", "write.answering", "write.written")
 _NOTHING_IS_SENT = ("answered", "accept_and_silence")
 """Two behaviours suffice for stories whose first process never reaches the carrier."""
 
@@ -87,22 +88,20 @@ CELLS = (
     *_cells("settle", ["settle.proving"], LISTED),
     *_cells("dial", ["dial.sent", "dial.answered", "dial.recording", "dial.recorded", "dial.judged"], USUAL),
     *_cells("dial", ["dial.taken", "dial.claiming"], NOT_YET_SENT),
-    *_cells("create", ["submit.accepting", "submit.accepted", "submit.rung"], NOT_YET_SENT),
+    *_cells("create", _SUBMIT, NOT_YET_SENT),
     *_cells("message", ["message.authorised", "message.taken"], NOT_YET_SENT),
-    *_cells("apply create", ["apply.locking", "apply.doing", "apply.answering", "apply.applied"], NOT_YET_SENT),
+    *_cells("apply create", ["apply.locking", *_APPLY], NOT_YET_SENT),
     *_cells("release", ["release.releasing", "release.rung"], NOT_YET_SENT),
     *_cells("remind", ["release.reminding"], NOT_YET_SENT),
     *_cells("store", ["hear.storing", "hear.stored", "hear.rung"], CALLING_BACK),
     *_cells("hear", ["hear.hearing", "hear.heard"], CALLING_BACK),
-    *_cells("apply PATCH", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy", "slow")),
-    *_cells("apply invoke", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy", "slow")),
-    *_cells(
-        "another number", ["write.writing", "write.answering", "write.written"], ("answered", "busy", "slow", "429")
-    ),
+    *_cells("apply PATCH", _APPLY, ("answered", "busy", "slow")),
+    *_cells("apply invoke", _APPLY, ("answered", "busy", "slow")),
+    *_cells("another number", _WRITE, ("answered", "busy", "slow", "429")),
     *_cells("erase", OF_ERASING, LIVE),
     *_cells("hang up", ["cancel.hung_up"], ("talking", "talking_silent", "queued", "unnamed")),
-    *_cells("delete at the door", ["submit.accepting", "submit.accepted", "submit.rung"], _NOTHING_IS_SENT),
-    *_cells("apply DELETE", ["apply.doing", "apply.answering", "apply.applied", "cancel.cancelling"], _NOTHING_IS_SENT),
+    *_cells("delete at the door", _SUBMIT, _NOTHING_IS_SENT),
+    *_cells("apply DELETE", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
     *_cells("expire", ["settle.expiring", "settle.expired"], _NOTHING_IS_SENT),
     *_cells("defer for good", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
 )
@@ -128,15 +127,13 @@ CLOCK_CELLS = (
         ("answered", "accept_and_silence", "bad_number", "busy"),
     ),
     *_clock_cells("dial", ["dial.taken"], ("answered", "busy")),
-    *_clock_cells("create", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered",)),
+    *_clock_cells("create", _SUBMIT, ("answered",)),
     *_clock_cells("message", ["message.authorised", "message.taken"], ("answered",)),
-    *_clock_cells("delete at the door", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered",)),
-    *_clock_cells("another number", ["write.writing", "write.answering", "write.written"], ("answered",)),
-    *_clock_cells(
-        "apply create", ["apply.locking", "apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")
-    ),
-    *_clock_cells("apply PATCH", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")),
-    *_clock_cells("apply invoke", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")),
+    *_clock_cells("delete at the door", _SUBMIT, ("answered",)),
+    *_clock_cells("another number", _WRITE, ("answered",)),
+    *_clock_cells("apply create", ["apply.locking", *_APPLY], ("answered", "busy")),
+    *_clock_cells("apply PATCH", _APPLY, ("answered", "busy")),
+    *_clock_cells("apply invoke", _APPLY, ("answered", "busy")),
     *_clock_cells("apply DELETE", ["apply.doing", "apply.applied", "cancel.cancelling"], ("answered",)),
     *_clock_cells("store", ["hear.storing", "hear.stored", "hear.rung"], ("answered", "busy")),
     *_clock_cells("hear", ["hear.hearing", "hear.heard"], ("answered", "busy", "declined")),
@@ -287,10 +284,7 @@ def _of_ending(played: Play, rings: int, reasons: Sequence[Reason | None]) -> It
 
 
 def faults_of_hours(
-    url: str,
-    rings: list[dict[str, Any]],
-    hours: tuple[Hours, ...] = EVERY_HOUR,
-    consent_until: date = FOREVER,
+    url: str, rings: list[dict[str, Any]], hours: tuple[Hours, ...] = EVERY_HOUR, consent_until: date = FOREVER
 ) -> Iterator[Fault]:
     """Yield rings outside calling hours. All people in the matrix live in the Bratislava time zone."""
     judged_rings = [

@@ -37,9 +37,9 @@ from tests.support.builders import (
 )
 from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS, SHORT, Ending
 from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, stopped
-from tests.verification.crash.wrong_clock import WrongClock
+from tests.verification.crash.wrong_clock import FROM_THE_BEGINNING, WrongClock
 from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb
-from tests.verification.installation import deleting, ended, moving, names_of, nursery
+from tests.verification.installation import about, deleting, ended, moving, nursery
 from tests.verification.nights.world import Hours
 
 EVERY_HOUR = (Hours(days=(0, 1, 2, 3, 4, 5, 6), start="00:00", end="00:00"),)
@@ -71,6 +71,11 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.failpoint} x {self.behaviour} ({self.story}{', ' if self.clock else ''}{self.clock})"
+
+    @property
+    def armed(self) -> str:
+        """The failpoint at which the process dies or its clock changes. Empty: its clock is wrong from the start."""
+        return "" if self.clock in FROM_THE_BEGINNING else self.failpoint
 
 
 @dataclass(kw_only=True)
@@ -139,7 +144,7 @@ class Play:
 
     def dies(self, step: str, *words: Any) -> None:
         clock = self._a_wrong_clock()
-        process = self.setup.doing(step, *words, clock=clock, DUECALL_FAILPOINT=self._failpoint(clock))
+        process = self.setup.doing(step, *words, clock=clock, DUECALL_FAILPOINT=self.cell.armed)
         if clock is None:
             self.exits.append(ended(process, within_s=60))
             return
@@ -153,7 +158,7 @@ class Play:
     def dies_dialling(self, attempt: Attempt) -> None:
         """Dial in a process that dies, then start two diallers with the same hint."""
         clock = self._a_wrong_clock()
-        process = self.setup.dialling([attempt.id], clock=clock, DUECALL_FAILPOINT=self._failpoint(clock))
+        process = self.setup.dialling([attempt.id], clock=clock, DUECALL_FAILPOINT=self.cell.armed)
         if clock is None:
             self.exits.append(ended(process, within_s=60))
         else:
@@ -168,34 +173,24 @@ class Play:
     def _a_wrong_clock(self) -> WrongClock | None:
         return WrongClock(kind=self.cell.clock, is_wrong=nursery.Event()) if self.cell.clock else None
 
-    def _failpoint(self, clock: WrongClock | None) -> str:
-        return self.cell.failpoint if clock is None else clock.failpoint(self.cell.failpoint)
-
     # ---- callers
 
     def note(self, verb: Verb, attempt: Attempt, begun: datetime, command: Command, **more: Any) -> None:
         """Note both answers to the caller: 202 on acceptance, and the result once the worker has stored it."""
-        self.wait(lambda: self._is_applied(command), "the command is applied")
+        self.wait(lambda: self.setup.command(str(command.id)).applied_at, "the command is applied")
         applied = self.setup.command(str(command.id))
         assert applied.answer is not None
         assert applied.applied_at is not None
-        named: dict[str, Any] = names_of(attempt)
-        made = 204
-        if verb is Verb.INVOKE:
-            named["attempt_id"], made = applied.answer.attempt_id, 201
+        status = 409 if applied.answer.refusal else 201 if verb is Verb.INVOKE else 204
         self.asked.append(
             ClientRequest(
-                verb=verb,
+                **about(verb, attempt, applied),
                 asked_at=begun,
                 told=ClientResponse(status=202, at=applied.received_at),
-                applied=ClientResponse(status=409 if applied.answer.refusal else made, at=applied.applied_at),
-                **named,
+                applied=ClientResponse(status=status, at=applied.applied_at),
                 **more,
             )
         )
-
-    def _is_applied(self, command: Command) -> bool:
-        return self.setup.command(str(command.id)).applied_at is not None
 
     # ---- the end of a cell
 

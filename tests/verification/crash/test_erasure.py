@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
@@ -17,7 +17,6 @@ from tests.verification.installation import Installation, a_company, ended, envi
 pytestmark = pytest.mark.crash
 STAY = {"alembic_version", "arrows", "carrier_accounts", "erasures", "lines", "usage"}
 """Tables that still contain rows after the only company was erased. The lines are those whose gap has not ended."""
-Erasing = Callable[..., ForkServerProcess]
 
 
 @pytest.fixture
@@ -33,10 +32,9 @@ def tenant(installation: Installation) -> Tenant:
     return installation.tenant
 
 
-@pytest.fixture
-def erasing(installation: Installation) -> Erasing:
-    """Return a function that starts a process which erases the tenant's company."""
-    return lambda batch=3, **settings: installation.doing("erase", installation.tenant.company_id, batch, **settings)
+def erasing(installation: Installation, batch: int = 3, **settings: Any) -> ForkServerProcess:
+    """Start a process that erases the company."""
+    return installation.doing("erase", installation.tenant.company_id, batch, **settings)
 
 
 def delete(tenant: Tenant) -> None:
@@ -66,14 +64,14 @@ def test_canaries_are_in_every_table_with_personal_data(tenant: Tenant, postgres
 
 
 def test_erasure_killed_after_each_batch_is_finished_by_the_next(
-    tenant: Tenant, erasing: Erasing, postgres_url: str
+    tenant: Tenant, installation: Installation, postgres_url: str
 ) -> None:
     other = of_company(tenant, seed(tenant.database, real_now()))
     fill(tenant)
     before, theirs = counts(tenant), counts(other)
     delete(tenant)
     killed = 0
-    while (code := ended(erasing(DUECALL_FAILPOINT="erase.batch"))) == -signal.SIGKILL:
+    while (code := ended(erasing(installation, DUECALL_FAILPOINT="erase.batch"))) == -signal.SIGKILL:
         killed += 1
     assert code == 0
     assert killed >= len(before), "the process died at least once for each kind"
@@ -89,7 +87,7 @@ def test_erasure_killed_after_each_batch_is_finished_by_the_next(
 
 
 def test_erasure_killed_at_any_moment_is_finished_by_the_next(
-    tenant: Tenant, erasing: Erasing, postgres_url: str
+    tenant: Tenant, installation: Installation, postgres_url: str
 ) -> None:
     fill(tenant)
     before = counts(tenant)
@@ -97,7 +95,7 @@ def test_erasure_killed_at_any_moment_is_finished_by_the_next(
     moments = random.Random(6)
     killed = 0
     while certificate(tenant)[1] is None:
-        process = erasing(batch=1)
+        process = erasing(installation, batch=1)
         process.join(0.15 + moments.random() * 0.15)
         if process.exitcode is None:
             process.kill()
@@ -110,13 +108,13 @@ def test_erasure_killed_at_any_moment_is_finished_by_the_next(
     assert filled(tenant, postgres_url) == STAY
 
 
-def test_erasure_erases_nothing_while_a_call_is_live(tenant: Tenant, erasing: Erasing) -> None:
+def test_erasure_erases_nothing_while_a_call_is_live(tenant: Tenant, installation: Installation) -> None:
     a_placed_attempt(tenant)
     before = counts(tenant)
     delete(tenant)
-    assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == -signal.SIGKILL, (
+    assert ended(erasing(installation, DUECALL_FAILPOINT="erase.batch")) == -signal.SIGKILL, (
         "the process has marked the call for hang-up"
     )
-    assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == 0
+    assert ended(erasing(installation, DUECALL_FAILPOINT="erase.batch")) == 0
     assert certificate(tenant) == ({}, None)
     assert counts(tenant) == before | {"happenings": before["happenings"] + 1}

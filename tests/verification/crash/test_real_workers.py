@@ -111,7 +111,7 @@ class Group:
 
     def send_all(self) -> None:
         """Send all requests as messages."""
-        [[key_id]] = self.rows("SELECT id FROM api_keys WHERE kind = 'REGULAR' LIMIT 1")
+        [[key_id]] = self.whole.rows("SELECT id FROM api_keys WHERE kind = 'REGULAR' LIMIT 1")
         for behaviour in self.behaviours:
             message = {
                 "apiKeyId": str(key_id),
@@ -127,11 +127,8 @@ class Group:
     def hint_to_dial(self) -> None:
         self.hint(tasks.DIAL, self.attempts())
 
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        return self.whole.rows(query)
-
     def ids(self, query: str) -> list[Any]:
-        return [row[0] for row in self.rows(f"SELECT id FROM {query}")]
+        return [row[0] for row in self.whole.rows(f"SELECT id FROM {query}")]
 
     def of_these(self) -> str:
         """Return a subquery for the group's interviews."""
@@ -143,19 +140,16 @@ class Group:
     def commands(self) -> list[Any]:
         return self.ids(f"inbox WHERE idempotency_key IN ({_quoted(self.keys)})")
 
-    def unheard(self) -> list[Any]:
-        return self.ids("carrier_events WHERE heard_at IS NULL")
-
     def standing(self) -> list[tuple[Any, ...]]:
         """Return the group's rows, to show why it has not finished."""
         return [
-            *self.rows(
+            *self.whole.rows(
                 "SELECT state, phase, reason, due_at, released_until, lease_until, look_at, retry_number"
                 f" FROM attempts WHERE interview_id IN ({self.of_these()})"
             ),
-            *self.rows("SELECT kind, received_at, rung_at, failures FROM inbox WHERE applied_at IS NULL"),
-            *self.rows("SELECT received_at, rung_at, failures FROM carrier_events WHERE heard_at IS NULL"),
-            *self.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"),
+            *self.whole.rows("SELECT kind, received_at, rung_at, failures FROM inbox WHERE applied_at IS NULL"),
+            *self.whole.rows("SELECT received_at, rung_at, failures FROM carrier_events WHERE heard_at IS NULL"),
+            *self.whole.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"),
             (self.whole.now(),),
         ]
 
@@ -166,11 +160,11 @@ class Group:
             return False
 
     def is_over(self) -> bool:
-        ended = self.rows(
+        ended = self.whole.rows(
             f"SELECT count(DISTINCT interview_id), count(*) FILTER (WHERE state IN ('PENDING', 'IN_PROGRESS'))"
             f" FROM attempts WHERE interview_id IN ({self.of_these()})"
         )
-        waits = self.rows("SELECT 1 FROM inbox WHERE applied_at IS NULL")
+        waits = self.whole.rows("SELECT 1 FROM inbox WHERE applied_at IS NULL")
         rings = [ring for number in self.numbers.values() for ring in self.whole.client.rings_of(number)]
         return ended == [(len(self.behaviours), 0)] and not waits and all(ring["ended_at"] for ring in rings)
 
@@ -213,18 +207,14 @@ PARTS = (
         again=lambda group: group.hint(tasks.APPLY, group.commands()),
     ),
     Part(
-        process="intake",
-        failpoints=["message.taken"],
-        behaviours=REFUSING,
-        give=Group.send_all,
-        again=Group.send_all,
+        process="intake", failpoints=["message.taken"], behaviours=REFUSING, give=Group.send_all, again=Group.send_all
     ),
     Part(
         process="callbacks",
         failpoints=["hear.hearing", "hear.heard"],
         behaviours=("answered", "busy", "declined", "reordered"),
         give=Group.post_until_accepted,
-        again=lambda group: group.hint(tasks.HEAR, group.unheard()),
+        again=lambda group: group.hint(tasks.HEAR, group.ids("carrier_events WHERE heard_at IS NULL")),
     ),
     Part(
         process="settle",
@@ -328,19 +318,14 @@ def stopped(*processes: subprocess.Popen[bytes]) -> None:
 
 def play(group: Group, part: Part, program: Program) -> None:
     """Give four cells to the process, let it die, start two new ones (but one API), and repeat the work twice."""
-    is_api = part.process == "api"
-    if not is_api:
-        group.begin()
     victim = started(program, DUECALL_FAILPOINT=group.failpoint)
-    if is_api:
-        wait_until(group.is_answered, seconds=60, says="the API answers")
-        group.begin()
+    wait_until(group.is_answered, seconds=60, says="the API answers")
+    group.begin()
     part.give(group)
     group.exit = victim.wait(60)
-    healthy = [started(program, turn) for turn in ((1,) if is_api else (1, 2))]
+    healthy = [started(program, turn) for turn in ((1,) if part.process == "api" else (1, 2))]
     try:
-        if is_api:
-            wait_until(group.is_answered, seconds=60, says="the API answers again")
+        wait_until(group.is_answered, seconds=60, says="the API answers again")
         for _ in range(2):
             part.again(group)
         group.whole.wait_until(group.is_over, seconds=120, says=f"{group.failpoint}: all calls are finished")
@@ -355,7 +340,7 @@ def judged(group: Group, part: Part, seconds: float) -> Iterator[Judged]:
     """Judge each person's calls separately. It is unknown which of the four the process handled when it died."""
     url = group.whole.running.databaseUrl
     for behaviour in group.behaviours:
-        rows = group.rows(
+        rows = group.whole.rows(
             "SELECT i.id, a.reason FROM interviews i JOIN attempts a ON a.interview_id = i.id"
             f" WHERE i.candidate_id = '{group.candidates[behaviour]}' ORDER BY a.created_at, a.retry_number"
         )

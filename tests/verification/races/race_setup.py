@@ -27,11 +27,11 @@ from tests.verification.installation import (
     Installation,
     a_carrier_apart,
     a_company,
+    about,
     deleting,
     dialling,
     environment_of,
     moving,
-    names_of,
 )
 
 RACES = int(os.environ.get("DUECALL_RACES", "100"))
@@ -145,10 +145,7 @@ class RaceSetup(Installation):
         command = self.accept(request)
         if self.workers_run and command.applied_at is None:
             command = self._applied(command)
-        named: dict[str, Any] = names_of(attempt)
-        if verb is Verb.INVOKE:
-            named["attempt_id"] = command.answer.attempt_id if command.answer is not None else None
-        return self.note(asked_at, _status(verb, command), command, verb=verb, **named, **more)
+        return self.note(asked_at, _status(verb, command), command, **about(verb, attempt, command), **more)
 
     def _applied(self, command: Command) -> Command:
         Apply(self.tenant.context, RecordingHints()).command(command.id)
@@ -178,16 +175,14 @@ class RaceSetup(Installation):
         hints = RecordingHints()
         release = Release(self.tenant.context, hints, self.tenant.account_id)
 
-        def again() -> bool:
-            if not self.count(WAITS):
-                return True
+        def all_rang() -> bool:
             release.due()
             for _, ids in hints.rings:
                 self.dialler.hand(*ids)
             hints.rings.clear()
-            return False
+            return not self.count(WAITS)
 
-        wait_until(again, seconds=60, says="all phones have rung")
+        wait_until(all_rang, seconds=60, says="all phones have rung")
 
     def hint_again(self, attempts: Sequence[Attempt]) -> None:
         """Send a second, late hint for each attempt."""

@@ -9,7 +9,7 @@ from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import ASYNC, Intake, an_intake, settings_for
 from tests.conftest import Seeded
 from tests.verification.histories.judge import Verb
-from tests.verification.installation import names_of
+from tests.verification.installation import about
 from tests.verification.races.race_setup import RACES, RaceSetup, a_race_setup
 
 OVER_HTTP = max(50, RACES // 5)
@@ -22,7 +22,7 @@ def asks(setup: RaceSetup, intake: Intake, verb: Verb, attempt: Attempt) -> bool
     body = {} if due_at is None else {"json": {"scheduledAt": f"{due_at:%Y-%m-%dT%H:%M:%SZ}"}}
     answer = intake.send("DELETE" if due_at is None else "PATCH", path, headers=ASYNC, **body)
     assert answer.status_code in {202, 409}, answer.text
-    return setup.note(asked_at, answer.status_code, verb=verb, due_at=due_at, **names_of(attempt))
+    return setup.note(asked_at, answer.status_code, due_at=due_at, **about(verb, attempt))
 
 
 @pytest.mark.usefixtures("broker")
