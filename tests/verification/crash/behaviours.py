@@ -86,17 +86,8 @@ USUAL = (
     *("unprovable", "refuse_500", "drop", "bad_number", "429", "401", "busy"),
 )
 NOT_YET_SENT = (
-    *(
-        "answered",
-        "late_accept",
-        "accept_and_silence",
-        "accept_then_500",
-        "unlisted",
-        "drop",
-        "bad_number",
-        "429",
-        "busy",
-    ),
+    *("answered", "late_accept", "accept_and_silence", "accept_then_500", "unlisted"),
+    *("drop", "bad_number", "429", "busy"),
 )
 """Behaviours for processes that die long before they send a request to the carrier."""
 CALLING_BACK = (

@@ -51,9 +51,8 @@ def _calls(tenant: Tenant) -> list[Attempt]:
 
 def _texts(tenant: Tenant) -> None:
     """Overwrite the builders' names and texts with canaries."""
-    texts = {"name": NAME, "words": WORDS, "address": ADDRESS, "ours": OURS, "number": NUMBERS[0]}
-    everywhere = {**texts, "id": tenant.company_id}
     words = "jsonb_build_object('note', CAST(:words AS text))"
+    texts = {"name": NAME, "words": WORDS, "address": ADDRESS, "ours": OURS, "number": NUMBERS[0]}
     for statement in (
         f"UPDATE companies SET name = :name, profile = {words}, metadata = {words} WHERE id = :id",
         f"UPDATE agents SET name = :name, details = {words}, metadata = {words} WHERE company_id = :id",
@@ -63,102 +62,51 @@ def _texts(tenant: Tenant) -> None:
         # The previous release left this value when it ended a call.
         "UPDATE attempts SET called_number = :number WHERE company_id = :id",
     ):
-        used = {name: value for name, value in everywhere.items() if f":{name}" in statement}
-        tenant.change(statement, **used)
+        used = {name: value for name, value in texts.items() if f":{name}" in statement}
+        tenant.change(statement, id=tenant.company_id, **used)
 
 
 def _around(tenant: Tenant, called: Attempt) -> None:
     """Insert the rows that no builder creates."""
-    at, company_id = tenant.now(), tenant.company_id
-    user_id, job_id, invitation_id = uuid4(), uuid4(), uuid4()
-    rows: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("users", {"id": user_id, "email": ADDRESS, "name": NAME, "created_at": at, "updated_at": at}),
-        (
-            "memberships",
-            {"company_id": company_id, "user_id": user_id, "role": "OWNER", "created_at": at, "updated_at": at},
-        ),
-        (
-            "invitations",
-            {
-                "id": invitation_id,
-                "company_id": company_id,
-                "email": ADDRESS,
-                "tries": 0,
-                "expires_at": at,
-                "created_at": at,
-                "updated_at": at,
-            },
-        ),
-        ("invitation_tokens", {"token_hash": uuid4().bytes, "invitation_id": invitation_id, "created_at": at}),
-        (
-            "jobs",
-            {
-                "id": job_id,
-                "company_id": company_id,
-                "title": NAME,
-                "description": WORDS,
-                "status": "OPEN",
-                "created_at": at,
-                "updated_at": at,
-            },
-        ),
-        (
-            "api_keys",
-            {
-                "id": uuid4(),
-                "principal_id": company_id,
-                "kind": "REGULAR",
-                "company_id": company_id,
-                "name": NAME,
-                "key_hash": uuid4().bytes,
-                "scopes": [],
-                "per_minute": 1,
-                "per_hour": 1,
-                "created_at": at,
-                "updated_at": at,
-            },
-        ),
-        (
-            "carrier_backoffs",
-            {
-                "account_id": tenant.account_id,
-                "company_id": company_id,
-                "caller": OURS,
-                "failures": 1,
-                "trials": 0,
-                "cause": "HTTP_500",
-                "is_asked": False,
-                "others_work": False,
-                "created_at": at,
-                "updated_at": at,
-            },
-        ),
-        ("stray_calls", {"call_sid": f"CA{uuid4().hex}", "attempt_id": called.id, "seen_at": at}),
-        *(_event(called, number, heard) for number, heard in zip(NUMBERS, (None, at), strict=False)),
-    )
-    for table, values in rows:
-        tenant.insert(table, **values)
+    at, user_id, job_id, invitation_id = tenant.now(), uuid4(), uuid4(), uuid4()
+    times = {"created_at": at, "updated_at": at}
+    ours = {"company_id": tenant.company_id, **times}
+    tenant.insert("users", id=user_id, email=ADDRESS, name=NAME, **times)
+    tenant.insert("memberships", user_id=user_id, role="OWNER", **ours)
+    tenant.insert("invitations", id=invitation_id, email=ADDRESS, tries=0, expires_at=at, **ours)
+    tenant.insert("invitation_tokens", token_hash=uuid4().bytes, invitation_id=invitation_id, created_at=at)
+    tenant.insert("jobs", id=job_id, title=NAME, description=WORDS, status="OPEN", **ours)
+    key = {"id": uuid4(), "principal_id": tenant.company_id, "key_hash": uuid4().bytes, "kind": "REGULAR"}
+    tenant.insert("api_keys", **key, name=NAME, scopes=[], per_minute=1, per_hour=1, **ours)
+    failed = {"failures": 1, "trials": 0, "cause": "HTTP_500", "is_asked": False, "others_work": False}
+    tenant.insert("carrier_backoffs", account_id=tenant.account_id, caller=OURS, **failed, **ours)
+    tenant.insert("stray_calls", call_sid=f"CA{uuid4().hex}", attempt_id=called.id, seen_at=at)
+    # A callback's row with its form: not applied yet, or applied by the previous release, which kept it.
+    for number, heard_at in zip(NUMBERS, (None, at), strict=False):
+        tenant.insert(
+            "carrier_events",
+            id=uuid4(),
+            token=called.token,
+            fingerprint=uuid4().bytes,
+            raw=f'{{"To": "{number}"}}',
+            received_at=called.created_at,
+            rung_at=called.created_at,
+            heard_at=heard_at,
+        )
     tenant.change(
         "INSERT INTO assignments (candidate_id, job_id, company_id, created_at)"
         " SELECT id, :job_id, company_id, created_at FROM candidates WHERE company_id = :id",
         job_id=job_id,
-        id=company_id,
+        id=tenant.company_id,
     )
     with tenant.database.transaction() as stores:
-        stores.reresolutions.ask(company_id, None, at)
+        stores.reresolutions.ask(tenant.company_id, None, at)
 
 
-def _event(called: Attempt, number: str, heard_at: Any) -> tuple[str, dict[str, Any]]:
-    """Return a callback's row with its form: not applied yet, or applied by the previous release, which kept it."""
-    return "carrier_events", {
-        "id": uuid4(),
-        "token": called.token,
-        "fingerprint": uuid4().bytes,
-        "raw": f'{{"To": "{number}"}}',
-        "received_at": called.created_at,
-        "rung_at": called.created_at,
-        "heard_at": heard_at,
-    }
+_OF_A_COMPANY = (
+    *("interviews", "attempts", "candidates", "assignments", "jobs", "agents"),
+    *("reresolutions", "invitations", "memberships"),
+)
 
 
 def counts(tenant: Tenant) -> dict[str, int]:
@@ -174,13 +122,7 @@ def counts(tenant: Tenant) -> dict[str, int]:
         "phoneNumbers": "phone_numbers WHERE company_id",
         "carrierBackoffs": "carrier_backoffs WHERE company_id",
         "users": "users u JOIN memberships m ON m.user_id = u.id WHERE m.company_id",
-        **{
-            table: f"{table} WHERE company_id"
-            for table in (
-                *("interviews", "attempts", "candidates", "assignments", "jobs", "agents"),
-                *("reresolutions", "invitations", "memberships"),
-            )
-        },
+        **{table: f"{table} WHERE company_id" for table in _OF_A_COMPANY},
     }
     return {
         kind: tenant.ask(f"SELECT count(*) FROM {query} = :id", id=tenant.company_id)[0][0]
@@ -197,6 +139,11 @@ def tables(postgres_url: str) -> list[str]:
         return [name for (name,) in rows]
 
 
+def _in(text: str, canaries: Sequence[str]) -> set[str]:
+    # Ignore the plus sign, because a form may encode it.
+    return {each for each in canaries if each.lstrip("+") in text}
+
+
 def in_dump(postgres_url: str, canaries: Sequence[str] = CANARIES) -> dict[str, set[str]]:
     """Return the canaries found in a dump of each table. Tables without canaries are omitted."""
     found: dict[str, set[str]] = {}
@@ -204,24 +151,15 @@ def in_dump(postgres_url: str, canaries: Sequence[str] = CANARIES) -> dict[str, 
         for table in tables(postgres_url):
             statement = sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(table))
             with connection.cursor().copy(statement) as copy:
-                text = b"".join(copy).decode()
-            # Ignore the plus sign, because a form may encode it.
-            contained = {each for each in canaries if each.lstrip("+") in text}
-            if contained:
-                found[table] = contained
-    return found
+                found[table] = _in(b"".join(copy).decode(), canaries)
+    return {table: contained for table, contained in found.items() if contained}
 
 
 def in_redis(redis_url: str, canaries: Sequence[str] = CANARIES) -> dict[bytes, set[str]]:
     """Return the canaries found in each value in Redis. Message bodies are decoded from base64."""
-    found = {}
     with redis.Redis.from_url(redis_url) as broker:
-        for key in broker.scan_iter():
-            text = "\n".join(_values(broker, key))
-            contained = {each for each in canaries if each.lstrip("+") in text}
-            if contained:
-                found[key] = contained
-    return found
+        found = {key: _in("\n".join(_values(broker, key)), canaries) for key in broker.scan_iter()}
+    return {key: contained for key, contained in found.items() if contained}
 
 
 def _values(broker: Any, key: bytes) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """The system around the crashing processes: carrier, callbacks, workers, clock, dialler and settling."""
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -8,8 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
-from multiprocessing.connection import wait
+from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -23,10 +21,8 @@ from starlette.concurrency import run_in_threadpool
 from scheduler.carriers.interface import NotACallback
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_queries import TwilioQueries
-from scheduler.hashing import Hasher
-from scheduler.persistence.database import Database
+from scheduler.domain.attempt import Attempt
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.erase import Erase
@@ -34,16 +30,15 @@ from scheduler.use_cases.operations.recompute_schedules import ScheduleRecompute
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import real_now, seed, wait_until
-from tests.support.builders import ALWAYS, Tenant, a_house
-from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_door, address_of, serving
-from tests.verification.crash import dial_process, step_process
-from tests.verification.crash.wrong_clock import WrongClock
-from tests.verification.races.processes import dial_as_told
+from tests.conftest import real_now, wait_until
+from tests.support.builders import Tenant, a_number, a_pending_attempt
+from tests.support.servers import SimulatedCarrier, a_carrier, a_door, address_of, serving
+from tests.verification.installation import Dialler, Installation, a_company, ended, environment_of
 
-PEPPER = "a pepper for tests"
 CPS = 50.0
-TIMES = {
+SETTINGS = {
+    "TWILIO_CPS": str(CPS),
+    "TWILIO_MAX_CALLS": "1000",
     "DIAL_LEASE_S": "3",
     "SETTLE_S": "5",
     "SWEEP_S": "0.5",
@@ -52,23 +47,12 @@ TIMES = {
     "RING_TIMEOUT_S": "2",
     "LINE_GAP_S": "1",
 }
-"""The protocol's times, all scaled down. `Policy` rejects combinations in an unsafe order."""
+"""The account's limits, and the protocol's times, all scaled down. `Policy` rejects combinations in an unsafe order."""
 LONGER = {"DIAL_LEASE_S": "5", "SETTLE_S": "8", "CARRIER_TOTAL_TIMEOUT_S": "1.5"}
 """Longer times for many parallel cells, because a dialler that gets no CPU for a whole lease ends itself."""
 
-_AT_ANY_TIME = nullcontext()
 CALLBACK, CLOCK = "callback", "clock"
 """Steps of `CrashSetup` that are not tasks."""
-
-# A clean process that has imported the modules once. Each process here is forked from it within milliseconds.
-nursery = multiprocessing.get_context("forkserver")
-nursery.set_forkserver_preload(
-    [
-        "tests.verification.crash.dial_process",
-        "tests.verification.crash.step_process",
-        "tests.verification.races.processes",
-    ]
-)
 
 
 @dataclass
@@ -85,42 +69,9 @@ class QueueHints:
         """Do nothing, because no caller waits for the answer."""
 
 
-class Dialler:
-    """A dial worker that gets its hints through a pipe. A hint starts it if it is not running."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = dict(environment)
-        self._process: ForkServerProcess | None = None
-        self._pipe, _ = nursery.Pipe()
-        self.deaths = 0
-
-    def hand(self, attempt_id: UUID) -> None:
-        if self._process is not None and has_ended(self._process):
-            self.deaths += 1
-            self._process = None
-        if self._process is None:
-            self._start()
-        self._pipe.send((0.0, (attempt_id,)))
-
-    def _start(self) -> None:
-        self._pipe, theirs = nursery.Pipe()
-        self._process = nursery.Process(target=dial_as_told, args=(self._environment, theirs), daemon=True)
-        begun(self._process)
-
-    def stop(self) -> None:
-        """Stop after recording the calls already sent. The next hint starts a new process."""
-        if self._process is not None and not has_ended(self._process):
-            self._pipe.send(None)
-            ended(self._process, within_s=60)
-            self._process = None
-
-
 @dataclass(frozen=True, kw_only=True)
-class CrashSetup:
-    tenant: Tenant
-    carrier: SimulatedCarrier
-    environment: dict[str, str]
-    dialler: "Dialler"
+class CrashSetup(Installation):
+    dialler: Dialler
     """Dialler of the installation itself. It stays idle unless the clock sends hints for due attempts."""
     turns: dict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     """One lock per step, held while the step runs."""
@@ -135,52 +86,34 @@ class CrashSetup:
                 stack.enter_context(self.turns[step])
             yield
 
-    def dialling(self, ids: Sequence[UUID], clock: WrongClock | None = None, **settings: str) -> ForkServerProcess:
-        """Start a dial process with hints for these attempts."""
-        can_be_told = nursery.Event()
-        process = nursery.Process(
-            target=dial_process.run, args=(self.environment | settings, list(ids), can_be_told, clock), daemon=True
-        )
-        begun(process)
-        assert can_be_told.wait(60)
-        return process
 
-    def doing(self, step: str, *words: Any, clock: WrongClock | None = None, **settings: str) -> ForkServerProcess:
-        """Start a process that runs this step and exits."""
-        process = nursery.Process(
-            target=step_process.run,
-            args=(self.environment | settings, step, *words),
-            kwargs={"clock": clock},
-            daemon=True,
-        )
-        return begun(process)
+@dataclass(frozen=True, kw_only=True)
+class Dialled:
+    """An attempt and the process that dials it."""
 
-    def requests(self, to: str) -> list[dict[str, Any]]:
-        return self.carrier.requests(to)
+    setup: CrashSetup
+    id: UUID
+    number: str
+    process: ForkServerProcess
 
+    @property
+    def attempt(self) -> Attempt:
+        return self.setup.tenant.attempt(self.id)
 
-_one_thread = Lock()
-"""Starting a process polls all earlier ones, and two threads that poll one process read its exit code twice."""
+    @property
+    def history(self) -> list[str]:
+        return self.setup.tenant.history(self.id)
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        return self.setup.carrier.requests(self.number)
 
 
-def begun(process: ForkServerProcess) -> ForkServerProcess:
-    with _one_thread:
-        process.start()
-    return process
-
-
-def has_ended(process: ForkServerProcess) -> bool:
-    with _one_thread:
-        return process.exitcode is not None
-
-
-def ended(process: ForkServerProcess, *, within_s: float = 20.0) -> int:
-    """Wait until the process ends by itself. Return its exit code, negative for the signal that ended it."""
-    wait([process.sentinel], within_s)
-    with _one_thread:
-        code = process.exitcode
-    assert code is not None, f"process {process.pid} has not ended in {within_s} s"
-    return code
+def dialled(setup: CrashSetup, tenant: Tenant | None = None, **settings: Any) -> Dialled:
+    """Create a due attempt and start a process that dials it."""
+    number = a_number()
+    attempt_id = a_pending_attempt(tenant or setup.tenant, number).id
+    return Dialled(setup=setup, id=attempt_id, number=number, process=setup.dialling([attempt_id], **settings))
 
 
 def stopped(*processes: ForkServerProcess) -> list[int]:
@@ -198,62 +131,31 @@ def killed(process: ForkServerProcess) -> int:
 @contextmanager
 def working(postgres_url: str, *, settling: bool = True, **settings: str) -> Iterator[CrashSetup]:
     """Run a company on the machine's clock, with workers that hear and settle only: none applies, releases or dials."""
-    with a_carrier() as carrier, _at_work(postgres_url, carrier, settings, settling=settling) as setup:
+    with a_carrier() as carrier, at_work(postgres_url, carrier, settings, settling=settling) as setup:
         yield setup
 
 
 @contextmanager
-def all_working(postgres_url: str, carrier: SimulatedCarrier, company: Mapping[str, Any]) -> Iterator[CrashSetup]:
-    """Run a company with workers for every hint, a clock and a dialler. `company` contains the company's settings."""
-    with _at_work(postgres_url, carrier, LONGER, everything=True, company=company) as setup:
-        yield setup
-
-
-@contextmanager
-def _at_work(
+def at_work(
     postgres_url: str,
     carrier: SimulatedCarrier,
     settings: Mapping[str, str],
     *,
     settling: bool = True,
     everything: bool = False,
-    company: Mapping[str, Any] | None = None,
+    **company: Any,
 ) -> Iterator[CrashSetup]:
+    """Run a company with these of its settings. `everything`: with workers for every hint, a clock and a dialler."""
     door = a_door()
+    account = carrier.account(public_url=address_of(door))
+    environment = environment_of(postgres_url, carrier, PUBLIC_URL=address_of(door), **{**SETTINGS, **settings})
     with ExitStack() as stack:
-        environment = {
-            **TIMES,
-            "DATABASE_URL": postgres_url,
-            "DATABASE_WORKER_URL": postgres_url,
-            "TWILIO_API_URL": carrier.url,
-            "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
-            "TWILIO_AUTH_TOKEN": PRIMARY,
-            "TWILIO_VOICE_URL": "https://example.com/voice",
-            "TWILIO_CPS": str(CPS),
-            "TWILIO_MAX_CALLS": "1000",
-            "PUBLIC_URL": address_of(door),
-            "KEY_PEPPER": PEPPER,
-            "DUECALL_FAILPOINT": "",
-            **settings,
-        }
-        policy = Settings(**{name.lower(): value for name, value in environment.items()}).policy  # type: ignore[arg-type]
-        database = Database(postgres_url, pool_size=16)
-        stack.callback(database.close)
-        account = carrier.account(public_url=address_of(door))
+        tenant = stack.enter_context(a_company(environment, pool_size=16, **company))
         hints = QueueHints()
-        tenant = a_house(
-            database,
-            seed(database, real_now(), intervals=ALWAYS, **(company or {})),
-            Hasher(PEPPER),
-            real_now,
-            policy=policy,
-            account_sid=ACCOUNT_SID,
-            calls_per_second=float(environment["TWILIO_CPS"]),
-        )
         setup = CrashSetup(tenant=tenant, carrier=carrier, environment=environment, dialler=Dialler(environment))
         hear = Hear(tenant.context, hints, TwilioCallbacks(account))
         verbs: dict[str, Callable[[UUID], None]] = {tasks.HEAR: hear.event}
-        settle = Settle(tenant.context, TwilioQueries(account, policy), tenant.account_id)
+        settle = Settle(tenant.context, TwilioQueries(account, tenant.policy), tenant.account_id)
         release = Release(tenant.context, hints, tenant.account_id)
         records = ScheduleRecomputer(tenant.context, hints)
 
@@ -276,27 +178,12 @@ def _at_work(
                 hear.callback(*received)
 
         stack.enter_context(serving(_callbacks(store), door))
-        stack.enter_context(_repeated(lambda: _do_one(hints, verbs, setup), pause_s=0))
+        stack.enter_context(_repeated(lambda: _do_one(hints, verbs, setup), 0, nullcontext()))
         if everything:
-            stack.enter_context(_repeated(look, pause_s=0.4, turn=setup.turns[CLOCK]))
+            stack.enter_context(_repeated(look, 0.4, setup.turns[CLOCK]))
         if settling:
-            stack.enter_context(_repeated(settle.round, pause_s=0.4, turn=setup.turns[tasks.SETTLE]))
+            stack.enter_context(_repeated(settle.round, 0.4, setup.turns[tasks.SETTLE]))
         yield setup
-
-
-@contextmanager
-def without_a_breaker(change: Callable[[str], None]) -> Iterator[None]:
-    """Keep the carrier's breaker closed, so that a failed call does not stop others. `change` executes a statement."""
-    change(
-        "CREATE FUNCTION keep_closed() RETURNS trigger LANGUAGE plpgsql AS $$"
-        " BEGIN NEW.failures := 0; NEW.down_until := NULL; RETURN NEW; END $$"
-    )
-    change("CREATE TRIGGER keep_closed BEFORE UPDATE ON carrier_accounts FOR EACH ROW EXECUTE FUNCTION keep_closed()")
-    try:
-        yield
-    finally:
-        change("DROP TRIGGER keep_closed ON carrier_accounts")
-        change("DROP FUNCTION keep_closed")
 
 
 def _do_one(hints: QueueHints, verbs: Mapping[str, Callable[[UUID], None]], setup: CrashSetup) -> None:
@@ -335,9 +222,7 @@ def _callbacks(store: Callable[[str, str, list[tuple[str, str]], str], None]) ->
 
 
 @contextmanager
-def _repeated(
-    step: Callable[[], None], *, pause_s: float, turn: AbstractContextManager[Any] = _AT_ANY_TIME
-) -> Iterator[None]:
+def _repeated(step: Callable[[], object], pause_s: float, turn: AbstractContextManager[Any]) -> Iterator[None]:
     """Repeat `step` in a separate thread, holding the lock `turn`. Raises its first failure at the end of the block."""
     over = threading.Event()
     failures: list[Exception] = []
@@ -364,21 +249,16 @@ def _repeated(
         raise failures[0]
 
 
-def instant(text: str | None) -> datetime | None:
-    """Parse an instant from the carrier's ledger."""
-    return None if text is None else datetime.fromisoformat(text)
-
-
-def is_stopped(pid: int) -> bool:
+def is_stopped(process: ForkServerProcess) -> bool:
     """Return True if the kernel has stopped this process."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - one line of the kernel's
-        return stat.read().rpartition(")")[2].split()[0] == "T"
+    stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii")
+    return stat.rpartition(")")[2].split()[0] == "T"
 
 
-def threads_that_take(number: signal.Signals, pid: int) -> set[int]:
-    """Return the ids of the threads of process `pid` that do not block the signal."""
+def threads_that_take(number: signal.Signals, process: ForkServerProcess) -> set[int]:
+    """Return the ids of the threads of the process that do not block the signal."""
     found = set()
-    for thread in Path(f"/proc/{pid}/task").iterdir():
+    for thread in Path(f"/proc/{process.pid}/task").iterdir():
         [blocked] = [line for line in (thread / "status").read_text().splitlines() if line.startswith("SigBlk:")]
         if not int(blocked.split()[1], 16) >> (number - 1) & 1:
             found.add(int(thread.name))
@@ -387,11 +267,15 @@ def threads_that_take(number: signal.Signals, pid: int) -> set[int]:
 
 def frozen(process: ForkServerProcess) -> None:
     assert process.pid is not None
-    pid = process.pid
-    os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: is_stopped(pid), says="the process is frozen")
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(process), says="the process is frozen")
 
 
 def thawed(process: ForkServerProcess) -> None:
     assert process.pid is not None
     os.kill(process.pid, signal.SIGCONT)
+
+
+def let_pass(span: timedelta, *, says: str) -> None:
+    since = real_now()
+    wait_until(lambda: real_now() > since + span, seconds=60, says=says)

@@ -27,20 +27,9 @@ MAX_S = 40
 """Report a mutant that takes longer, because a developer who changes a guard waits for this run."""
 _LEFT_OUT = shutil.ignore_patterns(".venv", ".duecall", ".git", "*_cache", "__pycache__")
 
-
 _OPTIONS = (
-    "-p",
-    "tests.architecture.guards",
-    "-m",
-    "guards",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:xdist",
-    "--timeout",
-    "60",
-    "--tb",
-    "no",
+    *("-p", "tests.architecture.guards", "-m", "guards", "-p", "no:cacheprovider", "-p", "no:xdist"),
+    *("--timeout", "60", "--tb", "no"),
 )
 
 

@@ -4,12 +4,13 @@ import os
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
@@ -31,14 +32,14 @@ from tests.verification.crash.behaviours import (
     SHORT,
     USUAL,
 )
-from tests.verification.crash.crash_setup import TIMES, CrashSetup, all_working
+from tests.verification.crash.crash_setup import LONGER, SETTINGS, CrashSetup, at_work
 from tests.verification.crash.stories import EVERY_HOUR, Cell, Play, play
 from tests.verification.crash.wrong_clock import AHEAD, BEHIND, FROM_THE_BEGINNING, REFUSED, SET_AHEAD, SET_BACK
 from tests.verification.histories.evidence import rings_from, rows_of
-from tests.verification.histories.judge import ClientRequest, History, Patience, Violation, Wrong, violations
+from tests.verification.histories.judge import ClientRequest, History, Patience, Wrong, violations
+from tests.verification.installation import a_carrier_apart
 from tests.verification.nights import judge as hours_judge
 from tests.verification.nights.world import Hours
-from tests.verification.races.processes import a_carrier_apart
 
 WHOLE = bool(os.environ.get("DUECALL_CRASHES"))
 """Run every cell, as `make crash` does. Otherwise run one cell per failpoint."""
@@ -47,14 +48,12 @@ CHOSEN = os.environ.get("DUECALL_CELLS", "")
 AT_ONCE = 8
 AGAIN = 3
 """Maximum number of repetitions of a cell for which the machine was too busy."""
-COMPANY = {
+COMPANY: dict[str, Any] = {
     "limits": CallLimits(concurrent_calls=1000, calls_per_second=1000.0),
     "retry_policy": RetryPolicy(max_retries=1, delays=dict.fromkeys(("BUSY", "NO_ANSWER"), (timedelta(seconds=1),))),
 }
 PATIENCE = Patience(
-    in_flight=timedelta(seconds=2),
-    lateness=timedelta(0),
-    line_gap=timedelta(seconds=float(TIMES["LINE_GAP_S"])),
+    in_flight=timedelta(seconds=2), lateness=timedelta(0), line_gap=timedelta(seconds=float(SETTINGS["LINE_GAP_S"]))
 )
 """A call whose last look preceded a pause or change is sent within 200 ms and rings when the carrier reaches it. At the
 end of a cell nothing waits."""
@@ -67,6 +66,9 @@ def _cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> 
             yield Cell(story=story, failpoint=failpoint, behaviour=behaviour)
 
 
+_SUBMIT = ("submit.accepting", "submit.accepted", "submit.rung")
+_APPLY = ("apply.doing", "apply.answering", "apply.applied")
+_WRITE = ("write.writing", "write.answering", "write.written")
 _NOTHING_IS_SENT = ("answered", "accept_and_silence")
 """Two behaviours suffice for stories whose first process never reaches the carrier."""
 
@@ -86,22 +88,20 @@ CELLS = (
     *_cells("settle", ["settle.proving"], LISTED),
     *_cells("dial", ["dial.sent", "dial.answered", "dial.recording", "dial.recorded", "dial.judged"], USUAL),
     *_cells("dial", ["dial.taken", "dial.claiming"], NOT_YET_SENT),
-    *_cells("create", ["submit.accepting", "submit.accepted", "submit.rung"], NOT_YET_SENT),
+    *_cells("create", _SUBMIT, NOT_YET_SENT),
     *_cells("message", ["message.authorised", "message.taken"], NOT_YET_SENT),
-    *_cells("apply create", ["apply.locking", "apply.doing", "apply.answering", "apply.applied"], NOT_YET_SENT),
+    *_cells("apply create", ["apply.locking", *_APPLY], NOT_YET_SENT),
     *_cells("release", ["release.releasing", "release.rung"], NOT_YET_SENT),
     *_cells("remind", ["release.reminding"], NOT_YET_SENT),
     *_cells("store", ["hear.storing", "hear.stored", "hear.rung"], CALLING_BACK),
     *_cells("hear", ["hear.hearing", "hear.heard"], CALLING_BACK),
-    *_cells("apply PATCH", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy", "slow")),
-    *_cells("apply invoke", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy", "slow")),
-    *_cells(
-        "another number", ["write.writing", "write.answering", "write.written"], ("answered", "busy", "slow", "429")
-    ),
+    *_cells("apply PATCH", _APPLY, ("answered", "busy", "slow")),
+    *_cells("apply invoke", _APPLY, ("answered", "busy", "slow")),
+    *_cells("another number", _WRITE, ("answered", "busy", "slow", "429")),
     *_cells("erase", OF_ERASING, LIVE),
     *_cells("hang up", ["cancel.hung_up"], ("talking", "talking_silent", "queued", "unnamed")),
-    *_cells("delete at the door", ["submit.accepting", "submit.accepted", "submit.rung"], _NOTHING_IS_SENT),
-    *_cells("apply DELETE", ["apply.doing", "apply.answering", "apply.applied", "cancel.cancelling"], _NOTHING_IS_SENT),
+    *_cells("delete at the door", _SUBMIT, _NOTHING_IS_SENT),
+    *_cells("apply DELETE", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
     *_cells("expire", ["settle.expiring", "settle.expired"], _NOTHING_IS_SENT),
     *_cells("defer for good", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
 )
@@ -127,15 +127,13 @@ CLOCK_CELLS = (
         ("answered", "accept_and_silence", "bad_number", "busy"),
     ),
     *_clock_cells("dial", ["dial.taken"], ("answered", "busy")),
-    *_clock_cells("create", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered",)),
+    *_clock_cells("create", _SUBMIT, ("answered",)),
     *_clock_cells("message", ["message.authorised", "message.taken"], ("answered",)),
-    *_clock_cells("delete at the door", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered",)),
-    *_clock_cells("another number", ["write.writing", "write.answering", "write.written"], ("answered",)),
-    *_clock_cells(
-        "apply create", ["apply.locking", "apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")
-    ),
-    *_clock_cells("apply PATCH", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")),
-    *_clock_cells("apply invoke", ["apply.doing", "apply.answering", "apply.applied"], ("answered", "busy")),
+    *_clock_cells("delete at the door", _SUBMIT, ("answered",)),
+    *_clock_cells("another number", _WRITE, ("answered",)),
+    *_clock_cells("apply create", ["apply.locking", *_APPLY], ("answered", "busy")),
+    *_clock_cells("apply PATCH", _APPLY, ("answered", "busy")),
+    *_clock_cells("apply invoke", _APPLY, ("answered", "busy")),
     *_clock_cells("apply DELETE", ["apply.doing", "apply.applied", "cancel.cancelling"], ("answered",)),
     *_clock_cells("store", ["hear.storing", "hear.stored", "hear.rung"], ("answered", "busy")),
     *_clock_cells("hear", ["hear.hearing", "hear.heard"], ("answered", "busy", "declined")),
@@ -199,8 +197,6 @@ class Fault:
 class Judged:
     cell: Cell
     rings: int
-    unknown: int
-    """Number of attempts with an unknown outcome, which an operator must decide."""
     reasons: Sequence[str]
     faults: Sequence[Fault]
     seconds: float
@@ -208,12 +204,16 @@ class Judged:
     """The machine was too busy for these short times, so more outcomes are unknown than expected. In doubt the phone
     stays silent, and the cell is repeated."""
 
+    @property
+    def unknown(self) -> int:
+        """Number of attempts with an unknown outcome, which an operator must decide."""
+        return self.reasons.count(Reason.OUTCOME_UNKNOWN)
+
 
 def judged(played: Play, url: str, seconds: float) -> Judged:
     """Judge a cell by the carrier's ledger, the rows and their histories, and the answers to callers."""
     rings = played.rings()
-    attempts = played.attempts() if played.is_judged_by_its_rows else []
-    reasons = [each.reason for each in attempts]
+    reasons = [each.reason for each in played.attempts()] if played.is_judged_by_its_rows else []
     faults = [
         *_never(played, url, rings),
         *_of_processes(played),
@@ -223,8 +223,7 @@ def judged(played: Play, url: str, seconds: float) -> Judged:
     return Judged(
         cell=played.cell,
         rings=len(rings),
-        unknown=sum(each.reason is Reason.OUTCOME_UNKNOWN for each in attempts),
-        reasons=[str(each.reason) for each in attempts],
+        reasons=[str(reason) for reason in reasons],
         faults=faults,
         seconds=seconds,
         is_starved=_is_starved(played, len(rings), reasons) and not {each.heading for each in faults} - {LOST, OTHER},
@@ -261,13 +260,9 @@ def faults_of_history(
         patience=PATIENCE,
     )
     for violation in violations(history):
-        yield _fault_of(violation)
+        yield Fault(heading=_HEADINGS[violation.kind], why=f"{violation.kind}: {violation.why}")
     if len(interviews) != people:
         yield Fault(heading=DOUBLE, why=f"{len(interviews)} interviews of {people} people")
-
-
-def _fault_of(violation: Violation) -> Fault:
-    return Fault(heading=_HEADINGS[violation.kind], why=f"{violation.kind}: {violation.why}")
 
 
 def _of_processes(played: Play) -> Iterator[Fault]:
@@ -289,26 +284,22 @@ def _of_ending(played: Play, rings: int, reasons: Sequence[Reason | None]) -> It
 
 
 def faults_of_hours(
-    url: str,
-    rings: list[dict[str, Any]],
-    hours: tuple[Hours, ...] = EVERY_HOUR,
-    consent_until: date = FOREVER,
+    url: str, rings: list[dict[str, Any]], hours: tuple[Hours, ...] = EVERY_HOUR, consent_until: date = FOREVER
 ) -> Iterator[Fault]:
     """Yield rings outside calling hours. All people in the matrix live in the Bratislava time zone."""
-    rung = [
+    judged_rings = [
         hours_judge.Ring(
             sid=ring["sid"],
-            at=ring_at,
+            at=rung.accepted_at,
             zones=(ZONE,),
             offset=None,
             hours=hours,
             consent_until=consent_until,
             says=ring["to"],
         )
-        for ring in rings
-        for ring_at in [rings_from([ring])[0].accepted_at]
+        for ring, rung in zip(rings, rings_from(rings), strict=True)
     ]
-    for offence in hours_judge.outside(url, rung) if rung else ():
+    for offence in hours_judge.outside(url, judged_rings) if rings else ():
         yield Fault(heading=OUTSIDE, why=f"{offence.why}: {offence.wall}")
 
 
@@ -338,8 +329,8 @@ def _lanes(url: str, carrier: SimulatedCarrier, how_many: int) -> Iterator[list[
         schema.upgrade(_url_of(url, template))
         lanes = []
         for number in range(how_many):
-            name = _made(stack, admin, f"crash_lane_{number}", f" TEMPLATE {template}")
-            lanes.append((_url_of(url, name), stack.enter_context(all_working(_url_of(url, name), carrier, COMPANY))))
+            lane = _url_of(url, _made(stack, admin, f"crash_lane_{number}", f" TEMPLATE {template}"))
+            lanes.append((lane, stack.enter_context(at_work(lane, carrier, LONGER, everything=True, **COMPANY))))
         yield lanes
 
 
@@ -351,8 +342,7 @@ def _made(stack: ExitStack, admin: psycopg.Connection[Any], name: str, how: str 
 
 
 def _url_of(url: str, database: str) -> str:
-    head, _, options = url.partition("?")
-    return f"{head.rpartition('/')[0]}/{database}" + (f"?{options}" if options else "")
+    return urlsplit(url)._replace(path=f"/{database}").geturl()
 
 
 def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Judged]:
@@ -361,37 +351,30 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
     Reports one line per finished cell and a summary table through `say`.
     """
     started = monotonic()
-    waiting: SimpleQueue[Cell] = SimpleQueue()
-    for cell in cells:
-        waiting.put(cell)
+    free: SimpleQueue[tuple[str, CrashSetup]] = SimpleQueue()
     done: list[Judged] = []
     again: list[Judged] = []
 
-    def play_on(lane_url: str, setup: CrashSetup) -> None:
-        while True:
-            try:
-                cell = waiting.get_nowait()
-            except Empty:
-                return
-            result = _played(setup, cell, lane_url)
+    def play_on_a_free_lane(cell: Cell) -> None:
+        lane = free.get()
+        try:
+            result = _played(cell, *lane)
             for _ in range(AGAIN):
                 if not (result.faults and result.is_starved):
                     break
                 again.append(result)
                 say(f"        again: {line(result)}")
-                result = _played(setup, cell, lane_url)
-            done.append(result)
-            say(f"{len(done):3}/{len(cells)} {line(result)}")
+                result = _played(cell, *lane)
+        finally:
+            free.put(lane)
+        done.append(result)
+        say(f"{len(done):3}/{len(cells)} {line(result)}")
 
     with a_carrier_apart(SHORT) as carrier, _lanes(url, carrier, min(AT_ONCE, len(cells))) as lanes:
+        for lane in lanes:
+            free.put(lane)
         with ThreadPoolExecutor(len(lanes)) as pool:
-            try:
-                for ended in as_completed([pool.submit(play_on, *lane) for lane in lanes]):
-                    ended.result()
-            finally:
-                with suppress(Empty):  # after an interruption, finish the running cells only
-                    while True:
-                        waiting.get_nowait()
+            list(pool.map(play_on_a_free_lane, cells))  # after an interruption, only the running cells are finished
         verdict = carrier.verdict()
         rings = len(carrier.rings())
     say(table(done))
@@ -407,7 +390,7 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
     return done
 
 
-def _played(setup: CrashSetup, cell: Cell, url: str) -> Judged:
+def _played(cell: Cell, url: str, setup: CrashSetup) -> Judged:
     began, played = monotonic(), Play(setup=setup, cell=cell)
     try:
         play(played)
@@ -418,7 +401,6 @@ def _played(setup: CrashSetup, cell: Cell, url: str) -> Judged:
         return Judged(
             cell=cell,
             rings=len(rings),
-            unknown=0,
             reasons=(),
             faults=faults,
             seconds=monotonic() - began,

@@ -10,30 +10,19 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Reason
-from scheduler.domain.candidate import Candidate
-from scheduler.domain.command import (
-    Command,
-    CommandKind,
-    CreateInterview,
-    DeleteAttempt,
-    InvokeAttempt,
-    Request,
-    RescheduleAttempt,
-)
+from scheduler.domain.command import Command, CommandKind, CreateInterview, InvokeAttempt, Request
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.refusals import NotFound
 from scheduler.use_cases.resources.idempotent_writes import WriteRequest
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.submit import Submit
 from tests.conftest import seed, wait_until
 from tests.support.builders import (
     ALWAYS,
@@ -47,9 +36,10 @@ from tests.support.builders import (
     of_company,
 )
 from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS, SHORT, Ending
-from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, ended, nursery, stopped
-from tests.verification.crash.wrong_clock import WrongClock
+from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, stopped
+from tests.verification.crash.wrong_clock import FROM_THE_BEGINNING, WrongClock
 from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb
+from tests.verification.installation import about, deleting, ended, moving, nursery
 from tests.verification.nights.world import Hours
 
 EVERY_HOUR = (Hours(days=(0, 1, 2, 3, 4, 5, 6), start="00:00", end="00:00"),)
@@ -81,6 +71,11 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.failpoint} x {self.behaviour} ({self.story}{', ' if self.clock else ''}{self.clock})"
+
+    @property
+    def armed(self) -> str:
+        """The failpoint at which the process dies or its clock changes. Empty: its clock is wrong from the start."""
+        return "" if self.clock in FROM_THE_BEGINNING else self.failpoint
 
 
 @dataclass(kw_only=True)
@@ -123,10 +118,13 @@ class Play:
             self.setup.carrier.plan(to=number, attempt=turn, **rule)
         return number
 
-    def a_candidate(self, *rules: Mapping[str, Any]) -> Candidate:
-        candidate = a_candidate(self.tenant, self.a_number(*rules))
-        self.candidates.append(candidate.id)
-        return candidate
+    def a_candidate(self) -> UUID:
+        self.candidates.append(a_candidate(self.tenant, self.a_number()).id)
+        return self.candidates[-1]
+
+    def for_an_interview(self) -> CreateInterview:
+        """Return the request to create an interview of a new person."""
+        return CreateInterview(agent_id=self.tenant.agent_id, candidate_id=self.a_candidate())
 
     def a_pending_attempt(self, *rules: Mapping[str, Any], tenant: Tenant | None = None, **wishes: Any) -> Attempt:
         attempt = a_pending_attempt(tenant or self.tenant, self.a_number(*rules), **wishes)
@@ -135,81 +133,64 @@ class Play:
 
     # ---- processes
 
+    def dies_and_is_repeated(self, step: str, *words: Any) -> None:
+        self.dies(step, *words)
+        self.twice(step, *words)
+
+    def dies_settling(self) -> None:
+        """Settle in a process that dies after many rounds at most. Then two processes settle once."""
+        self.dies("settle", FAR_ROUNDS)
+        self.twice("settle")
+
     def dies(self, step: str, *words: Any) -> None:
-        if self.cell.clock:
-            clock = self._a_wrong_clock()
-            process = self.setup.doing(
-                step, *words, clock=clock, DUECALL_FAILPOINT=clock.failpoint(self.cell.failpoint)
-            )
-            self.refused.append(ended(process, within_s=60))
-            assert clock.is_wrong.is_set(), f"{self.cell}: the process has not reached its failpoint"
+        clock = self._a_wrong_clock()
+        process = self.setup.doing(step, *words, clock=clock, DUECALL_FAILPOINT=self.cell.armed)
+        if clock is None:
+            self.exits.append(ended(process, within_s=60))
             return
-        self.exits.append(ended(self.setup.doing(step, *words, DUECALL_FAILPOINT=self.cell.failpoint), within_s=60))
+        self.refused.append(ended(process, within_s=60))
+        assert clock.is_wrong.is_set(), f"{self.cell}: the process has not reached its failpoint"
 
     def twice(self, step: str, *words: Any) -> None:
         both = [self.setup.doing(step, *words) for _ in range(2)]
         self.others += [ended(each, within_s=60) for each in both]
 
-    def _a_wrong_clock(self) -> WrongClock:
-        return WrongClock(kind=self.cell.clock, is_wrong=nursery.Event())
-
-    def dies_dialling(self, attempt: Attempt, failpoint: str | None = None) -> None:
-        if self.cell.clock and failpoint is None:
-            clock = self._a_wrong_clock()
-            process = self.setup.dialling(
-                [attempt.id], clock=clock, DUECALL_FAILPOINT=clock.failpoint(self.cell.failpoint)
-            )
+    def dies_dialling(self, attempt: Attempt) -> None:
+        """Dial in a process that dies, then start two diallers with the same hint."""
+        clock = self._a_wrong_clock()
+        process = self.setup.dialling([attempt.id], clock=clock, DUECALL_FAILPOINT=self.cell.armed)
+        if clock is None:
+            self.exits.append(ended(process, within_s=60))
+        else:
             self.diallers.append(process)
             self.wait(clock.is_wrong.is_set, "the clock is wrong")
-            return
-        process = self.setup.dialling([attempt.id], DUECALL_FAILPOINT=failpoint or self.cell.failpoint)
-        self.exits.append(ended(process, within_s=60))
+        self.dialled_twice(attempt)
 
     def dialled_twice(self, attempt: Attempt) -> None:
         """Start two diallers with the same hint. Both run until the end of the cell."""
         self.diallers += [self.setup.dialling([attempt.id]) for _ in range(2)]
 
+    def _a_wrong_clock(self) -> WrongClock | None:
+        return WrongClock(kind=self.cell.clock, is_wrong=nursery.Event()) if self.cell.clock else None
+
     # ---- callers
-
-    def submit(self, request: Request) -> Command:
-        submit = Submit(self.tenant.database, RecordingHints(), self.tenant.now)
-        return submit.command(
-            self.tenant.principal, None, request, idempotency_key=str(uuid4()), request_hash=b"the same"
-        ).command
-
-    def command(self, reference: str, principal: Any = None) -> Command | None:
-        """Return the command, or None if it was never accepted."""
-        try:
-            return Submit(self.tenant.database, RecordingHints(), self.tenant.now).find(
-                principal or self.tenant.principal, reference
-            )
-        except NotFound:
-            return None
 
     def note(self, verb: Verb, attempt: Attempt, begun: datetime, command: Command, **more: Any) -> None:
         """Note both answers to the caller: 202 on acceptance, and the result once the worker has stored it."""
-        self.wait(lambda: self._is_applied(command), "the command is applied")
-        applied = self.command(str(command.id))
-        assert applied is not None
+        self.wait(lambda: self.setup.command(str(command.id)).applied_at, "the command is applied")
+        applied = self.setup.command(str(command.id))
         assert applied.answer is not None
         assert applied.applied_at is not None
-        made = {Verb.INVOKE: 201}.get(verb, 204)
+        status = 409 if applied.answer.refusal else 201 if verb is Verb.INVOKE else 204
         self.asked.append(
             ClientRequest(
-                verb=verb,
+                **about(verb, attempt, applied),
                 asked_at=begun,
                 told=ClientResponse(status=202, at=applied.received_at),
-                applied=ClientResponse(status=409 if applied.answer.refusal else made, at=applied.applied_at),
-                company_id=attempt.company_id,
-                interview_id=attempt.interview_id,
-                attempt_id=applied.answer.attempt_id if verb is Verb.INVOKE else attempt.id,
+                applied=ClientResponse(status=status, at=applied.applied_at),
                 **more,
             )
         )
-
-    def _is_applied(self, command: Command) -> bool:
-        found = self.command(str(command.id))
-        return found is not None and found.applied_at is not None
 
     # ---- the end of a cell
 
@@ -271,7 +252,7 @@ def play(played: Play) -> None:
     finally:
         played.others += stopped(*played.diallers)
         played.is_starved = -signal.SIGALRM in {*played.exits, *played.others} or setup.dialler.deaths > deaths
-        if any(request["answered"] is None for number in played.numbers for request in setup.requests(number)):
+        if any(request["answered"] is None for number in played.numbers for request in setup.carrier.requests(number)):
             with setup.leave(tasks.DIAL):  # a dialler still waiting for an answer would open the next cell's breaker
                 setup.dialler.stop()
 
@@ -280,14 +261,7 @@ def play(played: Play) -> None:
 
 
 def _create(play: Play) -> None:
-    key, candidate = str(uuid4()), play.a_candidate()
-    words = (
-        play.tenant.principal,
-        CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id),
-        key,
-    )
-    play.dies("submit", *words)
-    play.twice("submit", *words)
+    play.dies_and_is_repeated("submit", play.tenant.principal, play.for_an_interview(), str(uuid4()))
 
 
 def _delete_as_it_is_dialled(play: Play) -> None:
@@ -295,14 +269,12 @@ def _delete_as_it_is_dialled(play: Play) -> None:
     key = str(uuid4())
     with play.setup.leave(CLOCK):
         attempt, begun = play.a_pending_attempt(), play.tenant.now()
-        words = (play.tenant.principal, DeleteAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id), key)
+        words = (play.tenant.principal, deleting(attempt), key)
         play.dies("submit", *words)
-        was_accepted = play.command(key) is not None
+        was_accepted = play.tenant.ask("SELECT 1 FROM inbox WHERE idempotency_key = :key", key=key)
         play.dialled_twice(attempt)
         play.twice("submit", *words)
-    command = play.command(key)
-    assert command is not None
-    play.note(Verb.DELETE, attempt, begun, command)
+    play.note(Verb.DELETE, attempt, begun, play.setup.command(key))
     if was_accepted or play.asked[-1].is_done:
         play.expected = Ending(rings=0, reasons=(Reason.CANCELLED_BY_USER,))
 
@@ -315,10 +287,9 @@ def _message(play: Play) -> None:
         "apiKeyId": str(principal.key_id),
         "idempotencyKey": str(uuid4()),
         "kind": "create_interview",
-        "body": {"candidateId": str(play.a_candidate().id), "agentId": str(play.tenant.agent_id)},
+        "body": {"candidateId": str(play.a_candidate()), "agentId": str(play.tenant.agent_id)},
     }
-    play.dies("take", message)
-    play.twice("take", message)
+    play.dies_and_is_repeated("take", message)
 
 
 def _write(play: Play) -> None:
@@ -333,9 +304,7 @@ def _write(play: Play) -> None:
             request_hash=b"the same",
         )
         candidate_id = play.tenant.interview(attempt.interview_id).candidate_id
-        words = (sent, candidate_id, {"phone_number": new_number})
-        play.dies("change_candidate", *words)
-        play.twice("change_candidate", *words)
+        play.dies_and_is_repeated("change_candidate", sent, candidate_id, {"phone_number": new_number})
         play.dialled_twice(attempt)
     play.wait(play.is_over, "all attempts are finished")
     assert play.setup.carrier.requests(play.numbers[0]) == [], "the old number was called"
@@ -346,16 +315,14 @@ def _write(play: Play) -> None:
 
 def _apply_create(play: Play) -> None:
     with play.setup.leave(tasks.APPLY):
-        candidate = play.a_candidate()
-        command = play.submit(CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id))
-        play.dies("apply", command.id)
-        play.twice("apply", command.id)
+        command = play.setup.accept(play.for_an_interview())
+        play.dies_and_is_repeated("apply", command.id)
 
 
 def _applied(play: Play, verb: Verb, attempt: Attempt, request: Request, **more: Any) -> None:
     """Accept a command, kill its worker, let two diallers take the attempt, and only then apply the command twice."""
     begun = play.tenant.now()
-    command = play.submit(request)
+    command = play.setup.accept(request)
     play.dies("apply", command.id)
     play.dialled_twice(attempt)
     play.twice("apply", command.id)
@@ -366,15 +333,13 @@ def _apply_move(play: Play) -> None:
     with play.setup.leave(tasks.APPLY, CLOCK):
         attempt = play.a_pending_attempt()
         due_at = (play.tenant.now() + timedelta(seconds=5)).replace(microsecond=0)
-        text = f"{due_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
-        request = RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=text)
-        _applied(play, Verb.MOVE, attempt, request, due_at=due_at)
+        _applied(play, Verb.MOVE, attempt, moving(attempt, due_at), due_at=due_at)
 
 
 def _apply_delete(play: Play) -> None:
     with play.setup.leave(tasks.APPLY, CLOCK):
         attempt = play.a_pending_attempt()
-        _applied(play, Verb.DELETE, attempt, DeleteAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id))
+        _applied(play, Verb.DELETE, attempt, deleting(attempt))
     play.expected = Ending(rings=0, reasons=(Reason.CANCELLED_BY_USER,))
 
 
@@ -391,8 +356,7 @@ def _apply_invoke(play: Play) -> None:
 def _release(play: Play) -> None:
     with play.setup.leave(CLOCK):
         attempt = play.a_pending_attempt()
-        play.dies("look")
-        play.twice("look")
+        play.dies_and_is_repeated("look")
         if play.cell.failpoint != "release.released":  # at that failpoint the clock has sent no hint
             play.dialled_twice(attempt)
 
@@ -400,18 +364,15 @@ def _release(play: Play) -> None:
 def _remind(play: Play) -> None:
     """Lose the hint of a command, and kill the clock while it sends the hint again."""
     with play.setup.leave(CLOCK):
-        candidate = play.a_candidate()
-        command = play.submit(CreateInterview(agent_id=play.tenant.agent_id, candidate_id=candidate.id))
+        command = play.setup.accept(play.for_an_interview())
         play.tenant.change("UPDATE inbox SET rung_at = received_at - interval '1 minute' WHERE id = :id", id=command.id)
-        play.dies("look")
-        play.twice("look")
+        play.dies_and_is_repeated("look")
 
 
 def _dial(play: Play) -> None:
     with play.setup.leave(CLOCK):
         attempt = play.a_pending_attempt()
         play.dies_dialling(attempt)
-        play.dialled_twice(attempt)
     if play.cell.clock:  # the claiming process returns the attempt or records its result
         return
     if play.cell.failpoint in {"dial.claimed", "dial.looked", "dial.permitted"}:
@@ -428,17 +389,12 @@ def _defer_to_an_opening(play: Play) -> None:
         start = timedelta(hours=opening.hour, minutes=opening.minute)
         hours = CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2))
         company = seed(play.tenant.database, play.tenant.now(), intervals=(hours,))
-        play.hours = (replace(EVERY_HOUR[0], start=_wall(start), end=_wall(start + timedelta(hours=2))),)
+        closing = opening + timedelta(hours=2)
+        play.hours = (replace(EVERY_HOUR[0], start=f"{opening:%H:%M}", end=f"{closing:%H:%M}"),)
         attempt = play.a_pending_attempt(tenant=of_company(play.tenant, company))
         play.dies_dialling(attempt)
-        play.dialled_twice(attempt)
     if play.cell.failpoint == "dial.deferring":
         play.expected = NOBODY_KNOWS
-
-
-def _wall(span: timedelta) -> str:
-    minutes = int(span.total_seconds() // 60) % (24 * 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}"
 
 
 def _defer_for_good(play: Play) -> None:
@@ -447,7 +403,6 @@ def _defer_for_good(play: Play) -> None:
     with play.setup.leave(CLOCK):
         attempt = play.a_pending_attempt(consent_until=play.consent_until)
         play.dies_dialling(attempt)
-        play.dialled_twice(attempt)
     play.expected = Ending(rings=0, reasons=(Reason.CONSENT_EXPIRED,))
     if play.cell.failpoint == "dial.deferring":
         play.expected = NOBODY_KNOWS
@@ -461,8 +416,7 @@ def _store(play: Play) -> None:
     with play.setup.leave(CALLBACK):
         attempt = play.a_pending_attempt()
         received = play.wait(lambda: _received(play, attempt), "the first callback arrives")
-        play.dies("callback", *received)
-        play.twice("callback", *received)
+        play.dies_and_is_repeated("callback", *received)
 
 
 def _received(play: Play, attempt: Attempt) -> tuple[Any, ...] | None:
@@ -475,8 +429,7 @@ def _hear(play: Play) -> None:
     with play.setup.leave(tasks.HEAR, tasks.SETTLE):
         attempt = play.a_pending_attempt()
         event_id = play.wait(lambda: _how_it_ended(play, attempt), "the callback with the end of the call arrives")
-        play.dies("hear", event_id)
-        play.twice("hear", event_id)
+        play.dies_and_is_repeated("hear", event_id)
 
 
 def _how_it_ended(play: Play, attempt: Attempt) -> UUID | None:
@@ -496,9 +449,9 @@ def _settle(play: Play) -> None:
     """Kill a dialler after its POST, leave callbacks unapplied, and then kill the process that polls for the call."""
     with play.setup.leave(tasks.SETTLE, tasks.HEAR, CLOCK):
         attempt = play.a_pending_attempt()
-        play.dies_dialling(attempt, "dial.sent")
-        play.dies("settle", FAR_ROUNDS)
-        play.twice("settle")
+        process = play.setup.dialling([attempt.id], DUECALL_FAILPOINT="dial.sent")
+        play.exits.append(ended(process, within_s=60))
+        play.dies_settling()
     play.expected = BEHAVIOURS[play.cell.behaviour].when_unrecorded
 
 
@@ -520,13 +473,10 @@ def _probe(play: Play) -> None:
     with play.setup.leave(tasks.SETTLE, CLOCK):
         attempt = play.a_pending_attempt()
         play.dialled_twice(attempt)
-        play.wait(
-            lambda: play.tenant.ask("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"),
-            "the carrier is down",
-        )
+        down = "SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"
+        play.wait(lambda: play.tenant.ask(down), "the carrier is down")
         play.a_pending_attempt(SHORT)
-        play.dies("settle", FAR_ROUNDS)
-        play.twice("settle")
+        play.dies_settling()
     play.expected = Ending(rings=play.ordinarily.rings + 1, reasons=(*play.ordinarily.reasons, Reason.ANSWERED))
 
 
@@ -537,35 +487,27 @@ def _probe(play: Play) -> None:
 def _a_company_with_a_live_call(play: Play, *steps: str) -> Iterator[Tenant]:
     """Delete a company with a live call and a waiting person. No further calls to either may follow."""
     company = of_company(play.tenant, seed(play.tenant.database, play.tenant.now(), intervals=ALWAYS))
-    number_of_live = len(play.numbers)
     play.a_pending_attempt(tenant=company)
-    number = play.numbers[number_of_live]
+    number = play.numbers[-1]
     play.wait(lambda: play.setup.carrier.rings(number), "the carrier has the call")
     with play.setup.leave(*steps):
         play.a_pending_attempt(SHORT, tenant=company, due_at=play.tenant.now() + _DAY)
         ApiWriter(tenant=company, hints=RecordingHints()).delete_company(company.principal, company.company_id)
         yield company
-    play.wait(lambda: _is_erased(company), "the company is erased")
+    erased = "SELECT 1 FROM erasures WHERE company_id = :id AND finished_at IS NOT NULL"
+    play.wait(lambda: company.ask(erased, id=company.company_id), "the company is erased")
     play.expected = Ending(rings=1, reasons=())
     play.is_judged_by_its_rows = False
 
 
-def _is_erased(company: Tenant) -> bool:
-    return bool(
-        company.ask("SELECT 1 FROM erasures WHERE company_id = :id AND finished_at IS NOT NULL", id=company.company_id)
-    )
-
-
 def _erase(play: Play) -> None:
     with _a_company_with_a_live_call(play, tasks.ERASE) as company:
-        play.dies("erase", company.company_id, 3)
-        play.twice("erase", company.company_id, 3)
+        play.dies_and_is_repeated("erase", company.company_id, 3)
 
 
 def _hang_up(play: Play) -> None:
     with _a_company_with_a_live_call(play, tasks.SETTLE):
-        play.dies("settle", FAR_ROUNDS)
-        play.twice("settle")
+        play.dies_settling()
 
 
 STORIES: Mapping[str, Callable[[Play], None]] = {

@@ -4,8 +4,9 @@ A proxy in front of PostgreSQL cuts many commits of a dial worker, before or aft
 shows whether a call was lost or placed twice.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from random import Random
 from uuid import UUID
 
@@ -13,8 +14,8 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.support.servers import Wire, wired
-from tests.verification.crash.crash_setup import CrashSetup, nursery, working
-from tests.verification.nights import fed_dialler
+from tests.verification.crash.crash_setup import working
+from tests.verification.installation import dialling
 from tests.verification.nights.bulk_attempts import bulk_attempts
 
 CUTS = 200
@@ -24,59 +25,37 @@ PATIENT = {"DIAL_LEASE_S": "200", "SETTLE_S": "300"}
 """An attempt that only the end of its lease could free would not finish before the test's timeout."""
 
 
-class Cutter:
-    """Cut some commits at random. The first ones pass, so that a process can start."""
+def cut_some_commits(wire: Wire) -> None:
+    """Cut commits at random. The first ten pass, so that a process can start."""
+    dice, commits = Random(SEED), count(1)
 
-    def __init__(self, wire: Wire) -> None:
-        self._dice = Random(SEED)
-        self._wire = wire
-        self._seen = 0
-        wire.cut_before = lambda sent: self._cuts(sent, 0.15)
-        wire.cut_after = lambda sent: self._cuts(sent, 0.2)
+    def is_cut(sent: bytes, chance: float) -> bool:
+        return b"COMMIT" in sent and next(commits) > 10 and wire.died < CUTS and dice.random() < chance
 
-    def _cuts(self, sent: bytes, chance: float) -> bool:
-        if b"COMMIT" not in sent:
-            return False
-        self._seen += 1
-        return self._seen > 10 and self._wire.died < CUTS and self._dice.random() < chance
+    wire.cut_before = lambda sent: is_cut(sent, 0.15)
+    wire.cut_after = lambda sent: is_cut(sent, 0.2)
 
 
 @pytest.mark.crash
 @pytest.mark.timeout(240)
 def test_unknown_commit_loses_no_call_and_rings_no_phone_twice(postgres_url: str, aloud: Callable[[str], None]) -> None:
     with working(postgres_url, settling=True, **PATIENT) as setup, wired(postgres_url) as (wire, url):
-        Cutter(wire)
+        cut_some_commits(wire)
         setup.carrier.plan(ring_s=0, talk_s=0)
         people = 0
-        with ringing(setup, url) as ring:
+
+        def is_over(ids: list[UUID]) -> bool:
+            dialler.hand(*ids)  # again and again, like the clock
+            return setup.tenant.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
+
+        with dialling(setup.environment | {"DATABASE_URL": url, "DATABASE_WORKER_URL": url}) as dialler:
             while wire.died < CUTS:
                 ids = bulk_attempts(postgres_url, setup.tenant, PEOPLE, due_at=setup.tenant.now())
                 people += PEOPLE
-                wait_until(lambda ids=ids: ring(ids), seconds=100, says="every person is reached")  # type: ignore[misc]
+                wait_until(partial(is_over, ids), seconds=100, says="every person is reached")
         rung = [call["to"] for call in setup.carrier.rings()]
         aloud(f"{wire.died} commits cut, {people} people, {len(rung)} rings")
         assert sorted(set(rung)) == sorted(rung), "a phone rang twice"
         assert len(rung) == people
         assert setup.tenant.ask("SELECT DISTINCT reason FROM attempts") == [("ANSWERED",)]
         assert setup.tenant.ask("SELECT 1 FROM companies WHERE paused_at IS NOT NULL") == []
-
-
-@contextmanager
-def ringing(setup: CrashSetup, url: str) -> Iterator[Callable[[list[UUID]], bool]]:
-    """Start a dial worker with its database at `url`. Yield a function that sends hints for attempts, like the clock.
-
-    The function returns True once all attempts are finished.
-    """
-    receiver, sender = nursery.Pipe(duplex=False)
-    environment = setup.environment | {"DATABASE_URL": url, "DATABASE_WORKER_URL": url}
-    process = nursery.Process(target=fed_dialler.run, args=(environment, receiver), daemon=True)
-    process.start()
-
-    def ring(ids: list[UUID]) -> bool:
-        sender.send(ids)
-        return setup.tenant.ask("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') LIMIT 1") == []
-
-    yield ring
-    sender.send(None)
-    process.join(30)
-    assert process.exitcode == 0

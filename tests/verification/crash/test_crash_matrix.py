@@ -4,6 +4,7 @@ import ast
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +15,9 @@ import scheduler
 from scheduler.domain.attempt import Phase
 from scheduler.failpoints import FAILPOINTS, OF_THE_DIAL
 from tests.conftest import wait_until
-from tests.support.builders import a_number, a_pending_attempt
+from tests.support.builders import a_pending_attempt
 from tests.verification.crash import matrix
-from tests.verification.crash.crash_setup import killed, stopped, working
+from tests.verification.crash.crash_setup import Dialled, dialled, killed, stopped, working
 from tests.verification.crash.matrix import CELLS, CLOCK_CELLS, SOME_CLOCK_CELLS, WHOLE, is_chosen, one_of_each
 from tests.verification.crash.wrong_clock import AHEAD, BEHIND, SET_AHEAD, SET_BACK
 
@@ -85,29 +86,28 @@ def _failpoints(tree: ast.AST) -> Iterator[str]:
                 yield str(name.value)
 
 
-def test_stopping_dialler_records_the_call_that_it_has_sent(postgres_url: str) -> None:
+@contextmanager
+def a_call_without_an_answer(postgres_url: str) -> Iterator[Dialled]:
+    """Dial through a slow carrier, until it has received the POST."""
     with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as setup:
-        number = a_number()
-        setup.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
-        attempt_id = a_pending_attempt(setup.tenant, number).id
-        process = setup.dialling([attempt_id])
-        wait_until(lambda: setup.requests(number), says="the carrier has received the POST")
-        assert stopped(process) == [0]
-        attempt = setup.tenant.attempt(attempt_id)
-        assert attempt.phase is Phase.PLACED
-        assert setup.tenant.history(attempt_id) == ["created", "claimed", "placed"]
-        assert len(setup.carrier.rings(number)) == 1
+        setup.carrier.plan(fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
+        call = dialled(setup)
+        wait_until(lambda: call.requests, says="the carrier has received the POST")
+        yield call
+
+
+def test_stopping_dialler_records_the_call_that_it_has_sent(postgres_url: str) -> None:
+    with a_call_without_an_answer(postgres_url) as call:
+        assert stopped(call.process) == [0]
+        assert call.attempt.phase is Phase.PLACED
+        assert call.history == ["created", "claimed", "placed"]
+        assert len(call.setup.carrier.rings(call.number)) == 1
 
 
 def test_killed_dialler_does_not_record_the_call(postgres_url: str) -> None:
-    with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as setup:
-        number = a_number()
-        setup.carrier.plan(to=number, fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
-        attempt_id = a_pending_attempt(setup.tenant, number).id
-        process = setup.dialling([attempt_id])
-        wait_until(lambda: setup.requests(number), says="the carrier has received the POST")
-        assert killed(process) == -signal.SIGKILL
-        assert setup.tenant.history(attempt_id) == ["created", "claimed"]
+    with a_call_without_an_answer(postgres_url) as call:
+        assert killed(call.process) == -signal.SIGKILL
+        assert call.history == ["created", "claimed"]
 
 
 def test_stopping_dialler_claims_no_further_attempts(postgres_url: str) -> None:

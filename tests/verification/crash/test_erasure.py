@@ -2,53 +2,39 @@
 
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import pytest
 
-from scheduler.hashing import Hasher
-from scheduler.persistence.database import Database
 from tests.conftest import real_now, seed
-from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house, a_placed_attempt, of_company
-from tests.support.servers import ACCOUNT_SID, PRIMARY
-from tests.verification.crash import step_process
+from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_placed_attempt, of_company
+from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.verification.crash.canaries import CANARIES, counts, fill, in_dump, tables
-from tests.verification.crash.crash_setup import ended, nursery
+from tests.verification.installation import Installation, a_company, ended, environment_of
 
 pytestmark = pytest.mark.crash
-PEPPER = "a pepper for tests"
 STAY = {"alembic_version", "arrows", "carrier_accounts", "erasures", "lines", "usage"}
 """Tables that still contain rows after the only company was erased. The lines are those whose gap has not ended."""
-Erasing = Callable[..., Any]
 
 
 @pytest.fixture
-def tenant(postgres_url: str) -> Iterator[Tenant]:
-    database = Database(postgres_url)
-    yield a_house(database, seed(database, real_now()), Hasher(PEPPER), real_now, account_sid=ACCOUNT_SID)
-    database.close()
+def installation(postgres_url: str) -> Iterator[Installation]:
+    carrier = SimulatedCarrier(url=a_closed_port())
+    environment = environment_of(postgres_url, carrier)
+    with a_company(environment) as tenant:
+        yield Installation(tenant=tenant, carrier=carrier, environment=environment)
 
 
 @pytest.fixture
-def erasing(postgres_url: str, tenant: Tenant) -> Erasing:
-    """Return a function that starts a process which erases the tenant's company."""
-    environment = {
-        "DATABASE_URL": postgres_url,
-        "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
-        "TWILIO_AUTH_TOKEN": PRIMARY,
-        "KEY_PEPPER": PEPPER,
-        "DUECALL_FAILPOINT": "",
-    }
+def tenant(installation: Installation) -> Tenant:
+    return installation.tenant
 
-    def start(batch: int = 3, **settings: str) -> Any:
-        process = nursery.Process(
-            target=step_process.run, args=(environment | settings, "erase", tenant.company_id, batch), daemon=True
-        )
-        process.start()
-        return process
 
-    return start
+def erasing(installation: Installation, batch: int = 3, **settings: Any) -> ForkServerProcess:
+    """Start a process that erases the company."""
+    return installation.doing("erase", installation.tenant.company_id, batch, **settings)
 
 
 def delete(tenant: Tenant) -> None:
@@ -65,10 +51,6 @@ def filled(tenant: Tenant, postgres_url: str) -> set[str]:
     return {table for table in tables(postgres_url) if tenant.ask(f"SELECT 1 FROM {table} LIMIT 1")}
 
 
-def without_lines(erased: dict[str, int]) -> dict[str, int]:
-    return {kind: count for kind, count in erased.items() if kind != "lines"}
-
-
 def test_canaries_are_in_every_table_with_personal_data(tenant: Tenant, postgres_url: str) -> None:
     fill(tenant)
     found = in_dump(postgres_url)
@@ -82,14 +64,14 @@ def test_canaries_are_in_every_table_with_personal_data(tenant: Tenant, postgres
 
 
 def test_erasure_killed_after_each_batch_is_finished_by_the_next(
-    tenant: Tenant, erasing: Erasing, postgres_url: str
+    tenant: Tenant, installation: Installation, postgres_url: str
 ) -> None:
     other = of_company(tenant, seed(tenant.database, real_now()))
     fill(tenant)
     before, theirs = counts(tenant), counts(other)
     delete(tenant)
     killed = 0
-    while (code := ended(erasing(DUECALL_FAILPOINT="erase.batch"))) == -signal.SIGKILL:
+    while (code := ended(erasing(installation, DUECALL_FAILPOINT="erase.batch"))) == -signal.SIGKILL:
         killed += 1
     assert code == 0
     assert killed >= len(before), "the process died at least once for each kind"
@@ -97,7 +79,7 @@ def test_erasure_killed_after_each_batch_is_finished_by_the_next(
     assert finished_at is not None
     # One attempt has ended and one has an unknown outcome. The others are cancelled.
     before["happenings"] += before["attempts"] - 2
-    assert without_lines(erased) == before, "each row is counted once"
+    assert {kind: count for kind, count in erased.items() if kind != "lines"} == before, "each row is counted once"
     assert in_dump(postgres_url) == {}
     assert counts(other) == theirs
     assert tenant.ask("SELECT count(*) FROM usage WHERE company_id = :id", id=tenant.company_id) == [(1,)]
@@ -105,7 +87,7 @@ def test_erasure_killed_after_each_batch_is_finished_by_the_next(
 
 
 def test_erasure_killed_at_any_moment_is_finished_by_the_next(
-    tenant: Tenant, erasing: Erasing, postgres_url: str
+    tenant: Tenant, installation: Installation, postgres_url: str
 ) -> None:
     fill(tenant)
     before = counts(tenant)
@@ -113,27 +95,26 @@ def test_erasure_killed_at_any_moment_is_finished_by_the_next(
     moments = random.Random(6)
     killed = 0
     while certificate(tenant)[1] is None:
-        process = erasing(batch=1)
+        process = erasing(installation, batch=1)
         process.join(0.15 + moments.random() * 0.15)
         if process.exitcode is None:
             process.kill()
             killed += ended(process) == -signal.SIGKILL
     assert killed > 0
     erased, _ = certificate(tenant)
-    assert {kind: erased[kind] for kind in before if kind != "happenings"} == {
-        kind: count for kind, count in before.items() if kind != "happenings"
-    }
+    del before["happenings"]
+    assert {kind: erased[kind] for kind in before} == before
     assert in_dump(postgres_url) == {}
     assert filled(tenant, postgres_url) == STAY
 
 
-def test_erasure_erases_nothing_while_a_call_is_live(tenant: Tenant, erasing: Erasing) -> None:
+def test_erasure_erases_nothing_while_a_call_is_live(tenant: Tenant, installation: Installation) -> None:
     a_placed_attempt(tenant)
     before = counts(tenant)
     delete(tenant)
-    assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == -signal.SIGKILL, (
+    assert ended(erasing(installation, DUECALL_FAILPOINT="erase.batch")) == -signal.SIGKILL, (
         "the process has marked the call for hang-up"
     )
-    assert ended(erasing(DUECALL_FAILPOINT="erase.batch")) == 0
+    assert ended(erasing(installation, DUECALL_FAILPOINT="erase.batch")) == 0
     assert certificate(tenant) == ({}, None)
     assert counts(tenant) == before | {"happenings": before["happenings"] + 1}

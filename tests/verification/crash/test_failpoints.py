@@ -10,7 +10,8 @@ import pytest
 
 from scheduler import failpoints
 from tests.conftest import wait_until
-from tests.verification.crash.crash_setup import begun, is_stopped, killed, nursery, thawed
+from tests.verification.crash.crash_setup import is_stopped, killed, thawed
+from tests.verification.installation import begun, nursery
 
 pytestmark = pytest.mark.crash
 
@@ -37,11 +38,9 @@ def frozen_in_a_thread(has_gone_on: Any) -> None:
 
 def test_failpoint_freezes_a_thread_before_its_next_step() -> None:
     has_gone_on = nursery.RawValue(c_int, 0)
-    process = begun(nursery.Process(target=frozen_in_a_thread, args=(has_gone_on,), daemon=True))
-    assert process.pid is not None
-    pid = process.pid
+    process = begun(frozen_in_a_thread, has_gone_on)
     try:
-        wait_until(lambda: is_stopped(pid), says="the process is frozen")
+        wait_until(lambda: is_stopped(process), says="the process is frozen")
         assert has_gone_on.value == 0
         thawed(process)
         wait_until(lambda: has_gone_on.value == 1, says="the process continues from there")

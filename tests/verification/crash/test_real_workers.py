@@ -7,10 +7,9 @@ seconds to start.
 
 import signal
 import subprocess
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,7 +28,6 @@ from tests.acceptance.conftest import WholeSystem, running_system
 from tests.conftest import wait_until
 from tests.support.builders import a_number
 from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS
-from tests.verification.crash.crash_setup import without_a_breaker
 from tests.verification.crash.matrix import (
     COMPANY,
     DOUBLE,
@@ -92,17 +90,28 @@ class Group:
         except requests.RequestException:
             return None
 
-    def post_all(self, times: int = 1) -> list[int | None]:
+    def post_all(self, times: int = 1) -> set[int | None]:
+        """Send each request this many times in parallel. Return the statuses."""
         with ThreadPoolExecutor(len(self.behaviours) * times) as pool:
-            return list(pool.map(self.post, [*self.behaviours] * times))
+            return set(pool.map(self.post, [*self.behaviours] * times))
 
-    def begin_to_post(self) -> None:
-        """Send all requests and ignore the results."""
-        self.post_all()
+    def post_until_accepted(self, times: int = 1) -> None:
+        """Repeat the requests until each is accepted, as a client without an answer does."""
+        wait_until(lambda: self.post_all(times) <= ACCEPTED, seconds=60, says="all requests are accepted")
+
+    def post_due_together(self) -> None:
+        """Pause the company until all commands are applied, so that all attempts become due at the same moment."""
+        company_id = UUID(self.whole.running.companyId)
+        with closing(Database(self.whole.running.databaseUrl, pool_size=1)) as database:
+            pauses = Pauses(database, self.whole.now)
+            pauses.pause(company_id, "a test")
+            self.post_until_accepted()
+            wait_until(lambda: len(self.attempts()) == len(self.behaviours), says="all commands are applied")
+            pauses.resume(company_id)
 
     def send_all(self) -> None:
         """Send all requests as messages."""
-        [[key_id]] = self.rows("SELECT id FROM api_keys WHERE kind = 'REGULAR' LIMIT 1")
+        [[key_id]] = self.whole.rows("SELECT id FROM api_keys WHERE kind = 'REGULAR' LIMIT 1")
         for behaviour in self.behaviours:
             message = {
                 "apiKeyId": str(key_id),
@@ -115,44 +124,32 @@ class Group:
     def hint(self, task: str, ids: Sequence[Any] = ()) -> None:
         self.hints.send_task(task, args=[[str(each) for each in ids]], queue=tasks.QUEUES[task], ignore_result=True)
 
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        return self.whole.rows(query)
+    def hint_to_dial(self) -> None:
+        self.hint(tasks.DIAL, self.attempts())
 
-    @contextmanager
-    def nobody_is_called(self) -> Iterator[None]:
-        """Pause the company, so that all attempts become due at the same moment when the block ends."""
-        database = Database(self.whole.running.databaseUrl, pool_size=1)
-        pauses, company_id = Pauses(database, self.whole.now), UUID(self.whole.running.companyId)
-        pauses.pause(company_id, "a test")
-        yield
-        pauses.resume(company_id)
-        database.close()
+    def ids(self, query: str) -> list[Any]:
+        return [row[0] for row in self.whole.rows(f"SELECT id FROM {query}")]
 
     def of_these(self) -> str:
         """Return a subquery for the group's interviews."""
-        ids = ", ".join(f"'{each}'" for each in self.candidates.values())
-        return f"SELECT id FROM interviews WHERE candidate_id IN ({ids})"
+        return f"SELECT id FROM interviews WHERE candidate_id IN ({_quoted(self.candidates)})"
 
     def attempts(self) -> list[Any]:
-        return [row[0] for row in self.rows(f"SELECT id FROM attempts WHERE interview_id IN ({self.of_these()})")]
+        return self.ids(f"attempts WHERE interview_id IN ({self.of_these()})")
 
     def commands(self) -> list[Any]:
-        keys = ", ".join(f"'{each}'" for each in self.keys.values())
-        return [row[0] for row in self.rows(f"SELECT id FROM inbox WHERE idempotency_key IN ({keys})")]
-
-    def unheard(self) -> list[Any]:
-        return [row[0] for row in self.rows("SELECT id FROM carrier_events WHERE heard_at IS NULL")]
+        return self.ids(f"inbox WHERE idempotency_key IN ({_quoted(self.keys)})")
 
     def standing(self) -> list[tuple[Any, ...]]:
         """Return the group's rows, to show why it has not finished."""
         return [
-            *self.rows(
+            *self.whole.rows(
                 "SELECT state, phase, reason, due_at, released_until, lease_until, look_at, retry_number"
                 f" FROM attempts WHERE interview_id IN ({self.of_these()})"
             ),
-            *self.rows("SELECT kind, received_at, rung_at, failures FROM inbox WHERE applied_at IS NULL"),
-            *self.rows("SELECT received_at, rung_at, failures FROM carrier_events WHERE heard_at IS NULL"),
-            *self.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"),
+            *self.whole.rows("SELECT kind, received_at, rung_at, failures FROM inbox WHERE applied_at IS NULL"),
+            *self.whole.rows("SELECT received_at, rung_at, failures FROM carrier_events WHERE heard_at IS NULL"),
+            *self.whole.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"),
             (self.whole.now(),),
         ]
 
@@ -163,29 +160,17 @@ class Group:
             return False
 
     def is_over(self) -> bool:
-        ended = self.rows(
+        ended = self.whole.rows(
             f"SELECT count(DISTINCT interview_id), count(*) FILTER (WHERE state IN ('PENDING', 'IN_PROGRESS'))"
             f" FROM attempts WHERE interview_id IN ({self.of_these()})"
         )
-        waits = self.rows("SELECT 1 FROM inbox WHERE applied_at IS NULL")
+        waits = self.whole.rows("SELECT 1 FROM inbox WHERE applied_at IS NULL")
         rings = [ring for number in self.numbers.values() for ring in self.whole.client.rings_of(number)]
         return ended == [(len(self.behaviours), 0)] and not waits and all(ring["ended_at"] for ring in rings)
 
 
-def _post_due_together(group: Group) -> None:
-    with group.nobody_is_called():
-        _post(group)
-        wait_until(lambda: len(group.attempts()) == len(group.behaviours), says="all commands are applied")
-
-
-def _post(group: Group) -> None:
-    """Repeat each request until it is accepted, as a client does."""
-    wait_until(lambda: set(group.post_all()) <= ACCEPTED, seconds=60, says="all requests are accepted")
-
-
-def _told_again(group: Group) -> None:
-    """Repeat each request twice in parallel until it is accepted, as a client without an answer does."""
-    wait_until(lambda: set(group.post_all(times=2)) <= ACCEPTED, seconds=60, says="all requests are accepted")
+def _quoted(ids: Mapping[str, str]) -> str:
+    return ", ".join(f"'{each}'" for each in ids.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +180,8 @@ class Part:
     process: str
     failpoints: Sequence[str]
     behaviours: Sequence[str]
-    give: Callable[[Group], None]
-    again: Callable[[Group], None]
+    give: Callable[[Group], object]
+    again: Callable[[Group], object]
 
 
 PARTS = (
@@ -204,57 +189,53 @@ PARTS = (
         process="dial",
         failpoints=["dial.recorded", "dial.claiming", "dial.claimed", "dial.sent"],
         behaviours=ANY,
-        give=_post_due_together,
-        again=lambda group: group.hint(tasks.DIAL, group.attempts()),
+        give=Group.post_due_together,
+        again=Group.hint_to_dial,
     ),
     Part(
         process="dial",
         failpoints=["dial.answered", "dial.recording"],
         behaviours=REFUSING,
-        give=_post_due_together,
-        again=lambda group: group.hint(tasks.DIAL, group.attempts()),
+        give=Group.post_due_together,
+        again=Group.hint_to_dial,
     ),
     Part(
         process="intake",
         failpoints=["apply.doing", "apply.applied"],
         behaviours=ANY,
-        give=_post,
+        give=Group.post_until_accepted,
         again=lambda group: group.hint(tasks.APPLY, group.commands()),
     ),
     Part(
-        process="intake",
-        failpoints=["message.taken"],
-        behaviours=REFUSING,
-        give=Group.send_all,
-        again=Group.send_all,
+        process="intake", failpoints=["message.taken"], behaviours=REFUSING, give=Group.send_all, again=Group.send_all
     ),
     Part(
         process="callbacks",
         failpoints=["hear.hearing", "hear.heard"],
         behaviours=("answered", "busy", "declined", "reordered"),
-        give=_post,
-        again=lambda group: group.hint(tasks.HEAR, group.unheard()),
+        give=Group.post_until_accepted,
+        again=lambda group: group.hint(tasks.HEAR, group.ids("carrier_events WHERE heard_at IS NULL")),
     ),
     Part(
         process="settle",
         failpoints=["settle.asked", "settle.settled"],
         behaviours=OF_THE_LIST,
-        give=_post,
+        give=Group.post_until_accepted,
         again=lambda group: group.hint(tasks.SETTLE),
     ),
     Part(
         process="clock",
         failpoints=["release.released"],
         behaviours=ANY,
-        give=_post_due_together,
-        again=lambda group: group.hint(tasks.DIAL, group.attempts()),
+        give=Group.post_due_together,
+        again=Group.hint_to_dial,
     ),
     Part(
         process="api",
         failpoints=["submit.accepting", "submit.accepted"],
         behaviours=REFUSING,
-        give=Group.begin_to_post,
-        again=_told_again,
+        give=Group.post_all,
+        again=lambda group: group.post_until_accepted(times=2),
     ),
 )
 
@@ -268,8 +249,16 @@ def _part_of(parts: Sequence[Part]) -> Sequence[tuple[Part, Sequence[str]]]:
 
 @pytest.fixture
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
-    with running_system(tmp_path_factory.mktemp("real")) as whole, without_a_breaker(whole.change):
+    with running_system(tmp_path_factory.mktemp("real")) as whole:
         whole.raise_limits()
+        # Keep the carrier's breaker closed, so that a failed call does not stop others.
+        whole.change(
+            "CREATE FUNCTION keep_closed() RETURNS trigger LANGUAGE plpgsql AS $$"
+            " BEGIN NEW.failures := 0; NEW.down_until := NULL; RETURN NEW; END $$"
+        )
+        whole.change(
+            "CREATE TRIGGER keep_closed BEFORE UPDATE ON carrier_accounts FOR EACH ROW EXECUTE FUNCTION keep_closed()"
+        )
         whole.set_settings(retry_policy=COMPANY["retry_policy"])
         whole.change("UPDATE api_keys SET per_minute = 100000, per_hour = 100000")
         yield whole
@@ -329,19 +318,14 @@ def stopped(*processes: subprocess.Popen[bytes]) -> None:
 
 def play(group: Group, part: Part, program: Program) -> None:
     """Give four cells to the process, let it die, start two new ones (but one API), and repeat the work twice."""
-    is_api = part.process == "api"
-    if not is_api:
-        group.begin()
     victim = started(program, DUECALL_FAILPOINT=group.failpoint)
-    if is_api:
-        wait_until(group.is_answered, seconds=60, says="the API answers")
-        group.begin()
+    wait_until(group.is_answered, seconds=60, says="the API answers")
+    group.begin()
     part.give(group)
     group.exit = victim.wait(60)
-    healthy = [started(program, turn) for turn in ((1,) if is_api else (1, 2))]
+    healthy = [started(program, turn) for turn in ((1,) if part.process == "api" else (1, 2))]
     try:
-        if is_api:
-            wait_until(group.is_answered, seconds=60, says="the API answers again")
+        wait_until(group.is_answered, seconds=60, says="the API answers again")
         for _ in range(2):
             part.again(group)
         group.whole.wait_until(group.is_over, seconds=120, says=f"{group.failpoint}: all calls are finished")
@@ -354,34 +338,23 @@ def play(group: Group, part: Part, program: Program) -> None:
 
 def judged(group: Group, part: Part, seconds: float) -> Iterator[Judged]:
     """Judge each person's calls separately. It is unknown which of the four the process handled when it died."""
-    reasons = defaultdict(list)
-    of_candidate = {candidate: behaviour for behaviour, candidate in group.candidates.items()}
-    rows = group.rows(
-        f"SELECT i.candidate_id, i.id, a.reason FROM interviews i JOIN attempts a ON a.interview_id = i.id"
-        f" WHERE i.id IN ({group.of_these()}) ORDER BY a.created_at, a.retry_number"
-    )
-    interviews = defaultdict(set)
-    for candidate_id, interview_id, reason in rows:
-        reasons[of_candidate[str(candidate_id)]].append(reason)
-        interviews[of_candidate[str(candidate_id)]].add(interview_id)
     url = group.whole.running.databaseUrl
     for behaviour in group.behaviours:
+        rows = group.whole.rows(
+            "SELECT i.id, a.reason FROM interviews i JOIN attempts a ON a.interview_id = i.id"
+            f" WHERE i.candidate_id = '{group.candidates[behaviour]}' ORDER BY a.created_at, a.retry_number"
+        )
+        interviews, reasons = {interview_id for interview_id, _ in rows}, [reason for _, reason in rows]
         rings = group.whole.client.rings_of(group.numbers[behaviour])
         faults = [
-            *faults_of_history(url, interviews[behaviour], 1, rings, (), group.whole.now()),
+            *faults_of_history(url, interviews, 1, rings, (), group.whole.now()),
             *faults_of_hours(url, rings),
-            *_of_ending(part, behaviour, len(rings), reasons[behaviour]),
+            *_of_ending(part, behaviour, len(rings), reasons),
         ]
         if group.exit != -signal.SIGKILL:
             faults.append(Fault(heading=OTHER, why=f"the process ended with {group.exit}, not at its failpoint"))
-        yield Judged(
-            cell=Cell(story=f"real {part.process}", failpoint=group.failpoint, behaviour=behaviour),
-            rings=len(rings),
-            unknown=reasons[behaviour].count("OUTCOME_UNKNOWN"),
-            reasons=reasons[behaviour],
-            faults=faults,
-            seconds=seconds,
-        )
+        cell = Cell(story=f"real {part.process}", failpoint=group.failpoint, behaviour=behaviour)
+        yield Judged(cell=cell, rings=len(rings), reasons=reasons, faults=faults, seconds=seconds)
 
 
 def _of_ending(part: Part, behaviour: str, rings: int, reasons: Sequence[str]) -> Iterator[Fault]:

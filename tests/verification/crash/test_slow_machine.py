@@ -4,21 +4,21 @@ import contextlib
 import os
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from tests.conftest import real_now, wait_until
+from tests.conftest import wait_until
 from tests.support.servers import wired
-from tests.verification.crash.crash_setup import CrashSetup, stopped, working
+from tests.verification.crash.crash_setup import CrashSetup, let_pass, stopped, working
 from tests.verification.nights.bulk_attempts import bulk_attempts
 
 pytestmark = pytest.mark.crash
@@ -60,9 +60,9 @@ def undecided_and_never_sent(setup: CrashSetup) -> list[UUID]:
         "SELECT h.attempt_id, t.token FROM attempt_history h JOIN attempt_tokens t ON t.attempt_id = h.attempt_id"
         " WHERE h.event = 'answer_lost'"
     )
-    tokens: dict[UUID, set[str]] = {}
+    tokens: dict[UUID, set[str]] = defaultdict(set)
     for attempt_id, token in rows:
-        tokens.setdefault(attempt_id, set()).add(token)
+        tokens[attempt_id].add(token)
     return [attempt_id for attempt_id, theirs in tokens.items() if not theirs & sent]
 
 
@@ -72,14 +72,12 @@ def is_dialling(setup: CrashSetup) -> bool:
 
 @pytest.mark.timeout(180)
 def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> None:
-    times: dict[str, Any] = {"DIAL_LEASE_S": "4", "SETTLE_S": "6", "TWILIO_CPS": "200"}
-    with working(postgres_url, **times) as setup:
+    with working(postgres_url, DIAL_LEASE_S="4", SETTLE_S="6", TWILIO_CPS="200") as setup:
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         process = setup.dialling(bulk_attempts(postgres_url, setup.tenant, 300, due_at=setup.tenant.now()))
         wait_until(lambda: events(setup, "claimed"), says="the dialler has started claiming")
         with starved(process):
-            until = real_now() + RELEASE_SPAN
-            wait_until(lambda: real_now() > until, seconds=60, says="the hints have expired")
+            let_pass(RELEASE_SPAN, says="the hints have expired")
         wait_until(lambda: not is_dialling(setup), seconds=60, says="no call is being dialled")
         assert stopped(process) == [0]
         assert undecided_and_never_sent(setup) == []
@@ -87,16 +85,14 @@ def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> N
 
 @pytest.mark.timeout(180)
 def test_slow_database_raises_alarm_and_leaves_no_call_undecided(postgres_url: str, tmp_path: Path) -> None:
-    times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60"}
-    with working(postgres_url, **times) as setup, wired(postgres_url) as (wire, url):
+    with working(postgres_url, DIAL_LEASE_S="20", SETTLE_S="60") as setup, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.12
         ids = bulk_attempts(postgres_url, setup.tenant, 30, due_at=setup.tenant.now())
         log = tmp_path / "log"
         log.touch()
         process = setup.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url, LOG_TO=str(log))
         wait_until(lambda: "DATABASE_SLOW" in log.read_text(), seconds=60, says="the alarm names the cause")
-        until = real_now() + RELEASE_SPAN
-        wait_until(lambda: real_now() > until, seconds=60, says="the hints have expired")
+        let_pass(RELEASE_SPAN, says="the hints have expired")
         wait_until(lambda: not is_dialling(setup), seconds=60, says="no call is being dialled")
         assert stopped(process) == [0]
         assert setup.carrier.requests() == []
@@ -106,8 +102,7 @@ def test_slow_database_raises_alarm_and_leaves_no_call_undecided(postgres_url: s
 
 @pytest.mark.timeout(180)
 def test_dialler_with_a_distant_database_places_calls(postgres_url: str) -> None:
-    times: dict[str, Any] = {"DIAL_LEASE_S": "30", "SETTLE_S": "60"}
-    with working(postgres_url, **times) as setup, wired(postgres_url) as (wire, url):
+    with working(postgres_url, DIAL_LEASE_S="30", SETTLE_S="60") as setup, wired(postgres_url) as (wire, url):
         wire.delay_s = 0.05
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         ids = bulk_attempts(postgres_url, setup.tenant, 3, due_at=setup.tenant.now())
@@ -116,21 +111,16 @@ def test_dialler_with_a_distant_database_places_calls(postgres_url: str) -> None
         assert stopped(process) == [0]
 
 
-def waits_for_a_lock(setup: CrashSetup) -> bool:
-    return bool(setup.tenant.ask("SELECT FROM pg_locks WHERE NOT granted"))
-
-
 def test_calls_of_a_late_claim_are_sent_one_after_the_other(postgres_url: str) -> None:
     step = timedelta(seconds=0.5)
-    times: dict[str, Any] = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "TWILIO_CPS": "2"}
-    with working(postgres_url, **times) as setup:
+    with working(postgres_url, DIAL_LEASE_S="20", SETTLE_S="60", TWILIO_CPS="2") as setup:
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         with psycopg.connect(postgres_url) as connection:
             connection.execute("SELECT FROM carrier_accounts FOR UPDATE")
             process = setup.dialling(bulk_attempts(postgres_url, setup.tenant, 2, due_at=setup.tenant.now()))
-            wait_until(lambda: waits_for_a_lock(setup), says="a claim waits for its lock")
-            since = real_now()
-            wait_until(lambda: real_now() > since + 3 * step, says="the claim is late, but its lock has not timed out")
+            blocked = "SELECT FROM pg_locks WHERE NOT granted"
+            wait_until(lambda: setup.tenant.ask(blocked), says="a claim waits for its lock")
+            let_pass(3 * step, says="the claim is late, but its lock has not timed out")
         wait_until(lambda: len(setup.carrier.requests()) == 2, says="both calls are sent")
         assert stopped(process) == [0]
         first, second = sorted(datetime.fromisoformat(request["at"]) for request in setup.carrier.requests())

@@ -25,10 +25,6 @@ class WrongClock:
     is_wrong: Event
     """Set as soon as the clock is wrong."""
 
-    def failpoint(self, named: str) -> str:
-        """Return the failpoint at which the clock changes, or an empty string if it is wrong from the start."""
-        return "" if self.kind in FROM_THE_BEGINNING else named
-
     def begin(self) -> None:
         """Install the clock. Call this before any code in the process reads the time."""
         if self.kind in FROM_THE_BEGINNING:
