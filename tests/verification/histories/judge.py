@@ -391,9 +391,7 @@ def _unexplained(row: Row) -> Iterator[Violation]:
         if after.epoch != before.epoch + 1:
             yield wrong(f"{after.event} has epoch {after.epoch} after {before.epoch}")
     if (last.to_state, last.reason, last.epoch) != (row.state, row.reason, row.epoch):
-        yield wrong(
-            f"ends as {last.to_state} {last.reason} {last.epoch}, and is {row.state} {row.reason} {row.epoch}",
-        )
+        yield wrong(f"ends as {last.to_state} {last.reason} {last.epoch}, and is {row.state} {row.reason} {row.epoch}")
     claimed = sum(happening.event == "claimed" for happening in row.happenings)
     if claimed != len(row.claims):
         yield wrong(f"claimed {claimed} times, with {len(row.claims)} tokens")

@@ -145,7 +145,7 @@ WRONG = {
         "it rings between the 202 of a PATCH and its refusal": a_call(applied(NOT_APPLIED, 409, 12)),
     },
     Wrong.RANG_AFTER_REPLACED: {
-        "it rings after the 201 of its replacement": a_call(asked(Verb.INVOKE, 5, 201, attempt_id=ANOTHER)),
+        "it rings after the 201 of its replacement": a_call(asked(Verb.INVOKE, 5, 201, attempt_id=ANOTHER))
     },
     Wrong.RANG_EARLY: {
         "it rings before it was due": a_call(asked(Verb.CREATE, 0, 201, due_at=at(15))),

@@ -30,7 +30,9 @@ from tests.verification.machine.world import World, as_text
 
 EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "50"))
 """`make proof` runs 300."""
-STEPS_AN_EXAMPLE = 50
+SETTINGS = settings(
+    max_examples=EXAMPLES, stateful_step_count=50, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 SPANS = [timedelta(seconds=seconds) for seconds in (1, 5, 6, 16, 61, 301, 601, 901, 7_200, 15_000, 43_200, 100_000)]
 AHEAD = [timedelta(seconds=seconds) for seconds in (0, 30, 600, 3_600, 20_000, 90_000)]
 DAYTIME = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=9), end=timedelta(hours=17)),)
@@ -411,16 +413,7 @@ def test_rules_hold_after_any_sequence_of_steps(
 
         Machine.new_world = new_world
         Machine.steps = Machine.rings = Machine.examples = 0
-        run_state_machine_as_test(
-            hypothesis.seed(chosen)(Machine),
-            settings=settings(
-                max_examples=EXAMPLES,
-                stateful_step_count=STEPS_AN_EXAMPLE,
-                deadline=None,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        run_state_machine_as_test(hypothesis.seed(chosen)(Machine), settings=SETTINGS)
     seconds = monotonic() - began
     aloud(f"{Machine.examples} examples, {Machine.steps} steps, {Machine.rings} rings, {seconds:.1f} s, seed {chosen}")
     assert Machine.rings > EXAMPLES, "too few calls rang"
