@@ -128,11 +128,7 @@ MANY: tuple[tuple[str, Callable[[random.Random], Iterator[str]], float], ...] = 
     ("Australian mobiles, five zones", lambda dice: alike(AUSTRALIAN, dice), BAR_US),
     ("American toll-free, 58 zones", toll_free, BAR_MANY_ZONES_US),
 )
-FIRST = (
-    ("a Slovak mobile", SLOVAK),
-    ("an American area code", AMERICAN),
-    ("American toll-free, 58 zones", TOLL_FREE),
-)
+FIRST = (("a Slovak mobile", SLOVAK), ("an American area code", AMERICAN), ("American toll-free, 58 zones", TOLL_FREE))
 
 
 def main() -> None:

@@ -24,7 +24,6 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, event
 
 from scheduler.domain.company import CallLimits
-from scheduler.domain.schedule import Schedule
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.local.postgres import EmbeddedPostgres
@@ -32,9 +31,8 @@ from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.persistence.stores import Stores
-from scheduler.timing import callee_zones
 from tests.conftest import TestClock, seed
-from tests.support.builders import BRATISLAVA, Tenant, a_house
+from tests.support.builders import Tenant, a_house, a_schedule
 
 PENDING = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 DUE = 10_000
@@ -56,25 +54,15 @@ class Found:
 
 def fill(url: str, houses: list[Tenant]) -> None:
     """Create the attempts: 10,000 of the first company are due, the others become due within thirty days."""
-    schedule = Schedule(
-        requested=None, clock=BRATISLAVA, due_at=NOW, earliest_at=NOW, tzdata_version=callee_zones.TZDATA_VERSION
-    )
-    form = Jsonb(schedule_as_json(schedule))
+    form = Jsonb(schedule_as_json(a_schedule(NOW)))
     with psycopg.connect(url) as connection:
-        connection.execute(
-            "SET session_replication_role = replica"
-        )  # skip checks of foreign keys: the rows are consistent by construction
+        # Skip checks of foreign keys: the rows are consistent by construction.
+        connection.execute("SET session_replication_role = replica")
         for place, tenant in enumerate(houses):
-            asked = {
-                "company": tenant.company_id,
-                "agent": tenant.agent_id,
-                "now": NOW,
-                "count": PENDING // len(houses),
-                "due": DUE if place == 0 else 0,
-                "form": form,
-            }
+            ids = {"company": tenant.company_id, "agent": tenant.agent_id}
+            size = {"count": PENDING // len(houses), "due": DUE if place == 0 else 0}
             for statement in _FILL:
-                connection.execute(statement.encode(), asked)
+                connection.execute(statement.encode(), {**ids, **size, "now": NOW, "form": form})
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
 
@@ -198,11 +186,7 @@ def tell(database: Database, houses: list[Tenant]) -> None:
             ("last look", BAR_MS, lambda s: s.attempt_claims.look(ids[0])),
             ("settle: expired attempts", BAR_MS, lambda s: s.attempt_polls.to_expire(NOW, 100)),
             ("settle: lapsed leases", BAR_MS, lambda s: s.attempt_polls.lapsed_leases(NOW, 100)),
-            (
-                "settle: due polls",
-                BAR_MS,
-                lambda s: s.attempt_polls.due_polls(NOW, NOW + timedelta(seconds=10), 100),
-            ),
+            ("settle: due polls", BAR_MS, lambda s: s.attempt_polls.due_polls(NOW, NOW + timedelta(seconds=10), 100)),
             ("settings changed: the first 100", BAR_MS, lambda s: s.attempts.pending_of(busy, None, None, 100)),
             ("settings changed: 100 from the middle", BAR_MS, lambda s: s.attempts.pending_of(busy, None, page, 100)),
             ("a candidate changed", BAR_MS, lambda s: s.attempts.pending_of(busy, UUID(int=0), None, 100)),

@@ -121,8 +121,7 @@ class Tenant:
             return stores.attempts.lock(attempt_id)
 
     def interview_status(self, attempt: Attempt) -> InterviewStatus:
-        with self.database.transaction() as stores:
-            return stores.interviews.lock(attempt.interview_id).status
+        return self.interview(attempt.interview_id).status
 
     def history(self, attempt_id: UUID) -> list[str]:
         """Return the events of an attempt in order."""
@@ -132,8 +131,7 @@ class Tenant:
     def line(self, attempt: Attempt) -> tuple[UUID | None, UUID | None, datetime]:
         """Return the line's holder, the interview that may skip its gap, and the instant from which it is free."""
         rows = self.ask(
-            "SELECT attempt_id, interview_id, free_at FROM lines WHERE number_hash = :hash",
-            hash=attempt.number_hash,
+            "SELECT attempt_id, interview_id, free_at FROM lines WHERE number_hash = :hash", hash=attempt.number_hash
         )
         return rows[0][0], rows[0][1], rows[0][2]
 
@@ -284,34 +282,49 @@ def a_pending_attempt(
     due_at = due_at or now
     expires_at = expires_at or due_at + timedelta(days=7)
     number = number or a_number()
-    number_hash = tenant.hasher.number(number)
     made = interview_id or _an_interview(tenant, number, expires_at, consent_until)
-    attempt_id = uuid4()
-    attempt = Attempt(
+    attempt = an_unsaved_attempt(
+        tenant, made, number, schedule=a_schedule(due_at, clock), expires_at=expires_at, manual=manual
+    )
+    with tenant.database.transaction() as stores:
+        stores.lines.ensure(tenant.hasher.number(number))
+        stores.attempts.add(attempt, Created(), "a test")
+    return attempt
+
+
+def a_schedule(due_at: datetime, clock: CalleeClock = BRATISLAVA) -> Schedule:
+    return Schedule(
+        requested=None, clock=clock, due_at=due_at, earliest_at=due_at, tzdata_version=callee_zones.TZDATA_VERSION
+    )
+
+
+def an_unsaved_attempt(
+    tenant: Tenant,
+    interview_id: UUID,
+    number: str,
+    *,
+    schedule: Schedule,
+    expires_at: datetime,
+    manual: bool,
+    retry_number: int = 0,
+) -> Attempt:
+    """Return a pending attempt that begins a chain. It is due when its schedule says."""
+    attempt_id, now = uuid4(), tenant.now()
+    return Attempt(
         id=attempt_id,
-        interview_id=made,
+        interview_id=interview_id,
         company_id=tenant.company_id,
         chain_id=attempt_id,
-        retry_number=0,
+        retry_number=retry_number,
         manual=manual,
         state=AttemptState.PENDING,
-        schedule=Schedule(
-            requested=None,
-            clock=clock,
-            due_at=due_at,
-            earliest_at=due_at,
-            tzdata_version=callee_zones.TZDATA_VERSION,
-        ),
-        due_at=due_at,
+        schedule=schedule,
+        due_at=schedule.due_at,
         expires_at=expires_at,
-        number_hash=number_hash,
+        number_hash=tenant.hasher.number(number),
         created_at=now,
         updated_at=now,
     )
-    with tenant.database.transaction() as stores:
-        stores.lines.ensure(number_hash)
-        stores.attempts.add(attempt, Created(), "a test")
-    return attempt
 
 
 def _an_interview(tenant: Tenant, number: str, expires_at: datetime, consent_until: date) -> UUID:

@@ -107,22 +107,18 @@ class SimulatedCarrier:
         )
 
     def plan(self, **rule: Any) -> None:
-        answer = requests.post(f"{self.url}/plans", json=rule, timeout=5)
-        assert answer.status_code == requests.codes.created, answer.text
+        self._post("/plans", rule)
 
     def plans(self, rules: Sequence[dict[str, Any]]) -> None:
-        """Place calls at the same time and return their ids in order."""
-        answer = requests.post(f"{self.url}/plans", json=list(rules), timeout=30)
-        assert answer.status_code == requests.codes.created, answer.text
+        self._post("/plans", list(rules))
 
     def clear(self) -> None:
-        requests.delete(f"{self.url}/plans", timeout=5)
+        requests.delete(f"{self.url}/plans", timeout=5).raise_for_status()
 
     def down(self, kind: str, *, for_s: float | None = None, answers_questions: bool = False) -> None:
         """Answer customers `503`, `429` or `401`, `drop`, `hang`, lose the `uplink`, or `refuse` to connect `for_s`."""
         order = {"kind": kind, "for_s": for_s, "answers_questions": answers_questions}
-        answer = requests.post(f"{self.url}/outage", json=order, timeout=5)
-        assert answer.status_code == requests.codes.created, answer.text
+        self._post("/outage", order)
 
     def up(self) -> None:
         requests.delete(f"{self.url}/outage", timeout=5)
@@ -139,8 +135,17 @@ class SimulatedCarrier:
         """Return all requests to place a call, valid or not."""
         return list(self._get("/requests", to)["requests"])
 
+    def check_health(self) -> None:
+        self._get("/healthz", None)
+
+    def _post(self, path: str, body: object) -> None:
+        answer = requests.post(f"{self.url}{path}", json=body, timeout=30)
+        assert answer.status_code == requests.codes.created, answer.text
+
     def _get(self, path: str, to: str | None) -> Any:
-        return requests.get(f"{self.url}{path}", params={"to": to} if to else {}, timeout=5).json()
+        answer = requests.get(f"{self.url}{path}", params={"to": to} if to else {}, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
 
 
 @contextmanager

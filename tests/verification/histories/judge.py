@@ -18,7 +18,7 @@ DONE = frozenset({200, 201, 204})
 ACCEPTED = 202
 OPEN = frozenset({"PENDING", "IN_PROGRESS"})
 NOTHING_WAS_SENT = frozenset({"deferred", "not_placed"})
-NOBODY_RANG = NOTHING_WAS_SENT | {"never_dialled"}
+NO_PHONE_RANG = NOTHING_WAS_SENT | {"never_dialled"}
 
 
 class Verb(StrEnum):
@@ -274,7 +274,7 @@ def _of_ring(history: History, row: Row, ring: Ring) -> Iterator[tuple[Wrong, st
         yield Wrong.RANG_GIVEN_BACK, f"its claim was {fate}"
     asked = history.asked_of_interview.get(row.interview_id, ())
     yield from _against_what_was_said(row, ring, asked)
-    if fate not in NOBODY_RANG:
+    if fate not in NO_PHONE_RANG:
         yield from _early(row, ring, asked)
     yield from _paused(history, row, ring)
     expires_at = row.expires_as_of(ring.accepted_at)
@@ -391,9 +391,7 @@ def _unexplained(row: Row) -> Iterator[Violation]:
         if after.epoch != before.epoch + 1:
             yield wrong(f"{after.event} has epoch {after.epoch} after {before.epoch}")
     if (last.to_state, last.reason, last.epoch) != (row.state, row.reason, row.epoch):
-        yield wrong(
-            f"ends as {last.to_state} {last.reason} {last.epoch}, and is {row.state} {row.reason} {row.epoch}",
-        )
+        yield wrong(f"ends as {last.to_state} {last.reason} {last.epoch}, and is {row.state} {row.reason} {row.epoch}")
     claimed = sum(happening.event == "claimed" for happening in row.happenings)
     if claimed != len(row.claims):
         yield wrong(f"claimed {claimed} times, with {len(row.claims)} tokens")

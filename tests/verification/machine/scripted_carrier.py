@@ -161,7 +161,7 @@ def _form(leg: Leg, number: int) -> tuple[tuple[str, str], ...]:
 
 
 class ScriptedAdapter(BaseAdapter):
-    """HTTP adapter that passes the vendor client's requests to these carrier."""
+    """HTTP adapter that passes the vendor client's requests to this carrier."""
 
     def __init__(self, carrier: ScriptedCarrier, now: Any) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class ScriptedAdapter(BaseAdapter):
 
 
 def carrier_queries(carrier: ScriptedCarrier, now: Any) -> TwilioQueries:
-    """Return the product's carrier queries, connected to these carrier."""
+    """Return the product's carrier queries, connected to this carrier."""
     queries = TwilioQueries(ACCOUNT, Policy())
     queries._client.http_client.session.mount("http://", ScriptedAdapter(carrier, now))
     return queries

@@ -8,33 +8,35 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import hypothesis
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from psycopg.rows import dict_row
 
 from scheduler.clock import monotonic
-from scheduler.domain.call import AnswerUnknown, CallOrder, NeverTaken, NumberRefused
-from scheduler.domain.command import (
-    DeleteAttempt,
-    DeleteInterview,
-    InvokeAttempt,
-    RescheduleAttempt,
-    UpdateInterview,
-)
+from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, NeverTaken, NumberRefused
+from scheduler.domain.command import DeleteAttempt, DeleteInterview, InvokeAttempt, RescheduleAttempt, UpdateInterview
+from scheduler.domain.company import EVERY_DAY, CallLimits, CallTimeInterval, CompanySettings, RetryPolicy
 from scheduler.lifecycle.policy import Policy
+from scheduler.persistence.database import Database
 from scheduler.use_cases.shared import hints as tasks
-from tests.support.builders import Reach
-from tests.verification.histories.judge import Wrong, violations
+from tests.support.builders import ALWAYS, Reach
+from tests.verification.histories.judge import Verb, Wrong, violations
 from tests.verification.machine.invariants import Fields, Snapshot, faults
 from tests.verification.machine.scripted_carrier import ENDS, Leg, Way
-from tests.verification.machine.world import Ground, Sent, World, a_ground, accepted, as_text
+from tests.verification.machine.world import World, as_text
 
 EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "50"))
 """`make proof` runs 300."""
-STEPS_AN_EXAMPLE = 50
+SETTINGS = settings(
+    max_examples=EXAMPLES, stateful_step_count=50, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 SPANS = [timedelta(seconds=seconds) for seconds in (1, 5, 6, 16, 61, 301, 601, 901, 7_200, 15_000, 43_200, 100_000)]
 AHEAD = [timedelta(seconds=seconds) for seconds in (0, 30, 600, 3_600, 20_000, 90_000)]
+DAYTIME = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=9), end=timedelta(hours=17)),)
+LIMITS = CallLimits(concurrent_calls=1000, calls_per_second=1000.0)
 HUNG_UP_AFTER = Policy().max_call
 """Before this span is over, a listed call is given up only if the carrier's list could not be read."""
 ROUNDS = 150
@@ -65,7 +67,7 @@ A_CALL = {"which": any_one, "end": list(ENDS), "steps": [4, 3, 2, 1], "told": mo
 
 
 class Machine(RuleBasedStateMachine):
-    ground: ClassVar[Ground]
+    new_world: ClassVar[Callable[[], World]]
     steps: ClassVar[int] = 0
     rings: ClassVar[int] = 0
     examples: ClassVar[int] = 0
@@ -73,7 +75,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         type(self).examples += 1
-        self.world = World(self.ground)
+        self.world = type(self).new_world()
         for place, number in enumerate(self.world.numbers):
             self.world.create(self.world.houses[place % 2], number, None, applied=True)
         self.snapshot = self.world.read_snapshot()
@@ -120,7 +122,7 @@ class Machine(RuleBasedStateMachine):
         attempt = self.one(which)
         at = (self.world.now() + ahead).replace(microsecond=0) + timedelta(seconds=1)
         request = RescheduleAttempt(
-            interview_id=attempt["interview_id"], attempt_id=attempt["id"], scheduled_at=as_text(at) or ""
+            interview_id=attempt["interview_id"], attempt_id=attempt["id"], scheduled_at=as_text(at)
         )
         self.world.ask(self.tenant_of(attempt), request, due_at=at, applied=applied)
 
@@ -155,13 +157,12 @@ class Machine(RuleBasedStateMachine):
 
     def pause_or_resume(self, which: int | None, pauses: bool) -> None:
         company_id = None if which is None else self.world.houses[which].company_id
-        if pauses:
-            self.world.pause(company_id)
-        else:
-            self.world.resume(company_id)
+        self.world.pause_or_resume(Verb.PAUSE if pauses else Verb.RESUME, company_id)
 
     def change_settings(self, which: int, always: bool, max_retries: int, soon: bool) -> None:
-        self.world.settings(self.world.houses[which % 2], always=always, max_retries=max_retries)
+        hours, retries = ALWAYS if always else DAYTIME, RetryPolicy(max_retries=max_retries)
+        changed = CompanySettings(intervals=hours, retry_policy=retries, limits=LIMITS)
+        self.world.records.change_settings(self.world.houses[which % 2].principal, changed)
         if soon:
             self.world.records.reresolve()
 
@@ -187,7 +188,7 @@ class Machine(RuleBasedStateMachine):
     def claim(self) -> None:
         """Claim with hints for all attempts: a hint alone is never a reason to claim."""
         before = self.snapshot
-        claims = self.world.dial.claim(list(before.attempts))
+        claims = self.world.tenant.dial.claim(list(before.attempts))
         for claim in claims.claimed:
             assert list(before.stops_claim(before.attempts[claim.attempt.id])) == [], (
                 "claimed although a rule forbids it"
@@ -200,20 +201,20 @@ class Machine(RuleBasedStateMachine):
         claim = world.held.pop(which % len(world.held))
         if becomes == DIES_BEFORE:
             return
-        order = world.dial.last_look(claim.attempt)
+        order = world.tenant.dial.last_look(claim.attempt)
         if order is None:
             return
         attempt = self.snapshot.attempts[claim.attempt.id]
         assert list(self.snapshot.stops_ring(attempt, order.to)) == [], "dialled although a rule forbids it"
         if becomes in NOT_TAKEN:
-            world.sent.append(Sent(attempt=claim.attempt, answer=NOT_TAKEN[becomes]))
+            world.sent.append((claim.attempt, NOT_TAKEN[becomes]))
             return
         leg = self._ring(order, attempt, is_listed=becomes != FORGETS_IT)
         if becomes in {LOSES_IT, FORGETS_IT}:
-            world.sent.append(Sent(attempt=claim.attempt, answer=NOT_TAKEN[SILENCE]))
+            world.sent.append((claim.attempt, NOT_TAKEN[SILENCE]))
         elif becomes != DIES_AFTER:
             waits = timedelta(hours=6) if becomes == QUEUES_IT else timedelta()
-            world.sent.append(Sent(attempt=claim.attempt, answer=accepted(leg.sid, waits)))
+            world.sent.append((claim.attempt, Accepted(call_sid=leg.sid, queue_time=waits)))
 
     def _ring(self, order: CallOrder, attempt: Fields, *, is_listed: bool) -> Leg:
         """Start the call. Any other live call to this number must have been given up as unknown."""
@@ -241,8 +242,7 @@ class Machine(RuleBasedStateMachine):
             self.record(0)
 
     def record(self, which: int) -> None:
-        sent = self.world.sent.pop(which % len(self.world.sent))
-        self.world.dial.record([(sent.attempt, sent.answer)])
+        self.world.tenant.dial.record([self.world.sent.pop(which % len(self.world.sent))])
 
     # ---- the carrier
 
@@ -310,7 +310,7 @@ class Machine(RuleBasedStateMachine):
     def _bring_all_to_an_end(self) -> None:
         """Resume calling, run all workers and answer all calls: then every attempt must finish."""
         for company_id in (None, *(tenant.company_id for tenant in self.world.houses)):
-            self.world.resume(company_id)
+            self.world.pause_or_resume(Verb.RESUME, company_id)
         for _ in range(ROUNDS):
             self.nothing_is_wrong()
             if self._is_quiet():
@@ -326,7 +326,7 @@ class Machine(RuleBasedStateMachine):
     def _a_good_round(self) -> None:
         world = self.world
         for company_id in (tenant.company_id for tenant in world.houses):
-            world.resume(company_id)
+            world.pause_or_resume(Verb.RESUME, company_id)
         for place in reversed(range(len(world.waiting))):
             world.apply_waiting(place)
         world.records.reresolve()
@@ -383,11 +383,7 @@ STEPS = (
     Step("settle", 5, by={"away": seldom}),
     Step("time_passes", 6, by={"span": SPANS}),
     # Callers
-    Step(
-        "create",
-        3,
-        by={"which": any_one, "number": any_one, "ahead": [*[None] * 6, *AHEAD], "applied": mostly},
-    ),
+    Step("create", 3, by={"which": any_one, "number": any_one, "ahead": [*[None] * 6, *AHEAD], "applied": mostly}),
     Step("move", 2, by={"which": any_one, "ahead": AHEAD, "applied": mostly}),
     Step("delete", 2, by={"which": any_one, "applied": mostly}),
     Step("invoke", 3, by={"which": any_one, "applied": mostly}),
@@ -403,25 +399,21 @@ _BY = {step.what: step.by for step in STEPS}
 
 
 @pytest.mark.timeout(1800)
-def test_rules_hold_after_any_sequence_of_steps(postgres_url: str, aloud: Callable[[str], None]) -> None:
+def test_rules_hold_after_any_sequence_of_steps(
+    database: Database, postgres_url: str, cleaner: Callable[[], object], aloud: Callable[[str], None]
+) -> None:
     chosen = int(os.environ.get("DUECALL_SEED") or random.SystemRandom().randrange(10**6))
     print(f"DUECALL_SEED={chosen} repeats this run")
     began = monotonic()
-    with a_ground(postgres_url) as ground:
-        Machine.ground = ground
+    with psycopg.connect(postgres_url, autocommit=True, row_factory=dict_row) as looking:
+
+        def new_world() -> World:
+            cleaner()
+            return World(database=database, looking=looking)
+
+        Machine.new_world = new_world
         Machine.steps = Machine.rings = Machine.examples = 0
-        run_state_machine_as_test(
-            hypothesis.seed(chosen)(Machine),
-            settings=settings(
-                max_examples=EXAMPLES,
-                stateful_step_count=STEPS_AN_EXAMPLE,
-                deadline=None,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        run_state_machine_as_test(hypothesis.seed(chosen)(Machine), settings=SETTINGS)
     seconds = monotonic() - began
-    aloud(
-        f"{Machine.examples} examples, {Machine.steps} steps, {Machine.rings} rings, {seconds:.1f} s, seed {chosen}",
-    )
+    aloud(f"{Machine.examples} examples, {Machine.steps} steps, {Machine.rings} rings, {seconds:.1f} s, seed {chosen}")
     assert Machine.rings > EXAMPLES, "too few calls rang"

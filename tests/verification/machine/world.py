@@ -1,18 +1,14 @@
 """Two companies, a few candidates and a carrier over the real stores. Requests are recorded with their answers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import dict_row
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.attempt import Attempt
-from scheduler.domain.call import Accepted, CarrierAnswer
+from scheduler.domain.call import CarrierAnswer
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import (
     Command,
@@ -23,29 +19,19 @@ from scheduler.domain.command import (
     Request,
     RescheduleAttempt,
 )
-from scheduler.domain.company import EVERY_DAY, CallLimits, CallTimeInterval, CompanySettings, RetryPolicy
-from scheduler.hashing import Hasher
-from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialling.claims import ToSend
-from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
-from tests.conftest import NOON, TestClock, seed
-from tests.support.builders import ALWAYS, FOREVER, ApiWriter, RecordingHints, Tenant, a_house, a_number, of_company
-from tests.support.servers import ACCOUNT_SID
+from tests.support.builders import FOREVER, ApiWriter, Tenant, a_number, of_company
 from tests.verification.histories.judge import ClientRequest, ClientResponse, History, Patience, Ring, Verb
 from tests.verification.machine.invariants import Snapshot, read_snapshot
-from tests.verification.machine.scripted_carrier import ACCOUNT, Callback, ScriptedCarrier, carrier_queries
+from tests.verification.machine.scripted_world import ScriptedWorld
 
 A_TICK = timedelta(milliseconds=1)
 """Time between two events, so that their order is certain."""
-DAYTIME = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=9), end=timedelta(hours=17)),)
-LIMITS = CallLimits(concurrent_calls=1000, calls_per_second=1000.0)
 A_LONG_TIME = timedelta(days=10_000)
 VERBS: dict[type[Request], Verb] = {
     CreateInterview: Verb.CREATE,
@@ -55,75 +41,32 @@ VERBS: dict[type[Request], Verb] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """Database that all examples share, with a connection for snapshots and for clearing it."""
-
-    database: Database
+@dataclass(kw_only=True)
+class World(ScriptedWorld):
     looking: psycopg.Connection[dict[str, Any]]
-
-    def clear(self) -> None:
-        names = [
-            row["tablename"]
-            for row in self.looking.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-            if row["tablename"] not in {"arrows", "alembic_version"}
-        ]
-        # Faster than TRUNCATE for nearly empty tables. Without foreign key triggers the order does not matter.
-        self.looking.execute("SET session_replication_role = replica")
-        self.looking.execute("; ".join(f"DELETE FROM {name}" for name in names).encode())
-        self.looking.execute("SET session_replication_role = DEFAULT")
-
-
-@contextmanager
-def a_ground(postgres_url: str) -> Iterator[Ground]:
-    database = Database(postgres_url, pool_size=2)
-    with psycopg.connect(postgres_url, autocommit=True, row_factory=dict_row) as looking:
-        yield Ground(database=database, looking=looking)
-    database.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sent:
-    """A POST's answer on its way back to the dialler."""
-
-    attempt: Attempt
-    answer: CarrierAnswer
-
-
-@dataclass
-class World:
-    ground: Ground
-    now: TestClock = field(default_factory=lambda: TestClock(NOON))
-    hints: RecordingHints = field(default_factory=RecordingHints)
-    carrier: ScriptedCarrier = field(default_factory=ScriptedCarrier)
-    houses: list[Tenant] = field(default_factory=list)
+    """Connection for snapshots."""
+    max_retries: int = 2
     numbers: list[str] = field(default_factory=lambda: [a_number() for _ in range(4)])
     asked: list[ClientRequest] = field(default_factory=list)
     waiting: list[tuple[int, Command]] = field(default_factory=list)
     """Commands that are accepted and not applied, with their indexes in `asked`."""
     held: list[ToSend] = field(default_factory=list)
     """Claimed attempts before their last look."""
-    sent: list[Sent] = field(default_factory=list)
+    sent: list[tuple[Attempt, CarrierAnswer]] = field(default_factory=list)
+    """Answers to POSTs on their way back to the dialler."""
 
     def __post_init__(self) -> None:
-        self.ground.clear()
-        database, hasher = self.ground.database, Hasher("a pepper for tests")
-        first = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=2))
-        tenant = a_house(database, first, hasher, self.now, account_sid=ACCOUNT_SID)
-        second = seed(database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
-        self.houses = [tenant, of_company(tenant, second)]
-        context, queries = tenant.context, carrier_queries(self.carrier, self.now)
-        self.dial = Dial(context, tenant.account_id)
-        self.submit = Submit(database, self.hints, self.now)
+        super().__post_init__()
+        context = self.tenant.context
+        self.houses = [self.tenant, of_company(self.tenant, self.a_company(max_retries=1))]
+        self.submit = Submit(self.database, self.hints, self.now)
         self.apply = Apply(context, self.hints)
-        self.hear = Hear(context, self.hints, TwilioCallbacks(ACCOUNT))
-        self.settle = Settle(context, queries, tenant.account_id)
-        self.release = Release(context, self.hints, tenant.account_id)
-        self.records = ApiWriter(tenant=tenant, hints=self.hints)
-        self.pauses = Pauses(database, self.now)
+        self.release = Release(context, self.hints, self.tenant.account_id)
+        self.records = ApiWriter(tenant=self.tenant, hints=self.hints)
+        self.pauses = Pauses(self.database, self.now)
 
     def read_snapshot(self) -> Snapshot:
-        return read_snapshot(self.ground.looking, self.now())
+        return read_snapshot(self.looking, self.now())
 
     def tick(self) -> None:
         self.now.move(A_TICK)
@@ -166,59 +109,34 @@ class World:
         self.tick()
         asked, answer = self.asked[index], done.answer
         assert answer is not None
-        attempt_id = asked.attempt_id
-        interview_id = asked.interview_id
+        attempt_id, interview_id = asked.attempt_id, asked.interview_id
         creates_attempt = command.kind in {CommandKind.CREATE_INTERVIEW, CommandKind.INVOKE_ATTEMPT}
         if creates_attempt and answer.snapshot is not None:
             attempt_id = answer.attempt_id or UUID(answer.snapshot["attempts"][-1]["id"])
             interview_id = done.interview_id
-        self.asked[index] = replace(
-            asked,
-            applied=ClientResponse(status=_status(done), at=self.now()),
-            attempt_id=attempt_id,
-            interview_id=interview_id,
-        )
+        applied = ClientResponse(status=_status(done), at=self.now())
+        self.asked[index] = replace(asked, applied=applied, attempt_id=attempt_id, interview_id=interview_id)
 
     def create(self, tenant: Tenant, number: str, at: datetime | None, *, applied: bool) -> None:
         candidate = NewCandidate(
-            first_name="Ada",
-            last_name="Byron",
-            email="ada@example.com",
-            gdpr_expiry_date=FOREVER,
-            phone_number=number,
+            first_name="Ada", last_name="Byron", email="ada@example.com", gdpr_expiry_date=FOREVER, phone_number=number
         )
-        request = CreateInterview(agent_id=tenant.agent_id, candidate=candidate, scheduled_at=as_text(at))
+        scheduled_at = None if at is None else as_text(at)
+        request = CreateInterview(agent_id=tenant.agent_id, candidate=candidate, scheduled_at=scheduled_at)
         self.ask(tenant, request, due_at=at, applied=applied)
 
-    def pause(self, company_id: UUID | None) -> None:
+    def pause_or_resume(self, verb: Verb, company_id: UUID | None) -> None:
         asked_at = self.now()
         self.tick()
-        self.pauses.pause(company_id, "a step")
-        self._note_pause(Verb.PAUSE, company_id, asked_at)
-
-    def resume(self, company_id: UUID | None) -> None:
-        asked_at = self.now()
-        self.tick()
-        self.pauses.resume(company_id)
-        self._note_pause(Verb.RESUME, company_id, asked_at)
-
-    def _note_pause(self, verb: Verb, company_id: UUID | None, asked_at: datetime) -> None:
+        if verb is Verb.PAUSE:
+            self.pauses.pause(company_id, "a step")
+        else:
+            self.pauses.resume(company_id)
         self.tick()
         told = ClientResponse(status=204, at=self.now())
         self.asked.append(ClientRequest(verb=verb, company_id=company_id, asked_at=asked_at, told=told))
 
-    def settings(self, tenant: Tenant, *, always: bool, max_retries: int) -> None:
-        changed = CompanySettings(
-            intervals=ALWAYS if always else DAYTIME,
-            retry_policy=RetryPolicy(max_retries=max_retries),
-            limits=LIMITS,
-        )
-        self.records.change_settings(tenant.principal, changed)
-
     # ---- the carrier
-
-    def deliver(self, callback: Callback) -> None:
-        self.hear.callback(callback.token, callback.path, callback.form, callback.signature)
 
     def unheard(self) -> list[UUID]:
         return self.hints.ids(tasks.HEAR)
@@ -242,12 +160,8 @@ class World:
         )
 
 
-def as_text(instant: datetime | None) -> str | None:
-    return None if instant is None else f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
-
-
-def accepted(sid: str, queued: timedelta = timedelta()) -> Accepted:
-    return Accepted(call_sid=sid, queue_time=queued)
+def as_text(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
 
 
 def _status(command: Command) -> int:

@@ -33,9 +33,9 @@ SAFETY: Mapping[str, str] = {
     "DELETE_READS_THEN_WRITES": "a deletion reads that the attempt is pending, and ends it later",
 }
 LIVENESS: Mapping[str, str] = {
-    "NOBODY_NOTICES_SILENCE": "lapsed leases are not noticed",
-    "NOBODY_ASKS": "the carrier is never polled, and only callbacks are processed",
-    "NOBODY_GIVES_UP": "an outcome without proof is polled forever and never given up",
+    "SILENCE_IS_NOT_NOTICED": "lapsed leases are not noticed",
+    "CARRIER_IS_NOT_POLLED": "the carrier is never polled, and only callbacks are processed",
+    "UNKNOWN_IS_NOT_GIVEN_UP": "an outcome without proof is polled forever and never given up",
 }
 """The rule that each switch of the model breaks."""
 
@@ -98,20 +98,8 @@ def check(run: Run) -> Found:
         # -o1 disables dead variable analysis, which would make 50 % more states here.
         _made(["spin", "-a", "-o1", *run.defines, MODEL.name], folder)
         # Broken rules are detected at once: optimising would take longer than it saves.
-        _made(
-            [
-                "gcc",
-                "-O1" if run.broken else "-O2",
-                "-w",
-                "-DCOLLAPSE",
-                f"-DMEMLIM={_MEGABYTES}",
-                *kind,
-                "-o",
-                "pan",
-                "pan.c",
-            ],
-            folder,
-        )
+        optimized = "-O1" if run.broken else "-O2"
+        _made(["gcc", optimized, "-w", "-DCOLLAPSE", f"-DMEMLIM={_MEGABYTES}", *kind, "-o", "pan", "pan.c"], folder)
         options = ["-a", "-f"] if run.whether_all_end else []
         output = _made(["./pan", f"-m{_DEEPEST}", *options], folder)
     return found_in(output, time.monotonic() - began)

@@ -434,11 +434,11 @@ end_settle:
   do
   :: atomic { at[1].state == PENDING && !at[1].held -> expired(1) }
   :: atomic { at[2].state == PENDING && !at[2].held -> expired(2) }
-#ifndef NOBODY_NOTICES_SILENCE
+#ifndef SILENCE_IS_NOT_NOTICED
   :: atomic { at[1].phase == DIALLING -> lapses(1) }
   :: atomic { at[2].phase == DIALLING -> lapses(2) }
 #endif
-#ifndef NOBODY_ASKS
+#ifndef CARRIER_IS_NOT_POLLED
   :: atomic {
        if :: IS_ASKED_FOR(1) -> a = 1 :: IS_ASKED_FOR(2) -> a = 2 fi;
        at[a].as_of = at[a].as_of | (1 << SETTLE);
@@ -454,7 +454,7 @@ end_settle:
      atomic {
        if
        :: TAKES_IN(a) && rank != NOTHING -> hear(a, c, rank, true)
-#ifndef NOBODY_GIVES_UP
+#ifndef UNKNOWN_IS_NOT_GIVEN_UP
        :: TAKES_IN(a) && rank == NOTHING && at[a].phase == UNKNOWN && HAS_LANDED(c) ->
           at[a].listed = at[a].listed || is_listed;
           if :: HAS_AN_ANSWER(a, c) -> gives_up(a) :: else -> skip fi

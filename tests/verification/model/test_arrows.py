@@ -22,13 +22,10 @@ from tests.verification.model.__main__ import (
 )
 from tests.verification.model.arrows import ModelArrow, arrows, switches, words
 
-STANDS_FOR = {
-    "BUSY": {"NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"},
-    "DECLINED": {"INVALID_NUMBER"},
-}
+STANDS_FOR = {"BUSY": {"NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"}, "DECLINED": {"INVALID_NUMBER"}}
 """Reasons with the same consequences (retried, or not), which the model represents by one of them."""
 LEFT_OUT = {
-    ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model",
+    ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model"
 }
 
 PRODUCT = {

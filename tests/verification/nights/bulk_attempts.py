@@ -1,29 +1,22 @@
-"""Thousands of due attempts, written with COPY."""
+"""Many attempts of new people, written with COPY."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from itertools import cycle, islice
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.types.json import Jsonb
 
+from scheduler.domain.attempt import AttemptState
 from scheduler.domain.schedule import Schedule
-from scheduler.persistence.json_columns import schedule_as_json
-from scheduler.timing import callee_zones
-from tests.support.builders import BRATISLAVA, FOREVER, Tenant, a_number
+from scheduler.persistence.attempts import columns_of, history_row
+from tests.support.builders import FOREVER, Tenant, a_number, a_schedule, an_unsaved_attempt
 
 A_FEW = 100
-
-_COLUMNS = {
-    "candidates": "id, company_id, first_name, last_name, phone_number, gdpr_expiry_date, created_at, updated_at",
-    "interviews": "id, company_id, candidate_id, agent_id, type, focus, duration, caller_number, status, is_test,"
-    " metadata, expires_at, created_at, updated_at",
-    "lines": "number_hash, free_at",
-    "attempts": "id, interview_id, company_id, chain_id, retry_number, manual, state, due_at, expires_at, schedule,"
-    " warnings, number_hash, epoch, heard_rank, looks, not_placed, created_at, updated_at",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,47 +33,93 @@ RETRY = Kind(manual=False, retry_number=1)
 EACH_KIND = (INVOKE, FIRST, RETRY)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewCall:
+    """A person who is to be called, and the first attempt."""
+
+    tenant: Tenant
+    kind: Kind
+    number: str
+    schedule: Schedule
+    expires_at: datetime
+    interview_id: UUID = field(default_factory=uuid4)
+    timezone: str | None = None
+    consent_until: date = FOREVER
+
+
 def bulk_attempts(
     url: str, tenant: Tenant, count: int, *, due_at: datetime, kinds: Sequence[Kind] = EACH_KIND
 ) -> list[UUID]:
     """Create people, each with an attempt that is due then, and return its ids. The kinds are used in turn."""
-    now = tenant.now()
-    schedule = Schedule(
-        requested=None,
-        clock=BRATISLAVA,
-        due_at=due_at,
-        earliest_at=due_at,
-        tzdata_version=callee_zones.TZDATA_VERSION,
+    schedule, expires_at = a_schedule(due_at), due_at + timedelta(days=7)
+    return copy_calls(
+        url,
+        [
+            NewCall(tenant=tenant, kind=kind, number=a_number(), schedule=schedule, expires_at=expires_at)
+            for kind in islice(cycle(kinds), count)
+        ],
     )
-    untouched = (0, -1, 0, 0, now, now)
-    form, expires_at, length = Jsonb(schedule_as_json(schedule)), due_at + timedelta(days=7), timedelta(minutes=10)
-    rows: dict[str, list[Sequence[object]]] = {table: [] for table in _COLUMNS}
-    ids = []
-    for kind in islice(cycle(kinds), count):
-        person, interview, attempt, number = uuid4(), uuid4(), uuid4(), a_number()
-        number_hash = tenant.hasher.number(number)
-        company = tenant.company_id
-        ids.append(attempt)
-        rows["candidates"].append((person, company, "Ada", "Byron", number, FOREVER, now, now))
-        agent = (tenant.agent_id, "PHONE", "GENERIC", length, tenant.caller)
-        rows["interviews"].append(
-            (interview, company, person, *agent, "SCHEDULED", False, Jsonb({}), expires_at, now, now)
-        )
-        rows["lines"].append((number_hash, now))
-        times = (due_at, expires_at, form)
-        rows["attempts"].append(
-            (attempt, interview, company, attempt, *astuple(kind), "PENDING", *times, [], number_hash, *untouched)
-        )
+
+
+def copy_calls(url: str, calls: Sequence[NewCall]) -> list[UUID]:
+    """Write what `apply` would write for each call, and return the ids of the attempts."""
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for call in calls:
+        for table, row in _rows_of(call).items():
+            rows[table].append(row)
     with psycopg.connect(url) as connection:
-        for table, columns in _COLUMNS.items():
-            _copy(connection, f"COPY {table} ({columns}) FROM STDIN", rows[table])
-    if count > A_FEW:  # otherwise the planner uses outdated statistics
+        # People with the same number share a line.
+        connection.execute(
+            "INSERT INTO lines (number_hash, free_at) SELECT unnest(%s::bytea[]), %s ON CONFLICT DO NOTHING",
+            ([row["number_hash"] for row in rows["attempts"]], calls[0].tenant.now()),
+        )
+        for table, written in rows.items():
+            with connection.cursor().copy(f"COPY {table} ({', '.join(written[0])}) FROM STDIN".encode()) as copy:
+                for row in written:
+                    copy.write_row([Jsonb(value) if isinstance(value, dict) else value for value in row.values()])
+    if len(calls) > A_FEW:  # otherwise the planner uses outdated statistics
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("ANALYZE")
-    return ids
+    return [row["id"] for row in rows["attempts"]]
 
 
-def _copy(connection: psycopg.Connection, statement: str, rows: Iterable[Sequence[object]]) -> None:
-    with connection.cursor().copy(statement.encode()) as copy:
-        for row in rows:
-            copy.write_row(row)
+def _rows_of(call: NewCall) -> dict[str, dict[str, Any]]:
+    """Return the row of each table."""
+    tenant, candidate_id = call.tenant, uuid4()
+    attempt = an_unsaved_attempt(
+        tenant,
+        call.interview_id,
+        call.number,
+        schedule=call.schedule,
+        expires_at=call.expires_at,
+        manual=call.kind.manual,
+        retry_number=call.kind.retry_number,
+    )
+    common = {"company_id": tenant.company_id, "created_at": attempt.created_at, "updated_at": attempt.updated_at}
+    return {
+        "candidates": {
+            "id": candidate_id,
+            "first_name": "Ada",
+            "last_name": "Byron",
+            "phone_number": call.number,
+            "timezone": call.timezone,
+            "gdpr_expiry_date": call.consent_until,
+            **common,
+        },
+        "interviews": {
+            "id": call.interview_id,
+            "candidate_id": candidate_id,
+            "agent_id": tenant.agent_id,
+            "type": "PHONE",
+            "focus": "GENERIC",
+            "duration": timedelta(minutes=10),
+            "caller_number": tenant.caller,
+            "status": "SCHEDULED",
+            "is_test": False,
+            "metadata": {},
+            "expires_at": call.expires_at,
+            **common,
+        },
+        "attempts": columns_of(attempt),
+        "attempt_history": history_row(attempt, "created", None, AttemptState.PENDING, None, "a test", {}),
+    }

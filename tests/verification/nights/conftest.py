@@ -4,11 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.settle import Settle
 from tests.conftest import Seeded, TestClock
 from tests.support.builders import RecordingHints, Tenant, a_house
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
@@ -37,10 +35,3 @@ def hints() -> RecordingHints:
 @pytest.fixture
 def release(tenant: Tenant, hints: RecordingHints) -> Release:
     return Release(tenant.context, hints, tenant.account_id)
-
-
-@pytest.fixture
-def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
-    queries = TwilioQueries(carrier.account(), tenant.policy)
-    yield Settle(tenant.context, queries, tenant.account_id)
-    queries._client.http_client.session.close()

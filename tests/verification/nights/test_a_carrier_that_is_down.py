@@ -1,6 +1,6 @@
 """Carrier outage of an hour: due calls wait, at most calls under way are lost, and afterwards all others are placed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,16 +9,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
-from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.lifecycle.breaker import BACK_OFF, OPENS_AFTER
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.settle import Settle
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt
 from tests.support.servers import SimulatedCarrier, a_closed_port
-from tests.verification.nights.worker_hand import UNDER_WAY, WorkerHand, a_worker_hand
+from tests.verification.nights.worker_hand import UNDER_WAY, WorkerHand, a_worker_hand, settling
 
 PEOPLE = 200
 A_LOOK = timedelta(seconds=10)
@@ -31,12 +28,12 @@ TRIALS = len(BACK_OFF) - 1 + AN_HOUR // BACK_OFF[-1]
 """Further trials in an hour in which the carrier answers polls and accepts no calls."""
 
 
-def pass_time(hand: WorkerHand, settle: Settle, span: timedelta) -> None:
+def pass_time(hand: WorkerHand, span: timedelta) -> None:
     """Run the clock, the diallers and the settler every few seconds."""
     until = hand.now() + span
     while hand.now() < until:
         hand.look()
-        settle.round()
+        hand.settle.round()
         hand.now.instant = max(hand.now(), min(hand.now() + A_LOOK, until))
 
 
@@ -51,29 +48,20 @@ def ends_of(tenant: Tenant) -> dict[str, int]:
 
 
 @contextmanager
-def settling(account: TwilioAccount, tenant: Tenant) -> Iterator[Settle]:
-    queries = TwilioQueries(account, tenant.policy)
-    yield Settle(tenant.context, queries, tenant.account_id)
-    queries._client.http_client.session.close()
-
-
-@contextmanager
-def down(
-    kind: str, hand: WorkerHand, carrier: SimulatedCarrier, tenant: Tenant, *, answers: bool = False
-) -> Iterator[Settle]:
+def down(kind: str, hand: WorkerHand, carrier: SimulatedCarrier, *, answers: bool = False) -> Iterator[None]:
     """Take the carrier down for the diallers and the settler. It is up again at the end."""
-    up, account = hand.line, carrier.account()
+    line, settle, account = hand.line, hand.settle, carrier.account()
     if kind == "refused":
         account = replace(account, api_url=a_closed_port())
     elif kind == "wrong credentials":
         account = replace(account, auth_tokens=("another's token",))
     else:
         carrier.down(kind, answers_questions=answers)
-    hand.line = TwilioCallPlacer(account, tenant.policy)
-    with settling(account, tenant) as settle:
-        yield settle
-    hand.closes()
-    hand.line = up
+    hand.line = TwilioCallPlacer(account, hand.tenant.policy)
+    with settling(account, hand.tenant) as hand.settle:
+        yield
+    hand.close_line()
+    hand.line, hand.settle = line, settle
     carrier.up()
 
 
@@ -85,7 +73,9 @@ def alarms(logs: Any) -> set[str]:
 def hand(
     tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, carrier: SimulatedCarrier
 ) -> Iterator[WorkerHand]:
-    with a_worker_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
+    account = carrier.account()
+    line = TwilioCallPlacer(account, tenant.policy)
+    with a_worker_hand(tenant, now, release, hints, line) as hand, settling(account, tenant) as hand.settle:
         yield hand
 
 
@@ -96,26 +86,18 @@ def hand(
         pytest.param("429", False, "CARRIER_THROTTLED", id="429"),
         pytest.param("429", True, "CARRIER_THROTTLED", id="429 to calls alone"),
         pytest.param(
-            "wrong credentials",
-            False,
-            "CARRIER_CREDENTIALS",
+            *("wrong credentials", False, "CARRIER_CREDENTIALS"),
             id="our credentials are wrong, until the settings are fixed",
         ),
     ],
 )
 def test_outage_with_clear_refusals_costs_no_call(
-    tenant: Tenant,
-    hand: WorkerHand,
-    settle: Settle,
-    carrier: SimulatedCarrier,
-    kind: str,
-    answers: bool,
-    alarm: str,
-    capsys: pytest.CaptureFixture[str],
+    hand: WorkerHand, carrier: SimulatedCarrier, kind: str, answers: bool, alarm: str, aloud: Callable[[str], None]
 ) -> None:
+    tenant = hand.tenant
     people = [a_pending_attempt(tenant) for _ in range(PEOPLE)]
-    with capture_logs() as logs, down(kind, hand, carrier, tenant, answers=answers) as settling:
-        pass_time(hand, settling, AN_HOUR)
+    with capture_logs() as logs, down(kind, hand, carrier, answers=answers):
+        pass_time(hand, AN_HOUR)
     trials = hand.claims[1:]
     assert alarms(logs) == {alarm}
     assert carrier.rings() == []
@@ -126,10 +108,9 @@ def test_outage_with_clear_refusals_costs_no_call(
     assert breaker_of(tenant)[1] is not None
 
     tried = len(hand.posts)
-    with capsys.disabled():
-        print(f"\n  {kind}: {tried} POSTs in an hour, {len(trials)} of them trials, for {PEOPLE} due calls")
+    aloud(f"  {kind}: {tried} POSTs in an hour, {len(trials)} of them trials, for {PEOPLE} due calls")
     with capture_logs() as logs:
-        pass_time(hand, settle, A_FEW_MINUTES)
+        pass_time(hand, A_FEW_MINUTES)
     assert len(hand.posts) - tried == PEOPLE, "each person once"
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE
     assert breaker_of(tenant) == (0, None), "the first success closes it"
@@ -152,28 +133,26 @@ def test_outage_with_clear_refusals_costs_no_call(
     ],
 )
 def test_outage_without_proof_ends_only_sent_calls_unknown(
-    tenant: Tenant,
     hand: WorkerHand,
-    settle: Settle,
     carrier: SimulatedCarrier,
     kind: str,
     answers: bool,
     alarm: str,
     trials: int,
-    capsys: pytest.CaptureFixture[str],
+    aloud: Callable[[str], None],
 ) -> None:
+    tenant = hand.tenant
     for _ in range(PEOPLE):
         a_pending_attempt(tenant)
-    with capture_logs() as logs, down(kind, hand, carrier, tenant, answers=answers) as settling:
-        pass_time(hand, settling, AN_HOUR)
+    with capture_logs() as logs, down(kind, hand, carrier, answers=answers):
+        pass_time(hand, AN_HOUR)
     unknown = len(hand.posts)
-    with capsys.disabled():
-        print(f"\n  {kind}: {unknown} POSTs in an hour, each of unknown outcome, for {PEOPLE} due calls")
+    aloud(f"  {kind}: {unknown} POSTs in an hour, each of unknown outcome, for {PEOPLE} due calls")
     # While every poll fails there is no verdict, so an alarm reports that it is overdue.
     assert alarms(logs) == {alarm, "OUTCOME_UNKNOWN" if answers else "OUTCOME_UNDECIDED"}
     assert len(hand.claims) - 1 <= trials, "no trial while polls fail"
     assert unknown == UNDER_WAY + len(hand.claims) - 1, "calls under way before the first answer, and each trial"
-    pass_time(hand, settle, A_FEW_MINUTES)
+    pass_time(hand, A_FEW_MINUTES)
     assert len({ring["to"] for ring in carrier.rings()}) == len(carrier.rings()) == PEOPLE - unknown
     assert ends_of(tenant) == {"ANSWERED": PEOPLE - unknown, "OUTCOME_UNKNOWN": unknown}
     assert breaker_of(tenant) == (0, None)

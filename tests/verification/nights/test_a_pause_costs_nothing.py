@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -11,19 +11,15 @@ import psycopg
 import pytest
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
-from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import Seeded, TestClock
-from tests.support.builders import RecordingHints, Tenant, a_house
-from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.conftest import TestClock
+from tests.support.builders import RecordingHints, Tenant
+from tests.support.servers import SimulatedCarrier
 from tests.verification.nights.bulk_attempts import bulk_attempts
-from tests.verification.nights.worker_hand import a_worker_hand
-from workers.app import app
-from workers.clock import Clock
+from tests.verification.nights.worker_hand import a_clock, a_worker_hand, settling
 
 THOUSANDS = 10_000
 ROUNDS = 60
@@ -57,33 +53,26 @@ def crowd(postgres_url: str, tenant: Tenant) -> list[UUID]:
     return ids
 
 
-def live_through(
-    url: str, seeded: Seeded, now: TestClock, carrier: SimulatedCarrier, tenant: Tenant
-) -> Iterator[float]:
+def live_through(url: str, now: TestClock, carrier: SimulatedCarrier, usual: Tenant) -> Iterator[float]:
     """Run everything that looks periodically, in rounds, and yield the seconds that each release took."""
-    database = Database(url)
-    same_tenant = a_house(database, seeded, tenant.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=50.0)
-    hints = RecordingHints()
-    release = Release(replace(same_tenant.context, database=database, now=now), hints, same_tenant.account_id)
-    queries = TwilioQueries(carrier.account(), same_tenant.policy)
-    settle = Settle(replace(same_tenant.context, database=database, now=now), queries, same_tenant.account_id)
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        assert release.due() == 0
-        yield time.perf_counter() - begun
-        assert release.next_due(now()) is None
-        release.resend_hints()
-        settle.round()
-        now.move(A_ROUND)
+    tenant, hints = replace(usual, database=Database(url)), RecordingHints()
+    release = Release(tenant.context, hints, tenant.account_id)
+    with settling(carrier.account(), tenant) as settle:
+        for _ in range(ROUNDS):
+            begun = time.perf_counter()
+            assert release.due() == 0
+            yield time.perf_counter() - begun
+            assert release.next_due(now()) is None
+            release.resend_hints()
+            settle.round()
+            now.move(A_ROUND)
     assert hints.rung == []
-    queries._client.http_client.session.close()
-    database.close()
+    tenant.database.close()
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["one company is paused", "everything is paused"])
 def test_paused_calls_cause_no_writes_and_ring_after_resume(
     postgres_url: str,
-    seeded: Seeded,
     tenant: Tenant,
     crowd: list[UUID],
     now: TestClock,
@@ -91,21 +80,20 @@ def test_paused_calls_cause_no_writes_and_ring_after_resume(
     release: Release,
     hints: RecordingHints,
     everything: bool,
-    capsys: pytest.CaptureFixture[str],
+    aloud: Callable[[str], None],
 ) -> None:
     pauses = Pauses(tenant.database, now)
     paused = None if everything else tenant.company_id
     pauses.pause(paused, "a test")
     tenant.database.close()
     before = writes_so_far(postgres_url)
-    took = list(live_through(postgres_url, seeded, now, carrier, tenant))
+    took = list(live_through(postgres_url, now, carrier, tenant))
     after = writes_so_far(postgres_url)
-    with capsys.disabled():
-        print(
-            f"\n  {ROUNDS} rounds over {len(crowd)} due calls: {after.rows - before.rows} rows and"
-            f" {(after.wal_bytes - before.wal_bytes) / 1024:.0f} kB of log written;"
-            f" a release of nothing took {1000 * statistics.median(took):.1f} ms"
-        )
+    aloud(
+        f"  {ROUNDS} rounds over {len(crowd)} due calls: {after.rows - before.rows} rows and"
+        f" {(after.wal_bytes - before.wal_bytes) / 1024:.0f} kB of log written;"
+        f" a release of nothing took {1000 * statistics.median(took):.1f} ms"
+    )
     assert after.rows == before.rows
     assert after.wal_bytes - before.wal_bytes < ROUNDS * 1024, "more than the server writes by itself"
 
@@ -121,11 +109,9 @@ def test_paused_calls_cause_no_writes_and_ring_after_resume(
 def test_paused_due_calls_do_not_hurry_the_clock(
     broker: None, postgres_url: str, tenant: Tenant, release: Release, now: TestClock
 ) -> None:
-
     bulk_attempts(postgres_url, tenant, 10, due_at=now())
     Pauses(tenant.database, now).pause(tenant.company_id, "a test")
-    clock = Clock(app, lazy=True)
-    clock._release, clock._sweep_every = release, 10.0
+    clock = a_clock(release)
     for _ in range(3):
         clock._work()
         assert clock._until_next() == LOOK_EVERY_S
@@ -135,11 +121,9 @@ def test_paused_due_calls_do_not_hurry_the_clock(
 def test_paused_call_wakes_the_clock_only_once(
     broker: None, postgres_url: str, tenant: Tenant, release: Release, now: TestClock
 ) -> None:
-
     bulk_attempts(postgres_url, tenant, 1, due_at=now() + timedelta(milliseconds=300))
     Pauses(tenant.database, now).pause(tenant.company_id, "a test")
-    clock = Clock(app, lazy=True)
-    clock._release, clock._sweep_every = release, 10.0
+    clock = a_clock(release)
     clock._work()
     assert clock._until_next() == pytest.approx(0.3)
     now.move(timedelta(milliseconds=300))

@@ -8,7 +8,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
@@ -16,7 +16,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-import requests
 
 from tests.verification.nights.judge import Ring, outside
 from tests.verification.nights.world import lies_within
@@ -31,9 +30,8 @@ NOT_RUNG = {"EXPIRED", "CONSENT_EXPIRED"}
 
 def rings_of(year: Year) -> list[tuple[UUID, dict[str, Any]]]:
     """Return the calls in the carrier's ledger, each with its attempt's id."""
-    ledger = requests.get(f"{year.carrier.url}/ledger", timeout=60).json()["rings"]
     attempt_of = dict(tuple(row) for row in year.tenant.ask("SELECT token, attempt_id FROM attempt_tokens"))
-    return [(attempt_of[call["token"]], call) for call in ledger]
+    return [(attempt_of[call["token"]], call) for call in year.carrier.rings()]
 
 
 def to_judge(asked: RequestedCall, retry_number: int, call: dict[str, Any]) -> list[Ring]:
@@ -44,9 +42,9 @@ def to_judge(asked: RequestedCall, retry_number: int, call: dict[str, Any]) -> l
 
 def _ring(asked: RequestedCall, retry_number: int, sid: str, at: datetime) -> Ring:
     zones: Sequence[str]
-    if asked.zone is not None:
-        zones = (asked.zone,)
-    elif asked.offset is not None:
+    if asked.wish.zone is not None:
+        zones = (asked.wish.zone,)
+    elif asked.wish.offset is not None:
         alone = retry_number == 0 and _is_one_opening(asked, at)
         # F2-9: in any other opening, the candidate's zone must be open too; without one, the number's zones.
         own = asked.place.zones if asked.candidate_zone is None else (asked.candidate_zone,)
@@ -59,18 +57,18 @@ def _ring(asked: RequestedCall, retry_number: int, sid: str, at: datetime) -> Ri
         sid=f"{sid} {at}",
         at=at,
         zones=tuple(zones),
-        offset=asked.offset,
+        offset=asked.wish.offset,
         hours=asked.shape.hours,
         consent_until=asked.consent_until,
-        says=f"{asked.place.name} ({asked.shape.name}), requested {asked.text}, candidate in {asked.candidate_zone},"
-        f" retry {retry_number}, rung {at}",
+        says=f"{asked.place.name} ({asked.shape.name}), requested {asked.wish.text},"
+        f" candidate in {asked.candidate_zone}, retry {retry_number}, rung {at}",
     )
 
 
 def _is_one_opening(asked: RequestedCall, at: datetime) -> bool:
     """Return whether the hours were open from the requested time until now, on the requested offset."""
-    assert asked.offset is not None
-    wall, until = asked.due_at + asked.offset, at + asked.offset
+    assert asked.wish.offset is not None
+    wall, until = asked.due_at + asked.wish.offset, at + asked.wish.offset
     if until - wall > timedelta(days=1) * 7:
         return False
     while wall < until:
@@ -81,7 +79,7 @@ def _is_one_opening(asked: RequestedCall, at: datetime) -> bool:
 
 
 @pytest.mark.timeout(3600)
-def test_year_of_nights_has_no_wrong_lost_or_double_call(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_year_of_nights_has_no_wrong_lost_or_double_call(postgres_url: str, aloud: Callable[[str], None]) -> None:
     begun = time.monotonic()
     with a_year(postgres_url, Random(SEED)) as year:
         year.pass_the_year(PEOPLE, NIGHTS)
@@ -91,7 +89,7 @@ def test_year_of_nights_has_no_wrong_lost_or_double_call(postgres_url: str, caps
         verdict = year.carrier.verdict()
         deferred = year.tenant.ask("SELECT count(*) FROM attempt_history WHERE detail ->> 'cause' = 'WINDOW_CLOSED'")
         waiting = year.tenant.ask("SELECT count(*) FROM interviews WHERE status = 'SCHEDULED'")
-        posts = len(requests.get(f"{year.carrier.url}/requests", timeout=60).json()["requests"])
+        posts = len(year.carrier.requests())
     retry_number = {row.id: row.retry_number for row in rows}
     asked = {row.id: year.asked[row.interview_id] for row in rows}
     rings = [ring for attempt_id, call in calls for ring in to_judge(asked[attempt_id], retry_number[attempt_id], call)]
@@ -99,13 +97,12 @@ def test_year_of_nights_has_no_wrong_lost_or_double_call(postgres_url: str, caps
     at_night = outside(postgres_url, [replace(each, at=each.at + timedelta(hours=12)) for each in rings])
     rung = Counter(attempt_id for attempt_id, _ in calls)
     ends = Counter(f"{row.state}/{row.reason}" for row in rows)
-    with capsys.disabled():
-        print(
-            f"\n  {len(rows)} attempts of {len(year.asked)} people in {NIGHTS} nights, seed {SEED}: {posts} POSTs,"
-            f" {len(calls)} calls, {deferred[0][0]} deferred by the last look, {year.refused} requests refused;"
-            f" {year.rounds} rounds in {lived:.0f} s, judged in {time.monotonic() - begun - lived:.0f} s"
-            f"\n  {dict(ends.most_common())}"
-        )
+    aloud(
+        f"  {len(rows)} attempts of {len(year.asked)} people in {NIGHTS} nights, seed {SEED}: {posts} POSTs,"
+        f" {len(calls)} calls, {deferred[0][0]} deferred by the last look, {year.refused} requests refused;"
+        f" {year.rounds} rounds in {lived:.0f} s, judged in {time.monotonic() - begun - lived:.0f} s"
+        f"\n  {dict(ends.most_common())}"
+    )
     assert faults == [], f"{len(faults)} calls outside the person's hours"
     assert len(at_night) > len(rings) / 4, "the judge must find faults when half a day is added"
     assert {f"{row.state}/{row.reason}" for row in rows if row.state in {"PENDING", "IN_PROGRESS"}} == set(), (

@@ -8,9 +8,9 @@ import math
 import multiprocessing
 import statistics
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from uuid import UUID
@@ -38,8 +38,8 @@ from tests.support.builders import (
 from tests.verification.crash.crash_setup import CPS, CrashSetup, working
 from tests.verification.nights import fed_dialler
 from tests.verification.nights.bulk_attempts import RETRY, bulk_attempts
-from workers.app import app
-from workers.clock import _MAX_RELEASES, Clock
+from tests.verification.nights.worker_hand import a_clock
+from workers.clock import _MAX_RELEASES
 
 THOUSANDS = 10_000
 SMALL = 10
@@ -74,15 +74,13 @@ class PipeHints:
 @contextmanager
 def at_work(url: str, setup: CrashSetup) -> Iterator[None]:
     """Run a dial worker and the clock."""
-
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     process = context.Process(target=fed_dialler.run, args=(setup.environment, theirs), daemon=True)
     process.start()
     tenant = setup.tenant
-    clock = Clock(app, lazy=True)
-    clock._release = Release(tenant.context, PipeHints(ours), tenant.account_id)
-    clock._sweep_every = tenant.policy.sweep.total_seconds()
+    release = Release(tenant.context, PipeHints(ours), tenant.account_id)
+    clock = a_clock(release, tenant.policy.sweep.total_seconds())
     clock._listening = psycopg.connect(url, autocommit=True)
     clock._listening.execute(f"LISTEN {DUE_CHANNEL}".encode())
     over = threading.Event()
@@ -149,27 +147,23 @@ def put_back(tenant: Tenant) -> dict[str, int]:
     return {row.cause: row.times for row in rows}
 
 
-def told(capsys: pytest.CaptureFixture[str], what: str, waited: Waited, **more: object) -> None:
-    with capsys.disabled():
-        print(
-            f"\n  {what}: median {statistics.median(waited.seconds):.2f} s, longest {max(waited.seconds):.2f} s,"
-            f" overtaken by {waited.overtaken_by} calls; {more}"
-        )
+def figures(what: str, waited: Waited, **more: object) -> str:
+    return (
+        f"  {what}: median {statistics.median(waited.seconds):.2f} s, longest {max(waited.seconds):.2f} s,"
+        f" overtaken by {waited.overtaken_by} calls; {more}"
+    )
 
 
 def test_clock_sends_hints_for_commands_despite_a_backlog(
     broker: None, postgres_url: str, database: Database, hasher: Hasher, hints: RecordingHints
 ) -> None:
-
     companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
     tenant = a_house(database, companies[0], hasher, real_now, calls_per_second=1000)
     for company in companies:
         bulk_attempts(postgres_url, of_company(tenant, company), 1000, due_at=real_now())
     command = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
-    clock = Clock(app, lazy=True)
-    clock._release = Release(replace(tenant.context, database=database, now=real_now), hints, tenant.account_id)
-    clock._sweep_every = tenant.policy.sweep.total_seconds()
+    clock = a_clock(Release(tenant.context, hints, tenant.account_id), tenant.policy.sweep.total_seconds())
     assert clock._work(), "there is more to release at once"
     assert len(hints.ids(tasks.DIAL)) == 500 * _MAX_RELEASES
     assert hints.ids(tasks.APPLY) == [command.id]
@@ -188,9 +182,7 @@ def test_call_due_during_the_clocks_work_is_released_next(broker: None, tenant: 
     due = a_pending_attempt(tenant, due_at=now() + timedelta(milliseconds=200))
     a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
-    clock = Clock(app, lazy=True)
-    clock._release = Release(tenant.context, hints, tenant.account_id)
-    clock._sweep_every = tenant.policy.sweep.total_seconds()
+    clock = a_clock(Release(tenant.context, hints, tenant.account_id), tenant.policy.sweep.total_seconds())
     clock._next_sweep = clock._next_purge = math.inf
     assert not clock._work()
     assert hints.ids(tasks.APPLY) != [], "time passed after the query for due attempts"
@@ -203,8 +195,7 @@ def test_call_due_during_the_clocks_work_is_released_next(broker: None, tenant: 
 def test_sweep_goes_on_while_releases_fail(
     broker: None, postgres_url: str, tenant: Tenant, release: Release, hints: RecordingHints
 ) -> None:
-    clock = Clock(app, lazy=True)
-    clock._release, clock._sweep_every = release, tenant.policy.sweep.total_seconds()
+    clock = a_clock(release, tenant.policy.sweep.total_seconds())
     with psycopg.connect(postgres_url) as other:
         other.execute("LOCK TABLE carrier_accounts IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(LockTaken):
@@ -214,7 +205,7 @@ def test_sweep_goes_on_while_releases_fail(
 
 @pytest.mark.timeout(200)
 def test_small_companies_are_called_in_the_first_second(
-    broker: None, postgres_url: str, capsys: pytest.CaptureFixture[str]
+    broker: None, postgres_url: str, aloud: Callable[[str], None]
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as setup:
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
@@ -227,13 +218,13 @@ def test_small_companies_are_called_in_the_first_second(
             wait_until(setup.carrier.rings, says="the first call was placed")
             first = min(rung_at(setup).values())
             result = waited(setup, small, first)
-        told(capsys, "ten small companies and a big one", result, put_back=put_back(setup.tenant))
+        aloud(figures("ten small companies and a big one", result, put_back=put_back(setup.tenant)))
         assert result.overtaken_by <= IN_A_SECOND
 
 
 @pytest.mark.timeout(200)
 def test_small_companies_due_during_a_backlog_wait_no_longer(
-    broker: None, postgres_url: str, capsys: pytest.CaptureFixture[str]
+    broker: None, postgres_url: str, aloud: Callable[[str], None]
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as setup:
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
@@ -248,13 +239,8 @@ def test_small_companies_due_during_a_backlog_wait_no_longer(
             late = setup.tenant.now() - due_at
             result = waited(setup, small, due_at)
             pace = (len(setup.carrier.rings()) - before) / (setup.tenant.now() - begun).total_seconds()
-        told(
-            capsys,
-            "ten small companies that are due later",
-            result,
-            pace=round(pace, 1),
-            put_back=put_back(setup.tenant),
-        )
+        what, causes = "ten small companies that are due later", put_back(setup.tenant)
+        aloud(figures(what, result, pace=round(pace, 1), put_back=causes))
         assert late < timedelta(0)
         # One second of calls was claimed ahead, and another is claimed until the clock looks. On a machine too busy
         # for the account's pace, one more claim may be under way.

@@ -4,6 +4,8 @@ It dials fifty calls a second, and the carrier reads every request. The numbers 
 depend on the speed of the machine.
 """
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.conftest import wait_until
@@ -35,7 +37,7 @@ def is_known(setup: CrashSetup) -> bool:
     ],
 )
 def test_outage_loses_only_calls_under_way(
-    postgres_url: str, kind: str, at_most: int, capsys: pytest.CaptureFixture[str]
+    postgres_url: str, kind: str, at_most: int, aloud: Callable[[str], None]
 ) -> None:
     with working(postgres_url, settling=False, **TIMES) as setup:
         setup.carrier.down(kind)
@@ -44,8 +46,7 @@ def test_outage_loses_only_calls_under_way(
         assert stopped(process) == [0]
         [[unknown]] = setup.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'UNKNOWN'")
         [[pending]] = setup.tenant.ask("SELECT count(*) FROM attempts WHERE state = 'PENDING'")
-        with capsys.disabled():
-            print(f"\n  {kind}: {unknown} of {PEOPLE} at {CPS:g} a second")
+        aloud(f"  {kind}: {unknown} of {PEOPLE} at {CPS:g} a second")
         assert unknown == len(setup.carrier.requests())
         assert unknown + pending == PEOPLE
         assert 0 < unknown <= at_most

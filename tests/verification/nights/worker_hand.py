@@ -12,15 +12,20 @@ from datetime import datetime
 from itertools import islice
 from uuid import UUID
 
+from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CarrierAnswer
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.use_cases.dialling.claims import ToSend
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant
+from workers.app import app
+from workers.clock import Clock
 
 UNDER_WAY = 3
 """POSTs sent before the first answer is recorded: at 50 a second, one takes about 60 ms."""
@@ -37,6 +42,8 @@ class WorkerHand:
     runner: asyncio.Runner
     threads: ThreadPoolExecutor
     line: TwilioCallPlacer
+    settle: Settle = field(init=False)
+    """Set by tests that also settle."""
     claims: list[tuple[datetime, int]] = field(default_factory=list)
     """Times of the claims, each with its number of attempts."""
     posts: list[datetime] = field(default_factory=list)
@@ -72,7 +79,7 @@ class WorkerHand:
         answers = await asyncio.gather(*(self.line.place(order) for _, order in sent))
         return [(attempt, answer) for (attempt, _), answer in zip(sent, answers, strict=True)]
 
-    def closes(self) -> None:
+    def close_line(self) -> None:
         self.runner.run(self.line.close())
 
 
@@ -81,8 +88,21 @@ def a_worker_hand(
     tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, line: TwilioCallPlacer
 ) -> Iterator[WorkerHand]:
     with asyncio.Runner() as runner, ThreadPoolExecutor(WORKERS) as threads:
-        hand = WorkerHand(
-            tenant=tenant, now=now, release=release, hints=hints, runner=runner, threads=threads, line=line
-        )
+        hand = WorkerHand(tenant, now, release, hints, runner, threads, line)
         yield hand
-        hand.closes()
+        hand.close_line()
+
+
+@contextmanager
+def settling(account: TwilioAccount, tenant: Tenant) -> Iterator[Settle]:
+    """Yield the settler of a tenant that polls this account."""
+    queries = TwilioQueries(account, tenant.policy)
+    yield Settle(tenant.context, queries, tenant.account_id)
+    queries._client.http_client.session.close()
+
+
+def a_clock(release: Release, sweep_every_s: float = 10.0) -> Clock:
+    """Return the product's clock over this release, without a thread."""
+    clock = Clock(app, lazy=True)
+    clock._release, clock._sweep_every = release, sweep_every_s
+    return clock

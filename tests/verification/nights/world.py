@@ -121,7 +121,7 @@ PLACES = (
 """A prefix used in several zones need not list them all here. Each listed zone must be open."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Hours:
     """Wall-clock interval that begins on each of these days (Monday is 0). Its end is not included."""
 
@@ -146,10 +146,6 @@ def _seconds(text: str) -> int:
     return int(hours) * 3600 + int(minutes) * 60
 
 
-def _hours(days: Sequence[int], start: str, end: str) -> Hours:
-    return Hours(days=tuple(days), start=start, end=end)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """A company's calling hours and other settings."""
@@ -163,30 +159,26 @@ class Shape:
 
 
 SHAPES = (
-    Shape(name="default", hours=(_hours(WEEK, "08:00", "20:00"),), retries=True),
+    Shape(name="default", hours=(Hours(WEEK, "08:00", "20:00"),), retries=True),
     Shape(
         name="default, slow",
-        hours=(_hours(WEEK, "08:00", "20:00"),),
+        hours=(Hours(WEEK, "08:00", "20:00"),),
         timezone="Europe/Bratislava",
         calls_per_second=1.0,
         concurrent_calls=10,
     ),
     Shape(
         name="several a day",
-        hours=(
-            _hours(WEEKDAYS, "09:00", "12:30"),
-            _hours(WEEKDAYS, "13:30", "17:00"),
-            _hours((5,), "10:00", "13:00"),
-        ),
+        hours=(Hours(WEEKDAYS, "09:00", "12:30"), Hours(WEEKDAYS, "13:30", "17:00"), Hours((5,), "10:00", "13:00")),
         retries=True,
     ),
-    Shape(name="weekdays only", hours=(_hours(WEEKDAYS, "09:00", "18:00"),), timezone="America/New_York"),
-    Shape(name="over midnight", hours=(_hours(WEEK, "22:00", "02:00"),), retries=True),
-    Shape(name="over Sunday's midnight", hours=(_hours((5, 6), "20:00", "04:00"),), timezone="Australia/Adelaide"),
-    Shape(name="until 24:00", hours=(_hours(WEEK, "16:00", "24:00"),), retries=True),
-    Shape(name="whole working days", hours=(_hours(WEEKDAYS, "00:00", "24:00"),), timezone="Asia/Kathmandu"),
-    Shape(name="the hour of the change", hours=(_hours(WEEK, "01:00", "03:00"), _hours(WEEK, "12:00", "12:01"))),
-    Shape(name="from six to midnight", hours=(_hours(WEEK, "06:00", "24:00"),), retries=True),
+    Shape(name="weekdays only", hours=(Hours(WEEKDAYS, "09:00", "18:00"),), timezone="America/New_York"),
+    Shape(name="over midnight", hours=(Hours(WEEK, "22:00", "02:00"),), retries=True),
+    Shape(name="over Sunday's midnight", hours=(Hours((5, 6), "20:00", "04:00"),), timezone="Australia/Adelaide"),
+    Shape(name="until 24:00", hours=(Hours(WEEK, "16:00", "24:00"),), retries=True),
+    Shape(name="whole working days", hours=(Hours(WEEKDAYS, "00:00", "24:00"),), timezone="Asia/Kathmandu"),
+    Shape(name="the hour of the change", hours=(Hours(WEEK, "01:00", "03:00"), Hours(WEEK, "12:00", "12:01"))),
+    Shape(name="from six to midnight", hours=(Hours(WEEK, "06:00", "24:00"),), retries=True),
 )
 
 

@@ -11,18 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from itertools import islice
 from random import Random
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
-import requests
-from sqlalchemy.dialects.postgresql import insert
-
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
-from scheduler.carriers.twilio_queries import TwilioQueries
-from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CallOrder, CarrierAnswer
 from scheduler.domain.company import CallLimits, CallTimeInterval, CompanySettings, RetryPolicy, Weekday
 from scheduler.domain.refusals import OutsideCallTimeInterval, Refused
@@ -31,11 +26,8 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.persistence import attempts as attempts_sql
-from scheduler.persistence import tables
 from scheduler.persistence.database import Database
 from scheduler.timing import callee_zones
-from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialling.claims import ToSend
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release
@@ -45,6 +37,8 @@ from tests.conftest import TestClock, seed
 from tests.support.builders import FOREVER, RecordingHints, Tenant, a_house, of_company
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_door, address_of, serving
 from tests.verification.crash.crash_setup import _callbacks
+from tests.verification.nights.bulk_attempts import FIRST, INVOKE, NewCall, copy_calls
+from tests.verification.nights.worker_hand import settling
 from tests.verification.nights.world import PLACES, SHAPES, Hours, Place, Shape, offset_text
 
 BEGINS = datetime(2027, 1, 4, tzinfo=UTC)
@@ -64,6 +58,15 @@ ODD_OFFSETS = tuple(timedelta(minutes=15 * quarter) for quarter in range(-48, 57
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wish:
+    """One form of a requested time, with the zone or the offset that the text names."""
+
+    text: str | None
+    zone: str | None = None
+    offset: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RequestedCall:
     """One person's request, in the test's own terms."""
 
@@ -71,40 +74,26 @@ class RequestedCall:
     place: Place
     shape: Shape
     candidate_zone: str | None
-    text: str | None
-    zone: str | None
-    """Named in the text."""
-    offset: timedelta | None
-    """Named in the text."""
+    wish: Wish
     due_at: datetime
     consent_until: date
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wish:
-    """One form of a requested time."""
-
-    text: str | None
-    zone: str | None = None
-    offset: timedelta | None = None
-
-
 @dataclass
 class Year:
+    url: str
     tenant: Tenant
     houses: dict[str, Tenant]
     carrier: SimulatedCarrier
     now: TestClock
     dice: Random
     release: Release
-    dial: Dial
     hear: Hear
     settle: Settle
     hints: RecordingHints
     line: TwilioCallPlacer
     runner: asyncio.Runner
     threads: ThreadPoolExecutor
-    operator: requests.Session
     settings: dict[str, CompanySettings]
     asked: dict[UUID, RequestedCall] = field(default_factory=dict)
     numbers: dict[str, str] = field(default_factory=dict)
@@ -171,7 +160,7 @@ class Year:
         waiting = list(ids)
         for _ in range(4):
             hands = 2 if self.dice.random() < 0.1 else 1  # a duplicate hint
-            claims = list(self.threads.map(self.dial.claim, [waiting] * hands))
+            claims = list(self.threads.map(self.tenant.dial.claim, [waiting] * hands))
             mine = sorted((each for claim in claims for each in claim.claimed), key=lambda each: each.send_at)
             if mine:
                 self.now.instant = max(self.now(), mine[-1].send_at)
@@ -185,7 +174,7 @@ class Year:
     async def _send(self, mine: Sequence[ToSend]) -> None:
         died = self.dice.random() < 0.02  # the process dies before it sends or before it records
         loop = asyncio.get_running_loop()
-        looks = [loop.run_in_executor(self.threads, self.dial.last_look, each.attempt) for each in mine]
+        looks = [loop.run_in_executor(self.threads, self.tenant.dial.last_look, each.attempt) for each in mine]
         orders = await asyncio.gather(*looks)
         sent = [(each.attempt, order) for each, order in zip(mine, orders, strict=True) if order is not None]
         if died and self.dice.random() < 0.5:
@@ -195,9 +184,9 @@ class Year:
             self.now.move(timedelta(milliseconds=self.dice.randrange(200)))
         answers = await asyncio.gather(*(self._place(attempt, order) for attempt, order in sent))
         # When the carrier answers this later request, all calls that ring at once have rung.
-        await loop.run_in_executor(self.threads, self._ask_whether_it_is_up)
+        await loop.run_in_executor(self.threads, self.carrier.check_health)
         if not died:
-            await loop.run_in_executor(self.threads, self.dial.record, answers)
+            await loop.run_in_executor(self.threads, self.tenant.dial.record, answers)
 
     async def _place(self, attempt: Attempt, order: CallOrder) -> tuple[Attempt, CarrierAnswer]:
         return attempt, await self.line.place(order)
@@ -210,11 +199,8 @@ class Year:
         self.healthy = fault is None
         callbacks = None if self.dice.random() < 0.1 else "none"
         plan = {"outcome": self.dice.choice(OUTCOMES), "fault": fault, "callbacks": callbacks, "ring_s": 0, "talk_s": 0}
-        self.operator.delete(f"{self.carrier.url}/plans", timeout=30).raise_for_status()
-        self.operator.post(f"{self.carrier.url}/plans", json=plan, timeout=30).raise_for_status()
-
-    def _ask_whether_it_is_up(self) -> None:
-        self.operator.get(f"{self.carrier.url}/healthz", timeout=30).raise_for_status()
+        self.carrier.clear()
+        self.carrier.plan(**plan)
 
     # ---- asking
 
@@ -266,9 +252,7 @@ class Year:
                     place=place,
                     shape=shape,
                     candidate_zone=candidate_zone,
-                    text=wish.text,
-                    zone=wish.zone,
-                    offset=wish.offset,
+                    wish=wish,
                     due_at=schedule.due_at,
                     consent_until=consent,
                 )
@@ -295,105 +279,47 @@ class Year:
         schedule, _ = scheduling.on_request(text, callee, self.now(), POLICY)
         return schedule
 
-    def _wish(self, place: Place, elsewhere: str | None, at: datetime) -> _Wish:
+    def _wish(self, place: Place, elsewhere: str | None, at: datetime) -> Wish:
         """Return the instant in one of the five forms in which it may be requested."""
         at = at.replace(microsecond=0)
         home = ZoneInfo((place.zones or (elsewhere or "UTC",))[0])
         match self.dice.choice(("none", "offset", "zone", "Z", "wall", "wall")):
             case "none":
-                return _Wish(text=None)
+                return Wish(text=None)
             case "offset":
                 own = at.astimezone(home).utcoffset()
                 assert own is not None
                 offset = own if self.dice.random() < 0.6 else self.dice.choice(ODD_OFFSETS)
-                return _Wish(text=f"{(at + offset):%Y-%m-%dT%H:%M:%S}{offset_text(offset)}", offset=offset)
+                return Wish(text=f"{(at + offset):%Y-%m-%dT%H:%M:%S}{offset_text(offset)}", offset=offset)
             case "zone":
                 zone = self.dice.choice((home.key, home.key, self.dice.choice(_ZONES)))
                 local = at.astimezone(ZoneInfo(zone))
                 ahead = local.utcoffset()
                 assert ahead is not None
-                return _Wish(text=f"{local:%Y-%m-%dT%H:%M:%S}{offset_text(ahead)}[{zone}]", zone=zone)
+                return Wish(text=f"{local:%Y-%m-%dT%H:%M:%S}{offset_text(ahead)}[{zone}]", zone=zone)
             case "Z":
-                return _Wish(text=f"{at:%Y-%m-%dT%H:%M:%SZ}")
-        return _Wish(text=f"{at.astimezone(ZoneInfo(elsewhere) if elsewhere else home):%Y-%m-%dT%H:%M:%S}")
+                return Wish(text=f"{at:%Y-%m-%dT%H:%M:%SZ}")
+        return Wish(text=f"{at.astimezone(ZoneInfo(elsewhere) if elsewhere else home):%Y-%m-%dT%H:%M:%S}")
 
     def _take_in(self, made: Sequence[tuple[RequestedCall, str, Schedule, datetime]]) -> None:
-        """Write what `apply` would write for each person, many rows per statement."""
-        if not made:
-            return
-        now = self.now()
-        rows: dict[str, list[dict[str, object]]] = {
-            name: [] for name in ("candidates", "interviews", "lines", "attempts", "attempt_history")
-        }
+        """Write what `apply` would write for each person."""
+        calls = []
         for asked, number, schedule, expires_at in made:
-            tenant = self.houses[asked.shape.name]
             self.asked[asked.interview_id] = asked
-            times = {"created_at": now, "updated_at": now}
-            candidate_id, attempt_id, number_hash = uuid4(), uuid4(), tenant.hasher.number(number)
-            rows["candidates"].append(
-                {
-                    "id": candidate_id,
-                    "company_id": tenant.company_id,
-                    "first_name": "Ada",
-                    "last_name": "Byron",
-                    "phone_number": number,
-                    "timezone": asked.candidate_zone,
-                    "gdpr_expiry_date": asked.consent_until,
-                    **times,
-                }
+            calls.append(
+                NewCall(
+                    tenant=self.houses[asked.shape.name],
+                    kind=INVOKE if self.dice.random() < 0.5 else FIRST,
+                    number=number,
+                    schedule=schedule,
+                    expires_at=expires_at,
+                    interview_id=asked.interview_id,
+                    timezone=asked.candidate_zone,
+                    consent_until=asked.consent_until,
+                )
             )
-            rows["interviews"].append(
-                {
-                    "id": asked.interview_id,
-                    "company_id": tenant.company_id,
-                    "candidate_id": candidate_id,
-                    "agent_id": tenant.agent_id,
-                    "type": "PHONE",
-                    "focus": "GENERIC",
-                    "duration": timedelta(minutes=10),
-                    "caller_number": tenant.caller,
-                    "status": "SCHEDULED",
-                    "is_test": False,
-                    "metadata": {},
-                    "expires_at": expires_at,
-                    **times,
-                }
-            )
-            rows["lines"].append({"number_hash": number_hash, "free_at": now})
-            attempt = Attempt(
-                id=attempt_id,
-                interview_id=asked.interview_id,
-                company_id=tenant.company_id,
-                chain_id=attempt_id,
-                retry_number=0,
-                manual=self.dice.random() < 0.5,
-                state=AttemptState.PENDING,
-                schedule=schedule,
-                due_at=schedule.due_at,
-                expires_at=expires_at,
-                number_hash=number_hash,
-                created_at=now,
-                updated_at=now,
-            )
-            rows["attempts"].append(attempts_sql.columns_of(attempt))
-            rows["attempt_history"].append(
-                {
-                    "attempt_id": attempt_id,
-                    "at": now,
-                    "event": "created",
-                    "from_state": "",
-                    "to_state": "PENDING",
-                    "reason": "",
-                    "epoch": 0,
-                    "actor": "a test",
-                    "detail": {},
-                }
-            )
-        with self.tenant.database.transaction() as stores:
-            for name, values in rows.items():
-                statement = insert(tables.metadata.tables[name])
-                # People with the same number share a line.
-                stores.connection.execute(statement.on_conflict_do_nothing() if name == "lines" else statement, values)
+        if calls:
+            copy_calls(self.url, calls)
 
 
 _ZONES = tuple(sorted({zone for place in PLACES for zone in place.zones}))
@@ -492,35 +418,31 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         database = Database(url, pool_size=12)
         stack.callback(database.close)
         hasher = Hasher("a pepper for tests")
-        first = a_house(
-            database, _company(database, now, SHAPES[0]), hasher, now, policy=POLICY, account_sid=ACCOUNT_SID
-        )
-        others = {shape.name: of_company(first, _company(database, now, shape)) for shape in islice(SHAPES, 1, None)}
+        companies = {shape.name: _company(database, now, shape) for shape in SHAPES}
+        tenant = a_house(database, companies[SHAPES[0].name], hasher, now, policy=POLICY, account_sid=ACCOUNT_SID)
+        houses = {name: of_company(tenant, company) for name, company in companies.items()}
         account = carrier.account(public_url=address_of(door))
         hints = RecordingHints()
-        hear = Hear(first.context, hints, TwilioCallbacks(account))
+        hear = Hear(tenant.context, hints, TwilioCallbacks(account))
         stack.enter_context(serving(_callbacks(hear.callback), door))
-        queries = TwilioQueries(account, POLICY)
-        stack.callback(queries._client.http_client.session.close)
         runner = stack.enter_context(asyncio.Runner())
         line = TwilioCallPlacer(account, POLICY)
         stack.callback(lambda: runner.run(line.close()))
         yield Year(
-            tenant=first,
-            houses={SHAPES[0].name: first, **others},
-            settings={name: _settings(tenant) for name, tenant in {SHAPES[0].name: first, **others}.items()},
+            url=url,
+            tenant=tenant,
+            houses=houses,
+            settings={name: _settings(house) for name, house in houses.items()},
             carrier=carrier,
             now=now,
             dice=dice,
-            release=Release(first.context, hints, first.account_id),
-            dial=first.dial,
+            release=Release(tenant.context, hints, tenant.account_id),
             hear=hear,
-            settle=Settle(first.context, queries, first.account_id),
+            settle=stack.enter_context(settling(account, tenant)),
             hints=hints,
             line=line,
             runner=runner,
             threads=stack.enter_context(ThreadPoolExecutor(8)),
-            operator=stack.enter_context(requests.Session()),
         )
 
 

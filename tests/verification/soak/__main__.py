@@ -59,7 +59,7 @@ class Forger:
         if now < self._next_s:
             return
         self._next_s = now + 1.0
-        tokens = self.setup.rows("SELECT token FROM attempt_tokens ORDER BY claimed_at DESC LIMIT 1") or [("nobody",)]
+        tokens = self.setup.rows("SELECT token FROM attempt_tokens ORDER BY claimed_at DESC LIMIT 1") or [("unknown",)]
         form = {**a_form(self.setup.account_sid), "CallStatus": "completed"}
         url = f"{self.setup.whole.running.apiUrl}/carrier/twilio/{tokens[0][0]}"
         try:
@@ -107,7 +107,7 @@ def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds:
     while monotonic() - began < seconds:
         nemesis.strike()
         setup.pause(nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
-    setup.whole.client.session.delete(f"{setup.whole.running.simulatorUrl}/outage", timeout=30)
+    setup.at_carrier("DELETE", "/outage")
     say(f"{len(setup.blows)} faults in {monotonic() - began:.0f} s, all healed now")
     is_quiet = setup.until(setup.is_quiet, seconds=_PATIENCE_S)
     setup.meanwhile.clear()

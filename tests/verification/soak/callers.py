@@ -122,49 +122,40 @@ class Backend:
             await self._follow_up(person, created, created.interview_id)
 
     async def _create(self, person: Person) -> Question:
-        whose = _company_of(person)
         # Without a time in the request their calls are due when the hours begin, so no due time is expected.
         asks_for_a_time = person.due_in_s is not None and not person.opens_late
         due_at = _whole(self.now() + timedelta(seconds=person.due_in_s or 0)) if asks_for_a_time else None
+        candidate = {"firstName": "Ferdinand", "lastName": "Canary", "gdprExpiryDate": "2030-01-01"}
         body: dict[str, Any] = {
-            "agentId": self.order.agents[whose],
-            "candidate": {
-                "firstName": "Ferdinand",
-                "lastName": "Canary",
-                "phoneNumber": person.number,
-                "gdprExpiryDate": "2030-01-01",
-            },
+            "agentId": self.order.agents[_company_of(person)],
+            "candidate": {**candidate, "phoneNumber": person.number},
         }
         if due_at is not None:
             body["scheduledAt"] = _text(due_at)
-        return await self._ask(person, whose, "POST /interviews", "POST", "/interviews", body, due_at)
+        return await self._ask(person, "POST /interviews", "/interviews", body, due_at)
 
     async def _follow_up(self, person: Person, created: Question, interview_id: str) -> None:
-        whose = _company_of(person)
         attempts = f"/interviews/{interview_id}/call-attempts"
-        if person.then == "invoke":
-            asked = await self._ask(person, whose, "POST .../call-attempts", "POST", attempts, {}, None)
-            asked.interview_id = interview_id
-            return
-        if created.attempt_id is None:
-            return
         path = f"{attempts}/{created.attempt_id}"
-        if person.then == "delete":
-            await self._ask(person, whose, "DELETE .../call-attempts/{id}", "DELETE", path, None, None, created)
+        if person.then == "invoke":
+            await self._ask(person, "POST .../call-attempts", attempts, {})
+        elif created.attempt_id is None:
+            return
+        elif person.then == "delete":
+            await self._ask(person, "DELETE .../call-attempts/{id}", path, about=created)
         else:
             moved_to = _whole(self.now() + timedelta(seconds=5))
             body = {"scheduledAt": _text(moved_to)}
-            await self._ask(person, whose, "PATCH .../call-attempts/{id}", "PATCH", path, body, moved_to, created)
+            await self._ask(person, "PATCH .../call-attempts/{id}", path, body, moved_to, about=created)
 
     async def _ask(
         self,
         person: Person,
-        whose: Literal["usual", "late"],
         verb: str,
-        method: str,
         path: str,
-        body: Mapping[str, Any] | None,
-        due_at: datetime | None,
+        body: Mapping[str, Any] | None = None,
+        due_at: datetime | None = None,
+        *,
         about: Question | None = None,
     ) -> Question:
         """Repeat a request under one key until it has its final response, then record it."""
@@ -173,16 +164,16 @@ class Backend:
             question.interview_id, question.attempt_id = about.interview_id, about.attempt_id
         elif verb == "POST .../call-attempts":
             question.interview_id = path.split("/")[2]
-        key = str(uuid4())
+        key, method = str(uuid4()), verb.split(maxsplit=1)[0]
         headers = {
-            "Authorization": f"Bearer {self.order.keys[whose]}",
+            "Authorization": f"Bearer {self.order.keys[_company_of(person)]}",
             "Idempotency-Key": key,
             "Prefer": "wait=10" if person.waits else "respond-async",
         }
         while monotonic() < self.last_patience_s:
             answer = await self._sent(method, path, body, headers, waits=person.waits)
             if answer is not None:
-                question.status, question.told_at, data, question.code = *answer[:2], answer[2], answer[3]
+                question.status, question.told_at, data, question.code = answer
                 if question.status == ACCEPTED:
                     data = await self._result(question, key, headers)
                 self._note_ids(question, data)
@@ -255,9 +246,8 @@ def _text(at: datetime) -> str:
 async def ask_all(order: Order) -> None:
     timeout = aiohttp.ClientTimeout(total=_GIVE_UP_A_REQUEST_S, sock_connect=5)
     with order.said.open("a", encoding="utf-8") as said:
-        async with aiohttp.ClientSession(
-            timeout=timeout, connector=aiohttp.TCPConnector(limit=200), trust_env=False
-        ) as session:
+        connector = aiohttp.TCPConnector(limit=200)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session:
             backend = Backend(order=order, session=session, said=said)
             begins_at = monotonic()
             async with asyncio.TaskGroup() as group:

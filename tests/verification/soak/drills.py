@@ -73,13 +73,8 @@ def redis_goes(setup: SoakSetup, what: str, strike: Callable[[], None]) -> None:
         healed_at = setup.whole.now()
     told(f"{what}: the latest call was claimed after", _latest_claim_s(drill), _RING_BAR_S, "s")
     if healed_at - drill.struck_at < _A_MOMENT:
-        until = drill.struck_at + _TEN_SECONDS
-        told(
-            f"{what}: intake p99 in the ten seconds after it",
-            _p99_ms(drill, drill.struck_at, until),
-            _INTAKE_BAR_MS,
-            "ms",
-        )
+        p99 = _p99_ms(drill, drill.struck_at, drill.struck_at + _TEN_SECONDS)
+        told(f"{what}: intake p99 in the ten seconds after it", p99, _INTAKE_BAR_MS, "ms")
         return
     told(f"{what}: intake p99 during it", _p99_ms(drill, drill.struck_at, healed_at), _INTAKE_BAR_MS, "ms")
     after = _p99_ms(drill, healed_at, healed_at + _TEN_SECONDS) or 0.0
@@ -95,7 +90,7 @@ def _latest_claim_s(drill: Drill) -> float | None:
         f"SELECT extract(epoch FROM coalesce(min(h.at), '{_NEVER}') - greatest(a.due_at, '{drill.struck_at}'))"
         " FROM attempts a"
         " LEFT JOIN attempt_history h ON h.attempt_id = a.id AND h.event = 'claimed'"
-        f" WHERE a.due_at <= '{drill.struck_at + timedelta(seconds=10)}' GROUP BY a.id"
+        f" WHERE a.due_at <= '{drill.struck_at + _TEN_SECONDS}' GROUP BY a.id"
         f" HAVING coalesce(min(h.at), '{_NEVER}') >= '{drill.struck_at}'"
     )
     return max((float(waited) for (waited,) in rows or ()), default=None)
@@ -107,12 +102,10 @@ def _p99_ms(drill: Drill, since: datetime, until: datetime) -> float | None:
 
 
 def postgres_is_killed(setup: SoakSetup) -> None:
-    postgres = setup.whole.system.postgres
-    assert postgres is not None
     with a_drill(setup) as begin:
         drill = begin()
-        assert postgres.pid is not None
-        os.kill(postgres.pid, signal.SIGKILL)
+        assert setup.postgres.pid is not None
+        os.kill(setup.postgres.pid, signal.SIGKILL)
     rows = setup.rows(f"SELECT min(at) FROM attempt_history WHERE event = 'claimed' AND at > '{drill.struck_at}'")
     first = rows[0][0] if rows else None
     figure = None if first is None else (first - drill.struck_at).total_seconds()
@@ -123,38 +116,26 @@ def a_dialler_is_killed_before_its_claims(setup: SoakSetup) -> None:
     with a_drill(setup) as begin:
         drill = begin()
         _kill(setup, "dial")
-    told(
-        "kill -9 of the dialler before the claim: the latest call was claimed after",
-        _latest_claim_s(drill),
-        _BEFORE_CLAIM_BAR_S,
-        "s",
-    )
+    what = "kill -9 of the dialler before the claim: the latest call was claimed after"
+    told(what, _latest_claim_s(drill), _BEFORE_CLAIM_BAR_S, "s")
 
 
 def a_dialler_is_killed_after_its_claims(setup: SoakSetup) -> None:
     """Kill a dialler with calls in hand. The carrier answers slowly, so that there are some."""
+    settled_s = None
     with a_drill(setup, behaviour="slow") as begin:
         setup.until(lambda: setup.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING' LIMIT 1"), seconds=10)
         drill = begin()
         _kill(setup, "dial")
         in_hand = setup.rows("SELECT id FROM attempts WHERE phase = 'DIALLING'") or []
-        settled: list[float] = []
         ids = ", ".join(f"'{row[0]}'" for row in in_hand)
+        unsettled = f"SELECT 1 FROM attempts WHERE id IN ({ids}) AND phase IN ('DIALLING', 'UNKNOWN')"
         began = monotonic()
         if in_hand:
-            setup.until(
-                lambda: (
-                    setup.rows(f"SELECT 1 FROM attempts WHERE id IN ({ids}) AND phase IN ('DIALLING', 'UNKNOWN')") == []
-                ),
-                seconds=_GIVE_UP_S,
-            )
-            settled.append(monotonic() - began)
-    told(
-        f"kill -9 of the dialler with {len(in_hand)} calls in hand: the last was settled after",
-        max(settled, default=None),
-        _AFTER_CLAIM_BAR_S,
-        "s",
-    )
+            setup.until(lambda: setup.rows(unsettled) == [], seconds=_GIVE_UP_S)
+            settled_s = monotonic() - began
+    what = f"kill -9 of the dialler with {len(in_hand)} calls in hand: the last was settled after"
+    told(what, settled_s, _AFTER_CLAIM_BAR_S, "s")
     assert drill.load.people
 
 
@@ -170,19 +151,17 @@ def main() -> None:
         tempfile.TemporaryDirectory() as home,
         a_soak_setup(Path(home) / "drills", say, SWEEP_S=f"{SWEEP_S:g}") as setup,
     ):
-        valkey = setup.whole.system.valkey
-        assert valkey is not None
 
         def flush() -> None:
             redis.Redis.from_url(setup.whole.running.redisUrl).flushall()
 
         def kill() -> None:
-            assert valkey.pid is not None
-            os.kill(valkey.pid, signal.SIGKILL)
+            assert setup.valkey.pid is not None
+            os.kill(setup.valkey.pid, signal.SIGKILL)
 
         def freeze() -> None:
-            assert valkey.pid is not None
-            with frozen([valkey.pid]):
+            assert setup.valkey.pid is not None
+            with frozen([setup.valkey.pid]):
                 setup.pause(_FROZEN_S)
 
         a_dialler_is_killed_before_its_claims(setup)

@@ -12,7 +12,6 @@ from tests.verification.soak.nemesis import PROCESSES
 from tests.verification.soak.soak_setup import SoakSetup
 
 _EVERY_S = 2.0
-_QUEUES = ("dial", "intake", "callbacks", "settle", "maintenance")
 _GROWN_UP_S = 20.0
 """Age at which a process has imported its modules and opened its connections."""
 _LEAST = 4
@@ -24,7 +23,6 @@ class Reading:
     connections: int | None
     """Connections of our processes to PostgreSQL, or None if it could not be reached."""
     unacked: int | None
-    queued: int | None
     memory_mib: dict[tuple[str, int], float]
     """Resident memory per process, by name and pid."""
 
@@ -42,22 +40,20 @@ class Gauges:
             return
         self._next_s = now + _EVERY_S
         connections = self.setup.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'duecall%'")
-        unacked, queued = self._redis()
         self.readings.append(
             Reading(
                 at_s=now,
                 connections=None if connections is None else connections[0][0],
-                unacked=unacked,
-                queued=queued,
+                unacked=self._unacked(),
                 memory_mib=dict(self._memory()),
             )
         )
 
-    def _redis(self) -> tuple[int | None, int | None]:
+    def _unacked(self) -> int | None:
         client = redis.Redis.from_url(self.setup.whole.running.redisUrl, socket_timeout=0.2, socket_connect_timeout=0.2)
         with suppress(redis.RedisError), client:
-            return client.hlen("duecall:unacked"), sum(client.llen(f"duecall:{queue}") for queue in _QUEUES)
-        return None, None
+            return client.hlen("duecall:unacked")
+        return None
 
     def _memory(self) -> list[tuple[tuple[str, int], float]]:
         found = []

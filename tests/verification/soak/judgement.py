@@ -23,13 +23,22 @@ from tests.verification.histories.judge import (
 from tests.verification.nights import judge as hours_judge
 from tests.verification.nights.world import WEEK, Hours
 from tests.verification.soak.callers import ACCEPTED, Question
-from tests.verification.soak.people import NOBODY_CAN_KNOW, Person
+from tests.verification.soak.people import NEVER_LISTED, Person
 from tests.verification.soak.soak_setup import LATE_OPENING, LEASE_S, TIMES, Blow, SoakSetup
 
 _CONSENT_UNTIL = date(2030, 1, 1)
-_DOUBLED = frozenset(
-    {Wrong.RANG_TWICE, Wrong.TWO_LEGS, Wrong.RANG_IN_GAP, Wrong.RANG_UNCLAIMED, Wrong.RANG_GIVEN_BACK, Wrong.TWO_OPEN}
-)
+_HEADINGS = {
+    Wrong.RANG_TWICE: "duplicated",
+    Wrong.TWO_LEGS: "duplicated",
+    Wrong.RANG_IN_GAP: "duplicated",
+    Wrong.RANG_UNCLAIMED: "duplicated",
+    Wrong.RANG_GIVEN_BACK: "duplicated",
+    Wrong.TWO_OPEN: "duplicated",
+    Wrong.LOST: "lost",
+    Wrong.RANG_EARLY: "early",
+    Wrong.UNEXPLAINED: "unexplained history",
+}
+"""Heading of each violation of a history. All others are rings after a cancel."""
 _PATIENCE = Patience(
     in_flight=timedelta(seconds=2),
     lateness=timedelta(seconds=5),
@@ -68,8 +77,8 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
     whole = setup.whole
     questions = [question for load in setup.loads for question in load.told()[0]]
     everybody = {person.turn: person for load in setup.loads for person in load.people}
-    ledger = whole.client.session.get(f"{whole.running.simulatorUrl}/ledger", timeout=60).json()["rings"]
-    requests = whole.client.session.get(f"{whole.running.simulatorUrl}/requests", timeout=60).json()["requests"]
+    ledger = setup.at_carrier("GET", "/ledger").json()["rings"]
+    requests = setup.at_carrier("GET", "/requests").json()["requests"]
     rows = rows_of(whole.running.databaseUrl)
     history = History(
         attempts=rows,
@@ -114,21 +123,11 @@ def _asked(question: Question) -> ClientRequest:
 
 def _of_history(verdict: Verdict, history: History) -> None:
     for found in violations(history):
-        if found.kind in _DOUBLED:
-            heading = "duplicated"
-        elif found.kind is Wrong.LOST:
-            heading = "lost"
-        elif found.kind is Wrong.RANG_EARLY:
-            heading = "early"
-        elif found.kind is Wrong.UNEXPLAINED:
-            heading = "unexplained history"
-        else:
-            heading = "after cancel"
-        verdict.faults[heading].append(f"{found.kind}: {found.about} {found.why}")
+        verdict.faults[_HEADINGS.get(found.kind, "after cancel")].append(f"{found.kind}: {found.about} {found.why}")
 
 
 def _of_the_carrier(verdict: Verdict, setup: SoakSetup) -> None:
-    said = setup.whole.client.session.get(f"{setup.whole.running.simulatorUrl}/verdict", timeout=60).json()
+    said = setup.at_carrier("GET", "/verdict").json()
     for name in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
         verdict.faults["duplicated"] += [f"the carrier reports {name}: {each}" for each in said[name]]
     if said["alive"]:
@@ -201,9 +200,7 @@ def _of_what_is_there(verdict: Verdict, setup: SoakSetup, questions: Sequence[Qu
         "SELECT 'command', id FROM inbox WHERE quarantined_at IS NOT NULL"
         " UNION ALL SELECT 'callback', id FROM carrier_events WHERE quarantined_at IS NOT NULL OR heard_at IS NULL"
     ):
-        verdict.faults["stuck"] += [
-            f"{what} {which} is quarantined or was never processed" for what, which in unfinished
-        ]
+        verdict.faults["stuck"] += [f"{what} {each} is quarantined or was never processed" for what, each in unfinished]
     for reason, *_ in setup.whole.rows("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
         verdict.faults["stuck"].append(f"a company is paused: {reason}")
 
@@ -221,32 +218,32 @@ def of_the_undecided(
     `causes` maps attempts to the dialler's reason for the lost answer of the last POST. The carrier does not know it
     when a request was given up before it arrived.
     """
-    answered = {request["token"]: request["answered"] for request in requests}
+    sent = {request["token"]: request for request in requests}
     behaviours = {person.number: person.behaviour for person in everybody.values()}
-    number_of = {request["token"]: request["to"] for request in requests}
     for row in rows:
         if row.reason != "OUTCOME_UNKNOWN":
             continue
         claim = row.claims[-1]
         is_late = causes.get(row.id) == _LET_TIME_OUT
-        why = _CARRIER if is_late else _why(claim, answered, behaviours.get(number_of.get(claim.token, ""), ""), blows)
+        why = _CARRIER if is_late else _why(claim, sent.get(claim.token), behaviours, blows)
         if why is None:
             verdict.faults["undecided and unexplained"].append(f"{row.id}, claimed at {claim.at}")
         else:
             verdict.undecided.append(why)
 
 
-def _why(claim: Claim, answered: dict[str, int | None], behaviour: str, blows: Sequence[Blow]) -> str | None:
-    if claim.token in answered:
-        status = answered[claim.token]
-        if behaviour in NOBODY_CAN_KNOW or status is None or status >= 500:
+def _why(
+    claim: Claim, sent: Mapping[str, Any] | None, behaviours: Mapping[str, str], blows: Sequence[Blow]
+) -> str | None:
+    if sent is not None:
+        status = sent["answered"]
+        if behaviours.get(sent["to"]) in NEVER_LISTED or status is None or status >= 500:
             return _CARRIER
-    claimed_at, lease_over = claim.at, claim.at + timedelta(seconds=LEASE_S)
-    if any(
-        blow.hurts_diallers and blow.began_at - _A_WHILE <= lease_over and blow.healed_at + _A_WHILE >= claimed_at
-        for blow in blows
-    ):
-        return _DIALLER
+    lease_over = claim.at + timedelta(seconds=LEASE_S)
+    for blow in blows:
+        may_overlap = blow.began_at - _A_WHILE <= lease_over and blow.healed_at + _A_WHILE >= claim.at
+        if blow.hurts_diallers and may_overlap:
+            return _DIALLER
     return None
 
 

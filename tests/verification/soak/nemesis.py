@@ -20,12 +20,12 @@ from scheduler.local.child_process import bound_to_parent
 from tests.support.servers import Wire, wired
 from tests.verification.soak.soak_setup import SoakSetup
 
-WORKERS = ("dial", "wired dial", "intake", "callbacks", "settle", "maintenance")
-PROCESSES = ("api", "clock", *WORKERS)
+_QUEUES = ("dial", "intake", "callbacks", "settle", "maintenance")
+PROCESSES = ("api", "clock", "dial", "wired dial", "intake", "callbacks", "settle", "maintenance")
 _DIALLERS = ("dial", "wired dial")
 _GARBAGE = (b"this is not json", b"{}", b'{"body": "bm8=", "headers": {"task": "no.such.task"}}', b"\x80\x04]q\x00.")
 _FAKE_TIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
-_STEPPED = ("dial", "intake", "callbacks", "settle", "maintenance", "clock")
+_STEPPED = (*_QUEUES, "clock")
 """Not the API: no client would send requests to a second one."""
 _STEPS_S = ("+3600", "-3600", "+10", "-10")
 _A_WRONG_CLOCK_RUNS_FOR_S = 20.0
@@ -93,7 +93,7 @@ class Nemesis:
             return f"no freeze: {name} is down"
         self._hurts_diallers = name in _DIALLERS
         with frozen([pid]):
-            self._wait(seconds)
+            self.setup.pause(seconds)
         return f"freeze {name} {seconds:.1f} s"
 
     def rolling_restart(self) -> str:
@@ -116,7 +116,7 @@ class Nemesis:
             return _NO_FAKE_TIME
         log = self._log_of("wrong-clock")
         with self._beside("dial", log, LD_PRELOAD=str(library), FAKETIME="+2h"):
-            self._wait(_A_WRONG_CLOCK_RUNS_FOR_S)
+            self.setup.pause(_A_WRONG_CLOCK_RUNS_FOR_S)
         noticed = "CLOCK_SKEW" in log.read_text(encoding="utf-8")
         self.wrong_clock = "it noticed, and dialled nothing" if noticed else UNNOTICED
         return "a dialler with a clock two hours ahead"
@@ -131,11 +131,11 @@ class Nemesis:
         _write_at_once(offset, "+0")
         variables = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
         with self._beside(name, log, **variables):
-            self._wait(_STARTS_WITHIN_S)
+            self.setup.pause(_STARTS_WITHIN_S)
             _write_at_once(offset, span)
-            self._wait(seconds)
+            self.setup.pause(seconds)
             _write_at_once(offset, "+0")
-            self._wait(_STARTS_WITHIN_S)
+            self.setup.pause(_STARTS_WITHIN_S)
         return f"a clock of one more {name} set {span} s for {seconds:.1f} s"
 
     def _log_of(self, name: str) -> Path:
@@ -169,11 +169,9 @@ class Nemesis:
         return redis.Redis.from_url(self.setup.whole.running.redisUrl, socket_timeout=2, socket_connect_timeout=2)
 
     def kill_redis(self) -> str:
-        valkey = self.setup.whole.system.valkey
-        assert valkey is not None
-        if valkey.pid is not None:
-            os.kill(valkey.pid, signal.SIGKILL)
-            self._wait(self.dice.uniform(0, 3), looking=False)
+        if (pid := self.setup.valkey.pid) is not None:
+            os.kill(pid, signal.SIGKILL)
+            _wait_for(self.dice.uniform(0, 3))
         return "kill -9 Redis"
 
     def flush_redis(self) -> str:
@@ -182,39 +180,33 @@ class Nemesis:
         return "FLUSHALL"
 
     def freeze_redis(self) -> str:
-        valkey = self.setup.whole.system.valkey
-        assert valkey is not None
         seconds = self.dice.uniform(1, 8)
-        if valkey.pid is not None:
-            with frozen([valkey.pid]):
-                self._wait(seconds)
+        if (pid := self.setup.valkey.pid) is not None:
+            with frozen([pid]):
+                self.setup.pause(seconds)
         return f"freeze Redis {seconds:.1f} s"
 
     def garbage(self) -> str:
         """Push malformed messages, and messages of unknown tasks, to every queue that has a worker."""
         with suppress(redis.RedisError):
-            for queue in ("dial", "intake", "callbacks", "settle", "maintenance"):
+            for queue in _QUEUES:
                 self._redis.lpush(f"duecall:{queue}", self.dice.choice(_GARBAGE))
-        return "garbage in every queue of intake, dial, callbacks, settle, maintenance"
+        return f"garbage in every queue of {', '.join(_QUEUES)}"
 
     # ---- PostgreSQL
 
     def kill_postgres(self) -> str:
-        postgres = self.setup.whole.system.postgres
-        assert postgres is not None
         self._hurts_diallers = True
-        if postgres.pid is not None:
-            os.kill(postgres.pid, signal.SIGKILL)
+        if (pid := self.setup.postgres.pid) is not None:
+            os.kill(pid, signal.SIGKILL)
         return "kill -9 PostgreSQL"
 
     def freeze_postgres(self) -> str:
-        postgres = self.setup.whole.system.postgres
-        assert postgres is not None
         self._hurts_diallers = True
         seconds = self.dice.uniform(0.5, 3)
-        if postgres.pid is not None:
-            with frozen([postgres.pid, *children_of(postgres.pid)]):
-                self._wait(seconds)
+        if (pid := self.setup.postgres.pid) is not None:
+            with frozen([pid, *children_of(pid)]):
+                self.setup.pause(seconds)
         return f"freeze PostgreSQL {seconds:.1f} s"
 
     def cut_commits(self) -> str:
@@ -223,32 +215,17 @@ class Nemesis:
         before = self.wire.died
         self.wire.cut_before = lambda sent: b"COMMIT" in sent and self.dice.random() < 0.1
         self.wire.cut_after = lambda sent: b"COMMIT" in sent and self.dice.random() < 0.2
-        self._wait(5)
+        self.setup.pause(5)
         self.wire.cut_before = self.wire.cut_after = lambda _: False
         return f"cut {self.wire.died - before} commits of the wired dialler"
 
     # ---- the carrier
 
     def carrier_down(self, kind: str, seconds: float) -> str:
-        self._hurts_diallers = kind in {
-            "503",
-            "drop",
-            "hang",
-            "refuse",
-            "uplink",
-        }  # otherwise the carrier accepts nothing
-        order = {"kind": kind, "for_s": seconds}
-        self.setup.whole.client.session.post(
-            f"{self.setup.whole.running.simulatorUrl}/outage", json=order, timeout=30
-        ).raise_for_status()
-        self._wait(seconds)
+        self._hurts_diallers = kind not in {"429", "401"}  # with these the carrier accepts nothing
+        self.setup.at_carrier("POST", "/outage", {"kind": kind, "for_s": seconds})
+        self.setup.pause(seconds)
         return f"carrier down: {kind}, {seconds:.1f} s"
-
-    def _wait(self, seconds: float, *, looking: bool = True) -> None:
-        if looking:
-            self.setup.pause(seconds)
-        else:
-            _wait_for(seconds)
 
 
 def _fake_time() -> Path | None:

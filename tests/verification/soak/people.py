@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 BRATISLAVA, KOLKATA = "Europe/Bratislava", "Asia/Kolkata"
@@ -29,65 +29,56 @@ BEHAVIOURS: Mapping[str, tuple[float, Sequence[Mapping[str, Any]]]] = {
 
 The last five are rare, because each opens the breaker and stops calling for five seconds or more."""
 
-NOBODY_CAN_KNOW = frozenset({"refuse 500", "drop"})
+NEVER_LISTED = frozenset({"refuse 500", "drop"})
 """The carrier cut the POST or refused it with a 5xx, so no list and no callback ever names the call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
     turn: int
-    number: str
-    zone: str
     behaviour: str
     asks_after_s: float
     """Delay of their POST /interviews, from the start of the load."""
-    due_in_s: int | None
+    zone: str = BRATISLAVA
+    due_in_s: int | None = None
     """Delay of the requested call, from that POST, or None for as soon as allowed."""
-    waits: bool
+    waits: bool = False
     """True: the POST waits for its result. False: the API responds 202 at once."""
-    then: str
+    then: str = ""
     """The follow-up request: "delete", "move", "invoke" or none."""
-    then_after_s: float
+    then_after_s: float = 0.0
     opens_late: bool = False
     """True if their company's hours begin in the middle of the soak."""
-    rules: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+    @property
+    def number(self) -> str:
+        return f"+9198{20_000_000 + self.turn:08d}" if self.zone == KOLKATA else f"+42191{5_000_000 + self.turn:07d}"
+
+    @property
+    def rules(self) -> Sequence[Mapping[str, Any]]:
+        return BEHAVIOURS[self.behaviour][1]
 
 
 def alike(behaviour: str, *, rate: float, seconds: float, first: int) -> Iterator[Person]:
     """Yield people in Slovakia, to be called as soon as allowed, with the same behaviour for every call."""
     for turn in range(first, first + int(rate * seconds)):
-        yield Person(
-            turn=turn,
-            number=f"+42191{5_000_000 + turn:07d}",
-            zone=BRATISLAVA,
-            behaviour=behaviour,
-            asks_after_s=(turn - first) / rate,
-            due_in_s=None,
-            waits=False,
-            then="",
-            then_after_s=0.0,
-            rules=BEHAVIOURS[behaviour][1],
-        )
+        yield Person(turn=turn, behaviour=behaviour, asks_after_s=(turn - first) / rate)
 
 
 def people(*, seed: int, rate: float, seconds: float, first: int = 0) -> Iterator[Person]:
     """Yield people in the order of their requests. The same seed gives the same people."""
     dice = random.Random(seed)
-    names = list(BEHAVIOURS)
-    weights = [BEHAVIOURS[name][0] for name in names]
+    weights = [weight for weight, _ in BEHAVIOURS.values()]
     for turn in range(first, first + int(rate * seconds)):
         indian = dice.random() < 0.05
-        behaviour = dice.choices(names, weights)[0]
         yield Person(
             turn=turn,
-            number=f"+9198{20_000_000 + turn:08d}" if indian else f"+42191{5_000_000 + turn:07d}",
-            zone=KOLKATA if indian else BRATISLAVA,
-            behaviour=behaviour,
+            behaviour=dice.choices(list(BEHAVIOURS), weights)[0],
             asks_after_s=(turn - first) / rate,
+            zone=KOLKATA if indian else BRATISLAVA,
             due_in_s=dice.choice((None, None, None, 1, 2, 5, 10)),
             waits=dice.random() < 0.5,
             then=dice.choices(("", "delete", "move", "invoke"), (85, 5, 5, 5))[0],
             then_after_s=dice.uniform(0, 6),
             opens_late=not indian and dice.random() < 0.02,
-            rules=BEHAVIOURS[behaviour][1],
         )

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import requests
 
 from scheduler.clock import monotonic
-from scheduler.domain.company import RetryPolicy
+from scheduler.domain.company import RetryPolicy, Weekday
 from scheduler.local.child_process import bound_to_parent
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.local.valkey import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.verification.soak.callers import RECORDS, Order, Question, Sample
 from tests.verification.soak.people import Person
@@ -131,8 +134,8 @@ class SoakSetup:
             patience_s=patience_s,
             said=self.whole.home / f"said-{len(self.loads)}.jsonl",
         )
-        everybody = list(order.people())
-        self._plan(everybody)
+        people = list(order.people())
+        self._plan(people)
         order.said.touch()
         written = order.said.with_suffix(".order")
         written.write_text(order.model_dump_json(), encoding="utf-8")
@@ -140,19 +143,33 @@ class SoakSetup:
             bound_to_parent(signal.SIGTERM, sys.executable, "-m", "tests.verification.soak.callers", str(written)),
             stdin=subprocess.DEVNULL,
         )
-        load = Load(order=order, people=everybody, process=process)
-        self.loads.append(load)
-        return load
+        self.loads.append(Load(order=order, people=people, process=process))
+        return self.loads[-1]
 
-    def _plan(self, everybody: list[Person]) -> None:
+    def _plan(self, people: list[Person]) -> None:
         rules: list[dict[str, Any]] = [
             {"to": person.number, "attempt": turn, **rule}
-            for person in everybody
+            for person in people
             for turn, rule in enumerate(person.rules, start=1)
         ]
-        self.whole.client.session.post(
-            f"{self.whole.running.simulatorUrl}/plans", json=rules, timeout=60
-        ).raise_for_status()
+        self.at_carrier("POST", "/plans", rules)
+
+    def at_carrier(self, method: str, path: str, order: object = None) -> requests.Response:
+        """Send a request to the control API of the simulated carrier."""
+        url = f"{self.whole.running.simulatorUrl}{path}"
+        answer = self.whole.client.session.request(method, url, json=order, timeout=60)
+        answer.raise_for_status()
+        return answer
+
+    @property
+    def postgres(self) -> EmbeddedPostgres:
+        assert self.whole.system.postgres is not None
+        return self.whole.system.postgres
+
+    @property
+    def valkey(self) -> EmbeddedValkey:
+        assert self.whole.system.valkey is not None
+        return self.whole.system.valkey
 
     @property
     def account_sid(self) -> str:
@@ -172,17 +189,13 @@ class SoakSetup:
     def is_quiet(self) -> bool:
         """Return true if all loads have ended and no command, callback, due attempt or call in progress is left."""
         soon = self.whole.now() + timedelta(minutes=1)
-        return (
-            all(load.is_over for load in self.loads)
-            and self.rows(
-                "SELECT 1 FROM inbox WHERE applied_at IS NULL"
-                " UNION ALL SELECT 1 FROM carrier_events WHERE heard_at IS NULL"
-                " UNION ALL SELECT 1 FROM attempts"
-                f" WHERE state = 'IN_PROGRESS' OR state = 'PENDING' AND due_at < '{soon}'"
-                " LIMIT 1"
-            )
-            == []
+        open_work = (
+            "SELECT 1 FROM inbox WHERE applied_at IS NULL"
+            " UNION ALL SELECT 1 FROM carrier_events WHERE heard_at IS NULL"
+            f" UNION ALL SELECT 1 FROM attempts WHERE state = 'IN_PROGRESS' OR state = 'PENDING' AND due_at < '{soon}'"
+            " LIMIT 1"
         )
+        return all(load.is_over for load in self.loads) and self.rows(open_work) == []
 
     def until(self, what: Callable[[], object], *, seconds: float) -> bool:
         """Supervise the system until `what` is true or the time is over. Return the last value of `what`."""
@@ -225,8 +238,7 @@ def _company_that_opens_late(whole: WholeSystem) -> tuple[str, str]:
         answer.raise_for_status()
         return answer.json()["data"]
 
-    every_day = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
-    hours = [{"days": every_day, "start": LATE_OPENING, "end": "20:00"}]
+    hours = [{"days": [day.name for day in Weekday], "start": LATE_OPENING, "end": "20:00"}]
     company = ats("POST", "/company", {"name": "The late shift", "settings": {"callTimeIntervals": hours}})["id"]
     number = ats("GET", f"/phone-numbers?companyId={company}")["items"][0]["id"]
     agent = {"name": "By phone", "type": "PHONE", "focus": "GENERIC", "language": "SK", "duration": 15}

@@ -157,18 +157,9 @@ def test_people_have_distinct_numbers_and_all_behaviours() -> None:
 
 def test_later_load_has_different_people(tmp_path: Path) -> None:
     def of(first: int) -> set[str]:
-        order = Order(
-            api_url="",
-            keys={},
-            agents={},
-            seed=1,
-            rate=5,
-            seconds=4,
-            first=first,
-            clock_offset_s=0,
-            patience_s=1,
-            said=tmp_path / "said",
-        )
+        load = {"seed": 1, "rate": 5, "seconds": 4, "first": first}
+        backend = {"api_url": "", "keys": {}, "agents": {}, "clock_offset_s": 0, "patience_s": 1}
+        order = Order.model_validate({**load, **backend, "said": tmp_path / "said"})
         return {person.number for person in order.people()}
 
     assert not of(0) & of(20)
@@ -178,9 +169,7 @@ def test_memory_is_reported_for_the_longest_lived_process() -> None:
     gauges = Gauges(setup=None)  # type: ignore[arg-type]  # the readings are set below
     for at in range(0, 100, 2):
         memory = {("api", 1): 100.0 + at, ("api", 2 if at > 90 else 1): 100.0 + at}
-        gauges.readings.append(
-            Reading(at_s=at, connections=20 + (at > 60) * 10, unacked=0, queued=0, memory_mib=memory)
-        )
+        gauges.readings.append(Reading(at_s=at, connections=20 + (at > 60) * 10, unacked=0, memory_mib=memory))
     assert gauges.connections() == (20, 30, 30)
     assert gauges.unacked() == (0, 0, 0)
     assert gauges.memory()["api"] == ([132, 158, 185], 78)

@@ -49,8 +49,8 @@ class Callback:
     """A callback arrives. `way` is the index of its status change among those of the call."""
 
     way: int
-    anew: bool = False
-    """It has an additional field. Identical callbacks are stored only once."""
+    is_distinct: bool = False
+    """It has an additional field, because identical callbacks are stored only once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,9 @@ def _orders(kind: Kind) -> Iterator[tuple[int, ...]]:
 def mixed(kind: Kind, dice: Random) -> Trace:
     """Return some callbacks, each up to three times, in any order and with polls between them."""
     order = dice.choice([each for each in _orders(kind) if each or not kind.given_up])
-    callbacks = [Callback(way=way, anew=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))]
+    callbacks = [
+        Callback(way=way, is_distinct=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))
+    ]
     dice.shuffle(callbacks)
     steps: list[Step] = list(callbacks)
     if dice.random() < 0.7:

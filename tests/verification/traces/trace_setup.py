@@ -1,25 +1,18 @@
-"""Player of traces: one company and a carrier over the real stores, with the stored end of each call."""
+"""Player of traces in a scripted world, with the stored end of each call."""
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.attempt import Attempt, Phase, ProofMissing
 from scheduler.domain.call import Accepted, AnswerUnknown
-from scheduler.domain.company import RetryPolicy
-from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.state_machine import is_busy
-from scheduler.persistence.database import Database
-from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import NOON, TestClock, seed
-from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_claimed_attempt, a_house
-from tests.support.servers import ACCOUNT_SID
-from tests.verification.machine.scripted_carrier import ACCOUNT, ENDS, Leg, ScriptedCarrier, carrier_queries
+from tests.support.builders import a_claimed_attempt
+from tests.verification.machine.scripted_carrier import ENDS, Leg
+from tests.verification.machine.scripted_world import ScriptedWorld
 from tests.verification.traces.trace import Answered, Callback, Kind, Poll, Trace
 
 A_MOMENT = timedelta(seconds=1)
@@ -75,25 +68,12 @@ class End:
 
 
 @dataclass
-class TraceSetup:
-    database: Database
-    now: TestClock = field(default_factory=lambda: TestClock(NOON))
-    hints: RecordingHints = field(default_factory=RecordingHints)
-    carrier: ScriptedCarrier = field(default_factory=ScriptedCarrier)
+class TraceSetup(ScriptedWorld):
     calls: dict[UUID, str] = field(default_factory=dict)
     """The call SID of each played attempt."""
     callbacks: int = 0
     """Number of delivered callbacks."""
     questions: int = 0
-
-    def __post_init__(self) -> None:
-        company = seed(self.database, self.now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=1))
-        self.tenant: Tenant = a_house(
-            self.database, company, Hasher("a pepper for tests"), self.now, account_sid=ACCOUNT_SID
-        )
-        self.hear = Hear(self.tenant.context, self.hints, TwilioCallbacks(ACCOUNT))
-        queries = carrier_queries(self.carrier, self.now)
-        self.settle = Settle(self.tenant.context, queries, self.tenant.account_id)
 
     def play(self, kind: Kind, trace: Trace) -> UUID:
         """Dial, follow the trace, poll until the call is finished, and return the attempt's id."""
@@ -135,12 +115,12 @@ class TraceSetup:
     def _tell(self, step: Callback) -> None:
         self.callbacks += 1
         callback = self.carrier.callbacks[step.way]
-        if step.anew:
+        if step.is_distinct:
             callback = replace(callback, form=(*callback.form, ("Addition", str(self.callbacks))))
         self.hints.rung.clear()
-        self.hear.callback(callback.token, callback.path, callback.form, callback.signature)
+        self.deliver(callback)
         for event_id in self.hints.ids(tasks.HEAR):
-            for _ in range(2 if step.anew else 1):  # a hint may arrive twice
+            for _ in range(2 if step.is_distinct else 1):  # a hint may arrive twice
                 self.hear.event(event_id)
 
     def _record(self, attempt: Attempt, sid: str | None) -> None:
