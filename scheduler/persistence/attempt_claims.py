@@ -9,14 +9,15 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
 from scheduler.domain.attempt import Attempt, Claimed
-from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.attempts import attempt_of, columns_of, detail_of, history_row
-from scheduler.persistence.backoffs import MATCHES, breaker_of
-from scheduler.persistence.json_columns import settings_from_json
+from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.json_columns import settings_of
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts
 
 
@@ -140,27 +141,14 @@ class AttemptClaims:
         row = self._connection.execute(_LAST_LOOK, {"id": attempt_id}).one_or_none()
         if row is None:
             return None
-        limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
-        return LastLookRow(
+        return from_row(
+            LastLookRow,
+            row,
             attempt=attempt_of(row),
-            phone_number=row.phone_number,
             timezone=row.candidate_timezone,
-            gdpr_expiry_date=row.gdpr_expiry_date,
-            caller_number=row.caller_number,
-            interview_duration=row.interview_duration,
-            settings=settings_from_json(row.settings, limits),
-            line_holder=row.line_holder,
-            line_interview=row.line_interview,
-            line_free_at=row.line_free_at,
-            interview_over=row.interview_over,
-            command_waiting=row.command_waiting,
-            account_paused=row.account_paused,
-            company_paused=row.company_paused,
-            company_deleted=row.company_deleted,
-            breaker=breaker_of(row, "breaker_"),
+            settings=settings_of(row),
+            breaker=from_row(Breaker, row, "breaker_"),
             backoff=_backoff(row),
-            max_calls=row.max_calls,
-            database_clock=row.database_clock,
         )
 
 
@@ -259,7 +247,4 @@ def _backoff(row: Row[Any]) -> Backoff | None:
     """Without the caller of its scope, which no reader needs."""
     if row.backoff_cause is None:
         return None
-    return Backoff(
-        scope=Scope(country=row.backoff_country, company_id=row.backoff_company_id),
-        breaker=breaker_of(row, "backoff_"),
-    )
+    return Backoff(scope=from_row(Scope, row, "backoff_", caller=None), breaker=from_row(Breaker, row, "backoff_"))

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, and_, any_, func, insert, or_, select, text, update
 
-from scheduler.domain.attempt import Attempt, AttemptState, Event, HangUpCause, NeverDialled, Phase, Reason
-from scheduler.domain.call import AnsweredBy, CallProgress
-from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled, Reason
+from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle.state_machine import arrow_of, evolve
-from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_from_json
+from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews, stray_calls
 
 MAY_BE_RINGING = or_(
@@ -103,29 +103,14 @@ class Attempts:
             select(attempt_history).where(attempt_history.c.attempt_id == attempt_id).order_by(attempt_history.c.id)
         )
         return tuple(
-            HistoryEntry(
-                at=row.at,
-                event=row.event,
-                from_state=row.from_state or None,
-                to_state=row.to_state,
-                reason=row.reason or None,
-                actor=row.actor,
-                detail=row.detail,
-            )
+            from_row(HistoryEntry, row, from_state=row.from_state or None, reason=row.reason or None, key_name=None)
             for row in rows
         )
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         """Return the person whom the interview calls, with their current data."""
         row = self._connection.execute(_CALLEE, {"id": interview_id}).one()
-        limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
-        return CalleeRow(
-            phone_number=row.phone_number,
-            timezone=row.timezone,
-            gdpr_expiry_date=row.gdpr_expiry_date,
-            settings=settings_from_json(row.settings, limits),
-            company_deleted=row.company_deleted,
-        )
+        return from_row(CalleeRow, row, settings=settings_of(row))
 
     def interview_of(self, attempt_id: UUID) -> UUID | None:
         """Return the id of the interview, which must be locked before the attempt."""
@@ -391,52 +376,19 @@ def history_row(
 
 
 def columns_of(attempt: Attempt) -> dict[str, Any]:
-    values = {field.name: getattr(attempt, field.name) for field in fields(attempt)}
-    values["schedule"] = schedule_as_json(attempt.schedule)
-    values["warnings"] = [warning.value for warning in attempt.warnings]
-    values["heard_rank"] = int(attempt.heard_rank)
-    for name in ("state", "phase", "reason", "answered_by", "hang_up"):
-        values[name] = None if values[name] is None else values[name].value
-    return values
+    return as_columns(
+        attempt,
+        schedule=schedule_as_json(attempt.schedule),
+        warnings=[warning.value for warning in attempt.warnings],
+    )
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
     """Return the attempt in a row of `attempts`."""
-    return Attempt(
-        id=row.id,
-        interview_id=row.interview_id,
-        company_id=row.company_id,
-        chain_id=row.chain_id,
-        retry_number=row.retry_number,
-        manual=row.manual,
-        state=AttemptState(row.state),
+    return from_row(
+        Attempt,
+        row,
         schedule=schedule_from_json(row.schedule),
-        due_at=row.due_at,
-        expires_at=row.expires_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        number_hash=row.number_hash,
         warnings=tuple(ScheduleWarning(warning) for warning in row.warnings),
-        phase=None if row.phase is None else Phase(row.phase),
-        reason=None if row.reason is None else Reason(row.reason),
-        released_until=row.released_until,
-        epoch=row.epoch,
-        token=row.token,
-        claimed_at=row.claimed_at,
-        lease_until=row.lease_until,
-        call_sid=row.call_sid,
-        heard_rank=CallProgress(row.heard_rank),
-        unknown_at=row.unknown_at,
-        look_at=row.look_at,
         cause_is_lost=bool(row.cause_is_lost),
-        listed_at=row.listed_at,
-        search_at=row.search_at,
-        looks=row.looks,
-        not_placed=row.not_placed,
-        answered_by=None if row.answered_by is None else AnsweredBy(row.answered_by),
-        duration=row.duration,
-        ended_at=row.ended_at,
-        called_number=row.called_number,
-        hang_up=None if row.hang_up is None else HangUpCause(row.hang_up),
-        deleted_at=row.deleted_at,
     )

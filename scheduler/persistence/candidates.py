@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from scheduler.domain.candidate import Candidate, CandidateStatus
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.persistence.pagination import listed, matching
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.tables import assignments, candidates, interviews
 
 _JOB_IDS = (
@@ -30,6 +31,8 @@ _INTERVIEW_COUNT = (
     .scalar_subquery()
     .label("interview_count")
 )
+_COUNTED = frozenset({"job_ids", "interview_count"})
+"""Fields of a candidate that come from other tables."""
 
 
 class Candidates:
@@ -37,21 +40,13 @@ class Candidates:
         self._connection = connection
 
     def add(self, candidate: Candidate) -> None:
-        self._connection.execute(
-            insert(candidates).values(
-                id=candidate.id,
-                company_id=candidate.company_id,
-                created_at=candidate.created_at,
-                **_changeable(candidate),
-            )
-        )
+        self._connection.execute(insert(candidates).values(**as_columns(candidate, without=_COUNTED)))
         self.assign(candidate, candidate.job_ids, candidate.created_at)
 
     def save(self, candidate: Candidate) -> None:
         """Write the mutable fields, except the jobs, of a candidate that the caller has locked."""
-        self._connection.execute(
-            update(candidates).where(candidates.c.id == candidate.id).values(**_changeable(candidate))
-        )
+        changeable = as_columns(candidate, without={*_COUNTED, "id", "company_id", "created_at"})
+        self._connection.execute(update(candidates).where(candidates.c.id == candidate.id).values(**changeable))
 
     def save_jobs(self, candidate: Candidate) -> None:
         """Replace the candidate's jobs by those in `candidate`. The caller has locked candidate and jobs."""
@@ -145,34 +140,5 @@ def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     )
 
 
-def _changeable(candidate: Candidate) -> dict[str, object]:
-    return {
-        "first_name": candidate.first_name,
-        "last_name": candidate.last_name,
-        "email": candidate.email,
-        "phone_number": candidate.phone_number,
-        "timezone": candidate.timezone,
-        "gdpr_expiry_date": candidate.gdpr_expiry_date,
-        "status": candidate.status.value,
-        "metadata": candidate.metadata,
-        "updated_at": candidate.updated_at,
-    }
-
-
 def _candidate(row: Row[tuple[object, ...]]) -> Candidate:
-    return Candidate(
-        id=row.id,
-        company_id=row.company_id,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        email=row.email,
-        phone_number=row.phone_number,
-        timezone=row.timezone,
-        gdpr_expiry_date=row.gdpr_expiry_date,
-        status=CandidateStatus(row.status),
-        job_ids=tuple(row.job_ids),
-        interview_count=row.interview_count,
-        metadata=row.metadata,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    return from_row(Candidate, row, job_ids=tuple(row.job_ids))

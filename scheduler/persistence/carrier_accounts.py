@@ -9,7 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.persistence.backoffs import CarrierBackoffs, breaker_of
+from scheduler.persistence.backoffs import CarrierBackoffs
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.tables import attempts, carrier_accounts, carrier_backoffs
 
 _DATABASE_NOW = text("""
@@ -157,16 +158,12 @@ class CarrierAccounts:
         columns = (carrier_accounts, carrier_accounts.c.down_cause.label("cause"))
         query = select(*columns).where(carrier_accounts.c.id == account_id)
         row = self._connection.execute(query.with_for_update(key_share=True) if lock else query).one()
-        return CarrierAccount(
-            id=row.id,
+        return from_row(
+            CarrierAccount,
+            row,
             calls_per_second=float(row.calls_per_second),
-            max_calls=row.max_calls,
-            next_slot_at=row.next_slot_at,
-            pause_reason=row.pause_reason,
-            breaker=breaker_of(row),
+            breaker=from_row(Breaker, row),
             backoffs={},
-            claimed_on=row.claimed_on,
-            claimed_copy=row.claimed_copy,
         )
 
     def database_now(self) -> DatabaseName:
@@ -174,8 +171,7 @@ class CarrierAccounts:
 
         The timeline comes from the current WAL file: the control file shows it only after the next checkpoint.
         """
-        row = self._connection.execute(_DATABASE_NOW).one()
-        return DatabaseName(server=row.server, copy=row.copy)
+        return from_row(DatabaseName, self._connection.execute(_DATABASE_NOW).one())
 
     def has_claimed_here(self) -> bool:
         """Return True if this copy of the database made one of its newest claims itself.
@@ -220,11 +216,8 @@ class CarrierAccounts:
             update(carrier_accounts)
             .where(carrier_accounts.c.id == account_id)
             .values(
-                failures=breaker.failures,
-                down_until=breaker.down_until,
-                answered_at=breaker.answered_at,
+                **as_columns(breaker, without={"cause"}),
                 down_cause=breaker.cause,
-                trials=breaker.trials,
                 updated_at=case(
                     (carrier_accounts.c.down_until.is_distinct_from(breaker.down_until), now),
                     else_=carrier_accounts.c.updated_at,

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.redelivery import due_hints, has_waited
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
 
 
@@ -38,14 +39,7 @@ class CarrierEvents:
         return (
             self._connection.execute(
                 insert(carrier_events)
-                .values(
-                    id=event.id,
-                    token=event.token,
-                    fingerprint=fingerprint,
-                    raw=event.raw,
-                    received_at=event.received_at,
-                    rung_at=event.received_at,
-                )
+                .values(**as_columns(event, fingerprint=fingerprint, rung_at=event.received_at))
                 # No RETURNING: the API role may insert events and not read them. SQLAlchemy keeps an INSERT's row count
                 # only with this option.
                 .on_conflict_do_nothing(),
@@ -66,9 +60,7 @@ class CarrierEvents:
             .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
             .where(attempt_tokens.c.token == token)
         ).one_or_none()
-        if row is None:
-            return None
-        return ClaimOfToken(attempt_id=row.id, interview_id=row.interview_id, closed_sid=row.closed_sid)
+        return None if row is None else from_row(ClaimOfToken, row, attempt_id=row.id)
 
     def lock_unheard(self, event_id: UUID) -> CarrierEvent | None:
         """Lock the event, unless it was processed, is locked by another worker or is in quarantine."""
@@ -81,9 +73,7 @@ class CarrierEvents:
             )
             .with_for_update(skip_locked=True)
         ).one_or_none()
-        if row is None:
-            return None
-        return CarrierEvent(id=row.id, token=row.token, raw=row.raw, received_at=row.received_at)
+        return None if row is None else from_row(CarrierEvent, row)
 
     def heard(self, event_id: UUID, now: datetime) -> None:
         """Mark the event as processed and delete its form, which contains the person's number."""

@@ -7,14 +7,15 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, text, update
 
-from scheduler.domain.company import CallLimits, Company
+from scheduler.domain.company import Company
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.logs import log
-from scheduler.persistence.json_columns import settings_as_json, settings_from_json
+from scheduler.persistence.json_columns import settings_as_json, settings_of
 from scheduler.persistence.owners import email_of_owner_or_invited
 from scheduler.persistence.pagination import listed
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.tables import companies
 
 _log = log(__name__)
@@ -38,16 +39,10 @@ class Companies:
         self._connection.execute(
             insert(companies).values(
                 id=company.id,
-                name=company.name,
-                settings=settings_as_json(company.settings),
-                profile=company.profile,
-                metadata=company.metadata,
                 ats_principal_id=company.ats_principal_id,
-                calls_per_second=company.settings.limits.calls_per_second,
-                concurrent_calls=company.settings.limits.concurrent_calls,
-                next_slot_at=company.created_at,
                 created_at=company.created_at,
-                updated_at=company.updated_at,
+                next_slot_at=company.created_at,
+                **_changeable(company),
             )
         )
 
@@ -185,19 +180,7 @@ class Companies:
 
     def save(self, company: Company) -> None:
         """Write the mutable fields of a company that the caller has locked; `use_cases.owners` saves its owner."""
-        self._connection.execute(
-            update(companies)
-            .where(companies.c.id == company.id)
-            .values(
-                name=company.name,
-                profile=company.profile,
-                metadata=company.metadata,
-                settings=settings_as_json(company.settings),
-                calls_per_second=company.settings.limits.calls_per_second,
-                concurrent_calls=company.settings.limits.concurrent_calls,
-                updated_at=company.updated_at,
-            )
-        )
+        self._connection.execute(update(companies).where(companies.c.id == company.id).values(**_changeable(company)))
 
 
 def reached_by(principal: Principal) -> ColumnElement[bool]:
@@ -207,22 +190,21 @@ def reached_by(principal: Principal) -> ColumnElement[bool]:
     return companies.c.ats_principal_id == principal.id
 
 
+def _changeable(company: Company) -> dict[str, object]:
+    return {
+        "name": company.name,
+        "profile": company.profile,
+        "metadata": company.metadata,
+        "settings": settings_as_json(company.settings),
+        "updated_at": company.updated_at,
+        **as_columns(company.settings.limits),
+    }
+
+
 def _with_owner(row: Row[tuple[object, ...]]) -> Company:
     return replace(_company(row), owner_email=row.owner_email)
 
 
 def _company(row: Row[tuple[object, ...]]) -> Company:
     """Without the owner, which the dialler does not need."""
-    limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
-    return Company(
-        id=row.id,
-        name=row.name,
-        settings=settings_from_json(row.settings, limits),
-        profile=row.profile,
-        metadata=row.metadata,
-        ats_principal_id=row.ats_principal_id,
-        paused_at=row.paused_at,
-        deleted_at=row.deleted_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    return from_row(Company, row, settings=settings_of(row), owner_email=None)

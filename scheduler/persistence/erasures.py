@@ -16,6 +16,7 @@ from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.redelivery import due_hints, is_from_the_future
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.sql_any import among
 from scheduler.persistence.tables import (
     agents,
@@ -82,7 +83,7 @@ class Erasures:
             .where(erasures.c.company_id == company_id, erasures.c.finished_at.is_(None))
             .with_for_update(skip_locked=True)
         ).one_or_none()
-        return None if row is None else Erasure(company_id=row.company_id, erased=row.erased)
+        return None if row is None else from_row(Erasure, row)
 
     def count_open(self) -> tuple[int, datetime | None]:
         """Count the unfinished erasures, and return the instant of the oldest request."""

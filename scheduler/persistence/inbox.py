@@ -14,6 +14,7 @@ from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.redelivery import due_hints, has_waited
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.tables import inbox
 
 
@@ -33,20 +34,14 @@ class Inbox:
         row = self._connection.execute(
             insert(inbox)
             .values(
-                id=command.id,
-                principal_id=command.principal_id,
-                key_id=command.key_id,
-                company_id=command.company_id,
-                idempotency_key=command.idempotency_key,
-                request_hash=command.request_hash,
-                kind=command.kind.value,
-                body=null() if command.body is None else command.body,
-                interview_id=command.interview_id,
-                received_at=command.received_at,
-                rung_at=command.received_at,
-                applied_at=command.applied_at,
-                answer=null() if command.answer is None else ANSWER.dump_python(command.answer, mode="json"),
-                failures=0,
+                **as_columns(
+                    command,
+                    without={"quarantined_at"},
+                    body=null() if command.body is None else command.body,
+                    answer=null() if command.answer is None else ANSWER.dump_python(command.answer, mode="json"),
+                    failures=0,
+                    rung_at=command.received_at,
+                )
             )
             .on_conflict_do_nothing(
                 index_elements=["principal_id", "idempotency_key"],
@@ -214,19 +209,4 @@ _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:
-    return Command(
-        id=row.id,
-        kind=CommandKind(row.kind),
-        principal_id=row.principal_id,
-        key_id=row.key_id,
-        company_id=row.company_id,
-        idempotency_key=row.idempotency_key,
-        request_hash=row.request_hash,
-        received_at=row.received_at,
-        body=row.body,
-        interview_id=row.interview_id,
-        applied_at=row.applied_at,
-        answer=None if row.answer is None else ANSWER.validate_python(row.answer),
-        failures=row.failures,
-        quarantined_at=row.quarantined_at,
-    )
+    return from_row(Command, row, answer=None if row.answer is None else ANSWER.validate_python(row.answer))

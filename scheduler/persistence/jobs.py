@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, delete, insert, null, select, update
+from sqlalchemy import Connection, Select, delete, insert, null, select, update
 
 from scheduler.domain.job import Job, JobStatus
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.persistence.pagination import listed
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.tables import assignments, jobs
+
+_job = partial(from_row, Job)
 
 
 class Jobs:
@@ -17,9 +21,7 @@ class Jobs:
         self._connection = connection
 
     def add(self, job: Job) -> None:
-        self._connection.execute(
-            insert(jobs).values(id=job.id, company_id=job.company_id, created_at=job.created_at, **_changeable(job))
-        )
+        self._connection.execute(insert(jobs).values(**as_columns(job)))
 
     def get(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Return the job, if it is this company's and not deleted."""
@@ -65,7 +67,8 @@ class Jobs:
 
     def save(self, job: Job) -> None:
         """Write the mutable fields of a job that the caller has locked."""
-        self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(**_changeable(job)))
+        changeable = as_columns(job, without={"id", "company_id", "created_at"})
+        self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(**changeable))
 
     def delete(self, job_id: UUID, now: datetime) -> None:
         """Delete the job's assignments and texts and hide it. The row stays for its interviews."""
@@ -79,28 +82,3 @@ class Jobs:
 
 def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(jobs).where(jobs.c.company_id == company_id, jobs.c.deleted_at.is_(None))
-
-
-def _changeable(job: Job) -> dict[str, object]:
-    return {
-        "title": job.title,
-        "description": job.description,
-        "status": job.status.value,
-        "details": job.details,
-        "metadata": job.metadata,
-        "updated_at": job.updated_at,
-    }
-
-
-def _job(row: Row[tuple[object, ...]]) -> Job:
-    return Job(
-        id=row.id,
-        company_id=row.company_id,
-        title=row.title,
-        description=row.description,
-        status=JobStatus(row.status),
-        details=row.details,
-        metadata=row.metadata,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
+from sqlalchemy import Row
 
 from scheduler.domain.agent import Agent
 from scheduler.domain.candidate import Candidate
@@ -24,6 +25,7 @@ from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job
 from scheduler.domain.resource import Resource
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.persistence.rows import from_row
 from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 
@@ -116,18 +118,20 @@ def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
         "retryPolicy": retry_policy_as_json(settings.retry_policy),
         "machineDetection": settings.machine_detection,
         "offsetMustMatchNumber": settings.offset_must_match_number,
-        "allowedCountries": (None if settings.allowed_countries is None else sorted(settings.allowed_countries)),
+        "allowedCountries": None if settings.allowed_countries is None else sorted(settings.allowed_countries),
     }
 
 
-def settings_from_json(form: dict[str, Any], limits: CallLimits) -> CompanySettings:
+def settings_of(row: Row[Any]) -> CompanySettings:
+    """Return the settings in the columns `settings`, `concurrent_calls` and `calls_per_second` of a company."""
+    form = row.settings
     allowed = form["allowedCountries"]
     return CompanySettings(
         timezone=form["timezone"],
         locale=form["locale"],
         intervals=read_intervals(form["callTimeIntervals"]),
         retry_policy=read_retry_policy(form["retryPolicy"]) if "retryPolicy" in form else RetryPolicy(),
-        limits=limits,
+        limits=from_row(CallLimits, row, calls_per_second=float(row.calls_per_second)),
         machine_detection=form["machineDetection"],
         offset_must_match_number=form["offsetMustMatchNumber"],
         allowed_countries=None if allowed is None else frozenset(allowed),

@@ -9,8 +9,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, insert, or_, select, text, update
 
 from scheduler.domain.key import Key
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import Principal
 from scheduler.persistence.companies import reached_by
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.tables import api_keys, companies
 
 USED_EVERY = timedelta(minutes=1)
@@ -136,7 +137,7 @@ class Keys:
         if reader is not None:
             query = query.where((api_keys.c.principal_id == reader.id) | (api_keys.c.company_id == company_id))
         rows = self._connection.execute(query)
-        return [NamedKey(id=row.id, principal_id=row.principal_id, name=row.name) for row in rows]
+        return [from_row(NamedKey, row) for row in rows]
 
     def reach(self, principal: Principal, company_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Return which of the companies this principal can access and are not deleted."""
@@ -153,21 +154,5 @@ _BY_HASH = text("SELECT (found.key).*, found.company_deleted FROM key_of_hash(:h
 
 
 def _key(row: Row[Any]) -> Key:
-    return Key(
-        principal=Principal(
-            id=row.principal_id,
-            kind=KeyKind(row.kind),
-            key_id=row.id,
-            scopes=frozenset(row.scopes),
-            company_id=row.company_id,
-        ),
-        name=row.name,
-        per_minute=row.per_minute,
-        per_hour=row.per_hour,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        suspended_at=row.suspended_at,
-        suspend_reason=row.suspend_reason,
-        revoked_at=row.revoked_at,
-        last_used_at=row.last_used_at,
-    )
+    principal = from_row(Principal, row, id=row.principal_id, key_id=row.id, scopes=frozenset(row.scopes))
+    return from_row(Key, row, principal=principal)

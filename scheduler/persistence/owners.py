@@ -5,14 +5,18 @@ A transaction that writes a membership or ends an invitation locks the company f
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.owner import Invitation, Mails, Role, User
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.tables import companies, invitation_tokens, invitations, memberships, users
 from scheduler.rules.invitation_timing import latest_try
+
+_invitation = partial(from_row, Invitation)
 
 
 class Users:
@@ -27,13 +31,13 @@ class Users:
     def get(self, user_id: UUID) -> User:
         """Return a user of a company that the caller can access."""
         row = self._connection.execute(select(users).where(users.c.id == user_id)).one()
-        return User(id=row.id, email=row.email, name=row.name)
+        return from_row(User, row)
 
     def add(self, user: User, now: datetime) -> UUID:
         """Add the user, or return the id of the existing one with that address, even if it was created concurrently."""
         self._connection.execute(
             insert(users)
-            .values(id=user.id, email=user.email, name=user.name, created_at=now, updated_at=now)
+            .values(**as_columns(user, created_at=now, updated_at=now))
             # No constraint is named: for that PostgreSQL would need to read the row, which the caller may not see yet.
             .on_conflict_do_nothing()
         )
@@ -71,18 +75,8 @@ class Invitations:
 
     def add(self, invitation: Invitation, now: datetime) -> None:
         """Store the invitation. Its mail is due at once."""
-        self._connection.execute(
-            insert(invitations).values(
-                id=invitation.id,
-                company_id=invitation.company_id,
-                email=invitation.email,
-                expires_at=invitation.expires_at,
-                tries=invitation.tries,
-                send_at=now,
-                created_at=now,
-                updated_at=now,
-            )
-        )
+        started = as_columns(invitation, without={"accepted_at", "revoked_at"})
+        self._connection.execute(insert(invitations).values(**started, send_at=now, created_at=now, updated_at=now))
 
     def standing_of(self, company_id: UUID) -> Invitation | None:
         """Return the company's invitation that was neither accepted nor revoked. It may have expired."""
@@ -172,7 +166,7 @@ class Invitations:
             .where(_NOT_ENDED, invitations.c.sent_at.is_(None), invitations.c.expires_at > now, _COMPANY_LIVES)
             .order_by(invitations.c.company_id)
         )
-        return [Mails(company_id=row.company_id, tries=row.tries, try_at=row.send_at) for row in rows]
+        return [from_row(Mails, row, try_at=row.send_at) for row in rows]
 
 
 _NOT_ENDED = and_(invitations.c.accepted_at.is_(None), invitations.c.revoked_at.is_(None))
@@ -201,15 +195,3 @@ def email_of_owner_or_invited(company_id: ColumnElement[UUID]) -> ColumnElement[
         select(invitations.c.email).where(invitations.c.company_id == company_id, _NOT_ENDED).scalar_subquery()
     )
     return func.coalesce(owner, invited)
-
-
-def _invitation(row: Row[tuple[object, ...]]) -> Invitation:
-    return Invitation(
-        id=row.id,
-        company_id=row.company_id,
-        email=row.email,
-        expires_at=row.expires_at,
-        accepted_at=row.accepted_at,
-        revoked_at=row.revoked_at,
-        tries=row.tries,
-    )

@@ -1,15 +1,19 @@
 """The numbers that companies call from."""
 
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Select, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.agent import PhoneNumber
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.persistence.pagination import listed
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.tables import phone_numbers
+
+_phone_number = partial(from_row, PhoneNumber)
 
 
 class PhoneNumbers:
@@ -48,19 +52,3 @@ class PhoneNumbers:
 
 def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(phone_numbers).where(phone_numbers.c.company_id == company_id)
-
-
-def _phone_number(row: Row[tuple[object, ...]]) -> PhoneNumber:
-    return PhoneNumber(
-        id=row.id,
-        company_id=row.company_id,
-        number=row.number,
-        number_type=row.number_type,
-        provider=row.provider,
-        status=row.status,
-        capabilities=row.capabilities,
-        custom=row.custom,
-        location=row.location,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, any_, delete, func, insert, or
 
 from scheduler.lifecycle import bounds
 from scheduler.persistence.redelivery import is_from_the_future
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.tables import reresolutions
 
 
@@ -74,16 +75,7 @@ class ScheduleRecomputations:
             .limit(1)
             .with_for_update(skip_locked=True)
         ).one_or_none()
-        if row is None:
-            return None
-        return Reresolution(
-            id=row.id,
-            company_id=row.company_id,
-            candidate_id=row.candidate_id,
-            after_id=row.after_id,
-            asked_at=row.asked_at,
-            is_last_pass=row.is_last_pass,
-        )
+        return None if row is None else from_row(Reresolution, row)
 
     def came_to(self, reresolution_id: int, after_id: UUID, now: datetime) -> None:
         """Record that attempts up to that id are done. The change then comes after those of other companies."""
