@@ -4,44 +4,36 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Select, insert, select, update
 
 from scheduler.domain.agent import Agent
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import agents, phone_numbers
 
 _agent = partial(from_row, Agent)
 
 
-class Agents:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Agents(Store):
     def add(self, agent: Agent) -> None:
         self._connection.execute(insert(agents).values(**as_columns(agent, without={"caller_number"})))
 
     def get(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Return the agent with its caller id, if it is this company's and not deleted."""
-        row = self._connection.execute(_of_company(company_id).where(agents.c.id == agent_id)).one_or_none()
-        return _agent(row) if row else None
+        return self._one(_agent, _of_company(company_id).where(agents.c.id == agent_id))
 
     def lock(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Lock the agent, if it is this company's and not deleted."""
-        row = self._connection.execute(
-            _of_company(company_id).where(agents.c.id == agent_id).with_for_update(key_share=True, of=agents)
-        ).one_or_none()
-        return _agent(row) if row else None
+        query = _of_company(company_id).where(agents.c.id == agent_id).with_for_update(key_share=True, of=agents)
+        return self._one(_agent, query)
 
     def page(self, company_id: UUID, requested: Slice) -> Listed[Agent]:
-        return listed(self._connection, _of_company(company_id), agents, requested, _agent)
+        return self._page(_agent, _of_company(company_id), agents, requested)
 
     def first(self, company_id: UUID) -> Agent | None:
-        row = self._connection.execute(
-            _of_company(company_id).order_by(agents.c.created_at, agents.c.id).limit(1)
-        ).one_or_none()
-        return _agent(row) if row else None
+        query = _of_company(company_id).order_by(agents.c.created_at, agents.c.id).limit(1)
+        return self._one(_agent, query)
 
     def save(self, agent: Agent) -> None:
         """Write the mutable fields of an agent that the caller has locked."""

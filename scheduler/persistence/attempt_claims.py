@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
+from sqlalchemy import Row, bindparam, insert, select, text, update
 
 from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.domain.company import CompanySettings
@@ -18,6 +18,7 @@ from scheduler.persistence.attempts import attempt_of, columns_of, detail_of, hi
 from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts
 
 
@@ -60,10 +61,7 @@ class LastLookRow:
     database_clock: datetime
 
 
-class AttemptClaims:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class AttemptClaims(Store):
     def claim(self, attempt: Attempt, event: Claimed, account_id: int, actor: str, now: datetime) -> Attempt:
         """Claim one attempt, as `claim_all` does."""
         [moved] = self.claim_all([(attempt, event)], account_id, actor, now)

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, and_, any_, func, insert, or_, select, text, update
+from sqlalchemy import Row, Select, and_, any_, func, insert, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled, Reason
 from scheduler.domain.company import CompanySettings
@@ -15,6 +15,7 @@ from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews, stray_calls
 
 MAY_BE_RINGING = or_(
@@ -41,10 +42,7 @@ class CalleeRow:
     company_deleted: bool
 
 
-class Attempts:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Attempts(Store):
     def add(self, attempt: Attempt, event: Event, actor: str) -> None:
         """Insert a new attempt with the first row of its history."""
         self._connection.execute(insert(attempts).values(**columns_of(attempt)))
@@ -53,7 +51,7 @@ class Attempts:
 
     def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return the attempts of an interview that were not deleted, oldest first."""
-        rows = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.company_id == company_id,
@@ -62,7 +60,7 @@ class Attempts:
             )
             .order_by(attempts.c.created_at, attempts.c.id)
         )
-        return tuple(attempt_of(row) for row in rows)
+        return tuple(self._all(attempt_of, query))
 
     def of_interviews(self, interview_ids: Sequence[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
         """Return the attempts of each interview, like `of_interview`, in one query."""
@@ -78,24 +76,21 @@ class Attempts:
 
     def of_chain(self, chain_id: UUID) -> tuple[Attempt, ...]:
         """Return all attempts of a chain of retries. Deleted attempts still count as tries."""
-        rows = self._connection.execute(
-            select(attempts).where(attempts.c.chain_id == chain_id).order_by(attempts.c.retry_number)
-        )
-        return tuple(attempt_of(row) for row in rows)
+        query = select(attempts).where(attempts.c.chain_id == chain_id).order_by(attempts.c.retry_number)
+        return tuple(self._all(attempt_of, query))
 
     def find(self, attempt_id: UUID) -> Attempt | None:
         """Return the attempt of any company, for operators."""
-        row = self._connection.execute(select(attempts).where(attempts.c.id == attempt_id)).one_or_none()
-        return attempt_of(row) if row else None
+        return self._one(attempt_of, select(attempts).where(attempts.c.id == attempt_id))
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return all attempts of an interview of any company, also deleted attempts, oldest first, for operators."""
-        rows = self._connection.execute(
+        query = (
             select(attempts)
             .where(attempts.c.interview_id == interview_id)
             .order_by(attempts.c.created_at, attempts.c.id)
         )
-        return tuple(attempt_of(row) for row in rows)
+        return tuple(self._all(attempt_of, query))
 
     def history(self, attempt_id: UUID) -> tuple[HistoryEntry, ...]:
         """Return the events of the attempt, oldest first."""
@@ -128,7 +123,7 @@ class Attempts:
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """Lock an attempt of the interview, unless it was deleted."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.id == attempt_id,
@@ -136,20 +131,20 @@ class Attempts:
                 attempts.c.deleted_at.is_(None),
             )
             .with_for_update(key_share=True)
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.interview_id == interview_id,
                 attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
             )
             .with_for_update(key_share=True)  # guard: acceptance
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
         """Return True if the interview has that attempt and it was not deleted."""
@@ -158,7 +153,7 @@ class Attempts:
             attempts.c.interview_id == interview_id,
             attempts.c.deleted_at.is_(None),
         )
-        return self._connection.execute(query).first() is not None
+        return self._is_any(query)
 
     def forget_candidate(self, candidate_id: UUID) -> None:
         """Delete the called number of the candidate's finished attempts: the previous version kept it there."""
@@ -179,11 +174,11 @@ class Attempts:
             attempts.c.interview_id == interview_id,
             attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
         )
-        return self._connection.execute(query).first() is not None
+        return self._is_any(query)
 
     def lock_live_leg(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt of unknown outcome whose call was later seen alive and has not ended."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.interview_id == interview_id,
@@ -193,8 +188,8 @@ class Attempts:
             .order_by(attempts.c.created_at.desc())
             .limit(1)
             .with_for_update(key_share=True)
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def pending_of(self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int) -> list[Attempt]:
         """Return up to `limit` pending attempts of a company, or of one of its candidates, with ids above `after`."""
@@ -207,11 +202,11 @@ class Attempts:
             )
         if after is not None:
             query = query.where(attempts.c.id > after)
-        return [attempt_of(row) for row in self._connection.execute(query.order_by(attempts.c.id).limit(limit))]
+        return self._all(attempt_of, query.order_by(attempts.c.id).limit(limit))
 
     def has_older_zone_data(self, version: str) -> bool:
         """Return True if a pending attempt was resolved with zone data older than `version`."""
-        return self._connection.execute(_older_zone_data(version).limit(1)).first() is not None
+        return self._is_any(_older_zone_data(version).limit(1))
 
     def lock_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
         """Lock up to `limit` pending attempts that were resolved with zone data older than `version`.
@@ -221,8 +216,7 @@ class Attempts:
         older = _older_zone_data(version).join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
         free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
         ids = self._connection.execute(free).scalars().all()
-        rows = self._connection.execute(select(attempts).where(attempts.c.id.in_(ids)))
-        return [attempt_of(row) for row in rows]
+        return self._all(attempt_of, select(attempts).where(attempts.c.id.in_(ids)))
 
     def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
         """Record that these pending attempts were checked against zone data of `version`."""
@@ -243,15 +237,15 @@ class Attempts:
 
     def lock_as_of(self, attempt_id: UUID, epoch: int) -> Attempt | None:
         """Lock the attempt if nothing has happened to it since the caller read it. None: the caller writes nothing."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.id == attempt_id,
                 attempts.c.epoch == epoch,  # guard: epoch
             )
             .with_for_update(key_share=True)
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
         """Apply `event` to an attempt that the caller has locked, and save it with its history row.
@@ -283,13 +277,12 @@ class Attempts:
 
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
         """Return open attempts of a deleted company: pending, or with a call whose end was not yet ordered."""
-        rows = self._connection.execute(_TO_STOP, {"company_id": company_id, "limit": limit})
-        return [attempt_of(row) for row in rows]
+        return self._all(attempt_of, _TO_STOP, {"company_id": company_id, "limit": limit})
 
     def is_calling(self, company_id: UUID) -> bool:
         """Return True if a phone may be ringing for the company."""
         query = select(attempts.c.id).where(attempts.c.company_id == company_id, MAY_BE_RINGING).limit(1)
-        return self._connection.execute(query).first() is not None
+        return self._is_any(query)
 
 
 _zone_data = attempts.c.schedule["tzdata_version"].astext

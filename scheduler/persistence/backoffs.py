@@ -3,9 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import delete, insert, select, text
 
 from scheduler.domain.attempt import Phase
 from scheduler.lifecycle import bounds
@@ -13,6 +14,7 @@ from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.sql_any import among
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import carrier_backoffs as table
 
 MATCHES = """
@@ -36,10 +38,10 @@ class Ends:
     """None until a worker has determined it."""
 
 
-class CarrierBackoffs:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+_ends = partial(from_row, Ends)
 
+
+class CarrierBackoffs(Store):
     def of(self, account_id: int) -> Backoffs:
         """Return the back-offs of an account, by scope."""
         return {each.scope: each for _, each in self._rows(account_id)}
@@ -94,18 +96,15 @@ class CarrierBackoffs:
 
     def ends_of(self, attempt_ids: Collection[UUID]) -> list[Ends]:
         """Return the numbers of these attempts, except those of deleted companies."""
-        rows = self._connection.execute(_ENDS, {"ids": list(attempt_ids)})
-        return [from_row(Ends, row) for row in rows]
+        return self._all(_ends, _ENDS, {"ids": list(attempt_ids)})
 
     def ends_being_placed(self, account_id: int) -> list[Ends]:
         """Return the numbers of orders that are claimed and have no answer yet."""
-        rows = self._connection.execute(_ENDS_BEING_PLACED, {"phase": Phase.DIALLING.value, "account_id": account_id})
-        return [from_row(Ends, row) for row in rows]
+        return self._all(_ends, _ENDS_BEING_PLACED, {"phase": Phase.DIALLING.value, "account_id": account_id})
 
     def due_without_a_country(self, now: datetime, limit: int) -> list[Ends]:
         """Return the numbers of attempts, due or claimed and not yet sent, whose country is not determined yet."""
-        rows = self._connection.execute(_WITHOUT_A_COUNTRY, {"now": now, "limit": limit})
-        return [from_row(Ends, row) for row in rows]
+        return self._all(_ends, _WITHOUT_A_COUNTRY, {"now": now, "limit": limit})
 
     def know_countries(self, countries: Sequence[tuple[bytes, str]]) -> None:
         """Write the countries of lines. A line that another transaction has locked is skipped."""

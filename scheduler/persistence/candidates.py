@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Row, Select, Uuid, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, Row, Select, Uuid, cast, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.candidate import Candidate, CandidateStatus
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed, matching
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import assignments, candidates, interviews
 
 _JOB_IDS = (
@@ -35,10 +35,7 @@ _COUNTED = frozenset({"job_ids", "interview_count"})
 """Fields of a candidate that come from other tables."""
 
 
-class Candidates:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Candidates(Store):
     def add(self, candidate: Candidate) -> None:
         self._connection.execute(insert(candidates).values(**as_columns(candidate, without=_COUNTED)))
         self.assign(candidate, candidate.job_ids, candidate.created_at)
@@ -78,8 +75,7 @@ class Candidates:
 
     def get(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
         """Return the candidate, if it is this company's and not erased."""
-        row = self._connection.execute(_of_company(company_id).where(candidates.c.id == candidate_id)).one_or_none()
-        return _candidate(row) if row else None
+        return self._one(_candidate, _of_company(company_id).where(candidates.c.id == candidate_id))
 
     def lock(self, company_id: UUID, candidate_id: UUID, *, shared: bool = False) -> Candidate | None:
         """Lock the candidate, if it is this company's and not erased.
@@ -112,8 +108,8 @@ class Candidates:
             query = query.where(candidates.c.status == status.value)
         if search is not None:
             name = candidates.c.first_name + " " + candidates.c.last_name
-            query = query.where(or_(matching(name, search), matching(candidates.c.email, search)))
-        return listed(self._connection, query, candidates, requested, _candidate)
+            query = query.where(or_(_matching(name, search), _matching(candidates.c.email, search)))
+        return self._page(_candidate, query, candidates, requested)
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
         """Delete name, number, address, metadata and assignments. The row stays for its interviews."""
@@ -142,3 +138,8 @@ def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
 
 def _candidate(row: Row[tuple[object, ...]]) -> Candidate:
     return from_row(Candidate, row, job_ids=tuple(row.job_ids))
+
+
+def _matching(column: ColumnElement[str], part: str) -> ColumnElement[bool]:
+    """Match texts that contain `part`, in any case; `%` and `_` are literal."""
+    return column.icontains(part, autoescape=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, case, cast, func, select, text, update
+from sqlalchemy import case, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState, Phase
@@ -11,6 +11,7 @@ from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, carrier_accounts, carrier_backoffs
 
 _DATABASE_NOW = text("""
@@ -77,10 +78,7 @@ class CarrierAccount:
         return any(each.is_to_be_asked(now) for each in self.backoffs.values())
 
 
-class CarrierAccounts:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class CarrierAccounts(Store):
     def as_set(self, account_sid: str, calls_per_second: float, max_calls: int) -> int | None:
         """Return the id of the account if it exists with exactly these limits."""
         account_id: int | None = self._connection.execute(
@@ -191,21 +189,19 @@ class CarrierAccounts:
 
     def calls_at_once(self, account_id: int) -> int:
         """Count the calls in progress, from the attempts, so that an outcome never touches the account's row."""
-        count: int = self._connection.execute(
+        return self._count(
             select(func.count())
             .select_from(attempts)
             .where(attempts.c.state == AttemptState.IN_PROGRESS.value, attempts.c.account_id == account_id)
-        ).scalar_one()
-        return count
+        )
 
     def calls_being_placed(self, account_id: int) -> int:
         """Count the calls that are claimed and have no answer yet."""
-        count: int = self._connection.execute(
+        return self._count(
             select(func.count())
             .select_from(attempts)
             .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.account_id == account_id)
-        ).scalar_one()
-        return count
+        )
 
     def set_breaker(self, account_id: int, breaker: Breaker, now: datetime) -> None:
         """Save the breaker. The account counts as changed only when the breaker opens, waits again or closes.

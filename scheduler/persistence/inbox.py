@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, Connection, Row, Uuid, and_, cast, func, null, select, update
+from sqlalchemy import ARRAY, Row, Uuid, and_, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
@@ -15,6 +15,7 @@ from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.redelivery import due_hints, has_waited
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import inbox
 
 
@@ -22,10 +23,7 @@ class StillRunning(Exception):
     """A request with the same idempotency key has not been answered yet."""
 
 
-class Inbox:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Inbox(Store):
     def add(self, command: Command) -> bool:
         """Store the command, accepted or already refused.
 
@@ -52,19 +50,15 @@ class Inbox:
         return row is not None
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
-        row = self._connection.execute(
-            select(inbox).where(
-                inbox.c.principal_id == principal_id,  # guard: own_key
-                inbox.c.idempotency_key == idempotency_key,
-            )
-        ).one_or_none()
-        return _command(row) if row else None
+        query = select(inbox).where(
+            inbox.c.principal_id == principal_id,  # guard: own_key
+            inbox.c.idempotency_key == idempotency_key,
+        )
+        return self._one(_command, query)
 
     def get(self, principal_id: UUID, command_id: UUID) -> Command | None:
-        row = self._connection.execute(
-            select(inbox).where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
-        ).one_or_none()
-        return _command(row) if row else None
+        query = select(inbox).where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
+        return self._one(_command, query)
 
     def which_answered(self, command_ids: Sequence[UUID]) -> Sequence[UUID]:
         """Return which of the commands, of any principals, are no longer waiting.
@@ -77,7 +71,7 @@ class Inbox:
     def lock_next(self, command_id: UUID) -> Command | None:
         """Lock the command if it waits, no other worker has locked it, and no older one of its interview waits."""
         older = inbox.alias("older")
-        row = self._connection.execute(
+        query = (
             select(inbox)
             .where(
                 inbox.c.id == command_id,
@@ -94,8 +88,8 @@ class Inbox:
                 .exists(),
             )
             .with_for_update(skip_locked=True)
-        ).one_or_none()
-        return _command(row) if row else None
+        )
+        return self._one(_command, query)
 
     def next_of(self, interview_id: UUID) -> UUID | None:
         """Return an interview's oldest waiting command. None while it is in quarantine, which blocks the others."""
@@ -147,24 +141,21 @@ class Inbox:
 
     def quarantined(self) -> Sequence[Command]:
         """Return the quarantined commands of all companies, oldest first."""
-        rows = self._connection.execute(select(inbox).where(*_QUARANTINED).order_by(inbox.c.seq))
-        return [_command(row) for row in rows]
+        return self._all(_command, select(inbox).where(*_QUARANTINED).order_by(inbox.c.seq))
 
     def lock_quarantined(self, command_id: UUID) -> Command | None:
-        row = self._connection.execute(
-            select(inbox).where(inbox.c.id == command_id, *_QUARANTINED).with_for_update()
-        ).one_or_none()
-        return _command(row) if row else None
+        query = select(inbox).where(inbox.c.id == command_id, *_QUARANTINED).with_for_update()
+        return self._one(_command, query)
 
     def lock_forgotten(self, before: datetime, limit: int) -> Sequence[Command]:
         """Lock commands in quarantine since before then that block no interview."""
-        rows = self._connection.execute(
+        query = (
             select(inbox)
             .where(*_QUARANTINED, inbox.c.quarantined_at < before, inbox.c.interview_id.is_(None))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return [_command(row) for row in rows]
+        return self._all(_command, query)
 
     def requeue(self, command_id: UUID) -> None:
         """Take the command out of quarantine, as if its hint was only sent when it was received."""

@@ -5,52 +5,44 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, delete, insert, null, select, update
+from sqlalchemy import Select, delete, insert, null, select, update
 
 from scheduler.domain.job import Job, JobStatus
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import assignments, jobs
 
 _job = partial(from_row, Job)
 
 
-class Jobs:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Jobs(Store):
     def add(self, job: Job) -> None:
         self._connection.execute(insert(jobs).values(**as_columns(job)))
 
     def get(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Return the job, if it is this company's and not deleted."""
-        row = self._connection.execute(_of_company(company_id).where(jobs.c.id == job_id)).one_or_none()
-        return _job(row) if row else None
+        return self._one(_job, _of_company(company_id).where(jobs.c.id == job_id))
 
     def lock(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Lock the job, if it is this company's and not deleted."""
-        row = self._connection.execute(
-            _of_company(company_id).where(jobs.c.id == job_id).with_for_update(key_share=True)
-        ).one_or_none()
-        return _job(row) if row else None
+        query = _of_company(company_id).where(jobs.c.id == job_id).with_for_update(key_share=True)
+        return self._one(_job, query)
 
     def lock_shared(self, company_id: UUID, job_ids: Sequence[UUID]) -> tuple[Job, ...]:
         """Lock the company's jobs among these, so that they are not deleted until we commit."""
-        rows = self._connection.execute(
-            _of_company(company_id).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.id).with_for_update(read=True)
-        )
-        return tuple(_job(row) for row in rows)
+        query = _of_company(company_id).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.id).with_for_update(read=True)
+        return tuple(self._all(_job, query))
 
     def of_candidate(self, company_id: UUID, candidate_id: UUID) -> tuple[Job, ...]:
         """Return the jobs of a candidate, oldest assignment first."""
-        rows = self._connection.execute(
+        query = (
             _of_company(company_id)
             .join(assignments, assignments.c.job_id == jobs.c.id)
             .where(assignments.c.candidate_id == candidate_id)
             .order_by(assignments.c.created_at, jobs.c.id)
         )
-        return tuple(_job(row) for row in rows)
+        return tuple(self._all(_job, query))
 
     def titles(self, company_id: UUID, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
         """Return the titles of the company's jobs among these that were not deleted."""
@@ -63,7 +55,7 @@ class Jobs:
         query = _of_company(company_id)
         if status is not None:
             query = query.where(jobs.c.status == status.value)
-        return listed(self._connection, query, jobs, requested, _job)
+        return self._page(_job, query, jobs, requested)
 
     def save(self, job: Job) -> None:
         """Write the mutable fields of a job that the caller has locked."""

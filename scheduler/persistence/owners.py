@@ -8,21 +8,19 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.owner import Invitation, Mails, Role, User
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import companies, invitation_tokens, invitations, memberships, users
 from scheduler.rules.invitation_timing import latest_try
 
 _invitation = partial(from_row, Invitation)
 
 
-class Users:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Users(Store):
     def id_of(self, email: str) -> UUID | None:
         """Return the id of the user with that address, of any company. Nothing else of the user is readable here."""
         user_id: UUID | None = self._connection.execute(select(func.user_of_email(email))).scalar_one()
@@ -46,10 +44,7 @@ class Users:
         return known
 
 
-class Memberships:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Memberships(Store):
     def demote_owner(self, company_id: UUID, now: datetime) -> None:
         """Make the owner of the company an admin."""
         self._connection.execute(
@@ -69,10 +64,7 @@ class Memberships:
         )
 
 
-class Invitations:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Invitations(Store):
     def add(self, invitation: Invitation, now: datetime) -> None:
         """Store the invitation. Its mail is due at once."""
         started = as_columns(invitation, without={"accepted_at", "revoked_at"})
@@ -80,10 +72,8 @@ class Invitations:
 
     def standing_of(self, company_id: UUID) -> Invitation | None:
         """Return the company's invitation that was neither accepted nor revoked. It may have expired."""
-        row = self._connection.execute(
-            select(invitations).where(invitations.c.company_id == company_id, _NOT_ENDED)
-        ).one_or_none()
-        return None if row is None else _invitation(row)
+        query = select(invitations).where(invitations.c.company_id == company_id, _NOT_ENDED)
+        return self._one(_invitation, query)
 
     def company_of(self, token_hash: bytes) -> UUID | None:
         """Return the company of the token's invitation. Lock it before reading the invitation."""
@@ -91,12 +81,12 @@ class Invitations:
         return company_id
 
     def by_token(self, token_hash: bytes) -> Invitation | None:
-        row = self._connection.execute(
+        query = (
             select(invitations)
             .join(invitation_tokens, invitation_tokens.c.invitation_id == invitations.c.id)
             .where(invitation_tokens.c.token_hash == token_hash)
-        ).one_or_none()
-        return None if row is None else _invitation(row)
+        )
+        return self._one(_invitation, query)
 
     def revoke(self, company_id: UUID, now: datetime) -> None:
         """End the company's open invitation, if there is one. Its mail is no longer sent."""
@@ -125,13 +115,13 @@ class Invitations:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        row = self._connection.execute(
+        query = (
             update(invitations)
             .where(invitations.c.id == oldest.scalar_subquery())
             .values(tries=invitations.c.tries + 1, send_at=until, updated_at=now)
             .returning(*invitations.c)
-        ).one_or_none()
-        return None if row is None else _invitation(row)
+        )
+        return self._one(_invitation, query)
 
     def add_token(self, invitation_id: UUID, token_hash: bytes, now: datetime) -> None:
         """Store a token before the mail with it is sent."""

@@ -4,22 +4,19 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Select, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.agent import PhoneNumber
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed
 from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import phone_numbers
 
 _phone_number = partial(from_row, PhoneNumber)
 
 
-class PhoneNumbers:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class PhoneNumbers(Store):
     def add(self, number_id: UUID, company_id: UUID, number: str, now: datetime) -> UUID:
         """Add the number to the company, unless it has it, and return its id."""
         self._connection.execute(
@@ -34,11 +31,10 @@ class PhoneNumbers:
 
     def get(self, company_id: UUID, number_id: UUID) -> PhoneNumber | None:
         """Return the number, if it is this company's."""
-        row = self._connection.execute(_of_company(company_id).where(phone_numbers.c.id == number_id)).one_or_none()
-        return _phone_number(row) if row else None
+        return self._one(_phone_number, _of_company(company_id).where(phone_numbers.c.id == number_id))
 
     def page(self, company_id: UUID, requested: Slice) -> Listed[PhoneNumber]:
-        return listed(self._connection, _of_company(company_id), phone_numbers, requested, _phone_number)
+        return self._page(_phone_number, _of_company(company_id), phone_numbers, requested)
 
     def first(self, company_id: UUID) -> UUID | None:
         number_id: UUID | None = self._connection.execute(

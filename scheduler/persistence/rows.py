@@ -5,7 +5,7 @@ from dataclasses import Field, fields
 from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args, get_type_hints
 
 from sqlalchemy import Row
 
@@ -15,9 +15,11 @@ class _Dataclass(Protocol):
 
 
 D = TypeVar("D", bound=_Dataclass)
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+"""A row with any columns."""
 
 
-def from_row(cls: type[D], row: Row[*tuple[Any, ...]], prefix: str = "", **given: object) -> D:
+def from_row(cls: type[D], row: AnyRow, prefix: str = "", **given: object) -> D:
     """Build a dataclass from the columns named like its fields, after `prefix`. Enums are built from their values.
 
     Fields that need any other conversion are `given`. Raises AttributeError if the row lacks the column of a field.

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, any_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, any_, delete, func, insert, or_, select, update
 
 from scheduler.lifecycle import bounds
 from scheduler.persistence.redelivery import is_from_the_future
 from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import reresolutions
 
 
@@ -25,10 +27,7 @@ class Reresolution:
     is_last_pass: bool
 
 
-class ScheduleRecomputations:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class ScheduleRecomputations(Store):
     def ask(self, company_id: UUID, candidate_id: UUID | None, now: datetime) -> None:
         """Have pending attempts of a company, or of one of its candidates, resolved again.
 
@@ -68,14 +67,14 @@ class ScheduleRecomputations:
 
     def lock_next(self, now: datetime) -> Reresolution | None:
         """Lock the change that has waited longest, among due changes that no other worker has locked."""
-        row = self._connection.execute(
+        query = (
             select(reresolutions)
             .where(_may_begin(now))
             .order_by(reresolutions.c.not_before, reresolutions.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
-        ).one_or_none()
-        return None if row is None else from_row(Reresolution, row)
+        )
+        return self._one(partial(from_row, Reresolution), query)
 
     def came_to(self, reresolution_id: int, after_id: UUID, now: datetime) -> None:
         """Record that attempts up to that id are done. The change then comes after those of other companies."""

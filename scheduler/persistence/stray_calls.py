@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, any_, func, or_, select, update
+from sqlalchemy import any_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.lifecycle import bounds
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import stray_calls
 
 
@@ -19,10 +20,7 @@ class StrayCall:
     seen_at: datetime
 
 
-class StrayCalls:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class StrayCalls(Store):
     def add(self, stray: StrayCall) -> None:
         """Add a call that is to be ended. A known one becomes due again."""
         self._connection.execute(

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, func, select, true, update
+from sqlalchemy import ColumnElement, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.principal import KeyKind, Principal
@@ -14,16 +14,14 @@ from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, Comp
 from scheduler.logs import log
 from scheduler.persistence.companies import reached_by
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import companies, usage
 from scheduler.rules.pricing import prices_as_json, read_prices
 
 _log = log(__name__)
 
 
-class Usage:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Usage(Store):
     def billing_of(self, company_id: UUID) -> Billing:
         """Return the billing settings of the company, also while it is being erased. Raises NoResultFound without one.
 
