@@ -13,8 +13,8 @@ from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
-from scheduler.lifecycle.state_machine import arrow_of, evolve
-from scheduler.persistence.attempts import attempt_of, columns_of, detail_of, history_row
+from scheduler.lifecycle.state_machine import evolve
+from scheduler.persistence.attempts import attempt_of, columns_of, history_row
 from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.rows import from_row
@@ -77,7 +77,6 @@ class AttemptClaims(Store):
         """
         ids = [attempt.interview_id for attempt, _ in claims]
         numbers = {row.id: row.phone_number for row in self._connection.execute(_NUMBERS_TO_CALL, {"ids": ids})}
-        arrows = [arrow_of(attempt, event) for attempt, event in claims]
         moved = [
             evolve(replace(attempt, called_number=numbers[attempt.interview_id]), event, now)
             for attempt, event in claims
@@ -88,10 +87,7 @@ class AttemptClaims(Store):
         )
         self._connection.execute(
             insert(attempt_history),
-            [
-                history_row(each, event.name, attempt.state, arrow.target, arrow.reason, actor, detail_of(event))
-                for each, arrow, (attempt, event) in zip(moved, arrows, claims, strict=True)
-            ],
+            [history_row(attempt, each, event, actor) for each, (attempt, event) in zip(moved, claims, strict=True)],
         )
         self._connection.execute(
             insert(attempt_tokens),

@@ -1,14 +1,14 @@
 """Attempts: created, read, changed and saved together with their history."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, Select, and_, any_, func, insert, or_, select, text, update
 
-from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.schedule import ScheduleWarning
@@ -46,8 +46,7 @@ class Attempts(Store):
     def add(self, attempt: Attempt, event: Event, actor: str) -> None:
         """Insert a new attempt with the first row of its history."""
         self._connection.execute(insert(attempts).values(**columns_of(attempt)))
-        arrow = arrow_of(None, event)
-        self._write_history(attempt, event.name, None, arrow.target, arrow.reason, actor, {})
+        self._connection.execute(insert(attempt_history).values(**history_row(None, attempt, event, actor)))
 
     def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return the attempts of an interview that were not deleted, oldest first."""
@@ -252,28 +251,14 @@ class Attempts(Store):
 
         Raises NoSuchArrow if the event cannot happen to it.
         """
-        arrow = arrow_of(attempt, event)
         moved = evolve(attempt, event, now)
         self._connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(**columns_of(moved)))
-        self._write_history(moved, event.name, attempt.state, arrow.target, arrow.reason, actor, detail_of(event))
+        self._connection.execute(insert(attempt_history).values(**history_row(attempt, moved, event, actor)))
         if isinstance(event, NeverDialled):
             self._connection.execute(
                 update(attempt_tokens).where(attempt_tokens.c.token == attempt.token).values(closed_sid=event.call_sid)
             )
         return moved
-
-    def _write_history(
-        self,
-        attempt: Attempt,
-        event: str,
-        source: AttemptState | None,
-        target: AttemptState,
-        reason: Reason | None,
-        actor: str,
-        detail: dict[str, Any],
-    ) -> None:
-        row = history_row(attempt, event, source, target, reason, actor, detail)
-        self._connection.execute(insert(attempt_history).values(**row))
 
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
         """Return open attempts of a deleted company: pending, or with a call whose end was not yet ordered."""
@@ -327,14 +312,11 @@ _NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings"})
 """Not in `detail`: the token, with which a reader could forge callbacks, and values that have their own column."""
 
 
-def detail_of(event: Event) -> dict[str, Any]:
-    assert hasattr(event, "__dataclass_fields__")
+def _detail_of(event: Event) -> dict[str, Any]:
     schedule = getattr(event, "schedule", None)
     moved_to = {} if schedule is None else {"due_at": schedule.due_at.isoformat()}
     return moved_to | {
-        field.name: _plain(getattr(event, field.name))
-        for field in fields(event)  # type: ignore[arg-type]
-        if field.name not in _NOT_IN_DETAIL and getattr(event, field.name) is not None
+        name: _plain(value) for name, value in vars(event).items() if name not in _NOT_IN_DETAIL and value is not None
     }
 
 
@@ -346,25 +328,19 @@ def _plain(value: object) -> object:
     return value
 
 
-def history_row(
-    attempt: Attempt,
-    event: str,
-    source: AttemptState | None,
-    target: AttemptState,
-    reason: Reason | None,
-    actor: str,
-    detail: dict[str, Any],
-) -> dict[str, Any]:
+def history_row(before: Attempt | None, after: Attempt, event: Event, actor: str) -> dict[str, Any]:
+    """Return the history row of an event that has moved an attempt. `before` is None for a new attempt."""
+    arrow = arrow_of(before, event)
     return {
-        "attempt_id": attempt.id,
-        "at": attempt.updated_at,
-        "event": event,
-        "from_state": source.value if source else "",
-        "to_state": target.value,
-        "reason": reason.value if reason else "",
-        "epoch": attempt.epoch,
+        "attempt_id": after.id,
+        "at": after.updated_at,
+        "event": event.name,
+        "from_state": before.state.value if before else "",
+        "to_state": arrow.target.value,
+        "reason": arrow.reason.value if arrow.reason else "",
+        "epoch": after.epoch,
         "actor": actor,
-        "detail": detail,
+        "detail": _detail_of(event),
     }
 
 

@@ -108,33 +108,20 @@ class CarrierAccounts(Store):
             )
             return account_id
         present = self.database_now()
+        new = {
+            "account_sid": account_sid,
+            "calls_per_second": calls_per_second,
+            "max_calls": max_calls,
+            "next_slot_at": now,
+            "claimed_on": present.server,
+            "claimed_copy": present.copy,
+            "created_at": now,
+            "updated_at": now,
+        }
+        next_id = func.coalesce(func.max(carrier_accounts.c.id), 0) + 1
+        typed = (cast(value, carrier_accounts.c[name].type) for name, value in new.items())
         self._connection.execute(
-            insert(carrier_accounts)
-            .from_select(
-                [
-                    "id",
-                    "account_sid",
-                    "calls_per_second",
-                    "max_calls",
-                    "next_slot_at",
-                    "claimed_on",
-                    "claimed_copy",
-                    "created_at",
-                    "updated_at",
-                ],
-                select(
-                    func.coalesce(func.max(carrier_accounts.c.id), 0) + 1,
-                    cast(account_sid, carrier_accounts.c.account_sid.type),
-                    cast(calls_per_second, carrier_accounts.c.calls_per_second.type),
-                    cast(max_calls, carrier_accounts.c.max_calls.type),
-                    cast(now, carrier_accounts.c.next_slot_at.type),
-                    cast(present.server, carrier_accounts.c.claimed_on.type),
-                    cast(present.copy, carrier_accounts.c.claimed_copy.type),
-                    cast(now, carrier_accounts.c.created_at.type),
-                    cast(now, carrier_accounts.c.updated_at.type),
-                ),
-            )
-            .on_conflict_do_nothing()
+            insert(carrier_accounts).from_select(["id", *new], select(next_id, *typed)).on_conflict_do_nothing()
         )
         new_id: int = self._connection.execute(
             select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)

@@ -9,17 +9,7 @@ from sqlalchemy import Row
 
 from scheduler.domain.agent import Agent
 from scheduler.domain.candidate import Candidate
-from scheduler.domain.command import (
-    Answer,
-    CommandKind,
-    CreateInterview,
-    DeleteAttempt,
-    DeleteInterview,
-    InvokeAttempt,
-    Request,
-    RescheduleAttempt,
-    UpdateInterview,
-)
+from scheduler.domain.command import KIND_OF, Answer, CommandKind, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job
@@ -32,14 +22,7 @@ from scheduler.timing.call_windows import intervals_as_json, read_intervals
 ANSWER = TypeAdapter(Answer)
 STORY = TypeAdapter(InterviewStory)
 
-_REQUESTS: dict[CommandKind, TypeAdapter[Any]] = {
-    CommandKind.CREATE_INTERVIEW: TypeAdapter(CreateInterview),
-    CommandKind.UPDATE_INTERVIEW: TypeAdapter(UpdateInterview),
-    CommandKind.DELETE_INTERVIEW: TypeAdapter(DeleteInterview),
-    CommandKind.INVOKE_ATTEMPT: TypeAdapter(InvokeAttempt),
-    CommandKind.RESCHEDULE_ATTEMPT: TypeAdapter(RescheduleAttempt),
-    CommandKind.DELETE_ATTEMPT: TypeAdapter(DeleteAttempt),
-}
+_REQUESTS: Mapping[CommandKind, TypeAdapter[Any]] = {kind: TypeAdapter(form) for form, kind in KIND_OF.items()}
 
 _RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
     Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings", "owner_email"})),
