@@ -30,6 +30,8 @@ That is while it is in progress, while a stray call of it is open, and after its
 carrier's list has been read, or while its call was seen alive.
 """
 
+_OLDEST_FIRST = select(attempts).order_by(attempts.c.created_at, attempts.c.id)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalleeRow:
@@ -50,27 +52,19 @@ class Attempts(Store):
 
     def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return the attempts of an interview that were not deleted, oldest first."""
-        query = (
-            select(attempts)
-            .where(
-                attempts.c.company_id == company_id,
-                attempts.c.interview_id == interview_id,
-                attempts.c.deleted_at.is_(None),
-            )
-            .order_by(attempts.c.created_at, attempts.c.id)
+        query = _OLDEST_FIRST.where(
+            attempts.c.company_id == company_id,
+            attempts.c.interview_id == interview_id,
+            attempts.c.deleted_at.is_(None),
         )
         return tuple(self._all(attempt_of, query))
 
     def of_interviews(self, interview_ids: Sequence[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
         """Return the attempts of each interview, like `of_interview`, in one query."""
-        rows = self._connection.execute(
-            select(attempts)
-            .where(attempts.c.interview_id.in_(interview_ids), attempts.c.deleted_at.is_(None))
-            .order_by(attempts.c.created_at, attempts.c.id)
-        )
+        query = _OLDEST_FIRST.where(attempts.c.interview_id.in_(interview_ids), attempts.c.deleted_at.is_(None))
         by_interview: dict[UUID, list[Attempt]] = {interview_id: [] for interview_id in interview_ids}
-        for row in rows:
-            by_interview[row.interview_id].append(attempt_of(row))
+        for attempt in self._all(attempt_of, query):
+            by_interview[attempt.interview_id].append(attempt)
         return {interview_id: tuple(each) for interview_id, each in by_interview.items()}
 
     def of_chain(self, chain_id: UUID) -> tuple[Attempt, ...]:
@@ -84,12 +78,7 @@ class Attempts(Store):
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return all attempts of an interview of any company, also deleted attempts, oldest first, for operators."""
-        query = (
-            select(attempts)
-            .where(attempts.c.interview_id == interview_id)
-            .order_by(attempts.c.created_at, attempts.c.id)
-        )
-        return tuple(self._all(attempt_of, query))
+        return tuple(self._all(attempt_of, _OLDEST_FIRST.where(attempts.c.interview_id == interview_id)))
 
     def history(self, attempt_id: UUID) -> tuple[HistoryEntry, ...]:
         """Return the events of the attempt, oldest first."""

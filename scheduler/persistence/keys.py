@@ -62,17 +62,13 @@ class Keys(Store):
 
     def lock_of_principal(self, principal_id: UUID) -> Sequence[Key]:
         """Lock a principal's key and its rotations, oldest first."""
-        query = (
-            _SELECT.where(api_keys.c.principal_id == principal_id)
-            .order_by(api_keys.c.created_at, api_keys.c.id)
-            .with_for_update(key_share=True)
-        )
+        query = _OLDEST_FIRST.where(api_keys.c.principal_id == principal_id).with_for_update(key_share=True)
         return self._all(_key, query)
 
     def all(self, company_id: UUID | None) -> Sequence[Key]:
         """Return every key, or the keys of one company, oldest first."""
-        query = _SELECT if company_id is None else _SELECT.where(api_keys.c.company_id == company_id)
-        return self._all(_key, query.order_by(api_keys.c.created_at, api_keys.c.id))
+        query = _OLDEST_FIRST if company_id is None else _OLDEST_FIRST.where(api_keys.c.company_id == company_id)
+        return self._all(_key, query)
 
     def suspend(self, key_id: UUID, reason: str | None, now: datetime) -> None:
         self._change(key_id, now, suspended_at=now, suspend_reason=reason)
@@ -145,6 +141,7 @@ class Keys(Store):
 
 
 _SELECT = select(*(column for column in api_keys.c if column.name != "key_hash"))
+_OLDEST_FIRST = _SELECT.order_by(api_keys.c.created_at, api_keys.c.id)
 _BY_HASH = text("SELECT (found.key).*, found.company_deleted FROM key_of_hash(:hash) AS found")
 
 
