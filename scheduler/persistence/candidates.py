@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Select, Uuid, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ARRAY, Row, Select, Uuid, cast, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -31,18 +31,17 @@ _INTERVIEW_COUNT = (
     .scalar_subquery()
     .label("interview_count")
 )
-_COUNTED = frozenset({"job_ids", "interview_count"})
-"""Fields of a candidate that come from other tables."""
+_FROM_OTHER_TABLES = frozenset({"job_ids", "interview_count"})
 
 
 class Candidates(Store):
     def add(self, candidate: Candidate) -> None:
-        self._connection.execute(insert(candidates).values(**as_columns(candidate, without=_COUNTED)))
+        self._connection.execute(insert(candidates).values(**as_columns(candidate, without=_FROM_OTHER_TABLES)))
         self.assign(candidate, candidate.job_ids, candidate.created_at)
 
     def save(self, candidate: Candidate) -> None:
         """Write the mutable fields, except the jobs, of a candidate that the caller has locked."""
-        changeable = as_columns(candidate, without={*_COUNTED, "id", "company_id", "created_at"})
+        changeable = as_columns(candidate, without={*_FROM_OTHER_TABLES, "id", "company_id", "created_at"})
         self._connection.execute(update(candidates).where(candidates.c.id == candidate.id).values(**changeable))
 
     def save_jobs(self, candidate: Candidate) -> None:
@@ -57,21 +56,9 @@ class Candidates(Store):
     def assign(self, candidate: Candidate, job_ids: Sequence[UUID], now: datetime) -> None:
         """Assign the candidate to these jobs too. Existing assignments stay as they are."""
         if job_ids:
-            self._connection.execute(
-                upsert(assignments)
-                .values(
-                    [
-                        {
-                            "candidate_id": candidate.id,
-                            "job_id": job_id,
-                            "company_id": candidate.company_id,
-                            "created_at": now,
-                        }
-                        for job_id in job_ids
-                    ]
-                )
-                .on_conflict_do_nothing()
-            )
+            of_candidate = {"candidate_id": candidate.id, "company_id": candidate.company_id, "created_at": now}
+            new = [{**of_candidate, "job_id": job_id} for job_id in job_ids]
+            self._connection.execute(upsert(assignments).values(new).on_conflict_do_nothing())
 
     def get(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
         """Return the candidate, if it is this company's and not erased."""
@@ -99,7 +86,7 @@ class Candidates(Store):
         status: CandidateStatus | None,
         search: str | None,
     ) -> Listed[Candidate]:
-        """Return a page of the company's candidates. `search`: part of a name or e-mail address, in any case."""
+        """Return a page of the candidates. `search`: literal part of a name or e-mail address, in any case."""
         query = _of_company(company_id)
         if job_id is not None:
             assigned = select(assignments.c.candidate_id).where(assignments.c.job_id == job_id)
@@ -108,7 +95,8 @@ class Candidates(Store):
             query = query.where(candidates.c.status == status.value)
         if search is not None:
             name = candidates.c.first_name + " " + candidates.c.last_name
-            query = query.where(or_(_matching(name, search), _matching(candidates.c.email, search)))
+            found = (each.icontains(search, autoescape=True) for each in (name, candidates.c.email))
+            query = query.where(or_(*found))
         return self._page(_candidate, query, candidates, requested)
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
@@ -138,8 +126,3 @@ def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
 
 def _candidate(row: Row[tuple[object, ...]]) -> Candidate:
     return from_row(Candidate, row, job_ids=tuple(row.job_ids))
-
-
-def _matching(column: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Match texts that contain `part`, in any case; `%` and `_` are literal."""
-    return column.icontains(part, autoescape=True)

@@ -92,9 +92,8 @@ class CarrierAccounts(Store):
 
     def ensure(self, account_sid: str, calls_per_second: float, max_calls: int, now: datetime) -> int:
         """Create the account, or update its limits, and return its id."""
-        account_id: int | None = self._connection.execute(
-            select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)
-        ).scalar_one_or_none()
+        id_of_account = select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)
+        account_id: int | None = self._connection.execute(id_of_account).scalar_one_or_none()
         limits = {"calls_per_second": calls_per_second, "max_calls": max_calls, "updated_at": now}
         if account_id is not None:
             self._connection.execute(
@@ -123,9 +122,7 @@ class CarrierAccounts(Store):
         self._connection.execute(
             insert(carrier_accounts).from_select(["id", *new], select(next_id, *typed)).on_conflict_do_nothing()
         )
-        new_id: int = self._connection.execute(
-            select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)
-        ).scalar_one()
+        new_id: int = self._connection.execute(id_of_account).scalar_one()
         return new_id
 
     def get(self, account_id: int) -> CarrierAccount:
