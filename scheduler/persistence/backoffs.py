@@ -57,16 +57,9 @@ class CarrierBackoffs(Store):
 
         Reads only columns that the counting role may read.
         """
+        columns = table.c["country", "company_id", "failures", "down_until", "answered_at", "cause", "trials"]
         rows = self._connection.execute(
-            select(
-                table.c.country,
-                table.c.company_id,
-                table.c.failures,
-                table.c.down_until,
-                table.c.answered_at,
-                table.c.cause,
-                table.c.trials,
-            )
+            select(*columns)
             .where(table.c.down_until.is_not(None))
             .order_by(table.c.country, table.c.company_id, table.c.id)
         )
